@@ -1,0 +1,1 @@
+"""Block formats and kernels: arrays in, arrays out."""
