@@ -1,0 +1,56 @@
+"""Everything that may go wrong for a user of qcli.
+
+    QcliError                     exit code 1
+    ├── UsageError                exit code 2: what was typed cannot be meant
+    │   └── PromptError           exit code 2: there is no prompt to answer
+    ├── ModelNotFoundError        no such file, no such name
+    ├── ModelFileError            the file breaks the GGUF format, or the promises of its own header
+    │   └── UnsupportedModelError the file is sound; qcli cannot run it
+    └── ContextOverflowError      more tokens than the context holds
+
+Each carries one line that says what happened and where, and a hint: what to type next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class QcliError(Exception):
+    """An error to show as one line and a hint, never as a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(QcliError):
+    """What was typed cannot be meant: an option out of range, two that exclude each other."""
+
+    exit_code = 2
+
+
+class PromptError(UsageError):
+    """There is no prompt to answer."""
+
+
+class ModelNotFoundError(QcliError):
+    """No file and no known model goes by this name."""
+
+
+class ModelFileError(QcliError):
+    """A file that is not GGUF, is damaged, or contradicts itself."""
+
+
+class UnsupportedModelError(ModelFileError):
+    """A sound file with something qcli does not know: an architecture, a tensor type, a version."""
+
+
+class ContextOverflowError(QcliError):
+    """More tokens than the context has room for."""
