@@ -1,0 +1,198 @@
+"""The only place that prints: the answer to stdout, all else to stderr.
+
+A stream that is not a terminal gets plain text: no colour, no bars, no control codes.
+A terminal never gets control codes that a model or a file made up.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json as json_text
+import os
+import sys
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+from qcli.errors import QcliError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.progress import Progress, TaskID
+
+STATUS_DELAY = 0.25  # seconds; what is over sooner shows no bar
+_CONTROL = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
+_CONTROL_IN_LINE = {**_CONTROL, ord("\t"): " ", ord("\n"): " "}
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person reads the stream on something that understands cursor codes."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def setup() -> None:
+    """Let no character fail to print; on Windows, let pipes and files get UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            encoding = "utf-8" if sys.platform == "win32" and not stream.isatty() else None
+            reconfigure(errors="replace", encoding=encoding)
+
+
+def clean(text: str) -> str:
+    """One line of text from a file or a model, with its control codes made visible."""
+    return text.translate(_CONTROL_IN_LINE)
+
+
+def out(text: str) -> None:
+    """Write text to stdout at once, raw; end quietly when nobody reads any more."""
+    _write(text.translate(_CONTROL) if is_terminal(sys.stdout) else text)
+
+
+def json(value: Any) -> None:
+    """Write one JSON value and a newline to stdout."""
+    ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+    _write(json_text.dumps(value, ensure_ascii=ascii_only, indent=2) + "\n")
+
+
+def table(content: RenderableType) -> None:
+    """Write a Rich table, or anything Rich renders, to stdout; into a pipe as wide as it is."""
+    from rich.console import Console
+
+    terminal = is_terminal(sys.stdout)
+    drawn = io.StringIO()
+    screen = Console(
+        file=drawn,
+        force_terminal=terminal,
+        color_system="auto" if terminal else None,
+        legacy_windows=False,
+        highlight=False,
+    )
+    if not terminal:
+        screen.width = max(80, screen.measure(content, options=screen.options.update(width=10_000)).maximum)
+    screen.print(content)
+    _write("".join(line.rstrip() + "\n" for line in drawn.getvalue().splitlines()))
+
+
+def info(text: str) -> None:
+    """Say something beside the answer, on stderr, dim."""
+    _to_stderr(_styled(text, "2") + "\n")
+
+
+def error(problem: QcliError) -> None:
+    """Say what went wrong, and what to type next, on stderr."""
+    _to_stderr(f"{_styled('error:', '1;31')} {clean(problem.message)}\n")
+    if problem.hint:
+        _to_stderr(f"{_styled('hint:', '1')} {clean(problem.hint)}\n")
+
+
+class status:  # noqa: N801  (reads as a verb: with console.status("loading") as progress)
+    """A bar on stderr with an estimate of the time left; nothing when stderr is not a terminal.
+
+    It appears after STATUS_DELAY and vanishes at the end.
+    """
+
+    def __init__(self, label: str, quiet: bool = False) -> None:
+        self._label = label
+        self._fraction: float | None = None
+        self._lock = threading.Lock()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._timer: threading.Timer | None = None
+        if is_terminal(sys.stderr) and not quiet:
+            self._timer = threading.Timer(STATUS_DELAY, self._show)
+            self._timer.daemon = True
+
+    def __enter__(self) -> status:
+        if self._timer:
+            self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def update(self, stage: str, fraction: float) -> None:
+        """Tell how far the stage is, 0 to 1; a new stage starts a new estimate."""
+        if self._timer is None:
+            return
+        with self._lock:
+            new = stage != self._label
+            self._label, self._fraction = stage, fraction
+            if self._bar is not None:
+                self._draw(self._bar, new)
+
+    def close(self) -> None:
+        """Take the bar away; closing twice does no harm."""
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        with self._lock:
+            self._timer = None
+            if self._bar is not None:
+                self._bar.stop()
+
+    def _show(self) -> None:
+        with self._lock:
+            if self._timer is not None:
+                self._bar = _progress_bar()
+                self._draw(self._bar, new=True)
+                self._bar.start()
+
+    def _draw(self, bar: Progress, new: bool) -> None:
+        if new and self._task is not None:
+            bar.remove_task(self._task)
+            self._task = None
+        total = None if self._fraction is None else 1.0
+        if self._task is None:
+            self._task = bar.add_task(self._label, total=total)
+        bar.update(self._task, completed=self._fraction or 0.0, total=total)
+
+
+def _progress_bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True, force_terminal=True),
+        transient=True,
+    )
+
+
+def _styled(text: str, code: str) -> str:
+    if not is_terminal(sys.stderr) or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{code}m{text}\x1b[0m"
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as problem:
+        _output_failed(problem)
+
+
+def _output_failed(problem: OSError) -> NoReturn:
+    """Drop what stdout still buffers, else the interpreter complains about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # Windows reports a pipe whose reader left as EINVAL
+    if problem.errno == errno.EPIPE or (sys.platform == "win32" and problem.errno == errno.EINVAL):
+        raise SystemExit(0) from None
+    raise QcliError(
+        f"cannot write to the standard output: {problem.strerror}", "check the disk or the file it goes to"
+    ) from None
+
+
+def _to_stderr(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody reads it, and there is nowhere else to say so
