@@ -1,0 +1,70 @@
+"""What the processor that kernels are compiled for can do: its name, its integer dot product, its vector width."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+
+import llvmlite.binding as llvm
+
+_AVX512_VNNI = frozenset(
+    "cascadelake cooperlake icelake-client icelake-server rocketlake tigerlake sapphirerapids emeraldrapids "
+    "graniterapids graniterapids-d diamondrapids znver4 znver5 znver6".split()
+)
+_AVX512 = frozenset("skylake-avx512 skx cannonlake x86-64-v4".split())
+_AVX_VNNI = frozenset(
+    "alderlake raptorlake meteorlake gracemont sierraforest grandridge arrowlake arrowlake-s lunarlake pantherlake "
+    "clearwaterforest".split()
+)
+_AVX2 = frozenset("haswell broadwell skylake znver1 znver2 znver3 x86-64-v3 core-avx2".split())
+_I8MM = frozenset("apple-m2 apple-m3 apple-m4 apple-a15 apple-a16 apple-a17 oryon-1 neoverse-v1 neoverse-v2".split())
+_DOTPROD = frozenset("apple-m1 apple-a14 apple-a13 neoverse-n1 cortex-a76 cortex-a77 cortex-a78 cortex-x1".split())
+
+
+@cache
+def name() -> str:
+    """The CPU that kernels are compiled for: this one, unless NUMBA_CPU_NAME forces another."""
+    return os.environ.get("NUMBA_CPU_NAME") or str(llvm.get_host_cpu_name())
+
+
+@cache
+def dot_unit() -> str:
+    """The instruction behind an int8 dot product.
+
+    One of 'avx512vnni', 'avxvnni', 'avx512' and 'avx2' (x86-64), 'i8mm' and 'dotprod' (AArch64), 'portable'.
+    """
+    forced = os.environ.get("NUMBA_CPU_FEATURES")
+    if forced is not None:
+        return _by_features({f[1:] for f in forced.split(",") if f.startswith("+")})
+    if "NUMBA_CPU_NAME" in os.environ:
+        return _by_name(name())
+    known = _by_name(name())
+    features = llvm.get_host_cpu_features()
+    found = _by_features({feature for feature, there in features.items() if there})
+    return known if found == "portable" else found
+
+
+def _by_features(features: set[str]) -> str:
+    if {"avx512vnni", "avx512bw", "avx512vl"} <= features:
+        return "avx512vnni"
+    if "avxvnni" in features:
+        return "avxvnni"
+    if {"avx512bw", "avx512vl"} <= features:
+        return "avx512"
+    if {"avx2", "fma"} <= features:
+        return "avx2"
+    if "i8mm" in features:
+        return "i8mm"
+    return "dotprod" if "dotprod" in features else "portable"
+
+
+def _by_name(cpu: str) -> str:
+    units = {"avx512vnni": _AVX512_VNNI, "avxvnni": _AVX_VNNI, "avx512": _AVX512, "avx2": _AVX2}
+    units |= {"i8mm": _I8MM, "dotprod": _DOTPROD}
+    return next((unit for unit, names in units.items() if cpu in names), "portable")
+
+
+def is_x86() -> bool:
+    """Whether kernels are compiled for x86-64."""
+    return platform.machine().lower() in ("x86_64", "amd64", "x64")

@@ -1,0 +1,102 @@
+"""int8 dot products, the one operation that differs by CPU: acc[l] += sum of w[4l + i] * x[4l + i] over i < 4.
+
+`dot_u7(acc, w, x)`    w in [0, 127]
+`dot_wide(acc, w, x)`  w any int8, stored as w ^ BIAS; the caller takes BIAS * sum(x) off again
+Both take x in [-127, 127], i8x64 with i32x16 or i8x32 with i32x8, and are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.extending import intrinsic
+
+from quant import cpu
+from quant.simd import I16, I32, call_llvm, shuffle, vector_of
+
+
+def _pieces(builder: Any, vector: Any, lanes: int) -> list[Any]:
+    count = vector.type.count
+    return [shuffle(builder, vector, vector, range(start, start + lanes)) for start in range(0, count, lanes)]
+
+
+def _join(builder: Any, pieces: list[Any]) -> Any:
+    while len(pieces) > 1:
+        lanes = 2 * pieces[0].type.count
+        pieces = [shuffle(builder, a, b, range(lanes)) for a, b in zip(pieces[::2], pieces[1::2], strict=True)]
+    return pieces[0]
+
+
+def _in_pieces(builder: Any, arguments: Sequence[Any], lanes: int, step: Callable[[Any, Any, Any], Any]) -> Any:
+    """Split (acc i32, w i8, x i8) into registers of `lanes` bytes, apply `step` to each, join the sums."""
+    acc, w, x = arguments
+    lanes = min(lanes, w.type.count)
+    parts = zip(_pieces(builder, acc, lanes // 4), _pieces(builder, w, lanes), _pieces(builder, x, lanes), strict=True)
+    return _join(builder, [step(*part) for part in parts])
+
+
+def _vpdpbusd(builder: Any, acc: Any, w: Any, x: Any) -> Any:
+    """AVX512-VNNI or AVX-VNNI: unsigned w, signed x, exact."""
+    bits = 8 * w.type.count
+    return call_llvm(builder, f"llvm.x86.avx512.vpdpbusd.{bits}", acc.type, [acc, w, x])
+
+
+def _vpmaddubsw(builder: Any, acc: Any, w: Any, x: Any) -> Any:
+    """AVX2 or AVX512-BW: unsigned w below 128 (pairs must stay within int16), signed x."""
+    half = vector_of(I16, w.type.count // 2)
+    wide = w.type.count == 64
+    pairs = call_llvm(builder, f"llvm.x86.{'avx512.pmaddubs.w.512' if wide else 'avx2.pmadd.ub.sw'}", half, [w, x])
+    ones = ir.Constant(half, [1] * half.count)
+    name = "llvm.x86.avx512.pmaddw.d.512" if wide else "llvm.x86.avx2.pmadd.wd"
+    return builder.add(acc, call_llvm(builder, name, acc.type, [pairs, ones]))
+
+
+def _signed_by_sign(builder: Any, acc: Any, w: Any, x: Any) -> Any:
+    """Signed w by signed x on a unit that wants unsigned w: |w| and x with w's sign (w is never -128 beside x -128)."""
+    zero = ir.Constant(w.type, [0] * w.type.count)
+    negative = builder.icmp_signed("<", w, zero)
+    magnitude = builder.select(negative, builder.sub(zero, w), w)
+    return _vpmaddubsw(builder, acc, magnitude, builder.select(negative, builder.sub(zero, x), x))
+
+
+def _neon(name: str) -> Callable[[Any, Any, Any, Any], Any]:
+    return lambda builder, acc, w, x: call_llvm(builder, f"llvm.aarch64.neon.{name}.v4i32.v16i8", acc.type, [acc, w, x])
+
+
+def _portable(builder: Any, acc: Any, w: Any, x: Any) -> Any:
+    """Signed w by signed x with plain vector arithmetic."""
+    half = vector_of(I16, w.type.count)
+    products = builder.mul(builder.sext(w, half), builder.sext(x, half))
+    wide = builder.sext(products, vector_of(I32, w.type.count))
+    for offset in range(4):
+        lanes = range(offset, w.type.count, 4)
+        acc = builder.add(acc, shuffle(builder, wide, wide, lanes))
+    return acc
+
+
+_UNIT = cpu.dot_unit()
+_WIDTH = {"avx512vnni": 64, "avx512": 64, "avxvnni": 32, "avx2": 32}.get(_UNIT, 16)
+_VNNI = _UNIT in ("avx512vnni", "avxvnni")
+# What `dot_wide` wants added (by xor) to a signed weight byte, so that the unit sees the kind of number it multiplies.
+BIAS = 128 if _VNNI else 0
+_SMALL = {"avx512": _vpmaddubsw, "avx2": _vpmaddubsw, "i8mm": _neon("sdot"), "dotprod": _neon("sdot")}.get(_UNIT, _portable)
+_WIDE = {"avx512": _signed_by_sign, "avx2": _signed_by_sign}.get(_UNIT, _SMALL)
+
+
+def _dot(step: Callable[[Any, Any, Any, Any], Any]) -> Any:
+    chosen = _vpdpbusd if _VNNI else step
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def dot(_context: Any, acc: Any, w: Any, x: Any) -> Any:
+        def generate(_c: Any, builder: Any, _s: Any, arguments: Any) -> Any:
+            return _in_pieces(builder, arguments, _WIDTH, lambda a, b, c: chosen(builder, a, b, c))
+
+        return acc(acc, w, x), generate
+
+    return dot
+
+
+dot_u7 = _dot(_SMALL)
+dot_wide = _dot(_WIDE)
