@@ -16,9 +16,9 @@ from typing import Any, Final, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
-from .gguf_header import BIG_ENDIAN, Header, Value, printable, read_header
-from .gguf_strings import StringArray
+from qcli.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
+from qcli.gguf_header import BIG_ENDIAN, Header, Value, printable, read_header
+from qcli.gguf_strings import StringArray
 
 __all__ = ["GGUFFile", "StringArray", "Tensor", "Value"]
 

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ModelFileError, UnsupportedModelError
-from .gguf_strings import StringArray, find_strings
-from .gguf_types import TENSOR_TYPES
+from qcli.errors import ModelFileError, UnsupportedModelError
+from qcli.gguf_strings import StringArray, find_strings
+from qcli.gguf_types import TENSOR_TYPES
 
 Value = int | float | bool | str | NDArray[Any] | StringArray
 
