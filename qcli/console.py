@@ -72,7 +72,7 @@ def table(content: RenderableType) -> None:
     if not terminal:
         screen.width = max(80, screen.measure(content, options=screen.options.update(width=10_000)).maximum)
     screen.print(content)
-    _write("".join(line.rstrip() + "\n" for line in drawn.getvalue().splitlines()))
+    _write("\n".join(line.rstrip() for line in drawn.getvalue().split("\n")))
 
 
 def info(text: str) -> None:

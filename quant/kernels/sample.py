@@ -1,8 +1,11 @@
 """Choosing a token: the highest logits in order, the filters that keep a prefix of them, and one draw.
 
-The order is total (higher logit first, equal logits by lower id), so every filter keeps a prefix of it and the k best
-need no full sort: a heap of k ids whose root is the last of them, and blocks of 64 logits skipped when none beats it.
-Without a top-k the prefix looked at grows until it holds the draw. 151,936 logits take 0.02 ms with a top-k of 20.
+The order is total (higher logit first, equal logits by lower id), so every filter keeps a prefix of it and
+the k best need no full sort: a heap of k ids whose root is the last of them, and blocks of logits skipped when
+none beats it. Without a top-k the prefix looked at grows until it holds the draw.
+
+Logits come as float32 [blocks, BLOCK], padded with -inf: only an index of two dimensions is free of Numba's
+test for negative indices, and so becomes vector code (151,936 logits compared in 7 µs instead of 65).
 """
 
 from __future__ import annotations
@@ -13,28 +16,9 @@ import numpy as np
 
 from quant.jit import inline, njit
 
-_BLOCK = 64
+BLOCK = 64
 _FIRST_LOOK = 128  # candidates at first, without a top-k
 _GROWTH = 8
-LANES = _BLOCK  # of the float32 sums that choose() needs as scratch
-
-
-@inline
-def _sink(logits, heap, root, size):  # type: ignore[no-untyped-def]
-    """Restore the heap below its root: no id comes later in the order than its parent."""
-    moving = heap[root]
-    while True:
-        child = 2 * root + 1
-        if child >= size:
-            break
-        other = child + 1
-        if other < size and _later(logits, heap[other], heap[child]):
-            child = other
-        if _later(logits, moving, heap[child]):
-            break
-        heap[root] = heap[child]
-        root = child
-    heap[root] = moving
 
 
 @inline
@@ -42,21 +26,40 @@ def _later(logits, a, b):  # type: ignore[no-untyped-def]
     return logits[a] < logits[b] or (logits[a] == logits[b] and a > b)
 
 
+@inline
+def _sink(logits, heap, root, size):  # type: ignore[no-untyped-def]
+    """Restore the heap below its root: no id comes later in the order than its parent."""
+    moving = heap[root]
+    child = 2 * root + 1
+    while child < size:
+        if child + 1 < size and _later(logits, heap[child + 1], heap[child]):
+            child += 1
+        if _later(logits, moving, heap[child]):
+            break
+        heap[root] = heap[child]
+        root, child = child, 2 * child + 1
+    heap[root] = moving
+
+
+@inline
+def _any_above(blocks, block, bar):  # type: ignore[no-untyped-def]
+    above = np.int32(0)
+    for j in range(BLOCK):
+        above = np.int32(above + np.int32(blocks[block, j] > bar))
+    return above > 0
+
+
 @njit
-def best(logits, heap, size):  # type: ignore[no-untyped-def]
-    """Put the ids of the `size` highest logits into heap[:size], highest first.  logits float32 [V], heap int32 [V]."""
+def best(blocks, heap, size):  # type: ignore[no-untyped-def]
+    """Put the ids of the `size` highest of blocks, float32 [N, BLOCK], into heap, int32, highest first."""
+    logits = blocks.reshape(-1)
     for i in range(size):
         heap[i] = i
     for i in range(size // 2 - 1, -1, -1):
         _sink(logits, heap, i, size)
-    for start in range(size, len(logits), _BLOCK):
-        bar = logits[heap[0]]
-        above = start + _BLOCK > len(logits)
-        if not above:
-            for j in range(_BLOCK):
-                above |= logits[start + j] > bar
-        if above:
-            for i in range(start, min(start + _BLOCK, len(logits))):
+    for block in range(size // BLOCK, blocks.shape[0]):
+        if _any_above(blocks, block, logits[heap[0]]):
+            for i in range(max(size, block * BLOCK), (block + 1) * BLOCK):
                 if logits[i] > logits[heap[0]]:
                     heap[0] = i
                     _sink(logits, heap, 0, size)
@@ -66,15 +69,14 @@ def best(logits, heap, size):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _mass(logits, peak, scale, lanes):  # type: ignore[no-untyped-def]
-    """Σ exp((logit − peak) · scale) over all, to 1e-5: Taylor to the fifth power, squared six times, 64 sums abreast."""
+def _mass(blocks, peak, scale, lanes):  # type: ignore[no-untyped-def]
+    """Σ exp((logit - peak) · scale) over all, to 1e-5: five Taylor terms of x/64, squared six times."""
     lanes[:] = 0
-    floor, part = np.float32(-40), np.float32(1 / 64)
     peak, scale = np.float32(peak), np.float32(min(scale, 1e30))
-    whole = len(logits) // _BLOCK * _BLOCK
-    for start in range(0, whole, _BLOCK):
-        for j in range(_BLOCK):
-            x = (logits[start + j] - peak) * scale
+    floor, part = np.float32(-40), np.float32(1 / 64)
+    for block in range(blocks.shape[0]):
+        for j in range(BLOCK):
+            x = (blocks[block, j] - peak) * scale
             x = (x if x > floor else floor) * part
             e = x * np.float32(1 / 120) + np.float32(1 / 24)
             e = (e * x + np.float32(1 / 6)) * x + np.float32(1 / 2)
@@ -84,12 +86,10 @@ def _mass(logits, peak, scale, lanes):  # type: ignore[no-untyped-def]
             e *= e
             e *= e
             e *= e
-            lanes[j] += e * e
+            lanes[0, j] += e * e
     total = 0.0
-    for j in range(_BLOCK):
-        total += lanes[j]
-    for i in range(whole, len(logits)):
-        total += math.exp((logits[i] - peak) * scale)
+    for j in range(BLOCK):
+        total += lanes[0, j]
     return total
 
 
@@ -136,30 +136,31 @@ def _walk(logits, heap, size, peak, temperature, target):  # type: ignore[no-unt
 
 
 @njit
-def choose(logits, heap, lanes, peak, top_k, top_p, min_p, temperature, uniform):  # type: ignore[no-untyped-def]
-    """Draw one id: top-k, then top-p, then min-p, then temperature; `uniform` in [0, 1) walks down the order.
+def choose(blocks, heap, lanes, peak, top_k, top_p, min_p, temperature, uniform):  # type: ignore[no-untyped-def]
+    """Draw one id: top-k, top-p, min-p, then temperature; `uniform` in [0, 1) walks down the order.
 
-    logits float32 [V], finite or −inf; peak: the highest, finite; heap int32 [V] and lanes float32 [LANES]: scratch.
-    top_k 0 (or ≥ V), top_p 1 and min_p 0 filter nothing; temperature > 0.
+    blocks float32 [N, BLOCK], finite or -inf; peak: the highest, finite; heap int32 [N·BLOCK] and lanes
+    float32 [1, BLOCK] are scratch. top_k 0, top_p 1 and min_p 0 filter nothing; temperature > 0.
     """
-    vocab = len(logits)
-    limited = 0 < top_k < vocab
+    logits = blocks.reshape(-1)
+    limited = 0 < top_k < len(logits)
     filtered = top_p < 1 or min_p > 0
-    size = top_k if limited else min(vocab, _FIRST_LOOK)
-    best(logits, heap, size)
+    size = top_k if limited else min(len(logits), _FIRST_LOOK)
+    best(blocks, heap, size)
     nucleus = np.inf
     if top_p < 1:
-        nucleus = top_p * (_sum(logits, heap, size, peak, 1.0) if limited else _mass(logits, peak, 1.0, lanes))
+        whole = _sum(logits, heap, size, peak, 1.0) if limited else _mass(blocks, peak, 1.0, lanes)
+        nucleus = top_p * whole
     everything = 0.0
     if not limited and not filtered:
-        everything = _mass(logits, peak, 1 / temperature, lanes)
+        everything = _mass(blocks, peak, 1 / temperature, lanes)
     while True:
         kept = _kept(logits, heap, size, peak, nucleus, min_p)
-        complete = limited or size == vocab or kept < size
+        complete = limited or size == len(logits) or kept < size
         if complete or not filtered:
             mass = everything if everything > 0 else _sum(logits, heap, kept, peak, temperature)
             token, found = _walk(logits, heap, kept, peak, temperature, uniform * mass)
             if found or complete:
                 return token
-        size = min(size * _GROWTH, vocab)
-        best(logits, heap, size)
+        size = min(size * _GROWTH, len(logits))
+        best(blocks, heap, size)

@@ -1,0 +1,29 @@
+"""The plain twin of quant.kernels.sample: sort everything, keep prefixes, draw."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def kept(logits, top_k, top_p, min_p):
+    """The ids that pass the filters, most probable first, and their logits.  [V] -> int [n], float64 [n]."""
+    order = np.lexsort((np.arange(len(logits)), -logits))
+    if 0 < top_k < len(logits):
+        order = order[:top_k]
+    values = logits[order].astype(np.float64)
+    weights = np.exp(values - values[0])
+    if top_p < 1:
+        mass = np.cumsum(weights)
+        order = order[: int(np.argmax(mass >= min(top_p, 1) * mass[-1])) + 1]
+    if min_p > 0:
+        order = order[values[: len(order)] >= values[0] + np.log(min_p)]
+    return order, logits[order].astype(np.float64)
+
+
+def choose(logits, top_k, top_p, min_p, temperature, uniform):
+    """One id, as quant.kernels.sample.choose draws it."""
+    order, values = kept(logits, top_k, top_p, min_p)
+    weights = np.exp((values - values[0]) / temperature)
+    mass = np.cumsum(weights)
+    passed = mass > uniform * mass[-1]
+    return int(order[np.argmax(passed)]) if passed.any() else int(order[np.flatnonzero(weights)[-1]])
