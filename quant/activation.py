@@ -1,0 +1,62 @@
+"""The two layouts of an activation row, of n columns, that weights are multiplied with.
+
+'f32'  n float32, for F32, F16 and BF16 weights
+'q8'   for quantized weights: n int8 q, then float32 d[n/32], s32[n/32] and s16[n/16], where value = d * q, and s32 and
+       s16 hold d * (sum of q) over 32 and 16 columns: what a format with an offset or a minimum takes off again
+
+A buffer holds one row a token, each padded to a multiple of 64 bytes.
+"""
+
+from __future__ import annotations
+
+from quant.jit import inline
+from quant.simd import (
+    absolute, concat, load_f32x16, max_lanes, maximum, mul, round_even, splat, store_f32, store_i8x32, sum_lanes, to_i8,
+)  # fmt: skip
+
+
+def row_bytes(kind: str, columns: int) -> int:
+    """Bytes from one token's row to the next, for activations of the kind 'f32' or 'q8'."""
+    size = 4 * columns if kind == "f32" else columns + 2 * (columns // 8) + columns // 4
+    return -(-size // 64) * 64
+
+
+@inline
+def scales_of(x, columns):  # type: ignore[no-untyped-def]
+    """Address of d[n/32] in a q8 row."""
+    return x + columns
+
+
+@inline
+def sums32_of(x, columns):  # type: ignore[no-untyped-def]
+    """Address of s32[n/32] in a q8 row."""
+    return x + columns + columns // 8
+
+
+@inline
+def sums16_of(x, columns):  # type: ignore[no-untyped-def]
+    """Address of s16[n/16] in a q8 row."""
+    return x + columns + columns // 4
+
+
+@inline
+def quantize_block(a, b, columns, block, out):  # type: ignore[no-untyped-def]
+    """Write columns 32*block to 32*block + 31, given as two f32x16, into the q8 row at `out`."""
+    largest = max_lanes(maximum(absolute(a), absolute(b)))
+    inverse = splat(127.0 / largest if largest > 0 else 0.0)
+    d = largest / 127.0
+    qa, qb = round_even(mul(a, inverse)), round_even(mul(b, inverse))
+    store_i8x32(out + 32 * block, concat(to_i8(qa), to_i8(qb)))
+    sum_a, sum_b = d * sum_lanes(qa), d * sum_lanes(qb)
+    store_f32(scales_of(out, columns) + 4 * block, d)
+    store_f32(sums32_of(out, columns) + 4 * block, sum_a + sum_b)
+    store_f32(sums16_of(out, columns) + 8 * block, sum_a)
+    store_f32(sums16_of(out, columns) + 8 * block + 4, sum_b)
+
+
+@inline
+def quantize_row(x, columns, out):  # type: ignore[no-untyped-def]
+    """float32 [columns] at `x` -> a q8 row at `out`; columns is a multiple of 32."""
+    for block in range(columns // 32):
+        quantize_block(load_f32x16(x + 128 * block), load_f32x16(x + 128 * block + 64), columns, block, out)
+

@@ -1,0 +1,87 @@
+"""Block formats: `find("Q4_K")` imports `quant.formats.q4_k`, which declares one `Format`.
+
+A format brings three things. `dequantize` is plain NumPy: the definition. `dot_rows` multiplies rows with one
+activation row, for decode. `unpack_rows` spreads rows into one number per column, for the tiles of prefill and for
+embedding rows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from quant.jit import Kernel, inline, row_kernel
+from quant.simd import load_f32, store_f32
+
+_P = types.intp
+
+# dot_rows(w, rows, columns, x, y, alpha, accumulate): y[r] = alpha * (w[r] . x), added to y[r] if accumulate is not 0.
+# w: blocks [rows, columns]; x: an activation row of the format's kind; y: float32 [rows].
+dot_rows = row_kernel(_P, _P, _P, _P, _P, types.float32, _P)
+
+# unpack_rows(w, rows, columns, q, scale, minimum): w[r, c] = scale[r, c // group] * q[r, c] - minimum[r, c // group].
+# q: int8 [rows, columns] (float32, and no scale or minimum, for 'f32'); scale, minimum: float32 [rows, columns / group].
+unpack_rows = row_kernel(_P, _P, _P, _P, _P, _P)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One GGUF tensor type: its block, the activation it meets, and its kernels."""
+
+    name: str
+    block: int  # columns in a block
+    bytes: int  # bytes in a block
+    activation: Literal["f32", "q8"]
+    group: int  # columns that share a scale once unpacked: 16 or 32; 0 for 'f32'
+    dequantize: Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # [rows, row bytes] -> [rows, columns]
+    dot_rows: Kernel
+    unpack_rows: Kernel
+
+    def row_bytes(self, columns: int) -> int:
+        """Bytes of a row of `columns`, a multiple of the block."""
+        return columns // self.block * self.bytes
+
+
+@cache
+def find(name: str) -> Format:
+    """The format that GGUF calls `name`; KeyError if there is no file for it here."""
+    if name not in names():
+        raise KeyError(name)
+    found: Format = importlib.import_module(f"quant.formats.{name.lower()}").FORMAT
+    return found
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every format there is a file for."""
+    return tuple(sorted(module.name.upper() for module in pkgutil.iter_modules(__path__)))
+
+
+@inline
+def emit(y, value, alpha, accumulate):  # type: ignore[no-untyped-def]
+    """Write one result of dot_rows."""
+    result = alpha * value
+    store_f32(y, load_f32(y) + result if accumulate else result)
+
+
+def blocks_of(data: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """uint8 [rows, row bytes] -> [rows, blocks, size]."""
+    return data.reshape(data.shape[0], -1, size)
+
+
+def halves(data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [..., 2n] holding float16 -> float32 [..., n]."""
+    return np.ascontiguousarray(data).view(np.float16).astype(np.float32)
+
+
+def rows_of(values: NDArray[Any]) -> NDArray[np.float32]:
+    """[rows, blocks, …] -> float32 [rows, columns]."""
+    return values.reshape(values.shape[0], -1).astype(np.float32, copy=False)

@@ -1,0 +1,39 @@
+"""BF16: the upper half of a float32, little-endian."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.formats import Format, dot_rows, emit, unpack_rows
+from quant.simd import fma, load_bf16x16, load_f32x16, store_f32x16, sum_lanes, zero_f32x16
+
+
+def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [rows, 2 columns] -> float32 [rows, columns]."""
+    words = np.ascontiguousarray(data).view(np.uint16)
+    return (words.astype(np.uint32) << 16).view(np.float32)
+
+
+@dot_rows
+def bf16_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no-untyped-def]
+    """See quant.formats; two sums in flight."""
+    for r in range(rows):
+        even, odd = zero_f32x16(), zero_f32x16()
+        for c in range(0, columns - 16, 32):
+            even = fma(load_bf16x16(w + 2 * c), load_f32x16(x + 4 * c), even)
+            odd = fma(load_bf16x16(w + 2 * c + 32), load_f32x16(x + 4 * c + 64), odd)
+        if columns % 32:
+            even = fma(load_bf16x16(w + 2 * columns - 32), load_f32x16(x + 4 * columns - 64), even)
+        emit(y + 4 * r, sum_lanes(even) + sum_lanes(odd), alpha, accumulate)
+        w += 2 * columns
+
+
+@unpack_rows
+def bf16_unpack_rows(w, rows, columns, q, scale, minimum):  # type: ignore[no-untyped-def]
+    """See quant.formats."""
+    for c in range(0, rows * columns, 16):
+        store_f32x16(q + 4 * c, load_bf16x16(w + 2 * c))
+
+
+FORMAT = Format("BF16", 1, 2, "f32", 0, dequantize, bf16_dot_rows, bf16_unpack_rows)

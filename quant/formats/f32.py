@@ -1,0 +1,38 @@
+"""F32: float32, little-endian."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.formats import Format, dot_rows, emit, unpack_rows
+from quant.simd import fma, load_f32x16, store_f32x16, sum_lanes, zero_f32x16
+
+
+def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [rows, 4 columns] -> float32 [rows, columns]."""
+    return np.ascontiguousarray(data).view(np.float32)
+
+
+@dot_rows
+def f32_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no-untyped-def]
+    """See quant.formats; two sums in flight."""
+    for r in range(rows):
+        even, odd = zero_f32x16(), zero_f32x16()
+        for c in range(0, columns - 16, 32):
+            even = fma(load_f32x16(w + 4 * c), load_f32x16(x + 4 * c), even)
+            odd = fma(load_f32x16(w + 4 * c + 64), load_f32x16(x + 4 * c + 64), odd)
+        if columns % 32:
+            even = fma(load_f32x16(w + 4 * columns - 64), load_f32x16(x + 4 * columns - 64), even)
+        emit(y + 4 * r, sum_lanes(even) + sum_lanes(odd), alpha, accumulate)
+        w += 4 * columns
+
+
+@unpack_rows
+def f32_unpack_rows(w, rows, columns, q, scale, minimum):  # type: ignore[no-untyped-def]
+    """See quant.formats."""
+    for c in range(0, rows * columns, 16):
+        store_f32x16(q + 4 * c, load_f32x16(w + 4 * c))
+
+
+FORMAT = Format("F32", 1, 4, "f32", 0, dequantize, f32_dot_rows, f32_unpack_rows)

@@ -1,0 +1,111 @@
+"""Q4_K: 256 columns in 144 bytes, eight sub-blocks of 32.
+
+    0  float16 d, float16 dmin
+    4  6-bit scale[8] and minimum[8], packed in 12 bytes u[0..11]: for j < 4 scale[j] = u[j] & 63, minimum[j] = u[j+4] & 63,
+       scale[j+4] = (u[j+8] & 15) | (u[j] >> 6) << 4, minimum[j+4] = (u[j+8] >> 4) | (u[j+4] >> 6) << 4
+   16  uint4 q[256]      32 bytes hold sub-block 2i (low nibbles) and 2i + 1 (high nibbles)
+       value = d * scale * q - dmin * minimum
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.activation import scales_of, sums32_of
+from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows
+from quant.int8_dot import dot_u7
+from quant.jit import inline
+from quant.simd import (
+    bit_and, concat, fma, load_f16, load_f32x8, load_i8x32, load_i8x64, load_u32, mul, permute, prefetch, shift_right, splat8,
+    store_f32x8, store_i8x32, sum_lanes, to_f32, u32x2_to_f32x8, zero_f32x8, zero_f32x16, zero_i32x16,
+)  # fmt: skip
+
+_AHEAD = 2304  # bytes: prefetch distance, 16 blocks; a row of 2048 columns is half of it
+LANES_0_2, LANES_1_3, LANES_4_6, LANES_5_7 = (permute([i] * 8 + [i + 2] * 8) for i in (0, 1, 4, 5))
+
+
+def unpack_scales(packed: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """uint8 [..., 12] -> 6-bit scales [..., 8] and minima [..., 8]."""
+    low, middle, high = packed[..., :4], packed[..., 4:8], packed[..., 8:]
+    scales = np.concatenate([low & 63, (high & 15) | (low >> 6) << 4], axis=-1)
+    return scales, np.concatenate([middle & 63, (high >> 4) | (middle >> 6) << 4], axis=-1)
+
+
+def affine(blocks: NDArray[np.uint8], q: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Blocks [rows, n, bytes] that begin like Q4_K's, and their q [rows, n, 8, 32] -> float32 [rows, columns]."""
+    scales, minima = unpack_scales(blocks[..., 4:16])
+    d, dmin = halves(blocks[..., :2]), halves(blocks[..., 2:4])
+    return rows_of((d * scales)[..., None] * q - (dmin * minima)[..., None])
+
+
+def nibbles(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 [rows, n, 128] -> uint4 [rows, n, 8, 32]."""
+    pairs = packed.reshape(*packed.shape[:2], 4, 1, 32)
+    return np.concatenate([pairs & 15, pairs >> 4], axis=3).reshape(*packed.shape[:2], 8, 32)
+
+
+def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [rows, row bytes] -> float32 [rows, columns]."""
+    blocks = blocks_of(data, 144)
+    return affine(blocks, nibbles(blocks[..., 16:]))
+
+
+@inline
+def load_scales(w):  # type: ignore[no-untyped-def]
+    """d * scale and dmin * minimum of a block's eight sub-blocks, each f32x8."""
+    u0, u1, u2 = load_u32(w + 4), load_u32(w + 8), load_u32(w + 12)
+    six, four, two = np.uint32(0x3F3F3F3F), np.uint32(0x0F0F0F0F), np.uint32(0x03030303)
+    scales = u32x2_to_f32x8(u0 & six, (u2 & four) | (((u0 >> np.uint32(6)) & two) << np.uint32(4)))
+    minima = u32x2_to_f32x8(u1 & six, ((u2 >> np.uint32(4)) & four) | (((u1 >> np.uint32(6)) & two) << np.uint32(4)))
+    return mul(scales, splat8(load_f16(w))), mul(minima, splat8(load_f16(w + 2)))
+
+
+@inline
+def two_parts(address):  # type: ignore[no-untyped-def]
+    """Columns 0..31 and 64..95 of an activation, as i8x64."""
+    return concat(load_i8x32(address), load_i8x32(address + 64))
+
+
+@inline
+def _block(w, x, d_x, s_x, total, low):  # type: ignore[no-untyped-def]
+    prefetch(w + _AHEAD)
+    prefetch(w + _AHEAD + 64)
+    scales, minima = load_scales(w)
+    scales = mul(scales, load_f32x8(d_x))
+    first, second = load_i8x64(w + 16), load_i8x64(w + 80)
+    zero = zero_i32x16()
+    total = fma(to_f32(dot_u7(zero, bit_and(first, 15), two_parts(x))), LANES_0_2(scales), total)
+    total = fma(to_f32(dot_u7(zero, shift_right(first, 4), two_parts(x + 32))), LANES_1_3(scales), total)
+    total = fma(to_f32(dot_u7(zero, bit_and(second, 15), two_parts(x + 128))), LANES_4_6(scales), total)
+    total = fma(to_f32(dot_u7(zero, shift_right(second, 4), two_parts(x + 160))), LANES_5_7(scales), total)
+    return total, fma(minima, load_f32x8(s_x), low)
+
+
+@dot_rows
+def q4_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no-untyped-def]
+    """See quant.formats."""
+    d_x, s_x = scales_of(x, columns), sums32_of(x, columns)
+    for r in range(rows):
+        total, low = zero_f32x16(), zero_f32x8()
+        for b in range(columns // 256):
+            total, low = _block(w, x + 256 * b, d_x + 32 * b, s_x + 32 * b, total, low)
+            w += 144
+        emit(y + 4 * r, sum_lanes(total) - sum_lanes(low), alpha, accumulate)
+
+
+@unpack_rows
+def q4_k_unpack_rows(w, rows, columns, q, scale, minimum):  # type: ignore[no-untyped-def]
+    """See quant.formats."""
+    for b in range(rows * columns // 256):
+        scales, minima = load_scales(w)
+        store_f32x8(scale + 32 * b, scales)
+        store_f32x8(minimum + 32 * b, minima)
+        for pair in range(4):
+            packed = load_i8x32(w + 16 + 32 * pair)
+            store_i8x32(q + 256 * b + 64 * pair, bit_and(packed, 15))
+            store_i8x32(q + 256 * b + 64 * pair + 32, shift_right(packed, 4))
+        w += 144
+
+
+FORMAT = Format("Q4_K", 256, 144, "q8", 32, dequantize, q4_k_dot_rows, q4_k_unpack_rows)

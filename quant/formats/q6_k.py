@@ -1,0 +1,99 @@
+"""Q6_K: 256 columns in 210 bytes, sixteen sub-blocks of 16; the two halves of 128 columns are alike.
+
+    0  uint4 low[256]    half n, byte i < 64: column 128n + i (low nibble) and 128n + 64 + i (high nibble)
+  128  uint2 high[256]   half n, byte i < 32: columns 128n + i, + 32, + 64, + 96, lowest bits first
+  192  int8 scale[16]
+  208  float16 d         value = d * scale * ((low | high << 4) - 32)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.activation import scales_of, sums16_of
+from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows
+from quant.int8_dot import dot_u7
+from quant.jit import inline
+from quant.simd import (
+    bit_and, bit_or, concat, fma, load_f16, load_f32x8, load_f32x16, load_i8x16_as_f32, load_i8x32, load_i8x64, mul, permute,
+    prefetch, shift_left, shift_right, splat, store_f32x16, store_i8x64, sum_lanes, to_f32, zero_f32x16, zero_i32x16,
+)  # fmt: skip
+
+_AHEAD = 2520  # bytes: prefetch distance, 12 blocks
+_TWICE = permute([i // 2 for i in range(16)])
+_LANES = tuple(permute([4 * quarter + i // 4 for i in range(16)]) for quarter in range(4))
+_LANES_0, _LANES_1, _LANES_2, _LANES_3 = _LANES
+_OFFSET = np.float32(32)
+
+
+def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [rows, row bytes] -> float32 [rows, columns]."""
+    blocks = blocks_of(data, 210)
+    low = blocks[..., :128].reshape(*blocks.shape[:2], 2, 64)
+    high = blocks[..., 128:192].reshape(*blocks.shape[:2], 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
+    q = np.concatenate([low & 15, low >> 4], axis=-1) | high.reshape(*blocks.shape[:2], 2, 128) << 4
+    signed = (q.astype(np.int8) - np.int8(32)).reshape(*blocks.shape[:2], 16, 16)
+    scales = halves(blocks[..., 208:]) * blocks[..., 192:208].view(np.int8)
+    return rows_of(scales[..., None] * signed)
+
+
+@inline
+def load_half(w, half):  # type: ignore[no-untyped-def]
+    """Columns 128*half + 0..63 and + 64..127, in [0, 63], each i8x64."""
+    low, h = load_i8x64(w + 64 * half), load_i8x32(w + 128 + 32 * half)
+    first = concat(bit_and(shift_left(h, 4), 48), bit_and(shift_left(h, 2), 48))
+    second = concat(bit_and(h, 48), bit_and(shift_right(h, 2), 48))
+    return bit_or(bit_and(low, 15), first), bit_or(shift_right(low, 4), second)
+
+
+@inline
+def _load_scales(w):  # type: ignore[no-untyped-def]
+    return mul(load_i8x16_as_f32(w + 192), splat(load_f16(w + 208)))
+
+
+@inline
+def _block(w, x, d_x, s_x, total, low):  # type: ignore[no-untyped-def]
+    prefetch(w + _AHEAD)
+    prefetch(w + _AHEAD + 64)
+    prefetch(w + _AHEAD + 128)
+    scales = _load_scales(w)
+    low = fma(scales, load_f32x16(s_x), low)
+    scales = mul(scales, _TWICE(load_f32x8(d_x)))
+    zero = zero_i32x16()
+    first, second = load_half(w, 0)
+    total = fma(to_f32(dot_u7(zero, first, load_i8x64(x))), _LANES_0(scales), total)
+    total = fma(to_f32(dot_u7(zero, second, load_i8x64(x + 64))), _LANES_1(scales), total)
+    first, second = load_half(w, 1)
+    total = fma(to_f32(dot_u7(zero, first, load_i8x64(x + 128))), _LANES_2(scales), total)
+    total = fma(to_f32(dot_u7(zero, second, load_i8x64(x + 192))), _LANES_3(scales), total)
+    return total, low
+
+
+@dot_rows
+def q6_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no-untyped-def]
+    """See quant.formats."""
+    d_x, s_x = scales_of(x, columns), sums16_of(x, columns)
+    for r in range(rows):
+        total, low = zero_f32x16(), zero_f32x16()
+        for b in range(columns // 256):
+            total, low = _block(w, x + 256 * b, d_x + 32 * b, s_x + 64 * b, total, low)
+            w += 210
+        emit(y + 4 * r, sum_lanes(total) - _OFFSET * sum_lanes(low), alpha, accumulate)
+
+
+@unpack_rows
+def q6_k_unpack_rows(w, rows, columns, q, scale, minimum):  # type: ignore[no-untyped-def]
+    """See quant.formats."""
+    for b in range(rows * columns // 256):
+        scales = _load_scales(w)
+        store_f32x16(scale + 64 * b, scales)
+        store_f32x16(minimum + 64 * b, mul(scales, splat(_OFFSET)))
+        for half in range(2):
+            first, second = load_half(w, half)
+            store_i8x64(q + 256 * b + 128 * half, first)
+            store_i8x64(q + 256 * b + 128 * half + 64, second)
+        w += 210
+
+
+FORMAT = Format("Q6_K", 256, 210, "q8", 16, dequantize, q6_k_dot_rows, q6_k_unpack_rows)
