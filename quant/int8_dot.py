@@ -76,27 +76,34 @@ def _portable(builder: Any, acc: Any, w: Any, x: Any) -> Any:
     return acc
 
 
-_UNIT = cpu.dot_unit()
-_WIDTH = {"avx512vnni": 64, "avx512": 64, "avxvnni": 32, "avx2": 32}.get(_UNIT, 16)
-_VNNI = _UNIT in ("avx512vnni", "avxvnni")
+UNIT = cpu.dot_unit()
+_VNNI = UNIT in ("avx512vnni", "avxvnni")
 # What `dot_wide` wants added (by xor) to a signed weight byte, so that the unit sees the kind of number it multiplies.
 BIAS = 128 if _VNNI else 0
-_SMALL = {"avx512": _vpmaddubsw, "avx2": _vpmaddubsw, "i8mm": _neon("sdot"), "dotprod": _neon("sdot")}.get(_UNIT, _portable)
-_WIDE = {"avx512": _signed_by_sign, "avx2": _signed_by_sign}.get(_UNIT, _SMALL)
+_REGISTER_BYTES = {"avx512vnni": 64, "avx512": 64, "avxvnni": 32, "avx2": 32}.get(UNIT, 16)
+_SMALL = {
+    "avx512vnni": _vpdpbusd, "avxvnni": _vpdpbusd, "avx512": _vpmaddubsw, "avx2": _vpmaddubsw,
+    "i8mm": _neon("sdot"), "dotprod": _neon("sdot"),
+}.get(UNIT, _portable)  # fmt: skip
+_WIDE = {"avx512": _signed_by_sign, "avx2": _signed_by_sign}.get(UNIT, _SMALL)
 
 
-def _dot(step: Callable[[Any, Any, Any, Any], Any]) -> Any:
-    chosen = _vpdpbusd if _VNNI else step
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def dot(_context: Any, acc: Any, w: Any, x: Any) -> Any:
-        def generate(_c: Any, builder: Any, _s: Any, arguments: Any) -> Any:
-            return _in_pieces(builder, arguments, _WIDTH, lambda a, b, c: chosen(builder, a, b, c))
-
-        return acc(acc, w, x), generate
-
-    return dot
+def dot_wide_llvm(builder: Any, acc: Any, w: Any, x: Any) -> Any:
+    """The LLVM code of `dot_wide`, for intrinsics that unroll it."""
+    return _in_pieces(builder, (acc, w, x), _REGISTER_BYTES, lambda *part: _WIDE(builder, *part))
 
 
-dot_u7 = _dot(_SMALL)
-dot_wide = _dot(_WIDE)
+@intrinsic  # type: ignore[untyped-decorator]
+def dot_u7(_context: Any, acc: Any, w: Any, x: Any) -> Any:
+    """acc + dot of w in [0, 127] and x in [-127, 127]."""
+
+    def generate(_c: Any, builder: Any, _s: Any, arguments: Any) -> Any:
+        return _in_pieces(builder, arguments, _REGISTER_BYTES, lambda *part: _SMALL(builder, *part))
+
+    return acc(acc, w, x), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def dot_wide(_context: Any, acc: Any, w: Any, x: Any) -> Any:
+    """acc + dot of w, stored as w ^ BIAS, and x in [-127, 127], plus BIAS * sum(x)."""
+    return acc(acc, w, x), lambda _c, b, _s, a: dot_wide_llvm(b, *a)

@@ -51,7 +51,7 @@ i32x8, i32x16 = Vector("i32", 8), Vector("i32", 16)
 f32x8, f32x16 = Vector("f32", 8), Vector("f32", 16)
 
 
-def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
+def splat_llvm(builder: Any, scalar: Any, lanes: int) -> Any:
     vector = builder.insert_element(ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined), scalar, I32(0))
     return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
 
@@ -147,11 +147,11 @@ store_f32x16_as_f16 = _storer(f32x16, vector_of(ir.HalfType(), 16), lambda b, v:
 
 
 def _broadcast_f32(builder: Any, value: Any) -> Any:
-    return _splat(builder, value, 16)
+    return splat_llvm(builder, value, 16)
 
 
 def _broadcast_i8x4(builder: Any, value: Any) -> Any:
-    return builder.bitcast(_splat(builder, value, 16), i8x64.llvm)
+    return builder.bitcast(splat_llvm(builder, value, 16), i8x64.llvm)
 
 
 broadcast_f32 = _loader(f32x16, F32, _broadcast_f32)
@@ -216,13 +216,13 @@ absolute, round_even = _llvm_float("llvm.fabs", 1), _llvm_float("llvm.rint", 1)
 @intrinsic  # type: ignore[untyped-decorator]
 def splat(_context: Any, scalar: Any) -> Any:
     """float32 -> f32x16, every lane the scalar."""
-    return f32x16(types.float32), lambda _c, b, _s, a: _splat(b, a[0], 16)
+    return f32x16(types.float32), lambda _c, b, _s, a: splat_llvm(b, a[0], 16)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def splat8(_context: Any, scalar: Any) -> Any:
     """float32 -> f32x8, every lane the scalar."""
-    return f32x8(types.float32), lambda _c, b, _s, a: _splat(b, a[0], 8)
+    return f32x8(types.float32), lambda _c, b, _s, a: splat_llvm(b, a[0], 8)
 
 
 def _zero(vector: Vector) -> Any:

@@ -1,0 +1,68 @@
+"""Root-mean-square norm: y = x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, arXiv 1910.07467)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.activation import quantize_block
+from quant.jit import inline, kernel
+from quant.kernels.share import first_of
+from quant.plan import Activation, Plan
+from quant.simd import bits_to_f32, fma, load_f32x16, load_i64, mul, splat, store_f32x16, sum_lanes, zero_f32x16
+
+
+@inline
+def inverse_rms(x, columns, eps):  # type: ignore[no-untyped-def]
+    """1 / sqrt(mean(x^2) + eps) of float32 [columns]."""
+    squares = zero_f32x16()
+    for c in range(0, columns, 16):
+        v = load_f32x16(x + 4 * c)
+        squares = fma(v, v, squares)
+    return np.float32(1) / np.float32(math.sqrt(sum_lanes(squares) / np.float32(columns) + eps))
+
+
+@inline
+def _norm_part(x, weight, columns, scale, first, last, y, q):  # type: ignore[no-untyped-def]
+    """Columns first to last (multiples of 16; of 32 where q is asked for) of one row."""
+    if y:
+        for c in range(first, last, 16):
+            store_f32x16(y + 4 * c, mul(mul(load_f32x16(x + 4 * c), splat(scale)), load_f32x16(weight + 4 * c)))
+    if q:
+        for c in range(first, last, 32):
+            a = mul(mul(load_f32x16(x + 4 * c), splat(scale)), load_f32x16(weight + 4 * c))
+            b = mul(mul(load_f32x16(x + 4 * c + 64), splat(scale)), load_f32x16(weight + 4 * c + 64))
+            quantize_block(a, b, columns, c // 32, q)
+
+
+@kernel
+def rms_norm_step(rank, size, x, columns, weight, eps, y, q, run, stride):  # type: ignore[no-untyped-def]
+    """The last token's row of this replay: threads share its columns; each sums the squares for itself."""
+    x += (load_i64(run) - 1) * stride
+    scale = inverse_rms(x, columns, bits_to_f32(eps))
+    unit = 32 if columns % 32 == 0 else 16
+    first, last = first_of(rank, size, columns // unit), first_of(rank + 1, size, columns // unit)
+    _norm_part(x, weight, columns, scale, unit * first, unit * last, y, q)
+
+
+@kernel
+def rms_norm_rows(rank, size, x, columns, weight, eps, y, q, run, stride, q_stride):  # type: ignore[no-untyped-def]
+    """Every token's row; threads share the tokens."""
+    tokens = load_i64(run)
+    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+        row = x + t * stride
+        scale = inverse_rms(row, columns, bits_to_f32(eps))
+        _norm_part(row, weight, columns, scale, 0, columns, y + t * stride if y else 0, q + t * q_stride if q else 0)
+
+
+def rms_norm(plan: Plan, x: Activation, weight: NDArray[np.float32], eps: float, out: Activation) -> None:
+    """x float32 [tokens, n], weight float32 [n] -> out; the last token's row only where `out` holds one row."""
+    if weight.shape != (x.columns,) or out.columns != x.columns or x.columns % 16:
+        raise ValueError(f"norm of {x.columns} columns with a weight {weight.shape}")
+    rows, f32, q8 = x.read("f32"), out.written("f32"), out.written("q8")
+    if out.tokens == 1:
+        plan.add(rms_norm_step, rows, x.columns, weight, eps, f32, q8, plan.run, x.stride("f32"))
+    else:
+        plan.add(rms_norm_rows, rows, x.columns, weight, eps, f32, q8, plan.run, x.stride("f32"), out.stride("q8"))

@@ -1,0 +1,108 @@
+"""A plan: the records of one forward pass, traced once in Python and replayed by a team without it.
+
+A record is a kernel's address and its operands, all int64. An operand may be an integer, a float (passed as float32
+bits), an array (its address, kept alive by the plan), or a function that is asked for one of these when the plan is sealed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant import activation
+from quant.jit import Kernel
+
+OPERANDS = 23
+RECORD_BYTES = 8 * (1 + OPERANDS)
+
+Operand = int | float | NDArray[Any] | Callable[[], Any]
+
+
+def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Zeroed memory on a 64-byte border."""
+    count = int(np.prod(shape))
+    raw = np.zeros(count * np.dtype(dtype).itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+
+
+class Activation:
+    """Rows [tokens, columns] between two records, in the layouts that their readers ask for (see quant.activation)."""
+
+    def __init__(self, tokens: int, columns: int) -> None:
+        self.tokens, self.columns = tokens, columns
+        self._buffers: dict[str, NDArray[np.uint8]] = {}
+
+    def stride(self, kind: str) -> int:
+        """Bytes from one token's row to the next."""
+        return activation.row_bytes(kind, self.columns)
+
+    def read(self, kind: str) -> NDArray[np.uint8]:
+        """The rows in this layout; whoever writes the activation will fill it."""
+        if kind == "q8" and self.columns % 32:
+            raise ValueError(f"quantized activations need a multiple of 32 columns, not {self.columns}")
+        if kind not in self._buffers:
+            self._buffers[kind] = aligned((self.tokens, self.stride(kind)), np.uint8)
+        return self._buffers[kind]
+
+    def written(self, kind: str) -> Callable[[], NDArray[np.uint8] | int]:
+        """For the writer's record: the rows in this layout, or 0 if nobody reads it."""
+        return lambda: self._buffers.get(kind, 0)
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """float32 [tokens, columns]."""
+        return self.read("f32").view(np.float32)[:, : self.columns]
+
+
+class Plan:
+    """Records in order; `tokens` is the most that one replay takes, `run` holds [tokens, first position] of this replay."""
+
+    def __init__(self, tokens: int, threads: int, run: NDArray[np.int64]) -> None:
+        self.tokens, self.threads, self.run = tokens, threads, run
+        self._records: list[tuple[Kernel, tuple[Operand, ...]]] = []
+        self._scratch_bytes = 64
+        self._scratch: NDArray[np.uint8] | None = None
+        self._kept: list[Any] = []
+
+    def add(self, kernel: Kernel, *operands: Operand) -> None:
+        """Append a record; its kernel gets (rank, size, *operands)."""
+        if len(operands) > OPERANDS:
+            raise ValueError(f"{kernel.name} has {len(operands)} operands, a record holds {OPERANDS}")
+        self._records.append((kernel, operands))
+
+    def scratch(self, size: int) -> tuple[Operand, Operand]:
+        """Two operands: the base of scratch memory and the bytes between threads, at least `size`."""
+        self._scratch_bytes = max(self._scratch_bytes, -(-size // 64) * 64)
+        return self._scratch_base, lambda: self._scratch_bytes
+
+    def _scratch_base(self) -> NDArray[np.uint8]:
+        if self._scratch is None:
+            self._scratch = aligned(self.threads * self._scratch_bytes, np.uint8)
+        return self._scratch
+
+    def kernels(self) -> list[Kernel]:
+        """The kernels of the records, each once."""
+        return list(dict.fromkeys(kernel for kernel, _ in self._records))
+
+    def seal(self) -> NDArray[np.int64]:
+        """int64 [records, 24]: compile the kernels and resolve every operand."""
+        sealed = aligned((len(self._records), 1 + OPERANDS), np.int64)
+        for row, (kernel, operands) in zip(sealed, self._records, strict=True):
+            row[0] = kernel.address
+            row[1 : 1 + len(operands)] = [self._resolve(operand) for operand in operands]
+        return sealed
+
+    def _resolve(self, operand: Operand) -> int:
+        while callable(operand):
+            operand = operand()
+        if isinstance(operand, np.ndarray):
+            self._kept.append(operand)
+            return operand.ctypes.data
+        if isinstance(operand, float):
+            return int(struct.unpack("<i", struct.pack("<f", operand))[0])
+        return int(operand)

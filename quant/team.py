@@ -1,0 +1,135 @@
+"""A team of threads that replays a plan: every thread runs every record on its share, with a barrier between records.
+
+The whole replay is one compiled call without the GIL. Between replays the helpers spin for a moment, for the next token
+of an answer, and then sleep.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.atomics import atomic_add, atomic_load, call, pause
+from quant.jit import inline, njit
+from quant.plan import RECORD_BYTES, aligned
+from quant.simd import load_i64
+
+# Byte offsets in the control block; words that different threads write lie on different cache lines.
+_ARRIVED, _PHASE, _EPOCH, _PLAN, _COUNT, _YIELD, _SIZE = 0, 128, 256, 384, 392, 400, 512
+_SPINS_BEFORE_YIELD = 2_000  # about 30 us: longer than any wait on a quiet machine
+_SPINS_BEFORE_SLEEP = 100_000  # about 1.5 ms: longer than sampling and printing a token
+
+
+def _yield_address() -> int:
+    """The address of the system call that gives the rest of a time slice away."""
+    if sys.platform == "win32":
+        function = ctypes.windll.kernel32.SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+@inline
+def _barrier(control, size):  # type: ignore[no-untyped-def]
+    phase = atomic_load(control + _PHASE)
+    if atomic_add(control + _ARRIVED, 1) == size - 1:
+        atomic_add(control + _ARRIVED, -size)
+        atomic_add(control + _PHASE, 1)
+        return
+    spins = 0
+    while atomic_load(control + _PHASE) == phase:
+        pause()
+        spins += 1
+        if spins > _SPINS_BEFORE_YIELD:
+            call(load_i64(control + _YIELD), (0,))
+
+
+@njit
+def _replay(control, rank, size):  # type: ignore[no-untyped-def]
+    plan, count = load_i64(control + _PLAN), load_i64(control + _COUNT)
+    for i in range(count):
+        p = plan + RECORD_BYTES * i
+        call(
+            load_i64(p),
+            (
+                rank, size, load_i64(p + 8), load_i64(p + 16), load_i64(p + 24), load_i64(p + 32), load_i64(p + 40),
+                load_i64(p + 48), load_i64(p + 56), load_i64(p + 64), load_i64(p + 72), load_i64(p + 80), load_i64(p + 88),
+                load_i64(p + 96), load_i64(p + 104), load_i64(p + 112), load_i64(p + 120), load_i64(p + 128),
+                load_i64(p + 136), load_i64(p + 144), load_i64(p + 152), load_i64(p + 160), load_i64(p + 168),
+                load_i64(p + 176), load_i64(p + 184),
+            ),
+        )  # fmt: skip
+        if size > 1:
+            _barrier(control, size)
+
+
+@njit
+def _wait(control, epoch):  # type: ignore[no-untyped-def]
+    """Spin until the epoch changes, or for a moment; gives the epoch last seen."""
+    for _ in range(_SPINS_BEFORE_SLEEP):
+        now = atomic_load(control + _EPOCH)
+        if now != epoch:
+            return now
+        pause()
+    return epoch
+
+
+@njit
+def _start(control):  # type: ignore[no-untyped-def]
+    atomic_add(control + _EPOCH, 1)
+
+
+class Team:
+    """`size` threads, the caller's among them."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._control = aligned(_SIZE // 8, np.int64)
+        self._control[_YIELD // 8] = _yield_address()
+        self._address: int = self._control.ctypes.data
+        self._wake = threading.Condition()
+        self._closed = False
+        self._helpers = [threading.Thread(target=self._help, args=(r,), daemon=True) for r in range(1, size)]
+        for helper in self._helpers:
+            helper.start()
+
+    def run(self, plan: NDArray[np.int64]) -> None:
+        """Replay a sealed plan, int64 [records, 24]; returns when every thread has done its last record."""
+        self._control[_PLAN // 8] = plan.ctypes.data
+        self._control[_COUNT // 8] = len(plan)
+        self._release()
+        _replay(self._address, 0, self.size)
+
+    def close(self) -> None:
+        """End the helpers."""
+        if not self._closed:
+            self._closed = True
+            self._release()
+            for helper in self._helpers:
+                helper.join()
+
+    def _release(self) -> None:
+        if self._helpers:
+            with self._wake:
+                _start(self._address)
+                self._wake.notify_all()
+
+    def _help(self, rank: int) -> None:
+        epoch = 0
+        while True:
+            epoch = self._next_epoch(epoch)
+            if self._closed:
+                return
+            _replay(self._address, rank, self.size)
+
+    def _next_epoch(self, epoch: int) -> int:
+        now: int = _wait(self._address, epoch)
+        if now == epoch:
+            with self._wake:
+                self._wake.wait_for(lambda: self._control[_EPOCH // 8] != epoch)
+            now = int(self._control[_EPOCH // 8])
+        return now

@@ -1,0 +1,159 @@
+"""Register tiles for prefill: 16 weight rows, interleaved so that one vector holds a step of all of them, by a few tokens.
+
+A tile of int8 weights is [columns / 4, 16 rows, 4 columns]; a tile of float32 weights is [columns, 16 rows]. A table
+gives for each token the address of its activation row, the address of its result and a float32 factor. The running sums
+are tuples of vectors, one a token, that live in registers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from quant.int8_dot import UNIT, dot_wide_llvm
+from quant.simd import F32, I32, call_llvm, f32x16, i8x64, i32x16, pointer, shuffle, splat_llvm
+
+ENTRY_BYTES = 32  # of the token table: int64 activation, int64 result, float32 factor, 12 unused
+TOKENS = 8 if UNIT.startswith("avx512") else 2  # sums and totals of that many fill 16 of 32 zmm, 8 of 16 ymm registers
+_STEPS = 4  # of 4 columns, unrolled in dot_columns
+
+
+def _entry(builder: Any, table: Any, token: int, field: int, kind: Any) -> Any:
+    place = builder.add(table, ir.Constant(table.type, token * ENTRY_BYTES + 8 * field))
+    return builder.load(pointer(builder, place, kind))
+
+
+def _broadcast(builder: Any, address: Any, offset: Any, kind: Any) -> Any:
+    scalar = builder.load(pointer(builder, builder.add(address, offset), kind), align=1)
+    return splat_llvm(builder, scalar, 16)
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return call_llvm(builder, "llvm.fma.v16f32", f32x16.llvm, [a, b, c])
+
+
+def _zeros(vector: Any) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def zeros(_context: Any) -> Any:
+        result = types.UniTuple(vector, TOKENS)
+
+        def generate(context: Any, builder: Any, signature: Any, _a: Any) -> Any:
+            zero = ir.Constant(vector.llvm, [0.0 if vector.element == "f32" else 0] * 16)
+            return context.make_tuple(builder, signature.return_type, [zero] * TOKENS)
+
+        return result(), generate
+
+    return zeros
+
+
+zero_sums, zero_totals = _zeros(i32x16), _zeros(f32x16)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def dot_columns(_context: Any, sums: Any, tile: Any, table: Any, column: Any) -> Any:
+    """i32x16 sums of 16 columns from `column` on; tile is the address of those columns of the int8 tile."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        packed, tile, table, column = arguments
+        new = cgutils.unpack_tuple(builder, packed)
+        rows = [_entry(builder, table, token, 0, table.type) for token in range(TOKENS)]
+        for step in range(_STEPS):
+            place = builder.add(tile, ir.Constant(tile.type, 64 * step))
+            w = builder.load(pointer(builder, place, i8x64.llvm), align=1)
+            offset = builder.add(column, ir.Constant(column.type, 4 * step))
+            for token, row in enumerate(rows):
+                x = builder.bitcast(_broadcast(builder, row, offset, I32), i8x64.llvm)
+                new[token] = dot_wide_llvm(builder, new[token], w, x)
+        return context.make_tuple(builder, signature.return_type, new)
+
+    return sums(sums, tile, table, column), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def scale_columns(
+    _context: Any, totals: Any, sums: Any, scale: Any, minimum: Any, table: Any, d_offset: Any, s_offset: Any
+) -> Any:
+    """totals + scale * d * sums - minimum * s: d and s stand at these offsets of each token's activation row."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        packed, packed_sums, scale, minimum, table, d_offset, s_offset = arguments
+        less = builder.fneg(minimum)
+        new = []
+        pairs = zip(cgutils.unpack_tuple(builder, packed), cgutils.unpack_tuple(builder, packed_sums), strict=True)
+        for token, (total, whole) in enumerate(pairs):
+            row = _entry(builder, table, token, 0, table.type)
+            factor = builder.fmul(scale, _broadcast(builder, row, d_offset, F32))
+            total = _fma(builder, less, _broadcast(builder, row, s_offset, F32), total)
+            new.append(_fma(builder, builder.sitofp(whole, f32x16.llvm), factor, total))
+        return context.make_tuple(builder, signature.return_type, new)
+
+    return totals(totals, sums, scale, minimum, table, d_offset, s_offset), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fma_column(_context: Any, totals: Any, w: Any, table: Any, offset: Any) -> Any:
+    """totals + w * x, where x stands at this offset of each token's float32 activation row."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        packed, w, table, offset = arguments
+        new = []
+        for token, total in enumerate(cgutils.unpack_tuple(builder, packed)):
+            row = _entry(builder, table, token, 0, table.type)
+            new.append(_fma(builder, w, _broadcast(builder, row, offset, F32), total))
+        return context.make_tuple(builder, signature.return_type, new)
+
+    return totals(totals, w, table, offset), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def write_totals(_context: Any, totals: Any, table: Any, accumulate: Any) -> Any:
+    """result[0..15] = factor * total for each token of the table, added to what is there if accumulate is not 0."""
+
+    def generate(context: Any, builder: Any, _s: Any, arguments: Any) -> Any:
+        packed, table, accumulate = arguments
+        adds = builder.icmp_signed("!=", accumulate, ir.Constant(accumulate.type, 0))
+        zero = ir.Constant(f32x16.llvm, [0.0] * 16)
+        for token, total in enumerate(cgutils.unpack_tuple(builder, packed)):
+            place = pointer(builder, _entry(builder, table, token, 1, table.type), f32x16.llvm)
+            factor = splat_llvm(builder, _entry(builder, table, token, 2, F32), 16)
+            there = builder.select(adds, builder.load(place, align=1), zero)
+            builder.store(builder.fadd(there, builder.fmul(factor, total)), place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(totals, table, accumulate), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def transpose16(_context: Any, source: Any, stride: Any, target: Any) -> Any:
+    """16 rows of 16 four-byte words, `stride` bytes apart -> the transposed words, 64 bytes apart."""
+
+    def generate(context: Any, builder: Any, _s: Any, arguments: Any) -> Any:
+        source, stride, target = arguments
+        rows = []
+        for row in range(16):
+            place = builder.add(source, builder.mul(stride, ir.Constant(stride.type, row)))
+            rows.append(builder.load(pointer(builder, place, i32x16.llvm), align=1))
+        for distance in (1, 2, 4, 8):
+            rows = _exchange(builder, rows, distance)
+        for row, value in enumerate(rows):
+            place = builder.add(target, ir.Constant(target.type, 64 * row))
+            builder.store(value, pointer(builder, place, i32x16.llvm), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), generate
+
+
+def _exchange(builder: Any, rows: list[Any], distance: int) -> list[Any]:
+    """Transpose each 2 x 2 arrangement of blocks of `distance` words."""
+    new = list(rows)
+    for i in range(16):
+        if i & distance:
+            continue
+        upper, lower = rows[i], rows[i + distance]
+        new[i] = shuffle(builder, upper, lower, [16 + x - distance if x & distance else x for x in range(16)])
+        new[i + distance] = shuffle(builder, upper, lower, [16 + x if x & distance else x + distance for x in range(16)])
+    return new

@@ -1,0 +1,78 @@
+"""Weights as kernels see them: an address, a format and a shape. The bytes stay where they are, in the mapped file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.formats import Format
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """[rows, columns] blocks of one format; `data` is uint8 [rows, bytes per row]."""
+
+    data: NDArray[np.uint8]
+    format: Format
+    columns: int
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 2 or not self.data.flags.c_contiguous or self.row_bytes != self.format.row_bytes(self.columns):
+            raise ValueError(f"{self.data.shape} bytes are not {self.format.name} rows of {self.columns} columns")
+        if self.columns % (16 if self.format.activation == "f32" else 32):
+            raise ValueError(f"rows of {self.columns} columns: kernels need a multiple of 16 ({self.format.name})")
+
+    @property
+    def rows(self) -> int:
+        return self.data.shape[0]
+
+    @property
+    def row_bytes(self) -> int:
+        return self.data.shape[1]
+
+    @property
+    def address(self) -> int:
+        return self.data.ctypes.data
+
+    def part(self, first: int, last: int) -> Matrix:
+        """Rows first to last."""
+        return Matrix(self.data[first:last], self.format, self.columns)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The same matrix of every expert: `addresses` int64 [experts] of blocks [rows, columns] of one format.
+
+    The addresses may change between replays (an expert may move); `keep` holds what they point into.
+    """
+
+    addresses: NDArray[np.int64]
+    format: Format
+    rows: int
+    columns: int
+    keep: object
+
+    @property
+    def count(self) -> int:
+        return len(self.addresses)
+
+    @property
+    def row_bytes(self) -> int:
+        return self.format.row_bytes(self.columns)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one expert's matrix."""
+        return self.rows * self.row_bytes
+
+
+def experts_of(stacked: Matrix, count: int, first: int = 0, rows: int | None = None) -> Experts:
+    """Split [count * all rows, columns] into experts; `first` and `rows` choose a part of each expert's rows."""
+    per_expert = stacked.rows // count
+    rows = per_expert if rows is None else rows
+    if per_expert * count != stacked.rows or first + rows > per_expert:
+        raise ValueError(f"{stacked.rows} rows are not {count} experts with rows {first} to {first + rows}")
+    addresses = stacked.address + (np.arange(count, dtype=np.int64) * per_expert + first) * stacked.row_bytes
+    return Experts(addresses, stacked.format, rows, stacked.columns, stacked)
