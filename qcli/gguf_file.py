@@ -161,7 +161,7 @@ def _map(path: Path) -> mmap.mmap:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
             raise _not_a_file(path)
         with open(path, "rb") as file:
-            start = file.read(16)
+            start = file.read(64)
             if start[:4] != b"GGUF":
                 raise _not_gguf(path, start)
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
