@@ -1,0 +1,219 @@
+"""qcli show: what is in a model file, whatever its architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from qcli import console
+from qcli.catalog import resolve
+from qcli.gguf_file import GGUFFile, Tensor
+from qcli.summary import Plain, Summary, Total, summarize
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+
+def show(model: str | None, as_json: bool, tensors: bool) -> None:
+    """Print a model file's summary; `tensors` adds every key and every tensor."""
+    path, entry = resolve(model)
+    with GGUFFile.open(path) as file:
+        summary = summarize(file)
+        if entry:
+            summary.name = entry.name
+        listed = list(file.tensors.values()) if tensors else []
+        if as_json:
+            console.json(_as_json(summary, listed if tensors else None))
+        else:
+            console.table(_drawn(summary, listed))
+
+
+def _as_json(summary: Summary, tensors: list[Tensor] | None) -> dict[str, Any]:
+    value = asdict(summary) | {"path": str(summary.path)}
+    for kind, total in summary.types.items():
+        value["types"][kind]["bits_per_weight"] = total.bits_per_weight
+    if tensors is not None:
+        value["tensors"] = [
+            {"name": t.name, "type": t.type, "shape": list(t.shape), "offset": t.offset, "bytes": t.n_bytes}
+            for t in tensors
+        ]
+    return value
+
+
+def _drawn(summary: Summary, tensors: list[Tensor]) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    title = Text(console.clean(summary.name or summary.path.name), style="bold")
+    parts: list[RenderableType] = [title, "", _facts(summary)]
+    if summary.groups:
+        parts += ["", _totals("weights", summary.groups), "", _totals("type", summary.types, bits=True)]
+    if tensors:
+        parts += ["", _keys(summary), "", _tensors(tensors)]
+    return Group(*parts)
+
+
+def _facts(summary: Summary) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _fact_lines(summary):
+        if value:
+            table.add_row(name, Text(console.clean(value)))
+    return table
+
+
+def _fact_lines(summary: Summary) -> Iterable[tuple[str, str]]:
+    known = "" if summary.supported else " (qcli cannot run it)"
+    parts = f", {summary.files} parts" if summary.files > 1 else ""
+    yield "file", str(summary.path)
+    yield "size", f"{quantity(summary.size_bytes)}B{parts}, GGUF {summary.gguf_version}"
+    yield "architecture", summary.architecture + known
+    if summary.whole.tensors:
+        bits = f"{summary.whole.bits_per_weight:.2f} bits each"
+        yield "parameters", f"{quantity(summary.whole.parameters)}, {bits}"
+        read = f"{quantity(summary.per_token.parameters)} parameters, {quantity(summary.per_token.bytes)}B"
+        yield "a token reads", read
+        yield "layers", _layers(summary)
+    yield "experts", _experts(summary)
+    yield "widths", _widths(summary)
+    yield "attention", _attention(summary)
+    yield "recurrence", _recurrence(summary)
+    yield "context", f"{summary.context_length:,} tokens" if summary.context_length else ""
+    yield "tokenizer", _tokenizer(summary)
+    yield "chat template", "yes" if summary.chat_template else "none: ChatML is used"
+
+
+def _layers(summary: Summary) -> str:
+    layers = summary.layers
+    kinds = [f"{layers.recurrent} recurrent", f"{layers.attention} attention"] if layers.recurrent else []
+    if layers.with_experts and layers.dense:
+        kinds += [f"{layers.with_experts} with experts", f"{layers.dense} dense"]
+    drafts = f"; {layers.mtp} MTP" if layers.mtp else ""
+    return f"{layers.total}" + (f": {', '.join(kinds)}" if kinds else "") + drafts
+
+
+def _experts(summary: Summary) -> str:
+    experts = summary.experts
+    if experts is None:
+        return "none: every token uses all weights" if summary.whole.tensors else ""
+    shared = f" and {experts.shared} shared" if experts.shared else ""
+    return f"{experts.held} in a layer; a token uses {experts.routed}{shared}"
+
+
+def _widths(summary: Summary) -> str:
+    layers = summary.layers
+    keys = {"hidden": "embedding_length"}
+    if layers.dense or f"{summary.architecture}.expert_feed_forward_length" not in summary.metadata:
+        keys["feed-forward"] = "feed_forward_length"
+    if layers.with_experts:
+        keys |= {"expert": "expert_feed_forward_length", "shared": "expert_shared_feed_forward_length"}
+    return _sentence(summary, keys)
+
+
+def _attention(summary: Summary) -> str:
+    keys = {
+        "heads": "attention.head_count",
+        "kv": "attention.head_count_kv",
+        "head": "attention.key_length",
+        "rotated": "rope.dimension_count",
+        "base": "rope.freq_base",
+        "window": "attention.sliding_window",
+    }
+    return _sentence(summary, keys)
+
+
+def _recurrence(summary: Summary) -> str:
+    keys = {
+        "heads": "ssm.time_step_rank",
+        "groups": "ssm.group_count",
+        "state": "ssm.state_size",
+        "inner": "ssm.inner_size",
+        "convolution": "ssm.conv_kernel",
+    }
+    return _sentence(summary, keys)
+
+
+def _sentence(summary: Summary, keys: dict[str, str]) -> str:
+    """The architecture's numbers under these keys, each with its word; what is absent is left out."""
+    found = {word: summary.metadata.get(f"{summary.architecture}.{key}") for word, key in keys.items()}
+    return ", ".join(f"{word} {_short(value)}" for word, value in found.items() if value is not None)
+
+
+def _tokenizer(summary: Summary) -> str:
+    model, split = (summary.metadata.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
+    rule = f" ({_short(split)})" if split else ""
+    return f"{_short(model)}{rule}, {summary.vocabulary:,} tokens" if model else ""
+
+
+def _totals(heading: str, totals: dict[str, Total], bits: bool = False) -> Table:
+    whole = sum(total.bytes for total in totals.values())
+    headings = ["tensors", "parameters", "size", "share", *(["bits"] if bits else [])]
+    table = _table([heading], headings)
+    for name, total in totals.items():
+        cells = [str(total.tensors), quantity(total.parameters), f"{quantity(total.bytes)}B"]
+        cells.append(f"{total.bytes / whole:.1%}")
+        table.add_row(name, *cells, *([f"{total.bits_per_weight:.2f}"] if bits else []))
+    return table
+
+
+def _keys(summary: Summary) -> Table:
+    table = _table(["key", "value"], [])
+    for key, value in summary.metadata.items():
+        table.add_row(*_cells(key, _short(value)))
+    return table
+
+
+def _tensors(tensors: list[Tensor]) -> Table:
+    table = _table(["tensor", "type"], ["shape", "size"])
+    for tensor in tensors:
+        shape = " × ".join(f"{n}" for n in tensor.shape)
+        table.add_row(*_cells(tensor.name, tensor.type, shape, f"{quantity(tensor.n_bytes)}B"))
+    return table
+
+
+def _table(left: list[str], right: list[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in left:
+        table.add_column(heading, min_width=13, overflow="fold")
+    for heading in right:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _cells(*texts: str) -> list[RenderableType]:
+    """Text from the file: no markup, no control codes."""
+    from rich.text import Text
+
+    return [Text(console.clean(text)) for text in texts]
+
+
+def _short(value: Plain | None) -> str:
+    """A value in a line of its own."""
+    if isinstance(value, dict):
+        return f"array of {value['length']:,}"
+    if isinstance(value, list):
+        same = value.count(value[0]) == len(value) if value else False
+        return _short(value[0]) if same else " ".join(_short(v) for v in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{int(value):,}" if value == int(value) and abs(value) < 1e15 else f"{value:.6g}"
+    text = str(value)
+    return text if len(text) <= 160 else text[:159] + "…"
+
+
+def quantity(n: int) -> str:
+    """A count in three digits and a unit: 38.4 M."""
+    if n < 1000:
+        return f"{n} "
+    n = int(float(f"{n:.3g}"))
+    power, digits = divmod(len(str(n)) - 1, 3)
+    return f"{n / 1000**power:.{2 - digits}f} {' kMGTPE'[power]}"
