@@ -11,12 +11,12 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from .errors import ModelNotFoundError
 from .gguf_file import GGUFFile
 
-Sampling = dict[str, float | int]
+Sampling = dict[str, Any]  # float, or int for top_k: the keywords of sampler.Sampling
 
 EMBEDDED: Final = "storyteller"
 _HERE: Final = Path(__file__).parent
