@@ -12,6 +12,7 @@ import json as json_text
 import os
 import sys
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -32,8 +33,8 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def setup() -> None:
-    """Let no character fail to print; on Windows, let pipes and files get UTF-8."""
-    for stream in (sys.stdout, sys.stderr):
+    """Let no character fail to read or print; on Windows, let pipes and files get UTF-8."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:
             encoding = "utf-8" if sys.platform == "win32" and not stream.isatty() else None
@@ -77,7 +78,7 @@ def table(content: RenderableType) -> None:
 
 def info(text: str) -> None:
     """Say something beside the answer, on stderr, dim."""
-    _to_stderr(_styled(text, "2") + "\n")
+    _to_stderr(_styled(text.translate(_CONTROL), "2") + "\n")
 
 
 def error(problem: QcliError) -> None:
@@ -87,25 +88,34 @@ def error(problem: QcliError) -> None:
         _to_stderr(f"{_styled('hint:', '1')} {clean(problem.hint)}\n")
 
 
+def leave(code: int) -> NoReturn:
+    """End at once, whatever threads or further signals are under way; what was printed stays."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
 class status:  # noqa: N801  (reads as a verb: with console.status("loading") as progress)
     """A bar on stderr with an estimate of the time left; nothing when stderr is not a terminal.
 
-    It appears after STATUS_DELAY and vanishes at the end.
+    It appears after STATUS_DELAY, vanishes at the end, and may be entered again.
     """
 
     def __init__(self, label: str, quiet: bool = False) -> None:
-        self._label = label
+        self._first_label = self._label = label
+        self._visible = is_terminal(sys.stderr) and not quiet
         self._fraction: float | None = None
         self._lock = threading.Lock()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._timer: threading.Timer | None = None
-        if is_terminal(sys.stderr) and not quiet:
-            self._timer = threading.Timer(STATUS_DELAY, self._show)
-            self._timer.daemon = True
 
     def __enter__(self) -> status:
-        if self._timer:
+        if self._visible:
+            self._label, self._fraction = self._first_label, None
+            self._timer = threading.Timer(STATUS_DELAY, self._show)
+            self._timer.daemon = True
             self._timer.start()
         return self
 
@@ -133,6 +143,7 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
             self._timer = None
             if self._bar is not None:
                 self._bar.stop()
+                self._bar = self._task = None
 
     def _show(self) -> None:
         with self._lock:
@@ -191,8 +202,6 @@ def _output_failed(problem: OSError) -> NoReturn:
 
 
 def _to_stderr(text: str) -> None:
-    try:
+    with suppress(OSError):  # nobody reads it, and there is nowhere else to say so
         sys.stderr.write(text)
         sys.stderr.flush()
-    except OSError:
-        pass  # nobody reads it, and there is nowhere else to say so

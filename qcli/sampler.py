@@ -109,8 +109,8 @@ class Sampler:
                 del self._counts[oldest]
 
     def sample(self, logits: np.ndarray) -> int:
-        """Draw the next token from logits, float32 [vocab], which stay as they are."""
-        self._logits[:] = logits
+        """Draw the next token from logits, float32 [vocab or more], which stay as they are."""
+        self._logits[:] = logits[: self._vocab_size]  # some files pad the head; no text has those ids
         if self._counts:
             self._penalise()
         best = int(self._logits.argmax())  # of NaN and numbers, argmax finds the NaN

@@ -1,0 +1,110 @@
+"""The command line: it registers the commands and is the one place where errors end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from qcli import __version__, console
+from qcli.commands import options
+from qcli.commands.chat import chat
+from qcli.commands.run import run
+from qcli.errors import QcliError, UsageError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="qcli",
+    help="Run quantized Mixture-of-Experts language models on the CPU.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich" if console.is_terminal(sys.stdout) else None,  # boxes are for people
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+app.command()(chat)
+
+
+@app.command()
+def show(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A GGUF file or a name.")] = None,
+    as_json: options.Json = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every key and tensor too.")] = False,
+) -> None:
+    """Show what is in a model file: layers, experts, types, sizes."""
+    from qcli.commands.show import show
+
+    show(model, as_json, tensors)
+
+
+@app.command()
+def models(as_json: options.Json = False) -> None:
+    """List the models known by name."""
+    from qcli.commands.models import models
+
+    models(as_json)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.out(f"qcli {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def qcli(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        console.out(context.get_help() + "\n")
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run one command line; its exit code: 0, 1 model or machine, 2 usage, 130 interrupted."""
+    try:
+        result = app(arguments, prog_name="qcli", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except Exception as problem:
+        if os.environ.get("QCLI_DEBUG"):
+            raise
+        shown = _as_error(problem)
+        console.error(shown)
+        return shown.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def main() -> None:
+    """The script `qcli`."""
+    console.setup()
+    code = invoke(sys.argv[1:])
+    if code == INTERRUPTED:
+        console.leave(code)
+    sys.exit(code)
+
+
+def _as_error(problem: Exception) -> QcliError:
+    if isinstance(problem, QcliError):
+        return problem
+    if isinstance(problem, typer.TyperException):
+        return _usage_error(problem)
+    if isinstance(problem, MemoryError):
+        return QcliError("there is not enough memory", "try a smaller --ctx, or a smaller model")
+    if isinstance(problem, OSError):
+        where = f"{problem.filename}: " if problem.filename else ""
+        return QcliError(f"{where}{problem.strerror or problem}", "see whether the disk is there")
+    return QcliError(
+        f"qcli failed, which it should not: {type(problem).__name__}: {problem}",
+        "QCLI_DEBUG=1 before the command shows where; please report it",
+    )
+
+
+def _usage_error(problem: Any) -> QcliError:
+    context = getattr(problem, "ctx", None)
+    command = context.command_path if context else "qcli"
+    what = problem.format_message().splitlines()[0].rstrip(".")
+    return UsageError(what, f"{command} --help lists what can be typed")

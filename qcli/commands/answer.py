@@ -1,0 +1,49 @@
+"""What `run` and `chat` share: an answer as it comes, and the line of figures after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from qcli import console
+
+if TYPE_CHECKING:
+    from qcli.generate import Stats
+
+
+def show(
+    pieces: Generator[str, None, None], bar: console.status, write: Callable[[str], None] = console.out
+) -> tuple[str, bool]:
+    """Pass an answer on as it comes; its text, and whether Ctrl-C ended it."""
+    text: list[str] = []
+    interrupted = False
+    try:
+        with closing(pieces):
+            for piece in pieces:
+                bar.close()
+                text.append(piece)
+                write(piece)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        bar.close()
+    return "".join(text), interrupted
+
+
+def figures(stats: Stats) -> str:
+    """One line: prompt tokens and prefill speed, TTFT, new tokens and decode speed, GB/s, experts."""
+    reused = stats.prompt_tokens - stats.prefilled_tokens
+    prompt = f"{stats.prompt_tokens} prompt tokens" + (f" ({reused} kept)" if reused else "")
+    return " · ".join(
+        [
+            f"{prompt}, {_speed(stats.prefill_tok_per_s)}",
+            f"first token after {stats.ttft_s:.2f} s",
+            f"{stats.new_tokens} new tokens, {_speed(stats.decode_tok_per_s)}, {stats.gb_per_s:.1f} GB/s",
+            f"{stats.experts_touched} of {stats.experts_held} experts",
+        ]
+    )
+
+
+def _speed(tok_per_s: float) -> str:
+    return f"{tok_per_s:.0f} tok/s" if tok_per_s >= 100 else f"{tok_per_s:.1f} tok/s"

@@ -1,0 +1,136 @@
+"""qcli chat: several turns, each prefilling only what is new."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from qcli import console
+from qcli.commands import options
+from qcli.commands.answer import figures, show
+from qcli.errors import ContextOverflowError, QcliError, UsageError
+from qcli.line_input import is_interactive, turns
+
+if TYPE_CHECKING:
+    from qcli.llm import LLM, Options
+
+_COMMAND = re.compile(r"/([a-z?]+)(?:\s+(.*))?", re.DOTALL)
+_HELP = """/clear         begin a new conversation
+/regenerate    answer the last message again
+/system TEXT   set the system message; without a text, drop it
+/stats         figures of the last answer, and the room left
+/exit          leave, as does Ctrl-D
+Alt-Enter, or \\ at the end of a line, begins a new line; Ctrl-C stops an answer."""
+
+
+def chat(
+    model: options.Model = None,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = None,
+    stop: options.Stop = None,
+    threads: options.Threads = None,
+    ctx: options.Ctx = None,
+    quiet: options.Quiet = False,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repeat_penalty: options.RepeatPenalty = None,
+    frequency_penalty: options.FrequencyPenalty = None,
+    presence_penalty: options.PresencePenalty = None,
+    seed: options.Seed = None,
+) -> None:
+    """Talk with a model; each turn reads only what is new. /help lists what else it can do."""
+    given = options.of_answer(locals())
+    bar = console.status("loading", quiet)
+    with bar:
+        from qcli.llm import LLM
+
+        llm = LLM(model, threads, ctx, progress=bar.update)
+    with llm:
+        if is_interactive() and not quiet:
+            console.info(f"{llm.name} · /help lists the commands, Ctrl-D leaves")
+        talk = Conversation(llm, bar, given, system, quiet)
+        for turn in turns():
+            if not talk.take(turn):
+                break
+
+
+class Conversation:
+    """The messages so far, answered ones only: a turn that fails or says nothing leaves them as they were."""
+
+    def __init__(self, llm: LLM, bar: console.status, how: Options, system: str | None, quiet: bool) -> None:
+        self._llm, self._bar, self._how, self._quiet = llm, bar, how, quiet
+        self._system = system
+        self._messages: list[dict[str, str]] = []
+        self._answers = 0
+
+    def take(self, turn: str) -> bool:
+        """Obey a command or answer a message; False to leave."""
+        command = _COMMAND.fullmatch(turn)
+        if not command:
+            self._answer(turn)
+        elif command[1] == "exit":
+            return False
+        else:
+            self._obey(command[1], (command[2] or "").strip())
+        return True
+
+    def _obey(self, name: str, argument: str) -> None:
+        if name == "help":
+            console.info(_HELP)
+        elif name == "clear":
+            self._messages = []
+            console.info("a new conversation")
+        elif name == "regenerate":
+            self._regenerate()
+        elif name == "system":
+            self._system = argument or None
+            console.info("the system message is set" if argument else "no system message")
+        elif name == "stats":
+            engine = self._llm.engine
+            console.info(figures(self._llm.stats))
+            console.info(f"{engine.position} of the context's {engine.ctx} tokens used")
+        else:
+            console.error(UsageError(f"there is no command /{name}", "/help lists them"))
+
+    def _regenerate(self) -> None:
+        if not self._messages:
+            console.error(UsageError("there is no answer yet", "type a message first"))
+            return
+        *self._messages, asked, _ = self._messages
+        self._answer(asked["content"])
+
+    def _answer(self, text: str) -> None:
+        asked = [*self._messages, {"role": "user", "content": text}]
+        try:
+            with self._bar:
+                shown, interrupted = show(self._llm.chat(self._opening() + asked, **self._drawn()), self._bar)
+        except QcliError as problem:
+            if not is_interactive():
+                raise
+            console.error(_with_way_out(problem))
+            return
+        if not shown.endswith("\n"):
+            console.out("\n")
+        if shown:
+            self._messages = [*asked, {"role": "assistant", "content": shown}]
+        if not self._quiet:
+            console.info(figures(self._llm.stats))
+        if interrupted and not is_interactive():
+            raise KeyboardInterrupt
+
+    def _opening(self) -> list[dict[str, str]]:
+        return [{"role": "system", "content": self._system}] if self._system else []
+
+    def _drawn(self) -> Options:
+        """A seed for each answer: the same chat can be had again, and /regenerate still differs."""
+        self._answers += 1
+        seed = self._how.get("seed")
+        return self._how if seed is None else {**self._how, "seed": seed + self._answers - 1}
+
+
+def _with_way_out(problem: QcliError) -> QcliError:
+    if isinstance(problem, ContextOverflowError):
+        return ContextOverflowError(problem.message, "/clear begins anew; --ctx gives more room")
+    return problem

@@ -1,0 +1,98 @@
+"""qcli run: one prompt, one answer."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qcli import console
+from qcli.commands import options
+from qcli.commands.answer import figures, show
+from qcli.errors import PromptError, UsageError
+
+if TYPE_CHECKING:
+    from qcli.generate import Stats
+
+INTERRUPTED = 130
+MAX_INPUT = 64 << 20  # bytes of standard input, far beyond any context
+
+
+def run(
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="What to answer; standard input is appended.")
+    ] = None,
+    model: options.Model = None,
+    system: options.System = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt; no chat template.")] = False,
+    max_tokens: options.MaxTokens = None,
+    stop: options.Stop = None,
+    threads: options.Threads = None,
+    ctx: options.Ctx = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repeat_penalty: options.RepeatPenalty = None,
+    frequency_penalty: options.FrequencyPenalty = None,
+    presence_penalty: options.PresencePenalty = None,
+    seed: options.Seed = None,
+) -> int:
+    """Answer one prompt: from the command line, from standard input, or both."""
+    given = options.of_answer(locals())
+    if raw and system:
+        raise UsageError("--raw has no place for a --system message", "leave out one of the two")
+    text = _prompt(prompt)
+    with console.status("loading", quiet) as bar:
+        from qcli.llm import LLM
+
+        with LLM(model, threads, ctx, progress=bar.update) as llm:
+            pieces = llm.generate(text if raw else llm.render(_messages(system, text)), **given)
+            shown, interrupted = show(pieces, bar, _discard if as_json else console.out)
+            if as_json:
+                console.json(_as_json(shown, llm.stats))
+            elif not shown.endswith("\n"):
+                console.out("\n")
+            if not as_json and not quiet:
+                console.info(figures(llm.stats))
+    return INTERRUPTED if interrupted else 0
+
+
+def _prompt(argument: str | None) -> str:
+    """The argument, then a blank line and what is piped in, if either is there."""
+    text = "\n\n".join(part for part in (argument, _piped()) if part)
+    if not text.strip():
+        raise PromptError("there is no prompt", 'type one, as in: qcli run "Once upon a time"')
+    return text
+
+
+def _piped() -> str:
+    if sys.stdin is None or sys.stdin.isatty():
+        return ""
+    data = sys.stdin.buffer.read(MAX_INPUT + 1)
+    if len(data) > MAX_INPUT:
+        raise UsageError(f"more than {MAX_INPUT >> 20} MiB on standard input", "pipe in a part of it")
+    return data.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
+
+
+def _messages(system: str | None, text: str) -> list[dict[str, str]]:
+    first = [{"role": "system", "content": system}] if system else []
+    return [*first, {"role": "user", "content": text}]
+
+
+def _discard(piece: str) -> None:
+    """Show nothing yet: --json prints the whole text at the end."""
+
+
+def _as_json(text: str, stats: Stats) -> dict[str, Any]:
+    timings = ("load_s", "ttft_s", "prefill_tok_per_s", "decode_tok_per_s")
+    return {
+        "text": text,
+        "prompt_tokens": stats.prompt_tokens,
+        "new_tokens": stats.new_tokens,
+        "finish_reason": stats.finish_reason,
+        "timings": {name: round(getattr(stats, name), 4) for name in timings},
+    }

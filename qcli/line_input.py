@@ -1,0 +1,93 @@
+"""The turns a person types: edited and remembered in a terminal, else one turn a line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcli import console
+
+if TYPE_CHECKING:
+    from prompt_toolkit.history import History
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+MAX_LINE = 1 << 20  # characters
+
+
+def is_interactive() -> bool:
+    """Whether a person types and sees the prompt, which goes to stderr."""
+    return sys.stdin is not None and sys.stdin.isatty() and console.is_terminal(sys.stderr)
+
+
+def turns() -> Iterator[str]:
+    """What is typed or piped in, until its end; blank turns are left out."""
+    lines = _typed() if is_interactive() else _piped()
+    return (line.strip() for line in lines if line.strip())
+
+
+def _piped() -> Iterator[str]:
+    if sys.stdin is None:
+        return iter(())
+    return iter(lambda: sys.stdin.readline(MAX_LINE), "")
+
+
+def _typed() -> Iterator[str]:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.output import create_output
+
+    session: PromptSession[str] = PromptSession(
+        "> ",
+        multiline=True,
+        prompt_continuation="  ",
+        key_bindings=_keys(),
+        history=_history(),
+        output=create_output(stdout=sys.stderr),
+    )
+    while True:
+        try:
+            yield session.prompt()
+        except KeyboardInterrupt:
+            console.info("Ctrl-D or /exit leaves")
+        except EOFError:
+            return
+
+
+def _keys() -> KeyBindings:
+    from prompt_toolkit.key_binding import KeyBindings
+
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.document.char_before_cursor == "\\":
+            buffer.delete_before_cursor()
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
+
+
+def _history() -> History:
+    from platformdirs import user_state_path
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    try:
+        return FileHistory(_private_file(user_state_path("qcli", appauthor=False) / "history"))
+    except OSError:  # a home that is read-only: remember for this chat alone
+        return InMemoryHistory()
+
+
+def _private_file(path: Path) -> Path:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    path.chmod(0o600)
+    return path
