@@ -110,7 +110,7 @@ def generate_text(
     stats: Stats | None = None,
     progress: Progress | None = None,
 ) -> Generator[str, None, None]:
-    """The text of generate_ids in pieces, whole characters only, up to the first of the stop strings."""
+    """The text of generate_ids in pieces, whole characters only, up to the first stop string."""
     stats = stats or Stats()
     decoder, gate = tokenizer.stream(), StopGate(stop)
     with closing(generate_ids(held, ids, sampler, max_tokens, tokenizer.end_ids, stats, progress)) as tokens:
@@ -140,9 +140,10 @@ class StopGate:
         if self.closed:
             return ""
         self._held += text
-        found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
+        # the string complete first, of several the longest: so it does not matter how the text is cut
+        found = [(at + len(stop), at) for stop in self._stop if (at := self._held.find(stop)) >= 0]
         self.closed = bool(found)
-        show = min(found) if found else len(self._held) - self._undecided()
+        show = min(found)[1] if found else len(self._held) - self._undecided()
         shown, self._held = self._held[:show], "" if found else self._held[show:]
         return shown
 
