@@ -1,0 +1,139 @@
+"""What goes to which stream, and what a terminal sees that a pipe does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.table import Table
+
+from qcli import console
+from qcli.errors import QcliError, UsageError
+
+
+def run(code, **options):
+    """Run code in a Python of its own; its stdout, stderr and exit code."""
+    command = [sys.executable, "-c", f"from qcli import console\n{code}"]
+    return subprocess.run(command, capture_output=True, timeout=60, **options)
+
+
+def in_terminal(code, **environment):
+    """What a terminal gets on stdout and stderr together."""
+    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
+    mine, theirs = pty.openpty()
+    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"from qcli import console\n{code}"],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=plain | {"TERM": "xterm"} | environment,
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(mine, 4096):
+            seen += chunk
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(mine)
+    assert child.wait(60) == 0
+    return seen.decode()
+
+
+def test_the_answer_goes_to_stdout_and_the_rest_to_stderr(capsys):
+    console.out("an ans")
+    console.out("wer\x1b[1m\n")
+    console.info("a remark")
+    console.error(UsageError("it broke", "mend it"))
+    assert capsys.readouterr() == ("an answer\x1b[1m\n", "a remark\nerror: it broke\nhint: mend it\n")
+
+
+def test_an_error_is_one_line_and_has_no_control_codes(capsys):
+    console.error(QcliError("a file's name\n\x1b]0;owned\x07"))
+    assert capsys.readouterr().err == "error: a file's name \ufffd]0;owned\ufffd\n"
+
+
+def test_json_is_one_value_in_utf8(capsys):
+    console.json({"text": "é\n"})
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == {"text": "é\n"}
+    assert "é" in shown
+
+
+def test_a_table_in_a_pipe_is_plain_and_whole(capsys):
+    table = Table("name")
+    table.add_row("x" * 200)
+    console.table(table)
+    shown = capsys.readouterr().out
+    assert "x" * 200 in shown
+    assert "\x1b" not in shown
+
+
+def test_a_status_in_a_pipe_prints_nothing(capsys):
+    with console.status("loading") as bar:
+        bar.update("loading", 0.5)
+        time.sleep(console.STATUS_DELAY * 1.5)
+    assert capsys.readouterr() == ("", "")
+
+
+BAR = f"""
+import time
+with console.status("loading") as bar:
+    bar.update("loading weights", 0.5)
+    time.sleep({console.STATUS_DELAY * 3})
+"""
+
+
+def test_a_status_in_a_terminal_shows_the_stage_and_goes_away():
+    seen = in_terminal(BAR)
+    assert "loading weights" in seen
+    assert seen.rstrip().endswith("\x1b[2K")  # the line is erased
+
+
+def test_a_short_status_never_shows():
+    assert in_terminal('with console.status("loading") as bar: bar.update("loading", 0.5)') == ""
+
+
+def test_no_bar_for_the_quiet_or_for_a_dumb_terminal():
+    assert in_terminal(BAR.replace('"loading")', '"loading", quiet=True)')) == ""
+    assert in_terminal(BAR, TERM="dumb") == ""
+
+
+def test_no_color_is_honoured():
+    assert "\x1b[2m" in in_terminal('console.info("dim")')
+    assert in_terminal('console.info("plain")', NO_COLOR="1") == "plain\r\n"
+
+
+def test_a_model_cannot_drive_the_terminal():
+    assert in_terminal(r'console.out("a\x1b[2Jb\x9b1mc\r\td\n")') == "a\ufffd[2Jb\ufffd1mc\ufffd\td\r\n"
+
+
+def test_a_reader_who_leaves_ends_the_program_quietly():
+    read, write = os.pipe()
+    os.close(read)
+    code = "for _ in range(9): console.out('x' * 100_000)\nraise SystemExit(7)"
+    with os.fdopen(write, "wb") as nobody:
+        done = subprocess.run(
+            [sys.executable, "-c", f"from qcli import console\n{code}"],
+            stdout=nobody, stderr=subprocess.PIPE, timeout=60,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
+def test_a_full_disk_is_an_error_with_a_hint():
+    code = "try: console.out('x')\nexcept Exception as e: console.error(e)"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", f"from qcli import console\n{code}"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    assert done.stderr.startswith("error: cannot write to the standard output")
+    assert "hint:" in done.stderr
+
+
+def test_text_that_the_encoding_lacks_still_prints():
+    done = run("console.setup()\nconsole.out('é\\ud800')", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout) == (0, b"??")
