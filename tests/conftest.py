@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
+from fake_engine import TellingEngine
 
 from qcli.catalog import resolve
+from qcli.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")
 def storyteller() -> Path:
     """The embedded model's file."""
     return resolve(None)[0]
+
+
+@pytest.fixture(scope="session")
+def storyteller_tokenizer(storyteller) -> Tokenizer:
+    return Tokenizer.from_gguf(storyteller)
+
+
+@pytest.fixture
+def telling(monkeypatch, storyteller_tokenizer) -> TellingEngine:
+    """In place of every engine, one that answers "A cat sat." and ends its turn."""
+    from qcli.llm import Engine
+
+    answer = [*storyteller_tokenizer.encode("A cat sat."), min(storyteller_tokenizer.end_ids)]
+    engine = TellingEngine(storyteller_tokenizer.vocab_size, 256, answer)
+    monkeypatch.setattr(Engine, "load", lambda *_, **__: engine.open())
+    return engine
+
+
+@pytest.fixture
+def type_line(monkeypatch, capsys):
+    """Run one command line in this process; its exit code, stdout and stderr."""
+    from qcli.cli import invoke
+
+    def run(*arguments: str, piped: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(piped.encode()), "utf-8"))
+        code = invoke(list(arguments))
+        return code, *capsys.readouterr()
+
+    return run

@@ -61,7 +61,7 @@ class FakeEngine:
             problem, self.fail_next = self.fail_next, None
             raise problem
         self._row[:] = 0
-        self._row[self.following(self.ids)] = 9
+        self._row[self.following(self.ids)] = 99
         return self._row
 
     def logits(self, ids):
@@ -87,5 +87,26 @@ class FakeEngine:
     def reset_counters(self):
         pass
 
+    def open(self):
+        """As good as new, for another run."""
+        self.closed, self.ids = False, ()
+        self.fed.clear()
+        return self
+
     def close(self):
         self.closed = True
+
+
+class TellingEngine(FakeEngine):
+    """Answers every prompt with the same ids."""
+
+    def __init__(self, vocab_size, ctx, answer):
+        super().__init__(vocab_size, ctx, self._next)
+        self._answer, self._prompt_size = answer, 0
+
+    def prefill(self, ids, progress=None):
+        self._prompt_size = len(self.ids) + len(ids)
+        return super().prefill(ids, progress)
+
+    def _next(self, ids):
+        return self._answer[min(max(len(ids) - self._prompt_size, 0), len(self._answer) - 1)]

@@ -84,7 +84,7 @@ def test_stopping_early_is_a_cancelled_answer():
 
 def test_penalties_count_the_prompt():
     engine = answering(4)
-    sampler = Sampler(Sampling(temperature=0, presence_penalty=20), engine.vocab_size)
+    sampler = Sampler(Sampling(temperature=0, presence_penalty=200), engine.vocab_size)
     assert next(generate_ids(Held(engine), PROMPT, sampler)) == 0  # 4 stands in the prompt
 
 

@@ -1,0 +1,133 @@
+"""qcli chat: turns, commands, interruptions; piped, then typed in a terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from qcli import line_input
+from qcli.errors import ContextOverflowError
+
+TURNS = "Hello\n\nAnd then?\n"
+
+
+def prompt_of(engine, tokenizer):
+    """What the engine's state holds now, as text."""
+    return tokenizer.decode(engine.ids, special=True)
+
+
+def test_one_turn_a_line_without_prompts(telling, type_line):
+    code, out, err = type_line("chat", piped=TURNS)
+    assert (code, out) == (0, "A cat sat.\nA cat sat.\n")
+    assert err.count("new tokens") == err.count("\n") == 2
+
+
+def test_each_turn_reads_only_what_is_new(telling, type_line, storyteller_tokenizer):
+    type_line("chat", "-q", piped=TURNS)
+    held = prompt_of(telling, storyteller_tokenizer)
+    assert held == (
+        "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nA cat sat.<|im_end|>\n"
+        "<|im_start|>user\nAnd then?<|im_end|>\n<|im_start|>assistant\nA cat sat."
+    )
+    answers = 2 * len(storyteller_tokenizer.encode("A cat sat."))
+    assert sum(telling.fed) + answers == len(telling.ids)
+
+
+def test_system_clear_and_stats(telling, type_line, storyteller_tokenizer):
+    _, out, err = type_line("chat", "-q", "--system", "Rhyme.", piped="Hi\n/clear\n/system Be brief.\nYo\n/stats\n")
+    assert prompt_of(telling, storyteller_tokenizer) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nYo<|im_end|>\n<|im_start|>assistant\nA cat sat."
+    )
+    assert out == "A cat sat.\n" * 2
+    assert "of the context's 256 tokens used" in err
+
+
+def test_regenerate_answers_the_same_prompt_without_reading_it_again(telling, type_line):
+    _, out, _ = type_line("chat", "-q", piped="Hi\n/regenerate\n")
+    assert out == "A cat sat.\n" * 2
+    assert len(telling.fed) == 1
+
+
+def test_regenerate_needs_an_answer(telling, type_line):
+    assert "there is no answer yet" in type_line("chat", piped="/regenerate\n")[2]
+
+
+def test_help_exit_and_unknown_commands(telling, type_line):
+    code, out, err = type_line("chat", piped="/help\n/dance\n/exit\nHello\n")
+    assert (code, out) == (0, "")
+    assert "/regenerate" in err
+    assert "there is no command /dance" in err
+
+
+def test_a_path_is_no_command(telling, type_line):
+    assert type_line("chat", "-q", piped="/etc/hosts is what?\n")[1] == "A cat sat.\n"
+
+
+def test_a_conversation_that_outgrows_the_context_ends_with_1(telling, type_line):
+    code, out, err = type_line("chat", piped="word " * 400 + "\n")
+    assert (code, out) == (1, "")
+    assert "--ctx" in err
+
+
+@pytest.fixture
+def typing(monkeypatch):
+    """As if a person typed the turns in a terminal."""
+    monkeypatch.setattr("qcli.commands.chat.is_interactive", lambda: True)
+    monkeypatch.setattr(line_input, "is_interactive", lambda: False)
+
+
+def interrupt_once(engine, position):
+    whole = engine.step
+
+    def interrupted(token):
+        if len(engine.ids) == position:
+            engine.step = whole
+            raise KeyboardInterrupt
+        return whole(token)
+
+    engine.step = interrupted
+
+
+def test_ctrl_c_ends_the_answer_and_not_the_chat(telling, typing, type_line, storyteller_tokenizer):
+    begin = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    interrupt_once(telling, len(storyteller_tokenizer.encode(begin)) + 1)
+    code, out, _ = type_line("chat", piped="Hi\nGo on\n")
+    assert (code, out) == (0, "A cat\nA cat sat.\n")
+    assert "assistant\nA cat<|im_end|>\n<|im_start|>user\nGo on" in prompt_of(telling, storyteller_tokenizer)
+
+
+def test_ctrl_c_before_the_first_word_takes_the_question_back(telling, typing, type_line, storyteller_tokenizer):
+    interrupt_once(telling, 3)
+    type_line("chat", piped="Hi\nHello\n")
+    assert "Hi" not in prompt_of(telling, storyteller_tokenizer)
+
+
+def test_an_overflow_ends_the_turn_and_not_the_chat(telling, typing, type_line):
+    code, out, err = type_line("chat", piped="word " * 400 + "\nHi\n")
+    assert (code, out) == (0, "A cat sat.\n")
+    assert "/clear" in err
+    assert ContextOverflowError.__name__ not in err
+
+
+def test_ctrl_c_in_a_piped_chat_exits_with_130(telling, type_line):
+    interrupt_once(telling, 3)
+    assert type_line("chat", piped=TURNS)[0] == 130
+
+
+def test_history_is_private(tmp_path):
+    path = tmp_path / "state" / "history"
+    assert line_input._private_file(path) == path
+    assert os.name == "nt" or path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_embedded_model_chats():
+    done = subprocess.run(
+        [sys.executable, "-m", "qcli", "chat", "-n", "8", "--temperature", "0"],
+        input=b"Tell me a story.\nGo on.\n", capture_output=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert len(done.stdout.decode().splitlines()) >= 2
+    assert "kept" in done.stderr.decode().splitlines()[-1]
