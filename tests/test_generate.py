@@ -133,9 +133,7 @@ letters = st.text("ab", max_size=12)
 def test_the_gate_shows_all_before_the_first_stop_string_however_the_text_is_cut(pieces, stop):
     whole, gate = "".join(pieces), StopGate(stop)
     shown = "".join([*map(gate.push, pieces), gate.flush()])
-    ends = [
-        (end, end - len(text)) for text in stop for end in range(len(whole) + 1) if whole[:end].endswith(text)
-    ]
+    ends = [(end, end - len(text)) for text in stop for end in range(len(whole) + 1) if whole[:end].endswith(text)]
     assert shown == (whole[: min(ends)[1]] if ends else whole)
     assert gate.closed == bool(ends)
 

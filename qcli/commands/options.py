@@ -17,9 +17,7 @@ Model = Annotated[
 System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system message.")]
 MaxTokens = Annotated[
     int | None,
-    typer.Option(
-        "--max-tokens", "-n", metavar="N", min=1, help="Stop after so many tokens; else the model ends."
-    ),
+    typer.Option("--max-tokens", "-n", metavar="N", min=1, help="Stop after so many tokens; else the model ends."),
 ]
 Stop = Annotated[
     list[str] | None,
@@ -28,9 +26,7 @@ Stop = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", "-t", metavar="N", min=1, help="Else as many as physical cores.")
 ]
-Ctx = Annotated[
-    int | None, typer.Option("--ctx", metavar="N", min=1, help="Room for prompts and answers, in tokens.")
-]
+Ctx = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, help="Room for prompts and answers, in tokens.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer only: no progress, no figures.")]
 

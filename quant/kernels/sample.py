@@ -22,12 +22,12 @@ _GROWTH = 8
 
 
 @inline
-def _later(logits, a, b):  # type: ignore[no-untyped-def]
+def _later(logits, a, b):
     return logits[a] < logits[b] or (logits[a] == logits[b] and a > b)
 
 
 @inline
-def _sink(logits, heap, root, size):  # type: ignore[no-untyped-def]
+def _sink(logits, heap, root, size):
     """Restore the heap below its root: no id comes later in the order than its parent."""
     moving = heap[root]
     child = 2 * root + 1
@@ -42,7 +42,7 @@ def _sink(logits, heap, root, size):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _any_above(blocks, block, bar):  # type: ignore[no-untyped-def]
+def _any_above(blocks, block, bar):
     above = np.int32(0)
     for j in range(BLOCK):
         above = np.int32(above + np.int32(blocks[block, j] > bar))
@@ -50,7 +50,7 @@ def _any_above(blocks, block, bar):  # type: ignore[no-untyped-def]
 
 
 @njit
-def best(blocks, heap, size):  # type: ignore[no-untyped-def]
+def best(blocks, heap, size):
     """Put the ids of the `size` highest of blocks, float32 [N, BLOCK], into heap, int32, highest first."""
     logits = blocks.reshape(-1)
     for i in range(size):
@@ -69,7 +69,7 @@ def best(blocks, heap, size):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _mass(blocks, peak, scale, lanes):  # type: ignore[no-untyped-def]
+def _mass(blocks, peak, scale, lanes):
     """Σ exp((logit - peak) · scale) over all, to 1e-5: five Taylor terms of x/64, squared six times."""
     lanes[:] = 0
     peak, scale = np.float32(peak), np.float32(min(scale, 1e30))
@@ -94,12 +94,12 @@ def _mass(blocks, peak, scale, lanes):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _weight(logits, token, peak, temperature):  # type: ignore[no-untyped-def]
+def _weight(logits, token, peak, temperature):
     return math.exp((float(logits[token]) - peak) / temperature)
 
 
 @inline
-def _sum(logits, heap, size, peak, temperature):  # type: ignore[no-untyped-def]
+def _sum(logits, heap, size, peak, temperature):
     total = 0.0
     for i in range(size):
         total += _weight(logits, heap[i], peak, temperature)
@@ -107,7 +107,7 @@ def _sum(logits, heap, size, peak, temperature):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _kept(logits, heap, size, peak, nucleus, min_p):  # type: ignore[no-untyped-def]
+def _kept(logits, heap, size, peak, nucleus, min_p):
     """How many of the first `size` ids pass top-p and min-p; `size` also when neither ends within them."""
     floor = peak + math.log(min_p)
     mass = 0.0
@@ -121,7 +121,7 @@ def _kept(logits, heap, size, peak, nucleus, min_p):  # type: ignore[no-untyped-
 
 
 @inline
-def _walk(logits, heap, size, peak, temperature, target):  # type: ignore[no-untyped-def]
+def _walk(logits, heap, size, peak, temperature, target):
     """Where the sum of weights passes the target: (id, True), or (the last id of any weight, False)."""
     mass = 0.0
     token = heap[0]
@@ -136,7 +136,7 @@ def _walk(logits, heap, size, peak, temperature, target):  # type: ignore[no-unt
 
 
 @njit
-def choose(blocks, heap, lanes, peak, top_k, top_p, min_p, temperature, uniform):  # type: ignore[no-untyped-def]
+def choose(blocks, heap, lanes, peak, top_k, top_p, min_p, temperature, uniform):
     """Draw one id: top-k, top-p, min-p, then temperature; `uniform` in [0, 1) walks down the order.
 
     blocks float32 [N, BLOCK], finite or -inf; peak: the highest, finite; heap int32 [N·BLOCK] and lanes
