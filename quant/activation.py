@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from quant.jit import inline
 from quant.simd import (
-    absolute, concat, load_f32x16, max_lanes, maximum, mul, round_even, splat, store_f32, store_i8x32, sum_lanes, to_i8,
+    absolute, concat, load_f32x16, max_lanes, maximum, mul, round_even, splat, store_f32, store_f32x16, store_i8x32,
+    sum_lanes, to_i8,
 )  # fmt: skip
 
 
@@ -22,25 +23,25 @@ def row_bytes(kind: str, columns: int) -> int:
 
 
 @inline
-def scales_of(x, columns):  # type: ignore[no-untyped-def]
+def scales_of(x, columns):
     """Address of d[n/32] in a q8 row."""
     return x + columns
 
 
 @inline
-def sums32_of(x, columns):  # type: ignore[no-untyped-def]
+def sums32_of(x, columns):
     """Address of s32[n/32] in a q8 row."""
     return x + columns + columns // 8
 
 
 @inline
-def sums16_of(x, columns):  # type: ignore[no-untyped-def]
+def sums16_of(x, columns):
     """Address of s16[n/16] in a q8 row."""
     return x + columns + columns // 4
 
 
 @inline
-def quantize_block(a, b, columns, block, out):  # type: ignore[no-untyped-def]
+def quantize_block(a, b, columns, block, out):
     """Write columns 32*block to 32*block + 31, given as two f32x16, into the q8 row at `out`."""
     largest = max_lanes(maximum(absolute(a), absolute(b)))
     inverse = splat(127.0 / largest if largest > 0 else 0.0)
@@ -55,8 +56,17 @@ def quantize_block(a, b, columns, block, out):  # type: ignore[no-untyped-def]
 
 
 @inline
-def quantize_row(x, columns, out):  # type: ignore[no-untyped-def]
-    """float32 [columns] at `x` -> a q8 row at `out`; columns is a multiple of 32."""
-    for block in range(columns // 32):
-        quantize_block(load_f32x16(x + 128 * block), load_f32x16(x + 128 * block + 64), columns, block, out)
+def store_block(a, b, columns, block, y, q):
+    """Write 32 columns to the layouts that are asked for: y (float32) and q (q8) may be 0."""
+    if y:
+        store_f32x16(y + 128 * block, a)
+        store_f32x16(y + 128 * block + 64, b)
+    if q:
+        quantize_block(a, b, columns, block, q)
 
+
+@inline
+def quantize_row(x, columns, out, first, last):
+    """Blocks first to last, of 32 columns, of float32 [columns] at `x` -> the same blocks of the q8 row at `out`."""
+    for block in range(first, last):
+        quantize_block(load_f32x16(x + 128 * block), load_f32x16(x + 128 * block + 64), columns, block, out)

@@ -13,7 +13,7 @@ from quant import cpu
 from quant.simd import I32, I64, call_llvm, pointer
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def atomic_add(_context: Any, address: Any, value: Any) -> Any:
     """Add to an int64 in memory, acquire and release; gives the value before."""
 
@@ -23,13 +23,13 @@ def atomic_add(_context: Any, address: Any, value: Any) -> Any:
     return types.int64(types.intp, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def atomic_load(_context: Any, address: Any) -> Any:
     """Read an int64 with acquire order."""
     return types.int64(types.intp), lambda _c, b, _s, a: b.load_atomic(pointer(b, a[0], I64), "acquire", 8)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def pause(_context: Any) -> Any:
     """Tell the core that this is a waiting loop."""
     name = "llvm.x86.sse2.pause" if cpu.is_x86() else "llvm.aarch64.hint"
@@ -41,7 +41,7 @@ def pause(_context: Any) -> Any:
     return types.void(), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def call(_context: Any, address: Any, operands: Any) -> Any:
     """Call the function at an address with a tuple of operands: integers go as int64, floats as float32."""
 

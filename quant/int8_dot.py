@@ -93,7 +93,7 @@ def dot_wide_llvm(builder: Any, acc: Any, w: Any, x: Any) -> Any:
     return _in_pieces(builder, (acc, w, x), _REGISTER_BYTES, lambda *part: _WIDE(builder, *part))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def dot_u7(_context: Any, acc: Any, w: Any, x: Any) -> Any:
     """acc + dot of w in [0, 127] and x in [-127, 127]."""
 
@@ -103,7 +103,7 @@ def dot_u7(_context: Any, acc: Any, w: Any, x: Any) -> Any:
     return acc(acc, w, x), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def dot_wide(_context: Any, acc: Any, w: Any, x: Any) -> Any:
     """acc + dot of w, stored as w ^ BIAS, and x in [-127, 127], plus BIAS * sum(x)."""
     return acc(acc, w, x), lambda _c, b, _s, a: dot_wide_llvm(b, *a)

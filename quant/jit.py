@@ -91,11 +91,15 @@ class Kernel:
         self.name = f"{function.__module__}.{function.__qualname__}"
         self._compiled: Any = None
 
+    def compile(self) -> None:
+        """Compile the function or load it, unless that was done."""
+        if self._compiled is None:
+            self._compiled = numba.cfunc(self.signature, cache=True, error_model="numpy")(self.function)
+
     @property
     def address(self) -> int:
         """The machine address of the function."""
-        if self._compiled is None:
-            self._compiled = numba.cfunc(self.signature, cache=True, error_model="numpy")(self.function)
+        self.compile()
         return int(self._compiled.address)
 
     def __repr__(self) -> str:

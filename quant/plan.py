@@ -1,7 +1,8 @@
 """A plan: the records of one forward pass, traced once in Python and replayed by a team without it.
 
 A record is a kernel's address and its operands, all int64. An operand may be an integer, a float (passed as float32
-bits), an array (its address, kept alive by the plan), or a function that is asked for one of these when the plan is sealed.
+bits), an array (its address, kept alive by the plan), a kernel (its address), or a function that is asked for one of
+these when the plan is sealed. Nothing is compiled before that.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from quant.jit import Kernel
 OPERANDS = 23
 RECORD_BYTES = 8 * (1 + OPERANDS)
 
-Operand = int | float | NDArray[Any] | Callable[[], Any]
+Operand = int | float | NDArray[Any] | Kernel | Callable[[], Any]
 
 
 def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -60,7 +61,11 @@ class Activation:
 
 
 class Plan:
-    """Records in order; `tokens` is the most that one replay takes, `run` holds [tokens, first position] of this replay."""
+    """Records in order; `tokens` is the most that one replay takes, `run` holds [tokens, first position] of this replay.
+
+    Buffers between records are asked for by name, so that all layers share them. `weight_bytes` adds up what one token
+    reads of the weights.
+    """
 
     def __init__(self, tokens: int, threads: int, run: NDArray[np.int64]) -> None:
         self.tokens, self.threads, self.run = tokens, threads, run
@@ -68,11 +73,34 @@ class Plan:
         self._scratch_bytes = 64
         self._scratch: NDArray[np.uint8] | None = None
         self._kept: list[Any] = []
+        self._kernels: dict[Kernel, None] = {}
+        self._activations: dict[tuple[str, int, int], Activation] = {}
+        self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = {}
+        self.weight_bytes = 0
+
+    def rows(self, name: str, columns: int, tokens: int | None = None) -> Activation:
+        """The activation of this name, [tokens, columns]; tokens: as many as the plan takes."""
+        tokens = self.tokens if tokens is None else tokens
+        return self._activations.setdefault((name, tokens, columns), Activation(tokens, columns))
+
+    def buffer(self, name: str, shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """The buffer of this name and shape, zeroed once."""
+        if (name, shape) not in self._buffers:
+            self._buffers[name, shape] = aligned(shape, dtype)
+        return self._buffers[name, shape]
+
+    def use(self, kernel: Kernel) -> Kernel:
+        """Note a kernel that is called through an address in a buffer, not by a record."""
+        self._kernels[kernel] = None
+        return kernel
 
     def add(self, kernel: Kernel, *operands: Operand) -> None:
         """Append a record; its kernel gets (rank, size, *operands)."""
         if len(operands) > OPERANDS:
             raise ValueError(f"{kernel.name} has {len(operands)} operands, a record holds {OPERANDS}")
+        for used in (kernel, *operands):
+            if isinstance(used, Kernel):
+                self.use(used)
         self._records.append((kernel, operands))
 
     def scratch(self, size: int) -> tuple[Operand, Operand]:
@@ -86,8 +114,8 @@ class Plan:
         return self._scratch
 
     def kernels(self) -> list[Kernel]:
-        """The kernels of the records, each once."""
-        return list(dict.fromkeys(kernel for kernel, _ in self._records))
+        """Every kernel that a replay may call."""
+        return list(self._kernels)
 
     def seal(self) -> NDArray[np.int64]:
         """int64 [records, 24]: compile the kernels and resolve every operand."""
@@ -98,8 +126,10 @@ class Plan:
         return sealed
 
     def _resolve(self, operand: Operand) -> int:
-        while callable(operand):
+        while callable(operand) and not isinstance(operand, Kernel):
             operand = operand()
+        if isinstance(operand, Kernel):
+            return operand.address
         if isinstance(operand, np.ndarray):
             self._kept.append(operand)
             return operand.ctypes.data

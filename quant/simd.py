@@ -24,7 +24,7 @@ _SCALARS: dict[str, Any] = {
 I8, I16, I32, I64, F32 = (_SCALARS[name] for name in ("i8", "i16", "i32", "i64", "f32"))
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """The Numba type of `lanes` elements of one scalar kind, held in vector registers."""
 
     def __init__(self, element: str, lanes: int) -> None:
@@ -41,7 +41,7 @@ class Vector(types.Type):  # type: ignore[misc]
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         super().__init__(manager, vector, vector.llvm)
 
@@ -73,7 +73,7 @@ def pointer(builder: Any, address: Any, to: Any) -> Any:
 
 
 def _loader(result: Any, stored: Any, convert: Callable[[Any, Any], Any] | None = None) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def load(_context: Any, address: Any) -> Any:
         def generate(_c: Any, builder: Any, _s: Any, arguments: Any) -> Any:
             value = builder.load(pointer(builder, arguments[0], stored), align=1)
@@ -85,7 +85,7 @@ def _loader(result: Any, stored: Any, convert: Callable[[Any, Any], Any] | None 
 
 
 def _storer(value: Any, stored: Any, convert: Callable[[Any, Any], Any] | None = None) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def store(context: Any, address: Any, given: Any) -> Any:
         def generate(target: Any, builder: Any, _s: Any, arguments: Any) -> Any:
             content = convert(builder, arguments[1]) if convert else arguments[1]
@@ -158,7 +158,7 @@ broadcast_f32 = _loader(f32x16, F32, _broadcast_f32)
 broadcast_i8x4 = _loader(i8x64, I32, _broadcast_i8x4)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def prefetch(_context: Any, address: Any) -> Any:
     """Ask for the cache line at an address; never faults."""
 
@@ -174,7 +174,7 @@ def prefetch(_context: Any, address: Any) -> Any:
 
 
 def _binary(integer: str, floating: str) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def operation(_context: Any, a: Any, b: Any) -> Any:
         def generate(_c: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return getattr(builder, floating if signature.args[0].element == "f32" else integer)(*arguments)
@@ -193,15 +193,15 @@ def _llvm_float(name: str, operands: int) -> Any:
     def generate(_c: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return call_llvm(builder, f"{name}.v{signature.args[0].lanes}f32", arguments[0].type, arguments)
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def unary(_context: Any, a: Any) -> Any:
         return a(a), generate
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def binary(_context: Any, a: Any, b: Any) -> Any:
         return a(a, b), generate
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def ternary(_context: Any, a: Any, b: Any, c: Any) -> Any:
         return a(a, b, c), generate
 
@@ -213,13 +213,13 @@ maximum, minimum = _llvm_float("llvm.maxnum", 2), _llvm_float("llvm.minnum", 2)
 absolute, round_even = _llvm_float("llvm.fabs", 1), _llvm_float("llvm.rint", 1)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def splat(_context: Any, scalar: Any) -> Any:
     """float32 -> f32x16, every lane the scalar."""
     return f32x16(types.float32), lambda _c, b, _s, a: splat_llvm(b, a[0], 16)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def splat8(_context: Any, scalar: Any) -> Any:
     """float32 -> f32x8, every lane the scalar."""
     return f32x8(types.float32), lambda _c, b, _s, a: splat_llvm(b, a[0], 8)
@@ -228,7 +228,7 @@ def splat8(_context: Any, scalar: Any) -> Any:
 def _zero(vector: Vector) -> Any:
     value = 0.0 if vector.element == "f32" else 0
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def zero(_context: Any) -> Any:
         return vector(), lambda _c, _b, _s, _a: ir.Constant(vector.llvm, [value] * vector.lanes)
 
@@ -239,7 +239,7 @@ zero_i32x8, zero_i32x16, zero_f32x8, zero_f32x16 = (_zero(v) for v in (i32x8, i3
 
 
 def _with_constant(operation: str) -> Any:
-    @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+    @intrinsic(prefer_literal=True)
     def apply(_context: Any, vector: Any, constant: Any) -> Any:
         value = constant.literal_value
 
@@ -258,7 +258,7 @@ bit_and, bit_xor, shift_right, shift_left = (_with_constant(name) for name in ("
 def permute(pattern: Sequence[int]) -> Any:
     """Declare an intrinsic that picks lanes of one vector by a fixed pattern."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def pick(_context: Any, vector: Any) -> Any:
         result = Vector(vector.element, len(pattern))
         return result(vector), lambda _c, b, _s, a: shuffle(b, a[0], a[0], pattern)
@@ -266,21 +266,21 @@ def permute(pattern: Sequence[int]) -> Any:
     return pick
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def concat(_context: Any, low: Any, high: Any) -> Any:
     """Two vectors of one type -> one of twice the lanes."""
     result = Vector(low.element, 2 * low.lanes)
     return result(low, high), lambda _c, b, s, a: shuffle(b, a[0], a[1], range(2 * s.args[0].lanes))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def to_f32(_context: Any, vector: Any) -> Any:
     """i32 lanes -> float32 lanes."""
     result = Vector("f32", vector.lanes)
     return result(vector), lambda _c, b, s, a: b.sitofp(a[0], Vector("f32", s.args[0].lanes).llvm)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def to_i8(_context: Any, vector: Any) -> Any:
     """float32 lanes holding whole numbers in [-128, 127] -> i8 lanes."""
 
@@ -291,14 +291,14 @@ def to_i8(_context: Any, vector: Any) -> Any:
     return Vector("i8", vector.lanes)(vector), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def u8_to_f32(_context: Any, vector: Any) -> Any:
     """Unsigned i8 lanes -> float32 lanes."""
     result = Vector("f32", vector.lanes)
     return result(vector), lambda _c, b, s, a: b.uitofp(a[0], Vector("f32", s.args[0].lanes).llvm)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def u32x2_to_f32x8(_context: Any, low: Any, high: Any) -> Any:
     """Eight bytes in two 32-bit words -> eight unsigned values as float32."""
 
@@ -312,7 +312,7 @@ def u32x2_to_f32x8(_context: Any, low: Any, high: Any) -> Any:
 
 
 def _reduction(combine: Callable[[Any, Any, Any], Any]) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def reduce(_context: Any, vector: Any) -> Any:
         def generate(_c: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             value, lanes = arguments[0], signature.args[0].lanes
@@ -331,13 +331,13 @@ sum_lanes = _reduction(lambda b, low, high: b.fadd(low, high))
 max_lanes = _reduction(lambda b, low, high: call_llvm(b, f"llvm.maxnum.v{low.type.count}f32", low.type, [low, high]))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def bits_to_f32(_context: Any, bits: Any) -> Any:
     """The low 32 bits of an integer operand, read as float32."""
     return types.float32(types.intp), lambda _c, b, _s, a: b.bitcast(b.trunc(a[0], I32), F32)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def scale_by_power_of_two(_context: Any, vector: Any, exponent: Any) -> Any:
     """f32x16 * 2**exponent, the exponent given as whole float32 lanes in [-126, 127]."""
 
@@ -350,7 +350,7 @@ def scale_by_power_of_two(_context: Any, vector: Any, exponent: Any) -> Any:
 
 
 def _constant(value: float) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def constant(_context: Any) -> Any:
         return f32x16(), lambda _c, _b, _s, _a: ir.Constant(f32x16.llvm, [value] * 16)
 
@@ -363,7 +363,7 @@ _c2, _c3, _c4, _c5, _c6 = (_constant(1 / n) for n in (2, 6, 24, 120, 720))
 
 
 @inline
-def exp(x):  # type: ignore[no-untyped-def]
+def exp(x):
     """exp of f32x16, within 2 ulp on [-87, 88], saturating outside (Cody and Waite's reduction, Taylor to x^6)."""
     x = minimum(maximum(x, _low()), _high())
     n = round_even(mul(x, _log2e()))
@@ -377,12 +377,12 @@ def exp(x):  # type: ignore[no-untyped-def]
 
 
 @inline
-def sigmoid(x):  # type: ignore[no-untyped-def]
+def sigmoid(x):
     """1 / (1 + exp(-x)) of f32x16."""
     return divide(_one(), add(_one(), exp(sub(zero_f32x16(), x))))
 
 
 @inline
-def silu(x):  # type: ignore[no-untyped-def]
+def silu(x):
     """x * sigmoid(x) of f32x16."""
     return mul(x, sigmoid(x))

@@ -34,7 +34,7 @@ def _yield_address() -> int:
 
 
 @inline
-def _barrier(control, size):  # type: ignore[no-untyped-def]
+def _barrier(control, size):
     phase = atomic_load(control + _PHASE)
     if atomic_add(control + _ARRIVED, 1) == size - 1:
         atomic_add(control + _ARRIVED, -size)
@@ -49,7 +49,7 @@ def _barrier(control, size):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _replay(control, rank, size):  # type: ignore[no-untyped-def]
+def _replay(control, rank, size):
     plan, count = load_i64(control + _PLAN), load_i64(control + _COUNT)
     for i in range(count):
         p = plan + RECORD_BYTES * i
@@ -68,7 +68,7 @@ def _replay(control, rank, size):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _wait(control, epoch):  # type: ignore[no-untyped-def]
+def _wait(control, epoch):
     """Spin until the epoch changes, or for a moment; gives the epoch last seen."""
     for _ in range(_SPINS_BEFORE_SLEEP):
         now = atomic_load(control + _EPOCH)
@@ -79,7 +79,7 @@ def _wait(control, epoch):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _start(control):  # type: ignore[no-untyped-def]
+def _start(control):
     atomic_add(control + _EPOCH, 1)
 
 

@@ -37,7 +37,7 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def _zeros(vector: Any) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def zeros(_context: Any) -> Any:
         result = types.UniTuple(vector, TOKENS)
 
@@ -53,7 +53,7 @@ def _zeros(vector: Any) -> Any:
 zero_sums, zero_totals = _zeros(i32x16), _zeros(f32x16)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def dot_columns(_context: Any, sums: Any, tile: Any, table: Any, column: Any) -> Any:
     """i32x16 sums of 16 columns from `column` on; tile is the address of those columns of the int8 tile."""
 
@@ -73,7 +73,7 @@ def dot_columns(_context: Any, sums: Any, tile: Any, table: Any, column: Any) ->
     return sums(sums, tile, table, column), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def scale_columns(
     _context: Any, totals: Any, sums: Any, scale: Any, minimum: Any, table: Any, d_offset: Any, s_offset: Any
 ) -> Any:
@@ -94,7 +94,7 @@ def scale_columns(
     return totals(totals, sums, scale, minimum, table, d_offset, s_offset), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fma_column(_context: Any, totals: Any, w: Any, table: Any, offset: Any) -> Any:
     """totals + w * x, where x stands at this offset of each token's float32 activation row."""
 
@@ -109,7 +109,7 @@ def fma_column(_context: Any, totals: Any, w: Any, table: Any, offset: Any) -> A
     return totals(totals, w, table, offset), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def write_totals(_context: Any, totals: Any, table: Any, accumulate: Any) -> Any:
     """result[0..15] = factor * total for each token of the table, added to what is there if accumulate is not 0."""
 
@@ -127,24 +127,24 @@ def write_totals(_context: Any, totals: Any, table: Any, accumulate: Any) -> Any
     return types.void(totals, table, accumulate), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def transpose16(_context: Any, source: Any, stride: Any, target: Any) -> Any:
-    """16 rows of 16 four-byte words, `stride` bytes apart -> the transposed words, 64 bytes apart."""
+@intrinsic
+def transpose16(_context: Any, source: Any, source_stride: Any, target: Any, target_stride: Any) -> Any:
+    """16 rows of 16 four-byte words -> the transposed words; strides in bytes between rows."""
 
     def generate(context: Any, builder: Any, _s: Any, arguments: Any) -> Any:
-        source, stride, target = arguments
+        source, source_stride, target, target_stride = arguments
         rows = []
         for row in range(16):
-            place = builder.add(source, builder.mul(stride, ir.Constant(stride.type, row)))
+            place = builder.add(source, builder.mul(source_stride, ir.Constant(source_stride.type, row)))
             rows.append(builder.load(pointer(builder, place, i32x16.llvm), align=1))
         for distance in (1, 2, 4, 8):
             rows = _exchange(builder, rows, distance)
         for row, value in enumerate(rows):
-            place = builder.add(target, ir.Constant(target.type, 64 * row))
+            place = builder.add(target, builder.mul(target_stride, ir.Constant(target_stride.type, row)))
             builder.store(value, pointer(builder, place, i32x16.llvm), align=1)
         return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp, types.intp), generate
+    return types.void(types.intp, types.intp, types.intp, types.intp), generate
 
 
 def _exchange(builder: Any, rows: list[Any], distance: int) -> list[Any]:

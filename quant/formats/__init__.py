@@ -66,7 +66,7 @@ def names() -> tuple[str, ...]:
 
 
 @inline
-def emit(y, value, alpha, accumulate):  # type: ignore[no-untyped-def]
+def emit(y, value, alpha, accumulate):
     """Write one result of dot_rows."""
     result = alpha * value
     store_f32(y, load_f32(y) + result if accumulate else result)

@@ -16,7 +16,7 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 @dot_rows
-def bf16_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no-untyped-def]
+def bf16_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats; two sums in flight."""
     for r in range(rows):
         even, odd = zero_f32x16(), zero_f32x16()
@@ -30,7 +30,7 @@ def bf16_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no
 
 
 @unpack_rows
-def bf16_unpack_rows(w, rows, columns, q, scale, minimum):  # type: ignore[no-untyped-def]
+def bf16_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for c in range(0, rows * columns, 16):
         store_f32x16(q + 4 * c, load_bf16x16(w + 2 * c))

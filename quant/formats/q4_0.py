@@ -29,14 +29,14 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 @inline
-def nibbles32(address):  # type: ignore[no-untyped-def]
+def nibbles32(address):
     """16 bytes -> i8x32: low nibbles, then high nibbles."""
     packed = load_i8x16(address)
     return concat(bit_and(packed, 15), shift_right(packed, 4))
 
 
 @dot_rows
-def q4_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no-untyped-def]
+def q4_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
     d_x, s_x = scales_of(x, columns), sums32_of(x, columns)
     for r in range(rows):
@@ -52,7 +52,7 @@ def q4_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no
 
 
 @unpack_rows
-def q4_0_unpack_rows(w, rows, columns, q, scale, minimum):  # type: ignore[no-untyped-def]
+def q4_0_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 32):
         d = load_f16(w)

@@ -52,7 +52,7 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 @inline
-def load_scales(w):  # type: ignore[no-untyped-def]
+def load_scales(w):
     """d * scale and dmin * minimum of a block's eight sub-blocks, each f32x8."""
     u0, u1, u2 = load_u32(w + 4), load_u32(w + 8), load_u32(w + 12)
     six, four, two = np.uint32(0x3F3F3F3F), np.uint32(0x0F0F0F0F), np.uint32(0x03030303)
@@ -62,13 +62,13 @@ def load_scales(w):  # type: ignore[no-untyped-def]
 
 
 @inline
-def two_parts(address):  # type: ignore[no-untyped-def]
+def two_parts(address):
     """Columns 0..31 and 64..95 of an activation, as i8x64."""
     return concat(load_i8x32(address), load_i8x32(address + 64))
 
 
 @inline
-def _block(w, x, d_x, s_x, total, low):  # type: ignore[no-untyped-def]
+def _block(w, x, d_x, s_x, total, low):
     prefetch(w + _AHEAD)
     prefetch(w + _AHEAD + 64)
     scales, minima = load_scales(w)
@@ -83,7 +83,7 @@ def _block(w, x, d_x, s_x, total, low):  # type: ignore[no-untyped-def]
 
 
 @dot_rows
-def q4_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no-untyped-def]
+def q4_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
     d_x, s_x = scales_of(x, columns), sums32_of(x, columns)
     for r in range(rows):
@@ -95,7 +95,7 @@ def q4_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no
 
 
 @unpack_rows
-def q4_k_unpack_rows(w, rows, columns, q, scale, minimum):  # type: ignore[no-untyped-def]
+def q4_k_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
         scales, minima = load_scales(w)

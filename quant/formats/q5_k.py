@@ -30,7 +30,7 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 @inline
-def high_bits(w):  # type: ignore[no-untyped-def]
+def high_bits(w):
     """Bit 4 of each column, in place: four i8x64 for sub-blocks (0, 2), (1, 3), (4, 6) and (5, 7)."""
     h = load_i8x32(w + 16)
     b0, b1 = bit_and(shift_left(h, 4), 16), bit_and(shift_left(h, 3), 16)
@@ -41,7 +41,7 @@ def high_bits(w):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _block(w, x, d_x, s_x, total, low):  # type: ignore[no-untyped-def]
+def _block(w, x, d_x, s_x, total, low):
     scales, minima = load_scales(w)
     scales = mul(scales, load_f32x8(d_x))
     h0, h1, h2, h3 = high_bits(w)
@@ -55,7 +55,7 @@ def _block(w, x, d_x, s_x, total, low):  # type: ignore[no-untyped-def]
 
 
 @dot_rows
-def q5_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no-untyped-def]
+def q5_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
     d_x, s_x = scales_of(x, columns), sums32_of(x, columns)
     for r in range(rows):
@@ -67,14 +67,14 @@ def q5_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no
 
 
 @inline
-def _unpack_pair(packed, h, pair, q):  # type: ignore[no-untyped-def]
+def _unpack_pair(packed, h, pair, q):
     """32 bytes of nibbles, with the pair's two high bits lowest in h -> 64 columns."""
     store_i8x32(q + 64 * pair, bit_or(bit_and(packed, 15), bit_and(shift_left(h, 4), 16)))
     store_i8x32(q + 64 * pair + 32, bit_or(shift_right(packed, 4), bit_and(shift_left(h, 3), 16)))
 
 
 @unpack_rows
-def q5_k_unpack_rows(w, rows, columns, q, scale, minimum):  # type: ignore[no-untyped-def]
+def q5_k_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
         scales, minima = load_scales(w)

@@ -39,7 +39,7 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 @inline
-def load_half(w, half):  # type: ignore[no-untyped-def]
+def load_half(w, half):
     """Columns 128*half + 0..63 and + 64..127, in [0, 63], each i8x64."""
     low, h = load_i8x64(w + 64 * half), load_i8x32(w + 128 + 32 * half)
     first = concat(bit_and(shift_left(h, 4), 48), bit_and(shift_left(h, 2), 48))
@@ -48,12 +48,12 @@ def load_half(w, half):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _load_scales(w):  # type: ignore[no-untyped-def]
+def _load_scales(w):
     return mul(load_i8x16_as_f32(w + 192), splat(load_f16(w + 208)))
 
 
 @inline
-def _block(w, x, d_x, s_x, total, low):  # type: ignore[no-untyped-def]
+def _block(w, x, d_x, s_x, total, low):
     prefetch(w + _AHEAD)
     prefetch(w + _AHEAD + 64)
     prefetch(w + _AHEAD + 128)
@@ -71,7 +71,7 @@ def _block(w, x, d_x, s_x, total, low):  # type: ignore[no-untyped-def]
 
 
 @dot_rows
-def q6_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no-untyped-def]
+def q6_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
     d_x, s_x = scales_of(x, columns), sums16_of(x, columns)
     for r in range(rows):
@@ -83,7 +83,7 @@ def q6_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no
 
 
 @unpack_rows
-def q6_k_unpack_rows(w, rows, columns, q, scale, minimum):  # type: ignore[no-untyped-def]
+def q6_k_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
         scales = _load_scales(w)

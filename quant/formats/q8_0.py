@@ -26,7 +26,7 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 @dot_rows
-def q8_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no-untyped-def]
+def q8_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
     d_x, s_x = scales_of(x, columns), sums32_of(x, columns)
     for r in range(rows):
@@ -42,7 +42,7 @@ def q8_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):  # type: ignore[no
 
 
 @unpack_rows
-def q8_0_unpack_rows(w, rows, columns, q, scale, minimum):  # type: ignore[no-untyped-def]
+def q8_0_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 32):
         d = load_f16(w)

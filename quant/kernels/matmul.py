@@ -5,59 +5,60 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quant.atomics import call
-from quant.jit import inline, kernel
+from quant.jit import Kernel, inline, kernel
 from quant.kernels.multiply import ROWS, multiply_kernel, scratch_bytes, set_entry
 from quant.kernels.share import first_of
-from quant.plan import Activation, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import load_i64
 from quant.tile import ENTRY_BYTES
 from quant.weights import Matrix
 
-# A segment of the record's table, ten int64: dot_rows, unpack_rows, multiply, w, rows, row bytes, columns, group, x, y;
-# then the strides of x and y, and whether results are added to y.
-_SEGMENT_BYTES = 8 * 13
+# A segment of the record's table, int64: two kernels (dot_rows, or unpack_rows and multiply); w, rows, row bytes,
+# columns, group; x, y, the strides of x and y, and whether results are added to y.
+_SEGMENT_BYTES = 8 * 12
 
 
 @inline
-def _part_of(segment, rank, size, unit):  # type: ignore[no-untyped-def]
+def _part_of(segment, rank, size, unit):
     """First and last row of a rank, on borders of `unit` rows."""
-    rows = load_i64(segment + 32)
+    rows = load_i64(segment + 24)
     units = (rows + unit - 1) // unit
     return min(first_of(rank, size, units) * unit, rows), min(first_of(rank + 1, size, units) * unit, rows)
 
 
 @kernel
-def matmul_step(rank, size, segments, count):  # type: ignore[no-untyped-def]
+def matmul_step(rank, size, segments, count):
     """One token: every thread streams its share of the rows of each matrix."""
     for i in range(count):
         s = segments + i * _SEGMENT_BYTES
         first, last = _part_of(s, rank, size, 1)
         if first < last:
-            w, y = load_i64(s + 24) + first * load_i64(s + 40), load_i64(s + 72) + 4 * first
-            operands = (w, last - first, load_i64(s + 48), load_i64(s + 64), y, np.float32(1), load_i64(s + 96))
+            w, y = load_i64(s + 16) + first * load_i64(s + 32), load_i64(s + 64) + 4 * first
+            operands = (w, last - first, load_i64(s + 40), load_i64(s + 56), y, np.float32(1), load_i64(s + 88))
             call(load_i64(s), operands)
 
 
 @kernel
-def matmul_rows(rank, size, segments, count, run, scratch, scratch_stride, table_bytes):  # type: ignore[no-untyped-def]
+def matmul_rows(rank, size, segments, count, run, scratch, scratch_stride, table_bytes):
     """Many tokens: every thread unpacks its share of the rows, tile by tile, for all tokens."""
     tokens = load_i64(run)
     table = scratch + rank * scratch_stride
     for i in range(count):
         s = segments + i * _SEGMENT_BYTES
-        x, y, x_stride, y_stride = load_i64(s + 64), load_i64(s + 72), load_i64(s + 80), load_i64(s + 88)
+        x, y, x_stride, y_stride = load_i64(s + 56), load_i64(s + 64), load_i64(s + 72), load_i64(s + 80)
         for t in range(tokens):
             set_entry(table, t, x + t * x_stride, y + t * y_stride, np.float32(1))
         first, last = _part_of(s, rank, size, ROWS)
-        row_bytes = load_i64(s + 40)
+        row_bytes = load_i64(s + 32)
         for r in range(first, last, ROWS):
             call(
-                load_i64(s + 16),
+                load_i64(s + 8),
                 (
-                    load_i64(s + 8), load_i64(s + 24) + r * row_bytes, row_bytes, min(ROWS, last - r), load_i64(s + 48),
-                    load_i64(s + 56), table, tokens, 4 * r, load_i64(s + 96), table + table_bytes,
+                    load_i64(s), load_i64(s + 16) + r * row_bytes, row_bytes, min(ROWS, last - r), load_i64(s + 40),
+                    load_i64(s + 48), table, tokens, 4 * r, load_i64(s + 88), table + table_bytes,
                 ),
             )  # fmt: skip
 
@@ -71,15 +72,29 @@ def matmul(
         if w.columns != x.columns or w.rows != y.columns or y.tokens < x.tokens:
             raise ValueError(f"[{x.tokens}, {x.columns}] x [{w.rows}, {w.columns}] -> [{y.tokens}, {y.columns}]")
         kind = w.format.activation
-        unpack, multiply = w.format.unpack_rows, multiply_kernel(w.format)
-        many = (unpack.address, multiply.address) if plan.tokens > 1 else (0, 0)
-        segment[:] = (
-            w.format.dot_rows.address if plan.tokens == 1 else 0, *many, w.address, w.rows, w.row_bytes, w.columns,
-            w.format.group, x.read(kind).ctypes.data, y.read("f32").ctypes.data, x.stride(kind), y.stride("f32"), accumulate,
+        segment[2:] = (
+            w.address, w.rows, w.row_bytes, w.columns, w.format.group, x.read(kind).ctypes.data,
+            y.read("f32").ctypes.data, x.stride(kind), y.stride("f32"), accumulate,
         )  # fmt: skip
+        plan.weight_bytes += w.data.nbytes
+    formats = [w.format for w, _ in matrices]
     if plan.tokens == 1:
-        plan.add(matmul_step, segments, len(matrices))
+        plan.add(matmul_step, _with_kernels(plan, segments, [(kind.dot_rows,) for kind in formats]), len(matrices))
         return
     table_bytes = -(-plan.tokens * ENTRY_BYTES // 64) * 64
     scratch = plan.scratch(table_bytes + scratch_bytes(x.columns))
-    plan.add(matmul_rows, segments, len(matrices), plan.run, *scratch, table_bytes)
+    kernels = [(kind.unpack_rows, multiply_kernel(kind)) for kind in formats]
+    plan.add(matmul_rows, _with_kernels(plan, segments, kernels), len(matrices), plan.run, *scratch, table_bytes)
+
+
+def _with_kernels(plan: Plan, segments: NDArray[np.int64], kernels: Sequence[Sequence[Kernel]]) -> Operand:
+    """The segments, with the kernels' addresses put in once the plan is sealed."""
+    for kernel in (kernel for row in kernels for kernel in row):
+        plan.use(kernel)
+
+    def filled() -> NDArray[np.int64]:
+        for segment, row in zip(segments, kernels, strict=True):
+            segment[: len(row)] = [kernel.address for kernel in row]
+        return segments
+
+    return filled

@@ -36,7 +36,7 @@ def multiply_kernel(weights: Format) -> Kernel:
 
 
 @inline
-def set_entry(table, token, x, y, factor):  # type: ignore[no-untyped-def]
+def set_entry(table, token, x, y, factor):
     """Fill one entry of a token table."""
     entry = table + token * ENTRY_BYTES
     store_i64(entry, x)
@@ -45,7 +45,7 @@ def set_entry(table, token, x, y, factor):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _gather(table, first, tokens, rows, offset, local):  # type: ignore[no-untyped-def]
+def _gather(table, first, tokens, rows, offset, local):
     """Copy the tile's entries; what must not be written over goes to a spare result behind the local table."""
     for i in range(TOKENS):
         entry = table + min(first + i, tokens - 1) * ENTRY_BYTES
@@ -55,7 +55,7 @@ def _gather(table, first, tokens, rows, offset, local):  # type: ignore[no-untyp
 
 
 @inline
-def _scatter(table, first, tokens, rows, offset, accumulate, local):  # type: ignore[no-untyped-def]
+def _scatter(table, first, tokens, rows, offset, accumulate, local):
     """Copy the rows of an incomplete tile from the spare results."""
     for i in range(min(TOKENS, tokens - first)):
         y = load_i64(table + (first + i) * ENTRY_BYTES + 8) + offset
@@ -66,7 +66,7 @@ def _scatter(table, first, tokens, rows, offset, accumulate, local):  # type: ig
 
 
 @_multiply
-def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, tokens, offset, accumulate, scratch):  # type: ignore[no-untyped-def]
+def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, tokens, offset, accumulate, scratch):
     """Quantized weights by 'q8' activations."""
     padded, groups = (columns + 63) // 64 * 64, columns // group
     stride = (groups + 15) // 16 * 64
@@ -79,10 +79,10 @@ def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, tokens, offse
     for r in range(rows):
         call(unpack, (w + r * row_bytes, 1, columns, q + r * padded, scale + r * stride, minimum + r * stride))
     for c in range(0, padded, 64):
-        transpose16(q + c, padded, tile + ROWS * c)
+        transpose16(q + c, padded, tile + ROWS * c, 64)
     for byte in range(0, stride, 64):
-        transpose16(scale + byte, stride, scales + ROWS * byte)
-        transpose16(minimum + byte, stride, minima + ROWS * byte)
+        transpose16(scale + byte, stride, scales + ROWS * byte, 64)
+        transpose16(minimum + byte, stride, minima + ROWS * byte, 64)
     sums_offset = sums32_of(0, columns) if group == 32 else sums16_of(0, columns)
     for first in range(0, tokens, TOKENS):
         _gather(table, first, tokens, rows, offset, scratch)
@@ -100,14 +100,14 @@ def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, tokens, offse
 
 
 @_multiply
-def multiply_f32(unpack, w, row_bytes, rows, columns, group, table, tokens, offset, accumulate, scratch):  # type: ignore[no-untyped-def]
+def multiply_f32(unpack, w, row_bytes, rows, columns, group, table, tokens, offset, accumulate, scratch):
     """Float weights by 'f32' activations."""
     q = scratch + _LOCAL_BYTES
     tile = q + 4 * ROWS * columns
     for r in range(rows):
         call(unpack, (w + r * row_bytes, 1, columns, q + 4 * r * columns, 0, 0))
     for c in range(0, columns, 16):
-        transpose16(q + 4 * c, 4 * columns, tile + 4 * ROWS * c)
+        transpose16(q + 4 * c, 4 * columns, tile + 4 * ROWS * c, 64)
     for first in range(0, tokens, TOKENS):
         _gather(table, first, tokens, rows, offset, scratch)
         totals = zero_totals()

@@ -15,7 +15,7 @@ from quant.simd import bits_to_f32, fma, load_f32x16, load_i64, mul, splat, stor
 
 
 @inline
-def inverse_rms(x, columns, eps):  # type: ignore[no-untyped-def]
+def inverse_rms(x, columns, eps):
     """1 / sqrt(mean(x^2) + eps) of float32 [columns]."""
     squares = zero_f32x16()
     for c in range(0, columns, 16):
@@ -25,7 +25,7 @@ def inverse_rms(x, columns, eps):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _norm_part(x, weight, columns, scale, first, last, y, q):  # type: ignore[no-untyped-def]
+def _norm_part(x, weight, columns, scale, first, last, y, q):
     """Columns first to last (multiples of 16; of 32 where q is asked for) of one row."""
     if y:
         for c in range(first, last, 16):
@@ -38,7 +38,7 @@ def _norm_part(x, weight, columns, scale, first, last, y, q):  # type: ignore[no
 
 
 @kernel
-def rms_norm_step(rank, size, x, columns, weight, eps, y, q, run, stride):  # type: ignore[no-untyped-def]
+def rms_norm_step(rank, size, x, columns, weight, eps, y, q, run, stride):
     """The last token's row of this replay: threads share its columns; each sums the squares for itself."""
     x += (load_i64(run) - 1) * stride
     scale = inverse_rms(x, columns, bits_to_f32(eps))
@@ -48,7 +48,7 @@ def rms_norm_step(rank, size, x, columns, weight, eps, y, q, run, stride):  # ty
 
 
 @kernel
-def rms_norm_rows(rank, size, x, columns, weight, eps, y, q, run, stride, q_stride):  # type: ignore[no-untyped-def]
+def rms_norm_rows(rank, size, x, columns, weight, eps, y, q, run, stride, q_stride):
     """Every token's row; threads share the tokens."""
     tokens = load_i64(run)
     for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):

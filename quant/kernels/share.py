@@ -6,6 +6,6 @@ from quant.jit import inline
 
 
 @inline
-def first_of(rank, size, count):  # type: ignore[no-untyped-def]
+def first_of(rank, size, count):
     """The first of `count` items that belong to a rank; the next rank's first is one past its last."""
     return rank * count // size

@@ -1,0 +1,176 @@
+"""One model, loaded: three plans (a token, a chunk of a prompt, its head), a team that replays them, and the state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli import models
+from qcli.errors import ContextOverflowError, ModelFileError
+from qcli.gguf_file import GGUFFile
+from qcli.models import Model
+from qcli.state import Snapshot, State
+from qcli.threads import default_threads
+from quant.plan import Activation, Plan, aligned
+from quant.team import Team
+
+Progress = Callable[[str, float], None]
+Sealed = NDArray[np.int64]
+
+DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
+DEFAULT_CHUNK = 512  # tokens of a prompt that go through the layers together
+
+
+class Engine:
+    """Token ids in, logits out."""
+
+    def __init__(self, model: Model, state: State, threads: int, chunk: int, progress: Progress | None) -> None:
+        self.model, self.state, self.threads = model, state, threads
+        self.vocab_size, self.ctx = model.vocab_size, state.ctx
+        step, prompt = Plan(1, threads, state.run), Plan(max(2, chunk), threads, state.run)
+        self._ids: NDArray[np.int64] = aligned(prompt.tokens, np.int64)
+        self._logits = model.head(step, model.trunk(step, self._ids))
+        self._hidden = model.trunk(prompt, self._ids)
+        head = Plan(1, threads, state.run)
+        self._prompt_logits = model.head(head, self._hidden)
+        self._weight_bytes = step.weight_bytes
+        _compile([step, prompt, head], progress)
+        self._step, self._prompt, self._head = step.seal(), prompt.seal(), head.seal()
+        self._plans = [step, prompt, head]
+        self._all_heads: tuple[Sealed, Activation] | None = None
+        self._team = Team(threads)
+
+    @classmethod
+    def load(
+        cls,
+        file: GGUFFile,
+        *,
+        threads: int | None = None,
+        ctx: int | None = None,
+        chunk: int | None = None,
+        progress: Progress | None = None,
+    ) -> Engine:
+        """Trace the model of a file; compiles kernels when they are not in the cache yet.
+
+        threads: physical cores by default; ctx: capacity in tokens; chunk: tokens of a prompt taken together.
+        Raises ModelFileError, UnsupportedModelError, ContextOverflowError.
+        """
+        longest = models.context_length(file)
+        if ctx is not None and ctx > longest:
+            raise ContextOverflowError(
+                f"{file.path}: was made for {longest} tokens of context, not {ctx}", f"give --ctx {longest} or less"
+            )
+        state = State(ctx or min(longest, DEFAULT_CTX))
+        try:
+            model = models.load(file, state)
+        except ValueError as error:  # shapes that fit the file but not the kernels
+            raise ModelFileError(f"{file.path}: {error}", "try another file of this model") from error
+        return cls(model, state, threads or default_threads(), chunk or DEFAULT_CHUNK, progress)
+
+    @property
+    def position(self) -> int:
+        """Tokens now in the state."""
+        return self.state.position
+
+    @property
+    def experts_held(self) -> int:
+        """Experts of all layers."""
+        return self.state.experts_held
+
+    def prefill(self, ids: Sequence[int], progress: Progress | None = None) -> NDArray[np.float32]:
+        """Add ids to the state; float32 [vocab] of the last, overwritten by the next call."""
+        self._check_room(len(ids))
+        if len(ids) == 1:
+            return self.step(ids[0])
+        for done in self._chunks(ids):
+            if progress:
+                progress("prefill", done / len(ids))
+        self._team.run(self._head)
+        return self._prompt_logits.values[0]
+
+    def step(self, token: int) -> NDArray[np.float32]:
+        """Add one token; float32 [vocab], overwritten by the next call."""
+        self._check_room(1)
+        self._ids[0] = token
+        self._run(self._step, 1)
+        return self._logits.values[0]
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """float32 [T, vocab]: every position, from an empty state, by the plan that prefill uses."""
+        self.reset()
+        self._check_room(len(ids))
+        plan, rows = self._head_of_all()
+        result = np.empty((len(ids), self.vocab_size), np.float32)
+        before = 0
+        for done in self._chunks(ids):
+            self._team.run(plan)
+            result[before:done] = rows.values[: done - before]
+            before = done
+        return result
+
+    def reset(self) -> None:
+        """Begin an empty text."""
+        self.state.reset()
+
+    def snapshot(self) -> Snapshot:
+        """Copy the state."""
+        return self.state.snapshot()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot."""
+        self.state.restore(snapshot)
+
+    def experts_touched(self) -> int:
+        """Experts routed to since reset_counters()."""
+        return self.state.experts_touched()
+
+    def reset_counters(self) -> None:
+        """Forget which experts were routed to."""
+        self.state.clear_touched()
+
+    def weight_bytes_per_step(self) -> float:
+        """Bytes of weights that a decode step reads, routed experts only."""
+        return float(self._weight_bytes)
+
+    def close(self) -> None:
+        """End the team's threads."""
+        self._team.close()
+
+    def _chunks(self, ids: Sequence[int]) -> Iterator[int]:
+        """Run the prompt's plan over ids, chunk by chunk; yields how many are done."""
+        for first in range(0, len(ids), len(self._ids)):
+            part = ids[first : first + len(self._ids)]
+            self._ids[: len(part)] = part
+            self._run(self._prompt, len(part))
+            yield first + len(part)
+
+    def _run(self, plan: Sealed, tokens: int) -> None:
+        self.state.run[:2] = tokens, self.state.position
+        self._team.run(plan)
+        self.state.position += tokens
+
+    def _check_room(self, tokens: int) -> None:
+        if self.position + tokens > self.ctx:
+            raise ContextOverflowError(
+                f"{self.position} + {tokens} tokens do not fit into a context of {self.ctx}",
+                f"give --ctx {self.position + tokens} or more",
+            )
+
+    def _head_of_all(self) -> tuple[Sealed, Activation]:
+        """The plan of the head for every token of a chunk, traced when first asked for."""
+        if self._all_heads is None:
+            plan = Plan(self._hidden.tokens, self.threads, self.state.run)
+            rows = self.model.head(plan, self._hidden)
+            self._all_heads = plan.seal(), rows
+            self._plans.append(plan)
+        return self._all_heads
+
+
+def _compile(plans: Sequence[Plan], progress: Progress | None) -> None:
+    kernels = list(dict.fromkeys(kernel for plan in plans for kernel in plan.kernels()))
+    for done, kernel in enumerate(kernels):
+        if progress:
+            progress("compiling kernels", done / len(kernels))
+        kernel.compile()

@@ -1,0 +1,58 @@
+"""Architectures: `<general.architecture>.py` each, found by name. Such a file offers `load(file, state) -> Model`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.errors import UnsupportedModelError
+from qcli.gguf_file import GGUFFile
+from qcli.state import State
+from quant.plan import Activation, Plan
+
+
+class Model(Protocol):
+    """Weights and shape of a loaded model, able to trace its forward pass."""
+
+    vocab_size: int
+
+    def trunk(self, plan: Plan, ids: NDArray[np.int64]) -> Activation:
+        """Trace from token ids int64 [tokens] to the rows before the head, float32 [tokens, n]."""
+
+    def head(self, plan: Plan, x: Activation) -> Activation:
+        """Trace from those rows to logits [plan.tokens, vocab]; the last row's alone where the plan takes one token."""
+
+
+def module_name(architecture: str) -> str:
+    """The file name of an architecture."""
+    return architecture.replace("-", "_")
+
+
+def supported() -> list[str]:
+    """The architectures there is a file for."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def context_length(file: GGUFFile) -> int:
+    """The most tokens that the model was made for."""
+    return file.get_int(f"{file.get_str('general.architecture')}.context_length")
+
+
+def load(file: GGUFFile, state: State) -> Model:
+    """The model in a file, with its memory in `state`; UnsupportedModelError names what could be loaded."""
+    name = file.get_str("general.architecture")
+    if module_name(name) not in supported():
+        close = get_close_matches(module_name(name), supported(), 1, 0.0)[0]
+        known = ", ".join(supported())
+        raise UnsupportedModelError(
+            f'{file.path}: the architecture "{name}" is not supported',
+            f"supported: {known}; the closest is {close}. `qcli show` reads any file",
+        )
+    module: Any = importlib.import_module(f"qcli.models.{module_name(name)}")
+    model: Model = module.load(file, state)
+    return model

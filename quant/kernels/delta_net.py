@@ -1,0 +1,190 @@
+"""Gated DeltaNet (Yang, Kautz and Hatamizadeh, arXiv 2412.06464): a short convolution, then a state S [key, value] a head.
+
+    S <- exp(g) S;   delta = beta (v - S^T k);   S <- S + k delta^T;   o = S^T q
+
+with g = a softplus(alpha + dt), and q, k of unit length. One token at a time here; many in `delta_net_chunk`.
+The state of a head lies as [value / 16, key, 16], so that a step streams through it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.activation import quantize_row
+from quant.jit import inline, kernel
+from quant.kernels.norm import inverse_rms
+from quant.kernels.share import first_of
+from quant.plan import Activation, Plan
+from quant.simd import (
+    add, bits_to_f32, broadcast_f32, fma, load_f32, load_f32x16, load_i64, mul, silu, splat, store_f32x16, sub, sum_lanes,
+    zero_f32x16,
+)  # fmt: skip
+
+L2_EPS = np.float32(1e-6)
+
+
+@dataclass(frozen=True)
+class DeltaNet:
+    """The weights and state of one layer's heads; channels are q (all key heads), k, then v (all value heads).
+
+    conv float32 [taps, channels]; a, dt float32 [value heads]; norm float32 [value width];
+    recent float32 [taps, channels]: the last inputs, that of position p in row p % taps;
+    state float32 [value heads, value width / 16, key width, 16].
+    A value head j uses key head j // share % key heads.
+    """
+
+    key_heads: int
+    value_heads: int
+    key_width: int
+    value_width: int
+    share: int
+    conv: NDArray[np.float32]
+    a: NDArray[np.float32]
+    dt: NDArray[np.float32]
+    norm: NDArray[np.float32]
+    recent: NDArray[np.float32]
+    state: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        state = (self.value_heads, self.value_width // 16, self.key_width, 16)
+        if self.conv.shape[1] != self.channels or self.recent.shape != self.conv.shape or self.state.shape != state:
+            raise ValueError(f"{self.channels} channels: conv {self.conv.shape}, state {self.state.shape}")
+        if self.key_width % 16 or self.value_width % 16 or self.norm.shape != (self.value_width,):
+            raise ValueError(f"heads of {self.key_width} and {self.value_width}: kernels need multiples of 16")
+        if self.a.shape != (self.value_heads,) or self.dt.shape != (self.value_heads,):
+            raise ValueError(f"{self.value_heads} value heads: a {self.a.shape}, dt {self.dt.shape}")
+
+    @property
+    def channels(self) -> int:
+        return 2 * self.key_heads * self.key_width + self.value_columns
+
+    @property
+    def value_columns(self) -> int:
+        return self.value_heads * self.value_width
+
+
+@inline
+def softplus(x):
+    """log(1 + exp(x)) of a float32."""
+    return x if x > np.float32(20) else np.float32(math.log1p(math.exp(x)))
+
+
+@inline
+def sigmoid1(x):
+    """1 / (1 + exp(-x)) of a float32."""
+    return np.float32(1) / (np.float32(1) + np.float32(math.exp(-x)))
+
+
+@inline
+def unit_length(x, width, factor):
+    """x <- x * factor / sqrt(sum(x^2) + eps), float32 [width] in place."""
+    squares = zero_f32x16()
+    for c in range(0, 4 * width, 64):
+        squares = fma(load_f32x16(x + c), load_f32x16(x + c), squares)
+    scale = splat(factor / np.float32(math.sqrt(sum_lanes(squares) + L2_EPS)))
+    for c in range(0, 4 * width, 64):
+        store_f32x16(x + c, mul(load_f32x16(x + c), scale))
+
+
+@inline
+def gated_norm(o, z, weight, width, eps, y):
+    """y = rms_norm(o) * weight * silu(z), one head, float32 [width]."""
+    scale = splat(inverse_rms(o, width, eps))
+    for c in range(0, 4 * width, 64):
+        normed = mul(mul(load_f32x16(o + c), scale), load_f32x16(weight + c))
+        store_f32x16(y + c, mul(normed, silu(load_f32x16(z + c))))
+
+
+@inline
+def _convolve(x, weight, recent, taps, channels, first, width, position, keep, y):
+    """One token's channels first to first + width; the input is kept for the tokens to come if `keep`."""
+    for c in range(4 * first, 4 * (first + width), 64):
+        now = load_f32x16(x + c)
+        s = mul(now, load_f32x16(weight + 4 * (taps - 1) * channels + c))
+        for i in range(1, taps):
+            row = (position + taps - i) % taps
+            s = fma(load_f32x16(recent + 4 * row * channels + c), load_f32x16(weight + 4 * (taps - 1 - i) * channels + c), s)
+        if keep:
+            store_f32x16(recent + 4 * (position % taps) * channels + c, now)
+        store_f32x16(y + c - 4 * first, silu(s))
+
+
+@inline
+def _predict(state, k, key_width):
+    """S^T k for 16 value columns; four sums in flight."""
+    s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
+    for i in range(0, key_width, 4):
+        p = state + 64 * i
+        s0 = fma(broadcast_f32(k + 4 * i), load_f32x16(p), s0)
+        s1 = fma(broadcast_f32(k + 4 * i + 4), load_f32x16(p + 64), s1)
+        s2 = fma(broadcast_f32(k + 4 * i + 8), load_f32x16(p + 128), s2)
+        s3 = fma(broadcast_f32(k + 4 * i + 12), load_f32x16(p + 192), s3)
+    return add(add(s0, s1), add(s2, s3))
+
+
+@inline
+def _update_row(p, k, q, decay, delta, o):
+    new = fma(broadcast_f32(k), delta, mul(load_f32x16(p), decay))
+    store_f32x16(p, new)
+    return fma(broadcast_f32(q), new, o)
+
+
+@inline
+def _update(state, k, q, key_width, decay, delta):
+    """S <- decay S + k delta^T for 16 value columns; gives S^T q."""
+    o0, o1, o2, o3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
+    for i in range(0, key_width, 4):
+        p, at = state + 64 * i, 4 * i
+        o0 = _update_row(p, k + at, q + at, decay, delta, o0)
+        o1 = _update_row(p + 64, k + at + 4, q + at + 4, decay, delta, o1)
+        o2 = _update_row(p + 128, k + at + 8, q + at + 8, decay, delta, o2)
+        o3 = _update_row(p + 192, k + at + 12, q + at + 12, decay, delta, o3)
+    return add(add(o0, o1), add(o2, o3))
+
+
+@kernel
+def delta_step(
+    rank, size, mixed, conv, recent, taps, key_heads, value_heads, key_width, value_width, share, z, beta, alpha, a, dt,
+    norm, eps, state, y, q8, run, scratch, scratch_stride,
+):  # fmt: skip
+    """One token, from the projections to the gated norm; threads share the value heads."""
+    position = load_i64(run + 8)
+    keys, columns = key_heads * key_width, value_heads * value_width
+    channels = 2 * keys + columns
+    q = scratch + rank * scratch_stride
+    k = q + 4 * key_width
+    v = k + 4 * key_width
+    o = v + 4 * value_width
+    for head in range(first_of(rank, size, value_heads), first_of(rank + 1, size, value_heads)):
+        key_head = head // share % key_heads
+        own = head == key_head * share
+        c, place = key_head * key_width, head * value_width
+        _convolve(mixed, conv, recent, taps, channels, c, key_width, position, own, q)
+        _convolve(mixed, conv, recent, taps, channels, keys + c, key_width, position, own, k)
+        _convolve(mixed, conv, recent, taps, channels, 2 * keys + place, value_width, position, True, v)
+        unit_length(q, key_width, np.float32(1) / np.float32(math.sqrt(np.float32(key_width))))
+        unit_length(k, key_width, np.float32(1))
+        g = load_f32(a + 4 * head) * softplus(load_f32(alpha + 4 * head) + load_f32(dt + 4 * head))
+        decay, strength = splat(np.float32(math.exp(g))), splat(sigmoid1(load_f32(beta + 4 * head)))
+        for part in range(0, value_width, 16):
+            s = state + 4 * key_width * (place + part)
+            delta = mul(strength, sub(load_f32x16(v + 4 * part), mul(decay, _predict(s, k, key_width))))
+            store_f32x16(o + 4 * part, _update(s, k, q, key_width, decay, delta))
+        gated_norm(o, z + 4 * place, norm, value_width, bits_to_f32(eps), y + 4 * place)
+        if q8:
+            quantize_row(y, columns, q8, place // 32, (place + value_width) // 32)
+
+
+def delta_net_step(
+    plan: Plan, net: DeltaNet, mixed: Activation, z: Activation, beta: Activation, alpha: Activation, eps: float, out: Activation
+) -> None:
+    """mixed [1, channels], z [1, value columns], beta and alpha [1, value heads] -> out [1, value columns]."""
+    plan.add(
+        delta_step, mixed.read("f32"), net.conv, net.recent, len(net.conv), net.key_heads, net.value_heads, net.key_width,
+        net.value_width, net.share, z.read("f32"), beta.read("f32"), alpha.read("f32"), net.a, net.dt, net.norm, eps,
+        net.state, out.read("f32"), out.written("q8"), plan.run, *plan.scratch(8 * (net.key_width + net.value_width)),
+    )  # fmt: skip

@@ -1,0 +1,218 @@
+"""Gated DeltaNet over many tokens, 64 at a time, as matrix products (Yang et al., arXiv 2412.06464, section 3).
+
+With G the running sum of g in a chunk and S the state before it, the corrections D solve a triangular system
+
+    D_t = beta_t (v_t - e^G_t S^T k_t) - beta_t sum over i < t of e^(G_t - G_i) (k_i . k_t) D_i
+    o_t = e^G_t S^T q_t + sum over i <= t of e^(G_t - G_i) (k_i . q_t) D_i
+    S  <- e^G_n S + sum of e^(G_n - G_i) k_i D_i^T
+
+in which every exponent is at most 0. Threads share the value heads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from quant.activation import quantize_row
+from quant.jit import inline, kernel
+from quant.kernels.delta_net import DeltaNet, gated_norm, sigmoid1, softplus, unit_length
+from quant.kernels.sgemm import sgemm
+from quant.kernels.share import first_of
+from quant.plan import Activation, Plan
+from quant.simd import (
+    bits_to_f32, fma, load_f32, load_f32x16, load_i64, mul, silu, splat, store_f32, store_f32x16, sub, zero_f32x16,
+)  # fmt: skip
+from quant.tile import transpose16
+
+_CHUNK = 64
+_ROW = 4 * _CHUNK  # bytes of a row of chunk x chunk scores
+_SOLVE = 16  # rows of the triangular system solved one by one before they enter a product
+
+
+@inline
+def _tap(mixed, stride, recent, taps, channels, c, t, position):
+    """The input of token t of this replay, or, for t < 0, of a token before it."""
+    if t >= 0:
+        return load_f32x16(mixed + t * stride + c)
+    return load_f32x16(recent + 4 * ((position + t + taps) % taps) * channels + c)
+
+
+@kernel
+def convolve_rows(rank, size, mixed, stride, conv, recent, taps, channels, out, run):
+    """silu of the causal convolution of each channel; threads share the channels."""
+    tokens, position = load_i64(run), load_i64(run + 8)
+    for block in range(first_of(rank, size, channels // 16), first_of(rank + 1, size, channels // 16)):
+        c = 64 * block
+        for t in range(tokens):
+            s = zero_f32x16()
+            for i in range(taps):
+                x = _tap(mixed, stride, recent, taps, channels, c, t - taps + 1 + i, position)
+                s = fma(x, load_f32x16(conv + 4 * i * channels + c), s)
+            store_f32x16(out + t * stride + c, silu(s))
+        for t in range(max(0, tokens - taps), tokens):
+            store_f32x16(recent + 4 * ((position + t) % taps) * channels + c, load_f32x16(mixed + t * stride + c))
+
+
+@kernel
+def unit_keys(rank, size, x, stride, key_heads, key_width, run):
+    """q and k of every token to unit length, q also by 1 / sqrt(width)."""
+    tokens, heads = load_i64(run), 2 * key_heads
+    for item in range(first_of(rank, size, tokens * heads), first_of(rank + 1, size, tokens * heads)):
+        t, head = item // heads, item % heads
+        factor = np.float32(1) / np.float32(math.sqrt(np.float32(key_width))) if head < key_heads else np.float32(1)
+        unit_length(x + t * stride + 4 * head * key_width, key_width, factor)
+
+
+@inline
+def _scale_row(x, width, factor):
+    for c in range(0, 4 * width, 64):
+        store_f32x16(x + c, mul(load_f32x16(x + c), splat(factor)))
+
+
+@inline
+def _copy_state(state, key_width, value_width, rows, back):
+    """[value / 16, key, 16] -> [key, value], or back."""
+    for part in range(0, value_width, 16):
+        for i in range(key_width):
+            near, far = rows + 4 * (i * value_width + part), state + 4 * (part * key_width + 16 * i)
+            if back:
+                store_f32x16(far, load_f32x16(near))
+            else:
+                store_f32x16(near, load_f32x16(far))
+
+
+@inline
+def _copy_keys(k, stride, count, width, keys, turned):
+    """The chunk's keys, zero beyond `count`, as [64, width] and turned as [width, 64]."""
+    for t in range(_CHUNK):
+        for c in range(0, 4 * width, 64):
+            store_f32x16(keys + 4 * t * width + c, load_f32x16(k + t * stride + c) if t < count else zero_f32x16())
+    for t in range(0, _CHUNK, 16):
+        for c in range(0, width, 16):
+            transpose16(keys + 4 * (t * width + c), 4 * width, turned + 4 * (c * _CHUNK + t), _ROW)
+
+
+@inline
+def _weigh(scores, sums, t, last, factor):
+    """Row t of scores: times factor * e^(G_t - G_i) for i < last, zero from there on."""
+    for i in range(_CHUNK):
+        weight = factor * np.float32(math.exp(load_f32(sums + 4 * t) - load_f32(sums + 4 * i))) if i < last else np.float32(0)
+        store_f32(scores + t * _ROW + 4 * i, load_f32(scores + t * _ROW + 4 * i) * weight)
+
+
+@inline
+def _solve(scores, d, count, width):
+    """d <- (I - scores)^-1 d, scores strictly lower triangular; d float32 [count, width]."""
+    for first in range(0, count, _SOLVE):
+        last = min(first + _SOLVE, count)
+        if first:
+            sgemm(scores + first * _ROW, _ROW, d, 4 * width, d + 4 * first * width, 4 * width, last - first, width, first, True)
+        for t in range(first + 1, last):
+            row, before = scores + t * _ROW + 4 * first, d + 4 * first * width
+            sgemm(row, _ROW, before, 4 * width, d + 4 * t * width, 4 * width, 1, width, t - first, True)
+
+
+@inline
+def _gates(alpha, beta, stride, head, a, dt, count, sums, strengths):
+    """The running sums of g and the betas of a chunk."""
+    total = np.float32(0)
+    for t in range(count):
+        at = t * stride + 4 * head
+        total += load_f32(a + 4 * head) * softplus(load_f32(alpha + at) + load_f32(dt + 4 * head))
+        store_f32(sums + 4 * t, total)
+        store_f32(strengths + 4 * t, sigmoid1(load_f32(beta + at)))
+    for t in range(count, _CHUNK):
+        store_f32(sums + 4 * t, total)
+
+
+@inline
+def _chunk(q, k, v, o, stride, out_stride, count, key_width, value_width, s, sums, strengths, memory):
+    """One chunk of one head: reads q, k and v, writes o, moves the state s [key, value] on."""
+    keys, turned = memory, memory + _ROW * key_width
+    d = turned + _ROW * key_width
+    scores = d + _ROW * value_width
+    width = 4 * value_width
+    _copy_keys(k, stride, count, key_width, keys, turned)
+    sgemm(keys, 4 * key_width, s, width, d, width, count, value_width, key_width, False)
+    for t in range(count):
+        decay, strength = np.float32(math.exp(load_f32(sums + 4 * t))), load_f32(strengths + 4 * t)
+        for c in range(0, width, 64):
+            error = sub(load_f32x16(v + t * stride + c), mul(splat(decay), load_f32x16(d + t * width + c)))
+            store_f32x16(d + t * width + c, mul(splat(strength), error))
+    sgemm(keys, 4 * key_width, turned, _ROW, scores, _ROW, count, _CHUNK, key_width, False)
+    for t in range(count):
+        _weigh(scores, sums, t, t, -load_f32(strengths + 4 * t))
+    _solve(scores, d, count, value_width)
+    sgemm(q, stride, s, width, o, out_stride, count, value_width, key_width, False)
+    sgemm(q, stride, turned, _ROW, scores, _ROW, count, _CHUNK, key_width, False)
+    for t in range(count):
+        _scale_row(o + t * out_stride, value_width, np.float32(math.exp(load_f32(sums + 4 * t))))
+        _weigh(scores, sums, t, t + 1, np.float32(1))
+    sgemm(scores, _ROW, d, width, o, out_stride, count, value_width, count, True)
+    last = load_f32(sums + 4 * (count - 1))
+    for t in range(count):
+        _scale_row(d + t * width, value_width, np.float32(math.exp(last - load_f32(sums + 4 * t))))
+    _scale_row(s, key_width * value_width, np.float32(math.exp(last)))
+    sgemm(turned, _ROW, d, width, s, width, key_width, value_width, count, True)
+
+
+@kernel
+def delta_chunks(
+    rank, size, x, stride, beta, alpha, gate_stride, a, dt, state, key_heads, value_heads, key_width, value_width, share,
+    out, out_stride, run, scratch, scratch_stride,
+):  # fmt: skip
+    """x [tokens, (q, k, v)] -> out [tokens, value heads, value width], and the state moved past them."""
+    tokens = load_i64(run)
+    keys = 4 * key_heads * key_width
+    s = scratch + rank * scratch_stride
+    sums = s + 4 * key_width * value_width
+    memory = sums + 2 * _ROW
+    for head in range(first_of(rank, size, value_heads), first_of(rank + 1, size, value_heads)):
+        own = state + 4 * head * key_width * value_width
+        _copy_state(own, key_width, value_width, s, False)
+        q = x + 4 * (head // share % key_heads) * key_width
+        v = x + 2 * keys + 4 * head * value_width
+        o = out + 4 * head * value_width
+        for t in range(0, tokens, _CHUNK):
+            count = min(_CHUNK, tokens - t)
+            _gates(alpha + t * gate_stride, beta + t * gate_stride, gate_stride, head, a, dt, count, sums, sums + _ROW)
+            at = t * stride
+            _chunk(
+                q + at, q + keys + at, v + at, o + t * out_stride, stride, out_stride, count, key_width, value_width, s,
+                sums, sums + _ROW, memory,
+            )  # fmt: skip
+        _copy_state(own, key_width, value_width, s, True)
+
+
+@kernel
+def gated_norm_rows(rank, size, o, stride, z, norm, eps, heads, width, y, q8, q8_stride, run):
+    """Each head of o [tokens, heads, width] normed and gated by z -> y and q8; threads share the tokens."""
+    tokens = load_i64(run)
+    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+        row = t * stride
+        for c in range(0, 4 * heads * width, 4 * width):
+            gated_norm(o + row + c, z + row + c, norm, width, bits_to_f32(eps), y + row + c)
+        if q8:
+            quantize_row(y + row, heads * width, q8 + t * q8_stride, 0, heads * width // 32)
+
+
+def delta_net_chunk(
+    plan: Plan, net: DeltaNet, mixed: Activation, z: Activation, beta: Activation, alpha: Activation, eps: float, out: Activation
+) -> None:
+    """mixed [tokens, channels], z [tokens, value columns], beta, alpha [tokens, value heads] -> out [tokens, value columns]."""
+    x, o = plan.rows("convolved", net.channels), plan.rows("delta", net.value_columns)
+    rows, stride = x.read("f32"), x.stride("f32")
+    shape = net.key_heads, net.value_heads, net.key_width, net.value_width, net.share
+    plan.add(convolve_rows, mixed.read("f32"), stride, net.conv, net.recent, len(net.conv), net.channels, rows, plan.run)
+    plan.add(unit_keys, rows, stride, net.key_heads, net.key_width, plan.run)
+    floats = net.key_width * net.value_width + _CHUNK * (2 + 2 * net.key_width + net.value_width + _CHUNK)
+    plan.add(
+        delta_chunks, rows, stride, beta.read("f32"), alpha.read("f32"), beta.stride("f32"), net.a, net.dt, net.state, *shape,
+        o.read("f32"), o.stride("f32"), plan.run, *plan.scratch(4 * floats),
+    )  # fmt: skip
+    plan.add(
+        gated_norm_rows, o.read("f32"), o.stride("f32"), z.read("f32"), net.norm, eps, net.value_heads, net.value_width,
+        out.read("f32"), out.written("q8"), out.stride("q8"), plan.run,
+    )  # fmt: skip

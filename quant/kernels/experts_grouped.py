@@ -1,0 +1,167 @@
+"""Experts for many tokens: tokens are grouped by expert, and each expert's rows are unpacked once for all of its tokens.
+
+A slot is a (token, choice) pair. Threads share rows, never experts, so that every result is added up in one order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quant.atomics import call
+from quant.jit import inline, kernel
+from quant.kernels.delta_net import sigmoid1
+from quant.kernels.experts import BLOCK, ExpertLayer, silu_mul
+from quant.kernels.multiply import ROWS, multiply_kernel, scratch_bytes, set_entry
+from quant.kernels.router import choose, mark
+from quant.kernels.share import first_of
+from quant.plan import Activation, Operand, Plan
+from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
+from quant.tile import ENTRY_BYTES
+from quant.weights import Experts
+
+
+@kernel
+def route_rows(rank, size, logits, stride, count, k, scale, experts, weights, run):
+    """The choice of every token -> experts int64 [tokens, k], weights float32 [tokens, k]; threads share the tokens."""
+    tokens = load_i64(run)
+    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+        choose(logits + t * stride, count, k, bits_to_f32(scale), experts + 8 * t * k, weights + 4 * t * k)
+
+
+@kernel
+def group_slots(rank, size, experts, k, count, starts, slots, touched, run):
+    """Slots in order of expert, then token: int64 slots [tokens * k], starts [count + 1]; the first thread's work."""
+    if rank:
+        return
+    tokens = load_i64(run)
+    for e in range(count + 1):
+        store_i64(starts + 8 * e, 0)
+    for s in range(tokens * k):
+        at = starts + 8 * load_i64(experts + 8 * s) + 8
+        store_i64(at, load_i64(at) + 1)
+    for e in range(count):
+        store_i64(starts + 8 * e + 8, load_i64(starts + 8 * e + 8) + load_i64(starts + 8 * e))
+    for s in range(tokens * k):
+        at = starts + 8 * load_i64(experts + 8 * s)
+        store_i64(slots + 8 * load_i64(at), s)
+        store_i64(at, load_i64(at) + 1)
+    for e in range(count, 0, -1):
+        store_i64(starts + 8 * e, load_i64(starts + 8 * e - 8))
+    store_i64(starts, 0)
+    mark(touched, experts, tokens * k)
+
+
+@kernel
+def shared_slots(rank, size, starts, slots, weights, gate, gate_stride, run):
+    """The shared expert as an expert that every token chose, weighted by sigmoid of its gate."""
+    tokens = load_i64(run)
+    if rank == 0:
+        store_i64(starts, 0)
+        store_i64(starts + 8, tokens)
+    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+        store_i64(slots + 8 * t, t)
+        store_f32(weights + 4 * t, sigmoid1(load_f32(gate + t * gate_stride)) if gate else np.float32(1))
+
+
+@inline
+def _meet_rows(multiply, unpack, w, row_bytes, first, last, columns, group, table, tokens, offset, accumulate, scratch):
+    """Rows first to last of one matrix, tile by tile; results from `offset` bytes on."""
+    for r in range(first, last, ROWS):
+        at = offset + 4 * (r - first)
+        rows = min(ROWS, last - r)
+        call(multiply, (unpack, w + r * row_bytes, row_bytes, rows, columns, group, table, tokens, at, accumulate, scratch))
+
+
+@kernel
+def gate_up_grouped(
+    rank, size, count, k, starts, slots, gate, up, multiply, unpack, row_bytes, columns, group, x, x_stride, rows, y, y_stride,
+    q, q_stride, most, scratch, scratch_stride,
+):  # fmt: skip
+    """silu(gate x) * up x of every expert for its slots -> y and q [slots, rows]; threads share blocks of rows."""
+    table = scratch + rank * scratch_stride
+    products = table + most * ENTRY_BYTES
+    memory = products + most * 8 * BLOCK
+    blocks = (rows + BLOCK - 1) // BLOCK
+    first_block, last_block = first_of(rank, size, blocks), first_of(rank + 1, size, blocks)
+    for expert in range(count if first_block < last_block else 0):
+        start = load_i64(starts + 8 * expert)
+        tokens = load_i64(starts + 8 * expert + 8) - start
+        for i in range(tokens):
+            t = load_i64(slots + 8 * (start + i)) // k
+            set_entry(table, i, x + t * x_stride, products + 8 * BLOCK * i, np.float32(1))
+        for block in range(first_block, last_block if tokens else first_block):
+            first, last = block * BLOCK, min(rows, block * BLOCK + BLOCK)
+            w, v = load_i64(gate + 8 * expert), load_i64(up + 8 * expert)
+            _meet_rows(multiply, unpack, w, row_bytes, first, last, columns, group, table, tokens, 0, 0, memory)
+            _meet_rows(multiply, unpack, v, row_bytes, first, last, columns, group, table, tokens, 4 * BLOCK, 0, memory)
+            for i in range(tokens):
+                slot, product = load_i64(slots + 8 * (start + i)), products + 8 * BLOCK * i
+                out, quantized = y + slot * y_stride if y else 0, q + slot * q_stride if q else 0
+                silu_mul(product, product + 4 * BLOCK, last - first, rows, first, out, quantized)
+
+
+@kernel
+def down_grouped(
+    rank, size, count, k, starts, slots, weights, down, multiply, unpack, row_bytes, columns, group, y, y_stride, rows, x,
+    x_stride, most, scratch, scratch_stride,
+):  # fmt: skip
+    """x[token] += weight * down y[slot], experts in order; threads share the rows of the result."""
+    table = scratch + rank * scratch_stride
+    memory = table + most * ENTRY_BYTES
+    tiles = (rows + ROWS - 1) // ROWS
+    first, last = first_of(rank, size, tiles) * ROWS, min(rows, first_of(rank + 1, size, tiles) * ROWS)
+    for expert in range(count if first < last else 0):
+        start = load_i64(starts + 8 * expert)
+        tokens = load_i64(starts + 8 * expert + 8) - start
+        for i in range(tokens):
+            slot = load_i64(slots + 8 * (start + i))
+            set_entry(table, i, y + slot * y_stride, x + slot // k * x_stride, load_f32(weights + 4 * slot))
+        if tokens:
+            w = load_i64(down + 8 * expert)
+            _meet_rows(multiply, unpack, w, row_bytes, first, last, columns, group, table, tokens, 4 * first, 1, memory)
+
+
+def _three(
+    plan: Plan, three: tuple[Experts, Experts, Experts], k: int, grouping: tuple[Operand, Operand, Operand], h: Activation,
+    x: Activation,
+) -> None:  # fmt: skip
+    """One set of experts: gate, up and silu, then down; `grouping` is starts, slots and weights."""
+    gate, up, down = three
+    starts, slots, weights = grouping
+    middle, most = plan.rows("middle", gate.rows, plan.tokens * k), plan.tokens
+    kind = down.format.activation
+    inputs = middle.read(kind), middle.stride(kind)
+    scratch = plan.scratch(most * (ENTRY_BYTES + 8 * BLOCK) + scratch_bytes(max(gate.columns, down.columns)))
+    plan.add(
+        gate_up_grouped, gate.count, k, starts, slots, gate.addresses, up.addresses, *_multiply_operands(gate),
+        h.read(gate.format.activation), h.stride(gate.format.activation), gate.rows, middle.written("f32"),
+        middle.stride("f32"), middle.written("q8"), middle.stride("q8"), most, *scratch,
+    )  # fmt: skip
+    plan.add(
+        down_grouped, down.count, k, starts, slots, weights, down.addresses, *_multiply_operands(down), *inputs, down.rows,
+        x.read("f32"), x.stride("f32"), most, *scratch,
+    )  # fmt: skip
+
+
+def _multiply_operands(experts: Experts) -> tuple[Operand, ...]:
+    kind = experts.format
+    return multiply_kernel(kind), kind.unpack_rows, experts.row_bytes, experts.columns, kind.group
+
+
+def experts_grouped(
+    plan: Plan, layer: ExpertLayer, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
+) -> None:
+    """h [tokens, n], logits [tokens, experts], shared_gate [tokens, 1]: x [tokens, n] += the experts' sum."""
+    k, count, tokens = layer.chosen, layer.gate.count, plan.tokens
+    experts, weights = plan.buffer("experts", (tokens, k), np.int64), plan.buffer("weights", (tokens, k), np.float32)
+    starts, slots = plan.buffer("starts", count + 1, np.int64), plan.buffer("slots", tokens * k, np.int64)
+    rows, stride = logits.read("f32"), logits.stride("f32")
+    plan.add(route_rows, rows, stride, count, k, layer.scale, experts, weights, plan.run)
+    plan.add(group_slots, experts, k, count, starts, slots, layer.touched, plan.run)
+    _three(plan, (layer.gate, layer.up, layer.down), k, (starts, slots, weights), h, x)
+    if layer.shared:
+        starts, slots = plan.buffer("shared starts", 2, np.int64), plan.buffer("shared slots", tokens, np.int64)
+        weights = plan.buffer("shared weights", tokens, np.float32)
+        gated, gate_stride = (shared_gate.read("f32"), shared_gate.stride("f32")) if shared_gate else (0, 0)
+        plan.add(shared_slots, starts, slots, weights, gated, gate_stride, plan.run)
+        _three(plan, layer.shared, 1, (starts, slots, weights), h, x)
