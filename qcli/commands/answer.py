@@ -33,17 +33,18 @@ def show(
 
 def figures(stats: Stats) -> str:
     """One line: prompt tokens and prefill speed, TTFT, new tokens and decode speed, GB/s, experts."""
-    reused = stats.prompt_tokens - stats.prefilled_tokens
-    prompt = f"{stats.prompt_tokens} prompt tokens" + (f" ({reused} kept)" if reused else "")
+    kept = stats.prompt_tokens - stats.prefilled_tokens
+    prompt = f"{stats.prompt_tokens} prompt tokens" + (f" ({kept} kept)" if kept else "")
     return " · ".join(
         [
-            f"{prompt}, {_speed(stats.prefill_tok_per_s)}",
-            f"first token after {stats.ttft_s:.2f} s",
-            f"{stats.new_tokens} new tokens, {_speed(stats.decode_tok_per_s)}, {stats.gb_per_s:.1f} GB/s",
-            f"{stats.experts_touched} of {stats.experts_held} experts",
+            prompt + _speed(stats.prefill_tok_per_s),
+            f"TTFT {stats.ttft_s:.2f} s",
+            f"{stats.new_tokens} new" + _speed(stats.decode_tok_per_s, f", {stats.gb_per_s:.1f} GB/s"),
+            f"experts {stats.experts_touched} of {stats.experts_held}",
         ]
     )
 
 
-def _speed(tok_per_s: float) -> str:
-    return f"{tok_per_s:.0f} tok/s" if tok_per_s >= 100 else f"{tok_per_s:.1f} tok/s"
+def _speed(tok_per_s: float, more: str = "") -> str:
+    digits = 0 if tok_per_s >= 100 else 1
+    return f" at {tok_per_s:.{digits}f} tok/s{more}" if tok_per_s else ""
