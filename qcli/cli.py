@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Run quantized Mixture-of-Experts language models on the CPU.",
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich" if console.is_terminal(sys.stdout) else None,  # boxes are for people
+    rich_markup_mode="rich" if console.answers_a_person() else None,  # boxes are for people
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
@@ -78,19 +78,16 @@ def invoke(arguments: list[str]) -> int:
         return INTERRUPTED
 
 
-def main() -> None:
+def main() -> NoReturn:
     """The script `qcli`."""
     console.setup()
-    code = invoke(sys.argv[1:])
-    if code == INTERRUPTED:
-        console.leave(code)
-    sys.exit(code)
+    console.leave(invoke(sys.argv[1:]))
 
 
 def _as_error(problem: Exception) -> QcliError:
     if isinstance(problem, QcliError):
         return problem
-    if isinstance(problem, typer.TyperException):
+    if hasattr(problem, "format_message"):  # Typer's own errors; their base class has no stable name
         return _usage_error(problem)
     if isinstance(problem, MemoryError):
         return QcliError("there is not enough memory", "try a smaller --ctx, or a smaller model")

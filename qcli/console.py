@@ -32,6 +32,11 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def answers_a_person() -> bool:
+    """Whether stdout is a terminal."""
+    return is_terminal(sys.stdout)
+
+
 def setup() -> None:
     """Let no character fail to read or print; on Windows, let pipes and files get UTF-8."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
@@ -89,7 +94,7 @@ def error(problem: QcliError) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End at once, whatever threads or further signals are under way; what was printed stays."""
+    """End at once: what was printed stays, and nobody waits 0.5 s for Numba to be taken apart."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

@@ -10,6 +10,8 @@ import pytest
 from fake_engine import TellingEngine
 
 from qcli.catalog import resolve
+from qcli.cli import invoke
+from qcli.engine import Engine
 from qcli.tokenizer import Tokenizer
 
 
@@ -27,8 +29,6 @@ def storyteller_tokenizer(storyteller) -> Tokenizer:
 @pytest.fixture
 def telling(monkeypatch, storyteller_tokenizer) -> TellingEngine:
     """In place of every engine, one that answers "A cat sat." and ends its turn."""
-    from qcli.llm import Engine
-
     answer = [*storyteller_tokenizer.encode("A cat sat."), min(storyteller_tokenizer.end_ids)]
     engine = TellingEngine(storyteller_tokenizer.vocab_size, 256, answer)
     monkeypatch.setattr(Engine, "load", lambda *_, **__: engine.open())
@@ -38,7 +38,6 @@ def telling(monkeypatch, storyteller_tokenizer) -> TellingEngine:
 @pytest.fixture
 def type_line(monkeypatch, capsys):
     """Run one command line in this process; its exit code, stdout and stderr."""
-    from qcli.cli import invoke
 
     def run(*arguments: str, piped: str = "") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(piped.encode()), "utf-8"))

@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from qcli.engine import Engine
+
 QCLI = [sys.executable, "-m", "qcli"]
 
 
@@ -153,8 +155,6 @@ def test_ctrl_c_with_json_prints_what_there_is(telling, type_line):
 
 
 def test_ctrl_c_while_loading_exits_with_130_in_silence(type_line, monkeypatch):
-    from qcli.llm import Engine
-
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
