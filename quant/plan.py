@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from quant import activation
 from quant.jit import Kernel
 
-OPERANDS = 23
+OPERANDS = 25
 RECORD_BYTES = 8 * (1 + OPERANDS)
 
 Operand = int | float | NDArray[Any] | Kernel | Callable[[], Any]
@@ -44,7 +44,7 @@ class Activation:
 
     def read(self, kind: str) -> NDArray[np.uint8]:
         """The rows in this layout; whoever writes the activation will fill it."""
-        if kind == "q8" and self.columns % 32:
+        if kind != "f32" and self.columns % 32:
             raise ValueError(f"quantized activations need a multiple of 32 columns, not {self.columns}")
         if kind not in self._buffers:
             self._buffers[kind] = aligned((self.tokens, self.stride(kind)), np.uint8)
@@ -118,7 +118,7 @@ class Plan:
         return list(self._kernels)
 
     def seal(self) -> NDArray[np.int64]:
-        """int64 [records, 24]: compile the kernels and resolve every operand."""
+        """int64 [records, 26]: compile the kernels and resolve every operand."""
         sealed = aligned((len(self._records), 1 + OPERANDS), np.int64)
         for row, (kernel, operands) in zip(sealed, self._records, strict=True):
             row[0] = kernel.address

@@ -60,7 +60,7 @@ def _replay(control, rank, size):
                 load_i64(p + 48), load_i64(p + 56), load_i64(p + 64), load_i64(p + 72), load_i64(p + 80), load_i64(p + 88),
                 load_i64(p + 96), load_i64(p + 104), load_i64(p + 112), load_i64(p + 120), load_i64(p + 128),
                 load_i64(p + 136), load_i64(p + 144), load_i64(p + 152), load_i64(p + 160), load_i64(p + 168),
-                load_i64(p + 176), load_i64(p + 184),
+                load_i64(p + 176), load_i64(p + 184), load_i64(p + 192), load_i64(p + 200),
             ),
         )  # fmt: skip
         if size > 1:
@@ -98,7 +98,7 @@ class Team:
             helper.start()
 
     def run(self, plan: NDArray[np.int64]) -> None:
-        """Replay a sealed plan, int64 [records, 24]; returns when every thread has done its last record."""
+        """Replay a sealed plan, int64 [records, 26]; returns when every thread has done its last record."""
         self._control[_PLAN // 8] = plan.ctypes.data
         self._control[_COUNT // 8] = len(plan)
         self._release()

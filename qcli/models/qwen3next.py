@@ -22,7 +22,7 @@ from quant.kernels.delta_net_chunk import delta_net_chunk
 from quant.kernels.embed import embed
 from quant.kernels.experts import ExpertLayer, experts_step
 from quant.kernels.experts_grouped import experts_grouped
-from quant.kernels.matmul import matmul
+from quant.kernels.matmul import add_matmul, matmul
 from quant.kernels.norm import rms_norm
 from quant.plan import Activation, Plan
 from quant.weights import Experts, Matrix
@@ -167,7 +167,7 @@ class Attention:
         mixed = plan.rows("attention out", self.attn_output.columns)
         matmul(plan, h, [(self.attn_q, q_gate), (self.attn_k, k), (self.attn_v, v)])
         gated_attention(plan, q_gate, k, v, (self.attn_q_norm, self.attn_k_norm), eps, turns, self.heads, mixed)
-        matmul(plan, mixed, [(self.attn_output, x)], accumulate=True)
+        add_matmul(plan, mixed, self.attn_output, x)
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class LinearAttention:
         matmul(plan, h, outputs)
         delta_net = delta_net_step if plan.tokens == 1 else delta_net_chunk
         delta_net(plan, self.net, mixed, z, beta, alpha, eps, out)
-        matmul(plan, out, [(self.ssm_out, x)], accumulate=True)
+        add_matmul(plan, out, self.ssm_out, x)
 
 
 def _read_qkv(file: GGUFFile, block: str, c: Config) -> tuple[Matrix, Matrix]:

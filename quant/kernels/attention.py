@@ -258,14 +258,15 @@ def _gated(x, gate, column, width):
 
 
 @kernel
-def gate_heads(rank, size, x, stride, q_gate, q_gate_stride, columns, width, y, q, q_stride, run):
-    """x [tokens, heads, width] times sigmoid of the gates -> y and q; threads share (token, 32 columns)."""
+def gate_heads(rank, size, x, stride, q_gate, q_gate_stride, columns, width, y, q, rest, q_stride, run):
+    """x [tokens, heads, width] times sigmoid of the gates -> y, q and rest; threads share (token, 32 columns)."""
     tokens, blocks = load_i64(run), columns // 32
     for item in range(first_of(rank, size, tokens * blocks), first_of(rank + 1, size, tokens * blocks)):
         t, block = item // blocks, item % blocks
         row, gate = x + t * stride, q_gate + t * q_gate_stride
         a, b = _gated(row, gate, 32 * block, width), _gated(row, gate, 32 * block + 16, width)
-        store_block(a, b, columns, block, y + t * stride if y else 0, q + t * q_stride if q else 0)
+        at = t * q_stride
+        store_block(a, b, columns, block, y + t * stride if y else 0, q + at if q else 0, rest + at if rest else 0)
 
 
 def gated_attention(
@@ -296,5 +297,5 @@ def gated_attention(
         plan.add(attend_tiles, rows, stride, *caches, *shape, met.read("f32"), plan.run, *scratch)
     plan.add(
         gate_heads, met.read("f32"), stride, raw, q_gate.stride("f32"), columns, heads.width, out.written("f32"),
-        out.written("q8"), out.stride("q8"), plan.run,
+        out.written("q8"), out.written("rest"), out.stride("q8"), plan.run,
     )  # fmt: skip

@@ -149,7 +149,7 @@ def _update(state, k, q, key_width, decay, delta):
 @kernel
 def delta_step(
     rank, size, mixed, conv, recent, taps, key_heads, value_heads, key_width, value_width, share, z, beta, alpha, a, dt,
-    norm, eps, state, y, q8, run, scratch, scratch_stride,
+    norm, eps, state, y, q8, rest, run, scratch, scratch_stride,
 ):  # fmt: skip
     """One token, from the projections to the gated norm; threads share the value heads."""
     position = load_i64(run + 8)
@@ -176,7 +176,7 @@ def delta_step(
             store_f32x16(o + 4 * part, _update(s, k, q, key_width, decay, delta))
         gated_norm(o, z + 4 * place, norm, value_width, bits_to_f32(eps), y + 4 * place)
         if q8:
-            quantize_row(y, columns, q8, place // 32, (place + value_width) // 32)
+            quantize_row(y, columns, q8, rest, place // 32, (place + value_width) // 32)
 
 
 def delta_net_step(
@@ -186,5 +186,5 @@ def delta_net_step(
     plan.add(
         delta_step, mixed.read("f32"), net.conv, net.recent, len(net.conv), net.key_heads, net.value_heads, net.key_width,
         net.value_width, net.share, z.read("f32"), beta.read("f32"), alpha.read("f32"), net.a, net.dt, net.norm, eps,
-        net.state, out.read("f32"), out.written("q8"), plan.run, *plan.scratch(8 * (net.key_width + net.value_width)),
+        net.state, out.read("f32"), out.written("q8"), out.written("rest"), plan.run, *plan.scratch(8 * (net.key_width + net.value_width)),
     )  # fmt: skip

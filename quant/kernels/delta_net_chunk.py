@@ -187,15 +187,16 @@ def delta_chunks(
 
 
 @kernel
-def gated_norm_rows(rank, size, o, stride, z, norm, eps, heads, width, y, q8, q8_stride, run):
-    """Each head of o [tokens, heads, width] normed and gated by z -> y and q8; threads share the tokens."""
+def gated_norm_rows(rank, size, o, stride, z, norm, eps, heads, width, y, q8, rest, q8_stride, run):
+    """Each head of o [tokens, heads, width] normed and gated by z -> y, q8 and rest; threads share the tokens."""
     tokens = load_i64(run)
     for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
         row = t * stride
         for c in range(0, 4 * heads * width, 4 * width):
             gated_norm(o + row + c, z + row + c, norm, width, bits_to_f32(eps), y + row + c)
         if q8:
-            quantize_row(y + row, heads * width, q8 + t * q8_stride, 0, heads * width // 32)
+            at = t * q8_stride
+            quantize_row(y + row, heads * width, q8 + at, rest + at if rest else 0, 0, heads * width // 32)
 
 
 def delta_net_chunk(
@@ -214,5 +215,5 @@ def delta_net_chunk(
     )  # fmt: skip
     plan.add(
         gated_norm_rows, o.read("f32"), o.stride("f32"), z.read("f32"), net.norm, eps, net.value_heads, net.value_width,
-        out.read("f32"), out.written("q8"), out.stride("q8"), plan.run,
+        out.read("f32"), out.written("q8"), out.written("rest"), out.stride("q8"), plan.run,
     )  # fmt: skip

@@ -65,7 +65,7 @@ def silu_mul(gate, up, rows, columns, first, y, q):
     if rows == BLOCK:
         a = mul(silu(load_f32x16(gate)), load_f32x16(up))
         b = mul(silu(load_f32x16(gate + 64)), load_f32x16(up + 64))
-        store_block(a, b, columns, first // BLOCK, y, q)
+        store_block(a, b, columns, first // BLOCK, y, q, 0)
     else:
         store_f32x16(y + 4 * first, mul(silu(load_f32x16(gate)), load_f32x16(up)))
 

@@ -17,8 +17,9 @@ from quant.tile import ENTRY_BYTES
 from quant.weights import Matrix
 
 # A segment of the record's table, int64: two kernels (dot_rows, or unpack_rows and multiply); w, rows, row bytes,
-# columns, group; x, y, the strides of x and y, and whether results are added to y.
-_SEGMENT_BYTES = 8 * 12
+# columns, group; x, y, the strides of x and y, whether results are added to y, and the rest of x or 0.
+_SEGMENT_BYTES = 8 * 13
+_TWICE_ROWS = 16  # that meet x and then its rest: they must still be in the first-level cache
 
 
 @inline
@@ -29,16 +30,26 @@ def _part_of(segment, rank, size, unit):
     return min(first_of(rank, size, units) * unit, rows), min(first_of(rank + 1, size, units) * unit, rows)
 
 
+@inline
+def _dot_rows(s, first, last, x, accumulate):
+    row_bytes = load_i64(s + 32)
+    w, y = load_i64(s + 16) + first * row_bytes, load_i64(s + 64) + 4 * first
+    call(load_i64(s), (w, last - first, load_i64(s + 40), x, y, np.float32(1), accumulate))
+
+
 @kernel
 def matmul_step(rank, size, segments, count):
     """One token: every thread streams its share of the rows of each matrix."""
     for i in range(count):
         s = segments + i * _SEGMENT_BYTES
         first, last = _part_of(s, rank, size, 1)
-        if first < last:
-            w, y = load_i64(s + 16) + first * load_i64(s + 32), load_i64(s + 64) + 4 * first
-            operands = (w, last - first, load_i64(s + 40), load_i64(s + 56), y, np.float32(1), load_i64(s + 88))
-            call(load_i64(s), operands)
+        x, accumulate, rest = load_i64(s + 56), load_i64(s + 88), load_i64(s + 96)
+        step = _TWICE_ROWS if rest else max(1, last - first)
+        for r in range(first, last, step):
+            end = min(last, r + step)
+            _dot_rows(s, r, end, x, accumulate)
+            if rest:
+                _dot_rows(s, r, end, rest, 1)
 
 
 @kernel
@@ -49,8 +60,12 @@ def matmul_rows(rank, size, segments, count, run, scratch, scratch_stride, table
     for i in range(count):
         s = segments + i * _SEGMENT_BYTES
         x, y, x_stride, y_stride = load_i64(s + 56), load_i64(s + 64), load_i64(s + 72), load_i64(s + 80)
+        rest = load_i64(s + 96)
         for t in range(tokens):
             set_entry(table, t, x + t * x_stride, y + t * y_stride, np.float32(1))
+            if rest:
+                set_entry(table, tokens + t, rest + t * x_stride, y + t * y_stride, np.float32(1))
+        entries = 2 * tokens if rest else tokens
         first, last = _part_of(s, rank, size, ROWS)
         row_bytes = load_i64(s + 32)
         for r in range(first, last, ROWS):
@@ -58,30 +73,38 @@ def matmul_rows(rank, size, segments, count, run, scratch, scratch_stride, table
                 load_i64(s + 8),
                 (
                     load_i64(s), load_i64(s + 16) + r * row_bytes, row_bytes, min(ROWS, last - r), load_i64(s + 40),
-                    load_i64(s + 48), table, tokens, 4 * r, load_i64(s + 88), table + table_bytes,
+                    load_i64(s + 48), table, entries, 4 * r, load_i64(s + 88), table + table_bytes,
                 ),
             )  # fmt: skip
 
 
-def matmul(
-    plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]], *, accumulate: bool = False
-) -> None:
-    """For each (w [n, k], y [tokens, n]): y = x w^T, or y += x w^T; x is [tokens, k]."""
+def matmul(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]]) -> None:
+    """For each (w [n, k], y [tokens, n]): y = x w^T; x is [tokens, k]."""
+    _add(plan, x, matrices, accumulate=False)
+
+
+def add_matmul(plan: Plan, x: Activation, w: Matrix, y: Activation) -> None:
+    """y [tokens, n] += x w^T, w [n, k], with all of x [tokens, k]: its quantized form and the rest."""
+    _add(plan, x, [(w, y)], accumulate=True)
+
+
+def _add(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]], accumulate: bool) -> None:
     segments = np.zeros((len(matrices), _SEGMENT_BYTES // 8), np.int64)
     for segment, (w, y) in zip(segments, matrices, strict=True):
-        if w.columns != x.columns or w.rows != y.columns or y.tokens < x.tokens:
+        if w.columns != x.columns or w.rows != y.columns or y.tokens < plan.tokens:
             raise ValueError(f"[{x.tokens}, {x.columns}] x [{w.rows}, {w.columns}] -> [{y.tokens}, {y.columns}]")
         kind = w.format.activation
+        rest = x.read("rest").ctypes.data if accumulate and kind == "q8" else 0
         segment[2:] = (
             w.address, w.rows, w.row_bytes, w.columns, w.format.group, x.read(kind).ctypes.data,
-            y.read("f32").ctypes.data, x.stride(kind), y.stride("f32"), accumulate,
+            y.read("f32").ctypes.data, x.stride(kind), y.stride("f32"), accumulate, rest,
         )  # fmt: skip
         plan.weight_bytes += w.data.nbytes
     formats = [w.format for w, _ in matrices]
     if plan.tokens == 1:
         plan.add(matmul_step, _with_kernels(plan, segments, [(kind.dot_rows,) for kind in formats]), len(matrices))
         return
-    table_bytes = -(-plan.tokens * ENTRY_BYTES // 64) * 64
+    table_bytes = 2 * -(-plan.tokens * ENTRY_BYTES // 64) * 64
     scratch = plan.scratch(table_bytes + scratch_bytes(x.columns))
     kernels = [(kind.unpack_rows, multiply_kernel(kind)) for kind in formats]
     plan.add(matmul_rows, _with_kernels(plan, segments, kernels), len(matrices), plan.run, *scratch, table_bytes)

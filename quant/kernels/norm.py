@@ -34,7 +34,7 @@ def _norm_part(x, weight, columns, scale, first, last, y, q):
         for c in range(first, last, 32):
             a = mul(mul(load_f32x16(x + 4 * c), splat(scale)), load_f32x16(weight + 4 * c))
             b = mul(mul(load_f32x16(x + 4 * c + 64), splat(scale)), load_f32x16(weight + 4 * c + 64))
-            quantize_block(a, b, columns, c // 32, q)
+            quantize_block(a, b, columns, c // 32, q, 0)
 
 
 @kernel
