@@ -9,13 +9,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from qcli import __version__, console
+from qcli import __version__, console, interrupt
 from qcli.commands import options
 from qcli.commands.chat import chat
 from qcli.commands.run import run
 from qcli.errors import QcliError, UsageError
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="qcli",
@@ -76,7 +74,7 @@ def invoke(arguments: list[str]) -> int:
         console.error(shown)
         return shown.exit_code
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return interrupt.EXIT_CODE
 
 
 def main() -> NoReturn:

@@ -111,7 +111,7 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
         self._first_label = self._label = label
         self._visible = is_terminal(sys.stderr) and not quiet
         self._fraction: float | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may close it in the midst of an update
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._timer: threading.Timer | None = None

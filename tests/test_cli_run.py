@@ -210,6 +210,33 @@ def test_a_reader_who_leaves_ends_the_story_quietly():
     assert child.returncode == 0
 
 
+LOSE_THE_INTERRUPT = """
+import os, signal, sys, time
+from qcli.cli import main
+from qcli.engine import Engine
+
+class Loses:
+    def __del__(self):  # as a compiler's callback does: an exception in it goes nowhere
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+def load(*_, progress, **__):
+    progress("compiling kernels", 0.5)
+    Loses()
+    time.sleep(60)
+
+Engine.load = load
+sys.argv = ["qcli", "run", "x"]
+main()
+"""
+
+
+@posix
+def test_a_signal_while_kernels_compile_is_not_lost():
+    done = subprocess.run([sys.executable, "-c", LOSE_THE_INTERRUPT], input=b"", capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 @posix
 def test_a_signal_ends_the_story_with_130():
     with subprocess.Popen(

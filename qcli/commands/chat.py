@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from qcli import console
+from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.answer import figures, show
 from qcli.errors import ContextOverflowError, QcliError, UsageError
@@ -43,7 +43,7 @@ def chat(
     """Talk with a model; each turn reads only what is new. /help lists what else it can do."""
     given = options.of_answer(locals())
     bar = console.status("loading", quiet)
-    with bar:
+    with bar, interrupt.ends_all(bar):
         from qcli.llm import LLM
 
         llm = LLM(model, threads, ctx, progress=bar.update)

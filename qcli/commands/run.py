@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qcli import console
+from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.answer import figures, show
 from qcli.errors import PromptError, UsageError
@@ -15,7 +15,6 @@ from qcli.errors import PromptError, UsageError
 if TYPE_CHECKING:
     from qcli.generate import Stats
 
-INTERRUPTED = 130
 MAX_INPUT = 64 << 20  # bytes of standard input, far beyond any context
 
 
@@ -47,9 +46,11 @@ def run(
         raise UsageError("--raw has no place for a --system message", "leave out one of the two")
     text = _prompt(prompt)
     with console.status("loading", quiet) as bar:
-        from qcli.llm import LLM
+        with interrupt.ends_all(bar):
+            from qcli.llm import LLM
 
-        with LLM(model, threads, ctx, progress=bar.update) as llm:
+            llm = LLM(model, threads, ctx, progress=bar.update)
+        with llm:
             pieces = llm.generate(text if raw else llm.render(_messages(system, text)), **given)
             shown, interrupted = show(pieces, bar, _discard if as_json else console.out)
             if as_json:
@@ -58,7 +59,7 @@ def run(
                 console.out("\n")
             if not as_json and not quiet:
                 console.info(figures(llm.stats))
-    return INTERRUPTED if interrupted else 0
+    return interrupt.EXIT_CODE if interrupted else 0
 
 
 def _prompt(argument: str | None) -> str:
