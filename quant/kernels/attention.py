@@ -17,7 +17,7 @@ from quant.activation import store_block
 from quant.jit import inline, kernel
 from quant.kernels.norm import inverse_rms
 from quant.kernels.rope import rotate
-from quant.kernels.sgemm import sgemm
+from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.kernels.share import first_of
 from quant.plan import Activation, Plan
 from quant.simd import (
@@ -206,7 +206,7 @@ def _meet_block(scores, rows, group, width, reach, count, tops, sums, out):
 
 @kernel
 def attend_tiles(
-    rank, size, q, q_stride, k_cache, v_cache, group, keys, width, context, out, run, scratch, scratch_stride
+    rank, size, q, q_stride, k_cache, v_cache, group, keys, width, context, out, product, run, scratch, scratch_stride
 ):
     """Many tokens: each (key-value head, tile of tokens) as matrix products with blocks of keys and values."""
     tokens, position = load_i64(run), load_i64(run + 8)
@@ -239,10 +239,10 @@ def attend_tiles(
             for i in range(0, _BLOCK, 16):
                 for c in range(0, width, 16):
                     transpose16(block + 4 * (i * width + c), 4 * width, turned + 4 * (c * _BLOCK + i), 4 * _BLOCK)
-            sgemm(query, 4 * width, turned, 4 * _BLOCK, scores, 4 * _BLOCK, rows, _BLOCK, width, False)
+            sgemm(product, query, 4 * width, turned, 4 * _BLOCK, scores, 4 * _BLOCK, rows, _BLOCK, width, False)
             _meet_block(scores, rows, group, width, position + first + 1 - p, seen, tops, sums, result)
             _load_block(v_cache + start, seen, width, block)
-            sgemm(scores, 4 * _BLOCK, block, 4 * width, result, 4 * width, rows, width, _BLOCK, True)
+            sgemm(product, scores, 4 * _BLOCK, block, 4 * width, result, 4 * width, rows, width, _BLOCK, True)
         for r in range(rows):
             y = out + (first + r // group) * q_stride + offset + 4 * (r % group) * width
             inverse = splat(np.float32(1) / load_f32(sums + 4 * r))
@@ -294,7 +294,7 @@ def gated_attention(
     else:
         most = _TILE * heads.group
         scratch = plan.scratch(4 * (2 * most * heads.width + 2 * _BLOCK * heads.width + most * _BLOCK + 2 * most))
-        plan.add(attend_tiles, rows, stride, *caches, *shape, met.read("f32"), plan.run, *scratch)
+        plan.add(attend_tiles, rows, stride, *caches, *shape, met.read("f32"), sgemm_kernel, plan.run, *scratch)
     plan.add(
         gate_heads, met.read("f32"), stride, raw, q_gate.stride("f32"), columns, heads.width, out.written("f32"),
         out.written("q8"), out.written("rest"), out.stride("q8"), plan.run,

@@ -18,7 +18,7 @@ import numpy as np
 from quant.activation import quantize_row
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import DeltaNet, gated_norm, sigmoid1, softplus, unit_length
-from quant.kernels.sgemm import sgemm
+from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.kernels.share import first_of
 from quant.plan import Activation, Plan
 from quant.simd import (
@@ -103,15 +103,15 @@ def _weigh(scores, sums, t, last, factor):
 
 
 @inline
-def _solve(scores, d, count, width):
+def _solve(product, scores, d, count, width):
     """d <- (I - scores)^-1 d, scores strictly lower triangular; d float32 [count, width]."""
     for first in range(0, count, _SOLVE):
         last = min(first + _SOLVE, count)
         if first:
-            sgemm(scores + first * _ROW, _ROW, d, 4 * width, d + 4 * first * width, 4 * width, last - first, width, first, True)
+            sgemm(product, scores + first * _ROW, _ROW, d, 4 * width, d + 4 * first * width, 4 * width, last - first, width, first, True)
         for t in range(first + 1, last):
             row, before = scores + t * _ROW + 4 * first, d + 4 * first * width
-            sgemm(row, _ROW, before, 4 * width, d + 4 * t * width, 4 * width, 1, width, t - first, True)
+            sgemm(product, row, _ROW, before, 4 * width, d + 4 * t * width, 4 * width, 1, width, t - first, True)
 
 
 @inline
@@ -128,40 +128,40 @@ def _gates(alpha, beta, stride, head, a, dt, count, sums, strengths):
 
 
 @inline
-def _chunk(q, k, v, o, stride, out_stride, count, key_width, value_width, s, sums, strengths, memory):
+def _chunk(product, q, k, v, o, stride, out_stride, count, key_width, value_width, s, sums, strengths, memory):
     """One chunk of one head: reads q, k and v, writes o, moves the state s [key, value] on."""
     keys, turned = memory, memory + _ROW * key_width
     d = turned + _ROW * key_width
     scores = d + _ROW * value_width
     width = 4 * value_width
     _copy_keys(k, stride, count, key_width, keys, turned)
-    sgemm(keys, 4 * key_width, s, width, d, width, count, value_width, key_width, False)
+    sgemm(product, keys, 4 * key_width, s, width, d, width, count, value_width, key_width, False)
     for t in range(count):
         decay, strength = np.float32(math.exp(load_f32(sums + 4 * t))), load_f32(strengths + 4 * t)
         for c in range(0, width, 64):
             error = sub(load_f32x16(v + t * stride + c), mul(splat(decay), load_f32x16(d + t * width + c)))
             store_f32x16(d + t * width + c, mul(splat(strength), error))
-    sgemm(keys, 4 * key_width, turned, _ROW, scores, _ROW, count, _CHUNK, key_width, False)
+    sgemm(product, keys, 4 * key_width, turned, _ROW, scores, _ROW, count, _CHUNK, key_width, False)
     for t in range(count):
         _weigh(scores, sums, t, t, -load_f32(strengths + 4 * t))
-    _solve(scores, d, count, value_width)
-    sgemm(q, stride, s, width, o, out_stride, count, value_width, key_width, False)
-    sgemm(q, stride, turned, _ROW, scores, _ROW, count, _CHUNK, key_width, False)
+    _solve(product, scores, d, count, value_width)
+    sgemm(product, q, stride, s, width, o, out_stride, count, value_width, key_width, False)
+    sgemm(product, q, stride, turned, _ROW, scores, _ROW, count, _CHUNK, key_width, False)
     for t in range(count):
         _scale_row(o + t * out_stride, value_width, np.float32(math.exp(load_f32(sums + 4 * t))))
         _weigh(scores, sums, t, t + 1, np.float32(1))
-    sgemm(scores, _ROW, d, width, o, out_stride, count, value_width, count, True)
+    sgemm(product, scores, _ROW, d, width, o, out_stride, count, value_width, count, True)
     last = load_f32(sums + 4 * (count - 1))
     for t in range(count):
         _scale_row(d + t * width, value_width, np.float32(math.exp(last - load_f32(sums + 4 * t))))
     _scale_row(s, key_width * value_width, np.float32(math.exp(last)))
-    sgemm(turned, _ROW, d, width, s, width, key_width, value_width, count, True)
+    sgemm(product, turned, _ROW, d, width, s, width, key_width, value_width, count, True)
 
 
 @kernel
 def delta_chunks(
     rank, size, x, stride, beta, alpha, gate_stride, a, dt, state, key_heads, value_heads, key_width, value_width, share,
-    out, out_stride, run, scratch, scratch_stride,
+    out, out_stride, product, run, scratch, scratch_stride,
 ):  # fmt: skip
     """x [tokens, (q, k, v)] -> out [tokens, value heads, value width], and the state moved past them."""
     tokens = load_i64(run)
@@ -180,7 +180,7 @@ def delta_chunks(
             _gates(alpha + t * gate_stride, beta + t * gate_stride, gate_stride, head, a, dt, count, sums, sums + _ROW)
             at = t * stride
             _chunk(
-                q + at, q + keys + at, v + at, o + t * out_stride, stride, out_stride, count, key_width, value_width, s,
+                product, q + at, q + keys + at, v + at, o + t * out_stride, stride, out_stride, count, key_width, value_width, s,
                 sums, sums + _ROW, memory,
             )  # fmt: skip
         _copy_state(own, key_width, value_width, s, True)
@@ -211,7 +211,7 @@ def delta_net_chunk(
     floats = net.key_width * net.value_width + _CHUNK * (2 + 2 * net.key_width + net.value_width + _CHUNK)
     plan.add(
         delta_chunks, rows, stride, beta.read("f32"), alpha.read("f32"), beta.stride("f32"), net.a, net.dt, net.state, *shape,
-        o.read("f32"), o.stride("f32"), plan.run, *plan.scratch(4 * floats),
+        o.read("f32"), o.stride("f32"), sgemm_kernel, plan.run, *plan.scratch(4 * floats),
     )  # fmt: skip
     plan.add(
         gated_norm_rows, o.read("f32"), o.stride("f32"), z.read("f32"), net.norm, eps, net.value_heads, net.value_width,

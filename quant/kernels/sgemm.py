@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from quant.jit import inline
+from numba import types
+
+from quant.atomics import call
+from quant.jit import inline, row_kernel
 from quant.simd import add, broadcast_f32, fma, load_f32x16, store_f32x16, zero_f32x16
 
 
@@ -41,13 +44,20 @@ def _row1(a, b, b_stride, c, inner, accumulate):
     _store(c, s, accumulate)
 
 
-@inline
-def sgemm(a, a_stride, b, b_stride, c, c_stride, rows, columns, inner, accumulate):
+@row_kernel(*[types.intp] * 10)
+def sgemm_kernel(a, a_stride, b, b_stride, c, c_stride, rows, columns, inner, accumulate):
     """a [rows, inner], b [inner, columns], c [rows, columns]; columns is a multiple of 16."""
     whole_rows, whole_columns = rows // 4 * 4, columns // 32 * 32
     for j in range(0, whole_columns, 32):
         for i in range(0, whole_rows, 4):
-            _rows4(a + i * a_stride, a_stride, b + 4 * j, b_stride, c + i * c_stride + 4 * j, c_stride, inner, accumulate)
+            at = c + i * c_stride + 4 * j
+            _rows4(a + i * a_stride, a_stride, b + 4 * j, b_stride, at, c_stride, inner, accumulate)
     for i in range(rows):
         for j in range(whole_columns if i < whole_rows else 0, columns, 16):
             _row1(a + i * a_stride, b + 4 * j, b_stride, c + i * c_stride + 4 * j, inner, accumulate)
+
+
+@inline
+def sgemm(kernel, a, a_stride, b, b_stride, c, c_stride, rows, columns, inner, accumulate):
+    """Call `sgemm_kernel` by its address: compiled once, it would cost a second wherever it were merged."""
+    call(kernel, (a, a_stride, b, b_stride, c, c_stride, rows, columns, inner, accumulate))
