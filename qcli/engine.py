@@ -88,14 +88,14 @@ class Engine:
             if progress:
                 progress("prefill", done / len(ids))
         self._team.run(self._head)
-        return self._prompt_logits.values[0]
+        return _first_row(self._prompt_logits)
 
     def step(self, token: int) -> NDArray[np.float32]:
         """Add one token; float32 [vocab], overwritten by the next call."""
         self._check_room(1)
         self._ids[0] = token
         self._run(self._step, 1)
-        return self._logits.values[0]
+        return _first_row(self._logits)
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """float32 [T, vocab]: every position, from an empty state, by the plan that prefill uses."""
@@ -166,6 +166,11 @@ class Engine:
             self._all_heads = plan.seal(), rows
             self._plans.append(plan)
         return self._all_heads
+
+
+def _first_row(logits: Activation) -> NDArray[np.float32]:
+    row: NDArray[np.float32] = logits.values[0]
+    return row
 
 
 def _compile(plans: Sequence[Plan], progress: Progress | None) -> None:

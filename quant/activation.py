@@ -15,8 +15,20 @@ import numpy as np
 
 from quant.jit import inline
 from quant.simd import (
-    absolute, concat, load_f32x16, max_lanes, maximum, mul, round_even, splat, store_f32, store_f32x16, store_i8x32,
-    sub, sum_lanes, to_i8,
+    absolute,
+    concat,
+    load_f32x16,
+    max_lanes,
+    maximum,
+    mul,
+    round_even,
+    splat,
+    store_f32,
+    store_f32x16,
+    store_i8x32,
+    sub,
+    sum_lanes,
+    to_i8,
 )  # fmt: skip
 
 

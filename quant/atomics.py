@@ -1,4 +1,4 @@
-"""What a team of threads needs of the machine: atomic words, a pause, and a call through an address."""
+"""What a team of threads needs of the machine: atomic words, a pause, a clock, and a call through an address."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ def pause(_context: Any) -> Any:
         return target.get_dummy_value()
 
     return types.void(), generate
+
+
+@intrinsic
+def ticks(_context: Any) -> Any:
+    """A counter that runs at a constant rate, the same for all cores."""
+    name = "llvm.readcyclecounter" if cpu.is_x86() else "llvm.readsteadycounter"
+    return types.int64(), lambda _c, b, _s, _a: call_llvm(b, name, I64, [])
 
 
 @intrinsic

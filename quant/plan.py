@@ -77,6 +77,8 @@ class Plan:
         self._activations: dict[tuple[str, int, int], Activation] = {}
         self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = {}
         self.weight_bytes = 0
+        self.part = ""  # of the model that the next records belong to
+        self.parts: list[str] = []  # of each record
 
     def rows(self, name: str, columns: int, tokens: int | None = None) -> Activation:
         """The activation of this name, [tokens, columns]; tokens: as many as the plan takes."""
@@ -102,6 +104,7 @@ class Plan:
             if isinstance(used, Kernel):
                 self.use(used)
         self._records.append((kernel, operands))
+        self.parts.append(self.part)
 
     def scratch(self, size: int) -> tuple[Operand, Operand]:
         """Two operands: the base of scratch memory and the bytes between threads, at least `size`."""

@@ -143,7 +143,9 @@ store_i8x32 = _storer(i8x32, i8x32.llvm)
 store_i8x64 = _storer(i8x64, i8x64.llvm)
 store_f32x8 = _storer(f32x8, f32x8.llvm)
 store_f32x16 = _storer(f32x16, f32x16.llvm)
-store_f32x16_as_f16 = _storer(f32x16, vector_of(ir.HalfType(), 16), lambda b, v: b.fptrunc(v, vector_of(ir.HalfType(), 16)))
+store_f32x16_as_f16 = _storer(
+    f32x16, vector_of(ir.HalfType(), 16), lambda b, v: b.fptrunc(v, vector_of(ir.HalfType(), 16))
+)
 
 
 def _broadcast_f32(builder: Any, value: Any) -> Any:
@@ -343,7 +345,9 @@ def scale_by_power_of_two(_context: Any, vector: Any, exponent: Any) -> Any:
 
     def generate(_c: Any, builder: Any, _s: Any, arguments: Any) -> Any:
         whole = builder.fptosi(arguments[1], i32x16.llvm)
-        biased = builder.shl(builder.add(whole, ir.Constant(i32x16.llvm, [127] * 16)), ir.Constant(i32x16.llvm, [23] * 16))
+        biased = builder.shl(
+            builder.add(whole, ir.Constant(i32x16.llvm, [127] * 16)), ir.Constant(i32x16.llvm, [23] * 16)
+        )
         return builder.fmul(arguments[0], builder.bitcast(biased, f32x16.llvm))
 
     return f32x16(f32x16, f32x16), generate

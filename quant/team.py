@@ -13,13 +13,13 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.atomics import atomic_add, atomic_load, call, pause
+from quant.atomics import atomic_add, atomic_load, call, pause, ticks
 from quant.jit import inline, njit
 from quant.plan import RECORD_BYTES, aligned
-from quant.simd import load_i64
+from quant.simd import load_i64, store_i64
 
 # Byte offsets in the control block; words that different threads write lie on different cache lines.
-_ARRIVED, _PHASE, _EPOCH, _PLAN, _COUNT, _YIELD, _SIZE = 0, 128, 256, 384, 392, 400, 512
+_ARRIVED, _PHASE, _EPOCH, _PLAN, _COUNT, _YIELD, _TIMES, _SIZE = 0, 128, 256, 384, 392, 400, 408, 512
 _SPINS_BEFORE_YIELD = 2_000  # about 30 us: longer than any wait on a quiet machine
 _SPINS_BEFORE_SLEEP = 100_000  # about 1.5 ms: longer than sampling and printing a token
 
@@ -51,8 +51,10 @@ def _barrier(control, size):
 @njit
 def _replay(control, rank, size):
     plan, count = load_i64(control + _PLAN), load_i64(control + _COUNT)
+    times = load_i64(control + _TIMES) if rank == 0 else 0
     for i in range(count):
         p = plan + RECORD_BYTES * i
+        began = ticks() if times else 0
         call(
             load_i64(p),
             (
@@ -63,8 +65,17 @@ def _replay(control, rank, size):
                 load_i64(p + 176), load_i64(p + 184), load_i64(p + 192), load_i64(p + 200),
             ),
         )  # fmt: skip
+        done = ticks() if times else 0
         if size > 1:
             _barrier(control, size)
+        if times:
+            _note(times + 16 * i, done - began, ticks() - done)
+
+
+@inline
+def _note(entry, work, wait):
+    store_i64(entry, load_i64(entry) + work)
+    store_i64(entry + 8, load_i64(entry + 8) + wait)
 
 
 @njit
@@ -97,8 +108,12 @@ class Team:
         for helper in self._helpers:
             helper.start()
 
-    def run(self, plan: NDArray[np.int64]) -> None:
-        """Replay a sealed plan, int64 [records, 26]; returns when every thread has done its last record."""
+    def run(self, plan: NDArray[np.int64], times: NDArray[np.int64] | None = None) -> None:
+        """Replay a sealed plan, int64 [records, 26]; returns when every thread has done its last record.
+
+        times int64 [records, 2]: the first thread adds there, in ticks, how long it worked and how long it waited.
+        """
+        self._control[_TIMES // 8] = 0 if times is None else times.ctypes.data
         self._control[_PLAN // 8] = plan.ctypes.data
         self._control[_COUNT // 8] = len(plan)
         self._release()

@@ -155,5 +155,7 @@ def _exchange(builder: Any, rows: list[Any], distance: int) -> list[Any]:
             continue
         upper, lower = rows[i], rows[i + distance]
         new[i] = shuffle(builder, upper, lower, [16 + x - distance if x & distance else x for x in range(16)])
-        new[i + distance] = shuffle(builder, upper, lower, [16 + x if x & distance else x + distance for x in range(16)])
+        new[i + distance] = shuffle(
+            builder, upper, lower, [16 + x if x & distance else x + distance for x in range(16)]
+        )
     return new

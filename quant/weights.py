@@ -19,7 +19,11 @@ class Matrix:
     columns: int
 
     def __post_init__(self) -> None:
-        if self.data.ndim != 2 or not self.data.flags.c_contiguous or self.row_bytes != self.format.row_bytes(self.columns):
+        if (
+            self.data.ndim != 2
+            or not self.data.flags.c_contiguous
+            or self.row_bytes != self.format.row_bytes(self.columns)
+        ):
             raise ValueError(f"{self.data.shape} bytes are not {self.format.name} rows of {self.columns} columns")
         if self.columns % (16 if self.format.activation == "f32" else 32):
             raise ValueError(f"rows of {self.columns} columns: kernels need a multiple of 16 ({self.format.name})")

@@ -114,7 +114,9 @@ def _recurrent_layers(file: GGUFFile, arch: str, layers: int) -> tuple[bool, ...
     if flags and len(flags) >= layers:
         return tuple(bool(flag) for flag in flags[:layers])
     if flags or interval < 1:
-        raise ModelFileError(f"{file.path}: which of {layers} layers are recurrent is unclear", "download the model again")
+        raise ModelFileError(
+            f"{file.path}: which of {layers} layers are recurrent is unclear", "download the model again"
+        )
     return tuple((i + 1) % interval != 0 for i in range(layers))
 
 
@@ -122,7 +124,9 @@ def _widths(file: GGUFFile, key: str, layers: int) -> tuple[int, ...]:
     widths = file.get_ints(key)
     widths = widths * layers if len(widths) == 1 else widths
     if len(widths) < layers or min(widths) < 1:
-        raise ModelFileError(f'{file.path}: "{key}" does not give a width for {layers} layers', "download the model again")
+        raise ModelFileError(
+            f'{file.path}: "{key}" does not give a width for {layers} layers', "download the model again"
+        )
     return tuple(widths[:layers])
 
 
@@ -130,7 +134,9 @@ def _head_dim(file: GGUFFile, arch: str) -> int:
     width = file.get_int(f"{arch}.attention.key_length")
     rotary = file.get_int(f"{arch}.rope.dimension_count")
     if width != file.get_int(f"{arch}.attention.value_length", width) or not 0 < rotary <= width or rotary % 2:
-        raise ModelFileError(f"{file.path}: heads of {width} with {rotary} turning dimensions", "download the model again")
+        raise ModelFileError(
+            f"{file.path}: heads of {width} with {rotary} turning dimensions", "download the model again"
+        )
     return width
 
 
@@ -162,6 +168,7 @@ class Attention:
         )
 
     def trace(self, plan: Plan, h: Activation, eps: float, turns: Vector, x: Activation) -> None:
+        plan.part = "attention"
         q_gate = plan.rows("q_gate", self.attn_q.rows)
         k, v = plan.rows("k", self.attn_k.rows), plan.rows("v", self.attn_v.rows)
         mixed = plan.rows("attention out", self.attn_output.columns)
@@ -212,6 +219,7 @@ class LinearAttention:
         )
 
     def trace(self, plan: Plan, h: Activation, eps: float, turns: Vector, x: Activation) -> None:
+        plan.part = "linear attention"
         mixed, z = plan.rows("qkv", self.attn_qkv.rows), plan.rows("z", self.attn_gate.rows)
         beta, alpha = plan.rows("beta", self.ssm_beta.rows), plan.rows("alpha", self.ssm_alpha.rows)
         out = plan.rows("linear attention out", self.ssm_out.columns)
@@ -264,8 +272,10 @@ class FeedForward:
         return cls(router, matrix(file, f"{block}.ffn_gate_inp_shexp.weight", 1, n), layer)
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
+        plan.part = "router"
         logits, shared_gate = plan.rows("router", self.ffn_gate_inp.rows), plan.rows("shared gate", 1)
         matmul(plan, h, [(self.ffn_gate_inp, logits), (self.ffn_gate_inp_shexp, shared_gate)])
+        plan.part = "experts"
         routed = experts_step if plan.tokens == 1 else experts_grouped
         routed(plan, self.layer, h, logits, shared_gate, x)
 
@@ -304,16 +314,20 @@ class Qwen3Next:
     def trunk(self, plan: Plan, ids: NDArray[np.int64]) -> Activation:
         c = self.config
         x, h = plan.rows("x", c.hidden_size), plan.rows("h", c.hidden_size)
+        plan.part = "embedding"
         embed(plan, ids, self.token_embd, x)
         turns = rope.angles(plan, rope.frequencies(c.rotary_dim, c.rope_theta))
         for layer in self.layers:
+            plan.part = "norms"
             rms_norm(plan, x, layer.attn_norm, c.rms_norm_eps, h)
             layer.mixer.trace(plan, h, c.rms_norm_eps, turns, x)
+            plan.part = "norms"
             rms_norm(plan, x, layer.post_attention_norm, c.rms_norm_eps, h)
             layer.ffn.trace(plan, h, x)
         return x
 
     def head(self, plan: Plan, x: Activation) -> Activation:
+        plan.part = "head"
         h, logits = plan.rows("head", x.columns), plan.rows("logits", self.output.rows)
         rms_norm(plan, x, self.output_norm, self.config.rms_norm_eps, h)
         matmul(plan, h, [(self.output, logits)])

@@ -1,7 +1,7 @@
 """Q4_0: 32 columns in 18 bytes.
 
-    0  float16 d
-    2  uint4 q[32]       byte i holds column i (low) and column i + 16 (high);  value = d * (q - 8)
+0  float16 d
+2  uint4 q[32]       byte i holds column i (low) and column i + 16 (high);  value = d * (q - 8)
 """
 
 from __future__ import annotations
@@ -14,8 +14,21 @@ from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, un
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (
-    bit_and, concat, fma, load_f16, load_f32, load_i8x16, load_i8x32, shift_right, splat8, store_f32, store_i8x32, sum_lanes,
-    to_f32, zero_f32x8, zero_i32x8,
+    bit_and,
+    concat,
+    fma,
+    load_f16,
+    load_f32,
+    load_i8x16,
+    load_i8x32,
+    shift_right,
+    splat8,
+    store_f32,
+    store_i8x32,
+    sum_lanes,
+    to_f32,
+    zero_f32x8,
+    zero_i32x8,
 )  # fmt: skip
 
 _EIGHT = np.float32(8)

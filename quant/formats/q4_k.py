@@ -1,10 +1,10 @@
 """Q4_K: 256 columns in 144 bytes, eight sub-blocks of 32.
 
-    0  float16 d, float16 dmin
-    4  6-bit scale[8] and minimum[8], packed in 12 bytes u[0..11]: for j < 4 scale[j] = u[j] & 63, minimum[j] = u[j+4] & 63,
-       scale[j+4] = (u[j+8] & 15) | (u[j] >> 6) << 4, minimum[j+4] = (u[j+8] >> 4) | (u[j+4] >> 6) << 4
-   16  uint4 q[256]      32 bytes hold sub-block 2i (low nibbles) and 2i + 1 (high nibbles)
-       value = d * scale * q - dmin * minimum
+ 0  float16 d, float16 dmin
+ 4  6-bit scale[8] and minimum[8], packed in 12 bytes u[0..11]: for j < 4 scale[j] = u[j] & 63, minimum[j] = u[j+4] & 63,
+    scale[j+4] = (u[j+8] & 15) | (u[j] >> 6) << 4, minimum[j+4] = (u[j+8] >> 4) | (u[j+4] >> 6) << 4
+16  uint4 q[256]      32 bytes hold sub-block 2i (low nibbles) and 2i + 1 (high nibbles)
+    value = d * scale * q - dmin * minimum
 """
 
 from __future__ import annotations
@@ -17,8 +17,27 @@ from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, un
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (
-    bit_and, concat, fma, load_f16, load_f32x8, load_i8x32, load_i8x64, load_u32, mul, permute, prefetch, shift_right, splat8,
-    store_f32x8, store_i8x32, sum_lanes, to_f32, u32x2_to_f32x8, zero_f32x8, zero_f32x16, zero_i32x16,
+    bit_and,
+    concat,
+    fma,
+    load_f16,
+    load_f32x8,
+    load_i8x32,
+    load_i8x64,
+    load_u32,
+    mul,
+    permute,
+    prefetch,
+    shift_right,
+    splat8,
+    store_f32x8,
+    store_i8x32,
+    sum_lanes,
+    to_f32,
+    u32x2_to_f32x8,
+    zero_f32x8,
+    zero_f32x16,
+    zero_i32x16,
 )  # fmt: skip
 
 _AHEAD = 2304  # bytes: prefetch distance, 16 blocks; a row of 2048 columns is half of it

@@ -1,9 +1,9 @@
 """Q5_K: 256 columns in 176 bytes, eight sub-blocks of 32.
 
-    0  float16 d, float16 dmin, 6-bit scales and minima as in Q4_K
-   16  uint8 h[32]       bit j of h[i] is bit 4 of column i of sub-block j
-   48  uint4 q[256]      as in Q4_K
-       value = d * scale * (q | h << 4) - dmin * minimum
+ 0  float16 d, float16 dmin, 6-bit scales and minima as in Q4_K
+16  uint8 h[32]       bit j of h[i] is bit 4 of column i of sub-block j
+48  uint4 q[256]      as in Q4_K
+    value = d * scale * (q | h << 4) - dmin * minimum
 """
 
 from __future__ import annotations
@@ -17,8 +17,23 @@ from quant.formats.q4_k import LANES_0_2, LANES_1_3, LANES_4_6, LANES_5_7, affin
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (
-    bit_and, bit_or, concat, fma, load_f32x8, load_i8x32, load_i8x64, mul, shift_left, shift_right, store_f32x8, store_i8x32,
-    sum_lanes, to_f32, zero_f32x8, zero_f32x16, zero_i32x16,
+    bit_and,
+    bit_or,
+    concat,
+    fma,
+    load_f32x8,
+    load_i8x32,
+    load_i8x64,
+    mul,
+    shift_left,
+    shift_right,
+    store_f32x8,
+    store_i8x32,
+    sum_lanes,
+    to_f32,
+    zero_f32x8,
+    zero_f32x16,
+    zero_i32x16,
 )  # fmt: skip
 
 
@@ -26,7 +41,7 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
     blocks = blocks_of(data, 176)
     bits = blocks[..., None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
-    return affine(blocks, nibbles(blocks[..., 48:]) | bits << 4)
+    return affine(blocks, nibbles(blocks[..., 48:]) | (bits << 4).astype(np.uint8))
 
 
 @inline

@@ -1,9 +1,9 @@
 """Q6_K: 256 columns in 210 bytes, sixteen sub-blocks of 16; the two halves of 128 columns are alike.
 
-    0  uint4 low[256]    half n, byte i < 64: column 128n + i (low nibble) and 128n + 64 + i (high nibble)
-  128  uint2 high[256]   half n, byte i < 32: columns 128n + i, + 32, + 64, + 96, lowest bits first
-  192  int8 scale[16]
-  208  float16 d         value = d * scale * ((low | high << 4) - 32)
+  0  uint4 low[256]    half n, byte i < 64: column 128n + i (low nibble) and 128n + 64 + i (high nibble)
+128  uint2 high[256]   half n, byte i < 32: columns 128n + i, + 32, + 64, + 96, lowest bits first
+192  int8 scale[16]
+208  float16 d         value = d * scale * ((low | high << 4) - 32)
 """
 
 from __future__ import annotations
@@ -16,8 +16,28 @@ from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, un
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (
-    bit_and, bit_or, concat, fma, load_f16, load_f32x8, load_f32x16, load_i8x16_as_f32, load_i8x32, load_i8x64, mul, permute,
-    prefetch, shift_left, shift_right, splat, store_f32x16, store_i8x64, sum_lanes, to_f32, zero_f32x16, zero_i32x16,
+    bit_and,
+    bit_or,
+    concat,
+    fma,
+    load_f16,
+    load_f32x8,
+    load_f32x16,
+    load_i8x16_as_f32,
+    load_i8x32,
+    load_i8x64,
+    mul,
+    permute,
+    prefetch,
+    shift_left,
+    shift_right,
+    splat,
+    store_f32x16,
+    store_i8x64,
+    sum_lanes,
+    to_f32,
+    zero_f32x16,
+    zero_i32x16,
 )  # fmt: skip
 
 _AHEAD = 2520  # bytes: prefetch distance, 12 blocks

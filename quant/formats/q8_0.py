@@ -1,7 +1,7 @@
 """Q8_0: 32 columns in 34 bytes.
 
-    0  float16 d
-    2  int8 q[32]        value = d * q
+0  float16 d
+2  int8 q[32]        value = d * q
 """
 
 from __future__ import annotations
@@ -13,7 +13,18 @@ from quant.activation import scales_of, sums32_of
 from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows
 from quant.int8_dot import BIAS, dot_wide
 from quant.simd import (
-    bit_xor, fma, load_f16, load_f32, load_i8x32, splat8, store_f32, store_i8x32, sum_lanes, to_f32, zero_f32x8, zero_i32x8,
+    bit_xor,
+    fma,
+    load_f16,
+    load_f32,
+    load_i8x32,
+    splat8,
+    store_f32,
+    store_i8x32,
+    sum_lanes,
+    to_f32,
+    zero_f32x8,
+    zero_i32x8,
 )  # fmt: skip
 
 _BIAS = np.float32(BIAS)

@@ -21,8 +21,25 @@ from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.kernels.share import first_of
 from quant.plan import Activation, Plan
 from quant.simd import (
-    add, bits_to_f32, exp, fma, load_f16x16, load_f32, load_f32x16, load_i64, max_lanes, maximum, mul, sigmoid, splat,
-    store_f32, store_f32x16, store_f32x16_as_f16, sub, sum_lanes, zero_f32x16,
+    add,
+    bits_to_f32,
+    exp,
+    fma,
+    load_f16x16,
+    load_f32,
+    load_f32x16,
+    load_i64,
+    max_lanes,
+    maximum,
+    mul,
+    sigmoid,
+    splat,
+    store_f32,
+    store_f32x16,
+    store_f32x16_as_f16,
+    sub,
+    sum_lanes,
+    zero_f32x16,
 )  # fmt: skip
 from quant.tile import transpose16
 
@@ -43,7 +60,9 @@ class Heads:
 
     def __post_init__(self) -> None:
         if self.queries % self.keys or self.width % 16 or self.k_cache.shape[::2] != (self.keys, self.width):
-            raise ValueError(f"{self.queries} query heads, {self.keys} key heads of {self.width}, cache {self.k_cache.shape}")
+            raise ValueError(
+                f"{self.queries} query heads, {self.keys} key heads of {self.width}, cache {self.k_cache.shape}"
+            )
 
     @property
     def group(self) -> int:
@@ -276,7 +295,9 @@ def gated_attention(
     """q_gate [tokens, heads, (q, gate), width], k and v [tokens, key heads, width] -> out [tokens, heads * width]."""
     columns, context = heads.queries * heads.width, heads.k_cache.shape[1]
     if q_gate.columns != 2 * columns or k.columns != heads.keys * heads.width or out.columns != columns or columns % 32:
-        raise ValueError(f"{heads.queries} heads of {heads.width}: {q_gate.columns}, {k.columns}, {out.columns} columns")
+        raise ValueError(
+            f"{heads.queries} heads of {heads.width}: {q_gate.columns}, {k.columns}, {out.columns} columns"
+        )
     q, met = plan.rows("query", columns), plan.rows("attended", columns)
     rows, raw, stride = q.read("f32"), q_gate.read("f32"), q.stride("f32")
     caches = heads.k_cache, heads.v_cache

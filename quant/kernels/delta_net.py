@@ -20,7 +20,19 @@ from quant.kernels.norm import inverse_rms
 from quant.kernels.share import first_of
 from quant.plan import Activation, Plan
 from quant.simd import (
-    add, bits_to_f32, broadcast_f32, fma, load_f32, load_f32x16, load_i64, mul, silu, splat, store_f32x16, sub, sum_lanes,
+    add,
+    bits_to_f32,
+    broadcast_f32,
+    fma,
+    load_f32,
+    load_f32x16,
+    load_i64,
+    mul,
+    silu,
+    splat,
+    store_f32x16,
+    sub,
+    sum_lanes,
     zero_f32x16,
 )  # fmt: skip
 
@@ -107,7 +119,9 @@ def _convolve(x, weight, recent, taps, channels, first, width, position, keep, y
         s = mul(now, load_f32x16(weight + 4 * (taps - 1) * channels + c))
         for i in range(1, taps):
             row = (position + taps - i) % taps
-            s = fma(load_f32x16(recent + 4 * row * channels + c), load_f32x16(weight + 4 * (taps - 1 - i) * channels + c), s)
+            s = fma(
+                load_f32x16(recent + 4 * row * channels + c), load_f32x16(weight + 4 * (taps - 1 - i) * channels + c), s
+            )
         if keep:
             store_f32x16(recent + 4 * (position % taps) * channels + c, now)
         store_f32x16(y + c - 4 * first, silu(s))
@@ -180,11 +194,19 @@ def delta_step(
 
 
 def delta_net_step(
-    plan: Plan, net: DeltaNet, mixed: Activation, z: Activation, beta: Activation, alpha: Activation, eps: float, out: Activation
+    plan: Plan,
+    net: DeltaNet,
+    mixed: Activation,
+    z: Activation,
+    beta: Activation,
+    alpha: Activation,
+    eps: float,
+    out: Activation,
 ) -> None:
     """mixed [1, channels], z [1, value columns], beta and alpha [1, value heads] -> out [1, value columns]."""
     plan.add(
         delta_step, mixed.read("f32"), net.conv, net.recent, len(net.conv), net.key_heads, net.value_heads, net.key_width,
         net.value_width, net.share, z.read("f32"), beta.read("f32"), alpha.read("f32"), net.a, net.dt, net.norm, eps,
-        net.state, out.read("f32"), out.written("q8"), out.written("rest"), plan.run, *plan.scratch(8 * (net.key_width + net.value_width)),
+        net.state, out.read("f32"), out.written("q8"), out.written("rest"), plan.run,
+        *plan.scratch(8 * (net.key_width + net.value_width)),
     )  # fmt: skip

@@ -22,7 +22,18 @@ from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.kernels.share import first_of
 from quant.plan import Activation, Plan
 from quant.simd import (
-    bits_to_f32, fma, load_f32, load_f32x16, load_i64, mul, silu, splat, store_f32, store_f32x16, sub, zero_f32x16,
+    bits_to_f32,
+    fma,
+    load_f32,
+    load_f32x16,
+    load_i64,
+    mul,
+    silu,
+    splat,
+    store_f32,
+    store_f32x16,
+    sub,
+    zero_f32x16,
 )  # fmt: skip
 from quant.tile import transpose16
 
@@ -98,7 +109,11 @@ def _copy_keys(k, stride, count, width, keys, turned):
 def _weigh(scores, sums, t, last, factor):
     """Row t of scores: times factor * e^(G_t - G_i) for i < last, zero from there on."""
     for i in range(_CHUNK):
-        weight = factor * np.float32(math.exp(load_f32(sums + 4 * t) - load_f32(sums + 4 * i))) if i < last else np.float32(0)
+        weight = (
+            factor * np.float32(math.exp(load_f32(sums + 4 * t) - load_f32(sums + 4 * i)))
+            if i < last
+            else np.float32(0)
+        )
         store_f32(scores + t * _ROW + 4 * i, load_f32(scores + t * _ROW + 4 * i) * weight)
 
 
@@ -108,7 +123,19 @@ def _solve(product, scores, d, count, width):
     for first in range(0, count, _SOLVE):
         last = min(first + _SOLVE, count)
         if first:
-            sgemm(product, scores + first * _ROW, _ROW, d, 4 * width, d + 4 * first * width, 4 * width, last - first, width, first, True)
+            sgemm(
+                product,
+                scores + first * _ROW,
+                _ROW,
+                d,
+                4 * width,
+                d + 4 * first * width,
+                4 * width,
+                last - first,
+                width,
+                first,
+                True,
+            )
         for t in range(first + 1, last):
             row, before = scores + t * _ROW + 4 * first, d + 4 * first * width
             sgemm(product, row, _ROW, before, 4 * width, d + 4 * t * width, 4 * width, 1, width, t - first, True)
@@ -200,13 +227,22 @@ def gated_norm_rows(rank, size, o, stride, z, norm, eps, heads, width, y, q8, re
 
 
 def delta_net_chunk(
-    plan: Plan, net: DeltaNet, mixed: Activation, z: Activation, beta: Activation, alpha: Activation, eps: float, out: Activation
+    plan: Plan,
+    net: DeltaNet,
+    mixed: Activation,
+    z: Activation,
+    beta: Activation,
+    alpha: Activation,
+    eps: float,
+    out: Activation,
 ) -> None:
     """mixed [tokens, channels], z [tokens, value columns], beta, alpha [tokens, value heads] -> out [tokens, value columns]."""
     x, o = plan.rows("convolved", net.channels), plan.rows("delta", net.value_columns)
     rows, stride = x.read("f32"), x.stride("f32")
     shape = net.key_heads, net.value_heads, net.key_width, net.value_width, net.share
-    plan.add(convolve_rows, mixed.read("f32"), stride, net.conv, net.recent, len(net.conv), net.channels, rows, plan.run)
+    plan.add(
+        convolve_rows, mixed.read("f32"), stride, net.conv, net.recent, len(net.conv), net.channels, rows, plan.run
+    )
     plan.add(unit_keys, rows, stride, net.key_heads, net.key_width, plan.run)
     floats = net.key_width * net.value_width + _CHUNK * (2 + 2 * net.key_width + net.value_width + _CHUNK)
     plan.add(

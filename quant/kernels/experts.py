@@ -43,7 +43,9 @@ class ExpertLayer:
         for gate, up, down in self.sets():
             same = gate.rows == up.rows == down.columns and gate.columns == up.columns == down.rows
             if not same or gate.count != up.count or gate.count != down.count or gate.format != up.format:
-                raise ValueError(f"gate [{gate.rows}, {gate.columns}], up, down [{down.rows}, {down.columns}] do not fit")
+                raise ValueError(
+                    f"gate [{gate.rows}, {gate.columns}], up, down [{down.rows}, {down.columns}] do not fit"
+                )
         if not 0 < self.chosen <= self.gate.count:
             raise ValueError(f"{self.chosen} of {self.gate.count} experts")
 
@@ -107,9 +109,7 @@ def gate_up_step(
 
 
 @kernel
-def gate_up_shared(
-    rank, size, gate, up, dot, row_bytes, columns, x, rows, y, q, scratch, scratch_stride
-):
+def gate_up_shared(rank, size, gate, up, dot, row_bytes, columns, x, rows, y, q, scratch, scratch_stride):
     """silu(gate x) * up x of the shared expert; threads share its blocks, the last ones first (they got fewer before)."""
     blocks = (rows + BLOCK - 1) // BLOCK
     local = scratch + rank * scratch_stride

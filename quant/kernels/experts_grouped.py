@@ -69,7 +69,10 @@ def _meet_rows(multiply, unpack, w, row_bytes, first, last, columns, group, tabl
     for r in range(first, last, ROWS):
         at = offset + 4 * (r - first)
         rows = min(ROWS, last - r)
-        call(multiply, (unpack, w + r * row_bytes, row_bytes, rows, columns, group, table, tokens, at, accumulate, scratch))
+        call(
+            multiply,
+            (unpack, w + r * row_bytes, row_bytes, rows, columns, group, table, tokens, at, accumulate, scratch),
+        )
 
 
 @kernel

@@ -112,12 +112,12 @@ def _add(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]
 
 def _with_kernels(plan: Plan, segments: NDArray[np.int64], kernels: Sequence[Sequence[Kernel]]) -> Operand:
     """The segments, with the kernels' addresses put in once the plan is sealed."""
-    for kernel in (kernel for row in kernels for kernel in row):
-        plan.use(kernel)
+    for used in (used for row in kernels for used in row):
+        plan.use(used)
 
     def filled() -> NDArray[np.int64]:
         for segment, row in zip(segments, kernels, strict=True):
-            segment[: len(row)] = [kernel.address for kernel in row]
+            segment[: len(row)] = [used.address for used in row]
         return segments
 
     return filled

@@ -11,7 +11,15 @@ from quant.formats import Format
 from quant.jit import Kernel, inline, row_kernel
 from quant.simd import load_f32, load_f32x16, load_i64, store_f32, store_i64
 from quant.tile import (
-    ENTRY_BYTES, TOKENS, dot_columns, fma_column, scale_columns, transpose16, write_totals, zero_sums, zero_totals,
+    ENTRY_BYTES,
+    TOKENS,
+    dot_columns,
+    fma_column,
+    scale_columns,
+    transpose16,
+    write_totals,
+    zero_sums,
+    zero_totals,
 )  # fmt: skip
 
 ROWS = 16
