@@ -22,7 +22,8 @@ def _pieces(builder: Any, vector: Any, lanes: int) -> list[Any]:
     return [shuffle(builder, vector, vector, range(start, start + lanes)) for start in range(0, count, lanes)]
 
 
-def _join(builder: Any, pieces: list[Any]) -> Any:
+def join(builder: Any, pieces: list[Any]) -> Any:
+    """Vectors end to end, a power of two of them."""
     while len(pieces) > 1:
         lanes = 2 * pieces[0].type.count
         pieces = [shuffle(builder, a, b, range(lanes)) for a, b in zip(pieces[::2], pieces[1::2], strict=True)]
@@ -34,7 +35,7 @@ def _in_pieces(builder: Any, arguments: Sequence[Any], lanes: int, step: Callabl
     acc, w, x = arguments
     lanes = min(lanes, w.type.count)
     parts = zip(_pieces(builder, acc, lanes // 4), _pieces(builder, w, lanes), _pieces(builder, x, lanes), strict=True)
-    return _join(builder, [step(*part) for part in parts])
+    return join(builder, [step(*part) for part in parts])
 
 
 def _vpdpbusd(builder: Any, acc: Any, w: Any, x: Any) -> Any:

@@ -132,6 +132,7 @@ store_f32 = _storer(types.float32, F32)
 load_i8x16 = _loader(i8x16, i8x16.llvm)
 load_i8x32 = _loader(i8x32, i8x32.llvm)
 load_i8x64 = _loader(i8x64, i8x64.llvm)
+load_i32x16 = _loader(i32x16, i32x16.llvm)
 load_f32x8 = _loader(f32x8, f32x8.llvm)
 load_f32x16 = _loader(f32x16, f32x16.llvm)
 load_f16x16 = _loader(f32x16, vector_of(ir.HalfType(), 16), _f32_from("f16"))
@@ -255,6 +256,7 @@ def _with_constant(operation: str) -> Any:
 
 
 bit_and, bit_xor, shift_right, shift_left = (_with_constant(name) for name in ("and_", "xor", "lshr", "shl"))
+shift_right_signed = _with_constant("ashr")
 
 
 def permute(pattern: Sequence[int]) -> Any:
@@ -280,6 +282,22 @@ def to_f32(_context: Any, vector: Any) -> Any:
     """i32 lanes -> float32 lanes."""
     result = Vector("f32", vector.lanes)
     return result(vector), lambda _c, b, s, a: b.sitofp(a[0], Vector("f32", s.args[0].lanes).llvm)
+
+
+def _half_of_word(first_bit: int) -> Any:
+    @intrinsic
+    def half(_context: Any, vector: Any) -> Any:
+        def generate(_c: Any, builder: Any, _s: Any, arguments: Any) -> Any:
+            moved = builder.lshr(arguments[0], ir.Constant(i32x16.llvm, [first_bit] * 16))
+            bits = builder.trunc(moved, vector_of(I16, 16))
+            return builder.fpext(builder.bitcast(bits, vector_of(ir.HalfType(), 16)), f32x16.llvm)
+
+        return f32x16(i32x16), generate
+
+    return half
+
+
+low_f16, high_f16 = _half_of_word(0), _half_of_word(16)  # the float16 in each i32 lane -> float32 lanes
 
 
 @intrinsic

@@ -14,11 +14,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from quant.int8_dot import UNIT, dot_wide_llvm
+from quant.int8_dot import UNIT, dot_wide_llvm, join
 from quant.simd import F32, I32, call_llvm, f32x16, i8x64, i32x16, pointer, shuffle, splat_llvm
 
 ENTRY_BYTES = 32  # of the token table: int64 activation, int64 result, float32 factor, 12 unused
-TOKENS = 8 if UNIT.startswith("avx512") else 2  # sums and totals of that many fill 16 of 32 zmm, 8 of 16 ymm registers
+# Tokens of a tile: sums and totals of the most fill 24 of 32 zmm registers, or 12 of 16 ymm registers.
+MANY, SOME, FEW = (12, 8, 4) if UNIT.startswith("avx512") else (3, 2, 1)
 _STEPS = 4  # of 4 columns, unrolled in dot_columns
 
 
@@ -36,21 +37,22 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return call_llvm(builder, "llvm.fma.v16f32", f32x16.llvm, [a, b, c])
 
 
-def _zeros(vector: Any) -> Any:
+def _zeros(vector: Any, tokens: int) -> Any:
     @intrinsic
     def zeros(_context: Any) -> Any:
-        result = types.UniTuple(vector, TOKENS)
+        result = types.UniTuple(vector, tokens)
 
         def generate(context: Any, builder: Any, signature: Any, _a: Any) -> Any:
             zero = ir.Constant(vector.llvm, [0.0 if vector.element == "f32" else 0] * 16)
-            return context.make_tuple(builder, signature.return_type, [zero] * TOKENS)
+            return context.make_tuple(builder, signature.return_type, [zero] * tokens)
 
         return result(), generate
 
     return zeros
 
 
-zero_sums, zero_totals = _zeros(i32x16), _zeros(f32x16)
+many_sums, some_sums, few_sums = (_zeros(i32x16, tokens) for tokens in (MANY, SOME, FEW))
+many_totals, some_totals, few_totals = (_zeros(f32x16, tokens) for tokens in (MANY, SOME, FEW))
 
 
 @intrinsic
@@ -60,7 +62,7 @@ def dot_columns(_context: Any, sums: Any, tile: Any, table: Any, column: Any) ->
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         packed, tile, table, column = arguments
         new = cgutils.unpack_tuple(builder, packed)
-        rows = [_entry(builder, table, token, 0, table.type) for token in range(TOKENS)]
+        rows = [_entry(builder, table, token, 0, table.type) for token in range(len(new))]
         for step in range(_STEPS):
             place = builder.add(tile, ir.Constant(tile.type, 64 * step))
             w = builder.load(pointer(builder, place, i8x64.llvm), align=1)
@@ -127,30 +129,36 @@ def write_totals(_context: Any, totals: Any, table: Any, accumulate: Any) -> Any
     return types.void(totals, table, accumulate), generate
 
 
-@intrinsic
-def transpose16(_context: Any, source: Any, source_stride: Any, target: Any, target_stride: Any) -> Any:
-    """16 rows of 16 four-byte words -> the transposed words; strides in bytes between rows."""
+def _transpose(words: int) -> Any:
+    @intrinsic
+    def transpose(_context: Any, source: Any, source_stride: Any, target: Any, target_stride: Any) -> Any:
+        row_type = ir.VectorType(I32, words)
 
-    def generate(context: Any, builder: Any, _s: Any, arguments: Any) -> Any:
-        source, source_stride, target, target_stride = arguments
-        rows = []
-        for row in range(16):
-            place = builder.add(source, builder.mul(source_stride, ir.Constant(source_stride.type, row)))
-            rows.append(builder.load(pointer(builder, place, i32x16.llvm), align=1))
-        for distance in (1, 2, 4, 8):
-            rows = _exchange(builder, rows, distance)
-        for row, value in enumerate(rows):
-            place = builder.add(target, builder.mul(target_stride, ir.Constant(target_stride.type, row)))
-            builder.store(value, pointer(builder, place, i32x16.llvm), align=1)
-        return context.get_dummy_value()
+        def generate(context: Any, builder: Any, _s: Any, arguments: Any) -> Any:
+            source, source_stride, target, target_stride = arguments
+            rows = []
+            for row in range(16):
+                place = builder.add(source, builder.mul(source_stride, ir.Constant(source_stride.type, row)))
+                rows.append(builder.load(pointer(builder, place, row_type), align=1))
+            rows = [join(builder, rows[row::words]) for row in range(words)]
+            distance = 1
+            while distance < words:
+                rows = _exchange(builder, rows, distance)
+                distance *= 2
+            for row, value in enumerate(rows):
+                place = builder.add(target, builder.mul(target_stride, ir.Constant(target_stride.type, row)))
+                builder.store(value, pointer(builder, place, i32x16.llvm), align=1)
+            return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp, types.intp, types.intp), generate
+        return types.void(types.intp, types.intp, types.intp, types.intp), generate
+
+    return transpose
 
 
 def _exchange(builder: Any, rows: list[Any], distance: int) -> list[Any]:
     """Transpose each 2 x 2 arrangement of blocks of `distance` words."""
     new = list(rows)
-    for i in range(16):
+    for i in range(len(rows)):
         if i & distance:
             continue
         upper, lower = rows[i], rows[i + distance]
@@ -159,3 +167,23 @@ def _exchange(builder: Any, rows: list[Any], distance: int) -> list[Any]:
             builder, upper, lower, [16 + x if x & distance else x + distance for x in range(16)]
         )
     return new
+
+
+# 16 rows of 16, 8 or 4 four-byte words -> the transposed words, 16 to a row; strides in bytes between rows.
+transpose16, transpose8, transpose4 = _transpose(16), _transpose(8), _transpose(4)
+
+
+@intrinsic
+def gather_f16(_context: Any, source: Any, stride: Any) -> Any:
+    """The float16 at `source` of 16 rows, `stride` bytes apart -> f32x16."""
+
+    def generate(_c: Any, builder: Any, _s: Any, arguments: Any) -> Any:
+        source, stride = arguments
+        halves = ir.Constant(ir.VectorType(ir.HalfType(), 16), ir.Undefined)
+        for row in range(16):
+            place = builder.add(source, builder.mul(stride, ir.Constant(stride.type, row)))
+            half = builder.load(pointer(builder, place, ir.HalfType()), align=1)
+            halves = builder.insert_element(halves, half, I32(row))
+        return builder.fpext(halves, f32x16.llvm)
+
+    return f32x16(types.intp, types.intp), generate

@@ -1,8 +1,8 @@
 """Block formats: `find("Q4_K")` imports `quant.formats.q4_k`, which declares one `Format`.
 
-A format brings three things. `dequantize` is plain NumPy: the definition. `dot_rows` multiplies rows with one
-activation row, for decode. `unpack_rows` spreads rows into one number per column, for the tiles of prefill and for
-embedding rows.
+A format brings four things. `dequantize` is plain NumPy: the definition. `dot_rows` multiplies rows with one
+activation row, for decode. `unpack_tile` spreads 16 rows into the interleaved tile that prefill multiplies with many.
+`unpack_rows` spreads rows into one number per column, for embeddings.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ dot_rows = row_kernel(_P, _P, _P, _P, _P, types.float32, _P)
 # q: int8 [rows, columns] (float32, and no scale or minimum, for 'f32'); scale, minimum: float32 [rows, columns / group].
 unpack_rows = row_kernel(_P, _P, _P, _P, _P, _P)
 
+# unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch): 16 rows, `row_bytes` apart, as a tile of quant.tile;
+# scales and minima: float32 [columns / group, 16] (unused for 'f32'); scratch: TILE_SCRATCH bytes.
+unpack_tile = row_kernel(_P, _P, _P, _P, _P, _P, _P)
+TILE_SCRATCH = 2048
+
 
 @dataclass(frozen=True)
 class Format:
@@ -44,6 +49,7 @@ class Format:
     dequantize: Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # [rows, row bytes] -> [rows, columns]
     dot_rows: Kernel
     unpack_rows: Kernel
+    unpack_tile: Kernel
 
     def row_bytes(self, columns: int) -> int:
         """Bytes of a row of `columns`, a multiple of the block."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.formats import Format, dot_rows, emit, unpack_rows
+from quant.formats import Format, dot_rows, emit, unpack_rows, unpack_tile
 from quant.simd import fma, load_bf16x16, load_f32x16, store_f32x16, sum_lanes, zero_f32x16
+from quant.tile import transpose16
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -36,4 +37,13 @@ def bf16_unpack_rows(w, rows, columns, q, scale, minimum):
         store_f32x16(q + 4 * c, load_bf16x16(w + 2 * c))
 
 
-FORMAT = Format("BF16", 1, 2, "f32", 0, dequantize, bf16_dot_rows, bf16_unpack_rows)
+@unpack_tile
+def bf16_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats."""
+    for c in range(0, columns, 16):
+        for r in range(16):
+            store_f32x16(scratch + 64 * r, load_bf16x16(w + r * row_bytes + 2 * c))
+        transpose16(scratch, 64, tile + 64 * c, 64)
+
+
+FORMAT = Format("BF16", 1, 2, "f32", 0, dequantize, bf16_dot_rows, bf16_unpack_rows, bf16_unpack_tile)

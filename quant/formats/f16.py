@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.formats import Format, dot_rows, emit, halves, unpack_rows
+from quant.formats import Format, dot_rows, emit, halves, unpack_rows, unpack_tile
 from quant.simd import fma, load_f16x16, load_f32x16, store_f32x16, sum_lanes, zero_f32x16
+from quant.tile import transpose16
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -35,4 +36,13 @@ def f16_unpack_rows(w, rows, columns, q, scale, minimum):
         store_f32x16(q + 4 * c, load_f16x16(w + 2 * c))
 
 
-FORMAT = Format("F16", 1, 2, "f32", 0, dequantize, f16_dot_rows, f16_unpack_rows)
+@unpack_tile
+def f16_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats."""
+    for c in range(0, columns, 16):
+        for r in range(16):
+            store_f32x16(scratch + 64 * r, load_f16x16(w + r * row_bytes + 2 * c))
+        transpose16(scratch, 64, tile + 64 * c, 64)
+
+
+FORMAT = Format("F16", 1, 2, "f32", 0, dequantize, f16_dot_rows, f16_unpack_rows, f16_unpack_tile)

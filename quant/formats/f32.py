@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.formats import Format, dot_rows, emit, unpack_rows
+from quant.formats import Format, dot_rows, emit, unpack_rows, unpack_tile
 from quant.simd import fma, load_f32x16, store_f32x16, sum_lanes, zero_f32x16
+from quant.tile import transpose16
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -35,4 +36,11 @@ def f32_unpack_rows(w, rows, columns, q, scale, minimum):
         store_f32x16(q + 4 * c, load_f32x16(w + 4 * c))
 
 
-FORMAT = Format("F32", 1, 4, "f32", 0, dequantize, f32_dot_rows, f32_unpack_rows)
+@unpack_tile
+def f32_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats."""
+    for c in range(0, columns, 16):
+        transpose16(w + 4 * c, row_bytes, tile + 64 * c, 64)
+
+
+FORMAT = Format("F32", 1, 4, "f32", 0, dequantize, f32_dot_rows, f32_unpack_rows, f32_unpack_tile)

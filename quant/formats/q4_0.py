@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import scales_of, sums32_of
-from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows
+from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
-from quant.simd import (
+from quant.simd import (  # fmt: skip
     bit_and,
     concat,
     fma,
@@ -21,15 +21,21 @@ from quant.simd import (
     load_f32,
     load_i8x16,
     load_i8x32,
+    load_i8x64,
+    mul,
     shift_right,
+    splat,
     splat8,
     store_f32,
+    store_f32x16,
     store_i8x32,
+    store_i8x64,
     sum_lanes,
     to_f32,
     zero_f32x8,
     zero_i32x8,
-)  # fmt: skip
+)
+from quant.tile import gather_f16, transpose4
 
 _EIGHT = np.float32(8)
 
@@ -75,4 +81,19 @@ def q4_0_unpack_rows(w, rows, columns, q, scale, minimum):
         w += 18
 
 
-FORMAT = Format("Q4_0", 32, 18, "q8", 32, dequantize, q4_0_dot_rows, q4_0_unpack_rows)
+@unpack_tile
+def q4_0_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats."""
+    for b in range(columns // 32):
+        d = gather_f16(w, row_bytes)
+        store_f32x16(scales + 64 * b, d)
+        store_f32x16(minima + 64 * b, mul(d, splat(_EIGHT)))
+        transpose4(w + 2, row_bytes, scratch, 64)
+        for step in range(4):
+            packed = load_i8x64(scratch + 64 * step)
+            store_i8x64(tile + 512 * b + 64 * step, bit_and(packed, 15))
+            store_i8x64(tile + 512 * b + 256 + 64 * step, shift_right(packed, 4))
+        w += 18
+
+
+FORMAT = Format("Q4_0", 32, 18, "q8", 32, dequantize, q4_0_dot_rows, q4_0_unpack_rows, q4_0_unpack_tile)

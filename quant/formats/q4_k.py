@@ -13,32 +13,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import scales_of, sums32_of
-from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows
+from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
-from quant.simd import (
+from quant.simd import (  # fmt: skip
     bit_and,
+    bit_or,
     concat,
     fma,
+    high_f16,
     load_f16,
     load_f32x8,
     load_i8x32,
     load_i8x64,
+    load_i32x16,
     load_u32,
+    low_f16,
     mul,
     permute,
     prefetch,
     shift_right,
     splat8,
     store_f32x8,
+    store_f32x16,
     store_i8x32,
+    store_i8x64,
     sum_lanes,
     to_f32,
     u32x2_to_f32x8,
     zero_f32x8,
     zero_f32x16,
     zero_i32x16,
-)  # fmt: skip
+)
+from quant.tile import transpose4, transpose16
 
 _AHEAD = 2304  # bytes: prefetch distance, 16 blocks; a row of 2048 columns is half of it
 LANES_0_2, LANES_1_3, LANES_4_6, LANES_5_7 = (permute([i] * 8 + [i + 2] * 8) for i in (0, 1, 4, 5))
@@ -127,4 +134,41 @@ def q4_k_unpack_rows(w, rows, columns, q, scale, minimum):
         w += 144
 
 
-FORMAT = Format("Q4_K", 256, 144, "q8", 32, dequantize, q4_k_dot_rows, q4_k_unpack_rows)
+@inline
+def _store_scales(d, dmin, scale, minimum, j, scales, minima):
+    store_f32x16(scales + 64 * j, mul(d, to_f32(scale)))
+    store_f32x16(minima + 64 * j, mul(dmin, to_f32(minimum)))
+
+
+@inline
+def tile_scales(w, row_bytes, scales, minima, scratch):
+    """d * scale and dmin * minimum of one block of 16 rows, float32 [8 sub-blocks, 16 rows] each."""
+    transpose4(w, row_bytes, scratch, 64)
+    both, u0 = load_i32x16(scratch), load_i32x16(scratch + 64)
+    u1, u2 = load_i32x16(scratch + 128), load_i32x16(scratch + 192)
+    d, dmin = low_f16(both), high_f16(both)
+    for j in range(4):
+        _store_scales(d, dmin, bit_and(u0, 63), bit_and(u1, 63), j, scales, minima)
+        scale = bit_or(bit_and(u2, 15), bit_and(shift_right(u0, 2), 48))
+        minimum = bit_or(bit_and(shift_right(u2, 4), 15), bit_and(shift_right(u1, 2), 48))
+        _store_scales(d, dmin, scale, minimum, j + 4, scales, minima)
+        u0, u1, u2 = shift_right(u0, 8), shift_right(u1, 8), shift_right(u2, 8)
+
+
+@unpack_tile
+def q4_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats; a step of 4 columns is transposed packed, with the 4 columns of the next sub-block."""
+    for b in range(columns // 256):
+        tile_scales(w, row_bytes, scales + 512 * b, minima + 512 * b, scratch)
+        for half in range(2):
+            transpose16(w + 16 + 64 * half, row_bytes, scratch, 64)
+            for step in range(16):
+                packed = load_i8x64(scratch + 64 * step)
+                place = tile + 2048 * half + 64 * (step + step // 8 * 8)
+                store_i8x64(place, bit_and(packed, 15))
+                store_i8x64(place + 512, shift_right(packed, 4))
+        w += 144
+        tile += 4096
+
+
+FORMAT = Format("Q4_K", 256, 144, "q8", 32, dequantize, q4_k_dot_rows, q4_k_unpack_rows, q4_k_unpack_tile)

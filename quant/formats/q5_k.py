@@ -12,11 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import scales_of, sums32_of
-from quant.formats import Format, blocks_of, dot_rows, emit, unpack_rows
-from quant.formats.q4_k import LANES_0_2, LANES_1_3, LANES_4_6, LANES_5_7, affine, load_scales, nibbles, two_parts
+from quant.formats import Format, blocks_of, dot_rows, emit, unpack_rows, unpack_tile
+from quant.formats.q4_k import (
+    LANES_0_2,
+    LANES_1_3,
+    LANES_4_6,
+    LANES_5_7,
+    affine,
+    load_scales,
+    nibbles,
+    tile_scales,
+    two_parts,
+)
 from quant.int8_dot import dot_u7
 from quant.jit import inline
-from quant.simd import (
+from quant.simd import (  # fmt: skip
     bit_and,
     bit_or,
     concat,
@@ -29,12 +39,14 @@ from quant.simd import (
     shift_right,
     store_f32x8,
     store_i8x32,
+    store_i8x64,
     sum_lanes,
     to_f32,
     zero_f32x8,
     zero_f32x16,
     zero_i32x16,
-)  # fmt: skip
+)
+from quant.tile import transpose8, transpose16
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -102,4 +114,23 @@ def q5_k_unpack_rows(w, rows, columns, q, scale, minimum):
         w += 176
 
 
-FORMAT = Format("Q5_K", 256, 176, "q8", 32, dequantize, q5_k_dot_rows, q5_k_unpack_rows)
+@unpack_tile
+def q5_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats; as in Q4_K, with the high bits of all sub-blocks transposed once."""
+    for b in range(columns // 256):
+        tile_scales(w, row_bytes, scales + 512 * b, minima + 512 * b, scratch)
+        high = scratch + 1024
+        transpose8(w + 16, row_bytes, high, 64)
+        for half in range(2):
+            transpose16(w + 48 + 64 * half, row_bytes, scratch, 64)
+            for step in range(16):
+                packed, bits = load_i8x64(scratch + 64 * step), load_i8x64(high + step % 8 * 64)
+                place = tile + 2048 * half + 64 * (step + step // 8 * 8)
+                store_i8x64(place, bit_or(bit_and(packed, 15), bit_and(shift_left(bits, 4), 16)))
+                store_i8x64(place + 512, bit_or(shift_right(packed, 4), bit_and(shift_left(bits, 3), 16)))
+                store_i8x64(high + step % 8 * 64, shift_right(bits, 2))
+        w += 176
+        tile += 4096
+
+
+FORMAT = Format("Q5_K", 256, 176, "q8", 32, dequantize, q5_k_dot_rows, q5_k_unpack_rows, q5_k_unpack_tile)

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import scales_of, sums16_of
-from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows
+from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
-from quant.simd import (
+from quant.simd import (  # fmt: skip
     bit_and,
     bit_or,
     concat,
@@ -26,11 +26,13 @@ from quant.simd import (
     load_i8x16_as_f32,
     load_i8x32,
     load_i8x64,
+    load_i32x16,
     mul,
     permute,
     prefetch,
     shift_left,
     shift_right,
+    shift_right_signed,
     splat,
     store_f32x16,
     store_i8x64,
@@ -38,7 +40,8 @@ from quant.simd import (
     to_f32,
     zero_f32x16,
     zero_i32x16,
-)  # fmt: skip
+)
+from quant.tile import gather_f16, transpose4, transpose16
 
 _AHEAD = 2520  # bytes: prefetch distance, 12 blocks
 _TWICE = permute([i // 2 for i in range(16)])
@@ -116,4 +119,38 @@ def q6_k_unpack_rows(w, rows, columns, q, scale, minimum):
         w += 210
 
 
-FORMAT = Format("Q6_K", 256, 210, "q8", 16, dequantize, q6_k_dot_rows, q6_k_unpack_rows)
+@inline
+def _tile_scales(w, row_bytes, scales, minima, scratch):
+    """d * scale and 32 d * scale of one block of 16 rows, float32 [16 sub-blocks, 16 rows] each."""
+    d = gather_f16(w + 208, row_bytes)
+    transpose4(w + 192, row_bytes, scratch, 64)
+    for word in range(4):
+        packed = load_i32x16(scratch + 64 * word)
+        for byte in range(4):
+            scale = mul(d, to_f32(shift_right_signed(shift_left(packed, 24), 24)))
+            store_f32x16(scales + 256 * word + 64 * byte, scale)
+            store_f32x16(minima + 256 * word + 64 * byte, mul(scale, splat(_OFFSET)))
+            packed = shift_right(packed, 8)
+
+
+@unpack_tile
+def q6_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats; four columns that share their bytes of high bits are transposed together."""
+    for b in range(columns // 256):
+        _tile_scales(w, row_bytes, scales + 1024 * b, minima + 1024 * b, scratch)
+        high = scratch + 1024
+        transpose16(w + 128, row_bytes, high, 64)
+        for half in range(2):
+            transpose16(w + 64 * half, row_bytes, scratch, 64)
+            for step in range(8):
+                place, bits = tile + 2048 * half + 64 * step, load_i8x64(high + 512 * half + 64 * step)
+                first, second = load_i8x64(scratch + 64 * step), load_i8x64(scratch + 512 + 64 * step)
+                store_i8x64(place, bit_or(bit_and(first, 15), bit_and(shift_left(bits, 4), 48)))
+                store_i8x64(place + 512, bit_or(bit_and(second, 15), bit_and(shift_left(bits, 2), 48)))
+                store_i8x64(place + 1024, bit_or(shift_right(first, 4), bit_and(bits, 48)))
+                store_i8x64(place + 1536, bit_or(shift_right(second, 4), bit_and(shift_right(bits, 2), 48)))
+        w += 210
+        tile += 4096
+
+
+FORMAT = Format("Q6_K", 256, 210, "q8", 16, dequantize, q6_k_dot_rows, q6_k_unpack_rows, q6_k_unpack_tile)

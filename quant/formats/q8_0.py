@@ -10,22 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import scales_of, sums32_of
-from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows
+from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
 from quant.int8_dot import BIAS, dot_wide
-from quant.simd import (
+from quant.simd import (  # fmt: skip
     bit_xor,
     fma,
     load_f16,
     load_f32,
     load_i8x32,
+    load_i8x64,
+    mul,
+    splat,
     splat8,
     store_f32,
+    store_f32x16,
     store_i8x32,
+    store_i8x64,
     sum_lanes,
     to_f32,
     zero_f32x8,
     zero_i32x8,
-)  # fmt: skip
+)
+from quant.tile import gather_f16, transpose8
 
 _BIAS = np.float32(BIAS)
 
@@ -63,4 +69,18 @@ def q8_0_unpack_rows(w, rows, columns, q, scale, minimum):
         w += 34
 
 
-FORMAT = Format("Q8_0", 32, 34, "q8", 32, dequantize, q8_0_dot_rows, q8_0_unpack_rows)
+@unpack_tile
+def q8_0_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats."""
+    for b in range(columns // 32):
+        d = gather_f16(w, row_bytes)
+        store_f32x16(scales + 64 * b, d)
+        store_f32x16(minima + 64 * b, mul(d, splat(_BIAS)))
+        transpose8(w + 2, row_bytes, tile + 512 * b, 64)
+        for step in range(8):
+            place = tile + 512 * b + 64 * step
+            store_i8x64(place, bit_xor(load_i8x64(place), BIAS))
+        w += 34
+
+
+FORMAT = Format("Q8_0", 32, 34, "q8", 32, dequantize, q8_0_dot_rows, q8_0_unpack_rows, q8_0_unpack_tile)

@@ -148,7 +148,7 @@ def _three(
 
 def _multiply_operands(experts: Experts) -> tuple[Operand, ...]:
     kind = experts.format
-    return multiply_kernel(kind), kind.unpack_rows, experts.row_bytes, experts.columns, kind.group
+    return multiply_kernel(kind), kind.unpack_tile, experts.row_bytes, experts.columns, kind.group
 
 
 def experts_grouped(

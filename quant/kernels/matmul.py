@@ -16,7 +16,7 @@ from quant.simd import load_i64
 from quant.tile import ENTRY_BYTES
 from quant.weights import Matrix
 
-# A segment of the record's table, int64: two kernels (dot_rows, or unpack_rows and multiply); w, rows, row bytes,
+# A segment of the record's table, int64: two kernels (dot_rows, or unpack_tile and multiply); w, rows, row bytes,
 # columns, group; x, y, the strides of x and y, whether results are added to y, and the rest of x or 0.
 _SEGMENT_BYTES = 8 * 13
 _TWICE_ROWS = 16  # that meet x and then its rest: they must still be in the first-level cache
@@ -106,7 +106,7 @@ def _add(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]
         return
     table_bytes = 2 * -(-plan.tokens * ENTRY_BYTES // 64) * 64
     scratch = plan.scratch(table_bytes + scratch_bytes(x.columns))
-    kernels = [(kind.unpack_rows, multiply_kernel(kind)) for kind in formats]
+    kernels = [(kind.unpack_tile, multiply_kernel(kind)) for kind in formats]
     plan.add(matmul_rows, _with_kernels(plan, segments, kernels), len(matrices), plan.run, *scratch, table_bytes)
 
 

@@ -1,4 +1,4 @@
-"""A tile of at most 16 weight rows times many tokens: unpacked once, then met by every token while it is in the cache."""
+"""A tile of at most 16 weight rows times many tokens: unpacked once, then met by every token while it is cached."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ from numba import types
 
 from quant.activation import sums16_of, sums32_of
 from quant.atomics import call
-from quant.formats import Format
+from quant.formats import TILE_SCRATCH, Format
 from quant.jit import Kernel, inline, row_kernel
-from quant.simd import load_f32, load_f32x16, load_i64, store_f32, store_i64
+from quant.simd import load_f32, load_f32x16, load_i64, load_u8, store_f32, store_i64, store_u8
 from quant.tile import (
     ENTRY_BYTES,
-    TOKENS,
+    FEW,
+    MANY,
+    SOME,
     dot_columns,
+    few_sums,
+    few_totals,
     fma_column,
+    many_sums,
+    many_totals,
     scale_columns,
-    transpose16,
+    some_sums,
+    some_totals,
     write_totals,
-    zero_sums,
-    zero_totals,
-)  # fmt: skip
+)
 
 ROWS = 16
 _P = types.intp
-_LOCAL_BYTES = TOKENS * (ENTRY_BYTES + 64)
+_LOCAL_BYTES = -(-MANY * (ENTRY_BYTES + 64) // 64) * 64
 
 # multiply(unpack, w, row_bytes, rows, columns, group, table, tokens, offset, accumulate, scratch)
 # result[t][0..rows) = factor[t] * (w . x[t]), `offset` bytes into each token's result; see quant.tile for the table.
@@ -33,9 +38,9 @@ _multiply = row_kernel(_P, _P, _P, _P, _P, _P, _P, _P, _P, _P, _P)
 
 def scratch_bytes(columns: int) -> int:
     """Scratch memory that one call needs for rows of that many columns, whatever the format."""
-    padded = -(-columns // 64) * 64
-    scales = 4 * ROWS * (-(-columns // 256) * 16) * 4  # two arrays, before and after they are transposed
-    return _LOCAL_BYTES + 8 * ROWS * padded + scales
+    whole_rows = 4 * ROWS * columns  # of an incomplete tile; float32 at most
+    tile = 4 * ROWS * columns  # float32 at most; int8 leaves room for the scales of every 16 columns
+    return _LOCAL_BYTES + TILE_SCRATCH + tile + whole_rows
 
 
 def multiply_kernel(weights: Format) -> Kernel:
@@ -53,74 +58,107 @@ def set_entry(table, token, x, y, factor):
 
 
 @inline
-def _gather(table, first, tokens, rows, offset, local):
-    """Copy the tile's entries; what must not be written over goes to a spare result behind the local table."""
-    for i in range(TOKENS):
+def _gather(table, first, tokens, count, rows, offset, local):
+    """Copy `count` entries; what must not be written over goes to a spare result behind the local table."""
+    for i in range(count):
         entry = table + min(first + i, tokens - 1) * ENTRY_BYTES
         spare = first + i >= tokens or rows < ROWS
-        y = local + TOKENS * ENTRY_BYTES + 64 * i if spare else load_i64(entry + 8) + offset
+        y = local + MANY * ENTRY_BYTES + 64 * i if spare else load_i64(entry + 8) + offset
         set_entry(local, i, load_i64(entry), y, load_f32(entry + 16))
 
 
 @inline
-def _scatter(table, first, tokens, rows, offset, accumulate, local):
+def _scatter(table, first, count, rows, offset, accumulate, local):
     """Copy the rows of an incomplete tile from the spare results."""
-    for i in range(min(TOKENS, tokens - first)):
+    for i in range(count):
         y = load_i64(table + (first + i) * ENTRY_BYTES + 8) + offset
-        spare = local + TOKENS * ENTRY_BYTES + 64 * i
+        spare = local + MANY * ENTRY_BYTES + 64 * i
         for r in range(rows):
             before = load_f32(y + 4 * r) if accumulate else np.float32(0)
             store_f32(y + 4 * r, before + load_f32(spare + 4 * r))
 
 
+@inline
+def _whole_rows(w, row_bytes, rows, copy):
+    """The address of 16 rows: the weights' own, or a copy of an incomplete tile that may be read to its end."""
+    if rows == ROWS:
+        return w
+    for i in range(rows * row_bytes):
+        store_u8(copy + i, load_u8(w + i))
+    return copy
+
+
+@inline
+def _tokens_of_tile(left):
+    """How many of the tokens that are left go into the next tile: 12, 8 or 4 with the fewest places unused."""
+    if left > SOME and (left <= MANY or left > 2 * SOME):
+        return MANY
+    return SOME if left > FEW else FEW
+
+
+@inline
+def _meet_q8(totals, none, tile, scales, minima, local, columns, group, sums_offset):
+    """The products of a tile with the tokens of `local`."""
+    for g in range(columns // group):
+        sums = none
+        for c in range(g * group, (g + 1) * group, 16):
+            sums = dot_columns(sums, tile + ROWS * c, local, c)
+        a, b = load_f32x16(scales + 64 * g), load_f32x16(minima + 64 * g)
+        totals = scale_columns(totals, sums, a, b, local, columns + g * group // 32 * 4, sums_offset + 4 * g)
+    return totals
+
+
+@inline
+def _meet_f32(totals, tile, local, columns):
+    for c in range(columns):
+        totals = fma_column(totals, load_f32x16(tile + 4 * ROWS * c), local, 4 * c)
+    return totals
+
+
 @_multiply
 def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, tokens, offset, accumulate, scratch):
     """Quantized weights by 'q8' activations."""
-    padded, groups = (columns + 63) // 64 * 64, columns // group
-    stride = (groups + 15) // 16 * 64
-    q = scratch + _LOCAL_BYTES
-    tile = q + ROWS * padded
-    scale = tile + ROWS * padded
-    minimum = scale + ROWS * stride
-    scales = minimum + ROWS * stride
-    minima = scales + ROWS * stride
-    for r in range(rows):
-        call(unpack, (w + r * row_bytes, 1, columns, q + r * padded, scale + r * stride, minimum + r * stride))
-    for c in range(0, padded, 64):
-        transpose16(q + c, padded, tile + ROWS * c, 64)
-    for byte in range(0, stride, 64):
-        transpose16(scale + byte, stride, scales + ROWS * byte, 64)
-        transpose16(minimum + byte, stride, minima + ROWS * byte, 64)
-    sums_offset = sums32_of(0, columns) if group == 32 else sums16_of(0, columns)
-    for first in range(0, tokens, TOKENS):
-        _gather(table, first, tokens, rows, offset, scratch)
-        totals = zero_totals()
-        for g in range(groups):
-            sums = zero_sums()
-            for c in range(g * group, (g + 1) * group, 16):
-                sums = dot_columns(sums, tile + ROWS * c, scratch, c)
-            a, b = load_f32x16(scales + 64 * g), load_f32x16(minima + 64 * g)
-            d_offset = columns + g * group // 32 * 4
-            totals = scale_columns(totals, sums, a, b, scratch, d_offset, sums_offset + 4 * g)
-        write_totals(totals, scratch, accumulate)
+    local, memory = scratch, scratch + _LOCAL_BYTES
+    tile = memory + TILE_SCRATCH
+    scales = tile + ROWS * columns
+    minima = scales + 4 * ROWS * (columns // group)
+    w = _whole_rows(w, row_bytes, rows, minima + 4 * ROWS * (columns // group))
+    call(unpack, (w, row_bytes, columns, tile, scales, minima, memory))
+    sums = sums32_of(0, columns) if group == 32 else sums16_of(0, columns)
+    first = 0
+    while first < tokens:
+        count = _tokens_of_tile(tokens - first)
+        _gather(table, first, tokens, count, rows, offset, local)
+        if count == MANY:
+            write_totals(
+                _meet_q8(many_totals(), many_sums(), tile, scales, minima, local, columns, group, sums),
+                local,
+                accumulate,
+            )
+        elif count == SOME:
+            write_totals(
+                _meet_q8(some_totals(), some_sums(), tile, scales, minima, local, columns, group, sums),
+                local,
+                accumulate,
+            )
+        else:
+            write_totals(
+                _meet_q8(few_totals(), few_sums(), tile, scales, minima, local, columns, group, sums), local, accumulate
+            )
         if rows < ROWS:
-            _scatter(table, first, tokens, rows, offset, accumulate, scratch)
+            _scatter(table, first, min(count, tokens - first), rows, offset, accumulate, local)
+        first += count
 
 
 @_multiply
 def multiply_f32(unpack, w, row_bytes, rows, columns, group, table, tokens, offset, accumulate, scratch):
     """Float weights by 'f32' activations."""
-    q = scratch + _LOCAL_BYTES
-    tile = q + 4 * ROWS * columns
-    for r in range(rows):
-        call(unpack, (w + r * row_bytes, 1, columns, q + 4 * r * columns, 0, 0))
-    for c in range(0, columns, 16):
-        transpose16(q + 4 * c, 4 * columns, tile + 4 * ROWS * c, 64)
-    for first in range(0, tokens, TOKENS):
-        _gather(table, first, tokens, rows, offset, scratch)
-        totals = zero_totals()
-        for c in range(columns):
-            totals = fma_column(totals, load_f32x16(tile + 4 * ROWS * c), scratch, 4 * c)
-        write_totals(totals, scratch, accumulate)
+    local, memory = scratch, scratch + _LOCAL_BYTES
+    tile = memory + TILE_SCRATCH
+    w = _whole_rows(w, row_bytes, rows, tile + 4 * ROWS * columns)
+    call(unpack, (w, row_bytes, columns, tile, 0, 0, memory))
+    for first in range(0, tokens, SOME):
+        _gather(table, first, tokens, SOME, rows, offset, local)
+        write_totals(_meet_f32(some_totals(), tile, local, columns), local, accumulate)
         if rows < ROWS:
-            _scatter(table, first, tokens, rows, offset, accumulate, scratch)
+            _scatter(table, first, min(SOME, tokens - first), rows, offset, accumulate, local)
