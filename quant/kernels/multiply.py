@@ -125,6 +125,7 @@ def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, tokens, offse
     w = _whole_rows(w, row_bytes, rows, minima + 4 * ROWS * (columns // group))
     call(unpack, (w, row_bytes, columns, tile, scales, minima, memory))
     sums = sums32_of(0, columns) if group == 32 else sums16_of(0, columns)
+    adds = accumulate if rows == ROWS else 0
     first = 0
     while first < tokens:
         count = _tokens_of_tile(tokens - first)
@@ -143,7 +144,7 @@ def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, tokens, offse
             )
         else:
             write_totals(
-                _meet_q8(few_totals(), few_sums(), tile, scales, minima, local, columns, group, sums), local, accumulate
+                _meet_q8(few_totals(), few_sums(), tile, scales, minima, local, columns, group, sums), local, adds
             )
         if rows < ROWS:
             _scatter(table, first, min(count, tokens - first), rows, offset, accumulate, local)
@@ -159,6 +160,6 @@ def multiply_f32(unpack, w, row_bytes, rows, columns, group, table, tokens, offs
     call(unpack, (w, row_bytes, columns, tile, 0, 0, memory))
     for first in range(0, tokens, SOME):
         _gather(table, first, tokens, SOME, rows, offset, local)
-        write_totals(_meet_f32(some_totals(), tile, local, columns), local, accumulate)
+        write_totals(_meet_f32(some_totals(), tile, local, columns), local, accumulate if rows == ROWS else 0)
         if rows < ROWS:
             _scatter(table, first, min(SOME, tokens - first), rows, offset, accumulate, local)
