@@ -97,22 +97,22 @@ def _tokens_of_tile(left):
 
 
 @inline
-def _meet_q8(totals, none, tile, scales, minima, local, columns, group, sums_offset):
-    """The products of a tile with the tokens of `local`."""
+def _meet_q8(totals, none, tile, scales, minima, local, columns, group, sums_offset, adds):
+    """Write the products of a tile with the tokens of `local`; `none` is no sum of each token."""
     for g in range(columns // group):
         sums = none
         for c in range(g * group, (g + 1) * group, 16):
             sums = dot_columns(sums, tile + ROWS * c, local, c)
         a, b = load_f32x16(scales + 64 * g), load_f32x16(minima + 64 * g)
         totals = scale_columns(totals, sums, a, b, local, columns + g * group // 32 * 4, sums_offset + 4 * g)
-    return totals
+    write_totals(totals, local, adds)
 
 
 @inline
-def _meet_f32(totals, tile, local, columns):
+def _meet_f32(totals, tile, local, columns, adds):
     for c in range(columns):
         totals = fma_column(totals, load_f32x16(tile + 4 * ROWS * c), local, 4 * c)
-    return totals
+    write_totals(totals, local, adds)
 
 
 @_multiply
@@ -131,21 +131,11 @@ def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, tokens, offse
         count = _tokens_of_tile(tokens - first)
         _gather(table, first, tokens, count, rows, offset, local)
         if count == MANY:
-            write_totals(
-                _meet_q8(many_totals(), many_sums(), tile, scales, minima, local, columns, group, sums),
-                local,
-                accumulate,
-            )
+            _meet_q8(many_totals(), many_sums(), tile, scales, minima, local, columns, group, sums, adds)
         elif count == SOME:
-            write_totals(
-                _meet_q8(some_totals(), some_sums(), tile, scales, minima, local, columns, group, sums),
-                local,
-                accumulate,
-            )
+            _meet_q8(some_totals(), some_sums(), tile, scales, minima, local, columns, group, sums, adds)
         else:
-            write_totals(
-                _meet_q8(few_totals(), few_sums(), tile, scales, minima, local, columns, group, sums), local, adds
-            )
+            _meet_q8(few_totals(), few_sums(), tile, scales, minima, local, columns, group, sums, adds)
         if rows < ROWS:
             _scatter(table, first, min(count, tokens - first), rows, offset, accumulate, local)
         first += count
@@ -160,6 +150,6 @@ def multiply_f32(unpack, w, row_bytes, rows, columns, group, table, tokens, offs
     call(unpack, (w, row_bytes, columns, tile, 0, 0, memory))
     for first in range(0, tokens, SOME):
         _gather(table, first, tokens, SOME, rows, offset, local)
-        write_totals(_meet_f32(some_totals(), tile, local, columns), local, accumulate if rows == ROWS else 0)
+        _meet_f32(some_totals(), tile, local, columns, accumulate if rows == ROWS else 0)
         if rows < ROWS:
             _scatter(table, first, min(SOME, tokens - first), rows, offset, accumulate, local)
