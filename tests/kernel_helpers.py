@@ -1,0 +1,92 @@
+"""What tests of kernels need: a plan, a team that replays it, inputs, and random weights of a format."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import numpy as np
+
+from quant import formats
+from quant.activation import quantize_row
+from quant.jit import kernel
+from quant.plan import Activation, Plan, aligned
+from quant.team import Team
+from quant.weights import Experts, Matrix
+
+_FLOAT16_SCALES = {"Q8_0": (0,), "Q4_0": (0,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}  # bytes into a block
+
+
+def new_plan(tokens: int, threads: int = 1) -> Plan:
+    return Plan(tokens, threads, aligned(8, np.int64))
+
+
+@contextmanager
+def running(plan: Plan):
+    """A function that replays the plan: run(tokens, position); tokens: as many as the plan takes."""
+    team, sealed = Team(plan.threads), plan.seal()
+
+    def run(tokens: int | None = None, position: int = 0) -> None:
+        plan.run[:2] = plan.tokens if tokens is None else tokens, position
+        team.run(sealed)
+
+    try:
+        yield run
+    finally:
+        team.close()
+
+
+def replay(plan: Plan, tokens: int | None = None, position: int = 0) -> None:
+    """Replay a plan once."""
+    with running(plan) as run:
+        run(tokens, position)
+
+
+@kernel
+def quantize_rows(rank, size, x, stride, tokens, columns, q, rest, q_stride):
+    """Fill the quantized layouts, if anybody reads them, from the float32 one."""
+    if q and rank == 0:
+        for t in range(tokens):
+            at = t * q_stride
+            quantize_row(x + t * stride, columns, q + at, rest + at if rest else 0, 0, columns // 32)
+
+
+def source(plan: Plan, values) -> Activation:
+    """An activation that holds float32 [tokens, columns], in every layout that is asked for."""
+    given = Activation(*values.shape)
+    given.values[:] = values
+    quantized = given.written("q8"), given.written("rest"), given.stride("q8")
+    plan.add(quantize_rows, given.read("f32"), given.stride("f32"), *values.shape, *quantized)
+    return given
+
+
+def random_rows(rng, name: str, rows: int, columns: int) -> Matrix:
+    """Random blocks whose scales make values of about unit size."""
+    kind = formats.find(name)
+    if kind.activation == "f32":
+        return float_matrix(name, rng.standard_normal((rows, columns)))
+    data = rng.integers(0, 256, (rows, columns // kind.block, kind.bytes), np.uint8)
+    for at in _FLOAT16_SCALES[name]:
+        scales = rng.uniform(0.5, 1, data.shape[:2]).astype(np.float16) * np.float16(_unit(name))
+        data[..., at : at + 2] = scales[..., None].view(np.uint8)
+    return Matrix(data.reshape(rows, -1), kind, columns)
+
+
+def _unit(name: str) -> float:
+    return {"Q8_0": 1 / 64, "Q4_0": 1 / 4, "Q4_K": 1 / 256, "Q5_K": 1 / 512, "Q6_K": 1 / 1024}[name]
+
+
+def float_matrix(name: str, values) -> Matrix:
+    """float [rows, columns] as F32, F16 or BF16 (rounded towards zero)."""
+    values = np.ascontiguousarray(values, np.float32)
+    if name == "F16":
+        raw = values.astype(np.float16)
+    else:
+        raw = values if name == "F32" else (values.view(np.uint32) >> 16).astype(np.uint16)
+    return Matrix(raw.view(np.uint8), formats.find(name), values.shape[1])
+
+
+def stacked(matrices: list[Matrix]) -> Experts:
+    """One expert a matrix, wherever each lies in memory."""
+    first = matrices[0]
+    addresses = np.array([m.address for m in matrices], np.int64)
+    return Experts(addresses, first.format, first.rows, first.columns, matrices)

@@ -1,0 +1,21 @@
+"""The plain twin of quant.kernels.matmul, and of the kernels of a format that it calls."""
+
+from __future__ import annotations
+
+import numpy as np
+from reference.activation import seen
+
+
+def weights(w):
+    """Matrix -> float64 [rows, columns]."""
+    return w.format.dequantize(w.data).astype(np.float64)
+
+
+def matmul(x, w):
+    """x float32 [tokens, k], w Matrix [n, k] -> float64 [tokens, n], from the activation as the format sees it."""
+    return seen(x, w.format.activation) @ weights(w).T
+
+
+def size(x, w):
+    """What rounding errors are measured by: the products added up by magnitude, float64 [tokens, n]."""
+    return np.abs(x).astype(np.float64) @ np.abs(weights(w)).T

@@ -1,0 +1,205 @@
+"""One table that every block format passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType, quants
+from kernel_helpers import float_matrix, new_plan, random_rows, replay, source
+from reference.activation import quantize, seen
+from reference.matmul import matmul as twin
+from reference.matmul import size, weights
+
+from quant import formats
+from quant.kernels.embed import embed
+from quant.kernels.matmul import matmul
+from quant.plan import Activation, aligned
+from quant.weights import Matrix
+
+GOLDEN = Path(__file__).parent / "data" / "quants.npz"
+FORMATS = formats.names()
+QUANTIZED = [name for name in FORMATS if formats.find(name).activation == "q8"]
+LARGEST_ERROR = {"Q8_0": 0.006, "Q6_K": 0.02, "Q5_K": 0.04, "Q4_K": 0.08, "Q4_0": 0.1}  # of the golden bytes, relative
+
+
+def official(name, data):
+    """The definition, by the package that writes such files."""
+    return quants.dequantize(data, GGMLQuantizationType[name])
+
+
+def same_bits(a, b):
+    return a.dtype == b.dtype and np.array_equal(a.view(np.uint32), b.view(np.uint32))
+
+
+def product(w, x, tokens=None, threads=1):
+    """x w^T by the kernels: one token's, or a tile's."""
+    plan = new_plan(len(x), threads)
+    y = Activation(len(x), w.rows)
+    matmul(plan, source(plan, x), [(w, y)])
+    replay(plan, tokens)
+    return y.values
+
+
+def table_rows(w, ids):
+    """Rows of an embedding table by the kernels."""
+    plan, out = new_plan(len(ids)), Activation(len(ids), w.columns)
+    places = aligned(len(ids), np.int64)
+    places[:] = ids
+    embed(plan, places, w, out)
+    replay(plan)
+    return out.values
+
+
+def test_all_of_them_are_found():
+    assert {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"} <= set(FORMATS)
+    with pytest.raises(KeyError):
+        formats.find("Q9_Z")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_block_is_as_long_as_the_file_format_says(name):
+    kind = formats.find(name)
+    block, size = quants.GGML_QUANT_SIZES[GGMLQuantizationType[name]]
+    assert (kind.name, kind.block, kind.bytes) == (name, block, size)
+    assert kind.row_bytes(512) == 512 // block * size
+
+
+def test_blocks_written_by_hand():
+    half, quarter = np.float16(0.5).tobytes(), np.float16(0.25).tobytes()
+    q8_0 = half + bytes([0, 1, 255, 127, 128] + 27 * [2])
+    assert dequantized("Q8_0", q8_0)[:6].tolist() == [0, 0.5, -0.5, 63.5, -64, 1]
+    q4_0 = half + bytes([0x80, 0x9F] + 14 * [0x88])  # columns i (low) and i + 16 (high)
+    assert dequantized("Q4_0", q4_0)[[0, 1, 2, 16, 17, 18]].tolist() == [-4, 3.5, 0, 0, 0.5, 0]
+    scales = bytes([1, 2, 3, 0xC4, 5, 6, 7, 8, 0x21, 0x43, 0x65, 0x87])
+    q4_k = half + quarter + scales + bytes([0x21] + 127 * [0])
+    # sub-block 0: scale 1, minimum 5; sub-block 1: scale 2, minimum 6; 7: scale 7 | 3 << 4, minimum 8
+    values = dequantized("Q4_K", q4_k)
+    assert values[[0, 1, 32, 33, 255]].tolist() == [0.5 - 1.25, -1.25, 2 - 1.5, -1.5, -2]
+    q5_k = half + quarter + scales + bytes([1 | 1 << 7] + 31 * [0]) + bytes([0x21] + 95 * [0] + [0xF0] + 31 * [0])
+    values = dequantized("Q5_K", q5_k)
+    assert values[[0, 1, 32, 224]].tolist() == [0.5 * 17 - 1.25, -1.25, 2 - 1.5, 0.5 * 55 * 31 - 2]
+    q6_k = bytes([0x21] + 127 * [0]) + bytes([0b11_10_01_00] + 63 * [0]) + bytes(8 * [1, 254]) + half
+    assert dequantized("Q6_K", q6_k)[[0, 32, 64, 96, 16]].tolist() == [
+        0.5 * (1 - 32),
+        0.5 * (16 - 32),
+        0.5 * (2 + 32 - 32),
+        0.5 * (48 - 32),
+        0.5 * -2 * (0 - 32),
+    ]
+    assert dequantized("BF16", bytes([0x80, 0x3F, 0x00, 0xC0])).tolist() == [1, -2]
+    assert dequantized("F16", half + quarter).tolist() == [0.5, 0.25]
+
+
+def dequantized(name, block):
+    return formats.find(name).dequantize(np.frombuffer(block, np.uint8)[None])[0]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_dequantize_of_random_bytes_is_the_official_one(name):
+    kind, rng = formats.find(name), np.random.default_rng(1)
+    data = rng.integers(0, 256, (400, kind.row_bytes(512)), np.uint8)
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(official(name, data))
+    data = data.reshape(-1, kind.bytes)[finite.reshape(-1, kind.block).all(axis=1)]
+    expected = official(name, data)
+    assert len(data) > 700
+    assert same_bits(kind.dequantize(data), expected)
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_dequantize_of_golden_bytes(name):
+    with np.load(GOLDEN) as golden:
+        x, data = golden["x"], golden[name]
+    found = formats.find(name).dequantize(data)
+    assert same_bits(found, official(name, data))
+    assert np.linalg.norm(found - x) <= LARGEST_ERROR[name] * np.linalg.norm(x)
+
+
+def test_activations_are_seen_as_their_twin_says():
+    """A Q4_K matrix that is exactly the identity gives them back."""
+    block = np.zeros((256, 144), np.uint8)
+    block[:, :2] = np.array([1], np.float16).view(np.uint8)
+    block[:, 4:8] = 1
+    block[:, 12:16] = 1
+    for row in range(256):
+        sub, column = divmod(row, 32)
+        block[row, 16 + sub // 2 * 32 + column] = 1 << 4 * (sub % 2)
+    identity = Matrix(block, formats.find("Q4_K"), 256)
+    assert np.array_equal(weights(identity), np.eye(256))
+    x = np.random.default_rng(2).standard_normal((3, 256)).astype(np.float32)
+    x[1, :64] = 0
+    x[2, 32:64] *= 1e-6
+    q, d = quantize(x)
+    expected = (q * d).reshape(3, 256).astype(np.float32)
+    np.testing.assert_allclose(product(identity, x), expected, rtol=3e-7)
+    np.testing.assert_allclose(product(identity, x[:1]), expected[:1], rtol=3e-7)
+    assert np.abs(seen(x, "q8") - x).max() <= np.abs(x).max() / 127 / 2 * 1.001
+
+
+def columns_of(name):
+    block = formats.find(name).block
+    return {1: (16, 48, 96, 512), 32: (32, 64, 96, 512), 256: (256, 512, 1280)}[block]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("tokens", [1, 2, 9])
+def test_dot_and_tile_are_exact_for_the_activations_they_see(name, tokens):
+    rng = np.random.default_rng(3)
+    for columns in columns_of(name):
+        w = random_rows(rng, name, 19, columns)
+        x = rng.standard_normal((tokens, columns)).astype(np.float32)
+        assert np.abs((product(w, x) - twin(x, w)) / size(x, w)).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_dot_and_tile_are_near_the_true_product(name):
+    rng = np.random.default_rng(4)
+    w, x = random_rows(rng, name, 40, 512), rng.standard_normal((9, 512)).astype(np.float32)
+    true = x @ weights(w).T
+    for found in (product(w, x), np.vstack([product(w, row[None]) for row in x])):
+        assert np.linalg.norm(found - true) < 0.012 * np.linalg.norm(true)
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_the_extremes_of_every_byte_are_exact(name):
+    """All bytes the same, activations all at one end: where an int16 sum in between would overflow."""
+    for byte in (0x00, 0x7F, 0x80, 0xFF):
+        w = random_rows(np.random.default_rng(5), name, 16, 256)
+        raw = w.data.reshape(16, -1, w.format.bytes)
+        kept = raw.copy()
+        raw[:] = byte
+        places = {"Q6_K": slice(192, 210)}.get(name, slice(0, 4 if name.endswith("K") else 2))
+        raw[..., places] = kept[..., places]
+        for sign in (1, -1):
+            x = np.full((3, 256), sign, np.float32)
+            assert np.abs(product(w, x) - twin(x, w)).max() <= 1e-6 * x.shape[1]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_unpacked_rows_are_the_dequantized_ones(name):
+    w = random_rows(np.random.default_rng(6), name, 33, columns_of(name)[-1])
+    ids = [0, 32, 7, 7, 1]
+    expected = w.format.dequantize(w.data)[ids]
+    found = table_rows(w, ids)
+    if w.format.activation == "f32":
+        assert same_bits(found, expected)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=2e-7 * np.abs(expected).max())
+    np.testing.assert_array_equal(table_rows(w, ids[:1]), found[:1])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_matrix_checks_its_own_shape(name):
+    w = random_rows(np.random.default_rng(7), name, 4, 256)
+    assert (w.rows, w.row_bytes) == (4, w.format.row_bytes(256))
+    assert np.array_equal(w.part(1, 3).data, w.data[1:3])
+    with pytest.raises(ValueError, match="rows of 512 columns"):
+        Matrix(w.data, w.format, 512)
+    with pytest.raises(ValueError, match="bytes are not"):
+        Matrix(w.data[:, ::2], w.format, 256)
+
+
+def test_rows_that_kernels_cannot_step_through_are_refused():
+    with pytest.raises(ValueError, match="multiple of 16"):
+        float_matrix("F32", np.ones((2, 24)))
