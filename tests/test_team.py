@@ -1,0 +1,143 @@
+"""Threads that replay a plan: everybody runs every record, and nobody is ahead by more than one."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from kernel_helpers import new_plan, running
+
+from quant.atomics import atomic_add
+from quant.jit import kernel
+from quant.plan import Plan, aligned
+from quant.simd import load_i64, store_i64
+from quant.team import Team
+
+SIZES = [1, 2, 3, 5]
+
+
+@kernel
+def count_me(rank, size, counts):
+    """counts[0] += 1, and counts[1] += rank."""
+    atomic_add(counts, 1)
+    atomic_add(counts + 8, rank)
+
+
+@kernel
+def write_turn(rank, size, turns, step):
+    """Leave one's own step."""
+    store_i64(turns + 8 * rank, step)
+
+
+@kernel
+def check_turns(rank, size, turns, step, errors):
+    """Everybody must have left the same step before anybody gets here."""
+    for other in range(size):
+        if load_i64(turns + 8 * other) != step:
+            atomic_add(errors, 1)
+
+
+def counting_plan(size: int, records: int):
+    plan, counts = new_plan(1, size), aligned(2, np.int64)
+    for _ in range(records):
+        plan.add(count_me, counts)
+    return plan, counts
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_thread_runs_every_record(size):
+    plan, counts = counting_plan(size, 10)
+    with running(plan) as run:
+        run()
+        assert counts.tolist() == [10 * size, 10 * sum(range(size))]
+        run()
+        assert counts[0] == 20 * size
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_nobody_starts_a_record_before_all_have_done_the_last(size):
+    plan, turns, errors = new_plan(1, size), aligned(size, np.int64), aligned(1, np.int64)
+    for step in range(1, 101):
+        plan.add(write_turn, turns, step)
+        plan.add(check_turns, turns, step, errors)
+    with running(plan) as run:
+        for _ in range(20):
+            run()
+    assert errors[0] == 0
+
+
+def test_helpers_that_fell_asleep_wake_up():
+    plan, counts = counting_plan(3, 1)
+    with running(plan) as run:
+        for _ in range(3):
+            run()
+            time.sleep(0.02)
+    assert counts[0] == 9
+
+
+def test_an_empty_plan_is_replayed_by_doing_nothing():
+    with running(new_plan(1, 2)) as run:
+        run()
+
+
+def test_closing_ends_the_helpers_and_may_be_done_twice():
+    before = threading.active_count()
+    team = Team(3)
+    assert threading.active_count() == before + 2
+    team.close()
+    team.close()
+    assert threading.active_count() == before
+
+
+def test_two_teams_do_not_meet():
+    (one, ones), (two, twos) = counting_plan(2, 5), counting_plan(2, 7)
+    with running(one) as run_one, running(two) as run_two:
+        workers = [threading.Thread(target=lambda run=run: [run() for _ in range(50)]) for run in (run_one, run_two)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert (ones[0], twos[0]) == (2 * 5 * 50, 2 * 7 * 50)
+
+
+@kernel
+def add_operands(rank, size, total, whole, half, memory, late):
+    """memory[0] + whole + late, and the bits of a float."""
+    store_i64(total, load_i64(memory) + whole + late)
+    store_i64(total + 8, half)
+
+
+def test_operands_are_numbers_floats_arrays_and_what_is_known_late():
+    plan, total, memory = new_plan(1), aligned(2, np.int64), np.array([1000], np.int64)
+    known = {}
+    plan.add(add_operands, total, 7, 0.5, memory, lambda: known["late"])
+    known["late"] = lambda: 30
+    with running(plan) as run:
+        run()
+    assert total[0] == 1037
+    assert np.array([total[1]]).astype(np.int32).view(np.float32)[0] == 0.5
+
+
+def test_a_record_holds_so_many_operands():
+    with pytest.raises(ValueError, match="operands"):
+        new_plan(1).add(count_me, *range(100))
+
+
+def test_buffers_and_rows_are_shared_by_name_and_shape():
+    plan = Plan(4, 1, aligned(8, np.int64))
+    assert plan.rows("x", 32) is plan.rows("x", 32)
+    assert plan.rows("x", 32) is not plan.rows("x", 64)
+    assert plan.rows("x", 32).tokens == 4
+    assert plan.rows("x", 32, 9).tokens == 9
+    assert plan.buffer("b", 3, np.int64) is plan.buffer("b", 3, np.int64)
+    assert plan.buffer("b", (3, 2), np.float32).shape == (3, 2)
+
+
+@pytest.mark.parametrize("shape", [3, (5, 7), (2, 3, 4)])
+def test_memory_for_kernels_is_zero_and_lies_on_a_cache_line(shape):
+    array = aligned(shape, np.float32)
+    assert array.shape == (shape if isinstance(shape, tuple) else (shape,))
+    assert array.ctypes.data % 64 == 0
+    assert not array.any()
