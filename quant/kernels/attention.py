@@ -23,6 +23,7 @@ from quant.plan import Activation, Plan
 from quant.simd import (
     add,
     bits_to_f32,
+    broadcast_f32,
     exp,
     fma,
     load_f16x16,
@@ -109,11 +110,31 @@ def norm_rope_store(
 
 
 @inline
-def _dot_f16(q, k, width):
-    s = zero_f32x16()
+def _four_scores(q0, q1, q2, q3, k, width, scale, scores):
+    """scale * (q . k) of four queries with one float16 key, _BLOCK scores apart."""
+    s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for c in range(0, width, 16):
-        s = fma(load_f32x16(q + 4 * c), load_f16x16(k + 2 * c), s)
-    return sum_lanes(s)
+        key, at = load_f16x16(k + 2 * c), 4 * c
+        s0, s1 = fma(load_f32x16(q0 + at), key, s0), fma(load_f32x16(q1 + at), key, s1)
+        s2, s3 = fma(load_f32x16(q2 + at), key, s2), fma(load_f32x16(q3 + at), key, s3)
+    store_f32(scores, scale * sum_lanes(s0))
+    store_f32(scores + 4 * _BLOCK, scale * sum_lanes(s1))
+    store_f32(scores + 8 * _BLOCK, scale * sum_lanes(s2))
+    store_f32(scores + 12 * _BLOCK, scale * sum_lanes(s3))
+
+
+@inline
+def _four_sums(scores, v, count, width, out, entry):
+    """The values of `count` positions weighted by four rows of scores: 16 columns, to `out` and each `entry` bytes on."""
+    s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
+    for p in range(count):
+        value, at = load_f16x16(v + 2 * width * p), scores + 4 * p
+        s0, s1 = fma(broadcast_f32(at), value, s0), fma(broadcast_f32(at + 4 * _BLOCK), value, s1)
+        s2, s3 = fma(broadcast_f32(at + 8 * _BLOCK), value, s2), fma(broadcast_f32(at + 12 * _BLOCK), value, s3)
+    store_f32x16(out, s0)
+    store_f32x16(out + entry, s1)
+    store_f32x16(out + 2 * entry, s2)
+    store_f32x16(out + 3 * entry, s3)
 
 
 @inline
@@ -142,30 +163,42 @@ def _exp1(x):
 
 @kernel
 def attend_blocks(rank, size, q, k_cache, v_cache, group, keys, width, context, partial, run, scratch, scratch_stride):
-    """One token: each (key-value head, block of positions) gives, for its query heads, the largest score, the sum and v's sum."""
+    """One token: each (key-value head, block of positions) gives its query heads' largest score, sum, and sum of values.
+
+    Queries go in fours, so that a key is converted from float16 once for four; what is left over of a group fills up with
+    copies, whose results nobody reads.
+    """
     length = load_i64(run + 8) + 1
     blocks = (length + _BLOCK - 1) // _BLOCK
     most = (context + _BLOCK - 1) // _BLOCK
+    entry = 4 * (width + 16)
     scores = scratch + rank * scratch_stride
+    sums = scores + 4 * _BLOCK * (group + 3)
     scale = np.float32(1) / np.float32(math.sqrt(np.float32(width)))
     for item in range(first_of(rank, size, keys * blocks), first_of(rank + 1, size, keys * blocks)):
         head, block = item // blocks, item % blocks
         first = block * _BLOCK
         count = min(_BLOCK, length - first)
         start = 2 * width * (head * context + first)
-        for g in range(group):
-            query = q + 4 * width * (head * group + g)
+        query, last = q + 4 * width * head * group, 4 * width * (group - 1)
+        for g in range(0, group, 4):
+            at = 4 * width * g
+            q0, q1 = query + at, query + min(at + 4 * width, last)
+            q2, q3 = query + min(at + 8 * width, last), query + min(at + 12 * width, last)
             for p in range(count):
-                store_f32(scores + 4 * p, scale * _dot_f16(query, k_cache + start + 2 * width * p, width))
-            out = partial + ((head * group + g) * most + block) * 4 * (width + 16)
-            largest, total = _softmax(scores, count, _BLOCK, _LOWEST)
+                place = scores + 4 * (_BLOCK * g + p)
+                _four_scores(q0, q1, q2, q3, k_cache + start + 2 * width * p, width, scale, place)
+        for g in range(group):
+            out = partial + ((head * group + g) * most + block) * entry
+            largest, total = _softmax(scores + 4 * _BLOCK * g, count, _BLOCK, _LOWEST)
             store_f32(out, largest)
             store_f32(out + 4, total)
+        for g in range(0, group, 4):
             for c in range(0, width, 16):
-                s = zero_f32x16()
-                for p in range(count):
-                    s = fma(splat(load_f32(scores + 4 * p)), load_f16x16(v_cache + start + 2 * (width * p + c)), s)
-                store_f32x16(out + 64 + 4 * c, s)
+                _four_sums(scores + 4 * _BLOCK * g, v_cache + start + 2 * c, count, width, sums, 64)
+                for i in range(min(4, group - g)):
+                    out = partial + ((head * group + g + i) * most + block) * entry
+                    store_f32x16(out + 64 + 4 * c, load_f32x16(sums + 64 * i))
 
 
 @kernel
@@ -310,7 +343,9 @@ def gated_attention(
     if plan.tokens == 1:
         blocks = -(-context // _BLOCK)
         partial = plan.buffer("partial", (heads.queries * blocks, heads.width + 16), np.float32)
-        plan.add(attend_blocks, rows, *caches, *shape, partial, plan.run, *plan.scratch(4 * _BLOCK))
+        plan.add(
+            attend_blocks, rows, *caches, *shape, partial, plan.run, *plan.scratch(4 * _BLOCK * (heads.group + 3) + 256)
+        )
         plan.add(join_blocks, partial, heads.queries, heads.width, context, met.read("f32"), plan.run)
     else:
         most = _TILE * heads.group

@@ -177,9 +177,10 @@ def delta_step(
         key_head = head // share % key_heads
         own = head == key_head * share
         c, place = key_head * key_width, head * value_width
-        _convolve(mixed, conv, recent, taps, channels, c, key_width, position, own, q)
-        _convolve(mixed, conv, recent, taps, channels, keys + c, key_width, position, own, k)
-        _convolve(mixed, conv, recent, taps, channels, 2 * keys + place, value_width, position, True, v)
+        for part in range(3):  # q, k and v of this head
+            first, width = (part * keys + c, key_width) if part < 2 else (2 * keys + place, value_width)
+            keep = own or part == 2
+            _convolve(mixed, conv, recent, taps, channels, first, width, position, keep, q + 4 * part * key_width)
         unit_length(q, key_width, np.float32(1) / np.float32(math.sqrt(np.float32(key_width))))
         unit_length(k, key_width, np.float32(1))
         g = load_f32(a + 4 * head) * softplus(load_f32(alpha + 4 * head) + load_f32(dt + 4 * head))
