@@ -63,6 +63,12 @@ class Config:
                 raise ModelFileError(f'{file.path}: the key "{arch}.{key}" is {value}', "download the model again")
             return value
 
+        def number(key: str, low: float, high: float, default: float | None = None) -> float:
+            value = file.get_float(f"{arch}.{key}", *(() if default is None else (default,)))
+            if not low <= value <= high:
+                raise ModelFileError(f'{file.path}: the key "{arch}.{key}" is {value:g}', "download the model again")
+            return value
+
         layers = size("block_count") - file.get_int(f"{arch}.nextn_predict_layers", 0)
         if not 0 < layers <= 1024:
             raise ModelFileError(f"{file.path}: {layers} layers", "download the model again")
@@ -72,12 +78,12 @@ class Config:
         value_heads, key_heads = size("ssm.time_step_rank"), size("ssm.group_count")
         if heads % keys or value_heads % key_heads or size("ssm.inner_size") % value_heads:
             raise ModelFileError(f"{file.path}: heads do not divide into groups", "download the model again")
-        scale = file.get_float(f"{arch}.expert_weights_scale", 0.0)
+        scale = number("expert_weights_scale", -1e6, 1e6, 0.0)
         return cls(
             hidden_size=size("embedding_length"),
             recurrent=_recurrent_layers(file, arch, layers),
-            rms_norm_eps=file.get_float(f"{arch}.attention.layer_norm_rms_epsilon"),
-            rope_theta=file.get_float(f"{arch}.rope.freq_base"),
+            rms_norm_eps=number("attention.layer_norm_rms_epsilon", 0, 1),
+            rope_theta=number("rope.freq_base", 1, 1e30),
             rotary_dim=size("rope.dimension_count"),
             num_attention_heads=heads,
             num_key_value_heads=keys,
@@ -156,7 +162,6 @@ class Attention:
     def read(cls, file: GGUFFile, block: str, c: Config, state: State) -> Attention:
         n, width = c.hidden_size, c.head_dim
         queries, keys = c.num_attention_heads, c.num_key_value_heads
-        caches = state.cache(keys, width), state.cache(keys, width)
         return cls(
             attn_q=matrix(file, f"{block}.attn_q.weight", 2 * queries * width, n),
             attn_k=matrix(file, f"{block}.attn_k.weight", keys * width, n),
@@ -164,7 +169,7 @@ class Attention:
             attn_q_norm=vector(file, f"{block}.attn_q_norm.weight", width),
             attn_k_norm=vector(file, f"{block}.attn_k_norm.weight", width),
             attn_output=matrix(file, f"{block}.attn_output.weight", n, queries * width),
-            heads=Heads(queries, keys, width, *caches),
+            heads=Heads(queries, keys, width, state.cache(keys, width), state.cache(keys, width)),
         )
 
     def trace(self, plan: Plan, h: Activation, eps: float, turns: Vector, x: Activation) -> None:
