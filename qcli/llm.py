@@ -19,7 +19,7 @@ from qcli.errors import ModelFileError, PromptError, QcliError, UsageError
 from qcli.generate import Progress, Stats, generate_text
 from qcli.gguf_file import GGUFFile
 from qcli.held import Held
-from qcli.sampler import Sampler, Sampling, compile_draw
+from qcli.sampler import Sampler, Sampling
 from qcli.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ class LLM:
         self.file = GGUFFile.open(path)
         try:
             self.engine = Engine.load(self.file, threads=threads, ctx=ctx, progress=progress)
-            compile_draw()
         except BaseException:
             self.file.close()
             raise

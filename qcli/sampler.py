@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcli.errors import QcliError, UsageError
-from quant.kernels.sample import BLOCK, choose
+from quant.kernels.sample import BLOCK, best, choose
 
 _MASK = (1 << 64) - 1
 
@@ -81,9 +81,7 @@ class Uniform:
         return (self.bits() >> 11) * 2.0**-53
 
 
-def compile_draw() -> None:
-    """Compile the draw now (1.5 s, or 10 ms from the cache), so that no answer waits for it."""
-    Sampler(Sampling(temperature=1), BLOCK).sample(np.zeros(BLOCK, np.float32))
+KERNELS = (best, choose)  # what a sampler compiles when it first draws
 
 
 class Sampler:
@@ -98,8 +96,7 @@ class Sampler:
         blocks = -(-vocab_size // BLOCK)
         self._work = np.full((blocks, BLOCK), -np.inf, np.float32)
         self._logits = self._work.reshape(-1)[:vocab_size]
-        self._heap = np.empty(blocks * BLOCK, np.int32)
-        self._lanes = np.empty((1, BLOCK), np.float32)
+        self._heap = np.empty(blocks * BLOCK, np.int64)
 
     def accept(self, token: int) -> None:
         """Count a token of the text, prompt or answer, for the penalties."""
@@ -118,8 +115,8 @@ class Sampler:
         self._logits[:] = logits[: self._vocab_size]  # some files pad the head; no text has those ids
         if self._counts:
             self._penalise()
-        best = int(self._logits.argmax())  # of NaN and numbers, argmax finds the NaN
-        peak = float(self._logits[best])
+        top = int(self._logits.argmax())  # of NaN and numbers, argmax finds the NaN
+        peak = float(self._logits[top])
         if not math.isfinite(peak):
             raise QcliError(
                 f"the model produced {_NOT_FINITE.get(str(peak), peak)}",
@@ -127,12 +124,11 @@ class Sampler:
             )
         how = self.sampling
         if how.temperature == 0:
-            return best
-        drawn = choose(
-            self._work, self._heap, self._lanes, peak,
-            how.top_k, float(how.top_p), float(how.min_p), float(how.temperature), self._uniform(),
+            return top
+        return choose(
+            best.address, self._work.ctypes.data, len(self._work), self._heap.ctypes.data, peak,
+            how.top_k, how.top_p, how.min_p, how.temperature, self._uniform(),
         )  # fmt: skip
-        return int(drawn)
 
     def _penalise(self) -> None:
         how = self.sampling

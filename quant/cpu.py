@@ -29,6 +29,14 @@ def name() -> str:
 
 
 @cache
+def features() -> str:
+    """What Numba passes to LLVM beside the name: this CPU's features, or those that NUMBA_CPU_FEATURES forces."""
+    if "NUMBA_CPU_NAME" in os.environ or "NUMBA_CPU_FEATURES" in os.environ:
+        return os.environ.get("NUMBA_CPU_FEATURES", "")
+    return str(llvm.get_host_cpu_features().flatten())
+
+
+@cache
 def dot_unit() -> str:
     """The instruction behind an int8 dot product.
 

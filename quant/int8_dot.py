@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba.extending import intrinsic
 
 from quant import cpu
+from quant.jit import intrinsic
 from quant.simd import I16, I32, call_llvm, shuffle, vector_of
 
 
@@ -95,16 +95,16 @@ def dot_wide_llvm(builder: Any, acc: Any, w: Any, x: Any) -> Any:
 
 
 @intrinsic
-def dot_u7(_context: Any, acc: Any, w: Any, x: Any) -> Any:
+def dot_u7(acc: Any, w: Any, x: Any) -> Any:
     """acc + dot of w in [0, 127] and x in [-127, 127]."""
 
-    def generate(_c: Any, builder: Any, _s: Any, arguments: Any) -> Any:
-        return _in_pieces(builder, arguments, _REGISTER_BYTES, lambda *part: _SMALL(builder, *part))
+    def generate(builder: Any, *values: Any) -> Any:
+        return _in_pieces(builder, values, _REGISTER_BYTES, lambda *part: _SMALL(builder, *part))
 
-    return acc(acc, w, x), generate
+    return acc, generate
 
 
 @intrinsic
-def dot_wide(_context: Any, acc: Any, w: Any, x: Any) -> Any:
+def dot_wide(acc: Any, w: Any, x: Any) -> Any:
     """acc + dot of w, stored as w ^ BIAS, and x in [-127, 127], plus BIAS * sum(x)."""
-    return acc(acc, w, x), lambda _c, b, _s, a: dot_wide_llvm(b, *a)
+    return acc, dot_wide_llvm

@@ -1,117 +1,101 @@
-"""The one way to compile: `njit`, `inline` and `kernel`, with a cache folder named by a hash of the sources.
+"""Declaring compiled code without paying for the compiler.
 
-Numba's disk cache looks only at the file that holds a function: after an edit in a helper it still runs the old code.
-A folder per state of all sources cures that; it must be set before any decorator runs, so it is set here.
+    @intrinsic   one operation of LLVM, as a rule: types of the operands -> type of the result, and its code
+    @inline      a helper that is merged into the kernels that call it
+    @kernel      a record's kernel in a plan: f(rank, size, operand, …), every argument an address or an integer
+    @function    a C function with other arguments, called by its address from kernels, or from Python
+
+Machine code is kept on disk (`quant.store`); Numba is imported only where something is not there yet
+(`quant.compiler`). So a command that has run before starts in the time that its weights take to map.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import sys
-import tempfile
-import time
+import ctypes
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import numba
-from numba import types
-
-_UNUSED_DAYS = 30
+# Arguments of a compiled function, a letter each.
+_C_TYPES: dict[str, Any] = {"p": ctypes.c_int64, "f": ctypes.c_float, "d": ctypes.c_double}
 
 
-def _cache_root() -> Path:
-    if folder := os.environ.get("QCLI_CACHE_DIR"):
-        return Path(folder)
-    home = Path.home()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local")) / "qcli" / "Cache"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "qcli"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "qcli"
+@dataclass(frozen=True)
+class Vector:
+    """A type: `lanes` elements of one scalar kind, held in vector registers."""
+
+    element: str
+    lanes: int
 
 
-def _source_hash() -> str:
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version_info[:2]}".encode())
-    here = Path(__file__).parent
-    for path in sorted(here.rglob("*.py")):
-        digest.update(path.relative_to(here).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+@dataclass(frozen=True)
+class Intrinsic:
+    """A rule f(*types) -> (result type, generate(builder, *values)); a parameter named `constant` wants a literal.
+
+    Types are `Vector`, "i64", "f32", tuples of a vector as Numba types; the result may also be None, or (Vector, count)
+    for a tuple, which then comes as a list of values, as tuple operands do.
+    """
+
+    rule: Callable[..., tuple[Any, Callable[..., Any]]]
+
+    def __call__(self, *operands: Any) -> Any:
+        raise TypeError(f"{self.rule.__name__} only works inside compiled code")
 
 
-def _remove_unused(kernels: Path, keep: Path) -> None:
-    """Delete caches of other versions that nobody has opened for a month."""
-    oldest = time.time() - _UNUSED_DAYS * 86_400
-    for folder in kernels.iterdir():
-        if folder != keep and folder.is_dir() and folder.stat().st_mtime < oldest:
-            shutil.rmtree(folder, ignore_errors=True)
+@dataclass(frozen=True)
+class Inline:
+    """A helper for kernels; as plain Python it can be called where it uses no intrinsic."""
 
+    body: Callable[..., Any]
 
-def _cache_folder() -> Path:
-    kernels = _cache_root() / "kernels"
-    folder = kernels / _source_hash()
-    try:
-        new = not folder.is_dir()
-        folder.mkdir(parents=True, exist_ok=True)
-        os.utime(folder)
-        if new:
-            _remove_unused(kernels, folder)
-    except (OSError, RuntimeError):  # read-only home, no home: compile for this user's temporary folder
-        folder = Path(tempfile.gettempdir()) / f"qcli-{os.environ.get('USER', 'kernels')}" / folder.name
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-CACHE_FOLDER = _cache_folder()
-numba.config.CACHE_DIR = str(CACHE_FOLDER)
-
-# No fast-math flag: results must not depend on how rows are grouped, so sums are ordered by hand with vectors.
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
-
-
-def njit(function: Callable[..., Any]) -> Any:
-    """Compile a function called from Python; cached on disk, releases the GIL, never checks bounds."""
-    return numba.njit(cache=True, **_OPTIONS)(function)
-
-
-def inline(function: Callable[..., Any]) -> Any:
-    """Compile a helper that is always merged into the kernel that calls it."""
-    return numba.njit(forceinline=True, error_model="numpy")(function)
+    def __call__(self, *arguments: Any) -> Any:
+        return self.body(*arguments)
 
 
 class Kernel:
-    """A compiled C function known by its address; compiled, or loaded from the cache, when first asked for."""
+    """A compiled C function, known by its address; compiled, or loaded from the store, when first asked for."""
 
-    def __init__(self, function: Callable[..., None], signature: Any) -> None:
-        self.function = function
-        self.signature = signature
-        self.name = f"{function.__module__}.{function.__qualname__}"
-        self._compiled: Any = None
+    def __init__(self, body: Callable[..., Any], parameters: str, returns: bool) -> None:
+        self.body, self.parameters, self.returns = body, parameters, returns
+        self.name = f"{body.__module__}.{body.__qualname__}"
 
-    def compile(self) -> None:
-        """Compile the function or load it, unless that was done."""
-        if self._compiled is None:
-            self._compiled = numba.cfunc(self.signature, cache=True, error_model="numpy")(self.function)
-
-    @property
+    @cached_property
     def address(self) -> int:
         """The machine address of the function."""
-        self.compile()
-        return int(self._compiled.address)
+        from quant import store
+
+        return store.address(self)
+
+    @cached_property
+    def _callable(self) -> Any:
+        result = ctypes.c_int64 if self.returns else None
+        return ctypes.CFUNCTYPE(result, *[_C_TYPES[letter] for letter in self.parameters])(self.address)
+
+    def __call__(self, *arguments: float) -> int:
+        """Call the function from Python; the interpreter is free meanwhile."""
+        result: int = self._callable(*arguments)
+        return result
 
     def __repr__(self) -> str:
         return f"Kernel({self.name})"
 
 
-def kernel(function: Callable[..., None]) -> Kernel:
-    """Declare a kernel of a plan: `f(rank, size, operand, …)`, every argument an address or an integer (intp)."""
-    arguments = function.__code__.co_argcount
-    return Kernel(function, types.void(*[types.intp] * arguments))
+def intrinsic(rule: Callable[..., Any]) -> Intrinsic:
+    """Declare an operation of LLVM."""
+    return Intrinsic(rule)
 
 
-def row_kernel(*arguments: Any) -> Callable[[Callable[..., None]], Kernel]:
-    """Declare a kernel that other kernels call through its address, with the argument types given."""
-    return lambda function: Kernel(function, types.void(*arguments))
+def inline(body: Callable[..., Any]) -> Any:
+    """Declare a helper that is always merged into what calls it."""
+    return Inline(body)
+
+
+def kernel(body: Callable[..., None]) -> Kernel:
+    """Declare a kernel of a plan."""
+    return Kernel(body, "p" * body.__code__.co_argcount, returns=False)
+
+
+def function(parameters: str, *, returns: bool = False) -> Callable[[Callable[..., Any]], Kernel]:
+    """Declare a function of int64 ("p"), float32 ("f") and float64 ("d") arguments that returns an int64 or nothing."""
+    return lambda body: Kernel(body, parameters, returns)

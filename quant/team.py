@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.atomics import atomic_add, atomic_load, call, pause, ticks
-from quant.jit import inline, njit
+from quant.jit import function, inline
 from quant.plan import RECORD_BYTES, aligned
 from quant.simd import load_i64, store_i64
 
@@ -48,8 +48,8 @@ def _barrier(control, size):
             call(load_i64(control + _YIELD), (0,))
 
 
-@njit
-def _replay(control, rank, size):
+@function("ppp")
+def replay(control, rank, size):
     plan, count = load_i64(control + _PLAN), load_i64(control + _COUNT)
     times = load_i64(control + _TIMES) if rank == 0 else 0
     for i in range(count):
@@ -78,8 +78,8 @@ def _note(entry, work, wait):
     store_i64(entry + 8, load_i64(entry + 8) + wait)
 
 
-@njit
-def _wait(control, epoch):
+@function("pp", returns=True)
+def wait(control, epoch):
     """Spin until the epoch changes, or for a moment; gives the epoch last seen."""
     for _ in range(_SPINS_BEFORE_SLEEP):
         now = atomic_load(control + _EPOCH)
@@ -89,9 +89,13 @@ def _wait(control, epoch):
     return epoch
 
 
-@njit
-def _start(control):
+@function("p")
+def start(control):
+    """Let the helpers begin a replay."""
     atomic_add(control + _EPOCH, 1)
+
+
+KERNELS = (replay, wait, start)  # what a team itself runs
 
 
 class Team:
@@ -117,7 +121,7 @@ class Team:
         self._control[_PLAN // 8] = plan.ctypes.data
         self._control[_COUNT // 8] = len(plan)
         self._release()
-        _replay(self._address, 0, self.size)
+        replay(self._address, 0, self.size)
 
     def close(self) -> None:
         """End the helpers."""
@@ -130,7 +134,7 @@ class Team:
     def _release(self) -> None:
         if self._helpers:
             with self._wake:
-                _start(self._address)
+                start(self._address)
                 self._wake.notify_all()
 
     def _help(self, rank: int) -> None:
@@ -139,10 +143,10 @@ class Team:
             epoch = self._next_epoch(epoch)
             if self._closed:
                 return
-            _replay(self._address, rank, self.size)
+            replay(self._address, rank, self.size)
 
     def _next_epoch(self, epoch: int) -> int:
-        now: int = _wait(self._address, epoch)
+        now = wait(self._address, epoch)
         if now == epoch:
             with self._wake:
                 self._wake.wait_for(lambda: self._control[_EPOCH // 8] != epoch)

@@ -15,25 +15,22 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
-from quant.jit import Kernel, inline, row_kernel
+from quant.jit import Kernel, function, inline
 from quant.simd import load_f32, store_f32
-
-_P = types.intp
 
 # dot_rows(w, rows, columns, x, y, alpha, accumulate): y[r] = alpha * (w[r] . x), added to y[r] if accumulate is not 0.
 # w: blocks [rows, columns]; x: an activation row of the format's kind; y: float32 [rows].
-dot_rows = row_kernel(_P, _P, _P, _P, _P, types.float32, _P)
+dot_rows = function("pppppfp")
 
 # unpack_rows(w, rows, columns, q, scale, minimum): w[r, c] = scale[r, c // group] * q[r, c] - minimum[r, c // group].
 # q: int8 [rows, columns] (float32, and no scale or minimum, for 'f32'); scale, minimum: float32 [rows, columns / group].
-unpack_rows = row_kernel(_P, _P, _P, _P, _P, _P)
+unpack_rows = function("pppppp")
 
 # unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch): 16 rows, `row_bytes` apart, as a tile of quant.tile;
 # scales and minima: float32 [columns / group, 16] (unused for 'f32'); scratch: TILE_SCRATCH bytes.
-unpack_tile = row_kernel(_P, _P, _P, _P, _P, _P, _P)
+unpack_tile = function("ppppppp")
 TILE_SCRATCH = 2048
 
 

@@ -81,9 +81,9 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
 def load_scales(w):
     """d * scale and dmin * minimum of a block's eight sub-blocks, each f32x8."""
     u0, u1, u2 = load_u32(w + 4), load_u32(w + 8), load_u32(w + 12)
-    six, four, two = np.uint32(0x3F3F3F3F), np.uint32(0x0F0F0F0F), np.uint32(0x03030303)
-    scales = u32x2_to_f32x8(u0 & six, (u2 & four) | (((u0 >> np.uint32(6)) & two) << np.uint32(4)))
-    minima = u32x2_to_f32x8(u1 & six, ((u2 >> np.uint32(4)) & four) | (((u1 >> np.uint32(6)) & two) << np.uint32(4)))
+    six, four, two = 0x3F3F3F3F, 0x0F0F0F0F, 0x03030303
+    scales = u32x2_to_f32x8(u0 & six, (u2 & four) | (((u0 >> 6) & two) << 4))
+    minima = u32x2_to_f32x8(u1 & six, ((u2 >> 4) & four) | (((u1 >> 6) & two) << 4))
     return mul(scales, splat8(load_f16(w))), mul(minima, splat8(load_f16(w + 2)))
 
 

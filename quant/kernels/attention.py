@@ -256,6 +256,12 @@ def _meet_block(scores, rows, group, width, reach, count, tops, sums, out):
             store_f32x16(y, mul(load_f32x16(y), splat(factor)))
 
 
+@inline
+def _tile_of(i, tiles):
+    """Tiles from both ends in turn: later ones see more positions, so that neighbours weigh the same together."""
+    return i // 2 if i % 2 == 0 else tiles - 1 - i // 2
+
+
 @kernel
 def attend_tiles(
     rank, size, q, q_stride, k_cache, v_cache, group, keys, width, context, out, product, run, scratch, scratch_stride
@@ -272,8 +278,8 @@ def attend_tiles(
     scores = turned + 4 * _BLOCK * width
     tops = scores + 4 * most * _BLOCK
     sums = tops + 4 * most
-    for item in range(rank, keys * tiles, size):
-        head, first = item % keys, item // keys * _TILE
+    for item in range(first_of(rank, size, keys * tiles), first_of(rank + 1, size, keys * tiles)):
+        head, first = item // tiles, _tile_of(item % tiles, tiles) * _TILE
         count = min(_TILE, tokens - first)
         rows = count * group
         offset = 4 * head * group * width

@@ -219,8 +219,9 @@ def gated_norm_rows(rank, size, o, stride, z, norm, eps, heads, width, y, q8, re
     tokens = load_i64(run)
     for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
         row = t * stride
-        for c in range(0, 4 * heads * width, 4 * width):
-            gated_norm(o + row + c, z + row + c, norm, width, bits_to_f32(eps), y + row + c)
+        for head in range(heads):
+            at = row + 4 * head * width
+            gated_norm(o + at, z + at, norm, width, bits_to_f32(eps), y + at)
         if q8:
             at = t * q8_stride
             quantize_row(y + row, heads * width, q8 + at, rest + at if rest else 0, 0, heads * width // 32)

@@ -44,12 +44,13 @@ def matmul_step(rank, size, segments, count):
         s = segments + i * _SEGMENT_BYTES
         first, last = _part_of(s, rank, size, 1)
         x, accumulate, rest = load_i64(s + 56), load_i64(s + 88), load_i64(s + 96)
-        step = _TWICE_ROWS if rest else max(1, last - first)
-        for r in range(first, last, step):
-            end = min(last, r + step)
+        if rest == 0:
+            _dot_rows(s, first, last, x, accumulate)
+            continue
+        for r in range(first, last, _TWICE_ROWS):
+            end = min(last, r + _TWICE_ROWS)
             _dot_rows(s, r, end, x, accumulate)
-            if rest:
-                _dot_rows(s, r, end, rest, 1)
+            _dot_rows(s, r, end, rest, 1)
 
 
 @kernel

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import types
 
 from quant.activation import sums16_of, sums32_of
 from quant.atomics import call
 from quant.formats import TILE_SCRATCH, Format
-from quant.jit import Kernel, inline, row_kernel
+from quant.jit import Kernel, function, inline
 from quant.simd import load_f32, load_f32x16, load_i64, load_u8, store_f32, store_i64, store_u8
 from quant.tile import (
     ENTRY_BYTES,
@@ -28,12 +27,11 @@ from quant.tile import (
 )
 
 ROWS = 16
-_P = types.intp
 _LOCAL_BYTES = -(-MANY * (ENTRY_BYTES + 64) // 64) * 64
 
 # multiply(unpack, w, row_bytes, rows, columns, group, table, tokens, offset, accumulate, scratch)
 # result[t][0..rows) = factor[t] * (w . x[t]), `offset` bytes into each token's result; see quant.tile for the table.
-_multiply = row_kernel(_P, _P, _P, _P, _P, _P, _P, _P, _P, _P, _P)
+_multiply = function("p" * 11)
 
 
 def scratch_bytes(columns: int) -> int:

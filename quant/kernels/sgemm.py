@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from numba import types
-
 from quant.atomics import call
-from quant.jit import inline, row_kernel
+from quant.jit import function, inline
 from quant.simd import add, broadcast_f32, fma, load_f32x16, store_f32x16, zero_f32x16
 
 
@@ -44,7 +42,7 @@ def _row1(a, b, b_stride, c, inner, accumulate):
     _store(c, s, accumulate)
 
 
-@row_kernel(*[types.intp] * 10)
+@function("p" * 10)
 def sgemm_kernel(a, a_stride, b, b_stride, c, c_stride, rows, columns, inner, accumulate):
     """a [rows, inner], b [inner, columns], c [rows, columns]; columns is a multiple of 16."""
     whole_rows, whole_columns = rows // 4 * 4, columns // 32 * 32

@@ -1,0 +1,158 @@
+"""From declarations to machine code: the only place that needs Numba.
+
+`python -m quant.compiler NAME …` compiles kernels into the store, so that several processes can share the work.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import types as python_types
+from collections.abc import Callable
+from functools import cache
+from inspect import signature
+from typing import Any
+
+import numba
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+from quant import store
+from quant.jit import Inline, Intrinsic, Kernel, Vector
+from quant.simd import vector_llvm
+
+# No fast-math flag: results must not depend on how rows are grouped, so sums are ordered by hand with vectors.
+_OPTIONS: dict[str, Any] = {"error_model": "numpy"}
+_ARGUMENTS = {"p": types.int64, "f": types.float32, "d": types.float64}
+
+
+class _VectorType(types.Type):
+    def __init__(self, element: str, lanes: int) -> None:
+        self.element, self.lanes = element, lanes
+        super().__init__(name=f"{element}x{lanes}")
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.element, self.lanes
+
+
+@register_model(_VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: _VectorType) -> None:
+        super().__init__(manager, vector, vector_llvm(Vector(vector.element, vector.lanes)))
+
+
+def machine_code(kernel: Kernel) -> tuple[str, bytes]:
+    """Compile a kernel: the name of its symbol, and an object file."""
+    result = types.int64 if kernel.returns else types.void
+    arguments = result(*[_ARGUMENTS[letter] for letter in kernel.parameters])
+    compiled = numba.cfunc(arguments, **_OPTIONS)(_bound(kernel.body))
+    object_file: bytes = compiled._library._get_compiled_object()
+    if b"numba_gil_ensure" in object_file:
+        raise TypeError(f"{kernel.name} may raise an exception, which no kernel must (a range with a variable step?)")
+    return compiled._wrapper_name, object_file
+
+
+def _bound(body: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with its globals as Numba wants them."""
+    names = {name for code in _codes(body.__code__) for name in code.co_names}
+    known = {name: _resolved(value) for name, value in body.__globals__.items() if name in names}
+    known |= {name: _helper(helper) for name, helper in _BUILTINS.items() if name in names}
+    known["__name__"] = body.__module__
+    bound = python_types.FunctionType(body.__code__, known, body.__name__, body.__defaults__, body.__closure__)
+    bound.__qualname__, bound.__module__ = body.__qualname__, body.__module__
+    return bound
+
+
+# Numba's own, in its eyes, may raise.
+_BUILTINS = {"min": Inline(lambda a, b: a if a < b else b), "max": Inline(lambda a, b: a if a > b else b)}
+
+
+def _codes(code: python_types.CodeType) -> list[python_types.CodeType]:
+    inner = [constant for constant in code.co_consts if isinstance(constant, python_types.CodeType)]
+    return [code, *(deeper for one in inner for deeper in _codes(one))]
+
+
+def _resolved(value: Any) -> Any:
+    if isinstance(value, Inline):
+        return _helper(value)
+    return _operation(value) if isinstance(value, Intrinsic) else value
+
+
+@cache
+def _helper(helper: Inline) -> Any:
+    return numba.njit(forceinline=True, **_OPTIONS)(_bound(helper.body))
+
+
+@cache
+def _operation(operation: Intrinsic) -> Any:
+    """An intrinsic as Numba declares it: with as many parameters as its rule, all by position."""
+    names = list(signature(operation.rule).parameters)
+
+    def typing(*given: Any) -> Any:
+        taken = [_taken(name, kind) for name, kind in zip(names, given, strict=True)]
+        result, generate = operation.rule(*taken)
+        returned = _as_type(result)
+
+        def code(context: Any, builder: Any, called: Any, values: Any) -> Any:
+            operands = [_as_value(context, builder, kind, value) for kind, value in zip(taken, values, strict=True)]
+            made = generate(builder, *operands)
+            if made is None or result is None:
+                return context.get_dummy_value()
+            return context.make_tuple(builder, returned, made) if isinstance(made, list) else made
+
+        return returned(*taken), code
+
+    typing.__name__ = operation.rule.__name__
+    with_arity = _WITH_ARITY[len(names)](typing)
+    return intrinsic(prefer_literal="constant" in names)(with_arity)
+
+
+_WITH_ARITY: dict[int, Callable[[Any], Any]] = {
+    0: lambda f: lambda _: f(),
+    1: lambda f: lambda _, a: f(a),
+    2: lambda f: lambda _, a, b: f(a, b),
+    3: lambda f: lambda _, a, b, c: f(a, b, c),
+    4: lambda f: lambda _, a, b, c, d: f(a, b, c, d),
+    5: lambda f: lambda _, a, b, c, d, e: f(a, b, c, d, e),
+    6: lambda f: lambda _, a, b, c, d, e, g: f(a, b, c, d, e, g),
+    7: lambda f: lambda _, a, b, c, d, e, g, h: f(a, b, c, d, e, g, h),
+}
+
+
+def _taken(name: str, kind: Any) -> Any:
+    """The type in which an operand is passed on."""
+    if name == "constant":
+        return kind
+    kind = types.unliteral(kind)
+    if isinstance(kind, types.BaseTuple):
+        return types.Tuple([_taken("", item) for item in kind.types])
+    if isinstance(kind, types.Integer | types.Boolean):
+        return types.int64
+    return types.float32 if isinstance(kind, types.Float) else kind
+
+
+def _as_type(result: Any) -> Any:
+    if isinstance(result, Vector):
+        return _VectorType(result.element, result.lanes)
+    if isinstance(result, tuple):
+        return types.UniTuple(_as_type(result[0]), result[1])
+    return {None: types.void, "i64": types.int64, "f32": types.float32}.get(result, result)
+
+
+def _as_value(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    return cgutils.unpack_tuple(builder, value) if isinstance(kind, types.BaseTuple) else value
+
+
+def _main(names: list[str]) -> None:
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        kernel = getattr(importlib.import_module(module), attribute)
+        store.save(kernel, *machine_code(kernel))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _main(sys.argv[1:])

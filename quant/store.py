@@ -1,0 +1,189 @@
+"""Where machine code is kept: a file a kernel, in a folder named by a hash of all sources and by the processor.
+
+A file holds a checksum, the symbol's name, and an object file that LLVM's loader takes as it is (0.3 ms each).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from quant import cpu
+from quant.jit import Kernel
+
+_UNUSED_DAYS = 30
+_MOST_COMPILERS = 8
+_WORTH_A_PROCESS = 4  # kernels; starting a compiler takes as long as compiling one
+_POLL_SECONDS = 0.05
+_DIGEST_BYTES = 32
+
+
+def address(kernel: Kernel) -> int:
+    """The address of a kernel, from the store or from the compiler."""
+    code = _read(kernel) or _compile_here(kernel)
+    symbol, object_file = code
+    engine = _engine()
+    engine.add_object_file(llvm.ObjectFileRef.from_data(object_file))
+    engine.finalize_object()
+    return int(engine.get_function_address(symbol))
+
+
+def prepare(kernels: Sequence[Kernel], progress: Callable[[float], None] | None = None) -> None:
+    """Have these kernels compiled, by several processes where that is quicker; progress(fraction) hears of it."""
+    missing = [kernel for kernel in kernels if _read(kernel) is None]
+    compilers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+                    _MOST_COMPILERS, len(missing) // _WORTH_A_PROCESS)  # fmt: skip
+    if compilers > 1:
+        for done in _compile_beside(missing, compilers):
+            if progress:
+                progress(done / len(missing))
+    for done, kernel in enumerate(missing):
+        if _read(kernel) is None:
+            if progress:
+                progress(done / len(missing))
+            _compile_here(kernel)
+
+
+def save(kernel: Kernel, symbol: str, object_file: bytes) -> None:
+    """Keep a kernel's code: written beside, then renamed. A full disk only costs the next start its time."""
+    content = symbol.encode() + b"\0" + object_file
+    path = _path(kernel)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(hashlib.sha256(content).digest() + content)
+        os.replace(file.name, path)
+    except OSError:
+        return
+
+
+def _read(kernel: Kernel) -> tuple[str, bytes] | None:
+    """A kernel's symbol and object file, if they are there and whole."""
+    try:
+        data = _path(kernel).read_bytes()
+    except OSError:
+        return None
+    content = data[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != data[:_DIGEST_BYTES]:
+        return None
+    symbol, _, object_file = content.partition(b"\0")
+    return symbol.decode(), object_file
+
+
+def _compile_here(kernel: Kernel) -> tuple[str, bytes]:
+    from quant import compiler
+
+    code = compiler.machine_code(kernel)
+    save(kernel, *code)
+    return code
+
+
+def _compile_beside(kernels: Sequence[Kernel], compilers: int) -> Iterator[int]:
+    """Compile in processes of their own; yields how many are done. What they leave out is for the caller to do."""
+    environment = {**os.environ, "QCLI_CACHE_DIR": str(_root()), "NUMBA_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    command = [sys.executable, "-P", "-m", "quant.compiler"]
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    names = [kernel.name for kernel in kernels]
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for first in range(compilers):
+            running.append(subprocess.Popen([*command, *names[first::compilers]], env=environment, **quiet))
+        while any(process.poll() is None for process in running):
+            yield sum(_path(kernel).exists() for kernel in kernels)
+            time.sleep(_POLL_SECONDS)
+    except OSError:  # no such interpreter, as in a frozen program
+        return
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+@cache
+def _engine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    for name, address in _math_functions():
+        llvm.add_symbol(name, address)
+    machine = llvm.Target.from_default_triple().create_target_machine(cpu=cpu.name(), features=cpu.features(), jit=True)
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+
+
+def _math_functions() -> Iterator[tuple[str, int]]:
+    """The functions of the C library that kernels may call."""
+    names = {"linux": "libm.so.6", "win32": "ucrtbase.dll"}.get(sys.platform)
+    try:
+        library = ctypes.CDLL(names)
+    except OSError:  # musl keeps them in its only library
+        library = ctypes.CDLL(None)
+    for name in ("exp", "expf", "log", "log1p", "log1pf", "sin", "cos", "sincos"):
+        if found := getattr(library, name, None):
+            yield name, ctypes.cast(found, ctypes.c_void_p).value or 0
+
+
+def _path(kernel: Kernel) -> Path:
+    """The file of a kernel; one declared outside this package is named by its own source, too."""
+    name = kernel.name
+    if not name.startswith("quant."):
+        source = Path(kernel.body.__code__.co_filename).read_bytes()
+        name += "-" + hashlib.sha256(source).hexdigest()[:16]
+    return folder() / f"{name}.o"
+
+
+@cache
+def folder() -> Path:
+    """The folder for these sources and this processor."""
+    kernels = _root() / "kernels"
+    mine = kernels / _source_hash() / hashlib.sha256(f"{cpu.name()} {cpu.features()}".encode()).hexdigest()[:16]
+    try:
+        new = not mine.is_dir()
+        mine.mkdir(parents=True, exist_ok=True)
+        os.utime(mine.parent)
+        if new:
+            _remove_unused(kernels, mine.parent)
+    except OSError:  # a read-only home: compile for this user's temporary folder
+        user = getattr(os, "getuid", lambda: "qcli")()
+        mine = Path(tempfile.gettempdir()) / f"qcli-{user}" / mine.parent.name / mine.name
+        mine.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return mine
+
+
+def _root() -> Path:
+    if chosen := os.environ.get("QCLI_CACHE_DIR"):
+        return Path(chosen)
+    home = Path(os.path.expanduser("~"))
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local")) / "qcli" / "Cache"
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "qcli"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "qcli"
+
+
+def _source_hash() -> str:
+    digest = hashlib.sha256(f"{version('numba')} {version('llvmlite')} {sys.version_info[:2]}".encode())
+    here = Path(__file__).parent
+    for path in sorted(here.rglob("*.py")):
+        digest.update(path.relative_to(here).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _remove_unused(kernels: Path, keep: Path) -> None:
+    """Delete the code of other versions that nobody has opened for a month."""
+    oldest = time.time() - _UNUSED_DAYS * 86_400
+    for other in kernels.iterdir():
+        if other != keep and other.is_dir() and other.stat().st_mtime < oldest:
+            shutil.rmtree(other, ignore_errors=True)
