@@ -49,6 +49,11 @@ class State:
     def experts_held(self) -> int:
         return sum(map(len, self._touched))
 
+    def bytes_per_step(self, position: int) -> float:
+        """What the decode step at a position moves: recurrent states are read and written, caches read up to it."""
+        row = sum(cache.nbytes for cache in self._caches) / self.ctx
+        return 2.0 * sum(array.nbytes for array in self._recurrent) + row * (position + 1)
+
     def experts_touched(self) -> int:
         """Experts routed to since the marks were cleared."""
         return int(sum(marks.sum() for marks in self._touched))
