@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli import models, sampler
-from qcli.errors import ContextOverflowError, ModelFileError
+from qcli.errors import ContextOverflowError, ModelFileError, QcliError
 from qcli.gguf_file import GGUFFile
 from qcli.models import Model
 from qcli.part_times import PartTimes
 from qcli.state import Snapshot, State
 from qcli.threads import default_threads
-from quant import store, team
+from quant import cpu, store, team
 from quant.plan import Activation, Plan, aligned
 from quant.team import Team
 
@@ -61,14 +61,9 @@ class Engine:
         threads: physical cores by default; ctx: capacity in tokens; chunk: tokens of a prompt taken together.
         Raises ModelFileError, UnsupportedModelError, ContextOverflowError.
         """
-        longest = models.context_length(file)
-        if longest < 1:
-            raise ModelFileError(f"{file.path}: was made for {longest} tokens of context", "download the model again")
-        if ctx is not None and ctx > longest:
-            raise ContextOverflowError(
-                f"{file.path}: was made for {longest} tokens of context, not {ctx}", f"give --ctx {longest} or less"
-            )
-        state = State(ctx or min(longest, DEFAULT_CTX))
+        if lacking := cpu.missing():
+            raise QcliError(f"this processor ({cpu.name()}) lacks {lacking}", "use a machine from 2013 or later")
+        state = _state_for(file, ctx)
         try:
             model = models.load(file, state)
         except ValueError as error:  # shapes that fit the file but not the kernels
@@ -194,6 +189,16 @@ class Engine:
             self._all_heads = plan.seal(), rows
             self._plans[id(self._all_heads[0])] = plan
         return self._all_heads
+
+
+def _state_for(file: GGUFFile, ctx: int | None) -> State:
+    longest = models.context_length(file)
+    if longest < 1:
+        raise ModelFileError(f"{file.path}: was made for {longest} tokens of context", "download the model again")
+    if ctx is not None and ctx > longest:
+        message = f"{file.path}: was made for {longest} tokens of context, not {ctx}"
+        raise ContextOverflowError(message, f"give --ctx {longest} or less")
+    return State(ctx or min(longest, DEFAULT_CTX))
 
 
 def _first_row(logits: Activation) -> NDArray[np.float32]:

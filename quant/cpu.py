@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from functools import cache
 
 import llvmlite.binding as llvm
@@ -29,11 +30,20 @@ def name() -> str:
 
 
 @cache
+def _host() -> Mapping[str, bool]:
+    """The features LLVM finds on this machine; none on systems where it cannot tell."""
+    try:
+        return dict(llvm.get_host_cpu_features())
+    except RuntimeError:
+        return {}
+
+
+@cache
 def features() -> str:
     """What Numba passes to LLVM beside the name: this CPU's features, or those that NUMBA_CPU_FEATURES forces."""
     if "NUMBA_CPU_NAME" in os.environ or "NUMBA_CPU_FEATURES" in os.environ:
         return os.environ.get("NUMBA_CPU_FEATURES", "")
-    return str(llvm.get_host_cpu_features().flatten())
+    return ",".join(("+" if there else "-") + feature for feature, there in sorted(_host().items()))
 
 
 @cache
@@ -48,8 +58,7 @@ def dot_unit() -> str:
     if "NUMBA_CPU_NAME" in os.environ:
         return _by_name(name())
     known = _by_name(name())
-    features = llvm.get_host_cpu_features()
-    found = _by_features({feature for feature, there in features.items() if there})
+    found = _by_features({feature for feature, there in _host().items() if there})
     return known if found == "portable" else found
 
 
@@ -71,6 +80,13 @@ def _by_name(cpu: str) -> str:
     units = {"avx512vnni": _AVX512_VNNI, "avxvnni": _AVX_VNNI, "avx512": _AVX512, "avx2": _AVX2}
     units |= {"i8mm": _I8MM, "dotprod": _DOTPROD}
     return next((unit for unit, names in units.items() if cpu in names), "portable")
+
+
+def missing() -> str:
+    """What the processor lacks to run any kernel here, or nothing."""
+    if not is_x86() or dot_unit() != "portable" or "NUMBA_CPU_NAME" in os.environ:
+        return ""
+    return "" if _host().get("f16c") else "F16C"
 
 
 def is_x86() -> bool:

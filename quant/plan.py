@@ -91,6 +91,10 @@ class Plan:
             self._buffers[name, shape] = aligned(shape, dtype)
         return self._buffers[name, shape]
 
+    def keep(self, *objects: Any) -> None:
+        """Hold what a record knows only by its address."""
+        self._kept.extend(objects)
+
     def use(self, kernel: Kernel) -> Kernel:
         """Note a kernel that is called through an address in a buffer, not by a record."""
         self._kernels[kernel] = None

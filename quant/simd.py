@@ -301,7 +301,7 @@ _c2, _c3, _c4, _c5, _c6 = (_constant(f32x16, 1 / n) for n in (2, 6, 24, 120, 720
 
 @inline
 def exp(x):
-    """exp of f32x16, within 2 ulp on [-87, 88], saturating outside (Cody and Waite's reduction, Taylor to x^6)."""
+    """exp of f32x16, within 3 ulp on [-87, 88], saturating outside (Cody and Waite's reduction, Taylor to x^6)."""
     x = minimum(maximum(x, _low()), _high())
     n = round_even(mul(x, _log2e()))
     r = sub(sub(x, mul(n, _ln2_head())), mul(n, _ln2_tail()))

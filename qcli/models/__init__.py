@@ -40,19 +40,23 @@ def supported() -> list[str]:
 
 def context_length(file: GGUFFile) -> int:
     """The most tokens that the model was made for."""
+    _module(file)
     return file.get_int(f"{file.get_str('general.architecture')}.context_length")
 
 
 def load(file: GGUFFile, state: State) -> Model:
     """The model in a file, with its memory in `state`; UnsupportedModelError names what could be loaded."""
-    name = file.get_str("general.architecture")
-    if module_name(name) not in supported():
-        close = get_close_matches(module_name(name), supported(), 1, 0.0)[0]
-        known = ", ".join(supported())
-        raise UnsupportedModelError(
-            f'{file.path}: the architecture "{name}" is not supported',
-            f"supported: {known}; the closest is {close}. `qcli show` reads any file",
-        )
-    module: Any = importlib.import_module(f"qcli.models.{module_name(name)}")
-    model: Model = module.load(file, state)
+    model: Model = _module(file).load(file, state)
     return model
+
+
+def _module(file: GGUFFile) -> Any:
+    name = file.get_str("general.architecture")
+    if module_name(name) in supported():
+        return importlib.import_module(f"qcli.models.{module_name(name)}")
+    close = get_close_matches(module_name(name), supported(), 1, 0.0)[0]
+    known = ", ".join(supported())
+    raise UnsupportedModelError(
+        f'{file.path}: the architecture "{name}" is not supported',
+        f"supported: {known}; the closest is {close}. `qcli show` reads any file",
+    )

@@ -101,6 +101,7 @@ def _add(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]
             y.read("f32").ctypes.data, x.stride(kind), y.stride("f32"), accumulate, rest,
         )  # fmt: skip
         plan.weight_bytes += w.data.nbytes
+        plan.keep(w, x, y)
     formats = [w.format for w, _ in matrices]
     if plan.tokens == 1:
         plan.add(matmul_step, _with_kernels(plan, segments, [(kind.dot_rows,) for kind in formats]), len(matrices))

@@ -1,0 +1,109 @@
+"""The same answers from every vector unit: those that this machine has run here, the others are read as assembly."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import pytest
+
+TESTS = Path(__file__).parent
+
+# A processor, the features beside its name, the unit that is meant, and what this machine needs to run its code.
+X86 = {
+    "ivybridge": ("", "portable", "avx f16c"),
+    "haswell": ("+avx2,+fma", "avx2", "avx2 fma f16c bmi2 lzcnt movbe"),
+    "skylake-avx512": ("+avx512bw,+avx512vl", "avx512", "avx512bw avx512vl avx512dq avx512cd clwb"),
+    "alderlake": ("+avxvnni,+avx2,+fma", "avxvnni", "avxvnni gfni vaes vpclmulqdq sha"),
+    "icelake-server": ("+avx512vnni,+avx512bw,+avx512vl", "avx512vnni", "avx512vnni avx512vbmi2 gfni vaes"),
+}
+OTHER = {"generic": ("", "portable", "")}
+CHOSEN = "test_simd or (dot_and_tile_are_exact or extremes or unpacked) and (Q8_0 or Q4_K or Q6_K or F16 and not BF16)"
+
+
+def here() -> dict[str, tuple[str, str, str]]:
+    """The processors whose code this machine can run, but for its own kind: all other tests do that."""
+    known = X86 if platform.machine().lower() in ("x86_64", "amd64") else OTHER
+    has = {feature for feature, there in llvm.get_host_cpu_features().items() if there}
+    runnable = {name: row for name, row in known.items() if has.issuperset(row[2].split())}
+    runnable.pop("icelake-server", None)
+    return runnable
+
+
+def start(command, processor, features=None):
+    """A Python process that compiles for another processor."""
+    environment = {**os.environ, "NUMBA_CPU_NAME": processor, "PYTHONPATH": str(TESTS.parent)}
+    if features is not None:
+        environment["NUMBA_CPU_FEATURES"] = features
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *command], env=environment, text=True, **pipes)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """A part of the tests, begun for every processor at once."""
+    files = [str(TESTS / name) for name in ("test_simd.py", "test_formats.py")]
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(TESTS.parent), "-k", CHOSEN, *files]
+    running = {name: start(command, name, row[0]) for name, row in here().items()}
+    yield running
+    for process in running.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("processor", here())
+def test_kernels_compiled_for_another_processor(processes, processor):
+    said, complained = processes[processor].communicate(timeout=300)
+    assert processes[processor].returncode == 0, said + complained
+    assert " passed" in said
+
+
+CODE = """
+import sys
+from quant.int8_dot import UNIT
+sys.stdout.write(UNIT)
+"""
+
+
+@pytest.mark.parametrize(("processor", "row"), [*X86.items(), *OTHER.items()])
+def test_the_unit_is_chosen_by_features(processor, row):
+    said, _ = start(["-c", CODE], processor, row[0]).communicate()
+    assert said == row[1]
+
+
+# What the compiler must make of an int8 dot product of 64 columns, for machines that need not be here.
+INSTRUCTIONS = [
+    ("x86_64-unknown-linux-gnu", "sapphirerapids", "avx512vnni", "vpdpbusd", 1),
+    ("x86_64-unknown-linux-gnu", "znver4", "avx512vnni", "vpdpbusd", 1),
+    ("x86_64-unknown-linux-gnu", "alderlake", "avxvnni", "vpdpbusd", 2),
+    ("x86_64-unknown-linux-gnu", "skylake-avx512", "avx512", "vpmaddubsw", 1),
+    ("x86_64-unknown-linux-gnu", "haswell", "avx2", "vpmaddubsw", 2),
+    ("aarch64-apple-darwin", "apple-m1", "dotprod", "sdot", 4),
+    ("aarch64-apple-darwin", "apple-m2", "i8mm", "sdot", 4),
+    ("aarch64-unknown-linux-gnu", "neoverse-n1", "dotprod", "sdot", 4),
+    ("aarch64-unknown-linux-gnu", "neoverse-v2", "i8mm", "sdot", 4),
+    ("aarch64-unknown-linux-gnu", "cortex-a72", "portable", "smull", 1),
+]
+
+
+@pytest.fixture(scope="module")
+def assemblies():
+    script = str(TESTS / "cross_compile.py")
+    return {row[:2]: start([script, row[0]], row[1]) for row in INSTRUCTIONS}
+
+
+@pytest.mark.parametrize(("triple", "processor", "unit", "instruction", "times"), INSTRUCTIONS)
+def test_the_instruction_that_a_processor_has_for_it(assemblies, triple, processor, unit, instruction, times):
+    said, complained = assemblies[triple, processor].communicate(timeout=60)
+    first, _, code = said.partition("\n")
+    assert first == unit, complained
+    lines = code.replace("{vex}\t", "").splitlines()
+    mnemonics = [line.strip().replace(".", "\t").split()[0] for line in lines if line.startswith("\t") and line.strip(".\t")]
+    assert mnemonics.count(instruction) >= times
+    if instruction in ("sdot", "vpdpbusd"):
+        assert mnemonics.count(instruction) == times
+        assert not {"smull", "pmull", "vpmaddubsw"} & set(mnemonics)
