@@ -102,7 +102,9 @@ def test_the_instruction_that_a_processor_has_for_it(assemblies, triple, process
     first, _, code = said.partition("\n")
     assert first == unit, complained
     lines = code.replace("{vex}\t", "").splitlines()
-    mnemonics = [line.strip().replace(".", "\t").split()[0] for line in lines if line.startswith("\t") and line.strip(".\t")]
+    mnemonics = [
+        line.strip().replace(".", "\t").split()[0] for line in lines if line.startswith("\t") and line.strip(".\t")
+    ]
     assert mnemonics.count(instruction) >= times
     if instruction in ("sdot", "vpdpbusd"):
         assert mnemonics.count(instruction) == times
