@@ -9,9 +9,10 @@ import pytest
 from tiny_model import DATA, PLAIN
 
 from qcli.engine import Engine
-from qcli.errors import ContextOverflowError
+from qcli.errors import ContextOverflowError, QcliError
 from qcli.gguf_file import GGUFFile
 from qcli.tokenizer import Tokenizer
+from quant import cpu
 
 IDS = np.load(DATA / "qwen3next.npz")["ids"].tolist()  # 96
 EXPERTS = 4 * 16  # of the tiny model: layers, experts in each
@@ -156,6 +157,13 @@ def test_more_context_than_the_model_was_made_for(load):
         load(ctx=513)
     assert "--ctx 512" in caught.value.hint
     assert load(ctx=None).ctx == 512
+
+
+def test_a_processor_that_cannot_run_it(load, monkeypatch):
+    monkeypatch.setattr(cpu, "missing", lambda: "F16C")
+    with pytest.raises(QcliError, match="lacks F16C") as caught:
+        load()
+    assert caught.value.hint
 
 
 def test_experts_are_counted(load):
