@@ -19,9 +19,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from quant import store
+from quant import cpu, store
 from quant.jit import Inline, Intrinsic, Kernel, Vector
 from quant.simd import vector_llvm
+
+# A forced name without features would otherwise be joined by the features of this machine.
+numba.config.CPU_NAME, numba.config.CPU_FEATURES = cpu.name(), cpu.features()
 
 # No fast-math flag: results must not depend on how rows are grouped, so sums are ordered by hand with vectors.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy"}

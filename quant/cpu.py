@@ -52,14 +52,12 @@ def dot_unit() -> str:
 
     One of 'avx512vnni', 'avxvnni', 'avx512' and 'avx2' (x86-64), 'i8mm' and 'dotprod' (AArch64), 'portable'.
     """
-    forced = os.environ.get("NUMBA_CPU_FEATURES")
-    if forced is not None:
-        return _by_features({f[1:] for f in forced.split(",") if f.startswith("+")})
-    if "NUMBA_CPU_NAME" in os.environ:
-        return _by_name(name())
-    known = _by_name(name())
-    found = _by_features({feature for feature, there in _host().items() if there})
-    return known if found == "portable" else found
+    forced = os.environ.get("NUMBA_CPU_FEATURES", "")
+    if forced or "NUMBA_CPU_NAME" in os.environ:
+        found = _by_features({feature[1:] for feature in forced.split(",") if feature.startswith("+")})
+    else:
+        found = _by_features({feature for feature, there in _host().items() if there})
+    return _by_name(name()) if found == "portable" else found
 
 
 def _by_features(features: set[str]) -> str:
