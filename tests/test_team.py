@@ -77,6 +77,30 @@ def test_helpers_that_fell_asleep_wake_up():
     assert counts[0] == 9
 
 
+@kernel
+def rest_a_while(rank, size, rounds, sink):
+    """Rank 0 works longer than the others."""
+    for i in range(rounds if rank == 0 else 1):
+        atomic_add(sink, i)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_times_are_noted_by_record(size):
+    plan, sink, times = new_plan(1, size), aligned(1, np.int64), aligned((3, 2), np.int64)
+    for rounds in (1, 1_000_000, 1):
+        plan.add(rest_a_while, rounds, sink)
+    team, sealed = Team(size), plan.seal()
+    team.run(sealed)
+    team.run(sealed, times)
+    first = times.copy()
+    team.run(sealed, times)
+    team.close()
+    assert (first >= 0).all()
+    assert first[1, 0] > 10 * max(first[0, 0], first[2, 0])
+    assert (times >= first).all()
+    assert times[1, 0] > first[1, 0]
+
+
 def test_an_empty_plan_is_replayed_by_doing_nothing():
     with running(new_plan(1, 2)) as run:
         run()
