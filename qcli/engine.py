@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli import models, sampler
-from qcli.errors import ContextOverflowError, ModelFileError, QcliError
+from qcli.errors import ContextOverflowError, ModelFileError, QcliError, UsageError
 from qcli.gguf_file import GGUFFile
 from qcli.models import Model
 from qcli.part_times import PartTimes
 from qcli.state import Snapshot, State
 from qcli.threads import default_threads
 from quant import cpu, store, team
+from quant.kernels.kv_cache import TYPES as KV_TYPES
 from quant.plan import Activation, Plan, aligned
 from quant.team import Team
 
@@ -54,16 +55,18 @@ class Engine:
         threads: int | None = None,
         ctx: int | None = None,
         chunk: int | None = None,
+        kv_type: str | None = None,
         progress: Progress | None = None,
     ) -> Engine:
         """Trace the model of a file; compiles kernels when they are not in the cache yet.
 
-        threads: physical cores by default; ctx: capacity in tokens; chunk: tokens of a prompt taken together.
+        threads: physical cores by default; ctx: capacity in tokens; chunk: tokens of a prompt taken together;
+        kv_type: what keys and values are kept as, "f16" or "q8_0".
         Raises ModelFileError, UnsupportedModelError, ContextOverflowError.
         """
         if lacking := cpu.missing():
             raise QcliError(f"this processor ({cpu.name()}) lacks {lacking}", "use a machine from 2013 or later")
-        state = _state_for(file, ctx)
+        state = _state_for(file, ctx, kv_type or "f16")
         try:
             model = models.load(file, state)
         except ValueError as error:  # shapes that fit the file but not the kernels
@@ -191,14 +194,16 @@ class Engine:
         return self._all_heads
 
 
-def _state_for(file: GGUFFile, ctx: int | None) -> State:
+def _state_for(file: GGUFFile, ctx: int | None, kv_type: str) -> State:
+    if kv_type not in KV_TYPES:
+        raise UsageError(f'there is no kv-type "{kv_type}"', f"give one of: {', '.join(KV_TYPES)}")
     longest = models.context_length(file)
     if longest < 1:
         raise ModelFileError(f"{file.path}: was made for {longest} tokens of context", "download the model again")
     if ctx is not None and ctx > longest:
         message = f"{file.path}: was made for {longest} tokens of context, not {ctx}"
         raise ContextOverflowError(message, f"give --ctx {longest} or less")
-    return State(ctx or min(longest, DEFAULT_CTX))
+    return State(ctx or min(longest, DEFAULT_CTX), kv_type)
 
 
 def _first_row(logits: Activation) -> NDArray[np.float32]:

@@ -52,11 +52,13 @@ class LLM:
         threads: int | None = None,
         ctx: int | None = None,
         *,
+        kv_type: str | None = None,
         progress: Progress | None = None,
     ) -> None:
         """Map the file and trace the engine; raises ModelNotFoundError, ModelFileError.
 
         threads: None for the physical cores; ctx: capacity in tokens, None for a sensible one of the model's;
+        kv_type: "f16" or, half the size, "q8_0", for the keys and values of attention;
         progress(stage, fraction) hears of compiling, loading and prefilling.
         """
         began = perf_counter()
@@ -65,7 +67,7 @@ class LLM:
         path, self._entry = catalog.resolve(path_or_name)
         self.file = GGUFFile.open(path)
         try:
-            self.engine = Engine.load(self.file, threads=threads, ctx=ctx, progress=progress)
+            self.engine = Engine.load(self.file, threads=threads, ctx=ctx, kv_type=kv_type, progress=progress)
         except BaseException:
             self.file.close()
             raise

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.kernels import kv_cache
 from quant.plan import aligned
 
 
@@ -16,18 +18,18 @@ class Snapshot:
 
     position: int
     recurrent: list[NDArray[np.float32]]
-    caches: list[NDArray[np.float16]]
+    caches: list[NDArray[Any]]
 
 
 class State:
     """Memory for `ctx` tokens, allocated once; the system gives pages of it as they are first written."""
 
-    def __init__(self, ctx: int) -> None:
-        self.ctx = ctx
+    def __init__(self, ctx: int, kv_type: str = "f16") -> None:
+        self.ctx, self.kv_type = ctx, kv_type
         self.run: NDArray[np.int64] = aligned(8, np.int64)  # [tokens, first position] of a replay
         self.position = 0
         self._recurrent: list[NDArray[np.float32]] = []
-        self._caches: list[NDArray[np.float16]] = []
+        self._caches: list[NDArray[Any]] = []
         self._touched: list[NDArray[np.uint8]] = []
 
     def recurrent(self, *shape: int) -> NDArray[np.float32]:
@@ -35,9 +37,10 @@ class State:
         self._recurrent.append(aligned(shape, np.float32))
         return self._recurrent[-1]
 
-    def cache(self, heads: int, width: int) -> NDArray[np.float16]:
-        """A layer's keys or values, float16 [heads, ctx, width]; only positions before `position` mean anything."""
-        self._caches.append(aligned((heads, self.ctx, width), np.float16))
+    def cache(self, heads: int, width: int) -> NDArray[Any]:
+        """A layer's keys or values, [heads, ctx, row] of `kv_type`; only positions before `position` mean anything."""
+        row, dtype = kv_cache.row_shape(self.kv_type, width)
+        self._caches.append(aligned((heads, self.ctx, row), dtype))
         return self._caches[-1]
 
     def touched(self, experts: int) -> NDArray[np.uint8]:

@@ -27,6 +27,9 @@ Threads = Annotated[
     int | None, typer.Option("--threads", "-t", metavar="N", min=1, help="Else as many as physical cores.")
 ]
 Ctx = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, help="Room for prompts and answers, in tokens.")]
+KvType = Annotated[
+    str | None, typer.Option("--kv-type", metavar="TYPE", help="Keep keys and values as f16, or half the size as q8_0.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer only: no progress, no figures.")]
 

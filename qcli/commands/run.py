@@ -29,6 +29,7 @@ def run(
     stop: options.Stop = None,
     threads: options.Threads = None,
     ctx: options.Ctx = None,
+    kv_type: options.KvType = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     temperature: options.Temperature = None,
@@ -49,7 +50,7 @@ def run(
         with interrupt.ends_all(bar):
             from qcli.llm import LLM
 
-            llm = LLM(model, threads, ctx, progress=bar.update)
+            llm = LLM(model, threads, ctx, kv_type=kv_type, progress=bar.update)
         with llm:
             pieces = llm.generate(text if raw else llm.render(_messages(system, text)), **given)
             shown, interrupted = show(pieces, bar, _discard if as_json else console.out)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import store_block
 from quant.jit import inline, kernel
+from quant.kernels.kv_cache import is_quantized, load_row, row_shape, store_row
 from quant.kernels.norm import inverse_rms
 from quant.kernels.rope import rotate
 from quant.kernels.sgemm import sgemm, sgemm_kernel
@@ -26,7 +28,6 @@ from quant.simd import (
     broadcast_f32,
     exp,
     fma,
-    load_f16x16,
     load_f32,
     load_f32x16,
     load_i64,
@@ -37,7 +38,6 @@ from quant.simd import (
     splat,
     store_f32,
     store_f32x16,
-    store_f32x16_as_f16,
     sub,
     sum_lanes,
     zero_f32x16,
@@ -51,19 +51,26 @@ _LOWEST = np.float32(-1e30)
 
 @dataclass(frozen=True)
 class Heads:
-    """The shape of an attention layer, and its cache: float16 [key-value heads, context, width] each."""
+    """The shape of an attention layer, and its caches: [key-value heads, context, row], see quant.kernels.kv_cache."""
 
     queries: int
     keys: int
     width: int
-    k_cache: NDArray[np.float16]
-    v_cache: NDArray[np.float16]
+    k_cache: NDArray[Any]
+    v_cache: NDArray[Any]
 
     def __post_init__(self) -> None:
-        if self.queries % self.keys or self.width % 16 or self.k_cache.shape[::2] != (self.keys, self.width):
+        row, _ = row_shape("q8_0" if is_quantized(self.k_cache) else "f16", self.width)
+        if self.queries % self.keys or self.width % 16 or self.k_cache.shape[::2] != (self.keys, row):
             raise ValueError(
                 f"{self.queries} query heads, {self.keys} key heads of {self.width}, cache {self.k_cache.shape}"
             )
+
+    @property
+    def cache_operands(self) -> tuple[Any, ...]:
+        """The caches, their context, the bytes of a row, and whether it is quantized."""
+        _, context, row = self.k_cache.shape
+        return self.k_cache, self.v_cache, context, row * self.k_cache.itemsize, int(is_quantized(self.k_cache))
 
     @property
     def group(self) -> int:
@@ -78,16 +85,10 @@ def _norm_head(x, weight, width, eps, y):
         store_f32x16(y + c, mul(mul(load_f32x16(x + c), scale), load_f32x16(weight + c)))
 
 
-@inline
-def _to_f16(x, width, y):
-    for c in range(0, width, 16):
-        store_f32x16_as_f16(y + 2 * c, load_f32x16(x + 4 * c))
-
-
 @kernel
 def norm_rope_store(
     rank, size, q_gate, q_gate_stride, k, v, kv_stride, q_norm, k_norm, eps, angles, pairs, queries, keys, width,
-    q, q_stride, k_cache, v_cache, context, run, scratch, scratch_stride,
+    q, q_stride, k_cache, v_cache, context, row, quantized, run, scratch, scratch_stride,
 ):  # fmt: skip
     """q_gate [tokens, queries, (q, gate), width], k and v [tokens, keys, width] -> q [tokens, queries, width] and the caches."""
     tokens, position = load_i64(run), load_i64(run + 8)
@@ -102,19 +103,19 @@ def norm_rope_store(
             rotate(y, turns, pairs)
         else:
             head -= queries
-            place = 2 * width * (head * context + position + t)
+            place = row * (head * context + position + t)
             _norm_head(k + t * kv_stride + 4 * head * width, k_norm, width, bits_to_f32(eps), local)
             rotate(local, turns, pairs)
-            _to_f16(local, width, k_cache + place)
-            _to_f16(v + t * kv_stride + 4 * head * width, width, v_cache + place)
+            store_row(local, width, k_cache + place, quantized)
+            store_row(v + t * kv_stride + 4 * head * width, width, v_cache + place, quantized)
 
 
 @inline
-def _four_scores(q0, q1, q2, q3, k, width, scale, scores):
-    """scale * (q . k) of four queries with one float16 key, _BLOCK scores apart."""
+def _four_scores(q0, q1, q2, q3, k, quantized, width, scale, scores):
+    """scale * (q . k) of four queries with one key, _BLOCK scores apart."""
     s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for c in range(0, width, 16):
-        key, at = load_f16x16(k + 2 * c), 4 * c
+        key, at = load_row(k, c, width, quantized), 4 * c
         s0, s1 = fma(load_f32x16(q0 + at), key, s0), fma(load_f32x16(q1 + at), key, s1)
         s2, s3 = fma(load_f32x16(q2 + at), key, s2), fma(load_f32x16(q3 + at), key, s3)
     store_f32(scores, scale * sum_lanes(s0))
@@ -124,17 +125,17 @@ def _four_scores(q0, q1, q2, q3, k, width, scale, scores):
 
 
 @inline
-def _four_sums(scores, v, count, width, out, entry):
-    """The values of `count` positions weighted by four rows of scores: 16 columns, to `out` and each `entry` bytes on."""
+def _four_sums(scores, v, row, quantized, column, count, width, out):
+    """The values of `count` positions weighted by four rows of scores: 16 columns, 64 bytes apart."""
     s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for p in range(count):
-        value, at = load_f16x16(v + 2 * width * p), scores + 4 * p
+        value, at = load_row(v + row * p, column, width, quantized), scores + 4 * p
         s0, s1 = fma(broadcast_f32(at), value, s0), fma(broadcast_f32(at + 4 * _BLOCK), value, s1)
         s2, s3 = fma(broadcast_f32(at + 8 * _BLOCK), value, s2), fma(broadcast_f32(at + 12 * _BLOCK), value, s3)
     store_f32x16(out, s0)
-    store_f32x16(out + entry, s1)
-    store_f32x16(out + 2 * entry, s2)
-    store_f32x16(out + 3 * entry, s3)
+    store_f32x16(out + 64, s1)
+    store_f32x16(out + 128, s2)
+    store_f32x16(out + 192, s3)
 
 
 @inline
@@ -162,10 +163,12 @@ def _exp1(x):
 
 
 @kernel
-def attend_blocks(rank, size, q, k_cache, v_cache, group, keys, width, context, partial, run, scratch, scratch_stride):
+def attend_blocks(
+    rank, size, q, k_cache, v_cache, context, row, quantized, group, keys, width, partial, run, scratch, scratch_stride
+):
     """One token: each (key-value head, block of positions) gives its query heads' largest score, sum, and sum of values.
 
-    Queries go in fours, so that a key is converted from float16 once for four; what is left over of a group fills up with
+    Queries go in fours, so that a key is converted to float32 once for four; what is left over of a group fills up with
     copies, whose results nobody reads.
     """
     length = load_i64(run + 8) + 1
@@ -179,7 +182,7 @@ def attend_blocks(rank, size, q, k_cache, v_cache, group, keys, width, context, 
         head, block = item // blocks, item % blocks
         first = block * _BLOCK
         count = min(_BLOCK, length - first)
-        start = 2 * width * (head * context + first)
+        start = row * (head * context + first)
         query, last = q + 4 * width * head * group, 4 * width * (group - 1)
         for g in range(0, group, 4):
             at = 4 * width * g
@@ -187,7 +190,7 @@ def attend_blocks(rank, size, q, k_cache, v_cache, group, keys, width, context, 
             q2, q3 = query + min(at + 8 * width, last), query + min(at + 12 * width, last)
             for p in range(count):
                 place = scores + 4 * (_BLOCK * g + p)
-                _four_scores(q0, q1, q2, q3, k_cache + start + 2 * width * p, width, scale, place)
+                _four_scores(q0, q1, q2, q3, k_cache + start + row * p, quantized, width, scale, place)
         for g in range(group):
             out = partial + ((head * group + g) * most + block) * entry
             largest, total = _softmax(scores + 4 * _BLOCK * g, count, _BLOCK, _LOWEST)
@@ -195,7 +198,7 @@ def attend_blocks(rank, size, q, k_cache, v_cache, group, keys, width, context, 
             store_f32(out + 4, total)
         for g in range(0, group, 4):
             for c in range(0, width, 16):
-                _four_sums(scores + 4 * _BLOCK * g, v_cache + start + 2 * c, count, width, sums, 64)
+                _four_sums(scores + 4 * _BLOCK * g, v_cache + start, row, quantized, c, count, width, sums)
                 for i in range(min(4, group - g)):
                     out = partial + ((head * group + g + i) * most + block) * entry
                     store_f32x16(out + 64 + 4 * c, load_f32x16(sums + 64 * i))
@@ -225,12 +228,12 @@ def join_blocks(rank, size, partial, queries, width, context, out, run):
 
 
 @inline
-def _load_block(cache, count, width, rows):
-    """float16 [count, width] -> float32 [_BLOCK, width], zero beyond."""
-    for i in range(0, count * width, 16):
-        store_f32x16(rows + 4 * i, load_f16x16(cache + 2 * i))
-    for i in range(count * width, _BLOCK * width, 16):
-        store_f32x16(rows + 4 * i, zero_f32x16())
+def _load_block(cache, row, quantized, count, width, rows):
+    """`count` rows of a cache -> float32 [_BLOCK, width], zero beyond."""
+    for p in range(_BLOCK):
+        for c in range(0, width, 16):
+            value = load_row(cache + row * p, c, width, quantized) if p < count else zero_f32x16()
+            store_f32x16(rows + 4 * (p * width + c), value)
 
 
 @inline
@@ -264,7 +267,8 @@ def _tile_of(i, tiles):
 
 @kernel
 def attend_tiles(
-    rank, size, q, q_stride, k_cache, v_cache, group, keys, width, context, out, product, run, scratch, scratch_stride
+    rank, size, q, q_stride, k_cache, v_cache, context, row, quantized, group, keys, width, out, product, run, scratch,
+    scratch_stride,
 ):
     """Many tokens: each (key-value head, tile of tokens) as matrix products with blocks of keys and values."""
     tokens, position = load_i64(run), load_i64(run + 8)
@@ -292,14 +296,14 @@ def attend_tiles(
         length = position + first + count
         for p in range(0, length, _BLOCK):
             seen = min(_BLOCK, length - p)
-            start = 2 * width * (head * context + p)
-            _load_block(k_cache + start, seen, width, block)
+            start = row * (head * context + p)
+            _load_block(k_cache + start, row, quantized, seen, width, block)
             for i in range(0, _BLOCK, 16):
                 for c in range(0, width, 16):
                     transpose16(block + 4 * (i * width + c), 4 * width, turned + 4 * (c * _BLOCK + i), 4 * _BLOCK)
             sgemm(product, query, 4 * width, turned, 4 * _BLOCK, scores, 4 * _BLOCK, rows, _BLOCK, width, False)
             _meet_block(scores, rows, group, width, position + first + 1 - p, seen, tops, sums, result)
-            _load_block(v_cache + start, seen, width, block)
+            _load_block(v_cache + start, row, quantized, seen, width, block)
             sgemm(product, scores, 4 * _BLOCK, block, 4 * width, result, 4 * width, rows, width, _BLOCK, True)
         for r in range(rows):
             y = out + (first + r // group) * q_stride + offset + 4 * (r % group) * width
@@ -339,19 +343,16 @@ def gated_attention(
         )
     q, met = plan.rows("query", columns), plan.rows("attended", columns)
     rows, raw, stride = q.read("f32"), q_gate.read("f32"), q.stride("f32")
-    caches = heads.k_cache, heads.v_cache
-    pairs = turns.shape[2]
+    pairs, caches = turns.shape[2], heads.cache_operands
     plan.add(
         norm_rope_store, raw, q_gate.stride("f32"), k.read("f32"), v.read("f32"), k.stride("f32"), *norms, eps, turns, pairs,
-        heads.queries, heads.keys, heads.width, rows, stride, *caches, context, plan.run, *plan.scratch(4 * heads.width),
+        heads.queries, heads.keys, heads.width, rows, stride, *caches, plan.run, *plan.scratch(4 * heads.width),
     )  # fmt: skip
-    shape = heads.group, heads.keys, heads.width, context
+    shape = heads.group, heads.keys, heads.width
     if plan.tokens == 1:
-        blocks = -(-context // _BLOCK)
-        partial = plan.buffer("partial", (heads.queries * blocks, heads.width + 16), np.float32)
-        plan.add(
-            attend_blocks, rows, *caches, *shape, partial, plan.run, *plan.scratch(4 * _BLOCK * (heads.group + 3) + 256)
-        )
+        partial = plan.buffer("partial", (heads.queries * -(-context // _BLOCK), heads.width + 16), np.float32)
+        scratch = plan.scratch(4 * _BLOCK * (heads.group + 3) + 256)
+        plan.add(attend_blocks, rows, *caches, *shape, partial, plan.run, *scratch)
         plan.add(join_blocks, partial, heads.queries, heads.width, context, met.read("f32"), plan.run)
     else:
         most = _TILE * heads.group

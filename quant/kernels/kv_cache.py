@@ -1,0 +1,71 @@
+"""Rows of a key-value cache: float16 [width], or, half the size, int8 q[width] and then float32 d[width / 32].
+
+A cache is an array [heads, context, row]; its dtype says which: float16, or uint8 for the quantized one ('q8_0' elsewhere,
+where d is a float16 beside each block).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.jit import inline
+from quant.simd import (
+    absolute,
+    broadcast_f32,
+    concat,
+    load_f16x16,
+    load_f32x16,
+    load_i8x16_as_f32,
+    max_lanes,
+    maximum,
+    mul,
+    round_even,
+    splat,
+    store_f32,
+    store_f32x16_as_f16,
+    store_i8x32,
+    to_i8,
+)
+
+TYPES = ("f16", "q8_0")
+
+
+def row_shape(kind: str, width: int) -> tuple[int, Any]:
+    """Elements of a row, and their dtype; ValueError where a head does not divide into blocks."""
+    if kind == "f16":
+        return width, np.float16
+    if width % 32:
+        raise ValueError(f"a q8_0 cache needs heads of a multiple of 32, not {width}")
+    return width + width // 8, np.uint8
+
+
+def is_quantized(cache: NDArray[Any]) -> bool:
+    """Whether the rows are int8."""
+    return cache.dtype == np.uint8
+
+
+@inline
+def load_row(row, column, width, quantized):
+    """16 columns of a row from `column` on, float32."""
+    if quantized:
+        d = broadcast_f32(row + width + column // 32 * 4)
+        return mul(load_i8x16_as_f32(row + column), d)
+    return load_f16x16(row + 2 * column)
+
+
+@inline
+def store_row(x, width, row, quantized):
+    """float32 [width] at x -> a row."""
+    if quantized:
+        for c in range(0, width, 32):
+            a, b = load_f32x16(x + 4 * c), load_f32x16(x + 4 * c + 64)
+            largest = max_lanes(maximum(absolute(a), absolute(b)))
+            inverse = splat(np.float32(127) / largest if largest > 0 else np.float32(0))
+            store_i8x32(row + c, concat(to_i8(round_even(mul(a, inverse))), to_i8(round_even(mul(b, inverse)))))
+            store_f32(row + width + c // 8, largest / np.float32(127))
+    else:
+        for c in range(0, width, 16):
+            store_f32x16_as_f16(row + 2 * c, load_f32x16(x + 4 * c))
