@@ -9,7 +9,7 @@ import pytest
 from tiny_model import DATA, PLAIN
 
 from qcli.engine import Engine
-from qcli.errors import ContextOverflowError, QcliError
+from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.gguf_file import GGUFFile
 from qcli.tokenizer import Tokenizer
 from quant import cpu
@@ -150,6 +150,20 @@ def test_the_context_can_be_filled_and_not_overfilled(load):
         engine.logits(IDS[:17])
     assert np.array_equal(load(ctx=17).prefill(IDS[:16]), engine.prefill(IDS[:16]))
     assert error(last, engine.logits(IDS[:16])[15]) < 1e-5
+
+
+def test_keys_and_values_in_half_the_memory(load):
+    full, half = load(), load(kv_type="q8_0")
+    every = half.logits(IDS)
+    assert error(every, full.logits(IDS)) < 0.02
+    assert error(by_steps(half, IDS), every) < 2e-3  # a value beside a rounding border may fall to either side
+    snapshot = half.snapshot()
+    expected = half.step(5).copy()
+    half.restore(snapshot)
+    assert np.array_equal(half.step(5), expected)
+    with pytest.raises(UsageError, match='"q4_0"') as caught:
+        load(kv_type="q4_0")
+    assert "q8_0" in caught.value.hint
 
 
 def test_more_context_than_the_model_was_made_for(load):

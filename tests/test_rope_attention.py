@@ -9,11 +9,13 @@ import pytest
 from kernel_helpers import float_matrix, new_plan, random_rows, replay, running, source
 from reference import attention as twin
 from reference import rope as rope_twin
+from reference.kv_cache import rows, stored
 from reference.matmul import matmul as matmul_twin
 from reference.matmul import size
 
 from quant.kernels import rope
 from quant.kernels.attention import Heads, gated_attention
+from quant.kernels.kv_cache import row_shape
 from quant.kernels.matmul import add_matmul
 from quant.plan import Activation, aligned
 
@@ -59,6 +61,7 @@ class Layer:
     tokens: int
     rotary: int = 8
     context: int = 256
+    kv: str = "f16"
     seed: int = 0
 
     def __post_init__(self):
@@ -67,7 +70,8 @@ class Layer:
         self.q_gate = rng.standard_normal((self.tokens, 2 * self.queries * self.width)).astype(np.float32)
         self.k = rng.standard_normal((self.tokens, self.keys * self.width)).astype(np.float32)
         self.v = rng.standard_normal((self.tokens, self.keys * self.width)).astype(np.float32)
-        caches = (aligned((self.keys, self.context, self.width), np.float16) for _ in range(2))
+        row, kind = row_shape(self.kv, self.width)
+        caches = (aligned((self.keys, self.context, row), kind) for _ in range(2))
         self.heads = Heads(self.queries, self.keys, self.width, *caches)
 
     def run(self, sizes, most=None, position=0, threads=1):
@@ -97,7 +101,7 @@ class Layer:
         """By the twin, from the keys and values as the cache holds them."""
         q, gates = np.moveaxis(self.q_gate.reshape(self.tokens, self.queries, 2, self.width), 2, 0)
         queries = twin.heads(q, self.norms[0], EPS, self._angles())
-        k_cache, v_cache = self.heads.k_cache, self.heads.v_cache
+        k_cache, v_cache = (rows(cache, self.width) for cache in (self.heads.k_cache, self.heads.v_cache))
         return twin.attend(queries[position:], k_cache, v_cache, gates[position:], position)
 
     def expected_keys(self):
@@ -156,7 +160,7 @@ def test_cached_keys_are_normed_and_turned(sizes):
     # the norm makes 4 of the only lane, and lane 0 turns with lane 1
     keys = layer.heads.k_cache[0, :2, :3].astype(np.float32)
     np.testing.assert_allclose(keys, [[-4, 0, 0], [-4 * np.cos(1), -4 * np.sin(1), 0]], rtol=1e-3)
-    assert np.array_equal(layer.heads.v_cache[0, :2], layer.v.astype(np.float16))
+    assert np.array_equal(rows(layer.heads.v_cache, 16)[0, :2], stored(layer.v, False))
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(2, 2), (4, 2), (8, 1), (6, 2)])
@@ -167,6 +171,27 @@ def test_both_ways_against_the_softmax(queries, keys, width):
     assert_near(steps, layer.expected())
     np.testing.assert_allclose(layer.heads.k_cache[:, :70], layer.expected_keys(), rtol=6e-4, atol=1e-5)
     assert_near(layer.run([70]), layer.expected())
+
+
+@pytest.mark.parametrize(("queries", "keys", "width"), [(2, 2, 32), (8, 1, 64), (6, 2, 96)])
+@pytest.mark.parametrize("sizes", [[1] * 70, [70], [65, 1, 4]])
+def test_a_cache_of_half_the_size(queries, keys, width, sizes):
+    layer = Layer(queries, keys, width, tokens=70, kv="q8_0")
+    found = layer.run(sizes)
+    assert_near(found, layer.expected())
+    assert np.array_equal(
+        rows(layer.heads.v_cache, width)[:, :70], stored(layer.v, True).reshape(70, keys, -1).swapaxes(0, 1)
+    )
+    k_error = rows(layer.heads.k_cache, width)[:, :70] - layer.expected_keys()
+    assert np.abs(k_error).max() <= np.abs(layer.expected_keys()).max() / 127 / 2 * 1.01
+    assert layer.heads.k_cache.nbytes < 0.6 * Layer(queries, keys, width, tokens=70).heads.k_cache.nbytes
+    full = Layer(queries, keys, width, tokens=70).run(sizes)
+    assert np.linalg.norm(found - full) < 0.02 * np.linalg.norm(full)
+
+
+def test_a_cache_of_half_the_size_needs_whole_blocks():
+    with pytest.raises(ValueError, match="multiple of 32, not 48"):
+        Layer(2, 1, 48, tokens=1, kv="q8_0")
 
 
 @pytest.mark.parametrize("sizes", [[64, 65], [65, 64], [1, 128], [63, 1, 2, 63], [7] * 18 + [3], [128, 1]])

@@ -1,0 +1,23 @@
+"""The plain twin of quant.kernels.kv_cache."""
+
+from __future__ import annotations
+
+import numpy as np
+from reference.activation import quantize
+
+
+def rows(cache, width):
+    """What a cache [heads, context, row] holds, float64 [heads, context, width]."""
+    if cache.dtype == np.float16:
+        return cache.astype(np.float64)
+    q = cache[..., :width].view(np.int8).astype(np.float64)
+    d = np.ascontiguousarray(cache[..., width:]).view(np.float32)
+    return q * np.repeat(d, 32, axis=-1)
+
+
+def stored(x, quantized):
+    """What a cache will hold of float32 [..., width]."""
+    if not quantized:
+        return x.astype(np.float16).astype(np.float64)
+    q, d = quantize(x)
+    return (q.astype(np.float64) * d).reshape(x.shape)
