@@ -1,0 +1,1 @@
+"""What `qcli bench` measures: tests as llama-bench names them, over a file or over random weights, beside a peer."""
