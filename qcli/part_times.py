@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from quant.team import Team
 
-WAITING = "waiting"  # for other threads, at the end of each record
-
 
 class PartTimes:
     """Replays plans and adds up, for each of their records, the time at work and the time waiting."""
@@ -27,12 +25,11 @@ class PartTimes:
         team.run(plan, ticks)
         self.seconds += perf_counter() - began
 
-    def by_part(self) -> dict[str, float]:
-        """Seconds of each part, then of waiting; together they are `seconds`."""
-        ticks: dict[str, int] = defaultdict(int)
+    def by_part(self) -> dict[str, tuple[float, float]]:
+        """Seconds of each part: at work, and waiting for other threads at the end of its records; in all `seconds`."""
+        ticks: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(2, np.int64))
         for parts, noted in self._noted.values():
-            for part, work in zip(parts, noted[:, 0], strict=True):
-                ticks[part] += int(work)
-        ticks[WAITING] = sum(int(noted[:, 1].sum()) for _, noted in self._noted.values())
-        second = sum(ticks.values()) / self.seconds if self.seconds else 1.0
-        return {part: count / second for part, count in ticks.items()}
+            for part, counts in zip(parts, noted, strict=True):
+                ticks[part] += counts
+        second = float(sum(counts.sum() for counts in ticks.values())) / self.seconds if self.seconds else 1.0
+        return {part: (work / second, wait / second) for part, (work, wait) in ticks.items()}
