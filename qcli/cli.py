@@ -11,6 +11,7 @@ import typer
 
 from qcli import __version__, console, interrupt
 from qcli.commands import options
+from qcli.commands.bench import bench
 from qcli.commands.chat import chat
 from qcli.commands.run import run
 from qcli.errors import QcliError, UsageError
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(chat)
+app.command()(bench)
 
 
 @app.command()

@@ -1,0 +1,164 @@
+"""Warm up once, then repetitions interleaved over all cases, so that a machine that drifts does so for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median, stdev
+from time import perf_counter
+from typing import Protocol
+
+from qcli.bench.bandwidth import Bandwidth
+from qcli.bench.cases import Case, context_of
+from qcli.bench.rig import Profile, Rig
+from qcli.engine import Engine
+from qcli.gguf_file import GGUFFile
+
+Progress = Callable[[str, float], None]
+WAITING = "waiting"
+Rigs = dict[tuple[int, int], Rig]  # by threads and chunk
+
+
+class Runner(Protocol):
+    """Anything else that can run a case: a peer."""
+
+    def run(self, case: Case) -> float:
+        """Seconds of one repetition."""
+
+
+@dataclass
+class Result:
+    """All that was measured of one case."""
+
+    case: Case
+    bytes_moved: float  # by a repetition, at least
+    seconds: list[float] = field(default_factory=list)
+    peer_seconds: list[float] = field(default_factory=list)
+    profile: Profile | None = None
+    bandwidth: float = 0.0  # of this machine with as many threads, in GB/s
+
+    @property
+    def median_s(self) -> float:
+        return median(self.seconds)
+
+    @property
+    def tok_per_s(self) -> float:
+        return self.case.tokens / self.median_s
+
+    @property
+    def stdev(self) -> float:
+        """Of the speed, in tok/s."""
+        return _spread(self.case, self.seconds)
+
+    @property
+    def gb_per_s(self) -> float:
+        return self.bytes_moved / self.median_s / 1e9
+
+    @property
+    def roofline(self) -> float:
+        """The share of the machine's read bandwidth."""
+        return self.gb_per_s / self.bandwidth
+
+    def times(self) -> dict[str, tuple[float, float]]:
+        """Seconds of each part in the median repetition, at work and waiting, by the shares of the one watched."""
+        if self.profile is None:
+            return {}
+        scale = self.median_s / self.profile.seconds
+        return {part: (scale * work, scale * wait) for part, (work, wait) in self.profile.parts.items()}
+
+    def parts(self) -> dict[str, float]:
+        """Seconds at work of each part in the median repetition, then seconds waiting for other threads."""
+        times = self.times()
+        return {part: work for part, (work, _) in times.items()} | {WAITING: sum(wait for _, wait in times.values())}
+
+    @property
+    def peer_tok_per_s(self) -> float:
+        return self.case.tokens / median(self.peer_seconds)
+
+    @property
+    def peer_stdev(self) -> float:
+        return _spread(self.case, self.peer_seconds)
+
+
+def _spread(case: Case, seconds: list[float]) -> float:
+    return stdev(case.tokens / s for s in seconds) if len(seconds) > 1 else 0.0
+
+
+def load_rigs(file: GGUFFile, cases: list[Case], progress: Progress | None = None) -> Rigs:
+    """An engine for each number of threads and size of chunk; the weights are shared."""
+    ctx, rigs = context_of(cases), {}
+    for case in cases:
+        key = case.threads, case.batch
+        if key not in rigs:
+            chunk = min(case.batch, ctx)
+            engine = Engine.load(file, threads=case.threads, ctx=ctx, chunk=chunk, progress=progress)
+            rigs[key] = Rig(engine, file)
+    return rigs
+
+
+def measure(
+    rigs: Rigs,
+    bandwidth: Bandwidth,
+    cases: list[Case],
+    repetitions: int,
+    peer: Runner | None = None,
+    progress: Progress | None = None,
+) -> list[Result]:
+    """Run every case once to warm up, `repetitions` times by the clock, and once more to see where the time goes."""
+    progress = progress or (lambda _stage, _fraction: None)
+    _fill(rigs, cases, progress)
+    results, expected = _warm_up(rigs, cases, peer, progress)
+    left = _Estimate(progress, sum(expected) * (repetitions + 1))
+    for _ in range(repetitions):
+        bandwidth.sample()
+        for result, seconds in zip(results, expected, strict=True):
+            _repeat(rigs, result, peer)
+            left.done(seconds)
+    bandwidth.sample()
+    for result, seconds in zip(results, expected, strict=True):
+        result.profile = rigs[result.case.threads, result.case.batch].profile(result.case)
+        result.bandwidth = bandwidth.gb_per_s(result.case.threads)
+        left.done(seconds)
+    return results
+
+
+class _Estimate:
+    """Tells the progress, given how long everything took while warming up."""
+
+    def __init__(self, progress: Progress, whole: float) -> None:
+        self._progress, self._whole, self._done = progress, whole, 0.0
+        self.done(0.0)
+
+    def done(self, seconds: float) -> None:
+        self._done += seconds
+        self._progress("measuring", self._done / self._whole)
+
+
+def _fill(rigs: Rigs, cases: list[Case], progress: Progress) -> None:
+    """From a depth to the next deeper one; peers fill their own."""
+    steps = sorted({(case.threads, case.batch, case.depth) for case in cases if case.depth})
+    for done, (threads, batch, depth) in enumerate(steps):
+        progress("filling contexts", done / len(steps))
+        rigs[threads, batch].fill(depth)
+
+
+def _warm_up(
+    rigs: Rigs, cases: list[Case], peer: Runner | None, progress: Progress
+) -> tuple[list[Result], list[float]]:
+    """The results to fill in, and how many seconds each case takes in all."""
+    results, expected = [], []
+    for done, case in enumerate(cases):
+        progress("warming up", done / len(cases))
+        began = perf_counter()
+        results.append(Result(case, rigs[case.threads, case.batch].bytes_moved(case)))
+        if peer:
+            peer.run(case)
+        expected.append(perf_counter() - began)
+    return results, expected
+
+
+def _repeat(rigs: Rigs, result: Result, peer: Runner | None) -> None:
+    case = result.case
+    result.seconds.append(rigs[case.threads, case.batch].run(case))
+    if peer:
+        result.peer_seconds.append(peer.run(case))

@@ -1,0 +1,130 @@
+"""True shapes of known models, as the tensors and keys that their files would have. A role decides a tensor's type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from qcli.errors import UsageError
+
+Role = Literal["embedding", "head", "mixer", "experts", "down", "router", "vector", "ones", "decay"]
+Row = tuple[str, Role, tuple[int, ...]]  # name, role, shape in NumPy order
+Keys = dict[str, int | float]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model without its weights; `keys` lack the architecture in front and the number of layers."""
+
+    name: str
+    architecture: str
+    layers: int
+    vocabulary: int
+    keys: Keys
+    layer: Callable[[Keys, int], Iterator[Row]]
+    mixers: tuple[str, ...]  # the part of the model that mixes tokens, of each layer in turn
+    context: int
+
+    def rows(self, layers: int) -> Iterator[Row]:
+        """Every tensor of the model cut to its first layers."""
+        n = int(self.keys["embedding_length"])
+        yield "token_embd.weight", "embedding", (self.vocabulary, n)
+        yield "output_norm.weight", "ones", (n,)
+        yield "output.weight", "head", (self.vocabulary, n)
+        for i in range(layers):
+            for name, role, shape in self.layer(self.keys, i):
+                yield f"blk.{i}.{name}", role, shape
+
+    def count(self, part: str, layers: int) -> int:
+        """How many of the first layers mix tokens in this part of the model."""
+        return sum(self.mixers[i % len(self.mixers)] == part for i in range(layers))
+
+
+def qwen3next_layer(keys: Keys, i: int) -> Iterator[Row]:
+    """A block of Qwen3-Next; every `full_attention_interval`th has attention."""
+    c = {key: int(value) for key, value in keys.items()}
+    n, experts = c["embedding_length"], c["expert_count"]
+    width, shared = c["expert_feed_forward_length"], c["expert_shared_feed_forward_length"]
+    yield "attn_norm.weight", "ones", (n,)
+    attention = (i + 1) % c["full_attention_interval"] == 0
+    yield from (_attention if attention else _linear_attention)(c, n)
+    yield "post_attention_norm.weight", "ones", (n,)
+    yield "ffn_gate_inp.weight", "router", (experts, n)
+    yield "ffn_gate_inp_shexp.weight", "vector", (n,)
+    yield "ffn_gate_exps.weight", "experts", (experts, width, n)
+    yield "ffn_up_exps.weight", "experts", (experts, width, n)
+    yield "ffn_down_exps.weight", "down", (experts, n, width)
+    yield "ffn_gate_shexp.weight", "experts", (shared, n)
+    yield "ffn_up_shexp.weight", "experts", (shared, n)
+    yield "ffn_down_shexp.weight", "down", (n, shared)
+
+
+def _attention(c: dict[str, int], n: int) -> Iterator[Row]:
+    width = c["attention.key_length"]
+    queries, keys = c["attention.head_count"] * width, c["attention.head_count_kv"] * width
+    yield "attn_q.weight", "mixer", (2 * queries, n)
+    yield "attn_k.weight", "mixer", (keys, n)
+    yield "attn_v.weight", "mixer", (keys, n)
+    yield "attn_q_norm.weight", "ones", (width,)
+    yield "attn_k_norm.weight", "ones", (width,)
+    yield "attn_output.weight", "mixer", (n, queries)
+
+
+def _linear_attention(c: dict[str, int], n: int) -> Iterator[Row]:
+    values, heads = c["ssm.inner_size"], c["ssm.time_step_rank"]
+    channels = values + 2 * c["ssm.group_count"] * c["ssm.state_size"]
+    yield "attn_qkv.weight", "mixer", (channels, n)
+    yield "attn_gate.weight", "mixer", (values, n)
+    yield "ssm_ba.weight", "mixer", (2 * heads, n)
+    yield "ssm_conv1d.weight", "vector", (channels, c["ssm.conv_kernel"])
+    yield "ssm_a", "decay", (heads,)
+    yield "ssm_dt.bias", "vector", (heads,)
+    yield "ssm_norm.weight", "ones", (values // heads,)
+    yield "ssm_out.weight", "mixer", (n, values)
+
+
+QWEN3_NEXT: Keys = {
+    "embedding_length": 2048,
+    "attention.head_count": 16,
+    "attention.head_count_kv": 2,
+    "attention.key_length": 256,
+    "attention.value_length": 256,
+    "attention.layer_norm_rms_epsilon": 1e-6,
+    "rope.freq_base": 1e7,
+    "rope.dimension_count": 64,
+    "full_attention_interval": 4,
+    "ssm.conv_kernel": 4,
+    "ssm.state_size": 128,
+    "ssm.group_count": 16,
+    "ssm.time_step_rank": 32,
+    "ssm.inner_size": 4096,
+    "expert_count": 512,
+    "expert_used_count": 10,
+    "expert_feed_forward_length": 512,
+    "expert_shared_feed_forward_length": 512,
+}
+
+SHAPES = {
+    shape.name: shape
+    for shape in [
+        Shape(
+            name="qwen3-next-80b-a3b",
+            architecture="qwen3next",
+            layers=48,
+            vocabulary=151_936,
+            keys=QWEN3_NEXT,
+            layer=qwen3next_layer,
+            mixers=("linear attention",) * 3 + ("attention",),
+            context=262_144,
+        )
+    ]
+}
+
+
+def find_shape(name: str) -> Shape:
+    """The shape of this name; UsageError lists those there are."""
+    try:
+        return SHAPES[name.lower()]
+    except KeyError:
+        raise UsageError(f"no shape is called {name!r}", f"--shape takes {', '.join(SHAPES)}") from None

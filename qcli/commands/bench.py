@@ -1,0 +1,132 @@
+"""qcli bench: how fast a model runs here, or would run."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qcli import console, interrupt
+from qcli.commands import options
+from qcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from qcli.bench.cases import Case
+    from qcli.bench.measure import Result
+    from qcli.bench.peer import Peer
+    from qcli.bench.random_weights import Mix
+    from qcli.bench.shapes import Shape
+    from qcli.bench.subject import Subject
+    from qcli.commands.bench_report import Report
+
+
+def _sizes(*names: str, help: str) -> Any:
+    return typer.Option(*names, metavar="N,…", help=help)
+
+
+def bench(
+    model: options.Model = None,
+    n_prompt: Annotated[str, _sizes("--n-prompt", "-p", help="Prefill so many tokens; 0: leave it out.")] = "512",
+    n_gen: Annotated[str, _sizes("--n-gen", "-n", help="Decode so many tokens; 0: leave it out.")] = "64",
+    n_depth: Annotated[str, _sizes("--n-depth", "-d", help="Tokens that are in the context before.")] = "0",
+    threads: Annotated[str | None, _sizes("--threads", "-t", help="Else as many as physical cores.")] = None,
+    batch_size: Annotated[str, _sizes("--batch-size", "-b", help="Tokens of a prompt taken together.")] = "512",
+    repetitions: Annotated[
+        int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="Repetitions of each test.")
+    ] = 3,
+    shape: Annotated[
+        str | None, typer.Option("--shape", metavar="NAME", help="Random weights of a known model's shape, no file.")
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option("--layers", metavar="N", min=1, help="With --shape: else as many as fit.")
+    ] = None,
+    quant: Annotated[
+        str | None, typer.Option("--quant", metavar="TYPE", help="With --shape: q4_k_m unless told, q8_0, …")
+    ] = None,
+    peer: Annotated[bool, typer.Option("--peer", help="Run llama.cpp on the same file too.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Measure how fast a model runs here, and where the time goes. A list, such as -t 1,2, measures each."""
+    from qcli.bench.cases import combinations, numbers
+    from qcli.bench.peer import require_peer
+    from qcli.bench.random_weights import find_mix
+    from qcli.bench.shapes import find_shape
+    from qcli.threads import default_threads
+
+    _check(model, shape, layers, quant, peer)
+    chosen = (find_shape(shape), find_mix(quant or "q4_k_m")) if shape else None
+    cases = combinations(
+        numbers("-p", n_prompt, 0),
+        numbers("-n", n_gen, 0),
+        numbers("-d", n_depth, 0),
+        [default_threads()] if threads is None else numbers("-t", threads, 1, 1024),
+        numbers("-b", batch_size, 1),
+    )
+    if peer:
+        require_peer()
+    report = _measured(model, chosen, layers, cases, repetitions, peer)
+    if as_json:
+        console.json(report.as_json())
+    else:
+        console.table(report.drawn())
+
+
+def _check(model: str | None, shape: str | None, layers: int | None, quant: str | None, peer: bool) -> None:
+    if shape is None and (layers is not None or quant is not None):
+        raise UsageError("--layers and --quant go with --shape", "add --shape qwen3-next-80b-a3b")
+    if shape is not None and model is not None:
+        raise UsageError("--shape takes no model, and one is given", "leave out -m or --shape")
+    if shape is not None and peer:
+        raise UsageError("--peer needs a file, and --shape has none", "give -m MODEL instead of --shape")
+
+
+def _measured(
+    model: str | None,
+    chosen: tuple[Shape, Mix] | None,
+    layers: int | None,
+    cases: list[Case],
+    repetitions: int,
+    peer: bool,
+) -> Report:
+    """Load what is to be measured, all of it before the first repetition, and measure."""
+    bar = console.status("loading")
+    with bar, interrupt.ends_all(bar):
+        from qcli.bench.bandwidth import Bandwidth
+        from qcli.bench.cases import context_of
+        from qcli.bench.measure import load_rigs, measure
+        from qcli.bench.peer import Peer
+        from qcli.bench.subject import of_file, of_shape
+
+        subject = of_shape(*chosen, layers, bar.update) if chosen else of_file(model)
+        subject.check_room(cases)
+        rigs = load_rigs(subject.file, cases, bar.update)
+        bandwidth = Bandwidth({case.threads for case in cases})
+    with bar, ExitStack() as stack:
+        for close in (subject.file.close, bandwidth.close, *(rig.close for rig in rigs.values())):
+            stack.callback(close)
+        beside = stack.enter_context(Peer(subject.file.path, context_of(cases))) if peer else None
+        results = measure(rigs, bandwidth, cases, repetitions, beside, bar.update)
+        return _report(subject, results, beside)
+
+
+def _report(subject: Subject, results: list[Result], beside: Peer | None) -> Report:
+    from qcli.bench.estimate import whole_tok_per_s
+    from qcli.bench.machine import this_machine
+    from qcli.commands.bench_report import Report, Whole
+
+    shape, layers = subject.shape, subject.layers
+    whole = None
+    if shape:
+        estimates = [whole_tok_per_s(shape, layers, result) for result in results]
+        whole = Whole(shape.layers, subject.whole_bytes, estimates)
+    return Report(
+        model=subject.name,
+        architecture=subject.architecture,
+        layers=layers,
+        size_bytes=subject.size_bytes,
+        machine=this_machine(),
+        results=results,
+        whole=whole,
+        peer=beside.about if beside else None,
+    )
