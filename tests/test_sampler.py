@@ -27,8 +27,9 @@ def padded(logits):
 
 def draw(logits, top_k, top_p, min_p, temperature, uniform):
     blocks = padded(logits)
-    heap, lanes = np.empty(blocks.size, np.int32), np.empty((1, BLOCK), np.float32)
-    return choose(blocks, heap, lanes, float(np.max(logits)), top_k, top_p, min_p, temperature, uniform)
+    heap, peak = np.empty(blocks.size, np.int64), float(np.max(logits))
+    filters = top_k, top_p, min_p, temperature, uniform
+    return choose(best.address, blocks.ctypes.data, len(blocks), heap.ctypes.data, peak, *filters)
 
 
 def logits_of(*probabilities):
@@ -166,8 +167,8 @@ def cases(draw):
 def test_the_best_come_in_order(logits, size):
     blocks = padded(logits)
     size = min(size, len(logits))
-    heap = np.empty(blocks.size, np.int32)
-    best(blocks, heap, size)
+    heap = np.empty(blocks.size, np.int64)
+    best(blocks.ctypes.data, len(blocks), heap.ctypes.data, size)
     assert heap[:size].tolist() == np.lexsort((np.arange(len(logits)), -logits))[:size].tolist()
 
 

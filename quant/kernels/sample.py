@@ -90,12 +90,15 @@ def best(logits, blocks, heap, size):
 
 @inline
 def _mass(logits, blocks, peak, scale):
-    """Σ exp((logit - peak) * scale) over all, float32 sums in 16 lanes."""
+    """Σ exp((logit - peak) * scale) over all; float32 within a block, float64 from block to block."""
     top, factor = splat(np.float32(peak)), splat(np.float32(min(scale, 1e30)))
-    total = zero_f32x16()
-    for i in range(0, 4 * BLOCK * blocks, 64):
-        total = add(total, exp(mul(sub(load_f32x16(logits + i), top), factor)))
-    return np.float64(sum_lanes(total))
+    total = 0.0
+    for block in range(blocks):
+        part = zero_f32x16()
+        for i in range(4 * BLOCK * block, 4 * BLOCK * (block + 1), 64):
+            part = add(part, exp(mul(sub(load_f32x16(logits + i), top), factor)))
+        total += np.float64(sum_lanes(part))
+    return total
 
 
 @inline
