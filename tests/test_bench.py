@@ -68,6 +68,17 @@ def test_json_has_an_object_for_each_test(type_line):
         assert one["machine"].keys() == {"cpu", "target", "dot_unit", "cores", "bandwidth_gb_per_s"}
 
 
+def test_keys_and_values_of_half_the_size(type_line):
+    arguments = "-p 0 -n 2 -d 60 -t 1 -r 1".split()
+    small, large = (
+        json.loads(type_line("bench", *arguments, "--json", "--kv-type", kind)[1])[0] for kind in ("q8_0", "f16")
+    )
+    assert (small["kv_type"], large["kv_type"]) == ("q8_0", "f16")
+    moved = [one["gb_per_s"] * one["seconds"] for one in (small, large)]
+    assert moved[0] < moved[1]
+    assert "q8_0 keys and values" in type_line("bench", *arguments, "--kv-type", "q8_0")[1].splitlines()[0]
+
+
 def test_figures_agree(type_line):
     for one in json.loads(type_line("bench", *"-p 40 -n 6 -t 1 -r 3 --json".split())[1]):
         assert one["tok_per_s"] == pytest.approx(one["tokens"] / one["seconds"], rel=1e-3)
@@ -96,6 +107,7 @@ def test_the_table_fits_a_terminal(type_line):
         ("-t 0", "-t cannot be '0'", 2),
         ("-b 0", "-b cannot be '0'", 2),
         ("-r 0", "--repetitions", 2),
+        ("--kv-type f8", 'no kv-type "f8"', 2),
         ("-p 2000 -d 49", "2048 tokens of context, not 2049", 2),
         ("--shape no-such", "no shape is called 'no-such'", 2),
         ("--shape qwen3-next-80b-a3b --quant q1", "no quantization is called 'q1'", 2),

@@ -53,12 +53,12 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, type_line):
 
 def test_it_gets_the_same_cases(log):
     require_peer()
-    with Peer(Path("some.gguf"), 40) as peer:
+    with Peer(Path("some.gguf"), 40, "q8_0") as peer:
         assert peer.run(Case("pp", 10, 0, 3, 4)) > 0
         assert peer.run(Case("tg", 2, 6, 1, 4)) > 0
         assert peer.run(Case("tg", 2, 6, 1, 4)) > 0
     assert peer.about == {"name": "llama.cpp", "version": "9.9", "features": "CPU : SSE3 = 1"}
-    prefill = ["context 40 4 4", "threads 3 3", "decode 4 after 0", "decode 4 after 4", "decode 2 after 8", "end"]
+    prefill = ["context 40 4 4 8 8", "threads 3 3", "decode 4 after 0", "decode 4 after 4", "decode 2 after 8", "end"]
     depth = ["threads 1 1", "decode 4 after 0", "decode 2 after 4", "end"]
     again = ["threads 1 1"]
     decoded = ["decode 1 after 6", "decode 1 after 7", "end"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median, stdev
 from time import perf_counter
@@ -11,10 +10,9 @@ from typing import Protocol
 from qcli.bench.bandwidth import Bandwidth
 from qcli.bench.cases import Case, context_of
 from qcli.bench.rig import Profile, Rig
-from qcli.engine import Engine
+from qcli.engine import Engine, Progress
 from qcli.gguf_file import GGUFFile
 
-Progress = Callable[[str, float], None]
 WAITING = "waiting"
 Rigs = dict[tuple[int, int], Rig]  # by threads and chunk
 
@@ -84,14 +82,14 @@ def _spread(case: Case, seconds: list[float]) -> float:
     return stdev(case.tokens / s for s in seconds) if len(seconds) > 1 else 0.0
 
 
-def load_rigs(file: GGUFFile, cases: list[Case], progress: Progress | None = None) -> Rigs:
+def load_rigs(file: GGUFFile, cases: list[Case], kv_type: str | None = None, progress: Progress | None = None) -> Rigs:
     """An engine for each number of threads and size of chunk; the weights are shared."""
     ctx, rigs = context_of(cases), {}
     for case in cases:
         key = case.threads, case.batch
         if key not in rigs:
             chunk = min(case.batch, ctx)
-            engine = Engine.load(file, threads=case.threads, ctx=ctx, chunk=chunk, progress=progress)
+            engine = Engine.load(file, threads=case.threads, ctx=ctx, chunk=chunk, kv_type=kv_type, progress=progress)
             rigs[key] = Rig(engine, file)
     return rigs
 
@@ -136,10 +134,8 @@ class _Estimate:
 
 def _fill(rigs: Rigs, cases: list[Case], progress: Progress) -> None:
     """From a depth to the next deeper one; peers fill their own."""
-    steps = sorted({(case.threads, case.batch, case.depth) for case in cases if case.depth})
-    for done, (threads, batch, depth) in enumerate(steps):
-        progress("filling contexts", done / len(steps))
-        rigs[threads, batch].fill(depth)
+    for threads, batch, depth in sorted({(case.threads, case.batch, case.depth) for case in cases if case.depth}):
+        rigs[threads, batch].fill(depth, progress)
 
 
 def _warm_up(

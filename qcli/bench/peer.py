@@ -29,12 +29,12 @@ def require_peer() -> None:
 class Peer:
     """Answers to `run` with seconds; a context manager. Loads the file when first asked."""
 
-    def __init__(self, path: Path, ctx: int) -> None:
+    def __init__(self, path: Path, ctx: int, kv_type: str = "f16") -> None:
         self._open = ExitStack()
         # what llama.cpp logs; a pipe that nobody reads would fill up
         self._said = self._open.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", _WORKER, str(path), str(ctx)],
+            [sys.executable, "-m", _WORKER, str(path), str(ctx), kv_type],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

@@ -1,6 +1,6 @@
 """The process that runs llama.cpp: cases come in as JSON lines, seconds go out; it does as llama-bench does.
 
-usage: python -m qcli.bench.peer_worker MODEL CONTEXT
+usage: python -m qcli.bench.peer_worker MODEL CONTEXT KV_TYPE
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from time import perf_counter
 from typing import Any
 
 from qcli.bench.cases import Case, random_ids
+from qcli.gguf_types import TENSOR_TYPES
+
+_GGML_TYPES = {kind.name.lower(): number for number, kind in TENSOR_TYPES.items()}
 
 
 class Worker:
     """A model of llama.cpp, a context for each batch size, and a state for each depth."""
 
-    def __init__(self, path: str, ctx: int) -> None:
+    def __init__(self, path: str, ctx: int, kv_type: str) -> None:
         self._api: Any = importlib.import_module("llama_cpp")
         self._api.llama_backend_init()
         how = self._api.llama_model_default_params()
@@ -28,7 +31,7 @@ class Worker:
         if not self._model:
             raise RuntimeError(f"cannot load {path}")
         self._vocabulary = self._api.llama_vocab_n_tokens(self._api.llama_model_get_vocab(self._model))
-        self._ctx = ctx
+        self._ctx, self._kv_type = ctx, kv_type
         self._contexts: dict[int, Any] = {}
         self._states: dict[tuple[int, int], Any] = {}
 
@@ -65,6 +68,7 @@ class Worker:
             how = self._api.llama_context_default_params()
             how.n_ctx = self._ctx
             how.n_batch = how.n_ubatch = min(batch, self._ctx)
+            how.type_k = how.type_v = _GGML_TYPES[self._kv_type]
             self._contexts[batch] = self._api.llama_init_from_model(self._model, how)
             if not self._contexts[batch]:
                 raise RuntimeError(f"cannot make a context of {self._ctx} tokens")
@@ -85,14 +89,14 @@ class Worker:
         self._api.llama_synchronize(context)
 
 
-def main(path: str, ctx: str) -> None:
+def main(path: str, ctx: str, kv_type: str) -> None:
     """Answer until nobody asks."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # llama.cpp may print what it likes
     worker = None
     for line in sys.stdin:
         try:
-            worker = worker or Worker(path, int(ctx))
+            worker = worker or Worker(path, int(ctx), kv_type)
             answer = {"seconds": worker.run(Case(**json.loads(line))), "about": worker.about}
         except (RuntimeError, OSError, ImportError, AttributeError) as problem:
             answer = {"error": str(problem)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from qcli.bench.cases import Case, random_ids
-from qcli.engine import Engine
+from qcli.engine import Engine, Progress
 from qcli.gguf_file import GGUFFile
 from qcli.sampler import Sampler, Sampling
 from qcli.state import Snapshot
@@ -32,10 +32,10 @@ class Rig:
         self._states: dict[int, Snapshot] = {}
         self._drawing = 0.0
 
-    def fill(self, depth: int) -> None:
+    def fill(self, depth: int, progress: Progress | None = None) -> None:
         """Add random tokens up to a depth, and keep the state for the cases that begin there."""
         missing = depth - self.engine.position
-        self.engine.prefill(random_ids(self.engine.vocab_size, missing, seed=depth))
+        self.engine.prefill(random_ids(self.engine.vocab_size, missing, seed=depth), progress)
         self._states[depth] = self.engine.snapshot()
 
     def run(self, case: Case) -> float:

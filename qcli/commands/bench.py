@@ -32,6 +32,7 @@ def bench(
     n_depth: Annotated[str, _sizes("--n-depth", "-d", help="Tokens that are in the context before.")] = "0",
     threads: Annotated[str | None, _sizes("--threads", "-t", help="Else as many as physical cores.")] = None,
     batch_size: Annotated[str, _sizes("--batch-size", "-b", help="Tokens of a prompt taken together.")] = "512",
+    kv_type: options.KvType = None,
     repetitions: Annotated[
         int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="Repetitions of each test.")
     ] = 3,
@@ -65,7 +66,7 @@ def bench(
     )
     if peer:
         require_peer()
-    report = _measured(model, chosen, layers, cases, repetitions, peer)
+    report = _measured(model, chosen, layers, cases, kv_type or "f16", repetitions, peer)
     if as_json:
         console.json(report.as_json())
     else:
@@ -86,6 +87,7 @@ def _measured(
     chosen: tuple[Shape, Mix] | None,
     layers: int | None,
     cases: list[Case],
+    kv_type: str,
     repetitions: int,
     peer: bool,
 ) -> Report:
@@ -100,17 +102,17 @@ def _measured(
 
         subject = of_shape(*chosen, layers, bar.update) if chosen else of_file(model)
         subject.check_room(cases)
-        rigs = load_rigs(subject.file, cases, bar.update)
+        rigs = load_rigs(subject.file, cases, kv_type, bar.update)
         bandwidth = Bandwidth({case.threads for case in cases})
     with bar, ExitStack() as stack:
         for close in (subject.file.close, bandwidth.close, *(rig.close for rig in rigs.values())):
             stack.callback(close)
-        beside = stack.enter_context(Peer(subject.file.path, context_of(cases))) if peer else None
+        beside = stack.enter_context(Peer(subject.file.path, context_of(cases), kv_type)) if peer else None
         results = measure(rigs, bandwidth, cases, repetitions, beside, bar.update)
-        return _report(subject, results, beside)
+        return _report(subject, kv_type, results, beside)
 
 
-def _report(subject: Subject, results: list[Result], beside: Peer | None) -> Report:
+def _report(subject: Subject, kv_type: str, results: list[Result], beside: Peer | None) -> Report:
     from qcli.bench.estimate import whole_tok_per_s
     from qcli.bench.machine import this_machine
     from qcli.commands.bench_report import Report, Whole
@@ -125,6 +127,7 @@ def _report(subject: Subject, results: list[Result], beside: Peer | None) -> Rep
         architecture=subject.architecture,
         layers=layers,
         size_bytes=subject.size_bytes,
+        kv_type=kv_type,
         machine=this_machine(),
         results=results,
         whole=whole,

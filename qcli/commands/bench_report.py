@@ -35,6 +35,7 @@ class Report:
     architecture: str
     layers: int
     size_bytes: int
+    kv_type: str
     machine: Machine
     results: Sequence[Result]
     whole: Whole | None = None
@@ -72,6 +73,7 @@ class Report:
             "depth": case.depth,
             "threads": case.threads,
             "batch": case.batch,
+            "kv_type": self.kv_type,
             "repetitions": len(result.seconds),
             "model": self.model,
             "architecture": self.architecture,
@@ -96,9 +98,10 @@ class Report:
         cut = f" of {self.whole.layers}, random weights" if self.whole else ""
         rates = {result.case.threads: result.bandwidth for result in self.results}
         reads = ", ".join(f"{rate:.1f} GB/s with {threads}" for threads, rate in rates.items())
+        kept = "" if self.kv_type == "f16" else f" · {self.kv_type} keys and values"
         cores = f"{machine.cores} core{'s' if machine.cores > 1 else ''}"
         return [
-            f"{self.model} · {self.architecture} · {self.layers} layers{cut} · {gigabytes(self.size_bytes)}",
+            f"{self.model} · {self.architecture} · {self.layers} layers{cut} · {gigabytes(self.size_bytes)}{kept}",
             f"{machine.cpu} · {cores} · {machine.dot_unit}",
             f"memory is read at {reads} thread{'s' if max(rates) > 1 else ''}: the roofline",
         ]

@@ -47,7 +47,7 @@ def llama_context_default_params():
 
 
 def llama_init_from_model(model, how):
-    _note("context", how.n_ctx, how.n_batch, how.n_ubatch)
+    _note("context", how.n_ctx, how.n_batch, how.n_ubatch, how.type_k, how.type_v)
     return SimpleNamespace(held=0)
 
 
