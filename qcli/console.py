@@ -104,11 +104,13 @@ def leave(code: int) -> NoReturn:
 class status:  # noqa: N801  (reads as a verb: with console.status("loading") as progress)
     """A bar on stderr with an estimate of the time left; nothing when stderr is not a terminal.
 
-    It appears after STATUS_DELAY, vanishes at the end, and may be entered again.
+    It appears after STATUS_DELAY, vanishes at the end, and may be entered again. A still one is drawn only when it is
+    updated, so that it takes no time from what goes on meanwhile.
     """
 
-    def __init__(self, label: str, quiet: bool = False) -> None:
+    def __init__(self, label: str, quiet: bool = False, still: bool = False) -> None:
         self._first_label = self._label = label
+        self._still = still
         self._visible = is_terminal(sys.stderr) and not quiet
         self._fraction: float | None = None
         self._lock = threading.RLock()  # a signal may close it in the midst of an update
@@ -153,7 +155,7 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
     def _show(self) -> None:
         with self._lock:
             if self._timer is not None:
-                self._bar = _progress_bar()
+                self._bar = _progress_bar(self._still)
                 self._draw(self._bar, new=True)
                 self._bar.start()
 
@@ -164,10 +166,10 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
         total = None if self._fraction is None else 1.0
         if self._task is None:
             self._task = bar.add_task(self._label, total=total)
-        bar.update(self._task, completed=self._fraction or 0.0, total=total)
+        bar.update(self._task, completed=self._fraction or 0.0, total=total, refresh=self._still)
 
 
-def _progress_bar() -> Progress:
+def _progress_bar(still: bool) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
@@ -177,6 +179,7 @@ def _progress_bar() -> Progress:
         BarColumn(bar_width=24),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True, force_terminal=True),
+        auto_refresh=not still,
         transient=True,
     )
 

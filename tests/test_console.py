@@ -92,6 +92,13 @@ def test_a_status_in_a_terminal_shows_the_stage_and_goes_away():
     assert seen.rstrip().endswith("\x1b[2K")  # the line is erased
 
 
+def test_a_still_status_is_drawn_only_when_it_is_updated():
+    still = in_terminal(BAR.replace('"loading")', '"loading", still=True)'))
+    assert "loading weights" in still
+    assert still.rstrip().endswith("\x1b[2K")
+    assert still.count("loading weights") < in_terminal(BAR).count("loading weights")
+
+
 def test_a_short_status_never_shows():
     assert in_terminal('with console.status("loading") as bar: bar.update("loading", 0.5)') == ""
 

@@ -92,7 +92,7 @@ def _measured(
     peer: bool,
 ) -> Report:
     """Load what is to be measured, all of it before the first repetition, and measure."""
-    bar = console.status("loading")
+    bar = console.status("loading", still=True)
     with bar, interrupt.ends_all(bar):
         from qcli.bench.bandwidth import Bandwidth
         from qcli.bench.cases import context_of
