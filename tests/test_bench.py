@@ -109,6 +109,7 @@ def test_the_table_fits_a_terminal(type_line):
         ("-r 0", "--repetitions", 2),
         ("--kv-type f8", 'no kv-type "f8"', 2),
         ("-p 2000 -d 49", "2048 tokens of context, not 2049", 2),
+        ("--shape=", "no shape is called ''", 2),
         ("--shape no-such", "no shape is called 'no-such'", 2),
         ("--shape qwen3-next-80b-a3b --quant q1", "no quantization is called 'q1'", 2),
         ("--shape qwen3-next-80b-a3b --layers 49", "has 48 layers, not 49", 2),

@@ -56,7 +56,7 @@ def bench(
     from qcli.threads import default_threads
 
     _check(model, shape, layers, quant, peer)
-    chosen = (find_shape(shape), find_mix(quant or "q4_k_m")) if shape else None
+    chosen = (find_shape(shape), find_mix(quant or "q4_k_m")) if shape is not None else None
     cases = combinations(
         numbers("-p", n_prompt, 0),
         numbers("-n", n_gen, 0),
