@@ -110,6 +110,7 @@ load_u8 = _loader("i64", I8, lambda b, v: b.zext(v, I64))
 load_f32 = _loader("f32", F32)
 load_f16 = _loader("f32", F16, _f32_from("fpext"))
 store_i64 = _storer(I64)
+store_u32 = _storer(I32, lambda b, v: b.trunc(v, I32))
 store_u8 = _storer(I8, lambda b, v: b.trunc(v, I8))
 store_f32 = _storer(F32)
 
@@ -132,15 +133,16 @@ store_f32x16_as_f16 = _storer(vector_of(F16, 16), lambda b, v: b.fptrunc(v, vect
 broadcast_f32 = _loader(f32x16, F32, lambda b, v: splat_llvm(b, v, 16))
 
 
-@intrinsic
-def prefetch(address: Any) -> Any:
-    """Ask for the cache line at an address; never faults."""
-
+def _prefetch(locality: int) -> Any:
     def generate(builder: Any, address: Any) -> None:
         line = pointer(builder, address, I8)
-        call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [line, I32(0), I32(3), I32(1)])
+        call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [line, I32(0), I32(locality), I32(1)])
 
-    return None, generate
+    return intrinsic(lambda address: (None, generate))
+
+
+# Ask for the cache line at an address, for the first-level cache or the second; never faults.
+prefetch, prefetch_l2 = _prefetch(3), _prefetch(2)
 
 
 # --- arithmetic ---------------------------------------------------------------------------------------------------

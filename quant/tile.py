@@ -1,8 +1,9 @@
 """Register tiles for prefill: 16 weight rows, interleaved so that one vector holds a step of all of them, by a few tokens.
 
-A tile of int8 weights is [columns / 4, 16 rows, 4 columns]; a tile of float32 weights is [columns, 16 rows]. A table
-gives for each token the address of its activation row, the address of its result and a float32 factor. The running sums
-are tuples of vectors, one a token, that live in registers.
+A tile of int8 weights is [columns / 4, 16 rows, 4 columns]; it meets a panel of MANY tokens, which is their q8 rows word
+by word: [columns / 4, MANY] words of q, then d, s32 and s16 as [n, MANY]. A tile of float32 weights is [columns, 16 rows].
+A table gives for each token the address of its float32 activation row, the address of its result and a float32 factor.
+The running sums are tuples of vectors, one a token, that live in registers.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return call_llvm(builder, "llvm.fma.v16f32", a.type, [a, b, c])
 
 
+def _lane(builder: Any, base: Any, token: int) -> Any:
+    """The float32 of a token in a row of a panel, in every lane."""
+    return splat_llvm(builder, builder.load(pointer(builder, _at(builder, base, 4 * token), F32), align=1), 16)
+
+
 def _at(builder: Any, base: Any, offset: int) -> Any:
     return builder.add(base, ir.Constant(base.type, offset))
 
@@ -62,36 +68,32 @@ many_totals, some_totals, few_totals = (_zeros(f32x16, tokens) for tokens in (MA
 
 
 @intrinsic
-def dot_columns(sums: Any, tile: Any, table: Any, column: Any) -> Any:
-    """i32x16 sums of 16 columns from `column` on; tile is the address of those columns of the int8 tile."""
+def dot_columns(sums: Any, tile: Any, panel: Any) -> Any:
+    """i32x16 sums of 16 columns, given the addresses of those columns in the int8 tile and in the panel."""
 
-    def generate(builder: Any, sums: list[Any], tile: Any, table: Any, column: Any) -> Any:
-        rows = [_entry(builder, table, token, 0, table.type) for token in range(len(sums))]
+    def generate(builder: Any, sums: list[Any], tile: Any, panel: Any) -> Any:
         bytes64 = vector_of(ir.IntType(8), 64)
         for step in range(_STEPS):
             w = builder.load(pointer(builder, _at(builder, tile, 64 * step), bytes64), align=1)
-            offset = _at(builder, column, 4 * step)
-            for token, row in enumerate(rows):
-                x = builder.bitcast(_broadcast(builder, row, offset, I32), bytes64)
-                sums[token] = dot_wide_llvm(builder, sums[token], w, x)
+            for token in range(len(sums)):
+                word = _at(builder, panel, 4 * (MANY * step + token))
+                x = splat_llvm(builder, builder.load(pointer(builder, word, I32), align=1), 16)
+                sums[token] = dot_wide_llvm(builder, sums[token], w, builder.bitcast(x, bytes64))
         return sums
 
     return sums, generate
 
 
 @intrinsic
-def scale_columns(totals: Any, sums: Any, scale: Any, minimum: Any, table: Any, d_offset: Any, s_offset: Any) -> Any:
-    """totals + scale * d * sums - minimum * s: d and s stand at these offsets of each token's activation row."""
+def scale_columns(totals: Any, sums: Any, scale: Any, minimum: Any, d: Any, s: Any) -> Any:
+    """totals + scale * d * sums - minimum * s, given the addresses of the tokens' d and s in the panel."""
 
-    def generate(
-        builder: Any, totals: list[Any], sums: list[Any], scale: Any, minimum: Any, table: Any, d: Any, s: Any
-    ) -> Any:
+    def generate(builder: Any, totals: list[Any], sums: list[Any], scale: Any, minimum: Any, d: Any, s: Any) -> Any:
         less = builder.fneg(minimum)
         new = []
         for token, (total, whole) in enumerate(zip(totals, sums, strict=True)):
-            row = _entry(builder, table, token, 0, table.type)
-            factor = builder.fmul(scale, _broadcast(builder, row, d, F32))
-            total = _fma(builder, less, _broadcast(builder, row, s, F32), total)
+            factor = builder.fmul(scale, _lane(builder, d, token))
+            total = _fma(builder, less, _lane(builder, s, token), total)
             new.append(_fma(builder, builder.sitofp(whole, total.type), factor, total))
         return new
 
@@ -111,13 +113,13 @@ def fma_column(totals: Any, w: Any, table: Any, offset: Any) -> Any:
 
 
 @intrinsic
-def write_totals(totals: Any, table: Any, accumulate: Any) -> Any:
-    """result[0..15] = factor * total for each token of the table, added to what is there if accumulate is not 0."""
+def write_totals(totals: Any, table: Any, offset: Any, accumulate: Any) -> Any:
+    """16 results = factor * total, `offset` bytes into each token's, added to what is there if accumulate is not 0."""
 
-    def generate(builder: Any, totals: list[Any], table: Any, accumulate: Any) -> None:
+    def generate(builder: Any, totals: list[Any], table: Any, offset: Any, accumulate: Any) -> None:
         adds = builder.icmp_signed("!=", accumulate, ir.Constant(accumulate.type, 0))
         for token, total in enumerate(totals):
-            place = pointer(builder, _entry(builder, table, token, 1, table.type), total.type)
+            place = pointer(builder, builder.add(_entry(builder, table, token, 1, table.type), offset), total.type)
             factor = splat_llvm(builder, _entry(builder, table, token, 2, F32), 16)
             there = builder.select(adds, builder.load(place, align=1), constant_of(total.type, 0.0))
             builder.store(builder.fadd(there, builder.fmul(factor, total)), place, align=1)

@@ -267,7 +267,22 @@ def _tile_of(i, tiles):
 
 @kernel
 def attend_tiles(
-    rank, size, q, q_stride, k_cache, v_cache, context, row, quantized, group, keys, width, out, product, run, scratch,
+    rank,
+    size,
+    q,
+    q_stride,
+    k_cache,
+    v_cache,
+    context,
+    row,
+    quantized,
+    group,
+    keys,
+    width,
+    out,
+    product,
+    run,
+    scratch,
     scratch_stride,
 ):
     """Many tokens: each (key-value head, tile of tokens) as matrix products with blocks of keys and values."""

@@ -5,18 +5,20 @@ A slot is a (token, choice) pair. Threads share rows, never experts, so that eve
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from quant.atomics import call
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
 from quant.kernels.experts import BLOCK, ExpertLayer, silu_mul
-from quant.kernels.multiply import ROWS, multiply_kernel, scratch_bytes, set_entry
+from quant.kernels.multiply import ROWS, multiply_kernel, pad_table, scratch_bytes, set_entry, table_bytes
+from quant.kernels.panels import first_panel, pack, panel_bytes
 from quant.kernels.router import choose, mark
 from quant.kernels.share import first_of
 from quant.plan import Activation, Operand, Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
-from quant.tile import ENTRY_BYTES
 from quant.weights import Experts
 
 
@@ -64,26 +66,26 @@ def shared_slots(rank, size, starts, slots, weights, gate, gate_stride, run):
 
 
 @inline
-def _meet_rows(multiply, unpack, w, row_bytes, first, last, columns, group, table, tokens, offset, accumulate, scratch):
+def _meet_rows(
+    multiply, unpack, w, row_bytes, first, last, columns, group, table, panels, tokens, offset, accumulate, scratch
+):
     """Rows first to last of one matrix, tile by tile; results from `offset` bytes on."""
     for r in range(first, last, ROWS):
-        at = offset + 4 * (r - first)
-        rows = min(ROWS, last - r)
-        call(
-            multiply,
-            (unpack, w + r * row_bytes, row_bytes, rows, columns, group, table, tokens, at, accumulate, scratch),
-        )
+        rows, at = min(ROWS, last - r), offset + 4 * (r - first)
+        tile = (unpack, w + r * row_bytes, row_bytes, rows, columns, group)
+        call(multiply, (*tile, table, panels, 0, tokens, at, accumulate, scratch))
 
 
 @kernel
 def gate_up_grouped(
-    rank, size, count, k, starts, slots, gate, up, multiply, unpack, row_bytes, columns, group, x, x_stride, rows, y, y_stride,
-    q, q_stride, most, scratch, scratch_stride,
+    rank, size, count, k, starts, slots, gate, up, multiply, unpack, row_bytes, columns, group, x, x_stride, panels, rows,
+    y, y_stride, q, q_stride, most, scratch, scratch_stride,
 ):  # fmt: skip
     """silu(gate x) * up x of every expert for its slots -> y and q [slots, rows]; threads share blocks of rows."""
     table = scratch + rank * scratch_stride
-    products = table + most * ENTRY_BYTES
-    memory = products + most * 8 * BLOCK
+    products = table + table_bytes(most)
+    spare = products + most * 8 * BLOCK
+    memory = spare + 8 * BLOCK
     blocks = (rows + BLOCK - 1) // BLOCK
     first_block, last_block = first_of(rank, size, blocks), first_of(rank + 1, size, blocks)
     for expert in range(count if first_block < last_block else 0):
@@ -92,11 +94,16 @@ def gate_up_grouped(
         for i in range(tokens):
             t = load_i64(slots + 8 * (start + i)) // k
             set_entry(table, i, x + t * x_stride, products + 8 * BLOCK * i, np.float32(1))
+        pad_table(table, tokens, x, spare)
+        panel = panels + first_panel(start, expert) * panel_bytes(columns) if panels else 0
+        w, v = load_i64(gate + 8 * expert), load_i64(up + 8 * expert)
         for block in range(first_block, last_block if tokens else first_block):
             first, last = block * BLOCK, min(rows, block * BLOCK + BLOCK)
-            w, v = load_i64(gate + 8 * expert), load_i64(up + 8 * expert)
-            _meet_rows(multiply, unpack, w, row_bytes, first, last, columns, group, table, tokens, 0, 0, memory)
-            _meet_rows(multiply, unpack, v, row_bytes, first, last, columns, group, table, tokens, 4 * BLOCK, 0, memory)
+            for part in range(2):
+                weights, at = (v, 4 * BLOCK) if part else (w, 0)
+                _meet_rows(
+                    multiply, unpack, weights, row_bytes, first, last, columns, group, table, panel, tokens, at, 0, memory
+                )  # fmt: skip
             for i in range(tokens):
                 slot, product = load_i64(slots + 8 * (start + i)), products + 8 * BLOCK * i
                 out, quantized = y + slot * y_stride if y else 0, q + slot * q_stride if q else 0
@@ -105,12 +112,13 @@ def gate_up_grouped(
 
 @kernel
 def down_grouped(
-    rank, size, count, k, starts, slots, weights, down, multiply, unpack, row_bytes, columns, group, y, y_stride, rows, x,
-    x_stride, most, scratch, scratch_stride,
+    rank, size, count, k, starts, slots, weights, down, multiply, unpack, row_bytes, columns, group, y, y_stride, panels,
+    rows, x, x_stride, most, scratch, scratch_stride,
 ):  # fmt: skip
     """x[token] += weight * down y[slot], experts in order; threads share the rows of the result."""
     table = scratch + rank * scratch_stride
-    memory = table + most * ENTRY_BYTES
+    spare = table + table_bytes(most)
+    memory = spare + 4 * ROWS * ((rows + ROWS - 1) // ROWS)
     tiles = (rows + ROWS - 1) // ROWS
     first, last = first_of(rank, size, tiles) * ROWS, min(rows, first_of(rank + 1, size, tiles) * ROWS)
     for expert in range(count if first < last else 0):
@@ -119,9 +127,12 @@ def down_grouped(
         for i in range(tokens):
             slot = load_i64(slots + 8 * (start + i))
             set_entry(table, i, y + slot * y_stride, x + slot // k * x_stride, load_f32(weights + 4 * slot))
+        pad_table(table, tokens, y, spare)
         if tokens:
-            w = load_i64(down + 8 * expert)
-            _meet_rows(multiply, unpack, w, row_bytes, first, last, columns, group, table, tokens, 4 * first, 1, memory)
+            w, panel = load_i64(down + 8 * expert), panels + first_panel(start, expert) * panel_bytes(columns)
+            _meet_rows(
+                multiply, unpack, w, row_bytes, first, last, columns, group, table, panel, tokens, 4 * first, 1, memory
+            )  # fmt: skip
 
 
 def _three(
@@ -132,17 +143,24 @@ def _three(
     gate, up, down = three
     starts, slots, weights = grouping
     middle, most = plan.rows("middle", gate.rows, plan.tokens * k), plan.tokens
-    kind = down.format.activation
-    inputs = middle.read(kind), middle.stride(kind)
-    scratch = plan.scratch(most * (ENTRY_BYTES + 8 * BLOCK) + scratch_bytes(max(gate.columns, down.columns)))
+    inner, kind = gate.format.activation, down.format.activation
+    order: dict[str, Any] = {"sets": gate.count, "starts": starts, "slots": slots, "places": plan.tokens * k}
+    packed = pack(plan, f"grouped {gate.count}", h, "q8", k=k, **order) if inner == "q8" else 0
+    scratch = plan.scratch(
+        table_bytes(most)
+        + max((most + 1) * 8 * BLOCK, 4 * (down.rows + ROWS))
+        + scratch_bytes(max(gate.columns, down.columns))
+    )
     plan.add(
         gate_up_grouped, gate.count, k, starts, slots, gate.addresses, up.addresses, *_multiply_operands(gate),
-        h.read(gate.format.activation), h.stride(gate.format.activation), gate.rows, middle.written("f32"),
+        h.read(inner), h.stride(inner), packed, gate.rows, middle.written("f32"),
         middle.stride("f32"), middle.written("q8"), middle.stride("q8"), most, *scratch,
     )  # fmt: skip
+    inputs = middle.read(kind), middle.stride(kind)
+    packed = pack(plan, f"middle {gate.count}", middle, "q8", **order) if kind == "q8" else 0
     plan.add(
-        down_grouped, down.count, k, starts, slots, weights, down.addresses, *_multiply_operands(down), *inputs, down.rows,
-        x.read("f32"), x.stride("f32"), most, *scratch,
+        down_grouped, down.count, k, starts, slots, weights, down.addresses, *_multiply_operands(down), *inputs, packed,
+        down.rows, x.read("f32"), x.stride("f32"), most, *scratch,
     )  # fmt: skip
 
 

@@ -9,16 +9,17 @@ from numpy.typing import NDArray
 
 from quant.atomics import call
 from quant.jit import Kernel, inline, kernel
-from quant.kernels.multiply import ROWS, multiply_kernel, scratch_bytes, set_entry
+from quant.kernels.multiply import ROWS, multiply_kernel, pad_table, scratch_bytes, set_entry, table_bytes
+from quant.kernels.panels import pack
 from quant.kernels.share import first_of
 from quant.plan import Activation, Operand, Plan
 from quant.simd import load_i64
-from quant.tile import ENTRY_BYTES
 from quant.weights import Matrix
 
 # A segment of the record's table, int64: two kernels (dot_rows, or unpack_tile and multiply); w, rows, row bytes,
-# columns, group; x, y, the strides of x and y, whether results are added to y, and the rest of x or 0.
-_SEGMENT_BYTES = 8 * 13
+# columns, group; x, y, the strides of x and y, whether results are added to y, the rest of x or 0; panels of x and of its
+# rest, or 0.
+_SEGMENT_BYTES = 8 * 15
 _TWICE_ROWS = 16  # that meet x and then its rest: they must still be in the first-level cache
 
 
@@ -54,19 +55,16 @@ def matmul_step(rank, size, segments, count):
 
 
 @kernel
-def matmul_rows(rank, size, segments, count, run, scratch, scratch_stride, table_bytes):
+def matmul_rows(rank, size, segments, count, run, scratch, scratch_stride, table_size, spare_size):
     """Many tokens: every thread unpacks its share of the rows, tile by tile, for all tokens."""
     tokens = load_i64(run)
     table = scratch + rank * scratch_stride
     for i in range(count):
         s = segments + i * _SEGMENT_BYTES
         x, y, x_stride, y_stride = load_i64(s + 56), load_i64(s + 64), load_i64(s + 72), load_i64(s + 80)
-        rest = load_i64(s + 96)
         for t in range(tokens):
             set_entry(table, t, x + t * x_stride, y + t * y_stride, np.float32(1))
-            if rest:
-                set_entry(table, tokens + t, rest + t * x_stride, y + t * y_stride, np.float32(1))
-        entries = 2 * tokens if rest else tokens
+        pad_table(table, tokens, x, table + table_size)
         first, last = _part_of(s, rank, size, ROWS)
         row_bytes = load_i64(s + 32)
         for r in range(first, last, ROWS):
@@ -74,7 +72,8 @@ def matmul_rows(rank, size, segments, count, run, scratch, scratch_stride, table
                 load_i64(s + 8),
                 (
                     load_i64(s), load_i64(s + 16) + r * row_bytes, row_bytes, min(ROWS, last - r), load_i64(s + 40),
-                    load_i64(s + 48), table, entries, 4 * r, load_i64(s + 88), table + table_bytes,
+                    load_i64(s + 48), table, load_i64(s + 104), load_i64(s + 112), tokens, 4 * r, load_i64(s + 88),
+                    table + table_size + spare_size,
                 ),
             )  # fmt: skip
 
@@ -96,7 +95,7 @@ def _add(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]
             raise ValueError(f"[{x.tokens}, {x.columns}] x [{w.rows}, {w.columns}] -> [{y.tokens}, {y.columns}]")
         kind = w.format.activation
         rest = x.read("rest").ctypes.data if accumulate and kind == "q8" else 0
-        segment[2:] = (
+        segment[2:13] = (
             w.address, w.rows, w.row_bytes, w.columns, w.format.group, x.read(kind).ctypes.data,
             y.read("f32").ctypes.data, x.stride(kind), y.stride("f32"), accumulate, rest,
         )  # fmt: skip
@@ -106,10 +105,18 @@ def _add(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]
     if plan.tokens == 1:
         plan.add(matmul_step, _with_kernels(plan, segments, [(kind.dot_rows,) for kind in formats]), len(matrices))
         return
-    table_bytes = 2 * -(-plan.tokens * ENTRY_BYTES // 64) * 64
-    scratch = plan.scratch(table_bytes + scratch_bytes(x.columns))
+    for name, kind, column in (("dense", "q8", 13), ("dense rest", "rest", 14)):
+        wants = [w.format.activation == "q8" and (kind == "q8" or accumulate) for w, _ in matrices]
+        if any(wants):
+            panels = pack(plan, f"{name} {x.columns}", x, kind)
+            segments[wants, column] = panels.ctypes.data
+    table_size = -(-table_bytes(plan.tokens) // 64) * 64
+    spare_size = 64 * max(-(-w.rows // ROWS) for w, _ in matrices)  # a result of the widest matrix
+    scratch = plan.scratch(table_size + spare_size + scratch_bytes(x.columns))
     kernels = [(kind.unpack_tile, multiply_kernel(kind)) for kind in formats]
-    plan.add(matmul_rows, _with_kernels(plan, segments, kernels), len(matrices), plan.run, *scratch, table_bytes)
+    plan.add(
+        matmul_rows, _with_kernels(plan, segments, kernels), len(matrices), plan.run, *scratch, table_size, spare_size
+    )
 
 
 def _with_kernels(plan: Plan, segments: NDArray[np.int64], kernels: Sequence[Sequence[Kernel]]) -> Operand:

@@ -8,7 +8,8 @@ from quant.activation import sums16_of, sums32_of
 from quant.atomics import call
 from quant.formats import TILE_SCRATCH, Format
 from quant.jit import Kernel, function, inline
-from quant.simd import load_f32, load_f32x16, load_i64, load_u8, store_f32, store_i64, store_u8
+from quant.kernels.panels import panel_bytes
+from quant.simd import load_f32, load_f32x16, load_i64, load_u8, prefetch_l2, store_f32, store_i64, store_u8
 from quant.tile import (
     ENTRY_BYTES,
     FEW,
@@ -29,9 +30,10 @@ from quant.tile import (
 ROWS = 16
 _LOCAL_BYTES = -(-MANY * (ENTRY_BYTES + 64) // 64) * 64
 
-# multiply(unpack, w, row_bytes, rows, columns, group, table, tokens, offset, accumulate, scratch)
-# result[t][0..rows) = factor[t] * (w . x[t]), `offset` bytes into each token's result; see quant.tile for the table.
-_multiply = function("p" * 11)
+# multiply(unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch)
+# result[t][0..rows) = factor[t] * (w . x[t]), `offset` bytes into each token's result. x[t] stands in the panels, and what
+# it leaves in those of `rest` unless that is 0, for quantized weights; in the table for others. See quant.tile.
+_multiply = function("p" * 13)
 
 
 def scratch_bytes(columns: int) -> int:
@@ -56,20 +58,31 @@ def set_entry(table, token, x, y, factor):
 
 
 @inline
-def _gather(table, first, tokens, count, rows, offset, local):
-    """Copy `count` entries; what must not be written over goes to a spare result behind the local table."""
-    for i in range(count):
-        entry = table + min(first + i, tokens - 1) * ENTRY_BYTES
-        spare = first + i >= tokens or rows < ROWS
-        y = local + MANY * ENTRY_BYTES + 64 * i if spare else load_i64(entry + 8) + offset
-        set_entry(local, i, load_i64(entry), y, load_f32(entry + 16))
+def pad_table(table, tokens, x, spare):
+    """Fill a table of `tokens` entries up to whole tiles: x may be read, and `spare` written like any result."""
+    for t in range(tokens, (tokens + MANY - 1) // MANY * MANY):
+        set_entry(table, t, x, spare, np.float32(0))
 
 
 @inline
-def _scatter(table, first, count, rows, offset, accumulate, local):
-    """Copy the rows of an incomplete tile from the spare results."""
+def table_bytes(tokens):
+    """Bytes of a table of up to so many tokens, with what `pad_table` adds."""
+    return (tokens + MANY) * ENTRY_BYTES
+
+
+@inline
+def _to_spare(table, local):
+    """Copy MANY entries, with results in a spare place behind the copies."""
+    for i in range(MANY):
+        entry = table + i * ENTRY_BYTES
+        set_entry(local, i, load_i64(entry), local + MANY * ENTRY_BYTES + 64 * i, load_f32(entry + 16))
+
+
+@inline
+def _from_spare(table, count, rows, offset, accumulate, local):
+    """Copy the rows of an incomplete tile from the spare place."""
     for i in range(count):
-        y = load_i64(table + (first + i) * ENTRY_BYTES + 8) + offset
+        y = load_i64(table + i * ENTRY_BYTES + 8) + offset
         spare = local + MANY * ENTRY_BYTES + 64 * i
         for r in range(rows):
             before = load_f32(y + 4 * r) if accumulate else np.float32(0)
@@ -87,67 +100,82 @@ def _whole_rows(w, row_bytes, rows, copy):
 
 
 @inline
-def _tokens_of_tile(left):
-    """How many of the tokens that are left go into the next tile: 12, 8 or 4 with the fewest places unused."""
-    if left > SOME and (left <= MANY or left > 2 * SOME):
-        return MANY
-    return SOME if left > FEW else FEW
+def _meet_q8(totals, none, tile, scales, minima, panel, entries, columns, group, sums, at, adds, ahead, step):
+    """Write the products of a tile with the tokens of `entries`, `at` bytes into their results; `none` is no sum of each token.
 
-
-@inline
-def _meet_q8(totals, none, tile, scales, minima, local, columns, group, sums_offset, adds):
-    """Write the products of a tile with the tokens of `local`; `none` is no sum of each token."""
+    Meanwhile `step` bytes a group are fetched from `ahead` on: the rows of the next tile.
+    """
+    d, s = panel + MANY * columns, panel + MANY * sums
     for g in range(columns // group):
-        sums = none
+        for line in range(0, step, 64):
+            prefetch_l2(ahead + g * step + line)
+        products = none
         for c in range(g * group, (g + 1) * group, 16):
-            sums = dot_columns(sums, tile + ROWS * c, local, c)
+            products = dot_columns(products, tile + ROWS * c, panel + MANY * c)
         a, b = load_f32x16(scales + 64 * g), load_f32x16(minima + 64 * g)
-        totals = scale_columns(totals, sums, a, b, local, columns + g * group // 32 * 4, sums_offset + 4 * g)
-    write_totals(totals, local, adds)
+        totals = scale_columns(totals, products, a, b, d + 4 * MANY * (g * group // 32), s + 4 * MANY * g)
+    write_totals(totals, entries, at, adds)
 
 
 @inline
-def _meet_f32(totals, tile, local, columns, adds):
+def _meet_f32(totals, tile, entries, columns, at, adds):
     for c in range(columns):
-        totals = fma_column(totals, load_f32x16(tile + 4 * ROWS * c), local, 4 * c)
-    write_totals(totals, local, adds)
+        totals = fma_column(totals, load_f32x16(tile + 4 * ROWS * c), entries, 4 * c)
+    write_totals(totals, entries, at, adds)
 
 
 @_multiply
-def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, tokens, offset, accumulate, scratch):
-    """Quantized weights by 'q8' activations."""
+def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch):
+    """Quantized weights by panels."""
     local, memory = scratch, scratch + _LOCAL_BYTES
     tile = memory + TILE_SCRATCH
     scales = tile + ROWS * columns
     minima = scales + 4 * ROWS * (columns // group)
+    ahead = w + ROWS * row_bytes
     w = _whole_rows(w, row_bytes, rows, minima + 4 * ROWS * (columns // group))
     call(unpack, (w, row_bytes, columns, tile, scales, minima, memory))
     sums = sums32_of(0, columns) if group == 32 else sums16_of(0, columns)
-    adds = accumulate if rows == ROWS else 0
-    first = 0
-    while first < tokens:
-        count = _tokens_of_tile(tokens - first)
-        _gather(table, first, tokens, count, rows, offset, local)
-        if count == MANY:
-            _meet_q8(many_totals(), many_sums(), tile, scales, minima, local, columns, group, sums, adds)
-        elif count == SOME:
-            _meet_q8(some_totals(), some_sums(), tile, scales, minima, local, columns, group, sums, adds)
-        else:
-            _meet_q8(few_totals(), few_sums(), tile, scales, minima, local, columns, group, sums, adds)
-        if rows < ROWS:
-            _scatter(table, first, min(count, tokens - first), rows, offset, accumulate, local)
-        first += count
+    step = (ROWS * row_bytes + columns // group - 1) // (columns // group)
+    for turn in range(2 if rest else 1):
+        panel, adds = (rest, 1) if turn else (panels, accumulate)
+        for first in range(0, tokens, MANY):
+            count, entries, at, keeps = min(MANY, tokens - first), table + first * ENTRY_BYTES, offset, adds
+            if rows < ROWS:
+                _to_spare(entries, local)
+                entries, at, keeps = local, 0, 0
+            if count > SOME:
+                totals, none = many_totals(), many_sums()
+                _meet_q8(
+                    totals, none, tile, scales, minima, panel, entries, columns, group, sums, at, keeps, ahead, step
+                )
+            elif count > FEW:
+                fewer, nothing = some_totals(), some_sums()
+                _meet_q8(
+                    fewer, nothing, tile, scales, minima, panel, entries, columns, group, sums, at, keeps, ahead, step
+                )
+            else:
+                least, zero = few_totals(), few_sums()
+                _meet_q8(
+                    least, zero, tile, scales, minima, panel, entries, columns, group, sums, at, keeps, ahead, step
+                )
+            if rows < ROWS:
+                _from_spare(table + first * ENTRY_BYTES, count, rows, offset, adds, local)
+            panel += panel_bytes(columns)
+            step = 0
 
 
 @_multiply
-def multiply_f32(unpack, w, row_bytes, rows, columns, group, table, tokens, offset, accumulate, scratch):
+def multiply_f32(unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch):
     """Float weights by 'f32' activations."""
     local, memory = scratch, scratch + _LOCAL_BYTES
     tile = memory + TILE_SCRATCH
     w = _whole_rows(w, row_bytes, rows, tile + 4 * ROWS * columns)
     call(unpack, (w, row_bytes, columns, tile, 0, 0, memory))
-    for first in range(0, tokens, SOME):
-        _gather(table, first, tokens, SOME, rows, offset, local)
-        _meet_f32(some_totals(), tile, local, columns, accumulate if rows == ROWS else 0)
+    for first in range(0, tokens, MANY):
+        entries, at, keeps = table + first * ENTRY_BYTES, offset, accumulate
         if rows < ROWS:
-            _scatter(table, first, min(SOME, tokens - first), rows, offset, accumulate, local)
+            _to_spare(entries, local)
+            entries, at, keeps = local, 0, 0
+        _meet_f32(many_totals(), tile, entries, columns, at, keeps)
+        if rows < ROWS:
+            _from_spare(table + first * ENTRY_BYTES, min(MANY, tokens - first), rows, offset, accumulate, local)

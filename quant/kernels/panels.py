@@ -1,0 +1,69 @@
+"""Panels: the quantized rows of MANY tokens, word by word, as the tiles of prefill meet them (see quant.tile).
+
+Tokens come in sets, one an expert, or one for all. A set that begins at place p of the order has its panels from panel
+p // MANY + (number of the set) on: enough for any sizes, and nobody has to add anything up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.jit import inline, kernel
+from quant.plan import Activation, Operand, Plan
+from quant.simd import load_i64, load_u32, store_u32
+from quant.tile import MANY
+
+
+@inline
+def panel_bytes(columns):
+    """Bytes of a panel: MANY rows of q, d, s32 and s16."""
+    return MANY * (columns + columns // 2)
+
+
+@inline
+def first_panel(start, number):
+    """The first panel of a set that begins at place `start` of the order."""
+    return start // MANY + number
+
+
+@inline
+def _pack(x, stride, k, slots, first, count, words, panel):
+    """Word w of token i goes to word w * MANY + i of the panel."""
+    for i in range(count):
+        slot = load_i64(slots + 8 * (first + i)) if slots else first + i
+        row, lane = x + slot // k * stride, panel + 4 * i
+        for w in range(words):
+            store_u32(lane + 4 * MANY * w, load_u32(row + 4 * w))
+
+
+@kernel
+def pack_panels(rank, size, x, stride, columns, sets, k, starts, slots, run, panels):
+    """Rows of x to panels; threads take panels in turn.
+
+    Set e is slots[starts[e]] to slots[starts[e + 1] - 1], a slot of token slot // k. Without starts, one set of all tokens;
+    without slots, each token in its place.
+    """
+    turn = 0
+    for e in range(sets):
+        start = load_i64(starts + 8 * e) if starts else 0
+        end = load_i64(starts + 8 * e + 8) if starts else load_i64(run)
+        panel = panels + first_panel(start, e) * panel_bytes(columns)
+        for first in range(start, end, MANY):
+            if turn % size == rank:
+                _pack(x, stride, k, slots, first, min(MANY, end - first), (columns + columns // 2) // 4, panel)
+            panel += panel_bytes(columns)
+            turn += 1
+
+
+def pack(
+    plan: Plan, name: str, x: Activation, kind: str, *, sets: int = 1, k: int = 1, starts: Operand = 0, slots: Operand = 0,
+    places: int | None = None,
+) -> NDArray[np.uint8]:  # fmt: skip
+    """Add the record that packs rows of x of the kind 'q8' or 'rest', and give the panels; places: slots in the order."""
+    places = plan.tokens if places is None else places
+    panels: NDArray[np.uint8] = plan.buffer(
+        f"{name} panels", (places // MANY + sets + 1) * panel_bytes(x.columns), np.uint8
+    )
+    plan.add(pack_panels, x.read(kind), x.stride(kind), x.columns, sets, k, starts, slots, plan.run, panels)
+    return panels
