@@ -30,8 +30,8 @@ from quant.simd import (
 )
 
 ENTRY_BYTES = 32  # of the token table: int64 activation, int64 result, float32 factor, 12 unused
-# Tokens of a tile: sums and totals of the most fill 24 of 32 zmm registers, or 12 of 16 ymm registers.
-MANY, SOME, FEW = (12, 8, 4) if UNIT.startswith("avx512") else (3, 2, 1)
+# Tokens of a tile: sums and totals of the most fill 24 of 32 zmm registers, or all 16 ymm registers.
+MANY, SOME, FEW = (12, 8, 4) if UNIT.startswith("avx512") else (4, 2, 1)
 _STEPS = 4  # of 4 columns, unrolled in dot_columns
 
 
@@ -63,7 +63,8 @@ def _zeros(vector: Vector, tokens: int) -> Any:
     return intrinsic(lambda: ((vector, tokens), lambda _builder: [zero] * tokens))
 
 
-many_sums, some_sums, few_sums = (_zeros(i32x16, tokens) for tokens in (MANY, SOME, FEW))
+# Fewer tokens get two sums each, for even and odd steps, since one would wait for its last product (4 cycles).
+many_sums, some_sums, few_sums = (_zeros(i32x16, count) for count in (MANY, 2 * SOME, 2 * FEW))
 many_totals, some_totals, few_totals = (_zeros(f32x16, tokens) for tokens in (MANY, SOME, FEW))
 
 
@@ -73,12 +74,14 @@ def dot_columns(sums: Any, tile: Any, panel: Any) -> Any:
 
     def generate(builder: Any, sums: list[Any], tile: Any, panel: Any) -> Any:
         bytes64 = vector_of(ir.IntType(8), 64)
+        tokens = len(sums) if len(sums) == MANY else len(sums) // 2
         for step in range(_STEPS):
             w = builder.load(pointer(builder, _at(builder, tile, 64 * step), bytes64), align=1)
-            for token in range(len(sums)):
+            for token in range(tokens):
                 word = _at(builder, panel, 4 * (MANY * step + token))
                 x = splat_llvm(builder, builder.load(pointer(builder, word, I32), align=1), 16)
-                sums[token] = dot_wide_llvm(builder, sums[token], w, builder.bitcast(x, bytes64))
+                at = (step * tokens + token) % len(sums)
+                sums[at] = dot_wide_llvm(builder, sums[at], w, builder.bitcast(x, bytes64))
         return sums
 
     return sums, generate
@@ -91,7 +94,10 @@ def scale_columns(totals: Any, sums: Any, scale: Any, minimum: Any, d: Any, s: A
     def generate(builder: Any, totals: list[Any], sums: list[Any], scale: Any, minimum: Any, d: Any, s: Any) -> Any:
         less = builder.fneg(minimum)
         new = []
-        for token, (total, whole) in enumerate(zip(totals, sums, strict=True)):
+        for token, total in enumerate(totals):
+            whole = sums[token]
+            if len(sums) > len(totals):
+                whole = builder.add(whole, sums[token + len(totals)])
             factor = builder.fmul(scale, _lane(builder, d, token))
             total = _fma(builder, less, _lane(builder, s, token), total)
             new.append(_fma(builder, builder.sitofp(whole, total.type), factor, total))
@@ -162,6 +168,25 @@ def _exchange(builder: Any, rows: list[Any], distance: int) -> list[Any]:
 
 # Strides in bytes between rows.
 transpose16, transpose8, transpose4 = _transpose(16), _transpose(8), _transpose(4)
+
+
+@intrinsic
+def pack16(rows: Any, offset: Any, target: Any) -> Any:
+    """Words 0..15, `offset` bytes on, of 16 rows, given by a table of addresses -> 16 x MANY words, word by word."""
+
+    def generate(builder: Any, rows: Any, offset: Any, target: Any) -> None:
+        wide, narrow = vector_of(I32, 16), vector_of(I32, MANY)
+        values = []
+        for row in range(16):
+            address = builder.load(pointer(builder, _at(builder, rows, 8 * row), rows.type))
+            values.append(builder.load(pointer(builder, builder.add(address, offset), wide), align=1))
+        for distance in (1, 2, 4, 8):
+            values = _exchange(builder, values, distance)
+        for word, value in enumerate(values):
+            kept = shuffle(builder, value, value, range(MANY))
+            builder.store(kept, pointer(builder, _at(builder, target, 4 * MANY * word), narrow), align=1)
+
+    return None, generate
 
 
 @intrinsic

@@ -23,6 +23,7 @@ from quant.kernels.share import first_of
 from quant.plan import Activation, Plan
 from quant.simd import (
     bits_to_f32,
+    exp,
     fma,
     load_f32,
     load_f32x16,
@@ -43,26 +44,27 @@ _SOLVE = 16  # rows of the triangular system solved one by one before they enter
 
 
 @inline
-def _tap(mixed, stride, recent, taps, channels, c, t, position):
-    """The input of token t of this replay, or, for t < 0, of a token before it."""
-    if t >= 0:
-        return load_f32x16(mixed + t * stride + c)
-    return load_f32x16(recent + 4 * ((position + t + taps) % taps) * channels + c)
+def _tap(mixed, stride, recent, taps, channels, t, position):
+    """The inputs of token t of this replay, or, for t < 0, of a token before it."""
+    return mixed + t * stride if t >= 0 else recent + 4 * ((position + t + taps) % taps) * channels
 
 
 @kernel
 def convolve_rows(rank, size, mixed, stride, conv, recent, taps, channels, out, run):
-    """silu of the causal convolution of each channel; threads share the channels."""
+    """silu of the causal convolution of each channel; threads share the channels, and go through them token by token."""
     tokens, position = load_i64(run), load_i64(run + 8)
-    for block in range(first_of(rank, size, channels // 16), first_of(rank + 1, size, channels // 16)):
-        c = 64 * block
-        for t in range(tokens):
-            s = zero_f32x16()
-            for i in range(taps):
-                x = _tap(mixed, stride, recent, taps, channels, c, t - taps + 1 + i, position)
-                s = fma(x, load_f32x16(conv + 4 * i * channels + c), s)
-            store_f32x16(out + t * stride + c, silu(s))
-        for t in range(max(0, tokens - taps), tokens):
+    first, last = 64 * first_of(rank, size, channels // 16), 64 * first_of(rank + 1, size, channels // 16)
+    for t in range(tokens):
+        row = out + t * stride
+        for i in range(taps):
+            x = _tap(mixed, stride, recent, taps, channels, t - taps + 1 + i, position)
+            weight = conv + 4 * i * channels
+            for c in range(first, last, 64):
+                before = load_f32x16(row + c) if i else zero_f32x16()
+                s = fma(load_f32x16(x + c), load_f32x16(weight + c), before)
+                store_f32x16(row + c, silu(s) if i == taps - 1 else s)
+    for t in range(max(0, tokens - taps), tokens):
+        for c in range(first, last, 64):
             store_f32x16(recent + 4 * ((position + t) % taps) * channels + c, load_f32x16(mixed + t * stride + c))
 
 
@@ -108,13 +110,12 @@ def _copy_keys(k, stride, count, width, keys, turned):
 @inline
 def _weigh(scores, sums, t, last, factor):
     """Row t of scores: times factor * e^(G_t - G_i) for i < last, zero from there on."""
-    for i in range(_CHUNK):
-        weight = (
-            factor * np.float32(math.exp(load_f32(sums + 4 * t) - load_f32(sums + 4 * i)))
-            if i < last
-            else np.float32(0)
-        )
-        store_f32(scores + t * _ROW + 4 * i, load_f32(scores + t * _ROW + 4 * i) * weight)
+    row, now = scores + t * _ROW, splat(load_f32(sums + 4 * t))
+    for i in range(0, _ROW, 64):
+        weights = mul(splat(factor), exp(sub(now, load_f32x16(sums + i))))
+        store_f32x16(row + i, mul(load_f32x16(row + i), weights))
+    for i in range(last, _CHUNK):
+        store_f32(row + 4 * i, np.float32(0))
 
 
 @inline

@@ -28,6 +28,7 @@ from quant.tile import (
 )
 
 ROWS = 16
+_PART = 512  # columns: 8 KiB of int8 and 2 to 4 KiB of scales, beside 6 KiB of a panel
 _LOCAL_BYTES = -(-MANY * (ENTRY_BYTES + 64) // 64) * 64
 
 # multiply(unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch)
@@ -100,21 +101,58 @@ def _whole_rows(w, row_bytes, rows, copy):
 
 
 @inline
-def _meet_q8(totals, none, tile, scales, minima, panel, entries, columns, group, sums, at, adds, ahead, step):
-    """Write the products of a tile with the tokens of `entries`, `at` bytes into their results; `none` is no sum of each token.
+def _meet_q8(totals, none, tile, scales, minima, x, d, s, entries, columns, group, at, adds, ahead, row_bytes, step):
+    """Write the products of a tile's columns with the tokens of `entries`, `at` bytes into their results.
 
-    Meanwhile `step` bytes a group are fetched from `ahead` on: the rows of the next tile.
+    x, d and s: where these columns begin in a panel; `none` is no sum of each token. Meanwhile `step` bytes of each of
+    the 16 rows from `ahead` on are fetched: what is unpacked next.
     """
-    d, s = panel + MANY * columns, panel + MANY * sums
-    for g in range(columns // group):
+    groups = columns // group
+    for g in range(groups):
+        row = ahead + g * ROWS // groups * row_bytes
         for line in range(0, step, 64):
-            prefetch_l2(ahead + g * step + line)
+            prefetch_l2(row + line)
         products = none
         for c in range(g * group, (g + 1) * group, 16):
-            products = dot_columns(products, tile + ROWS * c, panel + MANY * c)
+            products = dot_columns(products, tile + ROWS * c, x + MANY * c)
         a, b = load_f32x16(scales + 64 * g), load_f32x16(minima + 64 * g)
         totals = scale_columns(totals, products, a, b, d + 4 * MANY * (g * group // 32), s + 4 * MANY * g)
     write_totals(totals, entries, at, adds)
+
+
+@inline
+def _meet_panels(
+    tile, scales, minima, panels, table, tokens, rows, columns, part, column, group, offset, accumulate, ahead, row_bytes,
+    step, local,
+):  # fmt: skip
+    """Columns `column` to column + part of a tile meet every token, MANY at a time."""
+    sums = sums32_of(0, columns) if group == 32 else sums16_of(0, columns)
+    for first in range(0, tokens, MANY):
+        panel = panels + first // MANY * panel_bytes(columns)
+        x, d = panel + MANY * column, panel + MANY * (columns + column // 8)
+        s = panel + MANY * (sums + column // group * 4)
+        count, entries, at, keeps = min(MANY, tokens - first), table + first * ENTRY_BYTES, offset, accumulate
+        if rows < ROWS:
+            _to_spare(entries, local)
+            entries, at, keeps = local, 0, 0
+        if count > SOME:
+            totals, none = many_totals(), many_sums()
+            _meet_q8(
+                totals, none, tile, scales, minima, x, d, s, entries, part, group, at, keeps, ahead, row_bytes, step
+            )  # fmt: skip
+        elif count > FEW:
+            fewer, nothing = some_totals(), some_sums()
+            _meet_q8(
+                fewer, nothing, tile, scales, minima, x, d, s, entries, part, group, at, keeps, ahead, row_bytes, step
+            )  # fmt: skip
+        else:
+            least, zero = few_totals(), few_sums()
+            _meet_q8(
+                least, zero, tile, scales, minima, x, d, s, entries, part, group, at, keeps, ahead, row_bytes, step
+            )  # fmt: skip
+        if rows < ROWS:
+            _from_spare(table + first * ENTRY_BYTES, count, rows, offset, accumulate, local)
+        step = 0
 
 
 @inline
@@ -126,42 +164,29 @@ def _meet_f32(totals, tile, entries, columns, at, adds):
 
 @_multiply
 def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch):
-    """Quantized weights by panels."""
+    """Quantized weights by panels, _PART columns at a time: their tile stays in the first-level cache for all tokens."""
     local, memory = scratch, scratch + _LOCAL_BYTES
     tile = memory + TILE_SCRATCH
-    scales = tile + ROWS * columns
-    minima = scales + 4 * ROWS * (columns // group)
-    ahead = w + ROWS * row_bytes
-    w = _whole_rows(w, row_bytes, rows, minima + 4 * ROWS * (columns // group))
-    call(unpack, (w, row_bytes, columns, tile, scales, minima, memory))
-    sums = sums32_of(0, columns) if group == 32 else sums16_of(0, columns)
-    step = (ROWS * row_bytes + columns // group - 1) // (columns // group)
-    for turn in range(2 if rest else 1):
-        panel, adds = (rest, 1) if turn else (panels, accumulate)
-        for first in range(0, tokens, MANY):
-            count, entries, at, keeps = min(MANY, tokens - first), table + first * ENTRY_BYTES, offset, adds
-            if rows < ROWS:
-                _to_spare(entries, local)
-                entries, at, keeps = local, 0, 0
-            if count > SOME:
-                totals, none = many_totals(), many_sums()
-                _meet_q8(
-                    totals, none, tile, scales, minima, panel, entries, columns, group, sums, at, keeps, ahead, step
-                )
-            elif count > FEW:
-                fewer, nothing = some_totals(), some_sums()
-                _meet_q8(
-                    fewer, nothing, tile, scales, minima, panel, entries, columns, group, sums, at, keeps, ahead, step
-                )
-            else:
-                least, zero = few_totals(), few_sums()
-                _meet_q8(
-                    least, zero, tile, scales, minima, panel, entries, columns, group, sums, at, keeps, ahead, step
-                )
-            if rows < ROWS:
-                _from_spare(table + first * ENTRY_BYTES, count, rows, offset, adds, local)
-            panel += panel_bytes(columns)
-            step = 0
+    scales = tile + ROWS * _PART
+    minima = scales + 4 * ROWS * (_PART // 16)
+    after = w + ROWS * row_bytes
+    w = _whole_rows(w, row_bytes, rows, minima + 4 * ROWS * (_PART // 16))
+    for column in range(0, columns, _PART):
+        part = min(_PART, columns - column)
+        last = column + part == columns
+        ahead = after if last else w + (column + part) * row_bytes // columns
+        call(unpack, (w + column * row_bytes // columns, row_bytes, part, tile, scales, minima, memory))
+        adds = 1 if column else accumulate
+        step = part * row_bytes // columns
+        _meet_panels(
+            tile, scales, minima, panels, table, tokens, rows, columns, part, column, group, offset, adds, ahead, row_bytes,
+            step, local,
+        )  # fmt: skip
+        if rest:
+            _meet_panels(
+                tile, scales, minima, rest, table, tokens, rows, columns, part, column, group, offset, 1, ahead, row_bytes,
+                0, local,
+            )  # fmt: skip
 
 
 @_multiply

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from quant.jit import inline, kernel
 from quant.plan import Activation, Operand, Plan
-from quant.simd import load_i64, load_u32, store_u32
-from quant.tile import MANY
+from quant.simd import load_i64, load_u32, store_i64, store_u32
+from quant.tile import MANY, pack16
 
 
 @inline
@@ -28,30 +28,36 @@ def first_panel(start, number):
 
 
 @inline
-def _pack(x, stride, k, slots, first, count, words, panel):
-    """Word w of token i goes to word w * MANY + i of the panel."""
+def _pack(x, stride, k, slots, first, count, words, rows, panel):
+    """Word w of token i goes to word w * MANY + i of the panel; tokens beyond `count` repeat the last one."""
+    for i in range(16):
+        place = first + min(i, count - 1)
+        slot = load_i64(slots + 8 * place) if slots else place
+        store_i64(rows + 8 * i, x + slot // k * stride)
+    whole = words // 16 * 16
+    for w in range(0, whole, 16):
+        pack16(rows, 4 * w, panel + 4 * MANY * w)
     for i in range(count):
-        slot = load_i64(slots + 8 * (first + i)) if slots else first + i
-        row, lane = x + slot // k * stride, panel + 4 * i
-        for w in range(words):
-            store_u32(lane + 4 * MANY * w, load_u32(row + 4 * w))
+        row = load_i64(rows + 8 * i)
+        for w in range(whole, words):
+            store_u32(panel + 4 * (MANY * w + i), load_u32(row + 4 * w))
 
 
 @kernel
-def pack_panels(rank, size, x, stride, columns, sets, k, starts, slots, run, panels):
+def pack_panels(rank, size, x, stride, columns, sets, k, starts, slots, run, panels, scratch, scratch_stride):
     """Rows of x to panels; threads take panels in turn.
 
     Set e is slots[starts[e]] to slots[starts[e + 1] - 1], a slot of token slot // k. Without starts, one set of all tokens;
     without slots, each token in its place.
     """
-    turn = 0
+    turn, words, rows = 0, (columns + columns // 2) // 4, scratch + rank * scratch_stride
     for e in range(sets):
         start = load_i64(starts + 8 * e) if starts else 0
         end = load_i64(starts + 8 * e + 8) if starts else load_i64(run)
         panel = panels + first_panel(start, e) * panel_bytes(columns)
         for first in range(start, end, MANY):
             if turn % size == rank:
-                _pack(x, stride, k, slots, first, min(MANY, end - first), (columns + columns // 2) // 4, panel)
+                _pack(x, stride, k, slots, first, min(MANY, end - first), words, rows, panel)
             panel += panel_bytes(columns)
             turn += 1
 
@@ -65,5 +71,17 @@ def pack(
     panels: NDArray[np.uint8] = plan.buffer(
         f"{name} panels", (places // MANY + sets + 1) * panel_bytes(x.columns), np.uint8
     )
-    plan.add(pack_panels, x.read(kind), x.stride(kind), x.columns, sets, k, starts, slots, plan.run, panels)
+    plan.add(
+        pack_panels,
+        x.read(kind),
+        x.stride(kind),
+        x.columns,
+        sets,
+        k,
+        starts,
+        slots,
+        plan.run,
+        panels,
+        *plan.scratch(128),
+    )
     return panels
