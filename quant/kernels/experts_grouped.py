@@ -19,7 +19,12 @@ from quant.kernels.router import choose, mark
 from quant.kernels.share import first_of
 from quant.plan import Activation, Operand, Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
+from quant.tile import ENTRY_BYTES
 from quant.weights import Experts
+
+_BY_ROW = (
+    2  # tokens of an expert up to which rows are not worth unpacking: 16 of 2048 columns take 0.4 us, a dot 0.55 us
+)
 
 
 @kernel
@@ -66,6 +71,15 @@ def shared_slots(rank, size, starts, slots, weights, gate, gate_stride, run):
 
 
 @inline
+def _dot_each(dot, w, row_bytes, first, last, columns, table, tokens, offset, accumulate):
+    """Rows first to last of one matrix for a few tokens, one after the other; results from `offset` bytes on."""
+    for i in range(tokens):
+        entry = table + i * ENTRY_BYTES
+        x, y = load_i64(entry), load_i64(entry + 8) + offset
+        call(dot, (w + first * row_bytes, last - first, columns, x, y, load_f32(entry + 16), accumulate))
+
+
+@inline
 def _meet_rows(
     multiply, unpack, w, row_bytes, first, last, columns, group, table, panels, tokens, offset, accumulate, scratch
 ):
@@ -78,7 +92,7 @@ def _meet_rows(
 
 @kernel
 def gate_up_grouped(
-    rank, size, count, k, starts, slots, gate, up, multiply, unpack, row_bytes, columns, group, x, x_stride, panels, rows,
+    rank, size, count, k, starts, slots, gate, up, dot, multiply, unpack, row_bytes, columns, group, x, x_stride, panels, rows,
     y, y_stride, q, q_stride, most, scratch, scratch_stride,
 ):  # fmt: skip
     """silu(gate x) * up x of every expert for its slots -> y and q [slots, rows]; threads share blocks of rows."""
@@ -101,9 +115,13 @@ def gate_up_grouped(
             first, last = block * BLOCK, min(rows, block * BLOCK + BLOCK)
             for part in range(2):
                 weights, at = (v, 4 * BLOCK) if part else (w, 0)
-                _meet_rows(
-                    multiply, unpack, weights, row_bytes, first, last, columns, group, table, panel, tokens, at, 0, memory
-                )  # fmt: skip
+                if tokens <= _BY_ROW:
+                    _dot_each(dot, weights, row_bytes, first, last, columns, table, tokens, at, 0)
+                else:
+                    _meet_rows(
+                        multiply, unpack, weights, row_bytes, first, last, columns, group, table, panel, tokens, at, 0,
+                        memory,
+                    )  # fmt: skip
             for i in range(tokens):
                 slot, product = load_i64(slots + 8 * (start + i)), products + 8 * BLOCK * i
                 out, quantized = y + slot * y_stride if y else 0, q + slot * q_stride if q else 0
@@ -112,7 +130,7 @@ def gate_up_grouped(
 
 @kernel
 def down_grouped(
-    rank, size, count, k, starts, slots, weights, down, multiply, unpack, row_bytes, columns, group, y, y_stride, panels,
+    rank, size, count, k, starts, slots, weights, down, dot, multiply, unpack, row_bytes, columns, group, y, y_stride, panels,
     rows, x, x_stride, most, scratch, scratch_stride,
 ):  # fmt: skip
     """x[token] += weight * down y[slot], experts in order; threads share the rows of the result."""
@@ -128,8 +146,10 @@ def down_grouped(
             slot = load_i64(slots + 8 * (start + i))
             set_entry(table, i, y + slot * y_stride, x + slot // k * x_stride, load_f32(weights + 4 * slot))
         pad_table(table, tokens, y, spare)
-        if tokens:
-            w, panel = load_i64(down + 8 * expert), panels + first_panel(start, expert) * panel_bytes(columns)
+        w, panel = load_i64(down + 8 * expert), panels + first_panel(start, expert) * panel_bytes(columns)
+        if 0 < tokens <= _BY_ROW:
+            _dot_each(dot, w, row_bytes, first, last, columns, table, tokens, 4 * first, 1)
+        elif tokens:
             _meet_rows(
                 multiply, unpack, w, row_bytes, first, last, columns, group, table, panel, tokens, 4 * first, 1, memory
             )  # fmt: skip
@@ -166,7 +186,7 @@ def _three(
 
 def _multiply_operands(experts: Experts) -> tuple[Operand, ...]:
     kind = experts.format
-    return multiply_kernel(kind), kind.unpack_tile, experts.row_bytes, experts.columns, kind.group
+    return kind.dot_rows, multiply_kernel(kind), kind.unpack_tile, experts.row_bytes, experts.columns, kind.group
 
 
 def experts_grouped(
