@@ -59,6 +59,12 @@ def call_llvm(builder: Any, name: str, result: Any, arguments: Sequence[Any]) ->
     return builder.call(known or ir.Function(builder.module, kind, name), arguments)
 
 
+def local_word(builder: Any) -> Any:
+    """A 32-bit word on the stack, taken where the function begins."""
+    with builder.goto_entry_block():
+        return builder.alloca(I32)
+
+
 def pointer(builder: Any, address: Any, to: Any) -> Any:
     """An integer address as a pointer."""
     return builder.inttoptr(address, ir.PointerType(to))

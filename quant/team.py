@@ -13,7 +13,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.atomics import atomic_add, atomic_load, call, pause, ticks
+from quant.atomics import atomic_add, atomic_load, call, flush_denormals, pause, restore_mode, ticks
 from quant.jit import function, inline
 from quant.plan import RECORD_BYTES, aligned
 from quant.simd import load_i64, store_i64
@@ -52,6 +52,7 @@ def _barrier(control, size):
 def replay(control, rank, size):
     plan, count = load_i64(control + _PLAN), load_i64(control + _COUNT)
     times = load_i64(control + _TIMES) if rank == 0 else 0
+    mode = flush_denormals()
     for i in range(count):
         p = plan + RECORD_BYTES * i
         began = ticks() if times else 0
@@ -70,6 +71,7 @@ def replay(control, rank, size):
             _barrier(control, size)
         if times:
             _note(times + 16 * i, done - began, ticks() - done)
+    restore_mode(mode)
 
 
 @inline

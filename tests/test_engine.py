@@ -49,7 +49,7 @@ def test_steps_prefill_and_all_positions_agree(load):
     assert error(by_steps(engine, IDS), every) < 1e-5
     for length in (1, 2, 7, 8, 9, 63, 64, 65, 96):
         engine.reset()
-        assert error(engine.prefill(IDS[:length]), every[length - 1]) < 1e-5
+        assert error(engine.prefill(IDS[:length]), every[length - 1]) < 2e-5
         assert engine.position == length
 
 
