@@ -237,7 +237,8 @@ def test_a_replay_takes_fewer_tokens_than_its_plan():
     setup = Setup.random("F32", 4, 32, 2)
     h, logits, gates = normal(15, 8, N), normal(16, 8, 4), normal(17, 8, 1)
     whole, part = run(setup.layer(), h, logits, gates), run(setup.layer(), h, logits, gates, tokens=3)
-    np.testing.assert_allclose(part[:3], whole[:3], rtol=1e-5, atol=1e-5)  # an expert with few tokens takes them row by row
+    near = {"rtol": 1e-5, "atol": 1e-6 * np.abs(whole).max()}
+    np.testing.assert_allclose(part[:3], whole[:3], **near)  # an expert with few tokens takes them row by row
     assert not part[3:].any()
 
 

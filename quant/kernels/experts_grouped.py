@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quant.atomics import call
 from quant.jit import inline, kernel
@@ -16,12 +17,13 @@ from quant.kernels.experts import BLOCK, ExpertLayer, silu_mul
 from quant.kernels.multiply import ROWS, multiply_kernel, pad_table, scratch_bytes, set_entry, table_bytes
 from quant.kernels.panels import first_panel, pack, panel_bytes
 from quant.kernels.router import choose, mark
-from quant.kernels.share import first_of
+from quant.kernels.share import COUNTER_WORDS, first_of, take
 from quant.plan import Activation, Operand, Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
 from quant.tile import ENTRY_BYTES
 from quant.weights import Experts
 
+_TURNS = 2  # pieces of down that each thread takes on average: each piece goes through all experts
 _BY_ROW = (
     2  # tokens of an expert up to which rows are not worth unpacking: 16 of 2048 columns take 0.4 us, a dot 0.55 us
 )
@@ -36,11 +38,13 @@ def route_rows(rank, size, logits, stride, count, k, scale, experts, weights, ru
 
 
 @kernel
-def group_slots(rank, size, experts, k, count, starts, slots, touched, run):
+def group_slots(rank, size, experts, k, count, starts, slots, touched, counters, run):
     """Slots in order of expert, then token: int64 slots [tokens * k], starts [count + 1]; the first thread's work."""
     if rank:
         return
     tokens = load_i64(run)
+    store_i64(counters, 0)
+    store_i64(counters + 8 * COUNTER_WORDS, 0)
     for e in range(count + 1):
         store_i64(starts + 8 * e, 0)
     for s in range(tokens * k):
@@ -93,16 +97,19 @@ def _meet_rows(
 @kernel
 def gate_up_grouped(
     rank, size, count, k, starts, slots, gate, up, dot, multiply, unpack, row_bytes, columns, group, x, x_stride, panels, rows,
-    y, y_stride, q, q_stride, most, scratch, scratch_stride,
+    y, y_stride, q, q_stride, most, counter, scratch, scratch_stride,
 ):  # fmt: skip
-    """silu(gate x) * up x of every expert for its slots -> y and q [slots, rows]; threads share blocks of rows."""
+    """silu(gate x) * up x of every expert for its slots -> y and q [slots, rows]; threads take experts, or share rows."""
     table = scratch + rank * scratch_stride
     products = table + table_bytes(most)
     spare = products + most * 8 * BLOCK
     memory = spare + 8 * BLOCK
     blocks = (rows + BLOCK - 1) // BLOCK
     first_block, last_block = first_of(rank, size, blocks), first_of(rank + 1, size, blocks)
-    for expert in range(count if first_block < last_block else 0):
+    if counter:
+        first_block, last_block = 0, blocks
+    expert = take(counter, 1) if counter else 0
+    while expert < count and first_block < last_block:
         start = load_i64(starts + 8 * expert)
         tokens = load_i64(starts + 8 * expert + 8) - start
         for i in range(tokens):
@@ -126,40 +133,48 @@ def gate_up_grouped(
                 slot, product = load_i64(slots + 8 * (start + i)), products + 8 * BLOCK * i
                 out, quantized = y + slot * y_stride if y else 0, q + slot * q_stride if q else 0
                 silu_mul(product, product + 4 * BLOCK, last - first, rows, first, out, quantized)
+        expert = take(counter, 1) if counter else expert + 1
 
 
 @kernel
 def down_grouped(
     rank, size, count, k, starts, slots, weights, down, dot, multiply, unpack, row_bytes, columns, group, y, y_stride, panels,
-    rows, x, x_stride, most, scratch, scratch_stride,
+    rows, x, x_stride, most, counter, scratch, scratch_stride,
 ):  # fmt: skip
-    """x[token] += weight * down y[slot], experts in order; threads share the rows of the result."""
+    """x[token] += weight * down y[slot], experts in order; threads take, or share, rows of the result."""
     table = scratch + rank * scratch_stride
     spare = table + table_bytes(most)
     memory = spare + 4 * ROWS * ((rows + ROWS - 1) // ROWS)
     tiles = (rows + ROWS - 1) // ROWS
-    first, last = first_of(rank, size, tiles) * ROWS, min(rows, first_of(rank + 1, size, tiles) * ROWS)
-    for expert in range(count if first < last else 0):
-        start = load_i64(starts + 8 * expert)
-        tokens = load_i64(starts + 8 * expert + 8) - start
-        for i in range(tokens):
-            slot = load_i64(slots + 8 * (start + i))
-            set_entry(table, i, y + slot * y_stride, x + slot // k * x_stride, load_f32(weights + 4 * slot))
-        pad_table(table, tokens, y, spare)
-        w, panel = load_i64(down + 8 * expert), panels + first_panel(start, expert) * panel_bytes(columns)
-        if 0 < tokens <= _BY_ROW:
-            _dot_each(dot, w, row_bytes, first, last, columns, table, tokens, 4 * first, 1)
-        elif tokens:
-            _meet_rows(
-                multiply, unpack, w, row_bytes, first, last, columns, group, table, panel, tokens, 4 * first, 1, memory
-            )  # fmt: skip
+    grain = tiles // (size * _TURNS) + 1 if counter else (tiles + size - 1) // size
+    begin = take(counter, grain) if counter else rank * grain
+    while begin < tiles:
+        first, last = begin * ROWS, min(rows, (begin + grain) * ROWS)
+        for expert in range(count):
+            start = load_i64(starts + 8 * expert)
+            tokens = load_i64(starts + 8 * expert + 8) - start
+            for i in range(tokens):
+                slot = load_i64(slots + 8 * (start + i))
+                set_entry(table, i, y + slot * y_stride, x + slot // k * x_stride, load_f32(weights + 4 * slot))
+            pad_table(table, tokens, y, spare)
+            w, panel = load_i64(down + 8 * expert), panels + first_panel(start, expert) * panel_bytes(columns)
+            if 0 < tokens <= _BY_ROW:
+                _dot_each(dot, w, row_bytes, first, last, columns, table, tokens, 4 * first, 1)
+            elif tokens:
+                _meet_rows(
+                    multiply, unpack, w, row_bytes, first, last, columns, group, table, panel, tokens, 4 * first, 1, memory
+                )  # fmt: skip
+        begin = take(counter, grain) if counter else tiles
 
 
 def _three(
     plan: Plan, three: tuple[Experts, Experts, Experts], k: int, grouping: tuple[Operand, Operand, Operand], h: Activation,
-    x: Activation,
+    x: Activation, counters: NDArray[np.int64] | None,
 ) -> None:  # fmt: skip
-    """One set of experts: gate, up and silu, then down; `grouping` is starts, slots and weights."""
+    """One set of experts: gate, up and silu, then down; `grouping` is starts, slots and weights.
+
+    With counters, for gate and up and for down, threads take what is next; else each has its share.
+    """
     gate, up, down = three
     starts, slots, weights = grouping
     middle, most = plan.rows("middle", gate.rows, plan.tokens * k), plan.tokens
@@ -174,13 +189,13 @@ def _three(
     plan.add(
         gate_up_grouped, gate.count, k, starts, slots, gate.addresses, up.addresses, *_multiply_operands(gate),
         h.read(inner), h.stride(inner), packed, gate.rows, middle.written("f32"),
-        middle.stride("f32"), middle.written("q8"), middle.stride("q8"), most, *scratch,
+        middle.stride("f32"), middle.written("q8"), middle.stride("q8"), most, 0 if counters is None else counters[0], *scratch,
     )  # fmt: skip
     inputs = middle.read(kind), middle.stride(kind)
     packed = pack(plan, f"middle {gate.count}", middle, "q8", **order) if kind == "q8" else 0
     plan.add(
         down_grouped, down.count, k, starts, slots, weights, down.addresses, *_multiply_operands(down), *inputs, packed,
-        down.rows, x.read("f32"), x.stride("f32"), most, *scratch,
+        down.rows, x.read("f32"), x.stride("f32"), most, 0 if counters is None else counters[1], *scratch,
     )  # fmt: skip
 
 
@@ -198,11 +213,12 @@ def experts_grouped(
     starts, slots = plan.buffer("starts", count + 1, np.int64), plan.buffer("slots", tokens * k, np.int64)
     rows, stride = logits.read("f32"), logits.stride("f32")
     plan.add(route_rows, rows, stride, count, k, layer.scale, experts, weights, plan.run)
-    plan.add(group_slots, experts, k, count, starts, slots, layer.touched, plan.run)
-    _three(plan, (layer.gate, layer.up, layer.down), k, (starts, slots, weights), h, x)
+    counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
+    plan.add(group_slots, experts, k, count, starts, slots, layer.touched, counters, plan.run)
+    _three(plan, (layer.gate, layer.up, layer.down), k, (starts, slots, weights), h, x, counters)
     if layer.shared:
         starts, slots = plan.buffer("shared starts", 2, np.int64), plan.buffer("shared slots", tokens, np.int64)
         weights = plan.buffer("shared weights", tokens, np.float32)
         gated, gate_stride = (shared_gate.read("f32"), shared_gate.stride("f32")) if shared_gate else (0, 0)
         plan.add(shared_slots, starts, slots, weights, gated, gate_stride, plan.run)
-        _three(plan, layer.shared, 1, (starts, slots, weights), h, x)
+        _three(plan, layer.shared, 1, (starts, slots, weights), h, x, None)

@@ -11,7 +11,7 @@ from quant.atomics import call
 from quant.jit import Kernel, inline, kernel
 from quant.kernels.multiply import ROWS, multiply_kernel, pad_table, scratch_bytes, set_entry, table_bytes
 from quant.kernels.panels import pack
-from quant.kernels.share import first_of
+from quant.kernels.share import COUNTER_WORDS, first_of, take
 from quant.plan import Activation, Operand, Plan
 from quant.simd import load_i64
 from quant.weights import Matrix
@@ -21,6 +21,9 @@ from quant.weights import Matrix
 # rest, or 0.
 _SEGMENT_BYTES = 8 * 15
 _TWICE_ROWS = 16  # that meet x and then its rest: they must still be in the first-level cache
+
+
+_TURNS = 6  # pieces that each thread takes on average: enough for even ends, few enough to stream long
 
 
 @inline
@@ -54,28 +57,59 @@ def matmul_step(rank, size, segments, count):
             _dot_rows(s, r, end, rest, 1)
 
 
+@inline
+def _tiles_of(segment):
+    return (load_i64(segment + 24) + ROWS - 1) // ROWS
+
+
+@inline
+def _fill_table(table, segment, tokens, spare):
+    x, y, x_stride, y_stride = (
+        load_i64(segment + 56), load_i64(segment + 64), load_i64(segment + 72), load_i64(segment + 80),
+    )  # fmt: skip
+    for t in range(tokens):
+        set_entry(table, t, x + t * x_stride, y + t * y_stride, np.float32(1))
+    pad_table(table, tokens, x, spare)
+
+
+@inline
+def _meet_tiles(s, first, last, table, tokens, memory):
+    """Tiles first to last of a matrix."""
+    rows, row_bytes = load_i64(s + 24), load_i64(s + 32)
+    for tile in range(first, last):
+        r = tile * ROWS
+        call(
+            load_i64(s + 8),
+            (
+                load_i64(s), load_i64(s + 16) + r * row_bytes, row_bytes, min(ROWS, rows - r), load_i64(s + 40),
+                load_i64(s + 48), table, load_i64(s + 104), load_i64(s + 112), tokens, 4 * r, load_i64(s + 88), memory,
+            ),
+        )  # fmt: skip
+
+
 @kernel
-def matmul_rows(rank, size, segments, count, run, scratch, scratch_stride, table_size, spare_size):
-    """Many tokens: every thread unpacks its share of the rows, tile by tile, for all tokens."""
-    tokens = load_i64(run)
-    table = scratch + rank * scratch_stride
+def matmul_rows(rank, size, segments, count, run, counter, scratch, scratch_stride, table_size, spare_size):
+    """Many tokens: threads take tiles of rows, of all matrices in order, and unpack them once for all tokens."""
+    tokens, total = load_i64(run), 0
     for i in range(count):
-        s = segments + i * _SEGMENT_BYTES
-        x, y, x_stride, y_stride = load_i64(s + 56), load_i64(s + 64), load_i64(s + 72), load_i64(s + 80)
-        for t in range(tokens):
-            set_entry(table, t, x + t * x_stride, y + t * y_stride, np.float32(1))
-        pad_table(table, tokens, x, table + table_size)
-        first, last = _part_of(s, rank, size, ROWS)
-        row_bytes = load_i64(s + 32)
-        for r in range(first, last, ROWS):
-            call(
-                load_i64(s + 8),
-                (
-                    load_i64(s), load_i64(s + 16) + r * row_bytes, row_bytes, min(ROWS, last - r), load_i64(s + 40),
-                    load_i64(s + 48), table, load_i64(s + 104), load_i64(s + 112), tokens, 4 * r, load_i64(s + 88),
-                    table + table_size + spare_size,
-                ),
-            )  # fmt: skip
+        total += _tiles_of(segments + i * _SEGMENT_BYTES)
+    table = scratch + rank * scratch_stride
+    spare = table + table_size
+    grain = total // (size * _TURNS) + 1
+    if counter == 0:
+        grain = (total + size - 1) // size
+    begin = take(counter, grain) if counter else rank * grain
+    while begin < total:
+        before = 0
+        for i in range(count):
+            s = segments + i * _SEGMENT_BYTES
+            tiles = _tiles_of(s)
+            first, last = max(begin - before, 0), min(begin + grain - before, tiles)
+            if first < last:
+                _fill_table(table, s, tokens, spare)
+                _meet_tiles(s, first, last, table, tokens, spare + spare_size)
+            before += tiles
+        begin = take(counter, grain) if counter else total
 
 
 def matmul(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]]) -> None:
@@ -105,18 +139,19 @@ def _add(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]
     if plan.tokens == 1:
         plan.add(matmul_step, _with_kernels(plan, segments, [(kind.dot_rows,) for kind in formats]), len(matrices))
         return
+    counter: Operand = 0
     for name, kind, column in (("dense", "q8", 13), ("dense rest", "rest", 14)):
         wants = [w.format.activation == "q8" and (kind == "q8" or accumulate) for w, _ in matrices]
         if any(wants):
-            panels = pack(plan, f"{name} {x.columns}", x, kind)
+            counter = plan.buffer("dense counter", COUNTER_WORDS, np.int64)
+            panels = pack(plan, f"{name} {x.columns}", x, kind, counter=counter)
             segments[wants, column] = panels.ctypes.data
     table_size = -(-table_bytes(plan.tokens) // 64) * 64
     spare_size = 64 * max(-(-w.rows // ROWS) for w, _ in matrices)  # a result of the widest matrix
     scratch = plan.scratch(table_size + spare_size + scratch_bytes(x.columns))
     kernels = [(kind.unpack_tile, multiply_kernel(kind)) for kind in formats]
-    plan.add(
-        matmul_rows, _with_kernels(plan, segments, kernels), len(matrices), plan.run, *scratch, table_size, spare_size
-    )
+    filled = _with_kernels(plan, segments, kernels)
+    plan.add(matmul_rows, filled, len(matrices), plan.run, counter, *scratch, table_size, spare_size)
 
 
 def _with_kernels(plan: Plan, segments: NDArray[np.int64], kernels: Sequence[Sequence[Kernel]]) -> Operand:

@@ -44,12 +44,14 @@ def _pack(x, stride, k, slots, first, count, words, rows, panel):
 
 
 @kernel
-def pack_panels(rank, size, x, stride, columns, sets, k, starts, slots, run, panels, scratch, scratch_stride):
+def pack_panels(rank, size, x, stride, columns, sets, k, starts, slots, run, panels, counter, scratch, scratch_stride):
     """Rows of x to panels; threads take panels in turn.
 
     Set e is slots[starts[e]] to slots[starts[e + 1] - 1], a slot of token slot // k. Without starts, one set of all tokens;
-    without slots, each token in its place.
+    without slots, each token in its place. The counter of the record that reads the panels begins at zero.
     """
+    if counter and rank == 0:
+        store_i64(counter, 0)
     turn, words, rows = 0, (columns + columns // 2) // 4, scratch + rank * scratch_stride
     for e in range(sets):
         start = load_i64(starts + 8 * e) if starts else 0
@@ -64,7 +66,7 @@ def pack_panels(rank, size, x, stride, columns, sets, k, starts, slots, run, pan
 
 def pack(
     plan: Plan, name: str, x: Activation, kind: str, *, sets: int = 1, k: int = 1, starts: Operand = 0, slots: Operand = 0,
-    places: int | None = None,
+    places: int | None = None, counter: Operand = 0,
 ) -> NDArray[np.uint8]:  # fmt: skip
     """Add the record that packs rows of x of the kind 'q8' or 'rest', and give the panels; places: slots in the order."""
     places = plan.tokens if places is None else places
@@ -82,6 +84,7 @@ def pack(
         slots,
         plan.run,
         panels,
+        counter,
         *plan.scratch(128),
     )
     return panels
