@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 _CPUS = Path("/sys/devices/system/cpu")
+_HYBRID = Path("/sys/devices/cpu_core/cpus")
 _CGROUP = Path("/sys/fs/cgroup")
+_PROCESSOR_CORE = 0  # RelationProcessorCore
 
 
 def default_threads() -> int:
-    """Physical cores that this process may run on, at most its cgroup's share of time."""
-    return max(1, min(_physical_cores(_allowed()), _quota()))
+    """Physical performance cores that this process may run on, at most its cgroup's share of time.
+
+    Efficiency cores are left out: all threads meet after each step, and the slowest one sets the pace.
+    """
+    count = {"darwin": _mac_cores, "win32": _windows_cores}.get(sys.platform, _linux_cores)()
+    return max(1, min(count, _quota()))
+
+
+def _linux_cores() -> int:
+    allowed = _allowed()
+    return _physical_cores(_fastest(allowed) or allowed)
 
 
 def _allowed() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return set(os.sched_getaffinity(0))
     return set(range(os.cpu_count() or 1))
+
+
+def _fastest(allowed: set[int]) -> set[int]:
+    """Of CPUs of several kinds, those of the fastest; empty where the system does not tell kinds apart."""
+    try:  # Intel's hybrids
+        return allowed & _listed(_HYBRID.read_text())
+    except (OSError, ValueError):
+        pass
+    try:  # Arm's
+        capacity = {cpu: int((_CPUS / f"cpu{cpu}" / "cpu_capacity").read_text()) for cpu in allowed}
+    except (OSError, ValueError):
+        return set()
+    return {cpu for cpu, its in capacity.items() if 2 * its > max(capacity.values())}
+
+
+def _listed(text: str) -> set[int]:
+    """ "0-3,8" -> {0, 1, 2, 3, 8}."""
+    ends = [part.split("-") for part in text.strip().split(",")]
+    return {cpu for end in ends for cpu in range(int(end[0]), int(end[-1]) + 1)}
 
 
 def _physical_cores(allowed: set[int]) -> int:
@@ -29,6 +62,37 @@ def _physical_cores(allowed: set[int]) -> int:
         except OSError:
             return len(allowed)
     return len(cores)
+
+
+def _mac_cores() -> int:
+    """Cores of the highest performance level, by sysctl."""
+    system = ctypes.CDLL(None)
+    for name in (b"hw.perflevel0.physicalcpu", b"hw.physicalcpu"):
+        value, size = ctypes.c_int32(0), ctypes.c_size_t(4)
+        if system.sysctlbyname(name, ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0)) == 0:
+            return value.value
+    return os.cpu_count() or 1
+
+
+def _windows_cores() -> int:
+    """Cores of the highest efficiency class, from GetLogicalProcessorInformationEx."""
+    ask: Any = getattr(ctypes, "windll").kernel32.GetLogicalProcessorInformationEx  # noqa: B009  (there on Windows only)
+    size = ctypes.c_uint32(0)
+    ask(_PROCESSOR_CORE, None, ctypes.byref(size))
+    data = ctypes.create_string_buffer(size.value)
+    if not ask(_PROCESSOR_CORE, data, ctypes.byref(size)):
+        return os.cpu_count() or 1
+    return _highest_class(data.raw[: size.value])
+
+
+def _highest_class(records: bytes) -> int:
+    """Count the records, uint32 relationship, uint32 size, uint8 flags, uint8 class, of the highest class."""
+    classes, at = [], 0
+    while at + 10 <= len(records):
+        size = int.from_bytes(records[at + 4 : at + 8], "little")
+        classes.append(records[at + 9])
+        at += max(size, 10)
+    return classes.count(max(classes, default=0))
 
 
 def _quota() -> int:

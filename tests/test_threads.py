@@ -26,6 +26,8 @@ def machine(tmp_path, monkeypatch):
 
     monkeypatch.setattr(threads, "_CPUS", tmp_path / "cpu")
     monkeypatch.setattr(threads, "_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(threads, "_HYBRID", tmp_path / "cpu_core")
+    monkeypatch.setattr("sys.platform", "linux")
     return describe
 
 
@@ -61,3 +63,24 @@ def test_the_limit_of_an_older_cgroup(machine, quota, expected):
 
 def test_this_machine():
     assert 1 <= threads.default_threads() <= (os.cpu_count() or 1)
+
+
+def test_efficiency_cores_of_a_hybrid_are_left_out(machine, tmp_path):
+    (tmp_path / "cpu_core").write_text("0-3\n")  # two performance cores of two threads, then four efficiency cores
+    assert machine([0, 0, 1, 1, 2, 3, 4, 5]) == 2
+
+
+def test_small_cores_are_left_out(machine, tmp_path):
+    for cpu, capacity in enumerate([1024, 1024, 900, 900, 300, 300]):
+        (tmp_path / "cpu" / f"cpu{cpu}").mkdir(parents=True)
+        (tmp_path / "cpu" / f"cpu{cpu}" / "cpu_capacity").write_text(f"{capacity}\n")
+    assert machine([0, 1, 2, 3, 4, 5]) == 4
+
+
+def test_windows_tells_classes_of_cores():
+    def core(kind):
+        return (0).to_bytes(4, "little") + (48).to_bytes(4, "little") + bytes([1, kind]) + bytes(38)
+
+    assert threads._highest_class(core(1) * 6 + core(0) * 8) == 6
+    assert threads._highest_class(core(0) * 4) == 4
+    assert threads._highest_class(b"") == 0
