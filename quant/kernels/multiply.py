@@ -39,9 +39,10 @@ _multiply = function("p" * 13)
 
 def scratch_bytes(columns: int) -> int:
     """Scratch memory that one call needs for rows of that many columns, whatever the format."""
+    floats = 4 * ROWS * columns  # a tile of float32 weights
+    quantized = ROWS * _PART + 2 * 4 * ROWS * (_PART // 16)  # a tile of int8, its scales and its minima
     whole_rows = 4 * ROWS * columns  # of an incomplete tile; float32 at most
-    tile = 4 * ROWS * columns  # float32 at most; int8 leaves room for the scales of every 16 columns
-    return _LOCAL_BYTES + TILE_SCRATCH + tile + whole_rows
+    return _LOCAL_BYTES + TILE_SCRATCH + max(floats, quantized) + whole_rows
 
 
 def multiply_kernel(weights: Format) -> Kernel:
