@@ -30,8 +30,8 @@ from quant.simd import (
 )
 
 ENTRY_BYTES = 32  # of the token table: int64 activation, int64 result, float32 factor, 12 unused
-# Tokens of a tile: sums and totals of the most fill 24 of 32 zmm registers, or all 16 ymm registers.
-MANY, SOME, FEW = (12, 8, 4) if UNIT.startswith("avx512") else (4, 2, 1)
+# Tokens of a tile: sums and totals of the most fill 24 of 32 zmm registers, or 12 of 16 ymm registers.
+MANY, SOME, FEW = (12, 8, 4) if UNIT.startswith("avx512") else (3, 2, 1)
 _STEPS = 4  # of 4 columns, unrolled in dot_columns
 
 

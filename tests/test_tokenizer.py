@@ -129,7 +129,8 @@ def test_streaming_any_ids_is_decoding_them(small: Tokenizer, ids: list[int]) ->
     stream, shown = small.stream(), ""
     for count, id in enumerate(ids, 1):
         shown += stream.push(id)
-        assert small.decode(ids[:count]) in (shown, shown + "\ufffd")  # at most one character waits
+        waiting = [shown + "\ufffd" * broken for broken in range(4)]  # at most the bytes of one character
+        assert small.decode(ids[:count]) in waiting
     assert shown + stream.flush() == small.decode(ids)
 
 
