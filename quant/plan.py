@@ -103,7 +103,9 @@ class Plan:
     def add(self, kernel: Kernel, *operands: Operand) -> None:
         """Append a record; its kernel gets (rank, size, *operands)."""
         if len(operands) > OPERANDS or len(operands) + 2 != len(kernel.parameters):
-            raise ValueError(f"{kernel.name} takes {len(kernel.parameters) - 2} operands of {OPERANDS}, not {len(operands)}")
+            raise ValueError(
+                f"{kernel.name} takes {len(kernel.parameters) - 2} operands of {OPERANDS}, not {len(operands)}"
+            )
         for used in (kernel, *operands):
             if isinstance(used, Kernel):
                 self.use(used)

@@ -26,7 +26,7 @@ from quant.formats.q4_k import (
 )
 from quant.int8_dot import dot_u7
 from quant.jit import inline
-from quant.simd import (  # fmt: skip
+from quant.simd import (
     bit_and,
     bit_or,
     concat,
@@ -35,6 +35,7 @@ from quant.simd import (  # fmt: skip
     load_i8x32,
     load_i8x64,
     mul,
+    prefetch,
     shift_left,
     shift_right,
     store_f32x8,
@@ -47,6 +48,8 @@ from quant.simd import (  # fmt: skip
     zero_i32x16,
 )
 from quant.tile import transpose8, transpose16
+
+_AHEAD = 2816  # bytes: prefetch distance, 16 blocks
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -69,6 +72,9 @@ def high_bits(w):
 
 @inline
 def _block(w, x, d_x, s_x, total, low):
+    prefetch(w + _AHEAD)
+    prefetch(w + _AHEAD + 64)
+    prefetch(w + _AHEAD + 128)
     scales, minima = load_scales(w)
     scales = mul(scales, load_f32x8(d_x))
     h0, h1, h2, h3 = high_bits(w)
