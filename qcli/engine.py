@@ -32,7 +32,7 @@ class Engine:
 
     def __init__(self, model: Model, state: State, threads: int, chunk: int, progress: Progress | None) -> None:
         self.model, self.state, self.threads = model, state, threads
-        self.vocab_size, self.ctx = model.vocab_size, state.ctx
+        self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
         step, prompt = Plan(1, threads, state.run), Plan(max(2, chunk), threads, state.run)
         self._ids: NDArray[np.int64] = aligned(prompt.tokens, np.int64)
         self._logits = model.head(step, model.trunk(step, self._ids))
@@ -203,7 +203,7 @@ def _state_for(file: GGUFFile, ctx: int | None, kv_type: str) -> State:
     if ctx is not None and ctx > longest:
         message = f"{file.path}: was made for {longest} tokens of context, not {ctx}"
         raise ContextOverflowError(message, f"give --ctx {longest} or less")
-    return State(ctx or min(longest, DEFAULT_CTX), kv_type)
+    return State(ctx or min(longest, DEFAULT_CTX), kv_type, longest)
 
 
 def _first_row(logits: Activation) -> NDArray[np.float32]:

@@ -64,7 +64,7 @@ def generate_ids(
     Raises ContextOverflowError when the prompt does not fit.
     """
     engine, stats = held.engine, stats or Stats()
-    _check_room(len(ids), engine.ctx)
+    _check_room(len(ids), engine.ctx, engine.longest)
     stats.prompt_tokens, stats.experts_held = len(ids), engine.experts_held
     engine.reset_counters()
     for id in ids:
@@ -92,12 +92,15 @@ def generate_ids(
         stats.weight_bytes_per_step = engine.weight_bytes_per_step()
 
 
-def _check_room(tokens: int, ctx: int) -> None:
-    if tokens > ctx:
-        raise ContextOverflowError(
-            f"the prompt has {tokens} tokens, and the context holds {ctx}",
-            f"give --ctx {tokens + 512} or more (ctx= in Python) if memory allows, or a shorter prompt",
-        )
+def _check_room(tokens: int, ctx: int, longest: int) -> None:
+    if tokens <= ctx:
+        return
+    message = f"the prompt has {tokens} tokens, and the context holds {ctx}"
+    if tokens > longest:
+        raise ContextOverflowError(message, f"give a shorter prompt: the model was made for {longest} tokens")
+    wanted = min(tokens + 512, longest)
+    hint = f"give --ctx {wanted} or more (ctx= in Python) if memory allows, or a shorter prompt"
+    raise ContextOverflowError(message, hint)
 
 
 def generate_text(

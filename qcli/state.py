@@ -24,8 +24,9 @@ class Snapshot:
 class State:
     """Memory for `ctx` tokens, allocated once; the system gives pages of it as they are first written."""
 
-    def __init__(self, ctx: int, kv_type: str = "f16") -> None:
-        self.ctx, self.kv_type = ctx, kv_type
+    def __init__(self, ctx: int, kv_type: str = "f16", longest: int | None = None) -> None:
+        """ctx: room in tokens; longest: the most that the model was made for."""
+        self.ctx, self.kv_type, self.longest = ctx, kv_type, longest or ctx
         self.run: NDArray[np.int64] = aligned(8, np.int64)  # [tokens, first position] of a replay
         self.position = 0
         self._recurrent: list[NDArray[np.float32]] = []

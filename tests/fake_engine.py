@@ -34,7 +34,7 @@ class FakeEngine:
     threads = 1
 
     def __init__(self, vocab_size=16, ctx=64, following=None):
-        self.vocab_size, self.ctx = vocab_size, ctx
+        self.vocab_size, self.ctx, self.longest = vocab_size, ctx, 4 * ctx
         self.following = following or hashed(vocab_size)
         self.ids: tuple[int, ...] = ()
         self.fed: list[int] = []  # how many ids each prefill got

@@ -66,6 +66,14 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_option_to_type():
     assert "--ctx" in caught.value.hint
 
 
+def test_a_prompt_that_the_model_was_not_made_for_is_refused_without_one():
+    engine = answering(7, ctx=2)
+    engine.longest = 2
+    with pytest.raises(ContextOverflowError, match="3 tokens") as caught:
+        ids(engine)
+    assert caught.value.hint == "give a shorter prompt: the model was made for 2 tokens"
+
+
 def test_figures():
     _, stats = ids(answering(7, 8, 15))
     assert (stats.prefilled_tokens, stats.decode_steps) == (3, 2)
