@@ -57,12 +57,17 @@ def sums16_of(x, columns):
 
 
 @inline
-def _quantize(a, b, columns, block, out):
-    """Write columns 32*block to 32*block + 31, given as two f32x16, into the q8 row at `out`; gives what is left."""
+def to_whole(a, b):
+    """32 columns, given as two f32x16 -> whole numbers in [-127, 127], likewise, and d: value = d * number."""
     largest = max_lanes(maximum(absolute(a), absolute(b)))
     inverse = splat(np.float32(127) / largest if largest > 0 else np.float32(0))
-    d = largest / np.float32(127)
-    qa, qb = round_even(mul(a, inverse)), round_even(mul(b, inverse))
+    return round_even(mul(a, inverse)), round_even(mul(b, inverse)), largest / np.float32(127)
+
+
+@inline
+def _quantize(a, b, columns, block, out):
+    """Write columns 32*block to 32*block + 31, given as two f32x16, into the q8 row at `out`; gives what is left."""
+    qa, qb, d = to_whole(a, b)
     store_i8x32(out + 32 * block, concat(to_i8(qa), to_i8(qb)))
     sum_a, sum_b = d * sum_lanes(qa), d * sum_lanes(qb)
     store_f32(scales_of(out, columns) + 4 * block, d)

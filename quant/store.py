@@ -43,18 +43,20 @@ def address(kernel: Kernel) -> int:
 
 def prepare(kernels: Sequence[Kernel], progress: Callable[[float], None] | None = None) -> None:
     """Have these kernels compiled, by several processes where that is quicker; progress(fraction) hears of it."""
-    missing = [kernel for kernel in kernels if _read(kernel) is None]
-    compilers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-                    _MOST_COMPILERS, len(missing) // _WORTH_A_PROCESS)  # fmt: skip
+    missing = [kernel for kernel in kernels if not _path(kernel).exists()]
+    compilers = min(_processors(), _MOST_COMPILERS, len(missing) // _WORTH_A_PROCESS)
     if compilers > 1:
         for done in _compile_beside(missing, compilers):
             if progress:
                 progress(done / len(missing))
     for done, kernel in enumerate(missing):
-        if _read(kernel) is None:
-            if progress:
-                progress(done / len(missing))
-            _compile_here(kernel)
+        if progress and not _path(kernel).exists():
+            progress(done / len(missing))
+        _ = kernel.address  # loaded, or compiled here; kept by the kernel, so a store that cannot be written costs once
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def save(kernel: Kernel, symbol: str, object_file: bytes) -> None:

@@ -11,19 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.activation import to_whole
 from quant.jit import inline
 from quant.simd import (
-    absolute,
     broadcast_f32,
     concat,
     load_f16x16,
     load_f32x16,
     load_i8x16_as_f32,
-    max_lanes,
-    maximum,
     mul,
-    round_even,
-    splat,
     store_f32,
     store_f32x16_as_f16,
     store_i8x32,
@@ -61,11 +57,9 @@ def store_row(x, width, row, quantized):
     """float32 [width] at x -> a row."""
     if quantized:
         for c in range(0, width, 32):
-            a, b = load_f32x16(x + 4 * c), load_f32x16(x + 4 * c + 64)
-            largest = max_lanes(maximum(absolute(a), absolute(b)))
-            inverse = splat(np.float32(127) / largest if largest > 0 else np.float32(0))
-            store_i8x32(row + c, concat(to_i8(round_even(mul(a, inverse))), to_i8(round_even(mul(b, inverse)))))
-            store_f32(row + width + c // 8, largest / np.float32(127))
+            a, b, d = to_whole(load_f32x16(x + 4 * c), load_f32x16(x + 4 * c + 64))
+            store_i8x32(row + c, concat(to_i8(a), to_i8(b)))
+            store_f32(row + width + c // 8, d)
     else:
         for c in range(0, width, 16):
             store_f32x16_as_f16(row + 2 * c, load_f32x16(x + 4 * c))
