@@ -1,4 +1,4 @@
-"""Where machine code is kept: a file a kernel, in a folder named by a hash of all sources and by the processor.
+"""Where machine code is kept: a file a kernel, named by a hash of its sources, in a folder for the processor.
 
 A file holds a checksum, the symbol's name, and an object file that LLVM's loader takes as it is (0.3 ms each).
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from quant import cpu
+from quant import cpu, sources
 from quant.jit import Kernel
 
 _UNUSED_DAYS = 30
@@ -67,6 +66,7 @@ def save(kernel: Kernel, symbol: str, object_file: bytes) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             file.write(hashlib.sha256(content).digest() + content)
         os.replace(file.name, path)
+        _remove_unused(path, kernel.name)
     except OSError:
         return
 
@@ -137,30 +137,22 @@ def _math_functions() -> Iterator[tuple[str, int]]:
 
 
 def _path(kernel: Kernel) -> Path:
-    """The file of a kernel; one declared outside this package is named by its own source, too."""
-    name = kernel.name
-    if not name.startswith("quant."):
-        source = Path(kernel.body.__code__.co_filename).read_bytes()
-        name += "-" + hashlib.sha256(source).hexdigest()[:16]
-    return folder() / f"{name}.o"
+    return folder() / f"{kernel.name}-{sources.digest(kernel.body.__module__)}.o"
 
 
 @cache
 def folder() -> Path:
-    """The folder for these sources and this processor."""
-    kernels = _root() / "kernels"
-    mine = kernels / _source_hash() / hashlib.sha256(f"{cpu.name()} {cpu.features()}".encode()).hexdigest()[:16]
+    """The folder for this compiler and this processor."""
+    tools = f"{version('numba')} {version('llvmlite')} {sys.version_info[:2]}"
+    mine = Path("kernels") / hashlib.sha256(f"{tools} {cpu.name()} {cpu.features()}".encode()).hexdigest()[:16]
     try:
-        new = not mine.is_dir()
-        mine.mkdir(parents=True, exist_ok=True)
-        os.utime(mine.parent)
-        if new:
-            _remove_unused(kernels, mine.parent)
+        (_root() / mine).mkdir(parents=True, exist_ok=True)
+        return _root() / mine
     except OSError:  # a read-only home: compile for this user's temporary folder
         user = getattr(os, "getuid", lambda: "qcli")()
-        mine = Path(tempfile.gettempdir()) / f"qcli-{user}" / mine.parent.name / mine.name
-        mine.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return mine
+        spare = Path(tempfile.gettempdir()) / f"qcli-{user}" / mine
+        spare.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return spare
 
 
 def _root() -> Path:
@@ -174,18 +166,9 @@ def _root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "qcli"
 
 
-def _source_hash() -> str:
-    digest = hashlib.sha256(f"{version('numba')} {version('llvmlite')} {sys.version_info[:2]}".encode())
-    here = Path(__file__).parent
-    for path in sorted(here.rglob("*.py")):
-        digest.update(path.relative_to(here).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _remove_unused(kernels: Path, keep: Path) -> None:
-    """Delete the code of other versions that nobody has opened for a month."""
+def _remove_unused(path: Path, name: str) -> None:
+    """Delete a kernel's code for other sources, if it is older than a month."""
     oldest = time.time() - _UNUSED_DAYS * 86_400
-    for other in kernels.iterdir():
-        if other != keep and other.is_dir() and other.stat().st_mtime < oldest:
-            shutil.rmtree(other, ignore_errors=True)
+    for other in path.parent.glob(f"{name}-*.o"):
+        if other != path and other.stat().st_mtime < oldest:
+            other.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from kernel_helpers import new_plan, replay
 
-from quant import store
+from quant import sources, store
 from quant.jit import Kernel, function, kernel
 from quant.simd import store_i64
 
@@ -123,3 +123,33 @@ def test_processors_do_not_share_code(tmp_path):
     other = in_another_process(tmp_path, NUMBA_CPU_FEATURES="")
     assert here.parent == other.parent
     assert here != other
+
+
+def test_code_is_named_by_the_sources_it_comes_from(tmp_path):
+    (tmp_path / "user.py").write_text("from quant import (\n    tile,\n)\ndef f():\n    import quant.plan\n")
+    behind = sources.behind(tmp_path / "user.py")
+    assert {"quant", "quant.tile", "quant.plan", "quant.simd", "quant.jit"} <= behind
+    assert not {"quant.team", "quant.formats.q4_k"} & behind
+
+
+def test_a_format_is_not_compiled_anew_for_a_change_of_another():
+    names = {name: sources.behind(Path(store.__file__).parent / "formats" / f"{name}.py") for name in ("q8_0", "q5_k")}
+    assert "quant.formats.q4_k" in names["q5_k"]
+    assert "quant.formats.q4_k" not in names["q8_0"]
+    assert sources.digest("quant.formats.q5_k") != sources.digest("quant.formats.q8_0")
+
+
+def test_old_code_of_other_sources_is_removed_in_time(tmp_path):
+    answer(write_answer)
+    here = stored(write_answer)
+    old, young = (here.with_name(f"{write_answer.name}-{digits}.o") for digits in ("0" * 16, "1" * 16))
+    old.write_bytes(b"")
+    young.write_bytes(b"")
+    os.utime(old, (0, 0))
+    try:
+        store.save(write_answer, "symbol", b"")
+        assert not old.exists()
+        assert young.exists()
+    finally:
+        young.unlink()
+        here.unlink()
