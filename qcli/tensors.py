@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
@@ -22,6 +23,12 @@ def matrix(file: GGUFFile, name: str, rows: int, columns: int) -> Matrix:
     if shape != (rows, columns):
         _wrong_shape(file, tensor, (rows, columns))
     return _matrix(file, tensor)
+
+
+def linear(file: GGUFFile, name: str, rows: int, columns: int) -> Matrix:
+    """`name`.weight as [rows, columns], with `name`.bias if the file has one."""
+    weights = matrix(file, f"{name}.weight", rows, columns)
+    return replace(weights, bias=vector(file, f"{name}.bias", rows)) if f"{name}.bias" in file.tensors else weights
 
 
 def experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> Experts:
@@ -50,7 +57,8 @@ def vector(file: GGUFFile, name: str, *shape: int) -> NDArray[np.float32]:
 
 def with_rows(weights: Matrix, rows: NDArray[np.int64]) -> Matrix:
     """A copy in memory of these rows, in this order."""
-    return Matrix(np.ascontiguousarray(weights.data[rows]), weights.format, weights.columns)
+    bias = None if weights.bias is None else weights.bias[rows]
+    return Matrix(np.ascontiguousarray(weights.data[rows]), weights.format, weights.columns, bias)
 
 
 def _stacked(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> Matrix:

@@ -12,11 +12,15 @@ from quant.formats import Format
 
 @dataclass(frozen=True)
 class Matrix:
-    """[rows, columns] blocks of one format; `data` is uint8 [rows, bytes per row]."""
+    """[rows, columns] blocks of one format; `data` is uint8 [rows, bytes per row].
+
+    A bias, float32 [rows], is added to every product.
+    """
 
     data: NDArray[np.uint8]
     format: Format
     columns: int
+    bias: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if (
@@ -27,6 +31,8 @@ class Matrix:
             raise ValueError(f"{self.data.shape} bytes are not {self.format.name} rows of {self.columns} columns")
         if self.columns % (16 if self.format.activation == "f32" else 32):
             raise ValueError(f"rows of {self.columns} columns: kernels need a multiple of 16 ({self.format.name})")
+        if self.bias is not None and self.bias.shape != (self.rows,):
+            raise ValueError(f"a bias {self.bias.shape} for {self.rows} rows")
 
     @property
     def rows(self) -> int:
@@ -42,7 +48,8 @@ class Matrix:
 
     def part(self, first: int, last: int) -> Matrix:
         """Rows first to last."""
-        return Matrix(self.data[first:last], self.format, self.columns)
+        bias = None if self.bias is None else self.bias[first:last]
+        return Matrix(self.data[first:last], self.format, self.columns, bias)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from kernel_helpers import float_matrix, new_plan, random_rows, replay, running, source
@@ -20,22 +22,22 @@ def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def products(x, matrices, threads=1):
+def products(x, matrices, threads=1, scale=1.0):
     """One record for all matrices."""
     plan = new_plan(len(x), threads)
     given = source(plan, x)
     results = [Activation(len(x), w.rows) for w in matrices]
-    matmul(plan, given, list(zip(matrices, results, strict=True)))
+    matmul(plan, given, list(zip(matrices, results, strict=True)), scale)
     replay(plan)
     return [y.values.copy() for y in results]
 
 
-def sums(x, w, before, threads=1):
-    """before + x w^T."""
+def sums(x, w, before, threads=1, scale=1.0):
+    """before + scale * x w^T."""
     plan = new_plan(len(x), threads)
     y = Activation(*before.shape)
     y.values[:] = before
-    add_matmul(plan, source(plan, x), w, y)
+    add_matmul(plan, source(plan, x), w, y, scale)
     replay(plan)
     return y.values
 
@@ -111,6 +113,36 @@ def test_the_number_of_threads_changes_no_bit(name, tokens):
     for threads in (2, 3, 5):
         assert np.array_equal(products(x, [w], threads)[0], one)
         assert np.array_equal(sums(x, w, before, threads), summed)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_a_bias_and_a_scale_done_on_paper(tokens):
+    w = replace(float_matrix("F32", [[1] * 16, [2] * 16]), bias=np.array([0.5, -1], np.float32))
+    x = np.ones((tokens, 16), np.float32)
+    (y,) = products(x, [w])
+    assert y.tolist() == [[16.5, 31]] * tokens
+    assert sums(x, w, y, scale=2.0).tolist() == [[16.5 + 33, 31 + 62]] * tokens
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("name", ["F32", "Q8_0", "Q4_K"])
+def test_biases_and_scales(tokens, name):
+    rng, x = np.random.default_rng(17), normal(18, tokens, 256)
+    plain = [random_rows(rng, name, rows, 256) for rows in (1, 16, 35)]
+    matrices = [replace(w, bias=normal(w.rows, w.rows)) for w in plain]
+    for threads in (1, 3):
+        for y, w in zip(products(x, [*matrices, plain[0]], threads, 0.25), [*matrices, plain[0]], strict=True):
+            assert np.abs((y - twin(x, w, 0.25)) / size(x, w)).max() < 1e-6
+        w, before = matrices[2], normal(19, tokens, 35)
+        expected = before + twin(x, w, -3.0, "f32" if name == "F32" else "rest")
+        assert np.abs((sums(x, w, before, threads, -3.0) - expected) / (3 * size(x, w) + np.abs(before))).max() < 1e-6
+
+
+def test_a_bias_has_a_number_for_each_row():
+    w = float_matrix("F32", np.ones((4, 16)))
+    with pytest.raises(ValueError, match="4 rows"):
+        replace(w, bias=np.ones(3, np.float32))
+    assert replace(w, bias=np.arange(4, dtype=np.float32)).part(1, 3).bias.tolist() == [1, 2]
 
 
 def test_more_threads_than_rows():

@@ -11,9 +11,10 @@ def weights(w):
     return w.format.dequantize(w.data).astype(np.float64)
 
 
-def matmul(x, w):
+def matmul(x, w, scale=1, kind=None):
     """x float32 [tokens, k], w Matrix [n, k] -> float64 [tokens, n], from the activation as the format sees it."""
-    return seen(x, w.format.activation) @ weights(w).T
+    products = seen(x, kind or w.format.activation) @ weights(w).T
+    return scale * (products if w.bias is None else products + w.bias)
 
 
 def size(x, w):
