@@ -1,4 +1,7 @@
-"""Architectures: `<general.architecture>.py` each, found by name. Such a file offers `load(file, state) -> Model`."""
+"""Architectures: `<general.architecture>.py` each, found by name.
+
+Such a file offers `load(file, state) -> Model`, and VERIFIED: a line on what was compared with what, and how near it is.
+"""
 
 from __future__ import annotations
 
