@@ -1,4 +1,4 @@
-"""Print the unit and the assembly of `dot_wide` for a triple; the processor is that of NUMBA_CPU_NAME."""
+"""Print the unit and the assembly of an operation for a triple; the processor is that of NUMBA_CPU_NAME."""
 
 from __future__ import annotations
 
@@ -9,24 +9,32 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 from quant.int8_dot import UNIT, dot_wide_llvm
+from quant.lookup import lookup_llvm
 from quant.simd import I8, I32
 
+SUMS, BYTES = ir.VectorType(I32, 16), ir.VectorType(I8, 64)
+# Result, arguments and code of each operation.
+OPERATIONS = {
+    "dot": (SUMS, [SUMS, BYTES, BYTES], dot_wide_llvm),
+    "lookup": (BYTES, [BYTES], lambda builder, index: lookup_llvm(builder, range(16), index)),
+}
 
-def module() -> ir.Module:
-    """f(acc i32x16, w i8x64, x i8x64) -> i32x16."""
-    sums, weights = ir.VectorType(I32, 16), ir.VectorType(I8, 64)
+
+def module(operation: str) -> ir.Module:
+    """A function of the operation alone."""
+    result, arguments, generate = OPERATIONS[operation]
     code = ir.Module()
-    function = ir.Function(code, ir.FunctionType(sums, [sums, weights, weights]), "dot")
+    function = ir.Function(code, ir.FunctionType(result, arguments), operation)
     builder = ir.IRBuilder(function.append_basic_block())
-    builder.ret(dot_wide_llvm(builder, *function.args))
+    builder.ret(generate(builder, *function.args))
     return code
 
 
-def assembly(triple: str, processor: str) -> str:
+def assembly(triple: str, processor: str, operation: str) -> str:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=processor, opt=3)
-    code = module()
+    code = module(operation)
     code.triple = triple
     parsed = llvm.parse_assembly(str(code))
     parsed.verify()
@@ -35,4 +43,4 @@ def assembly(triple: str, processor: str) -> str:
 
 if __name__ == "__main__":
     print(UNIT)
-    print(assembly(sys.argv[1], os.environ["NUMBA_CPU_NAME"]))
+    print(assembly(sys.argv[1], os.environ["NUMBA_CPU_NAME"], sys.argv[2]))

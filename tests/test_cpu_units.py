@@ -22,7 +22,7 @@ X86 = {
     "icelake-server": ("+avx512vnni,+avx512bw,+avx512vl", "avx512vnni", "avx512vnni avx512vbmi2 gfni vaes"),
 }
 OTHER = {"generic": ("", "portable", "")}
-CHOSEN = "test_simd or (dot_and_tile_are_exact or extremes or unpacked) and (Q8_0 or Q4_K or F16 and not BF16)"
+CHOSEN = "test_simd or test_lookup or (dot_and_tile_are_exact or extremes or unpacked) and (Q8_0 or Q4_K or F16 and not BF16)"
 
 
 def here() -> dict[str, tuple[str, str, str]]:
@@ -46,7 +46,7 @@ def start(command, processor, features=None):
 @pytest.fixture(scope="module")
 def processes():
     """A part of the tests, begun for every processor at once."""
-    files = [str(TESTS / name) for name in ("test_simd.py", "test_formats.py")]
+    files = [str(TESTS / name) for name in ("test_simd.py", "test_lookup.py", "test_formats.py")]
     plain = ["-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     command = ["-m", "pytest", *plain, "--rootdir", str(TESTS.parent), "-k", CHOSEN, *files]
     running = {name: start(command, name, row[0]) for name, row in here().items()}
@@ -94,7 +94,13 @@ INSTRUCTIONS = [
 @pytest.fixture(scope="module")
 def assemblies():
     script = str(TESTS / "cross_compile.py")
-    return {row[:2]: start([script, row[0]], row[1]) for row in INSTRUCTIONS}
+    return {row[:2]: start([script, row[0], "dot"], row[1]) for row in INSTRUCTIONS}
+
+
+def mnemonics(code):
+    """The instructions of an assembly, without their operands."""
+    lines = code.replace("{vex}\t", "").splitlines()
+    return [line.strip().replace(".", "\t").split()[0] for line in lines if line.startswith("\t") and line.strip(".\t")]
 
 
 @pytest.mark.parametrize(("triple", "processor", "unit", "instruction", "times"), INSTRUCTIONS)
@@ -102,11 +108,24 @@ def test_the_instruction_that_a_processor_has_for_it(assemblies, triple, process
     said, complained = assemblies[triple, processor].communicate(timeout=60)
     first, _, code = said.partition("\n")
     assert first == unit, complained
-    lines = code.replace("{vex}\t", "").splitlines()
-    mnemonics = [
-        line.strip().replace(".", "\t").split()[0] for line in lines if line.startswith("\t") and line.strip(".\t")
-    ]
-    assert mnemonics.count(instruction) >= times
+    found = mnemonics(code)
+    assert found.count(instruction) >= times
     if instruction in ("sdot", "vpdpbusd"):
-        assert mnemonics.count(instruction) == times
-        assert not {"smull", "pmull", "vpmaddubsw"} & set(mnemonics)
+        assert found.count(instruction) == times
+        assert not {"smull", "pmull", "vpmaddubsw"} & set(found)
+
+
+# The byte shuffle that looks up 64 nibbles: a processor, its features, and how often which instruction is there.
+LOOKUPS = [
+    ("x86_64-unknown-linux-gnu", "icelake-server", "+avx512vnni,+avx512bw,+avx512vl,+avx512vbmi", "vpermb", 1),
+    ("x86_64-unknown-linux-gnu", "skylake-avx512", None, "vpshufb", 1),
+    ("x86_64-unknown-linux-gnu", "haswell", None, "vpshufb", 2),
+    ("aarch64-apple-darwin", "apple-m1", None, "tbl", 4),
+]
+
+
+@pytest.mark.parametrize(("triple", "processor", "features", "instruction", "times"), LOOKUPS)
+def test_a_lookup_is_one_shuffle_a_register(triple, processor, features, instruction, times):
+    command = [str(TESTS / "cross_compile.py"), triple, "lookup"]
+    said, complained = start(command, processor, features).communicate(timeout=60)
+    assert mnemonics(said.partition("\n")[2]).count(instruction) == times, complained
