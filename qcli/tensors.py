@@ -58,7 +58,7 @@ def vector(file: GGUFFile, name: str, *shape: int) -> NDArray[np.float32]:
 def with_rows(weights: Matrix, rows: NDArray[np.int64]) -> Matrix:
     """A copy in memory of these rows, in this order."""
     bias = None if weights.bias is None else weights.bias[rows]
-    return Matrix(np.ascontiguousarray(weights.data[rows]), weights.format, weights.columns, bias)
+    return replace(weights, data=np.ascontiguousarray(weights.data[rows]), bias=bias)
 
 
 def _stacked(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> Matrix:
@@ -70,7 +70,7 @@ def _stacked(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> 
 
 def _matrix(file: GGUFFile, tensor: Tensor) -> Matrix:
     try:
-        return Matrix(tensor.data, _format(file, tensor), tensor.shape[-1])
+        return Matrix(tensor.data, _format(file, tensor), tensor.shape[-1], name=tensor.name)
     except ValueError as error:
         raise UnsupportedModelError(f'{file.path}: the tensor "{tensor.name}": {error}', "try another model") from None
 

@@ -8,7 +8,8 @@ these when the plan is sealed. Nothing is compiled before that.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,16 @@ OPERANDS = 25
 RECORD_BYTES = 8 * (1 + OPERANDS)
 
 Operand = int | float | NDArray[Any] | Kernel | Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rows in order of expert: expert e meets rows slots[i] // k, i from starts[e] to starts[e + 1]."""
+
+    count: int  # experts
+    k: int
+    starts: Operand  # int64 [count + 1]
+    slots: Operand  # int64 [starts[count]]
 
 
 def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -94,6 +105,9 @@ class Plan:
     def keep(self, *objects: Any) -> None:
         """Hold what a record knows only by its address."""
         self._kept.extend(objects)
+
+    def watch(self, names: Sequence[str], x: Activation, groups: Groups | None = None) -> None:
+        """Hear which weights are about to meet which rows; only a plan that watches (quant.kernels.squares) cares."""
 
     def use(self, kernel: Kernel) -> Kernel:
         """Note a kernel that is called through an address in a buffer, not by a record."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,14 @@ from quant.formats import Format
 class Matrix:
     """[rows, columns] blocks of one format; `data` is uint8 [rows, bytes per row].
 
-    A bias, float32 [rows], is added to every product.
+    A bias, float32 [rows], is added to every product. The name is for a plan that watches, and "" elsewhere.
     """
 
     data: NDArray[np.uint8]
     format: Format
     columns: int
     bias: NDArray[np.float32] | None = None
+    name: str = ""
 
     def __post_init__(self) -> None:
         if (
@@ -49,7 +50,7 @@ class Matrix:
     def part(self, first: int, last: int) -> Matrix:
         """Rows first to last."""
         bias = None if self.bias is None else self.bias[first:last]
-        return Matrix(self.data[first:last], self.format, self.columns, bias)
+        return replace(self, data=self.data[first:last], bias=bias)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Experts:
     rows: int
     columns: int
     keep: object
+    name: str = ""
 
     @property
     def count(self) -> int:
@@ -86,4 +88,4 @@ def experts_of(stacked: Matrix, count: int, first: int = 0, rows: int | None = N
     if per_expert * count != stacked.rows or first + rows > per_expert:
         raise ValueError(f"{stacked.rows} rows are not {count} experts with rows {first} to {first + rows}")
     addresses = stacked.address + (np.arange(count, dtype=np.int64) * per_expert + first) * stacked.row_bytes
-    return Experts(addresses, stacked.format, rows, stacked.columns, stacked)
+    return Experts(addresses, stacked.format, rows, stacked.columns, stacked, stacked.name)

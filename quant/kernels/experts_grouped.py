@@ -18,7 +18,7 @@ from quant.kernels.multiply import ROWS, multiply_kernel, pad_table, scratch_byt
 from quant.kernels.panels import first_panel, pack, panel_bytes
 from quant.kernels.router import choose, mark
 from quant.kernels.share import COUNTER_WORDS, first_of, take
-from quant.plan import Activation, Operand, Plan
+from quant.plan import Activation, Groups, Operand, Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
 from quant.tile import ENTRY_BYTES
 from quant.weights import Experts
@@ -186,6 +186,7 @@ def _three(
         + max((most + 1) * 8 * BLOCK, 4 * (down.rows + ROWS))
         + scratch_bytes(max(gate.columns, down.columns))
     )
+    plan.watch([gate.name, up.name], h, Groups(gate.count, k, starts, slots))
     plan.add(
         gate_up_grouped, gate.count, k, starts, slots, gate.addresses, up.addresses, *_multiply_operands(gate),
         h.read(inner), h.stride(inner), packed, gate.rows, middle.written("f32"),
@@ -193,6 +194,7 @@ def _three(
     )  # fmt: skip
     inputs = middle.read(kind), middle.stride(kind)
     packed = pack(plan, f"middle {gate.count}", middle, "q8", **order) if kind == "q8" else 0
+    plan.watch([down.name], middle, Groups(down.count, 1, starts, slots))
     plan.add(
         down_grouped, down.count, k, starts, slots, weights, down.addresses, *_multiply_operands(down), *inputs, packed,
         down.rows, x.read("f32"), x.stride("f32"), most, 0 if counters is None else counters[1], *scratch,

@@ -148,6 +148,7 @@ def add_matmul(plan: Plan, x: Activation, w: Matrix, y: Activation, scale: float
 def _add(
     plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]], scale: float, accumulate: bool
 ) -> None:
+    plan.watch([w.name for w, _ in matrices], x)
     segments = np.zeros((len(matrices), _SEGMENT_BYTES // 8), np.int64)
     segments[:, 16] = np.float32(scale).view(np.int32)
     for segment, (w, y) in zip(segments, matrices, strict=True):
