@@ -61,13 +61,15 @@ class GGUFFile:
     """A model file open for reading; a context manager.
 
     path: as opened (the first shard); version: 2 or 3; metadata: by key, numbers as Python scalars or
-    read-only arrays, strings as str or StringArray; tensors: by name, in file order, all shards together.
+    read-only arrays, strings as str or StringArray; entries: the same by key as the (first) file has them, byte for
+    byte; tensors: by name, in file order, all shards together.
     """
 
     def __init__(self, path: Path, header: Header, tensors: dict[str, Tensor]) -> None:
         self.path = path
         self.version = header.version
         self.metadata: Mapping[str, Value] = MappingProxyType(header.metadata)
+        self.entries: Mapping[str, memoryview] = MappingProxyType(header.entries)
         self.tensors: Mapping[str, Tensor] = MappingProxyType(tensors)
 
     @classmethod
@@ -94,6 +96,7 @@ class GGUFFile:
     def close(self) -> None:
         """Let go of the map; arrays already handed out keep their part of it alive."""
         self.metadata = MappingProxyType({})
+        self.entries = MappingProxyType({})
         self.tensors = MappingProxyType({})
 
     def __enter__(self) -> GGUFFile:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -61,6 +61,7 @@ class Header:
     version: int
     metadata: dict[str, Value]
     tensors: list[TensorRow]
+    entries: dict[str, memoryview] = field(default_factory=dict)  # by key, as the file has it: name, type and value
 
 
 def read_header(file: mmap.mmap, path: Path) -> Header:
@@ -69,9 +70,9 @@ def read_header(file: mmap.mmap, path: Path) -> Header:
     version = _version(cursor)
     tensor_count = cursor.count("tensors", MAX_TENSORS, least_bytes=32)
     key_count = cursor.count("metadata keys", MAX_KEYS, least_bytes=13)
-    metadata = _metadata(cursor, key_count)
+    metadata, entries = _metadata(cursor, key_count)
     rows = [_tensor_row(cursor, f"tensor {i + 1} of {tensor_count}") for i in range(tensor_count)]
-    return Header(version, metadata, _placed(cursor, rows, _alignment(cursor, metadata)))
+    return Header(version, metadata, _placed(cursor, rows, _alignment(cursor, metadata)), entries)
 
 
 def printable(text: str) -> str:
@@ -142,14 +143,17 @@ def _version(cursor: _Cursor) -> int:
     return version
 
 
-def _metadata(cursor: _Cursor, count: int) -> dict[str, Value]:
+def _metadata(cursor: _Cursor, count: int) -> tuple[dict[str, Value], dict[str, memoryview]]:
     metadata: dict[str, Value] = {}
+    entries: dict[str, memoryview] = {}
     for i in range(count):
+        start = cursor.at
         key = cursor.name(f"key {i + 1} of {count}")
         if key in metadata:
             raise cursor.fail(f'the key "{printable(key)}" appears twice')
         metadata[key] = _value(cursor, f'the value of "{printable(key)}"')
-    return metadata
+        entries[key] = memoryview(cursor.file)[start : cursor.at]
+    return metadata, entries
 
 
 def _value(cursor: _Cursor, what: str) -> Value:
