@@ -6,14 +6,13 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from qcli.bench.random_blocks import random_blocks
 from quant import formats
 from quant.activation import quantize_row
 from quant.jit import kernel
 from quant.plan import Activation, Plan, aligned
 from quant.team import Team
 from quant.weights import Experts, Matrix
-
-_FLOAT16_SCALES = {"Q8_0": (0,), "Q4_0": (0,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}  # bytes into a block
 
 
 def new_plan(tokens: int, threads: int = 1) -> Plan:
@@ -64,15 +63,8 @@ def random_rows(rng, name: str, rows: int, columns: int) -> Matrix:
     kind = formats.find(name)
     if kind.activation == "f32":
         return float_matrix(name, rng.standard_normal((rows, columns)))
-    data = rng.integers(0, 256, (rows, columns // kind.block, kind.bytes), np.uint8)
-    for at in _FLOAT16_SCALES[name]:
-        scales = rng.uniform(0.5, 1, data.shape[:2]).astype(np.float16) * np.float16(_unit(name))
-        data[..., at : at + 2] = scales[..., None].view(np.uint8)
+    data = random_blocks(rng, name, rows * columns // kind.block, spread=1)
     return Matrix(data.reshape(rows, -1), kind, columns)
-
-
-def _unit(name: str) -> float:
-    return {"Q8_0": 1 / 64, "Q4_0": 1 / 4, "Q4_K": 1 / 256, "Q5_K": 1 / 512, "Q6_K": 1 / 1024}[name]
 
 
 def float_matrix(name: str, values) -> Matrix:

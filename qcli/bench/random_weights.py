@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qcli.bench.random_blocks import random_blocks
 from qcli.bench.shapes import Role, Shape
 from qcli.errors import QcliError, UsageError
 from qcli.gguf_file import GGUFFile, Tensor
@@ -29,15 +30,6 @@ _PATTERN = 8 << 20  # random bytes of a type, which all its tensors repeat; F32 
 _STD = 0.02  # of the weights, about
 
 _TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
-# Where a block has its float16 scales, and what turns _STD into one; all its other bits may be anything.
-_SCALES = {
-    "Q4_0": {0: 1 / 8},
-    "Q8_0": {0: 1 / 127},
-    "Q4_K": {0: 3 / 32 / 15, 2: 1.5 / 32},
-    "Q5_K": {0: 3 / 32 / 31, 2: 1.5 / 32},
-    "Q6_K": {208: 1 / 64 / 32},
-}
-
 Mix = dict[Role, tuple[str, ...]]  # the types of a role, layer by layer in turn
 
 
@@ -158,7 +150,7 @@ class _Filler:
         elif role == "decay":
             data.view(np.float32)[:] = -np.linspace(0.1, 8, len(data) // 4)
         elif kind == "F32":
-            data[:] = random_blocks(self._random, kind, len(data) // 4)
+            data[:] = random_blocks(self._random, kind, len(data) // 4, _STD).reshape(-1)
         else:
             self._repeat(self._pattern(kind), data)
 
@@ -166,27 +158,10 @@ class _Filler:
         """Random blocks, begun elsewhere for every tensor: layers that are alike agree on a few experts."""
         blocks, n_bytes = _PATTERN // _TYPES[kind].n_bytes, _TYPES[kind].n_bytes
         if kind not in self._patterns:
-            self._patterns[kind] = random_blocks(self._random, kind, blocks)
+            self._patterns[kind] = random_blocks(self._random, kind, blocks, _STD).reshape(-1)
         return np.roll(self._patterns[kind], int(self._random.integers(blocks)) * n_bytes)
 
     def _repeat(self, pattern: NDArray[np.uint8], data: NDArray[np.uint8]) -> None:
         """Several threads, because it is the system that takes the time: for pages that nobody had yet."""
         pieces = [data[start : start + len(pattern)] for start in range(0, len(data), len(pattern))]
         list(self._pool.map(lambda piece: np.copyto(piece, pattern[: len(piece)]), pieces))
-
-
-def random_blocks(random: np.random.Generator, kind: str, count: int) -> NDArray[np.uint8]:
-    """Valid blocks of a type, for weights that spread about as those of models do; uint8 [bytes]."""
-    if kind not in _SCALES:
-        return _floats(random.standard_normal(count, np.float32) * np.float32(_STD), kind)
-    blocks = random.integers(0, 256, (count, _TYPES[kind].n_bytes), np.uint8)
-    for offset, factor in _SCALES[kind].items():
-        scales = (_STD * factor * random.uniform(0.75, 1.25, count)).astype(np.float16)
-        blocks[:, offset : offset + 2] = scales.view(np.uint8).reshape(-1, 2)
-    return blocks.reshape(-1)
-
-
-def _floats(values: NDArray[np.float32], kind: str) -> NDArray[np.uint8]:
-    if kind == "BF16":
-        return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
-    return values.astype({"F16": np.float16, "F32": np.float32}[kind]).view(np.uint8)
