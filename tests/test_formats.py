@@ -72,34 +72,38 @@ def test_block_is_as_long_as_the_file_format_says(name):
     assert kind.row_bytes(512) == 512 // block * size
 
 
-def test_blocks_written_by_hand():
-    half, quarter = np.float16(0.5).tobytes(), np.float16(0.25).tobytes()
-    q8_0 = half + bytes([0, 1, 255, 127, 128] + 27 * [2])
-    assert dequantized("Q8_0", q8_0)[:6].tolist() == [0, 0.5, -0.5, 63.5, -64, 1]
-    q4_0 = half + bytes([0x80, 0x9F] + 14 * [0x88])  # columns i (low) and i + 16 (high)
-    assert dequantized("Q4_0", q4_0)[[0, 1, 2, 16, 17, 18]].tolist() == [-4, 3.5, 0, 0, 0.5, 0]
-    scales = bytes([1, 2, 3, 0xC4, 5, 6, 7, 8, 0x21, 0x43, 0x65, 0x87])
-    q4_k = half + quarter + scales + bytes([0x21] + 127 * [0])
-    # sub-block 0: scale 1, minimum 5; sub-block 1: scale 2, minimum 6; 7: scale 7 | 3 << 4, minimum 8
-    values = dequantized("Q4_K", q4_k)
-    assert values[[0, 1, 32, 33, 255]].tolist() == [0.5 - 1.25, -1.25, 2 - 1.5, -1.5, -2]
-    q5_k = half + quarter + scales + bytes([1 | 1 << 7] + 31 * [0]) + bytes([0x21] + 95 * [0] + [0xF0] + 31 * [0])
-    values = dequantized("Q5_K", q5_k)
-    assert values[[0, 1, 32, 224]].tolist() == [0.5 * 17 - 1.25, -1.25, 2 - 1.5, 0.5 * 55 * 31 - 2]
-    q6_k = bytes([0x21] + 127 * [0]) + bytes([0b11_10_01_00] + 63 * [0]) + bytes(8 * [1, 254]) + half
-    assert dequantized("Q6_K", q6_k)[[0, 32, 64, 96, 16]].tolist() == [
-        0.5 * (1 - 32),
-        0.5 * (16 - 32),
-        0.5 * (2 + 32 - 32),
-        0.5 * (48 - 32),
-        0.5 * -2 * (0 - 32),
-    ]
-    assert dequantized("BF16", bytes([0x80, 0x3F, 0x00, 0xC0])).tolist() == [1, -2]
-    assert dequantized("F16", half + quarter).tolist() == [0.5, 0.25]
+HALF, QUARTER = np.float16(0.5).tobytes(), np.float16(0.25).tobytes()
+# Sub-block 0: scale 1, minimum 5; sub-block 1: scale 2, minimum 6; 7: scale 7 | 3 << 4, minimum 8.
+SIX_BITS = bytes([1, 2, 3, 0xC4, 5, 6, 7, 8, 0x21, 0x43, 0x65, 0x87])
+BY_HAND = [  # a block, and values by column
+    ("BF16", bytes([0x80, 0x3F]), {0: 1}),
+    ("BF16", bytes([0x00, 0xC0]), {0: -2}),
+    ("F16", QUARTER, {0: 0.25}),
+    ("Q8_0", HALF + bytes([0, 1, 255, 127, 128] + 27 * [2]), {0: 0, 1: 0.5, 2: -0.5, 3: 63.5, 4: -64, 5: 1}),
+    # columns i (low) and i + 16 (high)
+    ("Q4_0", HALF + bytes([0x80, 0x9F] + 14 * [0x88]), {0: -4, 1: 3.5, 2: 0, 16: 0, 17: 0.5, 18: 0}),
+    (
+        "Q4_K",
+        HALF + QUARTER + SIX_BITS + bytes([0x21] + 127 * [0]),
+        {0: 0.5 - 1.25, 1: -1.25, 32: 2 - 1.5, 33: -1.5, 255: -2},
+    ),
+    (
+        "Q5_K",
+        HALF + QUARTER + SIX_BITS + bytes([1 | 1 << 7] + 31 * [0]) + bytes([0x21] + 95 * [0] + [0xF0] + 31 * [0]),
+        {0: 0.5 * 17 - 1.25, 1: -1.25, 32: 2 - 1.5, 224: 0.5 * 55 * 31 - 2},
+    ),
+    (
+        "Q6_K",
+        bytes([0x21] + 127 * [0]) + bytes([0b11_10_01_00] + 63 * [0]) + bytes(8 * [1, 254]) + HALF,
+        {0: 0.5 * (1 - 32), 32: 0.5 * (16 - 32), 64: 0.5 * (2 + 32 - 32), 96: 0.5 * (48 - 32), 16: 0.5 * -2 * -32},
+    ),
+]
 
 
-def dequantized(name, block):
-    return formats.find(name).dequantize(np.frombuffer(block, np.uint8)[None])[0]
+@pytest.mark.parametrize(("name", "block", "values"), BY_HAND)
+def test_blocks_written_by_hand(name, block, values):
+    found = formats.find(name).dequantize(np.frombuffer(block, np.uint8)[None])[0]
+    assert found[list(values)].tolist() == list(values.values())
 
 
 @pytest.mark.parametrize("name", FORMATS)
