@@ -36,6 +36,14 @@ def experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> E
     return experts_of(_stacked(file, name, count, rows, columns), count)
 
 
+def linear_experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> Experts:
+    """`name`.weight as `count` matrices [rows, columns], with `name`.bias [count, rows] if the file has one."""
+    weights = experts(file, f"{name}.weight", count, rows, columns)
+    if f"{name}.bias" not in file.tensors:
+        return weights
+    return replace(weights, bias=vector(file, f"{name}.bias", count, rows))
+
+
 def gate_up_experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> tuple[Experts, Experts]:
     """A fused tensor of `count` x [gate rows, then up rows] as two."""
     stacked = _stacked(file, name, count, 2 * rows, columns)
@@ -44,7 +52,7 @@ def gate_up_experts(file: GGUFFile, name: str, count: int, rows: int, columns: i
 
 def one_expert(weights: Matrix) -> Experts:
     """A dense matrix as an expert that is always there."""
-    return experts_of(weights, 1)
+    return replace(experts_of(weights, 1), bias=None if weights.bias is None else weights.bias[None])
 
 
 def vector(file: GGUFFile, name: str, *shape: int) -> NDArray[np.float32]:

@@ -58,6 +58,7 @@ class Experts:
     """The same matrix of every expert: `addresses` int64 [experts] of blocks [rows, columns] of one format.
 
     The addresses may change between replays (an expert may move); `keep` holds what they point into.
+    A bias, float32 [experts, rows], is added to every product.
     """
 
     addresses: NDArray[np.int64]
@@ -66,6 +67,11 @@ class Experts:
     columns: int
     keep: object
     name: str = ""
+    bias: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.bias is not None and (self.bias.shape != (self.count, self.rows) or not self.bias.flags.c_contiguous):
+            raise ValueError(f"a bias {self.bias.shape} for {self.count} experts of {self.rows} rows")
 
     @property
     def count(self) -> int:

@@ -81,4 +81,5 @@ def stacked(matrices: list[Matrix]) -> Experts:
     """One expert a matrix, wherever each lies in memory."""
     first = matrices[0]
     addresses = np.array([m.address for m in matrices], np.int64)
-    return Experts(addresses, first.format, first.rows, first.columns, matrices)
+    bias = None if first.bias is None else np.array([m.bias for m in matrices])
+    return Experts(addresses, first.format, first.rows, first.columns, matrices, bias=bias)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ from reference import experts as twin
 from reference.functions import silu
 from reference.router import choose
 
-from quant import formats
-from quant.kernels.experts import ExpertLayer, experts_step
-from quant.kernels.experts_grouped import experts_grouped
+from quant.kernels.experts import ExpertLayer, Gated, dense_step, experts_step
+from quant.kernels.experts_grouped import dense_grouped, experts_grouped
+from quant.kernels.router import Routing
 from quant.plan import Activation, aligned
-from quant.weights import Experts, experts_of
+from quant.weights import experts_of
 
 N = 256
 
@@ -28,35 +28,47 @@ class Setup:
     up: list
     down: list
     shared: tuple | None
-    chosen: int
+    routing: Routing
+    activation: str = "silu"
     scale: float = 1.0
 
     @classmethod
-    def random(cls, name, count, width, chosen, shared=True, down=None, seed=0, n=N):
+    def random(cls, name, count, width, chosen, shared=True, down=None, seed=0, n=N, biases=False, **options):
         rng = np.random.default_rng(seed)
 
+        def rows(kind, *shape):
+            w = random_rows(rng, kind, *shape)
+            return replace(w, bias=rng.standard_normal(w.rows).astype(np.float32)) if biases else w
+
         def three(experts):
-            gate, up = ([random_rows(rng, name, width, n) for _ in range(experts)] for _ in range(2))
-            return gate, up, [random_rows(rng, down or name, n, width) for _ in range(experts)]
+            gate, up = ([rows(name, width, n) for _ in range(experts)] for _ in range(2))
+            return gate, up, [rows(down or name, n, width) for _ in range(experts)]
 
         own = tuple(m[0] for m in three(1)) if shared else None
-        return cls(*three(count), own, chosen)
+        return cls(*three(count), own, Routing(chosen), **options)
 
     def layer(self) -> ExpertLayer:
-        routed = (stacked(m) for m in (self.gate, self.up, self.down))
-        shared = tuple(stacked([m]) for m in self.shared) if self.shared else None
-        return ExpertLayer(*routed, shared, self.chosen, self.scale, aligned(len(self.gate), np.uint8))
+        routed = Gated(*(stacked(m) for m in (self.gate, self.up, self.down)), self.activation)
+        shared = Gated(*(stacked([m]) for m in self.shared), self.activation) if self.shared else None
+        return ExpertLayer(routed, shared, self.routing, aligned(len(self.gate), np.uint8), self.scale)
 
     def expected(self, h, logits, shared_gate):
         """Every token by the twin, float64 [tokens, n]."""
-        weights = [np.array([values(m) for m in part]) for part in (self.gate, self.up, self.down)]
-        shared = tuple(values(m) for m in self.shared) if self.shared else None
+        routed = [np.array([values(m) for m in part]) for part in (self.gate, self.up, self.down)]
+        routed = routed, [np.array([bias(m) for m in part]) for part in (self.gate, self.up, self.down)]
+        shared = ([values(m) for m in self.shared], [bias(m) for m in self.shared]) if self.shared else None
         kinds = self.gate[0].format.activation, self.down[0].format.activation
         gates = [None] * len(h) if shared_gate is None else shared_gate[:, 0]
-        rows = zip(h, logits, gates, strict=True)
-        return np.array(
-            [twin.experts(*row[:2], weights, shared, row[2], self.chosen, self.scale, kinds) for row in rows]
+        return self.scale * np.array(
+            [
+                twin.experts(x, row, routed, shared, gate, self.routing, kinds, self.activation)
+                for x, row, gate in zip(h, logits, gates, strict=True)
+            ]
         )
+
+
+def bias(matrix):
+    return np.zeros(matrix.rows) if matrix.bias is None else matrix.bias.astype(np.float64)
 
 
 def values(matrix):
@@ -65,7 +77,7 @@ def values(matrix):
 
 def run(layer, h, logits, shared_gate=None, threads=1, before=0.0, tokens=None):
     """x after the layer, float32 [tokens, n]: many tokens together, as a prompt is."""
-    plan, x = new_plan(len(h), threads), Activation(len(h), layer.down.rows)
+    plan, x = new_plan(len(h), threads), Activation(len(h), layer.routed.down.rows)
     x.values[:] = before
     gate = None if shared_gate is None else source(plan, shared_gate)
     add = experts_step if len(h) == 1 else experts_grouped
@@ -90,7 +102,7 @@ def paper_setup(count=4, chosen=2, shared=False):
     eye = [float_matrix("F32", np.eye(32)) for _ in range(count)]
     down = [float_matrix("F32", (e + 1) * np.eye(32)) for e in range(count)]
     own = eye[0], eye[0], float_matrix("F32", 100 * np.eye(32))
-    return Setup(eye, eye, down, own if shared else None, chosen)
+    return Setup(eye, eye, down, own if shared else None, Routing(chosen))
 
 
 ONE = silu(1.0)  # what an expert's silu(gate) * up makes of an input of 1
@@ -122,7 +134,7 @@ class TestOnPaper:
 
     def test_the_scale_multiplies_the_routed_experts_only(self, go):
         setup = paper_setup(chosen=1, shared=True)
-        setup.scale = 2.5
+        setup.routing = Routing(1, scale=2.5)
         x = go(setup.layer(), np.ones((2, 32), np.float32), np.zeros((2, 4), np.float32))
         np.testing.assert_allclose(x, (2.5 + 100) * ONE, rtol=1e-6)
 
@@ -147,7 +159,7 @@ class TestOnPaper:
     def test_experts_that_nobody_chose_are_not_read(self, go):
         """Their addresses lead nowhere."""
         layer = paper_setup(count=4).layer()
-        for experts in (layer.gate, layer.up, layer.down):
+        for experts in (layer.routed.gate, layer.routed.up, layer.routed.down):
             experts.addresses[[0, 2]] = 0
         logits = np.array([[-9, 5, -9, 5]] * 2, np.float32)
         x = go(layer, np.ones((2, 32), np.float32), logits)
@@ -175,6 +187,35 @@ def test_against_the_twin(name, down, count, width, chosen, tokens):
     limit = 2e-6 if name in ("F32", "BF16") else 1e-3
     for found in (run(setup.layer(), h, logits, gates), one_by_one(setup.layer(), h, logits, gates)):
         assert np.linalg.norm(found - expected) <= limit * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 9, 40])
+@pytest.mark.parametrize("activation", ["silu", "gelu", "clamped"])
+@pytest.mark.parametrize(("name", "width"), [("F32", 48), ("Q8_0", 96)])
+def test_biases_and_what_stands_between_the_matrices(name, width, activation, tokens):
+    setup = Setup.random(name, 5, width, 2, biases=True, activation=activation, scale=0.5)
+    h, logits, gates = normal(1, tokens, N), 2 * normal(2, tokens, 5), normal(3, tokens, 1)
+    expected = setup.expected(h, logits, gates)
+    for threads in (1, 3):
+        for go in (run, one_by_one):
+            found = go(setup.layer(), h, logits, gates, threads=threads)
+            assert np.linalg.norm(found - expected) <= (2e-6 if name == "F32" else 1e-3) * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("adds", [True, False])
+@pytest.mark.parametrize("tokens", [1, 2, 9, 40])
+@pytest.mark.parametrize(("name", "width"), [("F32", 48), ("Q8_0", 96), ("Q4_K", 256)])
+def test_a_dense_layer_is_an_expert_that_every_token_takes(name, width, tokens, adds):
+    setup = Setup.random(name, 1, width, 1, shared=False, biases=True, activation="gelu")
+    h, before = normal(4, tokens, N), normal(5, tokens, N)
+    expected = 0.5 * setup.expected(h, np.zeros((tokens, 1)), None) + adds * before
+    dense = dense_step if tokens == 1 else dense_grouped
+    for threads in (1, 3):
+        plan, x = new_plan(tokens, threads), Activation(tokens, N)
+        x.values[:] = before
+        dense(plan, setup.layer().routed, source(plan, h), x, 0.5, adds)
+        replay(plan)
+        assert np.linalg.norm(x.values - expected) <= (2e-6 if name == "F32" else 1e-3) * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("name", ["F32", "Q8_0"])
@@ -207,11 +248,11 @@ def test_the_choice_of_many(count):
     rng, k = np.random.default_rng(8), 10
     eye = float_matrix("F32", np.eye(32))
     down = [float_matrix("F32", e * np.eye(32)) for e in range(count)]
-    layer = Setup([eye] * count, [eye] * count, down, None, k).layer()
+    layer = Setup([eye] * count, [eye] * count, down, None, Routing(k)).layer()
     logits = rng.integers(-20, 20, (40, count)).astype(np.float32) / 4
     found = run(layer, np.ones((40, 32), np.float32), logits)
     for row, x in zip(logits, found, strict=True):
-        chosen, weights = choose(row, k, 1)
+        chosen, weights = choose(row, Routing(k))
         np.testing.assert_allclose(x, (chosen * weights).sum() * ONE, rtol=3e-6)
 
 
@@ -262,13 +303,18 @@ def test_bytes_that_a_token_reads():
 def test_shapes_are_checked():
     setup = Setup.random("F32", 3, 32, 2)
     with pytest.raises(ValueError, match="4 of 3 experts"):
-        Setup(setup.gate, setup.up, setup.down, None, 4).layer()
+        replace(setup, routing=Routing(4)).layer()
     with pytest.raises(ValueError, match="0 of 3 experts"):
-        Setup(setup.gate, setup.up, setup.down, None, 0).layer()
+        replace(setup, routing=Routing(0)).layer()
     with pytest.raises(ValueError, match="do not fit"):
-        Setup(setup.gate, setup.up[:2], setup.down, None, 2).layer()
-    narrow = Experts(setup.layer().gate.addresses, formats.find("F32"), 16, N, setup)
+        replace(setup, up=setup.up[:2]).layer()
+    routed = setup.layer().routed
+    narrow = replace(routed.gate, rows=16)
     with pytest.raises(ValueError, match="do not fit"):
-        ExpertLayer(narrow, narrow, setup.layer().down, None, 2, 1.0, aligned(3, np.uint8))
+        Gated(narrow, narrow, routed.down)
+    with pytest.raises(ValueError, match="alone"):
+        Gated(replace(routed.gate, bias=np.zeros((3, 32), np.float32)), routed.up, routed.down)
+    with pytest.raises(ValueError, match="3 experts of 32 rows"):
+        replace(routed.gate, bias=np.zeros((3, 31), np.float32))
     with pytest.raises(ValueError, match="meet 64"):
         run(setup.layer(), np.ones((1, 64), np.float32), np.ones((1, 3), np.float32))

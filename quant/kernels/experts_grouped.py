@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from quant.atomics import call
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
-from quant.kernels.experts import BLOCK, ExpertLayer, silu_mul
+from quant.kernels.experts import BLOCK, ExpertLayer, Gated, finish_block
+from quant.kernels.gates import add_scaled
 from quant.kernels.multiply import ROWS, multiply_kernel, pad_table, scratch_bytes, set_entry, table_bytes
 from quant.kernels.panels import first_panel, pack, panel_bytes
-from quant.kernels.router import choose, mark
+from quant.kernels.router import mark, route_rows, spare_bytes
 from quant.kernels.share import COUNTER_WORDS, first_of, take
 from quant.plan import Activation, Groups, Operand, Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
@@ -27,14 +28,6 @@ _TURNS = 2  # pieces of down that each thread takes on average: each piece goes 
 _BY_ROW = (
     2  # tokens of an expert up to which rows are not worth unpacking: 16 of 2048 columns take 0.4 us, a dot 0.55 us
 )
-
-
-@kernel
-def route_rows(rank, size, logits, stride, count, k, scale, experts, weights, run):
-    """The choice of every token -> experts int64 [tokens, k], weights float32 [tokens, k]; threads share the tokens."""
-    tokens = load_i64(run)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
-        choose(logits + t * stride, count, k, bits_to_f32(scale), experts + 8 * t * k, weights + 4 * t * k)
 
 
 @kernel
@@ -63,15 +56,16 @@ def group_slots(rank, size, experts, k, count, starts, slots, touched, counters,
 
 
 @kernel
-def shared_slots(rank, size, starts, slots, weights, gate, gate_stride, run):
-    """The shared expert as an expert that every token chose, weighted by sigmoid of its gate."""
+def shared_slots(rank, size, starts, slots, weights, scale, gate, gate_stride, run):
+    """The shared expert as an expert that every token chose, weighted by scale and, if it has a gate, its sigmoid."""
     tokens = load_i64(run)
     if rank == 0:
         store_i64(starts, 0)
         store_i64(starts + 8, tokens)
     for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
         store_i64(slots + 8 * t, t)
-        store_f32(weights + 4 * t, sigmoid1(load_f32(gate + t * gate_stride)) if gate else np.float32(1))
+        share = sigmoid1(load_f32(gate + t * gate_stride)) if gate else np.float32(1)
+        store_f32(weights + 4 * t, bits_to_f32(scale) * share)
 
 
 @inline
@@ -96,10 +90,10 @@ def _meet_rows(
 
 @kernel
 def gate_up_grouped(
-    rank, size, count, k, starts, slots, gate, up, dot, multiply, unpack, row_bytes, columns, group, x, x_stride, panels, rows,
-    y, y_stride, q, q_stride, most, counter, scratch, scratch_stride,
+    rank, size, count, k, starts, slots, gate, up, finish, dot, multiply, unpack, row_bytes, columns, group, x, x_stride, panels,
+    rows, y, y_stride, q, q_stride, most, counter, scratch, scratch_stride,
 ):  # fmt: skip
-    """silu(gate x) * up x of every expert for its slots -> y and q [slots, rows]; threads take experts, or share rows."""
+    """f(gate x) * up x of every expert for its slots -> y and q [slots, rows]; threads take experts, or share rows."""
     table = scratch + rank * scratch_stride
     products = table + table_bytes(most)
     spare = products + most * 8 * BLOCK
@@ -132,16 +126,19 @@ def gate_up_grouped(
             for i in range(tokens):
                 slot, product = load_i64(slots + 8 * (start + i)), products + 8 * BLOCK * i
                 out, quantized = y + slot * y_stride if y else 0, q + slot * q_stride if q else 0
-                silu_mul(product, product + 4 * BLOCK, last - first, rows, first, out, quantized)
+                finish_block(finish, expert, product, product + 4 * BLOCK, last - first, rows, first, out, quantized)
         expert = take(counter, 1) if counter else expert + 1
 
 
 @kernel
 def down_grouped(
-    rank, size, count, k, starts, slots, weights, down, dot, multiply, unpack, row_bytes, columns, group, y, y_stride, panels,
-    rows, x, x_stride, most, counter, scratch, scratch_stride,
+    rank, size, count, k, starts, slots, weights, down, bias, dot, multiply, unpack, row_bytes, columns, group, y, y_stride,
+    panels, rows, x, x_stride, adds, most, counter, scratch, scratch_stride,
 ):  # fmt: skip
-    """x[token] += weight * down y[slot], experts in order; threads take, or share, rows of the result."""
+    """x[token] += weight * down y[slot], experts in order; threads take, or share, rows of the result.
+
+    Without `adds` the results are not added to x: that makes sense where all tokens take one expert.
+    """
     table = scratch + rank * scratch_stride
     spare = table + table_bytes(most)
     memory = spare + 4 * ROWS * ((rows + ROWS - 1) // ROWS)
@@ -159,23 +156,27 @@ def down_grouped(
             pad_table(table, tokens, y, spare)
             w, panel = load_i64(down + 8 * expert), panels + first_panel(start, expert) * panel_bytes(columns)
             if 0 < tokens <= _BY_ROW:
-                _dot_each(dot, w, row_bytes, first, last, columns, table, tokens, 4 * first, 1)
+                _dot_each(dot, w, row_bytes, first, last, columns, table, tokens, 4 * first, adds)
             elif tokens:
                 _meet_rows(
-                    multiply, unpack, w, row_bytes, first, last, columns, group, table, panel, tokens, 4 * first, 1, memory
+                    multiply, unpack, w, row_bytes, first, last, columns, group, table, panel, tokens, 4 * first, adds, memory
                 )  # fmt: skip
+            for i in range(tokens if bias else 0):
+                entry = table + i * ENTRY_BYTES
+                out = load_i64(entry + 8) + 4 * first
+                add_scaled(out, bias + 4 * (expert * rows + first), load_f32(entry + 16), last - first)
         begin = take(counter, grain) if counter else tiles
 
 
-def _three(
-    plan: Plan, three: tuple[Experts, Experts, Experts], k: int, grouping: tuple[Operand, Operand, Operand], h: Activation,
-    x: Activation, counters: NDArray[np.int64] | None,
+def _gated(
+    plan: Plan, layer: Gated, k: int, grouping: tuple[Operand, Operand, Operand], h: Activation, x: Activation, adds: bool,
+    counters: NDArray[np.int64] | None,
 ) -> None:  # fmt: skip
-    """One set of experts: gate, up and silu, then down; `grouping` is starts, slots and weights.
+    """One set of experts: gate and up, then down; `grouping` is starts, slots and weights.
 
     With counters, for gate and up and for down, threads take what is next; else each has its share.
     """
-    gate, up, down = three
+    gate, down = layer.gate, layer.down
     starts, slots, weights = grouping
     middle, most = plan.rows("middle", gate.rows, plan.tokens * k), plan.tokens
     inner, kind = gate.format.activation, down.format.activation
@@ -186,18 +187,20 @@ def _three(
         + max((most + 1) * 8 * BLOCK, 4 * (down.rows + ROWS))
         + scratch_bytes(max(gate.columns, down.columns))
     )
-    plan.watch([gate.name, up.name], h, Groups(gate.count, k, starts, slots))
+    plan.keep(layer)
+    plan.watch([gate.name, layer.up.name], h, Groups(gate.count, k, starts, slots))
     plan.add(
-        gate_up_grouped, gate.count, k, starts, slots, gate.addresses, up.addresses, *_multiply_operands(gate),
-        h.read(inner), h.stride(inner), packed, gate.rows, middle.written("f32"),
+        gate_up_grouped, gate.count, k, starts, slots, gate.addresses, layer.up.addresses, layer.finish,
+        *_multiply_operands(gate), h.read(inner), h.stride(inner), packed, gate.rows, middle.written("f32"),
         middle.stride("f32"), middle.written("q8"), middle.stride("q8"), most, 0 if counters is None else counters[0], *scratch,
     )  # fmt: skip
     inputs = middle.read(kind), middle.stride(kind)
     packed = pack(plan, f"middle {gate.count}", middle, "q8", **order) if kind == "q8" else 0
     plan.watch([down.name], middle, Groups(down.count, 1, starts, slots))
     plan.add(
-        down_grouped, down.count, k, starts, slots, weights, down.addresses, *_multiply_operands(down), *inputs, packed,
-        down.rows, x.read("f32"), x.stride("f32"), most, 0 if counters is None else counters[1], *scratch,
+        down_grouped, down.count, k, starts, slots, weights, down.addresses, layer.down_bias, *_multiply_operands(down),
+        *inputs, packed, down.rows, x.read("f32"), x.stride("f32"), int(adds), most, 0 if counters is None else counters[1],
+        *scratch,
     )  # fmt: skip
 
 
@@ -210,17 +213,32 @@ def experts_grouped(
     plan: Plan, layer: ExpertLayer, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
 ) -> None:
     """h [tokens, n], logits [tokens, experts], shared_gate [tokens, 1]: x [tokens, n] += the experts' sum."""
-    k, count, tokens = layer.chosen, layer.gate.count, plan.tokens
+    k, count, tokens = layer.routing.chosen, layer.routed.gate.count, plan.tokens
     experts, weights = plan.buffer("experts", (tokens, k), np.int64), plan.buffer("weights", (tokens, k), np.float32)
     starts, slots = plan.buffer("starts", count + 1, np.int64), plan.buffer("slots", tokens * k, np.int64)
-    rows, stride = logits.read("f32"), logits.stride("f32")
-    plan.add(route_rows, rows, stride, count, k, layer.scale, experts, weights, plan.run)
+    routing = layer.routing.table(count, layer.scale)
+    plan.keep(layer.routing)
+    route = logits.read("f32"), logits.stride("f32"), routing, experts, weights, plan.run
+    plan.add(route_rows, *route, *plan.scratch(spare_bytes(count)))
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
     plan.add(group_slots, experts, k, count, starts, slots, layer.touched, counters, plan.run)
-    _three(plan, (layer.gate, layer.up, layer.down), k, (starts, slots, weights), h, x, counters)
+    _gated(plan, layer.routed, k, (starts, slots, weights), h, x, True, counters)
     if layer.shared:
-        starts, slots = plan.buffer("shared starts", 2, np.int64), plan.buffer("shared slots", tokens, np.int64)
-        weights = plan.buffer("shared weights", tokens, np.float32)
-        gated, gate_stride = (shared_gate.read("f32"), shared_gate.stride("f32")) if shared_gate else (0, 0)
-        plan.add(shared_slots, starts, slots, weights, gated, gate_stride, plan.run)
-        _three(plan, layer.shared, 1, (starts, slots, weights), h, x, None)
+        _taken_by_all(plan, layer.shared, h, shared_gate, x, layer.scale, True)
+
+
+def dense_grouped(
+    plan: Plan, layer: Gated, h: Activation, out: Activation, scale: float = 1.0, adds: bool = True
+) -> None:
+    """An expert that every token takes: h [tokens, n], out [tokens, n] = scale * its result, added to out if `adds`."""
+    _taken_by_all(plan, layer, h, None, out, scale, adds)
+
+
+def _taken_by_all(
+    plan: Plan, layer: Gated, h: Activation, gate: Activation | None, x: Activation, scale: float, adds: bool
+) -> None:
+    starts, slots = plan.buffer("shared starts", 2, np.int64), plan.buffer("shared slots", plan.tokens, np.int64)
+    weights = plan.buffer("shared weights", plan.tokens, np.float32)
+    gate_rows, stride = (gate.read("f32"), gate.stride("f32")) if gate else (0, 0)
+    plan.add(shared_slots, starts, slots, weights, float(scale), gate_rows, stride, plan.run)
+    _gated(plan, layer, 1, (starts, slots, weights), h, x, adds, None)

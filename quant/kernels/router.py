@@ -1,44 +1,228 @@
-"""The router's choice: the k largest of an expert's logits, weighted by their softmax among themselves.
+"""The router's choice: the k experts with the largest scores, and the weights of what they give.
 
-Softmax over all experts, the k largest, divided by their sum, is the softmax over the k chosen. Ties go to the lower index.
+A score is the softmax of an expert's logit among all, or its sigmoid. For the choice alone a bias may be added, and
+experts may have to come from the best groups (DeepSeek-V3, arXiv 2412.19437, section 2.1.2). Ties go to the lower index.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from quant.jit import inline
-from quant.simd import load_f32, load_i64, store_f32, store_i64, store_u8
+from quant.jit import inline, kernel
+from quant.kernels.share import first_of
+from quant.simd import (
+    add,
+    bits_to_f32,
+    exp,
+    load_f32,
+    load_f32x16,
+    load_i64,
+    mul,
+    sigmoid,
+    splat,
+    store_f32,
+    store_f32x16,
+    store_i64,
+    store_u8,
+    sub,
+    sum_lanes,
+    zero_f32x16,
+)  # fmt: skip
+
+_LEAST = np.float32(1e-20)  # that a sum of weights is taken for
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How a token's experts are chosen from their logits, and what their results are multiplied with.
+
+    scores: the softmax of all logits, or the sigmoid of each; bias float32 [experts] is added to them for the choice alone;
+    normalised: the weights of the chosen are divided by their sum; scale multiplies them in the end.
+    Of `groups` of neighbours only the best `groups_used` count, by the sum of a group's `group_best` largest (1 or 2).
+    """
+
+    chosen: int
+    scores: Literal["softmax", "sigmoid"] = "softmax"
+    normalised: bool = True
+    scale: float = 1.0
+    bias: NDArray[np.float32] | None = None
+    groups: int = 1
+    groups_used: int = 1
+    group_best: int = 1
+
+    def check(self, count: int) -> None:
+        """ValueError if the choice cannot be made among `count` experts."""
+        if not 0 < self.chosen <= count:
+            raise ValueError(f"{self.chosen} of {count} experts")
+        fits = 0 < self.groups_used <= self.groups and count % self.groups == 0 and 0 < self.group_best <= 2
+        if not fits or self.chosen > count // self.groups * self.groups_used or count // self.groups < self.group_best:
+            raise ValueError(f"{self.chosen} of {count} experts from {self.groups_used} of {self.groups} groups")
+        if self.bias is not None and self.bias.shape != (count,):
+            raise ValueError(f"a bias {self.bias.shape} for {count} experts")
+
+    def table(self, count: int, scale: float = 1.0) -> NDArray[np.int64]:
+        """What `choose` reads, int64: count, chosen, sigmoid, normalised, scale, bias, groups, groups used, group best."""
+        self.check(count)
+        bias = 0 if self.bias is None else self.bias.ctypes.data
+        bits = int(np.float32(self.scale * scale).view(np.int32))
+        kinds = self.scores == "sigmoid", self.normalised
+        return np.array(
+            [count, self.chosen, *kinds, bits, bias, self.groups, self.groups_used, self.group_best], np.int64
+        )
+
+
+def spare_bytes(count: int) -> int:
+    """Bytes that `choose` needs beside its results: scores, of experts and of groups."""
+    return 4 * (-(-count // 16) * 16 + count)
 
 
 @inline
-def _insert(logit, expert, count, k, experts, weights):
-    """Put an expert into the list of at most k, largest logit first."""
+def chosen_of(routing):
+    """How many experts a token gets."""
+    return load_i64(routing + 8)
+
+
+@inline
+def _largest(values, count):
+    largest = load_f32(values)
+    for i in range(1, count):
+        largest = max(largest, load_f32(values + 4 * i))
+    return largest
+
+
+@inline
+def _sum_exp(logits, count, largest):
+    """The sum of exp(logit - largest) over all experts."""
+    totals, whole = zero_f32x16(), count // 16 * 16
+    for i in range(0, whole, 16):
+        totals = add(totals, exp(sub(load_f32x16(logits + 4 * i), splat(largest))))
+    total = sum_lanes(totals)
+    for i in range(whole, count):
+        total += np.float32(math.exp(load_f32(logits + 4 * i) - largest))
+    return total
+
+
+@inline
+def _sigmoid1(x):
+    return np.float32(1) / (np.float32(1) + np.float32(math.exp(-x)))
+
+
+@inline
+def _rate(logits, count, by_sigmoid, bias, scores):
+    """The scores that experts are chosen by, float32 [count]; rows of logits are padded to 16."""
+    largest = _largest(logits, count)
+    factor = splat(np.float32(1) if by_sigmoid else np.float32(1) / _sum_exp(logits, count, largest))
+    for i in range(0, count, 16):
+        x = load_f32x16(logits + 4 * i)
+        store_f32x16(scores + 4 * i, sigmoid(x) if by_sigmoid else mul(exp(sub(x, splat(largest))), factor))
+    if bias:
+        for i in range(count):
+            store_f32(scores + 4 * i, load_f32(scores + 4 * i) + load_f32(bias + 4 * i))
+
+
+@inline
+def _rate_group(scores, size, best):
+    """The largest of a group's scores, or the sum of its two largest."""
+    first, second = load_f32(scores), np.float32(-np.inf)
+    for i in range(1, size):
+        score = load_f32(scores + 4 * i)
+        if first < score:
+            first, second = score, first
+        else:
+            second = max(second, score)
+    return first + second if best == 2 else first
+
+
+@inline
+def _is_among(scores, count, used, i):
+    """Whether fewer than `used` are better than the i-th."""
+    score, better = load_f32(scores + 4 * i), 0
+    for j in range(count):
+        other = load_f32(scores + 4 * j)
+        if other > score or (other == score and j < i):
+            better += 1
+    return better < used
+
+
+@inline
+def _insert(score, expert, count, k, experts, weights):
+    """Put an expert into the list of at most k, largest score first."""
     place = min(count, k - 1)
-    while place > 0 and load_f32(weights + 4 * place - 4) < logit:
+    while place > 0 and load_f32(weights + 4 * place - 4) < score:
         store_f32(weights + 4 * place, load_f32(weights + 4 * place - 4))
         store_i64(experts + 8 * place, load_i64(experts + 8 * place - 8))
         place -= 1
-    store_f32(weights + 4 * place, logit)
+    store_f32(weights + 4 * place, score)
     store_i64(experts + 8 * place, expert)
 
 
 @inline
-def choose(logits, count, k, scale, experts, weights):
-    """float32 logits [count] -> the chosen experts int64 [k] and their weights float32 [k], times scale."""
-    for expert in range(count):
-        logit = load_f32(logits + 4 * expert)
-        if expert < k or load_f32(weights + 4 * (k - 1)) < logit:
-            _insert(logit, expert, expert, k, experts, weights)
-    largest, total = load_f32(weights), np.float32(0)
+def _pick(scores, count, k, groups, used, best, rated, experts, weights):
+    """The k experts with the largest scores, from the best groups."""
+    size, inserted = count // groups, 0
+    if groups > 1:
+        for g in range(groups):
+            store_f32(rated + 4 * g, _rate_group(scores + 4 * g * size, size, best))
+    for g in range(groups):
+        if groups == 1 or _is_among(rated, groups, used, g):
+            for expert in range(g * size, (g + 1) * size):
+                score = load_f32(scores + 4 * expert)
+                if inserted < k or load_f32(weights + 4 * (k - 1)) < score:
+                    _insert(score, expert, inserted, k, experts, weights)
+                    inserted += 1
+
+
+@inline
+def _weigh(logits, count, k, by_sigmoid, normalised, scale, experts, weights):
+    """The weights of the chosen, float32 [k]."""
+    largest, total = load_f32(logits + 4 * load_i64(experts)), np.float32(0)
+    for i in range(1, k):
+        largest = max(largest, load_f32(logits + 4 * load_i64(experts + 8 * i)))
+    if not normalised:
+        largest = _largest(logits, count)
     for i in range(k):
-        e = np.float32(math.exp(load_f32(weights + 4 * i) - largest))
-        store_f32(weights + 4 * i, e)
-        total += e
+        logit = load_f32(logits + 4 * load_i64(experts + 8 * i))
+        weight = _sigmoid1(logit) if by_sigmoid else np.float32(math.exp(logit - largest))
+        store_f32(weights + 4 * i, weight)
+        total += weight
+    if not normalised:
+        total = np.float32(1) if by_sigmoid else _sum_exp(logits, count, largest)
+    total = max(total, _LEAST)
     for i in range(k):
         store_f32(weights + 4 * i, scale * load_f32(weights + 4 * i) / total)
+
+
+@inline
+def choose(logits, routing, spare, experts, weights):
+    """float32 logits [count] -> the chosen experts int64 [k] and their weights float32 [k]; spare: `spare_bytes`."""
+    count, k, by_sigmoid, normalised = (
+        load_i64(routing), load_i64(routing + 8), load_i64(routing + 16), load_i64(routing + 24),
+    )  # fmt: skip
+    bias, groups, used, best = (
+        load_i64(routing + 40), load_i64(routing + 48), load_i64(routing + 56), load_i64(routing + 64),
+    )  # fmt: skip
+    scores = logits  # in whose order scores are, unless something is added to them
+    if bias or groups > 1:
+        scores = spare
+        _rate(logits, count, by_sigmoid, bias, scores)
+    rated = spare + 4 * ((count + 15) // 16 * 16)
+    _pick(scores, count, k, groups, used, best, rated, experts, weights)
+    scale = bits_to_f32(load_i64(routing + 32))
+    _weigh(logits, count, k, by_sigmoid, normalised, scale, experts, weights)
+
+
+@kernel
+def route_rows(rank, size, logits, stride, routing, experts, weights, run, scratch, scratch_stride):
+    """The choice of every token -> experts int64 [tokens, k], weights float32 [tokens, k]; threads share the tokens."""
+    tokens, k = load_i64(run), chosen_of(routing)
+    spare = scratch + rank * scratch_stride
+    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+        choose(logits + t * stride, routing, spare, experts + 8 * t * k, weights + 4 * t * k)
 
 
 @inline

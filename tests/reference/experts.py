@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import numpy as np
 from reference.activation import seen
-from reference.functions import sigmoid, silu
+from reference.functions import gelu, sigmoid, silu
 from reference.router import choose
 
 
-def gated(h, gate, up, down, kinds):
-    """down(silu(gate h) * up h) of one expert, from activations as the formats see them: `kinds` of gate and of down."""
+def clamped(gate, up):
+    """What gpt-oss has between its matrices."""
+    gate, up = np.minimum(gate, 7), np.clip(up, -7, 7)
+    return gate * sigmoid(1.702 * gate) * (up + 1)
+
+
+GATES = {"silu": lambda gate, up: silu(gate) * up, "gelu": lambda gate, up: gelu(gate) * up, "clamped": clamped}
+
+
+def gated(h, weights, biases, kinds, activation):
+    """down(f(gate h) * up h) of one expert, from activations as the formats see them: `kinds` of gate and of down."""
+    gate, up, down = weights
     h = seen(h, kinds[0])
-    middle = silu(gate @ h) * (up @ h)
-    return down @ seen(middle.astype(np.float32), kinds[1])
+    middle = GATES[activation](gate @ h + biases[0], up @ h + biases[1])
+    return down @ seen(middle.astype(np.float32), kinds[1]) + biases[2]
 
 
-def experts(h, logits, weights, shared, shared_gate, k, scale, kinds):
-    """What one token's x grows by, float64 [n]; weights: gate, up, down [experts, rows, columns]; shared: alike, or None."""
-    total = np.zeros(len(weights[2][0]))
-    for expert, factor in zip(*choose(logits, k, scale), strict=True):
-        total += factor * gated(h, *(w[expert] for w in weights), kinds)
+def experts(h, logits, routed, shared, shared_gate, routing, kinds, activation="silu"):
+    """What one token's x grows by, float64 [n].
+
+    routed: weights (gate, up, down), each [experts, rows, columns], and biases, [experts, rows] or 0s; shared: alike for
+    one expert, or None.
+    """
+    total = np.zeros(len(routed[0][2][0]))
+    for expert, factor in zip(*choose(logits, routing), strict=True):
+        weights, biases = ([part[expert] for part in parts] for parts in routed)
+        total += factor * gated(h, weights, biases, kinds, activation)
     if shared is not None:
         factor = 1 if shared_gate is None else sigmoid(np.float64(shared_gate))
-        total += factor * gated(h, *shared, kinds)
+        total += factor * gated(h, *shared, kinds, activation)
     return total

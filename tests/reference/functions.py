@@ -13,6 +13,10 @@ def silu(x):
     return x * sigmoid(x)
 
 
+def gelu(x):
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
 def softplus(x):
     return np.logaddexp(0, x)
 

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
-from reference.functions import softmax
+from reference.functions import sigmoid, softmax
 
 
-def choose(logits, k, scale):
+def choose(logits, routing):
     """float32 [experts] -> the k chosen, best first, lower index first among equals, and their weights float64 [k]."""
-    everyone = softmax(np.asarray(logits, np.float64))
-    chosen = np.argsort(-np.asarray(logits), kind="stable")[:k]
-    return chosen, scale * everyone[chosen] / everyone[chosen].sum()
+    logits = np.asarray(logits, np.float64)
+    scores = sigmoid(logits) if routing.scores == "sigmoid" else softmax(logits)
+    rated = scores if routing.bias is None else scores + routing.bias
+    chosen = np.argsort(-_of_best_groups(rated, routing), kind="stable")[: routing.chosen]
+    weights = scores[chosen]
+    return chosen, routing.scale * (weights / weights.sum() if routing.normalised else weights)
+
+
+def _of_best_groups(rated, routing):
+    """Scores, those of groups that do not count lowered below all."""
+    groups = rated.reshape(routing.groups, -1)
+    totals = np.sort(groups, axis=1)[:, -routing.group_best :].sum(axis=1)
+    used = np.argsort(-totals, kind="stable")[: routing.groups_used]
+    kept = np.full(groups.shape, -np.inf)
+    kept[used] = groups[used]
+    return kept.reshape(-1)
