@@ -1,0 +1,193 @@
+"""Operations for sixteen blocks at once, a lane each: choosing by comparison, and bringing results back to their rows.
+
+No lane waits for its neighbour, so a search may be written as for one block, and its sums keep their order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from quant.jit import inline, intrinsic
+from quant.simd import (
+    F16,
+    F32,
+    I16,
+    I32,
+    add,
+    bit_or,
+    call_llvm,
+    f32x16,
+    i32x16,
+    load_f32,
+    load_f32x16,
+    load_i32x16,
+    load_i64,
+    mul,
+    pointer,
+    shift_left,
+    store_f32,
+    store_f32x16,
+    store_i64,
+    vector_of,
+)
+from quant.tile import transpose16
+
+_LANES = 16
+LANE_BYTES = 64  # of a float32 or int32 in every lane
+
+
+def _choice(comparison: str) -> Any:
+    @intrinsic
+    def where(a: Any, b: Any, x: Any, y: Any) -> Any:
+        def generate(builder: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(comparison, a, b), x, y)
+
+        return x, generate
+
+    return where
+
+
+# where_greater(a, b, x, y): x where a > b, else y; y where either is not a number.
+where_greater, where_equal = _choice(">"), _choice("==")
+
+
+@inline
+def smaller(a, b):
+    """The smaller of two; b where a is not a number (one instruction, unlike simd.minimum)."""
+    return where_greater(b, a, a, b)
+
+
+@inline
+def larger(a, b):
+    """The larger of two; b where a is not a number."""
+    return where_greater(a, b, a, b)
+
+
+def _function(name: str) -> Any:
+    def generate(builder: Any, x: Any) -> Any:
+        return call_llvm(builder, f"{name}.v{x.type.count}f32", x.type, [x])
+
+    return intrinsic(lambda vector: (vector, generate))
+
+
+sqrt = _function("llvm.sqrt")
+round_away = _function("llvm.round")  # halves away from zero, as C's roundf
+
+
+@intrinsic
+def to_i32(vector: Any) -> Any:
+    """float32 lanes in the range of int32 -> i32 lanes, fractions cut off."""
+    return i32x16, lambda builder, x: builder.fptosi(x, vector_of(I32, _LANES))
+
+
+@intrinsic
+def f16_bits(vector: Any) -> Any:
+    """float32 lanes -> the nearest float16, its bits as i32 lanes."""
+
+    def generate(builder: Any, x: Any) -> Any:
+        half = builder.bitcast(builder.fptrunc(x, vector_of(F16, _LANES)), vector_of(I16, _LANES))
+        return builder.zext(half, vector_of(I32, _LANES))
+
+    return i32x16, generate
+
+
+@intrinsic
+def f32_bits(vector: Any) -> Any:
+    """float32 lanes, their bits as i32 lanes."""
+    return i32x16, lambda builder, x: builder.bitcast(x, vector_of(I32, _LANES))
+
+
+@intrinsic
+def bits_f32(words: Any) -> Any:
+    """i32 lanes, read as float32."""
+    return f32x16, lambda builder, x: builder.bitcast(x, vector_of(F32, _LANES))
+
+
+@intrinsic
+def store_f16(address: Any, scalar: Any) -> Any:
+    """One float32, as the nearest float16."""
+
+    def generate(builder: Any, address: Any, x: Any) -> None:
+        builder.store(builder.fptrunc(x, F16), pointer(builder, address, F16), align=1)
+
+    return None, generate
+
+
+def _scatter(width: Any) -> Any:
+    def generate(builder: Any, address: Any, stride: Any, words: Any) -> None:
+        for lane in range(_LANES):
+            at = builder.add(address, builder.mul(stride, ir.Constant(stride.type, lane)))
+            value = builder.extract_element(words, I32(lane))
+            value = value if width is I32 else builder.trunc(value, width)
+            builder.store(value, pointer(builder, at, width), align=1)
+
+    return intrinsic(lambda address, stride, words: (None, generate))
+
+
+# scatter_u32(address, stride, words): the low bits of lane l of an i32x16 to address + l * stride.
+scatter_u16, scatter_u32 = _scatter(I16), _scatter(I32)
+
+
+@intrinsic
+def store_i32x16(address: Any, words: Any) -> Any:
+    """i32 lanes to an address."""
+
+    def generate(builder: Any, address: Any, words: Any) -> None:
+        builder.store(words, pointer(builder, address, vector_of(I32, _LANES)), align=1)
+
+    return None, generate
+
+
+@inline
+def spread(rows, stride, columns, lanes):
+    """16 rows of float32, `stride` bytes apart -> float32 [columns, 16 lanes]; columns is a multiple of 16."""
+    for part in range(columns // 16):
+        transpose16(rows + 64 * part, stride, lanes + 1024 * part, LANE_BYTES)
+
+
+@inline
+def four_bytes(q, first):
+    """Whole numbers below 256, int32 [columns, 16 lanes] -> a word of the four from column `first` on."""
+    q += LANE_BYTES * first
+    low = bit_or(load_i32x16(q), shift_left(load_i32x16(q + 64), 8))
+    return bit_or(low, bit_or(shift_left(load_i32x16(q + 128), 16), shift_left(load_i32x16(q + 192), 24)))
+
+
+@inline
+def importance_rows(importance, first, per_row, block, table):
+    """Write the addresses of the importance of 16 blocks' columns, from block `first` on, to a table."""
+    for lane in range(16):
+        store_i64(table + 8 * lane, importance + (first + lane) % per_row * (4 * block))
+
+
+@inline
+def importance_weights(table, column, count, x, sigma2, weights, stage):
+    """importance * sqrt(sigma2 + x^2) of `count` columns from `column` on: float32 [count, 16 lanes], as x is.
+
+    stage: as much memory as weights take.
+    """
+    for lane in range(16):
+        source = load_i64(table + 8 * lane) + 4 * column
+        for part in range(count // 16):
+            store_f32x16(stage + 4 * count * lane + 64 * part, load_f32x16(source + 64 * part))
+    spread(stage, 4 * count, count, weights)
+    for i in range(count):
+        value = load_f32x16(x + 64 * i)
+        size = sqrt(add(sigma2, mul(value, value)))
+        store_f32x16(weights + 64 * i, mul(load_f32x16(weights + 64 * i), size))
+
+
+@inline
+def mean_squares(x, rows, columns, block, out):
+    """The mean of x^2 of each row, for each of its blocks: float32 [rows * columns / block]."""
+    for _ in range(rows):
+        total = np.float32(0)
+        for c in range(columns):
+            total += load_f32(x + 4 * c) * load_f32(x + 4 * c)
+        for b in range(columns // block):
+            store_f32(out + 4 * b, total / np.float32(columns))
+        x += 4 * columns
+        out += 4 * (columns // block)

@@ -1,0 +1,134 @@
+"""Quantizers: `find("Q4_K")` imports `quant.quantizers.q4_k`, which declares one `Quantizer`.
+
+A kernel takes sixteen blocks at a time, a lane each, wherever in the rows they lie. Rows are divided into pieces, which
+threads take as they get free. Numbers that are not finite give some block or other, never a crash: see `is_finite`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.jit import Kernel, function
+from quant.plan import aligned
+from quant.simd import add, load_f32x16, sub, sum_lanes, zero_f32x16
+
+# quantize_rows(x, importance, rows, columns, out, scratch): float32 [rows, columns] -> blocks [rows, columns], at least
+# 16 of them; importance: float32 [columns], or 0; scratch: SCRATCH bytes, and 4 for each block.
+quantize_rows = function("pppppp")
+SCRATCH = 128 * 1024
+_LANES = 16
+_PIECE = 1 << 17  # numbers that a thread takes at once: 1 to 10 ms of work
+
+Importance = NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """How one GGUF tensor type is made from float32."""
+
+    name: str
+    block: int  # columns in a block
+    bytes: int  # bytes in a block
+    kernel: Kernel
+    uses_importance: bool
+
+    def row_bytes(self, columns: int) -> int:
+        """Bytes of a row of `columns`, a multiple of the block."""
+        return columns // self.block * self.bytes
+
+    def quantize(self, x: NDArray[np.float32], importance: Importance = None, threads: int = 1) -> NDArray[np.uint8]:
+        """float32 [rows, columns], importance [columns] -> uint8 [rows, row bytes]; ValueError if shapes do not fit."""
+        out = np.empty((len(x), self.row_bytes(x.shape[1])), np.uint8)
+        self.quantize_into(out, x, importance, threads)
+        return out
+
+    def quantize_into(
+        self, out: NDArray[np.uint8], x: NDArray[np.float32], importance: Importance = None, threads: int = 1
+    ) -> None:
+        """The same, written into `out`: uint8 [rows, row bytes], as a slice of a larger tensor's rows."""
+        x = np.ascontiguousarray(x, np.float32)
+        self._check(out, x, importance)
+        importance = None if importance is None else np.ascontiguousarray(importance, np.float32)
+        blocks = x.size // self.block
+        if 0 < blocks < _LANES:
+            self._quantize_few(out, x, importance)
+        elif blocks:
+            self._quantize(out, x, importance, threads)
+
+    def _check(self, out: NDArray[np.uint8], x: NDArray[np.float32], importance: Importance) -> None:
+        rows, columns = x.shape
+        if columns % self.block:
+            raise ValueError(f"{self.name} needs rows of a multiple of {self.block} columns, not {columns}")
+        if out.dtype != np.uint8 or out.shape != (rows, self.row_bytes(columns)) or not out.flags.c_contiguous:
+            raise ValueError(
+                f"{self.name} of {x.shape} makes bytes [{rows}, {self.row_bytes(columns)}], not {out.shape}"
+            )
+        if importance is not None and importance.shape != (columns,):
+            raise ValueError(f"importance of {importance.shape} for rows of {columns} columns")
+
+    def _quantize_few(self, out: NDArray[np.uint8], x: NDArray[np.float32], importance: Importance) -> None:
+        """Fewer blocks than lanes: with rows of zeros."""
+        rows = -(-_LANES * self.block // x.shape[1])
+        enough = np.zeros((rows, x.shape[1]), np.float32)
+        enough[: len(x)] = x
+        out[:] = self.quantize(enough, importance)[: len(x)]
+
+    def _quantize(self, out: NDArray[np.uint8], x: NDArray[np.float32], importance: Importance, threads: int) -> None:
+        count = max(1, min(len(x), x.size // _PIECE))
+        pieces = iter([slice(len(x) * i // count, len(x) * (i + 1) // count) for i in range(count)])
+        if min(threads, count) == 1:
+            return self._work(out, x, importance, pieces)
+        with ThreadPoolExecutor(min(threads, count)) as pool:
+            for done in [pool.submit(self._work, out, x, importance, pieces) for _ in range(min(threads, count))]:
+                done.result()
+
+    def _work(
+        self, out: NDArray[np.uint8], x: NDArray[np.float32], importance: Importance, pieces: Iterator[slice]
+    ) -> None:
+        """Take pieces until there are none; an iterator over a list hands each out once."""
+        most = -(-len(x) // max(1, min(len(x), x.size // _PIECE)))
+        scratch = aligned(SCRATCH + 4 * most * (x.shape[1] // self.block), np.uint8)
+        weights = 0 if importance is None else importance.ctypes.data
+        for piece in pieces:
+            rows = piece.stop - piece.start
+            source, target = x[piece].ctypes.data, out[piece].ctypes.data
+            self.kernel(source, weights, rows, x.shape[1], target, scratch.ctypes.data)
+
+
+@cache
+def find(name: str) -> Quantizer:
+    """The quantizer of the type that GGUF calls `name`; KeyError if there is no file for it here."""
+    if name not in names():
+        raise KeyError(name)
+    found: Quantizer = importlib.import_module(f"quant.quantizers.{name.lower()}").QUANTIZER
+    return found
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every quantizer there is a file for."""
+    return tuple(sorted(module.name.upper() for module in pkgutil.iter_modules(__path__)))
+
+
+def is_finite(x: NDArray[np.float32]) -> bool:
+    """Whether float32 of any shape, contiguous, holds neither an infinity nor a NaN."""
+    whole = x.size // _LANES * _LANES
+    flat = x.reshape(-1)
+    return bool(_finite(flat.ctypes.data, whole)) and bool(np.isfinite(flat[whole:]).all())
+
+
+@function("pp", returns=True)
+def _finite(x, count):
+    total = zero_f32x16()
+    for i in range(count // 16):
+        value = load_f32x16(x + 64 * i)
+        total = add(total, sub(value, value))
+    return 1 if sum_lanes(total) == 0 else 0

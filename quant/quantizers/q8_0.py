@@ -1,0 +1,33 @@
+"""Q8_0 from float32: d = the largest magnitude / 127, q = x / d rounded, halves away from zero."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quant.jit import inline
+from quant.lanes import larger, round_away, smaller, store_f16
+from quant.quantizers import Quantizer, quantize_rows
+from quant.simd import absolute, concat, load_f32x16, max_lanes, maximum, mul, splat, store_i8x32, to_i8
+
+_MOST, _LEAST = np.float32(127), np.float32(-127)
+
+
+@quantize_rows
+def q8_0_quantize_rows(x, importance, rows, columns, out, scratch):
+    """See quant.quantizers."""
+    for _ in range(rows * columns // 32):
+        low, high = load_f32x16(x), load_f32x16(x + 64)
+        d = max_lanes(maximum(absolute(low), absolute(high))) / _MOST
+        inverse = splat(np.float32(1) / d if d != 0 else np.float32(0))
+        store_f16(out, d)
+        store_i8x32(out + 2, concat(_rounded(low, inverse), _rounded(high, inverse)))
+        x += 128
+        out += 34
+
+
+@inline
+def _rounded(value, inverse):
+    return to_i8(larger(smaller(round_away(mul(value, inverse)), splat(_MOST)), splat(_LEAST)))
+
+
+QUANTIZER = Quantizer("Q8_0", 32, 34, q8_0_quantize_rows, uses_importance=False)

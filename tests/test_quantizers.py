@@ -1,0 +1,169 @@
+"""What every quantizer must do, and the bytes of ggml's for those numbers that the golden file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType, quants
+
+from quant import quantizers
+
+GOLDEN = Path(__file__).parent / "data" / "quants.npz"
+NAMES = quantizers.names()
+WEIGHED = [name for name in NAMES if quantizers.find(name).uses_importance]
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN) as file:
+        return dict(file)
+
+
+def dequantized(name, data):
+    return quants.dequantize(data, GGMLQuantizationType[name])
+
+
+def numbers(rows, columns, seed=0):
+    return np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32)
+
+
+def importance_of(columns, seed=1):
+    return np.exp(np.random.default_rng(seed).standard_normal(columns)).astype(np.float32)
+
+
+def round_trip(name, x, importance=None):
+    return dequantized(name, quantizers.find(name).quantize(x, importance))
+
+
+def test_all_of_them_are_found():
+    assert {"Q8_0", "Q4_0", "Q4_K"} <= set(NAMES)
+    with pytest.raises(KeyError):
+        quantizers.find("Q9_Z")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_block_is_as_long_as_the_file_format_says(name):
+    block, size = quants.GGML_QUANT_SIZES[GGMLQuantizationType[name]]
+    kind = quantizers.find(name)
+    assert (kind.name, kind.block, kind.bytes, kind.row_bytes(512)) == (name, block, size, 512 // block * size)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("weighed", [False, True])
+def test_bytes_are_those_of_ggml(golden, name, weighed):
+    importance = golden["imatrix"] if weighed else None
+    found = quantizers.find(name).quantize(golden["x"], importance)
+    np.testing.assert_array_equal(found, golden[name + "+imatrix" * weighed])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_do_not_depend_on_where_they_lie(name):
+    """Rows alone, in pieces by several threads, and written into a part of something larger."""
+    kind = quantizers.find(name)
+    x, importance = numbers(301, 1280), importance_of(1280)
+    whole = kind.quantize(x, importance, threads=3)
+    np.testing.assert_array_equal(kind.quantize(x[:1], importance), whole[:1])
+    np.testing.assert_array_equal(kind.quantize(x[100:117], importance), whole[100:117])
+    tensor = np.full((300, kind.row_bytes(1280)), 7, np.uint8)
+    kind.quantize_into(tensor[2:300], x[2:300], importance, threads=2)
+    np.testing.assert_array_equal(tensor[2:], whole[2:300])
+    assert (tensor[:2] == 7).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_zeros_stay_zeros(name):
+    x = numbers(3, 512)
+    x[1] = 0
+    x[2, 256:] = 0
+    for importance in (None, importance_of(512)):
+        found = round_trip(name, x, importance)
+        assert not found[1].any()
+        assert not found[2, 256:].any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_quantized_to_nothing(name):
+    kind = quantizers.find(name)
+    assert kind.quantize(np.zeros((0, 512), np.float32)).shape == (0, kind.row_bytes(512))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_power_of_two_only_moves_the_scale(name):
+    x = numbers(4, 512)
+    np.testing.assert_array_equal(round_trip(name, x * 32), round_trip(name, x) * 32)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [1e-30, 1e-10, 1e4])
+def test_huge_and_tiny_numbers_are_no_worse_than_zero(name, size):
+    """Beyond what float16 scales can hold, a number may become 0, but not larger than it was."""
+    x = numbers(4, 512) * np.float32(size)
+    for importance in (None, importance_of(512)):
+        found = round_trip(name, x, importance)
+        assert np.isfinite(found).all()
+        assert np.linalg.norm(found - x) <= np.linalg.norm(x) * 1.001
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_that_are_none_end_in_some_block(name):
+    x = numbers(16, 512)
+    x[0], x[1, 3], x[2, 300], x[3, 40] = np.nan, np.inf, -np.inf, np.nan
+    found = quantizers.find(name).quantize(x, importance_of(512))
+    np.testing.assert_array_equal(found[4:], quantizers.find(name).quantize(x[4:], importance_of(512)))
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+def test_what_is_important_is_nearer(name):
+    x, importance = numbers(8, 512), np.ones(512, np.float32)
+    importance[::2] = 100
+    plain, weighed = round_trip(name, x) - x, round_trip(name, x, importance) - x
+    assert np.linalg.norm(weighed[:, ::2]) < 0.98 * np.linalg.norm(plain[:, ::2])
+    assert np.linalg.norm(weighed[:, 1::2]) > np.linalg.norm(plain[:, 1::2])
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    q4_k, x = quantizers.find("Q4_K"), np.zeros((2, 512), np.float32)
+    with pytest.raises(ValueError, match="multiple of 256 columns, not 128"):
+        q4_k.quantize(np.zeros((2, 128), np.float32))
+    with pytest.raises(ValueError, match="importance of"):
+        q4_k.quantize(x, np.ones(256, np.float32))
+    for out in (np.zeros((2, 280), np.uint8), np.zeros((2, 288), np.int8), np.zeros((2, 576), np.uint8)[:, ::2]):
+        with pytest.raises(ValueError, match=r"makes bytes \[2, 288\]"):
+            q4_k.quantize_into(out, x)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 1000])
+def test_numbers_that_are_none_are_found(count):
+    x = numbers(1, count)[0] * np.float32(5e37)
+    assert quantizers.is_finite(x)
+    for place in {0, count // 2, count - 1} if count else ():
+        for value in (np.nan, np.inf, -np.inf):
+            bad = x.copy()
+            bad[place] = value
+            assert not quantizers.is_finite(bad)
+
+
+def test_q8_0_on_paper():
+    x = np.zeros((1, 32), np.float32)
+    x[0, :5] = [127, -127, 2.5, -2.5, 0.49]
+    block = quantizers.find("Q8_0").quantize(x)[0]
+    assert block[:2].tobytes() == np.float16(1).tobytes()
+    assert block[2:7].view(np.int8).tolist() == [127, -127, 3, -3, 0]
+
+
+def test_q4_0_on_paper():
+    x = np.zeros((1, 32), np.float32)
+    x[0, :4], x[0, 16] = [-8, 7, 1, -0.5], 2
+    block = quantizers.find("Q4_0").quantize(x)[0]
+    assert block[:2].tobytes() == np.float16(1).tobytes()  # the largest magnitude, -8, is q = 0
+    assert block[2:7].tolist() == [10 << 4 | 0, 8 << 4 | 15, 8 << 4 | 9, 8 << 4 | 8, 0x88]
+
+
+def test_q4_k_on_paper():
+    """Numbers that it can hold are held: scales and minima in whole steps, every level used."""
+    levels = np.tile(np.arange(16), 16)
+    scale, minimum = np.repeat([63, 10, 20, 30, 40, 50, 60, 1], 32), np.repeat([63, 0, 30, 3, 5, 50, 60, 0], 32)
+    x = (scale * levels - 8 * minimum).astype(np.float32)[None]
+    np.testing.assert_array_equal(round_trip("Q4_K", x), x)
