@@ -13,18 +13,22 @@ from typing import Any
 from llvmlite import ir
 
 from quant.int8_dot import UNIT, dot_wide_llvm, join
-from quant.jit import Vector, intrinsic
+from quant.jit import Vector, inline, intrinsic
 from quant.simd import (
     F16,
     F32,
     I32,
+    bit_and,
     call_llvm,
     constant_of,
     f32x16,
+    i8x64,
     i32x16,
     pointer,
+    shift_right,
     shuffle,
     splat_llvm,
+    store_i8x64,
     vector_llvm,
     vector_of,
 )
@@ -133,37 +137,61 @@ def write_totals(totals: Any, table: Any, offset: Any, accumulate: Any) -> Any:
     return None, generate
 
 
+def _row(builder: Any, base: Any, stride: Any, row: int) -> Any:
+    return builder.add(base, builder.mul(stride, ir.Constant(stride.type, row)))
+
+
+def _turned(builder: Any, rows: list[Any], words: int) -> list[Any]:
+    """The addresses of 16 rows of `words` four-byte words -> that many vectors of 16 words.
+
+    Four words of every fourth row fill a register by loads alone, so that words only change places within 128 bits.
+    """
+    quarter = vector_of(I32, 4)
+    columns: list[Any] = []
+    for first in range(0, words, 4):
+        parts = [builder.load(pointer(builder, _at(builder, row, 4 * first), quarter), align=1) for row in rows]
+        a, b, c, d = (join(builder, parts[row::4]) for row in range(4))
+        low, high = _woven(builder, a, b, 1), _woven(builder, c, d, 1)
+        for left, right in zip(low, high, strict=True):
+            columns += _woven(builder, left, right, 2)
+    return columns
+
+
+def _woven(builder: Any, a: Any, b: Any, size: int) -> tuple[Any, Any]:
+    """Pieces of `size` words of a and b in turn, from the lower and from the upper half of each four words."""
+    low = [word + from_b for lane in range(0, 16, 4) for piece in range(0, 2, size)
+           for from_b in (0, 16) for word in range(lane + piece, lane + piece + size)]  # fmt: skip
+    return shuffle(builder, a, b, low), shuffle(builder, a, b, [word + 2 for word in low])
+
+
 def _transpose(words: int) -> Any:
     """Declare a transposition of 16 rows of `words` four-byte words, that many 16 to a row afterwards."""
 
     def generate(builder: Any, source: Any, source_stride: Any, target: Any, target_stride: Any) -> None:
-        def place(base: Any, stride: Any, row: int, kind: Any) -> Any:
-            return pointer(builder, builder.add(base, builder.mul(stride, ir.Constant(stride.type, row))), kind)
-
-        narrow, wide = vector_of(I32, words), vector_of(I32, 16)
-        rows = [builder.load(place(source, source_stride, row, narrow), align=1) for row in range(16)]
-        rows = [join(builder, rows[row::words]) for row in range(words)]
-        distance = 1
-        while distance < words:
-            rows = _exchange(builder, rows, distance)
-            distance *= 2
-        for row, value in enumerate(rows):
-            builder.store(value, place(target, target_stride, row, wide), align=1)
+        rows = [_row(builder, source, source_stride, row) for row in range(16)]
+        for word, value in enumerate(_turned(builder, rows, words)):
+            builder.store(value, pointer(builder, _row(builder, target, target_stride, word), value.type), align=1)
 
     return intrinsic(lambda source, source_stride, target, target_stride: (None, generate))
 
 
-def _exchange(builder: Any, rows: list[Any], distance: int) -> list[Any]:
-    """Transpose each 2 x 2 arrangement of blocks of `distance` words."""
-    new = list(rows)
-    for i in range(len(rows)):
-        if i & distance:
-            continue
-        upper, lower = rows[i], rows[i + distance]
-        left = [16 + x - distance if x & distance else x for x in range(16)]
-        right = [16 + x if x & distance else x + distance for x in range(16)]
-        new[i], new[i + distance] = shuffle(builder, upper, lower, left), shuffle(builder, upper, lower, right)
-    return new
+def _turn4(result: Vector) -> Any:
+    def generate(builder: Any, source: Any, stride: Any) -> list[Any]:
+        rows = [_row(builder, source, stride, row) for row in range(16)]
+        return [builder.bitcast(words, vector_llvm(result)) for words in _turned(builder, rows, 4)]
+
+    return intrinsic(lambda source, stride: ((result, 4), generate))
+
+
+# 16 bytes of each of 16 rows, `stride` apart -> four vectors that hold 4 bytes of every row each.
+turn4, turn4_words = _turn4(i8x64), _turn4(i32x16)
+
+
+@inline
+def store_nibbles(packed, low, high):
+    """A step of nibbles: the low ones to one place, the high ones to another."""
+    store_i8x64(low, bit_and(packed, 15))
+    store_i8x64(high, shift_right(packed, 4))
 
 
 # Strides in bytes between rows.
@@ -175,14 +203,9 @@ def pack16(rows: Any, offset: Any, target: Any) -> Any:
     """Words 0..15, `offset` bytes on, of 16 rows, given by a table of addresses -> 16 x MANY words, word by word."""
 
     def generate(builder: Any, rows: Any, offset: Any, target: Any) -> None:
-        wide, narrow = vector_of(I32, 16), vector_of(I32, MANY)
-        values = []
-        for row in range(16):
-            address = builder.load(pointer(builder, _at(builder, rows, 8 * row), rows.type))
-            values.append(builder.load(pointer(builder, builder.add(address, offset), wide), align=1))
-        for distance in (1, 2, 4, 8):
-            values = _exchange(builder, values, distance)
-        for word, value in enumerate(values):
+        narrow = vector_of(I32, MANY)
+        table = [builder.load(pointer(builder, _at(builder, rows, 8 * row), rows.type)) for row in range(16)]
+        for word, value in enumerate(_turned(builder, [builder.add(row, offset) for row in table], 16)):
             kept = shuffle(builder, value, value, range(MANY))
             builder.store(kept, pointer(builder, _at(builder, target, 4 * MANY * word), narrow), align=1)
 

@@ -31,7 +31,6 @@ from quant.simd import (
     store_f32,
     store_f32x16,
     store_i8x32,
-    store_i8x64,
     sum_lanes,
     to_f32,
     zero_f32x8,
@@ -39,7 +38,7 @@ from quant.simd import (
     zero_i32x8,
     zero_i32x16,
 )
-from quant.tile import gather_f16, transpose4
+from quant.tile import gather_f16, store_nibbles, turn4
 
 _EIGHT = np.float32(8)
 _AHEAD = 2304  # bytes: prefetch distance, 128 blocks, two rows of 2048 columns
@@ -115,11 +114,12 @@ def q4_0_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
         d = gather_f16(w, row_bytes)
         store_f32x16(scales + 64 * b, d)
         store_f32x16(minima + 64 * b, mul(d, splat(_EIGHT)))
-        transpose4(w + 2, row_bytes, scratch, 64)
-        for step in range(4):
-            packed = load_i8x64(scratch + 64 * step)
-            store_i8x64(tile + 512 * b + 64 * step, bit_and(packed, 15))
-            store_i8x64(tile + 512 * b + 256 + 64 * step, shift_right(packed, 4))
+        place = tile + 512 * b
+        s0, s1, s2, s3 = turn4(w + 2, row_bytes)
+        store_nibbles(s0, place, place + 256)
+        store_nibbles(s1, place + 64, place + 320)
+        store_nibbles(s2, place + 128, place + 384)
+        store_nibbles(s3, place + 192, place + 448)
         w += 18
 
 

@@ -26,7 +26,6 @@ from quant.simd import (  # fmt: skip
     load_f32x8,
     load_i8x32,
     load_i8x64,
-    load_i32x16,
     load_u32,
     low_f16,
     mul,
@@ -37,7 +36,6 @@ from quant.simd import (  # fmt: skip
     store_f32x8,
     store_f32x16,
     store_i8x32,
-    store_i8x64,
     sum_lanes,
     to_f32,
     u32x2_to_f32x8,
@@ -45,7 +43,7 @@ from quant.simd import (  # fmt: skip
     zero_f32x16,
     zero_i32x16,
 )
-from quant.tile import transpose4, transpose16
+from quant.tile import store_nibbles, turn4, turn4_words
 
 _AHEAD = 2304  # bytes: prefetch distance, 16 blocks; a row of 2048 columns is half of it
 LANES_0_2, LANES_1_3, LANES_4_6, LANES_5_7 = (permute([i] * 8 + [i + 2] * 8) for i in (0, 1, 4, 5))
@@ -141,11 +139,9 @@ def _store_scales(d, dmin, scale, minimum, j, scales, minima):
 
 
 @inline
-def tile_scales(w, row_bytes, scales, minima, scratch):
+def tile_scales(w, row_bytes, scales, minima):
     """d * scale and dmin * minimum of one block of 16 rows, float32 [8 sub-blocks, 16 rows] each."""
-    transpose4(w, row_bytes, scratch, 64)
-    both, u0 = load_i32x16(scratch), load_i32x16(scratch + 64)
-    u1, u2 = load_i32x16(scratch + 128), load_i32x16(scratch + 192)
+    both, u0, u1, u2 = turn4_words(w, row_bytes)
     d, dmin = low_f16(both), high_f16(both)
     for j in range(4):
         _store_scales(d, dmin, bit_and(u0, 63), bit_and(u1, 63), j, scales, minima)
@@ -157,18 +153,17 @@ def tile_scales(w, row_bytes, scales, minima, scratch):
 
 @unpack_tile
 def q4_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
-    """See quant.formats; a step of 4 columns is transposed packed, with the 4 columns of the next sub-block."""
+    """See quant.formats; nibbles change places packed, two sub-blocks together."""
     for b in range(columns // 256):
-        tile_scales(w, row_bytes, scales + 512 * b, minima + 512 * b, scratch)
-        for half in range(2):
-            transpose16(w + 16 + 64 * half, row_bytes, scratch, 64)
-            for step in range(16):
-                packed = load_i8x64(scratch + 64 * step)
-                place = tile + 2048 * half + 64 * (step + step // 8 * 8)
-                store_i8x64(place, bit_and(packed, 15))
-                store_i8x64(place + 512, shift_right(packed, 4))
+        tile_scales(w, row_bytes, scales + 512 * b, minima + 512 * b)
+        for part in range(8):
+            place = tile + 4096 * b + 1024 * (part // 2) + 256 * (part % 2)
+            s0, s1, s2, s3 = turn4(w + 16 + 16 * part, row_bytes)
+            store_nibbles(s0, place, place + 512)
+            store_nibbles(s1, place + 64, place + 576)
+            store_nibbles(s2, place + 128, place + 640)
+            store_nibbles(s3, place + 192, place + 704)
         w += 144
-        tile += 4096
 
 
 FORMAT = Format("Q4_K", 256, 144, "q8", 32, dequantize, q4_k_dot_rows, q4_k_unpack_rows, q4_k_unpack_tile)

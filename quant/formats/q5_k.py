@@ -47,7 +47,7 @@ from quant.simd import (
     zero_f32x16,
     zero_i32x16,
 )
-from quant.tile import transpose8, transpose16
+from quant.tile import turn4
 
 _AHEAD = 2816  # bytes: prefetch distance, 16 blocks
 
@@ -120,23 +120,27 @@ def q5_k_unpack_rows(w, rows, columns, q, scale, minimum):
         w += 176
 
 
+@inline
+def _store_step(packed, bits, place):
+    """A step of nibbles with their high bits, lowest in `bits`; gives the bits of the next pair of sub-blocks."""
+    store_i8x64(place, bit_or(bit_and(packed, 15), bit_and(shift_left(bits, 4), 16)))
+    store_i8x64(place + 512, bit_or(shift_right(packed, 4), bit_and(shift_left(bits, 3), 16)))
+    return shift_right(bits, 2)
+
+
 @unpack_tile
 def q5_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
-    """See quant.formats; as in Q4_K, with the high bits of all sub-blocks transposed once."""
+    """See quant.formats; as in Q4_K, with the high bits of all sub-blocks turned once."""
     for b in range(columns // 256):
-        tile_scales(w, row_bytes, scales + 512 * b, minima + 512 * b, scratch)
-        high = scratch + 1024
-        transpose8(w + 16, row_bytes, high, 64)
-        for half in range(2):
-            transpose16(w + 48 + 64 * half, row_bytes, scratch, 64)
-            for step in range(16):
-                packed, bits = load_i8x64(scratch + 64 * step), load_i8x64(high + step % 8 * 64)
-                place = tile + 2048 * half + 64 * (step + step // 8 * 8)
-                store_i8x64(place, bit_or(bit_and(packed, 15), bit_and(shift_left(bits, 4), 16)))
-                store_i8x64(place + 512, bit_or(shift_right(packed, 4), bit_and(shift_left(bits, 3), 16)))
-                store_i8x64(high + step % 8 * 64, shift_right(bits, 2))
+        tile_scales(w, row_bytes, scales + 512 * b, minima + 512 * b)
+        for part in range(2):
+            h0, h1, h2, h3 = turn4(w + 16 + 16 * part, row_bytes)
+            for pair in range(4):
+                place = tile + 4096 * b + 1024 * pair + 256 * part
+                s0, s1, s2, s3 = turn4(w + 48 + 32 * pair + 16 * part, row_bytes)
+                h0, h1 = _store_step(s0, h0, place), _store_step(s1, h1, place + 64)
+                h2, h3 = _store_step(s2, h2, place + 128), _store_step(s3, h3, place + 192)
         w += 176
-        tile += 4096
 
 
 FORMAT = Format("Q5_K", 256, 176, "q8", 32, dequantize, q5_k_dot_rows, q5_k_unpack_rows, q5_k_unpack_tile)

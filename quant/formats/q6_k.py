@@ -26,7 +26,6 @@ from quant.simd import (  # fmt: skip
     load_i8x16_as_f32,
     load_i8x32,
     load_i8x64,
-    load_i32x16,
     mul,
     permute,
     prefetch,
@@ -41,7 +40,7 @@ from quant.simd import (  # fmt: skip
     zero_f32x16,
     zero_i32x16,
 )
-from quant.tile import gather_f16, transpose4, transpose16
+from quant.tile import gather_f16, turn4, turn4_words
 
 _AHEAD = 2520  # bytes: prefetch distance, 12 blocks
 _TWICE = permute([i // 2 for i in range(16)])
@@ -120,37 +119,51 @@ def q6_k_unpack_rows(w, rows, columns, q, scale, minimum):
 
 
 @inline
-def _tile_scales(w, row_bytes, scales, minima, scratch):
+def _four_scales(d, packed, scales, minima):
+    """Four sub-blocks, whose signed scales are the bytes of a word."""
+    for byte in range(4):
+        scale = mul(d, to_f32(shift_right_signed(shift_left(packed, 24), 24)))
+        store_f32x16(scales + 64 * byte, scale)
+        store_f32x16(minima + 64 * byte, mul(scale, splat(_OFFSET)))
+        packed = shift_right(packed, 8)
+
+
+@inline
+def _tile_scales(w, row_bytes, scales, minima):
     """d * scale and 32 d * scale of one block of 16 rows, float32 [16 sub-blocks, 16 rows] each."""
     d = gather_f16(w + 208, row_bytes)
-    transpose4(w + 192, row_bytes, scratch, 64)
-    for word in range(4):
-        packed = load_i32x16(scratch + 64 * word)
-        for byte in range(4):
-            scale = mul(d, to_f32(shift_right_signed(shift_left(packed, 24), 24)))
-            store_f32x16(scales + 256 * word + 64 * byte, scale)
-            store_f32x16(minima + 256 * word + 64 * byte, mul(scale, splat(_OFFSET)))
-            packed = shift_right(packed, 8)
+    u0, u1, u2, u3 = turn4_words(w + 192, row_bytes)
+    _four_scales(d, u0, scales, minima)
+    _four_scales(d, u1, scales + 256, minima + 256)
+    _four_scales(d, u2, scales + 512, minima + 512)
+    _four_scales(d, u3, scales + 768, minima + 768)
+
+
+@inline
+def _store_step(first, second, bits, place):
+    """A step of both halves of 64 bytes of nibbles, with the high bits of the four columns that they make."""
+    store_i8x64(place, bit_or(bit_and(first, 15), bit_and(shift_left(bits, 4), 48)))
+    store_i8x64(place + 512, bit_or(bit_and(second, 15), bit_and(shift_left(bits, 2), 48)))
+    store_i8x64(place + 1024, bit_or(shift_right(first, 4), bit_and(bits, 48)))
+    store_i8x64(place + 1536, bit_or(shift_right(second, 4), bit_and(shift_right(bits, 2), 48)))
 
 
 @unpack_tile
 def q6_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
-    """See quant.formats; four columns that share their bytes of high bits are transposed together."""
+    """See quant.formats; four columns that share their bytes of high bits are turned together."""
     for b in range(columns // 256):
-        _tile_scales(w, row_bytes, scales + 1024 * b, minima + 1024 * b, scratch)
-        high = scratch + 1024
-        transpose16(w + 128, row_bytes, high, 64)
-        for half in range(2):
-            transpose16(w + 64 * half, row_bytes, scratch, 64)
-            for step in range(8):
-                place, bits = tile + 2048 * half + 64 * step, load_i8x64(high + 512 * half + 64 * step)
-                first, second = load_i8x64(scratch + 64 * step), load_i8x64(scratch + 512 + 64 * step)
-                store_i8x64(place, bit_or(bit_and(first, 15), bit_and(shift_left(bits, 4), 48)))
-                store_i8x64(place + 512, bit_or(bit_and(second, 15), bit_and(shift_left(bits, 2), 48)))
-                store_i8x64(place + 1024, bit_or(shift_right(first, 4), bit_and(bits, 48)))
-                store_i8x64(place + 1536, bit_or(shift_right(second, 4), bit_and(shift_right(bits, 2), 48)))
+        _tile_scales(w, row_bytes, scales + 1024 * b, minima + 1024 * b)
+        for part in range(4):
+            half, quarter = part // 2, part % 2
+            place = tile + 4096 * b + 2048 * half + 256 * quarter
+            h0, h1, h2, h3 = turn4(w + 128 + 16 * part, row_bytes)
+            a0, a1, a2, a3 = turn4(w + 64 * half + 16 * quarter, row_bytes)
+            b0, b1, b2, b3 = turn4(w + 64 * half + 32 + 16 * quarter, row_bytes)
+            _store_step(a0, b0, h0, place)
+            _store_step(a1, b1, h1, place + 64)
+            _store_step(a2, b2, h2, place + 128)
+            _store_step(a3, b3, h3, place + 192)
         w += 210
-        tile += 4096
 
 
 FORMAT = Format("Q6_K", 256, 210, "q8", 16, dequantize, q6_k_dot_rows, q6_k_unpack_rows, q6_k_unpack_tile)

@@ -37,7 +37,7 @@ from quant.simd import (
     zero_i32x8,
     zero_i32x16,
 )
-from quant.tile import gather_f16, transpose8
+from quant.tile import gather_f16, turn4
 
 _BIAS = np.float32(BIAS)
 _AHEAD = 2176  # bytes: prefetch distance, 64 blocks, a row of 2048 columns
@@ -106,10 +106,13 @@ def q8_0_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
         d = gather_f16(w, row_bytes)
         store_f32x16(scales + 64 * b, d)
         store_f32x16(minima + 64 * b, mul(d, splat(_BIAS)))
-        transpose8(w + 2, row_bytes, tile + 512 * b, 64)
-        for step in range(8):
-            place = tile + 512 * b + 64 * step
-            store_i8x64(place, bit_xor(load_i8x64(place), BIAS))
+        for half in range(2):
+            place = tile + 512 * b + 256 * half
+            s0, s1, s2, s3 = turn4(w + 2 + 16 * half, row_bytes)
+            store_i8x64(place, bit_xor(s0, BIAS))
+            store_i8x64(place + 64, bit_xor(s1, BIAS))
+            store_i8x64(place + 128, bit_xor(s2, BIAS))
+            store_i8x64(place + 192, bit_xor(s3, BIAS))
         w += 34
 
 

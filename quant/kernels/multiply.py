@@ -47,7 +47,7 @@ def scratch_bytes(columns: int) -> int:
 
 def multiply_kernel(weights: Format) -> Kernel:
     """The kernel that multiplies tiles of a format."""
-    return multiply_f32 if weights.activation == "f32" else multiply_q8
+    return {0: multiply_f32, 16: multiply_q8_by_16, 32: multiply_q8}[weights.group]
 
 
 @inline
@@ -163,8 +163,8 @@ def _meet_f32(totals, tile, entries, columns, at, adds):
     write_totals(totals, entries, at, adds)
 
 
-@_multiply
-def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch):
+@inline
+def _multiply_q8(unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch):
     """Quantized weights by panels, _PART columns at a time: their tile stays in the first-level cache for all tokens."""
     local, memory = scratch, scratch + _LOCAL_BYTES
     tile = memory + TILE_SCRATCH
@@ -188,6 +188,20 @@ def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, panels, rest,
                 tile, scales, minima, rest, table, tokens, rows, columns, part, column, group, offset, 1, ahead, row_bytes,
                 0, local,
             )  # fmt: skip
+
+
+@_multiply
+def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch):
+    """Quantized weights with a scale per 32 columns."""
+    _multiply_q8(unpack, w, row_bytes, rows, columns, 32, table, panels, rest, tokens, offset, accumulate, scratch)
+
+
+@_multiply
+def multiply_q8_by_16(
+    unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch
+):
+    """Quantized weights with a scale per 16 columns."""
+    _multiply_q8(unpack, w, row_bytes, rows, columns, 16, table, panels, rest, tokens, offset, accumulate, scratch)
 
 
 @_multiply
