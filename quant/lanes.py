@@ -17,6 +17,7 @@ from quant.simd import (
     I16,
     I32,
     add,
+    bit_and,
     bit_or,
     call_llvm,
     f32x16,
@@ -28,10 +29,12 @@ from quant.simd import (
     mul,
     pointer,
     shift_left,
+    shift_right,
     store_f32,
     store_f32x16,
     store_i64,
     vector_of,
+    zero_i32x16,
 )
 from quant.tile import transpose16
 
@@ -156,6 +159,34 @@ def four_bytes(q, first):
     return bit_or(low, bit_or(shift_left(load_i32x16(q + 128), 16), shift_left(load_i32x16(q + 192), 24)))
 
 
+def _two_bits(drop: int) -> Any:
+    @inline
+    def two_bits(q, words):
+        for half in range(2):
+            for word in range(8):
+                packed = zero_i32x16()
+                for back in range(4):
+                    four = four_bytes(q, 128 * half + 4 * word + 32 * (3 - back))
+                    packed = bit_or(shift_left(packed, 2), bit_and(shift_right(four, drop), 0x03030303))
+                store_i32x16(words + 64 * (8 * half + word), packed)
+
+    return two_bits
+
+
+# low_two_bits(q, words): bits 0 and 1 of 256 columns, int32 [256, 16 lanes] -> 16 words; a byte holds columns i, i + 32,
+# i + 64 and i + 96 of 128, as in Q2_K, Q3_K and, of bits 4 and 5, Q6_K.
+low_two_bits, high_two_bits = _two_bits(0), _two_bits(4)
+
+
+@inline
+def write_words(words, count, out, size):
+    """Words, int32 [count, 16 lanes], count >= 16, to the 16 blocks at `out`, `size` bytes apart."""
+    for part in range(count // 16):
+        transpose16(words + 1024 * part, LANE_BYTES, out + 64 * part, size)
+    if count % 16 != 0:
+        transpose16(words + LANE_BYTES * (count - 16), LANE_BYTES, out + 4 * (count - 16), size)
+
+
 @inline
 def importance_rows(importance, first, per_row, block, table):
     """Write the addresses of the importance of 16 blocks' columns, from block `first` on, to a table."""
@@ -164,16 +195,19 @@ def importance_rows(importance, first, per_row, block, table):
 
 
 @inline
-def importance_weights(table, column, count, x, sigma2, weights, stage):
-    """importance * sqrt(sigma2 + x^2) of `count` columns from `column` on: float32 [count, 16 lanes], as x is.
-
-    stage: as much memory as weights take.
-    """
+def importance_lanes(table, column, count, weights, stage):
+    """The importance of `count` columns from `column` on: float32 [count, 16 lanes]; stage: as much memory."""
     for lane in range(16):
         source = load_i64(table + 8 * lane) + 4 * column
         for part in range(count // 16):
             store_f32x16(stage + 4 * count * lane + 64 * part, load_f32x16(source + 64 * part))
     spread(stage, 4 * count, count, weights)
+
+
+@inline
+def importance_weights(table, column, count, x, sigma2, weights, stage):
+    """importance * sqrt(sigma2 + x^2), likewise; x: float32 [count, 16 lanes]."""
+    importance_lanes(table, column, count, weights, stage)
     for i in range(count):
         value = load_f32x16(x + 64 * i)
         size = sqrt(add(sigma2, mul(value, value)))

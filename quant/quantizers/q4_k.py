@@ -15,7 +15,6 @@ from quant.lanes import (
     importance_rows,
     importance_weights,
     larger,
-    scatter_u32,
     smaller,
     spread,
     sqrt,
@@ -23,6 +22,7 @@ from quant.lanes import (
     to_i32,
     where_equal,
     where_greater,
+    write_words,
 )
 from quant.quantizers import Quantizer, quantize_rows
 from quant.search import affine, positive, sum_of, sum_of_squares
@@ -42,15 +42,15 @@ from quant.simd import (
     store_f32x16,
     sub,
     zero_f32x16,
+    zero_i32x16,
 )
-from quant.tile import transpose16
 
 _SIX_BITS = np.float32(63)
 # Places in scratch: float32 [256, 16 lanes] of x, [32, 16] of weights and of their stage, what affine needs, and eight
 # vectors each of the search's results; then what is packed.
 _WEIGHTS, _STAGE, _SEARCH, _TABLE = 16384, 18432, 20480, 24576
 _SCALE, _MINIMUM, _INVERSE, _BEGIN, _SUM, _LS, _LM = (25088 + 512 * i for i in range(7))
-Q, WORDS = 28672, 45056  # int32 [256, 16], [32, 16]
+Q, WORDS = 28672, 45056  # int32 [256, 16], [44, 16]
 
 
 @inline
@@ -99,10 +99,9 @@ def _six_bits(values, levels, importance, weights):
 
 
 @inline
-def _write_scales(d, dmin, scratch, out, size):
-    """The 16 bytes that begin a block, for 16 of them, `size` apart."""
-    scatter_u32(out, size, bit_or(d, shift_left(dmin, 16)))
-    low, middle, high = to_i32(zero_f32x16()), to_i32(zero_f32x16()), to_i32(zero_f32x16())
+def _pack_scales(scratch, words):
+    """Words 1 to 3 of a block: see quant.formats.q4_k."""
+    low, middle, high = zero_i32x16(), zero_i32x16(), zero_i32x16()
     for back in range(4):
         j = 3 - back
         scale, minimum = to_i32(load_f32x16(scratch + _LS + 64 * j)), to_i32(load_f32x16(scratch + _LM + 64 * j))
@@ -112,9 +111,9 @@ def _write_scales(d, dmin, scratch, out, size):
         middle = bit_or(shift_left(middle, 8), bit_or(minimum, shift_left(shift_right(minimum4, 4), 6)))
         both = bit_or(bit_and(scale4, 15), shift_left(bit_and(minimum4, 15), 4))
         high = bit_or(shift_left(high, 8), both)
-    scatter_u32(out + 4, size, low)
-    scatter_u32(out + 8, size, middle)
-    scatter_u32(out + 12, size, high)
+    store_i32x16(words + 64, low)
+    store_i32x16(words + 128, middle)
+    store_i32x16(words + 192, high)
 
 
 @inline
@@ -136,8 +135,8 @@ def _round(x, d, dmin, most, scratch):
 
 
 @inline
-def quantize_blocks(x, importance, first_block, per_row, most, first, step, steps, out, size, scratch):
-    """16 blocks of 256 columns: their first 16 bytes, `size` apart, and q in scratch as int32 [256, 16 lanes].
+def quantize_blocks(x, importance, first_block, per_row, most, first, step, steps, scratch):
+    """16 blocks of 256 columns: in scratch their first four WORDS, and Q as int32 [256, 16 lanes].
 
     most: of q; first, step, steps: see quant.search.affine, without importance; with it, they are ggml's for all types.
     """
@@ -148,21 +147,20 @@ def quantize_blocks(x, importance, first_block, per_row, most, first, step, step
     _search(scratch, importance, most, first, step, steps, scratch)
     d = f16_bits(_six_bits(scratch + _SCALE, scratch + _LS, importance, scratch + _SUM))
     dmin = f16_bits(_six_bits(scratch + _MINIMUM, scratch + _LM, importance, scratch + _SUM))
-    _write_scales(d, dmin, scratch, out, size)
+    store_i32x16(scratch + WORDS, bit_or(d, shift_left(dmin, 16)))
+    _pack_scales(scratch, scratch + WORDS)
     _round(scratch, low_f16(d), low_f16(dmin), most, scratch)
 
 
 @inline
-def write_nibbles(scratch, out, size):
-    """The low four bits of q: 128 bytes of each block."""
+def pack_nibbles(q, words):
+    """The low four bits of q in 32 words."""
     for pair in range(4):
         for word in range(8):
-            low = four_bytes(scratch + Q, 64 * pair + 4 * word)
-            high = four_bytes(scratch + Q, 64 * pair + 4 * word + 32)
+            low = four_bytes(q, 64 * pair + 4 * word)
+            high = four_bytes(q, 64 * pair + 4 * word + 32)
             packed = bit_or(bit_and(low, 0x0F0F0F0F), shift_left(bit_and(high, 0x0F0F0F0F), 4))
-            store_i32x16(scratch + WORDS + 64 * (8 * pair + word), packed)
-    transpose16(scratch + WORDS, 64, out, size)
-    transpose16(scratch + WORDS + 1024, 64, out + 64, size)
+            store_i32x16(words + 64 * (8 * pair + word), packed)
 
 
 @quantize_rows
@@ -172,9 +170,9 @@ def q4_k_quantize_rows(x, importance, rows, columns, out, scratch):
     most, begin, step = np.float32(15), np.float32(-1), np.float32(0.1)
     for group in range((blocks + 15) // 16):
         first = min(16 * group, blocks - 16)
-        target = out + 144 * first
-        quantize_blocks(x + 1024 * first, importance, first, per_row, most, begin, step, 20, target, 144, scratch)
-        write_nibbles(scratch, target + 16, 144)
+        quantize_blocks(x + 1024 * first, importance, first, per_row, most, begin, step, 20, scratch)
+        pack_nibbles(scratch + Q, scratch + WORDS + 256)
+        write_words(scratch + WORDS, 36, out + 144 * first, 144)
 
 
 QUANTIZER = Quantizer("Q4_K", 256, 144, q4_k_quantize_rows, uses_importance=True)

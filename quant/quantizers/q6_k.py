@@ -1,0 +1,135 @@
+"""Q6_K from float32: a scale for 16 columns by search (quant.search.symmetric), then d = the largest of them / -128.
+
+A column weighs its importance, or x^2 without (ggml's quantize_row_q6_K).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quant.jit import inline
+from quant.lanes import (
+    f16_bits,
+    four_bytes,
+    high_two_bits,
+    importance_lanes,
+    importance_rows,
+    larger,
+    scatter_u16,
+    smaller,
+    spread,
+    store_i32x16,
+    to_i32,
+    where_equal,
+    where_greater,
+    write_words,
+)
+from quant.quantizers import Quantizer, quantize_rows
+from quant.search import NEGLIGIBLE, symmetric
+from quant.simd import (
+    absolute,
+    bit_and,
+    bit_or,
+    divide,
+    load_f32x16,
+    low_f16,
+    mul,
+    round_even,
+    shift_left,
+    splat,
+    store_f32x16,
+    sub,
+    zero_f32x16,
+)
+
+_HALF, _ONE = np.float32(32), np.float32(1)
+_MOST, _LEAST = np.float32(127), np.float32(-128)
+# Places in scratch: float32 [256, 16 lanes] of x, [16, 16] of weights and of their stage, 16 vectors each of the
+# search's results and of whole scales; then what is packed.
+_WEIGHTS, _STAGE, _TABLE = 16384, 17408, 18432
+_SCALE, _INVERSE, _WHOLE = 18688, 19712, 20736
+_Q, _WORDS = 21760, 38144  # int32 [256, 16], [52, 16]
+
+
+@inline
+def _search(x, importance, scratch):
+    """The scale of 16 columns, each. -> the scale of largest magnitude"""
+    extreme, size = zero_f32x16(), zero_f32x16()
+    for j in range(16):
+        weights, part = scratch + _WEIGHTS, x + 1024 * j
+        if importance:
+            importance_lanes(scratch + _TABLE, 16 * j, 16, weights, scratch + _STAGE)
+        else:
+            for i in range(16):
+                value = load_f32x16(part + 64 * i)
+                store_f32x16(weights + 64 * i, mul(value, value))
+        scale, inverse = symmetric(part, weights, 16, _HALF)
+        store_f32x16(scratch + _SCALE + 64 * j, scale)
+        store_f32x16(scratch + _INVERSE + 64 * j, inverse)
+        extreme = where_greater(absolute(scale), size, scale, extreme)
+        size = larger(absolute(scale), size)
+    return extreme
+
+
+@inline
+def _pack_scales(extreme, scratch, words):
+    """16 scales in 4 words. -> d as float16 bits"""
+    zero, nothing = zero_f32x16(), splat(NEGLIGIBLE)
+    inverse = where_greater(nothing, absolute(extreme), zero, divide(splat(_LEAST), extreme))
+    for j in range(16):
+        whole = round_even(mul(inverse, load_f32x16(scratch + _SCALE + 64 * j)))
+        whole = larger(smaller(whole, splat(_MOST)), splat(_LEAST))
+        store_f32x16(scratch + _WHOLE + 64 * j, whole)
+        store_i32x16(scratch + _Q + 64 * j, bit_and(to_i32(whole), 255))
+        found = load_f32x16(scratch + _INVERSE + 64 * j)
+        store_f32x16(scratch + _INVERSE + 64 * j, where_equal(inverse, zero, zero, found))
+    for word in range(4):
+        store_i32x16(words + 64 * word, four_bytes(scratch + _Q, 4 * word))
+    return f16_bits(where_equal(inverse, zero, zero, divide(splat(_ONE), inverse)))
+
+
+@inline
+def _round(x, d, scratch):
+    """q + 32 of every column, int32 [256, 16]: the nearest for the scale that was written; if that is 0, what the search
+    had found, or 0 where all was negligible.
+    """
+    zero, top, bottom = zero_f32x16(), splat(_HALF - _ONE), splat(-_HALF)
+    for j in range(16):
+        scale, inverse = mul(d, load_f32x16(scratch + _WHOLE + 64 * j)), load_f32x16(scratch + _INVERSE + 64 * j)
+        for i in range(16):
+            value = load_f32x16(x + 1024 * j + 64 * i)
+            found = where_equal(scale, zero, mul(inverse, value), divide(value, scale))
+            level = sub(larger(smaller(round_even(found), top), bottom), bottom)
+            nothing = where_equal(inverse, zero, zero, level)
+            store_i32x16(scratch + _Q + 1024 * j + 64 * i, to_i32(where_equal(scale, zero, nothing, level)))
+
+
+@inline
+def _pack_nibbles(q, words):
+    """The low four bits of q in 32 words: column i of 128 beside column i + 64."""
+    for half in range(2):
+        for word in range(16):
+            low, high = four_bytes(q, 128 * half + 4 * word), four_bytes(q, 128 * half + 4 * word + 64)
+            packed = bit_or(bit_and(low, 0x0F0F0F0F), shift_left(bit_and(high, 0x0F0F0F0F), 4))
+            store_i32x16(words + 64 * (16 * half + word), packed)
+
+
+@quantize_rows
+def q6_k_quantize_rows(x, importance, rows, columns, out, scratch):
+    """See quant.quantizers."""
+    blocks, per_row = rows * columns // 256, columns // 256
+    words = scratch + _WORDS
+    for group in range((blocks + 15) // 16):
+        first = min(16 * group, blocks - 16)
+        if importance:
+            importance_rows(importance, first, per_row, 256, scratch + _TABLE)
+        spread(x + 1024 * first, 1024, 256, scratch)
+        d = _pack_scales(_search(scratch, importance, scratch), scratch, words + 64 * 48)
+        _round(scratch, low_f16(d), scratch)
+        _pack_nibbles(scratch + _Q, words)
+        high_two_bits(scratch + _Q, words + 64 * 32)
+        write_words(words, 52, out + 210 * first, 210)
+        scatter_u16(out + 210 * first + 208, 210, d)
+
+
+QUANTIZER = Quantizer("Q6_K", 256, 210, q6_k_quantize_rows, uses_importance=True)
