@@ -13,6 +13,7 @@ from qcli import __version__, console, interrupt
 from qcli.commands import options
 from qcli.commands.bench import bench
 from qcli.commands.chat import chat
+from qcli.commands.quantize import quantize
 from qcli.commands.run import run
 from qcli.errors import QcliError, UsageError
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(chat)
 app.command()(bench)
+app.command()(quantize)
 
 
 @app.command()

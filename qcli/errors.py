@@ -6,7 +6,8 @@
     ├── ModelNotFoundError        no such file, no such name
     ├── ModelFileError            the file breaks the GGUF format, or the promises of its own header
     │   └── UnsupportedModelError the file is sound; qcli cannot run it
-    └── ContextOverflowError      more tokens than the context holds
+    ├── ContextOverflowError      more tokens than the context holds
+    └── OutputError               a file cannot be written, or may not be overwritten
 
 Each carries one line that says what happened and where, and a hint: what to type next.
 """
@@ -54,3 +55,7 @@ class UnsupportedModelError(ModelFileError):
 
 class ContextOverflowError(QcliError):
     """More tokens than the context has room for."""
+
+
+class OutputError(QcliError):
+    """A file that cannot be written, or that is there and may not be overwritten."""

@@ -1,0 +1,87 @@
+"""qcli quantize: a model with smaller weights."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import typer
+
+from qcli import console, interrupt
+from qcli.catalog import resolve
+from qcli.commands import options
+from qcli.commands.quantize_report import report
+from qcli.errors import UsageError
+from qcli.gguf_file import GGUFFile
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def quantize(
+    source: Annotated[str | None, typer.Argument(metavar="IN", help="A GGUF file, best in BF16 or F16.")] = None,
+    out: Annotated[str | None, typer.Argument(metavar="OUT", help="The file to write.")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="TYPE", help="Q4_K_M, Q8_0, ….")] = None,
+    tensor: Annotated[
+        list[str] | None,
+        typer.Option("--tensor", metavar="PATTERN=TYPE", help="A type for matrices with such a name; may be repeated."),
+    ] = None,
+    imatrix: Annotated[
+        str | None, typer.Option("--imatrix", metavar="FILE", help="What `qcli imatrix` or llama-imatrix measured.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing: show what becomes of each tensor.")
+    ] = False,
+    split_size: Annotated[
+        str | None, typer.Option("--split-size", metavar="SIZE", help="Write parts of at most so much: 4G, 500M.")
+    ] = None,
+    threads: options.Threads = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it is there.")] = False,
+    allow_requantize: Annotated[
+        bool, typer.Option("--allow-requantize", help="Take quantized weights, too, though it loses more.")
+    ] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a copy of a model with smaller weights."""
+    from qcli import imatrix_file
+    from qcli.quantize import job, work
+    from qcli.threads import default_threads
+
+    source, out, kind = _arguments(source, out, kind, dry_run)
+    overrides = [job.override(given) for given in tensor or ()]
+    split_bytes = None if split_size is None else _size(split_size)
+    with GGUFFile.open(resolve(source)[0]) as file, console.status("loading", quiet) as bar, interrupt.cleans_up():
+        about = None if imatrix is None else (Path(imatrix), imatrix_file.read(Path(imatrix)))
+        todo = job.plan(
+            file, Path(out), kind,
+            overrides=overrides, imatrix=about, allow_requantize=allow_requantize, split_bytes=split_bytes,
+        )  # fmt: skip
+        seconds = None
+        if not dry_run:
+            began = perf_counter()
+            work.check(todo, force)
+            with interrupt.ends_all(bar):
+                work.prepare(todo, bar.update)
+            work.run(todo, threads or default_threads(), force, bar.update)
+            seconds = perf_counter() - began
+        bar.close()
+        report(todo, seconds, as_json, quiet)
+
+
+def _arguments(source: str | None, out: str | None, kind: str | None, dry_run: bool) -> tuple[str, str, str]:
+    if kind is None and dry_run:  # nothing is written, so that a file to write need not be named
+        out, kind = "", out
+    if source is None or out is None or kind is None:
+        message = "IN, OUT and TYPE are needed"
+        raise UsageError(message, "type, for example, qcli quantize model-BF16.gguf model-Q4_K_M.gguf Q4_K_M")
+    return source, out, kind
+
+
+def _size(given: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(B?)", given.strip().upper())
+    size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    if size < 10**6:
+        raise UsageError(f"{given!r} is not the size of a part", "give one of a megabyte or more, such as 4G or 500M")
+    return size

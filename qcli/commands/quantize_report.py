@@ -1,0 +1,79 @@
+"""What `qcli quantize` tells: the table of a dry run, or what was written."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from qcli import console
+from qcli.commands.show import quantity
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from qcli.quantize.job import Change, Job
+
+
+def report(job: Job, seconds: float | None, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        console.json(_as_json(job, seconds))
+    elif seconds is None:
+        console.table(_drawn(job))
+    if as_json or quiet:
+        return
+    if job.without_importance:
+        what = f"{len(job.without_importance)} matrices, such as {job.without_importance[0]}"
+        console.info(f"the importance matrix says nothing about {what}")
+    if seconds is not None:
+        parts = f" in {len(job.paths)} parts" if len(job.paths) > 1 else ""
+        console.info(f"{job.paths[0]}{parts}: {_summary(job)}, in {seconds:.1f} s")
+
+
+def _summary(job: Job) -> str:
+    return f"{quantity(job.n_bytes)}B, {_bits(job.changes):.2f} bits a weight"
+
+
+def _bits(changes: Sequence[Change]) -> float:
+    return 8 * sum(c.new.n_bytes for c in changes) / sum(prod(c.tensor.shape) for c in changes)
+
+
+def _as_json(job: Job, seconds: float | None) -> dict[str, Any]:
+    return {
+        "source": str(job.source.path),
+        "files": [str(path) for path in job.paths] if seconds is not None else [],
+        "type": job.name,
+        "bytes": job.n_bytes,
+        "bits_per_weight": _bits(job.changes),
+        "without_importance": job.without_importance,
+        "tensors": [
+            {"name": c.tensor.name, "shape": list(c.tensor.shape), "from": c.tensor.type, "to": c.type, "bytes": c.new.n_bytes}
+            for c in job.changes
+        ],
+        "seconds": seconds,
+    }  # fmt: skip
+
+
+def _drawn(job: Job) -> RenderableType:
+    """What becomes of each kind of tensor: those of all layers with one name and one change are a row."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    groups: dict[tuple[str, str, str], list[Change]] = defaultdict(list)
+    for change in job.changes:
+        groups[re.sub(r"\d+", "*", change.tensor.name, count=1), change.tensor.type, change.type].append(change)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("tensor", "from", "to"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("tensors", "size", "becomes"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for (name, before, after), changes in groups.items():
+        sizes = sum(c.tensor.n_bytes for c in changes), sum(c.new.n_bytes for c in changes)
+        became = after if after != before else ""
+        cells = [name, before, became, str(len(changes)), *(f"{quantity(size)}B" for size in sizes)]
+        table.add_row(*(Text(console.clean(cell)) for cell in cells))
+    parts = f", {len(job.paths)} parts" if len(job.paths) > 1 else ""
+    return Group(table, "", Text(f"{job.name}: {_summary(job)}{parts}"))

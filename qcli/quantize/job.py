@@ -1,0 +1,210 @@
+"""What is to be done to make a quantized file, known before a byte of it is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.errors import ModelFileError, OutputError, UnsupportedModelError, UsageError
+from qcli.gguf_file import GGUFFile, Tensor
+from qcli.gguf_writer import ALIGNMENT, NewTensor, file_bytes, part_paths, split, split_keys, text, u32
+from qcli.imatrix_file import Imatrix
+from qcli.quantize.choose import FLOATS, Overrides, is_matrix, types
+from qcli.quantize.mixes import ALIASES, MIXES, Mix
+from quant import formats, quantizers
+
+_DROPPED = ("split.", "quantize.imatrix.")
+_VERSION = 2  # general.quantization_version: of the block formats, all of which are of the second
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """A tensor and what becomes of it."""
+
+    tensor: Tensor
+    type: str
+    importance: NDArray[np.float32] | None = None  # [experts, columns]
+
+    @property
+    def converts(self) -> bool:
+        return self.type != self.tensor.type
+
+    @property
+    def new(self) -> NewTensor:
+        return NewTensor(self.tensor.name, self.type, self.tensor.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """The files to write: of each its path, its keys and its tensors in order."""
+
+    source: GGUFFile
+    name: str  # of the mix
+    parts: list[tuple[Path, dict[str, bytes], list[Change]]]
+    alignment: int
+    without_importance: list[str]  # matrices to quantize of which the imatrix says nothing
+
+    @property
+    def changes(self) -> list[Change]:
+        return [change for _, _, changes in self.parts for change in changes]
+
+    @property
+    def paths(self) -> list[Path]:
+        return [path for path, _, _ in self.parts]
+
+    @property
+    def n_bytes(self) -> int:
+        """Of all files to write."""
+        return sum(file_bytes(keys, [c.new for c in changes], self.alignment) for _, keys, changes in self.parts)
+
+
+def find_mix(name: str) -> tuple[str, Mix]:
+    """A mix by the name that a user types, in any case; UsageError."""
+    known = ALIASES.get(name.upper(), name.upper())
+    if known not in MIXES:
+        raise UsageError(f"there is no type {name!r}", f"give one of: {', '.join(offered())}")
+    lacking = [kind for kind in (MIXES[known].most, MIXES[known].expert) if kind and not can_make(kind)]
+    if lacking:
+        raise UsageError(f"qcli cannot make {lacking[0]} yet", f"give one of: {', '.join(offered())}")
+    return known, MIXES[known]
+
+
+def offered() -> list[str]:
+    """The names of mixes that can be made."""
+    return [name for name, mix in MIXES.items() if can_make(mix.most) and can_make(mix.expert or "F32")]
+
+
+def can_make(kind: str) -> bool:
+    """Whether float32 can be turned into this type."""
+    return kind in FLOATS or kind in quantizers.names()
+
+
+def override(given: str) -> tuple[re.Pattern[str], str]:
+    """`PATTERN=TYPE`: a regular expression that is looked for in tensors' names, and ggml's name of a type."""
+    pattern, _, kind = given.rpartition("=")
+    if not pattern or not kind:
+        raise UsageError(f"{given!r} is no PATTERN=TYPE", "type, for example, --tensor ffn_down_exps=Q6_K")
+    if not can_make(kind.upper()):
+        known = ", ".join(sorted([*FLOATS, *quantizers.names()]))
+        raise UsageError(f"tensors cannot become {kind!r}", f"give one of: {known}")
+    try:
+        return re.compile(pattern), kind.upper()
+    except re.error as problem:
+        hint = "a pattern is a regular expression; a name is one, too"
+        raise UsageError(f"{pattern!r} is no pattern: {problem}", hint) from None
+
+
+def plan(
+    source: GGUFFile,
+    out: Path,
+    mix_name: str,
+    *,
+    overrides: Overrides = (),
+    imatrix: tuple[Path, Imatrix] | None = None,
+    allow_requantize: bool = False,
+    split_bytes: int | None = None,
+) -> Job:
+    """Decide on every tensor. Raises UsageError, ModelFileError, OutputError for what cannot be meant or done."""
+    name, mix = find_mix(mix_name)
+    if not source.tensors:
+        raise ModelFileError(f"{source.path}: holds no tensors", "give the file of a whole model")
+    chosen = types(source, mix, overrides, imatrix is not None)
+    changes = [_change(source, tensor, chosen[tensor.name], imatrix) for tensor in source.tensors.values()]
+    _check_sources(source, changes, allow_requantize)
+    _check_importance(source, changes, mix, imatrix)
+    alignment = source.get_int("general.alignment", ALIGNMENT)
+    keys = _keys(source, mix, imatrix)
+    parts = _parts(out, keys, changes, split_bytes, alignment)
+    _check_paths(source, [path for path, _, _ in parts])
+    guided = [c for c in changes if c.converts and c.type not in FLOATS]
+    lacking = [c.tensor.name for c in guided if c.importance is None and _counts(c.tensor.name)] if imatrix else []
+    return Job(source, name, parts, alignment, lacking)
+
+
+def _change(source: GGUFFile, tensor: Tensor, kind: str, imatrix: tuple[Path, Imatrix] | None) -> Change:
+    if imatrix is None or not is_matrix(tensor) or kind in FLOATS:
+        return Change(tensor, kind)
+    experts = tensor.shape[0] if len(tensor.shape) > 2 else 1
+    try:
+        return Change(tensor, kind, imatrix[1].importance(tensor.name, experts, tensor.shape[-1]))
+    except ValueError as problem:
+        if not _counts(tensor.name):
+            return Change(tensor, kind)
+        message = f"{imatrix[0]}: {tensor.name}: {problem}"
+        raise ModelFileError(message, f"measure it on this model: `qcli imatrix {source.path} TEXT -o FILE`") from None
+
+
+def _counts(name: str) -> bool:
+    """Whether importance is expected for a tensor: it is measured inside the layers."""
+    return name not in ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")
+
+
+def _check_sources(source: GGUFFile, changes: Sequence[Change], allow_requantize: bool) -> None:
+    for change in changes:
+        kind = change.tensor.type
+        if not change.converts:
+            continue
+        if kind not in FLOATS and not allow_requantize:
+            message = (
+                f'{source.path}: the tensor "{change.tensor.name}" is {kind} already; quantizing it again loses more'
+            )
+            raise UsageError(message, "take the BF16 or F16 file of this model, or add --allow-requantize")
+        if kind not in formats.names():
+            message = f'{source.path}: the tensor "{change.tensor.name}" is of type {kind}, which qcli cannot read yet'
+            raise UnsupportedModelError(message, "take the BF16 or F16 file of this model")
+        if not can_make(change.type):
+            message = f'the tensor "{change.tensor.name}" would become {change.type}, which qcli cannot make yet'
+            raise UsageError(message, f"--tensor {change.tensor.name}=Q8_0 makes it another type")
+
+
+def _check_importance(
+    source: GGUFFile, changes: Sequence[Change], mix: Mix, imatrix: tuple[Path, Imatrix] | None
+) -> None:
+    for change in changes:
+        name = change.tensor.name
+        needs = change.converts and change.type in mix.needs_importance and _counts(name)
+        if needs and imatrix is None:
+            message = f"{change.type} is of no use without an importance matrix"
+            raise UsageError(message, f"`qcli imatrix {source.path} TEXT -o FILE` makes one for --imatrix FILE")
+        if needs and imatrix and change.importance is None:
+            message = f"{imatrix[0]}: says nothing about {name}, which {change.type} needs"
+            raise UsageError(message, f"--tensor '{re.escape(name)}=Q4_K' makes it another type")
+
+
+def _check_paths(source: GGUFFile, paths: Sequence[Path]) -> None:
+    own = {tensor.path.resolve() for tensor in source.tensors.values()} | {source.path.resolve()}
+    for path in paths:
+        if path.resolve() in own:
+            raise OutputError(f"{path}: is the file to be read", "give another path to write to")
+
+
+def _keys(source: GGUFFile, mix: Mix, imatrix: tuple[Path, Imatrix] | None) -> dict[str, bytes]:
+    """The source's own entries, byte for byte, and what has changed, in its place or at the end."""
+    keys = {key: bytes(entry) for key, entry in source.entries.items() if not key.startswith(_DROPPED)}
+    keys |= u32("general.quantization_version", _VERSION) | u32("general.file_type", mix.file_type)
+    if imatrix:
+        path, about = imatrix
+        keys |= text("quantize.imatrix.file", str(path))
+        keys |= text("quantize.imatrix.dataset", about.datasets[0]) if about.datasets else {}
+        keys |= u32("quantize.imatrix.entries_count", len(about.entries))
+        keys |= u32("quantize.imatrix.chunks_count", about.chunks)
+    return keys
+
+
+def _parts(
+    out: Path, keys: Mapping[str, bytes], changes: Sequence[Change], most: int | None, alignment: int
+) -> list[tuple[Path, dict[str, bytes], list[Change]]]:
+    by_name = {change.tensor.name: change for change in changes}
+    rows = split([change.new for change in changes], most) if most else [[change.new for change in changes]]
+    kept = {"general.alignment": keys["general.alignment"]} if alignment != ALIGNMENT else {}
+    parts = []
+    for i, path in enumerate(part_paths(out, len(rows))):
+        own = dict(keys) if i == 0 else kept
+        own = own | (split_keys(i, len(rows), len(changes)) if len(rows) > 1 else {})
+        parts.append((path, own, [by_name[row.name] for row in rows[i]]))
+    return parts

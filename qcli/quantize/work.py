@@ -1,0 +1,169 @@
+"""Doing a job: tensors pass through memory in slices of rows, all cores at work, and are written in order."""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.draft import Draft
+from qcli.errors import ModelFileError, OutputError
+from qcli.gguf_writer import GGUFWriter
+from qcli.quantize.choose import FLOATS
+from qcli.quantize.job import Change, Job
+from quant import formats, quantizers, store
+
+Progress = Callable[[str, float], None]
+
+_SLICE = 1 << 19  # weights that a thread takes at once: 2 MB as float32, some ms of work
+_AHEAD = 3  # slices a thread that are read and not yet written
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """Rows of one tensor, of one expert where experts differ in importance."""
+
+    change: Change
+    first: int
+    rows: int
+
+    @property
+    def n_bytes(self) -> int:
+        return self.rows * int(self.change.tensor.data.shape[1])
+
+    @property
+    def offset(self) -> int:
+        return self.change.tensor.offset + self.first * int(self.change.tensor.data.shape[1])
+
+    @property
+    def importance(self) -> NDArray[np.float32] | None:
+        """float32 [columns]."""
+        table = self.change.importance
+        if table is None:
+            return None
+        per_expert = self.change.tensor.data.shape[0] // len(table)
+        row: NDArray[np.float32] = table[self.first // per_expert]
+        return row
+
+
+def prepare(job: Job, progress: Progress | None = None) -> None:
+    """Have every kernel of the job ready."""
+    kinds = sorted({change.type for change in job.changes if change.converts} - FLOATS)
+    heard = (lambda fraction: progress("compiling kernels", fraction)) if progress else None
+    store.prepare([quantizers.find(kind).kernel for kind in kinds], heard)
+    quantizers.is_finite(np.zeros(16, np.float32))
+
+
+def check(job: Job, overwrite: bool = False) -> Draft:
+    """Whether the job's files may be written and have room. Raises OutputError."""
+    draft = Draft(job.paths, overwrite)
+    folder = job.paths[0].parent
+    free = shutil.disk_usage(folder).free
+    if free < job.n_bytes:
+        message = f"{folder}: has {free / 1e9:.3g} GB free, and {job.n_bytes / 1e9:.3g} GB are to be written"
+        raise OutputError(message, "make room, or write to another disk")
+    return draft
+
+
+def run(job: Job, threads: int, overwrite: bool = False, progress: Progress | None = None) -> None:
+    """Write the job's files, all of them or none. Raises OutputError, ModelFileError."""
+    draft = check(job, overwrite)
+    prepare(job, progress)
+    with draft:
+        whole, done = sum(change.tensor.n_bytes for change in job.changes), 0
+        for path, keys, changes in job.parts:
+            writer = GGUFWriter(draft, path, keys, [change.new for change in changes], job.alignment)
+            for piece, made in _made(changes, threads):
+                writer.write(made)
+                done += piece.n_bytes
+                if progress:
+                    progress("quantizing", done / whole)
+            writer.finish()
+
+
+def slices(change: Change) -> Iterator[Slice]:
+    """A tensor's rows in order."""
+    rows = change.tensor.data.shape[0]
+    together = rows // len(change.importance) if change.importance is not None else rows
+    size = max(1, min(together, _SLICE // change.tensor.shape[-1]))
+    for start in range(0, rows, together):
+        for first in range(start, start + together, size):
+            yield Slice(change, first, min(size, start + together - first))
+
+
+def _made(changes: list[Change], threads: int) -> Iterator[tuple[Slice, NDArray[np.uint8]]]:
+    """Each slice and its bytes to write; at most some slices a thread are in memory."""
+    waiting: deque[tuple[Slice, Future[NDArray[np.uint8]]]] = deque()
+    with ExitStack() as stack:
+        files: dict[Path, BufferedReader] = {}
+        pool = ThreadPoolExecutor(threads)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        for change in changes:
+            path = change.tensor.path
+            if path not in files:
+                files[path] = stack.enter_context(open(path, "rb"))
+            for piece in slices(change):
+                waiting.append((piece, pool.submit(_make, piece, _read(files[path], piece))))
+                if len(waiting) >= _AHEAD * threads:
+                    piece, future = waiting.popleft()
+                    yield piece, future.result()
+        for piece, future in waiting:
+            yield piece, future.result()
+
+
+def _read(file: BufferedReader, piece: Slice) -> NDArray[np.uint8]:
+    """The slice's bytes, uint8 [rows, bytes per row]; read, not mapped, so that a bad disk is an error, not a crash."""
+    data = np.empty((piece.rows, piece.change.tensor.data.shape[1]), np.uint8)
+    path = piece.change.tensor.path
+    try:
+        file.seek(piece.offset)
+        got = file.readinto(data.reshape(-1).data)
+    except OSError as problem:
+        raise ModelFileError(f"{path}: cannot be read: {problem.strerror}", "see whether the disk is there") from None
+    if got != data.nbytes:
+        raise ModelFileError(f"{path}: has become shorter while it was read", "download the model again")
+    return data
+
+
+def _make(piece: Slice, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 [rows, bytes per row] of the old type -> of the new one."""
+    change = piece.change
+    if not change.converts:
+        return data
+    values = formats.find(change.tensor.type).dequantize(data)
+    if change.type == "F32":
+        return values.view(np.uint8)
+    if not quantizers.is_finite(values):
+        raise _unfit(change, "holds numbers that are not finite", "the model is damaged: download it again")
+    if change.type == "F16":
+        return _float16(change, values)
+    if change.type == "BF16":
+        return _bfloat16(values)
+    return quantizers.find(change.type).quantize(values, piece.importance)
+
+
+def _float16(change: Change, values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    with np.errstate(over="ignore"):
+        halves = values.astype(np.float16)
+    if not np.isfinite(halves).all():
+        raise _unfit(change, "holds numbers too large for F16", "make it BF16")
+    return halves.view(np.uint8)
+
+
+def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The upper half of each float32, rounded to even."""
+    words = values.view(np.uint32)
+    rounded = (words + (((words >> 16) & 1) + 0x7FFF)) >> 16
+    return rounded.astype(np.uint16).view(np.uint8)
+
+
+def _unfit(change: Change, what: str, hint: str) -> ModelFileError:
+    return ModelFileError(f'{change.tensor.path}: the tensor "{change.tensor.name}" {what}', hint)
