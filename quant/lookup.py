@@ -18,7 +18,7 @@ from quant.simd import I8, I16, call_llvm, constant_of, shuffle, vector_of
 
 _NEON = UNIT in ("i8mm", "dotprod") or platform.machine().lower() in ("aarch64", "arm64")
 _WIDEST = 64 if UNIT.startswith("avx512") else 32 if UNIT.startswith("avx") else 16  # bytes of a register
-_VPERMB = _WIDEST == 64 and "+avx512vbmi" in cpu.features().split(",")
+VPERMB = _WIDEST == 64 and "+avx512vbmi" in cpu.features().split(",")  # bytes of 64 or 128, picked at will
 _PSHUFB = {16: "llvm.x86.ssse3.pshuf.b.128", 32: "llvm.x86.avx2.pshuf.b", 64: "llvm.x86.avx512.pshuf.b.512"}
 
 
@@ -45,7 +45,7 @@ def _shifted(builder: Any, packed: Any) -> Any:
 def lookup_llvm(builder: Any, table: Sequence[int], index: Any) -> Any:
     """table[index & 15] of i8 lanes, register by register."""
     lanes = min(_WIDEST, index.type.count)
-    if not _VPERMB or lanes < 64:
+    if not VPERMB or lanes < 64:
         index = builder.and_(index, constant_of(index.type, 15))
     starts = range(0, index.type.count, lanes)
     pieces = [shuffle(builder, index, index, range(start, start + lanes)) for start in starts]
@@ -57,7 +57,7 @@ def _piece(builder: Any, table: Sequence[int], index: Any) -> Any:
     values = ir.Constant(index.type, [table[lane % 16] & 255 for lane in range(lanes)])
     if _NEON:
         return call_llvm(builder, "llvm.aarch64.neon.tbl1.v16i8", index.type, [values, index])
-    if _VPERMB and lanes == 64:  # looks at 6 bits: the table stands there four times
+    if VPERMB and lanes == 64:  # looks at 6 bits: the table stands there four times
         return call_llvm(builder, "llvm.x86.avx512.permvar.qi.512", index.type, [values, index])
     if UNIT.startswith("avx"):  # in each 16 bytes on their own
         return call_llvm(builder, _PSHUFB[lanes], index.type, [values, index])

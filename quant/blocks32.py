@@ -1,0 +1,184 @@
+"""Blocks of 32 columns: decoding and unpacking, eight blocks at a time, four of them in a vector.
+
+A block's 16 packed bytes hold column i in the low and column i + 16 in the high nibble of byte i. So the columns 0..15
+of four blocks meet their part of the activation in one vector, and then the columns 16..31 of the same blocks.
+
+A format tells what differs by helpers, where value = d * q - m and q is as `quant.int8_dot` wants it:
+
+scales8(w)  -> d, m of eight blocks, f32x8 each; scales1(w): of one block, float32 each; scales16(w, row_bytes): of a
+               block in each of 16 rows, f32x16 each
+four(w)     -> q of columns 0..15 of four blocks, and of columns 16..31, i8x64 each; one(w): of one block, i8x32
+both(packed) -> q of the low nibbles, and of the high ones
+dot(acc, q, x), for operands of every width
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from quant.activation import scales_of, sums32_of
+from quant.formats import emit
+from quant.int8_dot import UNIT
+from quant.jit import Intrinsic, inline, intrinsic
+from quant.lookup import VPERMB
+from quant.simd import (
+    F16,
+    F32,
+    I8,
+    I32,
+    add,
+    concat,
+    f32x8,
+    fma,
+    load_f32,
+    load_f32x8,
+    load_i8x16,
+    load_i8x32,
+    load_i8x64,
+    mul,
+    permute,
+    pointer,
+    prefetch,
+    shuffle,
+    splat8,
+    store_f32,
+    store_f32x16,
+    store_i8x32,
+    store_i8x64,
+    sum_lanes,
+    to_f32,
+    vector_of,
+    zero_f32x8,
+    zero_f32x16,
+    zero_i32x8,
+    zero_i32x16,
+)
+from quant.tile import turn4
+
+_FIRST = permute([32 * block + i for block in range(4) for i in range(16)])
+_SECOND = permute([32 * block + 16 + i for block in range(4) for i in range(16)])
+_LANES_0_3, _LANES_4_7 = (permute([first + i // 4 for i in range(16)]) for first in (0, 4))
+_AHEAD = 2304  # bytes: prefetch distance
+
+
+@inline
+def packed4(w, stride):
+    """16 bytes at w, and at the same place of the next three blocks: i8x64."""
+    first = concat(load_i8x16(w), load_i8x16(w + stride))
+    return concat(first, concat(load_i8x16(w + 2 * stride), load_i8x16(w + 3 * stride)))
+
+
+@inline
+def _products(w, x, four, dot):
+    """Of four blocks, in four lanes each."""
+    columns = concat(load_i8x64(x), load_i8x64(x + 64))
+    first, second = four(w)
+    return to_f32(dot(dot(zero_i32x16(), first, _FIRST(columns)), second, _SECOND(columns)))
+
+
+@inline
+def dot_blocks(w, rows, columns, x, y, alpha, accumulate, size, scales8, scales1, four, one, dot):
+    """dot_rows of quant.formats, for blocks of `size` bytes."""
+    d_x, s_x = scales_of(x, columns), sums32_of(x, columns)
+    whole = columns // 256 * 8
+    for r in range(rows):
+        even, odd, low = zero_f32x16(), zero_f32x16(), zero_f32x8()
+        for b in range(0, whole, 8):
+            for line in range(0, 8 * size, 64):
+                prefetch(w + _AHEAD + line)
+            d, m = scales8(w)
+            low = fma(m, load_f32x8(s_x + 4 * b), low)
+            d = mul(d, load_f32x8(d_x + 4 * b))
+            even = fma(_products(w, x + 32 * b, four, dot), _LANES_0_3(d), even)
+            odd = fma(_products(w + 4 * size, x + 32 * b + 128, four, dot), _LANES_4_7(d), odd)
+            w += 8 * size
+        last, offset = zero_f32x8(), np.float32(0)
+        for b in range(whole, columns // 32):
+            scale, minimum = scales1(w)
+            products = dot(zero_i32x8(), one(w), load_i8x32(x + 32 * b))
+            last = fma(to_f32(products), splat8(scale * load_f32(d_x + 4 * b)), last)
+            offset += minimum * load_f32(s_x + 4 * b)
+            w += size
+        total = sum_lanes(add(even, odd)) + sum_lanes(last)
+        emit(y + 4 * r, total - (sum_lanes(low) + offset), alpha, accumulate)
+
+
+@inline
+def unpack_blocks(w, rows, columns, q, scale, minimum, size, scales1, one):
+    """unpack_rows of quant.formats, for blocks of `size` bytes."""
+    for b in range(rows * columns // 32):
+        d, m = scales1(w)
+        store_i8x32(q + 32 * b, one(w))
+        store_f32(scale + 4 * b, d)
+        store_f32(minimum + 4 * b, m)
+        w += size
+
+
+@inline
+def unpack_nibbles(w, row_bytes, columns, tile, scales, minima, size, at, scales16, both):
+    """unpack_tile of quant.formats, for blocks of `size` bytes whose nibbles begin `at` bytes into them."""
+    for b in range(columns // 32):
+        d, m = scales16(w, row_bytes)
+        store_f32x16(scales + 64 * b, d)
+        store_f32x16(minima + 64 * b, m)
+        s0, s1, s2, s3 = turn4(w + at, row_bytes)
+        _store_step(both(s0), tile + 512 * b)
+        _store_step(both(s1), tile + 512 * b + 64)
+        _store_step(both(s2), tile + 512 * b + 128)
+        _store_step(both(s3), tile + 512 * b + 192)
+        w += size
+
+
+@inline
+def _store_step(halves, place):
+    """Four columns of 16 rows, and those 16 columns on."""
+    first, second = halves
+    store_i8x64(place, first)
+    store_i8x64(place + 256, second)
+
+
+def fields8(element: Any, size: int, at: int, convert: Callable[[Any, Any], Any]) -> Intrinsic:
+    """Declare an intrinsic: the address of the first of eight blocks of `size` bytes -> f32x8 of a field in each.
+
+    The field is an LLVM type that begins `at` bytes into the block; `convert` makes float32 of eight of them.
+    """
+    gather = _pick if UNIT.startswith("avx512") and (element != I8 or VPERMB) else _insert
+    return intrinsic(lambda w: (f32x8, lambda builder, w: convert(builder, gather(builder, w, element, size, at))))
+
+
+def halves8(size: int, at: int) -> Intrinsic:
+    """Declare an intrinsic: a float16 of each of eight blocks, see `fields8`."""
+    return fields8(F16, size, at, lambda builder, halves: builder.fpext(halves, vector_of(F32, 8)))
+
+
+def _pick(builder: Any, w: Any, element: Any, size: int, at: int) -> Any:
+    """64 bytes at a time are loaded, of which an instruction picks words, or bytes; nothing behind the blocks is read."""
+    width = 1 if element == I8 else 2
+    lanes, fit = 64 // width, (64 - width - at) // size + 1
+    picked, places = None, list[int]()
+    for first in range(0, 8, fit):
+        start = min(first * size, 8 * size - 64)
+        loaded = _load(builder, w, start, vector_of(element, lanes))
+        own = [(block * size + at - start) // width for block in range(first, min(first + fit, 8))]
+        if picked is None:
+            picked, places = loaded, own
+        else:
+            both = [*places, *(lanes + place for place in own)]
+            picked = shuffle(builder, picked, loaded, both + [0] * (lanes - len(both)))
+            places = list(range(len(both)))
+    return shuffle(builder, picked, picked, places)
+
+
+def _insert(builder: Any, w: Any, element: Any, size: int, at: int) -> Any:
+    fields = ir.Constant(vector_of(element, 8), ir.Undefined)
+    for block in range(8):
+        fields = builder.insert_element(fields, _load(builder, w, size * block + at, element), I32(block))
+    return fields
+
+
+def _load(builder: Any, w: Any, offset: int, kind: Any) -> Any:
+    return builder.load(pointer(builder, builder.add(w, ir.Constant(w.type, offset)), kind), align=1)

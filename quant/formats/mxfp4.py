@@ -1,0 +1,135 @@
+"""MXFP4: 32 columns in 17 bytes, 4-bit floats (E2M1) by a power of two (E8M0); OCP Microscaling Formats 1.0.
+
+0  uint8 e           the scale, halved because VALUES are doubled: d = 2^(e - 128)
+1  uint4 q[32]       byte i holds column i (low) and column i + 16 (high);  value = d * VALUES[q]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numpy.typing import NDArray
+
+from quant.blocks32 import dot_blocks, fields8, packed4, unpack_blocks, unpack_nibbles
+from quant.formats import Format, blocks_of, dot_rows, rows_of, unpack_rows, unpack_tile
+from quant.int8_dot import dot_u7
+from quant.jit import inline, intrinsic
+from quant.lookup import high_nibbles, low_nibbles
+from quant.simd import (
+    F32,
+    I8,
+    I32,
+    bits_to_f32,
+    call_llvm,
+    concat,
+    constant_of,
+    f32x16,
+    load_i8x16,
+    load_u8,
+    mul,
+    pointer,
+    splat,
+    splat8,
+    vector_of,
+)
+
+VALUES = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+OFFSET = np.float32(12)  # what makes them unsigned
+LOW, HIGH = (declare([value + 12 for value in VALUES]) for declare in (low_nibbles, high_nibbles))
+
+
+def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [rows, row bytes] -> float32 [rows, columns]."""
+    blocks = blocks_of(data, 17)
+    nibbles = np.concatenate([blocks[..., 1:] & 15, blocks[..., 1:] >> 4], axis=-1)
+    d = np.ldexp(np.float32(1), blocks[..., :1].astype(np.int32) - 128)
+    return rows_of(d * np.array(VALUES, np.float32)[nibbles])
+
+
+def _powers(builder: Any, exponents: Any) -> Any:
+    """E8M0, halved -> float32; the two smallest, which would be denormal, are 0."""
+    one = constant_of(exponents.type, 1)
+    less = call_llvm(builder, f"llvm.usub.sat.v{exponents.type.count}i8", exponents.type, [exponents, one])
+    wide = builder.zext(less, vector_of(I32, exponents.type.count))
+    return builder.bitcast(builder.shl(wide, constant_of(wide.type, 23)), vector_of(F32, exponents.type.count))
+
+
+_powers8 = fields8(I8, 17, 0, _powers)
+
+
+@intrinsic
+def _powers16(w: Any, row_bytes: Any) -> Any:
+    """d of a block in each of 16 rows, f32x16."""
+
+    def generate(builder: Any, w: Any, row_bytes: Any) -> Any:
+        exponents = ir.Constant(vector_of(I8, 16), ir.Undefined)
+        for row in range(16):
+            at = builder.add(w, builder.mul(row_bytes, ir.Constant(row_bytes.type, row)))
+            exponents = builder.insert_element(exponents, builder.load(pointer(builder, at, I8)), I32(row))
+        return _powers(builder, exponents)
+
+    return f32x16, generate
+
+
+@inline
+def _scales8(w):
+    d = _powers8(w)
+    return d, mul(d, splat8(OFFSET))
+
+
+@inline
+def _scales1(w):
+    e = load_u8(w)
+    d = bits_to_f32((e - 1) << 23 if e else 0)
+    return d, OFFSET * d
+
+
+@inline
+def _scales16(w, row_bytes):
+    d = _powers16(w, row_bytes)
+    return d, mul(d, splat(OFFSET))
+
+
+@inline
+def both(packed):
+    """VALUES, unsigned, of the low and of the high nibbles."""
+    return LOW(packed), HIGH(packed)
+
+
+@inline
+def _four(w):
+    return both(packed4(w + 1, 17))
+
+
+@inline
+def _one(w):
+    low, high = both(load_i8x16(w + 1))
+    return concat(low, high)
+
+
+@inline
+def _dot(acc, q, x):
+    return dot_u7(acc, q, x)
+
+
+@dot_rows
+def mxfp4_dot_rows(w, rows, columns, x, y, alpha, accumulate):
+    """See quant.formats."""
+    dot_blocks(w, rows, columns, x, y, alpha, accumulate, 17, _scales8, _scales1, _four, _one, _dot)
+
+
+@unpack_rows
+def mxfp4_unpack_rows(w, rows, columns, q, scale, minimum):
+    """See quant.formats."""
+    unpack_blocks(w, rows, columns, q, scale, minimum, 17, _scales1, _one)
+
+
+@unpack_tile
+def mxfp4_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats."""
+    unpack_nibbles(w, row_bytes, columns, tile, scales, minima, 17, 1, _scales16, both)
+
+
+FORMAT = Format("MXFP4", 32, 17, "q8", 32, dequantize, mxfp4_dot_rows, mxfp4_unpack_rows, mxfp4_unpack_tile)
