@@ -31,6 +31,7 @@ class State:
         self.position = 0
         self._recurrent: list[NDArray[np.float32]] = []
         self._caches: list[NDArray[Any]] = []
+        self._windows: list[int] = []
         self._touched: list[NDArray[np.uint8]] = []
 
     def recurrent(self, *shape: int) -> NDArray[np.float32]:
@@ -38,10 +39,14 @@ class State:
         self._recurrent.append(aligned(shape, np.float32))
         return self._recurrent[-1]
 
-    def cache(self, heads: int, width: int) -> NDArray[Any]:
-        """A layer's keys or values, [heads, ctx, row] of `kv_type`; only positions before `position` mean anything."""
+    def cache(self, heads: int, width: int, window: int = 0) -> NDArray[Any]:
+        """A layer's keys or values, [heads, ctx, row] of `kv_type`; only positions before `position` mean anything.
+
+        window: how many of the last positions are read, if not all.
+        """
         row, dtype = kv_cache.row_shape(self.kv_type, width)
         self._caches.append(aligned((heads, self.ctx, row), dtype))
+        self._windows.append(window or self.ctx)
         return self._caches[-1]
 
     def touched(self, experts: int) -> NDArray[np.uint8]:
@@ -55,8 +60,8 @@ class State:
 
     def bytes_per_step(self, position: int) -> float:
         """What the decode step at a position moves: recurrent states are read and written, caches read up to it."""
-        row = sum(cache.nbytes for cache in self._caches) / self.ctx
-        return 2.0 * sum(array.nbytes for array in self._recurrent) + row * (position + 1)
+        read = sum(c.nbytes / self.ctx * min(position + 1, w) for c, w in zip(self._caches, self._windows, strict=True))
+        return 2.0 * sum(array.nbytes for array in self._recurrent) + read
 
     def experts_touched(self) -> int:
         """Experts routed to since the marks were cleared."""

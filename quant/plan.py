@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from quant.jit import Kernel
 OPERANDS = 25
 RECORD_BYTES = 8 * (1 + OPERANDS)
 
+T = TypeVar("T")
 Operand = int | float | NDArray[Any] | Kernel | Callable[[], Any]
 
 
@@ -87,6 +88,7 @@ class Plan:
         self._kernels: dict[Kernel, None] = {}
         self._activations: dict[tuple[str, int, int], Activation] = {}
         self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = {}
+        self._once: dict[Any, Any] = {}
         self.weight_bytes = 0
         self.part = ""  # of the model that the next records belong to
         self.parts: list[str] = []  # of each record
@@ -101,6 +103,13 @@ class Plan:
         if (name, shape) not in self._buffers:
             self._buffers[name, shape] = aligned(shape, dtype)
         return self._buffers[name, shape]
+
+    def once(self, key: Any, build: Callable[[], T]) -> T:
+        """What `build` gave when `key` was new: for records whose result many layers read."""
+        if key not in self._once:
+            self._once[key] = build()
+        result: T = self._once[key]
+        return result
 
     def keep(self, *objects: Any) -> None:
         """Hold what a record knows only by its address."""

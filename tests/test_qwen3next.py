@@ -227,9 +227,16 @@ def test_a_context_larger_than_any_memory(tiny):
     assert load(path, ctx=None).ctx == 32_768
 
 
-def test_a_stretched_rope_is_refused(tiny):
+def test_a_rope_stretched_in_a_way_that_nobody_knows_is_refused(tiny):
+    tiny["rope.scaling.type"] = "longrope"
+    assert_refused(tiny.save(), "longrope", kind=UnsupportedModelError)
+
+
+def test_yarn_counts(tiny, plain, reference):
     tiny["rope.scaling.type"] = "yarn"
-    assert_refused(tiny.save(), "RoPE", kind=UnsupportedModelError)
+    assert np.array_equal(logits_of(tiny.save(), reference["ids"]), plain)  # by a factor of 1
+    tiny["rope.scaling.factor"], tiny["rope.scaling.original_context_length"] = 4.0, 32
+    assert relative_error(logits_of(tiny.save(), reference["ids"]), plain) > 0.01
 
 
 NUMBERS = {key.removeprefix(f"{ARCH}."): v for key, v in Tiny.read().keys.items() if type(v) in (int, float)}

@@ -1,8 +1,8 @@
-"""Rotary positions, and gated attention one token at a time and many at once."""
+"""Rotary positions, and attention one token at a time and many at once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,9 +14,10 @@ from reference.matmul import matmul as matmul_twin
 from reference.matmul import size
 
 from quant.kernels import rope
-from quant.kernels.attention import Heads, gated_attention
+from quant.kernels.attention import Heads, attention
 from quant.kernels.kv_cache import row_shape
 from quant.kernels.matmul import add_matmul
+from quant.kernels.rope import Rope
 from quant.plan import Activation, aligned
 
 EPS, BASE = 1e-6, 10000.0
@@ -24,7 +25,7 @@ EPS, BASE = 1e-6, 10000.0
 
 def turns_of(tokens, dimensions, position=0, base=BASE):
     plan = new_plan(tokens)
-    turns = rope.angles(plan, rope.frequencies(dimensions, base))
+    turns = rope.angles(plan, Rope(rope.frequencies(dimensions, base)))
     replay(plan, position=position)
     return turns
 
@@ -93,8 +94,8 @@ class Layer:
         plan, out = new_plan(tokens, threads), Activation(tokens, self.queries * self.width)
         inputs = [Activation(tokens, values.shape[1]) for values in (self.q_gate, self.k, self.v)]
         _ = out.values
-        turns = rope.angles(plan, rope.frequencies(self.rotary, BASE))
-        gated_attention(plan, *inputs, self.norms, EPS, turns, self.heads, out)
+        heads = replace(self.heads, norms=self.norms, eps=EPS, gated=True)
+        attention(plan, *inputs, Rope(rope.frequencies(self.rotary, BASE)), heads, out)
         return plan, inputs, out
 
     def expected(self, position=0):
@@ -242,8 +243,8 @@ def test_readers_of_all_layouts_are_served(tokens):
     layer = Layer(8, 2, 32, tokens)
     rng, plan, out = np.random.default_rng(1), new_plan(tokens, threads=2), Activation(tokens, 256)
     inputs = [source(plan, values) for values in (layer.q_gate, layer.k, layer.v)]
-    turns = rope.angles(plan, rope.frequencies(8, BASE))
-    gated_attention(plan, *inputs, layer.norms, EPS, turns, layer.heads, out)
+    heads = replace(layer.heads, norms=layer.norms, eps=EPS, gated=True)
+    attention(plan, *inputs, Rope(rope.frequencies(8, BASE)), heads, out)
     matrices = [random_rows(rng, "Q4_K", 16, 256), float_matrix("F32", rng.standard_normal((16, 256)))]
     results = [Activation(tokens, 16) for _ in matrices]
     for w, y in zip(matrices, results, strict=True):
@@ -262,7 +263,19 @@ def test_shapes_are_checked():
         Heads(3, 2, 32, layer.heads.k_cache, layer.heads.v_cache)
     with pytest.raises(ValueError, match="4 query heads"):
         Heads(4, 2, 16, layer.heads.k_cache, layer.heads.v_cache)
-    plan, turns = new_plan(2), np.zeros((2, 2, 4), np.float32)
     given = Activation(2, 256), Activation(2, 64), Activation(2, 64)
-    with pytest.raises(ValueError, match="4 heads of 32"):
-        gated_attention(plan, *given, layer.norms, EPS, turns, layer.heads, Activation(2, 64))
+    with pytest.raises(ValueError, match="4 and 2 heads of 32"):
+        attention(new_plan(2), *given, None, replace(layer.heads, gated=True), Activation(2, 64))
+    with pytest.raises(ValueError, match="17 pairs"):
+        attention(
+            new_plan(2), *given, Rope(np.ones(17, np.float32)), replace(layer.heads, gated=True), Activation(2, 128)
+        )
+    for wrong in (
+        {"norms": (np.ones(32), np.ones(64))},
+        {"norms": (np.ones(128), np.ones(64)), "gated": True},
+        {"sinks": np.ones(3)},
+        {"value_width": 48},
+        {"value_width": 24},
+    ):
+        with pytest.raises(ValueError, match="heads of 32"):
+            replace(layer.heads, **wrong)

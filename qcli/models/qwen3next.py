@@ -62,10 +62,9 @@ def recurrent_layers(hyper: Hyper) -> tuple[bool, ...]:
 
 def shared_and_routed(hyper: Hyper, i: int, state: State) -> Routed:
     """The routed experts and the shared one of layer i."""
-    width, shared = hyper.sizes("expert_feed_forward_length")[i], hyper.size("expert_shared_feed_forward_length")
-    routing = Routing(hyper.size("expert_used_count"), scale=hyper.expert_weights_scale)
-    count = hyper.size("expert_count")
-    return Routed.read(hyper.file, f"blk.{i}", hyper.hidden_size, count, width, routing, state, shared=shared)
+    shared, chosen = hyper.size("expert_shared_feed_forward_length"), hyper.size("expert_used_count")
+    routing = Routing(chosen, scale=hyper.expert_weights_scale)
+    return Routed.read(hyper, i, state, routing, shared=shared, shared_gate=True)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,18 @@ from quant.int8_dot import BIAS
 from quant.jit import inline, kernel
 from quant.kernels.share import first_of
 from quant.plan import Activation, Plan
-from quant.simd import fma, load_f32, load_i8x16_as_f32, load_i64, load_u8x16_as_f32, splat, store_f32x16
+from quant.simd import (
+    bits_to_f32,
+    fma,
+    load_f32,
+    load_f32x16,
+    load_i8x16_as_f32,
+    load_i64,
+    load_u8x16_as_f32,
+    mul,
+    splat,
+    store_f32x16,
+)
 from quant.weights import Matrix
 
 
@@ -24,9 +35,9 @@ def expand(q, scale, minimum, columns, group, y):
 
 
 @kernel
-def embed_rows(rank, size, ids, w, row_bytes, columns, group, unpack, y, stride, run, scratch, scratch_stride):
+def embed_rows(rank, size, ids, w, row_bytes, columns, group, unpack, factor, y, stride, run, scratch, scratch_stride):
     """Threads share the tokens."""
-    tokens = load_i64(run)
+    tokens, times = load_i64(run), splat(bits_to_f32(factor))
     q = scratch + rank * scratch_stride
     scale, minimum = q + columns, q + 2 * columns
     for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
@@ -36,13 +47,15 @@ def embed_rows(rank, size, ids, w, row_bytes, columns, group, unpack, y, stride,
             expand(q, scale, minimum, columns, group, y + t * stride)
         else:
             call(unpack, (row, 1, columns, y + t * stride, 0, 0))
+        for c in range(y + t * stride, y + t * stride + 4 * columns, 64):
+            store_f32x16(c, mul(load_f32x16(c), times))
 
 
-def embed(plan: Plan, ids: NDArray[np.int64], table: Matrix, out: Activation) -> None:
-    """ids int64 [tokens], each below the rows of `table` [vocab, n] -> out float32 [tokens, n]."""
+def embed(plan: Plan, ids: NDArray[np.int64], table: Matrix, out: Activation, scale: float = 1.0) -> None:
+    """ids int64 [tokens], each below the rows of `table` [vocab, n] -> out float32 [tokens, n], times scale."""
     if out.columns != table.columns or len(ids) < plan.tokens:
         raise ValueError(f"{len(ids)} ids and [{table.rows}, {table.columns}] -> {out.columns} columns")
     kind = table.format
-    operands = (ids, table.address, table.row_bytes, table.columns, kind.group, kind.unpack_rows)
+    operands = (ids, table.address, table.row_bytes, table.columns, kind.group, kind.unpack_rows, scale)
     plan.weight_bytes += table.row_bytes
     plan.add(embed_rows, *operands, out.read("f32"), out.stride("f32"), plan.run, *plan.scratch(3 * table.columns))

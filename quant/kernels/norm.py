@@ -11,7 +11,7 @@ from quant.activation import quantize_block
 from quant.jit import inline, kernel
 from quant.kernels.share import first_of
 from quant.plan import Activation, Plan
-from quant.simd import bits_to_f32, fma, load_f32x16, load_i64, mul, splat, store_f32x16, sum_lanes, zero_f32x16
+from quant.simd import add, bits_to_f32, fma, load_f32x16, load_i64, mul, splat, store_f32x16, sum_lanes, zero_f32x16
 
 
 @inline
@@ -57,6 +57,19 @@ def rms_norm_rows(rank, size, x, columns, weight, eps, y, q, run, stride, q_stri
         _norm_part(row, weight, columns, scale, 0, columns, y + t * stride if y else 0, q + t * q_stride if q else 0)
 
 
+@kernel
+def add_rms_norm_rows(rank, size, y, columns, weight, eps, x, run, stride):
+    """x += norm(y), and y = 0; threads share the tokens."""
+    tokens = load_i64(run)
+    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+        row = y + t * stride
+        scale = splat(inverse_rms(row, columns, bits_to_f32(eps)))
+        for c in range(0, 4 * columns, 64):
+            to = x + t * stride + c
+            store_f32x16(to, add(load_f32x16(to), mul(mul(load_f32x16(row + c), scale), load_f32x16(weight + c))))
+            store_f32x16(row + c, zero_f32x16())
+
+
 def rms_norm(plan: Plan, x: Activation, weight: NDArray[np.float32], eps: float, out: Activation) -> None:
     """x float32 [tokens, n], weight float32 [n] -> out; the last token's row only where `out` holds one row."""
     if weight.shape != (x.columns,) or out.columns != x.columns or x.columns % 16:
@@ -66,3 +79,10 @@ def rms_norm(plan: Plan, x: Activation, weight: NDArray[np.float32], eps: float,
         plan.add(rms_norm_step, rows, x.columns, weight, eps, f32, q8, plan.run, x.stride("f32"))
     else:
         plan.add(rms_norm_rows, rows, x.columns, weight, eps, f32, q8, plan.run, x.stride("f32"), out.stride("q8"))
+
+
+def add_rms_norm(plan: Plan, y: Activation, weight: NDArray[np.float32], eps: float, x: Activation) -> None:
+    """x += the norm of y, both float32 [tokens, n], weight float32 [n]; y is zero after that, for who next adds to it."""
+    if weight.shape != (x.columns,) or y.columns != x.columns or x.columns % 16:
+        raise ValueError(f"norm of {y.columns} columns with a weight {weight.shape} for {x.columns}")
+    plan.add(add_rms_norm_rows, y.read("f32"), y.columns, weight, eps, x.read("f32"), plan.run, x.stride("f32"))

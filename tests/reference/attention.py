@@ -8,18 +8,30 @@ from reference.norm import rms_norm
 from reference.rope import rotate
 
 
-def heads(x, norm, eps, angles):
-    """Queries or keys [tokens, heads, width], normed and turned, float64."""
-    return rotate(rms_norm(x, norm, eps), angles)
+def heads(x, norm, eps, angles, interleaved=False):
+    """Queries or keys [tokens, heads, width], normed each alone or (a norm of heads * width) together, and turned, float64."""
+    x = x.astype(np.float64)
+    if norm is not None:
+        x = rms_norm(x.reshape(len(x), -1, len(norm)), norm, eps).reshape(x.shape)
+    return x if angles is None else rotate(x, angles, interleaved)
 
 
-def attend(queries, k_cache, v_cache, gates, position):
-    """queries, gates [tokens, heads, width]; caches [key heads, context, width]; the first token stands at `position`."""
+def attend(queries, k_cache, v_cache, gates, position, *, sinks=None, window=None, softcap=None, scale=None):
+    """queries, gates [tokens, heads, width]; caches [key heads, context, …]; the first token stands at `position`."""
     count, total, width = queries.shape
     group = total // len(k_cache)
-    out = np.empty((count, total, width))
+    out = np.empty((count, total, v_cache.shape[-1]))
     for t in range(count):
+        end = position + t + 1
         for head in range(total):
-            keys, values = (cache[head // group, : position + t + 1].astype(np.float64) for cache in (k_cache, v_cache))
-            out[t, head] = softmax(keys @ queries[t, head] / np.sqrt(width)) @ values
-    return (out * sigmoid(gates.astype(np.float64))).reshape(count, -1)
+            seen = slice(0 if window is None else max(0, end - window), end)
+            keys, values = (cache[head // group, seen].astype(np.float64) for cache in (k_cache, v_cache))
+            scores = keys @ queries[t, head] * (1 / np.sqrt(width) if scale is None else scale)
+            if softcap is not None:
+                scores = softcap * np.tanh(scores / softcap)
+            if sinks is not None:
+                scores = np.append(scores, sinks[head])
+            out[t, head] = softmax(scores)[: len(values)] @ values
+    if gates is not None:
+        out = out * sigmoid(gates.astype(np.float64))
+    return out.reshape(count, -1)

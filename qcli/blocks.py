@@ -1,0 +1,191 @@
+"""What decoder models are built of: norms, attention, layers of a mixer and a feed-forward part, and the trunk of these.
+
+Each reads its weights, checked against the shape that the file's keys give, and traces itself into a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.hyper import Hyper
+from qcli.state import State
+from qcli.tensors import linear, matrix, vector
+from quant.kernels.attention import Heads, attention
+from quant.kernels.embed import embed
+from quant.kernels.matmul import add_matmul, matmul
+from quant.kernels.norm import add_rms_norm, rms_norm
+from quant.kernels.rope import Rope
+from quant.plan import Activation, Plan
+from quant.weights import Matrix
+
+Vector = NDArray[np.float32]
+
+
+class Part(Protocol):
+    """A mixer or a feed-forward part."""
+
+    def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
+        """Add to x what the part makes of h, both [tokens, n]."""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A root-mean-square norm with its weight, float32 [n]."""
+
+    weight: Vector
+    eps: float
+
+    @classmethod
+    def read(cls, hyper: Hyper, name: str, factor: float = 1.0) -> Norm:
+        """`name`.weight; what comes out is multiplied by `factor`."""
+        weight = vector(hyper.file, f"{name}.weight", hyper.hidden_size)
+        return cls(weight * np.float32(factor), hyper.rms_norm_eps)
+
+    def trace(self, plan: Plan, x: Activation, out: Activation) -> None:
+        plan.part = "norms"
+        rms_norm(plan, x, self.weight, self.eps, out)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention with its matrices: separate queries, keys and values, each with a bias where the file has one."""
+
+    attn_q: Matrix
+    attn_k: Matrix
+    attn_v: Matrix
+    attn_output: Matrix
+    heads: Heads
+    rope: Rope | None
+    scale: float
+
+    @classmethod
+    def read(
+        cls, hyper: Hyper, i: int, state: State, rope: Rope | None, *, norms: str = "", gated: bool = False,
+        biased: str = "", sinks: bool = False, window: int = 0, softcap: float = 0.0, score_scale: float = 0.0,
+        scale: float = 1.0,
+    ) -> Attention:  # fmt: skip
+        """Layer i of a file.
+
+        norms: "head" or "row" where queries and keys are normed, each head alone or all together; gated: `attn_q` holds
+        (query, gate) of each head; biased: which of "qkv" must have a bias, as any may; scale: of what is added to the
+        trunk; for the others see Heads.
+        """
+        file, block, n = hyper.file, f"blk.{i}", hyper.hidden_size
+        queries, keys, width, values = hyper.queries[i], hyper.keys[i], hyper.head_dim, hyper.value_dim
+        if not queries or not keys:
+            hyper.wrong(f"layer {i} has {queries} query and {keys} key-value heads")
+        for part in biased:
+            file.tensor(f"{block}.attn_{part}.bias")
+        q_norm, k_norm = (queries * width, keys * width) if norms == "row" else (width, width)
+        matrices = (
+            linear(file, f"{block}.attn_q", queries * width * (2 if gated else 1), n),
+            linear(file, f"{block}.attn_k", keys * width, n),
+            linear(file, f"{block}.attn_v", keys * values, n),
+            linear(file, f"{block}.attn_output", n, queries * values),
+        )
+        norm_weights = (
+            vector(file, f"{block}.attn_q_norm.weight", q_norm), vector(file, f"{block}.attn_k_norm.weight", k_norm),
+        ) if norms else None  # fmt: skip
+        heads = Heads(
+            queries=queries,
+            keys=keys,
+            width=width,
+            value_width=values,
+            k_cache=state.cache(keys, width, window),
+            v_cache=state.cache(keys, values, window),
+            norms=norm_weights,
+            eps=hyper.rms_norm_eps,
+            gated=gated,
+            sinks=vector(file, f"{block}.attn_sinks.weight", queries) if sinks else None,
+            window=window,
+            softcap=softcap,
+            scale=score_scale,
+        )
+        return cls(*matrices, heads, rope, scale)
+
+    def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
+        plan.part = "attention"
+        q, k, v = (plan.rows(name, w.rows) for name, w in (("q", self.attn_q), ("k", self.attn_k), ("v", self.attn_v)))
+        mixed = plan.rows("attention out", self.attn_output.columns)
+        matmul(plan, h, [(self.attn_q, q), (self.attn_k, k), (self.attn_v, v)])
+        attention(plan, q, k, v, self.rope, self.heads, mixed)
+        add_matmul(plan, mixed, self.attn_output, x, self.scale)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """x += mixer(norm(x)), x += feed-forward(norm(x)); with post-norms, what is added is normed, too."""
+
+    attn_norm: Norm
+    mixer: Part
+    ffn_norm: Norm
+    ffn: Part
+    post_attention_norm: Norm | None = None
+    post_ffw_norm: Norm | None = None
+
+    def trace(self, plan: Plan, x: Activation) -> None:
+        _add(plan, x, self.attn_norm, self.mixer, self.post_attention_norm)
+        _add(plan, x, self.ffn_norm, self.ffn, self.post_ffw_norm)
+
+
+def _add(plan: Plan, x: Activation, norm: Norm, part: Part, post: Norm | None) -> None:
+    h = plan.rows("h", x.columns)
+    norm.trace(plan, x, h)
+    if post is None:
+        part.trace(plan, h, x)
+        return
+    added = plan.rows("added", x.columns)  # zero before and after
+    part.trace(plan, h, added)
+    plan.part = "norms"
+    add_rms_norm(plan, added, post.weight, post.eps, x)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A whole model: token_embd -> layers -> output_norm -> output."""
+
+    token_embd: Matrix
+    layers: tuple[Layer, ...]
+    output_norm: Norm
+    output: Matrix
+    embedding_scale: float
+
+    @classmethod
+    def read(
+        cls, hyper: Hyper, layers: Iterable[Layer], *, embedding_scale: float = 1.0, logit_scale: float = 1.0
+    ) -> Decoder:
+        """What is around the layers; an output that the file lacks is tied to the embedding."""
+        file, n = hyper.file, hyper.hidden_size
+        vocab = file.tensor("token_embd.weight").shape[0]
+        table = matrix(file, "token_embd.weight", vocab, n)
+        return cls(
+            token_embd=table,
+            layers=tuple(layers),
+            output_norm=Norm.read(hyper, "output_norm", logit_scale),
+            output=linear(file, "output", vocab, n) if "output.weight" in file.tensors else table,
+            embedding_scale=embedding_scale,
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        return self.token_embd.rows
+
+    def trunk(self, plan: Plan, ids: NDArray[np.int64]) -> Activation:
+        x = plan.rows("x", self.token_embd.columns)
+        plan.part = "embedding"
+        embed(plan, ids, self.token_embd, x, self.embedding_scale)
+        for layer in self.layers:
+            layer.trace(plan, x)
+        return x
+
+    def head(self, plan: Plan, x: Activation) -> Activation:
+        plan.part = "head"
+        h, logits = plan.rows("head", x.columns), plan.rows("logits", self.output.rows)
+        rms_norm(plan, x, self.output_norm.weight, self.output_norm.eps, h)
+        matmul(plan, h, [(self.output, logits)])
+        return logits

@@ -1,0 +1,123 @@
+"""Many tokens' queries and the keys and values of all positions they see, as matrix products of tiles and blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quant.jit import inline, kernel
+from quant.kernels.heads import CONTEXT, K_ROW, KEYS, QUANTIZED, QUERIES, V_ROW, VALUE_WIDTH, WIDTH, WINDOW, Heads
+from quant.kernels.kv_cache import load_row
+from quant.kernels.sgemm import sgemm, sgemm_kernel
+from quant.kernels.share import first_of
+from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
+from quant.plan import Activation, Plan
+from quant.simd import bits_to_f32, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16, zero_f32x16
+from quant.tile import transpose16
+
+_TILE = 16  # tokens of a tile, times the query heads of a group
+
+
+@inline
+def _load_block(cache, row, quantized, count, width, rows):
+    """`count` rows of a cache -> float32 [BLOCK, width], zero beyond."""
+    for p in range(BLOCK):
+        for c in range(0, width, 16):
+            value = load_row(cache + row * p, c, width, quantized) if p < count else zero_f32x16()
+            store_f32x16(rows + 4 * (p * width + c), value)
+
+
+@inline
+def _load_queries(q, q_stride, tokens, group, width, scale, rows):
+    """A tile's scaled queries, float32 [tokens * group, width]."""
+    for t in range(tokens):
+        for c in range(0, 4 * group * width, 64):
+            store_f32x16(rows + 4 * t * group * width + c, mul(load_f32x16(q + t * q_stride + c), splat(scale)))
+
+
+@inline
+def _begin(rows, group, width, sinks, tops, sums, out):
+    """A running softmax that has seen nothing but the sinks of its heads."""
+    for r in range(rows):
+        store_f32(tops + 4 * r, load_f32(sinks + 4 * (r % group)) if sinks else LOWEST)
+        store_f32(sums + 4 * r, np.float32(1) if sinks else np.float32(0))
+    for c in range(0, 4 * rows * width, 64):
+        store_f32x16(out + c, zero_f32x16())
+
+
+@inline
+def _meet_block(scores, rows, group, width, reach, window, count, softcap, tops, sums, out):
+    """Running softmax of `rows` score rows; token t of the tile sees the last `window` of `reach + t` positions here."""
+    for r in range(rows):
+        end = reach + r // group
+        last = max(0, min(count, end))
+        before = load_f32(tops + 4 * r)
+        largest, total = softmax_block(scores + 4 * BLOCK * r, min(last, max(0, end - window)), last, softcap, before)
+        factor = exp1(before - largest)
+        store_f32(tops + 4 * r, largest)
+        store_f32(sums + 4 * r, load_f32(sums + 4 * r) * factor + total)
+        for c in range(0, 4 * width, 64):
+            y = out + 4 * width * r + c
+            store_f32x16(y, mul(load_f32x16(y), splat(factor)))
+
+
+@inline
+def _tile_of(i, tiles):
+    """Tiles from both ends in turn: later ones see more positions, so that neighbours weigh the same together."""
+    return i // 2 if i % 2 == 0 else tiles - 1 - i // 2
+
+
+@kernel
+def attend_tiles_rows(
+    rank, size, q, q_stride, k_cache, v_cache, heads, scale, softcap, sinks, out, out_stride, product, run, scratch,
+    scratch_stride,
+):  # fmt: skip
+    """Each (key-value head, tile of tokens) meets block after block of keys and values."""
+    keys, width, values = load_i64(heads + KEYS), load_i64(heads + WIDTH), load_i64(heads + VALUE_WIDTH)
+    k_row, v_row, quantized = load_i64(heads + K_ROW), load_i64(heads + V_ROW), load_i64(heads + QUANTIZED)
+    context, window = load_i64(heads + CONTEXT), load_i64(heads + WINDOW)
+    group = load_i64(heads + QUERIES) // keys
+    tokens, position = load_i64(run), load_i64(run + 8)
+    tiles = (tokens + _TILE - 1) // _TILE
+    most = _TILE * group
+    query = scratch + rank * scratch_stride
+    result = query + 4 * most * width
+    block = result + 4 * most * values
+    turned = block + 4 * BLOCK * max(width, values)
+    scores = turned + 4 * BLOCK * width
+    tops = scores + 4 * most * BLOCK
+    sums = tops + 4 * most
+    for item in range(first_of(rank, size, keys * tiles), first_of(rank + 1, size, keys * tiles)):
+        head, first = item // tiles, _tile_of(item % tiles, tiles) * _TILE
+        count = min(_TILE, tokens - first)
+        rows, length = count * group, position + first + count
+        _load_queries(
+            q + first * q_stride + 4 * head * group * width, q_stride, count, group, width, bits_to_f32(scale), query
+        )
+        _begin(rows, group, values, sinks + 4 * head * group if sinks else 0, tops, sums, result)
+        for p in range(max(0, position + first + 1 - window) // BLOCK * BLOCK, length, BLOCK):
+            seen = min(BLOCK, length - p)
+            _load_block(k_cache + k_row * (head * context + p), k_row, quantized, seen, width, block)
+            for i in range(0, BLOCK, 16):
+                for c in range(0, width, 16):
+                    transpose16(block + 4 * (i * width + c), 4 * width, turned + 4 * (c * BLOCK + i), 4 * BLOCK)
+            sgemm(product, query, 4 * width, turned, 4 * BLOCK, scores, 4 * BLOCK, rows, BLOCK, width, False)
+            reach = position + first + 1 - p
+            _meet_block(scores, rows, group, values, reach, window, seen, bits_to_f32(softcap), tops, sums, result)
+            _load_block(v_cache + v_row * (head * context + p), v_row, quantized, seen, values, block)
+            sgemm(product, scores, 4 * BLOCK, block, 4 * values, result, 4 * values, rows, values, BLOCK, True)
+        for r in range(rows):
+            y = out + (first + r // group) * out_stride + 4 * (head * group + r % group) * values
+            inverse = splat(np.float32(1) / load_f32(sums + 4 * r))
+            for c in range(0, 4 * values, 64):
+                store_f32x16(y + c, mul(load_f32x16(result + 4 * values * r + c), inverse))
+
+
+def attend_tiles(plan: Plan, q: Activation, heads: Heads, out: Activation) -> None:
+    """q [tokens, queries * width], normed and turned -> out [tokens, queries * value width]."""
+    most, width, values = _TILE * heads.group, heads.width, heads.values
+    floats = most * (width + values + BLOCK + 2) + BLOCK * (max(width, values) + width)
+    plan.add(
+        attend_tiles_rows, q.read("f32"), q.stride("f32"), heads.k_cache, heads.v_cache, heads.table, heads.score_scale,
+        heads.softcap, 0 if heads.sinks is None else heads.sinks, out.read("f32"), out.stride("f32"), sgemm_kernel,
+        plan.run, *plan.scratch(4 * floats),
+    )  # fmt: skip

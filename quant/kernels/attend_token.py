@@ -1,0 +1,144 @@
+"""One token's queries and the keys and values of all positions it sees, block by block, so that many threads share them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quant.jit import inline, kernel
+from quant.kernels.heads import CONTEXT, K_ROW, KEYS, QUANTIZED, QUERIES, V_ROW, VALUE_WIDTH, WIDTH, WINDOW, Heads
+from quant.kernels.kv_cache import load_row
+from quant.kernels.share import first_of
+from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
+from quant.plan import Activation, Plan
+from quant.simd import (
+    bits_to_f32,
+    broadcast_f32,
+    fma,
+    load_f32,
+    load_f32x16,
+    load_i64,
+    mul,
+    splat,
+    store_f32,
+    store_f32x16,
+    sum_lanes,
+    zero_f32x16,
+)
+
+
+@inline
+def _four_scores(q0, q1, q2, q3, k, quantized, width, scale, scores):
+    """scale * (q . k) of four queries with one key, BLOCK scores apart."""
+    s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
+    for c in range(0, width, 16):
+        key, at = load_row(k, c, width, quantized), 4 * c
+        s0, s1 = fma(load_f32x16(q0 + at), key, s0), fma(load_f32x16(q1 + at), key, s1)
+        s2, s3 = fma(load_f32x16(q2 + at), key, s2), fma(load_f32x16(q3 + at), key, s3)
+    store_f32(scores, scale * sum_lanes(s0))
+    store_f32(scores + 4 * BLOCK, scale * sum_lanes(s1))
+    store_f32(scores + 8 * BLOCK, scale * sum_lanes(s2))
+    store_f32(scores + 12 * BLOCK, scale * sum_lanes(s3))
+
+
+@inline
+def _four_sums(scores, v, row, quantized, column, first, last, width, out):
+    """The values of positions first to last weighted by four rows of scores: 16 columns, 64 bytes apart."""
+    s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
+    for p in range(first, last):
+        value, at = load_row(v + row * p, column, width, quantized), scores + 4 * p
+        s0, s1 = fma(broadcast_f32(at), value, s0), fma(broadcast_f32(at + 4 * BLOCK), value, s1)
+        s2, s3 = fma(broadcast_f32(at + 8 * BLOCK), value, s2), fma(broadcast_f32(at + 12 * BLOCK), value, s3)
+    store_f32x16(out, s0)
+    store_f32x16(out + 64, s1)
+    store_f32x16(out + 128, s2)
+    store_f32x16(out + 192, s3)
+
+
+@inline
+def _blocks_of(heads, run):
+    """Positions up to the token, the first it sees, the first block that it sees something of, and how many blocks."""
+    length = load_i64(run + 8) + 1
+    start = max(0, length - load_i64(heads + WINDOW))
+    return length, start, start // BLOCK, (length + BLOCK - 1) // BLOCK - start // BLOCK
+
+
+@inline
+def _entry_bytes(width):
+    """A largest score and a sum, padded to 64 bytes, and a sum of values."""
+    return 4 * (width + 16)
+
+
+@kernel
+def attend_blocks(rank, size, q, k_cache, v_cache, heads, scale, softcap, partial, run, scratch, scratch_stride):
+    """Each (key-value head, block of positions) gives its query heads' largest score, sum, and sum of values.
+
+    Queries go in fours, so that a key is converted to float32 once for four; what is left over of a group fills up with
+    copies, whose results nobody reads.
+    """
+    keys, width, values = load_i64(heads + KEYS), load_i64(heads + WIDTH), load_i64(heads + VALUE_WIDTH)
+    k_row, v_row, quantized = load_i64(heads + K_ROW), load_i64(heads + V_ROW), load_i64(heads + QUANTIZED)
+    context, group = load_i64(heads + CONTEXT), load_i64(heads + QUERIES) // keys
+    length, start, first_block, blocks = _blocks_of(heads, run)
+    most, entry = (context + BLOCK - 1) // BLOCK, _entry_bytes(values)
+    scores = scratch + rank * scratch_stride
+    sums = scores + 4 * BLOCK * (group + 3)
+    for item in range(first_of(rank, size, keys * blocks), first_of(rank + 1, size, keys * blocks)):
+        head, block = item // blocks, first_block + item % blocks
+        position = block * BLOCK
+        first, last = max(0, start - position), min(BLOCK, length - position)
+        k, v = k_cache + k_row * (head * context + position), v_cache + v_row * (head * context + position)
+        query, end = q + 4 * width * head * group, 4 * width * (group - 1)
+        for g in range(0, group, 4):
+            at = 4 * width * g
+            q0, q1 = query + at, query + min(at + 4 * width, end)
+            q2, q3 = query + min(at + 8 * width, end), query + min(at + 12 * width, end)
+            for p in range(first, last):
+                place = scores + 4 * (BLOCK * g + p)
+                _four_scores(q0, q1, q2, q3, k + k_row * p, quantized, width, bits_to_f32(scale), place)
+        for g in range(group):
+            out = partial + ((head * group + g) * most + block) * entry
+            largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, bits_to_f32(softcap), LOWEST)
+            store_f32(out, largest)
+            store_f32(out + 4, total)
+        for g in range(0, group, 4):
+            for c in range(0, values, 16):
+                _four_sums(scores + 4 * BLOCK * g, v, v_row, quantized, c, first, last, values, sums)
+                for i in range(min(4, group - g)):
+                    out = partial + ((head * group + g + i) * most + block) * entry
+                    store_f32x16(out + 64 + 4 * c, load_f32x16(sums + 64 * i))
+
+
+@kernel
+def join_blocks(rank, size, partial, heads, sinks, out, run):
+    """Join each query head's blocks, in order of position -> out [queries, value width]."""
+    queries, width = load_i64(heads + QUERIES), load_i64(heads + VALUE_WIDTH)
+    _, _, first, blocks = _blocks_of(heads, run)
+    most, entry = (load_i64(heads + CONTEXT) + BLOCK - 1) // BLOCK, _entry_bytes(width)
+    for head in range(first_of(rank, size, queries), first_of(rank + 1, size, queries)):
+        parts = partial + (head * most + first) * entry
+        largest, total = load_f32(sinks + 4 * head) if sinks else LOWEST, np.float32(0)
+        for block in range(blocks):
+            largest = max(largest, load_f32(parts + block * entry))
+        if sinks:
+            total = exp1(load_f32(sinks + 4 * head) - largest)
+        y = out + 4 * head * width
+        for c in range(0, 4 * width, 64):
+            store_f32x16(y + c, zero_f32x16())
+        for block in range(blocks):
+            factor = exp1(load_f32(parts + block * entry) - largest)
+            total += factor * load_f32(parts + block * entry + 4)
+            for c in range(0, 4 * width, 64):
+                store_f32x16(y + c, fma(splat(factor), load_f32x16(parts + block * entry + 64 + c), load_f32x16(y + c)))
+        for c in range(0, 4 * width, 64):
+            store_f32x16(y + c, mul(load_f32x16(y + c), splat(np.float32(1) / total)))
+
+
+def attend_token(plan: Plan, q: Activation, heads: Heads, out: Activation) -> None:
+    """q [1, queries * width], normed and turned -> out [1, queries * value width]."""
+    blocks = heads.queries * -(-heads.context // BLOCK)
+    partial = plan.buffer("partial", (blocks, heads.values + 16), np.float32)
+    scratch = plan.scratch(4 * BLOCK * (heads.group + 3) + 256)
+    caches = heads.k_cache, heads.v_cache, heads.table
+    plan.add(attend_blocks, q.read("f32"), *caches, heads.score_scale, heads.softcap, partial, plan.run, *scratch)
+    sinks = 0 if heads.sinks is None else heads.sinks
+    plan.add(join_blocks, partial, heads.table, sinks, out.read("f32"), plan.run)
