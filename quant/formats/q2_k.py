@@ -1,0 +1,188 @@
+"""Q2_K: 256 columns in 84 bytes, sixteen sub-blocks of 16; the two halves of 128 columns are alike.
+
+ 0  uint4 scale[16] (low nibbles), uint4 minimum[16] (high nibbles)
+16  uint2 q[256]     half n, byte i < 32: columns 128n + i, + 32, + 64, + 96, lowest bits first
+80  float16 d, float16 dmin
+    value = d * scale * q - dmin * minimum
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.blocks256 import dot_pairs
+from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
+from quant.int8_dot import dot_u7
+from quant.jit import inline
+from quant.simd import (  # fmt: skip
+    bit_and,
+    concat,
+    fma,
+    load_f32x8,
+    load_f32x16,
+    load_i8x16,
+    load_i8x32,
+    load_i8x64,
+    mul,
+    permute,
+    prefetch,
+    shift_right,
+    splat,
+    store_f32x16,
+    store_i8x32,
+    store_i8x64,
+    sub,
+    to_f32,
+    zero_f32x16,
+    zero_i32x16,
+)
+from quant.sixteens import load_two_f16, sums_of_four, to_words
+from quant.tile import gather_f16, turn4, turn4_words
+
+QUARTER = np.float32(0.25)
+_AHEAD = 2688  # bytes: prefetch distance, 32 blocks, four rows of 2048 columns
+
+# Vector v of `quarters` holds columns 32v .. 32v + 31, and 128 further on, so lane 4l + v of `sums_of_four` is of
+# sub-block 2v + l, or 2v + l + 6 for l > 1.
+_ORDER = [2 * v + part + 6 * (part // 2) for part in range(4) for v in range(4)]
+in_order = permute(_ORDER)
+scales_in_order = permute([sub_block // 2 for sub_block in _ORDER])
+
+
+def quarters_of(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 [rows, n, 64] -> uint2 [rows, n, 256]."""
+    shifted = packed.reshape(*packed.shape[:2], 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None]
+    return (shifted & np.uint8(3)).reshape(*packed.shape[:2], 256)
+
+
+def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [rows, row bytes] -> float32 [rows, columns]."""
+    blocks = blocks_of(data, 84)
+    q = quarters_of(blocks[..., 16:80]).reshape(*blocks.shape[:2], 16, 16)
+    scales, minima = blocks[..., :16] & 15, blocks[..., :16] >> 4
+    d, dmin = halves(blocks[..., 80:82]), halves(blocks[..., 82:])
+    return rows_of((d * scales)[..., None] * q - (dmin * minima)[..., None])
+
+
+@inline
+def quarters(packed):
+    """64 bytes -> four i8x64, by their place in a byte, lowest bits first."""
+    half = shift_right(packed, 4)
+    return bit_and(packed, 3), bit_and(shift_right(packed, 2), 3), bit_and(half, 3), bit_and(shift_right(half, 2), 3)
+
+
+@inline
+def four_parts(x):
+    """The columns of an activation that meet `quarters`."""
+    return (
+        concat(load_i8x32(x), load_i8x32(x + 128)), concat(load_i8x32(x + 32), load_i8x32(x + 160)),
+        concat(load_i8x32(x + 64), load_i8x32(x + 192)), concat(load_i8x32(x + 96), load_i8x32(x + 224)),
+    )  # fmt: skip
+
+
+@inline
+def _arranged(x, d, s32, s16):
+    d_x, s_x = scales_in_order(load_f32x8(d)), in_order(load_f32x16(s16))
+    return four_parts(x), mul(d_x, splat(QUARTER)), sub(zero_f32x16(), s_x)
+
+
+@inline
+def _met(w, of_x, total):
+    """Two bits stay where they are in half a byte; the factor of 4 is in d_x."""
+    prefetch(w + _AHEAD)
+    prefetch(w + _AHEAD + 64)
+    parts, d_x, s_x = of_x
+    packed = load_i8x64(w + 16)
+    half = shift_right(packed, 4)
+    zero = zero_i32x16()
+    sums = sums_of_four(
+        dot_u7(zero, bit_and(packed, 3), parts[0]), dot_u7(zero, bit_and(packed, 12), parts[1]),
+        dot_u7(zero, bit_and(half, 3), parts[2]), dot_u7(zero, bit_and(half, 12), parts[3]),
+    )  # fmt: skip
+    both = to_words(in_order(load_i8x16(w)))
+    d, dmin = load_two_f16(w + 80)
+    total = fma(to_f32(mul(sums, bit_and(both, 15))), mul(d, d_x), total)
+    return fma(mul(to_f32(shift_right(both, 4)), s_x), dmin, total)
+
+
+@dot_rows
+def q2_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
+    """See quant.formats."""
+    dot_pairs(w, rows, columns, x, y, alpha, accumulate, 84, _arranged, _met)
+
+
+@unpack_rows
+def q2_k_unpack_rows(w, rows, columns, q, scale, minimum):
+    """See quant.formats."""
+    for b in range(rows * columns // 256):
+        both = to_words(load_i8x16(w))
+        d, dmin = load_two_f16(w + 80)
+        store_f32x16(scale + 64 * b, mul(d, to_f32(bit_and(both, 15))))
+        store_f32x16(minimum + 64 * b, mul(dmin, to_f32(shift_right(both, 4))))
+        spread_row(w + 16, q + 256 * b)
+        w += 84
+
+
+@inline
+def spread_row(w, q):
+    """64 bytes -> 256 columns."""
+    for half in range(2):
+        packed = load_i8x32(w + 32 * half)
+        for part in range(4):
+            store_i8x32(q + 128 * half + 32 * part, bit_and(packed, 3))
+            packed = shift_right(packed, 2)
+
+
+@inline
+def _four_scales(d, dmin, packed, scales, minima):
+    """Four sub-blocks, whose scales and minima are the nibbles of a word."""
+    for byte in range(4):
+        store_f32x16(scales + 64 * byte, mul(d, to_f32(bit_and(packed, 15))))
+        store_f32x16(minima + 64 * byte, mul(dmin, to_f32(bit_and(shift_right(packed, 4), 15))))
+        packed = shift_right(packed, 8)
+
+
+@inline
+def _tile_scales(w, row_bytes, scales, minima):
+    """d * scale and dmin * minimum of one block of 16 rows, float32 [16 sub-blocks, 16 rows] each."""
+    d, dmin = gather_f16(w + 80, row_bytes), gather_f16(w + 82, row_bytes)
+    u0, u1, u2, u3 = turn4_words(w, row_bytes)
+    _four_scales(d, dmin, u0, scales, minima)
+    _four_scales(d, dmin, u1, scales + 256, minima + 256)
+    _four_scales(d, dmin, u2, scales + 512, minima + 512)
+    _four_scales(d, dmin, u3, scales + 768, minima + 768)
+
+
+@inline
+def store_quarters(packed, place):
+    """A step of `quarters` to their places in a tile."""
+    q0, q1, q2, q3 = quarters(packed)
+    store_i8x64(place, q0)
+    store_i8x64(place + 512, q1)
+    store_i8x64(place + 1024, q2)
+    store_i8x64(place + 1536, q3)
+
+
+@inline
+def spread_tile(w, row_bytes, tile):
+    """64 bytes of 16 rows -> 256 columns of a tile."""
+    for part in range(4):
+        place = tile + 256 * part + part // 2 * 1536
+        s0, s1, s2, s3 = turn4(w + 16 * part, row_bytes)
+        store_quarters(s0, place)
+        store_quarters(s1, place + 64)
+        store_quarters(s2, place + 128)
+        store_quarters(s3, place + 192)
+
+
+@unpack_tile
+def q2_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats; a step of 4 columns is turned packed, with those 32, 64 and 96 further on."""
+    for b in range(columns // 256):
+        _tile_scales(w, row_bytes, scales + 1024 * b, minima + 1024 * b)
+        spread_tile(w + 16, row_bytes, tile + 4096 * b)
+        w += 84
+
+
+FORMAT = Format("Q2_K", 256, 84, "q8", 16, dequantize, q2_k_dot_rows, q2_k_unpack_rows, q2_k_unpack_tile)

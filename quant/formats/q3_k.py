@@ -1,0 +1,188 @@
+"""Q3_K: 256 columns in 110 bytes, sixteen sub-blocks of 16; the two halves of 128 columns are alike.
+
+  0  uint1 high[256]   byte i: columns i, i + 32, … i + 224, lowest bit first
+ 32  uint2 low[256]    half n, byte i < 32: columns 128n + i, + 32, + 64, + 96, lowest bits first
+ 96  6-bit scale[16], packed in 12 bytes u[0..11]: nibble j of u[0..7], low nibbles first, is bits 0 to 3 of scale[j],
+     two bits of u[8 + j % 4], from bit j // 4 * 2 on, are bits 4 and 5
+108  float16 d         value = d * (scale - 32) * ((low | high << 2) - 4)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.blocks256 import dot_pairs
+from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats.q2_k import QUARTER, four_parts, in_order, quarters, quarters_of, scales_in_order
+from quant.int8_dot import dot_u7
+from quant.jit import inline
+from quant.simd import (  # fmt: skip
+    bit_and,
+    bit_or,
+    concat,
+    fma,
+    high_f16,
+    load_f16,
+    load_f32x8,
+    load_f32x16,
+    load_i8x32,
+    load_i8x64,
+    load_i64,
+    load_u32,
+    mul,
+    prefetch,
+    shift_left,
+    shift_right,
+    splat,
+    store_f32x16,
+    store_i8x32,
+    store_i8x64,
+    sub,
+    to_f32,
+    zero_i32x16,
+)
+from quant.sixteens import signed_to_f32, sums_of_four, two_words
+from quant.tile import turn4, turn4_words
+
+_AHEAD = 2640  # bytes: prefetch distance, 24 blocks, three rows of 2048 columns
+_OFFSET, _SCALE_OFFSET = np.float32(4), np.float32(32)
+
+
+def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [rows, row bytes] -> float32 [rows, columns]."""
+    blocks = blocks_of(data, 110)
+    high = blocks[..., None, :32] >> np.arange(8, dtype=np.uint8)[:, None] & 1
+    q = quarters_of(blocks[..., 32:96]) | high.reshape(*blocks.shape[:2], 256) << 2
+    signed = (q.astype(np.int8) - np.int8(4)).reshape(*blocks.shape[:2], 16, 16)
+    return rows_of((halves(blocks[..., 108:]) * unpack_scales(blocks[..., 96:108]))[..., None] * signed)
+
+
+def unpack_scales(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """uint8 [..., 12] -> scales [..., 16] in [-32, 31]."""
+    low = np.concatenate([packed[..., :8] & 15, packed[..., :8] >> 4], axis=-1)
+    high = np.concatenate([packed[..., 8:] >> shift & 3 for shift in (0, 2, 4, 6)], axis=-1)
+    return (low | high << 4).astype(np.int8) - np.int8(32)
+
+
+@inline
+def _load_scales(w):
+    """The scales of a block, i8x16 in [-32, 31]."""
+    low, high = load_i64(w + 96), load_u32(w + 104)
+    high = high | (high >> 2) << 32
+    nibbles, twos, bias, sign = 0x0F0F0F0F0F0F0F0F, 0x3030303030303030, 0x6060606060606060, -0x7F7F7F7F7F7F7F80
+    first = (low & nibbles) | ((high << 4) & twos)
+    second = ((low >> 4) & nibbles) | (high & twos)
+    return two_words((first + bias) ^ sign, (second + bias) ^ sign)
+
+
+@inline
+def _load_high(w):
+    """Bits of columns 0..31 and 128..159 lowest, as i8x64."""
+    high = load_i8x32(w)
+    return concat(high, shift_right(high, 4))
+
+
+@inline
+def _arranged(x, d, s32, s16):
+    d_x = mul(scales_in_order(load_f32x8(d)), splat(QUARTER))
+    return four_parts(x), d_x, mul(in_order(load_f32x16(s16)), splat(-_OFFSET))
+
+
+@inline
+def _met(w, of_x, total):
+    """Bits stay in their half of a byte, as in Q2_K."""
+    prefetch(w + _AHEAD)
+    prefetch(w + _AHEAD + 64)
+    parts, d_x, s_x = of_x
+    packed, high, zero = load_i8x64(w + 32), _load_high(w), zero_i32x16()
+    half = shift_right(packed, 4)
+    q0 = bit_or(bit_and(packed, 3), bit_and(shift_left(high, 2), 4))
+    q1 = bit_or(bit_and(packed, 12), bit_and(shift_left(high, 3), 16))
+    q2 = bit_or(bit_and(half, 3), bit_and(high, 4))
+    q3 = bit_or(bit_and(half, 12), bit_and(shift_left(high, 1), 16))
+    sums = sums_of_four(
+        dot_u7(zero, q0, parts[0]), dot_u7(zero, q1, parts[1]), dot_u7(zero, q2, parts[2]), dot_u7(zero, q3, parts[3])
+    )
+    scales = mul(signed_to_f32(in_order(_load_scales(w))), splat(load_f16(w + 108)))
+    return fma(fma(to_f32(sums), d_x, s_x), scales, total)
+
+
+@dot_rows
+def q3_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
+    """See quant.formats."""
+    dot_pairs(w, rows, columns, x, y, alpha, accumulate, 110, _arranged, _met)
+
+
+@unpack_rows
+def q3_k_unpack_rows(w, rows, columns, q, scale, minimum):
+    """See quant.formats."""
+    for b in range(rows * columns // 256):
+        scales = mul(signed_to_f32(_load_scales(w)), splat(load_f16(w + 108)))
+        store_f32x16(scale + 64 * b, scales)
+        store_f32x16(minimum + 64 * b, mul(scales, splat(_OFFSET)))
+        high = load_i8x32(w)
+        for half in range(2):
+            packed = load_i8x32(w + 32 + 32 * half)
+            for part in range(4):
+                bits = bit_or(bit_and(packed, 3), bit_and(shift_left(high, 2), 4))
+                store_i8x32(q + 256 * b + 128 * half + 32 * part, bits)
+                packed, high = shift_right(packed, 2), shift_right(high, 1)
+        w += 110
+
+
+@inline
+def _store_scale(low, high, d, place, scales, minima):
+    """d * scale of 16 rows, from its lower and its upper bits, and 4 times that."""
+    scale = mul(d, sub(to_f32(bit_or(bit_and(low, 15), shift_left(bit_and(high, 3), 4))), splat(_SCALE_OFFSET)))
+    store_f32x16(scales + 64 * place, scale)
+    store_f32x16(minima + 64 * place, mul(scale, splat(_OFFSET)))
+
+
+@inline
+def _joined(a, b):
+    """The upper halves of words a, then the lower halves of words b."""
+    return bit_or(shift_right(a, 16), shift_left(b, 16))
+
+
+@inline
+def _tile_scales(w, row_bytes, scales, minima):
+    """The scales of one block of 16 rows, float32 [16 sub-blocks, 16 rows], and 4 times that."""
+    a, b, c, last = turn4_words(w + 94, row_bytes)  # from two bytes before them, so as not to read beyond the block
+    d = high_f16(last)
+    u0, u1, u2 = _joined(a, b), _joined(b, c), _joined(c, last)
+    for j in range(4):
+        _store_scale(u0, u2, d, j, scales, minima)
+        _store_scale(u1, shift_right(u2, 2), d, j + 4, scales, minima)
+        _store_scale(shift_right(u0, 4), shift_right(u2, 4), d, j + 8, scales, minima)
+        _store_scale(shift_right(u1, 4), shift_right(u2, 6), d, j + 12, scales, minima)
+        u0, u1, u2 = shift_right(u0, 8), shift_right(u1, 8), shift_right(u2, 8)
+
+
+@inline
+def _store_step(packed, high, place):
+    """A step of the four columns that share a byte, and the high bits of the other half lowest."""
+    q0, q1, q2, q3 = quarters(packed)
+    store_i8x64(place, bit_or(q0, bit_and(shift_left(high, 2), 4)))
+    store_i8x64(place + 512, bit_or(q1, bit_and(shift_left(high, 1), 4)))
+    store_i8x64(place + 1024, bit_or(q2, bit_and(high, 4)))
+    store_i8x64(place + 1536, bit_or(q3, bit_and(shift_right(high, 1), 4)))
+    return shift_right(high, 4)
+
+
+@unpack_tile
+def q3_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats; as in Q2_K, with the high bits of both halves turned once."""
+    for b in range(columns // 256):
+        _tile_scales(w, row_bytes, scales + 1024 * b, minima + 1024 * b)
+        for quarter in range(2):
+            h0, h1, h2, h3 = turn4(w + 16 * quarter, row_bytes)
+            for half in range(2):
+                place = tile + 4096 * b + 2048 * half + 256 * quarter
+                s0, s1, s2, s3 = turn4(w + 32 + 32 * half + 16 * quarter, row_bytes)
+                h0, h1 = _store_step(s0, h0, place), _store_step(s1, h1, place + 64)
+                h2, h3 = _store_step(s2, h2, place + 128), _store_step(s3, h3, place + 192)
+        w += 110
+
+
+FORMAT = Format("Q3_K", 256, 110, "q8", 16, dequantize, q3_k_dot_rows, q3_k_unpack_rows, q3_k_unpack_tile)
