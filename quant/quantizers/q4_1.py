@@ -1,0 +1,80 @@
+"""Q4_1 from float32: d = range / 15, m = the least, q = (x - m) / d, halves up.
+
+With importance, d and m <= 0 by search (quant.search.affine) for the weights of Q4_0 (ggml's quantize_row_q4_1).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quant.jit import inline
+from quant.lanes import (
+    f16_bits,
+    larger,
+    mean_squares,
+    scatter_u32,
+    smaller,
+    spread,
+    store_i32x16,
+    to_i32,
+    where_equal,
+)
+from quant.quantizers import SCRATCH, Quantizer, quantize_rows
+from quant.quantizers.q4_0 import WEIGHTS, Q, weigh, write_nibbles
+from quant.search import affine
+from quant.simd import add, bit_or, divide, load_f32x16, mul, round_even, shift_left, splat, sub, zero_f32x16
+
+_HALF, _ONE, _FIRST, _STEP = np.float32(0.5), np.float32(1), np.float32(-0.9), np.float32(0.05)
+
+
+@inline
+def _nearest(x, most, q):
+    """q in [0, most] from the least to the largest. -> d, m"""
+    least, largest, zero = load_f32x16(x), load_f32x16(x), zero_f32x16()
+    for i in range(32):
+        value = load_f32x16(x + 64 * i)
+        least, largest = smaller(value, least), larger(value, largest)
+    d = divide(sub(largest, least), splat(most))
+    inverse = where_equal(d, zero, zero, divide(splat(_ONE), d))
+    for i in range(32):
+        level = add(mul(sub(load_f32x16(x + 64 * i), least), inverse), splat(_HALF))
+        store_i32x16(q + 64 * i, to_i32(larger(smaller(level, splat(most)), zero)))
+    return d, least
+
+
+@inline
+def _searched(x, weights, most, q):
+    """q in [0, most] by search. -> d, m"""
+    d, minimum, inverse, begin = affine(x, weights, 32, most, _FIRST, _STEP, 36, False, q)
+    for i in range(32):
+        level = round_even(mul(inverse, sub(load_f32x16(x + 64 * i), begin)))
+        store_i32x16(q + 64 * i, to_i32(larger(smaller(level, splat(most)), zero_f32x16())))
+    return d, sub(zero_f32x16(), minimum)
+
+
+@inline
+def quantize_blocks(x, importance, first, per_row, most, out, size, scratch):
+    """16 blocks of 32 columns: d and m at `out`, `size` apart, and q in [0, most] at scratch + Q, int32 [32, 16]."""
+    spread(x, 128, 32, scratch)
+    if importance:
+        weigh(importance, first, per_row, scratch)
+        d, m = _searched(scratch, scratch + WEIGHTS, most, scratch + Q)
+    else:
+        d, m = _nearest(scratch, most, scratch + Q)
+    scatter_u32(out, size, bit_or(f16_bits(d), shift_left(f16_bits(m), 16)))
+
+
+@quantize_rows
+def q4_1_quantize_rows(x, importance, rows, columns, out, scratch):
+    """See quant.quantizers."""
+    blocks, per_row = rows * columns // 32, columns // 32
+    if importance:
+        mean_squares(x, rows, columns, 32, scratch + SCRATCH)
+    for group in range((blocks + 15) // 16):
+        first = min(16 * group, blocks - 16)
+        target = out + 20 * first
+        quantize_blocks(x + 128 * first, importance, first, per_row, np.float32(15), target, 20, scratch)
+        write_nibbles(scratch + Q, target + 4, 20)
+
+
+QUANTIZER = Quantizer("Q4_1", 32, 20, q4_1_quantize_rows, uses_importance=True)
