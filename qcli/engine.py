@@ -30,10 +30,18 @@ DEFAULT_CHUNK = 1024  # tokens of a prompt that go through the layers together; 
 class Engine:
     """Token ids in, logits out."""
 
-    def __init__(self, model: Model, state: State, threads: int, chunk: int, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        state: State,
+        threads: int,
+        chunk: int,
+        progress: Progress | None = None,
+        prompt_plan: type[Plan] = Plan,
+    ) -> None:
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
-        step, prompt = Plan(1, threads, state.run), Plan(max(2, chunk), threads, state.run)
+        step, prompt = Plan(1, threads, state.run), prompt_plan(max(2, chunk), threads, state.run)
         self._ids: NDArray[np.int64] = aligned(prompt.tokens, np.int64)
         self._logits = model.head(step, model.trunk(step, self._ids))
         self._hidden = model.trunk(prompt, self._ids)
@@ -41,10 +49,11 @@ class Engine:
         self._prompt_logits = model.head(head, self._hidden)
         self._weight_bytes, self.head_bytes = step.weight_bytes, head.weight_bytes
         _compile([step, prompt, head], progress)
+        self.prompt_plan = prompt
         self._step, self._prompt, self._head = step.seal(), prompt.seal(), head.seal()
         self._plans = {id(self._step): step, id(self._prompt): prompt, id(self._head): head}
         self._times: PartTimes | None = None
-        self._all_heads: tuple[Sealed, Activation] | None = None
+        self._heads: dict[int, tuple[Sealed, Activation]] = {}
         self._team = Team(threads)
 
     @classmethod
@@ -57,11 +66,12 @@ class Engine:
         chunk: int | None = None,
         kv_type: str | None = None,
         progress: Progress | None = None,
+        prompt_plan: type[Plan] = Plan,
     ) -> Engine:
         """Trace the model of a file; compiles kernels when they are not in the cache yet.
 
         threads: physical cores by default; ctx: capacity in tokens; chunk: tokens of a prompt taken together;
-        kv_type: what keys and values are kept as, "f16" or "q8_0".
+        kv_type: what keys and values are kept as, "f16" or "q8_0"; prompt_plan: one that watches what weights meet.
         Raises ModelFileError, UnsupportedModelError, ContextOverflowError.
         """
         if lacking := cpu.missing():
@@ -74,7 +84,7 @@ class Engine:
         except MemoryError:
             message = f"{file.path}: there is no memory for a context of {state.ctx} tokens"
             raise ContextOverflowError(message, "give a smaller --ctx") from None
-        return cls(model, state, threads or default_threads(), chunk or DEFAULT_CHUNK, progress)
+        return cls(model, state, threads or default_threads(), chunk or DEFAULT_CHUNK, progress, prompt_plan)
 
     @property
     def position(self) -> int:
@@ -104,16 +114,19 @@ class Engine:
         self._run(self._step, 1)
         return _first_row(self._logits)
 
-    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """float32 [T, vocab]: every position, from an empty state, by the plan that prefill uses."""
+    def logits(self, ids: Sequence[int], first: int = 0) -> NDArray[np.float32]:
+        """float32 [T - first, vocab]: positions from `first` on, from an empty state, by the plan that prefill uses."""
         self.reset()
         self._check_room(len(ids))
-        plan, rows = self._head_of_all()
-        result = np.empty((len(ids), self.vocab_size), np.float32)
+        result = np.empty((len(ids) - first, self.vocab_size), np.float32)
         before = 0
         for done in self._chunks(ids):
-            self._replay(plan)
-            result[before:done] = rows.values[: done - before]
+            skipped = max(first - before, 0)
+            if wanted := max(done - before - skipped, 0):
+                plan, rows = self._head_from(skipped)
+                self.state.run[0] = wanted
+                self._replay(plan)
+                result[done - first - wanted : done - first] = rows.values[:wanted]
             before = done
         return result
 
@@ -184,14 +197,14 @@ class Engine:
                 f"give --ctx {self.position + tokens} or more",
             )
 
-    def _head_of_all(self) -> tuple[Sealed, Activation]:
-        """The plan of the head for every token of a chunk, traced when first asked for."""
-        if self._all_heads is None:
-            plan = Plan(self._hidden.tokens, self.threads, self.state.run)
-            rows = self.model.head(plan, self._hidden)
-            self._all_heads = plan.seal(), rows
-            self._plans[id(self._all_heads[0])] = plan
-        return self._all_heads
+    def _head_from(self, first: int) -> tuple[Sealed, Activation]:
+        """The plan of the head for the tokens of a chunk from one on, traced when first asked for."""
+        if first not in self._heads:
+            plan = Plan(self._hidden.tokens - first, self.threads, self.state.run)
+            rows = self.model.head(plan, self._hidden.after(first) if first else self._hidden)
+            self._heads[first] = plan.seal(), rows
+            self._plans[id(self._heads[first][0])] = plan
+        return self._heads[first]
 
 
 def _state_for(file: GGUFFile, ctx: int | None, kv_type: str) -> State:

@@ -66,6 +66,12 @@ class Activation:
         """For the writer's record: the rows in this layout, or 0 if nobody reads it."""
         return lambda: self._buffers.get(kind, 0)
 
+    def after(self, first: int) -> Activation:
+        """The float32 rows from `first` on, in the same memory."""
+        rest = Activation(self.tokens - first, self.columns)
+        rest._buffers["f32"] = self.read("f32")[first:]
+        return rest
+
     @property
     def values(self) -> NDArray[np.float32]:
         """float32 [tokens, columns]."""
