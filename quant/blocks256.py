@@ -5,10 +5,14 @@ Neither row waits for the other's sum, and every row's sum has the same order wh
 
 from __future__ import annotations
 
+from typing import Any
+
+from llvmlite import ir
+
 from quant.activation import scales_of, sums16_of, sums32_of
 from quant.formats import emit
-from quant.jit import inline
-from quant.simd import sum_lanes, zero_f32x16
+from quant.jit import Intrinsic, inline, intrinsic
+from quant.simd import I32, i32x8, splat_llvm, sum_lanes, zero_f32x16
 
 
 @inline
@@ -31,3 +35,13 @@ def dot_pairs(w, rows, columns, x, y, alpha, accumulate, block_bytes, arranged, 
         if other:
             emit(y + 4 * r + 4, sum_lanes(second), alpha, accumulate)
         w += row_bytes
+
+
+def fields8(step: int) -> Intrinsic:
+    """Declare an intrinsic: a word -> i32x8, lane i being the word shifted right by i * step bits."""
+
+    def generate(builder: Any, word: Any) -> Any:
+        lanes = splat_llvm(builder, builder.trunc(word, I32), 8)
+        return builder.lshr(lanes, ir.Constant(lanes.type, [i * step for i in range(8)]))
+
+    return intrinsic(lambda word: (i32x8, generate))

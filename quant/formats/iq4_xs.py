@@ -1,0 +1,156 @@
+"""IQ4_XS: 256 columns in 136 bytes, eight sub-blocks of 32; their values are spaced as in IQ4_NL.
+
+0  float16 d
+2  6-bit scale[8]: bits 4 and 5 in a uint16, lowest first, then bits 0 to 3 as nibbles of 4 bytes, low ones first
+8  uint4 q[256]      16 bytes a sub-block: byte i holds column i (low) and column i + 16 (high)
+   value = d * (scale - 32) * VALUES[q]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.blocks256 import dot_pairs, fields8
+from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats.iq4_nl import HIGH, LOW, VALUES
+from quant.int8_dot import BIAS, dot_wide
+from quant.jit import inline
+from quant.simd import (  # fmt: skip
+    bit_and,
+    bit_or,
+    concat,
+    fma,
+    load_f16,
+    load_f32x8,
+    load_i8x16,
+    load_i8x64,
+    load_u32,
+    low_f16,
+    mul,
+    permute,
+    prefetch,
+    shift_right,
+    splat,
+    splat8,
+    store_f32x8,
+    store_f32x16,
+    store_i8x32,
+    store_i8x64,
+    sub,
+    to_f32,
+    zero_i32x16,
+)
+from quant.tile import turn4, turn4_words
+
+_AHEAD = 2176  # bytes: prefetch distance, 16 blocks, two rows of 2048 columns
+_BIAS, _SCALE_OFFSET = np.float32(BIAS), np.float32(32)
+_QUARTER_BIAS = np.float32(-BIAS / 4)  # four lanes share the sum of an activation
+_FIRST, _SECOND = (permute([32 * part + i + at for part in range(4) for i in range(16)]) for at in (0, 16))
+_LANES_0_3, _LANES_4_7 = (permute([first + i // 4 for i in range(16)]) for first in (0, 4))
+_nibbles, _twos = fields8(4), fields8(2)
+
+
+def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [rows, row bytes] -> float32 [rows, columns]."""
+    blocks = blocks_of(data, 136)
+    packed = blocks[..., 8:].reshape(*blocks.shape[:2], 8, 16)
+    values = np.array(VALUES, np.float32)[np.concatenate([packed & 15, packed >> 4], axis=-1)]
+    return rows_of((halves(blocks[..., :2]) * unpack_scales(blocks[..., 2:8]))[..., None] * values)
+
+
+def unpack_scales(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """uint8 [..., 6] -> scales [..., 8] in [-32, 31]."""
+    places = np.arange(8)
+    low = packed[..., 2 + places // 2] >> (4 * (places % 2)).astype(np.uint8) & 15
+    high = packed[..., places // 4] >> (2 * (places % 4)).astype(np.uint8) & 3
+    return (low | high << 4).astype(np.int8) - np.int8(32)
+
+
+@inline
+def _load_scales(w):
+    """d * (scale - 32) of a block's eight sub-blocks, f32x8."""
+    low, high = bit_and(_nibbles(load_u32(w + 4)), 15), bit_and(_twos(load_u32(w) >> 12), 48)
+    return mul(sub(to_f32(bit_or(low, high)), splat8(_SCALE_OFFSET)), splat8(load_f16(w)))
+
+
+@inline
+def _arranged(x, d, s32, s16):
+    first, second = concat(load_i8x64(x), load_i8x64(x + 64)), concat(load_i8x64(x + 128), load_i8x64(x + 192))
+    d_x, s_x = load_f32x8(d), mul(load_f32x8(s32), splat8(_QUARTER_BIAS))
+    return (
+        _FIRST(first), _SECOND(first), _LANES_0_3(d_x), _LANES_0_3(s_x),
+        _FIRST(second), _SECOND(second), _LANES_4_7(d_x), _LANES_4_7(s_x),
+    )  # fmt: skip
+
+
+@inline
+def _half(packed, x0, x1, d_x, s_x):
+    """Four sub-blocks, in four lanes each: their products with the activation."""
+    return fma(to_f32(dot_wide(dot_wide(zero_i32x16(), LOW(packed), x0), HIGH(packed), x1)), d_x, s_x)
+
+
+@inline
+def _met(w, of_x, total):
+    prefetch(w + _AHEAD)
+    prefetch(w + _AHEAD + 64)
+    x0, x1, d0, s0, x2, x3, d1, s1 = of_x
+    scales = _load_scales(w)
+    total = fma(_half(load_i8x64(w + 8), x0, x1, d0, s0), _LANES_0_3(scales), total)
+    return fma(_half(load_i8x64(w + 72), x2, x3, d1, s1), _LANES_4_7(scales), total)
+
+
+@dot_rows
+def iq4_xs_dot_rows(w, rows, columns, x, y, alpha, accumulate):
+    """See quant.formats."""
+    dot_pairs(w, rows, columns, x, y, alpha, accumulate, 136, _arranged, _met)
+
+
+@unpack_rows
+def iq4_xs_unpack_rows(w, rows, columns, q, scale, minimum):
+    """See quant.formats."""
+    for b in range(rows * columns // 256):
+        scales = _load_scales(w)
+        store_f32x8(scale + 32 * b, scales)
+        store_f32x8(minimum + 32 * b, mul(scales, splat8(_BIAS)))
+        for part in range(8):
+            packed = load_i8x16(w + 8 + 16 * part)
+            store_i8x32(q + 256 * b + 32 * part, concat(LOW(packed), HIGH(packed)))
+        w += 136
+
+
+@inline
+def _tile_scales(w, row_bytes, scales, minima):
+    """d * (scale - 32) of one block of 16 rows, and BIAS times that, float32 [8 sub-blocks, 16 rows] each."""
+    both, low, _, _ = turn4_words(w, row_bytes)
+    d, high = low_f16(both), shift_right(both, 12)
+    for j in range(8):
+        scale = sub(to_f32(bit_or(bit_and(low, 15), bit_and(high, 48))), splat(_SCALE_OFFSET))
+        store_f32x16(scales + 64 * j, mul(d, scale))
+        store_f32x16(minima + 64 * j, mul(mul(d, scale), splat(_BIAS)))
+        low, high = shift_right(low, 4), shift_right(high, 2)
+
+
+@inline
+def _store_step(packed, place):
+    """Four columns of 16 rows, and those 16 columns on."""
+    store_i8x64(place, LOW(packed))
+    store_i8x64(place + 256, HIGH(packed))
+
+
+@unpack_tile
+def iq4_xs_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats; sub-blocks are turned packed."""
+    for b in range(columns // 256):
+        _tile_scales(w, row_bytes, scales + 512 * b, minima + 512 * b)
+        for part in range(8):
+            place = tile + 4096 * b + 512 * part
+            s0, s1, s2, s3 = turn4(w + 8 + 16 * part, row_bytes)
+            _store_step(s0, place)
+            _store_step(s1, place + 64)
+            _store_step(s2, place + 128)
+            _store_step(s3, place + 192)
+        w += 136
+
+
+FORMAT = Format("IQ4_XS", 256, 136, "q8", 32, dequantize, iq4_xs_dot_rows, iq4_xs_unpack_rows, iq4_xs_unpack_tile)
