@@ -5,7 +5,7 @@ Each reads its weights, checked against the shape that the file's keys give, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,13 +66,13 @@ class Attention:
     @classmethod
     def read(
         cls, hyper: Hyper, i: int, state: State, rope: Rope | None, *, norms: str = "", gated: bool = False,
-        biased: str = "", sinks: bool = False, window: int = 0, softcap: float = 0.0, score_scale: float = 0.0,
+        biased: Sequence[str] = (), sinks: bool = False, window: int = 0, softcap: float = 0.0, score_scale: float = 0.0,
         scale: float = 1.0,
     ) -> Attention:  # fmt: skip
         """Layer i of a file.
 
         norms: "head" or "row" where queries and keys are normed, each head alone or all together; gated: `attn_q` holds
-        (query, gate) of each head; biased: which of "qkv" must have a bias, as any may; scale: of what is added to the
+        (query, gate) of each head; biased: the matrices that must have a bias, as any may; scale: of what is added to the
         trunk; for the others see Heads.
         """
         file, block, n = hyper.file, f"blk.{i}", hyper.hidden_size
@@ -157,16 +157,17 @@ class Decoder:
 
     @classmethod
     def read(
-        cls, hyper: Hyper, layers: Iterable[Layer], *, embedding_scale: float = 1.0, logit_scale: float = 1.0
-    ) -> Decoder:
-        """What is around the layers; an output that the file lacks is tied to the embedding."""
+        cls, hyper: Hyper, layers: Iterable[Layer], *, embedding_scale: float = 1.0, logit_scale: float = 1.0,
+        norm: str = "output_norm",
+    ) -> Decoder:  # fmt: skip
+        """What is around the layers; an output that the file lacks is tied to the embedding; norm: of the last rows."""
         file, n = hyper.file, hyper.hidden_size
         vocab = file.tensor("token_embd.weight").shape[0]
         table = matrix(file, "token_embd.weight", vocab, n)
         return cls(
             token_embd=table,
             layers=tuple(layers),
-            output_norm=Norm.read(hyper, "output_norm", logit_scale),
+            output_norm=Norm.read(hyper, norm, logit_scale),
             output=linear(file, "output", vocab, n) if "output.weight" in file.tensors else table,
             embedding_scale=embedding_scale,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from qcli.gguf_file import GGUFFile
+from qcli.hyper import Hyper
 from qcli.state import State
 from qcli.tensors import gate_up_experts, linear, linear_experts, matrix, one_expert, vector
 from quant.kernels.experts import ExpertLayer, Gated, dense_step, experts_step
@@ -17,20 +18,22 @@ from quant.weights import Experts, Matrix
 
 @dataclass(frozen=True)
 class Dense:
-    """A layer without a router: down(f(gate x) * up x)."""
+    """A layer without a router: x += scale * down(f(gate h) * up h)."""
 
     layer: Gated
+    scale: float
 
     @classmethod
-    def read(cls, file: GGUFFile, block: str, n: int, width: int, activation: str = "silu") -> Dense:
-        """`block`.ffn_gate, ffn_up and ffn_down, with biases where the file has them."""
-        return cls(_gated(file, f"{block}.ffn", "", n, width, activation))
+    def read(cls, hyper: Hyper, i: int, *, activation: str = "silu", scale: float = 1.0) -> Dense:
+        """ffn_gate, ffn_up and ffn_down of layer i, with biases where the file has them."""
+        width = hyper.sizes("feed_forward_length")[i]
+        return cls(_gated(hyper, f"blk.{i}.ffn", "", width, activation), scale)
 
-    def trace(self, plan: Plan, h: Activation, out: Activation, scale: float = 1.0, adds: bool = True) -> None:
-        """h [tokens, n]: out [tokens, n] = scale * the result, added to out if `adds`."""
+    def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
+        """h, x [tokens, n]."""
         plan.part = "feed forward"
         dense = dense_step if plan.tokens == 1 else dense_grouped
-        dense(plan, self.layer, h, out, scale, adds)
+        dense(plan, self.layer, h, x, self.scale)
 
 
 @dataclass(frozen=True)
@@ -43,19 +46,22 @@ class Routed:
 
     @classmethod
     def read(
-        cls, file: GGUFFile, block: str, n: int, count: int, width: int, routing: Routing, state: State, *, shared: int = 0,
-        shared_gate: bool = False, activation: str = "silu", scale: float = 1.0,
+        cls, hyper: Hyper, i: int, state: State, routing: Routing, *, shared: int = 0, shared_gate: bool = False,
+        activation: str = "silu", scale: float = 1.0,
     ) -> Routed:  # fmt: skip
-        """`count` experts of `width`, and one of width `shared`, with a gate or without; scale multiplies what they add.
+        """The experts of layer i, and one of width `shared`, with a gate or without; scale multiplies what they add.
 
-        Biases, and `exp_probs_b`, are read where the file has them.
+        Biases, and the `exp_probs_b` of the routing, are read where the file has them.
         """
+        file, block, n, count = hyper.file, f"blk.{i}", hyper.hidden_size, hyper.size("expert_count")
+        key = "expert_feed_forward_length"
+        width = hyper.sizes(key if hyper.has(key) else "feed_forward_length")[i]
         bias = f"{block}.exp_probs_b.bias"
         if bias in file.tensors:
             routing = replace(routing, bias=vector(file, bias, count))
         layer = ExpertLayer(
             routed=_routed(file, block, count, width, n, activation),
-            shared=_gated(file, f"{block}.ffn", "_shexp", n, shared, activation) if shared else None,
+            shared=_gated(hyper, f"{block}.ffn", "_shexp", shared, activation) if shared else None,
             routing=routing,
             touched=state.touched(count),
             scale=scale,
@@ -64,12 +70,12 @@ class Routed:
         return cls(router, matrix(file, f"{block}.ffn_gate_inp_shexp.weight", 1, n) if shared_gate else None, layer)
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
-        """h [tokens, n]: x [tokens, n] += scale * what the experts give."""
+        """h, x [tokens, n]: x += scale * what the experts give."""
         plan.part = "router"
         logits = plan.rows("router", self.ffn_gate_inp.rows)
-        shared_gate = plan.rows("shared gate", 1) if self.ffn_gate_inp_shexp else None
-        outputs = [(self.ffn_gate_inp, logits)]
-        if self.ffn_gate_inp_shexp and shared_gate:
+        outputs, shared_gate = [(self.ffn_gate_inp, logits)], None
+        if self.ffn_gate_inp_shexp:
+            shared_gate = plan.rows("shared gate", 1)
             outputs.append((self.ffn_gate_inp_shexp, shared_gate))
         matmul(plan, h, outputs)
         plan.part = "experts"
@@ -80,7 +86,32 @@ class Routed:
 FeedForward = Dense | Routed
 
 
-def _gated(file: GGUFFile, prefix: str, suffix: str, n: int, width: int, activation: str) -> Gated:
+def dense_then_routed(hyper: Hyper, i: int, state: State, routing: Routing, shared: int = 0) -> FeedForward:
+    """Layer i of a model whose first layers are dense; shared: the width of the experts that all tokens share."""
+    if i < hyper.count("leading_dense_block_count"):
+        return Dense.read(hyper, i)
+    return Routed.read(hyper, i, state, routing, shared=shared)
+
+
+def routing(hyper: Hyper, *, scores: str = "softmax", normalised: bool = False) -> Routing:
+    """How a file chooses its experts; scores and normalised: where it does not say."""
+    kind = hyper.count("expert_gating_func", {"softmax": 1, "sigmoid": 2}[scores])
+    if kind not in (1, 2, 3):
+        hyper.unsupported(f"routing by the function {kind} is not supported", "try another model")
+    by_sigmoid = kind == 2
+    return Routing(
+        chosen=hyper.size("expert_used_count"),
+        scores="sigmoid" if by_sigmoid else "softmax",
+        normalised=kind == 3 or hyper.flag("expert_weights_norm", normalised),
+        scale=hyper.expert_weights_scale,
+        groups=hyper.count("expert_group_count") or 1,
+        groups_used=hyper.count("expert_group_used_count") or 1,
+        group_best=2 if by_sigmoid and hyper.count("expert_group_count") > 1 else 1,
+    )
+
+
+def _gated(hyper: Hyper, prefix: str, suffix: str, width: int, activation: str) -> Gated:
+    file, n = hyper.file, hyper.hidden_size
     gate = one_expert(linear(file, f"{prefix}_gate{suffix}", width, n))
     up = one_expert(linear(file, f"{prefix}_up{suffix}", width, n))
     return Gated(gate, up, one_expert(linear(file, f"{prefix}_down{suffix}", n, width)), activation)

@@ -169,11 +169,11 @@ def down_step(
 
 
 @kernel
-def down_dense(rank, size, down, bias, dot, row_bytes, columns, y, rows, x, scale, adds):
-    """x = scale * down y, added to x if `adds` is not 0, of an expert that all tokens take."""
+def down_dense(rank, size, down, bias, dot, row_bytes, columns, y, rows, x, scale):
+    """x += scale * down y, of an expert that every token takes."""
     first, last = first_of(rank, size, rows), first_of(rank + 1, size, rows)
     out, factor = x + 4 * first, bits_to_f32(scale)
-    call(dot, (load_i64(down) + first * row_bytes, last - first, columns, y, out, factor, adds))
+    call(dot, (load_i64(down) + first * row_bytes, last - first, columns, y, out, factor, 1))
     if bias:
         add_scaled(out, bias + 4 * first, factor, last - first)
 
@@ -206,12 +206,12 @@ def experts_step(
     )  # fmt: skip
 
 
-def dense_step(plan: Plan, layer: Gated, h: Activation, out: Activation, scale: float = 1.0, adds: bool = True) -> None:
-    """An expert that every token takes: h [1, n], out [1, n] = scale * its result, added to out if `adds`."""
+def dense_step(plan: Plan, layer: Gated, h: Activation, x: Activation, scale: float) -> None:
+    """An expert that every token takes: h [1, n]; x [1, n] += scale * its result."""
     plan.weight_bytes += layer.bytes
     own = _gate_up_of_all(plan, layer, h)
     middle = own.read(layer.down.format.activation)
-    plan.add(down_dense, *_down_operands(layer), middle, layer.down.rows, out.read("f32"), float(scale), int(adds))
+    plan.add(down_dense, *_down_operands(layer), middle, layer.down.rows, x.read("f32"), float(scale))
 
 
 def _gate_up_of_all(plan: Plan, layer: Gated, h: Activation) -> Activation:

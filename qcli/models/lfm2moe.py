@@ -1,0 +1,74 @@
+"""LFM2-MoE (Liquid AI, arXiv 2511.23404): gated short convolutions, a few layers of attention, and routed experts.
+
+A layer without key-value heads is a convolution. The first layers are dense; experts are chosen by their sigmoid score
+plus a bias, and weighted by the scores alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from qcli.blocks import Attention, Decoder, Layer, Norm, Vector
+from qcli.feed_forward import dense_then_routed, routing
+from qcli.gguf_file import GGUFFile
+from qcli.hyper import Hyper
+from qcli.rotary import rotary
+from qcli.state import State
+from qcli.tensors import linear, vector
+from quant.kernels.matmul import add_matmul, matmul
+from quant.kernels.short_conv import short_conv
+from quant.plan import Activation, Plan
+from quant.weights import Matrix
+
+VERIFIED: Final = "logits within 9.9e-5 of float32 Transformers (tiny random weights), greedy text exact"
+
+
+def load(file: GGUFFile, state: State) -> Decoder:
+    """The model of a file, its caches and the states of its convolutions taken from `state`."""
+    hyper = Hyper(file)
+    rope, choice = rotary(hyper), routing(hyper, scores="sigmoid", normalised=True)
+
+    def layer(i: int) -> Layer:
+        return Layer(
+            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
+            mixer=(
+                Attention.read(hyper, i, state, rope, norms="head")
+                if hyper.keys[i]
+                else ShortConv.read(hyper, i, state)
+            ),
+            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
+            ffn=dense_then_routed(hyper, i, state, choice),
+        )
+
+    return Decoder.read(hyper, map(layer, range(hyper.layers)), norm="token_embd_norm")
+
+
+@dataclass(frozen=True)
+class ShortConv:
+    """The weights and the state of one convolution; conv, recent float32 [taps, n]."""
+
+    in_proj: Matrix
+    out_proj: Matrix
+    conv: Vector
+    recent: Vector
+
+    @classmethod
+    def read(cls, hyper: Hyper, i: int, state: State) -> ShortConv:
+        file, block, n, taps = hyper.file, f"blk.{i}.shortconv", hyper.hidden_size, hyper.size("shortconv.l_cache")
+        conv = vector(file, f"{block}.conv.weight", n, taps)
+        return cls(
+            in_proj=linear(file, f"{block}.in_proj", 3 * n, n),
+            out_proj=linear(file, f"{block}.out_proj", n, n),
+            conv=np.ascontiguousarray(conv.T),
+            recent=state.recurrent(taps, n),
+        )
+
+    def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
+        plan.part = "convolution"
+        bcx, mixed = plan.rows("bcx", self.in_proj.rows), plan.rows("convolved", self.out_proj.columns)
+        matmul(plan, h, [(self.in_proj, bcx)])
+        short_conv(plan, bcx, self.conv, self.recent, mixed)
+        add_matmul(plan, mixed, self.out_proj, x)
