@@ -47,9 +47,20 @@ def sum_of(x, count):
 
 
 @inline
-def _clamped(value, most):
-    """Rounded and held in [0, most]."""
-    return larger(smaller(round_even(value), most), zero_f32x16())
+def _between(value, least, most):
+    """Rounded and held in [least, most]."""
+    return larger(smaller(round_even(value), most), least)
+
+
+@inline
+def extreme_of(x, count):
+    """The first number of largest magnitude, and its magnitude."""
+    extreme, size = zero_f32x16(), zero_f32x16()
+    for i in range(count):
+        value = load_f32x16(x + 64 * i)
+        extreme = where_greater(absolute(value), size, value, extreme)
+        size = larger(absolute(value), size)
+    return extreme, size
 
 
 @inline
@@ -73,14 +84,14 @@ def affine(x, weights, count, most, first, step, steps, magnitudes, q):
     scale, error = divide(splat(_ONE), inverse), zero
     for i in range(count):
         value = load_f32x16(x + 64 * i)
-        level = _clamped(mul(inverse, sub(value, lowest)), top)
+        level = _between(mul(inverse, sub(value, lowest)), zero, top)
         error = add(error, _error(value, level, load_f32x16(weights + 64 * i), scale, lowest, magnitudes))
     for candidate in range(steps + 1):
         tried = divide(splat((first + step * np.float32(candidate)) + most), sub(highest, minimum))
         sum_l, sum_l2, sum_xl = zero, zero, zero
         for i in range(count):
             value = load_f32x16(x + 64 * i)
-            level = _clamped(mul(tried, sub(value, minimum)), top)
+            level = _between(mul(tried, sub(value, minimum)), zero, top)
             store_f32x16(q + 64 * i, level)
             weighted = mul(load_f32x16(weights + 64 * i), level)
             sum_l = add(sum_l, weighted)
@@ -121,11 +132,7 @@ def symmetric(x, weights, count, most):
     -> scale, and what gives the best q again: round(inverse * x), both 0 where all x are negligible.
     """
     zero, top = zero_f32x16(), splat(most)
-    size, extreme = zero, zero
-    for i in range(count):
-        value = load_f32x16(x + 64 * i)
-        extreme = where_greater(absolute(value), size, value, extreme)
-        size = larger(absolute(value), size)
+    extreme, size = extreme_of(x, count)
     bottom, ceiling = sub(zero, top), sub(top, splat(_ONE))
     inverse = divide(bottom, extreme)
     sum_xl, sum_l2 = _products(x, weights, count, inverse, bottom, ceiling)
@@ -150,7 +157,7 @@ def _products(x, weights, count, inverse, bottom, ceiling):
     sum_xl, sum_l2 = zero_f32x16(), zero_f32x16()
     for i in range(count):
         value, weight = load_f32x16(x + 64 * i), load_f32x16(weights + 64 * i)
-        level = larger(smaller(round_even(mul(inverse, value)), ceiling), bottom)
+        level = _between(mul(inverse, value), bottom, ceiling)
         sum_xl = add(sum_xl, mul(mul(weight, value), level))
         sum_l2 = add(sum_l2, mul(mul(weight, level), level))
     return sum_xl, sum_l2
@@ -176,13 +183,14 @@ def positive(x, weights, count, most, q):
     sum_xl, sum_l2 = zero, zero
     for i in range(count):
         value, weight = load_f32x16(x + 64 * i), load_f32x16(weights + 64 * i)
-        level = _clamped(mul(inverse, value), top)
+        level = _between(mul(inverse, value), zero, top)
         store_f32x16(q + 64 * i, level)
         sum_xl = add(sum_xl, mul(mul(weight, value), level))
         sum_l2 = add(sum_l2, mul(mul(weight, level), level))
     for _ in range(5):
         for i in range(count):
-            sum_xl, sum_l2 = _improve(x + 64 * i, weights + 64 * i, q + 64 * i, sum_xl, sum_l2, zero, top)
+            weight = load_f32x16(weights + 64 * i)
+            sum_xl, sum_l2 = _improve(x + 64 * i, weight, q + 64 * i, sum_xl, sum_l2, zero, top, True)
     none = splat(NEGLIGIBLE)
     for i in range(count):
         store_f32x16(q + 64 * i, where_greater(none, largest, zero, load_f32x16(q + 64 * i)))
@@ -201,20 +209,50 @@ def _error_of_positive(x, weights, count, inverse, top):
 
 
 @inline
-def _improve(x, weight, q, sum_xl, sum_l2, least, most):
-    """One q made the best beside all others, where that gains; -> the sums of x * q and q * q with it."""
+def _improve(x, weight, q, sum_xl, sum_l2, least, most, others):
+    """One q made the best beside all others, where that gains; -> the sums of x * q and q * q with it.
+
+    others: the sum of q * q must be positive without the one, not with it.
+    """
     zero = zero_f32x16()
-    value, weight, level = load_f32x16(x), load_f32x16(weight), load_f32x16(q)
+    value, level = load_f32x16(x), load_f32x16(q)
     weighted = mul(weight, value)
     other_xl = sub(sum_xl, mul(weighted, level))
     other_l2 = sub(sum_l2, mul(mul(weight, level), level))
-    new = larger(smaller(round_even(divide(mul(value, other_l2), other_xl)), most), least)
+    new = _between(divide(mul(value, other_l2), other_xl), least, most)
     new_xl = add(other_xl, mul(weighted, new))
     new_l2 = add(other_l2, mul(mul(weight, new), new))
     needed = mul(mul(sum_xl, sum_xl), new_l2)
-    for part in (other_xl, other_l2):
-        needed = where_greater(part, zero, needed, splat(_INFINITE))
+    needed = where_greater(other_xl, zero, needed, splat(_INFINITE))
+    needed = where_greater(other_l2 if others else new_l2, zero, needed, splat(_INFINITE))
     needed = where_equal(new, level, splat(_INFINITE), needed)
     gain = mul(mul(new_xl, new_xl), sum_l2)
     store_f32x16(q, where_greater(gain, needed, new, level))
     return where_greater(gain, needed, new_xl, sum_xl), where_greater(gain, needed, new_l2, sum_l2)
+
+
+@inline
+def symmetric_by_rounds(x, count, most, q):
+    """x ~ scale * q, q in [-most, most - 1], weights x^2: from the number of largest magnitude at -most, five rounds in
+    which each q may change if the error, with the scale solved anew, is less. -> scale; q is written as float32.
+    """
+    zero, top = zero_f32x16(), splat(most)
+    extreme, size = extreme_of(x, count)
+    bottom, ceiling = sub(zero, top), sub(top, splat(_ONE))
+    inverse = divide(bottom, extreme)
+    sum_xl, sum_l2 = zero, zero
+    for i in range(count):
+        value = load_f32x16(x + 64 * i)
+        level, weight = _between(mul(inverse, value), bottom, ceiling), mul(value, value)
+        store_f32x16(q + 64 * i, level)
+        sum_xl = add(sum_xl, mul(mul(weight, value), level))
+        sum_l2 = add(sum_l2, mul(mul(weight, level), level))
+    for _ in range(5):
+        for i in range(count):
+            value = load_f32x16(x + 64 * i)
+            weight, place = mul(value, value), q + 64 * i
+            sum_xl, sum_l2 = _improve(x + 64 * i, weight, place, sum_xl, sum_l2, bottom, ceiling, False)
+    none = splat(NEGLIGIBLE)
+    for i in range(count):
+        store_f32x16(q + 64 * i, where_greater(none, size, bottom, load_f32x16(q + 64 * i)))
+    return where_greater(none, size, zero, where_greater(sum_l2, zero, divide(sum_xl, sum_l2), zero))

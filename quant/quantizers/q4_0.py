@@ -23,12 +23,10 @@ from quant.lanes import (
     store_i32x16,
     to_i32,
     where_equal,
-    where_greater,
 )
 from quant.quantizers import SCRATCH, Quantizer, quantize_rows
-from quant.search import symmetric
+from quant.search import extreme_of, symmetric
 from quant.simd import (
-    absolute,
     add,
     bit_and,
     bit_or,
@@ -58,12 +56,8 @@ def weigh(importance, first, per_row, scratch):
 @inline
 def _nearest(x, half, q):
     """q in [0, 2 * half - 1], for the number of largest magnitude at 0. -> d"""
-    extreme, size, zero = zero_f32x16(), zero_f32x16(), zero_f32x16()
-    for i in range(32):
-        value = load_f32x16(x + 64 * i)
-        extreme = where_greater(absolute(value), size, value, extreme)
-        size = larger(absolute(value), size)
-    d = divide(extreme, splat(-half))
+    extreme, _ = extreme_of(x, 32)
+    d, zero = divide(extreme, splat(-half)), zero_f32x16()
     inverse = where_equal(d, zero, zero, divide(splat(_ONE), d))
     most = splat(half + half - _ONE)
     for i in range(32):

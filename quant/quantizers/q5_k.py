@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.affine_parts import WORDS, Q
 from quant.jit import inline
 from quant.lanes import four_bytes, store_i32x16, write_words
 from quant.quantizers import Quantizer, quantize_rows
-from quant.quantizers.q4_k import WORDS, Q, pack_nibbles, quantize_blocks
+from quant.quantizers.q4_k import pack_nibbles, quantize_blocks
 from quant.simd import bit_and, bit_or, shift_left, shift_right, zero_i32x16
 
 

@@ -1,0 +1,103 @@
+"""Q2_K from float32: a scale and a minimum for 16 columns by search (quant.search.affine), then 4-bit numbers for both.
+
+Without importance a column weighs |x|, and its error counts as a magnitude; with it, importance * sqrt(mean x^2 of the
+block + x^2), and d and dmin are searched for, too (ggml's quantize_row_q2_K).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quant.affine_parts import (
+    MINIMUM,
+    MINIMUM_LEVEL,
+    SCALE,
+    SCALE_LEVEL,
+    STAGE,
+    SUM,
+    TABLE,
+    WEIGHTS,
+    WORDS,
+    Q,
+    levels_of,
+    round_parts,
+    search_part,
+)
+from quant.jit import inline
+from quant.lanes import (
+    f16_bits,
+    four_bytes,
+    importance_rows,
+    importance_weights,
+    low_two_bits,
+    spread,
+    store_i32x16,
+    to_i32,
+    write_words,
+)
+from quant.quantizers import Quantizer, quantize_rows
+from quant.search import sum_of_squares
+from quant.simd import (
+    absolute,
+    bit_or,
+    load_f32x16,
+    low_f16,
+    mul,
+    shift_left,
+    splat,
+    store_f32x16,
+    zero_f32x16,
+)
+
+_FOUR_BITS, _MOST = np.float32(15), np.float32(3)
+_FIRST, _STEP = np.float32(-0.5), np.float32(0.1)
+_FINE_FIRST, _FINE_STEP = np.float32(-0.9), np.float32(0.05)
+
+
+@inline
+def _search(x, importance, scratch):
+    """Scales and minima of 16 parts, each."""
+    sigma2 = mul(sum_of_squares(x, 256, zero_f32x16()), splat(np.float32(1 / 256)))
+    for j in range(16):
+        part, weights = x + 1024 * j, scratch + WEIGHTS
+        if importance:
+            importance_weights(scratch + TABLE, 16 * j, 16, part, sigma2, weights, scratch + STAGE)
+            search_part(x, j, 16, _MOST, _FINE_FIRST, _FINE_STEP, 36, False, scratch)
+        else:
+            for i in range(16):
+                store_f32x16(weights + 64 * i, absolute(load_f32x16(part + 64 * i)))
+            search_part(x, j, 16, _MOST, _FIRST, _STEP, 15, True, scratch)
+
+
+@inline
+def _pack_scales(scratch, words):
+    """Scale and minimum of a part in a byte: 4 words."""
+    for j in range(16):
+        scale = to_i32(load_f32x16(scratch + SCALE_LEVEL + 64 * j))
+        minimum = to_i32(load_f32x16(scratch + MINIMUM_LEVEL + 64 * j))
+        store_i32x16(scratch + Q + 64 * j, bit_or(scale, shift_left(minimum, 4)))
+    for word in range(4):
+        store_i32x16(words + 64 * word, four_bytes(scratch + Q, 4 * word))
+
+
+@quantize_rows
+def q2_k_quantize_rows(x, importance, rows, columns, out, scratch):
+    """See quant.quantizers."""
+    blocks, per_row = rows * columns // 256, columns // 256
+    sums, words = scratch + SUM, scratch + WORDS
+    for group in range((blocks + 15) // 16):
+        first = min(16 * group, blocks - 16)
+        if importance:
+            importance_rows(importance, first, per_row, 256, scratch + TABLE)
+        spread(x + 1024 * first, 1024, 256, scratch)
+        _search(scratch, importance, scratch)
+        d = f16_bits(levels_of(scratch + SCALE, 16, _FOUR_BITS, importance, sums, scratch + SCALE_LEVEL))
+        dmin = f16_bits(levels_of(scratch + MINIMUM, 16, _FOUR_BITS, importance, sums, scratch + MINIMUM_LEVEL))
+        _pack_scales(scratch, words)
+        round_parts(scratch, 16, 16, low_f16(d), low_f16(dmin), _MOST, scratch)
+        low_two_bits(scratch + Q, words + 256)
+        store_i32x16(words + 1280, bit_or(d, shift_left(dmin, 16)))
+        write_words(words, 21, out + 84 * first, 84)
+
+
+QUANTIZER = Quantizer("Q2_K", 256, 84, q2_k_quantize_rows, uses_importance=True)
