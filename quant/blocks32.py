@@ -23,7 +23,7 @@ from llvmlite import ir
 from quant.activation import scales_of, sums32_of
 from quant.formats import emit
 from quant.int8_dot import UNIT
-from quant.jit import Intrinsic, inline, intrinsic
+from quant.jit import Intrinsic, Vector, inline, intrinsic
 from quant.lookup import VPERMB
 from quant.simd import (
     F16,
@@ -34,6 +34,7 @@ from quant.simd import (
     concat,
     f32x8,
     fma,
+    i8x64,
     load_f32,
     load_f32x8,
     load_i8x16,
@@ -49,6 +50,7 @@ from quant.simd import (
     store_f32x16,
     store_i8x32,
     store_i8x64,
+    sub,
     sum_lanes,
     to_f32,
     vector_of,
@@ -59,9 +61,12 @@ from quant.simd import (
 )
 from quant.tile import turn4
 
+Convert = Callable[[Any, Any], Any]  # (builder, LLVM vector) -> LLVM vector
+
 _FIRST = permute([32 * block + i for block in range(4) for i in range(16)])
 _SECOND = permute([32 * block + 16 + i for block in range(4) for i in range(16)])
 _LANES_0_3, _LANES_4_7 = (permute([first + i // 4 for i in range(16)]) for first in (0, 4))
+_LOWER, _UPPER = permute(range(8)), permute(range(8, 16))
 _AHEAD = 2304  # bytes: prefetch distance
 
 
@@ -103,8 +108,9 @@ def dot_blocks(w, rows, columns, x, y, alpha, accumulate, size, scales8, scales1
             last = fma(to_f32(products), splat8(scale * load_f32(d_x + 4 * b)), last)
             offset += minimum * load_f32(s_x + 4 * b)
             w += size
-        total = sum_lanes(add(even, odd)) + sum_lanes(last)
-        emit(y + 4 * r, total - (sum_lanes(low) + offset), alpha, accumulate)
+        total = add(even, odd)
+        total = add(add(_LOWER(total), _UPPER(total)), sub(last, low))
+        emit(y + 4 * r, sum_lanes(total) - offset, alpha, accumulate)
 
 
 @inline
@@ -141,29 +147,46 @@ def _store_step(halves, place):
     store_i8x64(place + 256, second)
 
 
-def fields8(element: Any, size: int, at: int, convert: Callable[[Any, Any], Any]) -> Intrinsic:
-    """Declare an intrinsic: the address of the first of eight blocks of `size` bytes -> f32x8 of a field in each.
+def fields(kind: Vector, element: Any, size: int, at: int, convert: Convert) -> Intrinsic:
+    """Declare an intrinsic: w -> a field of each of the blocks from w on, of `size` bytes, as a vector of that kind.
 
-    The field is an LLVM type that begins `at` bytes into the block; `convert` makes float32 of eight of them.
+    The field begins `at` bytes into a block; `convert` gets an LLVM vector of eight elements, or of four for i8x64.
     """
+    count = 4 if kind == i8x64 else 8
     gather = _pick if UNIT.startswith("avx512") and (element != I8 or VPERMB) else _insert
-    return intrinsic(lambda w: (f32x8, lambda builder, w: convert(builder, gather(builder, w, element, size, at))))
+    return intrinsic(
+        lambda w: (kind, lambda builder, w: convert(builder, gather(builder, w, element, count, size, at)))
+    )
 
 
 def halves8(size: int, at: int) -> Intrinsic:
-    """Declare an intrinsic: a float16 of each of eight blocks, see `fields8`."""
-    return fields8(F16, size, at, lambda builder, halves: builder.fpext(halves, vector_of(F32, 8)))
+    """Declare an intrinsic: a float16 of each of eight blocks, as f32x8; see `fields`."""
+    return fields(f32x8, F16, size, at, lambda builder, halves: builder.fpext(halves, vector_of(F32, 8)))
 
 
-def _pick(builder: Any, w: Any, element: Any, size: int, at: int) -> Any:
+def fields16(kind: Vector, element: Any, convert: Convert) -> Intrinsic:
+    """Declare an intrinsic: (address, row_bytes) -> what is there in each of 16 rows, as a vector of that kind."""
+
+    def generate(builder: Any, address: Any, row_bytes: Any) -> Any:
+        values = ir.Constant(vector_of(element, 16), ir.Undefined)
+        for row in range(16):
+            at = builder.add(address, builder.mul(row_bytes, ir.Constant(row_bytes.type, row)))
+            value = builder.load(pointer(builder, at, element), align=1)
+            values = builder.insert_element(values, value, I32(row))
+        return convert(builder, values)
+
+    return intrinsic(lambda address, row_bytes: (kind, generate))
+
+
+def _pick(builder: Any, w: Any, element: Any, count: int, size: int, at: int) -> Any:
     """64 bytes at a time are loaded, of which an instruction picks words, or bytes; nothing behind the blocks is read."""
     width = 1 if element == I8 else 2
     lanes, fit = 64 // width, (64 - width - at) // size + 1
     picked, places = None, list[int]()
-    for first in range(0, 8, fit):
-        start = min(first * size, 8 * size - 64)
+    for first in range(0, count, fit):
+        start = min(first * size, count * size - 64)
         loaded = _load(builder, w, start, vector_of(element, lanes))
-        own = [(block * size + at - start) // width for block in range(first, min(first + fit, 8))]
+        own = [(block * size + at - start) // width for block in range(first, min(first + fit, count))]
         if picked is None:
             picked, places = loaded, own
         else:
@@ -173,11 +196,11 @@ def _pick(builder: Any, w: Any, element: Any, size: int, at: int) -> Any:
     return shuffle(builder, picked, picked, places)
 
 
-def _insert(builder: Any, w: Any, element: Any, size: int, at: int) -> Any:
-    fields = ir.Constant(vector_of(element, 8), ir.Undefined)
-    for block in range(8):
-        fields = builder.insert_element(fields, _load(builder, w, size * block + at, element), I32(block))
-    return fields
+def _insert(builder: Any, w: Any, element: Any, count: int, size: int, at: int) -> Any:
+    values = ir.Constant(vector_of(element, count), ir.Undefined)
+    for block in range(count):
+        values = builder.insert_element(values, _load(builder, w, size * block + at, element), I32(block))
+    return values
 
 
 def _load(builder: Any, w: Any, offset: int, kind: Any) -> Any:

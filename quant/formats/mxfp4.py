@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numpy.typing import NDArray
 
-from quant.blocks32 import dot_blocks, fields8, packed4, unpack_blocks, unpack_nibbles
+from quant.blocks32 import dot_blocks, fields, fields16, packed4, unpack_blocks, unpack_nibbles
 from quant.formats import Format, blocks_of, dot_rows, rows_of, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
-from quant.jit import inline, intrinsic
+from quant.jit import inline
 from quant.lookup import high_nibbles, low_nibbles
 from quant.simd import (
     F32,
@@ -25,11 +24,11 @@ from quant.simd import (
     call_llvm,
     concat,
     constant_of,
+    f32x8,
     f32x16,
     load_i8x16,
     load_u8,
     mul,
-    pointer,
     splat,
     splat8,
     vector_of,
@@ -56,21 +55,7 @@ def _powers(builder: Any, exponents: Any) -> Any:
     return builder.bitcast(builder.shl(wide, constant_of(wide.type, 23)), vector_of(F32, exponents.type.count))
 
 
-_powers8 = fields8(I8, 17, 0, _powers)
-
-
-@intrinsic
-def _powers16(w: Any, row_bytes: Any) -> Any:
-    """d of a block in each of 16 rows, f32x16."""
-
-    def generate(builder: Any, w: Any, row_bytes: Any) -> Any:
-        exponents = ir.Constant(vector_of(I8, 16), ir.Undefined)
-        for row in range(16):
-            at = builder.add(w, builder.mul(row_bytes, ir.Constant(row_bytes.type, row)))
-            exponents = builder.insert_element(exponents, builder.load(pointer(builder, at, I8)), I32(row))
-        return _powers(builder, exponents)
-
-    return f32x16, generate
+_powers8, _powers16 = fields(f32x8, I8, 17, 0, _powers), fields16(f32x16, I8, _powers)
 
 
 @inline
