@@ -114,6 +114,12 @@ BY_HAND = [  # a block, and values by column
         + HALF,
         {0: 0.5 * (5 - 4), 1: 0.5 * -4, 32: 0.5 * -1 * (7 - 4), 64: 0.5 * 21 * (2 - 4), 96: 0, 128: 0.5 * -30 * -4},
     ),
+    # sub-blocks by 1/2, 3.75, 2^-10, 0: half of 1, 7.5, the smallest there is, and what is not a number
+    (
+        "NVFP4",
+        bytes([0x38, 0x4F, 0x01, 0x7F]) + bytes(4 * ([0x21] + 7 * [0xF7])),
+        {0: 0.5, 8: 1, 1: 6, 15: -6, 16: 3.75, 24: 7.5, 32: 2**-10, 40: 2**-9, 48: 0, 63: 0},
+    ),
     (
         "Q4_K",
         HALF + QUARTER + SIX_BITS + bytes([0x21] + 127 * [0]),

@@ -46,7 +46,7 @@ _OFFSET = np.float32(16)
 
 def fifth_bits(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """uint8 [rows, n, 4] -> [rows, n, 32], 16 where a bit is set."""
-    return np.unpackbits(packed, axis=-1, bitorder="little") << 4
+    return np.unpackbits(packed, axis=-1, bitorder="little") * np.uint8(16)
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
