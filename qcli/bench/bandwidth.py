@@ -29,17 +29,11 @@ class Bandwidth:
         for plan in self._plans.values():
             read_all(plan, self._buffer)
         self._sealed = {count: plan.seal() for count, plan in self._plans.items()}
-        self._samples: dict[int, list[float]] = {count: [] for count in self._teams}
 
-    def sample(self) -> None:
-        """Measure with every number of threads."""
-        for count, samples in self._samples.items():
-            self._seconds(count)  # wakes the threads
-            samples += [self._buffer.nbytes / self._seconds(count) for _ in range(_PASSES)]
-
-    def gb_per_s(self, threads: int) -> float:
-        """The median of all samples, in 10^9 bytes a second."""
-        return median(self._samples[threads]) / 1e9
+    def sample(self, threads: int) -> float:
+        """What so many threads read now, in 10^9 bytes a second."""
+        self._seconds(threads)  # wakes them
+        return median(self._buffer.nbytes / self._seconds(threads) for _ in range(_PASSES)) / 1e9
 
     def close(self) -> None:
         """End the threads."""

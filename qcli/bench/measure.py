@@ -33,7 +33,7 @@ class Result:
     seconds: list[float] = field(default_factory=list)
     peer_seconds: list[float] = field(default_factory=list)
     profile: Profile | None = None
-    bandwidth: float = 0.0  # of this machine with as many threads, in GB/s
+    bandwidths: list[float] = field(default_factory=list)  # around each repetition, with as many threads, in GB/s
 
     @property
     def median_s(self) -> float:
@@ -53,9 +53,15 @@ class Result:
         return self.bytes_moved / self.median_s / 1e9
 
     @property
+    def bandwidth(self) -> float:
+        """The machine's, in GB/s."""
+        return median(self.bandwidths)
+
+    @property
     def roofline(self) -> float:
-        """The share of the machine's read bandwidth."""
-        return self.gb_per_s / self.bandwidth
+        """The share of what the machine's memory gave at the time."""
+        pairs = zip(self.seconds, self.bandwidths, strict=True)
+        return median(self.bytes_moved / seconds / 1e9 / limit for seconds, limit in pairs)
 
     def times(self) -> dict[str, tuple[float, float]]:
         """Seconds of each part in the median repetition, at work and waiting, by the shares of the one watched."""
@@ -108,14 +114,11 @@ def measure(
     results, expected = _warm_up(rigs, cases, peer, progress)
     left = _Estimate(progress, sum(expected) * (repetitions + 1))
     for _ in range(repetitions):
-        bandwidth.sample()
         for result, seconds in zip(results, expected, strict=True):
-            _repeat(rigs, result, peer)
+            _repeat(rigs, result, bandwidth, peer)
             left.done(seconds)
-    bandwidth.sample()
     for result, seconds in zip(results, expected, strict=True):
         result.profile = rigs[result.case.threads, result.case.batch].profile(result.case)
-        result.bandwidth = bandwidth.gb_per_s(result.case.threads)
         left.done(seconds)
     return results
 
@@ -153,8 +156,10 @@ def _warm_up(
     return results, expected
 
 
-def _repeat(rigs: Rigs, result: Result, peer: Runner | None) -> None:
+def _repeat(rigs: Rigs, result: Result, bandwidth: Bandwidth, peer: Runner | None) -> None:
     case = result.case
+    before = bandwidth.sample(case.threads)
     result.seconds.append(rigs[case.threads, case.batch].run(case))
+    result.bandwidths.append((before + bandwidth.sample(case.threads)) / 2)
     if peer:
         result.peer_seconds.append(peer.run(case))

@@ -31,7 +31,9 @@ def bench(
     n_gen: Annotated[str, _sizes("--n-gen", "-n", help="Decode so many tokens; 0: leave it out.")] = "64",
     n_depth: Annotated[str, _sizes("--n-depth", "-d", help="Tokens that are in the context before.")] = "0",
     threads: Annotated[str | None, _sizes("--threads", "-t", help="Else as many as physical cores.")] = None,
-    batch_size: Annotated[str, _sizes("--batch-size", "-b", help="Tokens of a prompt taken together.")] = "512",
+    batch_size: Annotated[
+        str | None, _sizes("--batch-size", "-b", help="Tokens of a prompt taken together; 1024 unless told.")
+    ] = None,
     kv_type: options.KvType = None,
     repetitions: Annotated[
         int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="Repetitions of each test.")
@@ -53,6 +55,7 @@ def bench(
     from qcli.bench.peer import require_peer
     from qcli.bench.random_weights import find_mix
     from qcli.bench.shapes import find_shape
+    from qcli.engine import DEFAULT_CHUNK
     from qcli.threads import default_threads
 
     _check(model, shape, layers, quant, peer)
@@ -62,7 +65,7 @@ def bench(
         numbers("-n", n_gen, 0),
         numbers("-d", n_depth, 0),
         [default_threads()] if threads is None else numbers("-t", threads, 1, 1024),
-        numbers("-b", batch_size, 1),
+        [DEFAULT_CHUNK] if batch_size is None else numbers("-b", batch_size, 1),
     )
     if peer:
         require_peer()

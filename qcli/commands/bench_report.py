@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
@@ -96,14 +97,16 @@ class Report:
     def _facts(self) -> list[str]:
         machine = self.machine
         cut = f" of {self.whole.layers}, random weights" if self.whole else ""
-        rates = {result.case.threads: result.bandwidth for result in self.results}
-        reads = ", ".join(f"{rate:.1f} GB/s with {threads}" for threads, rate in rates.items())
+        samples: dict[int, list[float]] = {}
+        for result in self.results:
+            samples.setdefault(result.case.threads, []).extend(result.bandwidths)
+        reads = ", ".join(f"{median(rates):.1f} GB/s with {threads}" for threads, rates in samples.items())
         kept = "" if self.kv_type == "f16" else f" · {self.kv_type} keys and values"
         cores = f"{machine.cores} core{'s' if machine.cores > 1 else ''}"
         return [
             f"{self.model} · {self.architecture} · {self.layers} layers{cut} · {gigabytes(self.size_bytes)}{kept}",
             f"{machine.cpu} · {cores} · {machine.dot_unit}",
-            f"memory is read at {reads} thread{'s' if max(rates) > 1 else ''}: the roofline",
+            f"memory is read at {reads} thread{'s' if max(samples) > 1 else ''}: the roofline",
         ]
 
     def _several(self, what: str) -> bool:
