@@ -1,0 +1,170 @@
+"""TQ1_0: 256 columns in 54 bytes, weights of three values, five to a byte (see quant.trits).
+
+ 0  digits q[240]     byte i < 32: columns i, i + 32, … i + 128; byte 32 + i, i < 16: columns 160 + i, i + 16, … i + 64
+48  digits q[16]      byte i < 4: columns 240 + i, + 4, + 8 and + 12, and nothing
+52  float16 d         value = d * (q - 1)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.blocks256 import dot_pairs
+from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats.q2_k import QUARTER
+from quant.formats.tq2_0 import fill_tile_scales
+from quant.int8_dot import dot_u7
+from quant.jit import inline
+from quant.simd import (  # fmt: skip
+    add,
+    concat,
+    fma,
+    load_f16,
+    load_f32x8,
+    load_f32x16,
+    load_i8x32,
+    mul,
+    permute,
+    prefetch,
+    shift_right,
+    splat,
+    splat8,
+    store_f32x8,
+    store_i8x32,
+    store_i8x64,
+    sub,
+    to_f32,
+    zero_f32x16,
+    zero_i32x16,
+)
+from quant.tile import turn4
+from quant.trits import digits_of, five_words, four_words, trits
+
+_AHEAD = 2592  # bytes: prefetch distance, 48 blocks, six rows of 2048 columns
+_DIGITS = np.array([digits_of(byte) for byte in range(256)], np.int8)
+
+
+def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [rows, row bytes] -> float32 [rows, columns]."""
+    blocks = blocks_of(data, 54)
+    digits = _DIGITS[blocks[..., :52]]  # [rows, n, 52, 5]
+    parts = [digits[..., :32, :], digits[..., 32:48, :], digits[..., 48:, :4]]
+    q = np.concatenate([part.swapaxes(-1, -2).reshape(*part.shape[:2], -1) for part in parts], axis=-1)
+    return rows_of(halves(blocks[..., 52:]) * (q - np.int8(1)))
+
+
+def _lanes(digit: int):
+    """Where the scales of the columns that meet a digit of `load_digits` are."""
+    return permute([digit] * 8 + [0] * 3 + [5 + digit // 2] * 4 + [7])
+
+
+_LANES_0, _LANES_1, _LANES_2, _LANES_3, _LANES_4 = (_lanes(digit) for digit in range(5))
+
+
+@inline
+def load_digits(w):
+    """Bytes 0 to 31, then 20 to 51, and their digits."""
+    return trits(concat(load_i8x32(w), load_i8x32(w + 20)))
+
+
+@inline
+def _columns(x, digit):
+    """The columns that meet a digit of `load_digits`, one of the first four; bytes 20 to 31 meet nothing again."""
+    last = five_words(load_i8x32(x + 148 + 16 * digit), load_i8x32(x + 212 + 4 * digit))
+    return concat(load_i8x32(x + 32 * digit), last)
+
+
+@inline
+def _arranged(x, d, s32, s16):
+    d_x = load_f32x8(d)
+    higher = mul(d_x, splat8(QUARTER))
+    columns = _columns(x, 0), _columns(x, 1), _columns(x, 2), _columns(x, 3)
+    last = concat(load_i8x32(x + 128), four_words(load_i8x32(x + 212)))
+    scales = _LANES_0(d_x), _LANES_1(higher), _LANES_2(d_x), _LANES_3(higher), _LANES_4(d_x)
+    return (*columns, last), scales, sub(zero_f32x16(), load_f32x16(s16))
+
+
+@inline
+def _met(w, of_x, total):
+    prefetch(w + _AHEAD)
+    x, d, less = of_x
+    q, zero = load_digits(w), zero_i32x16()
+    even = fma(to_f32(dot_u7(zero, q[0], x[0])), d[0], less)
+    odd = mul(to_f32(dot_u7(zero, q[1], x[1])), d[1])
+    even = fma(to_f32(dot_u7(zero, q[2], x[2])), d[2], even)
+    odd = fma(to_f32(dot_u7(zero, q[3], x[3])), d[3], odd)
+    even = fma(to_f32(dot_u7(zero, q[4], x[4])), d[4], even)
+    return fma(add(even, odd), splat(load_f16(w + 52)), total)
+
+
+@dot_rows
+def tq1_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
+    """See quant.formats."""
+    dot_pairs(w, rows, columns, x, y, alpha, accumulate, 54, _arranged, _met)
+
+
+# The numbers of a digit's columns in `load_digits`: 32, then 16, then 4.
+_FIRST, _MIDDLE, _LAST = permute(range(32)), permute(range(44, 60)), permute(range(60, 64))
+
+
+@inline
+def _plain(q):
+    """Digits as they are, not four times."""
+    return q[0], shift_right(q[1], 2), q[2], shift_right(q[3], 2), q[4]
+
+
+@unpack_rows
+def tq1_0_unpack_rows(w, rows, columns, q, scale, minimum):
+    """See quant.formats."""
+    for b in range(rows * columns // 256):
+        d = splat8(load_f16(w + 52))
+        store_f32x8(scale + 32 * b, d)
+        store_f32x8(minimum + 32 * b, d)
+        q0, q1, q2, q3, q4 = _plain(load_digits(w))
+        last = concat(concat(_LAST(q0), _LAST(q1)), concat(_LAST(q2), _LAST(q3)))
+        store_i8x64(q + 256 * b, concat(_FIRST(q0), _FIRST(q1)))
+        store_i8x64(q + 256 * b + 64, concat(_FIRST(q2), _FIRST(q3)))
+        store_i8x32(q + 256 * b + 128, _FIRST(q4))
+        store_i8x32(q + 256 * b + 160, concat(_MIDDLE(q0), _MIDDLE(q1)))
+        store_i8x32(q + 256 * b + 192, concat(_MIDDLE(q2), _MIDDLE(q3)))
+        store_i8x32(q + 256 * b + 224, concat(_MIDDLE(q4), last))
+        w += 54
+
+
+@inline
+def _store_step(packed, place, distance):
+    """Four digits of four bytes to their places in a tile, and the fifth, which may have none."""
+    q0, q1, q2, q3, q4 = _plain(trits(packed))
+    store_i8x64(place, q0)
+    store_i8x64(place + distance, q1)
+    store_i8x64(place + 2 * distance, q2)
+    store_i8x64(place + 3 * distance, q3)
+    return q4
+
+
+@inline
+def _store_steps(w, row_bytes, place, distance):
+    """16 bytes of 16 rows."""
+    s0, s1, s2, s3 = turn4(w, row_bytes)
+    store_i8x64(place + 4 * distance, _store_step(s0, place, distance))
+    store_i8x64(place + 4 * distance + 64, _store_step(s1, place + 64, distance))
+    store_i8x64(place + 4 * distance + 128, _store_step(s2, place + 128, distance))
+    store_i8x64(place + 4 * distance + 192, _store_step(s3, place + 192, distance))
+
+
+@unpack_tile
+def tq1_0_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats; bytes are turned packed."""
+    for b in range(columns // 256):
+        fill_tile_scales(w + 52, row_bytes, scales + 512 * b, minima + 512 * b)
+        _store_steps(w, row_bytes, tile, 512)
+        _store_steps(w + 16, row_bytes, tile + 256, 512)
+        _store_steps(w + 32, row_bytes, tile + 2560, 256)
+        _, _, _, last = turn4(w + 36, row_bytes)
+        _store_step(last, tile + 3840, 64)
+        w += 54
+        tile += 4096
+
+
+FORMAT = Format("TQ1_0", 256, 54, "q8", 32, dequantize, tq1_0_dot_rows, tq1_0_unpack_rows, tq1_0_unpack_tile)

@@ -1,0 +1,85 @@
+"""Five digits of three values in a byte: n of [0, 242] is kept as 256 n / 243 rounded up, a fraction of 256.
+
+Three times a fraction carries its first digit over, and leaves a fraction with the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from quant.jit import intrinsic
+from quant.lookup import VPERMB
+from quant.simd import I16, I32, call_llvm, constant_of, shuffle, vector_of
+
+
+def digits_of(byte: int) -> list[int]:
+    """The digits of a byte, first to last."""
+    return [byte * 3**n % 256 * 3 // 256 for n in range(5)]
+
+
+@intrinsic
+def trits(packed: Any) -> Any:
+    """i8x64 -> five i8x64 of a digit each, of which the second and the fourth are four times the digit."""
+    return (packed, 5), _looked_up if VPERMB else _multiplied
+
+
+def _looked_up(builder: Any, packed: Any) -> list[Any]:
+    """Four digits out of one table, two bits each, the last one out of another."""
+    digits = [digits_of(byte) for byte in range(256)]
+    four = _entry(builder, [a | b << 2 | c << 4 | d << 6 for a, b, c, d, _ in digits], packed)
+    last = _entry(builder, [row[4] for row in digits], packed)
+    half = builder.lshr(four, constant_of(four.type, 4))
+    low, high = constant_of(four.type, 3), constant_of(four.type, 12)
+    return [*(builder.and_(x, mask) for x in (four, half) for mask in (low, high)), last]
+
+
+def _entry(builder: Any, table: list[int], index: Any) -> Any:
+    """Entries of a table of 256 bytes: from both halves of it, and then by the upper bit."""
+    parts = [ir.Constant(index.type, table[at : at + 64]) for at in range(0, 256, 64)]
+    name = "llvm.x86.avx512.vpermi2var.qi.512"
+    low, high = (call_llvm(builder, name, index.type, [parts[at], index, parts[at + 1]]) for at in (0, 2))
+    return builder.select(builder.icmp_signed("<", index, constant_of(index.type, 0)), high, low)
+
+
+def _multiplied(builder: Any, packed: Any) -> list[Any]:
+    digits = []
+    for n in range(5):
+        place = 4 if n % 2 else 6
+        carried = builder.lshr(_three_quarters(builder, packed), constant_of(packed.type, place))
+        digits.append(builder.and_(carried, constant_of(packed.type, 3 << 6 - place)))
+        packed = builder.add(packed, builder.add(packed, packed))
+    return digits
+
+
+def _three_quarters(builder: Any, x: Any) -> Any:
+    """Of unsigned bytes less one: the upper two bits are those that three times the byte carries over."""
+    less = call_llvm(builder, f"llvm.usub.sat.v{x.type.count}i8", x.type, [x, constant_of(x.type, 1)])
+    return _average(builder, less, _average(builder, less, constant_of(x.type, 0)))
+
+
+def _average(builder: Any, a: Any, b: Any) -> Any:
+    """(a + b + 1) / 2: one instruction on x86 and NEON."""
+    wide = vector_of(I16, a.type.count)
+    both = builder.add(builder.zext(a, wide), builder.zext(b, wide))
+    return builder.trunc(builder.lshr(builder.add(both, constant_of(wide, 1)), constant_of(wide, 1)), a.type)
+
+
+@intrinsic
+def four_words(low: Any) -> Any:
+    """Words 3 to 6 of an i8x32; zeros around them."""
+    return low, lambda builder, low: _words(builder, low, low, 8)
+
+
+@intrinsic
+def five_words(low: Any, high: Any) -> Any:
+    """Words 3 to 6 of an i8x32, then the last word of another; zeros before."""
+    return low, lambda builder, low, high: _words(builder, low, high, 7)
+
+
+def _words(builder: Any, low: Any, high: Any, last: int) -> Any:
+    words = vector_of(I32, 8)
+    both = shuffle(builder, builder.bitcast(low, words), builder.bitcast(high, words), [*range(7), 15])
+    kept = shuffle(builder, both, constant_of(words, 0), [8, 8, 8, 3, 4, 5, 6, last])
+    return builder.bitcast(kept, low.type)
