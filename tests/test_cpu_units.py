@@ -22,7 +22,8 @@ X86 = {
     "icelake-server": ("+avx512vnni,+avx512bw,+avx512vl", "avx512vnni", "avx512vnni avx512vbmi2 gfni vaes"),
 }
 OTHER = {"generic": ("", "portable", "")}
-CHOSEN = "test_simd or test_lookup or (dot_and_tile_are_exact or extremes or unpacked) and (Q8_0 or Q4_K or F16 and not BF16)"
+_KERNELS = "(dot_and_tile_are_exact or extremes or unpacked) and (Q8_0 or Q4_K or F16 and not BF16)"
+CHOSEN = f"test_simd or test_lookup or test_grids or {_KERNELS}"
 
 
 def here() -> dict[str, tuple[str, str, str]]:
@@ -46,7 +47,7 @@ def start(command, processor, features=None):
 @pytest.fixture(scope="module")
 def processes():
     """A part of the tests, begun for every processor at once."""
-    files = [str(TESTS / name) for name in ("test_simd.py", "test_lookup.py", "test_formats.py")]
+    files = [str(TESTS / name) for name in ("test_simd.py", "test_lookup.py", "test_grids.py", "test_formats.py")]
     plain = ["-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     command = ["-m", "pytest", *plain, "--rootdir", str(TESTS.parent), "-k", CHOSEN, *files]
     running = {name: start(command, name, row[0]) for name, row in here().items()}

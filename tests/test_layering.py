@@ -52,9 +52,7 @@ def name(path: Path) -> str:
 
 
 def test_imports_are_read_wherever_they_are():
-    assert {"qcli.errors", "qcli.errors.QcliError", "rich.console"} <= set(
-        imports(ROOT / "qcli" / "console.py")
-    )
+    assert {"qcli.errors", "qcli.errors.QcliError", "rich.console"} <= set(imports(ROOT / "qcli" / "console.py"))
     assert "sys.stdout" in names(ROOT / "qcli" / "console.py")
 
 
@@ -64,7 +62,9 @@ def test_quant_imports_only_arrays_and_the_compiler():
         "curses",
         "readline",
     }
-    assert {name(path): roots(path) - allowed for path in sources("quant") if roots(path) - allowed} == {}
+    more = {"quant/grids.py": {"gguf"}}  # the tables of the IQ types, when one of them is compiled
+    foreign = {name(path): roots(path) - allowed for path in sources("quant")}
+    assert {path: found for path, found in foreign.items() if found - more.get(path, set())} == {}
 
 
 def test_models_know_no_terminal_and_no_command():

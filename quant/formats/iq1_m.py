@@ -1,0 +1,135 @@
+"""IQ1_M: 256 columns in 56 bytes; eight columns are a point of IQ1_S's grid of 2048, whose values are -1, 0 and 1.
+
+ 0  uint8 low[32]      index of a point, the lowest 8 bits of 11
+32  uint4 high[32]     its highest 3 bits, and a sign; low nibbles first
+48  uint16 word[4]     of 64 columns: four scales of 3 bits, then 4 bits of the float16 d, its lowest first
+    value = d * (1 + 2 * scale) * (point + 1/8), or - 1/8 where the sign is set
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.activation import scales_of, sums16_of
+from quant.fields import both_nibbles, f16_of, load_u16x4, nibbles, spread, u8_to_f32
+from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
+from quant.grids import add_to_points, grid, points
+from quant.jit import inline
+from quant.signs import dot_by_16, interleave, store_parts
+from quant.simd import (
+    add,
+    bit_and,
+    bit_xor,
+    concat,
+    fma,
+    load_f32x16,
+    load_i8x16,
+    load_i8x32,
+    load_i64,
+    mul,
+    prefetch,
+    shift_right,
+    splat,
+    store_f32x16,
+    sum_lanes,
+    zero_f32x16,
+)
+from quant.tile import transpose16
+
+_AHEAD = 2016  # bytes: prefetch distance, 36 blocks
+_find, _values = grid("IQ1_S", 2048, 8, (0, 8, 16))
+_THREE_BITS = spread(3)
+_QUARTER, _EIGHTH, _NINE = np.float32(1 / 4), np.float32(1 / 8), np.float32(9)
+
+
+def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [rows, row bytes] -> float32 [rows, columns]."""
+    blocks = blocks_of(data, 56)
+    words = np.ascontiguousarray(blocks[..., 48:]).view(np.uint16)
+    high = nibbles(blocks[..., 32:48]).astype(np.uint16)
+    values = points("IQ1_S")[blocks[..., :32] | (high & 7) << 8].reshape(*blocks.shape[:2], 16, 2, 8)
+    shift = np.where(high & 8, np.float32(-1 / 8), np.float32(1 / 8)).reshape(*values.shape[:4], 1)
+    bits = np.bitwise_or.reduce(words >> 12 << np.array([0, 4, 8, 12], np.uint16), axis=-1, keepdims=True)
+    d = halves(bits.view(np.uint8))
+    scales = d * (1 + 2 * (words[..., None] >> np.array([0, 3, 6, 9], np.uint16) & 7).reshape(*blocks.shape[:2], 16))
+    return rows_of(scales[..., None, None] * (values + shift))
+
+
+@inline
+def _load_parts(w, second):
+    """Eight parts, 8 * point + 8 and 1 + 1 or 1 - 1: of this block, and of a second one."""
+    high = both_nibbles(concat(load_i8x16(w + 32), load_i8x16(second + 32)))
+    parts = _values(_find(concat(load_i8x32(w), load_i8x32(second)), high))
+    return add_to_points(parts, shift_right(bit_xor(bit_and(high, 8), 8), 2))
+
+
+@inline
+def _load_scales(w):
+    """An eighth of each scale."""
+    word = load_i64(w + 48)
+    d = f16_of((word >> 12 & 0xF) | (word >> 24 & 0xF0) | (word >> 36 & 0xF00) | (word >> 48 & 0xF000))
+    scales = u8_to_f32(_THREE_BITS(load_u16x4(w + 48)))
+    return fma(scales, splat(d * _QUARTER), splat(d * _EIGHTH))
+
+
+@inline
+def _dot(w, parts, x, d_x, s_x, even, odd, low):
+    scales = _load_scales(w)
+    even, odd = dot_by_16(parts, (0, 0, 0, 0), scales, x, d_x, even, odd)
+    return even, odd, fma(scales, load_f32x16(s_x), low)
+
+
+@dot_rows
+def iq1_m_dot_rows(w, rows, columns, x, y, alpha, accumulate):
+    """See quant.formats; points of two blocks are looked up together."""
+    d_x, s_x, blocks = scales_of(x, columns), sums16_of(x, columns), columns // 256
+    for r in range(rows):
+        even, odd, low = zero_f32x16(), zero_f32x16(), zero_f32x16()
+        for b in range(0, blocks, 2):
+            prefetch(w + _AHEAD)
+            prefetch(w + _AHEAD + 64)
+            second = w + 56 if b + 1 < blocks else w
+            parts, at, d, s = _load_parts(w, second), x + 256 * b, d_x + 32 * b, s_x + 64 * b
+            even, odd, low = _dot(w, parts[:4], at, d, s, even, odd, low)
+            if b + 1 < blocks:
+                even, odd, low = _dot(second, parts[4:], at + 256, d + 32, s + 64, even, odd, low)
+            w = second + 56
+        emit(y + 4 * r, sum_lanes(add(even, odd)) - _NINE * sum_lanes(low), alpha, accumulate)
+
+
+@inline
+def _unpack(w, parts, q, step, scale):
+    """One block: its four parts, `step` bytes apart; gives its scales."""
+    scales = _load_scales(w)
+    store_f32x16(scale, scales)
+    store_parts(parts, q, step)
+    return scales
+
+
+@unpack_rows
+def iq1_m_unpack_rows(w, rows, columns, q, scale, minimum):
+    """See quant.formats."""
+    for b in range(rows * columns // 256):
+        scales = _unpack(w, _load_parts(w, w)[:4], q + 256 * b, 64, scale + 64 * b)
+        store_f32x16(minimum + 64 * b, mul(scales, splat(_NINE)))
+        w += 56
+
+
+@unpack_tile
+def iq1_m_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats."""
+    for _ in range(columns // 256):
+        for r in range(0, 16, 2):
+            first, second = w + r * row_bytes, w + (r + 1) * row_bytes
+            parts = _load_parts(first, second)
+            _unpack(first, parts[:4], tile + 64 * r, 1024, scratch + 64 * r)
+            _unpack(second, parts[4:], tile + 64 * r + 64, 1024, scratch + 64 * r + 64)
+        interleave(tile)
+        transpose16(scratch, 64, scales, 64)
+        for i in range(16):
+            store_f32x16(minima + 64 * i, mul(load_f32x16(scales + 64 * i), splat(_NINE)))
+        w, tile, scales, minima = w + 56, tile + 4096, scales + 1024, minima + 1024
+
+
+FORMAT = Format("IQ1_M", 256, 56, "q8", 16, dequantize, iq1_m_dot_rows, iq1_m_unpack_rows, iq1_m_unpack_tile)

@@ -1,0 +1,129 @@
+"""IQ1_S: 256 columns in 50 bytes; eight columns are a point of a grid of 2048 whose values are -1, 0 and 1.
+
+ 0  float16 d
+ 2  uint8 low[32]      index of a point, the lowest 8 bits of 11
+34  uint16 word[8]     of 32 columns: the highest 3 bits of four indices, a scale in bits 12 to 14, a sign in bit 15
+    value = d * (1 + 2 * scale) * (point + 1/8), or - 1/8 where the sign is set
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.activation import scales_of, sums32_of
+from quant.fields import load_u16x8, spread
+from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
+from quant.grids import grid, points
+from quant.jit import inline
+from quant.signs import dot_by_32, interleave, store_parts
+from quant.simd import (
+    add,
+    bit_and,
+    concat,
+    fma,
+    load_f16,
+    load_f32x8,
+    load_i8x32,
+    mul,
+    prefetch,
+    shift_right,
+    splat8,
+    store_f32x8,
+    sum_lanes,
+    to_f32,
+    zero_f32x8,
+    zero_f32x16,
+)
+from quant.tile import transpose8
+
+_AHEAD = 2000  # bytes: prefetch distance, 40 blocks
+_find, _values = grid("IQ1_S", 2048, 8, (0, 1, 2))
+_THREE_BITS = spread(3)
+_QUARTER, _SEVEN_EIGHTHS = np.float32(1 / 4), np.float32(7 / 8)
+
+
+def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [rows, row bytes] -> float32 [rows, columns]."""
+    blocks = blocks_of(data, 50)
+    words = np.ascontiguousarray(blocks[..., 34:]).view(np.uint16)
+    high = words[..., None] >> np.array([0, 3, 6, 9], np.uint16) & 7
+    values = points("IQ1_S")[blocks[..., 2:34].reshape(high.shape) | high << 8]
+    scales = halves(blocks[..., :2]) * (1 + 2 * (words >> 12 & 7))
+    shift = np.where(words >> 15, np.float32(-1 / 8), np.float32(1 / 8))
+    return rows_of(scales[..., None, None] * (values + shift[..., None, None]))
+
+
+@inline
+def _load_parts(w, second):
+    """Eight parts, with 1 added: of this block, and of a second one."""
+    words = concat(load_u16x8(w + 34), load_u16x8(second + 34))
+    return _values(_find(concat(load_i8x32(w + 2), load_i8x32(second + 2)), _THREE_BITS(words)))
+
+
+@inline
+def _load_scales(w):
+    """Scales, and what they leave to be taken off: 1 - 1/8 or 1 + 1/8 of them."""
+    words, d = load_u16x8(w + 34), load_f16(w)
+    scales = fma(to_f32(bit_and(shift_right(words, 12), 7)), splat8(d + d), splat8(d))
+    return scales, mul(scales, fma(to_f32(shift_right(words, 15)), splat8(_QUARTER), splat8(_SEVEN_EIGHTHS)))
+
+
+@inline
+def _dot(w, parts, x, d_x, s_x, even, odd, low):
+    scales, minima = _load_scales(w)
+    even, odd = dot_by_32(parts, (0, 0, 0, 0), scales, x, d_x, even, odd)
+    return even, odd, fma(minima, load_f32x8(s_x), low)
+
+
+@dot_rows
+def iq1_s_dot_rows(w, rows, columns, x, y, alpha, accumulate):
+    """See quant.formats; points of two blocks are looked up together."""
+    d_x, s_x, blocks = scales_of(x, columns), sums32_of(x, columns), columns // 256
+    for r in range(rows):
+        even, odd, low = zero_f32x16(), zero_f32x16(), zero_f32x8()
+        for b in range(0, blocks, 2):
+            prefetch(w + _AHEAD)
+            prefetch(w + _AHEAD + 64)
+            second = w + 50 if b + 1 < blocks else w
+            parts, at, d, s = _load_parts(w, second), x + 256 * b, d_x + 32 * b, s_x + 32 * b
+            even, odd, low = _dot(w, parts[:4], at, d, s, even, odd, low)
+            if b + 1 < blocks:
+                even, odd, low = _dot(second, parts[4:], at + 256, d + 32, s + 32, even, odd, low)
+            w = second + 50
+        emit(y + 4 * r, sum_lanes(add(even, odd)) - sum_lanes(low), alpha, accumulate)
+
+
+@inline
+def _unpack(w, parts, q, step, scale, minimum):
+    """One block: its four parts, `step` bytes apart, its scales and minima."""
+    scales, minima = _load_scales(w)
+    store_f32x8(scale, scales)
+    store_f32x8(minimum, minima)
+    store_parts(parts, q, step)
+
+
+@unpack_rows
+def iq1_s_unpack_rows(w, rows, columns, q, scale, minimum):
+    """See quant.formats."""
+    for b in range(rows * columns // 256):
+        _unpack(w, _load_parts(w, w)[:4], q + 256 * b, 64, scale + 32 * b, minimum + 32 * b)
+        w += 50
+
+
+@unpack_tile
+def iq1_s_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
+    """See quant.formats."""
+    for _ in range(columns // 256):
+        for r in range(0, 16, 2):
+            first, second, at = w + r * row_bytes, w + (r + 1) * row_bytes, scratch + 32 * r
+            parts = _load_parts(first, second)
+            _unpack(first, parts[:4], tile + 64 * r, 1024, at, at + 512)
+            _unpack(second, parts[4:], tile + 64 * r + 64, 1024, at + 32, at + 544)
+        interleave(tile)
+        transpose8(scratch, 32, scales, 64)
+        transpose8(scratch + 512, 32, minima, 64)
+        w, tile, scales, minima = w + 50, tile + 4096, scales + 512, minima + 512
+
+
+FORMAT = Format("IQ1_S", 256, 50, "q8", 32, dequantize, iq1_s_dot_rows, iq1_s_unpack_rows, iq1_s_unpack_tile)

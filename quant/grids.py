@@ -1,0 +1,166 @@
+"""Grids: weights of the IQ types come 8 or 4 at a time, as a point of a table that the `gguf` package brings.
+
+A value of a point is one of 3 or 8 levels, its code, so that a point of 8 or 4 values fits 16 bits: two planes of bytes.
+With AVX512-VBMI, 64 indices find their codes by shuffles of registers (128 bytes each), and codes become values likewise;
+elsewhere points are loaded one by one. A kernel holds its table itself: `gguf` is imported to compile, or to dequantize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numpy.typing import NDArray
+
+from quant import cpu
+from quant.jit import Intrinsic, intrinsic
+from quant.lookup import lookup_llvm
+from quant.simd import I8, I32, I64, call_llvm, constant_of, i8x64, pointer, shuffle, vector_llvm, vector_of
+
+_PLANES = "+avx512vbmi" in cpu.features().split(",")
+_LANES = 64  # indices that are looked up together
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def points(name: str) -> NDArray[np.int8]:
+    """The grid of a type, [points, 8 or 4 values]."""
+    from gguf import quants
+
+    kind = getattr(quants, name)
+    kind.init_grid()
+    return np.ascontiguousarray(kind.grid.reshape(kind.grid_shape).astype(np.int8))
+
+
+def codes(name: str) -> NDArray[np.uint16]:
+    """Each point in 16 bits: the number of each value's level, the first lowest."""
+    values = points(name)
+    levels = np.searchsorted(np.unique(values), values)
+    shifts = np.arange(values.shape[1]) * _bits(values.shape[1])
+    return (levels << shifts).sum(axis=1).astype(np.uint16)
+
+
+def _bits(width: int) -> int:
+    """Bits of a code, in points of so many values."""
+    return 2 if width == 8 else 3
+
+
+# --- points, 64 indices at a time -----------------------------------------------------------------------------------
+
+
+def grid(name: str, count: int, width: int, levels: Sequence[int]) -> tuple[Intrinsic, Intrinsic]:
+    """Declare find(low, high) -> codes, and values(codes) -> the values of the points, in order: a tuple of i8x64.
+
+    low, high: 64 indices of a grid of `count` points, each two bytes (higher bits are ignored). levels: what the codes
+    0, 1, … of a value stand for.
+    """
+    expand = _values_of_codes if _PLANES else _values_of_indices
+    found = (i8x64, 2)
+    return intrinsic(lambda low, high: (found, lambda builder, *index: _find(builder, name, count, *index))), intrinsic(
+        lambda _codes: ((i8x64, width), lambda builder, codes: expand(builder, name, width, levels, codes))
+    )
+
+
+@intrinsic
+def no_high_bits() -> Any:
+    """The high bytes of indices below 256."""
+    return i8x64, lambda _builder: constant_of(vector_llvm(i8x64), 0)
+
+
+def _find(builder: Any, name: str, count: int, low: Any, high: Any) -> list[Any]:
+    """Two planes of the points' codes; or of their indices."""
+    if not _PLANES:
+        return [low, builder.and_(high, constant_of(high.type, (count >> 8) - 1))]
+    masks, zero, bit = [builder.icmp_signed("<", low, constant_of(low.type, 0))], constant_of(low.type, 0), 1
+    while bit << 8 < count:
+        masks.append(builder.icmp_signed("!=", builder.and_(high, constant_of(high.type, bit)), zero))
+        bit *= 2
+    both = codes(name).view(np.uint8).reshape(count, 2)
+    return [_choose(builder, _constant(builder, f"{name}.plane{i}", both[:, i]), count, low, masks) for i in range(2)]
+
+
+def _choose(builder: Any, plane: Any, count: int, low: Any, masks: list[Any]) -> Any:
+    """plane[index]: 128 bytes of the plane by 7 bits of the index, then halved by each higher bit."""
+    base = builder.ptrtoint(plane, I64)
+    # Seen as new each time: else LLVM would hold the whole plane on the stack, from the begin of each row on.
+    base = builder.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [base], True)
+    places = [pointer(builder, builder.add(base, I64(at)), low.type) for at in range(0, count, 64)]
+    table = [builder.load(place, align=64) for place in places]
+    found = [
+        call_llvm(builder, "llvm.x86.avx512.vpermi2var.qi.512", low.type, [first, low, second])
+        for first, second in zip(table[::2], table[1::2], strict=True)
+    ]
+    for mask in masks:
+        found = [builder.select(mask, one, zero) for zero, one in zip(found[::2], found[1::2], strict=True)]
+    return found[0]
+
+
+def _constant(builder: Any, name: str, values: NDArray[Any]) -> Any:
+    """An array of bytes that belongs to the compiled code."""
+    data = values.tobytes()
+    kind = ir.ArrayType(I8, len(data))
+    held = builder.module.globals.get(name)
+    if held is None:
+        held = ir.GlobalVariable(builder.module, kind, name)
+        held.global_constant, held.linkage, held.align = True, "internal", 64
+        held.initializer = ir.Constant(kind, bytearray(data))
+    return held
+
+
+def _values_of_codes(builder: Any, name: str, width: int, levels: Sequence[int], found: list[Any]) -> list[Any]:
+    """Points by codes of _bits: the codes of 8 values to each 64-bit lane, there moved apart, then looked up."""
+    step, bits = 8 // width, _bits(width)
+    table = [levels[i % (1 << bits)] if i % (1 << bits) < len(levels) else 0 for i in range(16)]
+    shifts = [16 * (i // width) + bits * (i % width) for i in range(8)] * 8
+    parts = []
+    for part in range(width):
+        first = 8 * step * part
+        places = [(first + step * lane + i // 2) % 64 + i % 2 * 64 for lane in range(8) for i in range(2 * step)]
+        lanes = [place for lane in range(8) for place in (places[2 * step * lane :][: 2 * step] * 4)[:8]]
+        packed = shuffle(builder, found[0], found[1], lanes)
+        apart = [ir.Constant(packed.type, shifts), packed]
+        index = call_llvm(builder, "llvm.x86.avx512.pmultishift.qb.512", packed.type, apart)
+        parts.append(lookup_llvm(builder, table, index))
+    return parts
+
+
+def _values_of_indices(builder: Any, name: str, width: int, levels: Sequence[int], found: list[Any]) -> list[Any]:
+    """Points by index, each loaded on its own."""
+    values = points(name)
+    table = np.asarray(levels, np.uint8)[np.searchsorted(np.unique(values), values)]
+    held = _constant(builder, f"{name}.points.{levels[0]}.{levels[-1]}", table)
+    base = builder.ptrtoint(held, I64)
+    low, high = (builder.bitcast(vector, vector_of(I64, 8)) for vector in found)
+    one = ir.IntType(8 * width)
+    parts = []
+    for part in range(width):
+        made: Any = ir.Constant(vector_of(one, _LANES // width), ir.Undefined)
+        for i in range(_LANES // width):
+            at = part * (_LANES // width) + i
+            index = builder.or_(_byte(builder, low, at), builder.shl(_byte(builder, high, at), I64(8)))
+            address = builder.add(base, builder.mul(index, I64(width)))
+            made = builder.insert_element(made, builder.load(pointer(builder, address, one)), I32(i))
+        parts.append(builder.bitcast(made, vector_of(I8, _LANES)))
+    return parts
+
+
+def _byte(builder: Any, words: Any, at: int) -> Any:
+    """Byte `at` of 64, given as eight words."""
+    word = builder.extract_element(words, I32(at // 8))
+    return builder.and_(builder.lshr(word, I64(8 * (at % 8))), I64(255))
+
+
+@intrinsic
+def add_to_points(parts: Any, steps: Any) -> Any:
+    """Add byte p of i8x64 `steps` to the eight values of point p."""
+
+    def generate(builder: Any, parts: list[Any], steps: Any) -> list[Any]:
+        spread = [shuffle(builder, steps, steps, [8 * part + i // 8 for i in range(64)]) for part in range(len(parts))]
+        return [builder.add(part, step) for part, step in zip(parts, spread, strict=True)]
+
+    return (i8x64, 8), generate

@@ -1,0 +1,154 @@
+"""Weights that are a magnitude and a sign bit, 256 columns at a time: four parts of 64 (i8x64), and their signs (int64).
+
+On the way to a dot product the activations take the signs; on the way to int8 the magnitudes do, and OFFSET is added.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.fields import is_set
+from quant.int8_dot import dot_u7
+from quant.jit import inline, intrinsic
+from quant.simd import (
+    I32,
+    I64,
+    call_llvm,
+    constant_of,
+    fma,
+    i8x64,
+    load_f32x8,
+    load_f32x16,
+    load_i8x64,
+    load_i64,
+    mul,
+    permute,
+    splat,
+    store_f32x16,
+    store_i8x64,
+    to_f32,
+    vector_llvm,
+    vector_of,
+    zero_i32x16,
+)
+from quant.tile import transpose16
+
+_TWICE = permute([i // 2 for i in range(16)])
+OFFSET = np.float32(64)  # of unpacked values, none of which is below -62
+_BY_32_0, _BY_32_1, _BY_32_2, _BY_32_3 = (permute([2 * part + i // 8 for i in range(16)]) for part in range(4))
+_BY_16_0, _BY_16_1, _BY_16_2, _BY_16_3 = (permute([4 * part + i // 4 for i in range(16)]) for part in range(4))
+
+
+# --- in NumPy -----------------------------------------------------------------------------------------------------
+
+
+def with_parity(index: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Seven signs a byte -> eight: the last one makes the number of minus signs even."""
+    return index | (np.bitwise_count(index) & np.uint8(1)) << np.uint8(7)
+
+
+def plus_minus(signs: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 [...] of eight signs, the first lowest -> 1 or -1, float32 [..., 8]."""
+    minus = signs[..., None] >> np.arange(8, dtype=np.uint8) & np.uint8(1)
+    return np.float32(1) - np.float32(2) * minus
+
+
+# --- signs --------------------------------------------------------------------------------------------------------
+
+
+@inline
+def load_signs(address):
+    """32 bytes of signs, the first column's lowest."""
+    return load_i64(address), load_i64(address + 8), load_i64(address + 16), load_i64(address + 24)
+
+
+@intrinsic
+def parity_signs(index: Any) -> Any:
+    """Seven signs a byte -> eight, 64 columns in an integer: the last one makes the number of minus signs even."""
+
+    def generate(builder: Any, index: Any) -> list[Any]:
+        odd = call_llvm(builder, f"llvm.ctpop.v{index.type.count}i8", index.type, [index])
+        signs = builder.or_(index, builder.shl(odd, constant_of(index.type, 7)))
+        words = builder.bitcast(signs, vector_of(I64, index.type.count // 8))
+        return [builder.extract_element(words, I32(i)) for i in range(index.type.count // 8)]
+
+    return ("i64", index.lanes // 8), generate
+
+
+def _where(builder: Any, signs: Any, minus: Any, plus: Any) -> Any:
+    return builder.select(is_set(builder, signs), minus, plus)
+
+
+@intrinsic
+def negated(x: Any, signs: Any) -> Any:
+    """i8x64, negative where a bit is set."""
+    return x, lambda builder, x, signs: _where(builder, signs, builder.neg(x), x)
+
+
+@inline
+def dot_by_32(parts, signs, scales, x, d_x, even, odd):
+    """even + odd + 256 columns times the activations at x, with a scale (f32x8) for each 32."""
+    zero, scales = zero_i32x16(), mul(scales, load_f32x8(d_x))
+    product = dot_u7(zero, parts[0], negated(load_i8x64(x), signs[0]))
+    even = fma(to_f32(product), _BY_32_0(scales), even)
+    product = dot_u7(zero, parts[1], negated(load_i8x64(x + 64), signs[1]))
+    odd = fma(to_f32(product), _BY_32_1(scales), odd)
+    product = dot_u7(zero, parts[2], negated(load_i8x64(x + 128), signs[2]))
+    even = fma(to_f32(product), _BY_32_2(scales), even)
+    product = dot_u7(zero, parts[3], negated(load_i8x64(x + 192), signs[3]))
+    return even, fma(to_f32(product), _BY_32_3(scales), odd)
+
+
+@inline
+def dot_by_16(parts, signs, scales, x, d_x, even, odd):
+    """even + odd + 256 columns times the activations at x, with a scale (f32x16) for each 16."""
+    zero, scales = zero_i32x16(), mul(scales, _TWICE(load_f32x8(d_x)))
+    product = dot_u7(zero, parts[0], negated(load_i8x64(x), signs[0]))
+    even = fma(to_f32(product), _BY_16_0(scales), even)
+    product = dot_u7(zero, parts[1], negated(load_i8x64(x + 64), signs[1]))
+    odd = fma(to_f32(product), _BY_16_1(scales), odd)
+    product = dot_u7(zero, parts[2], negated(load_i8x64(x + 128), signs[2]))
+    even = fma(to_f32(product), _BY_16_2(scales), even)
+    product = dot_u7(zero, parts[3], negated(load_i8x64(x + 192), signs[3]))
+    return even, fma(to_f32(product), _BY_16_3(scales), odd)
+
+
+# --- as int8 ------------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def offset(parts: Any, signs: Any) -> Any:
+    """OFFSET + or - each magnitude."""
+
+    def generate(builder: Any, parts: list[Any], signs: list[Any]) -> list[Any]:
+        middle = constant_of(vector_llvm(i8x64), int(OFFSET))
+        pairs = zip(parts, signs, strict=True)
+        return [_where(builder, s, builder.sub(middle, part), builder.add(middle, part)) for part, s in pairs]
+
+    return (i8x64, 4), generate
+
+
+@inline
+def store_parts(parts, address, step):
+    """The four parts, `step` bytes apart."""
+    store_i8x64(address, parts[0])
+    store_i8x64(address + step, parts[1])
+    store_i8x64(address + 2 * step, parts[2])
+    store_i8x64(address + 3 * step, parts[3])
+
+
+@inline
+def interleave(tile):
+    """256 columns of 16 rows, stored part by part, 64 bytes a row, become a tile where they are."""
+    for part in range(4):
+        transpose16(tile + 1024 * part, 64, tile + 1024 * part, 64)
+
+
+@inline
+def tile_minima(scales, count, minima):
+    """minima = OFFSET * scales, float32 [count, 16]."""
+    for i in range(count):
+        store_f32x16(minima + 64 * i, mul(load_f32x16(scales + 64 * i), splat(OFFSET)))
