@@ -8,9 +8,9 @@ these when the plan is sealed. Nothing is compiled before that.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ OPERANDS = 25
 RECORD_BYTES = 8 * (1 + OPERANDS)
 
 T = TypeVar("T")
+Ids = NDArray[np.int64]
 Operand = int | float | NDArray[Any] | Kernel | Callable[[], Any]
 
 
@@ -41,6 +42,25 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     raw = np.zeros(count * np.dtype(dtype).itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+
+
+Turns = Callable[[], Iterator[None]]  # Python that runs before and between replays of a stage, one a turn
+
+
+class Supply(Protocol):
+    """Brings experts into memory while a plan is replayed; `layer` is a quant.kernels.experts.Gated."""
+
+    def of_token(self, layer: Any, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
+        """For one token's choice: the turn before experts that are in memory, and that before those that were not.
+
+        Each fills a list of places in `chosen`: how many there are, then the places.
+        """
+
+    def of_tokens(self, layer: Any, starts: Ids, part: Ids, counters: Ids) -> Turns:
+        """For a chunk's slots, in order of expert: a turn for each set of neighbouring experts, in order.
+
+        `part` becomes `starts` as it would be if the tokens of all other experts were none; counters become zero.
+        """
 
 
 class Activation:
@@ -96,6 +116,8 @@ class Plan:
         self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = {}
         self._once: dict[Any, Any] = {}
         self.weight_bytes = 0
+        self.supply: Supply | None = None  # of experts that are not in memory; set before anything is traced
+        self._stages: list[tuple[int, Turns | None]] = [(0, None)]
         self.part = ""  # of the model that the next records belong to
         self.parts: list[str] = []  # of each record
 
@@ -140,6 +162,16 @@ class Plan:
                 self.use(used)
         self._records.append((kernel, operands))
         self.parts.append(self.part)
+
+    def begin(self, turns: Turns | None) -> None:
+        """End a stage: the records that follow are replayed once in every turn, or just once."""
+        self._stages.append((len(self._records), turns))
+
+    def stages(self) -> list[tuple[slice, Turns | None]]:
+        """The records of each stage, in order, and what calls its turns."""
+        ends = [first for first, _ in self._stages[1:]] + [len(self._records)]
+        pairs = zip(self._stages, ends, strict=True)
+        return [(slice(first, end), turns) for (first, turns), end in pairs if end > first]
 
     def scratch(self, size: int) -> tuple[Operand, Operand]:
         """Two operands: the base of scratch memory and the bytes between threads, at least `size`."""

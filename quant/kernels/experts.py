@@ -98,7 +98,7 @@ def finish_block(finish, expert, gate, up, rows, columns, first, y, q):
 
 
 @inline
-def _gate_up_blocks(dot, gate, up, finish, expert, row_bytes, columns, x, rows, first, last, local, y, q):
+def gate_up_blocks(dot, gate, up, finish, expert, row_bytes, columns, x, rows, first, last, local, y, q):
     """Blocks first to last of one expert."""
     for block in range(first, last):
         row, count = block * BLOCK, min(BLOCK, rows - block * BLOCK)
@@ -132,7 +132,7 @@ def gate_up_step(
         begin, end = max(first - i * blocks, 0), min(last - i * blocks, blocks)
         w, v = load_i64(gate + 8 * expert), load_i64(up + 8 * expert)
         out, quantized = y + i * y_stride if y else 0, q + i * q_stride if q else 0
-        _gate_up_blocks(dot, w, v, finish, expert, row_bytes, columns, x, rows, begin, end, local, out, quantized)
+        gate_up_blocks(dot, w, v, finish, expert, row_bytes, columns, x, rows, begin, end, local, out, quantized)
 
 
 @kernel
@@ -143,7 +143,7 @@ def gate_up_shared(rank, size, gate, up, finish, dot, row_bytes, columns, x, row
     rank = size - 1 - rank
     first, last = first_of(rank, size, blocks), first_of(rank + 1, size, blocks)
     w, v = load_i64(gate), load_i64(up)
-    _gate_up_blocks(dot, w, v, finish, 0, row_bytes, columns, x, rows, first, last, local, y, q)
+    gate_up_blocks(dot, w, v, finish, 0, row_bytes, columns, x, rows, first, last, local, y, q)
 
 
 @kernel
@@ -190,43 +190,51 @@ def experts_step(
     plan.keep(layer.routing)
     plan.add(
         gate_up_step, logits.read("f32"), layer.routing.table(routed.gate.count, layer.scale), experts, weights,
-        routed.gate.addresses, routed.up.addresses, layer.touched, routed.finish, *_gate_operands(routed.gate, h),
+        routed.gate.addresses, routed.up.addresses, layer.touched, routed.finish, *gate_operands(routed.gate, h),
         middle.written("f32"), middle.stride("f32"), middle.written("q8"), middle.stride("q8"),
         *plan.scratch(8 * BLOCK + 16 * k + spare_bytes(routed.gate.count)),
     )  # fmt: skip
+    own = gate_up_of_all(plan, layer.shared, h) if layer.shared else None
+    add_down(plan, layer, experts, weights, middle, own, shared_gate, x)
+
+
+def add_down(
+    plan: Plan, layer: ExpertLayer, experts: Operand, weights: Operand, middle: Activation, own: Activation | None,
+    shared_gate: Activation | None, x: Activation,
+) -> None:  # fmt: skip
+    """The last record of a token: x [1, n] += what the chosen make of middle [k, width], and the shared one of its own."""
     shared: tuple[Operand, ...] = (0, 0, 0, 0, 0, 0, 0)
-    if layer.shared:
-        own = _gate_up_of_all(plan, layer.shared, h)
+    if layer.shared and own:
         gate = shared_gate.read("f32") if shared_gate else 0
         shared = (*_down_operands(layer.shared), own.read(layer.shared.down.format.activation), gate)
-    kind = routed.down.format.activation
+    down, kind = layer.routed.down, layer.routed.down.format.activation
     plan.add(
-        down_step, k, experts, weights, *_down_operands(routed), middle.read(kind), middle.stride(kind), routed.down.rows,
-        x.read("f32"), float(layer.scale), *shared,
+        down_step, layer.routing.chosen, experts, weights, *_down_operands(layer.routed), middle.read(kind),
+        middle.stride(kind), down.rows, x.read("f32"), float(layer.scale), *shared,
     )  # fmt: skip
 
 
 def dense_step(plan: Plan, layer: Gated, h: Activation, x: Activation, scale: float) -> None:
     """An expert that every token takes: h [1, n]; x [1, n] += scale * its result."""
     plan.weight_bytes += layer.bytes
-    own = _gate_up_of_all(plan, layer, h)
+    own = gate_up_of_all(plan, layer, h)
     middle = own.read(layer.down.format.activation)
     plan.add(down_dense, *_down_operands(layer), middle, layer.down.rows, x.read("f32"), float(scale))
 
 
-def _gate_up_of_all(plan: Plan, layer: Gated, h: Activation) -> Activation:
+def gate_up_of_all(plan: Plan, layer: Gated, h: Activation) -> Activation:
     """The middle of an expert that every token takes, [1, width]."""
     middle = plan.rows("shared middle", layer.gate.rows)
     middle.read(layer.down.format.activation)
     plan.keep(layer)
     plan.add(
-        gate_up_shared, layer.gate.addresses, layer.up.addresses, layer.finish, *_gate_operands(layer.gate, h),
+        gate_up_shared, layer.gate.addresses, layer.up.addresses, layer.finish, *gate_operands(layer.gate, h),
         middle.written("f32"), middle.written("q8"), *plan.scratch(8 * BLOCK),
     )  # fmt: skip
     return middle
 
 
-def _gate_operands(gate: Experts, h: Activation) -> tuple[Operand, ...]:
+def gate_operands(gate: Experts, h: Activation) -> tuple[Operand, ...]:
     """dot_rows, row bytes, columns, x, rows of a gate matrix and its input."""
     if gate.columns != h.columns:
         raise ValueError(f"experts of {gate.columns} columns meet {h.columns}")

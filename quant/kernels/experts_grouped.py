@@ -168,7 +168,7 @@ def down_grouped(
         begin = take(counter, grain) if counter else tiles
 
 
-def _gated(
+def gated_grouped(
     plan: Plan, layer: Gated, k: int, grouping: tuple[Operand, Operand, Operand], h: Activation, x: Activation,
     counters: NDArray[np.int64] | None,
 ) -> None:  # fmt: skip
@@ -182,29 +182,33 @@ def _gated(
     inner, kind = gate.format.activation, down.format.activation
     order: dict[str, Any] = {"sets": gate.count, "starts": starts, "slots": slots, "places": plan.tokens * k}
     packed = pack(plan, f"grouped {gate.count}", h, "q8", k=k, **order) if inner == "q8" else 0
-    scratch = plan.scratch(
-        table_bytes(most)
-        + max((most + 1) * 8 * BLOCK, 4 * (down.rows + ROWS))
-        + scratch_bytes(max(gate.columns, down.columns))
-    )
+    inner_scratch = table_bytes(most) + (most + 1) * 8 * BLOCK + scratch_bytes(gate.columns)
+    scratch = plan.scratch(max(inner_scratch, down_scratch(most, down)))
     plan.keep(layer)
     plan.watch([gate.name, layer.up.name], h, Groups(gate.count, k, starts, slots))
     plan.add(
         gate_up_grouped, gate.count, k, starts, slots, gate.addresses, layer.up.addresses, layer.finish,
-        *_multiply_operands(gate), h.read(inner), h.stride(inner), packed, gate.rows, middle.written("f32"),
+        *multiply_operands(gate), h.read(inner), h.stride(inner), packed, gate.rows, middle.written("f32"),
         middle.stride("f32"), middle.written("q8"), middle.stride("q8"), most, 0 if counters is None else counters[0], *scratch,
     )  # fmt: skip
     inputs = middle.read(kind), middle.stride(kind)
     packed = pack(plan, f"middle {gate.count}", middle, "q8", **order) if kind == "q8" else 0
     plan.watch([down.name], middle, Groups(down.count, 1, starts, slots))
     plan.add(
-        down_grouped, down.count, k, starts, slots, weights, down.addresses, layer.down_bias, *_multiply_operands(down),
+        down_grouped, down.count, k, starts, slots, weights, down.addresses, layer.down_bias, *multiply_operands(down),
         *inputs, packed, down.rows, x.read("f32"), x.stride("f32"), 1, most, 0 if counters is None else counters[1],
         *scratch,
     )  # fmt: skip
 
 
-def _multiply_operands(experts: Experts) -> tuple[Operand, ...]:
+def down_scratch(tokens: int, down: Experts) -> int:
+    """Scratch memory that `down_grouped` needs for at most so many tokens of an expert."""
+    size: int = table_bytes(tokens) + 4 * (down.rows + ROWS) + scratch_bytes(down.columns)
+    return size
+
+
+def multiply_operands(experts: Experts) -> tuple[Operand, ...]:
+    """dot_rows, multiply, unpack_tile, row bytes, columns, group of a matrix."""
     kind = experts.format
     return kind.dot_rows, multiply_kernel(kind), kind.unpack_tile, experts.row_bytes, experts.columns, kind.group
 
@@ -213,6 +217,17 @@ def experts_grouped(
     plan: Plan, layer: ExpertLayer, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
 ) -> None:
     """h [tokens, n], logits [tokens, experts], shared_gate [tokens, 1]: x [tokens, n] += the experts' sum."""
+    grouping, counters = route_grouped(plan, layer, logits)
+    gated_grouped(plan, layer.routed, layer.routing.chosen, grouping, h, x, counters)
+    if layer.shared:
+        taken_by_all(plan, layer.shared, h, shared_gate, x, layer.scale)
+
+
+Grouping = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+
+
+def route_grouped(plan: Plan, layer: ExpertLayer, logits: Activation) -> tuple[Grouping, NDArray[np.int64]]:
+    """Choose experts for every token: starts, slots and weights, and two counters for who takes what."""
     k, count, tokens = layer.routing.chosen, layer.routed.gate.count, plan.tokens
     experts, weights = plan.buffer("experts", (tokens, k), np.int64), plan.buffer("weights", (tokens, k), np.float32)
     starts, slots = plan.buffer("starts", count + 1, np.int64), plan.buffer("slots", tokens * k, np.int64)
@@ -222,21 +237,17 @@ def experts_grouped(
     plan.add(route_rows, *route, *plan.scratch(spare_bytes(count)))
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
     plan.add(group_slots, experts, k, count, starts, slots, layer.touched, counters, plan.run)
-    _gated(plan, layer.routed, k, (starts, slots, weights), h, x, counters)
-    if layer.shared:
-        _taken_by_all(plan, layer.shared, h, shared_gate, x, layer.scale)
+    return (starts, slots, weights), counters
 
 
 def dense_grouped(plan: Plan, layer: Gated, h: Activation, x: Activation, scale: float) -> None:
     """An expert that every token takes: h [tokens, n]; x [tokens, n] += scale * its result."""
-    _taken_by_all(plan, layer, h, None, x, scale)
+    taken_by_all(plan, layer, h, None, x, scale)
 
 
-def _taken_by_all(
-    plan: Plan, layer: Gated, h: Activation, gate: Activation | None, x: Activation, scale: float
-) -> None:
+def taken_by_all(plan: Plan, layer: Gated, h: Activation, gate: Activation | None, x: Activation, scale: float) -> None:
     starts, slots = plan.buffer("shared starts", 2, np.int64), plan.buffer("shared slots", plan.tokens, np.int64)
     weights = plan.buffer("shared weights", plan.tokens, np.float32)
     gate_rows, stride = (gate.read("f32"), gate.stride("f32")) if gate else (0, 0)
     plan.add(shared_slots, starts, slots, weights, float(scale), gate_rows, stride, plan.run)
-    _gated(plan, layer, 1, (starts, slots, weights), h, x, None)
+    gated_grouped(plan, layer, 1, (starts, slots, weights), h, x, None)
