@@ -95,7 +95,7 @@ def dense_then_routed(hyper: Hyper, i: int, state: State, routing: Routing, shar
 
 def routing(hyper: Hyper, *, scores: str = "softmax", normalised: bool = False) -> Routing:
     """How a file chooses its experts; scores and normalised: where it does not say."""
-    kind = hyper.count("expert_gating_func", {"softmax": 1, "sigmoid": 2}[scores])
+    kind = hyper.count("expert_gating_func") or {"softmax": 1, "sigmoid": 2}[scores]
     if kind not in (1, 2, 3):
         hyper.unsupported(f"routing by the function {kind} is not supported", "try another model")
     by_sigmoid = kind == 2

@@ -94,7 +94,7 @@ class Heads:
     def table(self) -> NDArray[np.int64]:
         """What kernels read: int64, a field each."""
         q_step = 4 * self.width * (2 if self.gated else 1)
-        rows = (cache.shape[2] * cache.itemsize for cache in (self.k_cache, self.v_cache))
+        rows = (cache.strides[1] for cache in (self.k_cache, self.v_cache))
         quantized = int(is_quantized(self.k_cache))
         fields = (
             self.queries, self.keys, self.width, self.values, self.context, *rows, quantized, q_step, *self.spans,

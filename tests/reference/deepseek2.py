@@ -1,0 +1,84 @@
+"""A plain DeepSeek-V2/V3 (arXiv 2405.04434, 2412.19437): every head with keys and values of its own, in float64.
+
+Only what caches hold is rounded to float16: keys and values, or, for files whose heads share them, the latents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from reference.functions import silu, softmax
+from reference.kv_cache import stored
+from reference.norm import rms_norm
+from reference.router import choose
+
+
+def kept(x):
+    """As a cache of float16 holds it."""
+    return stored(x.astype(np.float32), False)
+
+
+@dataclass
+class Twin:
+    """A model by the names of GGUF; `tensors` float64, without ".weight"; absorbed: heads share keys and values."""
+
+    tensors: dict
+    absorbed: bool
+    heads: int
+    plain: int
+    turning: int
+    value: int
+    latent: int
+    dense: int
+    routing: object
+    frequencies: np.ndarray
+    magnitude: float = 1.0
+    scale: float = 1.0
+    eps: float = 1e-6
+
+    def logits(self, ids):
+        """int [tokens] -> [tokens, vocab]."""
+        x, t = self.tensors["token_embd"][ids], self.tensors
+        layers = 1 + max(int(name.split(".")[1]) for name in t if name.startswith("blk."))
+        for i in range(layers):
+            w = {name.removeprefix(f"blk.{i}."): v for name, v in t.items() if name.startswith(f"blk.{i}.")}
+            x = x + self.attention(w, rms_norm(x, w["attn_norm"], self.eps))
+            h = rms_norm(x, w["ffn_norm"], self.eps)
+            x = x + (self.gated(w, "ffn_{}", h) if i < self.dense else self.experts(w, h))
+        return rms_norm(x, t["output_norm"], self.eps) @ t["output"].T
+
+    def attention(self, w, h):
+        """Each token meets all before it."""
+        count = len(h)
+        short = rms_norm(h @ w["attn_q_a"].T, w["attn_q_a_norm"], self.eps) if "attn_q_a" in w else h
+        q = (short @ w["attn_q_b" if "attn_q_a" in w else "attn_q"].T).reshape(count, self.heads, -1)
+        both = h @ w["attn_kv_a_mqa"].T
+        latent = rms_norm(both[:, : self.latent], w["attn_kv_a_norm"], self.eps)
+        latent = kept(latent) if self.absorbed else latent
+        made = (latent @ w["attn_kv_b"].T).reshape(count, self.heads, self.plain + self.value)
+        turned = np.repeat(kept(self.turn(both[:, None, self.latent :])), self.heads, axis=1)
+        made = made if self.absorbed else kept(made)
+        keys = np.concatenate([made[..., : self.plain], turned], axis=-1)
+        queries = np.concatenate([q[..., : self.plain], self.turn(q[..., self.plain :])], axis=-1)
+        scores = np.einsum("thw,phw->htp", queries, keys) * self.scale / np.sqrt(self.plain + self.turning)
+        scores[:, np.triu(np.ones((count, count), bool), 1)] = -np.inf
+        out = np.einsum("htp,phv->thv", softmax(scores), made[..., self.plain :])
+        return out.reshape(count, -1) @ w["attn_output"].T
+
+    def turn(self, x):
+        """Neighbouring lanes turn together."""
+        angles = np.outer(np.arange(len(x)), self.frequencies)[:, None]
+        turned = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * angles) * self.magnitude
+        return np.stack([turned.real, turned.imag], axis=-1).reshape(x.shape)
+
+    def gated(self, w, name, h, expert=...):
+        gate, up, down = (w[name.format(part)][expert] for part in ("gate", "up", "down"))
+        return (silu(h @ gate.T) * (h @ up.T)) @ down.T
+
+    def experts(self, w, h):
+        total = self.gated(w, "ffn_{}_shexp", h)
+        for row, x, logits in zip(total, h, h @ w["ffn_gate_inp"].T, strict=True):
+            for expert, weight in zip(*choose(logits, self.routing), strict=True):
+                row += weight * self.gated(w, "ffn_{}_exps", x, expert)
+        return total
