@@ -25,8 +25,8 @@ class Tiny:
     columns: dict[str, int]
 
     @classmethod
-    def read(cls) -> Tiny:
-        with GGUFFile.open(PLAIN) as file:
+    def read(cls, path: Path = PLAIN) -> Tiny:
+        with GGUFFile.open(path) as file:
             keys = {key: value for key, value in file.metadata.items() if not key.startswith("tokenizer.")}
             tensors = {t.name: (t.type, t.data.reshape(*t.shape[:-1], -1).copy()) for t in file.tensors.values()}
             return cls(keys, tensors, {t.name: t.shape[-1] for t in file.tensors.values()})

@@ -6,13 +6,14 @@ A token's life: token_embd -> (attn_norm -> mixer -> + -> post_attention_norm ->
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from qcli.blocks import Attention, Decoder, Layer, Norm
-from qcli.feed_forward import Routed
+from qcli.blocks import Attention, Decoder, Layer, Norm, Part
+from qcli.feed_forward import FeedForward, Routed, routing
 from qcli.gguf_file import GGUFFile
 from qcli.hyper import Hyper
 from qcli.rotary import rotary
@@ -21,7 +22,6 @@ from qcli.tensors import matrix, vector, with_rows
 from quant.kernels.delta_net import DeltaNet, delta_net_step
 from quant.kernels.delta_net_chunk import delta_net_chunk
 from quant.kernels.matmul import add_matmul, matmul
-from quant.kernels.router import Routing
 from quant.plan import Activation, Plan
 from quant.weights import Matrix
 
@@ -33,19 +33,30 @@ VERIFIED: Final = (
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches and recurrent states taken from `state`."""
+    return hybrid(file, state, _projections, shared_and_routed)
+
+
+def hybrid(
+    file: GGUFFile,
+    state: State,
+    projections: Callable[[Hyper, int, Shape], tuple[Projections, int]],
+    feed_forward: Callable[[Hyper, int, State], FeedForward],
+) -> Decoder:
+    """A model of linear and full attention; projections of layer i: its matrices, and how value heads meet key heads."""
     hyper = Hyper(file)
     rope, shape, recurrent = rotary(hyper), Shape.read(hyper), recurrent_layers(hyper)
+
+    def mixer(i: int) -> Part:
+        if recurrent[i]:
+            return LinearAttention.read(hyper, i, state, shape, *projections(hyper, i, shape))
+        return Attention.read(hyper, i, state, rope, norms="head", gated=True)
 
     def layer(i: int) -> Layer:
         return Layer(
             attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
-            mixer=(
-                LinearAttention.read(hyper, i, state, shape, *_projections(hyper, i, shape))
-                if recurrent[i]
-                else Attention.read(hyper, i, state, rope, norms="head", gated=True)
-            ),
+            mixer=mixer(i),
             ffn_norm=Norm.read(hyper, f"blk.{i}.post_attention_norm"),
-            ffn=shared_and_routed(hyper, i, state),
+            ffn=feed_forward(hyper, i, state),
         )
 
     return Decoder.read(hyper, map(layer, range(hyper.layers)))
@@ -62,9 +73,8 @@ def recurrent_layers(hyper: Hyper) -> tuple[bool, ...]:
 
 def shared_and_routed(hyper: Hyper, i: int, state: State) -> Routed:
     """The routed experts and the shared one of layer i."""
-    shared, chosen = hyper.size("expert_shared_feed_forward_length"), hyper.size("expert_used_count")
-    routing = Routing(chosen, scale=hyper.expert_weights_scale)
-    return Routed.read(hyper, i, state, routing, shared=shared, shared_gate=True)
+    shared, choice = hyper.size("expert_shared_feed_forward_length"), routing(hyper, normalised=True)
+    return Routed.read(hyper, i, state, choice, shared=shared, shared_gate=True)
 
 
 @dataclass(frozen=True)

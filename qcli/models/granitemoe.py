@@ -1,0 +1,38 @@
+"""Granite 3 MoE (IBM): what is embedded, added to the trunk, and read from it at last is scaled; perhaps a shared expert."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qcli.blocks import Attention, Decoder, Layer, Norm
+from qcli.feed_forward import Routed, routing
+from qcli.gguf_file import GGUFFile
+from qcli.hyper import Hyper
+from qcli.rotary import rotary
+from qcli.state import State
+
+VERIFIED: Final = "logits within 8.2e-5 of float32 Transformers (tiny random weights), greedy text exact"
+
+
+def load(file: GGUFFile, state: State) -> Decoder:
+    """The model of a file, its caches taken from `state`."""
+    hyper = Hyper(file)
+    rope, choice = rotary(hyper, interleaved=True), routing(hyper, normalised=True)
+    shared = hyper.count("expert_shared_feed_forward_length")
+    score_scale = hyper.number("attention.scale", 0, 1e6, 0.0)
+    scale = hyper.number("residual_scale", -1e6, 1e6, 1.0)
+
+    def layer(i: int) -> Layer:
+        return Layer(
+            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
+            mixer=Attention.read(hyper, i, state, rope, score_scale=score_scale, scale=scale),
+            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
+            ffn=Routed.read(hyper, i, state, choice, shared=shared, scale=scale),
+        )
+
+    return Decoder.read(
+        hyper,
+        map(layer, range(hyper.layers)),
+        embedding_scale=hyper.number("embedding_scale", -1e6, 1e6, 1.0),
+        logit_scale=1 / hyper.number("logit_scale", 1e-6, 1e6),
+    )

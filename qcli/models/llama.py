@@ -1,0 +1,36 @@
+"""Llama (arXiv 2302.13971) and what is shaped like it: Mistral, SmolLM; with experts, Mixtral (arXiv 2401.04088).
+
+Lanes of a head turn by neighbours, and those of Llama 3.1 and later have frequency factors.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qcli.blocks import Attention, Decoder, Layer, Norm
+from qcli.feed_forward import Dense, Routed, routing
+from qcli.gguf_file import GGUFFile
+from qcli.hyper import Hyper
+from qcli.rotary import rotary
+from qcli.state import State
+
+VERIFIED: Final = (
+    "logits within 7.3e-4 of float32 Transformers (tiny random weights; 6.4e-4 with experts), greedy text exact"
+)
+
+
+def load(file: GGUFFile, state: State) -> Decoder:
+    """The model of a file, its caches taken from `state`."""
+    hyper = Hyper(file)
+    rope = rotary(hyper, interleaved=True)
+    choice = routing(hyper, normalised=True) if hyper.count("expert_count") else None
+
+    def layer(i: int) -> Layer:
+        return Layer(
+            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
+            mixer=Attention.read(hyper, i, state, rope),
+            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
+            ffn=Routed.read(hyper, i, state, choice) if choice else Dense.read(hyper, i),
+        )
+
+    return Decoder.read(hyper, map(layer, range(hyper.layers)))

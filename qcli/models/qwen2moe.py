@@ -1,0 +1,31 @@
+"""Qwen1.5-MoE and Qwen2-MoE (arXiv 2407.10671): biases on queries, keys and values, routed experts and a shared one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qcli.blocks import Attention, Decoder, Layer, Norm
+from qcli.feed_forward import Routed, routing
+from qcli.gguf_file import GGUFFile
+from qcli.hyper import Hyper
+from qcli.rotary import rotary
+from qcli.state import State
+
+VERIFIED: Final = "logits within 3.9e-4 of float32 Transformers (tiny random weights), greedy text exact"
+
+
+def load(file: GGUFFile, state: State) -> Decoder:
+    """The model of a file, its caches taken from `state`."""
+    hyper = Hyper(file)
+    rope, choice = rotary(hyper), routing(hyper)
+    shared = hyper.size("expert_shared_feed_forward_length")
+
+    def layer(i: int) -> Layer:
+        return Layer(
+            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
+            mixer=Attention.read(hyper, i, state, rope, biased="qkv"),
+            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
+            ffn=Routed.read(hyper, i, state, choice, shared=shared, shared_gate=True),
+        )
+
+    return Decoder.read(hyper, map(layer, range(hyper.layers)))

@@ -1,0 +1,19 @@
+"""Qwen3.5 and Qwen3.6, dense: the mixers of Qwen3.5-MoE with a dense feed-forward part."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qcli.blocks import Decoder
+from qcli.feed_forward import Dense
+from qcli.gguf_file import GGUFFile
+from qcli.models.qwen3next import hybrid
+from qcli.models.qwen35moe import projections
+from qcli.state import State
+
+VERIFIED: Final = "bit for bit Qwen3.5-MoE whose only expert is always chosen (tiny random weights)"
+
+
+def load(file: GGUFFile, state: State) -> Decoder:
+    """The model of a file, its caches and recurrent states taken from `state`."""
+    return hybrid(file, state, projections, lambda hyper, i, _: Dense.read(hyper, i))

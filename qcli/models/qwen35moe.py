@@ -1,0 +1,34 @@
+"""Qwen3.5-MoE and Qwen3.6-MoE: Qwen3-Next with other projections of its linear layers, whose value heads are re-ordered.
+
+Their M-RoPE gives every section the position of a token of text, so that it is plain RoPE.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qcli.blocks import Decoder
+from qcli.gguf_file import GGUFFile
+from qcli.hyper import Hyper
+from qcli.models.qwen3next import Projections, Shape, hybrid, shared_and_routed
+from qcli.state import State
+from qcli.tensors import matrix
+
+VERIFIED: Final = "logits within 8.9e-5 of float32 Transformers (tiny random weights), greedy text exact"
+
+
+def load(file: GGUFFile, state: State) -> Decoder:
+    """The model of a file, its caches and recurrent states taken from `state`."""
+    return hybrid(file, state, projections, shared_and_routed)
+
+
+def projections(hyper: Hyper, i: int, shape: Shape) -> tuple[Projections, int]:
+    """Of layer i; value head j goes with key head j % key heads."""
+    file, block, n, heads = hyper.file, f"blk.{i}", hyper.hidden_size, shape.linear_num_value_heads
+    matrices = (
+        matrix(file, f"{block}.attn_qkv.weight", shape.channels, n),
+        matrix(file, f"{block}.attn_gate.weight", shape.value_columns, n),
+        matrix(file, f"{block}.ssm_beta.weight", heads, n),
+        matrix(file, f"{block}.ssm_alpha.weight", heads, n),
+    )
+    return matrices, 1
