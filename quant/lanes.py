@@ -5,21 +5,25 @@ No lane waits for its neighbour, so a search may be written as for one block, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
+from quant.int8_dot import UNIT
 from quant.jit import inline, intrinsic
 from quant.simd import (
     F16,
     F32,
+    I8,
     I16,
     I32,
     add,
     bit_and,
     bit_or,
     call_llvm,
+    constant_of,
     f32x16,
     i32x16,
     load_f32,
@@ -80,6 +84,37 @@ sqrt = _function("llvm.sqrt")
 round_away = _function("llvm.round")  # halves away from zero, as C's roundf
 
 
+def staircase(bounds: Sequence[float], values: Sequence[float]) -> Any:
+    """Declare an operation on f32x16: of values, one more than there are bounds, that after the bounds <= x."""
+
+    def table(numbers: Sequence[float]) -> Any:
+        return ir.Constant(vector_of(F32, _LANES), list(numbers))
+
+    def steps(builder: Any, x: Any) -> Any:
+        found = constant_of(x.type, values[0])
+        for bound, value in zip(bounds, values[1:], strict=True):
+            above = builder.fcmp_ordered(">=", x, constant_of(x.type, bound))
+            found = builder.select(above, constant_of(x.type, value), found)
+        return found
+
+    def tree(builder: Any, x: Any) -> Any:
+        """Four comparisons, each with the bound that the one before has chosen: node 2n or 2n + 1 after node n."""
+        words = vector_of(I32, _LANES)
+        nodes = table([0.0] + [bounds[(2 * (n - width) + 1) * 8 // width - 1] for n, width in _NODES])
+        node = constant_of(words, 1)
+        for _ in range(4):
+            bound = call_llvm(builder, "llvm.x86.avx512.permvar.sf.512", x.type, [nodes, node])
+            above = builder.zext(builder.fcmp_ordered(">=", x, bound), words)
+            node = builder.add(builder.add(node, node), above)
+        return call_llvm(builder, "llvm.x86.avx512.permvar.sf.512", x.type, [table(values), node])
+
+    use_tree = UNIT.startswith("avx512") and len(values) == _LANES
+    return intrinsic(lambda vector: (vector, tree if use_tree else steps))
+
+
+_NODES = [(n, 1 << (n.bit_length() - 1)) for n in range(1, _LANES)]  # of a binary tree, and how many are in its row
+
+
 @intrinsic
 def to_i32(vector: Any) -> Any:
     """float32 lanes in the range of int32 -> i32 lanes, fractions cut off."""
@@ -131,7 +166,24 @@ def _scatter(width: Any) -> Any:
 
 
 # scatter_u32(address, stride, words): the low bits of lane l of an i32x16 to address + l * stride.
-scatter_u16, scatter_u32 = _scatter(I16), _scatter(I32)
+scatter_u8, scatter_u16, scatter_u32 = _scatter(I8), _scatter(I16), _scatter(I32)
+
+
+@intrinsic
+def store_bf16x16(address: Any, vector: Any) -> Any:
+    """float32 lanes, as the nearest bfloat16, halves to even; NaN stays NaN."""
+
+    def generate(builder: Any, address: Any, x: Any) -> None:
+        words, halves = vector_of(I32, _LANES), vector_of(I16, _LANES)
+        bits = builder.bitcast(x, words)
+        top = builder.lshr(bits, constant_of(words, 16))
+        even = builder.add(builder.and_(top, constant_of(words, 1)), constant_of(words, 0x7FFF))
+        rounded = builder.lshr(builder.add(bits, even), constant_of(words, 16))
+        quiet = builder.or_(top, constant_of(words, 64))
+        kept = builder.select(builder.fcmp_unordered("uno", x, x), quiet, rounded)
+        builder.store(builder.trunc(kept, halves), pointer(builder, address, halves), align=1)
+
+    return None, generate
 
 
 @intrinsic
@@ -178,12 +230,32 @@ def _two_bits(drop: int) -> Any:
 low_two_bits, high_two_bits = _two_bits(0), _two_bits(4)
 
 
+def _one_bit(drop: int) -> Any:
+    @inline
+    def one_bit(q, words):
+        for word in range(8):
+            packed = zero_i32x16()
+            for back in range(8):
+                four = four_bytes(q, 32 * (7 - back) + 4 * word)
+                packed = bit_or(shift_left(packed, 1), bit_and(shift_right(four, drop), 0x01010101))
+            store_i32x16(words + 64 * word, packed)
+
+    return one_bit
+
+
+# third_bits(q, words): bit 2 of 256 columns -> 8 words; bit i of byte l is that of column 32 * i + l.
+third_bits, fifth_bits = _one_bit(2), _one_bit(4)
+
+
 @inline
 def write_words(words, count, out, size):
-    """Words, int32 [count, 16 lanes], count >= 16, to the 16 blocks at `out`, `size` bytes apart."""
+    """Words, int32 [count, 16 lanes], to the 16 blocks at `out`, `size` bytes apart."""
     for part in range(count // 16):
         transpose16(words + 1024 * part, LANE_BYTES, out + 64 * part, size)
-    if count % 16 != 0:
+    if count < 16:
+        for word in range(count):
+            scatter_u32(out + 4 * word, size, load_i32x16(words + LANE_BYTES * word))
+    elif count % 16 != 0:
         transpose16(words + LANE_BYTES * (count - 16), LANE_BYTES, out + 4 * (count - 16), size)
 
 

@@ -232,27 +232,52 @@ def _improve(x, weight, q, sum_xl, sum_l2, least, most, others):
 
 
 @inline
-def symmetric_by_rounds(x, count, most, q):
-    """x ~ scale * q, q in [-most, most - 1], weights x^2: from the number of largest magnitude at -most, five rounds in
-    which each q may change if the error, with the scale solved anew, is less. -> scale; q is written as float32.
+def symmetric_by_rounds(x, parts, count, most, q, sums, scales):
+    """For each part of `count` columns: x ~ scale * q, q in [-most, most - 1], weights x^2: from the number of largest
+    magnitude at -most, five rounds in which each q may change if the error, with the scale solved anew, is less.
+
+    q: float32 [parts * count, 16], scales: float32 [parts, 16], are written; sums: float32 [parts, 2, 16] of scratch.
     """
-    zero, top = zero_f32x16(), splat(most)
-    extreme, size = extreme_of(x, count)
-    bottom, ceiling = sub(zero, top), sub(top, splat(_ONE))
+    top = splat(most)
+    bottom, ceiling = sub(zero_f32x16(), top), sub(top, splat(_ONE))
+    for part in range(parts):
+        at = 64 * count * part
+        _begin_rounds(x + at, count, bottom, ceiling, q + at, sums + 128 * part)
+    for _ in range(5):
+        for i in range(count):
+            for part in range(parts):  # a column of each, since a part's next must wait for this one: 3 x as quick
+                at, sum_at = 64 * (count * part + i), sums + 128 * part
+                value, sum_xl, sum_l2 = load_f32x16(x + at), load_f32x16(sum_at), load_f32x16(sum_at + 64)
+                weight = mul(value, value)
+                sum_xl, sum_l2 = _improve(x + at, weight, q + at, sum_xl, sum_l2, bottom, ceiling, False)
+                store_f32x16(sum_at, sum_xl)
+                store_f32x16(sum_at + 64, sum_l2)
+    for part in range(parts):
+        at = 64 * count * part
+        store_f32x16(scales + 64 * part, _end_rounds(x + at, count, bottom, q + at, sums + 128 * part))
+
+
+@inline
+def _begin_rounds(x, count, bottom, ceiling, q, sums):
+    extreme, _ = extreme_of(x, count)
     inverse = divide(bottom, extreme)
-    sum_xl, sum_l2 = zero, zero
+    sum_xl, sum_l2 = zero_f32x16(), zero_f32x16()
     for i in range(count):
         value = load_f32x16(x + 64 * i)
         level, weight = _between(mul(inverse, value), bottom, ceiling), mul(value, value)
         store_f32x16(q + 64 * i, level)
         sum_xl = add(sum_xl, mul(mul(weight, value), level))
         sum_l2 = add(sum_l2, mul(mul(weight, level), level))
-    for _ in range(5):
-        for i in range(count):
-            value = load_f32x16(x + 64 * i)
-            weight, place = mul(value, value), q + 64 * i
-            sum_xl, sum_l2 = _improve(x + 64 * i, weight, place, sum_xl, sum_l2, bottom, ceiling, False)
-    none = splat(NEGLIGIBLE)
+    store_f32x16(sums, sum_xl)
+    store_f32x16(sums + 64, sum_l2)
+
+
+@inline
+def _end_rounds(x, count, bottom, q, sums):
+    """The scale; where all is negligible 0, and every q the least."""
+    _, size = extreme_of(x, count)
+    zero, none = zero_f32x16(), splat(NEGLIGIBLE)
     for i in range(count):
         store_f32x16(q + 64 * i, where_greater(none, size, bottom, load_f32x16(q + 64 * i)))
+    sum_xl, sum_l2 = load_f32x16(sums), load_f32x16(sums + 64)
     return where_greater(none, size, zero, where_greater(sum_l2, zero, divide(sum_xl, sum_l2), zero))

@@ -1,0 +1,110 @@
+"""IQ4_XS from float32: the scale of 32 columns as in IQ4_NL, then 6-bit numbers for eight of them, d = the largest / -32.
+
+With importance, the mean of x^2 is that of the block (ggml's quantize_row_iq4_nl).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quant.jit import inline
+from quant.lanes import (
+    f16_bits,
+    four_bytes,
+    importance_rows,
+    importance_weights,
+    larger,
+    smaller,
+    spread,
+    store_i32x16,
+    to_i32,
+    where_equal,
+    write_words,
+)
+from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers.iq4_nl import search, square_weights, write_indices
+from quant.search import extreme_of, sum_of_squares
+from quant.simd import (
+    add,
+    bit_and,
+    bit_or,
+    divide,
+    load_f32x16,
+    mul,
+    round_even,
+    shift_left,
+    shift_right,
+    splat,
+    store_f32x16,
+    zero_f32x16,
+    zero_i32x16,
+)
+
+_LEAST, _MOST, _ONE = np.float32(-32), np.float32(31), np.float32(1)
+# Places in scratch: float32 [256, 16 lanes] of x, [32, 16] of weights and of their stage, eight vectors each of scales
+# and of their levels; int32 [32, 16] q; words.
+_WEIGHTS, _STAGE, _TABLE, _SCALE, _LEVEL, _Q, _WORDS = 16384, 18432, 20480, 20736, 21248, 21760, 23808
+
+
+@inline
+def _search(x, importance, scratch):
+    """The scales of eight parts, each. -> d"""
+    sigma2 = mul(sum_of_squares(x, 256, zero_f32x16()), splat(np.float32(1 / 128)))
+    weights = scratch + _WEIGHTS
+    for j in range(8):
+        part = x + 2048 * j
+        if importance:
+            importance_weights(scratch + _TABLE, 32 * j, 32, part, sigma2, weights, scratch + _STAGE)
+        else:
+            square_weights(part, 32, weights)
+        store_f32x16(scratch + _SCALE + 64 * j, search(part, weights))
+    extreme, _ = extreme_of(scratch + _SCALE, 8)
+    return divide(extreme, splat(_LEAST))
+
+
+@inline
+def _pack_scales(d, scratch, words):
+    """Levels of the scales, -32 to 31; words 0 and 1: see quant.formats.iq4_xs."""
+    zero = zero_f32x16()
+    inverse = where_equal(d, zero, zero, divide(splat(_ONE), d))
+    low, high = zero_i32x16(), zero_i32x16()
+    for back in range(8):
+        j = 7 - back
+        level = round_even(mul(inverse, load_f32x16(scratch + _SCALE + 64 * j)))
+        level = larger(smaller(level, splat(_MOST)), splat(_LEAST))
+        store_f32x16(scratch + _LEVEL + 64 * j, level)
+        bits = to_i32(add(level, splat(-_LEAST)))
+        low = bit_or(shift_left(low, 4), bit_and(bits, 15))
+        high = bit_or(shift_left(high, 2), shift_right(bits, 4))
+    store_i32x16(words, bit_or(f16_bits(d), shift_left(high, 16)))
+    store_i32x16(words + 64, low)
+
+
+@inline
+def _pack_part(x, d, q, words):
+    """32 columns in four words, column i beside column i + 16."""
+    write_indices(x, d, q)
+    for word in range(4):
+        packed = bit_or(four_bytes(q, 4 * word), shift_left(four_bytes(q, 4 * word + 16), 4))
+        store_i32x16(words + 64 * word, packed)
+
+
+@quantize_rows
+def iq4_xs_quantize_rows(x, importance, rows, columns, out, scratch):
+    """See quant.quantizers."""
+    blocks, per_row = rows * columns // 256, columns // 256
+    words = scratch + _WORDS
+    for group in range((blocks + 15) // 16):
+        first = min(16 * group, blocks - 16)
+        if importance:
+            importance_rows(importance, first, per_row, 256, scratch + _TABLE)
+        spread(x + 1024 * first, 1024, 256, scratch)
+        d = _search(scratch, importance, scratch)
+        _pack_scales(d, scratch, words)
+        for j in range(8):
+            scale = mul(d, load_f32x16(scratch + _LEVEL + 64 * j))
+            _pack_part(scratch + 2048 * j, scale, scratch + _Q, words + 128 + 256 * j)
+        write_words(words, 34, out + 136 * first, 136)
+
+
+QUANTIZER = Quantizer("IQ4_XS", 256, 136, iq4_xs_quantize_rows, uses_importance=True)

@@ -1,0 +1,54 @@
+"""TQ2_0 from float32: d = the largest magnitude, q = x / d rounded, halves away from zero (ggml's quantize_row_tq2_0)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quant.jit import inline
+from quant.lanes import (
+    f16_bits,
+    larger,
+    low_two_bits,
+    round_away,
+    scatter_u16,
+    smaller,
+    spread,
+    store_i32x16,
+    to_i32,
+    where_equal,
+    write_words,
+)
+from quant.quantizers import Quantizer, quantize_rows
+from quant.search import extreme_of
+from quant.simd import add, divide, load_f32x16, mul, splat, zero_f32x16
+
+_ONE, _TWO = np.float32(1), np.float32(2)
+Q, WORDS = 16384, 32768  # places in scratch, after float32 [256, 16 lanes] of x: int32 [256, 16], [16, 16]
+
+
+@inline
+def ternary(x, scratch):
+    """16 blocks of 256 columns: q + 1, as 0, 1 or 2, at scratch + Q. -> d as float16 bits"""
+    spread(x, 1024, 256, scratch)
+    _, d = extreme_of(scratch, 256)
+    zero, one = zero_f32x16(), splat(_ONE)
+    inverse = where_equal(d, zero, zero, divide(one, d))
+    for i in range(256):
+        level = add(round_away(mul(load_f32x16(scratch + 64 * i), inverse)), one)
+        store_i32x16(scratch + Q + 64 * i, to_i32(larger(smaller(level, splat(_TWO)), zero)))
+    return f16_bits(d)
+
+
+@quantize_rows
+def tq2_0_quantize_rows(x, importance, rows, columns, out, scratch):
+    """See quant.quantizers."""
+    blocks = rows * columns // 256
+    for group in range((blocks + 15) // 16):
+        first = min(16 * group, blocks - 16)
+        d = ternary(x + 1024 * first, scratch)
+        low_two_bits(scratch + Q, scratch + WORDS)
+        write_words(scratch + WORDS, 16, out + 66 * first, 66)
+        scatter_u16(out + 66 * first + 64, 66, d)
+
+
+QUANTIZER = Quantizer("TQ2_0", 256, 66, tq2_0_quantize_rows, uses_importance=False)
