@@ -81,6 +81,9 @@ def random_blocks(random: np.random.Generator, kind: str, count: int, spread: fl
     if kind not in SCALES:
         return _floats(random.standard_normal((count, 1), np.float32) * np.float32(spread), kind)
     blocks = random.integers(0, 256, (count, _TYPES[kind].n_bytes), np.uint8)
+    if kind == "TQ2_0":  # ternary: of its two bits, 3 is no value, and would make all weights lean one way
+        codes = blocks[:, :64]
+        codes &= ~((codes & codes >> 1 & 0x55) << 1)
     write_scales(random, kind, blocks, spread)
     return blocks
 

@@ -21,6 +21,7 @@ from qcli.gguf_header import Header, Value
 from qcli.gguf_types import TENSOR_TYPES
 from qcli.memory import available
 from qcli.threads import default_threads
+from quant import formats
 
 Progress = Callable[[str, float], None]
 
@@ -30,6 +31,7 @@ _PATTERN = 8 << 20  # random bytes of a type, which all its tensors repeat; F32 
 _STD = 0.02  # of the weights, about
 
 _TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
+
 Mix = dict[Role, tuple[str, ...]]  # the types of a role, layer by layer in turn
 
 
@@ -43,19 +45,19 @@ MIXES = {
     "q4_0": _mix("Q4_0", head="Q8_0"),
     "q4_k_m": _mix("Q4_K", head="Q6_K", down=("Q6_K", "Q4_K")),
     "q5_k_m": _mix("Q5_K", head="Q6_K", down=("Q6_K", "Q5_K")),
-    "q6_k": _mix("Q6_K"),
-    "q8_0": _mix("Q8_0"),
-    "bf16": _mix("BF16"),
-    "f16": _mix("F16"),
 }
+
+
+def quants() -> list[str]:
+    """The names that `find_mix` knows: those of files, and every type, which all matrices then have."""
+    return sorted({*MIXES, *(name.lower() for name in formats.names())})
 
 
 def find_mix(name: str) -> Mix:
     """The types of a quantization; UsageError lists those there are."""
-    try:
-        return MIXES[name.lower()]
-    except KeyError:
-        raise UsageError(f"no quantization is called {name!r}", f"--quant takes {', '.join(MIXES)}") from None
+    if name.lower() not in quants():
+        raise UsageError(f"no quantization is called {name!r}", f"--quant takes {', '.join(quants())}")
+    return MIXES.get(name.lower()) or _mix(name.upper())
 
 
 def layers_that_fit(shape: Shape, mix: Mix, wanted: int | None) -> int:
