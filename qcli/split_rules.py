@@ -6,17 +6,98 @@ Text is not normalized first: GGUF carries no normalizer.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """Patterns, each of which cuts what the one before it has left; and what else goes with the name."""
+
+    patterns: tuple[str, ...]
+    whole_words: bool = False  # a word that is a token is taken as it is, whatever the merges say
+    begins: bool = False  # whether texts begin with BOS where the file does not say
+
 
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACE = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_HEAD = r"[^\r\n\p{L}\p{N}]?"  # what a word may have in front: a space, a bracket
+_WORD = rf"{_HEAD}\p{{L}}+"
+_SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
+
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LLAMA3 = rf"{_CONTRACTION}|{_WORD}|\p{{N}}{{1,3}}|{_SIGNS}|{_SPACE}"
+_QWEN2 = rf"{_CONTRACTION}|{_WORD}|\p{{N}}|{_SIGNS}|{_SPACE}"
+_QWEN35 = rf"{_CONTRACTION}|{_HEAD}[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACE}"
+
+
+def _cased(upper: str, lower: str, contraction: str) -> str:
+    """Words cut where a small letter is followed by a capital one: camelCase in two."""
+    return rf"{_HEAD}{upper}*{lower}+{contraction}|{_HEAD}{upper}+{lower}*{contraction}"
+
+
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_PATHS = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
+_O200K = rf"{_cased(_UPPER, _LOWER, _CONTRACTION + '?')}|\p{{N}}{{1,3}}|{_PATHS}|{_SPACE}"
+_TEKKEN = rf"{_cased(_UPPER, _LOWER, '')}|\p{{N}}|{_PATHS}|{_SPACE}"
+_YOUTU = (
+    r"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+",
+    rf"{_cased(_UPPER, _LOWER, _CONTRACTION + '?')}|\p{{N}}|{_PATHS}|{_SPACE}",
+)
+_NOT_HAN = r"&&[^\p{Han}]]"
+_KIMI_K2 = (
+    r"[\p{Han}]+|"
+    + _cased(_UPPER[:-1] + _NOT_HAN, _LOWER[:-1] + _NOT_HAN, _CONTRACTION + "?")
+    + rf"|\p{{N}}{{1,3}}|{_SIGNS}|{_SPACE}"
+)
+
+_ASCII_SIGNS = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"
+_DEEPSEEK_V3 = (
+    r"\p{N}{1,3}",
+    r"[一-龥぀-ゟ゠-ヿ]+",
+    rf"{_ASCII_SIGNS}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+"
+    rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACE}",
+)
+_DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")
+# Latin, Greek, Cyrillic, Armenian, Georgian and other letters that have a case
+_CASED_LETTERS = (
+    "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-\u03f5Ϸ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛ"
+    "ὝὟ-\u1f7dᾀ-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌῐ-\u1fd3ῖ-\u1fdbῠ-Ῥῲ-ῴῶ-ῼ\u2102\u2107\u210a-\u2113\u2115\u2119-\u211d"
+    "\u2124\u2126\u2128\u212a-\u212d\u212f-\u2134\u2139\u213c-\u213f\u2145-\u2149ⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ"
+    "-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
+)
+_DEEPSEEK_LLM = (
+    r"[\r\n]",
+    rf"\s?[{_CASED_LETTERS}]+",
+    r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+    r"\s+$",
+    r"[一-龥ࠀ-一가-퟿]+",
+    r"\p{N}",
+)
+
+_STARCODER = (r"\p{N}", _GPT2)
+_DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
 
 SPLIT_RULES: Final = {
-    # Qwen2, Qwen2.5, Qwen3, Qwen3-Next: words, single digits, punctuation
-    "qwen2": rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACE}",
-    # Qwen3.5: the same, with combining marks as parts of words
-    "qwen35": (
-        rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
-        rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACE}"
+    **dict.fromkeys(["gpt-2", "olmo", "mpt", "gigachat", "a.x-4.0", "mellum"], SplitRule((_GPT2,))),
+    **dict.fromkeys(["starcoder", "smollm", "refact", "minerva-7b"], SplitRule(_STARCODER)),
+    **dict.fromkeys(
+        ["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "midm-2.0", "lfm2"],
+        SplitRule((_LLAMA3,), whole_words=True, begins=True),
     ),
+    **dict.fromkeys(["dbrx", "smaug-bpe", "chatglm-bpe"], SplitRule((_LLAMA3,))),
+    **dict.fromkeys(["glm4", "glm5"], SplitRule((_LLAMA3,), whole_words=True)),
+    **dict.fromkeys(["qwen2", "deepseek-r1-qwen", "megrez", "kormo"], SplitRule((_QWEN2,))),
+    "qwen35": SplitRule((_QWEN35,)),
+    **dict.fromkeys(["gpt-4o", "llama4", "kanana2"], SplitRule((_O200K,), whole_words=True)),
+    "tekken": SplitRule((_TEKKEN,), whole_words=True, begins=True),
+    "deepseek-llm": SplitRule(_DEEPSEEK_LLM),
+    "deepseek-coder": SplitRule(_DEEPSEEK_CODER),
+    **dict.fromkeys(["deepseek-v3", "joyai-llm"], SplitRule(_DEEPSEEK_V3)),
+    "kimi-k2": SplitRule((_KIMI_K2,)),
+    "youtu": SplitRule(_YOUTU, whole_words=True),
+    "seed-coder": SplitRule(
+        (rf"{_CONTRACTION}|{_WORD}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACE}",),
+    ),
+    "default": SplitRule(_DEFAULT),
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gguf import GGUFValueType, GGUFWriter
+import vocabularies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,22 +29,10 @@ HELLO, E_ACUTE, START, END, TOOL, PAD = 259, 260, 261, 262, 263, 264
 TYPES = [1] * 261 + [3, 3, 4, 5]
 
 
-def write_vocabulary(path: Path, **changes: Any) -> Path:
+def write_vocabulary(path: Path, architecture: str = "qwen2", **changes: Any) -> Path:
     """A vocabulary-only file of 265 tokens; a change of None leaves a key out."""
     keys: dict[str, Any] = {"model": "gpt2", "pre": "qwen2", "tokens": LETTERS + WORDS, "merges": MERGES}
-    keys |= {"token_type": TYPES, "eos_token_id": END} | changes
-    writer = GGUFWriter(path, "qwen2")
-    for name, value in keys.items():
-        if value is not None:
-            writer.add_key_value(f"tokenizer.ggml.{name}", value, _type_of(value))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    return path
-
-
-def _type_of(value: Any) -> GGUFValueType:
-    return GGUFValueType.UINT32 if isinstance(value, int) else GGUFValueType.get_type(value)
+    return vocabularies.write(path, keys | {"token_type": TYPES, "eos_token_id": END} | changes, architecture)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +160,7 @@ def test_a_real_vocabulary_opens_at_once(qwen2_file: Path) -> None:
 
 DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
     "no model": ({"model": None}, "tokenizer.ggml.model"),
-    "no split rule": ({"pre": None}, "tokenizer.ggml.pre"),
+    "no split rule": ({"pre": None, "architecture": "llama"}, "tokenizer.ggml.pre is missing"),
     "no tokens": ({"tokens": None}, "tokens must be an array of strings"),
     "tokens are numbers": ({"tokens": [1, 2]}, "tokens must be an array of strings"),
     "no merges": ({"merges": None}, "merges must be an array of strings"),
@@ -205,11 +193,61 @@ def test_text_that_is_not_utf8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"model": "llama"}, "qcli reads gpt2"), ({"pre": "starcoder"}, "qcli knows qwen2, qwen35")],
+    [
+        ({"model": "bert"}, "qcli reads gpt2, that is byte-level BPE, and llama"),
+        ({"pre": "starcodr"}, "the closest in name is starcoder"),
+        ({"pre": "no such rule at all"}, "the closest in name is"),
+    ],
 )
 def test_unsupported_kinds_name_the_supported(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedModelError, match=message):
         Tokenizer.from_gguf(write_vocabulary(tmp_path / "vocab.gguf", **changes))
+
+
+def test_files_of_qwen_need_not_name_their_rule(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_gguf(write_vocabulary(tmp_path / "vocab.gguf", pre=None))
+    assert tokenizer.encode("hello") == [HELLO]
+
+
+def test_a_prompt_begins_with_bos_once_where_the_file_wants_it(tmp_path: Path) -> None:
+    def of(**changes: Any) -> Tokenizer:
+        return Tokenizer.from_gguf(write_vocabulary(tmp_path / "vocab.gguf", bos_token_id=START, **changes))
+
+    assert of().prompt("hello") == [HELLO]
+    assert of(add_bos_token=True).prompt("hello") == [START, HELLO]
+    assert of(add_bos_token=True).prompt("<|im_start|>hello") == [START, HELLO]
+    assert of(add_bos_token=True).encode("hello") == [HELLO]
+    assert of(add_bos_token=True, add_eos_token=True).prompt("hello") == [START, HELLO]
+    assert of(pre="llama-bpe").prompt("hello") == [START, HELLO]
+    assert of(pre="llama-bpe", add_bos_token=False).prompt("hello") == [HELLO]
+    assert of(add_bos_token=True).prompt("") == [START]
+
+
+def test_a_prompt_without_a_bos_to_add(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_gguf(write_vocabulary(tmp_path / "vocab.gguf", add_bos_token=True))
+    assert tokenizer.prompt("hello") == [HELLO]
+
+
+@pytest.mark.parametrize(
+    ("special", "ends"),
+    [
+        (["<|start_header_id|>", "<|eot_id|>", "<|eom_id|>"], {"<|eot_id|>", "<|eom_id|>"}),
+        (["<start_of_turn>", "<end_of_turn>"], {"<end_of_turn>"}),
+        (["<|end|>", "<|assistant|>"], {"<|end|>"}),
+        (["<|start|>", "<|channel|>", "<|end|>", "<|return|>", "<|call|>"], {"<|return|>", "<|call|>"}),
+        (["<|user|>", "<|observation|>", "<|assistant|>"], {"<|user|>", "<|observation|>"}),
+        (["<｜User｜>", "<｜end▁of▁sentence｜>"], {"<｜end▁of▁sentence｜>"}),
+    ],
+)
+def test_ends_of_each_family(tmp_path: Path, special: list[str], ends: set[str]) -> None:
+    changes = {"tokens": LETTERS + WORDS + special, "token_type": TYPES + [3] * len(special)}
+    tokenizer = Tokenizer.from_gguf(write_vocabulary(tmp_path / "vocab.gguf", **changes))
+    assert {tokenizer.token(id) for id in tokenizer.end_ids} == ends | {"<|im_end|>"}
+
+
+def test_other_kinds_of_end_come_by_key(tmp_path: Path) -> None:
+    path = write_vocabulary(tmp_path / "vocab.gguf", eot_token_id=TOOL, eom_token_id=PAD)
+    assert Tokenizer.from_gguf(path).end_ids == {END, TOOL, PAD}
 
 
 def test_types_may_be_missing(tmp_path: Path) -> None:
@@ -223,9 +261,7 @@ _word = st.sampled_from(["h", "he", "l", "ll", "", " ", "zz", "hello", "é", "h 
 
 @settings(deadline=None)
 @given(merges=st.lists(st.lists(_word, max_size=3).map(" ".join), min_size=1, max_size=4))
-def test_no_merge_list_escapes_the_error_tree(
-    tmp_path_factory: pytest.TempPathFactory, merges: list[str]
-) -> None:
+def test_no_merge_list_escapes_the_error_tree(tmp_path_factory: pytest.TempPathFactory, merges: list[str]) -> None:
     path = write_vocabulary(tmp_path_factory.mktemp("fuzz") / "vocab.gguf", merges=merges)
     with suppress(ModelFileError):
         Tokenizer.from_gguf(path).encode("hello")
