@@ -36,11 +36,19 @@ def show(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A GGUF file or a name.")] = None,
     as_json: options.Json = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every key and tensor too.")] = False,
+    architectures: Annotated[bool, typer.Option("--supported", help="List the architectures instead.")] = False,
 ) -> None:
-    """Show what is in a model file: layers, experts, types, sizes."""
-    from qcli.commands.show import show
+    """Show what is in a model file, or which architectures qcli runs."""
+    if architectures:
+        from qcli.commands.supported import supported
 
-    show(model, as_json, tensors)
+        if model or tensors:
+            raise UsageError("--supported is about no file", "leave out the model and --tensors")
+        supported(as_json)
+    else:
+        from qcli.commands.show import show
+
+        show(model, as_json, tensors)
 
 
 @app.command()

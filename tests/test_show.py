@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from gguf_maker import BOOL, F32, I32, STRING, U32, File, array, key, small_model, tensor, write
 
+from qcli import cli, models
 from qcli.commands.show import quantity, show
-from qcli.errors import ModelFileError, ModelNotFoundError
+from qcli.commands.supported import supported
+from qcli.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 from qcli.gguf_file import GGUFFile
 from qcli.summary import Experts, Layers, Summary, is_supported, summarize
 
@@ -194,3 +196,29 @@ def test_summaries_are_json(tmp_path):
 )
 def test_quantities_have_three_digits(n, said):
     assert quantity(n) == said
+
+
+def test_what_is_supported(capsys):
+    supported(as_json=True)
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["architecture"] for row in rows] == models.supported()
+    assert all(row["about"] and row["verified"] for row in rows)
+    supported(as_json=False)
+    said = capsys.readouterr().out
+    assert re.search(r"^gpt-oss +gpt-oss \(OpenAI", said, re.MULTILINE)
+    assert said.count("verified: ") == len(rows)
+
+
+def test_supported_is_about_no_file(capsys):
+    assert cli.invoke(["show", "--supported", "--json"]) == 0
+    assert cli.invoke(["show", "--supported", "some.gguf"]) == 2
+    assert "--supported is about no file" in capsys.readouterr().err
+
+
+def test_an_unknown_architecture_is_told_the_closest(tmp_path):
+    for name, close in {"qwen3vlmoe": "qwen3moe", "gpt_oss2": "gpt-oss", "deepseek3": "deepseek2"}.items():
+        file = GGUFFile.open(write(tmp_path / "model.gguf", File([key("general.architecture", STRING, name)])))
+        with pytest.raises(UnsupportedModelError, match=f'"{name}" is not supported') as caught:
+            models.context_length(file)
+        assert f"the closest is {close}" in caught.value.hint
+        assert "glm4moe, gpt-oss, granitemoe" in caught.value.hint

@@ -37,8 +37,14 @@ def module_name(architecture: str) -> str:
 
 
 def supported() -> list[str]:
-    """The architectures there is a file for."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """The architectures there is a file for, as files spell them."""
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+
+
+def verified(architecture: str) -> tuple[str, str]:
+    """What a supported architecture is, in a line, and what of it was compared with what."""
+    module = importlib.import_module(f"qcli.models.{module_name(architecture)}")
+    return (module.__doc__ or "").partition("\n")[0], module.VERIFIED
 
 
 def context_length(file: GGUFFile) -> int:
@@ -55,9 +61,9 @@ def load(file: GGUFFile, state: State) -> Model:
 
 def _module(file: GGUFFile) -> Any:
     name = file.get_str("general.architecture")
-    if module_name(name) in supported():
+    if name.replace("_", "-") in supported():
         return importlib.import_module(f"qcli.models.{module_name(name)}")
-    close = get_close_matches(module_name(name), supported(), 1, 0.0)[0]
+    close = get_close_matches(name, supported(), 1, 0.0)[0]
     known = ", ".join(supported())
     raise UnsupportedModelError(
         f'{file.path}: the architecture "{name}" is not supported',
