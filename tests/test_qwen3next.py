@@ -192,8 +192,8 @@ def test_missing_tensors_and_wrong_shapes(tmp_path, name):
 
 def test_unknown_types_are_named(tiny):
     _, data, _ = tiny.take("blk.0.attn_qkv.weight")
-    tiny.put("blk.0.attn_qkv.weight", "Q5_1", np.zeros((len(data), 48), np.uint8), 64)
-    assert_refused(tiny.save(), "blk.0.attn_qkv.weight", "Q5_1", kind=UnsupportedModelError)
+    tiny.put("blk.0.attn_qkv.weight", "F64", np.zeros((len(data), 512), np.uint8), 64)
+    assert_refused(tiny.save(), "blk.0.attn_qkv.weight", "F64", kind=UnsupportedModelError)
 
 
 def test_unknown_architectures_are_named(tiny):

@@ -1,0 +1,188 @@
+"""What heads may do besides: turn by neighbours, see a window, leave a share to a sink, cap their scores, go without norms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from kernel_helpers import new_plan, replay
+from reference import attention as twin
+from reference import rope as rope_twin
+from reference.kv_cache import rows
+
+from quant.kernels.attention import Heads, attention
+from quant.kernels.kv_cache import row_shape
+from quant.kernels.rope import Rope, angles, frequencies
+from quant.plan import Activation, aligned
+
+BASE = 10000.0
+
+
+@dataclass
+class Layer:
+    """Random queries, keys and values for some tokens, and caches; options as Heads takes them."""
+
+    queries: int = 4
+    keys: int = 2
+    width: int = 32
+    values: int = 32
+    tokens: int = 150
+    kv: str = "f16"
+    interleaved: bool = False
+    turning: int = 32
+    options: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        rng = np.random.default_rng(7)
+        gates = 2 if self.options.get("gated") else 1
+        self.q, self.k, self.v = (
+            rng.standard_normal((self.tokens, columns)).astype(np.float32)
+            for columns in (gates * self.queries * self.width, self.keys * self.width, self.keys * self.values)
+        )
+        caches = []
+        for width in (self.width, self.values):
+            row, kind = row_shape(self.kv, width)
+            caches.append(aligned((self.keys, 256, row), kind))
+        self.heads = Heads(
+            self.queries, self.keys, self.width, *caches, value_width=self.values, eps=1e-6, **self.options
+        )
+        self.rope = Rope(frequencies(self.turning, BASE), interleaved=self.interleaved) if self.turning else None
+
+    def run(self, sizes, threads=1):
+        """Feed the tokens in pieces of these sizes; [tokens, columns]."""
+        results, position = [], 0
+        for count in sizes:
+            plan, out = new_plan(count, threads), Activation(count, self.queries * self.values)
+            inputs = [Activation(count, values.shape[1]) for values in (self.q, self.k, self.v)]
+            _ = out.values
+            for given, values in zip(inputs, (self.q, self.k, self.v), strict=True):
+                given.values[:] = values[position : position + count]
+            attention(plan, *inputs, self.rope, self.heads, out)
+            replay(plan, count, position)
+            results.append(out.values.copy())
+            position += count
+        return np.vstack(results)
+
+    def expected(self, count):
+        """By the twin, from keys and values as the caches hold them."""
+        turns = rope_twin.angles(np.arange(count), self.turning, BASE) if self.turning else None
+        norms, options = self.options.get("norms"), self.options
+        q = self.q[:count].reshape(count, self.queries, -1)
+        gates = q[..., self.width :] if options.get("gated") else None
+        q = twin.heads(q[..., : self.width], norms and norms[0], 1e-6, turns, self.interleaved)
+        caches = rows(self.heads.k_cache, self.width), rows(self.heads.v_cache, self.values)
+        taken = {key: options[key] for key in ("sinks", "window", "softcap", "scale") if key in options}
+        return twin.attend(q, *caches, gates, 0, **taken)
+
+    def check(self, *shapes):
+        for sizes in shapes:
+            found = self.run(sizes)
+            expected = self.expected(len(found))
+            assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)
+            assert np.array_equal(self.run(sizes, threads=3), found)
+
+
+BOTH_WAYS = [1] * 70, [150], [64, 1, 70, 15]
+
+
+def uniform(*shape, low=0.5, high=2.0):
+    return np.random.default_rng(3).uniform(low, high, shape).astype(np.float32)
+
+
+OPTIONS = {
+    "plain": {},
+    "gated": {"gated": True},
+    "scale": {"scale": 0.1},
+    "softcap": {"softcap": 2.0},
+    "sinks": {"sinks": uniform(4, low=-1, high=3)},
+    "norms of heads": {"norms": (uniform(32), uniform(32))},
+    "norms of rows": {"norms": (uniform(128), uniform(64))},
+    "all": {
+        "gated": True, "scale": 0.3, "softcap": 3.0, "sinks": uniform(4), "norms": (uniform(32), uniform(32)), "window": 70,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_both_ways_against_the_softmax(name):
+    Layer(options=OPTIONS[name]).check(*BOTH_WAYS)
+
+
+@pytest.mark.parametrize("window", [1, 5, 16, 63, 64, 65, 100, 149, 150, 1000])
+def test_windows(window):
+    Layer(options={"window": window}).check(*BOTH_WAYS)
+    Layer(options={"window": window, "sinks": uniform(4)}).check([150], [1] * 80)
+
+
+@pytest.mark.parametrize("turning", [0, 8, 32])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_what_turns(turning, interleaved):
+    Layer(turning=turning, interleaved=interleaved).check(*BOTH_WAYS)
+
+
+@pytest.mark.parametrize(("width", "values"), [(80, 80), (96, 64), (48, 112), (192, 128), (576, 512)])
+@pytest.mark.parametrize(("queries", "keys"), [(2, 2), (6, 1), (9, 3)])
+def test_widths(width, values, queries, keys):
+    values += values * queries % 32  # outputs come in blocks of 32
+    Layer(queries, keys, width, values, turning=16).check([70], [3, 1, 1, 40])
+
+
+@pytest.mark.parametrize("name", ["plain", "sinks", "all"])
+def test_a_cache_of_half_the_size(name):
+    Layer(kv="q8_0", options=OPTIONS[name]).check(*BOTH_WAYS)
+    Layer(kv="q8_0", width=64, values=96, options={"window": 20}).check(*BOTH_WAYS)
+
+
+def test_a_window_of_one_gives_the_token_its_own_value():
+    layer = Layer(queries=2, keys=1, tokens=5, options={"window": 1})
+    layer.v[:] = np.arange(5)[:, None]
+    for sizes in ([5], [1] * 5):
+        assert layer.run(sizes).tolist() == [[i] * 64 for i in range(5)]
+
+
+def test_a_sink_takes_half_of_what_one_key_of_the_same_score_gets():
+    layer = Layer(queries=2, keys=1, tokens=3, options={"sinks": np.zeros(2, np.float32)})
+    layer.q[:], layer.v[:] = 0, 6
+    for sizes in ([3], [1] * 3):
+        np.testing.assert_allclose(layer.run(sizes)[:, 0], [3, 4, 4.5], rtol=1e-6)
+
+
+def test_a_strong_sink_takes_all():
+    layer = Layer(queries=2, keys=1, tokens=3, options={"sinks": np.full(2, 80, np.float32)})
+    for sizes in ([3], [1] * 3):
+        assert np.abs(layer.run(sizes)).max() < 1e-25
+
+
+def test_capped_scores_are_never_far_apart():
+    """Scores of ±1000, capped by 1: the softmax of two keys is that of 1 and -1."""
+    layer = Layer(queries=2, keys=1, width=16, values=16, tokens=2, turning=0, options={"softcap": 1.0, "scale": 1.0})
+    layer.q[:], layer.k[:] = 0, 0
+    layer.q[1, [0, 16]], layer.k[:, 0] = 1000, [1, -1]
+    layer.v[:] = np.array([1, 0])[:, None]
+    for sizes in ([2], [1, 1]):
+        np.testing.assert_allclose(layer.run(sizes)[1], 1 / (1 + np.exp(-2)), rtol=1e-6)
+
+
+def test_neighbours_turn_a_quarter():
+    """Position 1 at frequency pi / 2: (1, 0, 0, 1) -> (0, 1, -1, 0)."""
+    layer = Layer(queries=2, keys=1, width=16, values=16, tokens=2, turning=4, interleaved=True)
+    layer.rope = replace(layer.rope, frequencies=np.full(2, np.pi / 2, np.float32))
+    layer.k[:] = 0
+    layer.k[:, [0, 3]] = 1
+    layer.run([2])
+    np.testing.assert_allclose(layer.heads.k_cache[0, 1, :5], [0, 1, -1, 0, 0], atol=1e-6)
+
+
+def test_turned_lanes_are_multiplied():
+    plan = new_plan(3)
+    turns = angles(plan, Rope(frequencies(8, BASE), magnitude=1.5))
+    assert angles(plan, Rope(frequencies(8, BASE))) is not turns
+    replay(plan, position=2)
+    np.testing.assert_allclose(np.hypot(turns[:, 0], turns[:, 1]), 1.5, rtol=1e-6)
+
+
+def test_angles_are_made_once():
+    plan, rope = new_plan(3), Rope(frequencies(8, BASE))
+    assert angles(plan, rope) is angles(plan, rope)
+    assert len(plan.parts) == 1
