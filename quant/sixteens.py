@@ -14,7 +14,6 @@ from quant.simd import (  # fmt: skip
     I8,
     I16,
     I32,
-    I64,
     call_llvm,
     constant_of,
     f32x16,
@@ -22,6 +21,7 @@ from quant.simd import (  # fmt: skip
     i32x16,
     pointer,
     shuffle,
+    splat_llvm,
     vector_of,
 )
 
@@ -74,22 +74,22 @@ def _pairs_added(builder: Any, ab: Any, cd: Any) -> Any:
 
 
 @intrinsic
-def two_words(low: Any, high: Any) -> Any:
-    """Two int64 -> i8x16."""
+def six_bits(low: Any, high: Any) -> Any:
+    """Sixteen numbers -> i8x16: bits 0 to 3 are the nibbles of an int64, the low ones of all bytes first, bits 4 and 5
+    those of four bytes, of which each has the lowest bits of a number, of the fourth after it, and so on.
+    """
 
-    def generate(builder: Any, *words: Any) -> Any:
-        pair = ir.Constant(vector_of(I64, 2), ir.Undefined)
-        for lane, word in enumerate(words):
-            pair = builder.insert_element(pair, word, I32(lane))
-        return builder.bitcast(pair, vector_of(I8, 16))
+    def generate(builder: Any, low: Any, high: Any) -> Any:
+        low = splat_llvm(builder, low, 2)
+        low = builder.lshr(low, ir.Constant(low.type, [0, 4]))
+        high = splat_llvm(builder, builder.trunc(high, I32), 4)
+        turns = ir.Constant(high.type, [4, 2, 0, 30])
+        high = call_llvm(builder, "llvm.fshl.v4i32", high.type, [high, high, turns])
+        kind = vector_of(I8, 16)
+        parts = [builder.and_(builder.bitcast(x, kind), constant_of(kind, mask)) for x, mask in ((low, 15), (high, 48))]
+        return builder.or_(*parts)
 
     return i8x16, generate
-
-
-@intrinsic
-def signed_to_f32(vector: Any) -> Any:
-    """int8 lanes -> f32x16."""
-    return f32x16, lambda builder, x: builder.sitofp(x, vector_of(F32, 16))
 
 
 @intrinsic

@@ -29,7 +29,6 @@ from quant.simd import (  # fmt: skip
     low_f16,
     mul,
     permute,
-    prefetch,
     shift_right,
     splat,
     splat8,
@@ -43,7 +42,6 @@ from quant.simd import (  # fmt: skip
 )
 from quant.tile import turn4, turn4_words
 
-_AHEAD = 2176  # bytes: prefetch distance, 16 blocks, two rows of 2048 columns
 _BIAS, _SCALE_OFFSET = np.float32(BIAS), np.float32(32)
 _QUARTER_BIAS = np.float32(-BIAS / 4)  # four lanes share the sum of an activation
 _FIRST, _SECOND = (permute([32 * part + i + at for part in range(4) for i in range(16)]) for at in (0, 16))
@@ -92,8 +90,6 @@ def _half(packed, x0, x1, d_x, s_x):
 
 @inline
 def _met(w, of_x, total):
-    prefetch(w + _AHEAD)
-    prefetch(w + _AHEAD + 64)
     x0, x1, d0, s0, x2, x3, d1, s1 = of_x
     scales = _load_scales(w)
     total = fma(_half(load_i8x64(w + 8), x0, x1, d0, s0), _LANES_0_3(scales), total)

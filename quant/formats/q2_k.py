@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks256 import dot_pairs
+from quant.blocks256 import dot_fours
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
@@ -26,7 +26,6 @@ from quant.simd import (  # fmt: skip
     load_i8x64,
     mul,
     permute,
-    prefetch,
     shift_right,
     splat,
     store_f32x16,
@@ -41,7 +40,6 @@ from quant.sixteens import load_two_f16, sums_of_four, to_words
 from quant.tile import gather_f16, turn4, turn4_words
 
 QUARTER = np.float32(0.25)
-_AHEAD = 2688  # bytes: prefetch distance, 32 blocks, four rows of 2048 columns
 
 # Vector v of `quarters` holds columns 32v .. 32v + 31, and 128 further on, so lane 4l + v of `sums_of_four` is of
 # sub-block 2v + l, or 2v + l + 6 for l > 1.
@@ -90,8 +88,6 @@ def _arranged(x, d, s32, s16):
 @inline
 def _met(w, of_x, total):
     """Two bits stay where they are in half a byte; the factor of 4 is in d_x."""
-    prefetch(w + _AHEAD)
-    prefetch(w + _AHEAD + 64)
     parts, d_x, s_x = of_x
     packed = load_i8x64(w + 16)
     half = shift_right(packed, 4)
@@ -109,7 +105,7 @@ def _met(w, of_x, total):
 @dot_rows
 def q2_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_pairs(w, rows, columns, x, y, alpha, accumulate, 84, _arranged, _met)
+    dot_fours(w, rows, columns, x, y, alpha, accumulate, 84, _arranged, _met)
 
 
 @unpack_rows

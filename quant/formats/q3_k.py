@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.bit_planes import third_bits
 from quant.blocks256 import dot_pairs
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.formats.q2_k import QUARTER, four_parts, in_order, quarters, quarters_of, scales_in_order
@@ -20,7 +21,6 @@ from quant.jit import inline
 from quant.simd import (  # fmt: skip
     bit_and,
     bit_or,
-    concat,
     fma,
     high_f16,
     load_f16,
@@ -31,7 +31,6 @@ from quant.simd import (  # fmt: skip
     load_i64,
     load_u32,
     mul,
-    prefetch,
     shift_left,
     shift_right,
     splat,
@@ -42,10 +41,9 @@ from quant.simd import (  # fmt: skip
     to_f32,
     zero_i32x16,
 )
-from quant.sixteens import signed_to_f32, sums_of_four, two_words
+from quant.sixteens import six_bits, sums_of_four, to_words
 from quant.tile import turn4, turn4_words
 
-_AHEAD = 2640  # bytes: prefetch distance, 24 blocks, three rows of 2048 columns
 _OFFSET, _SCALE_OFFSET = np.float32(4), np.float32(32)
 
 
@@ -66,21 +64,14 @@ def unpack_scales(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
 
 
 @inline
-def _load_scales(w):
-    """The scales of a block, i8x16 in [-32, 31]."""
-    low, high = load_i64(w + 96), load_u32(w + 104)
-    high = high | (high >> 2) << 32
-    nibbles, twos, bias, sign = 0x0F0F0F0F0F0F0F0F, 0x3030303030303030, 0x6060606060606060, -0x7F7F7F7F7F7F7F80
-    first = (low & nibbles) | ((high << 4) & twos)
-    second = ((low >> 4) & nibbles) | (high & twos)
-    return two_words((first + bias) ^ sign, (second + bias) ^ sign)
+def _load_six_bits(w):
+    return six_bits(load_i64(w + 96), load_u32(w + 104))
 
 
 @inline
-def _load_high(w):
-    """Bits of columns 0..31 and 128..159 lowest, as i8x64."""
-    high = load_i8x32(w)
-    return concat(high, shift_right(high, 4))
+def _scales(w, packed):
+    """d * (scale - 32) of a block's sub-blocks, f32x16."""
+    return mul(sub(to_f32(to_words(packed)), splat(_SCALE_OFFSET)), splat(load_f16(w + 108)))
 
 
 @inline
@@ -92,20 +83,15 @@ def _arranged(x, d, s32, s16):
 @inline
 def _met(w, of_x, total):
     """Bits stay in their half of a byte, as in Q2_K."""
-    prefetch(w + _AHEAD)
-    prefetch(w + _AHEAD + 64)
     parts, d_x, s_x = of_x
-    packed, high, zero = load_i8x64(w + 32), _load_high(w), zero_i32x16()
-    half = shift_right(packed, 4)
-    q0 = bit_or(bit_and(packed, 3), bit_and(shift_left(high, 2), 4))
-    q1 = bit_or(bit_and(packed, 12), bit_and(shift_left(high, 3), 16))
-    q2 = bit_or(bit_and(half, 3), bit_and(high, 4))
-    q3 = bit_or(bit_and(half, 12), bit_and(shift_left(high, 1), 16))
+    packed, zero = load_i8x64(w + 32), zero_i32x16()
+    half, high = shift_right(packed, 4), third_bits(load_i8x32(w))
+    q0, q1 = bit_or(bit_and(packed, 3), high[0]), bit_or(bit_and(packed, 12), high[1])
+    q2, q3 = bit_or(bit_and(half, 3), high[2]), bit_or(bit_and(half, 12), high[3])
     sums = sums_of_four(
         dot_u7(zero, q0, parts[0]), dot_u7(zero, q1, parts[1]), dot_u7(zero, q2, parts[2]), dot_u7(zero, q3, parts[3])
     )
-    scales = mul(signed_to_f32(in_order(_load_scales(w))), splat(load_f16(w + 108)))
-    return fma(fma(to_f32(sums), d_x, s_x), scales, total)
+    return fma(fma(to_f32(sums), d_x, s_x), _scales(w, in_order(_load_six_bits(w))), total)
 
 
 @dot_rows
@@ -118,7 +104,7 @@ def q3_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
 def q3_k_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
-        scales = mul(signed_to_f32(_load_scales(w)), splat(load_f16(w + 108)))
+        scales = _scales(w, _load_six_bits(w))
         store_f32x16(scale + 64 * b, scales)
         store_f32x16(minimum + 64 * b, mul(scales, splat(_OFFSET)))
         high = load_i8x32(w)

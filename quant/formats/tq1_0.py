@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks256 import dot_pairs
+from quant.blocks256 import dot_fours
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.formats.q2_k import QUARTER
 from quant.formats.tq2_0 import fill_tile_scales
@@ -26,7 +26,6 @@ from quant.simd import (  # fmt: skip
     load_i8x32,
     mul,
     permute,
-    prefetch,
     shift_right,
     splat,
     splat8,
@@ -41,7 +40,6 @@ from quant.simd import (  # fmt: skip
 from quant.tile import turn4
 from quant.trits import digits_of, five_words, four_words, trits
 
-_AHEAD = 2592  # bytes: prefetch distance, 48 blocks, six rows of 2048 columns
 _DIGITS = np.array([digits_of(byte) for byte in range(256)], np.int8)
 
 
@@ -87,7 +85,6 @@ def _arranged(x, d, s32, s16):
 
 @inline
 def _met(w, of_x, total):
-    prefetch(w + _AHEAD)
     x, d, less = of_x
     q, zero = load_digits(w), zero_i32x16()
     even = fma(to_f32(dot_u7(zero, q[0], x[0])), d[0], less)
@@ -101,7 +98,7 @@ def _met(w, of_x, total):
 @dot_rows
 def tq1_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_pairs(w, rows, columns, x, y, alpha, accumulate, 54, _arranged, _met)
+    dot_fours(w, rows, columns, x, y, alpha, accumulate, 54, _arranged, _met)
 
 
 # The numbers of a digit's columns in `load_digits`: 32, then 16, then 4.

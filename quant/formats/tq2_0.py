@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks256 import dot_pairs
+from quant.blocks256 import dot_fours
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.formats.q2_k import QUARTER, four_parts, quarters_of, spread_row, spread_tile
 from quant.int8_dot import dot_u7
@@ -24,7 +24,6 @@ from quant.simd import (  # fmt: skip
     load_i8x64,
     mul,
     permute,
-    prefetch,
     shift_right,
     splat,
     splat8,
@@ -37,7 +36,6 @@ from quant.simd import (  # fmt: skip
 )
 from quant.tile import gather_f16
 
-_AHEAD = 2640  # bytes: prefetch distance, 40 blocks, five rows of 2048 columns
 _LANES_0_4, _LANES_1_5, _LANES_2_6, _LANES_3_7 = (permute([i] * 8 + [i + 4] * 8) for i in range(4))
 
 
@@ -57,8 +55,6 @@ def _arranged(x, d, s32, s16):
 
 @inline
 def _met(w, of_x, total):
-    prefetch(w + _AHEAD)
-    prefetch(w + _AHEAD + 64)
     x, d, less = of_x
     packed = load_i8x64(w)
     half, zero = shift_right(packed, 4), zero_i32x16()
@@ -72,7 +68,7 @@ def _met(w, of_x, total):
 @dot_rows
 def tq2_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_pairs(w, rows, columns, x, y, alpha, accumulate, 66, _arranged, _met)
+    dot_fours(w, rows, columns, x, y, alpha, accumulate, 66, _arranged, _met)
 
 
 @unpack_rows
