@@ -13,6 +13,8 @@ from qcli import __version__, console, interrupt
 from qcli.commands import options
 from qcli.commands.bench import bench
 from qcli.commands.chat import chat
+from qcli.commands.imatrix import imatrix
+from qcli.commands.perplexity import perplexity
 from qcli.commands.quantize import quantize
 from qcli.commands.run import run
 from qcli.errors import QcliError, UsageError
@@ -29,6 +31,8 @@ app.command()(run)
 app.command()(chat)
 app.command()(bench)
 app.command()(quantize)
+app.command()(imatrix)
+app.command()(perplexity)
 
 
 @app.command()

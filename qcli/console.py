@@ -113,6 +113,7 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
         self._still = still
         self._visible = is_terminal(sys.stderr) and not quiet
         self._fraction: float | None = None
+        self._detail = ""
         self._lock = threading.RLock()  # a signal may close it in the midst of an update
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -120,7 +121,7 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
 
     def __enter__(self) -> status:
         if self._visible:
-            self._label, self._fraction = self._first_label, None
+            self._label, self._fraction, self._detail = self._first_label, None, ""
             self._timer = threading.Timer(STATUS_DELAY, self._show)
             self._timer.daemon = True
             self._timer.start()
@@ -131,13 +132,13 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
     ) -> None:
         self.close()
 
-    def update(self, stage: str, fraction: float) -> None:
-        """Tell how far the stage is, 0 to 1; a new stage starts a new estimate."""
+    def update(self, stage: str, fraction: float, detail: str = "") -> None:
+        """Tell how far the stage is, 0 to 1, and what is known by now; a new stage starts a new estimate."""
         if self._timer is None:
             return
         with self._lock:
             new = stage != self._label
-            self._label, self._fraction = stage, fraction
+            self._label, self._fraction, self._detail = stage, fraction, detail
             if self._bar is not None:
                 self._draw(self._bar, new)
 
@@ -166,7 +167,9 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
         total = None if self._fraction is None else 1.0
         if self._task is None:
             self._task = bar.add_task(self._label, total=total)
-        bar.update(self._task, completed=self._fraction or 0.0, total=total, refresh=self._still)
+        described = f"{self._label} {self._detail}".rstrip()
+        completed = self._fraction or 0.0
+        bar.update(self._task, completed=completed, total=total, description=described, refresh=self._still)
 
 
 def _progress_bar(still: bool) -> Progress:

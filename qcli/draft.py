@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,15 @@ class Draft:
         self._open: dict[Path, BinaryIO] = {}
         for path in paths:
             self._check(path)
+
+    def need(self, n_bytes: int) -> None:
+        """Have room for so many bytes, unless others take it meanwhile."""
+        folder = self.paths[0].parent
+        with output_errors(folder):
+            free = shutil.disk_usage(folder).free
+        if free < n_bytes:
+            message = f"{folder}: has {free / 1e9:.3g} GB free, and {n_bytes / 1e9:.3g} GB are to be written"
+            raise OutputError(message, "make room, or write to another disk")
 
     def open(self, path: Path) -> BinaryIO:
         """Begin one of the files."""

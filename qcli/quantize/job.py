@@ -81,7 +81,7 @@ def offered() -> list[str]:
 
 def can_make(kind: str) -> bool:
     """Whether float32 can be turned into this type."""
-    return kind in FLOATS or kind in quantizers.names()
+    return kind in quantizers.names()
 
 
 def override(given: str) -> tuple[re.Pattern[str], str]:
@@ -90,7 +90,7 @@ def override(given: str) -> tuple[re.Pattern[str], str]:
     if not pattern or not kind:
         raise UsageError(f"{given!r} is no PATTERN=TYPE", "type, for example, --tensor ffn_down_exps=Q6_K")
     if not can_make(kind.upper()):
-        known = ", ".join(sorted([*FLOATS, *quantizers.names()]))
+        known = ", ".join(quantizers.names())
         raise UsageError(f"tensors cannot become {kind!r}", f"give one of: {known}")
     try:
         return re.compile(pattern), kind.upper()

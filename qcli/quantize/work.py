@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.draft import Draft
-from qcli.errors import ModelFileError, OutputError
+from qcli.errors import ModelFileError
 from qcli.gguf_writer import GGUFWriter
-from qcli.quantize.choose import FLOATS
 from qcli.quantize.job import Change, Job
 from quant import formats, quantizers, store
 
@@ -56,7 +54,7 @@ class Slice:
 
 def prepare(job: Job, progress: Progress | None = None) -> None:
     """Have every kernel of the job ready."""
-    kinds = sorted({change.type for change in job.changes if change.converts} - FLOATS)
+    kinds = sorted({change.type for change in job.changes if change.converts})
     heard = (lambda fraction: progress("compiling kernels", fraction)) if progress else None
     store.prepare([quantizers.find(kind).kernel for kind in kinds], heard)
     quantizers.is_finite(np.zeros(16, np.float32))
@@ -65,11 +63,7 @@ def prepare(job: Job, progress: Progress | None = None) -> None:
 def check(job: Job, overwrite: bool = False) -> Draft:
     """Whether the job's files may be written and have room. Raises OutputError."""
     draft = Draft(job.paths, overwrite)
-    folder = job.paths[0].parent
-    free = shutil.disk_usage(folder).free
-    if free < job.n_bytes:
-        message = f"{folder}: has {free / 1e9:.3g} GB free, and {job.n_bytes / 1e9:.3g} GB are to be written"
-        raise OutputError(message, "make room, or write to another disk")
+    draft.need(job.n_bytes)
     return draft
 
 
@@ -139,30 +133,12 @@ def _make(piece: Slice, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if not change.converts:
         return data
     values = formats.find(change.tensor.type).dequantize(data)
-    if change.type == "F32":
-        return values.view(np.uint8)
     if not quantizers.is_finite(values):
         raise _unfit(change, "holds numbers that are not finite", "the model is damaged: download it again")
-    if change.type == "F16":
-        return _float16(change, values)
-    if change.type == "BF16":
-        return _bfloat16(values)
-    return quantizers.find(change.type).quantize(values, piece.importance)
-
-
-def _float16(change: Change, values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    with np.errstate(over="ignore"):
-        halves = values.astype(np.float16)
-    if not np.isfinite(halves).all():
+    made = quantizers.find(change.type).quantize(values, piece.importance)
+    if change.type == "F16" and not np.isfinite(made.view(np.float16)).all():
         raise _unfit(change, "holds numbers too large for F16", "make it BF16")
-    return halves.view(np.uint8)
-
-
-def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The upper half of each float32, rounded to even."""
-    words = values.view(np.uint32)
-    rounded = (words + (((words >> 16) & 1) + 0x7FFF)) >> 16
-    return rounded.astype(np.uint16).view(np.uint8)
+    return made
 
 
 def _unfit(change: Change, what: str, hint: str) -> ModelFileError:

@@ -1,0 +1,93 @@
+"""qcli imatrix: which inputs of a model's weights are large on a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qcli import console, interrupt
+from qcli.catalog import resolve
+from qcli.commands import options
+from qcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from qcli.imatrix import Starved
+    from qcli.imatrix_file import Imatrix
+
+_SHOWN = 8  # experts of a layer
+
+
+def imatrix(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A GGUF file, or a name.")] = None,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text file of what the model is for.")] = None,
+    out: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The .gguf file to write.")] = None,
+    ctx: Annotated[int, typer.Option("--ctx", "-c", metavar="N", min=4, help="Tokens in a chunk.")] = 512,
+    most: Annotated[int | None, typer.Option("--chunks", metavar="N", min=1, help="Take so many chunks only.")] = None,
+    threads: options.Threads = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace FILE if it is there.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure on a text how much each weight matters, for `qcli quantize --imatrix`."""
+    if model is None or text is None or out is None:
+        raise UsageError(
+            "MODEL, TEXT and -o FILE are needed", "type, for example, qcli imatrix MODEL TEXT -o imatrix.gguf"
+        )
+    path, to = Path(text), Path(out)
+    with console.status("loading", quiet) as bar, interrupt.cleans_up():
+        with interrupt.ends_all(bar):
+            from qcli import imatrix_file
+            from qcli.draft import Draft
+            from qcli.gguf_file import GGUFFile
+            from qcli.imatrix import load, measure, starved
+            from qcli.scored_text import chunks, read_text
+            from qcli.tokenizer import Tokenizer
+
+            Draft([to], force)  # before anything takes long
+            file = GGUFFile.open(resolve(model)[0])
+            cut = chunks(Tokenizer.from_gguf(file), read_text(path), ctx, most)
+            engine = load(file, ctx, threads, bar.update)
+        try:
+            found = measure(engine, cut, path.name, bar.update)
+        finally:
+            engine.close()
+        imatrix_file.write(to, found, force)
+        bar.close()
+        hungry = starved(found)
+        if as_json:
+            console.json(_as_json(to, found, hungry))
+        elif hungry:
+            console.out(_told(hungry))
+        if not as_json and not quiet:
+            console.info(f"{to}: {len(found.entries)} weights, {len(cut)} chunks of {ctx} tokens")
+
+
+def _told(hungry: list[Starved]) -> str:
+    """Which experts met too little to be judged."""
+    from qcli.imatrix import FEW
+
+    count, whole = sum(len(layer.counts) for layer in hungry), sum(layer.experts for layer in hungry)
+    lines = [
+        f"{count} of the {whole} experts in these layers met fewer than {FEW} tokens; give a longer or broader text"
+    ]
+    for layer in hungry:
+        few = sorted(layer.counts.items(), key=lambda item: item[1])
+        shown = ", ".join(f"{expert} ({tokens})" for expert, tokens in few[:_SHOWN])
+        more = f" and {len(few) - _SHOWN} more" if len(few) > _SHOWN else ""
+        lines.append(f"layer {layer.layer}: experts (tokens) {shown}{more}")
+    return "\n".join(lines) + "\n"
+
+
+def _as_json(path: Path, found: Imatrix, hungry: list[Starved]) -> dict[str, Any]:
+    return {
+        "file": str(path),
+        "weights": len(found.entries),
+        "chunks": found.chunks,
+        "chunk_size": found.chunk_size,
+        "starved": [
+            {"layer": layer.layer, "experts": layer.experts, "tokens": {str(e): n for e, n in layer.counts.items()}}
+            for layer in hungry
+        ],
+    }

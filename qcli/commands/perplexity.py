@@ -1,0 +1,165 @@
+"""qcli perplexity: how well a model predicts a text, and how far it is from another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qcli import console, interrupt
+from qcli.catalog import resolve
+from qcli.commands import options
+from qcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from qcli.engine import Engine
+    from qcli.log_probs_file import LogProbs
+    from qcli.perplexity import Estimate, Scores
+
+
+def perplexity(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A GGUF file, or a name.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="A text file; with --against, that of the file unless given.")
+    ] = None,
+    ctx: Annotated[
+        int | None, typer.Option("--ctx", "-c", metavar="N", min=4, help="Tokens in a chunk; 512 unless told.")
+    ] = None,
+    most: Annotated[int | None, typer.Option("--chunks", metavar="N", min=1, help="Take so many chunks only.")] = None,
+    save: Annotated[
+        str | None, typer.Option("--save-logits", metavar="FILE", help="Keep the predictions to compare others with.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="FILE", help="Compare with predictions that were kept.")
+    ] = None,
+    threads: options.Threads = None,
+    kv_type: options.KvType = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace FILE if it is there.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Score a model on a text: perplexity and, against kept predictions, KL divergence."""
+    if model is None or (text is None and against is None):
+        raise UsageError("MODEL and TEXT are needed", "type, for example, qcli perplexity MODEL wiki.test.raw")
+    with ExitStack() as stack:
+        bar = stack.enter_context(console.status("loading", quiet))
+        stack.enter_context(interrupt.cleans_up())
+        with interrupt.ends_all(bar):
+            from qcli.draft import Draft
+            from qcli.engine import Engine
+            from qcli.gguf_file import GGUFFile
+            from qcli.log_probs_file import LogProbs
+
+            draft = Draft([Path(save)], force) if save is not None else None
+            reference = stack.enter_context(LogProbs(Path(against))) if against is not None else None
+            file = stack.enter_context(GGUFFile.open(resolve(model)[0]))
+            chunks = _chunks(file, text, ctx, most, reference)
+            size = len(chunks[0])
+            engine = Engine.load(file, threads=threads, ctx=size, chunk=size, kv_type=kv_type, progress=bar.update)
+            stack.callback(engine.close)
+            if reference:
+                reference.check(chunks, engine.vocab_size)
+        scores, interrupted = _scored(engine, chunks, reference, draft, str(file.path.name), bar)
+        bar.close()
+        if scores is None or (interrupted and (as_json or quiet)):
+            return interrupt.EXIT_CODE
+        if interrupted:
+            console.info(f"after {scores.chunks} of {len(chunks)} chunks: perplexity {scores.perplexity}")
+            return interrupt.EXIT_CODE
+        if as_json:
+            console.json(_as_json(scores, size, reference))
+        else:
+            console.table(_drawn(scores, size, reference))
+    return 0
+
+
+def _chunks(
+    file: Any, text: str | None, ctx: int | None, most: int | None, reference: LogProbs | None
+) -> list[list[int]]:
+    from qcli.scored_text import CTX, chunks, read_text
+    from qcli.tokenizer import Tokenizer
+
+    if text is None:
+        assert reference
+        if ctx not in (None, len(reference.chunks[0])):
+            message = f"{reference.path}: was made with --ctx {len(reference.chunks[0])}, not {ctx}"
+            raise UsageError(message, "leave out --ctx")
+        return reference.chunks[:most]
+    size = ctx or (len(reference.chunks[0]) if reference else CTX)
+    cut = chunks(Tokenizer.from_gguf(file), read_text(Path(text)), size, most)
+    return cut[: len(reference.chunks)] if reference else cut
+
+
+def _scored(
+    engine: Engine,
+    chunks: Sequence[Sequence[int]],
+    reference: LogProbs | None,
+    draft: Any,
+    name: str,
+    bar: console.status,
+) -> tuple[Scores | None, bool]:
+    """The scores of all chunks, or of those before Ctrl-C, and whether it came."""
+    from qcli.log_probs_file import LogProbsWriter
+    from qcli.perplexity import score
+
+    scores: Scores | None = None
+    try:
+        with ExitStack() as stack:
+            writer = None
+            if draft is not None:
+                writer = LogProbsWriter(stack.enter_context(draft), name, chunks, engine.vocab_size)
+            for scores in score(engine, chunks, reference, writer):
+                bar.update("scoring", scores.chunks / len(chunks), str(scores.perplexity))
+            if writer:
+                writer.finish()
+    except KeyboardInterrupt:
+        return scores, True
+    return scores, False
+
+
+def _rows(scores: Scores, reference: LogProbs | None) -> list[tuple[str, str]]:
+    rows = [("perplexity", str(scores.perplexity))]
+    if scores.divergence and reference:
+        d = scores.divergence
+        rows += [
+            (f"of {reference.model}", str(d.reference)),
+            ("ratio", str(scores.ratio)),
+            ("mean KL divergence", f"{d.mean_kl.value:.5f} ± {d.mean_kl.error:.5f}"),
+            ("99 % are below", f"{d.kl_99:.5f}"),
+            ("largest", f"{d.max_kl:.5f}"),
+            ("same top token", f"{d.same.value:.2%} ± {d.same.error:.2%}"),
+        ]
+    return rows
+
+
+def _drawn(scores: Scores, ctx: int, reference: LogProbs | None) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _rows(scores, reference):
+        table.add_row(Text(console.clean(name)), value)
+    table.add_row("scored", f"{len(scores.losses):,} tokens of {scores.chunks} chunks of {ctx}")
+    return table
+
+
+def _as_json(scores: Scores, ctx: int, reference: LogProbs | None) -> dict[str, Any]:
+    def both(name: str, estimate: Estimate) -> dict[str, float]:
+        return {name: estimate.value, f"{name}_error": estimate.error}
+
+    value = {"chunks": scores.chunks, "ctx": ctx, "scored_tokens": len(scores.losses)}
+    found: dict[str, Any] = value | both("perplexity", scores.perplexity)
+    if scores.divergence and reference:
+        d = scores.divergence
+        found |= (
+            {"reference": reference.model} | both("reference_perplexity", d.reference) | both("ratio", scores.ratio)
+        )
+        found |= both("mean_kl", d.mean_kl) | {"kl_99": d.kl_99, "max_kl": d.max_kl} | both("same_top", d.same)
+    return found
