@@ -16,6 +16,7 @@ from quant.simd import (
     I8,
     I16,
     I32,
+    I64,
     constant_of,
     f32x16,
     i8x64,
@@ -119,6 +120,11 @@ def load_nibbles(address: Any) -> Any:
         return builder.uitofp(shuffle(builder, low, high, [i // 2 + i % 2 * 8 for i in range(16)]), vector_of(F32, 16))
 
     return f32x16, generate
+
+
+def hidden(builder: Any, address: Any) -> Any:
+    """The same address, of which LLVM knows nothing: what is stored or loaded there cannot be moved across."""
+    return builder.asm(ir.FunctionType(I64, [I64]), "", "=r,0,~{memory}", [address], True)
 
 
 def is_set(builder: Any, bits: Any) -> Any:

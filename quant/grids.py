@@ -16,6 +16,7 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from quant import cpu
+from quant.fields import hidden
 from quant.jit import Intrinsic, intrinsic
 from quant.lookup import lookup_llvm
 from quant.simd import I8, I32, I64, call_llvm, constant_of, i8x64, pointer, shuffle, vector_llvm, vector_of
@@ -61,9 +62,9 @@ def grid(name: str, count: int, width: int, levels: Sequence[int]) -> tuple[Intr
     """
     expand = _values_of_codes if _PLANES else _values_of_indices
     found = (i8x64, 2)
-    return intrinsic(lambda low, high: (found, lambda builder, *index: _find(builder, name, count, *index))), intrinsic(
-        lambda _codes: ((i8x64, width), lambda builder, codes: expand(builder, name, width, levels, codes))
-    )
+    return intrinsic(
+        lambda low, high: (found, lambda builder, *index: _find(builder, name, count, width, *index))
+    ), intrinsic(lambda _codes: ((i8x64, width), lambda builder, codes: expand(builder, name, width, levels, codes)))
 
 
 @intrinsic
@@ -72,10 +73,12 @@ def no_high_bits() -> Any:
     return i8x64, lambda _builder: constant_of(vector_llvm(i8x64), 0)
 
 
-def _find(builder: Any, name: str, count: int, low: Any, high: Any) -> list[Any]:
+def _find(builder: Any, name: str, count: int, width: int, low: Any, high: Any) -> list[Any]:
     """Two planes of the points' codes; or of their indices."""
     if not _PLANES:
         return [low, builder.and_(high, constant_of(high.type, (count >> 8) - 1))]
+    order = _order(8 // width)
+    low, high = (shuffle(builder, index, index, order) for index in (low, high))
     masks, zero, bit = [builder.icmp_signed("<", low, constant_of(low.type, 0))], constant_of(low.type, 0), 1
     while bit << 8 < count:
         masks.append(builder.icmp_signed("!=", builder.and_(high, constant_of(high.type, bit)), zero))
@@ -84,11 +87,17 @@ def _find(builder: Any, name: str, count: int, low: Any, high: Any) -> list[Any]
     return [_choose(builder, _constant(builder, f"{name}.plane{i}", both[:, i]), count, low, masks) for i in range(2)]
 
 
+def _order(points_of_8: int) -> list[int]:
+    """Which index stands where, so that the codes of 64-bit lane 2k + h of several parts meet there once interleaved."""
+    n = points_of_8
+    lanes = [(k, r, h, w) for k in range(4) for r in range(2) for h in range(2) for w in range(4)]
+    return [8 * n * ((4 // n) * r + w // n) + n * (2 * k + h) + w % n for k, r, h, w in lanes]
+
+
 def _choose(builder: Any, plane: Any, count: int, low: Any, masks: list[Any]) -> Any:
     """plane[index]: 128 bytes of the plane by 7 bits of the index, then halved by each higher bit."""
-    base = builder.ptrtoint(plane, I64)
-    # Seen as new each time: else LLVM would hold the whole plane on the stack, from the begin of each row on.
-    base = builder.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [base], True)
+    # Hidden, or else LLVM would hold the whole plane on the stack, from the begin of each row on.
+    base = hidden(builder, builder.ptrtoint(plane, I64))
     places = [pointer(builder, builder.add(base, I64(at)), low.type) for at in range(0, count, 64)]
     table = [builder.load(place, align=64) for place in places]
     found = [
@@ -113,20 +122,24 @@ def _constant(builder: Any, name: str, values: NDArray[Any]) -> Any:
 
 
 def _values_of_codes(builder: Any, name: str, width: int, levels: Sequence[int], found: list[Any]) -> list[Any]:
-    """Points by codes of _bits: the codes of 8 values to each 64-bit lane, there moved apart, then looked up."""
-    step, bits = 8 // width, _bits(width)
+    """Points by codes of _bits: those of 8 values in each 64-bit lane are moved apart, then looked up."""
+    bits = _bits(width)
     table = [levels[i % (1 << bits)] if i % (1 << bits) < len(levels) else 0 for i in range(16)]
-    shifts = [16 * (i // width) + bits * (i % width) for i in range(8)] * 8
     parts = []
-    for part in range(width):
-        first = 8 * step * part
-        places = [(first + step * lane + i // 2) % 64 + i % 2 * 64 for lane in range(8) for i in range(2 * step)]
-        lanes = [place for lane in range(8) for place in (places[2 * step * lane :][: 2 * step] * 4)[:8]]
-        packed = shuffle(builder, found[0], found[1], lanes)
+    for packed, first in _codes_of_8(builder, width, found):
+        shifts = [first + 16 * (i // width) + bits * (i % width) for i in range(8)] * 8
         apart = [ir.Constant(packed.type, shifts), packed]
         index = call_llvm(builder, "llvm.x86.avx512.pmultishift.qb.512", packed.type, apart)
         parts.append(lookup_llvm(builder, table, index))
     return parts
+
+
+def _codes_of_8(builder: Any, width: int, found: list[Any]) -> list[tuple[Any, int]]:
+    """For each part: a vector whose 64-bit lanes hold the codes of its 8 values in order, and from which bit on."""
+    low, high = found
+    both = [[16 * k + 8 * r + i // 2 + i % 2 * 64 for k in range(4) for i in range(16)] for r in range(2)]
+    quads = [shuffle(builder, low, high, lanes) for lanes in both]
+    return [(quad, first) for quad in quads for first in range(0, 64, 128 // width)]
 
 
 def _values_of_indices(builder: Any, name: str, width: int, levels: Sequence[int], found: list[Any]) -> list[Any]:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.fields import is_set
+from quant.fields import hidden, is_set
 from quant.int8_dot import dot_u7
 from quant.jit import inline, intrinsic
 from quant.simd import (
-    I32,
     I64,
     call_llvm,
     constant_of,
@@ -26,6 +25,7 @@ from quant.simd import (
     load_i64,
     mul,
     permute,
+    pointer,
     splat,
     store_f32x16,
     store_i8x64,
@@ -72,10 +72,21 @@ def parity_signs(index: Any) -> Any:
     def generate(builder: Any, index: Any) -> list[Any]:
         odd = call_llvm(builder, f"llvm.ctpop.v{index.type.count}i8", index.type, [index])
         signs = builder.or_(index, builder.shl(odd, constant_of(index.type, 7)))
-        words = builder.bitcast(signs, vector_of(I64, index.type.count // 8))
-        return [builder.extract_element(words, I32(i)) for i in range(index.type.count // 8)]
+        return _words(builder, signs)
 
     return ("i64", index.lanes // 8), generate
+
+
+def _words(builder: Any, vector: Any) -> list[Any]:
+    """i8 lanes as 64-bit integers, by way of memory: a mask is loaded from there, not moved from a vector."""
+    kind = vector_of(I64, vector.type.count // 8)
+    with builder.goto_entry_block():
+        local = builder.alloca(kind)
+    local.align = 64
+    builder.store(builder.bitcast(vector, kind), local)
+    address = hidden(builder, builder.ptrtoint(local, I64))
+    places = [pointer(builder, builder.add(address, I64(8 * i)), I64) for i in range(kind.count)]
+    return [builder.load(place, align=8) for place in places]
 
 
 def _where(builder: Any, signs: Any, minus: Any, plus: Any) -> Any:
