@@ -1,0 +1,90 @@
+"""Files of every architecture with wrong numbers, missing tensors and missing keys: refused in one line, or run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference_models
+import test_deepseek2
+from tiny_model import Tiny
+
+from qcli.engine import Engine
+from qcli.errors import QcliError
+from qcli.gguf_file import GGUFFile
+
+
+@pytest.fixture(scope="module", params=[*reference_models.NAMES, "deepseek2", "deepseek2 apart"])
+def plain(request, tmp_path_factory):
+    """The path of a sound file."""
+    path = tmp_path_factory.mktemp("plain") / "model.gguf"
+    if not request.param.startswith("deepseek2"):
+        return reference_models.read(request.param).write(path)
+    model = test_deepseek2.MODELS["V3"]
+    model.absorbed = request.param == "deepseek2"
+    return model.write(path)
+
+
+def runs(path) -> bool:
+    """Whether a model loads and takes a few tokens; if not, why not is said in one line."""
+    error = None
+    try:
+        engine = Engine.load(GGUFFile.open(path), threads=1, ctx=64, chunk=4)
+        engine.prefill([1, 2, 3, 4, 5])
+        engine.step(6)
+        engine.close()
+    except QcliError as caught:
+        error = caught
+    if error is None:
+        return True
+    assert error.message
+    assert "\n" not in error.message
+    assert error.hint
+    return False
+
+
+def test_sound_files_run(plain):
+    assert runs(plain)
+
+
+def test_numbers_that_are_wrong(plain, tmp_path):
+    model = Tiny.read(plain)
+    for key, value in model.keys.items():
+        if key.startswith("general.") or isinstance(value, str):
+            continue
+        several = value if isinstance(value, list | np.ndarray) else None
+        first = several[0] if several is not None else value
+        for other in (0, -1, 1, 2 * first, first + 16, 2**31):
+            changed = Tiny(
+                model.keys | {key: np.array([other, *several[1:]]) if several is not None else type(value)(other)},
+                model.tensors,
+                model.columns,
+            )
+            runs(changed.write(tmp_path / "model.gguf"))
+
+
+def test_keys_that_are_missing(plain, tmp_path):
+    model = Tiny.read(plain)
+    for key in model.keys:
+        runs(
+            Tiny({k: v for k, v in model.keys.items() if k != key}, model.tensors, model.columns).write(
+                tmp_path / "model.gguf"
+            )
+        )
+
+
+def test_tensors_that_are_missing_or_short(plain, tmp_path):
+    model = Tiny.read(plain)
+    first = [
+        name for name in model.tensors if not name.startswith("blk.") or name.startswith(("blk.0.", "blk.1.", "blk.2."))
+    ]
+    for name in first:
+        kind, data = model.tensors[name]
+        without = {n: t for n, t in model.tensors.items() if n != name}
+        path = Tiny(model.keys, without, model.columns).write(tmp_path / "model.gguf")
+        optional = ("output.weight", ".bias", "_norm.weight", "attn_q_a.weight", "attn_k_b.weight", "shexp.weight")
+        assert not runs(path) or name.endswith(optional)
+        if name == "token_embd.weight" and "output.weight" not in model.tensors:
+            continue  # half the vocabulary, here and there
+        half = without | {name: (kind, data[: len(data) // 2])}
+        columns = model.columns | ({name: model.columns[name] // 2} if data.ndim == 1 else {})
+        assert not runs(Tiny(model.keys, half, columns).write(tmp_path / "model.gguf"))
