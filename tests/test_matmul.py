@@ -188,6 +188,16 @@ def test_embedding_rows_are_the_rows_of_the_table():
     assert np.array_equal(out.values[0], np.arange(64, 80))
 
 
+@pytest.mark.parametrize("name", ["F32", "Q8_0"])
+def test_embedding_rows_are_scaled(name):
+    table = random_rows(np.random.default_rng(20), name, 5, 64)
+    plan, ids, out = new_plan(3), aligned(3, np.int64), Activation(3, 64)
+    embed(plan, ids, table, out, 8.0)
+    ids[:] = 4, 0, 4
+    replay(plan)
+    np.testing.assert_allclose(out.values, 8 * table.format.dequantize(table.data)[ids], rtol=1e-6)
+
+
 def test_embedding_shapes_are_checked():
     table = float_matrix("F32", np.ones((5, 16)))
     with pytest.raises(ValueError, match="3 ids"):

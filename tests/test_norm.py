@@ -10,7 +10,7 @@ from reference.matmul import size
 from reference.norm import rms_norm as twin
 
 from quant.kernels.matmul import matmul
-from quant.kernels.norm import rms_norm
+from quant.kernels.norm import add_rms_norm, rms_norm
 from quant.plan import Activation
 
 EPS = 1e-6
@@ -85,3 +85,19 @@ def test_shapes_are_checked():
     for weight, columns in [(np.ones(16, np.float32), 32), (np.ones(32, np.float32), 64)]:
         with pytest.raises(ValueError, match="norm of 32 columns"):
             rms_norm(plan, x, weight, EPS, Activation(1, columns))
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 65])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_norm_of_what_is_added(tokens, threads):
+    """x += norm(y), and y is zero for the next who adds to it."""
+    y, weight = random_input(tokens, 48)
+    before = random_input(tokens, 48)[0][::-1]
+    plan, x, added = new_plan(tokens, threads), Activation(tokens, 48), Activation(tokens, 48)
+    x.values[:], added.values[:] = before, y
+    add_rms_norm(plan, added, weight, EPS, x)
+    replay(plan)
+    np.testing.assert_allclose(x.values, before + twin(y, weight, EPS), rtol=1e-5, atol=1e-5)
+    assert not added.values.any()
+    with pytest.raises(ValueError, match="32 columns"):
+        add_rms_norm(plan, Activation(tokens, 32), weight, EPS, x)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from quant.jit import inline, kernel
 from quant.kernels.share import first_of
-from quant.plan import Plan, aligned
+from quant.plan import Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32
 
 Frequencies = NDArray[np.float32]
@@ -94,7 +94,7 @@ def angles(plan: Plan, rope: Rope) -> NDArray[np.float32]:
     """The angles of this replay's tokens, float32 [tokens, 2, pairs]: cos, then sin; made once for all who ask."""
 
     def trace() -> NDArray[np.float32]:
-        out = aligned((plan.tokens, 2, len(rope.frequencies)), np.float32)
+        out = plan.buffer(f"angles {id(rope)}", (plan.tokens, 2, len(rope.frequencies)), np.float32)
         plan.add(rope_angles, rope.frequencies, len(rope.frequencies), rope.magnitude, out, plan.run)
         return out
 
