@@ -11,7 +11,9 @@ from llvmlite import ir
 
 from quant.jit import intrinsic
 from quant.lookup import VPERMB
-from quant.simd import I16, I32, call_llvm, constant_of, shuffle, vector_of
+from quant.simd import I32, call_llvm, constant_of, shuffle, vector_of
+
+SHIFT = 2 if VPERMB else 0
 
 
 def digits_of(byte: int) -> list[int]:
@@ -21,7 +23,7 @@ def digits_of(byte: int) -> list[int]:
 
 @intrinsic
 def trits(packed: Any) -> Any:
-    """i8x64 -> five i8x64 of a digit each, of which the second and the fourth are four times the digit."""
+    """i8x64 -> five i8x64 of a digit each, the second and the fourth shifted left by SHIFT bits."""
     return (packed, 5), _looked_up if VPERMB else _multiplied
 
 
@@ -45,25 +47,17 @@ def _entry(builder: Any, table: list[int], index: Any) -> Any:
 
 def _multiplied(builder: Any, packed: Any) -> list[Any]:
     digits = []
-    for n in range(5):
-        place = 4 if n % 2 else 6
-        carried = builder.lshr(_three_quarters(builder, packed), constant_of(packed.type, place))
-        digits.append(builder.and_(carried, constant_of(packed.type, 3 << 6 - place)))
+    for _ in range(5):
+        digits.append(builder.add(_beyond(builder, packed, 85), _beyond(builder, packed, 170)))
         packed = builder.add(packed, builder.add(packed, packed))
     return digits
 
 
-def _three_quarters(builder: Any, x: Any) -> Any:
-    """Of unsigned bytes less one: the upper two bits are those that three times the byte carries over."""
-    less = call_llvm(builder, f"llvm.usub.sat.v{x.type.count}i8", x.type, [x, constant_of(x.type, 1)])
-    return _average(builder, less, _average(builder, less, constant_of(x.type, 0)))
-
-
-def _average(builder: Any, a: Any, b: Any) -> Any:
-    """(a + b + 1) / 2: one instruction on x86 and NEON."""
-    wide = vector_of(I16, a.type.count)
-    both = builder.add(builder.zext(a, wide), builder.zext(b, wide))
-    return builder.trunc(builder.lshr(builder.add(both, constant_of(wide, 1)), constant_of(wide, 1)), a.type)
+def _beyond(builder: Any, packed: Any, most: int) -> Any:
+    """1 where an unsigned byte is larger than that, else 0."""
+    kind = packed.type
+    excess = call_llvm(builder, f"llvm.usub.sat.v{kind.count}i8", kind, [packed, constant_of(kind, most)])
+    return call_llvm(builder, f"llvm.umin.v{kind.count}i8", kind, [excess, constant_of(kind, 1)])
 
 
 @intrinsic

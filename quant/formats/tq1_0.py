@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from quant.blocks256 import dot_fours
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
-from quant.formats.q2_k import QUARTER
 from quant.formats.tq2_0 import fill_tile_scales
 from quant.int8_dot import dot_u7
 from quant.jit import inline
@@ -38,8 +37,9 @@ from quant.simd import (  # fmt: skip
     zero_i32x16,
 )
 from quant.tile import turn4
-from quant.trits import digits_of, five_words, four_words, trits
+from quant.trits import SHIFT, digits_of, five_words, four_words, trits
 
+_LESS = np.float32(1 / (1 << SHIFT))
 _DIGITS = np.array([digits_of(byte) for byte in range(256)], np.int8)
 
 
@@ -76,7 +76,7 @@ def _columns(x, digit):
 @inline
 def _arranged(x, d, s32, s16):
     d_x = load_f32x8(d)
-    higher = mul(d_x, splat8(QUARTER))
+    higher = mul(d_x, splat8(_LESS))
     columns = _columns(x, 0), _columns(x, 1), _columns(x, 2), _columns(x, 3)
     last = concat(load_i8x32(x + 128), four_words(load_i8x32(x + 212)))
     scales = _LANES_0(d_x), _LANES_1(higher), _LANES_2(d_x), _LANES_3(higher), _LANES_4(d_x)
@@ -107,8 +107,7 @@ _FIRST, _MIDDLE, _LAST = permute(range(32)), permute(range(44, 60)), permute(ran
 
 @inline
 def _plain(q):
-    """Digits as they are, not four times."""
-    return q[0], shift_right(q[1], 2), q[2], shift_right(q[3], 2), q[4]
+    return q[0], shift_right(q[1], SHIFT), q[2], shift_right(q[3], SHIFT), q[4]
 
 
 @unpack_rows
