@@ -22,8 +22,9 @@ X86 = {
     "icelake-server": ("+avx512vnni,+avx512bw,+avx512vl", "avx512vnni", "avx512vnni avx512vbmi2 gfni vaes"),
 }
 OTHER = {"generic": ("", "portable", "")}
-_KERNELS = "(dot_and_tile_are_exact or extremes or unpacked) and (Q8_0 or Q4_K or F16 and not BF16)"
-CHOSEN = f"test_simd or test_lookup or test_grids or {_KERNELS}"
+_TYPES = "Q8_0 or Q4_K or Q5_0 or IQ4_NL or NVFP4 or F16 and not BF16"
+_KERNELS = f"(dot_and_tile_are_exact or extremes or unpacked) and ({_TYPES})"
+CHOSEN = f"test_simd or test_lookup or test_grids or test_blocks256 or {_KERNELS}"
 
 
 def here() -> dict[str, tuple[str, str, str]]:
@@ -47,7 +48,8 @@ def start(command, processor, features=None):
 @pytest.fixture(scope="module")
 def processes():
     """A part of the tests, begun for every processor at once."""
-    files = [str(TESTS / name) for name in ("test_simd.py", "test_lookup.py", "test_grids.py", "test_formats.py")]
+    names = "test_simd.py", "test_lookup.py", "test_grids.py", "test_blocks256.py", "test_formats.py"
+    files = [str(TESTS / name) for name in names]
     plain = ["-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     command = ["-m", "pytest", *plain, "--rootdir", str(TESTS.parent), "-k", CHOSEN, *files]
     running = {name: start(command, name, row[0]) for name, row in here().items()}
