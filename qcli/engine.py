@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +14,22 @@ from qcli.errors import ContextOverflowError, ModelFileError, QcliError, UsageEr
 from qcli.gguf_file import GGUFFile
 from qcli.models import Model
 from qcli.part_times import PartTimes
+from qcli.program import Program
 from qcli.state import Snapshot, State
+from qcli.streaming import budget
 from qcli.threads import default_threads
 from quant import cpu, store, team
 from quant.kernels.kv_cache import TYPES as KV_TYPES
 from quant.plan import Activation, Plan, aligned
 from quant.team import Team
 
+if TYPE_CHECKING:
+    from qcli.streaming.supply import Supply
+
 Progress = Callable[[str, float], None]
-Sealed = NDArray[np.int64]
 
 DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
-DEFAULT_CHUNK = 1024  # tokens of a prompt that go through the layers together; 512: 15 % slower, 2048: no quicker
+DEFAULT_CHUNK = budget.TOGETHER  # tokens of a prompt that go through the layers together
 
 
 class Engine:
@@ -38,10 +43,12 @@ class Engine:
         chunk: int,
         progress: Progress | None = None,
         prompt_plan: type[Plan] = Plan,
+        supply: Supply | None = None,
     ) -> None:
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
         step, prompt = Plan(1, threads, state.run), prompt_plan(max(2, chunk), threads, state.run)
+        step.supply = prompt.supply = self.supply = supply
         self._ids: NDArray[np.int64] = aligned(prompt.tokens, np.int64)
         self._logits = model.head(step, model.trunk(step, self._ids))
         self._hidden = model.trunk(prompt, self._ids)
@@ -49,11 +56,10 @@ class Engine:
         self._prompt_logits = model.head(head, self._hidden)
         self._weight_bytes, self.head_bytes = step.weight_bytes, head.weight_bytes
         _compile([step, prompt, head], progress)
-        self.prompt_plan = prompt
-        self._step, self._prompt, self._head = step.seal(), prompt.seal(), head.seal()
-        self._plans = {id(self._step): step, id(self._prompt): prompt, id(self._head): head}
+        self.prompt_plan, self.plans = prompt, [step, prompt, head]
+        self._step, self._prompt, self._head = Program.of(step), Program.of(prompt), Program.of(head)
         self._times: PartTimes | None = None
-        self._heads: dict[int, tuple[Sealed, Activation]] = {}
+        self._heads: dict[int, tuple[Program, Activation]] = {}
         self._team = Team(threads)
 
     @classmethod
@@ -67,24 +73,32 @@ class Engine:
         kv_type: str | None = None,
         progress: Progress | None = None,
         prompt_plan: type[Plan] = Plan,
+        ram: int | None = None,
     ) -> Engine:
         """Trace the model of a file; compiles kernels when they are not in the cache yet.
 
         threads: physical cores by default; ctx: capacity in tokens; chunk: tokens of a prompt taken together;
-        kv_type: what keys and values are kept as, "f16" or "q8_0"; prompt_plan: one that watches what weights meet.
-        Raises ModelFileError, UnsupportedModelError, ContextOverflowError.
+        kv_type: what keys and values are kept as, "f16" or "q8_0"; prompt_plan: one that watches what weights meet;
+        ram: bytes that the process may use, what is free by default; a model that needs more is streamed from its file.
+        Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if not even that fits.
         """
         if lacking := cpu.missing():
             raise QcliError(f"this processor ({cpu.name()}) lacks {lacking}", "use a machine from 2013 or later")
-        state = _state_for(file, ctx, kv_type or "f16")
-        try:
-            model = models.load(file, state)
-        except ValueError as error:  # shapes that fit the file but not the kernels
-            raise ModelFileError(f"{file.path}: {error}", "try another file of this model") from error
-        except MemoryError:
-            message = f"{file.path}: there is no memory for a context of {state.ctx} tokens"
-            raise ContextOverflowError(message, "give a smaller --ctx") from None
-        return cls(model, state, threads or default_threads(), chunk or DEFAULT_CHUNK, progress, prompt_plan)
+        threads, kv_type = threads or default_threads(), kv_type or "f16"
+        model, state = _model_of(file, ctx, kv_type)
+        room = budget.limit(ram)
+        if not state.experts_held or budget.fits(file, state, room):
+            return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, prompt_plan)
+        from qcli.streaming.dense import hold_dense
+        from qcli.streaming.supply import Supply
+
+        file = hold_dense(file, progress)
+        model, state = _model_of(file, ctx, kv_type)
+        supply = Supply(file, state.run)
+        chunk = chunk or budget.chunk_for(model, state, supply, threads, room)
+        engine = cls(model, state, threads, chunk, progress, prompt_plan, supply)
+        budget.allot(supply, state, engine.plans, room)
+        return engine
 
     @property
     def position(self) -> int:
@@ -123,9 +137,9 @@ class Engine:
         for done in self._chunks(ids):
             skipped = max(first - before, 0)
             if wanted := max(done - before - skipped, 0):
-                plan, rows = self._head_from(skipped)
+                head, rows = self._head_from(skipped)
                 self.state.run[0] = wanted
-                self._replay(plan)
+                self._replay(head)
                 result[done - first - wanted : done - first] = rows.values[:wanted]
             before = done
         return result
@@ -168,8 +182,10 @@ class Engine:
             self._times = None
 
     def close(self) -> None:
-        """End the team's threads."""
+        """End the team's threads, and the reader's."""
         self._team.close()
+        if self.supply:
+            self.supply.close()
 
     def _chunks(self, ids: Sequence[int]) -> Iterator[int]:
         """Run the prompt's plan over ids, chunk by chunk; yields how many are done."""
@@ -179,16 +195,17 @@ class Engine:
             self._run(self._prompt, len(part))
             yield first + len(part)
 
-    def _run(self, plan: Sealed, tokens: int) -> None:
+    def _run(self, program: Program, tokens: int) -> None:
         self.state.run[:2] = tokens, self.state.position
-        self._replay(plan)
+        self._replay(program)
         self.state.position += tokens
 
-    def _replay(self, plan: Sealed) -> None:
-        if self._times is None:
-            self._team.run(plan)
+    def _replay(self, program: Program) -> None:
+        times = self._times
+        if times is None:
+            program.run(lambda records, _parts: self._team.run(records))
         else:
-            self._times.replay(self._team, plan, self._plans[id(plan)].parts)
+            program.run(lambda records, parts: times.replay(self._team, records, parts))
 
     def _check_room(self, tokens: int) -> None:
         if self.position + tokens > self.ctx:
@@ -197,13 +214,12 @@ class Engine:
                 f"give --ctx {self.position + tokens} or more",
             )
 
-    def _head_from(self, first: int) -> tuple[Sealed, Activation]:
+    def _head_from(self, first: int) -> tuple[Program, Activation]:
         """The plan of the head for the tokens of a chunk from one on, traced when first asked for."""
         if first not in self._heads:
             plan = Plan(self._hidden.tokens - first, self.threads, self.state.run)
             rows = self.model.head(plan, self._hidden.after(first) if first else self._hidden)
-            self._heads[first] = plan.seal(), rows
-            self._plans[id(self._heads[first][0])] = plan
+            self._heads[first] = Program.of(plan), rows
         return self._heads[first]
 
 
@@ -217,6 +233,17 @@ def _state_for(file: GGUFFile, ctx: int | None, kv_type: str) -> State:
         message = f"{file.path}: was made for {longest} tokens of context, not {ctx}"
         raise ContextOverflowError(message, f"give --ctx {longest} or less")
     return State(ctx or min(longest, DEFAULT_CTX), kv_type, longest)
+
+
+def _model_of(file: GGUFFile, ctx: int | None, kv_type: str) -> tuple[Model, State]:
+    state = _state_for(file, ctx, kv_type)
+    try:
+        return models.load(file, state), state
+    except ValueError as error:  # shapes that fit the file but not the kernels
+        raise ModelFileError(f"{file.path}: {error}", "try another file of this model") from error
+    except MemoryError:
+        message = f"{file.path}: there is no memory for a context of {state.ctx} tokens"
+        raise ContextOverflowError(message, "give a smaller --ctx") from None
 
 
 def _first_row(logits: Activation) -> NDArray[np.float32]:

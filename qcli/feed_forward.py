@@ -8,6 +8,7 @@ from qcli.gguf_file import GGUFFile
 from qcli.hyper import Hyper
 from qcli.state import State
 from qcli.tensors import gate_up_experts, linear, linear_experts, matrix, one_expert, vector
+from quant.kernels import experts_streamed
 from quant.kernels.experts import ExpertLayer, Gated, dense_step, experts_step
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
 from quant.kernels.matmul import matmul
@@ -79,7 +80,11 @@ class Routed:
             outputs.append((self.ffn_gate_inp_shexp, shared_gate))
         matmul(plan, h, outputs)
         plan.part = "experts"
-        routed = experts_step if plan.tokens == 1 else experts_grouped
+        step, grouped = experts_step, experts_grouped
+        if plan.supply:
+            plan.supply.note_router(self.layer.routed, self.ffn_gate_inp, h)
+            step, grouped = experts_streamed.experts_step, experts_streamed.experts_grouped
+        routed = step if plan.tokens == 1 else grouped
         routed(plan, self.layer, h, logits, shared_gate, x)
 
 

@@ -6,8 +6,10 @@ import ctypes
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 _MEMINFO = Path("/proc/meminfo")
+_STATM = Path("/proc/self/statm")
 _CGROUPS = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
 _BOUNDLESS = 1 << 62
@@ -21,6 +23,17 @@ def available() -> int:
         return min(_linux(), _cgroup())
     # macOS: how much is free is not told; a quarter is left to the others
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+
+
+def resident() -> int:
+    """Bytes of this process that lie in memory now, as the system counts them; elsewhere the most there ever were."""
+    if sys.platform == "win32":
+        return _windows_resident()
+    if _STATM.exists():
+        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _linux() -> int:
@@ -69,3 +82,20 @@ def _windows() -> int:
     status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
     ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined,unused-ignore]
     return int(status.free)
+
+
+class _ProcessMemory(ctypes.Structure):
+    """PROCESS_MEMORY_COUNTERS of the Windows API."""
+
+    _fields_ = [
+        ("size", ctypes.c_uint32),
+        ("faults", ctypes.c_uint32),
+        *((name, ctypes.c_size_t) for name in "peak_resident resident p0 p1 p2 p3 paged peak_paged".split()),
+    ]
+
+
+def _windows_resident() -> int:
+    counters = _ProcessMemory(size=ctypes.sizeof(_ProcessMemory))
+    kernel32: Any = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]
+    kernel32.K32GetProcessMemoryInfo(ctypes.c_void_p(-1), ctypes.byref(counters), counters.size)
+    return int(counters.resident)

@@ -58,6 +58,11 @@ class State:
     def experts_held(self) -> int:
         return sum(map(len, self._touched))
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory that a full context takes."""
+        return sum(array.nbytes for array in (*self._recurrent, *self._caches))
+
     def bytes_per_step(self, position: int) -> float:
         """What the decode step at a position moves: recurrent states are read and written, caches read up to it."""
         read = sum(c.nbytes / self.ctx * min(position + 1, w) for c, w in zip(self._caches, self._windows, strict=True))

@@ -50,16 +50,19 @@ Turns = Callable[[], Iterator[None]]  # Python that runs before and between repl
 class Supply(Protocol):
     """Brings experts into memory while a plan is replayed; `layer` is a quant.kernels.experts.Gated."""
 
+    def note_router(self, layer: Any, router: Any, h: Activation) -> None:
+        """The matrix that chooses a layer's experts, and its input."""
+
     def of_token(self, layer: Any, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
         """For one token's choice: the turn before experts that are in memory, and that before those that were not.
 
         Each fills a list of places in `chosen`: how many there are, then the places.
         """
 
-    def of_tokens(self, layer: Any, starts: Ids, part: Ids, counters: Ids) -> Turns:
-        """For a chunk's slots, in order of expert: a turn for each set of neighbouring experts, in order.
+    def of_tokens(self, layer: Any, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> Turns:
+        """For the choices of a chunk [tokens, k]: a turn for each set of neighbouring experts, in order.
 
-        `part` becomes `starts` as it would be if the tokens of all other experts were none; counters become zero.
+        In slots and starts are then those experts' tokens alone, see quant.kernels.experts_grouped; counters become zero.
         """
 
 
@@ -85,6 +88,11 @@ class Activation:
     def written(self, kind: str) -> Callable[[], NDArray[np.uint8] | int]:
         """For the writer's record: the rows in this layout, or 0 if nobody reads it."""
         return lambda: self._buffers.get(kind, 0)
+
+    @property
+    def layouts(self) -> list[NDArray[np.uint8]]:
+        """The memory of every layout that anybody has asked for."""
+        return list(self._buffers.values())
 
     def after(self, first: int) -> Activation:
         """The float32 rows from `first` on, in the same memory."""
@@ -182,6 +190,12 @@ class Plan:
         if self._scratch is None:
             self._scratch = aligned(self.threads * self._scratch_bytes, np.uint8)
         return self._scratch
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of its buffers, once it is sealed."""
+        rows = [array for activation in self._activations.values() for array in activation.layouts]
+        return sum(array.nbytes for array in (*rows, *self._buffers.values(), self._scratch_base()))
 
     def kernels(self) -> list[Kernel]:
         """Every kernel that a replay may call."""

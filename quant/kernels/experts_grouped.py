@@ -217,17 +217,6 @@ def experts_grouped(
     plan: Plan, layer: ExpertLayer, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
 ) -> None:
     """h [tokens, n], logits [tokens, experts], shared_gate [tokens, 1]: x [tokens, n] += the experts' sum."""
-    grouping, counters = route_grouped(plan, layer, logits)
-    gated_grouped(plan, layer.routed, layer.routing.chosen, grouping, h, x, counters)
-    if layer.shared:
-        taken_by_all(plan, layer.shared, h, shared_gate, x, layer.scale)
-
-
-Grouping = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
-
-
-def route_grouped(plan: Plan, layer: ExpertLayer, logits: Activation) -> tuple[Grouping, NDArray[np.int64]]:
-    """Choose experts for every token: starts, slots and weights, and two counters for who takes what."""
     k, count, tokens = layer.routing.chosen, layer.routed.gate.count, plan.tokens
     experts, weights = plan.buffer("experts", (tokens, k), np.int64), plan.buffer("weights", (tokens, k), np.float32)
     starts, slots = plan.buffer("starts", count + 1, np.int64), plan.buffer("slots", tokens * k, np.int64)
@@ -237,7 +226,9 @@ def route_grouped(plan: Plan, layer: ExpertLayer, logits: Activation) -> tuple[G
     plan.add(route_rows, *route, *plan.scratch(spare_bytes(count)))
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
     plan.add(group_slots, experts, k, count, starts, slots, layer.touched, counters, plan.run)
-    return (starts, slots, weights), counters
+    gated_grouped(plan, layer.routed, k, (starts, slots, weights), h, x, counters)
+    if layer.shared:
+        taken_by_all(plan, layer.shared, h, shared_gate, x, layer.scale)
 
 
 def dense_grouped(plan: Plan, layer: Gated, h: Activation, x: Activation, scale: float) -> None:

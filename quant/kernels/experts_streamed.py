@@ -10,18 +10,18 @@ import numpy as np
 
 from quant.jit import kernel
 from quant.kernels.experts import BLOCK, ExpertLayer, Gated, add_down, gate_operands, gate_up_blocks, gate_up_of_all
-from quant.kernels.experts_grouped import gated_grouped, route_grouped, taken_by_all
+from quant.kernels.experts_grouped import gated_grouped, taken_by_all
 from quant.kernels.router import mark, route_rows, spare_bytes
-from quant.kernels.share import first_of
-from quant.plan import Activation, Ids, Plan
+from quant.kernels.share import COUNTER_WORDS, first_of
+from quant.plan import Activation, Ids, Operand, Plan
 from quant.simd import load_i64
 
 
 @kernel
-def mark_chosen(rank, size, touched, experts, k):
-    """Note which experts a token was routed to."""
+def mark_chosen(rank, size, touched, experts, k, run):
+    """Note which experts tokens were routed to."""
     if rank == 0:
-        mark(touched, experts, k)
+        mark(touched, experts, load_i64(run) * k)
 
 
 @kernel
@@ -42,6 +42,18 @@ def gate_up_listed(
         gate_up_blocks(dot, w, v, finish, expert, row_bytes, columns, x, rows, begin, end, local, out, quantized)
 
 
+def _route(plan: Plan, layer: ExpertLayer, logits: Activation) -> tuple[Ids, Operand]:
+    """Choose experts for every token -> int64 [tokens, k] and their weights."""
+    routing, spare = layer.routing.table(layer.routed.gate.count, layer.scale), spare_bytes(layer.routed.gate.count)
+    shape = plan.tokens, layer.routing.chosen
+    experts, weights = plan.buffer("experts", shape, np.int64), plan.buffer("weights", shape, np.float32)
+    rows = logits.read("f32"), logits.stride("f32")
+    plan.keep(layer)
+    plan.add(route_rows, *rows, routing, experts, weights, plan.run, *plan.scratch(spare))
+    plan.add(mark_chosen, layer.touched, experts, layer.routing.chosen, plan.run)
+    return experts, weights
+
+
 def experts_step(
     plan: Plan, layer: ExpertLayer, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
 ) -> None:
@@ -49,16 +61,11 @@ def experts_step(
     assert plan.supply is not None
     routed, k = layer.routed, layer.routing.chosen
     plan.weight_bytes += layer.bytes_per_token
-    plan.keep(layer)
-    experts, weights = plan.buffer("experts", k, np.int64), plan.buffer("weights", k, np.float32)
+    experts, weights = _route(plan, layer, logits)
     here, late = (plan.buffer(f"{name} places", k + 1, np.int64) for name in ("here", "late"))
     middle = plan.rows("middle", routed.gate.rows, k)
     middle.read(routed.down.format.activation)
-    routing, spare = layer.routing.table(routed.gate.count, layer.scale), spare_bytes(routed.gate.count)
-    rows = logits.read("f32"), logits.stride("f32")
-    plan.add(route_rows, *rows, routing, experts, weights, plan.run, *plan.scratch(spare))
-    plan.add(mark_chosen, layer.touched, experts, k)
-    before, after = plan.supply.of_token(routed, experts, here, late)
+    before, after = plan.supply.of_token(routed, experts[0], here, late)
     plan.begin(before)
     own = gate_up_of_all(plan, layer.shared, h) if layer.shared else None
     _add_gate_up(plan, routed, here, experts, h, middle)
@@ -81,10 +88,12 @@ def experts_grouped(
 ) -> None:
     """As `quant.kernels.experts_grouped.experts_grouped`, a few experts in a turn."""
     assert plan.supply is not None
-    (starts, slots, weights), counters = route_grouped(plan, layer, logits)
-    part = plan.buffer("part of starts", len(starts), np.int64)
-    plan.begin(plan.supply.of_tokens(layer.routed, starts, part, counters))
-    gated_grouped(plan, layer.routed, layer.routing.chosen, (part, slots, weights), h, x, counters)
+    experts, weights = _route(plan, layer, logits)
+    slots = plan.buffer("slots", experts.size, np.int64)
+    starts = plan.buffer("starts", layer.routed.gate.count + 1, np.int64)
+    counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
+    plan.begin(plan.supply.of_tokens(layer.routed, experts, slots, starts, counters))
+    gated_grouped(plan, layer.routed, layer.routing.chosen, (starts, slots, weights), h, x, counters)
     plan.begin(None)
     if layer.shared:
         taken_by_all(plan, layer.shared, h, shared_gate, x, layer.scale)

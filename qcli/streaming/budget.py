@@ -1,0 +1,73 @@
+"""How much memory there is to use, and whether a model fits into it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qcli.errors import QcliError, UsageError
+from qcli.gguf_file import GGUFFile
+from qcli.memory import available, resident
+from qcli.state import State
+from quant.plan import Plan
+
+if TYPE_CHECKING:
+    from qcli.models import Model
+    from qcli.streaming.supply import Supply
+
+RESERVE = 256 << 20  # bytes for what comes after loading: a vocabulary, a chat's text, the interpreter's own
+_LEFT = 512 << 20  # bytes left to everybody else where no limit was given
+_TRIED = 256  # tokens of the plan that is traced to see how much one takes
+TOGETHER = 1024  # tokens of a prompt that meet an expert together; 512: 15 % slower, 2048: no quicker
+MOST_CHUNK = 4 * TOGETHER
+_UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Bytes: "24GB" and "24G" are 24 * 10^9, "24GiB" 24 * 2^30. Raises UsageError."""
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise UsageError(f'"{text}" is not an amount of memory', "give one such as 24GB or 2.8G")
+    number, unit, binary = found.groups()
+    steps = _UNITS[unit.lower()] // 10
+    return int(float(number) * (1024 if binary else 1000) ** steps)
+
+
+def limit(ram: int | None) -> int:
+    """Bytes that the whole process may use: what was given, or what is free."""
+    return max(0, available() + resident() - _LEFT) if ram is None else ram
+
+
+def fits(file: GGUFFile, state: State, ram: int) -> bool:
+    """Whether all weights can stay mapped."""
+    weights = sum(tensor.n_bytes for tensor in file.tensors.values())
+    return resident() + weights + state.n_bytes + RESERVE <= ram
+
+
+def chunk_for(model: Model, state: State, supply: Supply, threads: int, ram: int) -> int:
+    """Tokens of a prompt to take together: as many as fit into a sixteenth of the memory, as each chunk reads experts anew."""
+    plan = Plan(_TRIED, threads, state.run)
+    plan.supply = supply
+    model.trunk(plan, np.zeros(_TRIED, np.int64))
+    most = ram // 16 * _TRIED // plan.n_bytes
+    return min(max(most // TOGETHER, 1) * TOGETHER, MOST_CHUNK)
+
+
+def allot(supply: Supply, state: State, plans: list[Plan], ram: int) -> None:
+    """Give the experts' slots what is left; raises QcliError if that is not enough for a token's."""
+    ahead = state.n_bytes + sum(plan.n_bytes for plan in plans) + RESERVE
+    left = ram - resident() - ahead
+    slots = min((left - supply.needs(0)) // (supply.needs(1) - supply.needs(0)), supply.most_slots)
+    least = supply.chosen
+    if slots < least:
+        short = supply.needs(least) - left
+        wanted = -(-(ram + short) // 10**8) / 10
+        raise QcliError(
+            f"{ram / 1e9:.1f} GB of memory do not hold this model's dense weights, its context of {state.ctx} tokens and"
+            f" the experts of one token",
+            f"give --ram {wanted:.1f}GB if there is as much, a smaller --ctx, or a smaller file of this model",
+        )
+    supply.allot(slots)

@@ -1,0 +1,142 @@
+"""One layer's experts: where each lies in the file, and where in memory kernels find those that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.gguf_file import GGUFFile
+from qcli.streaming.reader import Reader, Span, Ticket, pages, room
+from qcli.streaming.slots import Slots
+from quant.kernels.experts import Gated
+from quant.weights import Experts
+
+Memory = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One matrix of every expert: where each begins in its file, and the table that kernels find them by."""
+
+    experts: Experts
+    path: Path
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, file: GGUFFile, experts: Experts) -> Part:
+        """Given where experts lie in the map, which from now on nobody reads."""
+        tensor = file.tensor(experts.name)
+        offsets = experts.addresses - tensor.data.ctypes.data + tensor.offset
+        experts.addresses[:] = 0
+        return cls(experts, tensor.path, offsets)
+
+    @property
+    def room(self) -> int:
+        return room(self.experts.bytes)
+
+    def span(self, expert: int, memory: Memory) -> Span:
+        return Span(self.path, int(self.offsets[expert]), self.experts.bytes, memory)
+
+
+class Layer:
+    """Slots for some of the experts; none before `allot`."""
+
+    def __init__(self, file: GGUFFile, experts: Gated) -> None:
+        self.parts = tuple(Part.of(file, part) for part in (experts.gate, experts.up, experts.down))
+        self.count = experts.gate.count
+        self.slots = Slots(self.count, 1)
+        self._memory: Memory = pages(0)
+        self._arriving: dict[int, Ticket] = {}  # experts whose slot is being filled
+
+    @property
+    def room(self) -> int:
+        """Bytes of a slot."""
+        return sum(part.room for part in self.parts)
+
+    @property
+    def expert_bytes(self) -> int:
+        """Bytes of an expert in the file."""
+        return sum(part.experts.bytes for part in self.parts)
+
+    def allot(self, slots: int) -> None:
+        """Have so many slots, all of them empty."""
+        heat = self.slots.heat
+        self.slots = Slots(self.count, slots)
+        self.slots.heat = heat
+        self._memory = pages(len(self.slots.expert_in) * self.room).reshape(-1)
+
+    def is_here(self, expert: int) -> bool:
+        """Whether kernels find it."""
+        return bool(self.parts[0].experts.addresses[expert])
+
+    def arriving(self, expert: int) -> Ticket | None:
+        """What is on its way into the expert's slot; what failed to come no longer is."""
+        ticket = self._arriving.get(expert)
+        if ticket and ticket.error:
+            self._drop(expert)
+            return None
+        return ticket
+
+    def fetch(self, reader: Reader, expert: int, keep: Iterable[int], urgent: bool = True) -> Ticket:
+        """Begin to read an expert into a slot of its own, which may be that of another, but none in `keep`.
+
+        LookupError if all are kept, or still being filled.
+        """
+        before = self.slots.take(expert, [*keep, *self._arriving])
+        if before >= 0:
+            self.forget(before)
+        ticket = reader.read(self.spans(expert, self._slot(expert)), urgent)
+        self._arriving[expert] = ticket
+        return ticket
+
+    def settle(self, expert: int) -> None:
+        """Wait for an expert if it is on its way, and let kernels find it; ModelFileError if it does not come."""
+        if ticket := self._arriving.get(expert):
+            ticket.done.wait()  # Ctrl-C may end this: the expert is still on its way
+            if ticket.error:
+                self._drop(expert)
+                raise ticket.error
+            del self._arriving[expert]
+            self.place(expert, self._slot(expert))
+
+    def give_up(self, reader: Reader, chosen: Sequence[int]) -> None:
+        """Take back what was sent for without need, as far as nobody has begun to read it."""
+        for expert, ticket in [*self._arriving.items()]:
+            if expert not in chosen and reader.give_up(ticket):
+                self._drop(expert)
+
+    def settle_one(self) -> None:
+        """Wait for whichever expert has been on its way for longest."""
+        self.settle(next(iter(self._arriving)))
+
+    def spans(self, expert: int, memory: Memory) -> list[Span]:
+        """What to read for an expert into `room` bytes of memory."""
+        return [part.span(expert, piece) for part, piece in self._pieces(memory)]
+
+    def place(self, expert: int, memory: Memory) -> None:
+        """Let kernels find an expert that was read into this memory."""
+        for part, piece in self._pieces(memory):
+            part.experts.addresses[expert] = piece.ctypes.data + part.span(expert, piece).start
+
+    def forget(self, expert: int) -> None:
+        """Let no kernel find it any more."""
+        for part in self.parts:
+            part.experts.addresses[expert] = 0
+
+    def _drop(self, expert: int) -> None:
+        del self._arriving[expert]
+        self.slots.free(expert)
+
+    def _slot(self, expert: int) -> Memory:
+        first = int(self.slots.slot_of[expert]) * self.room
+        return self._memory[first : first + self.room]
+
+    def _pieces(self, memory: Memory) -> Iterable[tuple[Part, Memory]]:
+        first = 0
+        for part in self.parts:
+            yield part, memory[first : first + part.room]
+            first += part.room

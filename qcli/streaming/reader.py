@@ -1,0 +1,202 @@
+"""Reading parts of files into memory beside the program: several lanes, past the system's own cache where it allows that."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.errors import ModelFileError
+
+LANES = 8  # one disk was as quick with one, a slower one wants more
+PAGE = 4096  # what unbuffered reads want offsets, sizes and addresses to be multiples of
+_PIECE = 8 << 20  # bytes of one read
+
+
+def pages(size: int) -> NDArray[np.uint8]:
+    """Anonymous memory of at least one page, on a page's border, that takes no room before it is written to."""
+    return np.frombuffer(mmap.mmap(-1, max(PAGE, -(-size // PAGE) * PAGE)), np.uint8)
+
+
+def room(size: int) -> int:
+    """Bytes of memory that hold `size` bytes of a file from wherever they begin, read by whole pages."""
+    return (size + 2 * PAGE - 2) // PAGE * PAGE
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes of a file, and memory of `room(n_bytes)` on a page's border for them."""
+
+    path: Path
+    offset: int
+    n_bytes: int
+    memory: NDArray[np.uint8]
+
+    @property
+    def start(self) -> int:
+        """Where in memory the first byte will be."""
+        return self.offset % PAGE
+
+
+@dataclass(eq=False)
+class Ticket:
+    """Spans on their way into memory."""
+
+    spans: Sequence[Span]
+    done: threading.Event = field(default_factory=threading.Event)
+    error: ModelFileError | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(span.n_bytes for span in self.spans)
+
+    def wait(self) -> None:
+        """Return when all bytes are there; raises ModelFileError if the file no longer gives them."""
+        self.done.wait()
+        if self.error:
+            raise self.error
+
+
+class Reader:
+    """Lanes that take tickets in turn, urgent ones first; a context manager."""
+
+    def __init__(self, paths: Sequence[Path], lanes: int = LANES) -> None:
+        """paths: the files that will be read. Raises ModelFileError."""
+        self._files = {path: _open(path) for path in paths}
+        self._urgent: deque[Ticket] = deque()
+        self._idle: deque[Ticket] = deque()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._lanes = [threading.Thread(target=self._work, daemon=True) for _ in range(lanes)]
+        for lane in self._lanes:
+            lane.start()
+
+    def read(self, spans: Sequence[Span], urgent: bool = True) -> Ticket:
+        """Begin to read; tickets that are not urgent wait until no other is left."""
+        ticket = Ticket(spans)
+        with self._wake:
+            (self._urgent if urgent else self._idle).append(ticket)
+            self._wake.notify()
+        return ticket
+
+    def hurry(self, ticket: Ticket) -> None:
+        """Make a ticket urgent that was not."""
+        with self._wake:
+            if ticket in self._idle:
+                self._idle.remove(ticket)
+                self._urgent.append(ticket)
+
+    def give_up(self, ticket: Ticket) -> bool:
+        """Take back a ticket that no lane has begun; whether there was time."""
+        with self._wake:
+            if ticket not in self._idle:
+                return False
+            self._idle.remove(ticket)
+            return True
+
+    @property
+    def unbuffered(self) -> bool:
+        """Whether all files are read past the system's cache."""
+        return all(direct is not None for direct, _ in self._files.values())
+
+    def close(self) -> None:
+        """End the lanes; what they have begun, they finish."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+        for lane in self._lanes:
+            lane.join()
+        for descriptors in self._files.values():
+            for descriptor in descriptors:
+                if descriptor is not None:
+                    os.close(descriptor)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _work(self) -> None:
+        while ticket := self._next():
+            try:
+                for span in ticket.spans:
+                    self._fill(span)
+            except (OSError, EOFError) as error:
+                reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+                message = f"{ticket.spans[0].path}: cannot be read any more: {reason}"
+                ticket.error = ModelFileError(message, "has the file changed, or its disk gone? Start again")
+            ticket.done.set()
+
+    def _next(self) -> Ticket | None:
+        with self._wake:
+            self._wake.wait_for(lambda: self._urgent or self._idle or self._closed)
+            if self._closed:
+                return None
+            return (self._urgent or self._idle).popleft()
+
+    def _fill(self, span: Span) -> None:
+        direct, plain = self._files[span.path]
+        begin, end = span.offset - span.start, span.offset + span.n_bytes
+        for place in range(begin, end, _PIECE):
+            size = min(_PIECE, -(-(end - place) // PAGE) * PAGE)
+            memory = memoryview(span.memory.data)[place - begin : place - begin + size]
+            wanted = min(size, end - place)
+            got = _read(plain if direct is None else direct, memory, place)
+            if got < wanted:  # unbuffered reads may stop at the last whole sector of a file
+                got += _read(plain, memory[got:], place + got)
+            if got < wanted:
+                raise EOFError(f"it ends before byte {end}")
+
+
+def _open(path: Path) -> tuple[int | None, int]:
+    """Descriptors for unbuffered reads, if a trial shows that they work, and for plain ones."""
+    try:
+        plain = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise ModelFileError(
+            f"{path}: cannot be read: {error.strerror}", "check the path and its permissions"
+        ) from None
+    direct = None
+    try:
+        if hasattr(os, "O_DIRECT"):
+            direct = os.open(path, os.O_RDONLY | os.O_DIRECT)
+            _read(direct, memoryview(pages(PAGE).data), 0)
+        elif sys.platform == "darwin":
+            import fcntl
+
+            fcntl.fcntl(plain, fcntl.F_NOCACHE, 1)
+        elif hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(plain, 0, 0, os.POSIX_FADV_RANDOM)
+    except OSError:  # tmpfs, and network and foreign file systems, know no such reads
+        if direct is not None:
+            os.close(direct)
+        direct = None
+    return direct, plain
+
+
+if hasattr(os, "preadv"):
+
+    def _read(descriptor: int, memory: memoryview, offset: int) -> int:
+        return os.preadv(descriptor, [memory], offset)
+
+else:  # Windows has no positioned reads in Python: one at a time
+    _turn = threading.Lock()
+
+    def _read(descriptor: int, memory: memoryview, offset: int) -> int:
+        with _turn:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            data = os.read(descriptor, len(memory))
+        memory[: len(data)] = data
+        return len(data)

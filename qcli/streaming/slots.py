@@ -1,0 +1,82 @@
+"""Which experts of a layer stay in memory: those routed to most, of late.
+
+Each choice of an expert adds one to its heat, and heat halves every `HALF_LIFE` choices. A slot is taken from the coldest
+expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+HALF_LIFE = 2560  # choices of one layer: 256 tokens with 10 experts each
+_MOST = 1e100  # of a weight, before all are scaled down
+
+
+class Slots:
+    """The slots of one layer; an expert has one or none."""
+
+    def __init__(self, experts: int, slots: int) -> None:
+        if slots < 1:
+            raise ValueError(f"{slots} slots")
+        self.slot_of: NDArray[np.int64] = np.full(experts, -1, np.int64)
+        self.expert_in: NDArray[np.int64] = np.full(min(slots, experts), -1, np.int64)
+        self._heat = np.zeros(experts, np.float64)
+        self._weight = 1.0
+
+    @property
+    def heat(self) -> NDArray[np.float32]:
+        """How often each expert was chosen of late, float32 [experts]."""
+        return (self._heat / self._weight).astype(np.float32)
+
+    @heat.setter
+    def heat(self, values: NDArray[np.float32]) -> None:
+        self._heat[:] = values
+        self._weight = 1.0
+
+    def choose(self, experts: NDArray[np.int64], times: NDArray[np.int64] | int = 1) -> None:
+        """Warm up experts, each as often as it was chosen."""
+        self._heat[experts] += self._weight * times
+        self._weight *= 2.0 ** (float(np.sum(np.broadcast_to(times, len(experts)))) / HALF_LIFE)
+        if self._weight > _MOST:
+            self._heat /= self._weight
+            self._weight = 1.0
+
+    def take(self, expert: int, keep: Sequence[int]) -> int:
+        """Give an expert the slot of the coldest one that is not in `keep`, or a free one; who had it, or -1.
+
+        LookupError if all are kept.
+        """
+        free = np.flatnonzero(self.expert_in < 0)
+        slot = int(free[0]) if len(free) else self._coldest(keep)
+        before = int(self.expert_in[slot])
+        if before >= 0:
+            self.slot_of[before] = -1
+        self.expert_in[slot] = expert
+        self.slot_of[expert] = slot
+        return before
+
+    def free(self, expert: int) -> None:
+        """Take an expert's slot away."""
+        self.expert_in[self.slot_of[expert]] = -1
+        self.slot_of[expert] = -1
+
+    @property
+    def full(self) -> bool:
+        return bool((self.expert_in >= 0).all())
+
+    def hottest(self, count: int) -> NDArray[np.int64]:
+        """The warm experts, hottest first, at most `count`."""
+        order = np.argsort(-self._heat, kind="stable")[:count]
+        return order[self._heat[order] > 0]
+
+    def _coldest(self, keep: Sequence[int]) -> int:
+        heat = self._heat[self.expert_in]
+        kept = self.slot_of[list(keep)]
+        heat[kept[kept >= 0]] = np.inf
+        slot = int(heat.argmin())
+        if heat[slot] == np.inf:
+            raise LookupError("every slot is kept")
+        return slot

@@ -1,0 +1,248 @@
+"""Brings experts into memory as tokens are routed to them, and counts what that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from qcli.gguf_file import GGUFFile
+from qcli.streaming.budget import TOGETHER
+from qcli.streaming.layer import Layer, Memory
+from qcli.streaming.lookahead import Lookahead
+from qcli.streaming.reader import Reader, Ticket, pages
+from quant.kernels.experts import Gated
+from quant.plan import Activation, Ids, Turns
+from quant.weights import Matrix
+
+STAGED = 256 << 20  # bytes for experts that a chunk of a prompt passes by: half are met while the other half is read
+
+
+@dataclass
+class Traffic:
+    """What was asked for, and what that took."""
+
+    hits: int = 0  # experts that a token found in memory
+    misses: int = 0
+    bytes_read: int = 0
+    wait_s: float = 0.0  # for reads, by everybody
+
+    @property
+    def hit_rate(self) -> float:
+        asked = self.hits + self.misses
+        return self.hits / asked if asked else 0.0
+
+
+@dataclass(frozen=True)
+class Passing:
+    """An expert in memory that is not its own, for one turn."""
+
+    expert: int
+    memory: Memory
+    ticket: Ticket
+
+
+class Supply:
+    """The experts of a model whose file is read as it runs; a quant.plan.Supply."""
+
+    def __init__(self, file: GGUFFile, run: Ids) -> None:
+        """run: see quant.plan.Plan. Raises ModelFileError if the file cannot be read again."""
+        self._file, self._run = file, run
+        self.reader = Reader(list({tensor.path for tensor in file.tensors.values()}))
+        self.traffic = Traffic()
+        self.layers: dict[str, Layer] = {}  # by the name of their gate
+        self.lookahead = Lookahead()
+        self.chosen = 0  # the most experts that a layer gives a token
+        self._staging: tuple[Memory, Memory] = pages(0), pages(0)
+        self._passing: tuple[list[Ticket], list[Ticket]] = [], []
+
+    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
+        """See quant.plan.Supply."""
+        held = self._layer(layer)
+        self.chosen = max(self.chosen, len(chosen))
+
+        def before() -> Iterator[None]:
+            experts = chosen.tolist()
+            held.slots.choose(chosen)
+            self.lookahead.begin(layer.gate.name)
+            held.give_up(self.reader, experts)
+            found = [held.is_here(expert) for expert in experts]
+            for expert, is_here in zip(experts, found, strict=True):
+                if not is_here:
+                    self._send_for(held, expert, experts)
+            _list(here, [place for place, is_here in enumerate(found) if is_here])
+            _list(late, [place for place, is_here in enumerate(found) if not is_here])
+            self.traffic.hits += sum(found)
+            self.traffic.misses += len(found) - sum(found)
+            yield
+
+        def after() -> Iterator[None]:
+            if late[0]:
+                self._look_ahead(layer.gate.name)
+            with self._waiting():
+                for place in late[1 : 1 + late[0]].tolist():
+                    held.settle(int(chosen[place]))
+            self.lookahead.end(layer.gate.name)
+            yield
+
+        return before, after
+
+    def of_tokens(self, layer: Gated, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> Turns:
+        """See quant.plan.Supply; the experts of a turn are read while those of the one before are met."""
+        held = self._layer(layer)
+
+        def turns() -> Iterator[None]:
+            groups = grouped(chosen[: self._run[0]], held.count, slots)
+            sizes = np.sum([np.diff(group) for group in groups], axis=0)
+            used = np.flatnonzero(sizes)
+            held.slots.choose(used, sizes[used])
+            stay = {*held.slots.hottest(len(held.slots.expert_in)).tolist()}
+            sets = self._sets(held, used.tolist())
+            coming = self._stage(held, sets[0], stay, used, 0)
+            for i, experts in enumerate(sets):
+                staged = coming
+                if i + 1 < len(sets):
+                    coming = self._stage(held, sets[i + 1], stay, used, (i + 1) % 2)
+                try:
+                    self._arrive(held, experts, staged)
+                    for group in groups:
+                        np.clip(group, group[experts[0]], group[experts[-1] + 1], out=starts)
+                        counters[:] = 0
+                        yield
+                finally:  # even after Ctrl-C: this memory is for others now
+                    for passing in staged:
+                        held.forget(passing.expert)
+
+        return turns
+
+    def note_router(self, layer: Gated, router: Matrix, h: Activation) -> None:
+        """See quant.plan.Supply."""
+        if h.tokens == 1:
+            self.lookahead.note(layer.gate.name, router, h)
+
+    def needs(self, slots: int) -> int:
+        """Bytes of memory for so many slots a layer, and to pass experts by."""
+        return sum(slots * layer.room for layer in self.layers.values()) + 2 * self._staged_bytes()
+
+    @property
+    def most_slots(self) -> int:
+        """The most that a layer can use."""
+        return max(layer.count for layer in self.layers.values())
+
+    def allot(self, slots: int) -> None:
+        """Have so many slots in every layer."""
+        for layer in self.layers.values():
+            layer.allot(slots)
+        size = self._staged_bytes()
+        self._staging = pages(size), pages(size)
+
+    def close(self) -> None:
+        """End the reader's lanes."""
+        self.reader.close()
+
+    def _layer(self, layer: Gated) -> Layer:
+        name = layer.gate.name
+        if name not in self.layers:
+            self.layers[name] = Layer(self._file, layer)
+        return self.layers[name]
+
+    def _staged_bytes(self) -> int:
+        return max(STAGED // 2, *(layer.room for layer in self.layers.values()))
+
+    def _send_for(self, held: Layer, expert: int, keep: list[int]) -> None:
+        """Have an expert read into a slot, urgently; none of `keep` loses its own."""
+        if ticket := held.arriving(expert):
+            self.reader.hurry(ticket)
+            return
+        while not held.is_here(expert):
+            try:
+                self.traffic.bytes_read += held.fetch(self.reader, expert, keep).n_bytes
+                return
+            except LookupError:  # all others are still being filled, maybe with this one
+                with self._waiting():
+                    held.settle_one()
+
+    def _look_ahead(self, name: str) -> None:
+        """While this layer's experts are read: send for those that the next one is likely to ask for."""
+        following = self.lookahead.following(name)
+        if following is None:
+            return
+        held = self.layers[following]
+        guessed = self.lookahead.guess(name, following, self.chosen)
+        for expert in guessed:
+            if not held.is_here(expert) and not held.arriving(expert):
+                with suppress(LookupError):
+                    self.traffic.bytes_read += held.fetch(self.reader, expert, guessed, urgent=False).n_bytes
+
+    def _sets(self, held: Layer, used: list[int]) -> list[list[int]]:
+        """Experts in order, cut where more would be missing than can be staged."""
+        most = self._staged_bytes() // held.room
+        sets: list[list[int]] = [[]]
+        missing = 0
+        for expert in used:
+            missing += not held.is_here(expert)
+            if missing > most:
+                sets.append([])
+                missing = 1
+            sets[-1].append(expert)
+        return sets
+
+    def _stage(self, held: Layer, experts: list[int], stay: set[int], used: Ids, half: int) -> list[Passing]:
+        """Begin to read those that are missing: into slots if they are to stay, else into one half of the stage."""
+        for ticket in self._passing[half]:  # of a turn that was interrupted
+            ticket.done.wait()
+        self._passing[half].clear()
+        staged: list[Passing] = []
+        keep = [*stay, *used.tolist()]
+        for expert in experts:
+            if held.is_here(expert) or held.arriving(expert):
+                continue
+            if expert in stay:
+                with suppress(LookupError):
+                    self.traffic.bytes_read += held.fetch(self.reader, expert, keep).n_bytes
+                    continue
+            memory = self._staging[half][len(staged) * held.room :][: held.room]
+            ticket = self.reader.read(held.spans(expert, memory))
+            self.traffic.bytes_read += ticket.n_bytes
+            self._passing[half].append(ticket)
+            staged.append(Passing(expert, memory, ticket))
+        return staged
+
+    def _arrive(self, held: Layer, experts: list[int], staged: list[Passing]) -> None:
+        with self._waiting():
+            for expert in experts:
+                held.settle(expert)
+            for passing in staged:
+                passing.ticket.wait()
+                held.place(passing.expert, passing.memory)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        began = perf_counter()
+        try:
+            yield
+        finally:
+            self.traffic.wait_s += perf_counter() - began
+
+
+def _list(places: Ids, found: list[int]) -> None:
+    places[0] = len(found)
+    places[1 : 1 + len(found)] = found
+
+
+def grouped(chosen: Ids, count: int, slots: Ids) -> list[Ids]:
+    """Choices [tokens, k], `TOGETHER` tokens at a time, to slots in order of expert: where each expert's begin, [count + 1].
+
+    As many tokens as a resident model takes together, so that an expert meets as many at a time, and its sums are the same.
+    """
+    groups = []
+    k = chosen.shape[1]
+    for first in range(0, len(chosen), TOGETHER):
+        flat = chosen[first : first + TOGETHER].reshape(-1)
+        base = first * k
+        slots[base : base + len(flat)] = base + np.argsort(flat, kind="stable")
+        groups.append(base + np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=count))]))
+    return groups

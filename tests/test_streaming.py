@@ -1,0 +1,224 @@
+"""Models larger than memory: the same bits as in memory, from a few slots, and honest ends when the file is gone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qcli.engine import Engine
+from qcli.errors import ModelFileError, QcliError, UsageError
+from qcli.gguf_file import GGUFFile
+from qcli.streaming import budget
+from qcli.streaming.lookahead import Pays
+from qcli.streaming.reader import PAGE, Reader, Span, pages, room
+from qcli.streaming.slots import HALF_LIFE, Slots
+from qcli.streaming.supply import grouped
+
+MODEL = Path(__file__).parent / "data" / "qwen3next.gguf"
+IDS = [int(id) for id in np.random.default_rng(5).integers(0, 200, 150)]
+
+
+def test_amounts_of_memory_are_read_as_people_write_them():
+    written = {"24GB": 24 * 10**9, "2.8g": 2.8e9, "1 GiB": 1 << 30, "512m": 512e6, "1000": 1000, "3kib": 3072}
+    assert {text: budget.parse_size(text) for text in written} == written
+    for text in ("", "lots", "-1G", "1.2.3G", "5 apples", "1e9"):
+        with pytest.raises(UsageError, match="not an amount"):
+            budget.parse_size(text)
+
+
+@pytest.fixture
+def bytes_file(tmp_path):
+    path = tmp_path / "bytes"
+    path.write_bytes(np.random.default_rng(0).integers(0, 256, 3 * PAGE + 77, np.uint8).tobytes())
+    return path
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 1), (1, PAGE), (PAGE - 1, 2), (5000, 7365), (3 * PAGE, 77)])
+def test_any_part_of_a_file_is_read_to_its_last_byte(bytes_file, offset, size):
+    span = Span(bytes_file, offset, size, pages(room(size)))
+    with Reader([bytes_file], lanes=2) as reader:
+        ticket = reader.read([span])
+        ticket.wait()
+    assert span.memory[span.start :][:size].tobytes() == bytes_file.read_bytes()[offset : offset + size]
+
+
+def test_a_part_that_is_not_there_any_more(bytes_file):
+    with Reader([bytes_file]) as reader:
+        os.truncate(bytes_file, PAGE)
+        with pytest.raises(ModelFileError, match="it ends before byte"):
+            reader.read([Span(bytes_file, 100, 2 * PAGE, pages(room(2 * PAGE)))]).wait()
+
+
+def test_urgent_parts_come_first_and_others_can_be_taken_back(bytes_file, monkeypatch):
+    gate, order = threading.Event(), []
+
+    def fill(_reader, span):
+        gate.wait(10)
+        order.append(span.offset)
+
+    monkeypatch.setattr(Reader, "_fill", fill)
+    spans = [[Span(bytes_file, i, 1, pages(1))] for i in range(5)]
+    with Reader([bytes_file], lanes=1) as reader:
+        first = reader.read(spans[0])
+        while reader._urgent:  # until the only lane has taken it
+            pass
+        idle = [reader.read(parts, urgent=False) for parts in spans[1:4]]
+        urgent = reader.read(spans[4])
+        reader.hurry(idle[2])
+        assert reader.give_up(idle[0])
+        assert not reader.give_up(first)
+        gate.set()
+        for ticket in (first, urgent, *idle[1:]):
+            ticket.wait()
+    assert order == [0, 4, 3, 2]
+
+
+def test_the_coldest_expert_gives_its_slot():
+    slots = Slots(experts=5, slots=2)
+    assert [slots.take(3, []), slots.take(1, [])] == [-1, -1]
+    slots.choose(np.array([3, 1]))
+    slots.choose(np.array([1]))
+    assert slots.take(4, [4]) == 3
+    assert slots.slot_of.tolist() == [-1, 1, -1, -1, 0]
+    with pytest.raises(LookupError):
+        slots.take(0, [1, 4])
+    slots.free(1)
+    assert slots.take(0, [0, 4]) == -1
+    assert slots.hottest(9).tolist() == [1, 3]
+
+
+def test_heat_fades_by_half():
+    slots = Slots(4, 2)
+    slots.choose(np.array([0]))
+    slots.choose(np.array([1]), np.array([HALF_LIFE]))
+    heat = slots.heat
+    assert heat[0] == pytest.approx(0.5, rel=1e-3)
+    for _ in range(400):  # beyond what a number can hold without being scaled down
+        slots.choose(np.array([2]), np.array([HALF_LIFE]))
+    assert np.isfinite(slots.heat).all()
+    assert slots.hottest(1).tolist() == [2]
+    other = Slots(4, 2)
+    other.heat = heat
+    assert np.array_equal(other.heat, heat)
+
+
+def test_the_quicker_way_is_kept():
+    pays = Pays()
+    ways = []
+    for _ in range(600):
+        ways.append(pays.on)
+        pays.took(0.5 if pays.on else 1.0)
+    assert ways[:32] == 16 * [False] + 16 * [True]
+    assert all(ways[32:512])
+    assert ways[512:544] == ways[:32]
+
+
+def test_slots_in_order_of_expert_of_a_few_tokens_at_a_time(monkeypatch):
+    monkeypatch.setattr("qcli.streaming.supply.TOGETHER", 2)
+    chosen, slots = np.array([[2, 0], [0, 1], [1, 2]]), np.zeros(6, np.int64)
+    first, second = grouped(chosen, 3, slots)
+    assert slots.tolist() == [1, 2, 3, 0, 4, 5]
+    assert (first.tolist(), second.tolist()) == ([0, 2, 3, 4], [4, 4, 5, 6])
+
+
+def streamed(monkeypatch, slots: int, path: Path = MODEL, **options) -> Engine:
+    """An engine that has so many slots in each layer, and room to pass two experts by."""
+
+    def allot(supply, *_):
+        supply.allot(slots)
+
+    monkeypatch.setattr("qcli.streaming.supply.STAGED", 1)
+    monkeypatch.setattr(budget, "fits", lambda *_: False)
+    monkeypatch.setattr(budget, "allot", allot)
+    return Engine.load(GGUFFile.open(path), threads=2, ctx=256, chunk=64, **options)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    engine = Engine.load(GGUFFile.open(MODEL), threads=2, ctx=256, chunk=64)
+    found = logits_of(engine)
+    engine.close()
+    return found
+
+
+def logits_of(engine: Engine) -> list[np.ndarray]:
+    """Of a prompt of several chunks, of steps after it, and of a second, shorter text."""
+    found = [engine.prefill(IDS[:100]).copy(), *(engine.step(id).copy() for id in IDS[100:])]
+    engine.reset()
+    return [*found, engine.prefill(IDS[:3]).copy(), engine.step(7).copy()]
+
+
+@pytest.mark.parametrize("more", [0, 1, 3, 1000])
+def test_streamed_logits_have_the_same_bits(monkeypatch, expected, more):
+    least = GGUFFile.open(MODEL).get_int("qwen3next.expert_used_count")
+    engine = streamed(monkeypatch, least + more)
+    found = logits_of(engine)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    traffic = engine.supply.traffic
+    assert traffic.bytes_read > 0
+    assert traffic.hits + traffic.misses == 51 * least * len(engine.supply.layers)
+    if more == 1000:
+        assert traffic.misses == 0
+    engine.close()
+
+
+def test_guesses_change_no_bit(monkeypatch, expected):
+    monkeypatch.setattr(Pays, "on", True)
+    engine = streamed(monkeypatch, 5)
+    found = logits_of(engine)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    engine.close()
+
+
+def test_a_file_that_shrinks_ends_the_answer_and_nothing_else(monkeypatch, expected, tmp_path):
+    path = shutil.copy(MODEL, tmp_path / "model.gguf")
+    engine = streamed(monkeypatch, 4, Path(path))
+    engine.prefill(IDS[:100])
+    size = path.stat().st_size
+    os.truncate(path, 4096)
+    with pytest.raises(ModelFileError, match="it ends before byte") as caught:
+        logits_of(engine)
+    assert caught.value.hint
+    shutil.copy(MODEL, path)  # the same file, whole again
+    assert path.stat().st_size == size
+    engine.reset()
+    found = logits_of(engine)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    engine.close()
+
+
+def test_an_interrupted_prompt_leaves_nothing_behind(monkeypatch, expected):
+    engine = streamed(monkeypatch, 4)
+    replay, left = engine._team.run, [9]
+
+    def run(records, *rest):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        replay(records, *rest)
+
+    monkeypatch.setattr(engine._team, "run", run)
+    for stop in (9, 12, 15, 20):
+        left[0] = stop
+        with pytest.raises(KeyboardInterrupt):
+            engine.prefill(IDS[:100])
+        engine.reset()
+    left[0] = -1
+    found = logits_of(engine)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    engine.close()
+
+
+def test_a_model_that_fits_stays_mapped_and_one_that_cannot_fit_says_what_it_needs():
+    file = GGUFFile.open(MODEL)
+    engine = Engine.load(file, threads=1, ctx=64)
+    assert engine.supply is None
+    engine.close()
+    with pytest.raises(QcliError, match="do not hold this model") as caught:
+        Engine.load(file, threads=1, ctx=64, ram=10**7)
+    assert "--ram" in caught.value.hint
