@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, quants
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import quantize as twin
 
 from quant import quantizers
 
 GOLDEN = [Path(__file__).parent / "data" / name for name in ("quants.npz", "quants-edge.npz")]
 NAMES = quantizers.names()
+PLAIN = [name for name in NAMES if hasattr(twin, name.lower())]
 WEIGHED = [name for name in NAMES if quantizers.find(name).uses_importance]
 
 
@@ -67,6 +71,25 @@ def test_bytes_are_those_of_ggml(path, name, weighed):
 def test_every_type_has_golden_bytes():
     tested = {case.values[1] for case in golden_cases()}
     assert set(NAMES) - tested <= {"F32"}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3, 0.95]), st.sampled_from([0, 1, 3, 5]))
+def test_plain_types_are_their_twins(name, seed, zeros, digits):
+    """Numbers of every size, some 0; with few binary digits there are ties."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((8, 512)) * np.exp(4 * rng.standard_normal((8, 1))) * (rng.random((8, 512)) >= zeros)
+    if digits:
+        step = np.exp2(np.ceil(np.log2(np.abs(x).max(axis=1, keepdims=True) + 1e-9)) - digits)
+        x = np.round(x / step) * step
+    x = x.astype(np.float32) + 0  # no -0, whose minimum is either zero
+    np.testing.assert_array_equal(quantizers.find(name).quantize(x), getattr(twin, name.lower())(x))
+
+
+def test_every_type_without_a_search_has_a_twin():
+    searched = {"IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"}
+    assert {name for name in NAMES if not name.startswith(("IQ1", "IQ2", "IQ3"))} - set(PLAIN) == searched
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -178,3 +201,38 @@ def test_q4_k_on_paper():
     scale, minimum = np.repeat([63, 10, 20, 30, 40, 50, 60, 1], 32), np.repeat([63, 0, 30, 3, 5, 50, 60, 0], 32)
     x = (scale * levels - 8 * minimum).astype(np.float32)[None]
     np.testing.assert_array_equal(round_trip("Q4_K", x), x)
+
+
+def test_q6_k_on_paper():
+    """Scales from -128 to 127, each with all levels that 16 columns have room for."""
+    levels = np.concatenate([[-32, 31], np.arange(-7, 7)])
+    x = np.outer([-128, 127, 1, 100, *range(10, 22)], levels).astype(np.float32).reshape(1, 256)
+    np.testing.assert_allclose(round_trip("Q6_K", x), x, atol=1)
+    np.testing.assert_array_equal(round_trip("Q6_K", x)[0, :16], x[0, :16])
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "block"),
+    [
+        ("Q4_1", [2, 17, 3.5], [0, 0x3C, 0, 0x40, 0 | 0 << 4, 15, 2]),  # d 1, m 2, halves up
+        ("Q5_1", [2, 33, 3.5], [0, 0x3C, 0, 0x40, 0b010, 0, 0, 0, 0, 15, 2]),
+        ("Q5_0", [-16, 15, 1], [0, 0x3C, 0b11111110, 255, 255, 255, 0, 15, 1]),
+        ("MXFP4", [6, -6, 1.25, -0.25, 0.26], [127, 7, 15, 2, 0, 1]),  # 4 = 2^2 is e 127; a tie is the smaller
+        ("NVFP4", [6, -3, 1, -0.5], [0x38, 0, 0, 0, 7, 13, 2, 9]),  # scale 1
+        ("TQ2_0", [2, -2, 1, 0.99], [2, 0, 2, 1]),
+        ("BF16", [1, 1 + 2**-8, 1 + 3 * 2**-8], [0x80, 0x3F, 0x80, 0x3F, 0x82, 0x3F]),  # ties to even
+        ("F16", [1, 1 + 2**-11, 1 + 3 * 2**-11, 1e6], [0, 0x3C, 0, 0x3C, 2, 0x3C, 0, 0x7C]),
+    ],
+)
+def test_first_bytes_on_paper(name, first, block):
+    kind = quantizers.find(name)
+    fill = 2 if name in ("Q4_1", "Q5_1") else 0
+    x = np.full((1, 256), fill, np.float32)
+    x[0, : len(first)] = first
+    found = kind.quantize(x)[0, : len(block)].copy()
+    if name.startswith("TQ"):
+        found &= 3  # columns 32, 64 and 96 in the same bytes
+    elif kind.block in (16, 32, 64):
+        head = kind.bytes - kind.block // 2
+        found[head:] &= 15
+    assert found.tolist() == block

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,25 +84,27 @@ class Quantizer:
         out[:] = self.quantize(enough, importance)[: len(x)]
 
     def _quantize(self, out: NDArray[np.uint8], x: NDArray[np.float32], importance: Importance, threads: int) -> None:
-        count = max(1, min(len(x), x.size // _PIECE))
-        pieces = iter([slice(len(x) * i // count, len(x) * (i + 1) // count) for i in range(count)])
-        if min(threads, count) == 1:
-            return self._work(out, x, importance, pieces)
-        with ThreadPoolExecutor(min(threads, count)) as pool:
-            for done in [pool.submit(self._work, out, x, importance, pieces) for _ in range(min(threads, count))]:
-                done.result()
-
-    def _work(
-        self, out: NDArray[np.uint8], x: NDArray[np.float32], importance: Importance, pieces: Iterator[slice]
-    ) -> None:
-        """Take pieces until there are none; an iterator over a list hands each out once."""
-        most = -(-len(x) // max(1, min(len(x), x.size // _PIECE)))
-        scratch = aligned(SCRATCH + 4 * most * (x.shape[1] // self.block), np.uint8)
+        rows, columns = x.shape
+        count = max(1, min(rows, x.size // _PIECE))
+        pieces = deque(pairwise(rows * i // count for i in range(count + 1)))
         weights = 0 if importance is None else importance.ctypes.data
-        for piece in pieces:
-            rows = piece.stop - piece.start
-            source, target = x[piece].ctypes.data, out[piece].ctypes.data
-            self.kernel(source, weights, rows, x.shape[1], target, scratch.ctypes.data)
+
+        def work() -> None:
+            scratch = aligned(SCRATCH + 4 * -(-rows // count) * (columns // self.block), np.uint8)
+            with suppress(IndexError):  # no piece left
+                while True:
+                    first, last = pieces.popleft()
+                    source, target = x[first:last].ctypes.data, out[first:last].ctypes.data
+                    self.kernel(source, weights, last - first, columns, target, scratch.ctypes.data)
+
+        if min(threads, count) == 1:
+            return work()
+        with ThreadPoolExecutor(min(threads, count)) as pool:
+            try:
+                for done in [pool.submit(work) for _ in range(min(threads, count))]:
+                    done.result()
+            finally:
+                pieces.clear()  # interrupted: each thread ends with the piece that it has
 
 
 @cache
