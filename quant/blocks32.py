@@ -67,7 +67,7 @@ _FIRST = permute([32 * block + i for block in range(4) for i in range(16)])
 _SECOND = permute([32 * block + 16 + i for block in range(4) for i in range(16)])
 _LANES_0_3, _LANES_4_7 = (permute([first + i // 4 for i in range(16)]) for first in (0, 4))
 _LOWER, _UPPER = permute(range(8)), permute(range(8, 16))
-_AHEAD = 2304  # bytes: prefetch distance
+_AHEAD = 6912  # bytes: prefetch distance (2304: 5 % slower from memory, as 2 threads of a Zen 5 read it)
 
 
 @inline

@@ -57,7 +57,7 @@ from quant.simd import (
 )
 from quant.tile import turn4
 
-_AHEAD = 2304  # bytes: prefetch distance, 64 blocks, two rows of 2048 columns
+_AHEAD = 6912  # bytes: prefetch distance, 192 blocks
 _TWICE = permute([i // 2 for i in range(16)])
 _LANES_LOW, _LANES_HIGH = (permute([first + i // 2 for i in range(16)]) for first in (0, 8))
 # Columns of two blocks whose q are low nibbles, and high ones; and all q of a block, low nibbles then high ones, in order.
