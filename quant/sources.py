@@ -1,4 +1,6 @@
-"""Which sources a module's compiled code comes from: its own, and those of all modules of this package it imports."""
+"""Which sources a module's compiled code comes from: its own, those of all modules of this package it imports, and the
+compiler's; where code is kept has no say in what it is.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 # `from quant.simd import …`, `from quant import cpu, store`, `import quant.jit`, at any depth of a file.
 _IMPORT = re.compile(r"^[ \t]*(?:from (quant[\w.]*) import (\([^)]*\)|[\w, ]*)|import (quant[\w.]*))", re.MULTILINE)
+_APART = ("quant.store", "quant.sources")
 _NAME = re.compile(r"\w+")
 
 
@@ -28,13 +31,13 @@ def digest(module: str) -> str:
 
 
 def behind(start: Path) -> set[str]:
-    """Every module of this package that a file imports, directly or through others."""
+    """Every module of this package that the code of a file may depend on, directly or through others."""
     reached: set[str] = set()
-    ahead = list(_imports(start))
+    ahead = ["quant.compiler", *_imports(start)]
     while ahead:
         name = ahead.pop()
         path = _file(name)
-        if path and name not in reached:
+        if path and name not in reached and name not in _APART:
             reached.add(name)
             ahead.extend(_imports(path))
     return reached

@@ -94,7 +94,7 @@ def _compile_here(kernel: Kernel) -> tuple[str, bytes]:
 
 def _compile_beside(kernels: Sequence[Kernel], compilers: int) -> Iterator[int]:
     """Compile in processes of their own; yields how many are done. What they leave out is for the caller to do."""
-    environment = {**os.environ, "QCLI_CACHE_DIR": str(_root()), "NUMBA_NUM_THREADS": "1"}
+    environment = {**os.environ, "QCLI_CACHE_DIR": str(root()), "NUMBA_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-P", "-m", "quant.compiler"]
     quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -146,8 +146,8 @@ def folder() -> Path:
     tools = f"{version('numba')} {version('llvmlite')} {sys.version_info[:2]}"
     mine = Path("kernels") / hashlib.sha256(f"{tools} {cpu.name()} {cpu.features()}".encode()).hexdigest()[:16]
     try:
-        (_root() / mine).mkdir(parents=True, exist_ok=True)
-        return _root() / mine
+        (root() / mine).mkdir(parents=True, exist_ok=True)
+        return root() / mine
     except OSError:  # a read-only home: compile for this user's temporary folder
         user = getattr(os, "getuid", lambda: "qcli")()
         spare = Path(tempfile.gettempdir()) / f"qcli-{user}" / mine
@@ -155,7 +155,8 @@ def folder() -> Path:
         return spare
 
 
-def _root() -> Path:
+def root() -> Path:
+    """The folder for what may be lost: machine code, and what experts were asked for."""
     if chosen := os.environ.get("QCLI_CACHE_DIR"):
         return Path(chosen)
     home = Path(os.path.expanduser("~"))
