@@ -13,23 +13,18 @@ from datetime import datetime
 from types import FrameType
 from typing import Any, Final, NoReturn
 
-from jinja2 import Template, TemplateError
+from jinja2 import Template, TemplateError, nodes
 from jinja2.exceptions import TemplateSyntaxError
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from .default_templates import default_template
 from .errors import ModelFileError, UsageError
 from .gguf_file import GGUFFile
+from .thoughts import without_thoughts
 from .tokenizer import Tokenizer
-
-CHATML: Final = """\
-{% for message in messages %}
-{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
-{%- endfor %}
-{% if add_generation_prompt %}
-{{ '<|im_start|>assistant\n' }}
-{%- endif %}
-"""
 
 _SECONDS: Final = 5.0  # a template of 8 kB renders 100 messages in a hundredth of that
 _CHARACTERS: Final = 1 << 26
@@ -40,11 +35,10 @@ _ITSELF: Final = "use --raw to prompt without the template"
 class ChatTemplate:
     """A compiled chat template. Raises ModelFileError if it does not parse."""
 
-    def __init__(
-        self, source: str, *, bos_token: str = "", eos_token: str = "", origin: str = "model"
-    ) -> None:
+    def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "", origin: str = "model") -> None:
         self._origin = origin
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self._harmony = "<|channel|>final<|message|>" in source
         try:
             self._template = _environment().from_string(source)
         except TemplateSyntaxError as error:
@@ -54,9 +48,9 @@ class ChatTemplate:
 
     @classmethod
     def from_gguf(cls, file: GGUFFile, tokenizer: Tokenizer) -> ChatTemplate:
-        """The file's own template, or ChatML when it has none."""
+        """The file's own template, or when it has none what its vocabulary suggests."""
         bos, eos = ("" if id is None else tokenizer.token(id) for id in (tokenizer.bos_id, tokenizer.eos_id))
-        source = file.get_str("tokenizer.chat_template", CHATML)
+        source = file.get_str("tokenizer.chat_template", "") or default_template(tokenizer)
         return cls(source, bos_token=bos, eos_token=eos, origin=str(file.path))
 
     def render(
@@ -68,7 +62,7 @@ class ChatTemplate:
         """
         given: dict[str, Any] = {"tools": None, "documents": None, **self._tokens, **variables}
         given |= {
-            "messages": [dict(message) for message in messages],
+            "messages": [without_thoughts(message) if self._harmony else dict(message) for message in messages],
             "add_generation_prompt": add_generation_prompt,
         }
         try:
@@ -115,8 +109,19 @@ def _bits(value: Any) -> int:
     return value.bit_length() if isinstance(value, int) else 0
 
 
+class _Generation(Extension):
+    """{% generation %} marks what a model has written, for those who train one; what it holds is text like any."""
+
+    tags = {"generation"}  # noqa: RUF012  (as jinja2 declares it)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 def _environment() -> _Sandbox:
-    sandbox = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    extensions = ["jinja2.ext.loopcontrols", _Generation]
+    sandbox = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
     sandbox.filters["tojson"] = _tojson
     sandbox.globals["raise_exception"] = _refuse
     sandbox.globals["strftime_now"] = _strftime_now

@@ -86,6 +86,11 @@ def info(text: str) -> None:
     _to_stderr(_styled(text.translate(_CONTROL), "2") + "\n")
 
 
+def aside(text: str) -> None:
+    """Write text that is no part of the answer to stderr at once, dim."""
+    _to_stderr(_styled(text.translate(_CONTROL), "2"))
+
+
 def error(problem: QcliError) -> None:
     """Say what went wrong, and what to type next, on stderr."""
     _to_stderr(f"{_styled('error:', '1;31')} {clean(problem.message)}\n")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from qcli.errors import ContextOverflowError, UsageError
+from qcli.thoughts import Plain, Thought
 
 if TYPE_CHECKING:
     from qcli.held import Held
@@ -112,20 +113,30 @@ def generate_text(
     stop: Sequence[str] = (),
     stats: Stats | None = None,
     progress: Progress | None = None,
+    reader: Plain | None = None,
 ) -> Generator[str, None, None]:
-    """The text of generate_ids in pieces, whole characters only, up to the first stop string."""
+    """The text of generate_ids in pieces, whole characters only, up to the first stop string of the answer.
+
+    reader: what tells thoughts from the answer, if anything does.
+    """
     stats = stats or Stats()
-    decoder, gate = tokenizer.stream(), StopGate(stop)
+    reader, gate = reader or Plain(tokenizer), StopGate(stop)
     with closing(generate_ids(held, ids, sampler, max_tokens, tokenizer.end_ids, stats, progress)) as tokens:
         for token in tokens:
-            if text := gate.push(decoder.push(token)):
-                yield text
+            yield from _let_through(gate, reader.push(token))
             if gate.closed:
                 break
-    if text := gate.push(decoder.flush()) + gate.flush():
+    yield from _let_through(gate, reader.flush())
+    if text := gate.flush():
         yield text
     if gate.closed:
         stats.finish_reason = "stop"
+
+
+def _let_through(gate: StopGate, pieces: Iterable[str]) -> Iterator[str]:
+    for piece in pieces:
+        if text := piece if isinstance(piece, Thought) else gate.push(piece):
+            yield text
 
 
 class StopGate:

@@ -20,6 +20,7 @@ from qcli.generate import Progress, Stats, generate_text
 from qcli.gguf_file import GGUFFile
 from qcli.held import Held
 from qcli.sampler import Sampler, Sampling
+from qcli.thoughts import Plain, reader
 from qcli.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -125,14 +126,17 @@ class LLM:
 
     def generate(self, prompt: str, **options: Unpack[Options]) -> Generator[str, None, None]:
         """Continue a prompt as it stands; yields the text in pieces of whole characters."""
-        return self._start(self.tokenize(prompt), None, options)
+        return self._start(self.tokenizer.prompt(prompt), None, None, options)
 
     def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Generator[str, None, None]:
-        """Answer a conversation; one that extends the last prefills only what is new."""
+        """Answer a conversation; one that extends the last prefills only what is new.
+
+        Pieces of the class Thought are what the model thinks before it answers.
+        """
         if not messages or not str(messages[-1].get("content") or "").strip():
             raise PromptError("there is nothing to answer", "end the conversation with a text to answer")
-        ids = self.tokenize(self.render(messages))
-        return self._start(ids, self._lasting(messages, ids), options)
+        ids = self.tokenizer.prompt(self.render(messages))
+        return self._start(ids, self._lasting(messages, ids), reader(self.tokenizer, ids), options)
 
     def close(self) -> None:
         """Stop the answer, end the threads, unmap the file."""
@@ -148,7 +152,9 @@ class LLM:
     ) -> None:
         self.close()
 
-    def _start(self, ids: list[int], mark_at: int | None, options: Options) -> Generator[str, None, None]:
+    def _start(
+        self, ids: list[int], mark_at: int | None, reader: Plain | None, options: Options
+    ) -> Generator[str, None, None]:
         self._stop_answer()
         self._check_ids(ids)
         max_tokens, stop = options.get("max_tokens"), options.get("stop") or ()
@@ -166,6 +172,7 @@ class LLM:
             (stop,) if isinstance(stop, str) else stop,
             self.stats,
             self._progress,
+            reader,
         )
         return self._answer
 
@@ -189,7 +196,7 @@ class LLM:
         """
         later = [*messages, {"role": "assistant", "content": "."}, {"role": "user", "content": "."}]
         try:
-            then = self.tokenize(self.render(later))
+            then = self.tokenizer.prompt(self.render(later))
         except QcliError:  # a template may refuse such a conversation
             return None
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, then, strict=False)))

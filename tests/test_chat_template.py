@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from qcli import chat_template
-from qcli.chat_template import CHATML, ChatTemplate
+from qcli.chat_template import ChatTemplate
+from qcli.default_templates import CHATML
 from qcli.errors import ModelFileError, UsageError
 from qcli.gguf_file import GGUFFile
 from qcli.tokenizer import Tokenizer
 
 DATA = Path(__file__).parent / "data"
 CONVERSATIONS: dict[str, dict[str, Any]] = json.loads((DATA / "conversations.json").read_text("utf-8"))
-TEMPLATES = sorted(path.stem for path in (DATA / "templates").glob("*.jinja"))
+RENDERED = sorted(tuple(path.stem.rsplit(".", 1)) for path in (DATA / "templates").glob("*.txt"))
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
@@ -32,12 +33,18 @@ def test_chatml() -> None:
     assert render(CHATML, add_generation_prompt=False) == "<|im_start|>user\nHello<|im_end|>\n"
 
 
-@pytest.mark.parametrize("conversation", CONVERSATIONS)
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_published_templates(template: str, conversation: str) -> None:
+@pytest.mark.parametrize(("template", "conversation"), RENDERED)
+def test_published_templates(monkeypatch: pytest.MonkeyPatch, template: str, conversation: str) -> None:
+    monkeypatch.setattr(chat_template, "datetime", Noon)
     source = (DATA / "templates" / f"{template}.jinja").read_text("utf-8")
     expected = (DATA / "templates" / f"{template}.{conversation}.txt").read_bytes().decode()
     assert ChatTemplate(source).render(**CONVERSATIONS[conversation]) == expected
+
+
+class Noon(datetime):
+    @classmethod
+    def now(cls, tz: Any = None) -> Noon:
+        return cls(2026, 11, 23, 12, 30)
 
 
 def test_a_file_brings_its_template_and_tokens() -> None:
@@ -46,13 +53,69 @@ def test_a_file_brings_its_template_and_tokens() -> None:
     assert ChatTemplate.from_gguf(file, tokenizer).render(HELLO) == "<1>||Hello"  # type: ignore[arg-type]
 
 
-def test_a_file_without_a_template_means_chatml() -> None:
-    tokenizer = SimpleNamespace(bos_id=None, eos_id=None)
-    assert ChatTemplate.from_gguf(_file(), tokenizer).render(HELLO) == render(CHATML)  # type: ignore[arg-type]
+TALK = [*HELLO, {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "Bye"}]
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        (
+            "",
+            "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi.<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n",
+        ),
+        (
+            "<start_of_turn>",
+            "<B><start_of_turn>user\nHello<end_of_turn>\n<start_of_turn>model\nHi.<end_of_turn>\n"
+            "<start_of_turn>user\nBye<end_of_turn>\n",
+        ),
+        (
+            "<|start_header_id|>",
+            "<B><|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\nHi.<|eot_id|>"
+            "<|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|>",
+        ),
+        (
+            "<|start_of_role|>",
+            "<|start_of_role|>user<|end_of_role|>Hello<|end_of_text|>\n"
+            "<|start_of_role|>assistant<|end_of_role|>Hi.<|end_of_text|>\n"
+            "<|start_of_role|>user<|end_of_role|>Bye<|end_of_text|>\n",
+        ),
+        ("[gMASK]", "[gMASK]<sop><|user|>\nHello<|assistant|>\nHi.<|user|>\nBye"),
+        ("<｜User｜>", "<B><｜User｜>Hello<｜Assistant｜>Hi.<E><｜User｜>Bye"),
+    ],
+)
+def test_a_file_without_a_template_gets_that_of_its_tokens(token: str, expected: str) -> None:
+    template = _without_template(token)
+    assert template.render(TALK, add_generation_prompt=False) == expected
+    assert len(template.render(TALK)) > len(expected)
+    assert "Be brief." in template.render([SYSTEM, *HELLO])
+
+
+def test_gpt_oss_without_a_template_gets_the_one_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "datetime", Noon)
+    published = ChatTemplate((DATA / "templates" / "openai-gpt-oss-120b.jinja").read_text("utf-8"))
+    for talk in ([SYSTEM, *HELLO], TALK):
+        assert _without_template("<|channel|>").render(talk) == published.render(talk)
+
+
+def _without_template(token: str) -> ChatTemplate:
+    tokens = {1: "<B>", 2: "<E>"}
+    found = {token: 3}
+    tokenizer = SimpleNamespace(bos_id=1, eos_id=2, token=tokens.get, special_id=found.get)
+    return ChatTemplate.from_gguf(_file(), tokenizer)  # type: ignore[arg-type]
+
+
+def test_harmony_leaves_thoughts_out_of_the_history() -> None:
+    source = (DATA / "templates" / "openai-gpt-oss-120b.jinja").read_text("utf-8")
+    answer = {"role": "assistant", "content": "<think>A greeting.</think>Hi."}
+    talk = ChatTemplate(source).render([HELLO[0], answer, TALK[2]])
+    assert "<|start|>assistant<|channel|>final<|message|>Hi.<|end|>" in talk
+    assert "A greeting." not in talk
 
 
 def _file(**metadata: Any) -> GGUFFile:
-    return SimpleNamespace(path=Path("some.gguf"), get_str=metadata.get)  # type: ignore[return-value]
+    return SimpleNamespace(path=Path("some.gguf"), get_str=lambda key, default: metadata.get(key, default))  # type: ignore[return-value]
 
 
 def test_the_embedded_model_speaks_chatml() -> None:
@@ -73,6 +136,11 @@ def test_helpers() -> None:
     assert render("{% for i in range(9) %}{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}") == "012"
     assert render("{{ '-' * 3 }}{{ 2 * 2.5 }}{{ 2 ** 3 }}{{ [0] * 2 }}") == "---5.08[0, 0]"
     assert render("{{ tools is none }}{{ thinking }}", thinking="yes") == "Trueyes"
+    assert render("{% if true %}{% generation %}{{ messages[0].content }}{% endgeneration %}{% endif %}!") == "Hello!"
+    assert (
+        render("{% set ns = namespace(n=0) %}{% for i in range(3) %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}")
+        == "3"
+    )
 
 
 def test_a_refusal_is_the_users_business() -> None:

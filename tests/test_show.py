@@ -160,7 +160,7 @@ def test_odd_files_are_shown_all_the_same(capsys, tmp_path, as_json):
 def test_a_vocabulary_alone(capsys, tmp_path):
     path = write(tmp_path / "model.gguf", File([array("tokenizer.ggml.tokens", STRING, ["a", "b"])]))
     show(str(path), as_json=False, tensors=False)
-    assert "none: ChatML is used" in capsys.readouterr().out
+    assert "none: that of its special tokens, or ChatML" in capsys.readouterr().out
 
 
 def test_architectures_are_found_by_name():

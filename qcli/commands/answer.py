@@ -7,21 +7,34 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from qcli import console
+from qcli.thoughts import Thought
 
 if TYPE_CHECKING:
     from qcli.generate import Stats
 
 
 def show(
-    pieces: Generator[str, None, None], bar: console.status, write: Callable[[str], None] = console.out
+    pieces: Generator[str, None, None],
+    bar: console.status,
+    write: Callable[[str], None] = console.out,
+    aside: Callable[[str], None] = console.aside,
 ) -> tuple[str, bool]:
-    """Pass an answer on as it comes; its text, and whether Ctrl-C ended it."""
+    """Pass an answer on as it comes, and thoughts to `aside`; the answer, and whether Ctrl-C ended it."""
     text: list[str] = []
-    interrupted = False
+    interrupted = thinking = False
     try:
         with closing(pieces):
             for piece in pieces:
                 bar.close()
+                if isinstance(piece, Thought):
+                    thinking = True
+                    aside(piece)
+                    continue
+                if thinking:
+                    piece = piece.lstrip("\n")  # a blank line before the answer, however many the model leaves
+                if thinking and piece:
+                    thinking = False
+                    aside("\n\n")
                 text.append(piece)
                 write(piece)
     except KeyboardInterrupt:
@@ -29,6 +42,10 @@ def show(
     finally:
         bar.close()
     return "".join(text), interrupted
+
+
+def discard(piece: str) -> None:
+    """Show nothing."""
 
 
 def figures(stats: Stats) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.commands.answer import figures, show
+from qcli.commands.answer import discard, figures, show
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.line_input import is_interactive, turns
 
@@ -106,7 +106,8 @@ class Conversation:
         asked = [*self._messages, {"role": "user", "content": text}]
         try:
             with self._bar:
-                shown, interrupted = show(self._llm.chat(self._opening() + asked, **self._drawn()), self._bar)
+                pieces = self._llm.chat(self._opening() + asked, **self._drawn())
+                shown, interrupted = show(pieces, self._bar, aside=discard if self._quiet else console.aside)
         except QcliError as problem:
             if not is_interactive():
                 raise

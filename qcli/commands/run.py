@@ -9,8 +9,9 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.commands.answer import figures, show
+from qcli.commands.answer import discard, figures, show
 from qcli.errors import PromptError, UsageError
+from qcli.thoughts import inside
 
 if TYPE_CHECKING:
     from qcli.generate import Stats
@@ -53,13 +54,16 @@ def run(
             llm = LLM(model, threads, ctx, kv_type=kv_type, progress=bar.update)
         with llm:
             pieces = llm.generate(text if raw else llm.render(_messages(system, text)), **given)
-            shown, interrupted = show(pieces, bar, _discard if as_json else console.out)
+            thoughts: list[str] = []
             if as_json:
-                console.json(_as_json(shown, llm.stats))
-            elif not shown.endswith("\n"):
-                console.out("\n")
-            if not as_json and not quiet:
-                console.info(figures(llm.stats))
+                shown, interrupted = show(pieces, bar, discard, thoughts.append)
+                console.json(_as_json(shown, inside("".join(thoughts)), llm.stats))
+            else:
+                shown, interrupted = show(pieces, bar, aside=discard if quiet else console.aside)
+                if not shown.endswith("\n"):
+                    console.out("\n")
+                if not quiet:
+                    console.info(figures(llm.stats))
     return interrupt.EXIT_CODE if interrupted else 0
 
 
@@ -85,14 +89,11 @@ def _messages(system: str | None, text: str) -> list[dict[str, str]]:
     return [*first, {"role": "user", "content": text}]
 
 
-def _discard(piece: str) -> None:
-    """Show nothing yet: --json prints the whole text at the end."""
-
-
-def _as_json(text: str, stats: Stats) -> dict[str, Any]:
+def _as_json(text: str, thoughts: str, stats: Stats) -> dict[str, Any]:
     timings = ("load_s", "ttft_s", "prefill_tok_per_s", "decode_tok_per_s")
     return {
         "text": text,
+        "thoughts": thoughts,
         "prompt_tokens": stats.prompt_tokens,
         "new_tokens": stats.new_tokens,
         "finish_reason": stats.finish_reason,

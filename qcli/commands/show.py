@@ -86,7 +86,7 @@ def _fact_lines(summary: Summary) -> Iterable[tuple[str, str]]:
     yield "recurrence", _recurrence(summary)
     yield "context", f"{summary.context_length:,} tokens" if summary.context_length else ""
     yield "tokenizer", _tokenizer(summary)
-    yield "chat template", "yes" if summary.chat_template else "none: ChatML is used"
+    yield "chat template", "yes" if summary.chat_template else "none: that of its special tokens, or ChatML"
 
 
 def _layers(summary: Summary) -> str:
