@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from qcli.engine import Engine
-from qcli.errors import ModelFileError, QcliError, UsageError
+from qcli.errors import ModelFileError, OutputError, QcliError, UsageError
 from qcli.gguf_file import GGUFFile
-from qcli.streaming import budget
+from qcli.streaming import budget, heat
 from qcli.streaming.lookahead import Pays
 from qcli.streaming.reader import PAGE, Reader, Span, pages, room
 from qcli.streaming.slots import HALF_LIFE, Slots
@@ -126,16 +126,20 @@ def test_slots_in_order_of_expert_of_a_few_tokens_at_a_time(monkeypatch):
     assert (first.tolist(), second.tolist()) == ([0, 2, 3, 4], [4, 4, 5, 6])
 
 
-def streamed(monkeypatch, slots: int, path: Path = MODEL, **options) -> Engine:
+def streamed(monkeypatch, slots: int, path: Path = MODEL, heat_path: Path | None = None) -> Engine:
     """An engine that has so many slots in each layer, and room to pass two experts by."""
 
     def allot(supply, *_):
         supply.allot(slots)
 
     monkeypatch.setattr("qcli.streaming.supply.STAGED", 1)
+    monkeypatch.setattr(heat, "path_for", lambda _file: heat_path)
+    if heat_path is None:
+        monkeypatch.setattr(heat, "load", lambda _path: {})
+        monkeypatch.setattr(heat, "save", lambda *_: None)
     monkeypatch.setattr(budget, "fits", lambda *_: False)
     monkeypatch.setattr(budget, "allot", allot)
-    return Engine.load(GGUFFile.open(path), threads=2, ctx=256, chunk=64, **options)
+    return Engine.load(GGUFFile.open(path), threads=2, ctx=256, chunk=64)
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +226,41 @@ def test_a_model_that_fits_stays_mapped_and_one_that_cannot_fit_says_what_it_nee
     with pytest.raises(QcliError, match="do not hold this model") as caught:
         Engine.load(file, threads=1, ctx=64, ram=10**7)
     assert "--ram" in caught.value.hint
+
+
+def test_the_next_start_reads_what_was_asked_for(monkeypatch, expected, tmp_path):
+    path = tmp_path / "new" / "heat.npz"
+    engine = streamed(monkeypatch, 6, heat_path=path)
+    logits_of(engine)
+    before = engine.supply.heat
+    engine.close()
+    assert [file.name for file in path.parent.iterdir()] == ["heat.npz"]
+    engine = streamed(monkeypatch, 6, heat_path=path)
+    assert engine.supply.traffic.bytes_read == 0
+    for name, layer in engine.supply.layers.items():
+        assert np.array_equal(layer.slots.heat, before[name])
+        assert set(layer.slots.expert_in) == set(np.argsort(-before[name], kind="stable")[:6])
+    assert all(np.array_equal(a, b) for a, b in zip(logits_of(engine), expected, strict=True))
+    engine.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
+def test_a_heat_file_that_says_nothing_is_passed_over(tmp_path, damage):
+    path = tmp_path / "heat.npz"
+    assert heat.load(path) == {}
+    if damage is None:
+        wrong = {"shape": np.ones((2, 2), np.float32), "type": np.ones(3), "sign": np.array([-1, np.inf], np.float32)}
+        np.savez(path, **wrong, objects=np.array([{}], object))
+        assert heat.load(path) == {}
+    else:
+        path.write_bytes(damage)
+        assert heat.load(path) == {}
+
+
+def test_heat_that_cannot_be_kept_is_said_once_and_leaves_nothing(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    engine = streamed(monkeypatch, 6, heat_path=tmp_path / "file" / "heat.npz")
+    engine.step(1)
+    with pytest.raises(OutputError, match="cannot be kept"):
+        engine.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,22 +33,23 @@ def load(path: Path) -> Heat:
     try:
         with np.load(path) as saved:
             return {name: saved[name] for name in saved.files if _is_heat(saved[name])}
-    except (OSError, ValueError, EOFError, KeyError):
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
         return {}
 
 
-def _is_heat(values: NDArray[np.generic]) -> bool:
+def _is_heat(values: NDArray[Any]) -> bool:
     return values.dtype == np.float32 and values.ndim == 1 and bool((np.isfinite(values) & (values >= 0)).all())
 
 
 def save(path: Path, heat: Heat) -> None:
     """Written beside, then renamed. Raises OutputError."""
+    arrays: Any = dict(heat)
     beside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
             beside = Path(file.name)
-            np.savez_compressed(file, **heat)
+            np.savez_compressed(file, **arrays)
         os.replace(beside, path)
     except OSError as error:
         if beside:

@@ -51,6 +51,7 @@ class Layer:
         self.slots = Slots(self.count, 1)
         self._memory: Memory = pages(0)
         self._arriving: dict[int, Ticket] = {}  # experts whose slot is being filled
+        self._guessed: list[int] = []  # of these, since the layer was last asked
 
     @property
     def room(self) -> int:
@@ -103,11 +104,19 @@ class Layer:
             del self._arriving[expert]
             self.place(expert, self._slot(expert))
 
+    def guess(self, reader: Reader, expert: int, keep: Iterable[int]) -> Ticket:
+        """As fetch, for an expert that may not be asked for: when the disk has nothing else to do."""
+        ticket = self.fetch(reader, expert, keep, urgent=False)
+        self._guessed.append(expert)
+        return ticket
+
     def give_up(self, reader: Reader, chosen: Sequence[int]) -> None:
-        """Take back what was sent for without need, as far as nobody has begun to read it."""
-        for expert, ticket in [*self._arriving.items()]:
-            if expert not in chosen and reader.give_up(ticket):
+        """Take back guesses that were wrong, as far as nobody has begun to read them."""
+        for expert in self._guessed:
+            ticket = self._arriving.get(expert)
+            if ticket and expert not in chosen and reader.give_up(ticket):
                 self._drop(expert)
+        self._guessed.clear()
 
     def settle_one(self) -> None:
         """Wait for whichever expert has been on its way for longest."""

@@ -10,6 +10,7 @@ from time import perf_counter
 import numpy as np
 
 from qcli.gguf_file import GGUFFile
+from qcli.streaming import heat
 from qcli.streaming.budget import TOGETHER
 from qcli.streaming.layer import Layer, Memory
 from qcli.streaming.lookahead import Lookahead
@@ -55,6 +56,8 @@ class Supply:
         self.traffic = Traffic()
         self.layers: dict[str, Layer] = {}  # by the name of their gate
         self.lookahead = Lookahead()
+        self._heat_path = heat.path_for(file)
+        self._asked = False  # for any expert
         self.chosen = 0  # the most experts that a layer gives a token
         self._staging: tuple[Memory, Memory] = pages(0), pages(0)
         self._passing: tuple[list[Ticket], list[Ticket]] = [], []
@@ -65,6 +68,7 @@ class Supply:
         self.chosen = max(self.chosen, len(chosen))
 
         def before() -> Iterator[None]:
+            self._asked = True
             experts = chosen.tolist()
             held.slots.choose(chosen)
             self.lookahead.begin(layer.gate.name)
@@ -95,6 +99,7 @@ class Supply:
         held = self._layer(layer)
 
         def turns() -> Iterator[None]:
+            self._asked = True
             groups = grouped(chosen[: self._run[0]], held.count, slots)
             sizes = np.sum([np.diff(group) for group in groups], axis=0)
             used = np.flatnonzero(sizes)
@@ -138,10 +143,27 @@ class Supply:
             layer.allot(slots)
         size = self._staged_bytes()
         self._staging = pages(size), pages(size)
+        self._warm_up()
+
+    @property
+    def heat(self) -> heat.Heat:
+        """How often each expert was asked for of late, float32 [experts] by the name of the layer's gate."""
+        return {name: layer.slots.heat for name, layer in self.layers.items()}
 
     def close(self) -> None:
-        """End the reader's lanes."""
+        """End the reader's lanes, and keep the heat for the next start; raises OutputError if that fails."""
         self.reader.close()
+        if self._asked:
+            heat.save(self._heat_path, self.heat)
+
+    def _warm_up(self) -> None:
+        """Begin to read the experts that were asked for most before, layer by layer, when the disk has nothing to do."""
+        saved = heat.load(self._heat_path)
+        for name, layer in self.layers.items():
+            if len(saved.get(name, ())) == layer.count:
+                layer.slots.heat = saved[name]
+                for expert in layer.slots.hottest(len(layer.slots.expert_in)).tolist():
+                    layer.fetch(self.reader, expert, (), urgent=False)
 
     def _layer(self, layer: Gated) -> Layer:
         name = layer.gate.name
@@ -175,7 +197,7 @@ class Supply:
         for expert in guessed:
             if not held.is_here(expert) and not held.arriving(expert):
                 with suppress(LookupError):
-                    self.traffic.bytes_read += held.fetch(self.reader, expert, guessed, urgent=False).n_bytes
+                    self.traffic.bytes_read += held.guess(self.reader, expert, guessed).n_bytes
 
     def _sets(self, held: Layer, used: list[int]) -> list[list[int]]:
         """Experts in order, cut where more would be missing than can be staged."""
@@ -198,7 +220,10 @@ class Supply:
         staged: list[Passing] = []
         keep = [*stay, *used.tolist()]
         for expert in experts:
-            if held.is_here(expert) or held.arriving(expert):
+            if held.is_here(expert):
+                continue
+            if coming := held.arriving(expert):
+                self.reader.hurry(coming)
                 continue
             if expert in stay:
                 with suppress(LookupError):
