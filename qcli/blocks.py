@@ -20,6 +20,7 @@ from quant.kernels.embed import embed
 from quant.kernels.matmul import add_matmul, matmul
 from quant.kernels.norm import add_rms_norm, rms_norm
 from quant.kernels.rope import Rope
+from quant.kernels.sight import Sight
 from quant.plan import Activation, Plan
 from quant.weights import Matrix
 
@@ -108,12 +109,12 @@ class Attention:
         )
         return cls(*matrices, heads, rope, scale)
 
-    def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
+    def trace(self, plan: Plan, h: Activation, x: Activation, sight: Sight | None = None) -> None:
         plan.part = "attention"
         q, k, v = (plan.rows(name, w.rows) for name, w in (("q", self.attn_q), ("k", self.attn_k), ("v", self.attn_v)))
         mixed = plan.rows("attention out", self.attn_output.columns)
         matmul(plan, h, [(self.attn_q, q), (self.attn_k, k), (self.attn_v, v)])
-        attention(plan, q, k, v, self.rope, self.heads, mixed)
+        attention(plan, q, k, v, self.rope, self.heads, mixed, sight)
         add_matmul(plan, mixed, self.attn_output, x, self.scale)
 
 
@@ -164,9 +165,11 @@ class Decoder:
         file, n = hyper.file, hyper.hidden_size
         vocab = file.tensor("token_embd.weight").shape[0]
         table = matrix(file, "token_embd.weight", vocab, n)
+        every = tuple(layers)
+        _refuse_unread(hyper)
         return cls(
             token_embd=table,
-            layers=tuple(layers),
+            layers=every,
             output_norm=Norm.read(hyper, norm, logit_scale),
             output=linear(file, "output", vocab, n) if "output.weight" in file.tensors else table,
             embedding_scale=embedding_scale,
@@ -190,3 +193,13 @@ class Decoder:
         rms_norm(plan, x, self.output_norm.weight, self.output_norm.eps, h)
         matmul(plan, h, [(self.output, logits)])
         return logits
+
+
+def _refuse_unread(hyper: Hyper) -> None:
+    """A tensor of a layer that nobody read would have changed what the model says."""
+    blocks = tuple(f"blk.{i}." for i in range(hyper.layers))
+    for name in hyper.file.tensors.keys() - hyper.file.read:
+        if name.startswith(blocks):
+            hyper.unsupported(
+                f'"{name}" is no tensor of {hyper.arch} that qcli knows', "try another file of this model"
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -172,6 +172,14 @@ def test_both_ways_against_the_twin(shape, tokens):
         layer = Layer(new_net(*shape))
         assert error(layer.run(inputs, sizes), expected) < 3e-6
         assert error(state_of(layer.net), twin.state) < 3e-6
+
+
+@pytest.mark.parametrize("sizes", [[1] * 9, [9]])
+def test_outputs_may_be_gated_by_sigmoids(sizes):
+    net = replace(new_net(2, 4, 32, 32, share=2), by_sigmoid=True)
+    inputs = Inputs.random(net, 9)
+    expected, _ = twin_of(net, inputs)
+    assert error(Layer(net).run(inputs, sizes), expected) < 1e-5
 
 
 def test_heads_share_keys_in_both_orders():

@@ -9,6 +9,7 @@ from quant.kernels.heads import CONTEXT, K_ROW, KEYS, QUANTIZED, QUERIES, V_ROW,
 from quant.kernels.kv_cache import load_row
 from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.kernels.share import first_of
+from quant.kernels.sight import EVERYTHING, Sight, hide
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
 from quant.plan import Activation, Plan
 from quant.simd import bits_to_f32, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16, zero_f32x16
@@ -45,11 +46,15 @@ def _begin(rows, group, width, sinks, tops, sums, out):
 
 
 @inline
-def _meet_block(scores, rows, group, width, reach, window, count, softcap, tops, sums, out):
+def _meet_block(
+    scores, rows, group, width, reach, window, count, softcap, seen, seen_stride, seen_block, position, tops, sums, out
+):
     """Running softmax of `rows` score rows; token t of the tile sees the last `window` of `reach + t` positions here."""
     for r in range(rows):
         end = reach + r // group
         last = max(0, min(count, end))
+        if seen:
+            hide(scores + 4 * BLOCK * r, 0, last, seen + r // group * seen_stride, seen_block, position)
         before = load_f32(tops + 4 * r)
         largest, total = softmax_block(scores + 4 * BLOCK * r, min(last, max(0, end - window)), last, softcap, before)
         factor = exp1(before - largest)
@@ -68,8 +73,8 @@ def _tile_of(i, tiles):
 
 @kernel
 def attend_tiles_rows(
-    rank, size, q, q_stride, k_cache, v_cache, heads, scale, softcap, sinks, out, out_stride, product, run, scratch,
-    scratch_stride,
+    rank, size, q, q_stride, k_cache, v_cache, heads, scale, softcap, sinks, seen, seen_stride, seen_block, out, out_stride,
+    product, run, scratch, scratch_stride,
 ):  # fmt: skip
     """Each (key-value head, tile of tokens) meets block after block of keys and values."""
     keys, width, values = load_i64(heads + KEYS), load_i64(heads + WIDTH), load_i64(heads + VALUE_WIDTH)
@@ -95,15 +100,18 @@ def attend_tiles_rows(
         )
         _begin(rows, group, values, sinks + 4 * head * group if sinks else 0, tops, sums, result)
         for p in range(max(0, position + first + 1 - window) // BLOCK * BLOCK, length, BLOCK):
-            seen = min(BLOCK, length - p)
-            _load_block(k_cache + k_row * (head * context + p), k_row, quantized, seen, width, block)
+            there = min(BLOCK, length - p)
+            _load_block(k_cache + k_row * (head * context + p), k_row, quantized, there, width, block)
             for i in range(0, BLOCK, 16):
                 for c in range(0, width, 16):
                     transpose16(block + 4 * (i * width + c), 4 * width, turned + 4 * (c * BLOCK + i), 4 * BLOCK)
             sgemm(product, query, 4 * width, turned, 4 * BLOCK, scores, 4 * BLOCK, rows, BLOCK, width, False)
             reach = position + first + 1 - p
-            _meet_block(scores, rows, group, values, reach, window, seen, bits_to_f32(softcap), tops, sums, result)
-            _load_block(v_cache + v_row * (head * context + p), v_row, quantized, seen, values, block)
+            _meet_block(
+                scores, rows, group, values, reach, window, there, bits_to_f32(softcap),
+                seen + first * seen_stride if seen else 0, seen_stride, seen_block, p, tops, sums, result,
+            )  # fmt: skip
+            _load_block(v_cache + v_row * (head * context + p), v_row, quantized, there, values, block)
             sgemm(product, scores, 4 * BLOCK, block, 4 * values, result, 4 * values, rows, values, BLOCK, True)
         for r in range(rows):
             y = out + (first + r // group) * out_stride + 4 * (head * group + r % group) * values
@@ -112,12 +120,12 @@ def attend_tiles_rows(
                 store_f32x16(y + c, mul(load_f32x16(result + 4 * values * r + c), inverse))
 
 
-def attend_tiles(plan: Plan, q: Activation, heads: Heads, out: Activation) -> None:
-    """q [tokens, queries * width], normed and turned -> out [tokens, queries * value width]."""
+def attend_tiles(plan: Plan, q: Activation, heads: Heads, out: Activation, sight: Sight | None = None) -> None:
+    """q [tokens, queries * width], normed and turned -> out [tokens, queries * value width]; sight: see `attend_token`."""
     most, width, values = _TILE * heads.group, heads.width, heads.values
     floats = most * (width + values + BLOCK + 2) + BLOCK * (max(width, values) + width)
     plan.add(
         attend_tiles_rows, q.read("f32"), q.stride("f32"), heads.k_cache, heads.v_cache, heads.table, heads.score_scale,
-        heads.softcap, 0 if heads.sinks is None else heads.sinks, out.read("f32"), out.stride("f32"), sgemm_kernel,
-        plan.run, *plan.scratch(4 * floats),
+        heads.softcap, 0 if heads.sinks is None else heads.sinks, *(sight.operands if sight else EVERYTHING), out.read("f32"),
+        out.stride("f32"), sgemm_kernel, plan.run, *plan.scratch(4 * floats),
     )  # fmt: skip

@@ -8,6 +8,7 @@ from quant.jit import inline, kernel
 from quant.kernels.heads import CONTEXT, K_ROW, KEYS, QUANTIZED, QUERIES, V_ROW, VALUE_WIDTH, WIDTH, WINDOW, Heads
 from quant.kernels.kv_cache import load_row
 from quant.kernels.share import first_of
+from quant.kernels.sight import EVERYTHING, Sight, hide
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
 from quant.plan import Activation, Plan
 from quant.simd import (
@@ -69,7 +70,9 @@ def _entry_bytes(width):
 
 
 @kernel
-def attend_blocks(rank, size, q, k_cache, v_cache, heads, scale, softcap, partial, run, scratch, scratch_stride):
+def attend_blocks(
+    rank, size, q, k_cache, v_cache, heads, scale, softcap, seen, _, seen_block, partial, run, scratch, scratch_stride
+):
     """Each (key-value head, block of positions) gives its query heads' largest score, sum, and sum of values.
 
     Queries go in fours, so that a key is converted to float32 once for four; what is left over of a group fills up with
@@ -97,6 +100,8 @@ def attend_blocks(rank, size, q, k_cache, v_cache, heads, scale, softcap, partia
                 _four_scores(q0, q1, q2, q3, k + k_row * p, quantized, width, bits_to_f32(scale), place)
         for g in range(group):
             out = partial + ((head * group + g) * most + block) * entry
+            if seen:
+                hide(scores + 4 * BLOCK * g, first, last, seen, seen_block, position)
             largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, bits_to_f32(softcap), LOWEST)
             store_f32(out, largest)
             store_f32(out + 4, total)
@@ -133,12 +138,15 @@ def join_blocks(rank, size, partial, heads, sinks, out, run):
             store_f32x16(y + c, mul(load_f32x16(y + c), splat(np.float32(1) / total)))
 
 
-def attend_token(plan: Plan, q: Activation, heads: Heads, out: Activation) -> None:
-    """q [1, queries * width], normed and turned -> out [1, queries * value width]."""
+def attend_token(plan: Plan, q: Activation, heads: Heads, out: Activation, sight: Sight | None = None) -> None:
+    """q [1, queries * width], normed and turned -> out [1, queries * value width]; sight: what the token sees, if not all."""
     blocks = heads.queries * -(-heads.context // BLOCK)
     partial = plan.buffer("partial", (blocks, heads.values + 16), np.float32)
     scratch = plan.scratch(4 * BLOCK * (heads.group + 3) + 256)
     caches = heads.k_cache, heads.v_cache, heads.table
-    plan.add(attend_blocks, q.read("f32"), *caches, heads.score_scale, heads.softcap, partial, plan.run, *scratch)
+    seen = sight.operands if sight else EVERYTHING
+    plan.add(
+        attend_blocks, q.read("f32"), *caches, heads.score_scale, heads.softcap, *seen, partial, plan.run, *scratch
+    )
     sinks = 0 if heads.sinks is None else heads.sinks
     plan.add(join_blocks, partial, heads.table, sinks, out.read("f32"), plan.run)

@@ -27,6 +27,7 @@ from quant.kernels.kv_cache import store_row
 from quant.kernels.norm import inverse_rms
 from quant.kernels.rope import Rope, angles, rotate
 from quant.kernels.share import first_of
+from quant.kernels.sight import Sight
 from quant.plan import Activation, Operand, Plan
 from quant.simd import bits_to_f32, load_f32x16, load_i64, mul, sigmoid, splat, store_f32x16
 
@@ -96,11 +97,13 @@ def finish_heads(rank, size, x, stride, gates, gates_stride, columns, width, y, 
 
 
 def attention(
-    plan: Plan, q: Activation, k: Activation, v: Activation, rope: Rope | None, heads: Heads, out: Activation
-) -> None:
+    plan: Plan, q: Activation, k: Activation, v: Activation, rope: Rope | None, heads: Heads, out: Activation,
+    sight: Sight | None = None,
+) -> None:  # fmt: skip
     """q [tokens, queries * width], or [tokens, queries, (q, gate), width], k and v [tokens, keys * …] -> out [tokens, …].
 
-    Keys and values go into the caches at this replay's positions; without a rope nothing turns.
+    Keys and values go into the caches at this replay's positions; without a rope nothing turns, without a sight all
+    positions up to a token's are seen.
     """
     found = q.columns, k.columns, v.columns, out.columns
     columns, keys, values = heads.queries * heads.width, heads.keys * heads.width, heads.keys * heads.values
@@ -117,7 +120,7 @@ def attention(
         heads.table, *norms, heads.eps, *turning, ready.read("f32"), ready.stride("f32"), heads.k_cache, heads.v_cache,
         plan.run, *plan.scratch(4 * heads.width),
     )  # fmt: skip
-    (attend_token if plan.tokens == 1 else attend_tiles)(plan, ready, heads, met)
+    (attend_token if plan.tokens == 1 else attend_tiles)(plan, ready, heads, met, sight)
     gates = (q.read("f32"), q.stride("f32")) if heads.gated else (0, 0)
     plan.add(
         finish_heads, met.read("f32"), met.stride("f32"), *gates, met.columns, heads.values, out.written("f32"),

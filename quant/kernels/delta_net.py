@@ -28,6 +28,7 @@ from quant.simd import (
     load_f32x16,
     load_i64,
     mul,
+    sigmoid,
     silu,
     splat,
     store_f32x16,
@@ -60,6 +61,7 @@ class DeltaNet:
     norm: NDArray[np.float32]
     recent: NDArray[np.float32]
     state: NDArray[np.float32]
+    by_sigmoid: bool = False  # what gates the output: sigmoid(z), not silu(z)
 
     def __post_init__(self) -> None:
         state = (self.value_heads, self.value_width // 16, self.key_width, 16)
@@ -103,12 +105,13 @@ def unit_length(x, width, factor):
 
 
 @inline
-def gated_norm(o, z, weight, width, eps, y):
-    """y = rms_norm(o) * weight * silu(z), one head, float32 [width]."""
+def gated_norm(o, z, weight, width, eps, by_sigmoid, y):
+    """y = rms_norm(o) * weight * silu(z), or sigmoid(z), one head, float32 [width]."""
     scale = splat(inverse_rms(o, width, eps))
     for c in range(0, 4 * width, 64):
         normed = mul(mul(load_f32x16(o + c), scale), load_f32x16(weight + c))
-        store_f32x16(y + c, mul(normed, silu(load_f32x16(z + c))))
+        gate = load_f32x16(z + c)
+        store_f32x16(y + c, mul(normed, sigmoid(gate) if by_sigmoid else silu(gate)))
 
 
 @inline
@@ -163,7 +166,7 @@ def _update(state, k, q, key_width, decay, delta):
 @kernel
 def delta_step(
     rank, size, mixed, conv, recent, taps, key_heads, value_heads, key_width, value_width, share, z, beta, alpha, a, dt,
-    norm, eps, state, y, q8, rest, run, scratch, scratch_stride,
+    norm, eps, by_sigmoid, state, y, q8, rest, run, scratch, scratch_stride,
 ):  # fmt: skip
     """One token, from the projections to the gated norm; threads share the value heads."""
     position = load_i64(run + 8)
@@ -189,7 +192,7 @@ def delta_step(
             s = state + 4 * key_width * (place + part)
             delta = mul(strength, sub(load_f32x16(v + 4 * part), mul(decay, _predict(s, k, key_width))))
             store_f32x16(o + 4 * part, _update(s, k, q, key_width, decay, delta))
-        gated_norm(o, z + 4 * place, norm, value_width, bits_to_f32(eps), y + 4 * place)
+        gated_norm(o, z + 4 * place, norm, value_width, bits_to_f32(eps), by_sigmoid, y + 4 * place)
         if q8:
             quantize_row(y, columns, q8, rest, place // 32, (place + value_width) // 32)
 
@@ -208,6 +211,6 @@ def delta_net_step(
     plan.add(
         delta_step, mixed.read("f32"), net.conv, net.recent, len(net.conv), net.key_heads, net.value_heads, net.key_width,
         net.value_width, net.share, z.read("f32"), beta.read("f32"), alpha.read("f32"), net.a, net.dt, net.norm, eps,
-        net.state, out.read("f32"), out.written("q8"), out.written("rest"), plan.run,
+        int(net.by_sigmoid), net.state, out.read("f32"), out.written("q8"), out.written("rest"), plan.run,
         *plan.scratch(8 * (net.key_width + net.value_width)),
     )  # fmt: skip

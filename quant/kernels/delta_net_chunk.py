@@ -215,14 +215,14 @@ def delta_chunks(
 
 
 @kernel
-def gated_norm_rows(rank, size, o, stride, z, norm, eps, heads, width, y, q8, rest, q8_stride, run):
+def gated_norm_rows(rank, size, o, stride, z, norm, eps, by_sigmoid, heads, width, y, q8, rest, q8_stride, run):
     """Each head of o [tokens, heads, width] normed and gated by z -> y, q8 and rest; threads share the tokens."""
     tokens = load_i64(run)
     for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
         row = t * stride
         for head in range(heads):
             at = row + 4 * head * width
-            gated_norm(o + at, z + at, norm, width, bits_to_f32(eps), y + at)
+            gated_norm(o + at, z + at, norm, width, bits_to_f32(eps), by_sigmoid, y + at)
         if q8:
             at = t * q8_stride
             quantize_row(y + row, heads * width, q8 + at, rest + at if rest else 0, 0, heads * width // 32)
@@ -252,6 +252,6 @@ def delta_net_chunk(
         o.read("f32"), o.stride("f32"), sgemm_kernel, plan.run, *plan.scratch(4 * floats),
     )  # fmt: skip
     plan.add(
-        gated_norm_rows, o.read("f32"), o.stride("f32"), z.read("f32"), net.norm, eps, net.value_heads, net.value_width,
-        out.read("f32"), out.written("q8"), out.written("rest"), out.stride("q8"), plan.run,
+        gated_norm_rows, o.read("f32"), o.stride("f32"), z.read("f32"), net.norm, eps, int(net.by_sigmoid),
+        net.value_heads, net.value_width, out.read("f32"), out.written("q8"), out.written("rest"), out.stride("q8"), plan.run,
     )  # fmt: skip

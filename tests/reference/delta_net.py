@@ -25,7 +25,8 @@ class DeltaNetTwin:
             i = j // net.share % net.key_heads
             out.append(self._head(j, _unit(q[i]) / np.sqrt(net.key_width), _unit(k[i]), v[j], beta, alpha))
         o = rms_norm(np.array(out), net.norm, eps)
-        return o.reshape(-1) * silu(z.astype(np.float64))
+        z = z.astype(np.float64)
+        return o.reshape(-1) * (sigmoid(z) if net.by_sigmoid else silu(z))
 
     def _head(self, j, q, k, v, beta, alpha):
         g = self.net.a[j] * softplus(np.float64(alpha[j]) + self.net.dt[j])

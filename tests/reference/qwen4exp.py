@@ -1,0 +1,149 @@
+"""A plain Qwen4-Exp, token by token where that is simplest, in float64; read from Transformers 5.23's description of it.
+
+Only what caches hold is rounded to float16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from reference.functions import sigmoid, silu, softmax, softplus
+from reference.kv_cache import stored
+from reference.norm import rms_norm
+from reference.rope import rotate
+from reference.router import choose
+
+
+def kept(x):
+    """As a cache of float16 holds it."""
+    return stored(np.asarray(x, np.float32), False)
+
+
+@dataclass
+class Twin:
+    """A model by the names of GGUF; `tensors` float64, without ".weight"; `c`: its numbers."""
+
+    tensors: dict
+    c: object
+    routing: object
+
+    def logits(self, ids):
+        """int [tokens] -> [tokens, vocab]."""
+        t, c = self.tensors, self.c
+        x = np.repeat(t["token_embd"][ids][:, None], c.streams, axis=1)
+        for i in range(c.layers):
+            w = {name.removeprefix(f"blk.{i}."): v for name, v in t.items() if name.startswith(f"blk.{i}.")}
+            if i == c.ngram_layer:
+                x = x + self.ngrams(w, np.asarray(ids), x)
+            mixer = self.attention if (i + 1) % c.interval == 0 else self.linear_attention
+            x = self.part(w, "hc_attn", x, mixer)
+            x = self.part(w, "hc_ffn", x, self.experts)
+        mixed, _ = self.mix(t, "output_hc", x)
+        return mixed @ t["output"].T
+
+    def part(self, w, name, x, layer):
+        mixed, normed = self.mix(w, name, x)
+        give = 2 * sigmoid(normed @ w[f"{name}_inject"].T / self.c.streams)
+        return x + layer(w, mixed)[:, None] * give[..., None]
+
+    def mix(self, w, name, x):
+        """The mean over gated streams [tokens, n], and the normed streams [tokens, streams * n]."""
+        normed = rms_norm(x, w[f"{name}_norm"].reshape(x.shape[1:]), self.c.eps)
+        flat = normed.reshape(len(x), -1)
+        gate = sigmoid(silu(flat @ w[f"{name}_down"].T / self.c.streams) @ w[f"{name}_up"].T)
+        return (gate.reshape(x.shape) * normed).mean(axis=1), flat
+
+    def ngrams(self, w, ids, x):
+        """What n-grams add to the streams."""
+        c = self.c
+        rows = np.array([self.rows_of(ids, t) for t in range(len(ids))])
+        found = self.tensors["per_layer_token_embd"][rows].reshape(len(ids), -1)
+        norms = {part: w[f"ple_norm_{part}"].reshape(c.streams, -1) for part in ("key", "query", "conv")}
+        key = rms_norm((found @ w["ple_key"].T).reshape(x.shape), norms["key"], c.eps)
+        match = (key * rms_norm(x, norms["query"], c.eps)).sum(-1) / np.sqrt(x.shape[-1])
+        gate = sigmoid(np.sqrt(np.maximum(np.abs(match), 1e-6)) * np.sign(match))
+        given = gate[..., None] * (found @ w["ple_value"].T)[:, None]
+        normed = rms_norm(given, norms["conv"], c.eps).reshape(len(ids), -1)
+        taps, apart = w["ple_conv1d"].shape[1], len(c.multipliers)
+        padded = np.vstack([np.zeros(((taps - 1) * apart, normed.shape[1])), normed])
+        conv = sum(w["ple_conv1d"][:, k] * padded[k * apart : k * apart + len(ids)] for k in range(taps))
+        return given + silu(conv).reshape(x.shape)
+
+    def rows_of(self, ids, t):
+        """The rows of the n-grams that end at token t, in Python's whole numbers."""
+        c, tokens, rows = self.c, [int(ids[t])], []
+        for j in range(1, len(c.multipliers)):
+            ended = t - j < 0 or c.end in ids[t - j : t]
+            tokens.append(c.end if ended else int(ids[t - j]))
+            mixed = 0
+            for token, multiplier in zip(tokens, c.multipliers, strict=False):
+                mixed ^= token * multiplier
+            each = len(c.sizes) // (len(c.multipliers) - 1)
+            heads = range((j - 1) * each, j * each)
+            rows += [mixed % c.sizes[h] + c.offsets[h] for h in heads]
+        return rows
+
+    def linear_attention(self, w, h):
+        """Gated DeltaNet whose output gate is a sigmoid; value head j goes with key head j % key heads."""
+        c, count = self.c, len(h)
+        mixed = h @ w["attn_qkv"].T
+        taps = w["ssm_conv1d"].shape[1]
+        padded = np.vstack([np.zeros((taps - 1, mixed.shape[1])), mixed])
+        mixed = silu(sum(w["ssm_conv1d"][:, k] * padded[k : k + count] for k in range(taps)))
+        q, k, v = np.split(mixed, [c.key_heads * c.width, 2 * c.key_heads * c.width], axis=1)
+        q, k, v = (part.reshape(count, -1, c.width) for part in (q, k, v))
+        q, k = (part / np.sqrt((part * part).sum(-1, keepdims=True) + 1e-6) for part in (q, k))
+        beta, alpha = sigmoid(h @ w["ssm_beta"].T), h @ w["ssm_alpha"].T
+        decay = np.exp(w["ssm_a"] * softplus(alpha + w["ssm_dt.bias"]))
+        out = np.empty_like(v)
+        for j in range(v.shape[1]):
+            state, key = np.zeros((c.width, c.width)), j % c.key_heads
+            for t in range(count):
+                state = decay[t, j] * state
+                state = state + np.outer(k[t, key], beta[t, j] * (v[t, j] - state.T @ k[t, key]))
+                out[t, j] = state.T @ q[t, key] / np.sqrt(c.width)
+        z = (h @ w["attn_gate"].T).reshape(v.shape)
+        return (rms_norm(out, w["ssm_norm"], c.eps) * sigmoid(z)).reshape(count, -1) @ w["ssm_out"].T
+
+    def attention(self, w, h):
+        """Gated, to what the indexer lets each token see."""
+        c, count = self.c, len(h)
+        angles = np.outer(np.arange(count), c.frequencies)
+        q, gate = np.split((h @ w["attn_q"].T).reshape(count, c.heads, -1), 2, axis=-1)
+        k, v = ((h @ w[f"attn_{part}"].T).reshape(count, c.keys, -1) for part in "kv")
+        q = rotate(rms_norm(q, w["attn_q_norm"], c.eps), angles)
+        k, v = kept(rotate(rms_norm(k, w["attn_k_norm"], c.eps), angles)), kept(v)
+        k, v = (np.repeat(part, c.heads // c.keys, axis=1) for part in (k, v))
+        scores = np.einsum("thw,phw->htp", q, k) / np.sqrt(q.shape[-1])
+        scores[:, ~self.sight(w, h, angles)] = -np.inf
+        out = np.einsum("htp,phw->thw", softmax(scores), v) * sigmoid(gate)
+        return out.reshape(count, -1) @ w["attn_output"].T
+
+    def sight(self, w, h, angles):
+        """bool [tokens, positions]."""
+        c, count = self.c, len(h)
+        q = (h @ w["indexer.q_proj"].T).reshape(count, -1, c.index_width)
+        q = rotate(rms_norm(q, w["indexer.q_norm"], c.eps), angles)
+        raw = h @ w["indexer.k_proj"].T
+        blocks = raw[: count // c.block * c.block].reshape(-1, c.block, c.index_width).mean(axis=1)
+        keys = rotate(rms_norm(blocks, w["indexer.k_norm"], c.eps)[:, None], angles[:: c.block][: len(blocks)])[:, 0]
+        ratings = np.maximum(q @ kept(keys).T, 0).sum(axis=1)
+        seen = np.zeros((count, count), bool)
+        for t in range(count):
+            whole = (t + 1) // c.block
+            for b in np.argsort(-ratings[t, :whole], kind="stable")[: c.budget]:
+                seen[t, b * c.block : (b + 1) * c.block] = True
+            seen[t, whole * c.block : t + 1] = True
+        return seen
+
+    def experts(self, w, h):
+        shared = self.gated(w, "ffn_{}_shexp", h) * sigmoid(h @ w["ffn_gate_inp_shexp"])[:, None]
+        for row, x, logits in zip(shared, h, h @ w["ffn_gate_inp"].T, strict=True):
+            for expert, weight in zip(*choose(logits, self.routing), strict=True):
+                row += weight * self.gated(w, "ffn_{}_exps", x, expert)
+        return shared
+
+    def gated(self, w, name, h, expert=...):
+        gate, up, down = (w[name.format(part)][expert] for part in ("gate", "up", "down"))
+        return (silu(h @ gate.T) * (h @ up.T)) @ down.T

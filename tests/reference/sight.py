@@ -1,0 +1,24 @@
+"""The plain twin of quant.kernels.sight: every token of a text rates the whole blocks before it."""
+
+from __future__ import annotations
+
+import numpy as np
+from reference.norm import rms_norm
+from reference.rope import rotate
+
+
+def block_keys(k, norm, eps, angles, block):
+    """k [tokens, width] -> the keys of whole blocks, [blocks, width]; angles [tokens, pairs]."""
+    means = k[: len(k) // block * block].astype(np.float64).reshape(-1, block, k.shape[1]).mean(axis=1)
+    return rotate(rms_norm(means, norm, eps)[:, None], angles[::block][: len(means)])[:, 0]
+
+
+def sight(queries, keys, block, budget):
+    """queries [tokens, heads, width], normed and turned, keys [blocks, width] -> uint8 [tokens, blocks and one]."""
+    ratings = np.maximum(queries @ keys.T, 0).sum(axis=1)
+    seen = np.zeros((len(queries), len(keys) + 1), np.uint8)
+    for t in range(len(queries)):
+        whole = (t + 1) // block
+        seen[t, np.argsort(-ratings[t, :whole], kind="stable")[:budget]] = 1
+        seen[t, whole] = 1
+    return seen

@@ -1,0 +1,114 @@
+"""Blocks of positions that a token sees, chosen by an indexer, and attention to them alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from kernel_helpers import new_plan, replay, running, source
+from reference import sight as twin
+from reference.attention import heads
+from reference.functions import softmax
+from reference.kv_cache import rows
+from reference.rope import angles as turns
+
+from quant.kernels.attention import Heads, attention
+from quant.kernels.kv_cache import row_shape
+from quant.kernels.rope import Rope, frequencies
+from quant.kernels.sight import Indexer, Sight, look
+from quant.plan import Activation, aligned
+
+WIDTH, CONTEXT, BASE, EPS = 32, 256, 1e4, 1e-6
+ROPE = Rope(frequencies(16, BASE))
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def indexer(count=3, block=4, budget=5, kv="f16"):
+    norms = 1 + normal(0, WIDTH) / 4, 1 + normal(1, WIDTH) / 4
+    row, kind = row_shape(kv, WIDTH)
+    return Indexer(
+        count, WIDTH, block, budget, norms, EPS, aligned((1, CONTEXT, row), kind), aligned(WIDTH, np.float32)
+    )
+
+
+def looked(x, q, k, sizes, threads=1):
+    """What each token sees, uint8 [tokens, blocks], the text given in pieces."""
+    seen, first = [], 0
+    for size in sizes:
+        plan = new_plan(size, threads)
+        found = look(plan, source(plan, q[first : first + size]), source(plan, k[first : first + size]), ROPE, x)
+        replay(plan, size, first)
+        seen.append(found.seen.copy())
+        first += size
+    return np.vstack(seen)
+
+
+@pytest.mark.parametrize("sizes", [[90], [1] * 90, [7] * 12 + [6], [3, 1, 64, 2, 20]])
+@pytest.mark.parametrize(("block", "budget"), [(4, 5), (7, 2), (16, 1), (1, 9)])
+def test_what_is_seen_is_what_the_twin_sees(block, budget, sizes):
+    q, k = normal(2, 90, 3 * WIDTH), normal(3, 90, WIDTH)
+    angles = turns(np.arange(90), 16, BASE)
+    for threads in (1, 3):
+        x = indexer(block=block, budget=budget)
+        found = looked(x, q, k, sizes, threads)
+        kept = rows(x.keys, WIDTH)[0, : 90 // block]
+        keys = twin.block_keys(k, x.norms[1], EPS, angles, block)
+        assert np.abs(kept - keys).max() < 2e-3 * np.abs(keys).max()
+        expected = twin.sight(heads(q.reshape(90, 3, WIDTH), x.norms[0], EPS, angles), kept, block, budget)
+        for t in range(90):
+            whole = (t + 1) // block
+            assert found[t, : whole + 1].tolist() == expected[t, : whole + 1].tolist()
+
+
+def test_everything_is_seen_while_there_is_little():
+    x = indexer(block=4, budget=5)
+    found = looked(x, normal(4, 90, 3 * WIDTH), normal(5, 90, WIDTH), [90])
+    assert found[:23].sum(axis=1).tolist() == [(t + 1) // 4 + 1 for t in range(23)]
+    assert (found[23:].sum(axis=1) >= 5).all()
+    assert found[24:27].sum(axis=1).tolist() == [6] * 3  # five of six, and what follows them
+
+
+def test_equal_ratings_go_to_the_lower_blocks():
+    found = looked(indexer(), np.zeros((40, 3 * WIDTH), np.float32), normal(6, 40, WIDTH), [40])
+    assert found[-1, :10].tolist() == [1] * 5 + [0] * 5
+
+
+@pytest.mark.parametrize("kv", ["f16", "q8_0"])
+@pytest.mark.parametrize("sizes", [[90], [1] * 90, [40, 1, 49]])
+def test_attention_to_what_is_seen(sizes, kv):
+    row, kind = row_shape(kv, WIDTH)
+    caches = [aligned((2, CONTEXT, row), kind) for _ in range(2)]
+    layer = Heads(6, 2, WIDTH, *caches)
+    q, k, v = normal(7, 90, 6 * WIDTH), normal(8, 90, 2 * WIDTH), normal(9, 90, 2 * WIDTH)
+    seen = np.random.default_rng(10).integers(0, 2, (90, CONTEXT // 4)).astype(np.uint8)
+    seen[np.arange(90), np.arange(90) // 4] = 1
+    found, first = [], 0
+    for size in sizes:
+        plan, out = new_plan(size, 2), Activation(size, 6 * WIDTH)
+        _ = out.values
+        part = slice(first, first + size)
+        given = (source(plan, values[part]) for values in (q, k, v))
+        attention(plan, *given, None, layer, out, Sight(np.ascontiguousarray(seen[part]), 4))
+        with running(plan) as go:
+            go(size, first)
+        found.append(out.values.copy())
+        first += size
+    keys, values = (rows(cache, WIDTH)[:, :90] for cache in caches)
+    scores = np.einsum("thw,hpw->thp", q.reshape(90, 6, WIDTH), np.repeat(keys, 3, axis=0)) / np.sqrt(WIDTH)
+    visible = np.repeat(seen, 4, axis=1)[:, :90].astype(bool) & np.tri(90, dtype=bool)
+    scores = np.where(visible[:, None], scores, -np.inf)
+    expected = np.einsum("thp,hpw->thw", softmax(scores), np.repeat(values, 3, axis=0)).reshape(90, -1)
+    assert np.abs(np.vstack(found) - expected).max() < 1e-5
+
+
+def test_shapes_are_checked():
+    with pytest.raises(ValueError, match="0 blocks of 4"):
+        indexer(budget=0)
+    with pytest.raises(ValueError, match="index heads of 32"):
+        replace(indexer(), rest=np.zeros(16, np.float32))
+    with pytest.raises(ValueError, match="64 and 32 columns"):
+        look(new_plan(1), Activation(1, 64), Activation(1, 32), ROPE, indexer())
