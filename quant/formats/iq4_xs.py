@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks256 import dot_pairs, fields8
+from quant.blocks256 import dot_each, fields8
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.formats.iq4_nl import HIGH, LOW, VALUES
 from quant.int8_dot import BIAS, dot_wide
@@ -99,7 +99,7 @@ def _met(w, of_x, total):
 @dot_rows
 def iq4_xs_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_pairs(w, rows, columns, x, y, alpha, accumulate, 136, _arranged, _met)
+    dot_each(w, rows, columns, x, y, alpha, accumulate, 136, _arranged, _met)
 
 
 @unpack_rows

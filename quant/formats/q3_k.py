@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.bit_planes import third_bits
-from quant.blocks256 import dot_pairs
+from quant.blocks256 import dot_each
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.formats.q2_k import QUARTER, four_parts, in_order, quarters, quarters_of, scales_in_order
 from quant.int8_dot import dot_u7
@@ -97,7 +97,7 @@ def _met(w, of_x, total):
 @dot_rows
 def q3_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_pairs(w, rows, columns, x, y, alpha, accumulate, 110, _arranged, _met)
+    dot_each(w, rows, columns, x, y, alpha, accumulate, 110, _arranged, _met)
 
 
 @unpack_rows
