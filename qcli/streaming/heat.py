@@ -31,7 +31,7 @@ def path_for(file: GGUFFile) -> Path:
 def load(path: Path) -> Heat:
     """What was saved; nothing if there is no such file, or it is damaged."""
     try:
-        with np.load(path) as saved:
+        with open(path, "rb") as file, np.load(file) as saved:
             return {name: saved[name] for name in saved.files if _is_heat(saved[name])}
     except (OSError, ValueError, EOFError, KeyError, BadZipFile):
         return {}
