@@ -71,6 +71,7 @@ class GGUFFile:
         self.metadata: Mapping[str, Value] = MappingProxyType(header.metadata)
         self.entries: Mapping[str, memoryview] = MappingProxyType(header.entries)
         self.tensors: Mapping[str, Tensor] = MappingProxyType(tensors)
+        self.read: set[str] = set()  # names of tensors that somebody asked for
 
     @classmethod
     def open(cls, path: str | Path) -> GGUFFile:
@@ -142,6 +143,7 @@ class GGUFFile:
         """The tensor of this name; ModelFileError if there is none."""
         if name not in self.tensors:
             raise ModelFileError(f'{self.path}: the tensor "{name}" is missing', _CONVERT_AGAIN)
+        self.read.add(name)
         return self.tensors[name]
 
     def _get(self, key: str, default: Any) -> Any:

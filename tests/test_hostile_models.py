@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference_models
 import test_deepseek2
-from tiny_model import Tiny
+from tiny_model import Tiny, f32
 
 from qcli.engine import Engine
 from qcli.errors import QcliError
@@ -88,3 +88,27 @@ def test_tensors_that_are_missing_or_short(plain, tmp_path):
         half = without | {name: (kind, data[: len(data) // 2])}
         columns = model.columns | ({name: model.columns[name] // 2} if data.ndim == 1 else {})
         assert not runs(Tiny(model.keys, half, columns).write(tmp_path / "model.gguf"))
+
+
+@pytest.mark.parametrize("value", ["text", 1.5, True, np.array([1, 2])])
+def test_keys_of_another_type(plain, tmp_path, value):
+    model = Tiny.read(plain)
+    for key in model.keys:
+        runs(Tiny(model.keys | {key: value}, model.tensors, model.columns).write(tmp_path / "model.gguf"))
+
+
+def test_weights_that_are_no_numbers_do_no_harm(plain, tmp_path):
+    model = Tiny.read(plain)
+    for name, (kind, data) in model.tensors.items():
+        nothing = np.array([0x7FC0 if kind == "BF16" else 0x7FC00000], np.uint16 if kind == "BF16" else np.uint32)
+        model.tensors[name] = kind, np.resize(nothing.view(np.uint8), data.shape)
+    assert runs(model.write(tmp_path / "model.gguf"))
+
+
+def test_a_tensor_that_is_not_of_the_architecture(plain, tmp_path):
+    """What nobody reads would have changed what the model says; llama.cpp refuses such files, too."""
+    model = Tiny.read(plain)
+    model.put("blk.1.attn_q_norm_2.weight", "F32", f32(np.ones(16)), 16)
+    assert not runs(model.write(tmp_path / "model.gguf"))
+    model.put("blk.1001.attn_q_norm_2.weight", *model.take("blk.1.attn_q_norm_2.weight"))
+    assert runs(model.write(tmp_path / "model.gguf"))

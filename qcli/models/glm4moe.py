@@ -23,10 +23,10 @@ def load(file: GGUFFile, state: State) -> Decoder:
     hyper = Hyper(file)
     rope, choice = rotary(hyper), routing(hyper, scores="sigmoid", normalised=True)
     shared = hyper.count("expert_shared_count") * hyper.size("expert_feed_forward_length")
+    norms = "head" if "blk.0.attn_q_norm.weight" in file.tensors else ""  # not in GLM-4.5-Air
 
     def layer(i: int) -> Layer:
         block = f"blk.{i}"
-        norms = "head" if f"{block}.attn_q_norm.weight" in file.tensors else ""  # not in GLM-4.5-Air
         return Layer(
             attn_norm=Norm.read(hyper, f"{block}.attn_norm"),
             mixer=Attention.read(hyper, i, state, rope, norms=norms),
