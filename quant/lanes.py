@@ -1,4 +1,4 @@
-"""Operations for sixteen blocks at once, a lane each: choosing by comparison, and bringing results back to their rows.
+"""Operations for sixteen blocks at once, a lane each: choosing by comparison, changing numbers into bits, moving both.
 
 No lane waits for its neighbour, so a search may be written as for one block, and its sums keep their order.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 
 from quant.int8_dot import UNIT
@@ -19,26 +18,12 @@ from quant.simd import (
     I8,
     I16,
     I32,
-    add,
-    bit_and,
-    bit_or,
     call_llvm,
     constant_of,
     f32x16,
     i32x16,
-    load_f32,
-    load_f32x16,
-    load_i32x16,
-    load_i64,
-    mul,
     pointer,
-    shift_left,
-    shift_right,
-    store_f32,
-    store_f32x16,
-    store_i64,
     vector_of,
-    zero_i32x16,
 )
 from quant.tile import transpose16
 
@@ -201,99 +186,3 @@ def spread(rows, stride, columns, lanes):
     """16 rows of float32, `stride` bytes apart -> float32 [columns, 16 lanes]; columns is a multiple of 16."""
     for part in range(columns // 16):
         transpose16(rows + 64 * part, stride, lanes + 1024 * part, LANE_BYTES)
-
-
-@inline
-def four_bytes(q, first):
-    """Whole numbers below 256, int32 [columns, 16 lanes] -> a word of the four from column `first` on."""
-    q += LANE_BYTES * first
-    low = bit_or(load_i32x16(q), shift_left(load_i32x16(q + 64), 8))
-    return bit_or(low, bit_or(shift_left(load_i32x16(q + 128), 16), shift_left(load_i32x16(q + 192), 24)))
-
-
-def _two_bits(drop: int) -> Any:
-    @inline
-    def two_bits(q, words):
-        for half in range(2):
-            for word in range(8):
-                packed = zero_i32x16()
-                for back in range(4):
-                    four = four_bytes(q, 128 * half + 4 * word + 32 * (3 - back))
-                    packed = bit_or(shift_left(packed, 2), bit_and(shift_right(four, drop), 0x03030303))
-                store_i32x16(words + 64 * (8 * half + word), packed)
-
-    return two_bits
-
-
-# low_two_bits(q, words): bits 0 and 1 of 256 columns, int32 [256, 16 lanes] -> 16 words; a byte holds columns i, i + 32,
-# i + 64 and i + 96 of 128, as in Q2_K, Q3_K and, of bits 4 and 5, Q6_K.
-low_two_bits, high_two_bits = _two_bits(0), _two_bits(4)
-
-
-def _one_bit(drop: int) -> Any:
-    @inline
-    def one_bit(q, words):
-        for word in range(8):
-            packed = zero_i32x16()
-            for back in range(8):
-                four = four_bytes(q, 32 * (7 - back) + 4 * word)
-                packed = bit_or(shift_left(packed, 1), bit_and(shift_right(four, drop), 0x01010101))
-            store_i32x16(words + 64 * word, packed)
-
-    return one_bit
-
-
-# third_bits(q, words): bit 2 of 256 columns -> 8 words; bit i of byte l is that of column 32 * i + l.
-third_bits, fifth_bits = _one_bit(2), _one_bit(4)
-
-
-@inline
-def write_words(words, count, out, size):
-    """Words, int32 [count, 16 lanes], to the 16 blocks at `out`, `size` bytes apart."""
-    for part in range(count // 16):
-        transpose16(words + 1024 * part, LANE_BYTES, out + 64 * part, size)
-    if count < 16:
-        for word in range(count):
-            scatter_u32(out + 4 * word, size, load_i32x16(words + LANE_BYTES * word))
-    elif count % 16 != 0:
-        transpose16(words + LANE_BYTES * (count - 16), LANE_BYTES, out + 4 * (count - 16), size)
-
-
-@inline
-def importance_rows(importance, first, per_row, block, table):
-    """Write the addresses of the importance of 16 blocks' columns, from block `first` on, to a table."""
-    for lane in range(16):
-        store_i64(table + 8 * lane, importance + (first + lane) % per_row * (4 * block))
-
-
-@inline
-def importance_lanes(table, column, count, weights, stage):
-    """The importance of `count` columns from `column` on: float32 [count, 16 lanes]; stage: as much memory."""
-    for lane in range(16):
-        source = load_i64(table + 8 * lane) + 4 * column
-        for part in range(count // 16):
-            store_f32x16(stage + 4 * count * lane + 64 * part, load_f32x16(source + 64 * part))
-    spread(stage, 4 * count, count, weights)
-
-
-@inline
-def importance_weights(table, column, count, x, sigma2, weights, stage):
-    """importance * sqrt(sigma2 + x^2), likewise; x: float32 [count, 16 lanes]."""
-    importance_lanes(table, column, count, weights, stage)
-    for i in range(count):
-        value = load_f32x16(x + 64 * i)
-        size = sqrt(add(sigma2, mul(value, value)))
-        store_f32x16(weights + 64 * i, mul(load_f32x16(weights + 64 * i), size))
-
-
-@inline
-def mean_squares(x, rows, columns, block, out):
-    """The mean of x^2 of each row, for each of its blocks: float32 [rows * columns / block]."""
-    for _ in range(rows):
-        total = np.float32(0)
-        for c in range(columns):
-            total += load_f32(x + 4 * c) * load_f32(x + 4 * c)
-        for b in range(columns // block):
-            store_f32(out + 4 * b, total / np.float32(columns))
-        x += 4 * columns
-        out += 4 * (columns // block)

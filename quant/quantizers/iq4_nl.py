@@ -10,19 +10,9 @@ from itertools import pairwise
 import numpy as np
 
 from quant.formats.iq4_nl import VALUES
+from quant.importance import importance_rows, importance_weights
 from quant.jit import inline
-from quant.lanes import (
-    f16_bits,
-    importance_rows,
-    importance_weights,
-    scatter_u16,
-    spread,
-    staircase,
-    store_i32x16,
-    to_i32,
-    where_equal,
-    where_greater,
-)
+from quant.lanes import f16_bits, scatter_u16, spread, staircase, store_i32x16, to_i32, where_equal, where_greater
 from quant.quantizers import Quantizer, quantize_rows
 from quant.quantizers.q4_0 import STAGE, TABLE, WEIGHTS, Q, write_nibbles
 from quant.search import NEGLIGIBLE, extreme_of, sum_of_squares

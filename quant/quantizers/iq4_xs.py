@@ -7,20 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.importance import importance_rows, importance_weights
 from quant.jit import inline
-from quant.lanes import (
-    f16_bits,
-    four_bytes,
-    importance_rows,
-    importance_weights,
-    larger,
-    smaller,
-    spread,
-    store_i32x16,
-    to_i32,
-    where_equal,
-    write_words,
-)
+from quant.lanes import f16_bits, larger, smaller, spread, store_i32x16, to_i32, where_equal
+from quant.pack import two_nibbles, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.quantizers.iq4_nl import search, square_weights, write_indices
 from quant.search import extreme_of, sum_of_squares
@@ -85,7 +75,7 @@ def _pack_part(x, d, q, words):
     """32 columns in four words, column i beside column i + 16."""
     write_indices(x, d, q)
     for word in range(4):
-        packed = bit_or(four_bytes(q, 4 * word), shift_left(four_bytes(q, 4 * word + 16), 4))
+        packed = two_nibbles(q, 4 * word, 4 * word + 16)
         store_i32x16(words + 64 * word, packed)
 
 

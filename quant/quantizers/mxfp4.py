@@ -8,24 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from quant.jit import inline
-from quant.lanes import (
-    bits_f32,
-    f32_bits,
-    four_bytes,
-    larger,
-    scatter_u8,
-    scatter_u32,
-    spread,
-    store_i32x16,
-    to_i32,
-    where_greater,
-)
+from quant.lanes import bits_f32, f32_bits, larger, scatter_u8, scatter_u32, spread, store_i32x16, to_i32, where_greater
+from quant.pack import two_nibbles
 from quant.quantizers import Quantizer, quantize_rows
 from quant.search import extreme_of
 from quant.simd import (
     absolute,
     add,
-    bit_or,
     load_f32x16,
     mul,
     shift_left,
@@ -70,7 +59,7 @@ def mxfp4_quantize_rows(x, importance, rows, columns, out, scratch):
         for i in range(32):
             store_i32x16(scratch + _Q + 64 * i, nearest(load_f32x16(scratch + 64 * i), d))
         for word in range(4):
-            packed = bit_or(four_bytes(scratch + _Q, 4 * word), shift_left(four_bytes(scratch + _Q, 4 * word + 16), 4))
+            packed = two_nibbles(scratch + _Q, 4 * word, 4 * word + 16)
             scatter_u32(target + 1 + 4 * word, 17, packed)
 
 

@@ -7,17 +7,8 @@ from __future__ import annotations
 import numpy as np
 
 from quant.jit import inline
-from quant.lanes import (
-    bits_f32,
-    f32_bits,
-    four_bytes,
-    smaller,
-    spread,
-    store_i32x16,
-    to_i32,
-    where_greater,
-    write_words,
-)
+from quant.lanes import bits_f32, f32_bits, smaller, spread, store_i32x16, to_i32, where_greater
+from quant.pack import two_nibbles, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.quantizers.mxfp4 import nearest
 from quant.search import extreme_of
@@ -82,7 +73,7 @@ def nvfp4_quantize_rows(x, importance, rows, columns, out, scratch):
         store_i32x16(words, codes)
         for word in range(8):
             low = 16 * (word // 2) + 4 * (word % 2)
-            packed = bit_or(four_bytes(scratch + _Q, low), shift_left(four_bytes(scratch + _Q, low + 8), 4))
+            packed = two_nibbles(scratch + _Q, low, low + 8)
             store_i32x16(words + 64 + 64 * word, packed)
         write_words(words, 9, out + 36 * first, 36)
 

@@ -23,18 +23,10 @@ from quant.affine_parts import (
     round_parts,
     search_part,
 )
+from quant.importance import importance_rows, importance_weights
 from quant.jit import inline
-from quant.lanes import (
-    f16_bits,
-    four_bytes,
-    importance_rows,
-    importance_weights,
-    low_two_bits,
-    spread,
-    store_i32x16,
-    to_i32,
-    write_words,
-)
+from quant.lanes import f16_bits, spread, store_i32x16, to_i32
+from quant.pack import four_bytes, low_two_bits, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.search import sum_of_squares
 from quant.simd import (

@@ -9,22 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.importance import importance_rows, importance_weights
 from quant.jit import inline
-from quant.lanes import (
-    f16_bits,
-    importance_rows,
-    importance_weights,
-    larger,
-    low_two_bits,
-    scatter_u16,
-    smaller,
-    spread,
-    store_i32x16,
-    third_bits,
-    to_i32,
-    where_equal,
-    write_words,
-)
+from quant.lanes import f16_bits, larger, scatter_u16, smaller, spread, store_i32x16, to_i32, where_equal
+from quant.pack import low_two_bits, third_bits, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.search import extreme_of, sum_of, sum_of_squares, symmetric, symmetric_by_rounds
 from quant.simd import (

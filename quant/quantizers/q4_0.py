@@ -8,33 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.importance import importance_rows, importance_weights, mean_squares
 from quant.jit import inline
-from quant.lanes import (
-    f16_bits,
-    four_bytes,
-    importance_rows,
-    importance_weights,
-    larger,
-    mean_squares,
-    scatter_u16,
-    scatter_u32,
-    smaller,
-    spread,
-    store_i32x16,
-    to_i32,
-    where_equal,
-)
+from quant.lanes import f16_bits, larger, scatter_u16, scatter_u32, smaller, spread, store_i32x16, to_i32, where_equal
+from quant.pack import two_nibbles
 from quant.quantizers import SCRATCH, Quantizer, quantize_rows
 from quant.search import extreme_of, symmetric
 from quant.simd import (
     add,
-    bit_and,
-    bit_or,
     divide,
     load_f32x16,
     mul,
     round_even,
-    shift_left,
     splat,
     sub,
     zero_f32x16,
@@ -93,8 +78,7 @@ def quantize_blocks(x, importance, first, per_row, half, out, size, scratch):
 def write_nibbles(q, out, size):
     """The low four bits of q: 16 bytes of each block, column i beside column i + 16."""
     for word in range(4):
-        low, high = four_bytes(q, 4 * word), four_bytes(q, 4 * word + 16)
-        packed = bit_or(bit_and(low, 0x0F0F0F0F), shift_left(bit_and(high, 0x0F0F0F0F), 4))
+        packed = two_nibbles(q, 4 * word, 4 * word + 16)
         scatter_u32(out + 4 * word, size, packed)
 
 

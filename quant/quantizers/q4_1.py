@@ -7,18 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.importance import mean_squares
 from quant.jit import inline
-from quant.lanes import (
-    f16_bits,
-    larger,
-    mean_squares,
-    scatter_u32,
-    smaller,
-    spread,
-    store_i32x16,
-    to_i32,
-    where_equal,
-)
+from quant.lanes import f16_bits, larger, scatter_u32, smaller, spread, store_i32x16, to_i32, where_equal
 from quant.quantizers import SCRATCH, Quantizer, quantize_rows
 from quant.quantizers.q4_0 import WEIGHTS, Q, weigh, write_nibbles
 from quant.search import affine

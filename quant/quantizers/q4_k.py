@@ -23,18 +23,10 @@ from quant.affine_parts import (
     round_parts,
     search_part,
 )
+from quant.importance import importance_rows, importance_weights
 from quant.jit import inline
-from quant.lanes import (
-    f16_bits,
-    four_bytes,
-    importance_rows,
-    importance_weights,
-    spread,
-    sqrt,
-    store_i32x16,
-    to_i32,
-    write_words,
-)
+from quant.lanes import f16_bits, spread, sqrt, store_i32x16, to_i32
+from quant.pack import two_nibbles, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.search import sum_of_squares
 from quant.simd import (
@@ -112,9 +104,7 @@ def pack_nibbles(q, words):
     """The low four bits of q in 32 words."""
     for pair in range(4):
         for word in range(8):
-            low = four_bytes(q, 64 * pair + 4 * word)
-            high = four_bytes(q, 64 * pair + 4 * word + 32)
-            packed = bit_or(bit_and(low, 0x0F0F0F0F), shift_left(bit_and(high, 0x0F0F0F0F), 4))
+            packed = two_nibbles(q, 64 * pair + 4 * word, 64 * pair + 4 * word + 32)
             store_i32x16(words + 64 * (8 * pair + word), packed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from quant.affine_parts import WORDS, Q
-from quant.lanes import fifth_bits, write_words
+from quant.pack import fifth_bits, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.quantizers.q4_k import pack_nibbles, quantize_blocks
 

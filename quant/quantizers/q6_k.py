@@ -7,35 +7,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.importance import importance_lanes, importance_rows
 from quant.jit import inline
-from quant.lanes import (
-    f16_bits,
-    four_bytes,
-    high_two_bits,
-    importance_lanes,
-    importance_rows,
-    larger,
-    scatter_u16,
-    smaller,
-    spread,
-    store_i32x16,
-    to_i32,
-    where_equal,
-    where_greater,
-    write_words,
-)
+from quant.lanes import f16_bits, larger, scatter_u16, smaller, spread, store_i32x16, to_i32, where_equal, where_greater
+from quant.pack import four_bytes, high_two_bits, two_nibbles, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.search import NEGLIGIBLE, symmetric
 from quant.simd import (
     absolute,
     bit_and,
-    bit_or,
     divide,
     load_f32x16,
     low_f16,
     mul,
     round_even,
-    shift_left,
     splat,
     store_f32x16,
     sub,
@@ -109,8 +94,7 @@ def _pack_nibbles(q, words):
     """The low four bits of q in 32 words: column i of 128 beside column i + 64."""
     for half in range(2):
         for word in range(16):
-            low, high = four_bytes(q, 128 * half + 4 * word), four_bytes(q, 128 * half + 4 * word + 64)
-            packed = bit_or(bit_and(low, 0x0F0F0F0F), shift_left(bit_and(high, 0x0F0F0F0F), 4))
+            packed = two_nibbles(q, 128 * half + 4 * word, 128 * half + 4 * word + 64)
             store_i32x16(words + 64 * (16 * half + word), packed)
 
 

@@ -1,0 +1,49 @@
+"""What the columns of sixteen blocks weigh in a search for their scales."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quant.jit import inline
+from quant.lanes import spread, sqrt
+from quant.simd import add, load_f32, load_f32x16, load_i64, mul, store_f32, store_f32x16, store_i64
+
+
+@inline
+def importance_rows(importance, first, per_row, block, table):
+    """Write the addresses of the importance of 16 blocks' columns, from block `first` on, to a table."""
+    for lane in range(16):
+        store_i64(table + 8 * lane, importance + (first + lane) % per_row * (4 * block))
+
+
+@inline
+def importance_lanes(table, column, count, weights, stage):
+    """The importance of `count` columns from `column` on: float32 [count, 16 lanes]; stage: as much memory."""
+    for lane in range(16):
+        source = load_i64(table + 8 * lane) + 4 * column
+        for part in range(count // 16):
+            store_f32x16(stage + 4 * count * lane + 64 * part, load_f32x16(source + 64 * part))
+    spread(stage, 4 * count, count, weights)
+
+
+@inline
+def importance_weights(table, column, count, x, sigma2, weights, stage):
+    """importance * sqrt(sigma2 + x^2), likewise; x: float32 [count, 16 lanes]."""
+    importance_lanes(table, column, count, weights, stage)
+    for i in range(count):
+        value = load_f32x16(x + 64 * i)
+        size = sqrt(add(sigma2, mul(value, value)))
+        store_f32x16(weights + 64 * i, mul(load_f32x16(weights + 64 * i), size))
+
+
+@inline
+def mean_squares(x, rows, columns, block, out):
+    """The mean of x^2 of each row, for each of its blocks: float32 [rows * columns / block]."""
+    for _ in range(rows):
+        total = np.float32(0)
+        for c in range(columns):
+            total += load_f32(x + 4 * c) * load_f32(x + 4 * c)
+        for b in range(columns // block):
+            store_f32(out + 4 * b, total / np.float32(columns))
+        x += 4 * columns
+        out += 4 * (columns // block)

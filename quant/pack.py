@@ -1,0 +1,73 @@
+"""Levels of sixteen blocks, int32 [columns, 16 lanes], packed into words, and those written to the blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quant.jit import inline
+from quant.lanes import LANE_BYTES, scatter_u32, store_i32x16
+from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right, zero_i32x16
+from quant.tile import transpose16
+
+
+@inline
+def four_bytes(q, first):
+    """Whole numbers below 256, int32 [columns, 16 lanes] -> a word of the four from column `first` on."""
+    q += LANE_BYTES * first
+    low = bit_or(load_i32x16(q), shift_left(load_i32x16(q + 64), 8))
+    return bit_or(low, bit_or(shift_left(load_i32x16(q + 128), 16), shift_left(load_i32x16(q + 192), 24)))
+
+
+@inline
+def two_nibbles(q, low, high):
+    """The low four bits of four columns from column `low` on, and above them of those from column `high` on."""
+    upper = shift_left(bit_and(four_bytes(q, high), 0x0F0F0F0F), 4)
+    return bit_or(bit_and(four_bytes(q, low), 0x0F0F0F0F), upper)
+
+
+def _two_bits(drop: int) -> Any:
+    @inline
+    def two_bits(q, words):
+        for half in range(2):
+            for word in range(8):
+                packed = zero_i32x16()
+                for back in range(4):
+                    four = four_bytes(q, 128 * half + 4 * word + 32 * (3 - back))
+                    packed = bit_or(shift_left(packed, 2), bit_and(shift_right(four, drop), 0x03030303))
+                store_i32x16(words + 64 * (8 * half + word), packed)
+
+    return two_bits
+
+
+# low_two_bits(q, words): bits 0 and 1 of 256 columns, int32 [256, 16 lanes] -> 16 words; a byte holds columns i, i + 32,
+# i + 64 and i + 96 of 128, as in Q2_K, Q3_K and, of bits 4 and 5, Q6_K.
+low_two_bits, high_two_bits = _two_bits(0), _two_bits(4)
+
+
+def _one_bit(drop: int) -> Any:
+    @inline
+    def one_bit(q, words):
+        for word in range(8):
+            packed = zero_i32x16()
+            for back in range(8):
+                four = four_bytes(q, 32 * (7 - back) + 4 * word)
+                packed = bit_or(shift_left(packed, 1), bit_and(shift_right(four, drop), 0x01010101))
+            store_i32x16(words + 64 * word, packed)
+
+    return one_bit
+
+
+# third_bits(q, words): bit 2 of 256 columns -> 8 words; bit i of byte l is that of column 32 * i + l.
+third_bits, fifth_bits = _one_bit(2), _one_bit(4)
+
+
+@inline
+def write_words(words, count, out, size):
+    """Words, int32 [count, 16 lanes], to the 16 blocks at `out`, `size` bytes apart."""
+    for part in range(count // 16):
+        transpose16(words + 1024 * part, LANE_BYTES, out + 64 * part, size)
+    if count < 16:
+        for word in range(count):
+            scatter_u32(out + 4 * word, size, load_i32x16(words + LANE_BYTES * word))
+    elif count % 16 != 0:
+        transpose16(words + LANE_BYTES * (count - 16), LANE_BYTES, out + 4 * (count - 16), size)
