@@ -24,7 +24,7 @@ from quant.plan import Activation, Plan, aligned
 from quant.team import Team
 
 if TYPE_CHECKING:
-    from qcli.streaming.supply import Supply
+    from qcli.streaming.supply import Supply, Traffic
 
 Progress = Callable[[str, float], None]
 
@@ -135,12 +135,13 @@ class Engine:
         result = np.empty((len(ids) - first, self.vocab_size), np.float32)
         before = 0
         for done in self._chunks(ids):
-            skipped = max(first - before, 0)
-            if wanted := max(done - before - skipped, 0):
+            wanted = min(done - first, done - before)
+            if wanted > 0:
+                skipped = min(done - before - wanted, self._hidden.tokens - 2)  # one row alone takes other kernels
                 head, rows = self._head_from(skipped)
-                self.state.run[0] = wanted
+                self.state.run[0] = done - before - skipped
                 self._replay(head)
-                result[done - first - wanted : done - first] = rows.values[:wanted]
+                result[done - first - wanted : done - first] = rows.values[: done - before - skipped][-wanted:]
             before = done
         return result
 
@@ -163,6 +164,16 @@ class Engine:
     def reset_counters(self) -> None:
         """Forget which experts were routed to."""
         self.state.clear_touched()
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What was read from the file since reset_traffic(); None if all of it stays in memory."""
+        return self.supply.traffic if self.supply else None
+
+    def reset_traffic(self) -> None:
+        """Forget what was read."""
+        if self.supply:
+            self.supply.traffic = type(self.supply.traffic)()
 
     def weight_bytes_per_step(self) -> float:
         """Bytes of weights that a decode step reads, routed experts only."""

@@ -17,13 +17,14 @@ Replay = Callable[[NDArray[np.int64], list[str]], None]  # records, and the part
 class Program:
     """Stages in order: their records, the parts of the model, and what calls their turns, if not once."""
 
+    plan: Plan  # keeps the memory whose addresses the records hold
     stages: list[tuple[NDArray[np.int64], list[str], Turns | None]]
 
     @classmethod
     def of(cls, plan: Plan) -> Program:
         """Compile the kernels and resolve every operand."""
         records = plan.seal()
-        return cls([(records[part], plan.parts[part], turns) for part, turns in plan.stages()])
+        return cls(plan, [(records[part], plan.parts[part], turns) for part, turns in plan.stages()])
 
     def run(self, replay: Replay) -> None:
         """Replay every stage, as often as it has turns."""
