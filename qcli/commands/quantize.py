@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -15,8 +14,6 @@ from qcli.commands import options
 from qcli.commands.quantize_report import report
 from qcli.errors import UsageError
 from qcli.gguf_file import GGUFFile
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def quantize(
@@ -80,8 +77,12 @@ def _arguments(source: str | None, out: str | None, kind: str | None, dry_run: b
 
 
 def _size(given: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(B?)", given.strip().upper())
-    size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    from qcli.streaming.budget import parse_size
+
+    try:
+        size = parse_size(given)
+    except UsageError:
+        size = 0
     if size < 10**6:
         raise UsageError(f"{given!r} is not the size of a part", "give one of a megabyte or more, such as 4G or 500M")
     return size
