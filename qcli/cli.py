@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -97,6 +98,7 @@ def main() -> NoReturn:
     """The script `qcli`."""
     gc.set_threshold(100_000)  # the first token comes after 0.85 s, not 1.05: importing Numba leaves no garbage
     console.setup()
+    warnings.showwarning = lambda message, *_: console.info(str(message))
     console.leave(invoke(sys.argv[1:]))
 
 

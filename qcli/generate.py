@@ -14,9 +14,19 @@ from qcli.thoughts import Plain, Thought
 if TYPE_CHECKING:
     from qcli.held import Held
     from qcli.sampler import Sampler
+    from qcli.streaming.supply import Traffic
     from qcli.tokenizer import Tokenizer
 
 Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """What a decode step took from the disk, on average."""
+
+    hit_rate: float  # of the experts that were asked for, those in memory
+    bytes_per_step: float
+    wait_s_per_step: float
 
 
 @dataclass
@@ -35,6 +45,7 @@ class Stats:
     weight_bytes_per_step: float = 0.0
     experts_touched: int = 0
     experts_held: int = 0
+    streamed: Streamed | None = None  # of the decode steps, where experts are read from the file
 
     @property
     def prefill_tok_per_s(self) -> float:
@@ -76,6 +87,7 @@ def generate_ids(
         stats.prefilled_tokens, stats.prefill_s = held.prefilled, perf_counter() - began
         token = sampler.sample(logits)
         stats.ttft_s = perf_counter() - began
+        engine.reset_traffic()
         while token not in end_ids:
             sampler.accept(token)
             stats.new_tokens += 1
@@ -91,6 +103,13 @@ def generate_ids(
     finally:
         stats.experts_touched = engine.experts_touched()
         stats.weight_bytes_per_step = engine.weight_bytes_per_step()
+        stats.streamed = _streamed(engine.traffic, stats.decode_steps)
+
+
+def _streamed(traffic: Traffic | None, steps: int) -> Streamed | None:
+    if traffic is None or not steps:
+        return None
+    return Streamed(traffic.hit_rate, traffic.bytes_read / steps, traffic.wait_s / steps)
 
 
 def _check_room(tokens: int, ctx: int, longest: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
@@ -15,11 +16,12 @@ import numpy as np
 
 from qcli import catalog
 from qcli.engine import Engine
-from qcli.errors import ModelFileError, PromptError, QcliError, UsageError
+from qcli.errors import ModelFileError, OutputError, PromptError, QcliError, UsageError
 from qcli.generate import Progress, Stats, generate_text
 from qcli.gguf_file import GGUFFile
 from qcli.held import Held
 from qcli.sampler import Sampler, Sampling
+from qcli.streaming.budget import parse_size
 from qcli.thoughts import Plain, reader
 from qcli.tokenizer import Tokenizer
 
@@ -54,12 +56,15 @@ class LLM:
         ctx: int | None = None,
         *,
         kv_type: str | None = None,
+        ram: int | str | None = None,
         progress: Progress | None = None,
     ) -> None:
         """Map the file and trace the engine; raises ModelNotFoundError, ModelFileError.
 
         threads: None for the physical cores; ctx: capacity in tokens, None for a sensible one of the model's;
         kv_type: "f16" or, half the size, "q8_0", for the keys and values of attention;
+        ram: bytes, or such as "24GB", that the process may use, None for what is free: experts of a model that needs more
+        are read as they are asked for;
         progress(stage, fraction) hears of compiling, loading and prefilling.
         """
         began = perf_counter()
@@ -68,7 +73,8 @@ class LLM:
         path, self._entry = catalog.resolve(path_or_name)
         self.file = GGUFFile.open(path)
         try:
-            self.engine = Engine.load(self.file, threads=threads, ctx=ctx, kv_type=kv_type, progress=progress)
+            room = parse_size(ram) if isinstance(ram, str) else ram
+            self.engine = Engine.load(self.file, threads=threads, ctx=ctx, kv_type=kv_type, ram=room, progress=progress)
         except BaseException:
             self.file.close()
             raise
@@ -141,7 +147,10 @@ class LLM:
     def close(self) -> None:
         """Stop the answer, end the threads, unmap the file."""
         self._stop_answer()
-        self.engine.close()
+        try:
+            self.engine.close()
+        except OutputError as error:  # the heat of its experts
+            warnings.warn(str(error), stacklevel=2)
         self.file.close()
 
     def __enter__(self) -> LLM:

@@ -81,6 +81,11 @@ class FakeEngine:
         assert not self.closed
         return 5
 
+    traffic = None  # nothing is streamed
+
+    def reset_traffic(self):
+        pass
+
     def weight_bytes_per_step(self):
         return 2e9
 

@@ -264,3 +264,19 @@ def test_heat_that_cannot_be_kept_is_said_once_and_leaves_nothing(monkeypatch, t
     with pytest.raises(OutputError, match="cannot be kept"):
         engine.close()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_line_of_figures_tells_what_was_read(monkeypatch):
+    import qcli.llm as facade
+    from qcli.commands.answer import figures
+
+    with facade.LLM(threads=1) as llm:
+        text = "".join(llm.generate("Once upon a time", max_tokens=12, temperature=0.0))
+        assert "MB a token" not in figures(llm.stats)
+    monkeypatch.setattr(budget, "fits", lambda *_: False)
+    with facade.LLM(ram="1.5GB", threads=1) as llm:
+        assert "".join(llm.generate("Once upon a time", max_tokens=12, temperature=0.0)) == text
+        line = figures(llm.stats)
+        assert " MB a token, " in line
+        assert "% of the experts were there" in line
+        assert llm.stats.streamed.hit_rate > 0.5

@@ -52,12 +52,20 @@ def figures(stats: Stats) -> str:
     """One line: prompt tokens and prefill speed, TTFT, new tokens and decode speed, GB/s, experts."""
     kept = stats.prompt_tokens - stats.prefilled_tokens
     prompt = f"{stats.prompt_tokens} prompt tokens" + (f" ({kept} kept)" if kept else "")
+    streamed = stats.streamed
+    read = (
+        f"read {streamed.bytes_per_step / 1e6:.0f} MB a token, {streamed.hit_rate:.0%} of the experts were there, "
+        f"{streamed.wait_s_per_step * 1e3:.0f} ms waiting for the disk"
+        if streamed
+        else ""
+    )
     return " · ".join(
         [
             prompt + _speed(stats.prefill_tok_per_s),
             f"TTFT {stats.ttft_s:.2f} s",
             f"{stats.new_tokens} new" + _speed(stats.decode_tok_per_s, f", {stats.gb_per_s:.1f} GB/s"),
             f"experts {stats.experts_touched} of {stats.experts_held}",
+            *([read] if read else []),
         ]
     )
 

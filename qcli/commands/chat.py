@@ -31,6 +31,7 @@ def chat(
     threads: options.Threads = None,
     ctx: options.Ctx = None,
     kv_type: options.KvType = None,
+    ram: options.Ram = None,
     quiet: options.Quiet = False,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -47,7 +48,7 @@ def chat(
     with bar, interrupt.ends_all(bar):
         from qcli.llm import LLM
 
-        llm = LLM(model, threads, ctx, kv_type=kv_type, progress=bar.update)
+        llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update)
     with llm:
         if is_interactive() and not quiet:
             console.info(f"{llm.name} · /help lists the commands, Ctrl-D leaves")

@@ -30,6 +30,12 @@ Ctx = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, help="Room
 KvType = Annotated[
     str | None, typer.Option("--kv-type", metavar="TYPE", help="Keep keys and values as f16, or half the size as q8_0.")
 ]
+Ram = Annotated[
+    str | None,
+    typer.Option(
+        "--ram", metavar="SIZE", help="Use so much memory, as in 24GB, reading experts as needed; else what is free."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer only: no progress, no figures.")]
 

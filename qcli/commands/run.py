@@ -31,6 +31,7 @@ def run(
     threads: options.Threads = None,
     ctx: options.Ctx = None,
     kv_type: options.KvType = None,
+    ram: options.Ram = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     temperature: options.Temperature = None,
@@ -51,7 +52,7 @@ def run(
         with interrupt.ends_all(bar):
             from qcli.llm import LLM
 
-            llm = LLM(model, threads, ctx, kv_type=kv_type, progress=bar.update)
+            llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update)
         with llm:
             pieces = llm.generate(text if raw else llm.render(_messages(system, text)), **given)
             thoughts: list[str] = []

@@ -66,8 +66,12 @@ def allot(supply: Supply, state: State, plans: list[Plan], ram: int) -> None:
         short = supply.needs(least) - left
         wanted = -(-(ram + short) // 10**8) / 10
         raise QcliError(
-            f"{ram / 1e9:.1f} GB of memory do not hold this model's dense weights, its context of {state.ctx} tokens and"
-            f" the experts of one token",
+            f"{_written(ram)} of memory do not hold this model's dense weights, its context of {state.ctx} tokens and the"
+            f" experts of one token",
             f"give --ram {wanted:.1f}GB if there is as much, a smaller --ctx, or a smaller file of this model",
         )
     supply.allot(slots)
+
+
+def _written(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 10**9 else f"{n_bytes / 1e6:.0f} MB"
