@@ -89,7 +89,7 @@ def _format(file: GGUFFile, tensor: Tensor) -> formats.Format:
     except KeyError:
         raise UnsupportedModelError(
             f'{file.path}: the tensor "{tensor.name}" has type {tensor.type}, which qcli cannot run yet',
-            f"get a file in one of: {', '.join(formats.names())} (Q4_K_M, Q5_K_M, Q6_K and Q8_0 files are)",
+            "get another file of the model: those called Q4_K_M, Q5_K_M, Q6_K or Q8_0 run, and most others",
         ) from None
 
 
