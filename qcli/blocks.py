@@ -80,32 +80,26 @@ class Attention:
         queries, keys, width, values = hyper.queries[i], hyper.keys[i], hyper.head_dim, hyper.value_dim
         if not queries or not keys:
             hyper.wrong(f"layer {i} has {queries} query and {keys} key-value heads")
-        for part in biased:
-            file.tensor(f"{block}.attn_{part}.bias")
-        q_norm, k_norm = (queries * width, keys * width) if norms == "row" else (width, width)
-        matrices = (
-            linear(file, f"{block}.attn_q", queries * width * (2 if gated else 1), n),
-            linear(file, f"{block}.attn_k", keys * width, n),
-            linear(file, f"{block}.attn_v", keys * values, n),
-            linear(file, f"{block}.attn_output", n, queries * values),
-        )
-        norm_weights = (
-            vector(file, f"{block}.attn_q_norm.weight", q_norm), vector(file, f"{block}.attn_k_norm.weight", k_norm),
-        ) if norms else None  # fmt: skip
+        rows = queries * width * (2 if gated else 1), keys * width, keys * values
+        matrices = *_projections(hyper, block, rows), linear(file, f"{block}.attn_output", n, queries * values)
+        for part, weights in zip(("q", "k", "v", "output"), matrices, strict=True):
+            if part in biased and weights.bias is None:
+                file.tensor(f"{block}.attn_{part}.bias")  # missing
+        spans = (queries * width, keys * width) if norms == "row" else (width, width)
         heads = Heads(
             queries=queries,
             keys=keys,
             width=width,
             value_width=values,
-            k_cache=state.cache(keys, width, window),
-            v_cache=state.cache(keys, values, window),
-            norms=norm_weights,
+            norms=_head_norms(hyper, block, *spans) if norms else None,
             eps=hyper.rms_norm_eps,
             gated=gated,
             sinks=vector(file, f"{block}.attn_sinks.weight", queries) if sinks else None,
             window=window,
             softcap=softcap,
             scale=score_scale,
+            k_cache=state.cache(keys, width, window),
+            v_cache=state.cache(keys, values, window),
         )
         return cls(*matrices, heads, rope, scale)
 
@@ -116,6 +110,22 @@ class Attention:
         matmul(plan, h, [(self.attn_q, q), (self.attn_k, k), (self.attn_v, v)])
         attention(plan, q, k, v, self.rope, self.heads, mixed, sight)
         add_matmul(plan, mixed, self.attn_output, x, self.scale)
+
+
+def _head_norms(hyper: Hyper, block: str, queries: int, keys: int) -> tuple[Vector, Vector]:
+    """Weights of the norms of queries and of keys, so many each."""
+    q_norm = vector(hyper.file, f"{block}.attn_q_norm.weight", queries)
+    return q_norm, vector(hyper.file, f"{block}.attn_k_norm.weight", keys)
+
+
+def _projections(hyper: Hyper, block: str, rows: tuple[int, int, int]) -> tuple[Matrix, Matrix, Matrix]:
+    """Queries, keys and values, so many rows each; files that were converted so have them in one tensor."""
+    file, n, fused = hyper.file, hyper.hidden_size, f"{block}.attn_qkv"
+    if f"{fused}.weight" not in file.tensors:
+        q, k, v = (linear(file, f"{block}.attn_{part}", count, n) for part, count in zip("qkv", rows, strict=True))
+        return q, k, v
+    whole, (to_k, to_v) = linear(file, fused, sum(rows), n), (rows[0], rows[0] + rows[1])
+    return whole.part(0, to_k), whole.part(to_k, to_v), whole.part(to_v, whole.rows)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcli.errors import UsageError
 from quant.kernels import kv_cache
 from quant.plan import aligned
 
@@ -44,7 +45,12 @@ class State:
 
         window: how many of the last positions are read, if not all.
         """
-        row, dtype = kv_cache.row_shape(self.kv_type, width)
+        try:
+            row, dtype = kv_cache.row_shape(self.kv_type, width)
+        except ValueError as error:
+            raise UsageError(
+                f"keys and values cannot be kept as {self.kv_type}: {error}", "give --kv-type f16"
+            ) from None
         self._caches.append(aligned((heads, self.ctx, row), dtype))
         self._windows.append(window or self.ctx)
         return self._caches[-1]

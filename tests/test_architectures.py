@@ -9,6 +9,7 @@ from tiny_model import Tiny
 
 from qcli import models
 from qcli.engine import Engine
+from qcli.errors import ModelFileError
 from qcli.gguf_file import GGUFFile
 
 
@@ -81,6 +82,27 @@ def test_a_dense_model_is_one_whose_only_expert_is_always_chosen(tmp_path):
         elif "shexp" not in name and "ffn_gate_inp" not in name:
             dense.put(name, kind, data, sparse.columns[name])
     assert np.array_equal(logits_of(dense.write(tmp_path / "dense.gguf"), ids), expected)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3moe", "llama"])
+def test_queries_keys_and_values_in_one_tensor(tmp_path, name):
+    reference = reference_models.read(name)
+    model = Tiny.read(reference.write(tmp_path / "apart.gguf"))
+    expected = logits_of(tmp_path / "apart.gguf", reference.ids)
+    for i in range(4):
+        for kind in ("weight", "bias"):
+            if f"blk.{i}.attn_q.{kind}" in model.tensors:
+                parts = [model.take(f"blk.{i}.attn_{part}.{kind}") for part in "qkv"]
+                columns = parts[0][2] if kind == "weight" else sum(part[2] for part in parts)
+                model.put(f"blk.{i}.attn_qkv.{kind}", parts[0][0], np.concatenate([part[1] for part in parts]), columns)
+    assert np.array_equal(logits_of(model.write(tmp_path / "fused.gguf"), reference.ids), expected)
+
+
+def test_biases_that_must_be_there(tmp_path):
+    model = Tiny.read(reference_models.read("qwen2").write(tmp_path / "model.gguf"))
+    model.take("blk.2.attn_k.bias")
+    with pytest.raises(ModelFileError, match=r"blk\.2\.attn_k\.bias"):
+        logits_of(model.write(tmp_path / "model.gguf"), [1])
 
 
 def logits_of(path, ids):

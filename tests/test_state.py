@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from qcli.errors import UsageError
 from qcli.state import State
 
 
@@ -34,3 +36,10 @@ def test_a_snapshot_is_put_back():
     state.restore(before)
     assert (state.position, recurrent.tolist()) == (2, [2, 2, 2])
     assert np.array_equal(cache[0, :, 0], [1, 1, 3, 3, 0, 0, 0, 0])  # what lies beyond the position means nothing
+
+
+def test_heads_that_do_not_divide_into_blocks():
+    with pytest.raises(UsageError, match="multiple of 32, not 80") as caught:
+        State(8, "q8_0").cache(1, 80)
+    assert caught.value.hint == "give --kv-type f16"
+    assert State(8, "f16").cache(1, 80).shape == (1, 8, 80)
