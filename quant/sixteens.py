@@ -108,3 +108,31 @@ def load_two_f16(address: Any) -> Any:
         return [shuffle(builder, both, both, [lane] * 16) for lane in range(2)]
 
     return (f32x16, 2), generate
+
+
+@intrinsic
+def scales_and_minima(w: Any) -> Any:
+    """d * scale of the eight sub-blocks of a block that begins like Q4_K's, then dmin * minimum: f32x16."""
+
+    def generate(builder: Any, w: Any) -> Any:
+        words = builder.load(pointer(builder, builder.add(w, ir.Constant(w.type, 4)), vector_of(I32, 4)), align=1)
+        shift, mask = [0, 0, 0, 4], [0x3F3F3F3F, 0x0F0F0F0F, 0x3F3F3F3F, 0x0F0F0F0F]
+        low = _picked(builder, words, [0, 2, 1, 2], shift, mask)
+        high = _picked(builder, words, [0, 0, 1, 1], [2] * 4, [0, 0x30303030, 0, 0x30303030])
+        six_bits = builder.bitcast(builder.or_(low, high), vector_of(I8, 16))
+        factors = builder.fpext(builder.load(pointer(builder, w, vector_of(F16, 2)), align=1), vector_of(F32, 2))
+        factors = shuffle(builder, factors, factors, [0] * 8 + [1] * 8)
+        return builder.fmul(builder.uitofp(six_bits, factors.type), factors)
+
+    return f32x16, generate
+
+
+def _picked(builder: Any, words: Any, lanes: list[int], shift: list[int], mask: list[int]) -> Any:
+    moved = builder.lshr(shuffle(builder, words, words, lanes), ir.Constant(words.type, shift))
+    return builder.and_(moved, ir.Constant(words.type, mask))
+
+
+@intrinsic
+def upper_half() -> Any:
+    """0 in the first eight lanes, 1 in the others."""
+    return f32x16, lambda _builder: ir.Constant(vector_of(F32, 16), [0.0] * 8 + [1.0] * 8)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import scales_of, sums32_of
-from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
+from quant.blocks256 import dot_each
+from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
+    add,
     bit_and,
     bit_or,
     concat,
@@ -30,22 +31,20 @@ from quant.simd import (  # fmt: skip
     low_f16,
     mul,
     permute,
-    prefetch,
     shift_right,
     splat8,
     store_f32x8,
     store_f32x16,
     store_i8x32,
-    sum_lanes,
+    sub,
     to_f32,
     u32x2_to_f32x8,
     zero_f32x8,
-    zero_f32x16,
     zero_i32x16,
 )
+from quant.sixteens import scales_and_minima, upper_half
 from quant.tile import store_nibbles, turn4, turn4_words
 
-_AHEAD = 2304  # bytes: prefetch distance, 16 blocks; a row of 2048 columns is half of it
 LANES_0_2, LANES_1_3, LANES_4_6, LANES_5_7 = (permute([i] * 8 + [i + 2] * 8) for i in (0, 1, 4, 5))
 
 
@@ -92,30 +91,34 @@ def two_parts(address):
 
 
 @inline
-def _block(w, x, d_x, s_x, total, low):
-    prefetch(w + _AHEAD)
-    prefetch(w + _AHEAD + 64)
-    scales, minima = load_scales(w)
-    scales = mul(scales, load_f32x8(d_x))
+def arranged(x, d, s32, s16):
+    """What a row needs of 256 columns of an activation: see quant.blocks256; the sums stand beside the scales."""
+    both = concat(load_f32x8(d), sub(zero_f32x8(), load_f32x8(s32)))
+    return two_parts(x), two_parts(x + 32), two_parts(x + 128), two_parts(x + 160), both
+
+
+@inline
+def met_with(q0, q1, q2, q3, w, of_x, total):
+    """The total with the products of sub-blocks (0, 2), (1, 3), (4, 6) and (5, 7), and with what minima take off."""
+    x0, x1, x2, x3, both = of_x
+    scales, zero = mul(scales_and_minima(w), both), zero_i32x16()
+    total = fma(to_f32(dot_u7(zero, q0, x0)), LANES_0_2(scales), total)
+    total = fma(to_f32(dot_u7(zero, q1, x1)), LANES_1_3(scales), total)
+    other = fma(to_f32(dot_u7(zero, q2, x2)), LANES_4_6(scales), mul(scales, upper_half()))
+    return add(total, fma(to_f32(dot_u7(zero, q3, x3)), LANES_5_7(scales), other))
+
+
+@inline
+def _met(w, of_x, total):
     first, second = load_i8x64(w + 16), load_i8x64(w + 80)
-    zero = zero_i32x16()
-    total = fma(to_f32(dot_u7(zero, bit_and(first, 15), two_parts(x))), LANES_0_2(scales), total)
-    total = fma(to_f32(dot_u7(zero, shift_right(first, 4), two_parts(x + 32))), LANES_1_3(scales), total)
-    total = fma(to_f32(dot_u7(zero, bit_and(second, 15), two_parts(x + 128))), LANES_4_6(scales), total)
-    total = fma(to_f32(dot_u7(zero, shift_right(second, 4), two_parts(x + 160))), LANES_5_7(scales), total)
-    return total, fma(minima, load_f32x8(s_x), low)
+    low = bit_and(first, 15), bit_and(second, 15)
+    return met_with(low[0], shift_right(first, 4), low[1], shift_right(second, 4), w, of_x, total)
 
 
 @dot_rows
 def q4_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    d_x, s_x = scales_of(x, columns), sums32_of(x, columns)
-    for r in range(rows):
-        total, low = zero_f32x16(), zero_f32x8()
-        for b in range(columns // 256):
-            total, low = _block(w, x + 256 * b, d_x + 32 * b, s_x + 32 * b, total, low)
-            w += 144
-        emit(y + 4 * r, sum_lanes(total) - sum_lanes(low), alpha, accumulate)
+    dot_each(w, rows, columns, x, y, alpha, accumulate, 144, arranged, _met)
 
 
 @unpack_rows

@@ -11,45 +11,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import scales_of, sums32_of
-from quant.formats import Format, blocks_of, dot_rows, emit, unpack_rows, unpack_tile
-from quant.formats.q4_k import (
-    LANES_0_2,
-    LANES_1_3,
-    LANES_4_6,
-    LANES_5_7,
-    affine,
-    load_scales,
-    nibbles,
-    tile_scales,
-    two_parts,
-)
-from quant.int8_dot import dot_u7
+from quant.blocks256 import dot_each
+from quant.formats import Format, blocks_of, dot_rows, unpack_rows, unpack_tile
+from quant.formats.q4_k import affine, arranged, load_scales, met_with, nibbles, tile_scales
 from quant.jit import inline
 from quant.simd import (
     bit_and,
     bit_or,
     concat,
-    fma,
-    load_f32x8,
     load_i8x32,
     load_i8x64,
-    mul,
-    prefetch,
     shift_left,
     shift_right,
     store_f32x8,
     store_i8x32,
     store_i8x64,
-    sum_lanes,
-    to_f32,
-    zero_f32x8,
-    zero_f32x16,
-    zero_i32x16,
 )
 from quant.tile import turn4
-
-_AHEAD = 2816  # bytes: prefetch distance, 16 blocks
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -71,32 +49,18 @@ def high_bits(w):
 
 
 @inline
-def _block(w, x, d_x, s_x, total, low):
-    prefetch(w + _AHEAD)
-    prefetch(w + _AHEAD + 64)
-    prefetch(w + _AHEAD + 128)
-    scales, minima = load_scales(w)
-    scales = mul(scales, load_f32x8(d_x))
+def _met(w, of_x, total):
     h0, h1, h2, h3 = high_bits(w)
     first, second = load_i8x64(w + 48), load_i8x64(w + 112)
-    zero = zero_i32x16()
-    total = fma(to_f32(dot_u7(zero, bit_or(bit_and(first, 15), h0), two_parts(x))), LANES_0_2(scales), total)
-    total = fma(to_f32(dot_u7(zero, bit_or(shift_right(first, 4), h1), two_parts(x + 32))), LANES_1_3(scales), total)
-    total = fma(to_f32(dot_u7(zero, bit_or(bit_and(second, 15), h2), two_parts(x + 128))), LANES_4_6(scales), total)
-    total = fma(to_f32(dot_u7(zero, bit_or(shift_right(second, 4), h3), two_parts(x + 160))), LANES_5_7(scales), total)
-    return total, fma(minima, load_f32x8(s_x), low)
+    q0, q1 = bit_or(bit_and(first, 15), h0), bit_or(shift_right(first, 4), h1)
+    q2, q3 = bit_or(bit_and(second, 15), h2), bit_or(shift_right(second, 4), h3)
+    return met_with(q0, q1, q2, q3, w, of_x, total)
 
 
 @dot_rows
 def q5_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    d_x, s_x = scales_of(x, columns), sums32_of(x, columns)
-    for r in range(rows):
-        total, low = zero_f32x16(), zero_f32x8()
-        for b in range(columns // 256):
-            total, low = _block(w, x + 256 * b, d_x + 32 * b, s_x + 32 * b, total, low)
-            w += 176
-        emit(y + 4 * r, sum_lanes(total) - sum_lanes(low), alpha, accumulate)
+    dot_each(w, rows, columns, x, y, alpha, accumulate, 176, arranged, _met)
 
 
 @inline
