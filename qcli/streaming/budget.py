@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qcli.models import Model
     from qcli.streaming.supply import Supply
 
-RESERVE = 256 << 20  # bytes for what comes after loading: a vocabulary, a chat's text, the interpreter's own
+RESERVE = 192 << 20  # bytes for what comes after loading: a vocabulary, a chat's text, the interpreter's own
 _LEFT = 512 << 20  # bytes left to everybody else where no limit was given
 _TRIED = 256  # tokens of the plan that is traced to see how much one takes
 TOGETHER = 1024  # tokens of a prompt that meet an expert together; 512: 15 % slower, 2048: no quicker

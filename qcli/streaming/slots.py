@@ -1,7 +1,8 @@
 """Which experts of a layer stay in memory: those routed to most, of late.
 
 Each choice of an expert adds one to its heat, and heat halves every `HALF_LIFE` choices. A slot is taken from the coldest
-expert.
+expert. Of the experts that the embedded model asks for while it reads fables, half of them having a slot, that finds 65 %
+there; taking the slot of the one unused for longest, 62 %; knowing the future, 81 % (benchmarks/cache_policies.py).
 """
 
 from __future__ import annotations
