@@ -37,6 +37,14 @@ def importance_weights(table, column, count, x, sigma2, weights, stage):
 
 
 @inline
+def square_weights(x, count, weights):
+    """x^2, where no importance is known; float32 [count, 16 lanes]."""
+    for i in range(count):
+        value = load_f32x16(x + 64 * i)
+        store_f32x16(weights + 64 * i, mul(value, value))
+
+
+@inline
 def mean_squares(x, rows, columns, block, out):
     """The mean of x^2 of each row, for each of its blocks: float32 [rows * columns / block]."""
     for _ in range(rows):

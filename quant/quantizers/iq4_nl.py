@@ -10,26 +10,18 @@ from itertools import pairwise
 import numpy as np
 
 from quant.formats.iq4_nl import VALUES
-from quant.importance import importance_rows, importance_weights
+from quant.importance import importance_rows, importance_weights, square_weights
 from quant.jit import inline
 from quant.lanes import f16_bits, scatter_u16, spread, staircase, store_i32x16, to_i32, where_equal, where_greater
 from quant.quantizers import Quantizer, quantize_rows
 from quant.quantizers.q4_0 import STAGE, TABLE, WEIGHTS, Q, write_nibbles
 from quant.search import NEGLIGIBLE, extreme_of, sum_of_squares
-from quant.simd import add, divide, load_f32x16, mul, splat, store_f32x16, zero_f32x16
+from quant.simd import add, divide, load_f32x16, mul, splat, zero_f32x16
 
 _FIRST, _ONE = np.float32(VALUES[0]), np.float32(1)
 _TRIES = 7  # to each side
 _MIDDLES = [(a + b) / 2 for a, b in pairwise(VALUES)]
 nearest_value, nearest_index = staircase(_MIDDLES, VALUES), staircase(_MIDDLES, range(16))
-
-
-@inline
-def square_weights(x, count, weights):
-    """x^2 as weights."""
-    for i in range(count):
-        value = load_f32x16(x + 64 * i)
-        store_f32x16(weights + 64 * i, mul(value, value))
 
 
 @inline

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.importance import importance_rows, importance_weights
+from quant.importance import importance_rows, importance_weights, square_weights
 from quant.jit import inline
 from quant.lanes import f16_bits, larger, smaller, spread, store_i32x16, to_i32, where_equal
 from quant.pack import two_nibbles, write_words
 from quant.quantizers import Quantizer, quantize_rows
-from quant.quantizers.iq4_nl import search, square_weights, write_indices
+from quant.quantizers.iq4_nl import search, write_indices
 from quant.search import extreme_of, sum_of_squares
 from quant.simd import (
     add,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.importance import importance_lanes, importance_rows
+from quant.importance import importance_lanes, importance_rows, square_weights
 from quant.jit import inline
 from quant.lanes import f16_bits, larger, scatter_u16, smaller, spread, store_i32x16, to_i32, where_equal, where_greater
 from quant.pack import four_bytes, high_two_bits, two_nibbles, write_words
@@ -45,9 +45,7 @@ def _search(x, importance, scratch):
         if importance:
             importance_lanes(scratch + _TABLE, 16 * j, 16, weights, scratch + _STAGE)
         else:
-            for i in range(16):
-                value = load_f32x16(part + 64 * i)
-                store_f32x16(weights + 64 * i, mul(value, value))
+            square_weights(part, 16, weights)
         scale, inverse = symmetric(part, weights, 16, _HALF)
         store_f32x16(scratch + _SCALE + 64 * j, scale)
         store_f32x16(scratch + _INVERSE + 64 * j, inverse)
