@@ -15,7 +15,10 @@ from qcli.rotary import rotary
 from qcli.state import State
 from quant.kernels.rope import Rope, frequencies
 
-VERIFIED: Final = "logits within 7.9e-5 of float32 Transformers (tiny random weights), greedy text exact"
+VERIFIED: Final = (
+    "logits within 7.9e-5 of float32 Transformers (tiny random weights), greedy text exact; "
+    "Gemma 3 270M Q4_K_M chooses llama.cpp's token at 97.9 % of 960"
+)
 
 
 def load(file: GGUFFile, state: State) -> Decoder:

@@ -15,7 +15,8 @@ from qcli.rotary import rotary
 from qcli.state import State
 
 VERIFIED: Final = (
-    "logits within 7.3e-4 of float32 Transformers (tiny random weights; 6.4e-4 with experts), greedy text exact"
+    "logits within 7.3e-4 of float32 Transformers (tiny random weights; 6.4e-4 with experts), greedy text exact; "
+    "SmolLM2-135M-Instruct Q4_1 chooses llama.cpp's token at 97.4 % of 1,046, and is as near to float64 (KL 0.005)"
 )
 
 
