@@ -176,7 +176,7 @@ class Decoder:
         vocab = file.tensor("token_embd.weight").shape[0]
         table = matrix(file, "token_embd.weight", vocab, n)
         every = tuple(layers)
-        _refuse_unread(hyper)
+        refuse_unread(hyper)
         return cls(
             token_embd=table,
             layers=every,
@@ -205,7 +205,7 @@ class Decoder:
         return logits
 
 
-def _refuse_unread(hyper: Hyper) -> None:
+def refuse_unread(hyper: Hyper) -> None:
     """A tensor of a layer that nobody read would have changed what the model says."""
     blocks = tuple(f"blk.{i}." for i in range(hyper.layers))
     for name in hyper.file.tensors.keys() - hyper.file.read:

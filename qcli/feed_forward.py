@@ -19,22 +19,21 @@ from quant.weights import Experts, Matrix
 
 @dataclass(frozen=True)
 class Dense:
-    """A layer without a router: x += scale * down(f(gate h) * up h)."""
+    """A layer without a router: x += down(f(gate h) * up h)."""
 
     layer: Gated
-    scale: float
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, *, activation: str = "silu", scale: float = 1.0) -> Dense:
+    def read(cls, hyper: Hyper, i: int, *, activation: str = "silu") -> Dense:
         """ffn_gate, ffn_up and ffn_down of layer i, with biases where the file has them."""
         width = hyper.sizes("feed_forward_length")[i]
-        return cls(_gated(hyper, f"blk.{i}.ffn", "", width, activation), scale)
+        return cls(_gated(hyper, f"blk.{i}.ffn", "", width, activation))
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
         """h, x [tokens, n]."""
         plan.part = "feed forward"
         dense = dense_step if plan.tokens == 1 else dense_grouped
-        dense(plan, self.layer, h, x, self.scale)
+        dense(plan, self.layer, h, x)
 
 
 @dataclass(frozen=True)

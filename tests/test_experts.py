@@ -207,12 +207,12 @@ def test_biases_and_what_stands_between_the_matrices(name, width, activation, to
 def test_a_dense_layer_is_an_expert_that_every_token_takes(name, width, tokens):
     setup = Setup.random(name, 1, width, 1, shared=False, biases=True, activation="gelu")
     h, before = normal(4, tokens, N), normal(5, tokens, N)
-    expected = 0.5 * setup.expected(h, np.zeros((tokens, 1)), None) + before
+    expected = setup.expected(h, np.zeros((tokens, 1)), None) + before
     dense = dense_step if tokens == 1 else dense_grouped
     for threads in (1, 3):
         plan, x = new_plan(tokens, threads), Activation(tokens, N)
         x.values[:] = before
-        dense(plan, setup.layer().routed, source(plan, h), x, 0.5)
+        dense(plan, setup.layer().routed, source(plan, h), x)
         replay(plan)
         assert np.linalg.norm(x.values - expected) <= (2e-6 if name == "F32" else 1e-3) * np.linalg.norm(expected)
 

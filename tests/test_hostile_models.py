@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import reference_models
 import test_deepseek2
+import test_qwen4exp
 from tiny_model import Tiny, f32
 
 from qcli.engine import Engine
@@ -13,15 +16,15 @@ from qcli.errors import QcliError
 from qcli.gguf_file import GGUFFile
 
 
-@pytest.fixture(scope="module", params=[*reference_models.NAMES, "deepseek2", "deepseek2 apart"])
+@pytest.fixture(scope="module", params=[*reference_models.NAMES, "qwen4exp", "deepseek2", "deepseek2 apart"])
 def plain(request, tmp_path_factory):
     """The path of a sound file."""
     path = tmp_path_factory.mktemp("plain") / "model.gguf"
-    if not request.param.startswith("deepseek2"):
-        return reference_models.read(request.param).write(path)
-    model = test_deepseek2.MODELS["V3"]
-    model.absorbed = request.param == "deepseek2"
-    return model.write(path)
+    if request.param == "qwen4exp":
+        return test_qwen4exp.write(test_qwen4exp.Shape(), path)
+    if request.param.startswith("deepseek2"):
+        return replace(test_deepseek2.MODELS["V3"], absorbed=request.param == "deepseek2").write(path)
+    return reference_models.read(request.param).write(path)
 
 
 def runs(path) -> bool:

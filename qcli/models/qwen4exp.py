@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.blocks import Attention, Part, Vector
+from qcli.blocks import Attention, Part, Vector, refuse_unread
 from qcli.feed_forward import FeedForward
 from qcli.gguf_file import GGUFFile
 from qcli.hyper import Hyper
@@ -259,9 +259,11 @@ def load(file: GGUFFile, state: State) -> Qwen4Exp:
 
     vocab, n = file.tensor("token_embd.weight").shape[0], hyper.hidden_size
     table = matrix(file, "token_embd.weight", vocab, n)
+    layers = tuple(map(layer, range(hyper.layers)))
+    refuse_unread(hyper)
     return Qwen4Exp(
         token_embd=table,
-        layers=tuple(map(layer, range(hyper.layers))),
+        layers=layers,
         output_hc=Mix.read(hyper, "output_hc", last=True),
         output=linear(file, "output", vocab, n) if "output.weight" in file.tensors else table,
     )

@@ -169,10 +169,10 @@ def down_step(
 
 
 @kernel
-def down_dense(rank, size, down, bias, dot, row_bytes, columns, y, rows, x, scale):
-    """x += scale * down y, of an expert that every token takes."""
+def down_dense(rank, size, down, bias, dot, row_bytes, columns, y, rows, x):
+    """x += down y, of an expert that every token takes."""
     first, last = first_of(rank, size, rows), first_of(rank + 1, size, rows)
-    out, factor = x + 4 * first, bits_to_f32(scale)
+    out, factor = x + 4 * first, np.float32(1)
     call(dot, (load_i64(down) + first * row_bytes, last - first, columns, y, out, factor, 1))
     if bias:
         add_scaled(out, bias + 4 * first, factor, last - first)
@@ -214,12 +214,12 @@ def add_down(
     )  # fmt: skip
 
 
-def dense_step(plan: Plan, layer: Gated, h: Activation, x: Activation, scale: float) -> None:
-    """An expert that every token takes: h [1, n]; x [1, n] += scale * its result."""
+def dense_step(plan: Plan, layer: Gated, h: Activation, x: Activation) -> None:
+    """An expert that every token takes: h [1, n]; x [1, n] += its result."""
     plan.weight_bytes += layer.bytes
     own = gate_up_of_all(plan, layer, h)
     middle = own.read(layer.down.format.activation)
-    plan.add(down_dense, *_down_operands(layer), middle, layer.down.rows, x.read("f32"), float(scale))
+    plan.add(down_dense, *_down_operands(layer), middle, layer.down.rows, x.read("f32"))
 
 
 def gate_up_of_all(plan: Plan, layer: Gated, h: Activation) -> Activation:

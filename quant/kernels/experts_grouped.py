@@ -231,9 +231,9 @@ def experts_grouped(
         taken_by_all(plan, layer.shared, h, shared_gate, x, layer.scale)
 
 
-def dense_grouped(plan: Plan, layer: Gated, h: Activation, x: Activation, scale: float) -> None:
-    """An expert that every token takes: h [tokens, n]; x [tokens, n] += scale * its result."""
-    taken_by_all(plan, layer, h, None, x, scale)
+def dense_grouped(plan: Plan, layer: Gated, h: Activation, x: Activation) -> None:
+    """An expert that every token takes: h [tokens, n]; x [tokens, n] += its result."""
+    taken_by_all(plan, layer, h, None, x, 1.0)
 
 
 def taken_by_all(plan: Plan, layer: Gated, h: Activation, gate: Activation | None, x: Activation, scale: float) -> None:
