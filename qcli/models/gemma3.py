@@ -17,7 +17,7 @@ from quant.kernels.rope import Rope, frequencies
 
 VERIFIED: Final = (
     "logits within 7.9e-5 of float32 Transformers (tiny random weights), greedy text exact; "
-    "Gemma 3 270M Q4_K_M chooses llama.cpp's token at 97.9 % of 960"
+    "Gemma 3 270M Q4_K_M chooses llama.cpp's token at 97.9 % of 960, and is nearer to float64 (KL 0.002, not 0.004)"
 )
 
 
