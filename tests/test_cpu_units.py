@@ -61,7 +61,7 @@ def processes():
 
 @pytest.mark.parametrize("processor", here())
 def test_kernels_compiled_for_another_processor(processes, processor):
-    said, complained = processes[processor].communicate(timeout=300)
+    said, complained = processes[processor].communicate(timeout=900)
     assert processes[processor].returncode == 0, said + complained
     assert " passed" in said
 
