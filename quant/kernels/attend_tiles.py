@@ -15,7 +15,13 @@ from quant.plan import Activation, Plan
 from quant.simd import bits_to_f32, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16, zero_f32x16
 from quant.tile import transpose16
 
-_TILE = 16  # tokens of a tile, times the query heads of a group
+_TOKENS, _ROWS = 16, 64  # of a tile, at least; a row is a token's query head
+
+
+@inline
+def tile_tokens(group):
+    """Tokens of a tile: more where few query heads share keys, which are converted once for a tile."""
+    return max(_TOKENS, _ROWS // group)
 
 
 @inline
@@ -82,8 +88,8 @@ def attend_tiles_rows(
     context, window = load_i64(heads + CONTEXT), load_i64(heads + WINDOW)
     group = load_i64(heads + QUERIES) // keys
     tokens, position = load_i64(run), load_i64(run + 8)
-    tiles = (tokens + _TILE - 1) // _TILE
-    most = _TILE * group
+    tile = tile_tokens(group)
+    tiles, most = (tokens + tile - 1) // tile, tile * group
     query = scratch + rank * scratch_stride
     result = query + 4 * most * width
     block = result + 4 * most * values
@@ -92,8 +98,8 @@ def attend_tiles_rows(
     tops = scores + 4 * most * BLOCK
     sums = tops + 4 * most
     for item in range(first_of(rank, size, keys * tiles), first_of(rank + 1, size, keys * tiles)):
-        head, first = item // tiles, _tile_of(item % tiles, tiles) * _TILE
-        count = min(_TILE, tokens - first)
+        head, first = item // tiles, _tile_of(item % tiles, tiles) * tile
+        count = min(tile, tokens - first)
         rows, length = count * group, position + first + count
         _load_queries(
             q + first * q_stride + 4 * head * group * width, q_stride, count, group, width, bits_to_f32(scale), query
@@ -122,7 +128,7 @@ def attend_tiles_rows(
 
 def attend_tiles(plan: Plan, q: Activation, heads: Heads, out: Activation, sight: Sight | None = None) -> None:
     """q [tokens, queries * width], normed and turned -> out [tokens, queries * value width]; sight: see `attend_token`."""
-    most, width, values = _TILE * heads.group, heads.width, heads.values
+    most, width, values = tile_tokens(heads.group) * heads.group, heads.width, heads.values
     floats = most * (width + values + BLOCK + 2) + BLOCK * (max(width, values) + width)
     plan.add(
         attend_tiles_rows, q.read("f32"), q.stride("f32"), heads.k_cache, heads.v_cache, heads.table, heads.score_scale,
