@@ -11,7 +11,10 @@ from qcli.models.qwen3next import hybrid
 from qcli.models.qwen35moe import projections
 from qcli.state import State
 
-VERIFIED: Final = "bit for bit Qwen3.5-MoE whose only expert is always chosen (tiny random weights)"
+VERIFIED: Final = (
+    "bit for bit Qwen3.5-MoE whose only expert is always chosen (tiny random weights); "
+    "logits within 7.1e-5 of llama.cpp in float32"
+)
 
 
 def load(file: GGUFFile, state: State) -> Decoder:
