@@ -10,7 +10,9 @@ import sys
 
 import pytest
 
+from qcli.commands.answer import figures
 from qcli.engine import Engine
+from qcli.generate import Stats
 
 QCLI = [sys.executable, "-m", "qcli"]
 
@@ -213,7 +215,9 @@ def test_a_reader_who_leaves_ends_the_story_quietly():
 LOSE_THE_INTERRUPT = """
 import os, signal, sys, time
 from qcli.cli import main
+from qcli.commands.answer import figures
 from qcli.engine import Engine
+from qcli.generate import Stats
 
 class Loses:
     def __del__(self):  # as a compiler's callback does: an exception in it goes nowhere
@@ -248,3 +252,8 @@ def test_a_signal_ends_the_story_with_130():
     assert child.returncode == 130
     assert "Traceback" not in said
     assert " new at " in said
+
+
+def test_a_dense_model_has_no_experts_to_tell_of():
+    assert "experts" not in figures(Stats(experts_held=0))
+    assert figures(Stats(experts_touched=3, experts_held=8)).endswith(" · experts 3 of 8")

@@ -59,15 +59,15 @@ def figures(stats: Stats) -> str:
         if streamed
         else ""
     )
-    return " · ".join(
-        [
-            prompt + _speed(stats.prefill_tok_per_s),
-            f"TTFT {stats.ttft_s:.2f} s",
-            f"{stats.new_tokens} new" + _speed(stats.decode_tok_per_s, f", {stats.gb_per_s:.1f} GB/s"),
-            f"experts {stats.experts_touched} of {stats.experts_held}",
-            *([read] if read else []),
-        ]
-    )
+    experts = f"experts {stats.experts_touched} of {stats.experts_held}" if stats.experts_held else ""
+    said = [
+        prompt + _speed(stats.prefill_tok_per_s),
+        f"TTFT {stats.ttft_s:.2f} s",
+        f"{stats.new_tokens} new" + _speed(stats.decode_tok_per_s, f", {stats.gb_per_s:.1f} GB/s"),
+        experts,
+        read,
+    ]
+    return " · ".join(filter(None, said))
 
 
 def _speed(tok_per_s: float, more: str = "") -> str:
