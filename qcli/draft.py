@@ -30,7 +30,7 @@ class Draft:
         with output_errors(folder):
             free = shutil.disk_usage(folder).free
         if free < n_bytes:
-            message = f"{folder}: has {free / 1e9:.3g} GB free, and {n_bytes / 1e9:.3g} GB are to be written"
+            message = f"{folder}: has {_size(free)} free, and {_size(n_bytes)} are to be written"
             raise OutputError(message, "make room, or write to another disk")
 
     def open(self, path: Path) -> BinaryIO:
@@ -69,6 +69,8 @@ class Draft:
                 raise OutputError(f"{path}: is there already", "--force replaces it, or give another path")
             if not path.parent.is_dir():
                 raise OutputError(f"{path}: there is no folder {path.parent}", f"`mkdir -p {path.parent}` makes it")
+            if not os.access(path.parent, os.W_OK):
+                raise OutputError(f"{path.parent}: nothing can be written there", "write to another folder")
 
     def _keep(self) -> None:
         for path in self._open:
@@ -90,6 +92,10 @@ class Draft:
 
     def _beside(self, path: Path) -> Path:
         return path.with_name(f"{path.name}.part-{os.getpid()}")
+
+
+def _size(n: int) -> str:
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
 
 
 @contextmanager

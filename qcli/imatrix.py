@@ -21,7 +21,7 @@ FEW = 64  # tokens below which an expert's importance is mostly chance: a mean o
 
 @dataclass(frozen=True)
 class Starved:
-    """Experts of a layer that met few tokens, with their number of tokens."""
+    """Experts of a layer that met few tokens, if any, with their number of tokens."""
 
     layer: int
     experts: int  # that the layer has
@@ -50,11 +50,11 @@ def measure(engine: Engine, chunks: Sequence[Sequence[int]], name: str, progress
 
 
 def starved(imatrix: Imatrix, few: int = FEW) -> list[Starved]:
-    """The layers with experts that met fewer tokens than that."""
+    """Every layer with experts, and those of them that met fewer tokens than that."""
     layers: dict[int, Starved] = {}
     for name, entry in imatrix.entries.items():
         layer = re.match(r"blk\.(\d+)\.", name)
         if layer and len(entry.counts) > 1 and int(layer[1]) not in layers:
             counts = {expert: n for expert, n in enumerate(entry.counts.tolist()) if n < few}
             layers[int(layer[1])] = Starved(int(layer[1]), len(entry.counts), counts)
-    return [layers[i] for i in sorted(layers) if layers[i].counts]
+    return [layers[i] for i in sorted(layers)]

@@ -55,24 +55,24 @@ def imatrix(
             engine.close()
         imatrix_file.write(to, found, force)
         bar.close()
-        hungry = starved(found)
+        layers = starved(found)
         if as_json:
-            console.json(_as_json(to, found, hungry))
-        elif hungry:
-            console.out(_told(hungry))
+            console.json(_as_json(to, found, layers))
+        elif any(layer.counts for layer in layers):
+            console.out(_told(layers))
         if not as_json and not quiet:
             console.info(f"{to}: {len(found.entries)} weights, {len(cut)} chunks of {ctx} tokens")
 
 
-def _told(hungry: list[Starved]) -> str:
+def _told(layers: list[Starved]) -> str:
     """Which experts met too little to be judged."""
     from qcli.imatrix import FEW
 
-    count, whole = sum(len(layer.counts) for layer in hungry), sum(layer.experts for layer in hungry)
+    count, whole = sum(len(layer.counts) for layer in layers), sum(layer.experts for layer in layers)
     lines = [
-        f"{count} of the {whole} experts in these layers met fewer than {FEW} tokens; give a longer or broader text"
+        f"{count} of {whole} experts met fewer than {FEW} tokens: a longer or broader text would judge them better"
     ]
-    for layer in hungry:
+    for layer in filter(lambda layer: layer.counts, layers):
         few = sorted(layer.counts.items(), key=lambda item: item[1])
         shown = ", ".join(f"{expert} ({tokens})" for expert, tokens in few[:_SHOWN])
         more = f" and {len(few) - _SHOWN} more" if len(few) > _SHOWN else ""
@@ -80,7 +80,7 @@ def _told(hungry: list[Starved]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _as_json(path: Path, found: Imatrix, hungry: list[Starved]) -> dict[str, Any]:
+def _as_json(path: Path, found: Imatrix, layers: list[Starved]) -> dict[str, Any]:
     return {
         "file": str(path),
         "weights": len(found.entries),
@@ -88,6 +88,7 @@ def _as_json(path: Path, found: Imatrix, hungry: list[Starved]) -> dict[str, Any
         "chunk_size": found.chunk_size,
         "starved": [
             {"layer": layer.layer, "experts": layer.experts, "tokens": {str(e): n for e, n in layer.counts.items()}}
-            for layer in hungry
+            for layer in layers
+            if layer.counts
         ],
     }
