@@ -84,7 +84,7 @@ def _find(builder: Any, name: str, count: int, width: int, low: Any, high: Any) 
         masks.append(builder.icmp_signed("!=", builder.and_(high, constant_of(high.type, bit)), zero))
         bit *= 2
     both = codes(name).view(np.uint8).reshape(count, 2)
-    return [_choose(builder, _constant(builder, f"{name}.plane{i}", both[:, i]), count, low, masks) for i in range(2)]
+    return [_choose(builder, held_bytes(builder, f"{name}.plane{i}", both[:, i]), count, low, masks) for i in range(2)]
 
 
 def _order(points_of_8: int) -> list[int]:
@@ -97,7 +97,7 @@ def _order(points_of_8: int) -> list[int]:
 def _choose(builder: Any, plane: Any, count: int, low: Any, masks: list[Any]) -> Any:
     """plane[index]: 128 bytes of the plane by 7 bits of the index, then halved by each higher bit."""
     # Hidden, or else LLVM would hold the whole plane on the stack, from the begin of each row on.
-    base = hidden(builder, builder.ptrtoint(plane, I64))
+    base = hidden(builder, plane)
     places = [pointer(builder, builder.add(base, I64(at)), low.type) for at in range(0, count, 64)]
     table = [builder.load(place, align=64) for place in places]
     found = [
@@ -109,8 +109,8 @@ def _choose(builder: Any, plane: Any, count: int, low: Any, masks: list[Any]) ->
     return found[0]
 
 
-def _constant(builder: Any, name: str, values: NDArray[Any]) -> Any:
-    """An array of bytes that belongs to the compiled code."""
+def held_bytes(builder: Any, name: str, values: NDArray[Any]) -> Any:
+    """The address of an array that belongs to the compiled code, for LLVM code."""
     data = values.tobytes()
     kind = ir.ArrayType(I8, len(data))
     held = builder.module.globals.get(name)
@@ -118,7 +118,7 @@ def _constant(builder: Any, name: str, values: NDArray[Any]) -> Any:
         held = ir.GlobalVariable(builder.module, kind, name)
         held.global_constant, held.linkage, held.align = True, "internal", 64
         held.initializer = ir.Constant(kind, bytearray(data))
-    return held
+    return builder.ptrtoint(held, I64)
 
 
 def _values_of_codes(builder: Any, name: str, width: int, levels: Sequence[int], found: list[Any]) -> list[Any]:
@@ -146,8 +146,7 @@ def _values_of_indices(builder: Any, name: str, width: int, levels: Sequence[int
     """Points by index, each loaded on its own."""
     values = points(name)
     table = np.asarray(levels, np.uint8)[np.searchsorted(np.unique(values), values)]
-    held = _constant(builder, f"{name}.points.{levels[0]}.{levels[-1]}", table)
-    base = builder.ptrtoint(held, I64)
+    base = held_bytes(builder, f"{name}.points.{levels[0]}.{levels[-1]}", table)
     low, high = (builder.bitcast(vector, vector_of(I64, 8)) for vector in found)
     one = ir.IntType(8 * width)
     parts = []

@@ -167,7 +167,8 @@ def _check_importance(
 ) -> None:
     for change in changes:
         name = change.tensor.name
-        needs = change.converts and change.type in mix.needs_importance and _counts(name)
+        always = change.converts and quantizers.find(change.type).needs_importance
+        needs = always or (change.converts and change.type in mix.needs_importance and _counts(name))
         if needs and imatrix is None:
             message = f"{change.type} is of no use without an importance matrix"
             raise UsageError(message, f"`qcli imatrix {source.path} TEXT -o FILE` makes one for --imatrix FILE")

@@ -41,6 +41,7 @@ class Quantizer:
     bytes: int  # bytes in a block
     kernel: Kernel
     uses_importance: bool
+    needs_importance: bool = False
 
     def row_bytes(self, columns: int) -> int:
         """Bytes of a row of `columns`, a multiple of the block."""
@@ -73,6 +74,8 @@ class Quantizer:
             raise ValueError(
                 f"{self.name} of {x.shape} makes bytes [{rows}, {self.row_bytes(columns)}], not {out.shape}"
             )
+        if importance is None and self.needs_importance:
+            raise ValueError(f"{self.name} is only made by importance: it needs an importance matrix")
         if importance is not None and importance.shape != (columns,):
             raise ValueError(f"importance of {importance.shape} for rows of {columns} columns")
 

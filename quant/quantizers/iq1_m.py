@@ -1,0 +1,61 @@
+"""IQ1_M from float32, by importance only: see quant.grid_search for the search, quant.grid_blocks for the weights."""
+
+from __future__ import annotations
+
+from quant.grid_blocks import WORDS, level_of, load_blocks, store_low_bytes
+from quant.grid_search import POINTS, Shape, find_points, search_table
+from quant.jit import inline
+from quant.lanes import store_i32x16
+from quant.pack import write_words
+from quant.quantizers import Quantizer, quantize_rows
+from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right, zero_i32x16
+
+_SHAPE = Shape(width=8, points=2048, group=2, shifted=1, top=7)
+_table = search_table("IQ1_S", 8, (-0.875, 0.125, 1.125), (-1.125, -0.125, 0.875))
+
+
+@inline
+def _high_nibbles(scratch, first):
+    """Of eight points: the highest 3 bits of the index, and the sign of the shift."""
+    packed = zero_i32x16()
+    for back in range(8):
+        word = load_i32x16(scratch + POINTS + 64 * (first + 7 - back))
+        packed = bit_or(shift_left(packed, 4), bit_and(shift_right(word, 24), 15))
+    return packed
+
+
+@inline
+def _four_levels(scratch, first):
+    packed = zero_i32x16()
+    for back in range(4):
+        packed = bit_or(shift_left(packed, 3), level_of(scratch, first + 3 - back))
+    return packed
+
+
+@inline
+def _store_scales(scratch, d, words):
+    """Sixteen levels of 3 bits, four in 16 bits, with the four bits of d that stand above them."""
+    one, two = _four_levels(scratch, 0), _four_levels(scratch, 4)
+    low = bit_or(one, shift_left(bit_and(d, 0xF), 12))
+    store_i32x16(words, bit_or(low, shift_left(bit_or(two, shift_left(bit_and(d, 0xF0), 8)), 16)))
+    one, two = _four_levels(scratch, 8), _four_levels(scratch, 12)
+    low = bit_or(one, shift_left(bit_and(d, 0xF00), 4))
+    store_i32x16(words + 64, bit_or(low, shift_left(bit_or(two, bit_and(d, 0xF000)), 16)))
+
+
+@quantize_rows
+def iq1_m_quantize_rows(x, importance, rows, columns, out, scratch):
+    """See quant.quantizers."""
+    blocks, words = rows * columns // 256, scratch + WORDS
+    for batch in range((blocks + 15) // 16):
+        first = min(16 * batch, blocks - 16)
+        load_blocks(x + 1024 * first, importance, first, columns // 256, scratch)
+        d = find_points(_SHAPE, _table(), scratch)
+        store_low_bytes(scratch, 32, words)
+        for part in range(4):
+            store_i32x16(words + 512 + 64 * part, _high_nibbles(scratch, 8 * part))
+        _store_scales(scratch, d, words + 768)
+        write_words(words, 14, out + 56 * first, 56)
+
+
+QUANTIZER = Quantizer("IQ1_M", 256, 56, iq1_m_quantize_rows, uses_importance=True, needs_importance=True)

@@ -1,0 +1,42 @@
+"""IQ2_XS from float32, by importance only: see quant.grid_search for the search, quant.grid_blocks for the weights."""
+
+from __future__ import annotations
+
+from quant.grid_blocks import SIGNS, WORDS, eight_levels, load_blocks, take_signs
+from quant.grid_search import POINTS, Shape, find_points, search_table
+from quant.jit import inline
+from quant.lanes import scatter_u16, store_i32x16
+from quant.pack import write_words
+from quant.quantizers import Quantizer, quantize_rows
+from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right
+
+_SHAPE = Shape(width=8, points=512, group=2, shifted=0, top=15)
+_table = search_table("IQ2_XS", 8, (1, 3.125, 5.375))
+
+
+@inline
+def _point_and_signs(scratch, eight):
+    """9 bits of an index, 7 of signs."""
+    index = bit_and(shift_right(load_i32x16(scratch + POINTS + 64 * eight), 16), 511)
+    return bit_or(index, shift_left(bit_and(load_i32x16(scratch + SIGNS + 64 * eight), 127), 9))
+
+
+@quantize_rows
+def iq2_xs_quantize_rows(x, importance, rows, columns, out, scratch):
+    """See quant.quantizers."""
+    blocks, words = rows * columns // 256, scratch + WORDS
+    for batch in range((blocks + 15) // 16):
+        first = min(16 * batch, blocks - 16)
+        load_blocks(x + 1024 * first, importance, first, columns // 256, scratch)
+        take_signs(True, scratch)
+        d = find_points(_SHAPE, _table(), scratch)
+        for word in range(16):
+            low, high = _point_and_signs(scratch, 2 * word), _point_and_signs(scratch, 2 * word + 1)
+            store_i32x16(words + 64 * word, bit_or(low, shift_left(high, 16)))
+        for half in range(2):
+            store_i32x16(words + 1024 + 64 * half, eight_levels(scratch, 8 * half))
+        scatter_u16(out + 74 * first, 74, d)
+        write_words(words, 18, out + 74 * first + 2, 74)
+
+
+QUANTIZER = Quantizer("IQ2_XS", 256, 74, iq2_xs_quantize_rows, uses_importance=True, needs_importance=True)
