@@ -8,7 +8,7 @@ from quant.jit import inline, kernel
 from quant.kernels.heads import CONTEXT, K_ROW, KEYS, QUANTIZED, QUERIES, V_ROW, VALUE_WIDTH, WIDTH, WINDOW, Heads
 from quant.kernels.kv_cache import load_row
 from quant.kernels.share import first_of
-from quant.kernels.sight import EVERYTHING, Sight, hide
+from quant.kernels.sight import EVERYTHING, Sight
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
 from quant.plan import Activation, Plan
 from quant.simd import (
@@ -17,11 +17,16 @@ from quant.simd import (
     fma,
     load_f32,
     load_f32x16,
+    load_i8x32,
     load_i64,
+    load_u8,
+    load_u32,
     mul,
     splat,
     store_f32,
     store_f32x16,
+    store_i8x32,
+    store_u32,
     sum_lanes,
     zero_f32x16,
 )
@@ -56,6 +61,26 @@ def _four_sums(scores, v, row, quantized, column, first, last, width, out):
 
 
 @inline
+def _copy_row(x, row, y):
+    whole = row // 32 * 32
+    for c in range(0, whole, 32):
+        store_i8x32(y + c, load_i8x32(x + c))
+    for c in range(whole, row, 4):
+        store_u32(y + c, load_u32(x + c))
+
+
+@inline
+def _gather(cache, row, first, last, seen, seen_block, position, out):
+    """The rows of a block that are seen, one after the other; gives how many there are."""
+    count = 0
+    for p in range(first, last):
+        if load_u8(seen + (position + p) // seen_block):
+            _copy_row(cache + row * p, row, out + row * count)
+            count += 1
+    return count
+
+
+@inline
 def _blocks_of(heads, run):
     """Positions up to the token, the first it sees, the first block that it sees something of, and how many blocks."""
     length = load_i64(run + 8) + 1
@@ -76,7 +101,7 @@ def attend_blocks(
     """Each (key-value head, block of positions) gives its query heads' largest score, sum, and sum of values.
 
     Queries go in fours, so that a key is converted to float32 once for four; what is left over of a group fills up with
-    copies, whose results nobody reads.
+    copies, whose results nobody reads. Of a block of which not all is seen, only what is seen is read.
     """
     keys, width, values = load_i64(heads + KEYS), load_i64(heads + WIDTH), load_i64(heads + VALUE_WIDTH)
     k_row, v_row, quantized = load_i64(heads + K_ROW), load_i64(heads + V_ROW), load_i64(heads + QUANTIZED)
@@ -90,6 +115,11 @@ def attend_blocks(
         position = block * BLOCK
         first, last = max(0, start - position), min(BLOCK, length - position)
         k, v = k_cache + k_row * (head * context + position), v_cache + v_row * (head * context + position)
+        if seen:
+            near = sums + 256
+            count = _gather(k, k_row, first, last, seen, seen_block, position, near)
+            _gather(v, v_row, first, last, seen, seen_block, position, near + BLOCK * k_row)
+            k, v, first, last = near, near + BLOCK * k_row, 0, count
         query, end = q + 4 * width * head * group, 4 * width * (group - 1)
         for g in range(0, group, 4):
             at = 4 * width * g
@@ -100,8 +130,6 @@ def attend_blocks(
                 _four_scores(q0, q1, q2, q3, k + k_row * p, quantized, width, bits_to_f32(scale), place)
         for g in range(group):
             out = partial + ((head * group + g) * most + block) * entry
-            if seen:
-                hide(scores + 4 * BLOCK * g, first, last, seen, seen_block, position)
             largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, bits_to_f32(softcap), LOWEST)
             store_f32(out, largest)
             store_f32(out + 4, total)
@@ -142,7 +170,8 @@ def attend_token(plan: Plan, q: Activation, heads: Heads, out: Activation, sight
     """q [1, queries * width], normed and turned -> out [1, queries * value width]; sight: what the token sees, if not all."""
     blocks = heads.queries * -(-heads.context // BLOCK)
     partial = plan.buffer("partial", (blocks, heads.values + 16), np.float32)
-    scratch = plan.scratch(4 * BLOCK * (heads.group + 3) + 256)
+    gathered = BLOCK * (heads.k_cache.strides[1] + heads.v_cache.strides[1]) if sight else 0
+    scratch = plan.scratch(4 * BLOCK * (heads.group + 3) + 256 + gathered)
     caches = heads.k_cache, heads.v_cache, heads.table
     seen = sight.operands if sight else EVERYTHING
     plan.add(
