@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qcli import console, interrupt
-from qcli.catalog import resolve
 from qcli.commands import options
 from qcli.errors import UsageError
 
@@ -39,6 +38,7 @@ def imatrix(
     with console.status("loading", quiet) as bar, interrupt.cleans_up():
         with interrupt.ends_all(bar):
             from qcli import imatrix_file
+            from qcli.catalog import resolve
             from qcli.draft import Draft
             from qcli.gguf_file import GGUFFile
             from qcli.imatrix import load, measure, starved

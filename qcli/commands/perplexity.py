@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qcli import console, interrupt
-from qcli.catalog import resolve
 from qcli.commands import options
 from qcli.errors import UsageError
 
@@ -50,6 +49,7 @@ def perplexity(
         bar = stack.enter_context(console.status("loading", quiet))
         stack.enter_context(interrupt.cleans_up())
         with interrupt.ends_all(bar):
+            from qcli.catalog import resolve
             from qcli.draft import Draft
             from qcli.engine import Engine
             from qcli.gguf_file import GGUFFile

@@ -9,11 +9,8 @@ from typing import Annotated
 import typer
 
 from qcli import console, interrupt
-from qcli.catalog import resolve
 from qcli.commands import options
-from qcli.commands.quantize_report import report
 from qcli.errors import UsageError
-from qcli.gguf_file import GGUFFile
 
 
 def quantize(
@@ -43,6 +40,9 @@ def quantize(
 ) -> None:
     """Write a copy of a model with smaller weights."""
     from qcli import imatrix_file
+    from qcli.catalog import resolve
+    from qcli.commands.quantize_report import report
+    from qcli.gguf_file import GGUFFile
     from qcli.quantize import job, work
     from qcli.threads import default_threads
 
