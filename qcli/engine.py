@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qcli import models, sampler
 from qcli.errors import ContextOverflowError, ModelFileError, QcliError, UsageError
 from qcli.gguf_file import GGUFFile
+from qcli.memory import resident
 from qcli.models import Model
 from qcli.part_times import PartTimes
 from qcli.program import Program
@@ -85,15 +86,15 @@ class Engine:
         if lacking := cpu.missing():
             raise QcliError(f"this processor ({cpu.name()}) lacks {lacking}", "use a machine from 2013 or later")
         threads, kv_type = threads or default_threads(), kv_type or "f16"
-        model, state = _model_of(file, ctx, kv_type)
+        model, state = model_of(file, ctx, kv_type)
         room = budget.limit(ram)
-        if not state.experts_held or budget.fits(file, state, room):
+        if not state.experts_held or budget.fits(file, state, room, resident()):
             return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, prompt_plan)
         from qcli.streaming.dense import hold_dense
         from qcli.streaming.supply import Supply
 
         file = hold_dense(file, progress)
-        model, state = _model_of(file, ctx, kv_type)
+        model, state = model_of(file, ctx, kv_type)
         supply = Supply(file, state.run)
         chunk = chunk or budget.chunk_for(model, state, supply, threads, room)
         engine = cls(model, state, threads, chunk, progress, prompt_plan, supply)
@@ -246,7 +247,8 @@ def _state_for(file: GGUFFile, ctx: int | None, kv_type: str) -> State:
     return State(ctx or min(longest, DEFAULT_CTX), kv_type, longest)
 
 
-def _model_of(file: GGUFFile, ctx: int | None, kv_type: str) -> tuple[Model, State]:
+def model_of(file: GGUFFile, ctx: int | None, kv_type: str) -> tuple[Model, State]:
+    """A file's model, and the state that it runs on."""
     state = _state_for(file, ctx, kv_type)
     try:
         return models.load(file, state), state

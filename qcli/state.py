@@ -69,6 +69,11 @@ class State:
         """Memory that a full context takes."""
         return sum(array.nbytes for array in (*self._recurrent, *self._caches))
 
+    @property
+    def cache_bytes(self) -> int:
+        """Of these, what grows with the context: keys and values."""
+        return sum(cache.nbytes for cache in self._caches)
+
     def bytes_per_step(self, position: int) -> float:
         """What the decode step at a position moves: recurrent states are read and written, caches read up to it."""
         read = sum(c.nbytes / self.ctx * min(position + 1, w) for c, w in zip(self._caches, self._windows, strict=True))

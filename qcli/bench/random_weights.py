@@ -80,7 +80,7 @@ def size_of(shape: Shape, mix: Mix, layers: int) -> int:
 def random_file(shape: Shape, mix: Mix, layers: int, progress: Progress | None = None) -> GGUFFile:
     """The model cut to its first layers, as if it had been read from a file."""
     slots = list(_slots(shape, mix, layers))
-    memory = np.frombuffer(_memory(_end(slots)), np.uint8)
+    memory = np.frombuffer(small_pages(_end(slots)), np.uint8)
     path, tensors = Path(shape.name), {}
     with ThreadPoolExecutor(default_threads()) as pool:
         fill = _Filler(pool)
@@ -128,7 +128,7 @@ def _metadata(shape: Shape, layers: int) -> dict[str, Value]:
     return {"general.architecture": shape.architecture, "general.name": shape.name} | own
 
 
-def _memory(size: int) -> mmap.mmap:
+def small_pages(size: int) -> mmap.mmap:
     """Memory of this process alone, in pages as small as those of a mapped file."""
     if sys.platform == "win32":
         return mmap.mmap(-1, size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,10 +42,10 @@ def limit(ram: int | None) -> int:
     return max(0, available() + resident() - _LEFT) if ram is None else ram
 
 
-def fits(file: GGUFFile, state: State, ram: int) -> bool:
-    """Whether all weights can stay mapped."""
+def fits(file: GGUFFile, state: State, ram: int, used: int) -> bool:
+    """Whether all weights can stay mapped, `used` bytes being taken before."""
     weights = sum(tensor.n_bytes for tensor in file.tensors.values())
-    return resident() + weights + state.n_bytes + RESERVE <= ram
+    return used + weights + state.n_bytes + RESERVE <= ram
 
 
 def chunk_for(model: Model, state: State, supply: Supply, threads: int, ram: int) -> int:
@@ -56,21 +57,40 @@ def chunk_for(model: Model, state: State, supply: Supply, threads: int, ram: int
     return min(max(most // TOGETHER, 1) * TOGETHER, MOST_CHUNK)
 
 
+@dataclass(frozen=True)
+class Share:
+    """What experts get of the memory."""
+
+    slots: int  # in each layer
+    lacking: int  # bytes without which not even one token's experts have slots
+
+    @property
+    def enough(self) -> bool:
+        return self.lacking <= 0
+
+
+def share(supply: Supply, state: State, plans: list[Plan], ram: int, used: int) -> Share:
+    """Slots for what is left, `used` bytes being taken by dense weights and the program."""
+    left = ram - used - state.n_bytes - sum(plan.n_bytes for plan in plans) - RESERVE
+    slots = (left - supply.needs(0)) // (supply.needs(1) - supply.needs(0))
+    return Share(min(slots, supply.most_slots), supply.needs(supply.chosen) - left)
+
+
+def wanted(ram: int, lacking: int) -> str:
+    """What to give instead, as one would type it."""
+    return f"{-(-(ram + lacking) // 10**8) / 10:.1f}GB"
+
+
 def allot(supply: Supply, state: State, plans: list[Plan], ram: int) -> None:
     """Give the experts' slots what is left; raises QcliError if that is not enough for a token's."""
-    ahead = state.n_bytes + sum(plan.n_bytes for plan in plans) + RESERVE
-    left = ram - resident() - ahead
-    slots = min((left - supply.needs(0)) // (supply.needs(1) - supply.needs(0)), supply.most_slots)
-    least = supply.chosen
-    if slots < least:
-        short = supply.needs(least) - left
-        wanted = -(-(ram + short) // 10**8) / 10
+    found = share(supply, state, plans, ram, resident())
+    if not found.enough:
         raise QcliError(
             f"{_written(ram)} of memory do not hold this model's dense weights, its context of {state.ctx} tokens and the"
             f" experts of one token",
-            f"give --ram {wanted:.1f}GB if there is as much, a smaller --ctx, or a smaller file of this model",
+            f"give --ram {wanted(ram, found.lacking)} if there is as much, a smaller --ctx, or a smaller file of this model",
         )
-    supply.allot(slots)
+    supply.allot(found.slots)
 
 
 def _written(n_bytes: int) -> str:
