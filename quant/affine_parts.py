@@ -7,7 +7,7 @@ then for each part a vector of what its search found and of what is written; at 
 from __future__ import annotations
 
 from quant.jit import inline
-from quant.lanes import larger, smaller, store_i32x16, to_i32, where_equal, where_greater
+from quant.lanes import larger, smaller, store_i32x16, to_i32, unknown, where_equal, where_greater
 from quant.search import affine, positive, sum_of
 from quant.simd import add, divide, load_f32x16, mul, round_even, splat, store_f32x16, sub, zero_f32x16
 
@@ -36,10 +36,10 @@ def levels_of(values, parts, most, importance, weights, levels):
         return positive(values, weights, parts, most, levels)
     zero, top = zero_f32x16(), splat(most)
     largest = zero
-    for j in range(parts):
+    for j in range(unknown(parts)):
         largest = larger(load_f32x16(values + 64 * j), largest)
     inverse = where_greater(largest, zero, divide(top, largest), zero)
-    for j in range(parts):
+    for j in range(unknown(parts)):
         level = smaller(round_even(mul(inverse, load_f32x16(values + 64 * j))), top)
         store_f32x16(levels + 64 * j, larger(level, zero))
     return divide(largest, top)
@@ -51,11 +51,11 @@ def round_parts(x, parts, count, d, dmin, most, scratch):
     levels; if that scale is 0, what the search had found.
     """
     zero, top = zero_f32x16(), splat(most)
-    for j in range(parts):
+    for j in range(unknown(parts)):
         scale = mul(d, load_f32x16(scratch + SCALE_LEVEL + 64 * j))
         minimum = mul(dmin, load_f32x16(scratch + MINIMUM_LEVEL + 64 * j))
         inverse, begin = load_f32x16(scratch + INVERSE + 64 * j), load_f32x16(scratch + BEGIN + 64 * j)
-        for i in range(count):
+        for i in range(unknown(count)):
             column = 64 * (count * j + i)
             value = load_f32x16(x + column)
             found = divide(add(value, minimum), scale)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from quant.jit import inline
-from quant.lanes import spread, sqrt
+from quant.lanes import spread, sqrt, unknown
 from quant.simd import add, load_f32, load_f32x16, load_i64, mul, store_f32, store_f32x16, store_i64
 
 
 @inline
 def importance_rows(importance, first, per_row, block, table):
     """Write the addresses of the importance of 16 blocks' columns, from block `first` on, to a table."""
-    for lane in range(16):
+    for lane in range(unknown(16)):
         store_i64(table + 8 * lane, importance + (first + lane) % per_row * (4 * block))
 
 
 @inline
 def importance_lanes(table, column, count, weights, stage):
     """The importance of `count` columns from `column` on: float32 [count, 16 lanes]; stage: as much memory."""
-    for lane in range(16):
+    for lane in range(unknown(16)):
         source = load_i64(table + 8 * lane) + 4 * column
         for part in range(count // 16):
             store_f32x16(stage + 4 * count * lane + 64 * part, load_f32x16(source + 64 * part))
@@ -30,7 +30,7 @@ def importance_lanes(table, column, count, weights, stage):
 def importance_weights(table, column, count, x, sigma2, weights, stage):
     """importance * sqrt(sigma2 + x^2), likewise; x: float32 [count, 16 lanes]."""
     importance_lanes(table, column, count, weights, stage)
-    for i in range(count):
+    for i in range(unknown(count)):
         value = load_f32x16(x + 64 * i)
         size = sqrt(add(sigma2, mul(value, value)))
         store_f32x16(weights + 64 * i, mul(load_f32x16(weights + 64 * i), size))
@@ -39,7 +39,7 @@ def importance_weights(table, column, count, x, sigma2, weights, stage):
 @inline
 def square_weights(x, count, weights):
     """x^2, where no importance is known; float32 [count, 16 lanes]."""
-    for i in range(count):
+    for i in range(unknown(count)):
         value = load_f32x16(x + 64 * i)
         store_f32x16(weights + 64 * i, mul(value, value))
 

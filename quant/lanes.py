@@ -101,6 +101,13 @@ _NODES = [(n, 1 << (n.bit_length() - 1)) for n in range(1, _LANES)]  # of a bina
 
 
 @intrinsic
+def unknown(count: Any) -> Any:
+    """A whole number that the compiler shall not know, so that a loop over it is not unrolled: compiling takes half."""
+    kind = ir.FunctionType(ir.IntType(64), [ir.IntType(64)])
+    return "i64", lambda builder, value: builder.asm(kind, "", "=r,0", [value], False)
+
+
+@intrinsic
 def to_i32(vector: Any) -> Any:
     """float32 lanes in the range of int32 -> i32 lanes, fractions cut off."""
     return i32x16, lambda builder, x: builder.fptosi(x, vector_of(I32, _LANES))
@@ -184,5 +191,5 @@ def store_i32x16(address: Any, words: Any) -> Any:
 @inline
 def spread(rows, stride, columns, lanes):
     """16 rows of float32, `stride` bytes apart -> float32 [columns, 16 lanes]; columns is a multiple of 16."""
-    for part in range(columns // 16):
+    for part in range(unknown(columns // 16)):
         transpose16(rows + 64 * part, stride, lanes + 1024 * part, LANE_BYTES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from quant.jit import inline
-from quant.lanes import LANE_BYTES, scatter_u32, store_i32x16
+from quant.lanes import LANE_BYTES, scatter_u32, store_i32x16, unknown
 from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right, zero_i32x16
 from quant.tile import transpose16
 
@@ -29,7 +29,7 @@ def _two_bits(drop: int) -> Any:
     @inline
     def two_bits(q, words):
         for half in range(2):
-            for word in range(8):
+            for word in range(unknown(8)):
                 packed = zero_i32x16()
                 for back in range(4):
                     four = four_bytes(q, 128 * half + 4 * word + 32 * (3 - back))
@@ -47,7 +47,7 @@ low_two_bits, high_two_bits = _two_bits(0), _two_bits(4)
 def _one_bit(drop: int) -> Any:
     @inline
     def one_bit(q, words):
-        for word in range(8):
+        for word in range(unknown(8)):
             packed = zero_i32x16()
             for back in range(8):
                 four = four_bytes(q, 32 * (7 - back) + 4 * word)
@@ -64,10 +64,10 @@ third_bits, fifth_bits = _one_bit(2), _one_bit(4)
 @inline
 def write_words(words, count, out, size):
     """Words, int32 [count, 16 lanes], to the 16 blocks at `out`, `size` bytes apart."""
-    for part in range(count // 16):
+    for part in range(unknown(count // 16)):
         transpose16(words + 1024 * part, LANE_BYTES, out + 64 * part, size)
     if count < 16:
-        for word in range(count):
+        for word in range(unknown(count)):
             scatter_u32(out + 4 * word, size, load_i32x16(words + LANE_BYTES * word))
     elif count % 16 != 0:
         transpose16(words + LANE_BYTES * (count - 16), LANE_BYTES, out + 4 * (count - 16), size)

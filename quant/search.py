@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from quant.jit import inline
-from quant.lanes import larger, smaller, where_equal, where_greater
+from quant.lanes import larger, smaller, unknown, where_equal, where_greater
 from quant.simd import (
     absolute,
     add,
@@ -31,6 +31,7 @@ NEGLIGIBLE = np.float32(1e-15)  # columns below count as zeros
 @inline
 def sum_of_squares(x, count, total):
     """total + x^2 of each lane, one column after the other."""
+    count = unknown(count)
     for i in range(count):
         value = load_f32x16(x + 64 * i)
         total = add(total, mul(value, value))
@@ -40,6 +41,7 @@ def sum_of_squares(x, count, total):
 @inline
 def sum_of(x, count):
     """The sum of each lane."""
+    count = unknown(count)
     total = zero_f32x16()
     for i in range(count):
         total = add(total, load_f32x16(x + 64 * i))
@@ -55,6 +57,7 @@ def _between(value, least, most):
 @inline
 def extreme_of(x, count):
     """The first number of largest magnitude, and its magnitude."""
+    count = unknown(count)
     extreme, size = zero_f32x16(), zero_f32x16()
     for i in range(count):
         value = load_f32x16(x + 64 * i)
@@ -72,6 +75,7 @@ def affine(x, weights, count, most, first, step, steps, magnitudes, q):
     -> scale, minimum, and what gives the best q again: round(inverse * (x - begin)); q: float32 [count, 16] of scratch.
     magnitudes: the error is measured as a magnitude, not as a square.
     """
+    count = unknown(count)
     zero, top = zero_f32x16(), splat(most)
     lowest, highest = load_f32x16(x), load_f32x16(x)
     sum_w, sum_x = zero, zero
@@ -131,6 +135,7 @@ def symmetric(x, weights, count, most):
 
     -> scale, and what gives the best q again: round(inverse * x), both 0 where all x are negligible.
     """
+    count = unknown(count)
     zero, top = zero_f32x16(), splat(most)
     extreme, size = extreme_of(x, count)
     bottom, ceiling = sub(zero, top), sub(top, splat(_ONE))
@@ -154,6 +159,7 @@ def symmetric(x, weights, count, most):
 @inline
 def _products(x, weights, count, inverse, bottom, ceiling):
     """The weighted sums of x * q and of q * q."""
+    count = unknown(count)
     sum_xl, sum_l2 = zero_f32x16(), zero_f32x16()
     for i in range(count):
         value, weight = load_f32x16(x + 64 * i), load_f32x16(weights + 64 * i)
@@ -168,6 +174,7 @@ def positive(x, weights, count, most, q):
     """x ~ scale * q, x >= 0, q in [0, most]: candidates for 1 / scale are (most + i / 10) / the largest, |i| <= 4; then
     five rounds in which each q may change if the error, with the scale solved anew, is less. -> scale; q is written.
     """
+    count = unknown(count)
     zero, top = zero_f32x16(), splat(most)
     largest = zero
     for i in range(count):
@@ -200,6 +207,7 @@ def positive(x, weights, count, most, q):
 
 @inline
 def _error_of_positive(x, weights, count, inverse, top):
+    count = unknown(count)
     scale, error = divide(splat(_ONE), inverse), zero_f32x16()
     for i in range(count):
         value = load_f32x16(x + 64 * i)
@@ -238,6 +246,7 @@ def symmetric_by_rounds(x, parts, count, most, q, sums, scales):
 
     q: float32 [parts * count, 16], scales: float32 [parts, 16], are written; sums: float32 [parts, 2, 16] of scratch.
     """
+    parts, count = unknown(parts), unknown(count)
     top = splat(most)
     bottom, ceiling = sub(zero_f32x16(), top), sub(top, splat(_ONE))
     for part in range(parts):

@@ -12,7 +12,17 @@ import numpy as np
 from quant.formats.iq4_nl import VALUES
 from quant.importance import importance_rows, importance_weights, square_weights
 from quant.jit import inline
-from quant.lanes import f16_bits, scatter_u16, spread, staircase, store_i32x16, to_i32, where_equal, where_greater
+from quant.lanes import (
+    f16_bits,
+    scatter_u16,
+    spread,
+    staircase,
+    store_i32x16,
+    to_i32,
+    unknown,
+    where_equal,
+    where_greater,
+)
 from quant.quantizers import Quantizer, quantize_rows
 from quant.quantizers.q4_0 import STAGE, TABLE, WEIGHTS, Q, write_nibbles
 from quant.search import NEGLIGIBLE, extreme_of, sum_of_squares
@@ -28,7 +38,7 @@ nearest_value, nearest_index = staircase(_MIDDLES, VALUES), staircase(_MIDDLES, 
 def _sums(x, weights, inverse):
     """The weighted sums of x * value and of value * value."""
     sum_xv, sum_v2 = zero_f32x16(), zero_f32x16()
-    for i in range(32):
+    for i in range(unknown(32)):
         column = load_f32x16(x + 64 * i)
         value = nearest_value(mul(inverse, column))
         weighted = mul(load_f32x16(weights + 64 * i), value)
@@ -59,7 +69,7 @@ def write_indices(x, d, q):
     """The index of the value nearest to x / d, or to 0 if d is, of 32 columns: int32 [32, 16 lanes]."""
     zero = zero_f32x16()
     inverse = where_equal(d, zero, zero, divide(splat(_ONE), d))
-    for i in range(32):
+    for i in range(unknown(32)):
         store_i32x16(q + 64 * i, to_i32(nearest_index(mul(inverse, load_f32x16(x + 64 * i)))))
 
 

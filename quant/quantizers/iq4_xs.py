@@ -9,7 +9,7 @@ import numpy as np
 
 from quant.importance import importance_rows, importance_weights, square_weights
 from quant.jit import inline
-from quant.lanes import f16_bits, larger, smaller, spread, store_i32x16, to_i32, where_equal
+from quant.lanes import f16_bits, larger, smaller, spread, store_i32x16, to_i32, unknown, where_equal
 from quant.pack import two_nibbles, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.quantizers.iq4_nl import search, write_indices
@@ -41,7 +41,7 @@ def _search(x, importance, scratch):
     """The scales of eight parts, each. -> d"""
     sigma2 = mul(sum_of_squares(x, 256, zero_f32x16()), splat(np.float32(1 / 128)))
     weights = scratch + _WEIGHTS
-    for j in range(8):
+    for j in range(unknown(8)):
         part = x + 2048 * j
         if importance:
             importance_weights(scratch + _TABLE, 32 * j, 32, part, sigma2, weights, scratch + _STAGE)
@@ -91,7 +91,7 @@ def iq4_xs_quantize_rows(x, importance, rows, columns, out, scratch):
         spread(x + 1024 * first, 1024, 256, scratch)
         d = _search(scratch, importance, scratch)
         _pack_scales(d, scratch, words)
-        for j in range(8):
+        for j in range(unknown(8)):
             scale = mul(d, load_f32x16(scratch + _LEVEL + 64 * j))
             _pack_part(scratch + 2048 * j, scale, scratch + _Q, words + 128 + 256 * j)
         write_words(words, 34, out + 136 * first, 136)

@@ -25,7 +25,7 @@ from quant.affine_parts import (
 )
 from quant.importance import importance_rows, importance_weights
 from quant.jit import inline
-from quant.lanes import f16_bits, spread, store_i32x16, to_i32
+from quant.lanes import f16_bits, spread, store_i32x16, to_i32, unknown
 from quant.pack import four_bytes, low_two_bits, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.search import sum_of_squares
@@ -50,7 +50,7 @@ _FINE_FIRST, _FINE_STEP = np.float32(-0.9), np.float32(0.05)
 def _search(x, importance, scratch):
     """Scales and minima of 16 parts, each."""
     sigma2 = mul(sum_of_squares(x, 256, zero_f32x16()), splat(np.float32(1 / 256)))
-    for j in range(16):
+    for j in range(unknown(16)):
         part, weights = x + 1024 * j, scratch + WEIGHTS
         if importance:
             importance_weights(scratch + TABLE, 16 * j, 16, part, sigma2, weights, scratch + STAGE)
@@ -64,7 +64,7 @@ def _search(x, importance, scratch):
 @inline
 def _pack_scales(scratch, words):
     """Scale and minimum of a part in a byte: 4 words."""
-    for j in range(16):
+    for j in range(unknown(16)):
         scale = to_i32(load_f32x16(scratch + SCALE_LEVEL + 64 * j))
         minimum = to_i32(load_f32x16(scratch + MINIMUM_LEVEL + 64 * j))
         store_i32x16(scratch + Q + 64 * j, bit_or(scale, shift_left(minimum, 4)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from quant.importance import importance_rows, importance_weights
 from quant.jit import inline
-from quant.lanes import f16_bits, larger, scatter_u16, smaller, spread, store_i32x16, to_i32, where_equal
+from quant.lanes import f16_bits, larger, scatter_u16, smaller, spread, store_i32x16, to_i32, unknown, where_equal
 from quant.pack import low_two_bits, third_bits, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.search import extreme_of, sum_of, sum_of_squares, symmetric, symmetric_by_rounds
@@ -56,11 +56,11 @@ def _search(x, importance, scratch):
     q = scratch + _Q
     if importance:
         sigma2 = mul(sum_of_squares(x, 256, zero_f32x16()), splat(np.float32(1 / 128)))
-        for j in range(16):
+        for j in range(unknown(16)):
             _search_part(x + 1024 * j, j, sigma2, q + 1024 * j, scratch)
     else:
         symmetric_by_rounds(x, 16, 16, _FOUR, q, scratch + _SUMS, scratch + _SCALE)
-        for i in range(256):
+        for i in range(unknown(256)):
             store_i32x16(q + 64 * i, to_i32(add(load_f32x16(q + 64 * i), splat(_FOUR))))
 
 
@@ -71,7 +71,7 @@ def _search_part(x, j, sigma2, q, scratch):
     store_f32x16(scratch + _SUM + 64 * j, sum_of(weights, 16))
     scale, inverse = symmetric(x, weights, 16, _FOUR)
     store_f32x16(scratch + _SCALE + 64 * j, scale)
-    for i in range(16):
+    for i in range(unknown(16)):
         level = _level(mul(inverse, load_f32x16(x + 64 * i)), _FOUR)
         store_i32x16(q + 64 * i, to_i32(where_equal(inverse, zero, zero, level)))
 
@@ -86,7 +86,7 @@ def _levels(scales, importance, weights, levels):
         extreme, _ = extreme_of(scales, 16)
         inverse = where_equal(extreme, zero, zero, divide(least, extreme))
         d = where_equal(extreme, zero, zero, divide(splat(_ONE), inverse))
-    for j in range(16):
+    for j in range(unknown(16)):
         level = _level(mul(inverse, load_f32x16(scales + 64 * j)), _THIRTY_TWO)
         store_f32x16(levels + 64 * j, where_equal(inverse, zero, zero, level))
     return d
@@ -95,7 +95,7 @@ def _levels(scales, importance, weights, levels):
 @inline
 def _pack_scales(levels, words):
     """16 levels of 6 bits in 3 words: see quant.formats.q3_k."""
-    for part in range(2):
+    for part in range(unknown(2)):
         packed = zero_i32x16()
         for back in range(4):
             j = 4 * part + 3 - back
@@ -117,9 +117,9 @@ def _pack_scales(levels, words):
 def _round(x, d, levels, q):
     """q + 4 of every column, the nearest for the scale that is written; if that is 0, it stays what was found."""
     zero = zero_f32x16()
-    for j in range(16):
+    for j in range(unknown(16)):
         scale = mul(d, sub(load_f32x16(levels + 64 * j), splat(_THIRTY_TWO)))
-        for i in range(16):
+        for i in range(unknown(16)):
             at = 1024 * j + 64 * i
             level = _level(divide(load_f32x16(x + at), scale), _FOUR)
             store_i32x16(q + at, to_i32(where_equal(scale, zero, to_f32(load_i32x16(q + at)), level)))

@@ -25,7 +25,7 @@ from quant.affine_parts import (
 )
 from quant.importance import importance_rows, importance_weights
 from quant.jit import inline
-from quant.lanes import f16_bits, spread, sqrt, store_i32x16, to_i32
+from quant.lanes import f16_bits, spread, sqrt, store_i32x16, to_i32, unknown
 from quant.pack import two_nibbles, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.search import sum_of_squares
@@ -56,7 +56,7 @@ def _weigh(x, j, importance, sigma2, scratch):
         importance_weights(scratch + TABLE, 32 * j, 32, x, sigma2, weights, scratch + STAGE)
     else:
         mean = mul(sum_of_squares(x, 32, zero_f32x16()), splat(_PART))
-        for i in range(32):
+        for i in range(unknown(32)):
             store_f32x16(weights + 64 * i, add(sqrt(mean), absolute(load_f32x16(x + 64 * i))))
 
 
@@ -88,7 +88,7 @@ def quantize_blocks(x, importance, first_block, per_row, most, first, step, step
         first, step, steps = np.float32(-0.9), np.float32(0.05), 36
     spread(x, 1024, 256, scratch)
     sigma2 = mul(sum_of_squares(scratch, 256, zero_f32x16()), splat(np.float32(1 / 128)))
-    for j in range(8):
+    for j in range(unknown(8)):
         _weigh(scratch, j, importance, sigma2, scratch)
         search_part(scratch, j, 32, most, first, step, steps, False, scratch)
     sums = scratch + SUM
@@ -103,7 +103,7 @@ def quantize_blocks(x, importance, first_block, per_row, most, first, step, step
 def pack_nibbles(q, words):
     """The low four bits of q in 32 words."""
     for pair in range(4):
-        for word in range(8):
+        for word in range(unknown(8)):
             packed = two_nibbles(q, 64 * pair + 4 * word, 64 * pair + 4 * word + 32)
             store_i32x16(words + 64 * (8 * pair + word), packed)
 

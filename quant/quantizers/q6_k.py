@@ -9,7 +9,18 @@ import numpy as np
 
 from quant.importance import importance_lanes, importance_rows, square_weights
 from quant.jit import inline
-from quant.lanes import f16_bits, larger, scatter_u16, smaller, spread, store_i32x16, to_i32, where_equal, where_greater
+from quant.lanes import (
+    f16_bits,
+    larger,
+    scatter_u16,
+    smaller,
+    spread,
+    store_i32x16,
+    to_i32,
+    unknown,
+    where_equal,
+    where_greater,
+)
 from quant.pack import four_bytes, high_two_bits, two_nibbles, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.search import NEGLIGIBLE, symmetric
@@ -79,7 +90,7 @@ def _round(x, d, scratch):
     zero, top, bottom = zero_f32x16(), splat(_HALF - _ONE), splat(-_HALF)
     for j in range(16):
         scale, inverse = mul(d, load_f32x16(scratch + _WHOLE + 64 * j)), load_f32x16(scratch + _INVERSE + 64 * j)
-        for i in range(16):
+        for i in range(unknown(16)):
             value = load_f32x16(x + 1024 * j + 64 * i)
             found = where_equal(scale, zero, mul(inverse, value), divide(value, scale))
             level = sub(larger(smaller(round_even(found), top), bottom), bottom)
@@ -91,7 +102,7 @@ def _round(x, d, scratch):
 def _pack_nibbles(q, words):
     """The low four bits of q in 32 words: column i of 128 beside column i + 64."""
     for half in range(2):
-        for word in range(16):
+        for word in range(unknown(16)):
             packed = two_nibbles(q, 128 * half + 4 * word, 128 * half + 4 * word + 64)
             store_i32x16(words + 64 * (16 * half + word), packed)
 
