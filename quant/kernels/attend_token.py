@@ -22,6 +22,7 @@ from quant.simd import (
     load_u8,
     load_u32,
     mul,
+    prefetch_l2,
     splat,
     store_f32,
     store_f32x16,
@@ -81,6 +82,13 @@ def _gather(cache, row, first, last, seen, seen_block, position, out):
 
 
 @inline
+def _ask_for(address, size):
+    """Have memory on its way while something else is computed: columns of values lie far apart, and each block is short."""
+    for line in range(0, size, 64):
+        prefetch_l2(address + line)
+
+
+@inline
 def _blocks_of(heads, run):
     """Positions up to the token, the first it sees, the first block that it sees something of, and how many blocks."""
     length = load_i64(run + 8) + 1
@@ -126,6 +134,8 @@ def attend_blocks(
             q0, q1 = query + at, query + min(at + 4 * width, end)
             q2, q3 = query + min(at + 8 * width, end), query + min(at + 12 * width, end)
             for p in range(first, last):
+                if g == 0:
+                    _ask_for(v + v_row * p, v_row)
                 place = scores + 4 * (BLOCK * g + p)
                 _four_scores(q0, q1, q2, q3, k + k_row * p, quantized, width, bits_to_f32(scale), place)
         for g in range(group):
@@ -135,6 +145,9 @@ def attend_blocks(
             store_f32(out + 4, total)
         for g in range(0, group, 4):
             for c in range(0, values, 16):
+                if g == 0:
+                    share = BLOCK * k_row // (values // 16)
+                    _ask_for(k + BLOCK * k_row + c // 16 * share, share)
                 _four_sums(scores + 4 * BLOCK * g, v, v_row, quantized, c, first, last, values, sums)
                 for i in range(min(4, group - g)):
                     out = partial + ((head * group + g + i) * most + block) * entry
