@@ -219,6 +219,21 @@ def test_importance_of_another_model_is_refused(tiny):
     assert lacking == ["blk.2.ssm_out.weight"]
 
 
+def test_a_block_that_was_not_measured_needs_another_type(tiny):
+    """As the MTP block of a model, which is no part of its forward pass."""
+    about = guide(tiny, np.random.default_rng(0))
+    wide = named(dict(tiny.metadata), {name: (*t.shape[:-1], 256) for name, t in tiny.tensors.items()})
+    kept = {name: entry for name, entry in about.entries.items() if not name.startswith("blk.3.")}
+    guided = {n: Entry(np.ones((len(e.counts), 256), np.float32), e.counts) for n, e in kept.items()}
+    given = (Path("i"), Imatrix(guided, [], 0, 0))
+    with pytest.raises(UsageError, match=r"blk\.3\..*Q2_K needs") as raised:
+        job.plan(wide, Path("x"), "Q2_K_S", imatrix=given)
+    pattern = raised.value.hint.split("'")[1]
+    assert pattern == r"^blk\.3\.=Q4_K"
+    todo = job.plan(wide, Path("x"), "Q2_K_S", imatrix=given, overrides=[job.override(pattern)])
+    assert {c.type for c in todo.changes if c.converts and "blk.3." in c.tensor.name} == {"Q4_K"}
+
+
 @pytest.mark.parametrize(
     ("mix", "said"),
     [("Q2_K_S", "importance matrix"), ("Q9", "no type 'Q9'"), ("", "no type ''"), ("q8", "no type 'q8'")],

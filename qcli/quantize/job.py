@@ -174,7 +174,8 @@ def _check_importance(
             raise UsageError(message, f"`qcli imatrix {source.path} TEXT -o FILE` makes one for --imatrix FILE")
         if needs and imatrix and change.importance is None:
             message = f"{imatrix[0]}: says nothing about {name}, which {change.type} needs"
-            raise UsageError(message, f"--tensor '{re.escape(name)}=Q4_K' makes it another type")
+            block = re.sub(r"^(blk)\.(\d+)\..*", r"^\1\\.\2\\.", name)  # an MTP block has many such
+            raise UsageError(message, f"--tensor '{block}=Q4_K' gives it another type")
 
 
 def _check_paths(source: GGUFFile, paths: Sequence[Path]) -> None:
