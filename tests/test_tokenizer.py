@@ -151,9 +151,9 @@ def test_ends_of_a_real_vocabulary(qwen2: Tokenizer) -> None:
 
 def test_a_real_vocabulary_opens_at_once(qwen2_file: Path) -> None:
     def seconds() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         Tokenizer.from_gguf(qwen2_file)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     assert min(seconds() for _ in range(3)) < 1.0  # 0.3 to 0.45 on two cores; element by element it takes 4
 
