@@ -24,7 +24,7 @@ X86 = {
 OTHER = {"generic": ("", "portable", "")}
 _TYPES = "Q8_0 or Q4_K or IQ4_NL or NVFP4 or F16 and not BF16"
 _KERNELS = f"(dot_and_tile_are_exact or extremes or unpacked) and ({_TYPES})"
-CHOSEN = f"test_simd or test_lookup or test_grids or test_blocks256 or {_KERNELS}"
+CHOSEN = f"test_simd or test_lookup or test_grids or test_blocks256 or {_KERNELS} or bytes_are_those_of_ggml and IQ4_NL"
 
 
 def here() -> dict[str, tuple[str, str, str]]:
@@ -48,7 +48,14 @@ def start(command, processor, features=None):
 @pytest.fixture(scope="module")
 def processes():
     """A part of the tests, begun for every processor at once."""
-    names = "test_simd.py", "test_lookup.py", "test_grids.py", "test_blocks256.py", "test_formats.py"
+    names = (
+        "test_simd.py",
+        "test_lookup.py",
+        "test_grids.py",
+        "test_blocks256.py",
+        "test_formats.py",
+        "test_quantizers.py",
+    )
     files = [str(TESTS / name) for name in names]
     plain = ["-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     command = ["-m", "pytest", *plain, "--rootdir", str(TESTS.parent), "-k", CHOSEN, *files]
