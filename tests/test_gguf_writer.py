@@ -126,10 +126,15 @@ def test_rows_that_no_block_fits_are_refused():
 def test_nothing_is_left_of_what_was_not_finished(tmp_path, problem):
     kept = tmp_path / "kept"
     kept.write_text("before")
-    with pytest.raises(problem), Draft([kept, tmp_path / "new"], overwrite=True) as draft:
-        for path in draft.paths:
-            draft.open(path).write(b"half")
-        raise problem("now")
+
+    def half() -> None:
+        with Draft([kept, tmp_path / "new"], overwrite=True) as draft:
+            for path in draft.paths:
+                draft.open(path).write(b"half")
+            raise problem("now")
+
+    with pytest.raises(problem):
+        half()
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
     assert kept.read_text() == "before"
 
@@ -138,11 +143,8 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
     try:
-        rows = [NewTensor("t", "F32", (1 << 19,))]
-        with pytest.raises(OutputError, match="cannot be written: File too large"), Draft([tmp_path / "x"]) as draft:
-            writer = GGUFWriter(draft, tmp_path / "x", {}, rows)
-            writer.write(np.zeros(1 << 21, np.uint8))
-            writer.finish()
+        with pytest.raises(OutputError, match="cannot be written: File too large"):
+            write(tmp_path / "x", {}, [NewTensor("t", "F32", (1 << 19,))])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
@@ -157,9 +159,14 @@ def test_what_is_there_is_kept_unless_told(tmp_path):
 
 def test_what_comes_to_be_meanwhile_is_kept_too(tmp_path):
     path = tmp_path / "x"
-    with pytest.raises(OutputError, match="already"), Draft([path]) as draft:
-        draft.open(path).write(b"mine")
-        path.write_text("theirs")
+
+    def write_late() -> None:
+        with Draft([path]) as draft:
+            draft.open(path).write(b"mine")
+            path.write_text("theirs")
+
+    with pytest.raises(OutputError, match="already"):
+        write_late()
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x", "theirs")]
 
 
