@@ -8,15 +8,28 @@ import sys
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from quant.fields import is_set
+from quant.grids import grid
 from quant.int8_dot import UNIT, dot_wide_llvm
 from quant.lookup import lookup_llvm
-from quant.simd import I8, I32
+from quant.simd import I8, I32, I64, i8x64
 
 SUMS, BYTES = ir.VectorType(I32, 16), ir.VectorType(I8, 64)
+FIND, VALUES = grid("IQ2_XXS", 256, 8, (8, 25, 43))
+
+
+def signed_points(builder, low, signs):
+    """Points of 8 of 64 indices; negative where a bit is set."""
+    codes = FIND.rule(i8x64, i8x64)[1](builder, low, ir.Constant(BYTES, None))
+    part = VALUES.rule(None)[1](builder, codes)[0]
+    return builder.select(is_set(builder, signs), builder.neg(part), part)
+
+
 # Result, arguments and code of each operation.
 OPERATIONS = {
     "dot": (SUMS, [SUMS, BYTES, BYTES], dot_wide_llvm),
     "lookup": (BYTES, [BYTES], lambda builder, index: lookup_llvm(builder, range(16), index)),
+    "points": (BYTES, [BYTES, I64], signed_points),
 }
 
 

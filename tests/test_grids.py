@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -103,3 +109,27 @@ def test_bits_and_nibbles_are_in_order():
     assert np.array_equal(out[0].view(np.int8), np.where(is_set, -x, x))
     assert np.array_equal(out[1], is_set)
     assert np.array_equal(out[2], np.stack([packed & 15, packed >> 4], axis=1).reshape(-1))
+
+
+VBMI = "+avx512vnni,+avx512bw,+avx512vl,+avx512vbmi"
+
+
+@pytest.mark.parametrize(
+    ("triple", "processor", "features", "instruction", "times"),
+    [
+        ("x86_64-unknown-linux-gnu", "znver4", VBMI, "vpmultishiftqb", 1),
+        ("x86_64-unknown-linux-gnu", "haswell", "+avx2,+fma", "vpcmpeqb", 2),
+        ("aarch64-apple-darwin", "apple-m1", None, "cmeq", 4),
+        ("aarch64-unknown-linux-gnu", "cortex-a72", None, "cmeq", 4),
+    ],
+)
+def test_points_of_other_processors(triple, processor, features, instruction, times):
+    """Eight points at once where there are shuffles by table; else eight loads; signs by comparing bits, not one by one."""
+    script = Path(__file__).parent / "cross_compile.py"
+    environment = {**os.environ, "NUMBA_CPU_NAME": processor, "PYTHONPATH": str(script.parents[1])}
+    if features:
+        environment["NUMBA_CPU_FEATURES"] = features
+    done = subprocess.run([sys.executable, script, triple, "points"], env=environment, text=True, capture_output=True)
+    found = re.findall(r"^\t([a-z]\w*)", done.stdout, re.MULTILINE)
+    assert found.count(instruction) == times, done.stderr
+    assert len(found) < 120
