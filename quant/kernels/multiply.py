@@ -29,6 +29,7 @@ from quant.tile import (
 
 ROWS = 16
 _PART = 512  # columns: 8 KiB of int8 and 2 to 4 KiB of scales, beside 6 KiB of a panel
+_LAST = 768  # at most, so that what is left over is not a part of its own
 _LOCAL_BYTES = -(-MANY * (ENTRY_BYTES + 64) // 64) * 64
 
 # multiply(unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch)
@@ -40,7 +41,7 @@ _multiply = function("p" * 13)
 def scratch_bytes(columns: int) -> int:
     """Scratch memory that one call needs for rows of that many columns, whatever the format."""
     floats = 4 * ROWS * columns  # a tile of float32 weights
-    quantized = ROWS * _PART + 2 * 4 * ROWS * (_PART // 16)  # a tile of int8, its scales and its minima
+    quantized = ROWS * _LAST + 2 * 4 * ROWS * (_LAST // 16)  # a tile of int8, its scales and its minima
     whole_rows = 4 * ROWS * columns  # of an incomplete tile; float32 at most
     return _LOCAL_BYTES + TILE_SCRATCH + max(floats, quantized) + whole_rows
 
@@ -168,12 +169,13 @@ def _multiply_q8(unpack, w, row_bytes, rows, columns, group, table, panels, rest
     """Quantized weights by panels, _PART columns at a time: their tile stays in the first-level cache for all tokens."""
     local, memory = scratch, scratch + _LOCAL_BYTES
     tile = memory + TILE_SCRATCH
-    scales = tile + ROWS * _PART
-    minima = scales + 4 * ROWS * (_PART // 16)
+    scales = tile + ROWS * _LAST
+    minima = scales + 4 * ROWS * (_LAST // 16)
     after = w + ROWS * row_bytes
-    w = _whole_rows(w, row_bytes, rows, minima + 4 * ROWS * (_PART // 16))
-    for column in range(0, columns, _PART):
-        part = min(_PART, columns - column)
+    w = _whole_rows(w, row_bytes, rows, minima + 4 * ROWS * (_LAST // 16))
+    column = 0
+    while column < columns:
+        part = _PART if columns - column > _LAST else columns - column
         last = column + part == columns
         ahead = after if last else w + (column + part) * row_bytes // columns
         call(unpack, (w + column * row_bytes // columns, row_bytes, part, tile, scales, minima, memory))
@@ -188,6 +190,7 @@ def _multiply_q8(unpack, w, row_bytes, rows, columns, group, table, panels, rest
                 tile, scales, minima, rest, table, tokens, rows, columns, part, column, group, offset, 1, ahead, row_bytes,
                 0, local,
             )  # fmt: skip
+        column += part
 
 
 @_multiply
