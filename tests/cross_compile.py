@@ -8,10 +8,10 @@ import sys
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from quant.fields import is_set
-from quant.grids import grid
+from quant.blocks.fields import is_set
+from quant.blocks.grids import grid
+from quant.blocks.lookup import lookup_llvm
 from quant.int8_dot import UNIT, dot_wide_llvm
-from quant.lookup import lookup_llvm
 from quant.simd import I8, I32, I64, i8x64
 
 SUMS, BYTES = ir.VectorType(I32, 16), ir.VectorType(I8, 64)

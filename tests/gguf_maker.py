@@ -56,9 +56,7 @@ def array(name: str, kind: int, values: Sequence[object], count: int | None = No
 
 def tensor(name: str | bytes, shape: Sequence[int], kind: int = 0, offset: int = 0) -> bytes:
     """One row of the table; shape in NumPy order, the file has it reversed."""
-    return (
-        string(name) + u32(len(shape)) + b"".join(u64(n) for n in reversed(shape)) + u32(kind) + u64(offset)
-    )
+    return string(name) + u32(len(shape)) + b"".join(u64(n) for n in reversed(shape)) + u32(kind) + u64(offset)
 
 
 @dataclass

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from kernel_helpers import new_plan, replay
 
-from quant.bit_planes import third_bits
-from quant.blocks256 import fields8
+from quant.blocks.bit_planes import third_bits
+from quant.blocks.blocks256 import fields8
+from quant.blocks.sixteens import six_bits, sums_of_four, to_words
+from quant.blocks.trits import SHIFT, digits_of, five_words, four_words, trits
 from quant.jit import kernel
 from quant.simd import (
     load_i8x32,
@@ -20,8 +22,6 @@ from quant.simd import (
     store_i8x64,
     to_f32,
 )
-from quant.sixteens import six_bits, sums_of_four, to_words
-from quant.trits import SHIFT, digits_of, five_words, four_words, trits
 
 RNG = np.random.default_rng(0)
 

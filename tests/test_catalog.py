@@ -50,9 +50,7 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
     assert resolve(str(tmp_path)) == (tmp_path, None)
 
 
-def test_a_file_wins_over_a_name_and_a_folder_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_wins_over_a_name_and_a_folder_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "storyteller").mkdir()
     assert resolve("storyteller")[1] is not None

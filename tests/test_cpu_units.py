@@ -24,7 +24,8 @@ X86 = {
 OTHER = {"generic": ("", "portable", "")}
 _TYPES = "Q8_0 or Q4_K or IQ4_NL or NVFP4 or F16 and not BF16"
 _KERNELS = f"(dot_and_tile_are_exact or extremes or unpacked) and ({_TYPES})"
-CHOSEN = f"test_simd or test_lookup or test_grids or test_blocks256 or {_KERNELS} or bytes_are_those_of_ggml and IQ4_NL"
+_SHARED = "(test_simd or test_lookup or test_grids or test_blocks256) and not other_processors"
+CHOSEN = f"{_SHARED} or {_KERNELS} or bytes_are_those_of_ggml and IQ4_NL"
 
 
 def here() -> dict[str, tuple[str, str, str]]:

@@ -25,9 +25,7 @@ MEMORY = 4 << 20  # bytes for a file of 5 kB
 SECONDS = 2.0
 
 places = st.integers(0, HEADER)
-numbers = st.sampled_from(
-    [0, 1, 2, 3, 31, 255, 1 << 16, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 63, (1 << 64) - 1]
-)
+numbers = st.sampled_from([0, 1, 2, 3, 31, 255, 1 << 16, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 63, (1 << 64) - 1])
 edits = st.one_of(
     st.tuples(st.just("set"), places, st.integers(0, 255)),
     st.tuples(st.just("u32"), places, numbers),
@@ -133,9 +131,7 @@ def walk(data: bytes, count: int) -> list[int] | None:
         return None
 
 
-texts = st.one_of(
-    st.binary(max_size=12), st.sampled_from([b"", b"\0" * 9, b"\1" + b"\0" * 7, b"x" * 300, b"a"])
-)
+texts = st.one_of(st.binary(max_size=12), st.sampled_from([b"", b"\0" * 9, b"\1" + b"\0" * 7, b"x" * 300, b"a"]))
 
 
 @settings(max_examples=300, deadline=None)

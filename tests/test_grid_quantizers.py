@@ -9,7 +9,7 @@ import pytest
 from gguf import GGMLQuantizationType, quants
 
 from quant import formats, quantizers
-from quant.grids import points
+from quant.blocks.grids import points
 
 GOLDEN = [Path(__file__).parent / "data" / name for name in ("quants.npz", "quants-edge.npz")]
 NAMES = [name for name in quantizers.names() if name.startswith(("IQ1", "IQ2", "IQ3"))]
@@ -29,7 +29,7 @@ def dequantized(name, data):
 
 
 def weights(x, importance):
-    """What a column weighs in the search, by the definition in quant.grid_blocks."""
+    """What a column weighs in the search, by the definition in quant.fitting.grid_blocks."""
     x = x.astype(np.float64)
     square = x**2 + np.repeat((x.reshape(len(x), -1, 256) ** 2).mean(axis=2), 256, axis=1)
     return square if importance is None else importance * np.sqrt(square)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quant.fields import bits_as_bytes, both_nibbles, spread
-from quant.grids import codes, grid, points
+from quant.blocks.fields import bits_as_bytes, both_nibbles, spread
+from quant.blocks.grids import codes, grid, points
+from quant.blocks.signs import negated, parity_signs, plus_minus, with_parity
 from quant.jit import function
 from quant.plan import aligned
-from quant.signs import negated, parity_signs, plus_minus, with_parity
 from quant.simd import load_i8x32, load_i8x64, load_i32x16, load_i64, store_i8x64, store_i64
 
 SHAPES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from kernel_helpers import new_plan, replay
 
+from quant.blocks.lookup import high_nibbles, low_nibbles
 from quant.jit import kernel
-from quant.lookup import high_nibbles, low_nibbles
 from quant.simd import concat, load_i8x16, load_i8x32, load_i8x64, store_i8x32, store_i8x64
 
 TABLE = (-128, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 127)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from reference import search as twin
 
+from quant.fitting.search import affine, positive, symmetric, symmetric_by_rounds
 from quant.jit import function
 from quant.plan import aligned
-from quant.search import affine, positive, symmetric, symmetric_by_rounds
 from quant.simd import store_f32x16
 
 COUNT = 16

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import scales_of
-from quant.fields import load_nibbles, load_u8x8, nibbles, spread
+from quant.blocks.fields import load_nibbles, load_u8x8, nibbles, spread
+from quant.blocks.grids import grid, points
+from quant.blocks.signs import OFFSET, dot_by_16, interleave, load_signs, offset, plus_minus, store_parts, tile_minima
 from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
-from quant.grids import grid, points
 from quant.jit import inline
-from quant.signs import OFFSET, dot_by_16, interleave, load_signs, offset, plus_minus, store_parts, tile_minima
 from quant.simd import (
     add,
     concat,

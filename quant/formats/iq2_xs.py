@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import scales_of
-from quant.fields import even_bytes, load_nibbles, nibbles, odd_bytes
-from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
-from quant.grids import grid, points
-from quant.jit import inline
-from quant.signs import (
+from quant.blocks.fields import even_bytes, load_nibbles, nibbles, odd_bytes
+from quant.blocks.grids import grid, points
+from quant.blocks.signs import (
     OFFSET,
     dot_by_16,
     interleave,
@@ -27,6 +25,8 @@ from quant.signs import (
     tile_minima,
     with_parity,
 )
+from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
+from quant.jit import inline
 from quant.simd import (
     add,
     fma,

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks32 import dot_blocks, halves8, packed4, unpack_blocks, unpack_nibbles
+from quant.blocks.blocks32 import dot_blocks, halves8, packed4, unpack_blocks, unpack_nibbles
+from quant.blocks.lookup import high_nibbles, low_nibbles
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.int8_dot import BIAS, dot_wide
 from quant.jit import inline
-from quant.lookup import high_nibbles, low_nibbles
 from quant.simd import concat, load_f16, load_i8x16, mul, splat, splat8
 from quant.tile import gather_f16
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks256 import dot_each, fields8
+from quant.blocks.blocks256 import dot_each, fields8
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.formats.iq4_nl import HIGH, LOW, VALUES
 from quant.int8_dot import BIAS, dot_wide

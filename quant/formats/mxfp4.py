@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks32 import dot_blocks, fields, fields16, packed4, unpack_blocks, unpack_nibbles
+from quant.blocks.blocks32 import dot_blocks, fields, fields16, packed4, unpack_blocks, unpack_nibbles
+from quant.blocks.lookup import high_nibbles, low_nibbles
 from quant.formats import Format, blocks_of, dot_rows, rows_of, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
-from quant.lookup import high_nibbles, low_nibbles
 from quant.simd import (
     F32,
     I8,

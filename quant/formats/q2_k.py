@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks256 import dot_fours
+from quant.blocks.blocks256 import dot_fours
+from quant.blocks.sixteens import load_two_f16, sums_of_four, to_words
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
@@ -36,7 +37,6 @@ from quant.simd import (  # fmt: skip
     zero_f32x16,
     zero_i32x16,
 )
-from quant.sixteens import load_two_f16, sums_of_four, to_words
 from quant.tile import gather_f16, turn4, turn4_words
 
 QUARTER = np.float32(0.25)

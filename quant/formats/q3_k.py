@@ -12,8 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.bit_planes import third_bits
-from quant.blocks256 import dot_each
+from quant.blocks.bit_planes import third_bits
+from quant.blocks.blocks256 import dot_each
+from quant.blocks.sixteens import six_bits, sums_of_four, to_words
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.formats.q2_k import QUARTER, four_parts, in_order, quarters, quarters_of, scales_in_order
 from quant.int8_dot import dot_u7
@@ -41,7 +42,6 @@ from quant.simd import (  # fmt: skip
     to_f32,
     zero_i32x16,
 )
-from quant.sixteens import six_bits, sums_of_four, to_words
 from quant.tile import turn4, turn4_words
 
 _OFFSET, _SCALE_OFFSET = np.float32(4), np.float32(32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks32 import dot_blocks, halves8, packed4, unpack_blocks, unpack_nibbles
+from quant.blocks.blocks32 import dot_blocks, halves8, packed4, unpack_blocks, unpack_nibbles
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.formats.q4_1 import both, dot
 from quant.jit import inline

@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks256 import dot_each
+from quant.blocks.blocks256 import dot_each
+from quant.blocks.sixteens import scales_and_minima, upper_half
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
@@ -42,7 +43,6 @@ from quant.simd import (  # fmt: skip
     zero_f32x8,
     zero_i32x16,
 )
-from quant.sixteens import scales_and_minima, upper_half
 from quant.tile import store_nibbles, turn4, turn4_words
 
 LANES_0_2, LANES_1_3, LANES_4_6, LANES_5_7 = (permute([i] * 8 + [i + 2] * 8) for i in (0, 1, 4, 5))
@@ -92,7 +92,7 @@ def two_parts(address):
 
 @inline
 def arranged(x, d, s32, s16):
-    """What a row needs of 256 columns of an activation: see quant.blocks256; the sums stand beside the scales."""
+    """What a row needs of 256 columns of an activation: see quant.blocks.blocks256; the sums stand beside the scales."""
     both = concat(load_f32x8(d), sub(zero_f32x8(), load_f32x8(s32)))
     return two_parts(x), two_parts(x + 32), two_parts(x + 128), two_parts(x + 160), both
 

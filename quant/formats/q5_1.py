@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks32 import dot_blocks, halves8, packed4, unpack_blocks
+from quant.blocks.blocks32 import dot_blocks, halves8, packed4, unpack_blocks
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.formats.q4_1 import both, dot
 from quant.formats.q5_0 import fifth_bits, fifths4, one_of_five, unpack_fives

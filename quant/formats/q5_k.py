@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks256 import dot_each
+from quant.blocks.blocks256 import dot_each
 from quant.formats import Format, blocks_of, dot_rows, unpack_rows, unpack_tile
 from quant.formats.q4_k import affine, arranged, load_scales, met_with, nibbles, tile_scales
 from quant.jit import inline

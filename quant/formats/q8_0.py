@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks32 import dot_blocks, halves8, packed4, unpack_blocks
+from quant.blocks.blocks32 import dot_blocks, halves8, packed4, unpack_blocks
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.int8_dot import BIAS, dot_wide
 from quant.jit import inline

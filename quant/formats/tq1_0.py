@@ -1,4 +1,4 @@
-"""TQ1_0: 256 columns in 54 bytes, weights of three values, five to a byte (see quant.trits).
+"""TQ1_0: 256 columns in 54 bytes, weights of three values, five to a byte (see quant.blocks.trits).
 
  0  digits q[240]     byte i < 32: columns i, i + 32, … i + 128; byte 32 + i, i < 16: columns 160 + i, i + 16, … i + 64
 48  digits q[16]      byte i < 4: columns 240 + i, + 4, + 8 and + 12, and nothing
@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks256 import dot_fours
+from quant.blocks.blocks256 import dot_fours
+from quant.blocks.trits import SHIFT, digits_of, five_words, four_words, trits
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.formats.tq2_0 import fill_tile_scales
 from quant.int8_dot import dot_u7
@@ -37,7 +38,6 @@ from quant.simd import (  # fmt: skip
     zero_i32x16,
 )
 from quant.tile import turn4
-from quant.trits import SHIFT, digits_of, five_words, four_words, trits
 
 _LESS = np.float32(1 / (1 << SHIFT))
 _DIGITS = np.array([digits_of(byte) for byte in range(256)], np.int8)

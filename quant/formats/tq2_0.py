@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.blocks256 import dot_fours
+from quant.blocks.blocks256 import dot_fours
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.formats.q2_k import QUARTER, four_parts, quarters_of, spread_row, spread_tile
 from quant.int8_dot import dot_u7

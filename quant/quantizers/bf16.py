@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quant.lanes import store_bf16x16
+from quant.fitting.lanes import store_bf16x16
 from quant.quantizers import Quantizer, quantize_rows
 from quant.simd import load_f32x16
 

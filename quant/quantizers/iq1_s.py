@@ -1,12 +1,12 @@
-"""IQ1_S from float32, by importance only: see quant.grid_search for the search, quant.grid_blocks for the weights."""
+"""IQ1_S from float32, by importance only: see grid_search for the search and grid_blocks for the weights, in quant.fitting."""
 
 from __future__ import annotations
 
-from quant.grid_blocks import WORDS, level_of, load_blocks, store_low_bytes
-from quant.grid_search import POINTS, Shape, find_points, search_table
+from quant.fitting.grid_blocks import WORDS, level_of, load_blocks, store_low_bytes
+from quant.fitting.grid_search import POINTS, Shape, find_points, search_table
+from quant.fitting.lanes import scatter_u16, store_i32x16
+from quant.fitting.pack import write_words
 from quant.jit import inline
-from quant.lanes import scatter_u16, store_i32x16
-from quant.pack import write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right
 

@@ -1,11 +1,11 @@
-"""IQ2_XXS from float32, by importance only: see quant.grid_search for the search, quant.grid_blocks for the weights."""
+"""IQ2_XXS from float32, by importance only: see grid_search for the search and grid_blocks for the weights, in quant.fitting."""
 
 from __future__ import annotations
 
-from quant.grid_blocks import WORDS, level_of, load_blocks, low_bytes, seven_signs, take_signs
-from quant.grid_search import Shape, find_points, search_table
-from quant.lanes import scatter_u16, store_i32x16
-from quant.pack import write_words
+from quant.fitting.grid_blocks import WORDS, level_of, load_blocks, low_bytes, seven_signs, take_signs
+from quant.fitting.grid_search import Shape, find_points, search_table
+from quant.fitting.lanes import scatter_u16, store_i32x16
+from quant.fitting.pack import write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.simd import bit_or, shift_left
 

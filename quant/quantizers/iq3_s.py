@@ -1,8 +1,8 @@
-"""IQ3_S from float32: see quant.grid_search for the search, quant.grid_blocks for the weights."""
+"""IQ3_S from float32: see grid_search for the search and grid_blocks for the weights, in quant.fitting."""
 
 from __future__ import annotations
 
-from quant.grid_blocks import (
+from quant.fitting.grid_blocks import (
     WORDS,
     eight_levels,
     load_blocks,
@@ -10,10 +10,10 @@ from quant.grid_blocks import (
     store_low_bytes,
     take_signs,
 )
-from quant.grid_search import POINTS, Shape, find_points, search_table
+from quant.fitting.grid_search import POINTS, Shape, find_points, search_table
+from quant.fitting.lanes import scatter_u16, store_i32x16
+from quant.fitting.pack import write_words
 from quant.jit import inline
-from quant.lanes import scatter_u16, store_i32x16
-from quant.pack import write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right, zero_i32x16
 

@@ -9,10 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from quant.formats.iq4_nl import VALUES
-from quant.importance import importance_rows, importance_weights, square_weights
-from quant.jit import inline
-from quant.lanes import (
+from quant.fitting.importance import importance_rows, importance_weights, square_weights
+from quant.fitting.lanes import (
     f16_bits,
     scatter_u16,
     spread,
@@ -23,9 +21,11 @@ from quant.lanes import (
     where_equal,
     where_greater,
 )
+from quant.fitting.search import NEGLIGIBLE, extreme_of, sum_of_squares
+from quant.formats.iq4_nl import VALUES
+from quant.jit import inline
 from quant.quantizers import Quantizer, quantize_rows
 from quant.quantizers.q4_0 import STAGE, TABLE, WEIGHTS, Q, write_nibbles
-from quant.search import NEGLIGIBLE, extreme_of, sum_of_squares
 from quant.simd import add, divide, load_f32x16, mul, splat, zero_f32x16
 
 _FIRST, _ONE = np.float32(VALUES[0]), np.float32(1)

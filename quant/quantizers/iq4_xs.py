@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.importance import importance_rows, importance_weights, square_weights
+from quant.fitting.importance import importance_rows, importance_weights, square_weights
+from quant.fitting.lanes import f16_bits, larger, smaller, spread, store_i32x16, to_i32, unknown, where_equal
+from quant.fitting.pack import two_nibbles, write_words
+from quant.fitting.search import extreme_of, sum_of_squares
 from quant.jit import inline
-from quant.lanes import f16_bits, larger, smaller, spread, store_i32x16, to_i32, unknown, where_equal
-from quant.pack import two_nibbles, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.quantizers.iq4_nl import search, write_indices
-from quant.search import extreme_of, sum_of_squares
 from quant.simd import (
     add,
     bit_and,

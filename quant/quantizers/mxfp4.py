@@ -7,11 +7,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.fitting.lanes import (
+    bits_f32,
+    f32_bits,
+    larger,
+    scatter_u8,
+    scatter_u32,
+    spread,
+    store_i32x16,
+    to_i32,
+    where_greater,
+)
+from quant.fitting.pack import two_nibbles
+from quant.fitting.search import extreme_of
 from quant.jit import inline
-from quant.lanes import bits_f32, f32_bits, larger, scatter_u8, scatter_u32, spread, store_i32x16, to_i32, where_greater
-from quant.pack import two_nibbles
 from quant.quantizers import Quantizer, quantize_rows
-from quant.search import extreme_of
 from quant.simd import (
     absolute,
     add,

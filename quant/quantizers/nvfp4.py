@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.fitting.lanes import bits_f32, f32_bits, smaller, spread, store_i32x16, to_i32, where_greater
+from quant.fitting.pack import two_nibbles, write_words
+from quant.fitting.search import extreme_of
 from quant.jit import inline
-from quant.lanes import bits_f32, f32_bits, smaller, spread, store_i32x16, to_i32, where_greater
-from quant.pack import two_nibbles, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.quantizers.mxfp4 import nearest
-from quant.search import extreme_of
 from quant.simd import (
     add,
     bit_or,

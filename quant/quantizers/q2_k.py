@@ -1,4 +1,4 @@
-"""Q2_K from float32: a scale and a minimum for 16 columns by search (quant.search.affine), then 4-bit numbers for both.
+"""Q2_K from float32: a scale and a minimum for 16 columns by search (quant.fitting.search.affine), then 4-bit numbers for both.
 
 Without importance a column weighs |x|, and its error counts as a magnitude; with it, importance * sqrt(mean x^2 of the
 block + x^2), and d and dmin are searched for, too (ggml's quantize_row_q2_K).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.affine_parts import (
+from quant.fitting.affine_parts import (
     MINIMUM,
     MINIMUM_LEVEL,
     SCALE,
@@ -23,12 +23,12 @@ from quant.affine_parts import (
     round_parts,
     search_part,
 )
-from quant.importance import importance_rows, importance_weights
+from quant.fitting.importance import importance_rows, importance_weights
+from quant.fitting.lanes import f16_bits, spread, store_i32x16, to_i32, unknown
+from quant.fitting.pack import four_bytes, low_two_bits, write_words
+from quant.fitting.search import sum_of_squares
 from quant.jit import inline
-from quant.lanes import f16_bits, spread, store_i32x16, to_i32, unknown
-from quant.pack import four_bytes, low_two_bits, write_words
 from quant.quantizers import Quantizer, quantize_rows
-from quant.search import sum_of_squares
 from quant.simd import (
     absolute,
     bit_or,

@@ -1,7 +1,7 @@
 """Q3_K from float32: a scale for 16 columns, then 6-bit numbers for the scales.
 
-Without importance a column weighs x^2, q is improved by rounds (quant.search.symmetric_by_rounds), and d is the scale of
-largest magnitude / -32; with it, scales and d are searched for (quant.search.symmetric) with the weights
+Without importance a column weighs x^2, q is improved by rounds (quant.fitting.search.symmetric_by_rounds), and d is the scale of
+largest magnitude / -32; with it, scales and d are searched for (quant.fitting.search.symmetric) with the weights
 importance * sqrt(2 mean x^2 of the block + x^2) (ggml's quantize_row_q3_K).
 """
 
@@ -9,12 +9,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.importance import importance_rows, importance_weights
+from quant.fitting.importance import importance_rows, importance_weights
+from quant.fitting.lanes import (
+    f16_bits,
+    larger,
+    scatter_u16,
+    smaller,
+    spread,
+    store_i32x16,
+    to_i32,
+    unknown,
+    where_equal,
+)
+from quant.fitting.pack import low_two_bits, third_bits, write_words
+from quant.fitting.search import extreme_of, sum_of, sum_of_squares, symmetric, symmetric_by_rounds
 from quant.jit import inline
-from quant.lanes import f16_bits, larger, scatter_u16, smaller, spread, store_i32x16, to_i32, unknown, where_equal
-from quant.pack import low_two_bits, third_bits, write_words
 from quant.quantizers import Quantizer, quantize_rows
-from quant.search import extreme_of, sum_of, sum_of_squares, symmetric, symmetric_by_rounds
 from quant.simd import (
     add,
     bit_and,

@@ -1,6 +1,6 @@
 """Q4_0 from float32: d = the number of largest magnitude / -8, q = x / d + 8, halves up.
 
-With importance, d by search (quant.search.symmetric) for the weights importance * sqrt(mean x^2 of the row + x^2)
+With importance, d by search (quant.fitting.search.symmetric) for the weights importance * sqrt(mean x^2 of the row + x^2)
 (ggml's quantize_row_q4_0).
 """
 
@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.importance import importance_rows, importance_weights, mean_squares
+from quant.fitting.importance import importance_rows, importance_weights, mean_squares
+from quant.fitting.lanes import (
+    f16_bits,
+    larger,
+    scatter_u16,
+    scatter_u32,
+    smaller,
+    spread,
+    store_i32x16,
+    to_i32,
+    where_equal,
+)
+from quant.fitting.pack import two_nibbles
+from quant.fitting.search import extreme_of, symmetric
 from quant.jit import inline
-from quant.lanes import f16_bits, larger, scatter_u16, scatter_u32, smaller, spread, store_i32x16, to_i32, where_equal
-from quant.pack import two_nibbles
 from quant.quantizers import SCRATCH, Quantizer, quantize_rows
-from quant.search import extreme_of, symmetric
 from quant.simd import (
     add,
     divide,

@@ -1,18 +1,18 @@
 """Q4_1 from float32: d = range / 15, m = the least, q = (x - m) / d, halves up.
 
-With importance, d and m <= 0 by search (quant.search.affine) for the weights of Q4_0 (ggml's quantize_row_q4_1).
+With importance, d and m <= 0 by search (quant.fitting.search.affine) for the weights of Q4_0 (ggml's quantize_row_q4_1).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from quant.importance import mean_squares
+from quant.fitting.importance import mean_squares
+from quant.fitting.lanes import f16_bits, larger, scatter_u32, smaller, spread, store_i32x16, to_i32, where_equal
+from quant.fitting.search import affine
 from quant.jit import inline
-from quant.lanes import f16_bits, larger, scatter_u32, smaller, spread, store_i32x16, to_i32, where_equal
 from quant.quantizers import SCRATCH, Quantizer, quantize_rows
 from quant.quantizers.q4_0 import WEIGHTS, Q, weigh, write_nibbles
-from quant.search import affine
 from quant.simd import add, bit_or, divide, load_f32x16, mul, round_even, shift_left, splat, sub, zero_f32x16
 
 _HALF, _ONE, _FIRST, _STEP = np.float32(0.5), np.float32(1), np.float32(-0.9), np.float32(0.05)

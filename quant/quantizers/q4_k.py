@@ -1,4 +1,4 @@
-"""Q4_K from float32: a scale and a minimum for 32 columns by search (quant.search.affine), then 6-bit numbers for both.
+"""Q4_K from float32: a scale and a minimum for 32 columns by search (quant.fitting.search.affine), then 6-bit numbers for both.
 
 Without importance a column weighs sqrt(mean x^2) + |x|, and d and dmin are the largest scale and minimum / 63; with it,
 importance * sqrt(2 mean x^2 of the block + x^2), and d and dmin are searched for, too (ggml's quantize_row_q4_K).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.affine_parts import (
+from quant.fitting.affine_parts import (
     MINIMUM,
     MINIMUM_LEVEL,
     SCALE,
@@ -23,12 +23,12 @@ from quant.affine_parts import (
     round_parts,
     search_part,
 )
-from quant.importance import importance_rows, importance_weights
+from quant.fitting.importance import importance_rows, importance_weights
+from quant.fitting.lanes import f16_bits, spread, sqrt, store_i32x16, to_i32, unknown
+from quant.fitting.pack import two_nibbles, write_words
+from quant.fitting.search import sum_of_squares
 from quant.jit import inline
-from quant.lanes import f16_bits, spread, sqrt, store_i32x16, to_i32, unknown
-from quant.pack import two_nibbles, write_words
 from quant.quantizers import Quantizer, quantize_rows
-from quant.search import sum_of_squares
 from quant.simd import (
     absolute,
     add,
@@ -79,9 +79,9 @@ def _pack_scales(scratch, words):
 
 @inline
 def quantize_blocks(x, importance, first_block, per_row, most, first, step, steps, scratch):
-    """16 blocks of 256 columns: in scratch their first four WORDS, and Q (see quant.affine_parts).
+    """16 blocks of 256 columns: in scratch their first four WORDS, and Q (see quant.fitting.affine_parts).
 
-    most: of q; first, step, steps: see quant.search.affine, without importance; with it, they are ggml's for all types.
+    most: of q; first, step, steps: see quant.fitting.search.affine, without importance; with it, they are ggml's for all types.
     """
     if importance:
         importance_rows(importance, first_block, per_row, 256, scratch + TABLE)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.importance import mean_squares
+from quant.fitting.importance import mean_squares
+from quant.fitting.lanes import scatter_u32
 from quant.jit import inline
-from quant.lanes import scatter_u32
 from quant.quantizers import SCRATCH, Quantizer, quantize_rows
 from quant.quantizers.q4_0 import Q, quantize_blocks, write_nibbles
 from quant.simd import bit_or, load_i32x16, shift_left, shift_right, zero_i32x16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.importance import mean_squares
+from quant.fitting.importance import mean_squares
 from quant.quantizers import SCRATCH, Quantizer, quantize_rows
 from quant.quantizers.q4_0 import Q, write_nibbles
 from quant.quantizers.q4_1 import quantize_blocks

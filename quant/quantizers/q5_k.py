@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.affine_parts import WORDS, Q
-from quant.pack import fifth_bits, write_words
+from quant.fitting.affine_parts import WORDS, Q
+from quant.fitting.pack import fifth_bits, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.quantizers.q4_k import pack_nibbles, quantize_blocks
 

@@ -1,4 +1,4 @@
-"""Q6_K from float32: a scale for 16 columns by search (quant.search.symmetric), then d = the largest of them / -128.
+"""Q6_K from float32: a scale for 16 columns by search (quant.fitting.search.symmetric), then d = the largest of them / -128.
 
 A column weighs its importance, or x^2 without (ggml's quantize_row_q6_K).
 """
@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.importance import importance_lanes, importance_rows, square_weights
-from quant.jit import inline
-from quant.lanes import (
+from quant.fitting.importance import importance_lanes, importance_rows, square_weights
+from quant.fitting.lanes import (
     f16_bits,
     larger,
     scatter_u16,
@@ -21,9 +20,10 @@ from quant.lanes import (
     where_equal,
     where_greater,
 )
-from quant.pack import four_bytes, high_two_bits, two_nibbles, write_words
+from quant.fitting.pack import four_bytes, high_two_bits, two_nibbles, write_words
+from quant.fitting.search import NEGLIGIBLE, symmetric
+from quant.jit import inline
 from quant.quantizers import Quantizer, quantize_rows
-from quant.search import NEGLIGIBLE, symmetric
 from quant.simd import (
     absolute,
     bit_and,

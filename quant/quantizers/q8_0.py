@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.fitting.lanes import larger, round_away, smaller, store_f16
 from quant.jit import inline
-from quant.lanes import larger, round_away, smaller, store_f16
 from quant.quantizers import Quantizer, quantize_rows
 from quant.simd import absolute, concat, load_f32x16, max_lanes, maximum, mul, splat, store_i8x32, to_i8
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.fitting.lanes import scatter_u16, store_i32x16, to_i32
+from quant.fitting.pack import four_bytes, write_words
 from quant.jit import inline
-from quant.lanes import scatter_u16, store_i32x16, to_i32
-from quant.pack import four_bytes, write_words
 from quant.quantizers import Quantizer, quantize_rows
 from quant.quantizers.tq2_0 import WORDS, Q, ternary
 from quant.simd import add, divide, load_i32x16, mul, splat, to_f32, zero_f32x16

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.fitting.lanes import (
+    f16_bits,
+    larger,
+    round_away,
+    scatter_u16,
+    smaller,
+    spread,
+    store_i32x16,
+    to_i32,
+    where_equal,
+)
+from quant.fitting.pack import low_two_bits, write_words
+from quant.fitting.search import extreme_of
 from quant.jit import inline
-from quant.lanes import f16_bits, larger, round_away, scatter_u16, smaller, spread, store_i32x16, to_i32, where_equal
-from quant.pack import low_two_bits, write_words
 from quant.quantizers import Quantizer, quantize_rows
-from quant.search import extreme_of
 from quant.simd import add, divide, load_f32x16, mul, splat, zero_f32x16
 
 _ONE, _TWO = np.float32(1), np.float32(2)

@@ -1,4 +1,4 @@
-"""The searches of quant.search for one sub-block, as float32 arithmetic in the order of its columns."""
+"""The searches of quant.fitting.search for one sub-block, as float32 arithmetic in the order of its columns."""
 
 import numpy as np
 

@@ -16,9 +16,9 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from quant import cpu
-from quant.fields import hidden
+from quant.blocks.fields import hidden
+from quant.blocks.lookup import lookup_llvm
 from quant.jit import Intrinsic, intrinsic
-from quant.lookup import lookup_llvm
 from quant.simd import I8, I32, I64, call_llvm, constant_of, i8x64, pointer, shuffle, vector_llvm, vector_of
 
 _PLANES = "+avx512vbmi" in cpu.features().split(",")

@@ -1,6 +1,6 @@
 """Searches for the scale of a sub-block, and its minimum, that leave the least weighted squared error.
 
-For sixteen sub-blocks at once: columns and weights are float32 [columns, 16 lanes] (see quant.lanes). The candidates,
+For sixteen sub-blocks at once: columns and weights are float32 [columns, 16 lanes] (see quant.fitting.lanes). The candidates,
 and the order of every sum, are those of ggml's quantizers (ggml-quants.c: make_qx_quants, make_q3_quants,
 make_qkx2_quants, make_qkx3_quants, make_qp_quants), so that the blocks are equal to theirs, too.
 """
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.fitting.lanes import larger, smaller, unknown, where_equal, where_greater
 from quant.jit import inline
-from quant.lanes import larger, smaller, unknown, where_equal, where_greater
 from quant.simd import (
     absolute,
     add,

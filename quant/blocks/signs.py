@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.fields import hidden, is_set
+from quant.blocks.fields import hidden, is_set
 from quant.int8_dot import dot_u7
 from quant.jit import inline, intrinsic
 from quant.simd import (

@@ -9,8 +9,8 @@ from typing import Any
 
 from llvmlite import ir
 
+from quant.blocks.lookup import VPERMB
 from quant.jit import intrinsic
-from quant.lookup import VPERMB
 from quant.simd import I32, call_llvm, constant_of, shuffle, vector_of
 
 SHIFT = 2 if VPERMB else 0

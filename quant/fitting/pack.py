@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from quant.fitting.lanes import LANE_BYTES, scatter_u32, store_i32x16, unknown
 from quant.jit import inline
-from quant.lanes import LANE_BYTES, scatter_u32, store_i32x16, unknown
 from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right, zero_i32x16
 from quant.tile import transpose16
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.grid_search import FREE, LEVELS, POINTS, WEIGHTS, X
-from quant.importance import importance_lanes, importance_rows
-from quant.jit import inline
-from quant.lanes import (
+from quant.fitting.grid_search import FREE, LEVELS, POINTS, WEIGHTS, X
+from quant.fitting.importance import importance_lanes, importance_rows
+from quant.fitting.lanes import (
     f32_bits,
     smaller,
     spread,
@@ -20,7 +19,8 @@ from quant.lanes import (
     where_equal,
     where_greater,
 )
-from quant.search import sum_of, sum_of_squares
+from quant.fitting.search import sum_of, sum_of_squares
+from quant.jit import inline
 from quant.simd import (
     absolute,
     add,

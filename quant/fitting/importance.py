@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.fitting.lanes import spread, sqrt, unknown
 from quant.jit import inline
-from quant.lanes import spread, sqrt, unknown
 from quant.simd import add, load_f32, load_f32x16, load_i64, mul, store_f32, store_f32x16, store_i64
 
 

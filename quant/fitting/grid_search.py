@@ -5,7 +5,7 @@ halves of a point stand in two tables of 81 or 64 sums, and a point costs two lo
 some guesses, each improved by least squares; then d is tried in a few sizes, each scale at its nearest levels, and the
 points are chosen for the scale that is really stored.
 
-Columns and weights are float32 [256, 16 lanes]. A point that was found is a word: its codes (see quant.grids) in 16 bits,
+Columns and weights are float32 [256, 16 lanes]. A point that was found is a word: its codes (see quant.blocks.grids) in 16 bits,
 its index in the next 11, and in bit 27 whether the shift of IQ1 is -1/8.
 """
 
@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quant.grids import codes, held_bytes
+from quant.blocks.grids import codes, held_bytes
+from quant.fitting.lanes import f16_bits, larger, smaller, sqrt, store_i32x16, where_equal, where_greater
 from quant.jit import Intrinsic, inline, intrinsic
-from quant.lanes import f16_bits, larger, smaller, sqrt, store_i32x16, where_equal, where_greater
 from quant.simd import (
     I16,
     I32,

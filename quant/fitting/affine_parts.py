@@ -6,9 +6,9 @@ then for each part a vector of what its search found and of what is written; at 
 
 from __future__ import annotations
 
+from quant.fitting.lanes import larger, smaller, store_i32x16, to_i32, unknown, where_equal, where_greater
+from quant.fitting.search import affine, positive, sum_of
 from quant.jit import inline
-from quant.lanes import larger, smaller, store_i32x16, to_i32, unknown, where_equal, where_greater
-from quant.search import affine, positive, sum_of
 from quant.simd import add, divide, load_f32x16, mul, round_even, splat, store_f32x16, sub, zero_f32x16
 
 WEIGHTS, STAGE, SEARCH, TABLE = 16384, 18432, 20480, 22528
@@ -18,7 +18,7 @@ Q, WORDS = 30720, 47104
 
 @inline
 def search_part(x, j, count, most, first, step, steps, magnitudes, scratch):
-    """Scale and minimum of part j, of `count` columns, with the weights in scratch (see quant.search.affine)."""
+    """Scale and minimum of part j, of `count` columns, with the weights in scratch (see quant.fitting.search.affine)."""
     store_f32x16(scratch + SUM + 64 * j, sum_of(scratch + WEIGHTS, count))
     scale, minimum, inverse, begin = affine(
         x + 64 * count * j, scratch + WEIGHTS, count, most, first, step, steps, magnitudes, scratch + SEARCH
