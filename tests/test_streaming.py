@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qcli import memory
 from qcli.engine import Engine
 from qcli.errors import ModelFileError, OutputError, QcliError, UsageError
 from qcli.gguf_file import GGUFFile
@@ -274,7 +275,7 @@ def test_the_line_of_figures_tells_what_was_read(monkeypatch):
         text = "".join(llm.generate("Once upon a time", max_tokens=12, temperature=0.0))
         assert "MB a token" not in figures(llm.stats)
     monkeypatch.setattr(budget, "fits", lambda *_: False)
-    with facade.LLM(ram="1.5GB", threads=1) as llm:
+    with facade.LLM(ram=f"{memory.resident() / 1e9 + 1.5:.2f}GB", threads=1) as llm:
         assert "".join(llm.generate("Once upon a time", max_tokens=12, temperature=0.0)) == text
         line = figures(llm.stats)
         assert " MB a token, " in line
