@@ -52,7 +52,7 @@ class Entry:
     @property
     def path(self) -> Path | None:
         """The file, if it is on this machine."""
-        return _HERE / "assets" / self.asset if self.asset else _cached(self.repo, self.file)
+        return _HERE / "assets" / self.asset if self.asset else cached(self.repo, self.file)
 
     @property
     def where(self) -> str:
@@ -123,14 +123,14 @@ def _closest(model: str) -> str:
     return f"did you mean {' or '.join(names[name] for name in close)}? {_LIST}" if close else _LIST
 
 
-def _cached(repo: str, file: str) -> Path | None:
+def cached(repo: str, file: str) -> Path | None:
     """A file that `hf download` has put into the hub's cache; of several revisions the newest."""
-    revisions = _hub_cache() / f"models--{repo.replace('/', '--')}" / "snapshots"
+    revisions = hub_cache() / f"models--{repo.replace('/', '--')}" / "snapshots"
     found = [path for path in revisions.glob(f"*/{file}") if path.is_file()]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def _hub_cache() -> Path:
+def hub_cache() -> Path:
     """Where huggingface_hub keeps downloads, by the variables that it documents."""
     if hub := os.environ.get("HF_HUB_CACHE"):
         return Path(hub).expanduser()

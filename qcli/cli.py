@@ -16,6 +16,7 @@ from qcli.commands.bench import bench
 from qcli.commands.chat import chat
 from qcli.commands.imatrix import imatrix
 from qcli.commands.perplexity import perplexity
+from qcli.commands.plan import plan
 from qcli.commands.quantize import quantize
 from qcli.commands.run import run
 from qcli.errors import QcliError, UsageError
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(chat)
 app.command()(bench)
+app.command()(plan)
 app.command()(quantize)
 app.command()(imatrix)
 app.command()(perplexity)

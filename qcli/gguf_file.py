@@ -24,7 +24,7 @@ __all__ = ["GGUFFile", "StringArray", "Tensor", "Value"]
 
 _REQUIRED: Final[Any] = object()
 _SPLIT_NAME = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$")
-_MAX_PARTS = 1000
+MAX_PARTS = 1000
 
 _ANOTHER_FILE = "get a GGUF file of this model; its name ends in .gguf"
 _DOWNLOAD_ALL = "the parts do not belong together: download the model again"
@@ -199,7 +199,7 @@ def _not_gguf(path: Path, start: bytes) -> ModelFileError:
 def _siblings(path: Path, first: Header) -> list[Path]:
     """The other files of a split model, in order, given the first."""
     number, count = first.metadata.get("split.no", 0), first.metadata.get("split.count", 1)
-    if type(number) is not int or type(count) is not int or not 0 <= number < max(count, 1) <= _MAX_PARTS:
+    if type(number) is not int or type(count) is not int or not 0 <= number < max(count, 1) <= MAX_PARTS:
         raise ModelFileError(f"{path}: says it is part {number} (from 0) of {count}", _DOWNLOAD_ALL)
     if count <= 1:
         return []

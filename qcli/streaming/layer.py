@@ -63,12 +63,12 @@ class Layer:
         """Bytes of an expert in the file."""
         return sum(part.experts.bytes for part in self.parts)
 
-    def allot(self, slots: int) -> None:
-        """Have so many slots, all of them empty."""
+    def allot(self, slots: int, memory: Memory | None = None) -> None:
+        """Have so many slots, all of them empty; memory: `room` bytes for each, its own if not given."""
         heat = self.slots.heat
         self.slots = Slots(self.count, slots)
         self.slots.heat = heat
-        self._memory = pages(len(self.slots.expert_in) * self.room).reshape(-1)
+        self._memory = pages(len(self.slots.expert_in) * self.room) if memory is None else memory
 
     def is_here(self, expert: int) -> bool:
         """Whether kernels find it."""

@@ -46,9 +46,9 @@ class Pays:
 class Lookahead:
     """Routers in the order of their layers."""
 
-    def __init__(self) -> None:
+    def __init__(self, pays: Pays | None = None) -> None:
         self._routers: dict[str, tuple[Matrix, Activation]] = {}
-        self._pays = Pays()
+        self._pays = pays or Pays()
         self._began = 0.0
         self._on = False
 

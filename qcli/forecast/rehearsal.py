@@ -1,0 +1,197 @@
+"""Running a model's own plans on its twin for a second or two, with reads of a disk where experts will be read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.engine import Engine
+from qcli.forecast.twin import Twin
+from qcli.models import Model
+from qcli.sampler import Sampler, Sampling
+from qcli.streaming.layer import Layer, Part
+from qcli.streaming.lookahead import Lookahead, Pays
+from qcli.streaming.reader import pages
+from qcli.streaming.supply import Supply
+from quant.kernels.experts import Gated
+from quant.plan import Ids, Plan, Turns
+from quant.team import Team
+
+PROMPT = 512  # tokens
+_SECONDS = 0.7  # that one rehearsal takes, about
+_MOST_STEPS = 32
+_SLICE = 8  # records of a prompt between looks at the clock
+_SLOTS = 256 << 20  # bytes, more than caches hold
+_BATCH = 32  # experts read at a time
+
+
+class InTurn(Pays):
+    """Guesses for every second token."""
+
+    @property
+    def on(self) -> bool:
+        """Whether the next token is one."""
+        return self._token % 2 == 1
+
+    def took(self, seconds: float) -> None:
+        """A token has passed."""
+        self._token += 1
+
+
+class Rehearsal(Supply):
+    """Experts are found in the twin's memory as often as they will be in the cache; the others are read from a disk."""
+
+    def __init__(self, twin: Twin, run: Ids, disk: Path | None = None) -> None:
+        """disk: a file to read instead of the model's own, which may not be here yet."""
+        self._twin, self._disk = twin, disk
+        self._random = np.random.default_rng(0)
+        self.hit_rates: Mapping[str, float] = {}  # by the name of a layer's gate
+        self._homes: dict[str, tuple[NDArray[np.int64], ...]] = {}
+        super().__init__(twin.file, run)
+        self.lookahead = Lookahead(InTurn())
+        if disk:
+            self.reader.close()
+            self.reader = type(self.reader)([disk])
+
+    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
+        """See quant.plan.Supply."""
+        before, after = super().of_token(layer, chosen, here, late)
+        self._homes[layer.gate.name] = self._twin.homes(layer)
+        first = next(iter(self._homes)) == layer.gate.name
+
+        def prepared() -> Iterator[None]:
+            if first:
+                self._draw()
+            yield from before()
+
+        return prepared, after
+
+    def begin(self, hit_rates: Mapping[str, float]) -> None:
+        """Have a few slots in each layer, in memory that the system has given already, as that of a full cache is."""
+        self.hit_rates = hit_rates
+        slots = 2 * self.chosen
+        most = slots * max(layer.room for layer in self.layers.values())
+        memory, at = pages(max(most, min(most * len(self.layers), _SLOTS))), 0
+        memory[:] = 0
+        for layer in self.layers.values():
+            at = 0 if at + most > len(memory) else at
+            layer.allot(slots, memory[at : at + most])
+            at += most
+
+    def bytes_per_step(self) -> float:
+        """What a token reads from the disk, on average."""
+        missing = (1 - self.hit_rates[name] for name in self.layers)
+        return sum(self.chosen * layer.expert_bytes * m for layer, m in zip(self.layers.values(), missing, strict=True))
+
+    def bytes_per_prompt(self, tokens: int, slots: int) -> float:
+        """What so many tokens read at once, `slots` of each layer being filled: every expert that anyone asks for."""
+        total = 0.0
+        for layer in self.layers.values():
+            asked = 1 - (1 - min(1.0, self.chosen / layer.count)) ** tokens
+            total += layer.expert_bytes * layer.count * asked * (1 - min(1.0, slots / layer.count))
+        return total
+
+    def disk_bytes_per_s(self) -> float:
+        """What the disk gives where many experts are asked for at a time."""
+        layers = list(self.layers.values())
+        memory = pages(_BATCH * max(layer.room for layer in layers)).reshape(_BATCH, -1)
+        memory[:] = 0
+        n_bytes, began = 0, perf_counter()
+        while perf_counter() - began < _SECONDS / 2:
+            layer = layers[self._random.integers(len(layers))]
+            experts = self._random.integers(0, layer.count, _BATCH).tolist()
+            tickets = [self.reader.read(layer.spans(expert, row)) for expert, row in zip(experts, memory, strict=True)]
+            for ticket in tickets:
+                ticket.wait()
+                n_bytes += ticket.n_bytes
+        return n_bytes / (perf_counter() - began)
+
+    def close(self) -> None:
+        """End the reader's lanes; nothing was learnt about the model's experts."""
+        self.reader.close()
+
+    def _draw(self) -> None:
+        """Choose anew which experts are in memory, as if the last token had been long ago."""
+        for name, held in self.layers.items():
+            here = self._random.random(held.count) < self.hit_rates[name]
+            for expert in held.slots.expert_in[held.slots.expert_in >= 0].tolist():
+                ticket = held.arriving(expert)
+                if ticket and not ticket.done.is_set():  # a wrong guess
+                    here[expert] = False
+                else:
+                    held.settle(expert)
+                    held.slots.free(expert)
+            for part, home in zip(held.parts, self._homes[name], strict=True):
+                part.experts.addresses[:] = np.where(here, home, 0)
+
+    def _layer(self, layer: Gated) -> Layer:
+        held = super()._layer(layer)
+        if self._disk and held.parts[0].path != self._disk:
+            held.parts = tuple(self._elsewhere(part, self._disk) for part in held.parts)
+        return held
+
+    def _elsewhere(self, part: Part, disk: Path) -> Part:
+        return replace(part, path=disk, offsets=part.offsets % (disk.stat().st_size - part.experts.bytes))
+
+    def _warm_up(self) -> None:
+        """Nothing was asked for before."""
+
+
+def step_seconds(engine: Engine) -> float:
+    """What a token of an answer takes, drawn by the default sampling, with guesses of experts or without: the quicker way."""
+    sampler = Sampler(Sampling(seed=0), engine.vocab_size)
+    ids = np.random.default_rng(1).integers(0, engine.vocab_size, 1 + _MOST_STEPS).tolist()
+    engine.reset()
+    engine.step(ids[0])
+    engine.reset_traffic()
+    took: list[float] = []
+    while len(took) < _MOST_STEPS and (len(took) < 6 or sum(took) < _SECONDS):
+        began = perf_counter()
+        sampler.sample(engine.step(ids[1 + len(took)]))
+        took.append(perf_counter() - began)
+    return min(median(took[::2]), median(took[1::2]))
+
+
+def prompt_seconds(model: Model, run: Ids, threads: int, tokens: int) -> float:
+    """What the layers take for a prompt whose experts are in memory: measured of the first, and the like of the others."""
+    plan = Plan(tokens, threads, run)
+    ids = np.random.default_rng(2).integers(0, model.vocab_size, tokens)
+    model.trunk(plan, ids)
+    records, parts = plan.seal(), plan.parts
+    run[:2] = tokens, 0
+    team = Team(threads)
+    try:
+        took = _replayed(team, records)
+    finally:
+        team.close()
+    return _extrapolated(records, parts, took)
+
+
+def _replayed(team: Team, records: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Seconds of each record, of as many as there is time for."""
+    ticks = np.zeros((len(records), 2), np.int64)
+    began, done = perf_counter(), 0
+    while done < len(records) and perf_counter() - began < 2 * _SECONDS:
+        part = slice(done, done + _SLICE)
+        team.run(records[part], ticks[part])
+        done = min(done + _SLICE, len(records))
+    seconds = perf_counter() - began
+    spent: NDArray[np.float64] = ticks[:done].sum(1) * (seconds / float(ticks[:done].sum()))
+    return spent
+
+
+def _extrapolated(records: NDArray[np.int64], parts: list[str], took: NDArray[np.float64]) -> float:
+    """A record that was not replayed takes what others of its kernel and part of the model took."""
+    known: dict[tuple[str, int], list[float]] = defaultdict(list)
+    keys = [(part, int(kernel)) for part, kernel in zip(parts, records[:, 0], strict=True)]
+    for key, seconds in zip(keys, took, strict=False):
+        known[key].append(float(seconds))
+    rest = (float(np.mean(known[key])) for key in keys[len(took) :] if key in known)
+    return float(took.sum()) + sum(rest)

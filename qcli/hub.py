@@ -1,0 +1,173 @@
+"""The headers of model files that are not here, by HTTP range requests: a few megabytes instead of all.
+
+What arrives is put into a file of the same length that is otherwise empty, a hole which takes no room on most disks. The only
+part of qcli that opens a connection, and only when it is asked about a model that is not on this machine.
+"""
+
+from __future__ import annotations
+
+import http.client
+import mmap
+import os
+import re
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from qcli import catalog
+from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UsageError
+from qcli.gguf_file import MAX_PARTS
+from qcli.gguf_header import MAX_HEADER, read_header
+
+Progress = Callable[[str, float], None]
+
+_FIRST = 1 << 20  # bytes asked for; then twice as many as there are
+_TIMEOUT = 30  # seconds without a byte
+_SCRATCH = 256 << 20  # bytes of a file that stands for the one that is not here, to see what the disk gives
+_MOST = 1 << 42  # bytes of a file; no known model comes near
+_PLACE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./-]+\.gguf)")
+_PART = re.compile(r"-00001-of-(\d{5})\.gguf$")
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model's file, or its header alone."""
+
+    name: str
+    path: Path
+    disk: Path | None = None  # what to read instead of a file that is not here
+
+
+@contextmanager
+def header_of(model: str | None, progress: Progress | None = None) -> Iterator[Found]:
+    """A path, a name or owner/repo:file; the file itself if it is here. Raises ModelNotFoundError, ModelFileError, QcliError."""
+    place = _PLACE.fullmatch(model or "")
+    entry = {name.lower(): entry for name, entry in catalog.load_catalog().items()}.get((model or "").lower())
+    if place and not Path(model or "").exists():
+        name, repo, file = place[0], place["repo"], place["file"]
+    elif entry and entry.repo and not Path(entry.name).is_file():
+        name, repo, file = entry.name, entry.repo, entry.file
+    else:
+        path, entry = catalog.resolve(model)
+        yield Found(entry.name if entry else path.name, path)
+        return
+    if local := catalog.cached(repo, file):
+        yield Found(name, local)
+        return
+    with tempfile.TemporaryDirectory(prefix="qcli-", dir=_nearest(catalog.hub_cache())) as folder:
+        yield Found(name, _headers(repo, file, Path(folder), progress), _scratch(Path(folder)))
+
+
+def _headers(repo: str, file: str, folder: Path, progress: Progress | None) -> Path:
+    """Fetch the header of a file, or of all its parts; where the first is now."""
+    parts = _parts(file)
+    for i, part in enumerate(parts):
+        if progress:
+            progress("reading headers", i / len(parts))
+        _fetch(f"{_endpoint()}/{repo}/resolve/main/{urllib.parse.quote(part)}", folder / Path(part).name)
+    return folder / Path(file).name
+
+
+def _parts(file: str) -> list[str]:
+    """The files of a split model, given the first."""
+    split = _PART.search(file)
+    if not split:
+        return [file]
+    count = int(split[1])
+    if count > MAX_PARTS:
+        raise UsageError(f"{file}: a model of {count} parts", f"qcli reads {MAX_PARTS} at most")
+    return [f"{file[: split.start()]}-{i + 1:05d}-of-{count:05d}.gguf" for i in range(count)]
+
+
+def _endpoint() -> str:
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise QcliError("HF_HUB_OFFLINE is set, and this model is not on this machine", "give the path of a .gguf file")
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    if not endpoint.startswith(("https://", "http://")):
+        raise UsageError(
+            f"HF_ENDPOINT is {endpoint!r}", "give it an address that begins with https://, or leave it out"
+        )
+    return endpoint.rstrip("/")
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Put a file's header where a file of its length would have it, and nothing after it."""
+    done, size = 0, 1
+    while done < min(size, MAX_HEADER):
+        data, size = _range(url, done, max(done, _FIRST))
+        with open(path, "r+b" if done else "wb") as file:
+            file.seek(done)
+            file.write(data)
+            file.truncate(size)
+        done += len(data)
+        if done >= 4 and not _begins(path):
+            raise ModelFileError(f"{url}: is not a GGUF file", "give the name of a .gguf file of this repository")
+        if _is_whole(path, done, url, last=done >= min(size, MAX_HEADER)):
+            return
+
+
+def _begins(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"GGUF"
+
+
+def _is_whole(path: Path, done: int, url: str, last: bool) -> bool:
+    """Whether the header ends within the bytes that are there; raises ModelFileError if it should and does not."""
+    try:
+        with open(path, "rb") as file:
+            header = read_header(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
+    except ModelFileError as error:
+        if last:
+            raise type(error)(error.message.replace(str(path), url), error.hint) from None
+        return False
+    return last or min((row.offset for row in header.tensors), default=done + 1) <= done
+
+
+def _range(url: str, first: int, count: int) -> tuple[bytes, int]:
+    """Bytes of a file from `first` on, at most `count` of them and one at least, and the file's length."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={first}-{first + count - 1}", "User-Agent": "qcli"})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+            given = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+            data: bytes = answer.read(count)
+    except urllib.error.HTTPError as error:
+        raise _refused(url, error.code) from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        hint = "check the connection, or give the path of a .gguf file that is here"
+        raise QcliError(f"{url}: cannot be read: {reason}", hint) from None
+    if not given or int(given[1]) != first or not data or int(given[3]) > _MOST:
+        raise QcliError(f"{url}: the server does not give parts of files", "download the file, and give its path")
+    return data, int(given[3])
+
+
+def _refused(url: str, code: int) -> QcliError:
+    if code in (401, 403):  # the hub says so of repositories that do not exist, too
+        return ModelNotFoundError(
+            f"{url}: there is no such repository, or it asks for a login", "`hf download` can log in"
+        )
+    if code == 404:
+        return ModelNotFoundError(f"{url}: no such file", "check the names of the repository and of the file")
+    return QcliError(f"{url}: the server answers {code}", "try again later")
+
+
+def _scratch(folder: Path) -> Path:
+    """A file to read instead of one that is not here, on the disk that it would be on."""
+    path, block = folder / "scratch", os.urandom(1 << 20)
+    with open(path, "wb") as file:
+        for _ in range(_SCRATCH // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return path
+
+
+def _nearest(folder: Path) -> Path | None:
+    """The folder, or the nearest one above it that is there and can be written to."""
+    return next((f for f in (folder, *folder.parents) if f.is_dir() and os.access(f, os.W_OK)), None)
