@@ -30,6 +30,7 @@ _FIRST = 1 << 20  # bytes asked for; then twice as many as there are
 _TIMEOUT = 30  # seconds without a byte
 _SCRATCH = 256 << 20  # bytes of a file that stands for the one that is not here, to see what the disk gives
 _MOST = 1 << 42  # bytes of a file; no known model comes near
+_TINY = bytes(i % 16 for i in range(256))  # bytes which, as weights of any type, are finite
 _PLACE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./-]+\.gguf)")
 _PART = re.compile(r"-00001-of-(\d{5})\.gguf$")
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -137,6 +138,7 @@ def _range(url: str, first: int, count: int) -> tuple[bytes, int]:
             given = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
             data: bytes = answer.read(count)
     except urllib.error.HTTPError as error:
+        error.close()
         raise _refused(url, error.code) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
@@ -159,7 +161,7 @@ def _refused(url: str, code: int) -> QcliError:
 
 def _scratch(folder: Path) -> Path:
     """A file to read instead of one that is not here, on the disk that it would be on."""
-    path, block = folder / "scratch", os.urandom(1 << 20)
+    path, block = folder / "scratch", os.urandom(1 << 20).translate(_TINY)
     with open(path, "wb") as file:
         for _ in range(_SCRATCH // len(block)):
             file.write(block)
