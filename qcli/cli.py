@@ -14,6 +14,7 @@ from qcli import __version__, console, interrupt
 from qcli.commands import options
 from qcli.commands.bench import bench
 from qcli.commands.chat import chat
+from qcli.commands.experts import experts
 from qcli.commands.imatrix import imatrix
 from qcli.commands.perplexity import perplexity
 from qcli.commands.plan import plan
@@ -33,6 +34,7 @@ app.command()(run)
 app.command()(chat)
 app.command()(bench)
 app.command()(plan)
+app.command()(experts)
 app.command()(quantize)
 app.command()(imatrix)
 app.command()(perplexity)

@@ -174,7 +174,7 @@ class Hub(BaseHTTPRequestHandler):
     asked: list[tuple[str, str]]
     whole = False
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.asked.append((self.path, self.headers["Range"]))
         path = self.folder / self.path.split("/resolve/main/")[-1]
         if "private" in self.path:
