@@ -1,7 +1,7 @@
 """A team of threads that replays a plan: every thread runs every record on its share, with a barrier between records.
 
 The whole replay is one compiled call without the GIL. Between replays the helpers spin for a moment, for the next token
-of an answer, and then sleep.
+of an answer, nap for a while, as the next may have to be read from a disk, and then sleep.
 """
 
 from __future__ import annotations
@@ -19,18 +19,22 @@ from quant.plan import RECORD_BYTES, aligned
 from quant.simd import load_i64, store_i64
 
 # Byte offsets in the control block; words that different threads write lie on different cache lines.
-_ARRIVED, _PHASE, _EPOCH, _PLAN, _COUNT, _YIELD, _TIMES, _SIZE = 0, 128, 256, 384, 392, 400, 408, 512
+_ARRIVED, _PHASE, _EPOCH, _PLAN, _COUNT, _YIELD, _TIMES, _NAP, _SIZE = 0, 128, 256, 384, 392, 400, 408, 416, 512
 _SPINS_BEFORE_YIELD = 2_000  # about 30 us: longer than any wait on a quiet machine
-_SPINS_BEFORE_SLEEP = 100_000  # about 1.5 ms: longer than sampling and printing a token
+_SPINS_BEFORE_NAP = 100_000  # about 1.5 ms: longer than sampling and printing a token
+_NAP_US = 50
+_NAPS_BEFORE_SLEEP = 2_000  # 0.1 s and more: longer than reading experts; waking from sleep takes the interpreter's lock
 
 
-def _yield_address() -> int:
-    """The address of the system call that gives the rest of a time slice away."""
-    if sys.platform == "win32":
-        function = ctypes.windll.kernel32.SwitchToThread
+def _system_calls() -> tuple[int, int]:
+    """The addresses of the calls that give the rest of a time slice away, and that nap for some microseconds."""
+    if sys.platform == "win32":  # where Sleep counts in milliseconds
+        calls = ctypes.windll.kernel32.SwitchToThread, ctypes.windll.kernel32.SwitchToThread
     else:
-        function = ctypes.CDLL(None).sched_yield
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
+        library = ctypes.CDLL(None)
+        calls = library.sched_yield, library.usleep
+    give, nap = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in calls)
+    return give, nap
 
 
 @inline
@@ -82,12 +86,17 @@ def _note(entry, work, wait):
 
 @function("pp", returns=True)
 def wait(control, epoch):
-    """Spin until the epoch changes, or for a moment; gives the epoch last seen."""
-    for _ in range(_SPINS_BEFORE_SLEEP):
+    """Spin until the epoch changes, or for a moment, then look again after every nap; gives the epoch last seen."""
+    for _ in range(_SPINS_BEFORE_NAP):
         now = atomic_load(control + _EPOCH)
         if now != epoch:
             return now
         pause()
+    for _ in range(_NAPS_BEFORE_SLEEP):
+        call(load_i64(control + _NAP), (_NAP_US,))
+        now = atomic_load(control + _EPOCH)
+        if now != epoch:
+            return now
     return epoch
 
 
@@ -106,7 +115,7 @@ class Team:
     def __init__(self, size: int) -> None:
         self.size = size
         self._control = aligned(_SIZE // 8, np.int64)
-        self._control[_YIELD // 8] = _yield_address()
+        self._control[_YIELD // 8], self._control[_NAP // 8] = _system_calls()
         self._address: int = self._control.ctypes.data
         self._wake = threading.Condition()
         self._closed = False
