@@ -88,7 +88,7 @@ class Engine:
         threads, kv_type = threads or default_threads(), kv_type or "f16"
         model, state = model_of(file, ctx, kv_type)
         room = budget.limit(ram)
-        if not state.experts_held or budget.fits(file, state, room, resident()):
+        if not state.experts_held or budget.fits(file, model, state, threads, room, resident()):
             return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, prompt_plan)
         from qcli.streaming.dense import hold_dense
         from qcli.streaming.supply import Supply

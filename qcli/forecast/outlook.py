@@ -136,7 +136,7 @@ def foresee(
     twin = Twin(file)
     model, state = model_of(twin.file, ctx, kv_type or "f16")
     subject = Subject(file, twin, model, state, threads or default_threads(), budget.limit(ram))
-    if not state.experts_held or budget.fits(file, state, subject.room, subject.used):
+    if not state.experts_held or budget.fits(file, model, state, subject.threads, subject.room, subject.used):
         return _resident(subject, progress)
     return _streamed(subject, disk, progress)
 

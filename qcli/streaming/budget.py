@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RESERVE = 192 << 20  # bytes for what comes after loading: a vocabulary, a chat's text, the interpreter's own
 _LEFT = 512 << 20  # bytes left to everybody else where no limit was given
+_PLENTY = 2 << 30  # bytes beyond all buffers of a plan, so that none has to be traced
 _TRIED = 256  # tokens of the plan that is traced to see how much one takes
 TOGETHER = 1024  # tokens of a prompt that meet an expert together; 512: 15 % slower, 2048: no quicker
 MOST_CHUNK = 4 * TOGETHER
@@ -42,19 +43,25 @@ def limit(ram: int | None) -> int:
     return max(0, available() + resident() - _LEFT) if ram is None else ram
 
 
-def fits(file: GGUFFile, state: State, ram: int, used: int) -> bool:
+def fits(file: GGUFFile, model: Model, state: State, threads: int, ram: int, used: int) -> bool:
     """Whether all weights can stay mapped, `used` bytes being taken before."""
     weights = sum(tensor.n_bytes for tensor in file.tensors.values())
-    return used + weights + state.n_bytes + RESERVE <= ram
+    left = ram - used - weights - state.n_bytes - RESERVE
+    return left >= _PLENTY or left >= TOGETHER * _bytes_per_token(model, state, threads)
 
 
 def chunk_for(model: Model, state: State, supply: Supply, threads: int, ram: int) -> int:
     """Tokens of a prompt to take together: as many as fit into a sixteenth of the memory, as each chunk reads experts anew."""
+    most = ram // 16 // _bytes_per_token(model, state, threads, supply)
+    return min(max(most // TOGETHER, 1) * TOGETHER, MOST_CHUNK)
+
+
+def _bytes_per_token(model: Model, state: State, threads: int, supply: Supply | None = None) -> int:
+    """What a prompt's plan takes for each token, by one of a few tokens."""
     plan = Plan(_TRIED, threads, state.run)
     plan.supply = supply
     model.trunk(plan, np.zeros(_TRIED, np.int64))
-    most = ram // 16 * _TRIED // plan.n_bytes
-    return min(max(most // TOGETHER, 1) * TOGETHER, MOST_CHUNK)
+    return plan.n_bytes // _TRIED
 
 
 @dataclass(frozen=True)
