@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from qcli.catalog import resolve
 from qcli.cli import invoke
 from qcli.engine import Engine
 from qcli.tokenizer import Tokenizer
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs: commands would never end
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
