@@ -23,7 +23,9 @@ _ARRIVED, _PHASE, _EPOCH, _PLAN, _COUNT, _YIELD, _TIMES, _NAP, _SIZE = 0, 128, 2
 _SPINS_BEFORE_YIELD = 2_000  # about 30 us: longer than any wait on a quiet machine
 _SPINS_BEFORE_NAP = 100_000  # about 1.5 ms: longer than sampling and printing a token
 _NAP_US = 50
-_NAPS_BEFORE_SLEEP = 2_000  # 0.1 s and more: longer than reading experts; waking from sleep takes the interpreter's lock
+_NAPS_BEFORE_SLEEP = (
+    2_000  # 0.1 s and more: longer than reading experts; waking from sleep takes the interpreter's lock
+)
 
 
 def _system_calls() -> tuple[int, int]:

@@ -12,28 +12,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import scales_of
 from quant.blocks.fields import load_nibbles, load_u8x8, nibbles, spread
+from quant.blocks.grid_rows import dot_pairs, store_by_16, tile_pairs, turn_by_16, unpack_pairs
 from quant.blocks.grids import grid, points
-from quant.blocks.signs import OFFSET, dot_by_16, interleave, load_signs, offset, plus_minus, store_parts, tile_minima
-from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
+from quant.blocks.signs import dot_by_16, load_signs, plus_minus
+from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.jit import inline
 from quant.simd import (
-    add,
     concat,
     fma,
     load_f16,
     load_i8x32,
-    mul,
-    prefetch,
     splat,
-    store_f32x16,
-    sum_lanes,
-    zero_f32x16,
 )
-from quant.tile import transpose16
 
-_AHEAD = 2132  # bytes: prefetch distance, 26 blocks
 _find, _values = grid("IQ2_S", 1024, 8, (8, 25, 43))
 _TWO_BITS = spread(2)
 _HALF, _QUARTER, _EIGHTH = np.float32(1 / 2), np.float32(1 / 4), np.float32(1 / 8)
@@ -63,57 +55,31 @@ def _load_scales(w):
     return fma(load_nibbles(w + 74), splat(d * _QUARTER), splat(d * _EIGHTH))
 
 
+@inline
+def _load(w, second):
+    parts = _load_parts(w, second)
+    first = parts[:4], load_signs(w + 34), _load_scales(w)
+    return first, (parts[4:], load_signs(second + 34), _load_scales(second))
+
+
 @dot_rows
 def iq2_s_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats; points of two blocks are looked up together."""
-    d_x, blocks = scales_of(x, columns), columns // 256
-    for r in range(rows):
-        even, odd = zero_f32x16(), zero_f32x16()
-        for b in range(0, blocks, 2):
-            prefetch(w + _AHEAD)
-            prefetch(w + _AHEAD + 64)
-            prefetch(w + _AHEAD + 128)
-            second = w + 82 if b + 1 < blocks else w
-            parts, at, d = _load_parts(w, second), x + 256 * b, d_x + 32 * b
-            even, odd = dot_by_16(parts[:4], load_signs(w + 34), _load_scales(w), at, d, even, odd)
-            if b + 1 < blocks:
-                signs, scales = load_signs(second + 34), _load_scales(second)
-                even, odd = dot_by_16(parts[4:], signs, scales, at + 256, d + 32, even, odd)
-            w = second + 82
-        emit(y + 4 * r, sum_lanes(add(even, odd)), alpha, accumulate)
-
-
-@inline
-def _unpack(w, parts, q, step, scale):
-    """One block: its four parts, `step` bytes apart; gives its scales."""
-    scales = _load_scales(w)
-    store_f32x16(scale, scales)
-    store_parts(offset(parts, load_signs(w + 34)), q, step)
-    return scales
+    dot_pairs(w, rows, columns, x, y, alpha, accumulate, 82, _load, dot_by_16)
 
 
 @unpack_rows
 def iq2_s_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
-    for b in range(rows * columns // 256):
-        scales = _unpack(w, _load_parts(w, w)[:4], q + 256 * b, 64, scale + 64 * b)
-        store_f32x16(minimum + 64 * b, mul(scales, splat(OFFSET)))
-        w += 82
+    unpack_pairs(w, rows, columns, q, scale, minimum, 82, 16, _load, store_by_16)
 
 
 @unpack_tile
 def iq2_s_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats."""
-    for _ in range(columns // 256):
-        for r in range(0, 16, 2):
-            first, second = w + r * row_bytes, w + (r + 1) * row_bytes
-            parts = _load_parts(first, second)
-            _unpack(first, parts[:4], tile + 64 * r, 1024, scratch + 64 * r)
-            _unpack(second, parts[4:], tile + 64 * r + 64, 1024, scratch + 64 * r + 64)
-        interleave(tile)
-        transpose16(scratch, 64, scales, 64)
-        tile_minima(scales, 16, minima)
-        w, tile, scales, minima = w + 82, tile + 4096, scales + 1024, minima + 1024
+    tile_pairs(
+        w, row_bytes, columns, tile, scales, minima, scratch, 82, 16, _load, store_by_16, turn_by_16
+    )  # fmt: skip
 
 
 FORMAT = Format("IQ2_S", 256, 82, "q8", 16, dequantize, iq2_s_dot_rows, iq2_s_unpack_rows, iq2_s_unpack_tile)
