@@ -98,7 +98,11 @@ class Engine:
         supply = Supply(file, state.run)
         chunk = chunk or budget.chunk_for(model, state, supply, threads, room)
         engine = cls(model, state, threads, chunk, progress, prompt_plan, supply)
-        budget.allot(supply, state, engine.plans, room)
+        try:
+            budget.allot(supply, state, engine.plans, room)
+        except BaseException:
+            engine.close()
+            raise
         return engine
 
     @property
@@ -174,7 +178,7 @@ class Engine:
     def reset_traffic(self) -> None:
         """Forget what was read."""
         if self.supply:
-            self.supply.traffic = type(self.supply.traffic)()
+            self.supply.reset_traffic()
 
     def weight_bytes_per_step(self) -> float:
         """Bytes of weights that a decode step reads, routed experts only."""

@@ -224,9 +224,11 @@ def test_a_model_that_fits_stays_mapped_and_one_that_cannot_fit_says_what_it_nee
     engine = Engine.load(file, threads=1, ctx=64)
     assert engine.supply is None
     engine.close()
+    before = threading.active_count()
     with pytest.raises(QcliError, match="do not hold this model") as caught:
-        Engine.load(file, threads=1, ctx=64, ram=10**7)
+        Engine.load(file, threads=2, ctx=64, ram=10**7)
     assert "--ram" in caught.value.hint
+    assert threading.active_count() == before
 
 
 def test_the_next_start_reads_what_was_asked_for(monkeypatch, expected, tmp_path):

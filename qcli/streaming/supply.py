@@ -145,6 +145,10 @@ class Supply:
         self._staging = pages(size), pages(size)
         self._warm_up()
 
+    def reset_traffic(self) -> None:
+        """Count anew."""
+        self.traffic = Traffic()
+
     @property
     def heat(self) -> heat.Heat:
         """How often each expert was asked for of late, float32 [experts] by the name of the layer's gate."""
