@@ -49,3 +49,19 @@ def type_line(monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def refused(type_line, tmp_path, monkeypatch):
+    """Check that a command line, typed in an empty folder, ends in one line and a hint, and leaves nothing there."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(line: list[str], code: int, said: str) -> None:
+        got, out, err = type_line(*line)
+        assert (got, out) == (code, "")
+        assert said in err
+        assert len(err.splitlines()) == 2
+        assert err.splitlines()[1].startswith("hint: ")
+        assert list(tmp_path.iterdir()) == []
+
+    return check
