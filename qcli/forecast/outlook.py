@@ -113,7 +113,8 @@ class Subject:
         state, weights = self.state, self._weights(engine)
         buffers = sum(plan.n_bytes for plan in engine.plans)
         program += budget.RESERVE
-        needed = self.room + lacking if lacking else program + weights.dense + weights.experts + state.n_bytes
+        mapped = program + weights.dense + weights.experts + state.n_bytes + buffers
+        needed = self.room + lacking if lacking else mapped
         memory = Memory(self.room, state.n_bytes, state.cache_bytes, buffers, program, needed)
         return Outlook(mode, self.threads, state.ctx, state.kv_type, weights, memory, streaming, speed)
 
