@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import reference_models
 
-from qcli import asked
-from qcli.asked import Layer
+from qcli import expert_counts
 from qcli.commands import experts as command
 from qcli.commands.experts import columns_for, shades
 from qcli.engine import Engine
 from qcli.errors import PromptError, QcliError
+from qcli.expert_counts import LayerCounts
 from qcli.gguf_file import GGUFFile
 from qcli.streaming import budget, heat
 
@@ -41,7 +41,7 @@ def chosen():
 
 def test_every_choice_of_a_text_is_counted(chosen):
     used, count = chosen
-    layers = asked.by_text(GGUFFile.open(MODEL), IDS, threads=2)
+    layers = expert_counts.by_text(GGUFFile.open(MODEL), IDS, threads=2)
     assert [layer.number for layer in layers] == list(range(count))
     assert [layer.counts.sum() for layer in layers] == count * [len(IDS) * used]
 
@@ -55,18 +55,18 @@ def test_counts_are_those_of_token_by_token():
         for mark, touched in zip(marks, engine.state._touched, strict=True):
             mark += touched
     engine.close()
-    layers = asked.by_text(GGUFFile.open(MODEL), IDS, threads=2)
+    layers = expert_counts.by_text(GGUFFile.open(MODEL), IDS, threads=2)
     for layer, mark in zip(layers, marks, strict=True):
         assert np.abs(layer.counts - mark).sum() <= 4  # sums of a chunk are rounded otherwise
 
 
 def test_models_read_from_the_file_count_alike_and_remember(monkeypatch, kept):
-    resident = asked.by_text(GGUFFile.open(MODEL), IDS, threads=2)
+    resident = expert_counts.by_text(GGUFFile.open(MODEL), IDS, threads=2)
     assert not kept.exists()
     monkeypatch.setattr(budget, "fits", lambda *_: False)
-    streamed = asked.by_text(GGUFFile.open(MODEL), IDS, threads=2, ram=2 * 10**9)
+    streamed = expert_counts.by_text(GGUFFile.open(MODEL), IDS, threads=2, ram=2 * 10**9)
     assert all(np.array_equal(a.counts, b.counts) for a, b in zip(streamed, resident, strict=True))
-    remembered = asked.by_heat(GGUFFile.open(MODEL))
+    remembered = expert_counts.by_heat(GGUFFile.open(MODEL))
     for layer, counts in zip(remembered, resident, strict=True):
         assert np.argmax(layer.counts) in np.flatnonzero(counts.counts >= counts.counts.max() - 1)
         assert 0 < layer.counts.sum() <= counts.counts.sum()
@@ -75,30 +75,30 @@ def test_models_read_from_the_file_count_alike_and_remember(monkeypatch, kept):
 def test_a_text_longer_than_the_context_is_read_in_pieces(monkeypatch, chosen):
     load = Engine.load
     monkeypatch.setattr(Engine, "load", lambda file, **given: load(file, ctx=16, **given))
-    layers = asked.by_text(GGUFFile.open(MODEL), IDS[:65], threads=2)
+    layers = expert_counts.by_text(GGUFFile.open(MODEL), IDS[:65], threads=2)
     assert layers[0].counts.sum() == 65 * chosen[0]
 
 
 def test_what_cannot_be_counted(tmp_path):
     with pytest.raises(PromptError, match="too short"):
-        asked.by_text(GGUFFile.open(MODEL), [1])
+        expert_counts.by_text(GGUFFile.open(MODEL), [1])
     dense = GGUFFile.open(reference_models.read("llama").write(tmp_path / "dense.gguf"))
-    for ask in (asked.by_heat, lambda file: asked.by_text(file, [1, 2, 3])):
+    for ask in (expert_counts.by_heat, lambda file: expert_counts.by_text(file, [1, 2, 3])):
         with pytest.raises(QcliError, match="no routed experts"):
             ask(dense)
     with pytest.raises(QcliError, match="no earlier run") as caught:
-        asked.by_heat(GGUFFile.open(MODEL))
+        expert_counts.by_heat(GGUFFile.open(MODEL))
     assert "--prompt" in caught.value.hint
 
 
 def test_sums_by_hand():
-    layer = Layer(3, np.array([0.0, 1, 2, 3, 14, 0, 0, 0]))
+    layer = LayerCounts(3, np.array([0.0, 1, 2, 3, 14, 0, 0, 0]))
     assert layer.used == 4
     assert layer.share_of_hottest(0.25) == pytest.approx(17 / 20)
     assert layer.share_of_hottest(0.01) == pytest.approx(14 / 20)
     assert shades(layer, 1) == [0, 1, 2, 3, 5, 0, 0, 0]  # the average is 2.5
     assert shades(layer, 2) == [1, 3, 4, 0]
-    assert shades(Layer(0, np.zeros(4)), 1) == [0, 0, 0, 0]
+    assert shades(LayerCounts(0, np.zeros(4)), 1) == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_columns(experts, room, each):
 @pytest.fixture
 def small(monkeypatch):
     """In place of a text that is read, three layers of 200 experts."""
-    layers = [Layer(i, np.random.default_rng(i).poisson(i, 200).astype(float)) for i in range(3)]
+    layers = [LayerCounts(i, np.random.default_rng(i).poisson(i, 200).astype(float)) for i in range(3)]
     monkeypatch.setattr(command, "_counted", lambda *_: ("a test", layers))
     return layers
 

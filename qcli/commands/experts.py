@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from qcli.asked import Layer
+    from qcli.expert_counts import LayerCounts
 
 _SHADES = " ·░▒▓█"
 _STEPS = (0.0, 0.5, 1.0, 2.0, 4.0)  # times the average, above which a shade begins
@@ -55,8 +55,8 @@ def experts(
 
 def _counted(
     model: str | None, prompt: str | None, file: str | None, threads: int | None, ram: str | None, bar: console.status
-) -> tuple[str, list[Layer]]:
-    from qcli import asked
+) -> tuple[str, list[LayerCounts]]:
+    from qcli import expert_counts
     from qcli.catalog import resolve
     from qcli.gguf_file import GGUFFile
     from qcli.scored_text import read_text
@@ -66,24 +66,24 @@ def _counted(
     room = parse_size(ram) if ram is not None else None
     with GGUFFile.open(resolve(model)[0]) as opened:
         if prompt is None and file is None:
-            return "earlier runs", asked.by_heat(opened)
+            return "earlier runs", expert_counts.by_heat(opened)
         text = prompt if prompt is not None else read_text(Path(file or ""))
         ids = Tokenizer.from_gguf(opened).prompt(text)
-        layers = asked.by_text(opened, ids, threads=threads, ram=room, progress=bar.update)
+        layers = expert_counts.by_text(opened, ids, threads=threads, ram=room, progress=bar.update)
         return f"{len(ids)} tokens of text", layers
 
 
-def _as_json(source: str, layers: list[Layer]) -> dict[str, Any]:
+def _as_json(source: str, layers: list[LayerCounts]) -> dict[str, Any]:
     listed = [{"layer": layer.number, "counts": [round(n, 4) for n in layer.counts.tolist()]} for layer in layers]
     return {"source": source, "layers": listed}
 
 
-def _as_csv(layers: list[Layer]) -> str:
+def _as_csv(layers: list[LayerCounts]) -> str:
     rows = (f"{layer.number},{expert},{n:.6g}\n" for layer in layers for expert, n in enumerate(layer.counts.tolist()))
     return "layer,expert,count\n" + "".join(rows)
 
 
-def _drawn(source: str, layers: list[Layer]) -> RenderableType:
+def _drawn(source: str, layers: list[LayerCounts]) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
@@ -108,7 +108,7 @@ def columns_for(experts: int, room: int) -> int:
     return each
 
 
-def shades(layer: Layer, a_column: int) -> list[int]:
+def shades(layer: LayerCounts, a_column: int) -> list[int]:
     """Of each column, 0 (nobody asked) to 5 (at least four times as often as the average)."""
     counts = layer.counts
     average = counts.mean() or 1.0
@@ -116,7 +116,7 @@ def shades(layer: Layer, a_column: int) -> list[int]:
     return [sum(mean > step if i == 0 else mean >= step for i, step in enumerate(_STEPS)) for mean in means]
 
 
-def _row(layer: Layer, a_column: int, columns: int) -> Text:
+def _row(layer: LayerCounts, a_column: int, columns: int) -> Text:
     """A line of the map: every column in its colour, how many experts were used, what a tenth of them gets."""
     from rich.text import Text
 

@@ -22,7 +22,7 @@ _BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class LayerCounts:
     """How often each expert of a layer was asked for, float64 [experts]."""
 
     number: int
@@ -62,7 +62,7 @@ def by_text(
     threads: int | None = None,
     ram: int | None = None,
     progress: Progress | None = None,
-) -> list[Layer]:
+) -> list[LayerCounts]:
     """Read a text, in pieces that fit into the context, and count. Raises PromptError, and as Engine.load."""
     if len(ids) < 2:
         raise PromptError("the text is too short", "give two words at least")
@@ -80,7 +80,7 @@ def by_text(
         engine.close()
 
 
-def by_heat(file: GGUFFile) -> list[Layer]:
+def by_heat(file: GGUFFile) -> list[LayerCounts]:
     """What earlier runs asked for, choices long ago counting less. Raises QcliError if none was kept."""
     _check(file)
     if saved := heat.load(heat.path_for(file)):
@@ -93,13 +93,13 @@ def _part_of(progress: Progress | None, done: int, pieces: int) -> Progress | No
     return (lambda _stage, fraction: progress("reading", (done + fraction) / pieces)) if progress else None
 
 
-def _layers(file: GGUFFile, counts: Mapping[str, NDArray[np.int64] | NDArray[np.float32]]) -> list[Layer]:
+def _layers(file: GGUFFile, counts: Mapping[str, NDArray[np.int64] | NDArray[np.float32]]) -> list[LayerCounts]:
     """Of all weights of a layer, the first one's."""
-    found: dict[int, Layer] = {}
+    found: dict[int, LayerCounts] = {}
     for name, values in counts.items():
         block = _BLOCK.match(name)
         if block and "_exps." in name:
-            found.setdefault(int(block[1]), Layer(int(block[1]), values.astype(np.float64)))
+            found.setdefault(int(block[1]), LayerCounts(int(block[1]), values.astype(np.float64)))
     return [found[number] for number in sorted(found)]
 
 
