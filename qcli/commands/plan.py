@@ -61,7 +61,7 @@ def _drawn(name: str, outlook: Outlook) -> RenderableType:
     memory = outlook.memory
     lines = [Text(console.clean(name), style="bold"), Text(verdict(outlook))]
     if outlook.speed:
-        lines.append(Text(f"about {_speed(outlook.speed.decode_tok_per_s)} tok/s, prompts {_prompts(outlook)}"))
+        lines.append(Text(f"about {_speed(outlook.speed.decode_tok_per_s)} tok/s, {_prompts(outlook)}"))
     return Group(*lines, "", _amounts(outlook), Text(f"may use {_bytes(memory.ram)}; {_machine(outlook)}", style="dim"))
 
 
@@ -84,7 +84,8 @@ def verdict(outlook: Outlook) -> str:
 
 def _prompts(outlook: Outlook) -> str:
     assert outlook.speed
-    return f"of {outlook.speed.prompt_tokens} tokens at {_speed(outlook.speed.prefill_tok_per_s)} tok/s"
+    which = "prompts" if outlook.mode == "resident" else "the first prompt, if"
+    return f"{which} of {outlook.speed.prompt_tokens} tokens, at {_speed(outlook.speed.prefill_tok_per_s)} tok/s"
 
 
 def _machine(outlook: Outlook) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
 import numpy as np
@@ -18,31 +17,27 @@ from qcli.models import Model
 from qcli.sampler import Sampler, Sampling
 from qcli.streaming.layer import Layer, Part
 from qcli.streaming.lookahead import Lookahead, Pays
-from qcli.streaming.reader import pages
+from qcli.streaming.reader import Ticket, pages
 from qcli.streaming.supply import Supply
 from quant.kernels.experts import Gated
 from quant.plan import Ids, Plan, Turns
 from quant.team import Team
 
 PROMPT = 512  # tokens
-_SECONDS = 0.7  # that one rehearsal takes, about
-_MOST_STEPS = 32
+_SECONDS = 1.0  # that one rehearsal takes, about
+_STEPS = 4  # in a row
 _SLICE = 8  # records of a prompt between looks at the clock
 _SLOTS = 256 << 20  # bytes, more than caches hold
-_BATCH = 32  # experts read at a time
+_QUEUE = 32  # experts on their way at a time
 
 
-class InTurn(Pays):
-    """Guesses for every second token."""
+class Told(Pays):
+    """Guesses when it is told to."""
 
-    @property
-    def on(self) -> bool:
-        """Whether the next token is one."""
-        return self._token % 2 == 1
+    on = False
 
     def took(self, seconds: float) -> None:
-        """A token has passed."""
-        self._token += 1
+        """See Pays."""
 
 
 class Rehearsal(Supply):
@@ -51,11 +46,12 @@ class Rehearsal(Supply):
     def __init__(self, twin: Twin, run: Ids, disk: Path | None = None) -> None:
         """disk: a file to read instead of the model's own, which may not be here yet."""
         self._twin, self._disk = twin, disk
-        self._random = np.random.default_rng(0)
+        self._random = np.random.default_rng()  # a disk may remember what it gave to the rehearsal before
         self.hit_rates: Mapping[str, float] = {}  # by the name of a layer's gate
         self._homes: dict[str, tuple[NDArray[np.int64], ...]] = {}
         super().__init__(twin.file, run)
-        self.lookahead = Lookahead(InTurn())
+        self.guessing = Told()
+        self.lookahead = Lookahead(self.guessing)
         if disk:
             self.reader.close()
             self.reader = type(self.reader)([disk])
@@ -90,27 +86,29 @@ class Rehearsal(Supply):
         missing = (1 - self.hit_rates[name] for name in self.layers)
         return sum(self.chosen * layer.expert_bytes * m for layer, m in zip(self.layers.values(), missing, strict=True))
 
-    def bytes_per_prompt(self, tokens: int, slots: int) -> float:
-        """What so many tokens read at once, `slots` of each layer being filled: every expert that anyone asks for."""
+    def bytes_per_prompt(self, tokens: int) -> float:
+        """What so many tokens read at once, no expert being in memory: every one that any of them asks for."""
         total = 0.0
         for layer in self.layers.values():
             asked = 1 - (1 - min(1.0, self.chosen / layer.count)) ** tokens
-            total += layer.expert_bytes * layer.count * asked * (1 - min(1.0, slots / layer.count))
+            total += layer.expert_bytes * layer.count * asked
         return total
 
     def disk_bytes_per_s(self) -> float:
         """What the disk gives where many experts are asked for at a time."""
         layers = list(self.layers.values())
-        memory = pages(_BATCH * max(layer.room for layer in layers)).reshape(_BATCH, -1)
-        memory[:] = 0
+        free = list(pages(_QUEUE * max(layer.room for layer in layers)).reshape(_QUEUE, -1))
+        coming: deque[tuple[Ticket, NDArray[np.uint8]]] = deque()
         n_bytes, began = 0, perf_counter()
-        while perf_counter() - began < _SECONDS / 2:
-            layer = layers[self._random.integers(len(layers))]
-            experts = self._random.integers(0, layer.count, _BATCH).tolist()
-            tickets = [self.reader.read(layer.spans(expert, row)) for expert, row in zip(experts, memory, strict=True)]
-            for ticket in tickets:
+        while (in_time := perf_counter() - began < _SECONDS) or coming:
+            if free and in_time:
+                row, layer = free.pop(), layers[self._random.integers(len(layers))]
+                coming.append((self.reader.read(layer.spans(int(self._random.integers(layer.count)), row)), row))
+            else:
+                ticket, row = coming.popleft()
                 ticket.wait()
                 n_bytes += ticket.n_bytes
+                free.append(row)
         return n_bytes / (perf_counter() - began)
 
     def close(self) -> None:
@@ -146,17 +144,27 @@ class Rehearsal(Supply):
 
 def step_seconds(engine: Engine) -> float:
     """What a token of an answer takes, drawn by the default sampling, with guesses of experts or without: the quicker way."""
+    rehearsal = engine.supply if isinstance(engine.supply, Rehearsal) else None
     sampler = Sampler(Sampling(seed=0), engine.vocab_size)
-    ids = np.random.default_rng(1).integers(0, engine.vocab_size, 1 + _MOST_STEPS).tolist()
+    took: dict[bool, list[float]] = {way: [] for way in ((False, True) if rehearsal else (False,))}
+    _step_seconds(engine, sampler)  # once to warm up
+    began = perf_counter()
+    while perf_counter() - began < _SECONDS or not took[False]:
+        for guessing, seconds in took.items():
+            if rehearsal:
+                rehearsal.guessing.on = guessing
+            seconds.append(_step_seconds(engine, sampler))
+    return min(float(np.mean(seconds)) for seconds in took.values())
+
+
+def _step_seconds(engine: Engine, sampler: Sampler) -> float:
+    """The mean of a few steps, at the beginning of any text."""
+    ids = np.random.default_rng().integers(0, engine.vocab_size, min(_STEPS, engine.ctx)).tolist()
     engine.reset()
-    engine.step(ids[0])
-    engine.reset_traffic()
-    took: list[float] = []
-    while len(took) < _MOST_STEPS and (len(took) < 6 or sum(took) < _SECONDS):
-        began = perf_counter()
-        sampler.sample(engine.step(ids[1 + len(took)]))
-        took.append(perf_counter() - began)
-    return min(median(took[::2]), median(took[1::2]))
+    began = perf_counter()
+    for token in ids:
+        sampler.sample(engine.step(token))
+    return (perf_counter() - began) / len(ids)
 
 
 def prompt_seconds(model: Model, run: Ids, threads: int, tokens: int) -> float:
