@@ -110,13 +110,16 @@ class Layer:
         self._guessed.append(expert)
         return ticket
 
-    def give_up(self, reader: Reader, chosen: Sequence[int]) -> None:
-        """Take back guesses that were wrong, as far as nobody has begun to read them."""
+    def give_up(self, reader: Reader, chosen: Sequence[int]) -> int:
+        """Take back guesses that were wrong, as far as nobody has begun to read them; the bytes of these."""
+        saved = 0
         for expert in self._guessed:
             ticket = self._arriving.get(expert)
             if ticket and expert not in chosen and reader.give_up(ticket):
                 self._drop(expert)
+                saved += ticket.n_bytes
         self._guessed.clear()
+        return saved
 
     def settle_one(self) -> None:
         """Wait for whichever expert has been on its way for longest."""

@@ -72,7 +72,7 @@ class Supply:
             experts = chosen.tolist()
             held.slots.choose(chosen)
             self.lookahead.begin(layer.gate.name)
-            held.give_up(self.reader, experts)
+            self.traffic.bytes_read -= held.give_up(self.reader, experts)
             found = [held.is_here(expert) for expert in experts]
             for expert, is_here in zip(experts, found, strict=True):
                 if not is_here:
