@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qcli.gguf_file import GGUFFile
 from qcli.streaming import heat
 from qcli.streaming.budget import TOGETHER
+from qcli.streaming.dense import is_expert
 from qcli.streaming.layer import Layer, Memory
 from qcli.streaming.lookahead import Lookahead
 from qcli.streaming.reader import Reader, Ticket, pages
@@ -58,6 +60,7 @@ class Supply:
         self.lookahead = Lookahead()
         self._heat_path = heat.path_for(file)
         self._asked = False  # for any expert
+        self.remembers = True  # at the end, for the next start, what was asked for
         self.chosen = 0  # the most experts that a layer gives a token
         self._staging: tuple[Memory, Memory] = pages(0), pages(0)
         self._passing: tuple[list[Ticket], list[Ticket]] = [], []
@@ -145,6 +148,11 @@ class Supply:
         self._staging = pages(size), pages(size)
         self._warm_up()
 
+    @property
+    def dense(self) -> list[NDArray[np.uint8]]:
+        """The weights that stay in memory, uint8 [bytes] of each tensor."""
+        return [tensor.data.reshape(-1) for tensor in self._file.tensors.values() if not is_expert(tensor)]
+
     def reset_traffic(self) -> None:
         """Count anew."""
         self.traffic = Traffic()
@@ -157,7 +165,7 @@ class Supply:
     def close(self) -> None:
         """End the reader's lanes, and keep the heat for the next start; raises OutputError if that fails."""
         self.reader.close()
-        if self._asked:
+        if self._asked and self.remembers:
             heat.save(self._heat_path, self.heat)
 
     def _warm_up(self) -> None:
