@@ -56,7 +56,7 @@ def prepare(job: Job, progress: Progress | None = None) -> None:
     """Have every kernel of the job ready."""
     kinds = sorted({change.type for change in job.changes if change.converts})
     heard = (lambda fraction: progress("compiling kernels", fraction)) if progress else None
-    store.prepare([quantizers.find(kind).kernel for kind in kinds], heard)
+    store.prepare([quantizers.quantize_rows, *(quantizers.find(kind).kernel for kind in kinds)], heard)
     quantizers.is_finite(np.zeros(16, np.float32))
 
 

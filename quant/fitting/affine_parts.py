@@ -11,9 +11,9 @@ from quant.fitting.search import affine, positive, sum_of
 from quant.jit import inline
 from quant.simd import add, divide, load_f32x16, mul, round_even, splat, store_f32x16, sub, zero_f32x16
 
-WEIGHTS, STAGE, SEARCH, TABLE = 16384, 18432, 20480, 22528
-SCALE, MINIMUM, INVERSE, BEGIN, SUM, SCALE_LEVEL, MINIMUM_LEVEL = (23552 + 1024 * i for i in range(7))
-Q, WORDS = 30720, 47104
+WEIGHTS, STAGE, SEARCH = 16384, 18432, 20480
+SCALE, MINIMUM, INVERSE, BEGIN, SUM, SCALE_LEVEL, MINIMUM_LEVEL = (22528 + 1024 * i for i in range(7))
+Q, WORDS = 29696, 46080
 
 
 @inline

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from quant.fitting.grid_search import FREE, LEVELS, POINTS, WEIGHTS, X
-from quant.fitting.importance import importance_lanes, importance_rows
+from quant.fitting.importance import importance_lanes
 from quant.fitting.lanes import (
     f32_bits,
     smaller,
@@ -39,20 +39,19 @@ from quant.simd import (
     zero_i32x16,
 )
 
-# Places in scratch: signs of 8 columns a vector, [32, 16]; the importance's addresses and stage; what is packed.
-SIGNS, _TABLE, _STAGE, WORDS = FREE, FREE + 2048, FREE + 2176, FREE + 18560
+# Places in scratch: signs of 8 columns a vector, [32, 16]; the importance's stage; what is packed.
+SIGNS, _STAGE, WORDS = FREE, FREE + 2048, FREE + 18432
 _MEAN, _ONE, _LEAST, _FAR = np.float32(1 / 256), np.float32(1), np.float32(1e-9), np.float32(3e38)
 
 
 @inline
-def load_blocks(x, importance, first, per_row, scratch):
-    """16 blocks from x on, and their weights; `first` is the number of the first one."""
+def load_blocks(x, importance, scratch):
+    """16 blocks from x on, and their weights."""
     spread(x, 1024, 256, scratch + X)
     mean = mul(sum_of_squares(scratch + X, 256, zero_f32x16()), splat(_MEAN))
     weights, least = scratch + WEIGHTS, zero_f32x16()
     if importance:
-        importance_rows(importance, first, per_row, 256, scratch + _TABLE)
-        importance_lanes(scratch + _TABLE, 0, 256, weights, scratch + _STAGE)
+        importance_lanes(importance, 0, 256, weights, scratch + _STAGE)
         total = sum_of(weights, 256)  # columns of no importance still want to be near
         least = where_equal(total, zero_f32x16(), splat(_ONE), mul(total, splat(_LEAST)))
     for i in range(256):

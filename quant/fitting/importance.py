@@ -6,19 +6,17 @@ import numpy as np
 
 from quant.fitting.lanes import spread, sqrt, unknown
 from quant.jit import inline
-from quant.simd import add, load_f32, load_f32x16, load_i64, mul, store_f32, store_f32x16, store_i64
+from quant.simd import add, load_f32, load_f32x16, load_i64, mul, store_f32, store_f32x16
 
-
-@inline
-def importance_rows(importance, first, per_row, block, table):
-    """Write the addresses of the importance of 16 blocks' columns, from block `first` on, to a table."""
-    for lane in range(unknown(16)):
-        store_i64(table + 8 * lane, importance + (first + lane) % per_row * (4 * block))
+ROW_MEANS = 128  # bytes: where a table of addresses, int64 [16 lanes], ends and the means of their rows are
 
 
 @inline
 def importance_lanes(table, column, count, weights, stage):
-    """The importance of `count` columns from `column` on: float32 [count, 16 lanes]; stage: as much memory."""
+    """The importance of `count` columns from `column` on: float32 [count, 16 lanes]; stage: as much memory.
+
+    table: int64 [16], the address of each block's importance.
+    """
     for lane in range(unknown(16)):
         source = load_i64(table + 8 * lane) + 4 * column
         for part in range(count // 16):
@@ -45,13 +43,12 @@ def square_weights(x, count, weights):
 
 
 @inline
-def mean_squares(x, rows, columns, block, out):
-    """The mean of x^2 of each row, for each of its blocks: float32 [rows * columns / block]."""
+def mean_squares(x, rows, columns, out):
+    """The mean of x^2 of each row: float32 [rows]."""
     for _ in range(rows):
         total = np.float32(0)
         for c in range(columns):
             total += load_f32(x + 4 * c) * load_f32(x + 4 * c)
-        for b in range(columns // block):
-            store_f32(out + 4 * b, total / np.float32(columns))
+        store_f32(out, total / np.float32(columns))
         x += 4 * columns
-        out += 4 * (columns // block)
+        out += 4

@@ -1,7 +1,8 @@
 """Quantizers: `find("Q4_K")` imports `quant.quantizers.q4_k`, which declares one `Quantizer`.
 
-A kernel takes sixteen blocks at a time, a lane each, wherever in the rows they lie. Rows are divided into pieces, which
-threads take as they get free. Numbers that are not finite give some block or other, never a crash: see `is_finite`.
+A kernel makes sixteen blocks, a lane each, wherever in the rows they lie; `quantize_rows` calls it for all of them. Rows
+are divided into pieces, which threads take as they get free. Numbers that are not finite give some block or other, never a
+crash: see `is_finite`.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.jit import Kernel, function
+from quant.atomics import call
+from quant.fitting.importance import ROW_MEANS, mean_squares
+from quant.jit import Kernel, function, inline
 from quant.plan import aligned
-from quant.simd import add, load_f32x16, sub, sum_lanes, zero_f32x16
+from quant.simd import add, load_f32, load_f32x16, store_f32, store_i64, sub, sum_lanes, zero_f32x16
 
-# quantize_rows(x, importance, rows, columns, out, scratch): float32 [rows, columns] -> blocks [rows, columns], at least
-# 16 of them; importance: float32 [columns], or 0; scratch: SCRATCH bytes, and 4 for each block.
-quantize_rows = function("pppppp")
-SCRATCH = 128 * 1024
+# (x, importance, out, scratch): float32 [16 blocks, columns] -> 16 blocks; importance: 0, or int64 [16], the address of
+# each block's, float32 [columns], and at ROW_MEANS float32 [16] for types of `row_means`; scratch: _SCRATCH bytes.
+sixteen_blocks = function("pppp")
+_SCRATCH = 128 * 1024
+_TABLE = ROW_MEANS + 64  # bytes of the addresses and means of sixteen blocks
 _LANES = 16
 _PIECE = 1 << 17  # numbers that a thread takes at once: 1 to 10 ms of work
 
@@ -42,6 +46,7 @@ class Quantizer:
     kernel: Kernel
     uses_importance: bool
     needs_importance: bool = False
+    row_means: bool = False  # with importance, the mean of x^2 of a block's row is asked for
 
     def row_bytes(self, columns: int) -> int:
         """Bytes of a row of `columns`, a multiple of the block."""
@@ -91,14 +96,15 @@ class Quantizer:
         count = max(1, min(rows, x.size // _PIECE))
         pieces = deque(pairwise(rows * i // count for i in range(count + 1)))
         weights = 0 if importance is None else importance.ctypes.data
+        kind = self.kernel.address, self.block, self.bytes, self.row_means
 
         def work() -> None:
-            scratch = aligned(SCRATCH + 4 * -(-rows // count) * (columns // self.block), np.uint8)
+            scratch = aligned(_SCRATCH + _TABLE + 4 * -(-rows // count), np.uint8)
             with suppress(IndexError):  # no piece left
                 while True:
                     first, last = pieces.popleft()
                     source, target = x[first:last].ctypes.data, out[first:last].ctypes.data
-                    self.kernel(source, weights, last - first, columns, target, scratch.ctypes.data)
+                    quantize_rows(*kind, source, weights, last - first, columns, target, scratch.ctypes.data)
 
         if min(threads, count) == 1:
             return work()
@@ -108,6 +114,29 @@ class Quantizer:
                     done.result()
             finally:
                 pieces.clear()  # interrupted: each thread ends with the piece that it has
+
+
+@function("pppppppppp")
+def quantize_rows(kernel, block, size, row_means, x, importance, rows, columns, out, scratch):
+    """float32 [rows, columns] -> all their blocks, at least 16; the last 16 may be made with some of those before."""
+    count, table = rows * columns // block, scratch + _SCRATCH
+    means = table + _TABLE
+    if importance and row_means:
+        mean_squares(x, rows, columns, means)
+    for group in range((count + 15) // 16):
+        first = min(16 * group, count - 16)
+        if importance:
+            _tabulate(importance, means if row_means else 0, first, block, columns, table)
+        call(kernel, (x + 4 * block * first, table if importance else 0, out + size * first, scratch))
+
+
+@inline
+def _tabulate(importance, means, first, block, columns, table):
+    for lane in range(16):
+        row, column = divmod(block * (first + lane), columns)
+        store_i64(table + 8 * lane, importance + 4 * column)
+        if means:
+            store_f32(table + ROW_MEANS + 4 * lane, load_f32(means + 4 * row))
 
 
 @cache

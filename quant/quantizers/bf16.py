@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from quant.fitting.lanes import store_bf16x16
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import load_f32x16
 
 
-@quantize_rows
-def bf16_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def bf16_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    count = rows * columns
-    for group in range((count + 15) // 16):
-        first = min(16 * group, count - 16)
-        store_bf16x16(out + 2 * first, load_f32x16(x + 4 * first))
+    store_bf16x16(out, load_f32x16(x))
 
 
-QUANTIZER = Quantizer("BF16", 1, 2, bf16_quantize_rows, uses_importance=False)
+QUANTIZER = Quantizer("BF16", 1, 2, bf16_quantize, uses_importance=False)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import load_f32x16, store_f32x16
 
 
-@quantize_rows
-def f32_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def f32_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    count = rows * columns
-    for group in range((count + 15) // 16):
-        first = min(16 * group, count - 16)
-        store_f32x16(out + 4 * first, load_f32x16(x + 4 * first))
+    store_f32x16(out, load_f32x16(x))
 
 
-QUANTIZER = Quantizer("F32", 1, 4, f32_quantize_rows, uses_importance=False)
+QUANTIZER = Quantizer("F32", 1, 4, f32_quantize, uses_importance=False)

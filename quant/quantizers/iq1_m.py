@@ -7,7 +7,7 @@ from quant.fitting.grid_search import POINTS, Shape, find_points, search_table
 from quant.fitting.lanes import store_i32x16
 from quant.fitting.pack import write_words
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right, zero_i32x16
 
 _SHAPE = Shape(width=8, points=2048, group=2, shifted=1, top=7)
@@ -43,19 +43,17 @@ def _store_scales(scratch, d, words):
     store_i32x16(words + 64, bit_or(low, shift_left(bit_or(two, bit_and(d, 0xF000)), 16)))
 
 
-@quantize_rows
-def iq1_m_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def iq1_m_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, words = rows * columns // 256, scratch + WORDS
-    for batch in range((blocks + 15) // 16):
-        first = min(16 * batch, blocks - 16)
-        load_blocks(x + 1024 * first, importance, first, columns // 256, scratch)
-        d = find_points(_SHAPE, _table(), scratch)
-        store_low_bytes(scratch, 32, words)
-        for part in range(4):
-            store_i32x16(words + 512 + 64 * part, _high_nibbles(scratch, 8 * part))
-        _store_scales(scratch, d, words + 768)
-        write_words(words, 14, out + 56 * first, 56)
+    words = scratch + WORDS
+    load_blocks(x, importance, scratch)
+    d = find_points(_SHAPE, _table(), scratch)
+    store_low_bytes(scratch, 32, words)
+    for part in range(4):
+        store_i32x16(words + 512 + 64 * part, _high_nibbles(scratch, 8 * part))
+    _store_scales(scratch, d, words + 768)
+    write_words(words, 14, out, 56)
 
 
-QUANTIZER = Quantizer("IQ1_M", 256, 56, iq1_m_quantize_rows, uses_importance=True, needs_importance=True)
+QUANTIZER = Quantizer("IQ1_M", 256, 56, iq1_m_quantize, uses_importance=True, needs_importance=True)

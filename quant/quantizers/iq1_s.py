@@ -7,7 +7,7 @@ from quant.fitting.grid_search import POINTS, Shape, find_points, search_table
 from quant.fitting.lanes import scatter_u16, store_i32x16
 from quant.fitting.pack import write_words
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right
 
 _SHAPE = Shape(width=8, points=2048, group=4, shifted=4, top=7)
@@ -25,20 +25,18 @@ def _high_bits(scratch, group):
     return packed
 
 
-@quantize_rows
-def iq1_s_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def iq1_s_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, words = rows * columns // 256, scratch + WORDS
-    for batch in range((blocks + 15) // 16):
-        first = min(16 * batch, blocks - 16)
-        load_blocks(x + 1024 * first, importance, first, columns // 256, scratch)
-        d = find_points(_SHAPE, _table(), scratch)
-        store_low_bytes(scratch, 32, words)
-        for pair in range(4):
-            low, high = _high_bits(scratch, 2 * pair), _high_bits(scratch, 2 * pair + 1)
-            store_i32x16(words + 512 + 64 * pair, bit_or(low, shift_left(high, 16)))
-        scatter_u16(out + 50 * first, 50, d)
-        write_words(words, 12, out + 50 * first + 2, 50)
+    words = scratch + WORDS
+    load_blocks(x, importance, scratch)
+    d = find_points(_SHAPE, _table(), scratch)
+    store_low_bytes(scratch, 32, words)
+    for pair in range(4):
+        low, high = _high_bits(scratch, 2 * pair), _high_bits(scratch, 2 * pair + 1)
+        store_i32x16(words + 512 + 64 * pair, bit_or(low, shift_left(high, 16)))
+    scatter_u16(out, 50, d)
+    write_words(words, 12, out + 2, 50)
 
 
-QUANTIZER = Quantizer("IQ1_S", 256, 50, iq1_s_quantize_rows, uses_importance=True, needs_importance=True)
+QUANTIZER = Quantizer("IQ1_S", 256, 50, iq1_s_quantize, uses_importance=True, needs_importance=True)

@@ -7,7 +7,7 @@ from quant.fitting.grid_search import POINTS, Shape, find_points, search_table
 from quant.fitting.lanes import scatter_u16, store_i32x16
 from quant.fitting.pack import write_words
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right, zero_i32x16
 
 _SHAPE = Shape(width=8, points=1024, group=2, shifted=0, top=15)
@@ -24,23 +24,21 @@ def _high_bits(scratch, first):
     return packed
 
 
-@quantize_rows
-def iq2_s_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def iq2_s_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, words = rows * columns // 256, scratch + WORDS
-    for batch in range((blocks + 15) // 16):
-        first = min(16 * batch, blocks - 16)
-        load_blocks(x + 1024 * first, importance, first, columns // 256, scratch)
-        take_signs(False, scratch)
-        d = find_points(_SHAPE, _table(), scratch)
-        store_low_bytes(scratch, 32, words)
-        for part in range(8):
-            store_i32x16(words + 512 + 64 * part, sign_bytes(scratch, 4 * part))
-        for half in range(2):
-            store_i32x16(words + 1024 + 64 * half, _high_bits(scratch, 16 * half))
-            store_i32x16(words + 1152 + 64 * half, eight_levels(scratch, 8 * half))
-        scatter_u16(out + 82 * first, 82, d)
-        write_words(words, 20, out + 82 * first + 2, 82)
+    words = scratch + WORDS
+    load_blocks(x, importance, scratch)
+    take_signs(False, scratch)
+    d = find_points(_SHAPE, _table(), scratch)
+    store_low_bytes(scratch, 32, words)
+    for part in range(8):
+        store_i32x16(words + 512 + 64 * part, sign_bytes(scratch, 4 * part))
+    for half in range(2):
+        store_i32x16(words + 1024 + 64 * half, _high_bits(scratch, 16 * half))
+        store_i32x16(words + 1152 + 64 * half, eight_levels(scratch, 8 * half))
+    scatter_u16(out, 82, d)
+    write_words(words, 20, out + 2, 82)
 
 
-QUANTIZER = Quantizer("IQ2_S", 256, 82, iq2_s_quantize_rows, uses_importance=True)
+QUANTIZER = Quantizer("IQ2_S", 256, 82, iq2_s_quantize, uses_importance=True)

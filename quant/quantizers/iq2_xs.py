@@ -7,7 +7,7 @@ from quant.fitting.grid_search import POINTS, Shape, find_points, search_table
 from quant.fitting.lanes import scatter_u16, store_i32x16
 from quant.fitting.pack import write_words
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right
 
 _SHAPE = Shape(width=8, points=512, group=2, shifted=0, top=15)
@@ -21,22 +21,20 @@ def _point_and_signs(scratch, eight):
     return bit_or(index, shift_left(bit_and(load_i32x16(scratch + SIGNS + 64 * eight), 127), 9))
 
 
-@quantize_rows
-def iq2_xs_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def iq2_xs_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, words = rows * columns // 256, scratch + WORDS
-    for batch in range((blocks + 15) // 16):
-        first = min(16 * batch, blocks - 16)
-        load_blocks(x + 1024 * first, importance, first, columns // 256, scratch)
-        take_signs(True, scratch)
-        d = find_points(_SHAPE, _table(), scratch)
-        for word in range(16):
-            low, high = _point_and_signs(scratch, 2 * word), _point_and_signs(scratch, 2 * word + 1)
-            store_i32x16(words + 64 * word, bit_or(low, shift_left(high, 16)))
-        for half in range(2):
-            store_i32x16(words + 1024 + 64 * half, eight_levels(scratch, 8 * half))
-        scatter_u16(out + 74 * first, 74, d)
-        write_words(words, 18, out + 74 * first + 2, 74)
+    words = scratch + WORDS
+    load_blocks(x, importance, scratch)
+    take_signs(True, scratch)
+    d = find_points(_SHAPE, _table(), scratch)
+    for word in range(16):
+        low, high = _point_and_signs(scratch, 2 * word), _point_and_signs(scratch, 2 * word + 1)
+        store_i32x16(words + 64 * word, bit_or(low, shift_left(high, 16)))
+    for half in range(2):
+        store_i32x16(words + 1024 + 64 * half, eight_levels(scratch, 8 * half))
+    scatter_u16(out, 74, d)
+    write_words(words, 18, out + 2, 74)
 
 
-QUANTIZER = Quantizer("IQ2_XS", 256, 74, iq2_xs_quantize_rows, uses_importance=True, needs_importance=True)
+QUANTIZER = Quantizer("IQ2_XS", 256, 74, iq2_xs_quantize, uses_importance=True, needs_importance=True)

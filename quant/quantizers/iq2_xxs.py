@@ -6,28 +6,26 @@ from quant.fitting.grid_blocks import WORDS, level_of, load_blocks, low_bytes, s
 from quant.fitting.grid_search import Shape, find_points, search_table
 from quant.fitting.lanes import scatter_u16, store_i32x16
 from quant.fitting.pack import write_words
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_or, shift_left
 
 _SHAPE = Shape(width=8, points=256, group=4, shifted=0, top=15)
 _table = search_table("IQ2_XXS", 8, (1, 3.125, 5.375))
 
 
-@quantize_rows
-def iq2_xxs_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def iq2_xxs_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, words = rows * columns // 256, scratch + WORDS
-    for batch in range((blocks + 15) // 16):
-        first = min(16 * batch, blocks - 16)
-        load_blocks(x + 1024 * first, importance, first, columns // 256, scratch)
-        take_signs(True, scratch)
-        d = find_points(_SHAPE, _table(), scratch)
-        for group in range(8):
-            store_i32x16(words + 128 * group, low_bytes(scratch, 4 * group))
-            word = bit_or(seven_signs(scratch, 4 * group), shift_left(level_of(scratch, group), 28))
-            store_i32x16(words + 128 * group + 64, word)
-        scatter_u16(out + 66 * first, 66, d)
-        write_words(words, 16, out + 66 * first + 2, 66)
+    words = scratch + WORDS
+    load_blocks(x, importance, scratch)
+    take_signs(True, scratch)
+    d = find_points(_SHAPE, _table(), scratch)
+    for group in range(8):
+        store_i32x16(words + 128 * group, low_bytes(scratch, 4 * group))
+        word = bit_or(seven_signs(scratch, 4 * group), shift_left(level_of(scratch, group), 28))
+        store_i32x16(words + 128 * group + 64, word)
+    scatter_u16(out, 66, d)
+    write_words(words, 16, out + 2, 66)
 
 
-QUANTIZER = Quantizer("IQ2_XXS", 256, 66, iq2_xxs_quantize_rows, uses_importance=True, needs_importance=True)
+QUANTIZER = Quantizer("IQ2_XXS", 256, 66, iq2_xxs_quantize, uses_importance=True, needs_importance=True)

@@ -6,28 +6,26 @@ from quant.fitting.grid_blocks import WORDS, level_of, load_blocks, seven_signs,
 from quant.fitting.grid_search import Shape, find_points, search_table
 from quant.fitting.lanes import scatter_u16, store_i32x16
 from quant.fitting.pack import write_words
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_or, shift_left
 
 _SHAPE = Shape(width=4, points=256, group=8, shifted=0, top=15)
 _table = search_table("IQ3_XXS", 4, (1, 3, 5, 7, 9, 11, 13, 15.5))
 
 
-@quantize_rows
-def iq3_xxs_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def iq3_xxs_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, words = rows * columns // 256, scratch + WORDS
-    for batch in range((blocks + 15) // 16):
-        first = min(16 * batch, blocks - 16)
-        load_blocks(x + 1024 * first, importance, first, columns // 256, scratch)
-        take_signs(True, scratch)
-        d = find_points(_SHAPE, _table(), scratch)
-        store_low_bytes(scratch, 64, words)
-        for group in range(8):
-            word = bit_or(seven_signs(scratch, 4 * group), shift_left(level_of(scratch, group), 28))
-            store_i32x16(words + 1024 + 64 * group, word)
-        scatter_u16(out + 98 * first, 98, d)
-        write_words(words, 24, out + 98 * first + 2, 98)
+    words = scratch + WORDS
+    load_blocks(x, importance, scratch)
+    take_signs(True, scratch)
+    d = find_points(_SHAPE, _table(), scratch)
+    store_low_bytes(scratch, 64, words)
+    for group in range(8):
+        word = bit_or(seven_signs(scratch, 4 * group), shift_left(level_of(scratch, group), 28))
+        store_i32x16(words + 1024 + 64 * group, word)
+    scatter_u16(out, 98, d)
+    write_words(words, 24, out + 2, 98)
 
 
-QUANTIZER = Quantizer("IQ3_XXS", 256, 98, iq3_xxs_quantize_rows, uses_importance=True)
+QUANTIZER = Quantizer("IQ3_XXS", 256, 98, iq3_xxs_quantize, uses_importance=True)

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from quant.fitting.importance import importance_rows, importance_weights, square_weights
+from quant.fitting.importance import importance_weights, square_weights
 from quant.fitting.lanes import (
     f16_bits,
     scatter_u16,
@@ -24,8 +24,8 @@ from quant.fitting.lanes import (
 from quant.fitting.search import NEGLIGIBLE, extreme_of, sum_of_squares
 from quant.formats.iq4_nl import VALUES
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
-from quant.quantizers.q4_0 import STAGE, TABLE, WEIGHTS, Q, write_nibbles
+from quant.quantizers import Quantizer, sixteen_blocks
+from quant.quantizers.q4_0 import STAGE, WEIGHTS, Q, write_nibbles
 from quant.simd import add, divide, load_f32x16, mul, splat, zero_f32x16
 
 _FIRST, _ONE = np.float32(VALUES[0]), np.float32(1)
@@ -73,25 +73,20 @@ def write_indices(x, d, q):
         store_i32x16(q + 64 * i, to_i32(nearest_index(mul(inverse, load_f32x16(x + 64 * i)))))
 
 
-@quantize_rows
-def iq4_nl_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def iq4_nl_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, per_row = rows * columns // 32, columns // 32
-    weights, table = scratch + WEIGHTS, scratch + TABLE
-    for group in range((blocks + 15) // 16):
-        first = min(16 * group, blocks - 16)
-        target = out + 18 * first
-        spread(x + 128 * first, 128, 32, scratch)
-        if importance:
-            importance_rows(importance, first, per_row, 32, table)
-            sigma2 = mul(sum_of_squares(scratch, 32, zero_f32x16()), splat(np.float32(1 / 16)))
-            importance_weights(table, 0, 32, scratch, sigma2, weights, scratch + STAGE)
-        else:
-            square_weights(scratch, 32, weights)
-        d = search(scratch, weights)
-        scatter_u16(target, 18, f16_bits(d))
-        write_indices(scratch, d, scratch + Q)
-        write_nibbles(scratch + Q, target + 2, 18)
+    weights = scratch + WEIGHTS
+    spread(x, 128, 32, scratch)
+    if importance:
+        sigma2 = mul(sum_of_squares(scratch, 32, zero_f32x16()), splat(np.float32(1 / 16)))
+        importance_weights(importance, 0, 32, scratch, sigma2, weights, scratch + STAGE)
+    else:
+        square_weights(scratch, 32, weights)
+    d = search(scratch, weights)
+    scatter_u16(out, 18, f16_bits(d))
+    write_indices(scratch, d, scratch + Q)
+    write_nibbles(scratch + Q, out + 2, 18)
 
 
-QUANTIZER = Quantizer("IQ4_NL", 32, 18, iq4_nl_quantize_rows, uses_importance=True)
+QUANTIZER = Quantizer("IQ4_NL", 32, 18, iq4_nl_quantize, uses_importance=True)

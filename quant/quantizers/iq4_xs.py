@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.importance import importance_rows, importance_weights, square_weights
+from quant.fitting.importance import importance_weights, square_weights
 from quant.fitting.lanes import f16_bits, larger, smaller, spread, store_i32x16, to_i32, unknown, where_equal
 from quant.fitting.pack import two_nibbles, write_words
 from quant.fitting.search import extreme_of, sum_of_squares
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.quantizers.iq4_nl import search, write_indices
 from quant.simd import (
     add,
@@ -33,7 +33,7 @@ from quant.simd import (
 _LEAST, _MOST, _ONE = np.float32(-32), np.float32(31), np.float32(1)
 # Places in scratch: float32 [256, 16 lanes] of x, [32, 16] of weights and of their stage, eight vectors each of scales
 # and of their levels; int32 [32, 16] q; words.
-_WEIGHTS, _STAGE, _TABLE, _SCALE, _LEVEL, _Q, _WORDS = 16384, 18432, 20480, 20736, 21248, 21760, 23808
+_WEIGHTS, _STAGE, _SCALE, _LEVEL, _Q, _WORDS = 16384, 18432, 20480, 20992, 21504, 23552
 
 
 @inline
@@ -44,7 +44,7 @@ def _search(x, importance, scratch):
     for j in range(unknown(8)):
         part = x + 2048 * j
         if importance:
-            importance_weights(scratch + _TABLE, 32 * j, 32, part, sigma2, weights, scratch + _STAGE)
+            importance_weights(importance, 32 * j, 32, part, sigma2, weights, scratch + _STAGE)
         else:
             square_weights(part, 32, weights)
         store_f32x16(scratch + _SCALE + 64 * j, search(part, weights))
@@ -79,22 +79,17 @@ def _pack_part(x, d, q, words):
         store_i32x16(words + 64 * word, packed)
 
 
-@quantize_rows
-def iq4_xs_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def iq4_xs_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, per_row = rows * columns // 256, columns // 256
     words = scratch + _WORDS
-    for group in range((blocks + 15) // 16):
-        first = min(16 * group, blocks - 16)
-        if importance:
-            importance_rows(importance, first, per_row, 256, scratch + _TABLE)
-        spread(x + 1024 * first, 1024, 256, scratch)
-        d = _search(scratch, importance, scratch)
-        _pack_scales(d, scratch, words)
-        for j in range(unknown(8)):
-            scale = mul(d, load_f32x16(scratch + _LEVEL + 64 * j))
-            _pack_part(scratch + 2048 * j, scale, scratch + _Q, words + 128 + 256 * j)
-        write_words(words, 34, out + 136 * first, 136)
+    spread(x, 1024, 256, scratch)
+    d = _search(scratch, importance, scratch)
+    _pack_scales(d, scratch, words)
+    for j in range(unknown(8)):
+        scale = mul(d, load_f32x16(scratch + _LEVEL + 64 * j))
+        _pack_part(scratch + 2048 * j, scale, scratch + _Q, words + 128 + 256 * j)
+    write_words(words, 34, out, 136)
 
 
-QUANTIZER = Quantizer("IQ4_XS", 256, 136, iq4_xs_quantize_rows, uses_importance=True)
+QUANTIZER = Quantizer("IQ4_XS", 256, 136, iq4_xs_quantize, uses_importance=True)

@@ -21,7 +21,7 @@ from quant.fitting.lanes import (
 from quant.fitting.pack import two_nibbles
 from quant.fitting.search import extreme_of
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import (
     absolute,
     add,
@@ -54,23 +54,19 @@ def nearest(value, d):
     return to_i32(add(code, negative))
 
 
-@quantize_rows
-def mxfp4_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def mxfp4_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks = rows * columns // 32
-    for group in range((blocks + 15) // 16):
-        first = min(16 * group, blocks - 16)
-        target = out + 17 * first
-        spread(x + 128 * first, 128, 32, scratch)
-        _, size = extreme_of(scratch, 32)
-        exponent = larger(sub(to_f32(shift_right(f32_bits(size), 23)), splat(_TWO)), zero_f32x16())
-        scatter_u8(target, 17, to_i32(exponent))
-        d = larger(mul(bits_f32(shift_left(to_i32(exponent), 23)), splat(_HALF)), splat(_LEAST))
-        for i in range(32):
-            store_i32x16(scratch + _Q + 64 * i, nearest(load_f32x16(scratch + 64 * i), d))
-        for word in range(4):
-            packed = two_nibbles(scratch + _Q, 4 * word, 4 * word + 16)
-            scatter_u32(target + 1 + 4 * word, 17, packed)
+    spread(x, 128, 32, scratch)
+    _, size = extreme_of(scratch, 32)
+    exponent = larger(sub(to_f32(shift_right(f32_bits(size), 23)), splat(_TWO)), zero_f32x16())
+    scatter_u8(out, 17, to_i32(exponent))
+    d = larger(mul(bits_f32(shift_left(to_i32(exponent), 23)), splat(_HALF)), splat(_LEAST))
+    for i in range(32):
+        store_i32x16(scratch + _Q + 64 * i, nearest(load_f32x16(scratch + 64 * i), d))
+    for word in range(4):
+        packed = two_nibbles(scratch + _Q, 4 * word, 4 * word + 16)
+        scatter_u32(out + 1 + 4 * word, 17, packed)
 
 
-QUANTIZER = Quantizer("MXFP4", 32, 17, mxfp4_quantize_rows, uses_importance=False)
+QUANTIZER = Quantizer("MXFP4", 32, 17, mxfp4_quantize, uses_importance=False)

@@ -10,7 +10,7 @@ from quant.fitting.lanes import bits_f32, f32_bits, smaller, spread, store_i32x1
 from quant.fitting.pack import two_nibbles, write_words
 from quant.fitting.search import extreme_of
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.quantizers.mxfp4 import nearest
 from quant.simd import (
     add,
@@ -53,29 +53,26 @@ def _scale_of(code):
     return where_greater(splat(_EIGHT), code, divide(code, splat(_STEPS)), normal)
 
 
-@quantize_rows
-def nvfp4_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def nvfp4_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks = rows * columns // 64
     words = scratch + _WORDS
-    for group in range((blocks + 15) // 16):
-        first = min(16 * group, blocks - 16)
-        spread(x + 256 * first, 256, 64, scratch)
-        codes = zero_i32x16()
-        for back in range(4):
-            part, q = scratch + 1024 * (3 - back), scratch + _Q + 1024 * (3 - back)
-            _, size = extreme_of(part, 16)
-            code = _code_of(divide(size, splat(_SIX)))
-            codes = bit_or(shift_left(codes, 8), to_i32(code))
-            d = mul(_scale_of(code), splat(_HALF))
-            for i in range(16):
-                store_i32x16(q + 64 * i, nearest(load_f32x16(part + 64 * i), d))
-        store_i32x16(words, codes)
-        for word in range(8):
-            low = 16 * (word // 2) + 4 * (word % 2)
-            packed = two_nibbles(scratch + _Q, low, low + 8)
-            store_i32x16(words + 64 + 64 * word, packed)
-        write_words(words, 9, out + 36 * first, 36)
+    spread(x, 256, 64, scratch)
+    codes = zero_i32x16()
+    for back in range(4):
+        part, q = scratch + 1024 * (3 - back), scratch + _Q + 1024 * (3 - back)
+        _, size = extreme_of(part, 16)
+        code = _code_of(divide(size, splat(_SIX)))
+        codes = bit_or(shift_left(codes, 8), to_i32(code))
+        d = mul(_scale_of(code), splat(_HALF))
+        for i in range(16):
+            store_i32x16(q + 64 * i, nearest(load_f32x16(part + 64 * i), d))
+    store_i32x16(words, codes)
+    for word in range(8):
+        low = 16 * (word // 2) + 4 * (word % 2)
+        packed = two_nibbles(scratch + _Q, low, low + 8)
+        store_i32x16(words + 64 + 64 * word, packed)
+    write_words(words, 9, out, 36)
 
 
-QUANTIZER = Quantizer("NVFP4", 64, 36, nvfp4_quantize_rows, uses_importance=False)
+QUANTIZER = Quantizer("NVFP4", 64, 36, nvfp4_quantize, uses_importance=False)

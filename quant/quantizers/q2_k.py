@@ -15,7 +15,6 @@ from quant.fitting.affine_parts import (
     SCALE_LEVEL,
     STAGE,
     SUM,
-    TABLE,
     WEIGHTS,
     WORDS,
     Q,
@@ -23,12 +22,12 @@ from quant.fitting.affine_parts import (
     round_parts,
     search_part,
 )
-from quant.fitting.importance import importance_rows, importance_weights
+from quant.fitting.importance import importance_weights
 from quant.fitting.lanes import f16_bits, spread, store_i32x16, to_i32, unknown
 from quant.fitting.pack import four_bytes, low_two_bits, write_words
 from quant.fitting.search import sum_of_squares
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import (
     absolute,
     bit_or,
@@ -53,7 +52,7 @@ def _search(x, importance, scratch):
     for j in range(unknown(16)):
         part, weights = x + 1024 * j, scratch + WEIGHTS
         if importance:
-            importance_weights(scratch + TABLE, 16 * j, 16, part, sigma2, weights, scratch + STAGE)
+            importance_weights(importance, 16 * j, 16, part, sigma2, weights, scratch + STAGE)
             search_part(x, j, 16, _MOST, _FINE_FIRST, _FINE_STEP, 36, False, scratch)
         else:
             for i in range(16):
@@ -72,24 +71,19 @@ def _pack_scales(scratch, words):
         store_i32x16(words + 64 * word, four_bytes(scratch + Q, 4 * word))
 
 
-@quantize_rows
-def q2_k_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def q2_k_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, per_row = rows * columns // 256, columns // 256
     sums, words = scratch + SUM, scratch + WORDS
-    for group in range((blocks + 15) // 16):
-        first = min(16 * group, blocks - 16)
-        if importance:
-            importance_rows(importance, first, per_row, 256, scratch + TABLE)
-        spread(x + 1024 * first, 1024, 256, scratch)
-        _search(scratch, importance, scratch)
-        d = f16_bits(levels_of(scratch + SCALE, 16, _FOUR_BITS, importance, sums, scratch + SCALE_LEVEL))
-        dmin = f16_bits(levels_of(scratch + MINIMUM, 16, _FOUR_BITS, importance, sums, scratch + MINIMUM_LEVEL))
-        _pack_scales(scratch, words)
-        round_parts(scratch, 16, 16, low_f16(d), low_f16(dmin), _MOST, scratch)
-        low_two_bits(scratch + Q, words + 256)
-        store_i32x16(words + 1280, bit_or(d, shift_left(dmin, 16)))
-        write_words(words, 21, out + 84 * first, 84)
+    spread(x, 1024, 256, scratch)
+    _search(scratch, importance, scratch)
+    d = f16_bits(levels_of(scratch + SCALE, 16, _FOUR_BITS, importance, sums, scratch + SCALE_LEVEL))
+    dmin = f16_bits(levels_of(scratch + MINIMUM, 16, _FOUR_BITS, importance, sums, scratch + MINIMUM_LEVEL))
+    _pack_scales(scratch, words)
+    round_parts(scratch, 16, 16, low_f16(d), low_f16(dmin), _MOST, scratch)
+    low_two_bits(scratch + Q, words + 256)
+    store_i32x16(words + 1280, bit_or(d, shift_left(dmin, 16)))
+    write_words(words, 21, out, 84)
 
 
-QUANTIZER = Quantizer("Q2_K", 256, 84, q2_k_quantize_rows, uses_importance=True)
+QUANTIZER = Quantizer("Q2_K", 256, 84, q2_k_quantize, uses_importance=True)

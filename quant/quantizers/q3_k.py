@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.importance import importance_rows, importance_weights
+from quant.fitting.importance import importance_weights
 from quant.fitting.lanes import (
     f16_bits,
     larger,
@@ -24,7 +24,7 @@ from quant.fitting.lanes import (
 from quant.fitting.pack import low_two_bits, third_bits, write_words
 from quant.fitting.search import extreme_of, sum_of, sum_of_squares, symmetric, symmetric_by_rounds
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import (
     add,
     bit_and,
@@ -48,9 +48,9 @@ from quant.simd import (
 _FOUR, _THIRTY_TWO, _ONE = np.float32(4), np.float32(32), np.float32(1)
 # Places in scratch: float32 [256, 16 lanes] of x; [16, 16] of weights and of their stage, or [16, 2, 16] sums of rounds;
 # 16 vectors each of scales, of the sums of their weights and of their levels; then what is packed.
-_WEIGHTS, _STAGE, _TABLE, _SUMS = 16384, 17408, 18432, 16384
-_SCALE, _SUM, _LEVEL = 18688, 19712, 20736
-_Q, _WORDS = 21760, 38144  # int32 [256, 16], [27, 16]
+_WEIGHTS, _STAGE, _SUMS = 16384, 17408, 16384
+_SCALE, _SUM, _LEVEL = 18432, 19456, 20480
+_Q, _WORDS = 21504, 37888  # int32 [256, 16], [27, 16]
 
 
 @inline
@@ -67,7 +67,7 @@ def _search(x, importance, scratch):
     if importance:
         sigma2 = mul(sum_of_squares(x, 256, zero_f32x16()), splat(np.float32(1 / 128)))
         for j in range(unknown(16)):
-            _search_part(x + 1024 * j, j, sigma2, q + 1024 * j, scratch)
+            _search_part(x + 1024 * j, j, importance, sigma2, q + 1024 * j, scratch)
     else:
         symmetric_by_rounds(x, 16, 16, _FOUR, q, scratch + _SUMS, scratch + _SCALE)
         for i in range(unknown(256)):
@@ -75,9 +75,9 @@ def _search(x, importance, scratch):
 
 
 @inline
-def _search_part(x, j, sigma2, q, scratch):
+def _search_part(x, j, importance, sigma2, q, scratch):
     weights, zero = scratch + _WEIGHTS, zero_f32x16()
-    importance_weights(scratch + _TABLE, 16 * j, 16, x, sigma2, weights, scratch + _STAGE)
+    importance_weights(importance, 16 * j, 16, x, sigma2, weights, scratch + _STAGE)
     store_f32x16(scratch + _SUM + 64 * j, sum_of(weights, 16))
     scale, inverse = symmetric(x, weights, 16, _FOUR)
     store_f32x16(scratch + _SCALE + 64 * j, scale)
@@ -135,24 +135,19 @@ def _round(x, d, levels, q):
             store_i32x16(q + at, to_i32(where_equal(scale, zero, to_f32(load_i32x16(q + at)), level)))
 
 
-@quantize_rows
-def q3_k_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def q3_k_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, per_row = rows * columns // 256, columns // 256
     levels, words = scratch + _LEVEL, scratch + _WORDS
-    for group in range((blocks + 15) // 16):
-        first = min(16 * group, blocks - 16)
-        if importance:
-            importance_rows(importance, first, per_row, 256, scratch + _TABLE)
-        spread(x + 1024 * first, 1024, 256, scratch)
-        _search(scratch, importance, scratch)
-        d = f16_bits(_levels(scratch + _SCALE, importance, scratch + _SUM, levels))
-        _round(scratch, low_f16(d), levels, scratch + _Q)
-        third_bits(scratch + _Q, words)
-        low_two_bits(scratch + _Q, words + 64 * 8)
-        _pack_scales(levels, words + 64 * 24)
-        write_words(words, 27, out + 110 * first, 110)
-        scatter_u16(out + 110 * first + 108, 110, d)
+    spread(x, 1024, 256, scratch)
+    _search(scratch, importance, scratch)
+    d = f16_bits(_levels(scratch + _SCALE, importance, scratch + _SUM, levels))
+    _round(scratch, low_f16(d), levels, scratch + _Q)
+    third_bits(scratch + _Q, words)
+    low_two_bits(scratch + _Q, words + 64 * 8)
+    _pack_scales(levels, words + 64 * 24)
+    write_words(words, 27, out, 110)
+    scatter_u16(out + 108, 110, d)
 
 
-QUANTIZER = Quantizer("Q3_K", 256, 110, q3_k_quantize_rows, uses_importance=True)
+QUANTIZER = Quantizer("Q3_K", 256, 110, q3_k_quantize, uses_importance=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.importance import importance_rows, importance_weights, mean_squares
+from quant.fitting.importance import ROW_MEANS, importance_weights
 from quant.fitting.lanes import (
     f16_bits,
     larger,
@@ -23,7 +23,7 @@ from quant.fitting.lanes import (
 from quant.fitting.pack import two_nibbles
 from quant.fitting.search import extreme_of, symmetric
 from quant.jit import inline
-from quant.quantizers import SCRATCH, Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import (
     add,
     divide,
@@ -37,15 +37,15 @@ from quant.simd import (
 
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 # Places in scratch: float32 [32, 16 lanes] of x, of weights and of their stage; int32 [32, 16] q.
-WEIGHTS, STAGE, TABLE, Q = 2048, 4096, 6144, 6400
+WEIGHTS, STAGE, Q = 2048, 4096, 6144
 
 
 @inline
-def weigh(importance, first, per_row, scratch):
-    """The weights of the 32 columns in scratch, of 16 blocks from block `first` on."""
-    importance_rows(importance, first, per_row, 32, scratch + TABLE)
-    sigma2 = load_f32x16(scratch + SCRATCH + 4 * first)
-    importance_weights(scratch + TABLE, 0, 32, scratch, sigma2, scratch + WEIGHTS, scratch + STAGE)
+def weigh(importance, scratch):
+    """The weights of the 32 columns in scratch."""
+    importance_weights(
+        importance, 0, 32, scratch, load_f32x16(importance + ROW_MEANS), scratch + WEIGHTS, scratch + STAGE
+    )
 
 
 @inline
@@ -73,11 +73,11 @@ def _searched(x, weights, half, q):
 
 
 @inline
-def quantize_blocks(x, importance, first, per_row, half, out, size, scratch):
+def quantize_blocks(x, importance, half, out, size, scratch):
     """16 blocks of 32 columns: d at `out`, `size` apart, and q in [0, 2 * half - 1] at scratch + Q, int32 [32, 16]."""
     spread(x, 128, 32, scratch)
     if importance:
-        weigh(importance, first, per_row, scratch)
+        weigh(importance, scratch)
         d = _searched(scratch, scratch + WEIGHTS, half, scratch + Q)
     else:
         d = _nearest(scratch, half, scratch + Q)
@@ -92,17 +92,11 @@ def write_nibbles(q, out, size):
         scatter_u32(out + 4 * word, size, packed)
 
 
-@quantize_rows
-def q4_0_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def q4_0_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, per_row = rows * columns // 32, columns // 32
-    if importance:
-        mean_squares(x, rows, columns, 32, scratch + SCRATCH)
-    for group in range((blocks + 15) // 16):
-        first = min(16 * group, blocks - 16)
-        target = out + 18 * first
-        quantize_blocks(x + 128 * first, importance, first, per_row, np.float32(8), target, 18, scratch)
-        write_nibbles(scratch + Q, target + 2, 18)
+    quantize_blocks(x, importance, np.float32(8), out, 18, scratch)
+    write_nibbles(scratch + Q, out + 2, 18)
 
 
-QUANTIZER = Quantizer("Q4_0", 32, 18, q4_0_quantize_rows, uses_importance=True)
+QUANTIZER = Quantizer("Q4_0", 32, 18, q4_0_quantize, uses_importance=True, row_means=True)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.importance import mean_squares
 from quant.fitting.lanes import f16_bits, larger, scatter_u32, smaller, spread, store_i32x16, to_i32, where_equal
 from quant.fitting.search import affine
 from quant.jit import inline
-from quant.quantizers import SCRATCH, Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.quantizers.q4_0 import WEIGHTS, Q, weigh, write_nibbles
 from quant.simd import add, bit_or, divide, load_f32x16, mul, round_even, shift_left, splat, sub, zero_f32x16
 
@@ -44,28 +43,22 @@ def _searched(x, weights, most, q):
 
 
 @inline
-def quantize_blocks(x, importance, first, per_row, most, out, size, scratch):
+def quantize_blocks(x, importance, most, out, size, scratch):
     """16 blocks of 32 columns: d and m at `out`, `size` apart, and q in [0, most] at scratch + Q, int32 [32, 16]."""
     spread(x, 128, 32, scratch)
     if importance:
-        weigh(importance, first, per_row, scratch)
+        weigh(importance, scratch)
         d, m = _searched(scratch, scratch + WEIGHTS, most, scratch + Q)
     else:
         d, m = _nearest(scratch, most, scratch + Q)
     scatter_u32(out, size, bit_or(f16_bits(d), shift_left(f16_bits(m), 16)))
 
 
-@quantize_rows
-def q4_1_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def q4_1_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, per_row = rows * columns // 32, columns // 32
-    if importance:
-        mean_squares(x, rows, columns, 32, scratch + SCRATCH)
-    for group in range((blocks + 15) // 16):
-        first = min(16 * group, blocks - 16)
-        target = out + 20 * first
-        quantize_blocks(x + 128 * first, importance, first, per_row, np.float32(15), target, 20, scratch)
-        write_nibbles(scratch + Q, target + 4, 20)
+    quantize_blocks(x, importance, np.float32(15), out, 20, scratch)
+    write_nibbles(scratch + Q, out + 4, 20)
 
 
-QUANTIZER = Quantizer("Q4_1", 32, 20, q4_1_quantize_rows, uses_importance=True)
+QUANTIZER = Quantizer("Q4_1", 32, 20, q4_1_quantize, uses_importance=True, row_means=True)

@@ -15,7 +15,6 @@ from quant.fitting.affine_parts import (
     SCALE_LEVEL,
     STAGE,
     SUM,
-    TABLE,
     WEIGHTS,
     WORDS,
     Q,
@@ -23,12 +22,12 @@ from quant.fitting.affine_parts import (
     round_parts,
     search_part,
 )
-from quant.fitting.importance import importance_rows, importance_weights
+from quant.fitting.importance import importance_weights
 from quant.fitting.lanes import f16_bits, spread, sqrt, store_i32x16, to_i32, unknown
 from quant.fitting.pack import two_nibbles, write_words
 from quant.fitting.search import sum_of_squares
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import (
     absolute,
     add,
@@ -53,7 +52,7 @@ def _weigh(x, j, importance, sigma2, scratch):
     """The weights of sub-block j of 16 blocks."""
     weights, x = scratch + WEIGHTS, x + 2048 * j
     if importance:
-        importance_weights(scratch + TABLE, 32 * j, 32, x, sigma2, weights, scratch + STAGE)
+        importance_weights(importance, 32 * j, 32, x, sigma2, weights, scratch + STAGE)
     else:
         mean = mul(sum_of_squares(x, 32, zero_f32x16()), splat(_PART))
         for i in range(unknown(32)):
@@ -78,13 +77,12 @@ def _pack_scales(scratch, words):
 
 
 @inline
-def quantize_blocks(x, importance, first_block, per_row, most, first, step, steps, scratch):
+def quantize_blocks(x, importance, most, first, step, steps, scratch):
     """16 blocks of 256 columns: in scratch their first four WORDS, and Q (see quant.fitting.affine_parts).
 
     most: of q; first, step, steps: see quant.fitting.search.affine, without importance; with it, they are ggml's for all types.
     """
     if importance:
-        importance_rows(importance, first_block, per_row, 256, scratch + TABLE)
         first, step, steps = np.float32(-0.9), np.float32(0.05), 36
     spread(x, 1024, 256, scratch)
     sigma2 = mul(sum_of_squares(scratch, 256, zero_f32x16()), splat(np.float32(1 / 128)))
@@ -108,16 +106,13 @@ def pack_nibbles(q, words):
             store_i32x16(words + 64 * (8 * pair + word), packed)
 
 
-@quantize_rows
-def q4_k_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def q4_k_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, per_row = rows * columns // 256, columns // 256
     most, begin, step = np.float32(15), np.float32(-1), np.float32(0.1)
-    for group in range((blocks + 15) // 16):
-        first = min(16 * group, blocks - 16)
-        quantize_blocks(x + 1024 * first, importance, first, per_row, most, begin, step, 20, scratch)
-        pack_nibbles(scratch + Q, scratch + WORDS + 256)
-        write_words(scratch + WORDS, 36, out + 144 * first, 144)
+    quantize_blocks(x, importance, most, begin, step, 20, scratch)
+    pack_nibbles(scratch + Q, scratch + WORDS + 256)
+    write_words(scratch + WORDS, 36, out, 144)
 
 
-QUANTIZER = Quantizer("Q4_K", 256, 144, q4_k_quantize_rows, uses_importance=True)
+QUANTIZER = Quantizer("Q4_K", 256, 144, q4_k_quantize, uses_importance=True)

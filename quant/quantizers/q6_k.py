@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.importance import importance_lanes, importance_rows, square_weights
+from quant.fitting.importance import importance_lanes, square_weights
 from quant.fitting.lanes import (
     f16_bits,
     larger,
@@ -23,7 +23,7 @@ from quant.fitting.lanes import (
 from quant.fitting.pack import four_bytes, high_two_bits, two_nibbles, write_words
 from quant.fitting.search import NEGLIGIBLE, symmetric
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import (
     absolute,
     bit_and,
@@ -42,9 +42,9 @@ _HALF, _ONE = np.float32(32), np.float32(1)
 _MOST, _LEAST = np.float32(127), np.float32(-128)
 # Places in scratch: float32 [256, 16 lanes] of x, [16, 16] of weights and of their stage, 16 vectors each of the
 # search's results and of whole scales; then what is packed.
-_WEIGHTS, _STAGE, _TABLE = 16384, 17408, 18432
-_SCALE, _INVERSE, _WHOLE = 18688, 19712, 20736
-_Q, _WORDS = 21760, 38144  # int32 [256, 16], [52, 16]
+_WEIGHTS, _STAGE = 16384, 17408
+_SCALE, _INVERSE, _WHOLE = 18432, 19456, 20480
+_Q, _WORDS = 21504, 37888  # int32 [256, 16], [52, 16]
 
 
 @inline
@@ -54,7 +54,7 @@ def _search(x, importance, scratch):
     for j in range(16):
         weights, part = scratch + _WEIGHTS, x + 1024 * j
         if importance:
-            importance_lanes(scratch + _TABLE, 16 * j, 16, weights, scratch + _STAGE)
+            importance_lanes(importance, 16 * j, 16, weights, scratch + _STAGE)
         else:
             square_weights(part, 16, weights)
         scale, inverse = symmetric(part, weights, 16, _HALF)
@@ -107,22 +107,17 @@ def _pack_nibbles(q, words):
             store_i32x16(words + 64 * (16 * half + word), packed)
 
 
-@quantize_rows
-def q6_k_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def q6_k_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks, per_row = rows * columns // 256, columns // 256
     words = scratch + _WORDS
-    for group in range((blocks + 15) // 16):
-        first = min(16 * group, blocks - 16)
-        if importance:
-            importance_rows(importance, first, per_row, 256, scratch + _TABLE)
-        spread(x + 1024 * first, 1024, 256, scratch)
-        d = _pack_scales(_search(scratch, importance, scratch), scratch, words + 64 * 48)
-        _round(scratch, low_f16(d), scratch)
-        _pack_nibbles(scratch + _Q, words)
-        high_two_bits(scratch + _Q, words + 64 * 32)
-        write_words(words, 52, out + 210 * first, 210)
-        scatter_u16(out + 210 * first + 208, 210, d)
+    spread(x, 1024, 256, scratch)
+    d = _pack_scales(_search(scratch, importance, scratch), scratch, words + 64 * 48)
+    _round(scratch, low_f16(d), scratch)
+    _pack_nibbles(scratch + _Q, words)
+    high_two_bits(scratch + _Q, words + 64 * 32)
+    write_words(words, 52, out, 210)
+    scatter_u16(out + 208, 210, d)
 
 
-QUANTIZER = Quantizer("Q6_K", 256, 210, q6_k_quantize_rows, uses_importance=True)
+QUANTIZER = Quantizer("Q6_K", 256, 210, q6_k_quantize, uses_importance=True)

@@ -6,16 +6,16 @@ import numpy as np
 
 from quant.fitting.lanes import larger, round_away, smaller, store_f16
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import absolute, concat, load_f32x16, max_lanes, maximum, mul, splat, store_i8x32, to_i8
 
 _MOST, _LEAST = np.float32(127), np.float32(-127)
 
 
-@quantize_rows
-def q8_0_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def q8_0_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    for _ in range(rows * columns // 32):
+    for _ in range(16):
         low, high = load_f32x16(x), load_f32x16(x + 64)
         d = max_lanes(maximum(absolute(low), absolute(high))) / _MOST
         inverse = splat(np.float32(1) / d if d != 0 else np.float32(0))
@@ -30,4 +30,4 @@ def _rounded(value, inverse):
     return to_i8(larger(smaller(round_away(mul(value, inverse)), splat(_MOST)), splat(_LEAST)))
 
 
-QUANTIZER = Quantizer("Q8_0", 32, 34, q8_0_quantize_rows, uses_importance=False)
+QUANTIZER = Quantizer("Q8_0", 32, 34, q8_0_quantize, uses_importance=False)

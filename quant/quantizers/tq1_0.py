@@ -9,7 +9,7 @@ import numpy as np
 from quant.fitting.lanes import scatter_u16, store_i32x16, to_i32
 from quant.fitting.pack import four_bytes, write_words
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.quantizers.tq2_0 import WORDS, Q, ternary
 from quant.simd import add, divide, load_i32x16, mul, splat, to_f32, zero_f32x16
 
@@ -29,24 +29,21 @@ def _pack(q, column, step, digits, target):
     store_i32x16(target, to_i32(fraction))
 
 
-@quantize_rows
-def tq1_0_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def tq1_0_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks = rows * columns // 256
     q, packed, words = scratch + Q, scratch + _BYTES, scratch + WORDS
-    for group in range((blocks + 15) // 16):
-        first = min(16 * group, blocks - 16)
-        d = ternary(x + 1024 * first, scratch)
-        for byte in range(32):
-            _pack(q, byte, 32, 5, packed + 64 * byte)
-        for byte in range(16):
-            _pack(q, 160 + byte, 16, 5, packed + 64 * (32 + byte))
-        for byte in range(4):
-            _pack(q, 240 + byte, 4, 4, packed + 64 * (48 + byte))
-        for word in range(13):
-            store_i32x16(words + 64 * word, four_bytes(packed, 4 * word))
-        write_words(words, 13, out + 54 * first, 54)
-        scatter_u16(out + 54 * first + 52, 54, d)
+    d = ternary(x, scratch)
+    for byte in range(32):
+        _pack(q, byte, 32, 5, packed + 64 * byte)
+    for byte in range(16):
+        _pack(q, 160 + byte, 16, 5, packed + 64 * (32 + byte))
+    for byte in range(4):
+        _pack(q, 240 + byte, 4, 4, packed + 64 * (48 + byte))
+    for word in range(13):
+        store_i32x16(words + 64 * word, four_bytes(packed, 4 * word))
+    write_words(words, 13, out, 54)
+    scatter_u16(out + 52, 54, d)
 
 
-QUANTIZER = Quantizer("TQ1_0", 256, 54, tq1_0_quantize_rows, uses_importance=False)
+QUANTIZER = Quantizer("TQ1_0", 256, 54, tq1_0_quantize, uses_importance=False)

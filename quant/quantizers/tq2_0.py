@@ -18,7 +18,7 @@ from quant.fitting.lanes import (
 from quant.fitting.pack import low_two_bits, write_words
 from quant.fitting.search import extreme_of
 from quant.jit import inline
-from quant.quantizers import Quantizer, quantize_rows
+from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import add, divide, load_f32x16, mul, splat, zero_f32x16
 
 _ONE, _TWO = np.float32(1), np.float32(2)
@@ -38,16 +38,13 @@ def ternary(x, scratch):
     return f16_bits(d)
 
 
-@quantize_rows
-def tq2_0_quantize_rows(x, importance, rows, columns, out, scratch):
+@sixteen_blocks
+def tq2_0_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    blocks = rows * columns // 256
-    for group in range((blocks + 15) // 16):
-        first = min(16 * group, blocks - 16)
-        d = ternary(x + 1024 * first, scratch)
-        low_two_bits(scratch + Q, scratch + WORDS)
-        write_words(scratch + WORDS, 16, out + 66 * first, 66)
-        scatter_u16(out + 66 * first + 64, 66, d)
+    d = ternary(x, scratch)
+    low_two_bits(scratch + Q, scratch + WORDS)
+    write_words(scratch + WORDS, 16, out, 66)
+    scatter_u16(out + 64, 66, d)
 
 
-QUANTIZER = Quantizer("TQ2_0", 256, 66, tq2_0_quantize_rows, uses_importance=False)
+QUANTIZER = Quantizer("TQ2_0", 256, 66, tq2_0_quantize, uses_importance=False)
