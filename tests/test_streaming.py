@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from qcli.streaming import budget, heat
 from qcli.streaming.lookahead import Pays
 from qcli.streaming.reader import PAGE, Reader, Span, pages, room
 from qcli.streaming.slots import HALF_LIFE, Slots
+from qcli.streaming.stage import Stage
 from qcli.streaming.supply import grouped
 
 MODEL = Path(__file__).parent / "data" / "qwen3next.gguf"
+STORED = 6 * PAGE  # bytes that one of its experts takes in memory
 IDS = [int(id) for id in np.random.default_rng(5).integers(0, 200, 150)]
 
 
@@ -127,20 +130,22 @@ def test_slots_in_order_of_expert_of_a_few_tokens_at_a_time(monkeypatch):
     assert (first.tolist(), second.tolist()) == ([0, 2, 3, 4], [4, 4, 5, 6])
 
 
-def streamed(monkeypatch, slots: int, path: Path = MODEL, heat_path: Path | None = None) -> Engine:
-    """An engine that has so many slots in each layer, and room to pass two experts by."""
+def streamed(
+    monkeypatch, slots: int, path: Path = MODEL, heat_path: Path | None = None, staged: int = 1, chunk: int = 64
+) -> Engine:
+    """An engine that has so many slots in each layer, and `staged` bytes to pass experts by, but room for two at least."""
 
     def allot(supply, *_):
         supply.allot(slots)
 
-    monkeypatch.setattr("qcli.streaming.supply.STAGED", 1)
+    monkeypatch.setattr("qcli.streaming.supply.STAGED", staged)
     monkeypatch.setattr(heat, "path_for", lambda _file: heat_path)
     if heat_path is None:
         monkeypatch.setattr(heat, "load", lambda _path: {})
         monkeypatch.setattr(heat, "save", lambda *_: None)
     monkeypatch.setattr(budget, "fits", lambda *_: False)
     monkeypatch.setattr(budget, "allot", allot)
-    return Engine.load(GGUFFile.open(path), threads=2, ctx=256, chunk=64)
+    return Engine.load(GGUFFile.open(path), threads=2, ctx=256, chunk=chunk)
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +202,49 @@ def test_a_file_that_shrinks_ends_the_answer_and_nothing_else(monkeypatch, expec
     engine.close()
 
 
-def test_an_interrupted_prompt_leaves_nothing_behind(monkeypatch, expected):
-    engine = streamed(monkeypatch, 4)
-    replay, left = engine._team.run, [9]
+@pytest.mark.parametrize("likely", [0, 3, 1e9])
+@pytest.mark.parametrize(("chunk", "staged"), [(3, 1), (3, 10 * STORED), (64, 10 * STORED), (64, 1 << 20)])
+def test_reading_ahead_of_a_layer_changes_no_bit(monkeypatch, likely, chunk, staged):
+    monkeypatch.setattr("qcli.streaming.supply.LIKELY", likely)
+    resident = Engine.load(GGUFFile.open(MODEL), threads=2, ctx=256, chunk=chunk)
+    found, ahead = [], []
+    engine = streamed(monkeypatch, 4, staged=staged, chunk=chunk)
+    read = Stage.read_ahead
+    monkeypatch.setattr(Stage, "read_ahead", lambda *given: ahead.append(read(*given)) or ahead[-1])
+    for ids in (IDS[:100], IDS[100:]):
+        found.append((resident.prefill(ids).copy(), engine.prefill(ids).copy()))
+        found.append((resident.step(1).copy(), engine.step(1).copy()))
+    assert all(np.array_equal(a, b) for a, b in found)
+    assert bool(sum(ahead)) == (likely == 0 or (likely == 3 and chunk == 64))
+    resident.close()
+    engine.close()
+
+
+@pytest.mark.parametrize("likely", [0, 3, 1e9])
+@pytest.mark.parametrize("staged", [1, 10 * STORED])
+def test_a_chunk_reads_no_expert_twice(monkeypatch, likely, staged):
+    monkeypatch.setattr("qcli.streaming.supply.LIKELY", likely)
+    engine = streamed(monkeypatch, 4, staged=staged)
+    read, offsets = Reader.read, []
+
+    def noted(reader, spans, urgent=True):
+        offsets.extend(span.offset for span in spans)
+        return read(reader, spans, urgent)
+
+    monkeypatch.setattr(Reader, "read", noted)
+    for first in (0, 64):
+        engine.prefill(IDS[first : first + 64])
+        assert len(set(offsets)) == len(offsets) > 0
+        offsets.clear()
+    engine.close()
+
+
+@pytest.mark.parametrize("staged", [1, 10 * STORED])
+@pytest.mark.parametrize("likely", [0, 3])
+def test_a_prompt_interrupted_in_any_turn_leaves_nothing_behind(monkeypatch, expected, likely, staged):
+    monkeypatch.setattr("qcli.streaming.supply.LIKELY", likely)
+    engine = streamed(monkeypatch, 4, staged=staged)
+    replay, left = engine._team.run, [0]
 
     def run(records, *rest):
         left[0] -= 1
@@ -208,14 +253,21 @@ def test_an_interrupted_prompt_leaves_nothing_behind(monkeypatch, expected):
         replay(records, *rest)
 
     monkeypatch.setattr(engine._team, "run", run)
-    for stop in (9, 12, 15, 20):
-        left[0] = stop
-        with pytest.raises(KeyboardInterrupt):
-            engine.prefill(IDS[:100])
+    whole = engine.prefill(IDS[:40]).copy()
+    stop = 1
+    while left[0] <= 0:  # until there are no more turns to be interrupted
         engine.reset()
-    left[0] = -1
-    found = logits_of(engine)
-    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+        left[0] = stop
+        with suppress(KeyboardInterrupt):
+            engine.prefill(IDS[:40])
+        stop += 1
+        if left[0] == 0:
+            engine.reset()
+            assert np.array_equal(engine.prefill(IDS[:40]), whole)
+    assert stop > 12
+    left[0] = 0
+    engine.reset()
+    assert all(np.array_equal(a, b) for a, b in zip(logits_of(engine), expected, strict=True))
     engine.close()
 
 

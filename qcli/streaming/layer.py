@@ -87,12 +87,16 @@ class Layer:
 
         LookupError if all are kept, or still being filled.
         """
-        before = self.slots.take(expert, [*keep, *self._arriving])
-        if before >= 0:
-            self.forget(before)
+        self._take(expert, keep)
         ticket = reader.read(self.spans(expert, self._slot(expert)), urgent)
         self._arriving[expert] = ticket
         return ticket
+
+    def adopt(self, expert: int, memory: Memory, keep: Iterable[int]) -> None:
+        """Copy an expert that was read elsewhere into a slot of its own; LookupError as fetch."""
+        self._take(expert, keep)
+        self._slot(expert)[:] = memory
+        self.place(expert, self._slot(expert))
 
     def settle(self, expert: int) -> None:
         """Wait for an expert if it is on its way, and let kernels find it; ModelFileError if it does not come."""
@@ -138,6 +142,11 @@ class Layer:
         """Let no kernel find it any more."""
         for part in self.parts:
             part.experts.addresses[expert] = 0
+
+    def _take(self, expert: int, keep: Iterable[int]) -> None:
+        before = self.slots.take(expert, [*keep, *self._arriving])
+        if before >= 0:
+            self.forget(before)
 
     def _drop(self, expert: int) -> None:
         del self._arriving[expert]

@@ -48,8 +48,10 @@ class Slots:
     def take(self, expert: int, keep: Sequence[int]) -> int:
         """Give an expert the slot of the coldest one that is not in `keep`, or a free one; who had it, or -1.
 
-        LookupError if all are kept.
+        One that has a slot keeps it. LookupError if all are kept.
         """
+        if self.slot_of[expert] >= 0:
+            return -1
         free = np.flatnonzero(self.expert_in < 0)
         slot = int(free[0]) if len(free) else self._coldest(keep)
         before = int(self.expert_in[slot])

@@ -14,14 +14,16 @@ from qcli.gguf_file import GGUFFile
 from qcli.streaming import heat
 from qcli.streaming.budget import TOGETHER
 from qcli.streaming.dense import is_expert
-from qcli.streaming.layer import Layer, Memory
+from qcli.streaming.layer import Layer
 from qcli.streaming.lookahead import Lookahead
-from qcli.streaming.reader import Reader, Ticket, pages
+from qcli.streaming.reader import Reader
+from qcli.streaming.stage import Ahead, Passing, Stage, Turn
 from quant.kernels.experts import Gated
 from quant.plan import Activation, Ids, Turns
 from quant.weights import Matrix
 
 STAGED = 256 << 20  # bytes for experts that a chunk of a prompt passes by: half are met while the other half is read
+LIKELY = 3.0  # times that an expert is expected to be asked for: if at random, one in twenty of these is not
 
 
 @dataclass
@@ -39,15 +41,6 @@ class Traffic:
         return self.hits / asked if asked else 0.0
 
 
-@dataclass(frozen=True)
-class Passing:
-    """An expert in memory that is not its own, for one turn."""
-
-    expert: int
-    memory: Memory
-    ticket: Ticket
-
-
 class Supply:
     """The experts of a model whose file is read as it runs; a quant.plan.Supply."""
 
@@ -62,8 +55,7 @@ class Supply:
         self._asked = False  # for any expert
         self.remembers = True  # at the end, for the next start, what was asked for
         self.chosen = 0  # the most experts that a layer gives a token
-        self._staging: tuple[Memory, Memory] = pages(0), pages(0)
-        self._passing: tuple[list[Ticket], list[Ticket]] = [], []
+        self._staging = Stage()
 
     def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
         """See quant.plan.Supply."""
@@ -108,21 +100,30 @@ class Supply:
             used = np.flatnonzero(sizes)
             held.slots.choose(used, sizes[used])
             stay = {*held.slots.hottest(len(held.slots.expert_in)).tolist()}
-            sets = self._sets(held, used.tolist())
-            coming = self._stage(held, sets[0], stay, used, 0)
-            for i, experts in enumerate(sets):
-                staged = coming
+            keep = [*stay, *used.tolist()]
+            ahead = self._guessed(held, used.tolist())
+            first = ahead.half if ahead else 0
+            sets = self._sets(held, used.tolist(), ahead)
+            coming = self._stage(held, sets[0], stay, keep, first, ahead)
+            for i, turn in enumerate(sets):
+                staged, other = coming, (first + i + 1) % 2
                 if i + 1 < len(sets):
-                    coming = self._stage(held, sets[i + 1], stay, used, (i + 1) % 2)
+                    coming = self._stage(held, sets[i + 1], stay, keep, other)
+                else:
+                    self._read_ahead(held, int(sizes.sum()), other)
                 try:
-                    self._arrive(held, experts, staged)
+                    self._arrive(held, turn.experts, staged)
                     for group in groups:
-                        np.clip(group, group[experts[0]], group[experts[-1] + 1], out=starts)
+                        np.clip(group, group[turn.experts[0]], group[turn.experts[-1] + 1], out=starts)
                         counters[:] = 0
                         yield
                 finally:  # even after Ctrl-C: this memory is for others now
                     for passing in staged:
                         held.forget(passing.expert)
+                for passing in staged:
+                    if passing.expert in stay:
+                        with suppress(LookupError):
+                            held.adopt(passing.expert, passing.memory, keep)
 
         return turns
 
@@ -144,8 +145,7 @@ class Supply:
         """Have so many slots in every layer."""
         for layer in self.layers.values():
             layer.allot(slots)
-        size = self._staged_bytes()
-        self._staging = pages(size), pages(size)
+        self._staging.allot(self._staged_bytes())
         self._warm_up()
 
     @property
@@ -211,28 +211,47 @@ class Supply:
                 with suppress(LookupError):
                     self.traffic.bytes_read += held.guess(self.reader, expert, guessed).n_bytes
 
-    def _sets(self, held: Layer, used: list[int]) -> list[list[int]]:
-        """Experts in order, cut where more would be missing than can be staged."""
-        most = self._staged_bytes() // held.room
-        sets: list[list[int]] = [[]]
-        missing = 0
-        for expert in used:
-            missing += not held.is_here(expert)
-            if missing > most:
-                sets.append([])
-                missing = 1
-            sets[-1].append(expert)
-        return sets
+    def _guessed(self, held: Layer, used: list[int]) -> Ahead | None:
+        """What was read ahead for the layer, of which these experts are asked for."""
+        ahead = self._staging.ahead_of(held)
+        self.traffic.bytes_read -= self._staging.choose(self.reader, used if ahead else [])
+        return ahead if ahead and used[0] < ahead.end else None
 
-    def _stage(self, held: Layer, experts: list[int], stay: set[int], used: Ids, half: int) -> list[Passing]:
+    def _read_ahead(self, held: Layer, choices: int, half: int) -> None:
+        """While the last experts of a layer are met: begin to read those that the next one will ask for, almost surely."""
+        layers = list(self.layers.values())
+        place = layers.index(held) + 1
+        if place < len(layers):
+            following = layers[place]
+            heat = following.slots.heat + 1.0  # one more: an expert that nobody ever asked for may be asked for
+            likely = choices * heat / heat.sum() >= LIKELY
+            self.traffic.bytes_read += self._staging.read_ahead(self.reader, following, likely, half)
+
+    def _sets(self, held: Layer, used: list[int], ahead: Ahead | None) -> list[Turn]:
+        """Experts in order, cut where more would be missing than can be staged; first those that have their places."""
+        most = self._staged_bytes() // held.room
+        turns = [Turn([expert for expert in used if expert < ahead.end], ahead.missing)] if ahead else []
+        turns.append(Turn())
+        for expert in used[len(turns[0].experts) :]:
+            if not held.is_here(expert):
+                if len(turns[-1].missing) == most:
+                    turns.append(Turn())
+                turns[-1].missing.append(expert)
+            turns[-1].experts.append(expert)
+        return [turn for turn in turns if turn.experts]
+
+    def _stage(
+        self, held: Layer, turn: Turn, stay: set[int], keep: list[int], half: int, ahead: Ahead | None = None
+    ) -> list[Passing]:
         """Begin to read those that are missing: into slots if they are to stay, else into one half of the stage."""
-        for ticket in self._passing[half]:  # of a turn that was interrupted
-            ticket.done.wait()
-        self._passing[half].clear()
+        if not ahead:
+            self._staging.clear(half)
         staged: list[Passing] = []
-        keep = [*stay, *used.tolist()]
-        for expert in experts:
+        for expert in turn.experts:
             if held.is_here(expert):
+                continue
+            if ahead and expert in ahead.passing:
+                staged.append(ahead.passing[expert])
                 continue
             if coming := held.arriving(expert):
                 self.reader.hurry(coming)
@@ -241,11 +260,8 @@ class Supply:
                 with suppress(LookupError):
                     self.traffic.bytes_read += held.fetch(self.reader, expert, keep).n_bytes
                     continue
-            memory = self._staging[half][len(staged) * held.room :][: held.room]
-            ticket = self.reader.read(held.spans(expert, memory))
-            self.traffic.bytes_read += ticket.n_bytes
-            self._passing[half].append(ticket)
-            staged.append(Passing(expert, memory, ticket))
+            staged.append(self._staging.read(self.reader, held, expert, half, turn.missing.index(expert)))
+            self.traffic.bytes_read += staged[-1].ticket.n_bytes
         return staged
 
     def _arrive(self, held: Layer, experts: list[int], staged: list[Passing]) -> None:
