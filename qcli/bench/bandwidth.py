@@ -1,39 +1,41 @@
-"""This machine's read bandwidth: a buffer far beyond the caches, read by a team of threads."""
+"""This machine's read bandwidth: more than the caches hold, read by a team of threads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import median
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qcli.memory import available
 from quant.kernels.bandwidth import STEP, read_all
 from quant.plan import Plan, aligned
 from quant.team import Team
 
-MOST = 1 << 30  # bytes of the buffer
+MOST = 1 << 30  # bytes to read, about
 _PASSES = 3  # of a sample, 35 ms each at 30 GB/s
 
 
 class Bandwidth:
     """Sampled while other things are measured, because it drifts."""
 
-    def __init__(self, threads: Iterable[int]) -> None:
-        size = max(1, min(MOST, available() // 8) // STEP) * STEP
-        self._buffer = aligned(size // 4, np.float32)
-        self._buffer[:] = 1  # pages that nobody has written to are all the same one
+    def __init__(self, threads: Iterable[int], weights: Sequence[NDArray[np.uint8]] = ()) -> None:
+        """weights: read these, where there is no memory for a buffer beside them."""
+        self._sources = _largest(weights) or [_buffer()]
+        self._n_bytes = sum(source.nbytes for source in self._sources)
         self._teams = {count: Team(count) for count in threads}
         self._plans = {count: Plan(1, count, np.zeros(2, np.int64)) for count in self._teams}
         for plan in self._plans.values():
-            read_all(plan, self._buffer)
+            for source in self._sources:
+                read_all(plan, source)
         self._sealed = {count: plan.seal() for count, plan in self._plans.items()}
 
     def sample(self, threads: int) -> float:
         """What so many threads read now, in 10^9 bytes a second."""
         self._seconds(threads)  # wakes them
-        return median(self._buffer.nbytes / self._seconds(threads) for _ in range(_PASSES)) / 1e9
+        return median(self._n_bytes / self._seconds(threads) for _ in range(_PASSES)) / 1e9
 
     def close(self) -> None:
         """End the threads."""
@@ -44,3 +46,18 @@ class Bandwidth:
         began = perf_counter()
         self._teams[threads].run(self._sealed[threads])
         return perf_counter() - began
+
+
+def _buffer() -> NDArray[np.float32]:
+    buffer: NDArray[np.float32] = aligned(max(1, min(MOST, available() // 8) // STEP) * STEP // 4, np.float32)
+    buffer[:] = 1  # pages that nobody has written to are all the same one
+    return buffer
+
+
+def _largest(weights: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+    """Of tensors, uint8 [bytes] each, the whole steps, until there are enough."""
+    found: list[NDArray[np.float32]] = []
+    for tensor in sorted(weights, key=len, reverse=True):
+        if sum(source.nbytes for source in found) < MOST and len(tensor) >= STEP:
+            found.append(tensor[: len(tensor) // STEP * STEP].view(np.float32))
+    return found
