@@ -15,6 +15,7 @@ from qcli.bench.random_weights import find_mix, layers_that_fit, quants, random_
 from qcli.bench.shapes import QWEN3_NEXT, SHAPES, find_shape
 from qcli.engine import Engine
 from qcli.errors import QcliError
+from qcli.streaming import budget
 from quant import formats
 
 TRUE = SHAPES["qwen3-next-80b-a3b"]
@@ -97,6 +98,15 @@ def test_as_many_layers_as_fit_whole_cycles_of_them(monkeypatch):
     gigabytes_free(monkeypatch, 5)
     assert layers_that_fit(TRUE, mix, None) == 2  # not even one cycle
     assert layers_that_fit(TRUE, mix, 1) == 1
+
+
+def test_random_weights_that_fill_the_memory_stay_there(monkeypatch, type_line):
+    monkeypatch.setitem(SHAPES, "tiny", TINY)
+    monkeypatch.setattr(bandwidth, "MOST", 1 << 22)
+    monkeypatch.setattr(budget, "available", lambda: 0)
+    code, out, err = type_line(*"bench --shape tiny --layers 4 -p 0 -n 2 -t 1 -r 1 --json".split())
+    assert (code, err) == (0, "")
+    assert "streaming" not in json.loads(out)[0]
 
 
 def test_what_does_not_fit_is_refused_before_it_is_made(monkeypatch, type_line):

@@ -19,7 +19,7 @@ class Case:
     tokens: int
     depth: int
     threads: int
-    batch: int  # tokens of a prompt taken together
+    batch: int  # tokens of a prompt taken together; 0: as many as the engine chooses
 
     @property
     def name(self) -> str:

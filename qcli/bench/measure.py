@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median, stdev
 from time import perf_counter
 from typing import Protocol
 
 from qcli.bench.bandwidth import Bandwidth
 from qcli.bench.cases import Case, context_of
+from qcli.bench.disk import Disk
 from qcli.bench.rig import Profile, Rig
 from qcli.engine import Engine, Progress
+from qcli.errors import UsageError
 from qcli.gguf_file import GGUFFile
+from qcli.streaming.supply import Traffic
 
 WAITING = "waiting"
 Rigs = dict[tuple[int, int], Rig]  # by threads and chunk
@@ -34,6 +37,7 @@ class Result:
     peer_seconds: list[float] = field(default_factory=list)
     profile: Profile | None = None
     bandwidths: list[float] = field(default_factory=list)  # around each repetition, with as many threads, in GB/s
+    traffic: list[Traffic] = field(default_factory=list)  # of each repetition of a streamed model
 
     @property
     def median_s(self) -> float:
@@ -63,6 +67,11 @@ class Result:
         pairs = zip(self.seconds, self.bandwidths, strict=True)
         return median(self.bytes_moved / seconds / 1e9 / limit for seconds, limit in pairs)
 
+    @property
+    def disk(self) -> Disk | None:
+        """None if all of the model stays in memory."""
+        return Disk.of(self.traffic, self.seconds, self.case.tokens) if self.traffic else None
+
     def times(self) -> dict[str, tuple[float, float]]:
         """Seconds of each part in the median repetition, at work and waiting, by the shares of the one watched."""
         if self.profile is None:
@@ -88,16 +97,45 @@ def _spread(case: Case, seconds: list[float]) -> float:
     return stdev(case.tokens / s for s in seconds) if len(seconds) > 1 else 0.0
 
 
-def load_rigs(file: GGUFFile, cases: list[Case], kv_type: str | None = None, progress: Progress | None = None) -> Rigs:
-    """An engine for each number of threads and size of chunk; the weights are shared."""
+def load_rigs(
+    file: GGUFFile,
+    cases: list[Case],
+    kv_type: str | None = None,
+    ram: int | None = None,
+    peer: bool = False,
+    progress: Progress | None = None,
+) -> Rigs:
+    """An engine for each number of threads and size of chunk; the weights are shared.
+
+    ram: see Engine.load; peer: whether there will be one. Raises UsageError if several of these would each need all memory.
+    """
     ctx, rigs = context_of(cases), {}
-    for case in cases:
-        key = case.threads, case.batch
-        if key not in rigs:
-            chunk = min(case.batch, ctx)
-            engine = Engine.load(file, threads=case.threads, ctx=ctx, chunk=chunk, kv_type=kv_type, progress=progress)
-            rigs[key] = Rig(engine, file)
+    wanted = dict.fromkeys((case.threads, case.batch) for case in cases)
+    try:
+        for threads, batch in wanted:
+            chunk = min(batch, ctx) or None
+            engine = Engine.load(
+                file, threads=threads, ctx=ctx, chunk=chunk, kv_type=kv_type, ram=ram, progress=progress
+            )
+            rigs[threads, batch] = Rig(engine, file)
+            if engine.supply:
+                _check_alone(len(wanted), peer)
+    except BaseException:
+        for rig in rigs.values():
+            rig.close()
+        raise
     return rigs
+
+
+def _check_alone(engines: int, peer: bool) -> None:
+    if peer:
+        message = "the model does not fit into memory, and what there is cannot be given to a --peer too"
+        raise UsageError(message, "leave out --peer")
+    if engines > 1:
+        message = (
+            f"the model does not fit into memory, and each of {engines} pairs of -t and -b would take all there is"
+        )
+        raise UsageError(message, "give one -t and one -b at a time")
 
 
 def measure(
@@ -111,16 +149,25 @@ def measure(
     """Run every case once to warm up, `repetitions` times by the clock, and once more to see where the time goes."""
     progress = progress or (lambda _stage, _fraction: None)
     _fill(rigs, cases, progress)
-    results, expected = _warm_up(rigs, cases, peer, progress)
-    left = _Estimate(progress, sum(expected) * (repetitions + 1))
+    runs = _warm_up(rigs, cases, peer, progress)
+    left = _Estimate(progress, sum(run.expected for run in runs) * (repetitions + 1))
     for _ in range(repetitions):
-        for result, seconds in zip(results, expected, strict=True):
-            _repeat(rigs, result, bandwidth, peer)
-            left.done(seconds)
-    for result, seconds in zip(results, expected, strict=True):
-        result.profile = rigs[result.case.threads, result.case.batch].profile(result.case)
-        left.done(seconds)
-    return results
+        for run in runs:
+            _repeat(run, bandwidth, peer)
+            left.done(run.expected)
+    for run in runs:
+        run.result.profile = run.rig.profile(run.result.case)
+        left.done(run.expected)
+    return [run.result for run in runs]
+
+
+@dataclass
+class _Run:
+    """A case under way."""
+
+    rig: Rig
+    result: Result
+    expected: float  # seconds that a repetition takes in all, as the first one did
 
 
 class _Estimate:
@@ -141,25 +188,26 @@ def _fill(rigs: Rigs, cases: list[Case], progress: Progress) -> None:
         rigs[threads, batch].fill(depth, progress)
 
 
-def _warm_up(
-    rigs: Rigs, cases: list[Case], peer: Runner | None, progress: Progress
-) -> tuple[list[Result], list[float]]:
-    """The results to fill in, and how many seconds each case takes in all."""
-    results, expected = [], []
+def _warm_up(rigs: Rigs, cases: list[Case], peer: Runner | None, progress: Progress) -> list[_Run]:
+    runs = []
     for done, case in enumerate(cases):
         progress("warming up", done / len(cases))
         began = perf_counter()
-        results.append(Result(case, rigs[case.threads, case.batch].bytes_moved(case)))
+        rig = rigs[case.threads, case.batch]
+        case = replace(case, batch=case.batch or rig.chunk)
+        result = Result(case, rig.bytes_moved(case))
         if peer:
             peer.run(case)
-        expected.append(perf_counter() - began)
-    return results, expected
+        runs.append(_Run(rig, result, perf_counter() - began))
+    return runs
 
 
-def _repeat(rigs: Rigs, result: Result, bandwidth: Bandwidth, peer: Runner | None) -> None:
-    case = result.case
+def _repeat(run: _Run, bandwidth: Bandwidth, peer: Runner | None) -> None:
+    result, case = run.result, run.result.case
     before = bandwidth.sample(case.threads)
-    result.seconds.append(rigs[case.threads, case.batch].run(case))
+    result.seconds.append(run.rig.run(case))
     result.bandwidths.append((before + bandwidth.sample(case.threads)) / 2)
+    if run.rig.traffic:
+        result.traffic.append(run.rig.traffic)
     if peer:
         result.peer_seconds.append(peer.run(case))

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import perf_counter
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qcli.bench.cases import Case, random_ids
+from qcli.bench.disk import Room
 from qcli.engine import Engine, Progress
 from qcli.gguf_file import GGUFFile
 from qcli.sampler import Sampler, Sampling
 from qcli.state import Snapshot
+from qcli.streaming.supply import Traffic
 
-SAMPLING = "sampling"
+SAMPLING, DISK, BOOKKEEPING = "sampling", "disk", "bookkeeping"
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,10 @@ class Profile:
 
 
 class Rig:
-    """Runs cases on one engine; a case begins with the same state and takes the same tokens every time."""
+    """Runs cases on one engine; a case begins with the same state every time.
+
+    It takes the same tokens too, unless experts are read from the file: others then, or it would find what it had brought.
+    """
 
     def __init__(self, engine: Engine, file: GGUFFile) -> None:
         self.engine = engine
@@ -31,6 +39,31 @@ class Rig:
         self._expert_bytes = mean_expert_bytes(file)
         self._states: dict[int, Snapshot] = {}
         self._drawing = 0.0
+        self._begun = 0  # cases so far
+        if engine.supply:
+            engine.supply.remembers = False  # random ids are no text that the next start should be ready for
+
+    @property
+    def chunk(self) -> int:
+        """Tokens of a prompt that the engine takes together."""
+        return self.engine.prompt_plan.tokens
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What the last repetition read from the file; None if all of it stays in memory."""
+        return self.engine.traffic
+
+    @property
+    def dense(self) -> list[NDArray[np.uint8]]:
+        """Of a streamed model, the weights that are in memory, uint8 [bytes] of each tensor."""
+        return self.engine.supply.dense if self.engine.supply else []
+
+    def room(self, ram: int) -> Room | None:
+        """What a streamed model has of so many bytes of memory; None if all of it stays there."""
+        supply = self.engine.supply
+        if supply is None:
+            return None
+        return Room(ram, max(len(layer.slots.expert_in) for layer in supply.layers.values()), supply.most_slots)
 
     def fill(self, depth: int, progress: Progress | None = None) -> None:
         """Add random tokens up to a depth, and keep the state for the cases that begin there."""
@@ -41,6 +74,7 @@ class Rig:
     def run(self, case: Case) -> float:
         """Seconds of one repetition."""
         ids = self._begin(case)
+        self.engine.reset_traffic()
         began = perf_counter()
         if case.kind == "pp":
             self.engine.prefill(ids)
@@ -53,7 +87,11 @@ class Rig:
         self._drawing = 0.0
         with self.engine.profile() as times:
             seconds = self.run(case)
-        return Profile(seconds, times.by_part() | {SAMPLING: (self._drawing, 0.0)})
+        parts = times.by_part() | {SAMPLING: (self._drawing, 0.0)}
+        if self.traffic:
+            parts[DISK] = self.traffic.wait_s, 0.0
+            parts[BOOKKEEPING] = seconds - sum(work + wait for work, wait in parts.values()), 0.0
+        return Profile(seconds, parts)
 
     def bytes_moved(self, case: Case) -> float:
         """What a repetition must read, and of recurrent states write; found by running the case once."""
@@ -73,7 +111,8 @@ class Rig:
             self.engine.restore(self._states[case.depth])
         else:
             self.engine.reset()
-        return random_ids(self.engine.vocab_size, case.tokens, seed=0)
+        self._begun += 1
+        return random_ids(self.engine.vocab_size, case.tokens, seed=self._begun if self.traffic else 0)
 
     def _decode(self, ids: list[int]) -> None:
         """A token is drawn after every step, as for an answer, but the next step takes one of the ids."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,16 @@ from qcli.errors import UsageError
 
 if TYPE_CHECKING:
     from qcli.bench.cases import Case
+    from qcli.bench.disk import Room
     from qcli.bench.measure import Result
     from qcli.bench.peer import Peer
     from qcli.bench.random_weights import Mix
     from qcli.bench.shapes import Shape
     from qcli.bench.subject import Subject
     from qcli.commands.bench_report import Report
+
+
+_PEER_HINT = "leave out --peer; `llama-bench` measures it alone"
 
 
 def _sizes(*names: str, help: str) -> Any:
@@ -32,9 +37,10 @@ def bench(
     n_depth: Annotated[str, _sizes("--n-depth", "-d", help="Tokens that are in the context before.")] = "0",
     threads: Annotated[str | None, _sizes("--threads", "-t", help="Else as many as physical cores.")] = None,
     batch_size: Annotated[
-        str | None, _sizes("--batch-size", "-b", help="Tokens of a prompt taken together; 1024 unless told.")
+        str | None, _sizes("--batch-size", "-b", help="Tokens of a prompt taken together; else as many as for `run`.")
     ] = None,
     kv_type: options.KvType = None,
+    ram: options.Ram = None,
     repetitions: Annotated[
         int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="Repetitions of each test.")
     ] = 3,
@@ -55,34 +61,44 @@ def bench(
     from qcli.bench.peer import require_peer
     from qcli.bench.random_weights import find_mix
     from qcli.bench.shapes import find_shape
-    from qcli.engine import DEFAULT_CHUNK
+    from qcli.streaming.budget import parse_size
     from qcli.threads import default_threads
 
-    _check(model, shape, layers, quant, peer)
+    _check(model, shape, layers, quant, peer, ram)
+    room = parse_size(ram) if ram is not None else None
     chosen = (find_shape(shape), find_mix(quant or "q4_k_m")) if shape is not None else None
     cases = combinations(
         numbers("-p", n_prompt, 0),
         numbers("-n", n_gen, 0),
         numbers("-d", n_depth, 0),
         [default_threads()] if threads is None else numbers("-t", threads, 1, 1024),
-        [DEFAULT_CHUNK] if batch_size is None else numbers("-b", batch_size, 1),
+        [0] if batch_size is None else numbers("-b", batch_size, 1),
     )
     if peer:
         require_peer()
-    report = _measured(model, chosen, layers, cases, kv_type or "f16", repetitions, peer)
+    report = _measured(model, chosen, layers, cases, kv_type or "f16", room, repetitions, peer)
     if as_json:
         console.json(report.as_json())
     else:
         console.table(report.drawn())
 
 
-def _check(model: str | None, shape: str | None, layers: int | None, quant: str | None, peer: bool) -> None:
+def _check(
+    model: str | None, shape: str | None, layers: int | None, quant: str | None, peer: bool, ram: str | None
+) -> None:
     if shape is None and (layers is not None or quant is not None):
         raise UsageError("--layers and --quant go with --shape", "add --shape qwen3-next-80b-a3b")
     if shape is not None and model is not None:
         raise UsageError("--shape takes no model, and one is given", "leave out -m or --shape")
     if shape is not None and peer:
         raise UsageError("--peer needs a file, and --shape has none", "give -m MODEL instead of --shape")
+    if shape is not None and ram is not None:
+        hint = "give -m MODEL instead of --shape, or ask `qcli plan` about a model that is not here"
+        raise UsageError("--ram needs a file to read experts from, and --shape has none", hint)
+    if peer and ram is not None:
+        raise UsageError(
+            "--peer cannot be held to --ram: llama.cpp maps the file into as much memory as is free", _PEER_HINT
+        )
 
 
 def _measured(
@@ -91,6 +107,7 @@ def _measured(
     layers: int | None,
     cases: list[Case],
     kv_type: str,
+    ram: int | None,
     repetitions: int,
     peer: bool,
 ) -> Report:
@@ -102,20 +119,23 @@ def _measured(
         from qcli.bench.measure import load_rigs, measure
         from qcli.bench.peer import Peer
         from qcli.bench.subject import of_file, of_shape
+        from qcli.streaming.budget import limit
 
         subject = of_shape(*chosen, layers, bar.update) if chosen else of_file(model)
         subject.check_room(cases)
-        rigs = load_rigs(subject.file, cases, kv_type, bar.update)
-        bandwidth = Bandwidth({case.threads for case in cases})
+        ram = sys.maxsize if chosen else limit(ram)  # random weights are in memory already
+        rigs = load_rigs(subject.file, cases, kv_type, ram, peer, bar.update)
+        first = next(iter(rigs.values()))
+        bandwidth = Bandwidth({case.threads for case in cases}, first.dense)
     with bar, ExitStack() as stack:
         for close in (subject.file.close, bandwidth.close, *(rig.close for rig in rigs.values())):
             stack.callback(close)
         beside = stack.enter_context(Peer(subject.file.path, context_of(cases), kv_type)) if peer else None
         results = measure(rigs, bandwidth, cases, repetitions, beside, bar.update)
-        return _report(subject, kv_type, results, beside)
+        return _report(subject, kv_type, first.room(ram), results, beside)
 
 
-def _report(subject: Subject, kv_type: str, results: list[Result], beside: Peer | None) -> Report:
+def _report(subject: Subject, kv_type: str, room: Room | None, results: list[Result], beside: Peer | None) -> Report:
     from qcli.bench.estimate import whole_tok_per_s
     from qcli.bench.machine import this_machine
     from qcli.commands.bench_report import Report, Whole
@@ -134,5 +154,6 @@ def _report(subject: Subject, kv_type: str, results: list[Result], beside: Peer 
         machine=this_machine(),
         results=results,
         whole=whole,
+        room=room,
         peer=beside.about if beside else None,
     )

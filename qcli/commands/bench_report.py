@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
+from qcli.bench.disk import Disk, Room
 from qcli.bench.machine import Machine
 from qcli.bench.measure import Result
 
@@ -40,6 +41,7 @@ class Report:
     machine: Machine
     results: Sequence[Result]
     whole: Whole | None = None
+    room: Room | None = None  # of a streamed model
     peer: dict[str, str] | None = None  # name, version, features
 
     def as_json(self) -> list[dict[str, Any]]:
@@ -82,6 +84,8 @@ class Report:
             "size_bytes": self.size_bytes,
             "machine": asdict(self.machine) | {"bandwidth_gb_per_s": round(result.bandwidth, 3)},
         }
+        if self.room and result.disk:
+            value["streaming"] = _streaming(self.room, result.disk)
         if self.whole:
             estimate = self.whole.tok_per_s[i]
             value["estimate"] = {
@@ -103,11 +107,15 @@ class Report:
         reads = ", ".join(f"{median(rates):.1f} GB/s with {threads}" for threads, rates in samples.items())
         kept = "" if self.kv_type == "f16" else f" · {self.kv_type} keys and values"
         cores = f"{machine.cores} core{'s' if machine.cores > 1 else ''}"
-        return [
+        facts = [
             f"{self.model} · {self.architecture} · {self.layers} layers{cut} · {gigabytes(self.size_bytes)}{kept}",
             f"{machine.cpu} · {cores} · {machine.dot_unit}",
             f"memory is read at {reads} thread{'s' if max(samples) > 1 else ''}: the roofline",
         ]
+        if room := self.room:
+            there = f"room for {room.slots} of {room.held} experts in each layer"
+            facts.append(f"streamed: may use {gigabytes(room.ram)}, which is {there}")
+        return facts
 
     def _several(self, what: str) -> bool:
         return len({getattr(result.case, what) for result in self.results}) > 1
@@ -119,35 +127,72 @@ class Report:
         return [" ".join([case.name, *(f"{what[0]}{getattr(case, what)}" for what in more)]) for case in cases]
 
     def _speeds(self) -> Table:
+        rows = [self._row(i, result) for i, result in enumerate(self.results)]
         table = _table("test")
-        several_batches = self._several("batch")
-        more = [self.peer["name"], "ratio"] if self.peer else [f"{self.whole.layers} layers"] if self.whole else []
-        for heading in ("threads", *(["batch"] if several_batches else []), "tok/s", "±", "GB/s", "roofline", *more):
+        for heading in list(rows[0])[1:]:
             table.add_column(heading, justify="right", no_wrap=True)
-        for i, result in enumerate(self.results):
-            case = result.case
-            cells = [case.name, str(case.threads), *([str(case.batch)] if several_batches else [])]
-            cells += [speed(result.tok_per_s), speed(result.stdev), f"{result.gb_per_s:.1f}", f"{result.roofline:.0%}"]
-            table.add_row(*cells, *self._beside(i, result))
+        for row in rows:
+            table.add_row(*row.values())
         return table
 
-    def _beside(self, i: int, result: Result) -> list[str]:
+    def _row(self, i: int, result: Result) -> dict[str, str]:
+        """Cells by their heading."""
+        case = result.case
+        row = {"test": case.name}
+        if not self.room:  # no room in 80 columns, and always the same
+            row["threads"] = str(case.threads)
+        if self._several("batch"):
+            row["batch"] = str(case.batch)
+        row |= {"tok/s": speed(result.tok_per_s), "±": speed(result.stdev)}
+        row |= {"GB/s": f"{result.gb_per_s:.1f}", "roofline": f"{result.roofline:.0%}"}
+        return row | self._beside(i, result)
+
+    def _beside(self, i: int, result: Result) -> dict[str, str]:
         if self.peer:
-            return [speed(result.peer_tok_per_s), f"{result.tok_per_s / result.peer_tok_per_s:.2f}"]
+            return {
+                self.peer["name"]: speed(result.peer_tok_per_s),
+                "ratio": f"{result.tok_per_s / result.peer_tok_per_s:.2f}",
+            }
+        if result.disk:
+            return _from_disk(result.disk)
         if self.whole:
             estimate = self.whole.tok_per_s[i]
-            return [f"≈ {speed(estimate)}" if estimate else "?"]
-        return []
+            return {f"{self.whole.layers} layers": f"≈ {speed(estimate)}" if estimate else "?"}
+        return {}
 
     def _notes(self) -> list[str]:
         if self.peer:
             return [f"{self.peer['name']}: llama-cpp-python {self.peer['version']}"]
+        if self.room:
+            return ["hits: experts that were in memory · waits: share of the time, for the disk"]
         if not self.whole:
             return []
         size = gigabytes(self.whole.size_bytes)
         if None in self.whole.tok_per_s:
             return [f"?: no estimate for all {self.whole.layers} layers; these lack a kind that the others have"]
         return [f"≈: an estimate for all {self.whole.layers} layers, if {size} of memory are free"]
+
+
+def _from_disk(disk: Disk) -> dict[str, str]:
+    megabytes = disk.bytes_per_token / 1e6
+    return {
+        "hits": "" if disk.hit_rate is None else f"{disk.hit_rate:.0%}",
+        "MB/token": f"{megabytes:.{0 if megabytes >= 100 else 1}f}",
+        "waits": f"{disk.wait:.0%}",
+        "disk GB/s": f"{disk.gb_per_s:.2f}",
+    }
+
+
+def _streaming(room: Room, disk: Disk) -> dict[str, Any]:
+    return {
+        "ram_bytes": room.ram,
+        "slots": room.slots,
+        "held": room.held,
+        "hit_rate": None if disk.hit_rate is None else round(disk.hit_rate, 4),
+        "bytes_per_token": round(disk.bytes_per_token),
+        "wait": round(disk.wait, 4),
+        "disk_gb_per_s": round(disk.gb_per_s, 4),
+    }
 
 
 def _parts(results: Sequence[Result], labels: list[str]) -> Table:
