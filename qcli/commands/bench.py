@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from qcli.commands.bench_report import Report
 
 
-_PEER_HINT = "leave out --peer; `llama-bench` measures it alone"
-
-
 def _sizes(*names: str, help: str) -> Any:
     return typer.Option(*names, metavar="N,…", help=help)
 
@@ -65,7 +62,7 @@ def bench(
     from qcli.threads import default_threads
 
     _check(model, shape, layers, quant, peer, ram)
-    room = parse_size(ram) if ram is not None else None
+    n_bytes = parse_size(ram) if ram is not None else None
     chosen = (find_shape(shape), find_mix(quant or "q4_k_m")) if shape is not None else None
     cases = combinations(
         numbers("-p", n_prompt, 0),
@@ -76,7 +73,7 @@ def bench(
     )
     if peer:
         require_peer()
-    report = _measured(model, chosen, layers, cases, kv_type or "f16", room, repetitions, peer)
+    report = _measured(model, chosen, layers, cases, kv_type or "f16", n_bytes, repetitions, peer)
     if as_json:
         console.json(report.as_json())
     else:
@@ -96,9 +93,8 @@ def _check(
         hint = "give -m MODEL instead of --shape, or ask `qcli plan` about a model that is not here"
         raise UsageError("--ram needs a file to read experts from, and --shape has none", hint)
     if peer and ram is not None:
-        raise UsageError(
-            "--peer cannot be held to --ram: llama.cpp maps the file into as much memory as is free", _PEER_HINT
-        )
+        message = "--peer cannot be held to --ram: llama.cpp maps the file into as much memory as is free"
+        raise UsageError(message, "leave out --peer; `llama-bench` measures it alone")
 
 
 def _measured(
