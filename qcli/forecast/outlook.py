@@ -183,7 +183,7 @@ def _rehearsed(
     for layer in layers:
         subject.twin.settle(layer)
     prompt = prompt_seconds(subject.model, subject.state.run, subject.threads, tokens)
-    step = (step + step_seconds(engine)) / 2  # once more: a disk that others use, too, gives more now and then less
+    step = min(step, step_seconds(engine))  # once more: a disk that others use, too, may be slow for a second or two
     disk_bytes_per_s = supply.disk_bytes_per_s()
     # reads and sums of a prompt hardly overlap on two cores: 512 tokens took as long as both, within 15 %
     prompt += supply.bytes_per_prompt(tokens) / disk_bytes_per_s
