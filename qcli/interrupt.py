@@ -13,6 +13,12 @@ from qcli import console
 EXIT_CODE = 130
 
 
+def raises() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt from now on; where it is ignored, as in background jobs, it stays so."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @contextmanager
 def cleans_up() -> Iterator[None]:
     """Let an order to end, or a terminal that is closed, unwind as Ctrl-C does, so that no half of a file is left."""
@@ -20,7 +26,8 @@ def cleans_up() -> Iterator[None]:
         yield
         return
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    usual = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # nohup's is ignored
+    usual = {number: signal.signal(number, signal.default_int_handler) for number in heard}
     try:
         yield
     finally:
@@ -36,10 +43,11 @@ def ends_all(bar: console.status) -> Iterator[None]:
         bar.close()
         console.leave(EXIT_CODE)
 
-    if threading.current_thread() is not threading.main_thread():
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
         yield
         return
-    usual = signal.signal(signal.SIGINT, leave)
+    signal.signal(signal.SIGINT, leave)
     try:
         yield
     finally:

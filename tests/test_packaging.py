@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -50,6 +51,13 @@ def test_the_wheel_takes_the_catalog_along(project: dict[str, Any]) -> None:
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["packages"] == ["qcli", "quant"]
     assert wheel["force-include"] == {"models.toml": "qcli/models.toml"}
+
+
+def test_the_script_begins_where_ctrl_c_is_heard_first(project: dict[str, Any]) -> None:
+    assert project["project"]["scripts"] == {"qcli": "qcli.__main__:main"}
+    code = "import sys; before = {*sys.modules}; import qcli.__main__; print(*{*sys.modules} - before)"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert set(loaded) - {"__future__", "runpy"} == {"qcli", "qcli.__main__"}
 
 
 def test_the_embedded_model_is_the_one_in_the_catalog() -> None:
