@@ -6,10 +6,19 @@ then for each part a vector of what its search found and of what is written; at 
 
 from __future__ import annotations
 
-from quant.fitting.lanes import larger, smaller, store_i32x16, to_i32, unknown, where_equal, where_greater
+from quant.fitting.lanes import (
+    f16_bits,
+    larger,
+    nearest_between,
+    store_i32x16,
+    to_i32,
+    unknown,
+    where_equal,
+    where_greater,
+)
 from quant.fitting.search import affine, positive, sum_of
 from quant.jit import inline
-from quant.simd import add, divide, load_f32x16, mul, round_even, splat, store_f32x16, sub, zero_f32x16
+from quant.simd import add, divide, load_f32x16, mul, splat, store_f32x16, sub, zero_f32x16
 
 WEIGHTS, STAGE, SEARCH = 16384, 18432, 20480
 SCALE, MINIMUM, INVERSE, BEGIN, SUM, SCALE_LEVEL, MINIMUM_LEVEL = (22528 + 1024 * i for i in range(7))
@@ -30,7 +39,16 @@ def search_part(x, j, count, most, first, step, steps, magnitudes, scratch):
 
 
 @inline
-def levels_of(values, parts, most, importance, weights, levels):
+def levels_of_parts(parts, most, importance, scratch):
+    """Levels of scales and of minima, in [0, most]. -> d, dmin, as float16 bits"""
+    sums = scratch + SUM
+    d = _levels_of(scratch + SCALE, parts, most, importance, sums, scratch + SCALE_LEVEL)
+    dmin = _levels_of(scratch + MINIMUM, parts, most, importance, sums, scratch + MINIMUM_LEVEL)
+    return f16_bits(d), f16_bits(dmin)
+
+
+@inline
+def _levels_of(values, parts, most, importance, weights, levels):
     """Values >= 0, one a part, as whole levels in [0, most] times the number that is given back."""
     if importance:
         return positive(values, weights, parts, most, levels)
@@ -40,8 +58,8 @@ def levels_of(values, parts, most, importance, weights, levels):
         largest = larger(load_f32x16(values + 64 * j), largest)
     inverse = where_greater(largest, zero, divide(top, largest), zero)
     for j in range(unknown(parts)):
-        level = smaller(round_even(mul(inverse, load_f32x16(values + 64 * j))), top)
-        store_f32x16(levels + 64 * j, larger(level, zero))
+        level = mul(inverse, load_f32x16(values + 64 * j))
+        store_f32x16(levels + 64 * j, nearest_between(level, zero, top))
     return divide(largest, top)
 
 
@@ -60,5 +78,5 @@ def round_parts(x, parts, count, d, dmin, most, scratch):
             value = load_f32x16(x + column)
             found = divide(add(value, minimum), scale)
             found = where_equal(scale, zero, mul(inverse, sub(value, begin)), found)
-            level = larger(smaller(round_even(found), top), zero)
+            level = nearest_between(found, zero, top)
             store_i32x16(scratch + Q + column, to_i32(level))

@@ -5,20 +5,14 @@ Without importance a column weighs x^2 + mean x^2 of the block, with it importan
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from quant.fitting.grid_search import FREE, LEVELS, POINTS, WEIGHTS, X
 from quant.fitting.importance import importance_lanes
-from quant.fitting.lanes import (
-    f32_bits,
-    smaller,
-    spread,
-    sqrt,
-    store_i32x16,
-    to_i32,
-    where_equal,
-    where_greater,
-)
+from quant.fitting.lanes import f32_bits, smaller, spread, sqrt, store_i32x16, to_i32, where_equal, where_greater
+from quant.fitting.pack import pack_bytes
 from quant.fitting.search import sum_of, sum_of_squares
 from quant.jit import inline
 from quant.simd import (
@@ -114,12 +108,25 @@ def store_low_bytes(scratch, points, words):
         store_i32x16(words + 64 * word, low_bytes(scratch, 4 * word))
 
 
+def high_bits(points: int, bits: int) -> Any:
+    """Declare what packs `bits` bits of each of so many points, from the one above those of `low_bytes` on."""
+    mask = (1 << bits) - 1
+
+    @inline
+    def packed_bits(scratch, first):
+        packed = zero_i32x16()
+        for back in range(points):
+            word = load_i32x16(scratch + POINTS + 64 * (first + points - 1 - back))
+            packed = bit_or(shift_left(packed, bits), bit_and(shift_right(word, 24), mask))
+        return packed
+
+    return packed_bits
+
+
 @inline
-def sign_bytes(scratch, first):
-    """Signs of 32 columns."""
-    signs = scratch + SIGNS + 64 * first
-    low = bit_or(load_i32x16(signs), shift_left(load_i32x16(signs + 64), 8))
-    return bit_or(low, bit_or(shift_left(load_i32x16(signs + 128), 16), shift_left(load_i32x16(signs + 192), 24)))
+def store_sign_bytes(scratch, words):
+    """Signs of all columns."""
+    pack_bytes(scratch + SIGNS, 32, words)
 
 
 @inline

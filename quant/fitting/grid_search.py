@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from quant.blocks.grids import codes, held_bytes
-from quant.fitting.lanes import f16_bits, larger, smaller, sqrt, store_i32x16, where_equal, where_greater
+from quant.fitting.lanes import between, f16_bits, larger, smaller, sqrt, store_i32x16, where_equal, where_greater
 from quant.jit import Intrinsic, inline, intrinsic
 from quant.simd import (
     I16,
@@ -275,7 +275,7 @@ def _with_d(shape, d, table, scratch):
         least, at, level_at = splat(_HUGE), 64 * columns * group, scratch + _LEVELS_NOW + 64 * group
         near = round_even(mul(sub(mul(load_f32x16(scratch + _SCALE + 64 * group), inverse), one), splat(_HALF)))
         for step in range(3):
-            level = larger(smaller(add(near, splat(np.float32(step - 1))), top), zero)
+            level = between(add(near, splat(np.float32(step - 1))), zero, top)
             scale = mul(d, add(one, add(level, level)))
             error = _search(shape, scratch + X + at, scratch + WEIGHTS + at, scale, table, scratch)
             _keep(error, least, shape.group, scratch + _TRY, scratch + _NOW + 64 * shape.group * group)

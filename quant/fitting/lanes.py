@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 
 from quant.int8_dot import UNIT
@@ -20,10 +21,14 @@ from quant.simd import (
     I32,
     call_llvm,
     constant_of,
+    divide,
     f32x16,
     i32x16,
     pointer,
+    round_even,
+    splat,
     vector_of,
+    zero_f32x16,
 )
 from quant.tile import transpose16
 
@@ -56,6 +61,25 @@ def smaller(a, b):
 def larger(a, b):
     """The larger of two; b where a is not a number."""
     return where_greater(a, b, a, b)
+
+
+@inline
+def between(value, least, most):
+    """Held in [least, most]; most where it is not a number."""
+    return larger(smaller(value, most), least)
+
+
+@inline
+def nearest_between(value, least, most):
+    """The nearest whole number in [least, most], halves to even."""
+    return between(round_even(value), least, most)
+
+
+@inline
+def inverse_of(d):
+    """1 / d, or 0 where d is 0."""
+    zero = zero_f32x16()
+    return where_equal(d, zero, zero, divide(splat(np.float32(1)), d))
 
 
 def _function(name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quant.fitting.lanes import LANE_BYTES, scatter_u32, store_i32x16, unknown
+from quant.fitting.lanes import LANE_BYTES, scatter_u16, scatter_u32, store_i32x16, unknown
 from quant.jit import inline
 from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right, zero_i32x16
 from quant.tile import transpose16
@@ -23,6 +23,30 @@ def two_nibbles(q, low, high):
     """The low four bits of four columns from column `low` on, and above them of those from column `high` on."""
     upper = shift_left(bit_and(four_bytes(q, high), 0x0F0F0F0F), 4)
     return bit_or(bit_and(four_bytes(q, low), 0x0F0F0F0F), upper)
+
+
+@inline
+def pack_bytes(q, columns, words):
+    """All columns, four to a word."""
+    for word in range(unknown(columns // 4)):
+        store_i32x16(words + LANE_BYTES * word, four_bytes(q, 4 * word))
+
+
+@inline
+def pack_nibbles(q, columns, apart, words):
+    """The low four bits of all columns, eight to a word; a byte holds columns i and i + apart of 2 * apart."""
+    for pair in range(columns // (2 * apart)):
+        for word in range(unknown(apart // 4)):
+            low = 2 * apart * pair + 4 * word
+            store_i32x16(words + 16 * apart * pair + LANE_BYTES * word, two_nibbles(q, low, low + apart))
+
+
+@inline
+def write_nibbles(q, out, size):
+    """The low four bits of q: 16 bytes of each block, column i beside column i + 16."""
+    for word in range(4):
+        packed = two_nibbles(q, 4 * word, 4 * word + 16)
+        scatter_u32(out + 4 * word, size, packed)
 
 
 def _two_bits(drop: int) -> Any:
@@ -62,8 +86,29 @@ third_bits, fifth_bits = _one_bit(2), _one_bit(4)
 
 
 @inline
-def write_words(words, count, out, size):
-    """Words, int32 [count, 16 lanes], to the 16 blocks at `out`, `size` bytes apart."""
+def write_words(words, count, out):
+    """Words, int32 [count, 16 lanes], as the 16 blocks at `out`."""
+    _write_words(words, count, out, 4 * count)
+
+
+@inline
+def write_d_words(d, words, count, out):
+    """16 blocks that are d, two bytes, and words."""
+    size = 4 * count + 2
+    scatter_u16(out, size, d)
+    _write_words(words, count, out + 2, size)
+
+
+@inline
+def write_words_d(words, count, d, out):
+    """16 blocks that are words, and d."""
+    size = 4 * count + 2
+    _write_words(words, count, out, size)
+    scatter_u16(out + 4 * count, size, d)
+
+
+@inline
+def _write_words(words, count, out, size):
     for part in range(unknown(count // 16)):
         transpose16(words + 1024 * part, LANE_BYTES, out + 64 * part, size)
     if count < 16:

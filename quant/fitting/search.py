@@ -9,22 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.lanes import larger, smaller, unknown, where_equal, where_greater
+from quant.fitting.lanes import larger, nearest_between, smaller, unknown, where_equal, where_greater
 from quant.jit import inline
-from quant.simd import (
-    absolute,
-    add,
-    divide,
-    load_f32x16,
-    mul,
-    round_even,
-    splat,
-    store_f32x16,
-    sub,
-    zero_f32x16,
-)
+from quant.simd import absolute, add, divide, load_f32x16, mul, round_even, splat, store_f32x16, sub, zero_f32x16
 
-_ZERO, _ONE, _INFINITE = np.float32(0), np.float32(1), np.float32(np.inf)
+_ONE, _INFINITE = np.float32(1), np.float32(np.inf)
 NEGLIGIBLE = np.float32(1e-15)  # columns below count as zeros
 
 
@@ -46,12 +35,6 @@ def sum_of(x, count):
     for i in range(count):
         total = add(total, load_f32x16(x + 64 * i))
     return total
-
-
-@inline
-def _between(value, least, most):
-    """Rounded and held in [least, most]."""
-    return larger(smaller(round_even(value), most), least)
 
 
 @inline
@@ -88,14 +71,14 @@ def affine(x, weights, count, most, first, step, steps, magnitudes, q):
     scale, error = divide(splat(_ONE), inverse), zero
     for i in range(count):
         value = load_f32x16(x + 64 * i)
-        level = _between(mul(inverse, sub(value, lowest)), zero, top)
+        level = nearest_between(mul(inverse, sub(value, lowest)), zero, top)
         error = add(error, _error(value, level, load_f32x16(weights + 64 * i), scale, lowest, magnitudes))
     for candidate in range(steps + 1):
         tried = divide(splat((first + step * np.float32(candidate)) + most), sub(highest, minimum))
         sum_l, sum_l2, sum_xl = zero, zero, zero
         for i in range(count):
             value = load_f32x16(x + 64 * i)
-            level = _between(mul(tried, sub(value, minimum)), zero, top)
+            level = nearest_between(mul(tried, sub(value, minimum)), zero, top)
             store_f32x16(q + 64 * i, level)
             weighted = mul(load_f32x16(weights + 64 * i), level)
             sum_l = add(sum_l, weighted)
@@ -163,7 +146,7 @@ def _products(x, weights, count, inverse, bottom, ceiling):
     sum_xl, sum_l2 = zero_f32x16(), zero_f32x16()
     for i in range(count):
         value, weight = load_f32x16(x + 64 * i), load_f32x16(weights + 64 * i)
-        level = _between(mul(inverse, value), bottom, ceiling)
+        level = nearest_between(mul(inverse, value), bottom, ceiling)
         sum_xl = add(sum_xl, mul(mul(weight, value), level))
         sum_l2 = add(sum_l2, mul(mul(weight, level), level))
     return sum_xl, sum_l2
@@ -190,7 +173,7 @@ def positive(x, weights, count, most, q):
     sum_xl, sum_l2 = zero, zero
     for i in range(count):
         value, weight = load_f32x16(x + 64 * i), load_f32x16(weights + 64 * i)
-        level = _between(mul(inverse, value), zero, top)
+        level = nearest_between(mul(inverse, value), zero, top)
         store_f32x16(q + 64 * i, level)
         sum_xl = add(sum_xl, mul(mul(weight, value), level))
         sum_l2 = add(sum_l2, mul(mul(weight, level), level))
@@ -227,7 +210,7 @@ def _improve(x, weight, q, sum_xl, sum_l2, least, most, others):
     weighted = mul(weight, value)
     other_xl = sub(sum_xl, mul(weighted, level))
     other_l2 = sub(sum_l2, mul(mul(weight, level), level))
-    new = _between(divide(mul(value, other_l2), other_xl), least, most)
+    new = nearest_between(divide(mul(value, other_l2), other_xl), least, most)
     new_xl = add(other_xl, mul(weighted, new))
     new_l2 = add(other_l2, mul(mul(weight, new), new))
     needed = mul(mul(sum_xl, sum_xl), new_l2)
@@ -273,7 +256,7 @@ def _begin_rounds(x, count, bottom, ceiling, q, sums):
     sum_xl, sum_l2 = zero_f32x16(), zero_f32x16()
     for i in range(count):
         value = load_f32x16(x + 64 * i)
-        level, weight = _between(mul(inverse, value), bottom, ceiling), mul(value, value)
+        level, weight = nearest_between(mul(inverse, value), bottom, ceiling), mul(value, value)
         store_f32x16(q + 64 * i, level)
         sum_xl = add(sum_xl, mul(mul(weight, value), level))
         sum_l2 = add(sum_l2, mul(mul(weight, level), level))

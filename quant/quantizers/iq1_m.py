@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from quant.fitting.grid_blocks import WORDS, level_of, load_blocks, store_low_bytes
-from quant.fitting.grid_search import POINTS, Shape, find_points, search_table
+from quant.fitting.grid_blocks import WORDS, high_bits, level_of, load_blocks, store_low_bytes
+from quant.fitting.grid_search import Shape, find_points, search_table
 from quant.fitting.lanes import store_i32x16
 from quant.fitting.pack import write_words
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
-from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right, zero_i32x16
+from quant.simd import bit_and, bit_or, shift_left, zero_i32x16
 
 _SHAPE = Shape(width=8, points=2048, group=2, shifted=1, top=7)
+_high_nibbles = high_bits(8, 4)  # 3 of the index, and the sign of the shift
 _table = search_table("IQ1_S", 8, (-0.875, 0.125, 1.125), (-1.125, -0.125, 0.875))
-
-
-@inline
-def _high_nibbles(scratch, first):
-    """Of eight points: the highest 3 bits of the index, and the sign of the shift."""
-    packed = zero_i32x16()
-    for back in range(8):
-        word = load_i32x16(scratch + POINTS + 64 * (first + 7 - back))
-        packed = bit_or(shift_left(packed, 4), bit_and(shift_right(word, 24), 15))
-    return packed
 
 
 @inline
@@ -53,7 +44,7 @@ def iq1_m_quantize(x, importance, out, scratch):
     for part in range(4):
         store_i32x16(words + 512 + 64 * part, _high_nibbles(scratch, 8 * part))
     _store_scales(scratch, d, words + 768)
-    write_words(words, 14, out, 56)
+    write_words(words, 14, out)
 
 
 QUANTIZER = Quantizer("IQ1_M", 256, 56, iq1_m_quantize, uses_importance=True, needs_importance=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from quant.fitting.grid_blocks import SIGNS, WORDS, eight_levels, load_blocks, take_signs
 from quant.fitting.grid_search import POINTS, Shape, find_points, search_table
-from quant.fitting.lanes import scatter_u16, store_i32x16
-from quant.fitting.pack import write_words
+from quant.fitting.lanes import store_i32x16
+from quant.fitting.pack import write_d_words
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right
@@ -33,8 +33,7 @@ def iq2_xs_quantize(x, importance, out, scratch):
         store_i32x16(words + 64 * word, bit_or(low, shift_left(high, 16)))
     for half in range(2):
         store_i32x16(words + 1024 + 64 * half, eight_levels(scratch, 8 * half))
-    scatter_u16(out, 74, d)
-    write_words(words, 18, out + 2, 74)
+    write_d_words(d, words, 18, out)
 
 
 QUANTIZER = Quantizer("IQ2_XS", 256, 74, iq2_xs_quantize, uses_importance=True, needs_importance=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from quant.fitting.grid_blocks import WORDS, level_of, load_blocks, low_bytes, seven_signs, take_signs
 from quant.fitting.grid_search import Shape, find_points, search_table
-from quant.fitting.lanes import scatter_u16, store_i32x16
-from quant.fitting.pack import write_words
+from quant.fitting.lanes import store_i32x16
+from quant.fitting.pack import write_d_words
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_or, shift_left
 
@@ -24,8 +24,7 @@ def iq2_xxs_quantize(x, importance, out, scratch):
         store_i32x16(words + 128 * group, low_bytes(scratch, 4 * group))
         word = bit_or(seven_signs(scratch, 4 * group), shift_left(level_of(scratch, group), 28))
         store_i32x16(words + 128 * group + 64, word)
-    scatter_u16(out, 66, d)
-    write_words(words, 16, out + 2, 66)
+    write_d_words(d, words, 16, out)
 
 
 QUANTIZER = Quantizer("IQ2_XXS", 256, 66, iq2_xxs_quantize, uses_importance=True, needs_importance=True)

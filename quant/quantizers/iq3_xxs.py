@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from quant.fitting.grid_blocks import WORDS, level_of, load_blocks, seven_signs, store_low_bytes, take_signs
 from quant.fitting.grid_search import Shape, find_points, search_table
-from quant.fitting.lanes import scatter_u16, store_i32x16
-from quant.fitting.pack import write_words
+from quant.fitting.lanes import store_i32x16
+from quant.fitting.pack import write_d_words
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_or, shift_left
 
@@ -24,8 +24,7 @@ def iq3_xxs_quantize(x, importance, out, scratch):
     for group in range(8):
         word = bit_or(seven_signs(scratch, 4 * group), shift_left(level_of(scratch, group), 28))
         store_i32x16(words + 1024 + 64 * group, word)
-    scatter_u16(out, 98, d)
-    write_words(words, 24, out + 2, 98)
+    write_d_words(d, words, 24, out)
 
 
 QUANTIZER = Quantizer("IQ3_XXS", 256, 98, iq3_xxs_quantize, uses_importance=True)

@@ -12,20 +12,21 @@ import numpy as np
 from quant.fitting.importance import importance_weights, square_weights
 from quant.fitting.lanes import (
     f16_bits,
+    inverse_of,
     scatter_u16,
     spread,
     staircase,
     store_i32x16,
     to_i32,
     unknown,
-    where_equal,
     where_greater,
 )
+from quant.fitting.pack import write_nibbles
 from quant.fitting.search import NEGLIGIBLE, extreme_of, sum_of_squares
 from quant.formats.iq4_nl import VALUES
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
-from quant.quantizers.q4_0 import STAGE, WEIGHTS, Q, write_nibbles
+from quant.quantizers.q4_0 import STAGE, WEIGHTS, Q
 from quant.simd import add, divide, load_f32x16, mul, splat, zero_f32x16
 
 _FIRST, _ONE = np.float32(VALUES[0]), np.float32(1)
@@ -67,8 +68,7 @@ def search(x, weights):
 @inline
 def write_indices(x, d, q):
     """The index of the value nearest to x / d, or to 0 if d is, of 32 columns: int32 [32, 16 lanes]."""
-    zero = zero_f32x16()
-    inverse = where_equal(d, zero, zero, divide(splat(_ONE), d))
+    inverse = inverse_of(d)
     for i in range(unknown(32)):
         store_i32x16(q + 64 * i, to_i32(nearest_index(mul(inverse, load_f32x16(x + 64 * i)))))
 

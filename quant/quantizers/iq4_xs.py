@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from quant.fitting.importance import importance_weights, square_weights
-from quant.fitting.lanes import f16_bits, larger, smaller, spread, store_i32x16, to_i32, unknown, where_equal
-from quant.fitting.pack import two_nibbles, write_words
+from quant.fitting.lanes import f16_bits, inverse_of, nearest_between, spread, store_i32x16, to_i32, unknown
+from quant.fitting.pack import pack_nibbles, write_words
 from quant.fitting.search import extreme_of, sum_of_squares
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
@@ -21,7 +21,6 @@ from quant.simd import (
     divide,
     load_f32x16,
     mul,
-    round_even,
     shift_left,
     shift_right,
     splat,
@@ -30,7 +29,7 @@ from quant.simd import (
     zero_i32x16,
 )
 
-_LEAST, _MOST, _ONE = np.float32(-32), np.float32(31), np.float32(1)
+_LEAST, _MOST = np.float32(-32), np.float32(31)
 # Places in scratch: float32 [256, 16 lanes] of x, [32, 16] of weights and of their stage, eight vectors each of scales
 # and of their levels; int32 [32, 16] q; words.
 _WEIGHTS, _STAGE, _SCALE, _LEVEL, _Q, _WORDS = 16384, 18432, 20480, 20992, 21504, 23552
@@ -55,28 +54,17 @@ def _search(x, importance, scratch):
 @inline
 def _pack_scales(d, scratch, words):
     """Levels of the scales, -32 to 31; words 0 and 1: see quant.formats.iq4_xs."""
-    zero = zero_f32x16()
-    inverse = where_equal(d, zero, zero, divide(splat(_ONE), d))
-    low, high = zero_i32x16(), zero_i32x16()
+    inverse, low, high = inverse_of(d), zero_i32x16(), zero_i32x16()
     for back in range(8):
         j = 7 - back
-        level = round_even(mul(inverse, load_f32x16(scratch + _SCALE + 64 * j)))
-        level = larger(smaller(level, splat(_MOST)), splat(_LEAST))
+        level = mul(inverse, load_f32x16(scratch + _SCALE + 64 * j))
+        level = nearest_between(level, splat(_LEAST), splat(_MOST))
         store_f32x16(scratch + _LEVEL + 64 * j, level)
         bits = to_i32(add(level, splat(-_LEAST)))
         low = bit_or(shift_left(low, 4), bit_and(bits, 15))
         high = bit_or(shift_left(high, 2), shift_right(bits, 4))
     store_i32x16(words, bit_or(f16_bits(d), shift_left(high, 16)))
     store_i32x16(words + 64, low)
-
-
-@inline
-def _pack_part(x, d, q, words):
-    """32 columns in four words, column i beside column i + 16."""
-    write_indices(x, d, q)
-    for word in range(4):
-        packed = two_nibbles(q, 4 * word, 4 * word + 16)
-        store_i32x16(words + 64 * word, packed)
 
 
 @sixteen_blocks
@@ -88,8 +76,9 @@ def iq4_xs_quantize(x, importance, out, scratch):
     _pack_scales(d, scratch, words)
     for j in range(unknown(8)):
         scale = mul(d, load_f32x16(scratch + _LEVEL + 64 * j))
-        _pack_part(scratch + 2048 * j, scale, scratch + _Q, words + 128 + 256 * j)
-    write_words(words, 34, out, 136)
+        write_indices(scratch + 2048 * j, scale, scratch + _Q)
+        pack_nibbles(scratch + _Q, 32, 16, words + 128 + 256 * j)
+    write_words(words, 34, out)
 
 
 QUANTIZER = Quantizer("IQ4_XS", 256, 136, iq4_xs_quantize, uses_importance=True)

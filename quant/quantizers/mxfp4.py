@@ -7,33 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.lanes import (
-    bits_f32,
-    f32_bits,
-    larger,
-    scatter_u8,
-    scatter_u32,
-    spread,
-    store_i32x16,
-    to_i32,
-    where_greater,
-)
-from quant.fitting.pack import two_nibbles
+from quant.fitting.lanes import bits_f32, f32_bits, larger, scatter_u8, spread, store_i32x16, to_i32, where_greater
+from quant.fitting.pack import write_nibbles
 from quant.fitting.search import extreme_of
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
-from quant.simd import (
-    absolute,
-    add,
-    load_f32x16,
-    mul,
-    shift_left,
-    shift_right,
-    splat,
-    sub,
-    to_f32,
-    zero_f32x16,
-)
+from quant.simd import absolute, add, load_f32x16, mul, shift_left, shift_right, splat, sub, to_f32, zero_f32x16
 
 _ONE, _TWO, _HALF, _EIGHT = np.float32(1), np.float32(2), np.float32(0.5), np.float32(8)
 _LEAST = np.float32(2.0**-128)  # of a block whose exponent is 0
@@ -64,9 +43,7 @@ def mxfp4_quantize(x, importance, out, scratch):
     d = larger(mul(bits_f32(shift_left(to_i32(exponent), 23)), splat(_HALF)), splat(_LEAST))
     for i in range(32):
         store_i32x16(scratch + _Q + 64 * i, nearest(load_f32x16(scratch + 64 * i), d))
-    for word in range(4):
-        packed = two_nibbles(scratch + _Q, 4 * word, 4 * word + 16)
-        scatter_u32(out + 1 + 4 * word, 17, packed)
+    write_nibbles(scratch + _Q, out + 1, 17)
 
 
 QUANTIZER = Quantizer("MXFP4", 32, 17, mxfp4_quantize, uses_importance=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from quant.fitting.lanes import bits_f32, f32_bits, smaller, spread, store_i32x16, to_i32, where_greater
-from quant.fitting.pack import two_nibbles, write_words
+from quant.fitting.pack import pack_nibbles, write_words
 from quant.fitting.search import extreme_of
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
@@ -68,11 +68,8 @@ def nvfp4_quantize(x, importance, out, scratch):
         for i in range(16):
             store_i32x16(q + 64 * i, nearest(load_f32x16(part + 64 * i), d))
     store_i32x16(words, codes)
-    for word in range(8):
-        low = 16 * (word // 2) + 4 * (word % 2)
-        packed = two_nibbles(scratch + _Q, low, low + 8)
-        store_i32x16(words + 64 + 64 * word, packed)
-    write_words(words, 9, out, 36)
+    pack_nibbles(scratch + _Q, 64, 8, words + 64)
+    write_words(words, 9, out)
 
 
 QUANTIZER = Quantizer("NVFP4", 64, 36, nvfp4_quantize, uses_importance=False)

@@ -9,36 +9,23 @@ from __future__ import annotations
 import numpy as np
 
 from quant.fitting.affine_parts import (
-    MINIMUM,
     MINIMUM_LEVEL,
-    SCALE,
     SCALE_LEVEL,
     STAGE,
-    SUM,
     WEIGHTS,
     WORDS,
     Q,
-    levels_of,
+    levels_of_parts,
     round_parts,
     search_part,
 )
 from quant.fitting.importance import importance_weights
-from quant.fitting.lanes import f16_bits, spread, store_i32x16, to_i32, unknown
-from quant.fitting.pack import four_bytes, low_two_bits, write_words
+from quant.fitting.lanes import spread, store_i32x16, to_i32, unknown
+from quant.fitting.pack import low_two_bits, pack_bytes, write_words
 from quant.fitting.search import sum_of_squares
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
-from quant.simd import (
-    absolute,
-    bit_or,
-    load_f32x16,
-    low_f16,
-    mul,
-    shift_left,
-    splat,
-    store_f32x16,
-    zero_f32x16,
-)
+from quant.simd import absolute, bit_or, load_f32x16, low_f16, mul, shift_left, splat, store_f32x16, zero_f32x16
 
 _FOUR_BITS, _MOST = np.float32(15), np.float32(3)
 _FIRST, _STEP = np.float32(-0.5), np.float32(0.1)
@@ -67,23 +54,21 @@ def _pack_scales(scratch, words):
         scale = to_i32(load_f32x16(scratch + SCALE_LEVEL + 64 * j))
         minimum = to_i32(load_f32x16(scratch + MINIMUM_LEVEL + 64 * j))
         store_i32x16(scratch + Q + 64 * j, bit_or(scale, shift_left(minimum, 4)))
-    for word in range(4):
-        store_i32x16(words + 64 * word, four_bytes(scratch + Q, 4 * word))
+    pack_bytes(scratch + Q, 16, words)
 
 
 @sixteen_blocks
 def q2_k_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    sums, words = scratch + SUM, scratch + WORDS
+    words = scratch + WORDS
     spread(x, 1024, 256, scratch)
     _search(scratch, importance, scratch)
-    d = f16_bits(levels_of(scratch + SCALE, 16, _FOUR_BITS, importance, sums, scratch + SCALE_LEVEL))
-    dmin = f16_bits(levels_of(scratch + MINIMUM, 16, _FOUR_BITS, importance, sums, scratch + MINIMUM_LEVEL))
+    d, dmin = levels_of_parts(16, _FOUR_BITS, importance, scratch)
     _pack_scales(scratch, words)
     round_parts(scratch, 16, 16, low_f16(d), low_f16(dmin), _MOST, scratch)
     low_two_bits(scratch + Q, words + 256)
     store_i32x16(words + 1280, bit_or(d, shift_left(dmin, 16)))
-    write_words(words, 21, out, 84)
+    write_words(words, 21, out)
 
 
 QUANTIZER = Quantizer("Q2_K", 256, 84, q2_k_quantize, uses_importance=True)

@@ -12,16 +12,15 @@ import numpy as np
 from quant.fitting.importance import importance_weights
 from quant.fitting.lanes import (
     f16_bits,
-    larger,
-    scatter_u16,
-    smaller,
+    inverse_of,
+    nearest_between,
     spread,
     store_i32x16,
     to_i32,
     unknown,
     where_equal,
 )
-from quant.fitting.pack import low_two_bits, third_bits, write_words
+from quant.fitting.pack import low_two_bits, third_bits, write_words_d
 from quant.fitting.search import extreme_of, sum_of, sum_of_squares, symmetric, symmetric_by_rounds
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
@@ -34,7 +33,6 @@ from quant.simd import (
     load_i32x16,
     low_f16,
     mul,
-    round_even,
     shift_left,
     shift_right,
     splat,
@@ -57,7 +55,7 @@ _Q, _WORDS = 21504, 37888  # int32 [256, 16], [27, 16]
 def _level(value, half):
     """Rounded and held in [-half, half - 1], plus half."""
     half = splat(half)
-    return add(larger(smaller(round_even(value), sub(half, splat(_ONE))), sub(zero_f32x16(), half)), half)
+    return add(nearest_between(value, sub(zero_f32x16(), half), sub(half, splat(_ONE))), half)
 
 
 @inline
@@ -95,7 +93,7 @@ def _levels(scales, importance, weights, levels):
     else:
         extreme, _ = extreme_of(scales, 16)
         inverse = where_equal(extreme, zero, zero, divide(least, extreme))
-        d = where_equal(extreme, zero, zero, divide(splat(_ONE), inverse))
+        d = inverse_of(inverse)
     for j in range(unknown(16)):
         level = _level(mul(inverse, load_f32x16(scales + 64 * j)), _THIRTY_TWO)
         store_f32x16(levels + 64 * j, where_equal(inverse, zero, zero, level))
@@ -146,8 +144,7 @@ def q3_k_quantize(x, importance, out, scratch):
     third_bits(scratch + _Q, words)
     low_two_bits(scratch + _Q, words + 64 * 8)
     _pack_scales(levels, words + 64 * 24)
-    write_words(words, 27, out, 110)
-    scatter_u16(out + 108, 110, d)
+    write_words_d(words, 27, d, out)
 
 
 QUANTIZER = Quantizer("Q3_K", 256, 110, q3_k_quantize, uses_importance=True)

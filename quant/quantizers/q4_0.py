@@ -10,30 +10,21 @@ import numpy as np
 
 from quant.fitting.importance import ROW_MEANS, importance_weights
 from quant.fitting.lanes import (
+    between,
     f16_bits,
-    larger,
+    inverse_of,
+    nearest_between,
     scatter_u16,
-    scatter_u32,
-    smaller,
     spread,
     store_i32x16,
     to_i32,
     where_equal,
 )
-from quant.fitting.pack import two_nibbles
+from quant.fitting.pack import write_nibbles
 from quant.fitting.search import extreme_of, symmetric
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
-from quant.simd import (
-    add,
-    divide,
-    load_f32x16,
-    mul,
-    round_even,
-    splat,
-    sub,
-    zero_f32x16,
-)
+from quant.simd import add, divide, load_f32x16, mul, splat, sub, zero_f32x16
 
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 # Places in scratch: float32 [32, 16 lanes] of x, of weights and of their stage; int32 [32, 16] q.
@@ -43,9 +34,8 @@ WEIGHTS, STAGE, Q = 2048, 4096, 6144
 @inline
 def weigh(importance, scratch):
     """The weights of the 32 columns in scratch."""
-    importance_weights(
-        importance, 0, 32, scratch, load_f32x16(importance + ROW_MEANS), scratch + WEIGHTS, scratch + STAGE
-    )
+    sigma2 = load_f32x16(importance + ROW_MEANS)
+    importance_weights(importance, 0, 32, scratch, sigma2, scratch + WEIGHTS, scratch + STAGE)
 
 
 @inline
@@ -53,11 +43,10 @@ def _nearest(x, half, q):
     """q in [0, 2 * half - 1], for the number of largest magnitude at 0. -> d"""
     extreme, _ = extreme_of(x, 32)
     d, zero = divide(extreme, splat(-half)), zero_f32x16()
-    inverse = where_equal(d, zero, zero, divide(splat(_ONE), d))
-    most = splat(half + half - _ONE)
+    inverse, most = inverse_of(d), splat(half + half - _ONE)
     for i in range(32):
         level = add(mul(load_f32x16(x + 64 * i), inverse), splat(half + _HALF))
-        store_i32x16(q + 64 * i, to_i32(larger(smaller(level, most), zero)))
+        store_i32x16(q + 64 * i, to_i32(between(level, zero, most)))
     return d
 
 
@@ -67,7 +56,7 @@ def _searched(x, weights, half, q):
     d, inverse = symmetric(x, weights, 32, half)
     bottom, ceiling, zero = splat(-half), splat(half - _ONE), zero_f32x16()
     for i in range(32):
-        level = larger(smaller(round_even(mul(inverse, load_f32x16(x + 64 * i))), ceiling), bottom)
+        level = nearest_between(mul(inverse, load_f32x16(x + 64 * i)), bottom, ceiling)
         store_i32x16(q + 64 * i, to_i32(where_equal(inverse, zero, zero, sub(level, bottom))))
     return d
 
@@ -82,14 +71,6 @@ def quantize_blocks(x, importance, half, out, size, scratch):
     else:
         d = _nearest(scratch, half, scratch + Q)
     scatter_u16(out, size, f16_bits(d))
-
-
-@inline
-def write_nibbles(q, out, size):
-    """The low four bits of q: 16 bytes of each block, column i beside column i + 16."""
-    for word in range(4):
-        packed = two_nibbles(q, 4 * word, 4 * word + 16)
-        scatter_u32(out + 4 * word, size, packed)
 
 
 @sixteen_blocks

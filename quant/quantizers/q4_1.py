@@ -7,14 +7,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.lanes import f16_bits, larger, scatter_u32, smaller, spread, store_i32x16, to_i32, where_equal
+from quant.fitting.lanes import (
+    between,
+    f16_bits,
+    inverse_of,
+    larger,
+    nearest_between,
+    scatter_u32,
+    smaller,
+    spread,
+    store_i32x16,
+    to_i32,
+)
+from quant.fitting.pack import write_nibbles
 from quant.fitting.search import affine
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
-from quant.quantizers.q4_0 import WEIGHTS, Q, weigh, write_nibbles
-from quant.simd import add, bit_or, divide, load_f32x16, mul, round_even, shift_left, splat, sub, zero_f32x16
+from quant.quantizers.q4_0 import WEIGHTS, Q, weigh
+from quant.simd import add, bit_or, divide, load_f32x16, mul, shift_left, splat, sub, zero_f32x16
 
-_HALF, _ONE, _FIRST, _STEP = np.float32(0.5), np.float32(1), np.float32(-0.9), np.float32(0.05)
+_HALF, _FIRST, _STEP = np.float32(0.5), np.float32(-0.9), np.float32(0.05)
 
 
 @inline
@@ -25,10 +37,10 @@ def _nearest(x, most, q):
         value = load_f32x16(x + 64 * i)
         least, largest = smaller(value, least), larger(value, largest)
     d = divide(sub(largest, least), splat(most))
-    inverse = where_equal(d, zero, zero, divide(splat(_ONE), d))
+    inverse = inverse_of(d)
     for i in range(32):
         level = add(mul(sub(load_f32x16(x + 64 * i), least), inverse), splat(_HALF))
-        store_i32x16(q + 64 * i, to_i32(larger(smaller(level, splat(most)), zero)))
+        store_i32x16(q + 64 * i, to_i32(between(level, zero, splat(most))))
     return d, least
 
 
@@ -37,8 +49,8 @@ def _searched(x, weights, most, q):
     """q in [0, most] by search. -> d, m"""
     d, minimum, inverse, begin = affine(x, weights, 32, most, _FIRST, _STEP, 36, False, q)
     for i in range(32):
-        level = round_even(mul(inverse, sub(load_f32x16(x + 64 * i), begin)))
-        store_i32x16(q + 64 * i, to_i32(larger(smaller(level, splat(most)), zero_f32x16())))
+        level = mul(inverse, sub(load_f32x16(x + 64 * i), begin))
+        store_i32x16(q + 64 * i, to_i32(nearest_between(level, zero_f32x16(), splat(most))))
     return d, sub(zero_f32x16(), minimum)
 
 

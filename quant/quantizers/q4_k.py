@@ -9,22 +9,19 @@ from __future__ import annotations
 import numpy as np
 
 from quant.fitting.affine_parts import (
-    MINIMUM,
     MINIMUM_LEVEL,
-    SCALE,
     SCALE_LEVEL,
     STAGE,
-    SUM,
     WEIGHTS,
     WORDS,
     Q,
-    levels_of,
+    levels_of_parts,
     round_parts,
     search_part,
 )
 from quant.fitting.importance import importance_weights
-from quant.fitting.lanes import f16_bits, spread, sqrt, store_i32x16, to_i32, unknown
-from quant.fitting.pack import two_nibbles, write_words
+from quant.fitting.lanes import spread, sqrt, store_i32x16, to_i32, unknown
+from quant.fitting.pack import pack_nibbles, write_words
 from quant.fitting.search import sum_of_squares
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
@@ -89,21 +86,10 @@ def quantize_blocks(x, importance, most, first, step, steps, scratch):
     for j in range(unknown(8)):
         _weigh(scratch, j, importance, sigma2, scratch)
         search_part(scratch, j, 32, most, first, step, steps, False, scratch)
-    sums = scratch + SUM
-    d = f16_bits(levels_of(scratch + SCALE, 8, _SIX_BITS, importance, sums, scratch + SCALE_LEVEL))
-    dmin = f16_bits(levels_of(scratch + MINIMUM, 8, _SIX_BITS, importance, sums, scratch + MINIMUM_LEVEL))
+    d, dmin = levels_of_parts(8, _SIX_BITS, importance, scratch)
     store_i32x16(scratch + WORDS, bit_or(d, shift_left(dmin, 16)))
     _pack_scales(scratch, scratch + WORDS)
     round_parts(scratch, 8, 32, low_f16(d), low_f16(dmin), most, scratch)
-
-
-@inline
-def pack_nibbles(q, words):
-    """The low four bits of q in 32 words."""
-    for pair in range(4):
-        for word in range(unknown(8)):
-            packed = two_nibbles(q, 64 * pair + 4 * word, 64 * pair + 4 * word + 32)
-            store_i32x16(words + 64 * (8 * pair + word), packed)
 
 
 @sixteen_blocks
@@ -111,8 +97,8 @@ def q4_k_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
     most, begin, step = np.float32(15), np.float32(-1), np.float32(0.1)
     quantize_blocks(x, importance, most, begin, step, 20, scratch)
-    pack_nibbles(scratch + Q, scratch + WORDS + 256)
-    write_words(scratch + WORDS, 36, out, 144)
+    pack_nibbles(scratch + Q, 256, 32, scratch + WORDS + 256)
+    write_words(scratch + WORDS, 36, out)
 
 
 QUANTIZER = Quantizer("Q4_K", 256, 144, q4_k_quantize, uses_importance=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from quant.fitting.lanes import scatter_u32
+from quant.fitting.pack import write_nibbles
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
-from quant.quantizers.q4_0 import Q, quantize_blocks, write_nibbles
+from quant.quantizers.q4_0 import Q, quantize_blocks
 from quant.simd import bit_or, load_i32x16, shift_left, shift_right, zero_i32x16
 
 

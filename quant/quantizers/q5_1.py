@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.fitting.pack import write_nibbles
 from quant.quantizers import Quantizer, sixteen_blocks
-from quant.quantizers.q4_0 import Q, write_nibbles
+from quant.quantizers.q4_0 import Q
 from quant.quantizers.q4_1 import quantize_blocks
 from quant.quantizers.q5_0 import write_fifth_bits
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from quant.fitting.affine_parts import WORDS, Q
-from quant.fitting.pack import fifth_bits, write_words
+from quant.fitting.pack import fifth_bits, pack_nibbles, write_words
 from quant.quantizers import Quantizer, sixteen_blocks
-from quant.quantizers.q4_k import pack_nibbles, quantize_blocks
+from quant.quantizers.q4_k import quantize_blocks
 
 
 @sixteen_blocks
@@ -16,8 +16,8 @@ def q5_k_quantize(x, importance, out, scratch):
     most, begin, step = np.float32(31), np.float32(-0.5), np.float32(0.1)
     quantize_blocks(x, importance, most, begin, step, 15, scratch)
     fifth_bits(scratch + Q, scratch + WORDS + 256)
-    pack_nibbles(scratch + Q, scratch + WORDS + 768)
-    write_words(scratch + WORDS, 44, out, 176)
+    pack_nibbles(scratch + Q, 256, 32, scratch + WORDS + 768)
+    write_words(scratch + WORDS, 44, out)
 
 
 QUANTIZER = Quantizer("Q5_K", 256, 176, q5_k_quantize, uses_importance=True)

@@ -10,9 +10,9 @@ import numpy as np
 from quant.fitting.importance import importance_lanes, square_weights
 from quant.fitting.lanes import (
     f16_bits,
+    inverse_of,
     larger,
-    scatter_u16,
-    smaller,
+    nearest_between,
     spread,
     store_i32x16,
     to_i32,
@@ -20,23 +20,11 @@ from quant.fitting.lanes import (
     where_equal,
     where_greater,
 )
-from quant.fitting.pack import four_bytes, high_two_bits, two_nibbles, write_words
+from quant.fitting.pack import high_two_bits, pack_bytes, pack_nibbles, write_words_d
 from quant.fitting.search import NEGLIGIBLE, symmetric
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
-from quant.simd import (
-    absolute,
-    bit_and,
-    divide,
-    load_f32x16,
-    low_f16,
-    mul,
-    round_even,
-    splat,
-    store_f32x16,
-    sub,
-    zero_f32x16,
-)
+from quant.simd import absolute, bit_and, divide, load_f32x16, low_f16, mul, splat, store_f32x16, sub, zero_f32x16
 
 _HALF, _ONE = np.float32(32), np.float32(1)
 _MOST, _LEAST = np.float32(127), np.float32(-128)
@@ -71,15 +59,14 @@ def _pack_scales(extreme, scratch, words):
     zero, nothing = zero_f32x16(), splat(NEGLIGIBLE)
     inverse = where_greater(nothing, absolute(extreme), zero, divide(splat(_LEAST), extreme))
     for j in range(16):
-        whole = round_even(mul(inverse, load_f32x16(scratch + _SCALE + 64 * j)))
-        whole = larger(smaller(whole, splat(_MOST)), splat(_LEAST))
+        whole = mul(inverse, load_f32x16(scratch + _SCALE + 64 * j))
+        whole = nearest_between(whole, splat(_LEAST), splat(_MOST))
         store_f32x16(scratch + _WHOLE + 64 * j, whole)
         store_i32x16(scratch + _Q + 64 * j, bit_and(to_i32(whole), 255))
         found = load_f32x16(scratch + _INVERSE + 64 * j)
         store_f32x16(scratch + _INVERSE + 64 * j, where_equal(inverse, zero, zero, found))
-    for word in range(4):
-        store_i32x16(words + 64 * word, four_bytes(scratch + _Q, 4 * word))
-    return f16_bits(where_equal(inverse, zero, zero, divide(splat(_ONE), inverse)))
+    pack_bytes(scratch + _Q, 16, words)
+    return f16_bits(inverse_of(inverse))
 
 
 @inline
@@ -93,18 +80,9 @@ def _round(x, d, scratch):
         for i in range(unknown(16)):
             value = load_f32x16(x + 1024 * j + 64 * i)
             found = where_equal(scale, zero, mul(inverse, value), divide(value, scale))
-            level = sub(larger(smaller(round_even(found), top), bottom), bottom)
+            level = sub(nearest_between(found, bottom, top), bottom)
             nothing = where_equal(inverse, zero, zero, level)
             store_i32x16(scratch + _Q + 1024 * j + 64 * i, to_i32(where_equal(scale, zero, nothing, level)))
-
-
-@inline
-def _pack_nibbles(q, words):
-    """The low four bits of q in 32 words: column i of 128 beside column i + 64."""
-    for half in range(2):
-        for word in range(unknown(16)):
-            packed = two_nibbles(q, 128 * half + 4 * word, 128 * half + 4 * word + 64)
-            store_i32x16(words + 64 * (16 * half + word), packed)
 
 
 @sixteen_blocks
@@ -114,10 +92,9 @@ def q6_k_quantize(x, importance, out, scratch):
     spread(x, 1024, 256, scratch)
     d = _pack_scales(_search(scratch, importance, scratch), scratch, words + 64 * 48)
     _round(scratch, low_f16(d), scratch)
-    _pack_nibbles(scratch + _Q, words)
+    pack_nibbles(scratch + _Q, 256, 64, words)
     high_two_bits(scratch + _Q, words + 64 * 32)
-    write_words(words, 52, out, 210)
-    scatter_u16(out + 208, 210, d)
+    write_words_d(words, 52, d, out)
 
 
 QUANTIZER = Quantizer("Q6_K", 256, 210, q6_k_quantize, uses_importance=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.lanes import larger, round_away, smaller, store_f16
+from quant.fitting.lanes import between, round_away, store_f16
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import absolute, concat, load_f32x16, max_lanes, maximum, mul, splat, store_i8x32, to_i8
@@ -27,7 +27,7 @@ def q8_0_quantize(x, importance, out, scratch):
 
 @inline
 def _rounded(value, inverse):
-    return to_i8(larger(smaller(round_away(mul(value, inverse)), splat(_MOST)), splat(_LEAST)))
+    return to_i8(between(round_away(mul(value, inverse)), splat(_LEAST), splat(_MOST)))
 
 
 QUANTIZER = Quantizer("Q8_0", 32, 34, q8_0_quantize, uses_importance=False)

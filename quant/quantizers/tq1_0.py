@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.lanes import scatter_u16, store_i32x16, to_i32
-from quant.fitting.pack import four_bytes, write_words
+from quant.fitting.lanes import store_i32x16, to_i32
+from quant.fitting.pack import pack_bytes, write_words_d
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.quantizers.tq2_0 import WORDS, Q, ternary
@@ -40,10 +40,8 @@ def tq1_0_quantize(x, importance, out, scratch):
         _pack(q, 160 + byte, 16, 5, packed + 64 * (32 + byte))
     for byte in range(4):
         _pack(q, 240 + byte, 4, 4, packed + 64 * (48 + byte))
-    for word in range(13):
-        store_i32x16(words + 64 * word, four_bytes(packed, 4 * word))
-    write_words(words, 13, out, 54)
-    scatter_u16(out + 52, 54, d)
+    pack_bytes(packed, 52, words)
+    write_words_d(words, 13, d, out)
 
 
 QUANTIZER = Quantizer("TQ1_0", 256, 54, tq1_0_quantize, uses_importance=False)
