@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from qcli import __version__, console, interrupt
+from qcli import __version__, console, interrupt, lost_file
 from qcli.commands import options
 from qcli.commands.bench import bench
 from qcli.commands.chat import chat
@@ -99,10 +99,12 @@ def invoke(arguments: list[str]) -> int:
 
 
 def main() -> NoReturn:
-    """The script `qcli`."""
+    """Run the command line that was typed."""
     gc.set_threshold(100_000)  # the first token comes after 0.85 s, not 1.05: importing Numba leaves no garbage
     console.setup()
     warnings.showwarning = lambda message, *_: console.info(str(message))
+    lost_file.ends_the_program()
+    interrupt.raises()
     console.leave(invoke(sys.argv[1:]))
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TextIO
 
 from qcli.errors import QcliError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 STATUS_DELAY = 0.25  # seconds; what is over sooner shows no bar
 _CONTROL = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
 _CONTROL_IN_LINE = {**_CONTROL, ord("\t"): " ", ord("\n"): " "}
+_line_begun = False  # on a terminal, by an answer or a thought
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -53,6 +54,7 @@ def clean(text: str) -> str:
 
 def out(text: str) -> None:
     """Write text to stdout at once, raw; end quietly when nobody reads any more."""
+    _remember(text, sys.stdout)
     _write(text.translate(_CONTROL) if is_terminal(sys.stdout) else text)
 
 
@@ -88,14 +90,25 @@ def info(text: str) -> None:
 
 def aside(text: str) -> None:
     """Write text that is no part of the answer to stderr at once, dim."""
+    _remember(text, sys.stderr)
     _to_stderr(_styled(text.translate(_CONTROL), "2"))
 
 
 def error(problem: QcliError) -> None:
-    """Say what went wrong, and what to type next, on stderr."""
-    _to_stderr(f"{_styled('error:', '1;31')} {clean(problem.message)}\n")
+    """Say what went wrong, and what to type next, on stderr; on lines of their own."""
+    lines = f"{_styled('error:', '1;31')} {clean(problem.message)}\n"
     if problem.hint:
-        _to_stderr(f"{_styled('hint:', '1')} {clean(problem.hint)}\n")
+        lines += f"{_styled('hint:', '1')} {clean(problem.hint)}\n"
+    _to_stderr("\n" + lines if _line_begun and is_terminal(sys.stderr) else lines)
+    _remember(lines, sys.stderr)
+
+
+def fail(problem: QcliError) -> NoReturn:
+    """Say what went wrong and end at once, whatever else goes on; a bar is taken away."""
+    if status.shown:
+        status.shown.close()
+    error(problem)
+    leave(problem.exit_code)
 
 
 def leave(code: int) -> NoReturn:
@@ -112,6 +125,8 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
     It appears after STATUS_DELAY, vanishes at the end, and may be entered again. A still one is drawn only when it is
     updated, so that it takes no time from what goes on meanwhile.
     """
+
+    shown: ClassVar[status | None] = None  # the one that is drawn now
 
     def __init__(self, label: str, quiet: bool = False, still: bool = False) -> None:
         self._first_label = self._label = label
@@ -156,11 +171,12 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
             self._timer = None
             if self._bar is not None:
                 self._bar.stop()
-                self._bar = self._task = None
+                self._bar = self._task = status.shown = None
 
     def _show(self) -> None:
         with self._lock:
             if self._timer is not None:
+                status.shown = self
                 self._bar = _progress_bar(self._still)
                 self._draw(self._bar, new=True)
                 self._bar.start()
@@ -190,6 +206,13 @@ def _progress_bar(still: bool) -> Progress:
         auto_refresh=not still,
         transient=True,
     )
+
+
+def _remember(text: str, stream: TextIO) -> None:
+    """Whether a line was left unfinished where a person reads."""
+    global _line_begun
+    if text and is_terminal(stream):
+        _line_begun = not text.endswith("\n")
 
 
 def _styled(text: str, code: str) -> str:

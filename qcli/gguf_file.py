@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from qcli import lost_file
 from qcli.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 from qcli.gguf_header import BIG_ENDIAN, Header, Value, printable, read_header
 from qcli.gguf_strings import StringArray
@@ -169,7 +170,7 @@ def _map(path: Path) -> mmap.mmap:
             start = file.read(64)
             if start[:4] != b"GGUF":
                 raise _not_gguf(path, start)
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return lost_file.mapped(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
     except FileNotFoundError:
         raise ModelNotFoundError(f"{path}: no such file", "`qcli models` lists the models it knows") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path

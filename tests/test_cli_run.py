@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
+from qcli import console, interrupt
 from qcli.commands.answer import figures
 from qcli.engine import Engine
 from qcli.generate import Stats
@@ -252,6 +254,47 @@ def test_a_signal_ends_the_story_with_130():
     assert child.returncode == 130
     assert "Traceback" not in said
     assert " new at " in said
+
+
+BEGUN = """
+import signal
+from qcli.__main__ import main
+
+def told(*given):
+    usual(*given)
+    signal.signal = usual
+    print("begun", flush=True)
+
+usual, signal.signal = signal.signal, told
+main()
+"""
+
+
+@posix
+@pytest.mark.parametrize("milliseconds", [0, 5, 20, 50, 100, 200, 300])
+def test_a_signal_while_all_is_imported_ends_it_in_silence(milliseconds):
+    command = [sys.executable, "-c", BEGUN, *STORY[3:], "--max-tokens", "1500", "--quiet"]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:  # fmt: skip
+        assert child.stdout.readline() == b"begun\n"
+        time.sleep(milliseconds / 1000)
+        child.send_signal(signal.SIGINT)
+        assert child.stderr.read() == b""
+    assert child.returncode == 130
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_what_the_shell_has_ignored_stays_ignored(name):
+    number = getattr(signal, name)
+    usual = signal.signal(number, signal.SIG_IGN)
+    try:
+        interrupt.raises()
+        with interrupt.cleans_up(), interrupt.ends_all(console.status("loading")):
+            assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, usual)
 
 
 def test_a_dense_model_has_no_experts_to_tell_of():

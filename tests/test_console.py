@@ -21,7 +21,7 @@ def run(code, **options):
     return subprocess.run(command, capture_output=True, timeout=60, **options)
 
 
-def in_terminal(code, **environment):
+def in_terminal(code, exit_code=0, **environment):
     """What a terminal gets on stdout and stderr together."""
     pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
     mine, theirs = pty.openpty()
@@ -38,7 +38,7 @@ def in_terminal(code, **environment):
     except OSError:  # how Linux says that the other end is closed
         pass
     os.close(mine)
-    assert child.wait(60) == 0
+    assert child.wait(60) == exit_code
     return seen.decode()
 
 
@@ -106,6 +106,27 @@ def test_a_short_status_never_shows():
 def test_no_bar_for_the_quiet_or_for_a_dumb_terminal():
     assert in_terminal(BAR.replace('"loading")', '"loading", quiet=True)')) == ""
     assert in_terminal(BAR, TERM="dumb") == ""
+
+
+FAIL = """
+from qcli.errors import QcliError
+console.fail(QcliError("it broke", "mend it"))
+"""
+
+
+def test_an_error_begins_a_line_of_its_own():
+    said = "error: it broke\r\nhint: mend it\r\n"
+    assert in_terminal("console.out('a c')" + FAIL, 1, NO_COLOR="1") == "a c\r\n" + said
+    assert in_terminal("console.out('a c\\n')" + FAIL, 1, NO_COLOR="1") == "a c\r\n" + said
+    assert in_terminal("console.aside('hm')" + FAIL, 1, NO_COLOR="1") == "hm\r\n" + said
+    assert run("console.out('a c')" + FAIL).stderr == b"error: it broke\nhint: mend it\n"
+
+
+def test_a_failure_takes_the_bar_away_and_brings_the_cursor_back():
+    seen = in_terminal(BAR + FAIL.replace("\n", "\n    "), 1)
+    assert "loading weights" in seen
+    assert seen.index("\x1b[?25l") < seen.index("\x1b[?25h") < seen.index("it broke")
+    assert "\x1b[2K" in seen[seen.rindex("loading weights") : seen.index("it broke")]
 
 
 def test_no_color_is_honoured():

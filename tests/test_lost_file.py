@@ -1,0 +1,90 @@
+"""A mapped model that is cut, replaced or deleted while it is being read, by processes of their own."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGBUS"), reason="a system that lets nobody cut a mapped file")
+
+STORY = ["run", "--raw", "Once upon a time", "--temperature", "0", "--max-tokens", "300"]
+DISTURBED = """
+import os, sys
+from pathlib import Path
+from qcli import {module}
+
+def disturbed(*given, **named):
+    if moments:
+        moments.clear()
+        {change}
+    return whole(*given, **named)
+
+moments = [True]
+model = Path({model!r})
+whole = {module}.{name}
+{module}.{name} = disturbed
+from qcli.__main__ import main
+main()
+"""
+CUT = "os.truncate(model, max(4096, model.stat().st_size // 2))"
+REPLACE = "os.replace(model.with_name('other'), model)"
+
+
+@pytest.fixture
+def model(storyteller, tmp_path):
+    return shutil.copy(storyteller, tmp_path / "model.gguf")
+
+
+def disturbed(model, change, moment, arguments):
+    """What is left of a command that changes its model at the first call of a function."""
+    module, _, name = moment.partition(".")
+    code = DISTURBED.format(model=str(model), change=change, module=module, name=name)
+    command = [sys.executable, "-c", code, *arguments, "-m", str(model)]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+
+
+def assert_lost(said, model):
+    first, second = said.decode().splitlines()
+    assert first == f"error: {model}: was cut, or its disk is gone, while it was being read"
+    assert second.startswith("hint: ")
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "4"])
+def test_a_model_that_is_cut_ends_the_story_in_one_line(model, threads):
+    done = disturbed(model, CUT, "console.out", [*STORY, "--threads", threads])
+    assert (done.returncode, done.stdout) == (1, b",")
+    assert_lost(done.stderr, model)
+
+
+@pytest.mark.parametrize("moment", ["gguf_file.read_header", "llm.Tokenizer.from_gguf", "llm.Engine.load"])
+def test_a_model_that_is_cut_before_it_answers(model, moment):
+    done = disturbed(model, "os.truncate(model, 4096)", moment, STORY)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert_lost(done.stderr, model)
+
+
+@pytest.mark.parametrize("change", [REPLACE, "os.unlink(model)"], ids=["replaced", "deleted"])
+def test_a_model_that_is_replaced_or_deleted_tells_its_story_to_the_end(model, change):
+    model.with_name("other").write_bytes(bytes(1000))
+    done = disturbed(model, change, "console.out", STORY)
+    assert done.returncode == 0
+    assert len(done.stdout.split()) > 100
+    assert b" new at " in done.stderr
+
+
+LIBRARY = """
+import os, resource, sys, qcli
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+llm = qcli.LLM(sys.argv[1])
+os.truncate(sys.argv[1], 4096)
+print(*llm.generate("Once"))
+"""
+
+
+def test_a_program_that_uses_qcli_has_its_own_way_with_signals(model):
+    done = subprocess.run([sys.executable, "-c", LIBRARY, str(model)], capture_output=True, timeout=120)
+    assert (done.returncode, done.stderr) == (-signal.SIGBUS, b"")
