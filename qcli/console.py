@@ -28,9 +28,9 @@ _CONTROL_IN_LINE = {**_CONTROL, ord("\t"): " ", ord("\n"): " "}
 _line_begun = False  # on a terminal, by an answer or a thought
 
 
-def is_terminal(stream: TextIO) -> bool:
-    """Whether a person reads the stream on something that understands cursor codes."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person reads the stream on something that understands cursor codes; one that was closed has nobody."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def answers_a_person() -> bool:
@@ -39,7 +39,13 @@ def answers_a_person() -> bool:
 
 
 def setup() -> None:
-    """Let no character fail to read or print; on Windows, let pipes and files get UTF-8."""
+    """Let no character fail to read or print; on Windows, let pipes and files get UTF-8.
+
+    What goes to a stream that was closed before the start (`>&-`) is dropped.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:
