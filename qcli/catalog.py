@@ -76,7 +76,7 @@ def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
     path = Path(model).expanduser()
     if isinstance(model, str) and str(model).lower() in names and not path.is_file():
         return _local(names[model.lower()]), names[model.lower()]
-    if isinstance(model, str) and not path.exists() and not _like_a_path(model):
+    if isinstance(model, str) and not (model and path.exists()) and not _like_a_path(model):
         raise ModelNotFoundError(f"no model is called {model!r}", _closest(model))
     return path, None
 

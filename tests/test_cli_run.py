@@ -85,6 +85,7 @@ def test_stop_and_max_tokens(telling, type_line):
         (["x", "--temperature", "warm"], "--temperature"),
         (["x", "--max-tokens", "0"], "--max-tokens"),
         (["x", "--threads", "0"], "--threads"),
+        (["x", "--threads", "100000"], "--threads"),
         (["x", "--repeat-penalty", "0"], "repeat penalty"),
         (["x", "--stop", ""], "stop string"),
         (["x", "--raw", "--system", "y"], "--system"),
@@ -98,7 +99,7 @@ def test_what_cannot_be_meant_exits_with_2(telling, type_line, arguments, said):
     assert_one_line_and_a_hint(err)
 
 
-@pytest.mark.parametrize("model", ["/no/such/file.gguf", "storytaler", "."])
+@pytest.mark.parametrize("model", ["/no/such/file.gguf", "storytaler", ".", ""])
 def test_a_model_that_is_not_there_exits_with_1(type_line, model):
     code, out, err = type_line("run", "x", "-m", model)
     assert (code, out) == (1, "")
@@ -212,6 +213,15 @@ def test_a_reader_who_leaves_ends_the_story_quietly():
         child.stdout.close()
         assert child.stderr.read() == b""
     assert child.returncode == 0
+
+
+@posix
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(closed):
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *STORY, "-n", "3"], capture_output=True, timeout=300)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+    assert done.stdout.strip() == (b"" if ">&-" in closed.replace("2>&-", "") else b", there was")
 
 
 LOSE_THE_INTERRUPT = """

@@ -24,7 +24,7 @@ Stop = Annotated[
     typer.Option("--stop", metavar="TEXT", help="End the answer before this text; may be repeated."),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", "-t", metavar="N", min=1, help="Else as many as physical cores.")
+    int | None, typer.Option("--threads", "-t", metavar="N", min=1, max=1024, help="Else as many as physical cores.")
 ]
 Ctx = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, help="Room for prompts and answers, in tokens.")]
 KvType = Annotated[
