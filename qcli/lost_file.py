@@ -10,6 +10,7 @@ import mmap
 import os
 import signal
 import threading
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -18,7 +19,6 @@ from qcli import console
 from qcli.errors import ModelFileError
 
 _maps: WeakKeyDictionary[mmap.mmap, Path] | None = None  # nothing is kept unless the command line asks for it
-_handlers: list[object] = []  # as long as the process lives
 _first = threading.Lock()  # to say it
 
 
@@ -31,17 +31,19 @@ def ends_the_program() -> None:
 def mapped(map_: mmap.mmap, path: Path) -> mmap.mmap:
     """The map itself, whose file can be named from now on."""
     if _maps is not None:
-        if not _handlers:
-            _install()
         _maps[map_] = path
+        _catch()
     return map_
 
 
-def _install() -> None:
+@cache
+def _catch() -> object:
+    """Install the handler, once; the cache keeps it alive."""
     import ctypes
 
-    _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(_end))
-    ctypes.CDLL(None).signal(int(signal.SIGBUS), _handlers[0])
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(_end)
+    ctypes.CDLL(None).signal(int(signal.SIGBUS), handler)
+    return handler
 
 
 def _end(number: int) -> None:
