@@ -7,6 +7,7 @@ import shutil
 import threading
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from qcli import memory
 from qcli.engine import Engine
 from qcli.errors import ModelFileError, OutputError, QcliError, UsageError
 from qcli.gguf_file import GGUFFile
-from qcli.streaming import budget, heat
+from qcli.streaming import budget, heat, pressure
 from qcli.streaming.lookahead import Pays
-from qcli.streaming.reader import PAGE, Reader, Span, pages, room
+from qcli.streaming.reader import PAGE, Reader, Span, give_back, pages, room
 from qcli.streaming.slots import HALF_LIFE, Slots
 from qcli.streaming.stage import Stage
 from qcli.streaming.supply import grouped
@@ -269,6 +270,105 @@ def test_a_prompt_interrupted_in_any_turn_leaves_nothing_behind(monkeypatch, exp
     engine.reset()
     assert all(np.array_equal(a, b) for a, b in zip(logits_of(engine), expected, strict=True))
     engine.close()
+
+
+@pytest.fixture
+def others(monkeypatch):
+    """What other programs leave, in MiB, and the time."""
+    now = SimpleNamespace(free=4096, time=0.0)
+    monkeypatch.setattr(pressure, "available", lambda: now.free << 20)
+    monkeypatch.setattr(pressure, "perf_counter", lambda: now.time)
+    return now
+
+
+def looked(others, pressed, free, slots, used):
+    others.free = free
+    others.time += 1
+    assert pressed.due
+    slots = pressed.slots_for(slots, used)
+    assert not pressed.due
+    return slots
+
+
+def test_slots_are_given_back_in_time_and_return_one_by_one(others):
+    pressed = pressure.Pressure(100, 10, 16 << 20)
+    assert looked(others, pressed, 256, slots=100, used=100) == 100
+    assert looked(others, pressed, 255, slots=100, used=100) == 95  # back to 320 MiB: 65 / 16
+    assert looked(others, pressed, 200, slots=95, used=60) == 52  # empty ones held no memory
+    assert looked(others, pressed, 100, slots=52, used=12) == 10
+    assert looked(others, pressed, 100, slots=10, used=10) == 10
+    with pytest.raises(QcliError, match="memory is short") as caught:
+        looked(others, pressed, 63, slots=10, used=10)
+    assert "--ram" in caught.value.hint
+    assert [looked(others, pressed, 1000, slots=10, used=10) for _ in range(10)] == 9 * [10] + [23]
+    assert [looked(others, pressed, 480, slots=23, used=17) for _ in range(20)] == 20 * [23]  # room for 6, and 6 are empty
+    assert [looked(others, pressed, 4096, slots=95, used=95) for _ in range(10)] == 9 * [95] + [100]
+
+
+def test_memory_that_others_need_is_given_back_and_no_bit_changes(monkeypatch, expected, others):
+    engine = streamed(monkeypatch, 12)
+    layers = list(engine.supply.layers.values())
+
+    def free(mib):
+        others.free, others.time = mib, others.time + 11
+        return mib
+
+    found = [engine.prefill(IDS[:100]).copy()]
+    assert [layer.slots.count for layer in layers] == [12] * len(layers)
+    free(255)
+    with pytest.warns(RuntimeWarning, match=f"experts keep {engine.supply.chosen} of 12 slots in each layer"):
+        found.append(engine.step(IDS[100]).copy())
+    assert [layer.slots.count for layer in layers] == [engine.supply.chosen] * len(layers)
+    for layer in layers:
+        closed = layer._memory.reshape(12, -1)[layer.slots.expert_in == -2]
+        assert len(closed) == 12 - engine.supply.chosen
+        assert not closed.any()  # the system's again
+        assert sum(layer.is_here(expert) for expert in range(layer.count)) <= engine.supply.chosen
+    found += [engine.step(id).copy() for id in IDS[101:110]]
+    found += [engine.step(id).copy() for id in IDS[110:120] if free(4096)]
+    assert [layer.slots.count for layer in layers] == [12] * len(layers)
+    found += [engine.step(id).copy() for i, id in enumerate(IDS[120:]) if free(100 if i % 3 else 4096)]
+    engine.reset()
+    others.time += 1
+    found.append(engine.prefill(IDS[:3]).copy())
+    found.append(engine.step(7).copy())
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    free(10)
+    with pytest.raises(QcliError, match="memory is short"):
+        engine.prefill(IDS[:64])
+    engine.close()
+
+
+@pytest.mark.parametrize("likely", [0, 3])
+@pytest.mark.filterwarnings("ignore:memory is short")
+def test_memory_that_comes_and_goes_within_a_prompt_changes_no_bit(monkeypatch, expected, others, likely):
+    monkeypatch.setattr("qcli.streaming.supply.LIKELY", likely)
+    engine = streamed(monkeypatch, 12, staged=10 * STORED)
+    looks, seen = np.random.default_rng(0), set()
+
+    def free():
+        others.time += 6
+        seen.update(layer.slots.count for layer in engine.supply.layers.values())
+        return int(looks.choice([100, 4096])) << 20
+
+    monkeypatch.setattr(pressure, "available", free)
+    for _ in range(3):
+        assert np.array_equal(engine.prefill(IDS[:100]), expected[0])
+        engine.reset()
+    assert {engine.supply.chosen, 12} < seen
+    engine.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="what is resident now, Linux tells")
+def test_pages_that_are_given_back_are_no_longer_resident():
+    memory_held = pages(64 << 20)
+    memory_held[:] = 1
+    before = memory.resident()
+    give_back(memory_held, PAGE + 1, 48 << 20)
+    assert before - memory.resident() > 40 << 20
+    assert memory_held[: 2 * PAGE].all()
+    assert not memory_held[2 * PAGE : 48 << 20].any()
+    assert memory_held[PAGE + (48 << 20) :].all()
 
 
 def test_a_model_that_fits_stays_mapped_and_one_that_cannot_fit_says_what_it_needs():

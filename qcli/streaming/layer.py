@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.gguf_file import GGUFFile
-from qcli.streaming.reader import Reader, Span, Ticket, pages, room
+from qcli.streaming.reader import Reader, Span, Ticket, give_back, pages, room
 from qcli.streaming.slots import Slots
 from quant.kernels.experts import Gated
 from quant.weights import Experts
@@ -125,6 +126,22 @@ class Layer:
         self._guessed.clear()
         return saved
 
+    def have(self, reader: Reader, slots: int) -> None:
+        """Have fewer or more of the allotted slots; memory of those that go is the system's again.
+
+        What no lane has begun to read is taken back; experts that are being read keep their slots.
+        """
+        if slots < self.slots.count:
+            self._stop_reading(reader)
+        with suppress(LookupError):
+            while self.slots.count > slots:
+                slot, before = self.slots.close([*self._arriving])
+                if before >= 0:
+                    self.forget(before)
+                give_back(self._memory, slot * self.room, self.room)
+        while self.slots.count < min(slots, len(self.slots.expert_in)):
+            self.slots.reopen()
+
     def settle_one(self) -> None:
         """Wait for whichever expert has been on its way for longest."""
         self.settle(next(iter(self._arriving)))
@@ -142,6 +159,11 @@ class Layer:
         """Let no kernel find it any more."""
         for part in self.parts:
             part.experts.addresses[expert] = 0
+
+    def _stop_reading(self, reader: Reader) -> None:
+        for expert, ticket in list(self._arriving.items()):
+            if reader.give_up(ticket):
+                self._drop(expert)
 
     def _take(self, expert: int, keep: Iterable[int]) -> None:
         before = self.slots.take(expert, [*keep, *self._arriving])

@@ -24,7 +24,19 @@ _PIECE = 8 << 20  # bytes of one read
 
 def pages(size: int) -> NDArray[np.uint8]:
     """Anonymous memory of at least one page, on a page's border, that takes no room before it is written to."""
-    return np.frombuffer(mmap.mmap(-1, max(PAGE, -(-size // PAGE) * PAGE)), np.uint8)
+    # what is shared between processes counts as cache in a cgroup, and MADV_DONTNEED would free none of it
+    private = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}
+    return np.frombuffer(mmap.mmap(-1, max(PAGE, -(-size // PAGE) * PAGE), **private), np.uint8)
+
+
+def give_back(memory: NDArray[np.uint8], start: int, size: int) -> None:
+    """Let the system have whole pages of what `pages` gave, if it can take them; they take no room before the next write."""
+    if hasattr(mmap.mmap, "madvise"):
+        assert isinstance(memory.base, memoryview)
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (start + size) // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first:
+            memory.base.obj.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 def room(size: int) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 HALF_LIFE = 2560  # choices of one layer: 256 tokens with 10 experts each
 _MOST = 1e100  # of a weight, before all are scaled down
+_FREE, _CLOSED = -1, -2  # in place of an expert
 
 
 class Slots:
@@ -23,7 +24,7 @@ class Slots:
         if slots < 1:
             raise ValueError(f"{slots} slots")
         self.slot_of: NDArray[np.int64] = np.full(experts, -1, np.int64)
-        self.expert_in: NDArray[np.int64] = np.full(min(slots, experts), -1, np.int64)
+        self.expert_in: NDArray[np.int64] = np.full(min(slots, experts), _FREE, np.int64)
         self._heat = np.zeros(experts, np.float64)
         self._weight = 1.0
 
@@ -52,31 +53,52 @@ class Slots:
         """
         if self.slot_of[expert] >= 0:
             return -1
-        free = np.flatnonzero(self.expert_in < 0)
-        slot = int(free[0]) if len(free) else self._coldest(keep)
-        before = int(self.expert_in[slot])
-        if before >= 0:
-            self.slot_of[before] = -1
+        slot, before = self._empty(keep)
         self.expert_in[slot] = expert
         self.slot_of[expert] = slot
         return before
 
+    def close(self, keep: Sequence[int]) -> tuple[int, int]:
+        """Have one less: a slot that is free, or the coldest expert's, and who had it, or -1; LookupError as take."""
+        slot, before = self._empty(keep)
+        self.expert_in[slot] = _CLOSED
+        return slot, before
+
+    def reopen(self) -> None:
+        """Have one more, of those that were closed."""
+        self.expert_in[np.flatnonzero(self.expert_in == _CLOSED)[0]] = _FREE
+
     def free(self, expert: int) -> None:
         """Take an expert's slot away."""
-        self.expert_in[self.slot_of[expert]] = -1
+        self.expert_in[self.slot_of[expert]] = _FREE
         self.slot_of[expert] = -1
 
     @property
-    def full(self) -> bool:
-        return bool((self.expert_in >= 0).all())
+    def count(self) -> int:
+        """Slots that are not closed."""
+        return int(np.count_nonzero(self.expert_in != _CLOSED))
+
+    @property
+    def used(self) -> int:
+        """Slots that have an expert."""
+        return int(np.count_nonzero(self.expert_in >= 0))
 
     def hottest(self, count: int) -> NDArray[np.int64]:
         """The warm experts, hottest first, at most `count`."""
         order = np.argsort(-self._heat, kind="stable")[:count]
         return order[self._heat[order] > 0]
 
+    def _empty(self, keep: Sequence[int]) -> tuple[int, int]:
+        free = np.flatnonzero(self.expert_in == _FREE)
+        slot = int(free[0]) if len(free) else self._coldest(keep)
+        before = int(self.expert_in[slot])
+        if before >= 0:
+            self.slot_of[before] = -1
+        return slot, before
+
     def _coldest(self, keep: Sequence[int]) -> int:
         heat = self._heat[self.expert_in]
+        heat[self.expert_in < 0] = np.inf
         kept = self.slot_of[list(keep)]
         heat[kept[kept >= 0]] = np.inf
         slot = int(heat.argmin())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from qcli.streaming.budget import TOGETHER
 from qcli.streaming.dense import is_expert
 from qcli.streaming.layer import Layer
 from qcli.streaming.lookahead import Lookahead
+from qcli.streaming.pressure import Pressure
 from qcli.streaming.reader import Reader
 from qcli.streaming.stage import Ahead, Passing, Stage, Turn
 from quant.kernels.experts import Gated
@@ -53,9 +55,11 @@ class Supply:
         self.lookahead = Lookahead()
         self._heat_path = heat.path_for(file)
         self._asked = False  # for any expert
+        self._said = False  # that memory is short
         self.remembers = True  # at the end, for the next start, what was asked for
         self.chosen = 0  # the most experts that a layer gives a token
         self._staging = Stage()
+        self._pressure: Pressure | None = None  # before there are slots to give back
 
     def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
         """See quant.plan.Supply."""
@@ -64,6 +68,7 @@ class Supply:
 
         def before() -> Iterator[None]:
             self._asked = True
+            self._mind_others()
             experts = chosen.tolist()
             held.slots.choose(chosen)
             self.lookahead.begin(layer.gate.name)
@@ -95,11 +100,12 @@ class Supply:
 
         def turns() -> Iterator[None]:
             self._asked = True
+            self._mind_others(held)
             groups = grouped(chosen[: self._run[0]], held.count, slots)
             sizes = np.sum([np.diff(group) for group in groups], axis=0)
             used = np.flatnonzero(sizes)
             held.slots.choose(used, sizes[used])
-            stay = {*held.slots.hottest(len(held.slots.expert_in)).tolist()}
+            stay = {*held.slots.hottest(held.slots.count).tolist()}
             keep = [*stay, *used.tolist()]
             ahead = self._guessed(held, used.tolist())
             first = ahead.half if ahead else 0
@@ -146,6 +152,8 @@ class Supply:
         for layer in self.layers.values():
             layer.allot(slots)
         self._staging.allot(self._staged_bytes())
+        most = max(layer.slots.count for layer in self.layers.values())
+        self._pressure = Pressure(most, self.chosen, sum(layer.room for layer in self.layers.values()))
         self._warm_up()
 
     @property
@@ -182,6 +190,26 @@ class Supply:
         if name not in self.layers:
             self.layers[name] = Layer(self._file, layer)
         return self.layers[name]
+
+    def _mind_others(self, chunk_in: Layer | None = None) -> None:
+        """Have fewer slots where other programs left too little memory, and more again later. Raises QcliError.
+
+        chunk_in: where a chunk has come to; the layer keeps what it has if it was read ahead for.
+        """
+        if not self._pressure or not self._pressure.due:
+            return
+        layers = self.layers.values()
+        before = max(layer.slots.count for layer in layers)
+        slots = self._pressure.slots_for(before, max(layer.slots.used for layer in layers))
+        if slots == before:
+            return
+        for layer in layers:
+            if layer is not chunk_in or not self._staging.ahead_of(layer):
+                layer.have(self.reader, slots)
+        if slots < before and not self._said:
+            self._said = True
+            message = f"memory is short: experts keep {slots} of {self._pressure.most} slots in each layer"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
 
     def _staged_bytes(self) -> int:
         return max(STAGED // 2, *(layer.room for layer in self.layers.values()))
