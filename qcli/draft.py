@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from qcli.errors import OutputError
 
 
 class Draft:
     """Output files in the making; a context manager. An error, or Ctrl-C, leaves nothing of them behind."""
+
+    begun: ClassVar[set[Draft]] = set()  # in the making now, for who ends the program without an error
 
     def __init__(self, paths: list[Path], overwrite: bool = False) -> None:
         """Raises OutputError when a file is there that may not be overwritten, or has no folder to be in."""
@@ -49,7 +51,16 @@ class Draft:
             os.fsync(file.fileno())
             file.close()
 
+    def clear(self) -> None:
+        """Remove what is not finished."""
+        for path, file in self._open.items():
+            with suppress(OSError):  # what is buffered may not fit on the disk
+                file.close()
+            with suppress(OSError):
+                self._beside(path).unlink(missing_ok=True)
+
     def __enter__(self) -> Draft:
+        Draft.begun.add(self)
         return self
 
     def __exit__(
@@ -59,7 +70,8 @@ class Draft:
             if kind is None:
                 self._keep()
         finally:
-            self._clear()
+            self.clear()
+            Draft.begun.discard(self)
 
     def _check(self, path: Path) -> None:
         with output_errors(path):
@@ -82,13 +94,6 @@ class Draft:
                 os.replace(self._beside(path), path)
         for folder in {path.parent for path in self._open}:
             _sync_folder(folder)
-
-    def _clear(self) -> None:
-        for path, file in self._open.items():
-            with suppress(OSError):  # what is buffered may not fit on the disk
-                file.close()
-            with suppress(OSError):
-                self._beside(path).unlink(missing_ok=True)
 
     def _beside(self, path: Path) -> Path:
         return path.with_name(f"{path.name}.part-{os.getpid()}")

@@ -51,6 +51,10 @@ def _end(number: int) -> None:
     if not _first.acquire(blocking=False):
         threading.Event().wait()
     try:
+        from qcli.draft import Draft
+
+        for draft in Draft.begun:
+            draft.clear()
         message = f"{_lost()}: was cut, or its disk is gone, while it was being read"
         console.fail(ModelFileError(message, "see whether the disk is there; if the file was cut, download it again"))
     finally:

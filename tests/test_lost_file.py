@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGBUS"), reason="a system that lets nobody cut a mapped file")
 
-STORY = ["run", "--raw", "Once upon a time", "--temperature", "0", "--max-tokens", "300"]
+STORY = ["run", "-m", "model.gguf", "--raw", "Once upon a time", "--temperature", "0", "--max-tokens", "300"]
 DISTURBED = """
 import os, sys
 from pathlib import Path
@@ -27,6 +27,7 @@ moments = [True]
 model = Path({model!r})
 whole = {module}.{name}
 {module}.{name} = disturbed
+os.chdir(model.parent)
 from qcli.__main__ import main
 main()
 """
@@ -43,13 +44,13 @@ def disturbed(model, change, moment, arguments):
     """What is left of a command that changes its model at the first call of a function."""
     module, _, name = moment.partition(".")
     code = DISTURBED.format(model=str(model), change=change, module=module, name=name)
-    command = [sys.executable, "-c", code, *arguments, "-m", str(model)]
+    command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
 
 
-def assert_lost(said, model):
+def assert_lost(said):
     first, second = said.decode().splitlines()
-    assert first == f"error: {model}: was cut, or its disk is gone, while it was being read"
+    assert first == "error: model.gguf: was cut, or its disk is gone, while it was being read"
     assert second.startswith("hint: ")
 
 
@@ -57,14 +58,23 @@ def assert_lost(said, model):
 def test_a_model_that_is_cut_ends_the_story_in_one_line(model, threads):
     done = disturbed(model, CUT, "console.out", [*STORY, "--threads", threads])
     assert (done.returncode, done.stdout) == (1, b",")
-    assert_lost(done.stderr, model)
+    assert_lost(done.stderr)
 
 
 @pytest.mark.parametrize("moment", ["gguf_file.read_header", "llm.Tokenizer.from_gguf", "llm.Engine.load"])
 def test_a_model_that_is_cut_before_it_answers(model, moment):
     done = disturbed(model, "os.truncate(model, 4096)", moment, STORY)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert_lost(done.stderr, model)
+    assert_lost(done.stderr)
+
+
+def test_a_model_that_is_cut_leaves_no_half_of_a_file(model):
+    model.with_name("text").write_text(300 * "The cat and the dog went to see the moon. ")
+    arguments = ["perplexity", "model.gguf", "text", "--save-logits", "kept"]
+    done = disturbed(model, CUT, "log_probs_file.LogProbsWriter.add", arguments)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert_lost(done.stderr)
+    assert {path.name for path in model.parent.iterdir()} == {"model.gguf", "text"}
 
 
 @pytest.mark.parametrize("change", [REPLACE, "os.unlink(model)"], ids=["replaced", "deleted"])
