@@ -52,6 +52,28 @@ def test_any_part_of_a_file_is_read_to_its_last_byte(bytes_file, offset, size):
     assert span.memory[span.start :][:size].tobytes() == bytes_file.read_bytes()[offset : offset + size]
 
 
+def test_lanes_read_beside_each_other_where_no_read_has_a_position(bytes_file, monkeypatch):
+    monkeypatch.delattr(os, "preadv")
+    seek, together = os.lseek, threading.Barrier(4)
+
+    def sought(descriptor, offset, whence):
+        seek(descriptor, offset, whence)
+        if offset > 0:  # not the trial
+            together.wait(10)  # all lanes have sought before any of them reads
+        return offset
+
+    monkeypatch.setattr(os, "lseek", sought)
+    before = set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else set()
+    spans = [Span(bytes_file, PAGE + 700 * i, 500, pages(room(500))) for i in range(1, 5)]
+    with Reader([bytes_file], lanes=4) as reader:
+        for ticket in [reader.read([span]) for span in spans]:
+            ticket.wait()
+    for span in spans:
+        assert span.memory[span.start :][:500].tobytes() == bytes_file.read_bytes()[span.offset :][:500]
+    if before:
+        assert set(os.listdir("/proc/self/fd")) <= before
+
+
 def test_a_part_that_is_not_there_any_more(bytes_file):
     with Reader([bytes_file]) as reader:
         os.truncate(bytes_file, PAGE)
@@ -62,11 +84,11 @@ def test_a_part_that_is_not_there_any_more(bytes_file):
 def test_urgent_parts_come_first_and_others_can_be_taken_back(bytes_file, monkeypatch):
     gate, order = threading.Event(), []
 
-    def fill(_reader, span):
+    def fill(span, *_files):
         gate.wait(10)
         order.append(span.offset)
 
-    monkeypatch.setattr(Reader, "_fill", fill)
+    monkeypatch.setattr("qcli.streaming.reader._fill", fill)
     spans = [[Span(bytes_file, i, 1, pages(1))] for i in range(5)]
     with Reader([bytes_file], lanes=1) as reader:
         first = reader.read(spans[0])
@@ -175,6 +197,13 @@ def test_streamed_logits_have_the_same_bits(monkeypatch, expected, more):
     assert traffic.hits + traffic.misses == 51 * least * len(engine.supply.layers)
     if more == 1000:
         assert traffic.misses == 0
+    engine.close()
+
+
+def test_no_bit_depends_on_how_files_are_read(monkeypatch, expected):
+    monkeypatch.delattr(os, "preadv")
+    engine = streamed(monkeypatch, 5)
+    assert all(np.array_equal(a, b) for a, b in zip(logits_of(engine), expected, strict=True))
     engine.close()
 
 
@@ -301,7 +330,9 @@ def test_slots_are_given_back_in_time_and_return_one_by_one(others):
         looked(others, pressed, 63, slots=10, used=10)
     assert "--ram" in caught.value.hint
     assert [looked(others, pressed, 1000, slots=10, used=10) for _ in range(10)] == 9 * [10] + [23]
-    assert [looked(others, pressed, 480, slots=23, used=17) for _ in range(20)] == 20 * [23]  # room for 6, and 6 are empty
+    assert [looked(others, pressed, 480, slots=23, used=17) for _ in range(20)] == 20 * [
+        23
+    ]  # room for 6, and 6 are empty
     assert [looked(others, pressed, 4096, slots=95, used=95) for _ in range(10)] == 9 * [95] + [100]
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,8 @@ from qcli.errors import ModelFileError
 LANES = 8  # one disk was as quick with one, a slower one wants more
 PAGE = 4096  # what unbuffered reads want offsets, sizes and addresses to be multiples of
 _PIECE = 8 << 20  # bytes of one read
+
+Files = Mapping[Path, tuple[int | None, int]]  # descriptors for unbuffered reads, if they work, and for plain ones
 
 
 def pages(size: int) -> NDArray[np.uint8]:
@@ -83,12 +85,14 @@ class Reader:
 
     def __init__(self, paths: Sequence[Path], lanes: int = LANES) -> None:
         """paths: the files that will be read. Raises ModelFileError."""
-        self._files = {path: _open(path) for path in paths}
+        shared = hasattr(os, "preadv")  # else a read moves its descriptor's place, and every lane has its own
+        self._files = [{path: _open(path) for path in paths} for _ in range(1 if shared else lanes)]
         self._urgent: deque[Ticket] = deque()
         self._idle: deque[Ticket] = deque()
         self._wake = threading.Condition()
         self._closed = False
-        self._lanes = [threading.Thread(target=self._work, daemon=True) for _ in range(lanes)]
+        files = self._files * (lanes if shared else 1)
+        self._lanes = [threading.Thread(target=self._work, args=(own,), daemon=True) for own in files]
         for lane in self._lanes:
             lane.start()
 
@@ -118,7 +122,7 @@ class Reader:
     @property
     def unbuffered(self) -> bool:
         """Whether all files are read past the system's cache."""
-        return all(direct is not None for direct, _ in self._files.values())
+        return all(direct is not None for direct, _ in self._files[0].values())
 
     def close(self) -> None:
         """End the lanes; what they have begun, they finish."""
@@ -127,10 +131,9 @@ class Reader:
             self._wake.notify_all()
         for lane in self._lanes:
             lane.join()
-        for descriptors in self._files.values():
-            for descriptor in descriptors:
-                if descriptor is not None:
-                    os.close(descriptor)
+        for descriptor in [both for files in self._files for pair in files.values() for both in pair]:
+            if descriptor is not None:
+                os.close(descriptor)
 
     def __enter__(self) -> Reader:
         return self
@@ -140,11 +143,11 @@ class Reader:
     ) -> None:
         self.close()
 
-    def _work(self) -> None:
+    def _work(self, files: Files) -> None:
         while ticket := self._next():
             try:
                 for span in ticket.spans:
-                    self._fill(span)
+                    _fill(span, *files[span.path])
             except (OSError, EOFError) as error:
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
                 message = f"{ticket.spans[0].path}: cannot be read any more: {reason}"
@@ -158,18 +161,18 @@ class Reader:
                 return None
             return (self._urgent or self._idle).popleft()
 
-    def _fill(self, span: Span) -> None:
-        direct, plain = self._files[span.path]
-        begin, end = span.offset - span.start, span.offset + span.n_bytes
-        for place in range(begin, end, _PIECE):
-            size = min(_PIECE, -(-(end - place) // PAGE) * PAGE)
-            memory = memoryview(span.memory.data)[place - begin : place - begin + size]
-            wanted = min(size, end - place)
-            got = _read(plain if direct is None else direct, memory, place)
-            if got < wanted:  # unbuffered reads may stop at the last whole sector of a file
-                got += _read(plain, memory[got:], place + got)
-            if got < wanted:
-                raise EOFError(f"it ends before byte {end}")
+
+def _fill(span: Span, direct: int | None, plain: int) -> None:
+    begin, end = span.offset - span.start, span.offset + span.n_bytes
+    for place in range(begin, end, _PIECE):
+        size = min(_PIECE, -(-(end - place) // PAGE) * PAGE)
+        memory = memoryview(span.memory.data)[place - begin : place - begin + size]
+        wanted = min(size, end - place)
+        got = _read(plain if direct is None else direct, memory, place)
+        if got < wanted:  # unbuffered reads may stop at the last whole sector of a file
+            got += _read(plain, memory[got:], place + got)
+        if got < wanted:
+            raise EOFError(f"it ends before byte {end}")
 
 
 def _open(path: Path) -> tuple[int | None, int]:
@@ -198,17 +201,10 @@ def _open(path: Path) -> tuple[int | None, int]:
     return direct, plain
 
 
-if hasattr(os, "preadv"):
-
-    def _read(descriptor: int, memory: memoryview, offset: int) -> int:
+def _read(descriptor: int, memory: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
         return os.preadv(descriptor, [memory], offset)
-
-else:  # Windows has no positioned reads in Python: one at a time
-    _turn = threading.Lock()
-
-    def _read(descriptor: int, memory: memoryview, offset: int) -> int:
-        with _turn:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            data = os.read(descriptor, len(memory))
-        memory[: len(data)] = data
-        return len(data)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    data = os.read(descriptor, len(memory))
+    memory[: len(data)] = data
+    return len(data)
