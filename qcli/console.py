@@ -90,8 +90,9 @@ def table(content: RenderableType) -> None:
 
 
 def info(text: str) -> None:
-    """Say something beside the answer, on stderr, dim."""
-    _to_stderr(_styled(text.translate(_CONTROL), "2") + "\n")
+    """Say something beside the answer, on stderr, dim; on lines of its own."""
+    _to_stderr(_begin_line() + _styled(text.translate(_CONTROL), "2") + "\n")
+    _remember("\n", sys.stderr)
 
 
 def aside(text: str) -> None:
@@ -105,7 +106,7 @@ def error(problem: QcliError) -> None:
     lines = f"{_styled('error:', '1;31')} {clean(problem.message)}\n"
     if problem.hint:
         lines += f"{_styled('hint:', '1')} {clean(problem.hint)}\n"
-    _to_stderr("\n" + lines if _line_begun and is_terminal(sys.stderr) else lines)
+    _to_stderr(_begin_line() + lines)
     _remember(lines, sys.stderr)
 
 
@@ -219,6 +220,10 @@ def _remember(text: str, stream: TextIO) -> None:
     global _line_begun
     if text and is_terminal(stream):
         _line_begun = not text.endswith("\n")
+
+
+def _begin_line() -> str:
+    return "\n" if _line_begun and is_terminal(sys.stderr) else ""
 
 
 def _styled(text: str, code: str) -> str:

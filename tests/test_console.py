@@ -122,6 +122,11 @@ def test_an_error_begins_a_line_of_its_own():
     assert run("console.out('a c')" + FAIL).stderr == b"error: it broke\nhint: mend it\n"
 
 
+def test_what_is_said_within_an_answer_has_a_line_of_its_own():
+    said = in_terminal("console.out('a c'); console.info('one'); console.info('two'); console.out('at')", NO_COLOR="1")
+    assert said == "a c\r\none\r\ntwo\r\nat"
+
+
 def test_a_failure_takes_the_bar_away_and_brings_the_cursor_back():
     seen = in_terminal(BAR + FAIL.replace("\n", "\n    "), 1)
     assert "loading weights" in seen
