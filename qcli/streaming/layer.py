@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.gguf_file import GGUFFile
-from qcli.streaming.reader import Reader, Span, Ticket, give_back, pages, room
+from qcli.streaming.reader import PAGE, Reader, Span, Ticket, give_back, pages, room
 from qcli.streaming.slots import Slots
 from quant.kernels.experts import Gated
 from quant.weights import Experts
@@ -26,43 +26,46 @@ class Part:
     experts: Experts
     path: Path
     offsets: NDArray[np.int64]
+    n_bytes: int
+    first: int  # byte of a slot
 
     @classmethod
-    def of(cls, file: GGUFFile, experts: Experts) -> Part:
+    def of(cls, file: GGUFFile, experts: Experts, first: int) -> Part:
         """Given where experts lie in the map, which from now on nobody reads."""
         tensor = file.tensor(experts.name)
         offsets = experts.addresses - tensor.data.ctypes.data + tensor.offset
         experts.addresses[:] = 0
-        return cls(experts, tensor.path, offsets)
+        return cls(experts, tensor.path, offsets, experts.bytes, first)
 
     @property
-    def room(self) -> int:
-        return room(self.experts.bytes)
+    def end(self) -> int:
+        """Byte of a slot, as `first`."""
+        return self.first + room(self.n_bytes)
 
     def span(self, expert: int, memory: Memory) -> Span:
-        return Span(self.path, int(self.offsets[expert]), self.experts.bytes, memory)
+        """What to read into a slot."""
+        return Span(self.path, int(self.offsets[expert]), self.n_bytes, memory[self.first : self.end])
+
+    def place(self, expert: int, address: int) -> None:
+        """Let kernels find an expert in the slot at this address; 0: nowhere."""
+        self.experts.addresses[expert] = address and address + self.first + self.offsets[expert] % PAGE
 
 
 class Layer:
     """Slots for some of the experts; none before `allot`."""
 
     def __init__(self, file: GGUFFile, experts: Gated) -> None:
-        self.parts = tuple(Part.of(file, part) for part in (experts.gate, experts.up, experts.down))
+        parts: list[Part] = []
+        for part in (experts.gate, experts.up, experts.down):
+            parts.append(Part.of(file, part, parts[-1].end if parts else 0))
+        self.parts = tuple(parts)
+        self.room = parts[-1].end  # bytes of a slot
+        self.expert_bytes = sum(part.n_bytes for part in parts)  # in the file
         self.count = experts.gate.count
         self.slots = Slots(self.count, 1)
         self._memory: Memory = pages(0)
         self._arriving: dict[int, Ticket] = {}  # experts whose slot is being filled
         self._guessed: list[int] = []  # of these, since the layer was last asked
-
-    @property
-    def room(self) -> int:
-        """Bytes of a slot."""
-        return sum(part.room for part in self.parts)
-
-    @property
-    def expert_bytes(self) -> int:
-        """Bytes of an expert in the file."""
-        return sum(part.experts.bytes for part in self.parts)
 
     def allot(self, slots: int, memory: Memory | None = None) -> None:
         """Have so many slots, all of them empty; memory: `room` bytes for each, its own if not given."""
@@ -148,17 +151,18 @@ class Layer:
 
     def spans(self, expert: int, memory: Memory) -> list[Span]:
         """What to read for an expert into `room` bytes of memory."""
-        return [part.span(expert, piece) for part, piece in self._pieces(memory)]
+        return [part.span(expert, memory) for part in self.parts]
 
     def place(self, expert: int, memory: Memory) -> None:
         """Let kernels find an expert that was read into this memory."""
-        for part, piece in self._pieces(memory):
-            part.experts.addresses[expert] = piece.ctypes.data + part.span(expert, piece).start
+        address = memory.ctypes.data
+        for part in self.parts:
+            part.place(expert, address)
 
     def forget(self, expert: int) -> None:
         """Let no kernel find it any more."""
         for part in self.parts:
-            part.experts.addresses[expert] = 0
+            part.place(expert, 0)
 
     def _stop_reading(self, reader: Reader) -> None:
         for expert, ticket in list(self._arriving.items()):
@@ -177,9 +181,3 @@ class Layer:
     def _slot(self, expert: int) -> Memory:
         first = int(self.slots.slot_of[expert]) * self.room
         return self._memory[first : first + self.room]
-
-    def _pieces(self, memory: Memory) -> Iterable[tuple[Part, Memory]]:
-        first = 0
-        for part in self.parts:
-            yield part, memory[first : first + part.room]
-            first += part.room

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,11 @@ def pages(size: int) -> NDArray[np.uint8]:
     """Anonymous memory of at least one page, on a page's border, that takes no room before it is written to."""
     # what is shared between processes counts as cache in a cgroup, and MADV_DONTNEED would free none of it
     private = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}
-    return np.frombuffer(mmap.mmap(-1, max(PAGE, -(-size // PAGE) * PAGE), **private), np.uint8)
+    memory = mmap.mmap(-1, max(PAGE, -(-size // PAGE) * PAGE), **private)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # reads of 640 kB came at 2.6 GB/s instead of 1.5
+        with suppress(OSError):  # not every kernel has them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)
 
 
 def give_back(memory: NDArray[np.uint8], start: int, size: int) -> None:
@@ -63,9 +68,11 @@ class Span:
 
 @dataclass(eq=False)
 class Ticket:
-    """Spans on their way into memory."""
+    """Spans on their way into memory, each by whichever lane is free."""
 
     spans: Sequence[Span]
+    begun: int = 0
+    ended: int = 0
     done: threading.Event = field(default_factory=threading.Event)
     error: ModelFileError | None = None
 
@@ -101,7 +108,7 @@ class Reader:
         ticket = Ticket(spans)
         with self._wake:
             (self._urgent if urgent else self._idle).append(ticket)
-            self._wake.notify()
+            self._wake.notify(len(spans))
         return ticket
 
     def hurry(self, ticket: Ticket) -> None:
@@ -114,7 +121,7 @@ class Reader:
     def give_up(self, ticket: Ticket) -> bool:
         """Take back a ticket that no lane has begun; whether there was time."""
         with self._wake:
-            if ticket not in self._idle:
+            if ticket.begun or ticket not in self._idle:
                 return False
             self._idle.remove(ticket)
             return True
@@ -144,22 +151,33 @@ class Reader:
         self.close()
 
     def _work(self, files: Files) -> None:
-        while ticket := self._next():
+        while found := self._next():
+            ticket, span = found
             try:
-                for span in ticket.spans:
-                    _fill(span, *files[span.path])
+                _fill(span, *files[span.path])
             except (OSError, EOFError) as error:
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-                message = f"{ticket.spans[0].path}: cannot be read any more: {reason}"
+                message = f"{span.path}: cannot be read any more: {reason}"
                 ticket.error = ModelFileError(message, "has the file changed, or its disk gone? Start again")
-            ticket.done.set()
+            self._ended(ticket)
 
-    def _next(self) -> Ticket | None:
+    def _next(self) -> tuple[Ticket, Span] | None:
         with self._wake:
             self._wake.wait_for(lambda: self._urgent or self._idle or self._closed)
             if self._closed:
                 return None
-            return (self._urgent or self._idle).popleft()
+            queue = self._urgent or self._idle
+            ticket = queue[0]
+            ticket.begun += 1
+            if ticket.begun == len(ticket.spans):
+                queue.popleft()
+            return ticket, ticket.spans[ticket.begun - 1]
+
+    def _ended(self, ticket: Ticket) -> None:
+        with self._wake:
+            ticket.ended += 1
+            if ticket.ended == len(ticket.spans):
+                ticket.done.set()
 
 
 def _fill(span: Span, direct: int | None, plain: int) -> None:
@@ -185,7 +203,7 @@ def _open(path: Path) -> tuple[int | None, int]:
         ) from None
     direct = None
     try:
-        if hasattr(os, "O_DIRECT"):
+        if hasattr(os, "O_DIRECT") and hasattr(os, "preadv"):  # bytes that `read` makes lie on no border
             direct = os.open(path, os.O_RDONLY | os.O_DIRECT)
             _read(direct, memoryview(pages(PAGE).data), 0)
         elif sys.platform == "darwin":

@@ -41,7 +41,8 @@ class Slots:
     def choose(self, experts: NDArray[np.int64], times: NDArray[np.int64] | int = 1) -> None:
         """Warm up experts, each as often as it was chosen."""
         self._heat[experts] += self._weight * times
-        self._weight *= 2.0 ** (float(np.sum(np.broadcast_to(times, len(experts)))) / HALF_LIFE)
+        choices = len(experts) * times if isinstance(times, int) else float(times.sum())
+        self._weight *= 2.0 ** (choices / HALF_LIFE)
         if self._weight > _MOST:
             self._heat /= self._weight
             self._weight = 1.0
@@ -101,7 +102,8 @@ class Slots:
         heat[self.expert_in < 0] = np.inf
         kept = self.slot_of[list(keep)]
         heat[kept[kept >= 0]] = np.inf
-        slot = int(heat.argmin())
-        if heat[slot] == np.inf:
+        heats: list[float] = heat.tolist()  # argmin lets go of the interpreter's lock, which reading threads are eager to take: 50 us
+        least = min(heats)
+        if least == np.inf:
             raise LookupError("every slot is kept")
-        return slot
+        return heats.index(least)
