@@ -131,7 +131,6 @@ def test_misses_are_read_and_counted(monkeypatch, too_small):
     traffic = noted[0].traffic
     assert 0.05 < traffic.hit_rate < 0.5
     supply = noted[0].supply
-    layer = next(iter(supply.layers.values()))
     whole = sum(layer.expert_bytes for layer in supply.layers.values()) * supply.chosen
     assert found.streaming.bytes_per_token == pytest.approx(0.75 * whole)
     assert supply.bytes_per_prompt(10_000) == pytest.approx(
