@@ -102,7 +102,7 @@ class Slots:
         heat[self.expert_in < 0] = np.inf
         kept = self.slot_of[list(keep)]
         heat[kept[kept >= 0]] = np.inf
-        heats: list[float] = heat.tolist()  # argmin would let the interpreter's lock go, and wait 50 us to have it again
+        heats: list[float] = heat.tolist()  # argmin would let the interpreter's lock go: 50 us to have it again
         least = min(heats)
         if least == np.inf:
             raise LookupError("every slot is kept")
