@@ -187,6 +187,7 @@ def _rehearsed(
     disk_bytes_per_s = supply.disk_bytes_per_s()
     # reads and sums of a prompt hardly overlap on two cores: 512 tokens took as long as both, within 15 %
     prompt += supply.bytes_per_prompt(tokens) / disk_bytes_per_s
+    prompt += supply.seconds_to_fill(tokens, slots) / subject.threads
     mean = float(np.mean(list(rates.values())))
     streaming = Streaming(slots, supply.most_slots, mean, bool(saved), supply.bytes_per_step(), disk_bytes_per_s)
     return streaming, Speed(tokens, tokens / prompt, 1 / step)

@@ -49,6 +49,7 @@ class Rehearsal(Supply):
         self._random = np.random.default_rng()  # a disk may remember what it gave to the rehearsal before
         self.hit_rates: Mapping[str, float] = {}  # by the name of a layer's gate
         self._homes: dict[str, tuple[NDArray[np.int64], ...]] = {}
+        self._seconds_per_new_byte = 0.0
         super().__init__(twin.file, run)
         self.guessing = Told()
         self.lookahead = Lookahead(self.guessing)
@@ -75,7 +76,9 @@ class Rehearsal(Supply):
         slots = 2 * self.chosen
         most = slots * max(layer.room for layer in self.layers.values())
         memory, at = pages(max(most, min(most * len(self.layers), _SLOTS))), 0
+        began = perf_counter()
         memory[:] = 0
+        self._seconds_per_new_byte = (perf_counter() - began) / len(memory)
         for layer in self.layers.values():
             at = 0 if at + most > len(memory) else at
             layer.allot(slots, memory[at : at + most])
@@ -88,11 +91,16 @@ class Rehearsal(Supply):
 
     def bytes_per_prompt(self, tokens: int) -> float:
         """What so many tokens read at once, no expert being in memory: every one that any of them asks for."""
-        total = 0.0
-        for layer in self.layers.values():
-            asked = 1 - (1 - min(1.0, self.chosen / layer.count)) ** tokens
-            total += layer.expert_bytes * layer.count * asked
-        return total
+        return sum(layer.expert_bytes * self._met(layer, tokens) for layer in self.layers.values())
+
+    def seconds_to_fill(self, tokens: int, slots: int) -> float:
+        """Until there is memory for their experts: a system whose host has to find it first takes seconds a gigabyte."""
+        n_bytes = sum(layer.room * min(slots, self._met(layer, tokens)) for layer in self.layers.values())
+        return n_bytes * self._seconds_per_new_byte
+
+    def _met(self, layer: Layer, tokens: int) -> float:
+        """How many experts of a layer so many tokens ask for, if at random."""
+        return layer.count * (1 - (1 - min(1.0, self.chosen / layer.count)) ** tokens)
 
     def disk_bytes_per_s(self) -> float:
         """What the disk gives where many experts are asked for at a time."""
