@@ -215,6 +215,31 @@ def test_guesses_change_no_bit(monkeypatch, expected):
     engine.close()
 
 
+def test_a_slot_is_free_only_when_no_lane_fills_it_any_more(monkeypatch):
+    engine = streamed(monkeypatch, 4)
+    layer, reader = next(iter(engine.supply.layers.values())), engine.supply.reader
+    gate, failed = threading.Event(), threading.Event()
+
+    def fill(span, *_files):
+        if span.offset == layer.parts[0].offsets[0]:
+            failed.set()
+            raise EOFError("no more")
+        gate.wait(10)
+
+    monkeypatch.setattr("qcli.streaming.reader._fill", fill)
+    ticket = layer.fetch(reader, 0, ())
+    failed.wait(10)
+    while not ticket.error:
+        pass
+    assert layer.arriving(0) is ticket
+    assert layer.slots.used == 1
+    gate.set()
+    ticket.done.wait(10)
+    assert layer.arriving(0) is None
+    assert layer.slots.used == 0
+    engine.close()
+
+
 def test_a_file_that_shrinks_ends_the_answer_and_nothing_else(monkeypatch, expected, tmp_path):
     path = shutil.copy(MODEL, tmp_path / "model.gguf")
     engine = streamed(monkeypatch, 4, Path(path))

@@ -81,7 +81,7 @@ class Layer:
     def arriving(self, expert: int) -> Ticket | None:
         """What is on its way into the expert's slot; what failed to come no longer is."""
         ticket = self._arriving.get(expert)
-        if ticket and ticket.error:
+        if ticket and ticket.done.is_set() and ticket.error:
             self._drop(expert)
             return None
         return ticket
