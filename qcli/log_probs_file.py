@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.draft import Draft
-from qcli.errors import ModelFileError, UsageError
+from qcli.errors import ModelFileError, ModelNotFoundError, UsageError
 from qcli.gguf_file import GGUFFile
 from qcli.gguf_writer import GGUFWriter, NewTensor, file_bytes, text
 from qcli.scored_text import scored_from
@@ -50,7 +50,10 @@ class LogProbs:
     def __init__(self, path: Path) -> None:
         """Raises ModelNotFoundError, ModelFileError."""
         self.path = path
-        self._file = GGUFFile.open(path)
+        try:
+            self._file = GGUFFile.open(path)
+        except (ModelNotFoundError, ModelFileError) as problem:
+            raise type(problem)(problem.message, _SAVE) from None
         if self._file.metadata.get("general.type") != _TYPE:
             raise ModelFileError(f"{path}: is a GGUF file, but none of log-probabilities", _SAVE)
         self.model = self._file.get_str(f"{_TYPE}.model", "")

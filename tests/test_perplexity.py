@@ -241,6 +241,8 @@ def test_a_line(type_line, tmp_path):
         (["perplexity", "no-such-model", str(FABLES)], 1, "no-such-model"),
         (["perplexity", "storyteller", "no-such.txt"], 1, "no such file"),
         (["perplexity", "storyteller", str(FABLES), "--against", "no-such"], 1, "no such file"),
+        (["perplexity", "storyteller", str(FABLES), "--against", "no-such"], 1, "--save-logits FILE` makes one"),
+        (["perplexity", "storyteller", str(FABLES), "--against", str(FABLES)], 1, "--save-logits FILE` makes one"),
         (["perplexity", "storyteller", str(FABLES), "--against", str(TINY)], 1, "none of log-probabilities"),
         (["perplexity", "storyteller", str(FABLES), "--save-logits", "no/x"], 1, "no folder"),
         (["perplexity", "storyteller", str(FABLES), "--save-logits", "/dev/full", "-f"], 1, "not a file"),
