@@ -116,12 +116,20 @@ def _as_error(problem: Exception) -> QcliError:
     if isinstance(problem, MemoryError):
         return QcliError("there is not enough memory", "try a smaller --ctx, or a smaller model")
     if isinstance(problem, OSError):
-        where = f"{problem.filename}: " if problem.filename else ""
-        return QcliError(f"{where}{problem.strerror or problem}", "see whether the disk is there")
+        return _system_error(problem)
     return QcliError(
         f"qcli failed, which it should not: {type(problem).__name__}: {problem}",
         "QCLI_DEBUG=1 before the command shows where; please report it",
     )
+
+
+def _system_error(problem: OSError) -> QcliError:
+    try:
+        console.out("")  # fails again if stdout is what cannot be written to: a help text does not come by the console
+    except QcliError as again:
+        return again
+    where = f"{problem.filename}: " if problem.filename else ""
+    return QcliError(f"{where}{problem.strerror or problem}", "see whether the disk is there")
 
 
 def _usage_error(problem: Any) -> QcliError:

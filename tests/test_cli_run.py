@@ -224,6 +224,15 @@ def test_streams_that_are_closed(closed):
     assert done.stdout.strip() == (b"" if ">&-" in closed.replace("2>&-", "") else b", there was")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("line", ["--help", "run --help", "show", "models --json"])
+def test_an_output_that_is_full_is_told_alike_by_all(line):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*QCLI, *line.split()], stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith("error: cannot write to the standard output: No space left on device\nhint:")
+
+
 LOSE_THE_INTERRUPT = """
 import os, signal, sys, time
 from qcli.cli import main
