@@ -43,9 +43,7 @@ def give_back(memory: NDArray[np.uint8], start: int, size: int) -> None:
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
         last = (start + size) // mmap.PAGESIZE * mmap.PAGESIZE
         if last > first:
-            if hasattr(
-                mmap, "MADV_FREE"
-            ):  # splits huge pages; else a part of one stays taken until the system looks for it
+            if hasattr(mmap, "MADV_FREE"):  # splits huge pages, whose parts would stay taken for a while
                 with suppress(OSError):
                     memory.base.obj.madvise(mmap.MADV_FREE, first, last - first)
             memory.base.obj.madvise(mmap.MADV_DONTNEED, first, last - first)
