@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qcli.errors import ModelNotFoundError, PromptError, QcliError, UsageError
+from qcli.plural import counted
 from qcli.tokenizer import Tokenizer
 
 CTX = 512
@@ -32,7 +33,7 @@ def chunks(tokenizer: Tokenizer, text: str, ctx: int = CTX, most: int | None = N
     ids = [*begin, *tokenizer.encode(text, special=False)]
     count = len(ids) // ctx
     if not count:
-        message = f"the text has {len(ids)} tokens, and a chunk takes {ctx}"
+        message = f"the text has {counted(len(ids), 'token')}, and a chunk takes {ctx}"
         raise PromptError(message, "give a longer text, or a smaller --ctx")
     cut = [ids[i * ctx : (i + 1) * ctx] for i in range(min(count, most or count))]
     return [[*(begin or part[:1]), *part[1:]] for part in cut]

@@ -227,8 +227,9 @@ def test_a_line(type_line, tmp_path):
         assert (code, err, told["chunks"], told["scored_tokens"]) == (0, "", 2, 62)
         assert told["mean_kl"] < 1e-4
         assert told["ratio"] == pytest.approx(1, abs=1e-3)
-    code, out, _ = type_line("perplexity", "storyteller", "--against", kept)
+    code, out, _ = type_line("perplexity", "storyteller", "--against", kept, "--chunks", "1")
     assert "same top token" in out
+    assert "31 tokens of 1 chunk of 64" in out
     code, _, err = type_line("perplexity", str(TINY), "--against", kept)
     assert (code, "8192 tokens in the vocabulary" in err) == (2, True)
 

@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_refused_before_it_is_made(monkeypatch, type_line):
     gigabytes_free(monkeypatch, 24)
     code, out, err = type_line("bench", "--shape", TRUE.name, "--layers", "40")
     assert (code, out) == (1, "")
-    assert "40 layers of qwen3-next-80b-a3b take 40.4 GB, and 24.0 GB of memory are free" in err
+    assert "40 layers of qwen3-next-80b-a3b would take 40.4 GB, and 24.0 GB of memory are free" in err
     assert "hint: give --layers 21 or less" in err
     gigabytes_free(monkeypatch, 2)
     with pytest.raises(QcliError, match="smaller --quant"):

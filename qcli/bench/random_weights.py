@@ -20,6 +20,7 @@ from qcli.gguf_file import GGUFFile, Tensor
 from qcli.gguf_header import Header, Value
 from qcli.gguf_types import TENSOR_TYPES
 from qcli.memory import available
+from qcli.plural import counted
 from qcli.threads import default_threads
 from quant import formats
 
@@ -67,7 +68,9 @@ def layers_that_fit(shape: Shape, mix: Mix, wanted: int | None) -> int:
     if (wanted or 1) > fitting:
         needed, free = (f"{count / 1e9:.1f} GB" for count in (size_of(shape, mix, wanted or 1), available()))
         hint = f"give --layers {fitting} or less" if fitting else "free some memory, or try a smaller --quant"
-        raise QcliError(f"{wanted or 1} layers of {shape.name} take {needed}, and {free} of memory are free", hint)
+        raise QcliError(
+            f"{counted(wanted or 1, 'layer')} of {shape.name} would take {needed}, and {free} of memory are free", hint
+        )
     cycle = len(shape.mixers)
     return wanted or (fitting // cycle * cycle or fitting)
 

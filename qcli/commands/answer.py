@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from qcli import console
+from qcli.plural import counted
 from qcli.thoughts import Thought
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def discard(piece: str) -> None:
 def figures(stats: Stats) -> str:
     """One line: prompt tokens and prefill speed, TTFT, new tokens and decode speed, GB/s, experts."""
     kept = stats.prompt_tokens - stats.prefilled_tokens
-    prompt = f"{stats.prompt_tokens} prompt tokens" + (f" ({kept} kept)" if kept else "")
+    prompt = counted(stats.prompt_tokens, "prompt token") + (f" ({kept} kept)" if kept else "")
     streamed = stats.streamed
     read = (
         f"read {streamed.bytes_per_step / 1e6:.0f} MB a token, {streamed.hit_rate:.0%} of the experts were there, "

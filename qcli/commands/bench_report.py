@@ -11,6 +11,7 @@ from qcli import console
 from qcli.bench.disk import Disk, Room
 from qcli.bench.machine import Machine
 from qcli.bench.measure import Result
+from qcli.plural import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -106,10 +107,9 @@ class Report:
             samples.setdefault(result.case.threads, []).extend(result.bandwidths)
         reads = ", ".join(f"{median(rates):.1f} GB/s with {threads}" for threads, rates in samples.items())
         kept = "" if self.kv_type == "f16" else f" · {self.kv_type} keys and values"
-        cores = f"{machine.cores} core{'s' if machine.cores > 1 else ''}"
         facts = [
-            f"{self.model} · {self.architecture} · {self.layers} layers{cut} · {gigabytes(self.size_bytes)}{kept}",
-            f"{machine.cpu} · {cores} · {machine.dot_unit}",
+            f"{self.model} · {self.architecture} · {counted(self.layers, 'layer')}{cut} · {gigabytes(self.size_bytes)}{kept}",
+            f"{machine.cpu} · {counted(machine.cores, 'core')} · {machine.dot_unit}",
             f"memory is read at {reads} thread{'s' if max(samples) > 1 else ''}: the roofline",
         ]
         if room := self.room:

@@ -11,6 +11,7 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
+from qcli.plural import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -70,7 +71,7 @@ def _counted(
         text = prompt if prompt is not None else read_text(Path(file or ""))
         ids = Tokenizer.from_gguf(opened).prompt(text)
         layers = expert_counts.by_text(opened, ids, threads=threads, ram=room, progress=bar.update)
-        return f"{len(ids)} tokens of text", layers
+        return f"{counted(len(ids), 'token')} of text", layers
 
 
 def _as_json(source: str, layers: list[LayerCounts]) -> dict[str, Any]:

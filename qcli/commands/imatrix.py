@@ -10,6 +10,7 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
+from qcli.plural import counted
 
 if TYPE_CHECKING:
     from qcli.imatrix import Starved
@@ -61,7 +62,8 @@ def imatrix(
         elif any(layer.counts for layer in layers):
             console.out(_told(layers))
         if not as_json and not quiet:
-            console.info(f"{to}: {len(found.entries)} weights, {len(cut)} chunks of {ctx} tokens")
+            weights, of_text = counted(len(found.entries), "weight"), counted(len(cut), "chunk")
+            console.info(f"{to}: {weights}, {of_text} of {counted(ctx, 'token')}")
 
 
 def _told(layers: list[Starved]) -> str:

@@ -12,6 +12,7 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
+from qcli.plural import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,7 +70,7 @@ def perplexity(
         if scores is None or (interrupted and (as_json or quiet)):
             return interrupt.EXIT_CODE
         if interrupted:
-            console.info(f"after {scores.chunks} of {len(chunks)} chunks: perplexity {scores.perplexity}")
+            console.info(f"after {scores.chunks} of {counted(len(chunks), 'chunk')}: perplexity {scores.perplexity}")
             return interrupt.EXIT_CODE
         if as_json:
             console.json(_as_json(scores, size, reference))
@@ -146,7 +147,8 @@ def _drawn(scores: Scores, ctx: int, reference: LogProbs | None) -> RenderableTy
     table.add_column(overflow="fold")
     for name, value in _rows(scores, reference):
         table.add_row(Text(console.clean(name)), value)
-    table.add_row("scored", f"{len(scores.losses):,} tokens of {scores.chunks} chunks of {ctx}")
+    tokens, of_text = counted(len(scores.losses), "token"), counted(scores.chunks, "chunk")
+    table.add_row("scored", f"{tokens} of {of_text} of {ctx}")
     return table
 
 

@@ -9,6 +9,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
+from qcli.plural import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,12 +86,12 @@ def verdict(outlook: Outlook) -> str:
 def _prompts(outlook: Outlook) -> str:
     assert outlook.speed
     which = "prompts" if outlook.mode == "resident" else "the first prompt, if"
-    return f"{which} of {outlook.speed.prompt_tokens} tokens, at {_speed(outlook.speed.prefill_tok_per_s)} tok/s"
+    return f"{which} of {counted(outlook.speed.prompt_tokens, 'token')}, at {_speed(outlook.speed.prefill_tok_per_s)} tok/s"
 
 
 def _machine(outlook: Outlook) -> str:
-    threads = "1 thread" if outlook.threads == 1 else f"{outlook.threads} threads"
-    return f"{threads}, context of {outlook.ctx:,} tokens as {outlook.kv_type}; speed measured on random weights"
+    threads, tokens = counted(outlook.threads, "thread"), counted(outlook.ctx, "token")
+    return f"{threads}, context of {tokens} as {outlook.kv_type}; speed measured on random weights"
 
 
 def _amounts(outlook: Outlook) -> Table:
@@ -104,7 +105,7 @@ def _amounts(outlook: Outlook) -> Table:
     rows = [
         ("dense weights", weights.dense, "every token meets them"),
         ("experts", weights.experts, f"a token reads {_bytes(weights.per_token)}, dense weights among them"),
-        ("keys and values", memory.cache, f"of {outlook.ctx:,} tokens"),
+        ("keys and values", memory.cache, f"of {counted(outlook.ctx, 'token')}"),
         ("recurrent state", memory.state - memory.cache, ""),
         ("buffers", memory.buffers, ""),
         ("program", memory.program, "with a reserve"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qcli import console
 from qcli.commands.show import quantity
+from qcli.plural import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,7 +26,7 @@ def report(job: Job, seconds: float | None, as_json: bool, quiet: bool) -> None:
     if as_json or quiet:
         return
     if job.without_importance:
-        what = f"{len(job.without_importance)} matrices, such as {job.without_importance[0]}"
+        what = f"{counted(len(job.without_importance), 'matrix', 'matrices')}, such as {job.without_importance[0]}"
         console.info(f"the importance matrix says nothing about {what}")
     if seconds is not None:
         parts = f" in {len(job.paths)} parts" if len(job.paths) > 1 else ""
