@@ -20,6 +20,7 @@ Sampling = dict[str, Any]  # float, or int for top_k: the keywords of sampler.Sa
 
 EMBEDDED: Final = "storyteller"
 _HERE: Final = Path(__file__).parent
+_END: Final = re.compile(r"(-00001-of-\d{5})?\.gguf$", re.IGNORECASE)
 _LIST: Final = "`qcli models` lists the names, or give the path of a .gguf file"
 
 _SANE: Final[Sampling] = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
@@ -79,6 +80,14 @@ def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
     if isinstance(model, str) and not (model and path.exists()) and not _like_a_path(model):
         raise ModelNotFoundError(f"no model is called {model!r}", _closest(model))
     return path, None
+
+
+def name_of(path: Path, entry: Entry | None) -> str:
+    """What to call a model that was resolved: as models.toml does, else as its file is called, without the ending.
+
+    Not general.name: converters write the folder that they found the model in, "Hf" or "Snapshots", and quantizers keep it.
+    """
+    return entry.name if entry else _END.sub("", path.name) or path.name
 
 
 def sampling_defaults(entry: Entry | None, file: GGUFFile) -> Sampling:

@@ -56,7 +56,7 @@ def header_of(model: str | None, progress: Progress | None = None) -> Iterator[F
         name, repo, file = entry.name, entry.repo, entry.file
     else:
         path, entry = catalog.resolve(model)
-        yield Found(entry.name if entry else path.name, path)
+        yield Found(catalog.name_of(path, entry), path)
         return
     if local := catalog.cached(repo, file):
         yield Found(name, local)

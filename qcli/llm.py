@@ -86,9 +86,8 @@ class LLM:
 
     @property
     def name(self) -> str:
-        """What models.toml or the file itself calls the model, else the file's name."""
-        named = self.file.metadata.get("general.name")
-        return self._entry.name if self._entry else str(named or self.file.path.stem)
+        """What models.toml calls the model, else its file's name."""
+        return catalog.name_of(self.file.path, self._entry)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -83,6 +83,7 @@ class Summary:
     files: int
     gguf_version: int
     name: str
+    calls_itself: str  # general.name, unless models.toml knows better
     architecture: str
     supported: bool
     size_bytes: int
@@ -98,8 +99,8 @@ class Summary:
     metadata: dict[str, Plain] = field(default_factory=dict)  # every key; a long array by its length
 
 
-def summarize(file: GGUFFile) -> Summary:
-    """Read a file's summary; a key that is absent or of an unexpected type is left out."""
+def summarize(file: GGUFFile, name: str) -> Summary:
+    """Read the summary of a file that goes by a name; a key that is absent or of an unexpected type is left out."""
     architecture = _text(file, "general.architecture")
     blocks = _blocks(file)
     drafts = {number for number, names in blocks.items() if _any(_DRAFT, names)}
@@ -108,7 +109,8 @@ def summarize(file: GGUFFile) -> Summary:
         path=file.path,
         files=len(paths),
         gguf_version=file.version,
-        name=_text(file, "general.name"),
+        name=name,
+        calls_itself=_text(file, "general.name"),
         architecture=architecture,
         supported=is_supported(architecture),
         size_bytes=sum(path.stat().st_size for path in paths),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qcli.catalog import load_catalog, resolve, sampling_defaults
+from qcli.catalog import load_catalog, name_of, resolve, sampling_defaults
 from qcli.commands.models import models
 from qcli.errors import ModelNotFoundError
 from qcli.gguf_file import GGUFFile
@@ -57,6 +57,20 @@ def test_a_file_wins_over_a_name_and_a_folder_does_not(tmp_path: Path, monkeypat
     (tmp_path / "storyteller").rmdir()
     (tmp_path / "storyteller").write_bytes(b"GGUF")
     assert resolve("storyteller") == (Path("storyteller"), None)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("Some-7B-Q4_K_M.gguf", "Some-7B-Q4_K_M"),
+        ("Some-7B-Q4_K_M-00001-of-00003.gguf", "Some-7B-Q4_K_M"),
+        ("some.7b", "some.7b"),
+        (".gguf", ".gguf"),
+    ],
+)
+def test_a_file_is_called_by_its_name(file: str, name: str) -> None:
+    assert name_of(Path("Snapshots") / file, None) == name
+    assert name_of(Path(file), resolve(None)[1]) == "storyteller"
 
 
 def test_a_model_to_download_says_how() -> None:

@@ -61,7 +61,7 @@ def read_all(path: Path) -> None:
         for tensor in file.tensors.values():
             assert tensor.data.nbytes == tensor.n_bytes
             int(tensor.data.sum())
-        summarize(file)
+        summarize(file, "model")
 
 
 def attempt(path: Path) -> QcliError | None:

@@ -53,7 +53,7 @@ def draft_model() -> File:
 
 def summary_of(path: Path, content: File) -> Summary:
     with GGUFFile.open(write(path / "model.gguf", content)) as file:
-        return summarize(file)
+        return summarize(file, "model")
 
 
 def test_sums_by_hand(tmp_path):
@@ -113,6 +113,7 @@ def test_a_table_for_eighty_columns_without_colour(capsys):
     said = capsys.readouterr()
     lines = said.out.splitlines()
     assert lines[0] == "storyteller"
+    assert "calls itself" not in said.out
     # the path is the reader's own
     assert max(len(line) for line in lines if not line.startswith("file")) <= 80
     assert "\x1b" not in said.out
@@ -155,6 +156,14 @@ def test_odd_files_are_shown_all_the_same(capsys, tmp_path, as_json):
     else:
         assert "[bold]odd[/bold]" in said
         assert "qcli cannot run it" in said
+
+
+def test_a_name_in_the_file_is_what_it_calls_itself(capsys, tmp_path):
+    path = write(tmp_path / "Some-7B-Q4_K_M.gguf", File([key("general.name", STRING, "Hf")], []))
+    show(str(path), as_json=False, tensors=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Some-7B-Q4_K_M"
+    assert re.search(r"^calls itself +Hf$", "\n".join(lines), re.MULTILINE)
 
 
 def test_a_vocabulary_alone(capsys, tmp_path):

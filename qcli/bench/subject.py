@@ -49,8 +49,7 @@ def of_file(model: str | None) -> Subject:
     """A model by path or name, the embedded one by default."""
     path, entry = catalog.resolve(model)
     file = GGUFFile.open(path)
-    name = entry.name if entry else str(file.metadata.get("general.name") or path.stem)
-    return Subject(name, file)
+    return Subject(catalog.name_of(path, entry), file)
 
 
 def of_shape(shape: Shape, mix: Mix, layers: int | None, progress: Progress | None = None) -> Subject:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
-from qcli.catalog import resolve
+from qcli.catalog import name_of, resolve
 from qcli.gguf_file import GGUFFile, Tensor
 from qcli.summary import Plain, Summary, Total, summarize
 
@@ -20,9 +20,9 @@ def show(model: str | None, as_json: bool, tensors: bool) -> None:
     """Print a model file's summary; `tensors` adds every key and every tensor."""
     path, entry = resolve(model)
     with GGUFFile.open(path) as file:
-        summary = summarize(file)
+        summary = summarize(file, name_of(path, entry))
         if entry:
-            summary.name = entry.name
+            summary.calls_itself = ""
         listed = list(file.tensors.values()) if tensors else []
         if as_json:
             console.json(_as_json(summary, listed if tensors else None))
@@ -46,7 +46,7 @@ def _drawn(summary: Summary, tensors: list[Tensor]) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    title = Text(console.clean(summary.name or summary.path.name), style="bold")
+    title = Text(console.clean(summary.name), style="bold")
     parts: list[RenderableType] = [title, "", _facts(summary)]
     if summary.groups:
         parts += ["", _totals("weights", summary.groups), "", _totals("type", summary.types, bits=True)]
@@ -72,6 +72,7 @@ def _fact_lines(summary: Summary) -> Iterable[tuple[str, str]]:
     known = "" if summary.supported else " (qcli cannot run it)"
     parts = f", {summary.files} parts" if summary.files > 1 else ""
     yield "file", str(summary.path)
+    yield "calls itself", summary.calls_itself
     yield "size", f"{quantity(summary.size_bytes)}B{parts}, GGUF {summary.gguf_version}"
     yield "architecture", summary.architecture + known
     if summary.whole.tensors:
