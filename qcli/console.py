@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import io
 import json as json_text
+import math
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TextIO
@@ -93,6 +95,15 @@ def info(text: str) -> None:
     """Say something beside the answer, on stderr, dim; on lines of its own."""
     _to_stderr(_begin_line() + _styled(text.translate(_CONTROL), "2") + "\n")
     _remember("\n", sys.stderr)
+
+
+def figures(parts: Iterable[str]) -> None:
+    """Say numbers beside the answer, as `info` does, a dot between two; no line of a terminal ends within one."""
+    lines: list[str] = []
+    for part in parts:
+        joined = f"{lines[-1]} · {part}" if lines else part
+        lines[-1:] = [joined] if len(joined) <= _columns() else [*lines[-1:], part]
+    info("\n".join(lines))
 
 
 def aside(text: str) -> None:
@@ -220,6 +231,16 @@ def _remember(text: str, stream: TextIO) -> None:
     global _line_begun
     if text and is_terminal(stream):
         _line_begun = not text.endswith("\n")
+
+
+def _columns() -> float:
+    """Characters in a line of stderr; a pipe has no end of a line."""
+    if not is_terminal(sys.stderr):
+        return math.inf
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or math.inf
+    except OSError:
+        return 80
 
 
 def _begin_line() -> str:

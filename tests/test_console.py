@@ -103,6 +103,31 @@ def test_a_short_status_never_shows():
     assert in_terminal('with console.status("loading") as bar: bar.update("loading", 0.5)') == ""
 
 
+FIGURES = """
+import fcntl, struct, sys, termios
+fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack("4H", 24, {columns}, 0, 0))
+console.figures(["12 tokens", "3 tok/s", "experts 5 of 32"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (37, "12 tokens · 3 tok/s · experts 5 of 32\r\n"),
+        (36, "12 tokens · 3 tok/s\r\nexperts 5 of 32\r\n"),
+        (10, "12 tokens\r\n3 tok/s\r\nexperts 5 of 32\r\n"),
+        (0, "12 tokens · 3 tok/s · experts 5 of 32\r\n"),
+    ],
+)
+def test_no_line_ends_within_a_figure(columns, said):
+    assert in_terminal(FIGURES.format(columns=columns), NO_COLOR="1") == said
+
+
+def test_figures_in_a_pipe_are_one_line(capsys):
+    console.figures(["x" * 100, "y"])
+    assert capsys.readouterr().err == "x" * 100 + " · y\n"
+
+
 def test_no_bar_for_the_quiet_or_for_a_dumb_terminal():
     assert in_terminal(BAR.replace('"loading")', '"loading", quiet=True)')) == ""
     assert in_terminal(BAR, TERM="dumb") == ""

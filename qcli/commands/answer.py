@@ -49,26 +49,22 @@ def discard(piece: str) -> None:
     """Show nothing."""
 
 
-def figures(stats: Stats) -> str:
-    """One line: prompt tokens and prefill speed, TTFT, new tokens and decode speed, GB/s, experts."""
+def figures(stats: Stats) -> list[str]:
+    """Prompt tokens and prefill speed, TTFT, new tokens and decode speed, GB/s, experts, what came from the disk."""
     kept = stats.prompt_tokens - stats.prefilled_tokens
     prompt = counted(stats.prompt_tokens, "prompt token") + (f" ({kept} kept)" if kept else "")
-    streamed = stats.streamed
-    read = (
-        f"read {streamed.bytes_per_step / 1e6:.0f} MB a token, {streamed.hit_rate:.0%} of the experts were there, "
-        f"{streamed.wait_s_per_step * 1e3:.0f} ms waiting for the disk"
-        if streamed
-        else ""
-    )
-    experts = f"experts {stats.experts_touched} of {stats.experts_held}" if stats.experts_held else ""
     said = [
         prompt + _speed(stats.prefill_tok_per_s),
         f"TTFT {stats.ttft_s:.2f} s",
         f"{stats.new_tokens} new" + _speed(stats.decode_tok_per_s, f", {stats.gb_per_s:.1f} GB/s"),
-        experts,
-        read,
     ]
-    return " · ".join(filter(None, said))
+    if stats.experts_held:
+        said.append(f"experts {stats.experts_touched} of {stats.experts_held}")
+    if read := stats.streamed:
+        said.append(f"read {read.bytes_per_step / 1e6:.0f} MB a token")
+        said.append(f"{read.hit_rate:.0%} of the experts were there")
+        said.append(f"{read.wait_s_per_step * 1e3:.0f} ms waiting for the disk")
+    return said
 
 
 def _speed(tok_per_s: float, more: str = "") -> str:

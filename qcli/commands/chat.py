@@ -91,7 +91,7 @@ class Conversation:
             console.info("the system message is set" if argument else "no system message")
         elif name == "stats":
             engine = self._llm.engine
-            console.info(figures(self._llm.stats))
+            console.figures(figures(self._llm.stats))
             console.info(f"{engine.position} of the context's {engine.ctx} tokens used")
         else:
             console.error(UsageError(f"there is no command /{name}", "/help lists them"))
@@ -119,7 +119,7 @@ class Conversation:
         if shown:
             self._messages = [*asked, {"role": "assistant", "content": shown}]
         if not self._quiet:
-            console.info(figures(self._llm.stats))
+            console.figures(figures(self._llm.stats))
         if interrupted and not is_interactive():
             raise KeyboardInterrupt
 

@@ -64,7 +64,7 @@ def run(
                 if not shown.endswith("\n"):
                     console.out("\n")
                 if not quiet:
-                    console.info(figures(llm.stats))
+                    console.figures(figures(llm.stats))
     return interrupt.EXIT_CODE if interrupted else 0
 
 
