@@ -25,7 +25,8 @@ from quant.plan import Activation, Plan, aligned
 from quant.team import Team
 
 if TYPE_CHECKING:
-    from qcli.streaming.supply import Supply, Traffic
+    from qcli.streaming.stock import Traffic
+    from qcli.streaming.supply import Supply
 
 Progress = Callable[[str, float], None]
 

@@ -14,7 +14,7 @@ from qcli.thoughts import Plain, Thought
 if TYPE_CHECKING:
     from qcli.held import Held
     from qcli.sampler import Sampler
-    from qcli.streaming.supply import Traffic
+    from qcli.streaming.stock import Traffic
     from qcli.tokenizer import Tokenizer
 
 Progress = Callable[[str, float], None]

@@ -15,7 +15,7 @@ from qcli.bench.rig import Rig
 from qcli.engine import Engine
 from qcli.gguf_file import GGUFFile
 from qcli.streaming import budget, heat
-from qcli.streaming.supply import Traffic
+from qcli.streaming.stock import Traffic
 
 SLOTS, EXPERTS = 6, 16
 PARTS = {"embedding", "norms", "linear attention", "attention", "router", "experts", "head", "sampling", "waiting"}

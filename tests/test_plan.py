@@ -109,7 +109,7 @@ def test_a_model_that_does_not_fit_is_rehearsed_with_reads(too_small, name, tmp_
 def test_slots_are_those_that_the_engine_gets(monkeypatch, too_small):
     """Within what the kernels, loaded by one of them first, take."""
     file = GGUFFile.open(MODEL)
-    monkeypatch.setattr("qcli.streaming.supply.STAGED", 1)
+    monkeypatch.setattr("qcli.streaming.chunk_turns.STAGED", 1)
     monkeypatch.setattr(heat, "save", lambda *_: None)
     asked, decide = [], budget.share
 

@@ -17,11 +17,11 @@ from qcli.engine import Engine
 from qcli.errors import ModelFileError, OutputError, QcliError, UsageError
 from qcli.gguf_file import GGUFFile
 from qcli.streaming import budget, heat, pressure
+from qcli.streaming.chunk_turns import grouped
 from qcli.streaming.lookahead import Pays
 from qcli.streaming.reader import PAGE, Reader, Span, give_back, pages, room
 from qcli.streaming.slots import HALF_LIFE, Slots
 from qcli.streaming.stage import Stage
-from qcli.streaming.supply import grouped
 
 MODEL = Path(__file__).parent / "data" / "qwen3next.gguf"
 STORED = 6 * PAGE  # bytes that one of its experts takes in memory
@@ -146,7 +146,7 @@ def test_the_quicker_way_is_kept():
 
 
 def test_slots_in_order_of_expert_of_a_few_tokens_at_a_time(monkeypatch):
-    monkeypatch.setattr("qcli.streaming.supply.TOGETHER", 2)
+    monkeypatch.setattr("qcli.streaming.chunk_turns.TOGETHER", 2)
     chosen, slots = np.array([[2, 0], [0, 1], [1, 2]]), np.zeros(6, np.int64)
     first, second = grouped(chosen, 3, slots)
     assert slots.tolist() == [1, 2, 3, 0, 4, 5]
@@ -161,7 +161,7 @@ def streamed(
     def allot(supply, *_):
         supply.allot(slots)
 
-    monkeypatch.setattr("qcli.streaming.supply.STAGED", staged)
+    monkeypatch.setattr("qcli.streaming.chunk_turns.STAGED", staged)
     monkeypatch.setattr(heat, "path_for", lambda _file: heat_path)
     if heat_path is None:
         monkeypatch.setattr(heat, "load", lambda _path: {})
@@ -217,7 +217,7 @@ def test_guesses_change_no_bit(monkeypatch, expected):
 
 def test_a_slot_is_free_only_when_no_lane_fills_it_any_more(monkeypatch):
     engine = streamed(monkeypatch, 4)
-    layer, reader = next(iter(engine.supply.layers.values())), engine.supply.reader
+    layer, reader = next(iter(engine.supply.layers.values())), engine.supply.stock.reader
     gate, failed = threading.Event(), threading.Event()
 
     def fill(span, *_files):
@@ -260,7 +260,7 @@ def test_a_file_that_shrinks_ends_the_answer_and_nothing_else(monkeypatch, expec
 @pytest.mark.parametrize("likely", [0, 3, 1e9])
 @pytest.mark.parametrize(("chunk", "staged"), [(3, 1), (3, 10 * STORED), (64, 10 * STORED), (64, 1 << 20)])
 def test_reading_ahead_of_a_layer_changes_no_bit(monkeypatch, likely, chunk, staged):
-    monkeypatch.setattr("qcli.streaming.supply.LIKELY", likely)
+    monkeypatch.setattr("qcli.streaming.chunk_turns.LIKELY", likely)
     resident = Engine.load(GGUFFile.open(MODEL), threads=2, ctx=256, chunk=chunk)
     found, ahead = [], []
     engine = streamed(monkeypatch, 4, staged=staged, chunk=chunk)
@@ -278,7 +278,7 @@ def test_reading_ahead_of_a_layer_changes_no_bit(monkeypatch, likely, chunk, sta
 @pytest.mark.parametrize("likely", [0, 3, 1e9])
 @pytest.mark.parametrize("staged", [1, 10 * STORED])
 def test_a_chunk_reads_no_expert_twice(monkeypatch, likely, staged):
-    monkeypatch.setattr("qcli.streaming.supply.LIKELY", likely)
+    monkeypatch.setattr("qcli.streaming.chunk_turns.LIKELY", likely)
     engine = streamed(monkeypatch, 4, staged=staged)
     read, offsets = Reader.read, []
 
@@ -297,7 +297,7 @@ def test_a_chunk_reads_no_expert_twice(monkeypatch, likely, staged):
 @pytest.mark.parametrize("staged", [1, 10 * STORED])
 @pytest.mark.parametrize("likely", [0, 3])
 def test_a_prompt_interrupted_in_any_turn_leaves_nothing_behind(monkeypatch, expected, likely, staged):
-    monkeypatch.setattr("qcli.streaming.supply.LIKELY", likely)
+    monkeypatch.setattr("qcli.streaming.chunk_turns.LIKELY", likely)
     engine = streamed(monkeypatch, 4, staged=staged)
     replay, left = engine._team.run, [0]
 
@@ -398,7 +398,7 @@ def test_memory_that_others_need_is_given_back_and_no_bit_changes(monkeypatch, e
 @pytest.mark.parametrize("likely", [0, 3])
 @pytest.mark.filterwarnings("ignore:memory is short")
 def test_memory_that_comes_and_goes_within_a_prompt_changes_no_bit(monkeypatch, expected, others, likely):
-    monkeypatch.setattr("qcli.streaming.supply.LIKELY", likely)
+    monkeypatch.setattr("qcli.streaming.chunk_turns.LIKELY", likely)
     engine = streamed(monkeypatch, 12, staged=10 * STORED)
     looks, seen = np.random.default_rng(0), set()
 

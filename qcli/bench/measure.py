@@ -14,7 +14,7 @@ from qcli.bench.rig import Profile, Rig
 from qcli.engine import Engine, Progress
 from qcli.errors import UsageError
 from qcli.gguf_file import GGUFFile
-from qcli.streaming.supply import Traffic
+from qcli.streaming.stock import Traffic
 
 WAITING = "waiting"
 Rigs = dict[tuple[int, int], Rig]  # by threads and chunk

@@ -14,7 +14,7 @@ from qcli.engine import Engine, Progress
 from qcli.gguf_file import GGUFFile
 from qcli.sampler import Sampler, Sampling
 from qcli.state import Snapshot
-from qcli.streaming.supply import Traffic
+from qcli.streaming.stock import Traffic
 
 SAMPLING, DISK, BOOKKEEPING = "sampling", "disk", "bookkeeping"
 

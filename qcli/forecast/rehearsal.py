@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from qcli.engine import Engine
 from qcli.forecast.twin import Twin
+from qcli.gguf_file import GGUFFile
 from qcli.models import Model
 from qcli.sampler import Sampler, Sampling
 from qcli.streaming.layer import Layer, Part
 from qcli.streaming.lookahead import Lookahead, Pays
 from qcli.streaming.reader import Ticket, pages
+from qcli.streaming.stock import Stock
 from qcli.streaming.supply import Supply
 from quant.kernels.experts import Gated
 from quant.plan import Ids, Plan, Turns
@@ -40,22 +42,35 @@ class Told(Pays):
         """See Pays."""
 
 
+class Elsewhere(Stock):
+    """Experts of a file that may not be here yet, read from another."""
+
+    def __init__(self, file: GGUFFile, disk: Path) -> None:
+        super().__init__(file, [disk])
+        self._disk = disk
+
+    def _added(self, experts: Gated) -> Layer:
+        held = super()._added(experts)
+        held.parts = tuple(self._moved(part) for part in held.parts)
+        return held
+
+    def _moved(self, part: Part) -> Part:
+        return replace(part, path=self._disk, offsets=part.offsets % (self._disk.stat().st_size - part.n_bytes))
+
+
 class Rehearsal(Supply):
     """Experts are found in the twin's memory as often as they will be in the cache; the others are read from a disk."""
 
     def __init__(self, twin: Twin, run: Ids, disk: Path | None = None) -> None:
         """disk: a file to read instead of the model's own, which may not be here yet."""
-        self._twin, self._disk = twin, disk
+        self._twin = twin
         self._random = np.random.default_rng()  # a disk may remember what it gave to the rehearsal before
         self.hit_rates: Mapping[str, float] = {}  # by the name of a layer's gate
         self._homes: dict[str, tuple[NDArray[np.int64], ...]] = {}
         self._seconds_per_new_byte = 0.0
-        super().__init__(twin.file, run)
         self.guessing = Told()
-        self.lookahead = Lookahead(self.guessing)
-        if disk:
-            self.reader.close()
-            self.reader = type(self.reader)([disk])
+        stock = Elsewhere(twin.file, disk) if disk else Stock(twin.file)
+        super().__init__(twin.file, run, stock, Lookahead(self.guessing))
 
     def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
         """See quant.plan.Supply."""
@@ -111,7 +126,7 @@ class Rehearsal(Supply):
         while (in_time := perf_counter() - began < _SECONDS / 2) or coming:
             if free and in_time:
                 row, layer = free.pop(), layers[self._random.integers(len(layers))]
-                coming.append((self.reader.read(layer.spans(int(self._random.integers(layer.count)), row)), row))
+                coming.append((self.stock.reader.read(layer.spans(int(self._random.integers(layer.count)), row)), row))
             else:
                 ticket, row = coming.popleft()
                 ticket.wait()
@@ -121,7 +136,7 @@ class Rehearsal(Supply):
 
     def close(self) -> None:
         """End the reader's lanes; nothing was learnt about the model's experts."""
-        self.reader.close()
+        self.stock.reader.close()
 
     def _draw(self) -> None:
         """Choose anew which experts are in memory, as if the last token had been long ago."""
@@ -136,15 +151,6 @@ class Rehearsal(Supply):
                     held.slots.free(expert)
             for part, home in zip(held.parts, self._homes[name], strict=True):
                 part.experts.addresses[:] = np.where(here, home, 0)
-
-    def _layer(self, layer: Gated) -> Layer:
-        held = super()._layer(layer)
-        if self._disk and held.parts[0].path != self._disk:
-            held.parts = tuple(self._elsewhere(part, self._disk) for part in held.parts)
-        return held
-
-    def _elsewhere(self, part: Part, disk: Path) -> Part:
-        return replace(part, path=disk, offsets=part.offsets % (disk.stat().st_size - part.experts.bytes))
 
     def _warm_up(self) -> None:
         """Nothing was asked for before."""

@@ -55,6 +55,7 @@ class Layer:
     """Slots for some of the experts; none before `allot`."""
 
     def __init__(self, file: GGUFFile, experts: Gated) -> None:
+        self.name = experts.gate.name
         parts: list[Part] = []
         for part in (experts.gate, experts.up, experts.down):
             parts.append(Part.of(file, part, parts[-1].end if parts else 0))
