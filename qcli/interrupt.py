@@ -1,33 +1,64 @@
-"""Ctrl-C while there is nothing to keep yet."""
+"""Ctrl-C while there is nothing to keep yet, and orders to end: that of `kill`, and a terminal that is closed."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from qcli import console
 
 EXIT_CODE = 130
 
+_ORDERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_Handler = Callable[[int, FrameType | None], None]
+
 
 def raises() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt from now on; where it is ignored, as in background jobs, it stays so."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """From now on, let Ctrl-C raise KeyboardInterrupt, and an order to end leave no bar behind, nor a hidden cursor.
+
+    What is ignored, as Ctrl-C is in background jobs, stays so.
+    """
+    handlers: dict[int, _Handler] = {signal.SIGINT: signal.default_int_handler, **dict.fromkeys(_ORDERS, _end)}
+    for number, handler in _heard(handlers).items():
+        signal.signal(number, handler)
 
 
 @contextmanager
 def cleans_up() -> Iterator[None]:
-    """Let an order to end, or a terminal that is closed, unwind as Ctrl-C does, so that no half of a file is left."""
+    """Let an order to end unwind as Ctrl-C does, so that no half of a file is left."""
+    with _meanwhile(dict.fromkeys(_ORDERS, signal.default_int_handler)):
+        yield
+
+
+@contextmanager
+def gives_back() -> Iterator[None]:
+    """Let an order to end unwind, so that a terminal that was taken over is as before."""
+    with _meanwhile(dict.fromkeys(_ORDERS, _exit)):
+        yield
+
+
+@contextmanager
+def ends_all(bar: console.status) -> Iterator[None]:
+    """Let Ctrl-C end the program at once: a KeyboardInterrupt gets lost in the compiler's callbacks."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        bar.close()
+        console.leave(EXIT_CODE)
+
+    with _meanwhile({signal.SIGINT: leave, **dict.fromkeys(_ORDERS, _end)}):
+        yield
+
+
+@contextmanager
+def _meanwhile(handlers: Mapping[int, _Handler]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # nohup's is ignored
-    usual = {number: signal.signal(number, signal.default_int_handler) for number in heard}
+    usual = {number: signal.signal(number, handler) for number, handler in _heard(handlers).items()}
     try:
         yield
     finally:
@@ -35,20 +66,20 @@ def cleans_up() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def ends_all(bar: console.status) -> Iterator[None]:
-    """Let Ctrl-C end the program at once: a KeyboardInterrupt gets lost in the compiler's callbacks."""
+def _heard(handlers: Mapping[int, _Handler]) -> dict[int, _Handler]:
+    """Those whose signal is not ignored, as nohup has it."""
+    return {n: handler for n, handler in handlers.items() if signal.getsignal(n) is not signal.SIG_IGN}
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        bar.close()
-        console.leave(EXIT_CODE)
 
-    usual = signal.getsignal(signal.SIGINT)
-    if usual is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, leave)
+def _end(number: int, frame: FrameType | None) -> None:
+    """Take the bar away, and die of the signal, as the caller would have it."""
     try:
-        yield
+        if console.status.shown:
+            console.status.shown.close()
     finally:
-        signal.signal(signal.SIGINT, usual)
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcli import console
+from qcli import console, interrupt
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -48,11 +48,14 @@ def _typed() -> Iterator[str]:
     )
     while True:
         try:
-            yield session.prompt()
+            with interrupt.gives_back():
+                line = session.prompt()
         except KeyboardInterrupt:
             console.info("Ctrl-D or /exit leaves")
         except EOFError:
             return
+        else:
+            yield line
 
 
 def _keys() -> KeyBindings:

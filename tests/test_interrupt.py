@@ -1,0 +1,51 @@
+"""Signals: what a terminal looks like when `kill`, or its own end, ended a command."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from test_console import in_terminal
+
+from qcli import console, interrupt
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+
+KILLED = f"""
+import os, signal, time
+from contextlib import nullcontext
+from qcli import interrupt
+interrupt.raises()
+with console.status("loading") as bar, {{around}}:
+    time.sleep({console.STATUS_DELAY * 3})
+    os.kill(os.getpid(), signal.{{name}})
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("around", ["nullcontext()", "interrupt.ends_all(bar)"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_an_order_to_end_shows_the_cursor_again(name, around):
+    seen = in_terminal(KILLED.format(name=name, around=around), -getattr(signal, name))
+    assert "loading" in seen
+    assert seen.rfind("\x1b[?25h") > seen.rfind("\x1b[?25l") >= 0
+    assert "Traceback" not in seen
+
+
+def test_an_order_to_end_is_obeyed_without_a_bar():
+    code = "from qcli import interrupt; interrupt.raises(); import os; os.kill(os.getpid(), 15); console.out('on')"
+    assert in_terminal(code, -signal.SIGTERM) == ""
+
+
+def test_what_was_heard_before_is_heard_again():
+    usual = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with interrupt.cleans_up(), interrupt.ends_all(console.status("loading")), interrupt.gives_back():
+        assert signal.getsignal(signal.SIGTERM) not in usual
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == usual
+
+
+def test_a_terminal_that_was_taken_over_is_unwound():
+    with pytest.raises(SystemExit) as ended, interrupt.gives_back():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert ended.value.code == 128 + signal.SIGTERM
