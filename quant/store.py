@@ -12,7 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -42,14 +44,14 @@ def address(kernel: Kernel) -> int:
 
 def prepare(kernels: Sequence[Kernel], progress: Callable[[float], None] | None = None) -> None:
     """Have these kernels compiled, by several processes where that is quicker; progress(fraction) hears of it."""
-    missing = [kernel for kernel in kernels if not _path(kernel).exists()]
+    missing = [kernel for kernel in kernels if not os.path.exists(_path(kernel))]
     compilers = min(_processors(), _MOST_COMPILERS, len(missing) // _WORTH_A_PROCESS)
-    if compilers > 1:
+    if compilers > 1 and os.access(folder(), os.W_OK):
         for done in _compile_beside(missing, compilers):
             if progress:
                 progress(done / len(missing))
     for done, kernel in enumerate(missing):
-        if progress and not _path(kernel).exists():
+        if progress and not os.path.exists(_path(kernel)):
             progress(done / len(missing))
         _ = kernel.address  # loaded, or compiled here; kept by the kernel, so a store that cannot be written costs once
 
@@ -59,7 +61,7 @@ def _processors() -> int:
 
 
 def save(kernel: Kernel, symbol: str, object_file: bytes) -> None:
-    """Keep a kernel's code: written beside, then renamed. A full disk only costs the next start its time."""
+    """Keep a kernel's code: written beside, then renamed. A full disk only costs the next start its time, with a warning."""
     content = symbol.encode() + b"\0" + object_file
     path = _path(kernel)
     try:
@@ -67,8 +69,15 @@ def save(kernel: Kernel, symbol: str, object_file: bytes) -> None:
             file.write(hashlib.sha256(content).digest() + content)
         os.replace(file.name, path)
         _remove_unused(path, kernel.name)
-    except OSError:
-        return
+    except OSError as problem:
+        _tell(path.parent, problem.strerror or str(problem))
+
+
+@cache
+def _tell(folder: Path, reason: str) -> None:
+    """Say it once, however many kernels it meets."""
+    message = f"{folder}: machine code cannot be kept there ({reason}), so that every start compiles anew"
+    warnings.warn(f"{message}; QCLI_CACHE_DIR chooses another folder", RuntimeWarning, stacklevel=2)
 
 
 def _read(kernel: Kernel) -> tuple[str, bytes] | None:
@@ -104,7 +113,7 @@ def _compile_beside(kernels: Sequence[Kernel], compilers: int) -> Iterator[int]:
         for first in range(compilers):
             running.append(subprocess.Popen([*command, *names[first::compilers]], env=environment, **quiet))
         while any(process.poll() is None for process in running):
-            yield sum(_path(kernel).exists() for kernel in kernels)
+            yield sum(os.path.exists(_path(kernel)) for kernel in kernels)
             time.sleep(_POLL_SECONDS)
     except OSError:  # no such interpreter, as in a frozen program
         return
@@ -145,14 +154,22 @@ def folder() -> Path:
     """The folder for this compiler and this processor."""
     tools = f"{version('numba')} {version('llvmlite')} {sys.version_info[:2]}"
     mine = Path("kernels") / hashlib.sha256(f"{tools} {cpu.name()} {cpu.features()}".encode()).hexdigest()[:16]
-    try:
-        (root() / mine).mkdir(parents=True, exist_ok=True)
-        return root() / mine
-    except OSError:  # a read-only home: compile for this user's temporary folder
-        user = getattr(os, "getuid", lambda: "qcli")()
-        spare = Path(tempfile.gettempdir()) / f"qcli-{user}" / mine
-        spare.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return spare
+    for place in (root, _spare):
+        with suppress(OSError):
+            chosen = place() / mine
+            chosen.mkdir(parents=True, exist_ok=True)
+            return chosen
+    return root() / mine  # which does not come to be: nothing can be kept
+
+
+def _spare() -> Path:
+    """For a home that is read-only: this user's temporary folder, and nobody else's, as what is in it is run."""
+    user = getattr(os, "getuid", lambda: None)()
+    mine = Path(tempfile.gettempdir()) / f"qcli-{'qcli' if user is None else user}"
+    mine.mkdir(exist_ok=True, mode=0o700)
+    if user is not None and mine.lstat().st_uid != user:
+        raise PermissionError(f"{mine} is somebody else's")
+    return mine
 
 
 def root() -> Path:

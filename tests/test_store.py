@@ -118,6 +118,34 @@ def test_a_store_that_cannot_be_written_to_is_replaced_by_a_temporary_one(tmp_pa
     assert folder.is_relative_to(tmp_path)
 
 
+def test_a_store_that_keeps_nothing_is_told_once_and_costs_only_time(tmp_path, monkeypatch):
+    lost = tmp_path / "lost"
+    monkeypatch.setattr(store, "folder", lambda: lost)
+    with pytest.warns(RuntimeWarning, match="QCLI_CACHE_DIR chooses another") as told:
+        store.prepare([again(write_answer), again(add_up)])
+    assert len(told) == 1
+    assert str(told[0].message).startswith(f"{lost}: machine code cannot be kept there (No such file")
+    assert not lost.exists()
+
+
+def test_no_place_at_all_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("QCLI_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    assert store.folder.__wrapped__().is_relative_to(tmp_path / "file")
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners of POSIX")
+def test_code_of_another_user_is_not_run(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("QCLI_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"qcli-{os.getuid() + 1}").mkdir()
+    owner = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: owner)
+    assert store.folder.__wrapped__().is_relative_to(tmp_path / "file")
+
+
 def test_processors_do_not_share_code(tmp_path):
     here = in_another_process(tmp_path)
     other = in_another_process(tmp_path, NUMBA_CPU_FEATURES="")
