@@ -88,19 +88,20 @@ class Engine:
             raise QcliError(f"this processor ({cpu.name()}) lacks {lacking}", "use a machine from 2013 or later")
         threads, kv_type = threads or default_threads(), kv_type or "f16"
         model, state = model_of(file, ctx, kv_type)
-        room = budget.limit(ram)
-        if not state.experts_held or budget.fits(file, model, state, threads, room, resident()):
+        room, used = budget.limit(ram), resident()
+        if not state.experts_held or budget.fits(file, model, state, threads, room, used):
             return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, prompt_plan)
         from qcli.streaming.dense import hold_dense
         from qcli.streaming.supply import Supply
 
+        whole = budget.whole(file, model, state, threads, used)
         file = hold_dense(file, progress)
         model, state = model_of(file, ctx, kv_type)
         supply = Supply(file, state.run)
         chunk = chunk or budget.chunk_for(model, state, supply, threads, room)
         engine = cls(model, state, threads, chunk, progress, prompt_plan, supply)
         try:
-            budget.allot(supply, state, engine.plans, room)
+            budget.allot(supply, state, engine.plans, room, whole)
         except BaseException:
             engine.close()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -143,6 +144,21 @@ def test_too_little_memory_is_said_with_what_it_takes():
     assert found.mode == "too large"
     assert found.speed is None
     assert found.memory.needed > resident() // 2
+
+
+def test_a_small_model_is_asked_for_what_it_takes_in_memory():
+    """Staging experts takes more than the whole of this one."""
+    file = GGUFFile.open(MODEL)
+    least = foresee(file, threads=1, ctx=64, ram=10**7).memory.needed
+    assert foresee(file, threads=1, ctx=64, ram=least + (32 << 20)).mode == "resident"
+    with pytest.raises(QcliError) as refused:
+        Engine.load(file, threads=1, ctx=64, ram=10**7)
+    found = re.search(r"--ram ([\d.]+)GB", refused.value.hint)
+    assert found
+    assert float(found[1]) * 1e9 == pytest.approx(least, abs=150e6)
+    engine = Engine.load(file, threads=1, ctx=64, ram=int(float(found[1]) * 1e9) + (32 << 20))
+    assert engine.supply is None
+    engine.close()
 
 
 def test_hit_rates():
