@@ -42,12 +42,12 @@ app.command()(perplexity)
 
 @app.command()
 def show(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A GGUF file or a name.")] = None,
+    model: options.GivenModel = None,
     as_json: options.Json = False,
-    tensors: Annotated[bool, typer.Option("--tensors", help="List every key and tensor too.")] = False,
-    architectures: Annotated[bool, typer.Option("--supported", help="List the architectures instead.")] = False,
+    tensors: Annotated[bool, options.flag("--tensors", help="List every key and tensor, too.")] = False,
+    architectures: Annotated[bool, options.flag("--supported", help="List the architectures instead.")] = False,
 ) -> None:
-    """Show what is in a model file, or which architectures qcli runs."""
+    """Show what is in a model file, or what qcli can run."""
     if architectures:
         from qcli.commands.supported import supported
 
@@ -77,7 +77,9 @@ def _version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True)
 def qcli(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
         console.out(context.get_help() + "\n")

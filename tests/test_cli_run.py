@@ -177,6 +177,11 @@ def test_help_version_and_nothing(type_line):
     assert type_line("cook")[0] == 2
 
 
+def test_each_command_is_told_in_one_line(type_line):
+    _, out, _ = type_line("--help")
+    assert "..." not in out.partition("Commands:")[2]
+
+
 def test_help_loads_nothing_heavy():
     code = "import sys, qcli.cli; print([m for m in ('numpy', 'numba', 'rich', 'jinja2') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

@@ -42,7 +42,10 @@ def chat(
     presence_penalty: options.PresencePenalty = None,
     seed: options.Seed = None,
 ) -> None:
-    """Talk with a model; each turn reads only what is new. /help lists what else it can do."""
+    """Talk with a model; each turn reads only what is new.
+
+    /help lists what else can be typed.
+    """
     given = options.of_answer(locals())
     bar = console.status("loading", quiet)
     with bar, interrupt.ends_all(bar):

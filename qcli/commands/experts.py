@@ -28,18 +28,23 @@ _BESIDE = 32  # columns for figures
 
 
 def experts(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A GGUF file, or a name.")] = None,
+    model: options.GivenModel = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", metavar="TEXT", help="Count what this text asks for.")
     ] = None,
-    file: Annotated[str | None, typer.Option("--file", metavar="FILE", help="Likewise, the text of a file.")] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", metavar="FILE", help="Count what the text of a file asks for.")
+    ] = None,
     ram: options.Ram = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print layer, expert and count, one expert a line.")] = False,
+    as_csv: Annotated[bool, options.flag("--csv", help="Print layer, expert and count, one expert a line.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw which experts a text asks for, or earlier runs of a model larger than memory did."""
+    """Draw which experts a text, or earlier runs, asked for.
+
+    Earlier runs are known of models larger than memory.
+    """
     if prompt is not None and file is not None:
         raise UsageError("--prompt and --file are both given", "leave out one of them")
     if as_json and as_csv:

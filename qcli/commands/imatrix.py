@@ -20,17 +20,20 @@ _SHOWN = 8  # experts of a layer
 
 
 def imatrix(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A GGUF file, or a name.")] = None,
+    model: options.GivenModel = None,
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text file of what the model is for.")] = None,
-    out: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The .gguf file to write.")] = None,
-    ctx: Annotated[int, typer.Option("--ctx", "-c", metavar="N", min=4, help="Tokens in a chunk.")] = 512,
+    out: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Write this .gguf file.")] = None,
+    ctx: Annotated[int, typer.Option("--ctx", "-c", metavar="N", min=4, help="Have so many tokens in a chunk.")] = 512,
     most: Annotated[int | None, typer.Option("--chunks", metavar="N", min=1, help="Take so many chunks only.")] = None,
     threads: options.Threads = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace FILE if it is there.")] = False,
+    force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it is there.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure on a text how much each weight matters, for `qcli quantize --imatrix`."""
+    """Measure on a text how much each weight matters.
+
+    `qcli quantize --imatrix` goes by it.
+    """
     if model is None or text is None or out is None:
         raise UsageError(
             "MODEL, TEXT and -o FILE are needed", "type, for example, qcli imatrix MODEL TEXT -o imatrix.gguf"

@@ -10,25 +10,36 @@ import typer
 if TYPE_CHECKING:
     from qcli.llm import Options
 
+_MODEL = "A GGUF file, or a name that `qcli models` lists."
+
+
+def flag(*names: str, help: str) -> Any:
+    """An option without a value; Typer would have a person read <bool> beside it."""
+    return typer.Option(*names, metavar="", help=help)
+
+
+GivenModel = Annotated[str | None, typer.Argument(metavar="MODEL", help=_MODEL)]
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="MODEL", help="A GGUF file, or a name that `qcli models` lists."),
+    typer.Option("--model", "-m", metavar="MODEL", help=_MODEL),
 ]
 System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system message.")]
 MaxTokens = Annotated[
     int | None,
-    typer.Option("--max-tokens", "-n", metavar="N", min=1, help="Stop after so many tokens; else the model ends."),
+    typer.Option("--max-tokens", "-n", metavar="N", min=1, help="Stop after so many tokens; else when the model ends."),
 ]
 Stop = Annotated[
     list[str] | None,
     typer.Option("--stop", metavar="TEXT", help="End the answer before this text; may be repeated."),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", "-t", metavar="N", min=1, max=1024, help="Else as many as physical cores.")
+    int | None,
+    typer.Option("--threads", "-t", metavar="N", min=1, max=1024, help="One a physical core, unless told."),
 ]
 Ctx = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, help="Room for prompts and answers, in tokens.")]
 KvType = Annotated[
-    str | None, typer.Option("--kv-type", metavar="TYPE", help="Keep keys and values as f16, or half the size as q8_0.")
+    str | None,
+    typer.Option("--kv-type", metavar="TYPE", help="Keep keys and values as f16, or as q8_0 in half the room."),
 ]
 Ram = Annotated[
     str | None,
@@ -36,8 +47,8 @@ Ram = Annotated[
         "--ram", metavar="SIZE", help="Use so much memory, as in 24GB, reading experts as needed; else what is free."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer only: no progress, no figures.")]
+Json = Annotated[bool, flag("--json", help="Print one JSON value.")]
+Quiet = Annotated[bool, flag("--quiet", "-q", help="Print the result only: no progress, no remarks.")]
 
 
 def _sampling(*names: str, help: str, min: float | None = None, max: float | None = None) -> Any:
@@ -46,11 +57,14 @@ def _sampling(*names: str, help: str, min: float | None = None, max: float | Non
 
 
 Temperature = Annotated[
-    float | None, _sampling("--temperature", "--temp", min=0, help="0: always the likeliest token.")
+    float | None,
+    _sampling("--temperature", "--temp", min=0, help="Higher: more daring; 0: always the likeliest token."),
 ]
 TopK = Annotated[int | None, _sampling("--top-k", min=0, help="Draw from the k likeliest; 0: from all.")]
-TopP = Annotated[float | None, _sampling("--top-p", min=0, max=1, help="The likeliest that hold this share.")]
-MinP = Annotated[float | None, _sampling("--min-p", min=0, max=1, help="At least this share of the best's.")]
+TopP = Annotated[float | None, _sampling("--top-p", min=0, max=1, help="Draw from the likeliest that hold this share.")]
+MinP = Annotated[
+    float | None, _sampling("--min-p", min=0, max=1, help="Draw from those with this share of the best's.")
+]
 RepeatPenalty = Annotated[float | None, _sampling("--repeat-penalty", help="Above 1: fewer repeated tokens.")]
 FrequencyPenalty = Annotated[
     float | None, _sampling("--frequency-penalty", help="Taken off a logit each time its token occurs.")

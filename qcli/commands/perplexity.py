@@ -23,27 +23,30 @@ if TYPE_CHECKING:
 
 
 def perplexity(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A GGUF file, or a name.")] = None,
+    model: options.GivenModel = None,
     text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", help="A text file; with --against, that of the file unless given.")
+        str | None, typer.Argument(metavar="TEXT", help="A text file; with --against, what was kept has one.")
     ] = None,
     ctx: Annotated[
-        int | None, typer.Option("--ctx", "-c", metavar="N", min=4, help="Tokens in a chunk; 512 unless told.")
+        int | None, typer.Option("--ctx", "-c", metavar="N", min=4, help="Have so many tokens in a chunk; else 512.")
     ] = None,
     most: Annotated[int | None, typer.Option("--chunks", metavar="N", min=1, help="Take so many chunks only.")] = None,
     save: Annotated[
-        str | None, typer.Option("--save-logits", metavar="FILE", help="Keep the predictions to compare others with.")
+        str | None, typer.Option("--save-logits", metavar="FILE", help="Keep the predictions, to compare others with.")
     ] = None,
     against: Annotated[
         str | None, typer.Option("--against", metavar="FILE", help="Compare with predictions that were kept.")
     ] = None,
     threads: options.Threads = None,
     kv_type: options.KvType = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace FILE if it is there.")] = False,
+    force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it is there.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Score a model on a text: perplexity and, against kept predictions, KL divergence."""
+    """Score how well a model predicts a text.
+
+    That is perplexity and, against kept predictions, KL divergence.
+    """
     if model is None or (text is None and against is None):
         raise UsageError("MODEL and TEXT are needed", "type, for example, qcli perplexity MODEL wiki.test.raw")
     with ExitStack() as stack:

@@ -29,7 +29,7 @@ def plan(
     kv_type: options.KvType = None,
     as_json: options.Json = False,
 ) -> None:
-    """Tell whether a model fits into memory here, and how fast it will be."""
+    """Tell whether a model would fit here, and how fast it would be."""
     bar = console.status("looking")
     with bar, interrupt.ends_all(bar), ExitStack() as stack:
         from qcli import hub

@@ -14,26 +14,31 @@ from qcli.errors import UsageError
 
 
 def quantize(
-    source: Annotated[str | None, typer.Argument(metavar="IN", help="A GGUF file, best in BF16 or F16.")] = None,
+    source: Annotated[
+        str | None, typer.Argument(metavar="IN", help="A GGUF file, or a name; best in BF16 or F16.")
+    ] = None,
     out: Annotated[str | None, typer.Argument(metavar="OUT", help="The file to write.")] = None,
-    kind: Annotated[str | None, typer.Argument(metavar="TYPE", help="Q4_K_M, Q8_0, ….")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="TYPE", help="What to make of it: Q4_K_M, Q8_0, …")] = None,
     tensor: Annotated[
         list[str] | None,
-        typer.Option("--tensor", metavar="PATTERN=TYPE", help="A type for matrices with such a name; may be repeated."),
+        typer.Option(
+            "--tensor", metavar="PATTERN=TYPE", help="Give matrices of such a name this type; may be repeated."
+        ),
     ] = None,
     imatrix: Annotated[
-        str | None, typer.Option("--imatrix", metavar="FILE", help="What `qcli imatrix` or llama-imatrix measured.")
+        str | None,
+        typer.Option("--imatrix", metavar="FILE", help="Go by what `qcli imatrix` or llama-imatrix measured."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write nothing: show what becomes of each tensor.")
+        bool, options.flag("--dry-run", help="Write nothing: show what becomes of each tensor.")
     ] = False,
     split_size: Annotated[
         str | None, typer.Option("--split-size", metavar="SIZE", help="Write parts of at most so much: 4G, 500M.")
     ] = None,
     threads: options.Threads = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it is there.")] = False,
+    force: Annotated[bool, options.flag("--force", "-f", help="Replace OUT if it is there.")] = False,
     allow_requantize: Annotated[
-        bool, typer.Option("--allow-requantize", help="Take quantized weights, too, though it loses more.")
+        bool, options.flag("--allow-requantize", help="Take quantized weights, too, though it loses more.")
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

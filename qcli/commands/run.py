@@ -25,7 +25,7 @@ def run(
     ] = None,
     model: options.Model = None,
     system: options.System = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt; no chat template.")] = False,
+    raw: Annotated[bool, options.flag("--raw", help="Continue the prompt, without a chat template.")] = False,
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
     threads: options.Threads = None,
@@ -43,7 +43,7 @@ def run(
     presence_penalty: options.PresencePenalty = None,
     seed: options.Seed = None,
 ) -> int:
-    """Answer one prompt: from the command line, from standard input, or both."""
+    """Answer one prompt, typed or piped in."""
     given = options.of_answer(locals())
     if raw and system:
         raise UsageError("--raw has no place for a --system message", "leave out one of the two")
