@@ -18,7 +18,7 @@ from qcli.part_times import PartTimes
 from qcli.program import Program
 from qcli.state import Snapshot, State
 from qcli.streaming import budget
-from qcli.threads import default_threads
+from qcli.threads import default_threads, threads_beside_reading
 from quant import cpu, store, team
 from quant.kernels.kv_cache import TYPES as KV_TYPES
 from quant.plan import Activation, Plan, aligned
@@ -79,14 +79,15 @@ class Engine:
     ) -> Engine:
         """Trace the model of a file; compiles kernels when they are not in the cache yet.
 
-        threads: physical cores by default; ctx: capacity in tokens; chunk: tokens of a prompt taken together;
-        kv_type: what keys and values are kept as, "f16" or "q8_0"; prompt_plan: one that watches what weights meet;
+        threads: physical cores by default, fewer of many if experts are read meanwhile; ctx: capacity in tokens;
+        chunk: tokens of a prompt taken together; kv_type: what keys and values are kept as, "f16" or "q8_0";
+        prompt_plan: one that watches what weights meet;
         ram: bytes that the process may use, what is free by default; a model that needs more is streamed from its file.
         Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if not even that fits.
         """
         if lacking := cpu.missing():
             raise QcliError(f"this processor ({cpu.name()}) lacks {lacking}", "use a machine from 2013 or later")
-        threads, kv_type = threads or default_threads(), kv_type or "f16"
+        given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
         model, state = model_of(file, ctx, kv_type)
         room, used = budget.limit(ram), resident()
         if not state.experts_held or budget.fits(file, model, state, threads, room, used):
@@ -95,6 +96,7 @@ class Engine:
         from qcli.streaming.supply import Supply
 
         whole = budget.whole(file, model, state, threads, used)
+        threads = given or threads_beside_reading()
         file = hold_dense(file, progress)
         model, state = model_of(file, ctx, kv_type)
         supply = Supply(file, state.run)

@@ -234,7 +234,7 @@ def test_a_slot_is_free_only_when_no_lane_fills_it_any_more(monkeypatch):
     assert layer.arriving(0) is ticket
     assert layer.slots.used == 1
     gate.set()
-    ticket.done.wait(10)
+    ticket.join()
     assert layer.arriving(0) is None
     assert layer.slots.used == 0
     engine.close()

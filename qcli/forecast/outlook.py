@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from qcli.state import State
 from qcli.streaming import budget, heat
 from qcli.streaming.dense import is_expert
 from qcli.streaming.slots import HALF_LIFE
-from qcli.threads import default_threads
+from qcli.threads import default_threads, threads_beside_reading
 from quant.kernels.experts import Gated
 
 Progress = Callable[[str, float], None]
@@ -136,7 +136,7 @@ def foresee(
     subject = Subject(file, twin, model, state, threads or default_threads(), budget.limit(ram))
     if not state.experts_held or budget.fits(file, model, state, subject.threads, subject.room, subject.used):
         return _resident(subject, progress)
-    return _streamed(subject, disk, progress)
+    return _streamed(replace(subject, threads=threads or threads_beside_reading()), disk, progress)
 
 
 def _resident(subject: Subject, progress: Progress | None) -> Outlook:

@@ -144,7 +144,7 @@ class Rehearsal(Supply):
             here = self._random.random(held.count) < self.hit_rates[name]
             for expert in held.slots.expert_in[held.slots.expert_in >= 0].tolist():
                 ticket = held.arriving(expert)
-                if ticket and not ticket.done.is_set():  # a wrong guess
+                if ticket and not ticket.done:  # a wrong guess
                     here[expert] = False
                 else:
                     held.settle(expert)

@@ -82,7 +82,7 @@ class Layer:
     def arriving(self, expert: int) -> Ticket | None:
         """What is on its way into the expert's slot; what failed to come no longer is."""
         ticket = self._arriving.get(expert)
-        if ticket and ticket.done.is_set() and ticket.error:
+        if ticket and ticket.done and ticket.error:
             self._drop(expert)
             return None
         return ticket
@@ -106,7 +106,7 @@ class Layer:
     def settle(self, expert: int) -> None:
         """Wait for an expert if it is on its way, and let kernels find it; ModelFileError if it does not come."""
         if ticket := self._arriving.get(expert):
-            ticket.done.wait()  # Ctrl-C may end this: the expert is still on its way
+            ticket.join()  # Ctrl-C may end this: the expert is still on its way
             if ticket.error:
                 self._drop(expert)
                 raise ticket.error

@@ -58,7 +58,7 @@ class Stage:
     def clear(self, half: int) -> None:
         """Wait for what a turn that was interrupted, or a wrong guess, still brings."""
         for ticket in self._coming[half]:
-            ticket.done.wait()
+            ticket.join()
         self._coming[half].clear()
 
     def read(self, reader: Reader, layer: Layer, expert: int, half: int, place: int, urgent: bool = True) -> Passing:
