@@ -187,12 +187,24 @@ def test_a_draw_is_the_twins(logits, top_k, top_p, min_p, temperature, uniform):
 
 
 def neighbours(logits, top_k, top_p, min_p, temperature, uniform):
-    """What the twin draws at and just beside the borders: the kernel's sum over all is good to 1e-5."""
+    """What the twin draws at, beside and between the borders: the kernel's sum over all is good to 1e-5."""
     near = (1 - 2e-5, 1.0, 1 + 2e-5)
-    return {
-        twin.choose(logits, top_k, top_p * p if top_p < 1 else 1.0, min_p, temperature, uniform * u)
-        for p, u in itertools.product(near, near)
-    }
+    shares = [1.0]
+    if top_p < 1:
+        _, values = twin.kept(logits, top_k, 1.0, 0.0)
+        mass = np.cumsum(np.exp(values - values[0]))
+        between = [share for share in mass / mass[-1] if near[0] * top_p < share < near[2] * top_p]
+        shares = [top_p * p for p in near] + between
+    return {twin.choose(logits, top_k, p, min_p, temperature, uniform * u) for p, u in itertools.product(shares, near)}
+
+
+def test_a_border_with_many_ids_beside_it():
+    """Of ids that make up 1e-5 of all together, any number may be kept: each of these draws is right."""
+    logits = np.concatenate([np.zeros(4), np.linspace(-12.0, -18.0, 60)]).astype(np.float32)
+    drawn = {draw(logits, 0, 0.999999, 0.0, 100.0, uniform) for uniform in (0.1, 0.5, 0.9)}
+    allowed = [neighbours(logits, 0, 0.999999, 0.0, 100.0, uniform) for uniform in (0.1, 0.5, 0.9)]
+    assert drawn <= set.union(*allowed)
+    assert len(allowed[1]) > 3
 
 
 def test_a_whole_real_vocabulary():

@@ -27,7 +27,8 @@ from quant.team import Team
 
 PROMPT = 512  # tokens
 _SECONDS = 1.0  # that one rehearsal takes, about
-_STEPS = 4  # in a row
+_STEPS = 4  # in a row, with guesses or without
+_TEXT = 128  # tokens, before another begins
 _SLICE = 8  # records of a prompt between looks at the clock
 _SLOTS = 256 << 20  # bytes, more than caches hold
 _QUEUE = 32  # experts on their way at a time
@@ -173,9 +174,10 @@ def step_seconds(engine: Engine) -> float:
 
 
 def _step_seconds(engine: Engine, sampler: Sampler) -> float:
-    """The mean of a few steps, at the beginning of any text."""
+    """The mean of a few steps, near the beginning of any text."""
     ids = np.random.default_rng().integers(0, engine.vocab_size, min(_STEPS, engine.ctx)).tolist()
-    engine.reset()
+    if engine.position + len(ids) > min(_TEXT, engine.ctx):
+        engine.reset()
     began = perf_counter()
     for token in ids:
         sampler.sample(engine.step(token))
