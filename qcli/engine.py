@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,7 +96,7 @@ class Engine:
         from qcli.streaming.dense import hold_dense
         from qcli.streaming.supply import Supply
 
-        whole = budget.whole(file, model, state, threads, used)
+        whole = partial(budget.whole, file, model, state, threads, used)
         threads = given or threads_beside_reading()
         file = hold_dense(file, progress)
         model, state = model_of(file, ctx, kv_type)

@@ -156,7 +156,7 @@ def _resident(subject: Subject, progress: Progress | None) -> Outlook:
 
 def _streamed(subject: Subject, disk: Path | None, progress: Progress | None) -> Outlook:
     model, state, room = subject.model, subject.state, subject.room
-    whole = budget.whole(subject.file, model, state, subject.threads, subject.used)
+    before = subject.used
     supply = Rehearsal(subject.twin, state.run, disk)
     layers = layers_of(model, state.run)
     chunk = budget.chunk_for(model, state, supply, subject.threads, room)
@@ -166,6 +166,7 @@ def _streamed(subject: Subject, disk: Path | None, progress: Progress | None) ->
         used = program + bytes_of(subject.file, experts=False)
         share = budget.share(supply, state, engine.plans, room, used)
         if not share.enough:
+            whole = budget.whole(subject.file, model, state, subject.threads, before)
             return subject.outlook("too large", engine, program, min(share.lacking, whole - room))
         streaming, speed = _rehearsed(subject, engine, supply, layers, share.slots)
         return subject.outlook("streamed", engine, program, 0, streaming, speed)

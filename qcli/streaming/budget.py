@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,17 +46,23 @@ def limit(ram: int | None) -> int:
 
 def fits(file: GGUFFile, model: Model, state: State, threads: int, ram: int, used: int) -> bool:
     """Whether all weights can stay mapped, `used` bytes being taken before."""
-    return ram >= _mapped(file, state, used) + _PLENTY or ram >= whole(file, model, state, threads, used)
+    left = ram - _mapped(file, state, used)
+    return left >= _PLENTY or (left > 0 and left >= _prompt_bytes(model, state, threads))
 
 
 def whole(file: GGUFFile, model: Model, state: State, threads: int, used: int) -> int:
     """Bytes of memory with which all weights can stay mapped."""
-    return _mapped(file, state, used) + TOGETHER * _bytes_per_token(model, state, threads)
+    return _mapped(file, state, used) + _prompt_bytes(model, state, threads)
 
 
 def _mapped(file: GGUFFile, state: State, used: int) -> int:
     """Without what a prompt's plan takes."""
     return used + sum(tensor.n_bytes for tensor in file.tensors.values()) + state.n_bytes + RESERVE
+
+
+def _prompt_bytes(model: Model, state: State, threads: int) -> int:
+    """What a resident model's prompts take."""
+    return TOGETHER * _bytes_per_token(model, state, threads)
 
 
 def chunk_for(model: Model, state: State, supply: Supply, threads: int, ram: int) -> int:
@@ -96,14 +103,14 @@ def wanted(ram: int, lacking: int) -> str:
     return f"{-(-(ram + lacking) // 10**8) / 10:.1f}GB"
 
 
-def allot(supply: Supply, state: State, plans: list[Plan], ram: int, whole: int) -> None:
+def allot(supply: Supply, state: State, plans: list[Plan], ram: int, whole: Callable[[], int]) -> None:
     """Give the experts' slots what is left; raises QcliError if that is not enough for a token's.
 
-    whole: bytes with which nothing need be streamed; a small model takes less so.
+    whole: tells with how many bytes nothing need be streamed; a small model takes less so.
     """
     found = share(supply, state, plans, ram, resident())
     if not found.enough:
-        enough = wanted(ram, min(found.lacking, whole - ram))
+        enough = wanted(ram, min(found.lacking, whole() - ram))
         raise QcliError(
             f"{_written(ram)} of memory do not hold this model's dense weights, its context of {state.ctx} tokens and the"
             f" experts of one token",
