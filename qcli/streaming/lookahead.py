@@ -50,7 +50,7 @@ class Lookahead:
         self._routers: dict[str, tuple[Matrix, Activation]] = {}
         self._pays = pays or Pays()
         self._began = 0.0
-        self._on = False
+        self.on = False  # whether guessing pays for this token
 
     def note(self, layer: str, router: Matrix, h: Activation) -> None:
         """The router of the next layer to be traced, and its input [1, n]."""
@@ -60,20 +60,12 @@ class Lookahead:
     def begin(self, layer: str) -> None:
         """A token has come to a layer."""
         if layer == next(iter(self._routers)):
-            self._began, self._on = perf_counter(), self._pays.on
+            self._began, self.on = perf_counter(), self._pays.on
 
     def end(self, layer: str) -> None:
         """All experts of a layer are there."""
         if layer == next(reversed(self._routers)):
             self._pays.took(perf_counter() - self._began)
-
-    def following(self, layer: str) -> str | None:
-        """The layer to guess for, if there is one and guessing pays."""
-        if not self._on:
-            return None
-        names = list(self._routers)
-        place = names.index(layer) + 1
-        return names[place] if place < len(names) else None
 
     def guess(self, layer: str, following: str, count: int) -> list[int]:
         """The experts that the following layer would choose from this one's input."""

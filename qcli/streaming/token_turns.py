@@ -34,7 +34,7 @@ class TokenTurns:
     def after(self, held: Layer, chosen: Ids, late: Ids) -> None:
         """Wait for what is late; before that, there is time to guess."""
         if late[0]:
-            self._look_ahead(held.name, len(chosen))
+            self._look_ahead(held, len(chosen))
         with self._stock.traffic.waiting():
             for place in late[1 : 1 + late[0]].tolist():
                 held.settle(int(chosen[place]))
@@ -54,17 +54,16 @@ class TokenTurns:
                 with traffic.waiting():
                     held.settle_one()
 
-    def _look_ahead(self, name: str, count: int) -> None:
+    def _look_ahead(self, held: Layer, count: int) -> None:
         """While this layer's experts are read: send for those that the next one is likely to ask for."""
-        following = self._lookahead.following(name)
+        following = self._stock.following(held) if self._lookahead.on else None
         if following is None:
             return
-        held = self._stock.layers[following]
-        guessed = self._lookahead.guess(name, following, count)
+        guessed = self._lookahead.guess(held.name, following.name, count)
         for expert in guessed:
-            if not held.is_here(expert) and not held.arriving(expert):
+            if not following.is_here(expert) and not following.arriving(expert):
                 with suppress(LookupError):
-                    self._stock.traffic.bytes_read += held.guess(self._stock.reader, expert, guessed).n_bytes
+                    self._stock.traffic.bytes_read += following.guess(self._stock.reader, expert, guessed).n_bytes
 
 
 def _list(places: Ids, found: list[int]) -> None:
