@@ -14,6 +14,7 @@ from qcli.engine import Engine, Progress
 from qcli.gguf_file import GGUFFile
 from qcli.sampler import Sampler, Sampling
 from qcli.state import Snapshot
+from qcli.streaming.dense import is_expert
 from qcli.streaming.stock import Traffic
 
 SAMPLING, DISK, BOOKKEEPING = "sampling", "disk", "bookkeeping"
@@ -145,6 +146,6 @@ class Rig:
 
 def mean_expert_bytes(file: GGUFFile) -> float:
     """Bytes of gate, up and down of one routed expert, on average over the layers; 0 without experts."""
-    stacks = {name: tensor for name, tensor in file.tensors.items() if "_exps." in name and len(tensor.shape) == 3}
+    stacks = {name: tensor for name, tensor in file.tensors.items() if is_expert(tensor)}
     held = {name.split(".ffn_")[0]: tensor.shape[0] for name, tensor in stacks.items()}
     return sum(tensor.n_bytes for tensor in stacks.values()) / max(1, sum(held.values()))
