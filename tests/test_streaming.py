@@ -16,10 +16,11 @@ from qcli import memory
 from qcli.engine import Engine
 from qcli.errors import ModelFileError, OutputError, QcliError, UsageError
 from qcli.gguf_file import GGUFFile
+from qcli.pages import PAGE, give_back, pages
 from qcli.streaming import budget, heat, pressure
 from qcli.streaming.chunk_turns import grouped
 from qcli.streaming.lookahead import Pays
-from qcli.streaming.reader import PAGE, Reader, Span, give_back, pages, room
+from qcli.streaming.reader import Reader, Span, room
 from qcli.streaming.slots import HALF_LIFE, Slots
 from qcli.streaming.stage import Stage
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from qcli.gguf_file import GGUFFile, Tensor
 from qcli.gguf_header import Header, Value
 from qcli.gguf_types import TENSOR_TYPES
 from qcli.memory import available
+from qcli.pages import pages
 from qcli.plural import counted
 from qcli.threads import default_threads
 from quant import formats
@@ -83,7 +82,7 @@ def size_of(shape: Shape, mix: Mix, layers: int) -> int:
 def random_file(shape: Shape, mix: Mix, layers: int, progress: Progress | None = None) -> GGUFFile:
     """The model cut to its first layers, as if it had been read from a file."""
     slots = list(_slots(shape, mix, layers))
-    memory = np.frombuffer(small_pages(_end(slots)), np.uint8)
+    memory = pages(_end(slots), huge=False)
     path, tensors = Path(shape.name), {}
     with ThreadPoolExecutor(default_threads()) as pool:
         fill = _Filler(pool)
@@ -129,16 +128,6 @@ def _metadata(shape: Shape, layers: int) -> dict[str, Value]:
     keys = {**shape.keys, "block_count": layers, "context_length": shape.context}
     own: dict[str, Value] = {f"{shape.architecture}.{key}": value for key, value in keys.items()}
     return {"general.architecture": shape.architecture, "general.name": shape.name} | own
-
-
-def small_pages(size: int) -> mmap.mmap:
-    """Memory of this process alone, in pages as small as those of a mapped file."""
-    if sys.platform == "win32":
-        return mmap.mmap(-1, size)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if sys.platform == "linux":
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return memory
 
 
 class _Filler:

@@ -15,10 +15,11 @@ from qcli.engine import Engine
 from qcli.forecast.twin import Twin
 from qcli.gguf_file import GGUFFile
 from qcli.models import Model
+from qcli.pages import pages
 from qcli.sampler import Sampler, Sampling
 from qcli.streaming.layer import Layer, Part
 from qcli.streaming.lookahead import Lookahead, Pays
-from qcli.streaming.reader import Ticket, pages
+from qcli.streaming.reader import Ticket
 from qcli.streaming.stock import Stock
 from qcli.streaming.supply import Supply
 from quant.kernels.experts import Gated

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.bench.random_blocks import SCALES, random_blocks
-from qcli.bench.random_weights import small_pages
 from qcli.gguf_file import GGUFFile, Tensor
 from qcli.gguf_types import TENSOR_TYPES
 from qcli.memory import available
 from qcli.models import Model
+from qcli.pages import pages
 from qcli.streaming.dense import is_expert
 from quant.kernels.experts import Gated
 from quant.plan import Activation, Ids, Plan, Turns
@@ -42,7 +42,8 @@ class Pool:
         """size: bytes."""
         block = _TYPES[kind].n_bytes
         self._grain = math.lcm(block, _LINE)
-        self._memory = np.frombuffer(small_pages(self._rounded(size)), np.uint8)
+        rounded = self._rounded(size)
+        self._memory = pages(rounded, huge=False)[:rounded]
         pattern = random_blocks(np.random.default_rng(0), kind, min(_PATTERN, size) // block, _STD).reshape(-1)
         for first in range(0, len(self._memory), len(pattern)):
             piece = self._memory[first : first + len(pattern)]

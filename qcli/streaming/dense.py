@@ -9,7 +9,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from qcli.gguf_file import GGUFFile, Tensor
-from qcli.streaming.reader import Reader, Span, pages, room
+from qcli.pages import pages
+from qcli.streaming.reader import Reader, Span, room
 
 _EXPERTS = re.compile(r"_exps\.weight$")
 _TOGETHER = 32  # tensors on their way at a time

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.gguf_file import GGUFFile
-from qcli.streaming.reader import PAGE, Reader, Span, Ticket, give_back, pages, room
+from qcli.pages import PAGE, give_back, pages
+from qcli.streaming.reader import Reader, Span, Ticket, room
 from qcli.streaming.slots import Slots
 from quant.kernels.experts import Gated
 from quant.weights import Experts

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from qcli.pages import pages
 from qcli.streaming.layer import Layer, Memory
-from qcli.streaming.reader import Reader, Ticket, pages
+from qcli.streaming.reader import Reader, Ticket
 
 
 @dataclass(frozen=True)
