@@ -144,10 +144,17 @@ def level_of(scratch, group):
     return to_i32(load_f32x16(scratch + LEVELS + 64 * group))
 
 
-@inline
-def eight_levels(scratch, first):
-    """The levels of eight scales, 4 bits each."""
-    packed = zero_i32x16()
-    for back in range(8):
-        packed = bit_or(shift_left(packed, 4), level_of(scratch, first + 7 - back))
-    return packed
+def packed_levels(count: int, bits: int) -> Any:
+    """Declare what packs the levels of so many scales."""
+
+    @inline
+    def levels(scratch, first):
+        packed = zero_i32x16()
+        for back in range(count):
+            packed = bit_or(shift_left(packed, bits), level_of(scratch, first + count - 1 - back))
+        return packed
+
+    return levels
+
+
+eight_levels = packed_levels(8, 4)

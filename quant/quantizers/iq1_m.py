@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from quant.fitting.grid_blocks import WORDS, high_bits, level_of, load_blocks, store_low_bytes
+from quant.fitting.grid_blocks import WORDS, high_bits, load_blocks, packed_levels, store_low_bytes
 from quant.fitting.grid_search import Shape, find_points, search_table
 from quant.fitting.lanes import store_i32x16
 from quant.fitting.pack import write_words
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
-from quant.simd import bit_and, bit_or, shift_left, zero_i32x16
+from quant.simd import bit_and, bit_or, shift_left
 
 _SHAPE = Shape(width=8, points=2048, group=2, shifted=1, top=7)
 _high_nibbles = high_bits(8, 4)  # 3 of the index, and the sign of the shift
+_four_levels = packed_levels(4, 3)
 _table = search_table("IQ1_S", 8, (-0.875, 0.125, 1.125), (-1.125, -0.125, 0.875))
-
-
-@inline
-def _four_levels(scratch, first):
-    packed = zero_i32x16()
-    for back in range(4):
-        packed = bit_or(shift_left(packed, 3), level_of(scratch, first + 3 - back))
-    return packed
 
 
 @inline
