@@ -89,11 +89,13 @@ class Stage:
     def choose(self, reader: Reader, used: list[int]) -> int:
         """End the guessing: hurry what is asked for, give up the rest; the bytes that nobody had begun to read."""
         ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return 0
         saved = 0
-        for expert, passing in ahead.passing.items() if ahead else ():
+        for expert, passing in ahead.passing.items():
             if expert in used:
                 reader.hurry(passing.ticket)
-            elif ahead and reader.give_up(passing.ticket):
+            elif reader.give_up(passing.ticket):
                 self._coming[ahead.half].remove(passing.ticket)
                 saved += passing.ticket.n_bytes
         return saved
