@@ -21,6 +21,7 @@ from numba.extending import intrinsic, models, register_model
 
 from quant import cpu, store
 from quant.jit import Inline, Intrinsic, Kernel, Vector
+from quant.layout import Layout
 from quant.simd import vector_llvm
 
 # A forced name without features would otherwise be joined by the features of this machine.
@@ -81,7 +82,14 @@ def _codes(code: python_types.CodeType) -> list[python_types.CodeType]:
 def _resolved(value: Any) -> Any:
     if isinstance(value, Inline):
         return _helper(value)
+    if isinstance(value, Layout):
+        return _constants(value)
     return _operation(value) if isinstance(value, Intrinsic) else value
+
+
+@cache
+def _constants(layout: Layout) -> Any:
+    return layout.as_constants()
 
 
 @cache

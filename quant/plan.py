@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from quant import activation
 from quant.jit import Kernel
+from quant.layout import Layout
 
 OPERANDS = 25
 RECORD_BYTES = 8 * (1 + OPERANDS)
@@ -170,6 +171,25 @@ class Plan:
                 self.use(used)
         self._records.append((kernel, operands))
         self.parts.append(self.part)
+
+    def table(self, layout: Layout, **operands: Operand) -> Operand:
+        """An operand: the address of a table of this layout, whose fields are resolved when the plan is sealed."""
+        return self.tables(layout, [operands])
+
+    def tables(self, layout: Layout, rows: Sequence[dict[str, Operand]]) -> Operand:
+        """The same for several tables, one behind the other, `layout.bytes` apart."""
+        ordered = [layout.in_order(row) for row in rows]
+        for used in (used for row in ordered for used in row):
+            if isinstance(used, Kernel):
+                self.use(used)
+        filled = aligned((len(ordered), len(layout.names)), np.int64)
+
+        def fill() -> NDArray[np.int64]:
+            for line, row in zip(filled, ordered, strict=True):
+                line[:] = [self._resolve(operand) for operand in row]
+            return filled
+
+        return fill
 
     def begin(self, turns: Turns | None) -> None:
         """End a stage: the records that follow are replayed once in every turn, or just once."""
