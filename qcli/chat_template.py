@@ -20,11 +20,11 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from .default_templates import default_template
-from .errors import ModelFileError, UsageError
-from .gguf_file import GGUFFile
-from .thoughts import without_thoughts
-from .tokenizer import Tokenizer
+from qcli.default_templates import default_template
+from qcli.errors import ModelFileError, UsageError
+from qcli.gguf_file import GGUFFile
+from qcli.thoughts import without_thoughts
+from qcli.tokenizer import Tokenizer
 
 _SECONDS: Final = 5.0  # a template of 8 kB renders 100 messages in a hundredth of that
 _CHARACTERS: Final = 1 << 26
