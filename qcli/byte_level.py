@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, models, pre_tokenizers
 
 from qcli.errors import ModelFileError, UnsupportedModelError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.split_rules import SPLIT_RULES, SplitRule
 from qcli.vocabulary import KEY, Vocabulary, broken, strings, texts
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qcli.errors import ModelNotFoundError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 
 Sampling = dict[str, Any]  # float, or int for top_k: the keywords of sampler.Sampling
 

@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from qcli.default_templates import default_template
 from qcli.errors import ModelFileError, UsageError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.thoughts import without_thoughts
 from qcli.tokenizer import Tokenizer
 

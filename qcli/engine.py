@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qcli import models, sampler
 from qcli.errors import ContextOverflowError, ModelFileError, QcliError, UsageError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.memory import resident
 from qcli.models import Model
 from qcli.part_times import PartTimes

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qcli.engine import Engine
 from qcli.errors import PromptError, QcliError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.streaming import heat
 from qcli.streaming.dense import is_expert
 from quant.kernels.squares import add_squares

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.hyper import Hyper
 from qcli.state import State
 from qcli.tensors import gate_up_experts, linear, linear_experts, matrix, one_expert, vector

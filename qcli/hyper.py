@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import NoReturn
 
 from qcli.errors import ModelFileError, UnsupportedModelError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 
 _DOWNLOAD = "download the model again"
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from qcli.engine import Engine
 from qcli.errors import ModelFileError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.imatrix_file import Entry, Imatrix
 from quant.kernels.squares import SquaresPlan
 

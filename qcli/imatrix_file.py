@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError, ModelNotFoundError
-from qcli.gguf_file import GGUFFile, StringArray
-from qcli.gguf_header import printable
-from qcli.gguf_writer import text, texts, u32, write_small
+from qcli.gguf.file import GGUFFile, StringArray
+from qcli.gguf.header import printable
+from qcli.gguf.writer import text, texts, u32, write_small
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _MEASURE = "`qcli imatrix MODEL TEXT -o FILE` makes one"

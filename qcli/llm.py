@@ -18,7 +18,7 @@ from qcli import catalog
 from qcli.engine import Engine
 from qcli.errors import ModelFileError, OutputError, PromptError, QcliError, UsageError
 from qcli.generate import Progress, Stats, generate_text
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.held import Held
 from qcli.sampler import Sampler, Sampling
 from qcli.streaming.budget import parse_size

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from qcli.draft import Draft
 from qcli.errors import ModelFileError, ModelNotFoundError, UsageError
-from qcli.gguf_file import GGUFFile
-from qcli.gguf_writer import GGUFWriter, NewTensor, file_bytes, text
+from qcli.gguf.file import GGUFFile
+from qcli.gguf.writer import GGUFWriter, NewTensor, file_bytes, text
 from qcli.scored_text import scored_from
 
 _TYPE = "log_probs"

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.vocabulary import KEY, TokenType, Vocabulary, broken, token_id
 
 _SPACE: Final = "▁"  # how a token spells a space

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError, UnsupportedModelError
-from qcli.gguf_file import GGUFFile, Tensor
+from qcli.gguf.file import GGUFFile, Tensor
 from quant import formats
 from quant.weights import Experts, Matrix, experts_of
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from qcli.byte_level import ByteLevel
 from qcli.errors import UnsupportedModelError, UsageError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.sentencepiece import SentencePiece
 from qcli.vocabulary import KEY, TokenType, Vocabulary, token_id
 

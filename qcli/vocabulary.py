@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
-from qcli.gguf_file import GGUFFile, StringArray
+from qcli.gguf.file import GGUFFile, StringArray
 
 KEY: Final = "tokenizer.ggml."
 

@@ -10,7 +10,7 @@ from tiny_model import Tiny
 from qcli import models
 from qcli.engine import Engine
 from qcli.errors import ModelFileError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 
 
 @pytest.fixture(scope="module", params=reference_models.NAMES)

@@ -15,7 +15,7 @@ from qcli.bench.rig import Profile, Rig, mean_expert_bytes
 from qcli.bench.shapes import SHAPES
 from qcli.engine import Engine
 from qcli.errors import UsageError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 
 FIELDS = ["test", "tok_per_s", "stdev", "gb_per_s", "roofline", "parts"]
 PARTS = {"embedding", "norms", "linear attention", "attention", "router", "experts", "head", "sampling", "waiting"}

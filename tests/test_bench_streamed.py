@@ -13,7 +13,7 @@ from qcli.bench.cases import Case
 from qcli.bench.disk import Disk
 from qcli.bench.rig import Rig
 from qcli.engine import Engine
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.streaming import budget, heat
 from qcli.streaming.stock import Traffic
 

@@ -12,7 +12,7 @@ import pytest
 from qcli.catalog import load_catalog, name_of, resolve, sampling_defaults
 from qcli.commands.models import models
 from qcli.errors import ModelNotFoundError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 
 INSTRUCT = "Qwen3-Next-80B-A3B-Instruct"
 CACHED = Path("models--Qwen--Qwen3-Next-80B-A3B-Instruct-GGUF", "snapshots")

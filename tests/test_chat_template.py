@@ -15,7 +15,7 @@ from qcli import chat_template
 from qcli.chat_template import ChatTemplate
 from qcli.default_templates import CHATML
 from qcli.errors import ModelFileError, UsageError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.tokenizer import Tokenizer
 
 DATA = Path(__file__).parent / "data"

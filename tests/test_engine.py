@@ -10,7 +10,7 @@ from tiny_model import DATA, PLAIN
 
 from qcli.engine import Engine
 from qcli.errors import ContextOverflowError, QcliError, UsageError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.tokenizer import Tokenizer
 from quant import cpu
 

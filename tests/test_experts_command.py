@@ -17,7 +17,7 @@ from qcli.commands.experts import columns_for, shades
 from qcli.engine import Engine
 from qcli.errors import PromptError, QcliError
 from qcli.expert_counts import LayerCounts
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.streaming import budget, heat
 
 MODEL = Path(__file__).parent / "data" / "qwen3next.gguf"

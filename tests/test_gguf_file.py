@@ -15,8 +15,8 @@ import pytest
 from gguf_maker import F32, I32, U16, U32, File, key, small_model, tensor, u32, write
 
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError
-from qcli.gguf_file import GGUFFile, StringArray
-from qcli.gguf_types import TENSOR_TYPES
+from qcli.gguf.file import GGUFFile, StringArray
+from qcli.gguf.types import TENSOR_TYPES
 
 EMBEDDED = Path(__file__).parents[1] / "qcli" / "assets" / "storyteller-Q4_K_M.gguf"
 

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcli.errors import QcliError
-from qcli.gguf_file import GGUFFile, StringArray
-from qcli.gguf_strings import find_strings
-from qcli.summary import summarize
+from qcli.gguf.file import GGUFFile, StringArray
+from qcli.gguf.strings import find_strings
+from qcli.gguf.summary import summarize
 
 VALID = bytes(small_model())
 HEADER = VALID.index(b"blk.0.attn_q.weight") + 60

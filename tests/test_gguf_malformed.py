@@ -26,8 +26,8 @@ from gguf_maker import (
 )
 
 from qcli.errors import ModelFileError, UnsupportedModelError
-from qcli.gguf_file import GGUFFile
-from qcli.gguf_header import MAX_HEADER
+from qcli.gguf.file import GGUFFile
+from qcli.gguf.header import MAX_HEADER
 
 
 def keys(*items: bytes) -> File:

@@ -12,8 +12,8 @@ import pytest
 
 from qcli.draft import Draft
 from qcli.errors import OutputError
-from qcli.gguf_file import GGUFFile
-from qcli.gguf_writer import (
+from qcli.gguf.file import GGUFFile
+from qcli.gguf.writer import (
     GGUFWriter,
     NewTensor,
     f32,

@@ -9,7 +9,7 @@ from gguf import GGMLQuantizationType
 from tiny_model import Tiny, f32
 
 from qcli.engine import Engine
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 
 
 def logits(path, ids):

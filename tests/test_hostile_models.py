@@ -13,7 +13,7 @@ from tiny_model import Tiny, f32
 
 from qcli.engine import Engine
 from qcli.errors import QcliError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 
 
 @pytest.fixture(scope="module", params=[*reference_models.NAMES, "qwen4exp", "deepseek2", "deepseek2 apart"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qcli.errors import ModelFileError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.hyper import Hyper
 
 

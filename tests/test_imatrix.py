@@ -13,7 +13,7 @@ from tiny_model import Tiny, f32
 
 from qcli import imatrix_file
 from qcli.errors import ModelFileError, ModelNotFoundError, OutputError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.imatrix import load, measure, starved
 from qcli.imatrix_file import Entry, Imatrix
 from qcli.quantize.choose import is_matrix

@@ -13,7 +13,7 @@ import pytest
 from qcli.draft import Draft
 from qcli.engine import Engine
 from qcli.errors import ModelFileError, ModelNotFoundError, PromptError, UsageError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.log_probs_file import LogProbs, LogProbsWriter
 from qcli.perplexity import compare, exp_mean, log_softmax, mean, score
 from qcli.scored_text import chunks, read_text, scored_from

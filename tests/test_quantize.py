@@ -17,8 +17,8 @@ import pytest
 
 from qcli import imatrix_file
 from qcli.errors import ModelFileError, OutputError, QcliError, UsageError
-from qcli.gguf_file import GGUFFile, Tensor
-from qcli.gguf_header import Header
+from qcli.gguf.file import GGUFFile, Tensor
+from qcli.gguf.header import Header
 from qcli.imatrix_file import Entry, Imatrix
 from qcli.quantize import job, work
 from qcli.quantize.choose import is_matrix, types

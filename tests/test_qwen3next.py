@@ -12,7 +12,7 @@ from tiny_model import ARCH, DATA, PLAIN, Tiny, f32
 
 from qcli.engine import Engine
 from qcli.errors import ContextOverflowError, ModelFileError, QcliError, UnsupportedModelError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 
 KEY_HEADS, SHARE, KEY, VALUE = 2, 2, 32, 32  # of the tiny model's linear layers
 WIDTH = 32  # of its experts

@@ -11,7 +11,7 @@ from tiny_model import Tiny, f32
 
 from qcli.engine import Engine
 from qcli.errors import ModelFileError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from quant.kernels.router import Routing
 
 ARCH = "qwen4exp"

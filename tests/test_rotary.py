@@ -12,7 +12,7 @@ from tiny_model import Tiny, f32
 
 from qcli.engine import Engine
 from qcli.errors import ModelFileError, UnsupportedModelError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.hyper import Hyper
 from qcli.rotary import rotary
 from quant.kernels.rope import frequencies, yarn

@@ -14,8 +14,8 @@ from qcli import cli, models
 from qcli.commands.show import quantity, show
 from qcli.commands.supported import supported
 from qcli.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
-from qcli.gguf_file import GGUFFile
-from qcli.summary import Experts, Layers, Summary, is_supported, summarize
+from qcli.gguf.file import GGUFFile
+from qcli.gguf.summary import Experts, Layers, Summary, is_supported, summarize
 
 
 def draft_model() -> File:

@@ -15,7 +15,7 @@ import pytest
 from qcli import memory
 from qcli.engine import Engine
 from qcli.errors import ModelFileError, OutputError, QcliError, UsageError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.pages import PAGE, give_back, pages
 from qcli.streaming import budget, heat, pressure
 from qcli.streaming.chunk_turns import grouped

@@ -9,7 +9,7 @@ import gguf_maker as maker
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 
 DATA = Path(__file__).parent / "data"
 PLAIN = DATA / "qwen3next.gguf"

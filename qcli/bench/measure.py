@@ -13,7 +13,7 @@ from qcli.bench.disk import Disk
 from qcli.bench.rig import Profile, Rig
 from qcli.engine import Engine, Progress
 from qcli.errors import UsageError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.streaming.stock import Traffic
 
 WAITING = "waiting"

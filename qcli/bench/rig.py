@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qcli.bench.cases import Case, random_ids
 from qcli.bench.disk import Room
 from qcli.engine import Engine, Progress
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.sampler import Sampler, Sampling
 from qcli.state import Snapshot
 from qcli.streaming.dense import is_expert

@@ -64,7 +64,7 @@ def _counted(
 ) -> tuple[str, list[LayerCounts]]:
     from qcli import expert_counts
     from qcli.catalog import resolve
-    from qcli.gguf_file import GGUFFile
+    from qcli.gguf.file import GGUFFile
     from qcli.scored_text import read_text
     from qcli.streaming.budget import parse_size
     from qcli.tokenizer import Tokenizer

@@ -44,7 +44,7 @@ def imatrix(
             from qcli import imatrix_file
             from qcli.catalog import resolve
             from qcli.draft import Draft
-            from qcli.gguf_file import GGUFFile
+            from qcli.gguf.file import GGUFFile
             from qcli.imatrix import load, measure, starved
             from qcli.scored_text import chunks, read_text
             from qcli.tokenizer import Tokenizer

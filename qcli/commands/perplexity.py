@@ -56,7 +56,7 @@ def perplexity(
             from qcli.catalog import resolve
             from qcli.draft import Draft
             from qcli.engine import Engine
-            from qcli.gguf_file import GGUFFile
+            from qcli.gguf.file import GGUFFile
             from qcli.log_probs_file import LogProbs
 
             draft = Draft([Path(save)], force) if save is not None else None

@@ -47,7 +47,7 @@ def quantize(
     from qcli import imatrix_file
     from qcli.catalog import resolve
     from qcli.commands.quantize_report import report
-    from qcli.gguf_file import GGUFFile
+    from qcli.gguf.file import GGUFFile
     from qcli.quantize import job, work
     from qcli.threads import default_threads
 

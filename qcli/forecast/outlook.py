@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qcli.engine import DEFAULT_CHUNK, Engine, model_of
 from qcli.forecast.rehearsal import PROMPT, Rehearsal, prompt_seconds, step_seconds
 from qcli.forecast.twin import Twin, layers_of
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.memory import resident
 from qcli.models import Model
 from qcli.state import State

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qcli.engine import Engine
 from qcli.forecast.twin import Twin
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.models import Model
 from qcli.pages import pages
 from qcli.sampler import Sampler, Sampling

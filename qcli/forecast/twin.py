@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.bench.random_blocks import SCALES, random_blocks
-from qcli.gguf_file import GGUFFile, Tensor
-from qcli.gguf_types import TENSOR_TYPES
+from qcli.gguf.file import GGUFFile, Tensor
+from qcli.gguf.types import TENSOR_TYPES
 from qcli.memory import available
 from qcli.models import Model
 from qcli.pages import pages

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from qcli.blocks import Decoder, Layer, Norm, Vector
 from qcli.feed_forward import dense_then_routed, routing
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.hyper import Hyper
 from qcli.rotary import rotary
 from qcli.state import State

@@ -9,7 +9,7 @@ from typing import Final
 
 from qcli.blocks import Attention, Decoder, Layer, Norm
 from qcli.feed_forward import Routed
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.hyper import Hyper
 from qcli.rotary import rotary
 from qcli.state import State

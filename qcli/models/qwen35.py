@@ -6,7 +6,7 @@ from typing import Final
 
 from qcli.blocks import Decoder
 from qcli.feed_forward import Dense
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.models.qwen3next import hybrid
 from qcli.models.qwen35moe import projections
 from qcli.state import State

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from qcli.blocks import Decoder
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.hyper import Hyper
 from qcli.models.qwen3next import Projections, Shape, hybrid, shared_and_routed
 from qcli.state import State

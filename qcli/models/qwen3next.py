@@ -14,7 +14,7 @@ import numpy as np
 
 from qcli.blocks import Attention, Decoder, Layer, Norm, Part
 from qcli.feed_forward import FeedForward, Routed, routing
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.hyper import Hyper
 from qcli.rotary import rotary
 from qcli.state import State

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qcli.blocks import Attention, Part, Vector, refuse_unread
 from qcli.feed_forward import FeedForward
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.hyper import Hyper
 from qcli.models.qwen3next import LinearAttention, Shape, recurrent_layers, shared_and_routed
 from qcli.models.qwen35moe import projections

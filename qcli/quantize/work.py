@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qcli.draft import Draft
 from qcli.errors import ModelFileError
-from qcli.gguf_writer import GGUFWriter
+from qcli.gguf.writer import GGUFWriter
 from qcli.quantize.job import Change, Job
 from quant import formats, quantizers, store
 

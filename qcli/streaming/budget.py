@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qcli.errors import QcliError, UsageError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.memory import available, resident
 from qcli.state import State
 from quant.plan import Plan

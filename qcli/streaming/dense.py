@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import replace
 from types import MappingProxyType
 
-from qcli.gguf_file import GGUFFile, Tensor
+from qcli.gguf.file import GGUFFile, Tensor
 from qcli.pages import pages
 from qcli.streaming.reader import Reader, Span, room
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import OutputError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from quant import store
 
 Heat = Mapping[str, NDArray[np.float32]]  # float32 [experts] by the name of a layer's gate

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.streaming.layer import Layer
 from qcli.streaming.reader import Reader
 from quant.kernels.experts import Gated

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 from qcli.streaming import heat
 from qcli.streaming.chunk_turns import ChunkTurns
 from qcli.streaming.dense import is_expert

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from qcli import lost_file
 from qcli.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
-from qcli.gguf_header import BIG_ENDIAN, Header, Value, printable, read_header
-from qcli.gguf_strings import StringArray
+from qcli.gguf.header import BIG_ENDIAN, Header, Value, printable, read_header
+from qcli.gguf.strings import StringArray
 
 __all__ = ["GGUFFile", "StringArray", "Tensor", "Value"]
 

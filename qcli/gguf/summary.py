@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qcli.gguf_file import GGUFFile, StringArray, Tensor, Value
+from qcli.gguf.file import GGUFFile, StringArray, Tensor, Value
 
 Plain = int | float | bool | str | list["Plain"] | dict[str, int]
 

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError, UnsupportedModelError
-from qcli.gguf_strings import StringArray, find_strings
-from qcli.gguf_types import TENSOR_TYPES
+from qcli.gguf.strings import StringArray, find_strings
+from qcli.gguf.types import TENSOR_TYPES
 
 Value = int | float | bool | str | NDArray[Any] | StringArray
 

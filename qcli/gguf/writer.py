@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.draft import Draft, output_errors
-from qcli.gguf_types import TENSOR_TYPES, TensorType
+from qcli.gguf.types import TENSOR_TYPES, TensorType
 
 _NUMBERS: dict[str, TensorType] = {kind.name: kind for kind in TENSOR_TYPES.values()}
 _CODES = {kind.name: code for code, kind in TENSOR_TYPES.items()}
