@@ -9,13 +9,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from qcli.errors import ContextOverflowError, UsageError
-from qcli.thoughts import Plain, Thought
+from qcli.text.thoughts import Plain, Thought
 
 if TYPE_CHECKING:
     from qcli.held import Held
     from qcli.sampler import Sampler
     from qcli.streaming.stock import Traffic
-    from qcli.tokenizer import Tokenizer
+    from qcli.text.tokenizer import Tokenizer
 
 Progress = Callable[[str, float], None]
 

@@ -22,11 +22,11 @@ from qcli.gguf.file import GGUFFile
 from qcli.held import Held
 from qcli.sampler import Sampler, Sampling
 from qcli.streaming.budget import parse_size
-from qcli.thoughts import Plain, reader
-from qcli.tokenizer import Tokenizer
+from qcli.text.thoughts import Plain, reader
+from qcli.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from qcli.chat_template import ChatTemplate
+    from qcli.text.chat_template import ChatTemplate
 
 Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system", "content": str}
 
@@ -101,7 +101,7 @@ class LLM:
 
     @cached_property
     def template(self) -> ChatTemplate:
-        from qcli.chat_template import ChatTemplate  # Jinja2 takes 0.05 s that a raw prompt need not wait for
+        from qcli.text.chat_template import ChatTemplate  # Jinja2 takes 0.05 s that a raw prompt need not wait for
 
         return ChatTemplate.from_gguf(self.file, self.tokenizer)
 

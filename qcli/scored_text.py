@@ -6,7 +6,7 @@ from pathlib import Path
 
 from qcli.errors import ModelNotFoundError, PromptError, QcliError, UsageError
 from qcli.plural import counted
-from qcli.tokenizer import Tokenizer
+from qcli.text.tokenizer import Tokenizer
 
 CTX = 512
 MAX_TEXT = 1 << 30  # bytes

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from qcli import chat_template
-from qcli.chat_template import ChatTemplate
-from qcli.default_templates import CHATML
 from qcli.errors import ModelFileError, UsageError
 from qcli.gguf.file import GGUFFile
-from qcli.tokenizer import Tokenizer
+from qcli.text import chat_template
+from qcli.text.chat_template import ChatTemplate
+from qcli.text.default_templates import CHATML
+from qcli.text.tokenizer import Tokenizer
 
 DATA = Path(__file__).parent / "data"
 CONVERSATIONS: dict[str, dict[str, Any]] = json.loads((DATA / "conversations.json").read_text("utf-8"))

@@ -11,7 +11,7 @@ from tiny_model import DATA, PLAIN
 from qcli.engine import Engine
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
-from qcli.tokenizer import Tokenizer
+from qcli.text.tokenizer import Tokenizer
 from quant import cpu
 
 IDS = np.load(DATA / "qwen3next.npz")["ids"].tolist()  # 96

@@ -11,7 +11,7 @@ from qcli.errors import ContextOverflowError, UsageError
 from qcli.generate import Stats, StopGate, generate_ids, generate_text
 from qcli.held import Held
 from qcli.sampler import Sampler, Sampling
-from qcli.tokenizer import Tokenizer
+from qcli.text.tokenizer import Tokenizer
 
 PROMPT = [3, 1, 4]
 END = frozenset({15})

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcli.errors import ModelFileError
-from qcli.sentencepiece import Marks
-from qcli.tokenizer import Tokenizer
+from qcli.text.sentencepiece import Marks
+from qcli.text.tokenizer import Tokenizer
 
 # ids: 0-2 special, 3-258 bytes, then letters and words; the score is how soon a word is made
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]

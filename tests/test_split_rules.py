@@ -8,8 +8,8 @@ import pytest
 import vocabularies
 from tokenizers import Regex, pre_tokenizers
 
-from qcli.split_rules import SPLIT_RULES
-from qcli.tokenizer import Tokenizer
+from qcli.text.pre_tokenizers import SPLIT_RULES
+from qcli.text.tokenizer import Tokenizer
 
 
 def pieces(name: str, text: str) -> list[str]:

@@ -18,8 +18,8 @@ from qcli.commands.answer import discard, show
 from qcli.generate import generate_text
 from qcli.held import Held
 from qcli.sampler import Sampler, Sampling
-from qcli.thoughts import Channels, Marked, Plain, Thought, inside, reader, without_thoughts
-from qcli.tokenizer import Tokenizer
+from qcli.text.thoughts import Channels, Marked, Plain, Thought, inside, reader, without_thoughts
+from qcli.text.tokenizer import Tokenizer
 
 HARMONY = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>"]
 THINK = ["<think>", "</think>"]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcli.errors import ModelFileError, UnsupportedModelError, UsageError
-from qcli.tokenizer import Tokenizer
+from qcli.text.tokenizer import Tokenizer
 
 DATA = Path(__file__).parent / "data"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from qcli import console
 from qcli.plural import counted
-from qcli.thoughts import Thought
+from qcli.text.thoughts import Thought
 
 if TYPE_CHECKING:
     from qcli.generate import Stats

@@ -67,7 +67,7 @@ def _counted(
     from qcli.gguf.file import GGUFFile
     from qcli.scored_text import read_text
     from qcli.streaming.budget import parse_size
-    from qcli.tokenizer import Tokenizer
+    from qcli.text.tokenizer import Tokenizer
 
     room = parse_size(ram) if ram is not None else None
     with GGUFFile.open(resolve(model)[0]) as opened:

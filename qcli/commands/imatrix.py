@@ -47,7 +47,7 @@ def imatrix(
             from qcli.gguf.file import GGUFFile
             from qcli.imatrix import load, measure, starved
             from qcli.scored_text import chunks, read_text
-            from qcli.tokenizer import Tokenizer
+            from qcli.text.tokenizer import Tokenizer
 
             Draft([to], force)  # before anything takes long
             file = GGUFFile.open(resolve(model)[0])

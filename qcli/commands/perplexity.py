@@ -86,7 +86,7 @@ def _chunks(
     file: Any, text: str | None, ctx: int | None, most: int | None, reference: LogProbs | None
 ) -> list[list[int]]:
     from qcli.scored_text import CTX, chunks, read_text
-    from qcli.tokenizer import Tokenizer
+    from qcli.text.tokenizer import Tokenizer
 
     if text is None:
         assert reference

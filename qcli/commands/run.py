@@ -11,7 +11,7 @@ from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.answer import discard, figures, show
 from qcli.errors import PromptError, UsageError
-from qcli.thoughts import inside
+from qcli.text.thoughts import inside
 
 if TYPE_CHECKING:
     from qcli.generate import Stats

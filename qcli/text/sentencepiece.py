@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.gguf.file import GGUFFile
-from qcli.vocabulary import KEY, TokenType, Vocabulary, broken, token_id
+from qcli.text.vocabulary import KEY, TokenType, Vocabulary, broken, token_id
 
 _SPACE: Final = "▁"  # how a token spells a space
 _WORDS: Final = 1 << 15  # whose ids are remembered

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from qcli.tokenizer import Tokenizer
+    from qcli.text.tokenizer import Tokenizer
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _CHANNEL, _MESSAGE, _START, _END = "<|channel|>", "<|message|>", "<|start|>", "<|end|>"

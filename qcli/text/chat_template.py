@@ -20,11 +20,11 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from qcli.default_templates import default_template
 from qcli.errors import ModelFileError, UsageError
 from qcli.gguf.file import GGUFFile
-from qcli.thoughts import without_thoughts
-from qcli.tokenizer import Tokenizer
+from qcli.text.default_templates import default_template
+from qcli.text.thoughts import without_thoughts
+from qcli.text.tokenizer import Tokenizer
 
 _SECONDS: Final = 5.0  # a template of 8 kB renders 100 messages in a hundredth of that
 _CHARACTERS: Final = 1 << 26

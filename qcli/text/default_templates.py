@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from qcli.tokenizer import Tokenizer
+    from qcli.text.tokenizer import Tokenizer
 
 CHATML: Final = """\
 {% for message in messages %}

@@ -11,8 +11,8 @@ from tokenizers import AddedToken, Regex, models, pre_tokenizers
 
 from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
-from qcli.split_rules import SPLIT_RULES, SplitRule
-from qcli.vocabulary import KEY, Vocabulary, broken, strings, texts
+from qcli.text.pre_tokenizers import SPLIT_RULES, SplitRule
+from qcli.text.vocabulary import KEY, Vocabulary, broken, strings, texts
 
 # Files from before May 2024 do not name their rule; these architectures have only ever had one.
 _UNNAMED: Final = {"qwen2": "qwen2", "qwen2moe": "qwen2"}

@@ -12,11 +12,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
-from qcli.byte_level import ByteLevel
 from qcli.errors import UnsupportedModelError, UsageError
 from qcli.gguf.file import GGUFFile
-from qcli.sentencepiece import SentencePiece
-from qcli.vocabulary import KEY, TokenType, Vocabulary, token_id
+from qcli.text.byte_level import ByteLevel
+from qcli.text.sentencepiece import SentencePiece
+from qcli.text.vocabulary import KEY, TokenType, Vocabulary, token_id
 
 # Special tokens that end a turn, whatever the file says: the files of one family name now one, now another.
 _END_TEXTS: Final = (
