@@ -8,7 +8,7 @@ import pytest
 
 from qcli.errors import ModelFileError
 from qcli.gguf.file import GGUFFile
-from qcli.hyper import Hyper
+from qcli.layers.hyperparameters import Hyper
 
 
 @pytest.fixture

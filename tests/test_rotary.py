@@ -13,8 +13,8 @@ from tiny_model import Tiny, f32
 from qcli.engine import Engine
 from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
-from qcli.hyper import Hyper
-from qcli.rotary import rotary
+from qcli.layers.hyperparameters import Hyper
+from qcli.layers.rotary import rotary
 from quant.kernels.rope import frequencies, yarn
 
 WIDTH = 16  # of the tiny Llama's heads

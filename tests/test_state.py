@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qcli.errors import UsageError
-from qcli.state import State
+from qcli.layers.state import State
 
 
 def test_a_step_reads_caches_up_to_its_position():

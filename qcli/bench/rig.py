@@ -12,8 +12,8 @@ from qcli.bench.cases import Case, random_ids
 from qcli.bench.disk import Room
 from qcli.engine import Engine, Progress
 from qcli.gguf.file import GGUFFile
+from qcli.layers.state import Snapshot
 from qcli.sampler import Sampler, Sampling
-from qcli.state import Snapshot
 from qcli.streaming.dense import is_expert
 from qcli.streaming.stock import Traffic
 

@@ -14,9 +14,9 @@ from qcli.engine import DEFAULT_CHUNK, Engine, model_of
 from qcli.forecast.rehearsal import PROMPT, Rehearsal, prompt_seconds, step_seconds
 from qcli.forecast.twin import Twin, layers_of
 from qcli.gguf.file import GGUFFile
+from qcli.layers.state import State
 from qcli.memory import resident
 from qcli.models import Model
-from qcli.state import State
 from qcli.streaming import budget, heat
 from qcli.streaming.dense import is_expert
 from qcli.streaming.slots import HALF_LIFE

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qcli.errors import UnsupportedModelError
 from qcli.gguf.file import GGUFFile
-from qcli.state import State
+from qcli.layers.state import State
 from quant.plan import Activation, Plan
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.hyper import Hyper
-from qcli.tensors import vector
+from qcli.layers.hyperparameters import Hyper
+from qcli.layers.weights import vector
 from quant.kernels.rope import Rope, frequencies, yarn, yarn_magnitude
 
 _FACTORS = "rope_freqs.weight"

@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.hyper import Hyper
-from qcli.state import State
-from qcli.tensors import linear, matrix, vector
+from qcli.layers.hyperparameters import Hyper
+from qcli.layers.state import State
+from qcli.layers.weights import linear, matrix, vector
 from quant.kernels.attention import Heads, attention
 from quant.kernels.embed import embed
 from quant.kernels.matmul import add_matmul, matmul

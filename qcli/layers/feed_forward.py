@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from qcli.gguf.file import GGUFFile
-from qcli.hyper import Hyper
-from qcli.state import State
-from qcli.tensors import gate_up_experts, linear, linear_experts, matrix, one_expert, vector
+from qcli.layers.hyperparameters import Hyper
+from qcli.layers.state import State
+from qcli.layers.weights import gate_up_experts, linear, linear_experts, matrix, one_expert, vector
 from quant.kernels import experts_streamed
 from quant.kernels.experts import ExpertLayer, Gated, dense_step, experts_step
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
