@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.draft import Draft
 from qcli.errors import ModelFileError, ModelNotFoundError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.writer import GGUFWriter, NewTensor, file_bytes, text
+from qcli.host.atomic_files import Draft
 from qcli.scored_text import scored_from
 
 _TYPE = "log_probs"

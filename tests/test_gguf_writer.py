@@ -10,7 +10,6 @@ import gguf_maker as maker
 import numpy as np
 import pytest
 
-from qcli.draft import Draft
 from qcli.errors import OutputError
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.writer import (
@@ -28,6 +27,7 @@ from qcli.gguf.writer import (
     u32,
     write_small,
 )
+from qcli.host.atomic_files import Draft
 
 ROWS = [NewTensor("a", "F32", (2, 3)), NewTensor("b", "Q8_0", (2, 32)), NewTensor("c", "F32", (1,))]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qcli import memory
+from qcli.host import memory
 
 
 @pytest.fixture

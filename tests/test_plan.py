@@ -21,7 +21,7 @@ from qcli.forecast import outlook, rehearsal, twin
 from qcli.forecast.outlook import foresee, hit_rate
 from qcli.forecast.twin import Pool, Twin
 from qcli.gguf.file import GGUFFile
-from qcli.memory import resident
+from qcli.host.memory import resident
 from qcli.streaming import budget, heat
 from qcli.streaming.slots import HALF_LIFE
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from qcli import threads
+from qcli.host import threads
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from qcli.errors import QcliError, UsageError
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.header import Header, Value
 from qcli.gguf.types import TENSOR_TYPES
-from qcli.memory import available
-from qcli.pages import pages
+from qcli.host.memory import available
+from qcli.host.pages import pages
+from qcli.host.threads import default_threads
 from qcli.plural import counted
-from qcli.threads import default_threads
 from quant import formats
 
 Progress = Callable[[str, float], None]

@@ -43,8 +43,8 @@ def imatrix(
         with interrupt.ends_all(bar):
             from qcli import imatrix_file
             from qcli.catalog import resolve
-            from qcli.draft import Draft
             from qcli.gguf.file import GGUFFile
+            from qcli.host.atomic_files import Draft
             from qcli.imatrix import load, measure, starved
             from qcli.scored_text import chunks, read_text
             from qcli.text.tokenizer import Tokenizer

@@ -54,9 +54,9 @@ def perplexity(
         stack.enter_context(interrupt.cleans_up())
         with interrupt.ends_all(bar):
             from qcli.catalog import resolve
-            from qcli.draft import Draft
             from qcli.engine import Engine
             from qcli.gguf.file import GGUFFile
+            from qcli.host.atomic_files import Draft
             from qcli.log_probs_file import LogProbs
 
             draft = Draft([Path(save)], force) if save is not None else None

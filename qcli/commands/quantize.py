@@ -48,8 +48,8 @@ def quantize(
     from qcli.catalog import resolve
     from qcli.commands.quantize_report import report
     from qcli.gguf.file import GGUFFile
+    from qcli.host.threads import default_threads
     from qcli.quantize import job, work
-    from qcli.threads import default_threads
 
     source, out, kind = _arguments(source, out, kind, dry_run)
     overrides = [job.override(given) for given in tensor or ()]

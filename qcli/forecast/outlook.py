@@ -14,13 +14,13 @@ from qcli.engine import DEFAULT_CHUNK, Engine, model_of
 from qcli.forecast.rehearsal import PROMPT, Rehearsal, prompt_seconds, step_seconds
 from qcli.forecast.twin import Twin, layers_of
 from qcli.gguf.file import GGUFFile
+from qcli.host.memory import resident
+from qcli.host.threads import default_threads, threads_beside_reading
 from qcli.layers.state import State
-from qcli.memory import resident
 from qcli.models import Model
 from qcli.streaming import budget, heat
 from qcli.streaming.dense import is_expert
 from qcli.streaming.slots import HALF_LIFE
-from qcli.threads import default_threads, threads_beside_reading
 from quant.kernels.experts import Gated
 
 Progress = Callable[[str, float], None]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from qcli.engine import Engine
 from qcli.forecast.twin import Twin
 from qcli.gguf.file import GGUFFile
+from qcli.host.pages import pages
 from qcli.models import Model
-from qcli.pages import pages
 from qcli.sampler import Sampler, Sampling
 from qcli.streaming.layer import Layer, Part
 from qcli.streaming.lookahead import Lookahead, Pays

@@ -16,10 +16,10 @@ from typing import Any, Final, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli import lost_file
 from qcli.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 from qcli.gguf.header import BIG_ENDIAN, Header, Value, printable, read_header
 from qcli.gguf.strings import StringArray
+from qcli.host import bus_error
 
 __all__ = ["GGUFFile", "StringArray", "Tensor", "Value"]
 
@@ -170,7 +170,7 @@ def _map(path: Path) -> mmap.mmap:
             start = file.read(64)
             if start[:4] != b"GGUF":
                 raise _not_gguf(path, start)
-            return lost_file.mapped(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
+            return bus_error.mapped(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
     except FileNotFoundError:
         raise ModelNotFoundError(f"{path}: no such file", "`qcli models` lists the models it knows") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path

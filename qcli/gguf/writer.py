@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.draft import Draft, output_errors
 from qcli.gguf.types import TENSOR_TYPES, TensorType
+from qcli.host.atomic_files import Draft, output_errors
 
 _NUMBERS: dict[str, TensorType] = {kind.name: kind for kind in TENSOR_TYPES.values()}
 _CODES = {kind.name: code for code, kind in TENSOR_TYPES.items()}

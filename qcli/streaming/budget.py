@@ -11,8 +11,8 @@ import numpy as np
 
 from qcli.errors import QcliError, UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.host.memory import available, resident
 from qcli.layers.state import State
-from qcli.memory import available, resident
 from quant.plan import Plan
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.gguf.file import GGUFFile
-from qcli.pages import PAGE, give_back, pages
+from qcli.host.pages import PAGE, give_back, pages
 from qcli.streaming.reader import Reader, Span, Ticket, room
 from qcli.streaming.slots import Slots
 from quant.kernels.experts import Gated

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.pages import pages
+from qcli.host.pages import pages
 from qcli.streaming.layer import Layer, Memory
 from qcli.streaming.reader import Reader, Ticket
 

@@ -51,7 +51,7 @@ def _end(number: int) -> None:
     if not _first.acquire(blocking=False):
         threading.Event().wait()
     try:
-        from qcli.draft import Draft
+        from qcli.host.atomic_files import Draft
 
         for draft in Draft.begun:
             draft.clear()
