@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.engine import Engine
 from qcli.errors import PromptError, QcliError
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
 from qcli.streaming import heat
 from qcli.streaming.dense import is_expert
 from quant.kernels.squares import add_squares

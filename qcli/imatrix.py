@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcli.engine import Engine
 from qcli.errors import ModelFileError
 from qcli.gguf.file import GGUFFile
 from qcli.imatrix_file import Entry, Imatrix
+from qcli.runtime.engine import Engine
 from quant.kernels.squares import SquaresPlan
 
 Progress = Callable[[str, float], None]

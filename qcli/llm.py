@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import numpy as np
 
 from qcli import catalog
-from qcli.engine import Engine
 from qcli.errors import ModelFileError, OutputError, PromptError, QcliError, UsageError
-from qcli.generate import Progress, Stats, generate_text
 from qcli.gguf.file import GGUFFile
-from qcli.held import Held
-from qcli.sampler import Sampler, Sampling
+from qcli.runtime.engine import Engine
+from qcli.runtime.generate import Progress, Stats, generate_text
+from qcli.runtime.prefix_cache import Held
+from qcli.runtime.sampler import Sampler, Sampling
 from qcli.streaming.budget import parse_size
 from qcli.text.thoughts import Plain, reader
 from qcli.text.tokenizer import Tokenizer

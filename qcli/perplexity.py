@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.engine import Engine
 from qcli.errors import ModelFileError
 from qcli.log_probs_file import LogProbs, LogProbsWriter
+from qcli.runtime.engine import Engine
 from qcli.scored_text import scored_from
 
 Numbers = NDArray[np.float64]

@@ -8,9 +8,9 @@ import reference_models
 from tiny_model import Tiny
 
 from qcli import models
-from qcli.engine import Engine
 from qcli.errors import ModelFileError
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
 
 
 @pytest.fixture(scope="module", params=reference_models.NAMES)

@@ -13,9 +13,9 @@ from qcli.bench.estimate import whole_tok_per_s
 from qcli.bench.measure import Result
 from qcli.bench.rig import Profile, Rig, mean_expert_bytes
 from qcli.bench.shapes import SHAPES
-from qcli.engine import Engine
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
 
 FIELDS = ["test", "tok_per_s", "stdev", "gb_per_s", "roofline", "parts"]
 PARTS = {"embedding", "norms", "linear attention", "attention", "router", "experts", "head", "sampling", "waiting"}

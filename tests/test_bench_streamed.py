@@ -12,8 +12,8 @@ from qcli.bench import bandwidth
 from qcli.bench.cases import Case
 from qcli.bench.disk import Disk
 from qcli.bench.rig import Rig
-from qcli.engine import Engine
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
 from qcli.streaming import budget, heat
 from qcli.streaming.stock import Traffic
 

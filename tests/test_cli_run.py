@@ -13,8 +13,8 @@ import pytest
 
 from qcli import console, interrupt
 from qcli.commands.answer import figures
-from qcli.engine import Engine
-from qcli.generate import Stats
+from qcli.runtime.engine import Engine
+from qcli.runtime.generate import Stats
 
 QCLI = [sys.executable, "-m", "qcli"]
 
@@ -242,8 +242,8 @@ LOSE_THE_INTERRUPT = """
 import os, signal, sys, time
 from qcli.cli import main
 from qcli.commands.answer import figures
-from qcli.engine import Engine
-from qcli.generate import Stats
+from qcli.runtime.engine import Engine
+from qcli.runtime.generate import Stats
 
 class Loses:
     def __del__(self):  # as a compiler's callback does: an exception in it goes nowhere

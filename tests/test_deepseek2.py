@@ -9,9 +9,9 @@ import pytest
 from reference.deepseek2 import Twin
 from tiny_model import Tiny, f32
 
-from qcli.engine import Engine
 from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
 from quant.kernels.router import Routing
 
 VOCAB, N, WIDTH, DENSE_WIDTH, LAYERS = 96, 64, 32, 96, 3

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tiny_model import DATA, PLAIN
 
-from qcli.engine import Engine
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
 from qcli.text.tokenizer import Tokenizer
 from quant import cpu
 

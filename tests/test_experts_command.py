@@ -14,10 +14,10 @@ import reference_models
 from qcli import expert_counts
 from qcli.commands import experts as command
 from qcli.commands.experts import columns_for, shades
-from qcli.engine import Engine
 from qcli.errors import PromptError, QcliError
 from qcli.expert_counts import LayerCounts
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
 from qcli.streaming import budget, heat
 
 MODEL = Path(__file__).parent / "data" / "qwen3next.gguf"

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qcli.errors import ContextOverflowError, UsageError
-from qcli.generate import Stats, StopGate, generate_ids, generate_text
-from qcli.held import Held
-from qcli.sampler import Sampler, Sampling
+from qcli.runtime.generate import Stats, StopGate, generate_ids, generate_text
+from qcli.runtime.prefix_cache import Held
+from qcli.runtime.sampler import Sampler, Sampling
 from qcli.text.tokenizer import Tokenizer
 
 PROMPT = [3, 1, 4]

@@ -8,8 +8,8 @@ import reference_models
 from gguf import GGMLQuantizationType
 from tiny_model import Tiny, f32
 
-from qcli.engine import Engine
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
 
 
 def logits(path, ids):

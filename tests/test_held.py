@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from qcli.held import Held
+from qcli.runtime.prefix_cache import Held
 
 
 def fresh(ids):

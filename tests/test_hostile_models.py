@@ -11,9 +11,9 @@ import test_deepseek2
 import test_qwen4exp
 from tiny_model import Tiny, f32
 
-from qcli.engine import Engine
 from qcli.errors import QcliError
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
 
 
 @pytest.fixture(scope="module", params=[*reference_models.NAMES, "qwen4exp", "deepseek2", "deepseek2 apart"])

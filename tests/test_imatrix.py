@@ -249,7 +249,7 @@ def test_ctrl_c_leaves_nothing(type_line, tmp_path, monkeypatch):
     def press(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("qcli.engine.Engine.prefill", press)
+    monkeypatch.setattr("qcli.runtime.engine.Engine.prefill", press)
     text = str(DATA / "fables.txt")
     assert type_line("imatrix", "storyteller", text, "-o", str(path))[0] == 130
     assert list(tmp_path.iterdir()) == []

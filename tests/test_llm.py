@@ -6,8 +6,8 @@ import pytest
 from fake_engine import FakeEngine, hashed
 
 from qcli import LLM
-from qcli.engine import Engine
 from qcli.errors import ContextOverflowError, ModelFileError, PromptError, UsageError
+from qcli.runtime.engine import Engine
 
 USER = {"role": "user", "content": "Tell me a story."}
 GREEDY = {"temperature": 0, "max_tokens": 12}

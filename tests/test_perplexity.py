@@ -10,12 +10,12 @@ import gguf_maker as maker
 import numpy as np
 import pytest
 
-from qcli.engine import Engine
 from qcli.errors import ModelFileError, ModelNotFoundError, PromptError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.host.atomic_files import Draft
 from qcli.log_probs_file import LogProbs, LogProbsWriter
 from qcli.perplexity import compare, exp_mean, log_softmax, mean, score
+from qcli.runtime.engine import Engine
 from qcli.scored_text import chunks, read_text, scored_from
 
 DATA = Path(__file__).parent / "data"

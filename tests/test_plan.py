@@ -15,13 +15,13 @@ import reference_models
 from gguf_maker import STRING, File, key, tensor, write
 
 from qcli import catalog, hub
-from qcli.engine import Engine, model_of
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UsageError
 from qcli.forecast import outlook, rehearsal, twin
 from qcli.forecast.outlook import foresee, hit_rate
 from qcli.forecast.twin import Pool, Twin
 from qcli.gguf.file import GGUFFile
 from qcli.host.memory import resident
+from qcli.runtime.engine import Engine, model_of
 from qcli.streaming import budget, heat
 from qcli.streaming.slots import HALF_LIFE
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_model import ARCH, DATA, PLAIN, Tiny, f32
 
-from qcli.engine import Engine
 from qcli.errors import ContextOverflowError, ModelFileError, QcliError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
 
 KEY_HEADS, SHARE, KEY, VALUE = 2, 2, 32, 32  # of the tiny model's linear layers
 WIDTH = 32  # of its experts

@@ -9,9 +9,9 @@ import pytest
 from reference.qwen4exp import Twin
 from tiny_model import Tiny, f32
 
-from qcli.engine import Engine
 from qcli.errors import ModelFileError
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
 from quant.kernels.router import Routing
 
 ARCH = "qwen4exp"

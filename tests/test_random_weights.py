@@ -13,8 +13,8 @@ from qcli.bench.cases import random_ids
 from qcli.bench.random_blocks import random_blocks
 from qcli.bench.random_weights import find_mix, layers_that_fit, quants, random_file, size_of
 from qcli.bench.shapes import QWEN3_NEXT, SHAPES, find_shape
-from qcli.engine import Engine
 from qcli.errors import QcliError
+from qcli.runtime.engine import Engine
 from qcli.streaming import budget
 from quant import formats
 

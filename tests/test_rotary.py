@@ -10,11 +10,11 @@ import reference_models
 from reference import rope as twin
 from tiny_model import Tiny, f32
 
-from qcli.engine import Engine
 from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
 from qcli.layers.hyperparameters import Hyper
 from qcli.layers.rotary import rotary
+from qcli.runtime.engine import Engine
 from quant.kernels.rope import frequencies, yarn
 
 WIDTH = 16  # of the tiny Llama's heads

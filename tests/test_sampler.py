@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reference import sample as twin
 
 from qcli.errors import QcliError, UsageError
-from qcli.sampler import Sampler, Sampling, Uniform
+from qcli.runtime.sampler import Sampler, Sampling, Uniform
 from quant.kernels.sample import BLOCK, best, choose
 
 GREEDY = Sampling(temperature=0)

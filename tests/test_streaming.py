@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from qcli.engine import Engine
 from qcli.errors import ModelFileError, OutputError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.host import memory
 from qcli.host.pages import PAGE, give_back, pages
+from qcli.runtime.engine import Engine
 from qcli.streaming import budget, heat, pressure
 from qcli.streaming.chunk_turns import grouped
 from qcli.streaming.lookahead import Pays

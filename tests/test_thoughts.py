@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from qcli import console
 from qcli.commands.answer import discard, show
-from qcli.generate import generate_text
-from qcli.held import Held
-from qcli.sampler import Sampler, Sampling
+from qcli.runtime.generate import generate_text
+from qcli.runtime.prefix_cache import Held
+from qcli.runtime.sampler import Sampler, Sampling
 from qcli.text.thoughts import Channels, Marked, Plain, Thought, inside, reader, without_thoughts
 from qcli.text.tokenizer import Tokenizer
 

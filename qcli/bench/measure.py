@@ -11,9 +11,9 @@ from qcli.bench.bandwidth import Bandwidth
 from qcli.bench.cases import Case, context_of
 from qcli.bench.disk import Disk
 from qcli.bench.rig import Profile, Rig
-from qcli.engine import Engine, Progress
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine, Progress
 from qcli.streaming.stock import Traffic
 
 WAITING = "waiting"

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from qcli.bench.cases import Case, random_ids
 from qcli.bench.disk import Room
-from qcli.engine import Engine, Progress
 from qcli.gguf.file import GGUFFile
 from qcli.layers.state import Snapshot
-from qcli.sampler import Sampler, Sampling
+from qcli.runtime.engine import Engine, Progress
+from qcli.runtime.sampler import Sampler, Sampling
 from qcli.streaming.dense import is_expert
 from qcli.streaming.stock import Traffic
 

@@ -11,7 +11,7 @@ from qcli.plural import counted
 from qcli.text.thoughts import Thought
 
 if TYPE_CHECKING:
-    from qcli.generate import Stats
+    from qcli.runtime.generate import Stats
 
 
 def show(

@@ -17,9 +17,9 @@ from qcli.plural import counted
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from qcli.engine import Engine
     from qcli.log_probs_file import LogProbs
     from qcli.perplexity import Estimate, Scores
+    from qcli.runtime.engine import Engine
 
 
 def perplexity(
@@ -54,10 +54,10 @@ def perplexity(
         stack.enter_context(interrupt.cleans_up())
         with interrupt.ends_all(bar):
             from qcli.catalog import resolve
-            from qcli.engine import Engine
             from qcli.gguf.file import GGUFFile
             from qcli.host.atomic_files import Draft
             from qcli.log_probs_file import LogProbs
+            from qcli.runtime.engine import Engine
 
             draft = Draft([Path(save)], force) if save is not None else None
             reference = stack.enter_context(LogProbs(Path(against))) if against is not None else None

@@ -14,7 +14,7 @@ from qcli.errors import PromptError, UsageError
 from qcli.text.thoughts import inside
 
 if TYPE_CHECKING:
-    from qcli.generate import Stats
+    from qcli.runtime.generate import Stats
 
 MAX_INPUT = 64 << 20  # bytes of standard input, far beyond any context
 

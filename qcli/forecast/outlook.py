@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.engine import DEFAULT_CHUNK, Engine, model_of
 from qcli.forecast.rehearsal import PROMPT, Rehearsal, prompt_seconds, step_seconds
 from qcli.forecast.twin import Twin, layers_of
 from qcli.gguf.file import GGUFFile
@@ -18,6 +17,7 @@ from qcli.host.memory import resident
 from qcli.host.threads import default_threads, threads_beside_reading
 from qcli.layers.state import State
 from qcli.models import Model
+from qcli.runtime.engine import DEFAULT_CHUNK, Engine, model_of
 from qcli.streaming import budget, heat
 from qcli.streaming.dense import is_expert
 from qcli.streaming.slots import HALF_LIFE

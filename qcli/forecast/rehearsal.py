@@ -11,12 +11,12 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.engine import Engine
 from qcli.forecast.twin import Twin
 from qcli.gguf.file import GGUFFile
 from qcli.host.pages import pages
 from qcli.models import Model
-from qcli.sampler import Sampler, Sampling
+from qcli.runtime.engine import Engine
+from qcli.runtime.sampler import Sampler, Sampling
 from qcli.streaming.layer import Layer, Part
 from qcli.streaming.lookahead import Lookahead, Pays
 from qcli.streaming.reader import Ticket

@@ -12,8 +12,8 @@ from qcli.errors import ContextOverflowError, UsageError
 from qcli.text.thoughts import Plain, Thought
 
 if TYPE_CHECKING:
-    from qcli.held import Held
-    from qcli.sampler import Sampler
+    from qcli.runtime.prefix_cache import Held
+    from qcli.runtime.sampler import Sampler
     from qcli.streaming.stock import Traffic
     from qcli.text.tokenizer import Tokenizer
 

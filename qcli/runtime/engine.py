@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli import models, sampler
+from qcli import models
 from qcli.errors import ContextOverflowError, ModelFileError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.host.memory import resident
 from qcli.host.threads import default_threads, threads_beside_reading
 from qcli.layers.state import Snapshot, State
 from qcli.models import Model
-from qcli.part_times import PartTimes
-from qcli.program import Program
+from qcli.runtime import sampler
+from qcli.runtime.profile import PartTimes
+from qcli.runtime.program import Program
 from qcli.streaming import budget
 from quant import cpu, store, team
 from quant.kernels.kv_cache import TYPES as KV_TYPES

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from qcli.engine import Engine
-    from qcli.generate import Progress
+    from qcli.runtime.engine import Engine
+    from qcli.runtime.generate import Progress
 
 
 @dataclass(frozen=True)
