@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import reference_models
 
-from qcli import expert_counts
 from qcli.commands import experts as command
 from qcli.commands.experts import columns_for, shades
 from qcli.errors import PromptError, QcliError
-from qcli.expert_counts import LayerCounts
+from qcli.evaluate import expert_counts
+from qcli.evaluate.expert_counts import LayerCounts
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
 from qcli.streaming import budget, heat

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from qcli.errors import ModelFileError, ModelNotFoundError, PromptError, UsageError
+from qcli.evaluate.log_probs_file import LogProbs, LogProbsWriter
+from qcli.evaluate.perplexity import compare, exp_mean, log_softmax, mean, score
+from qcli.evaluate.scored_text import chunks, read_text, scored_from
 from qcli.gguf.file import GGUFFile
 from qcli.host.atomic_files import Draft
-from qcli.log_probs_file import LogProbs, LogProbsWriter
-from qcli.perplexity import compare, exp_mean, log_softmax, mean, score
 from qcli.runtime.engine import Engine
-from qcli.scored_text import chunks, read_text, scored_from
 
 DATA = Path(__file__).parent / "data"
 TINY = DATA / "qwen3next.gguf"

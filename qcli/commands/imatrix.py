@@ -43,10 +43,10 @@ def imatrix(
         with interrupt.ends_all(bar):
             from qcli import imatrix_file
             from qcli.catalog import resolve
+            from qcli.evaluate.scored_text import chunks, read_text
             from qcli.gguf.file import GGUFFile
             from qcli.host.atomic_files import Draft
             from qcli.imatrix import load, measure, starved
-            from qcli.scored_text import chunks, read_text
             from qcli.text.tokenizer import Tokenizer
 
             Draft([to], force)  # before anything takes long

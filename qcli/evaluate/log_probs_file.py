@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError, ModelNotFoundError, UsageError
+from qcli.evaluate.scored_text import scored_from
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.writer import GGUFWriter, NewTensor, file_bytes, text
 from qcli.host.atomic_files import Draft
-from qcli.scored_text import scored_from
 
 _TYPE = "log_probs"
 _SAVE = "`qcli perplexity MODEL TEXT --save-logits FILE` makes one"

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
-from qcli.log_probs_file import LogProbs, LogProbsWriter
+from qcli.evaluate.log_probs_file import LogProbs, LogProbsWriter
+from qcli.evaluate.scored_text import scored_from
 from qcli.runtime.engine import Engine
-from qcli.scored_text import scored_from
 
 Numbers = NDArray[np.float64]
 
