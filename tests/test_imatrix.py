@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from tiny_model import Tiny, f32
 
-from qcli import imatrix_file
 from qcli.errors import ModelFileError, ModelNotFoundError, OutputError
 from qcli.gguf.file import GGUFFile
-from qcli.imatrix import load, measure, starved
-from qcli.imatrix_file import Entry, Imatrix
+from qcli.quantize import imatrix_file
 from qcli.quantize.choose import is_matrix
+from qcli.quantize.imatrix import load, measure, starved
+from qcli.quantize.imatrix_file import Entry, Imatrix
 from quant import formats
 
 DATA = Path(__file__).parent / "data"

@@ -15,13 +15,12 @@ import gguf_maker as maker
 import numpy as np
 import pytest
 
-from qcli import imatrix_file
 from qcli.errors import ModelFileError, OutputError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.header import Header
-from qcli.imatrix_file import Entry, Imatrix
-from qcli.quantize import job, work
+from qcli.quantize import imatrix_file, job, work
 from qcli.quantize.choose import is_matrix, types
+from qcli.quantize.imatrix_file import Entry, Imatrix
 from qcli.quantize.mixes import MIXES
 from quant import formats, quantizers
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from qcli.errors import ModelFileError
 from qcli.gguf.file import GGUFFile
-from qcli.imatrix_file import Entry, Imatrix
+from qcli.quantize.imatrix_file import Entry, Imatrix
 from qcli.runtime.engine import Engine
 from quant.kernels.squares import SquaresPlan
 
