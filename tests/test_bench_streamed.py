@@ -14,8 +14,8 @@ from qcli.bench.disk import Disk
 from qcli.bench.rig import Rig
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
-from qcli.streaming import budget, heat
-from qcli.streaming.stock import Traffic
+from qcli.streaming import budget, usage_file
+from qcli.streaming.cache import Traffic
 
 SLOTS, EXPERTS = 6, 16
 PARTS = {"embedding", "norms", "linear attention", "attention", "router", "experts", "head", "sampling", "waiting"}
@@ -25,7 +25,7 @@ PARTS = {"embedding", "norms", "linear attention", "attention", "router", "exper
 def heat_path(monkeypatch, tmp_path) -> Path:
     """Where heat would be kept; the embedded model has a few slots for its experts, whatever the memory."""
     monkeypatch.setattr(bandwidth, "MOST", 1 << 22)
-    monkeypatch.setattr(heat, "path_for", lambda _file: tmp_path / "heat.npz")
+    monkeypatch.setattr(usage_file, "path_for", lambda _file: tmp_path / "heat.npz")
     monkeypatch.setattr(budget, "fits", lambda *_: False)
     monkeypatch.setattr(budget, "allot", lambda supply, *_: supply.allot(SLOTS))
     return tmp_path / "heat.npz"

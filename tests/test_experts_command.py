@@ -18,7 +18,7 @@ from qcli.evaluate import expert_counts
 from qcli.evaluate.expert_counts import LayerCounts
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
-from qcli.streaming import budget, heat
+from qcli.streaming import budget, usage_file
 
 MODEL = Path(__file__).parent / "data" / "qwen3next.gguf"
 IDS = [int(id) for id in np.random.default_rng(3).integers(0, 200, 90)]
@@ -27,7 +27,7 @@ IDS = [int(id) for id in np.random.default_rng(3).integers(0, 200, 90)]
 @pytest.fixture(autouse=True)
 def kept(monkeypatch, tmp_path):
     """Heat is kept in a folder of this test's own."""
-    monkeypatch.setattr(heat, "path_for", lambda _file: tmp_path / "heat.npz")
+    monkeypatch.setattr(usage_file, "path_for", lambda _file: tmp_path / "heat.npz")
     return tmp_path / "heat.npz"
 
 

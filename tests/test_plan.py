@@ -22,7 +22,7 @@ from qcli.forecast.twin import Pool, Twin
 from qcli.gguf.file import GGUFFile
 from qcli.host.memory import resident
 from qcli.runtime.engine import Engine, model_of
-from qcli.streaming import budget, heat
+from qcli.streaming import budget, usage_file
 from qcli.streaming.slots import HALF_LIFE
 
 DATA = Path(__file__).parent / "data"
@@ -34,7 +34,7 @@ ARCHITECTURES = reference_models.NAMES
 def at_once(monkeypatch):
     """Rehearse for a moment only."""
     monkeypatch.setattr(rehearsal, "_SECONDS", 0.01)
-    monkeypatch.setattr(heat, "load", lambda _path: {})
+    monkeypatch.setattr(usage_file, "load", lambda _path: {})
 
 
 @pytest.fixture
@@ -110,8 +110,8 @@ def test_a_model_that_does_not_fit_is_rehearsed_with_reads(too_small, name, tmp_
 def test_slots_are_those_that_the_engine_gets(monkeypatch, too_small):
     """Within what the kernels, loaded by one of them first, take."""
     file = GGUFFile.open(MODEL)
-    monkeypatch.setattr("qcli.streaming.chunk_turns.STAGED", 1)
-    monkeypatch.setattr(heat, "save", lambda *_: None)
+    monkeypatch.setattr("qcli.streaming.prefill_loads.STAGED", 1)
+    monkeypatch.setattr(usage_file, "save", lambda *_: None)
     asked, decide = [], budget.share
 
     def share(supply, state, plans, ram, used):

@@ -17,12 +17,12 @@ from qcli.gguf.file import GGUFFile
 from qcli.host import memory
 from qcli.host.pages import PAGE, give_back, pages
 from qcli.runtime.engine import Engine
-from qcli.streaming import budget, heat, pressure
-from qcli.streaming.chunk_turns import grouped
-from qcli.streaming.lookahead import Pays
+from qcli.streaming import budget, pressure, usage_file
+from qcli.streaming.prefetch import Pays
+from qcli.streaming.prefill_loads import grouped
 from qcli.streaming.reader import Reader, Span, room
 from qcli.streaming.slots import HALF_LIFE, Slots
-from qcli.streaming.stage import Stage
+from qcli.streaming.staging_buffer import Stage
 
 MODEL = Path(__file__).parent / "data" / "qwen3next.gguf"
 STORED = 6 * PAGE  # bytes that one of its experts takes in memory
@@ -147,7 +147,7 @@ def test_the_quicker_way_is_kept():
 
 
 def test_slots_in_order_of_expert_of_a_few_tokens_at_a_time(monkeypatch):
-    monkeypatch.setattr("qcli.streaming.chunk_turns.TOGETHER", 2)
+    monkeypatch.setattr("qcli.streaming.prefill_loads.TOGETHER", 2)
     chosen, slots = np.array([[2, 0], [0, 1], [1, 2]]), np.zeros(6, np.int64)
     first, second = grouped(chosen, 3, slots)
     assert slots.tolist() == [1, 2, 3, 0, 4, 5]
@@ -162,11 +162,11 @@ def streamed(
     def allot(supply, *_):
         supply.allot(slots)
 
-    monkeypatch.setattr("qcli.streaming.chunk_turns.STAGED", staged)
-    monkeypatch.setattr(heat, "path_for", lambda _file: heat_path)
+    monkeypatch.setattr("qcli.streaming.prefill_loads.STAGED", staged)
+    monkeypatch.setattr(usage_file, "path_for", lambda _file: heat_path)
     if heat_path is None:
-        monkeypatch.setattr(heat, "load", lambda _path: {})
-        monkeypatch.setattr(heat, "save", lambda *_: None)
+        monkeypatch.setattr(usage_file, "load", lambda _path: {})
+        monkeypatch.setattr(usage_file, "save", lambda *_: None)
     monkeypatch.setattr(budget, "fits", lambda *_: False)
     monkeypatch.setattr(budget, "allot", allot)
     return Engine.load(GGUFFile.open(path), threads=2, ctx=256, chunk=chunk)
@@ -261,7 +261,7 @@ def test_a_file_that_shrinks_ends_the_answer_and_nothing_else(monkeypatch, expec
 @pytest.mark.parametrize("likely", [0, 3, 1e9])
 @pytest.mark.parametrize(("chunk", "staged"), [(3, 1), (3, 10 * STORED), (64, 10 * STORED), (64, 1 << 20)])
 def test_reading_ahead_of_a_layer_changes_no_bit(monkeypatch, likely, chunk, staged):
-    monkeypatch.setattr("qcli.streaming.chunk_turns.LIKELY", likely)
+    monkeypatch.setattr("qcli.streaming.prefill_loads.LIKELY", likely)
     resident = Engine.load(GGUFFile.open(MODEL), threads=2, ctx=256, chunk=chunk)
     found, ahead = [], []
     engine = streamed(monkeypatch, 4, staged=staged, chunk=chunk)
@@ -279,7 +279,7 @@ def test_reading_ahead_of_a_layer_changes_no_bit(monkeypatch, likely, chunk, sta
 @pytest.mark.parametrize("likely", [0, 3, 1e9])
 @pytest.mark.parametrize("staged", [1, 10 * STORED])
 def test_a_chunk_reads_no_expert_twice(monkeypatch, likely, staged):
-    monkeypatch.setattr("qcli.streaming.chunk_turns.LIKELY", likely)
+    monkeypatch.setattr("qcli.streaming.prefill_loads.LIKELY", likely)
     engine = streamed(monkeypatch, 4, staged=staged)
     read, offsets = Reader.read, []
 
@@ -298,7 +298,7 @@ def test_a_chunk_reads_no_expert_twice(monkeypatch, likely, staged):
 @pytest.mark.parametrize("staged", [1, 10 * STORED])
 @pytest.mark.parametrize("likely", [0, 3])
 def test_a_prompt_interrupted_in_any_turn_leaves_nothing_behind(monkeypatch, expected, likely, staged):
-    monkeypatch.setattr("qcli.streaming.chunk_turns.LIKELY", likely)
+    monkeypatch.setattr("qcli.streaming.prefill_loads.LIKELY", likely)
     engine = streamed(monkeypatch, 4, staged=staged)
     replay, left = engine._team.run, [0]
 
@@ -399,7 +399,7 @@ def test_memory_that_others_need_is_given_back_and_no_bit_changes(monkeypatch, e
 @pytest.mark.parametrize("likely", [0, 3])
 @pytest.mark.filterwarnings("ignore:memory is short")
 def test_memory_that_comes_and_goes_within_a_prompt_changes_no_bit(monkeypatch, expected, others, likely):
-    monkeypatch.setattr("qcli.streaming.chunk_turns.LIKELY", likely)
+    monkeypatch.setattr("qcli.streaming.prefill_loads.LIKELY", likely)
     engine = streamed(monkeypatch, 12, staged=10 * STORED)
     looks, seen = np.random.default_rng(0), set()
 
@@ -459,14 +459,14 @@ def test_the_next_start_reads_what_was_asked_for(monkeypatch, expected, tmp_path
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
 def test_a_heat_file_that_says_nothing_is_passed_over(tmp_path, damage):
     path = tmp_path / "heat.npz"
-    assert heat.load(path) == {}
+    assert usage_file.load(path) == {}
     if damage is None:
         wrong = {"shape": np.ones((2, 2), np.float32), "type": np.ones(3), "sign": np.array([-1, np.inf], np.float32)}
         np.savez(path, **wrong, objects=np.array([{}], object))
-        assert heat.load(path) == {}
+        assert usage_file.load(path) == {}
     else:
         path.write_bytes(damage)
-        assert heat.load(path) == {}
+        assert usage_file.load(path) == {}
 
 
 def test_heat_that_cannot_be_kept_is_said_once_and_leaves_nothing(monkeypatch, tmp_path):

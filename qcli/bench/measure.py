@@ -14,7 +14,7 @@ from qcli.bench.rig import Profile, Rig
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine, Progress
-from qcli.streaming.stock import Traffic
+from qcli.streaming.cache import Traffic
 
 WAITING = "waiting"
 Rigs = dict[tuple[int, int], Rig]  # by threads and chunk

@@ -14,8 +14,8 @@ from qcli.gguf.file import GGUFFile
 from qcli.layers.state import Snapshot
 from qcli.runtime.engine import Engine, Progress
 from qcli.runtime.sampler import Sampler, Sampling
+from qcli.streaming.cache import Traffic
 from qcli.streaming.dense import is_expert
-from qcli.streaming.stock import Traffic
 
 SAMPLING, DISK, BOOKKEEPING = "sampling", "disk", "bookkeeping"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qcli.errors import PromptError, QcliError
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
-from qcli.streaming import heat
+from qcli.streaming import usage_file
 from qcli.streaming.dense import is_expert
 from quant.kernels.squares import add_squares
 from quant.plan import Activation, Groups, Ids, Plan, aligned
@@ -83,7 +83,7 @@ def by_text(
 def by_heat(file: GGUFFile) -> list[LayerCounts]:
     """What earlier runs asked for, choices long ago counting less. Raises QcliError if none was kept."""
     _check(file)
-    if saved := heat.load(heat.path_for(file)):
+    if saved := usage_file.load(usage_file.path_for(file)):
         return _layers(file, saved)
     message = f"{file.path}: no earlier run tells which experts were asked for; those of models in memory do not"
     raise QcliError(message, "give a text: --prompt TEXT, or --file FILE")

@@ -18,7 +18,7 @@ from qcli.host.threads import default_threads, threads_beside_reading
 from qcli.layers.state import State
 from qcli.models import Model
 from qcli.runtime.engine import DEFAULT_CHUNK, Engine, model_of
-from qcli.streaming import budget, heat
+from qcli.streaming import budget, usage_file
 from qcli.streaming.dense import is_expert
 from qcli.streaming.slots import HALF_LIFE
 from quant.kernels.experts import Gated
@@ -177,7 +177,7 @@ def _streamed(subject: Subject, disk: Path | None, progress: Progress | None) ->
 def _rehearsed(
     subject: Subject, engine: Engine, supply: Rehearsal, layers: list[Gated], slots: int
 ) -> tuple[Streaming, Speed]:
-    saved = heat.load(heat.path_for(subject.file))
+    saved = usage_file.load(usage_file.path_for(subject.file))
     rates = {name: hit_rate(saved.get(name), layer.count, slots) for name, layer in supply.layers.items()}
     supply.begin(rates)
     tokens = min(PROMPT, subject.state.ctx)
@@ -211,9 +211,9 @@ def hit_rate(saved: NDArray[np.float32] | None, experts: int, slots: int) -> flo
     share = min(1.0, slots / experts)
     if saved is not None and len(saved) == experts and saved.any():
         heat = saved.astype(np.float64)
-        mean, whole = heat.mean(), heat.sum()
+        mean, whole = usage_file.mean(), usage_file.sum()
         noise = mean * (1 - min(1.0, whole / _MOST_HEAT) / 2)
-        signal = max(0.0, 1 - noise / max(heat.var(), 1e-9))
+        signal = max(0.0, 1 - noise / max(usage_file.var(), 1e-9))
         rates = mean + signal * (heat - mean)
         share = min(1.0, float(np.sort(rates)[::-1][:slots].sum() / whole))
     return share

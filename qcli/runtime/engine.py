@@ -27,8 +27,8 @@ from quant.plan import Activation, Plan, aligned
 from quant.team import Team
 
 if TYPE_CHECKING:
-    from qcli.streaming.stock import Traffic
-    from qcli.streaming.supply import Supply
+    from qcli.streaming.cache import Traffic
+    from qcli.streaming.expert_loader import Supply
 
 Progress = Callable[[str, float], None]
 
@@ -95,7 +95,7 @@ class Engine:
         if not state.experts_held or budget.fits(file, model, state, threads, room, used):
             return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, prompt_plan)
         from qcli.streaming.dense import hold_dense
-        from qcli.streaming.supply import Supply
+        from qcli.streaming.expert_loader import Supply
 
         whole = partial(budget.whole, file, model, state, threads, used)
         threads = given or threads_beside_reading()

@@ -14,7 +14,7 @@ from qcli.text.thoughts import Plain, Thought
 if TYPE_CHECKING:
     from qcli.runtime.prefix_cache import Held
     from qcli.runtime.sampler import Sampler
-    from qcli.streaming.stock import Traffic
+    from qcli.streaming.cache import Traffic
     from qcli.text.tokenizer import Tokenizer
 
 Progress = Callable[[str, float], None]

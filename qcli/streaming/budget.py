@@ -17,7 +17,7 @@ from quant.plan import Plan
 
 if TYPE_CHECKING:
     from qcli.models import Model
-    from qcli.streaming.supply import Supply
+    from qcli.streaming.expert_loader import Supply
 
 RESERVE = 192 << 20  # bytes for what comes after loading: a vocabulary, a chat's text, the interpreter's own
 _LEFT = 512 << 20  # bytes left to everybody else where no limit was given

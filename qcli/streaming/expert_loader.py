@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.gguf.file import GGUFFile
-from qcli.streaming import heat
-from qcli.streaming.chunk_turns import ChunkTurns
+from qcli.streaming import usage_file
+from qcli.streaming.cache import Stock, Traffic
+from qcli.streaming.decode_loads import TokenTurns
 from qcli.streaming.dense import is_expert
 from qcli.streaming.layer import Layer
-from qcli.streaming.lookahead import Lookahead
+from qcli.streaming.prefetch import Lookahead
+from qcli.streaming.prefill_loads import ChunkTurns
 from qcli.streaming.pressure import Pressure
-from qcli.streaming.stock import Stock, Traffic
-from qcli.streaming.token_turns import TokenTurns
 from quant.kernels.experts import Gated
 from quant.plan import Activation, Ids, Turns
 from quant.weights import Matrix
@@ -35,7 +35,7 @@ class Supply:
         self.remembers = True  # at the end, for the next start, what was asked for
         self._lookahead = lookahead or Lookahead()
         self._tokens, self._chunks = TokenTurns(self.stock, self._lookahead), ChunkTurns(self.stock)
-        self._heat_path = heat.path_for(file)
+        self._heat_path = usage_file.path_for(file)
         self._asked = False  # for any expert
         self._pressure: Pressure | None = None  # before there are slots to give back
         self._said = False  # that memory is short
@@ -111,7 +111,7 @@ class Supply:
         self.stock.traffic = Traffic()
 
     @property
-    def heat(self) -> heat.Heat:
+    def heat(self) -> usage_file.Heat:
         """How often each expert was asked for of late, float32 [experts] by the name of the layer's gate."""
         return {name: layer.slots.heat for name, layer in self.layers.items()}
 
@@ -119,11 +119,11 @@ class Supply:
         """End the reader's lanes, and keep the heat for the next start; raises OutputError if that fails."""
         self.stock.reader.close()
         if self._asked and self.remembers:
-            heat.save(self._heat_path, self.heat)
+            usage_file.save(self._heat_path, self.heat)
 
     def _warm_up(self) -> None:
         """Begin to read the experts that were asked for most before, layer by layer, when the disk has nothing to do."""
-        saved = heat.load(self._heat_path)
+        saved = usage_file.load(self._heat_path)
         for name, layer in self.layers.items():
             if len(saved.get(name, ())) == layer.count:
                 layer.slots.heat = saved[name]

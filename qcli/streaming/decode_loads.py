@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from qcli.streaming.cache import Stock
 from qcli.streaming.layer import Layer
-from qcli.streaming.lookahead import Lookahead
-from qcli.streaming.stock import Stock
+from qcli.streaming.prefetch import Lookahead
 from quant.plan import Ids
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcli.streaming.budget import TOGETHER
+from qcli.streaming.cache import Stock
 from qcli.streaming.layer import Layer
-from qcli.streaming.stage import Ahead, Passing, Stage, Turn
-from qcli.streaming.stock import Stock
+from qcli.streaming.staging_buffer import Ahead, Passing, Stage, Turn
 from quant.plan import Ids
 
 STAGED = 256 << 20  # bytes for experts that a chunk passes by: half are met while the other half is read
