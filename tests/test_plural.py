@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qcli.plural import counted
+from qcli.wording import counted
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from qcli.gguf.types import TENSOR_TYPES
 from qcli.host.memory import available
 from qcli.host.pages import pages
 from qcli.host.threads import default_threads
-from qcli.plural import counted
+from qcli.wording import counted
 from quant import formats
 
 Progress = Callable[[str, float], None]

@@ -7,8 +7,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from qcli import console
-from qcli.plural import counted
 from qcli.text.thoughts import Thought
+from qcli.wording import counted
 
 if TYPE_CHECKING:
     from qcli.runtime.generate import Stats

@@ -11,7 +11,7 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
-from qcli.plural import counted
+from qcli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

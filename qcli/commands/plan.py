@@ -9,7 +9,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.plural import counted
+from qcli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from qcli.errors import ModelNotFoundError, PromptError, QcliError, UsageError
-from qcli.plural import counted
 from qcli.text.tokenizer import Tokenizer
+from qcli.wording import counted
 
 CTX = 512
 MAX_TEXT = 1 << 30  # bytes
