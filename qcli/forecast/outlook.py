@@ -211,9 +211,9 @@ def hit_rate(saved: NDArray[np.float32] | None, experts: int, slots: int) -> flo
     share = min(1.0, slots / experts)
     if saved is not None and len(saved) == experts and saved.any():
         heat = saved.astype(np.float64)
-        mean, whole = usage_file.mean(), usage_file.sum()
+        mean, whole = heat.mean(), heat.sum()
         noise = mean * (1 - min(1.0, whole / _MOST_HEAT) / 2)
-        signal = max(0.0, 1 - noise / max(usage_file.var(), 1e-9))
+        signal = max(0.0, 1 - noise / max(heat.var(), 1e-9))
         rates = mean + signal * (heat - mean)
         share = min(1.0, float(np.sort(rates)[::-1][:slots].sum() / whole))
     return share

@@ -8,10 +8,10 @@ from pathlib import Path
 import gguf_maker as maker
 import numpy as np
 from gguf import GGMLQuantizationType
+from places import DATA
 
 from qcli.gguf.file import GGUFFile
 
-DATA = Path(__file__).parent / "data"
 PLAIN = DATA / "qwen3next.gguf"
 ARCH = "qwen3next"
 

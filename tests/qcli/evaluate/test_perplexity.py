@@ -9,6 +9,7 @@ from pathlib import Path
 import gguf_maker as maker
 import numpy as np
 import pytest
+from places import DATA
 
 from qcli.errors import ModelFileError, ModelNotFoundError, PromptError, UsageError
 from qcli.evaluate.log_probs_file import LogProbs, LogProbsWriter
@@ -18,7 +19,6 @@ from qcli.gguf.file import GGUFFile
 from qcli.host.atomic_files import Draft
 from qcli.runtime.engine import Engine
 
-DATA = Path(__file__).parent / "data"
 TINY = DATA / "qwen3next.gguf"
 FABLES = DATA / "fables.txt"
 CHUNKS = [list(range(1, 33)), list(range(60, 92))]

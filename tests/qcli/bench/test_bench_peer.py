@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from places import HELPERS
 
 from qcli.bench import bandwidth
 from qcli.bench.cases import Case
 from qcli.bench.peer import Peer, require_peer
 from qcli.errors import QcliError
 
-FAKE = Path(__file__).parent / "fake_peer"
+FAKE = HELPERS / "fake_peer"
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are a matter of POSIX")
 
 

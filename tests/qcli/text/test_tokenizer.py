@@ -14,11 +14,10 @@ import pytest
 import vocabularies
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import DATA
 
 from qcli.errors import ModelFileError, UnsupportedModelError, UsageError
 from qcli.text.tokenizer import Tokenizer
-
-DATA = Path(__file__).parent / "data"
 
 # ids 0 to 255 are bytes, then: "he" "ll" "hell" "hello", é and half of it, and special ones
 LETTERS = [chr(b) for b in [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]]

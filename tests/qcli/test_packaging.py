@@ -9,15 +9,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 
 import qcli
 from qcli.catalog import load_catalog
 
-ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "qcli" / "assets"
 README = (ROOT / "README.md").read_text("utf-8")
 

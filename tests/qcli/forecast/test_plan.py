@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import reference_models
 from gguf_maker import STRING, File, key, tensor, write
+from places import DATA
 
 from qcli import catalog, hub
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UsageError
@@ -25,7 +26,6 @@ from qcli.runtime.engine import Engine, model_of
 from qcli.streaming import budget, usage_file
 from qcli.streaming.slots import HALF_LIFE
 
-DATA = Path(__file__).parent / "data"
 MODEL = DATA / "qwen3next.gguf"
 ARCHITECTURES = reference_models.NAMES
 

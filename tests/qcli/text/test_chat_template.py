@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from places import DATA
 
 from qcli.errors import ModelFileError, UsageError
 from qcli.gguf.file import GGUFFile
@@ -18,7 +19,6 @@ from qcli.text.chat_template import ChatTemplate
 from qcli.text.default_templates import CHATML
 from qcli.text.tokenizer import Tokenizer
 
-DATA = Path(__file__).parent / "data"
 CONVERSATIONS: dict[str, dict[str, Any]] = json.loads((DATA / "conversations.json").read_text("utf-8"))
 RENDERED = sorted(tuple(path.stem.rsplit(".", 1)) for path in (DATA / "templates").glob("*.txt"))
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import reference_models
+from places import DATA
 
 from qcli.commands import experts as command
 from qcli.commands.experts import columns_for, shades
@@ -20,7 +20,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
 from qcli.streaming import budget, usage_file
 
-MODEL = Path(__file__).parent / "data" / "qwen3next.gguf"
+MODEL = DATA / "qwen3next.gguf"
 IDS = [int(id) for id in np.random.default_rng(3).integers(0, 200, 90)]
 
 

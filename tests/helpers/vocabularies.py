@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gguf import GGUFValueType, GGUFWriter
+from places import DATA
 
-FOLDER = Path(__file__).parent / "data" / "vocabularies"
+FOLDER = DATA / "vocabularies"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 

@@ -14,8 +14,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from places import DATA
 
-FOLDER = Path(__file__).parent / "data" / "arch"
+FOLDER = DATA / "arch"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))
 _STREAM = 4_000_000  # numbers; longer than any model
 

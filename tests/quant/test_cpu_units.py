@@ -6,12 +6,10 @@ import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import llvmlite.binding as llvm
 import pytest
-
-TESTS = Path(__file__).parent
+from places import HELPERS, ROOT, TESTS
 
 # A processor, the features beside its name, the unit that is meant, and what this machine needs to run its code.
 X86 = {
@@ -39,7 +37,7 @@ def here() -> dict[str, tuple[str, str, str]]:
 
 def start(command, processor, features=None):
     """A Python process that compiles for another processor."""
-    environment = {**os.environ, "NUMBA_CPU_NAME": processor, "PYTHONPATH": str(TESTS.parent)}
+    environment = {**os.environ, "NUMBA_CPU_NAME": processor, "PYTHONPATH": str(ROOT)}
     if features is not None:
         environment["NUMBA_CPU_FEATURES"] = features
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -50,16 +48,16 @@ def start(command, processor, features=None):
 def processes():
     """A part of the tests, begun for every processor at once."""
     names = (
-        "test_simd.py",
-        "test_lookup.py",
-        "test_grids.py",
-        "test_blocks256.py",
-        "test_formats.py",
-        "test_quantizers.py",
+        "quant/test_simd.py",
+        "quant/blocks/test_lookup.py",
+        "quant/blocks/test_grids.py",
+        "quant/blocks/test_blocks256.py",
+        "quant/formats/test_formats.py",
+        "quant/quantizers/test_quantizers.py",
     )
     files = [str(TESTS / name) for name in names]
     plain = ["-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
-    command = ["-m", "pytest", *plain, "--rootdir", str(TESTS.parent), "-k", CHOSEN, *files]
+    command = ["-m", "pytest", *plain, "--rootdir", str(ROOT), "-k", CHOSEN, *files]
     running = {name: start(command, name, row[0]) for name, row in here().items()}
     yield running
     for process in running.values():
@@ -104,7 +102,7 @@ INSTRUCTIONS = [
 
 @pytest.fixture(scope="module")
 def assemblies():
-    script = str(TESTS / "cross_compile.py")
+    script = str(HELPERS / "cross_compile.py")
     return {row[:2]: start([script, row[0], "dot"], row[1]) for row in INSTRUCTIONS}
 
 
@@ -137,6 +135,6 @@ LOOKUPS = [
 
 @pytest.mark.parametrize(("triple", "processor", "features", "instruction", "times"), LOOKUPS)
 def test_a_lookup_is_one_shuffle_a_register(triple, processor, features, instruction, times):
-    command = [str(TESTS / "cross_compile.py"), triple, "lookup"]
+    command = [str(HELPERS / "cross_compile.py"), triple, "lookup"]
     said, complained = start(command, processor, features).communicate(timeout=60)
     assert mnemonics(said.partition("\n")[2]).count(instruction) == times, complained

@@ -6,10 +6,10 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import HELPERS, ROOT
 
 from quant.blocks.fields import bits_as_bytes, both_nibbles, spread
 from quant.blocks.grids import codes, grid, points
@@ -125,8 +125,8 @@ VBMI = "+avx512vnni,+avx512bw,+avx512vl,+avx512vbmi"
 )
 def test_points_of_other_processors(triple, processor, features, instruction, times):
     """Eight points at once where there are shuffles by table; else eight loads; signs by comparing bits, not one by one."""
-    script = Path(__file__).parent / "cross_compile.py"
-    environment = {**os.environ, "NUMBA_CPU_NAME": processor, "PYTHONPATH": str(script.parents[1])}
+    script = HELPERS / "cross_compile.py"
+    environment = {**os.environ, "NUMBA_CPU_NAME": processor, "PYTHONPATH": str(ROOT)}
     if features:
         environment["NUMBA_CPU_FEATURES"] = features
     done = subprocess.run([sys.executable, script, triple, "points"], env=environment, text=True, capture_output=True)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from places import ROOT
+
 TERMINAL = {"rich", "typer", "click", "prompt_toolkit", "curses", "readline"}
 AT_THE_TERMINAL = {"qcli/console.py", "qcli/line_input.py"}  # what is printed, what is typed
 STREAMS = {"print", "sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__"}

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from places import DATA
 
 from qcli.errors import ModelFileError, OutputError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
@@ -24,7 +25,7 @@ from qcli.streaming.reader import Reader, Span, room
 from qcli.streaming.slots import HALF_LIFE, Slots
 from qcli.streaming.staging_buffer import Stage
 
-MODEL = Path(__file__).parent / "data" / "qwen3next.gguf"
+MODEL = DATA / "qwen3next.gguf"
 STORED = 6 * PAGE  # bytes that one of its experts takes in memory
 IDS = [int(id) for id in np.random.default_rng(5).integers(0, 200, 150)]
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, quants
+from places import DATA
 
 from quant import formats, quantizers
 from quant.blocks.grids import points
 
-GOLDEN = [Path(__file__).parent / "data" / name for name in ("quants.npz", "quants-edge.npz")]
+GOLDEN = [DATA / name for name in ("quants.npz", "quants-edge.npz")]
 NAMES = [name for name in quantizers.names() if name.startswith(("IQ1", "IQ2", "IQ3"))]
 NEEDING = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS"}
 GROUPS = {"IQ1_S": 32, "IQ1_M": 16, "IQ2_XXS": 32, "IQ2_XS": 16, "IQ2_S": 16, "IQ3_XXS": 32, "IQ3_S": 32}

@@ -14,6 +14,7 @@ from pathlib import Path
 import gguf_maker as maker
 import numpy as np
 import pytest
+from places import DATA, ROOT
 
 from qcli.errors import ModelFileError, OutputError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile, Tensor
@@ -24,7 +25,6 @@ from qcli.quantize.imatrix_file import Entry, Imatrix
 from qcli.quantize.mixes import MIXES
 from quant import formats, quantizers
 
-DATA = Path(__file__).parent / "data"
 TINY = DATA / "qwen3next.gguf"
 
 
@@ -319,7 +319,7 @@ def test_an_order_to_end_leaves_nothing(tmp_path):
         "sys.exit(invoke(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", script, "quantize", str(TINY), str(tmp_path / "out.gguf"), "Q8_0", "-t", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=DATA.parents[1])
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout is not None
     assert process.stdout.readline() == b"begun\n"
     process.send_signal(signal.SIGTERM)

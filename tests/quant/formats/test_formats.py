@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, quants
 from kernel_helpers import float_matrix, new_plan, random_rows, replay, source
+from places import DATA
 from reference.activation import quantize, seen
 from reference.matmul import matmul as twin
 from reference.matmul import size, weights
@@ -19,7 +18,7 @@ from quant.kernels.matmul import matmul
 from quant.plan import Activation, aligned
 from quant.weights import Matrix
 
-GOLDEN = Path(__file__).parent / "data" / "quants.npz"
+GOLDEN = DATA / "quants.npz"
 FORMATS = formats.names()
 QUANTIZED = [name for name in FORMATS if formats.find(name).activation == "q8"]
 LARGEST_ERROR = {  # of the golden bytes, relative

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kernel_helpers import new_plan, replay
+from places import ROOT
 
 from quant import sources, store
 from quant.jit import Kernel, function, kernel
 from quant.simd import store_i64
-
-ROOT = Path(__file__).parents[1]
 
 
 @kernel

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, quants
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import DATA
 from reference import quantize as twin
 
 from quant import quantizers
 
-GOLDEN = [Path(__file__).parent / "data" / name for name in ("quants.npz", "quants-edge.npz")]
+GOLDEN = [DATA / name for name in ("quants.npz", "quants-edge.npz")]
 NAMES = quantizers.names()
 EXACT = [name for name in NAMES if not name.startswith(("IQ1", "IQ2", "IQ3"))]  # others: see test_grid_quantizers
 PLAIN = [name for name in NAMES if hasattr(twin, name.lower())]

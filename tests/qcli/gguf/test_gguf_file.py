@@ -13,12 +13,13 @@ import gguf
 import numpy as np
 import pytest
 from gguf_maker import F32, I32, U16, U32, File, key, small_model, tensor, u32, write
+from places import ROOT
 
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError
 from qcli.gguf.file import GGUFFile, StringArray
 from qcli.gguf.types import TENSOR_TYPES
 
-EMBEDDED = Path(__file__).parents[1] / "qcli" / "assets" / "storyteller-Q4_K_M.gguf"
+EMBEDDED = ROOT / "qcli" / "assets" / "storyteller-Q4_K_M.gguf"
 
 
 Write = Callable[[File | bytes], Path]

@@ -9,6 +9,7 @@ from pathlib import Path
 import gguf_maker as maker
 import numpy as np
 import pytest
+from places import DATA
 from tiny_model import Tiny, f32
 
 from qcli.errors import ModelFileError, ModelNotFoundError, OutputError
@@ -19,7 +20,6 @@ from qcli.quantize.imatrix import load, measure, starved
 from qcli.quantize.imatrix_file import Entry, Imatrix
 from quant import formats
 
-DATA = Path(__file__).parent / "data"
 TINY = DATA / "qwen3next.gguf"
 IDS = [list(range(1, 33)), list(range(100, 132))]
 
