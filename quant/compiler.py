@@ -22,6 +22,8 @@ numba.config.CPU_NAME, numba.config.CPU_FEATURES = cpu.name(), cpu.features()
 
 # No fast-math flag: results must not depend on how rows are grouped, so sums are ordered by hand with vectors.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy"}
+# Helpers are only ever merged into kernels: without the entries for callers from Python and C, which take a third of the time.
+_HELPER_OPTIONS = {**_OPTIONS, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _ARGUMENTS = {"p": types.int64, "f": types.float32, "d": types.float64}
 
 
@@ -87,7 +89,7 @@ def _constants(layout: Layout) -> Any:
 
 @cache
 def _helper(helper: Inline) -> Any:
-    return numba.njit(forceinline=True, **_OPTIONS)(_bound(helper.body))
+    return numba.njit(**_HELPER_OPTIONS)(_bound(helper.body))
 
 
 @cache

@@ -49,13 +49,15 @@ def _compile_beside(kernels: Sequence[Kernel], compilers: int) -> Iterator[int]:
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-P", "-m", "quant.compile_worker", str(kernel_cache.root())]
     quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    names = [kernel.name for kernel in kernels]
     running: list[subprocess.Popen[bytes]] = []
     try:
-        for first in range(compilers):
-            running.append(subprocess.Popen([*command, *names[first::compilers]], env=environment, **quiet))
+        for share in _shares(kernels, compilers):
+            names = [kernel.name for kernel in share]
+            running.append(subprocess.Popen([*command, *names], env=environment, **quiet))
+        missing = list(kernels)
         while any(process.poll() is None for process in running):
-            yield sum(map(kernel_cache.has, kernels))
+            missing = [kernel for kernel in missing if not kernel_cache.has(kernel)]
+            yield len(kernels) - len(missing)
             time.sleep(_POLL_SECONDS)
     except OSError:  # no such interpreter, as in a frozen program
         return
@@ -63,3 +65,14 @@ def _compile_beside(kernels: Sequence[Kernel], compilers: int) -> Iterator[int]:
         for process in running:
             process.kill()
             process.wait()
+
+
+def _shares(kernels: Sequence[Kernel], compilers: int) -> list[list[Kernel]]:
+    """About as many kernels for each process; those of one module stay together, as they share helpers."""
+    modules: dict[str, list[Kernel]] = {}
+    for kernel in kernels:
+        modules.setdefault(kernel.module, []).append(kernel)
+    shares: list[list[Kernel]] = [[] for _ in range(compilers)]
+    for module in sorted(modules.values(), key=len, reverse=True):
+        min(shares, key=len).extend(module)
+    return [share for share in shares if share]
