@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 
 from quant.activation import scales_of, sums16_of, sums32_of
-from quant.formats import emit
+from quant.blocks.rows import emit
 from quant.jit import Intrinsic, Vector, inline, intrinsic
 from quant.simd import (  # fmt: skip
     I32,

@@ -22,7 +22,7 @@ from llvmlite import ir
 
 from quant.activation import scales_of, sums32_of
 from quant.blocks.lookup import VPERMB
-from quant.formats import emit
+from quant.blocks.rows import emit
 from quant.int8_dot import UNIT
 from quant.jit import Intrinsic, Vector, inline, intrinsic
 from quant.simd import (

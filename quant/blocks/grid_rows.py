@@ -12,8 +12,8 @@ store, turn     -> by_32 or by_16 of this module: how scales are stored, and tur
 from __future__ import annotations
 
 from quant.activation import scales_of
+from quant.blocks.rows import emit
 from quant.blocks.signs import OFFSET, interleave, offset, store_parts, tile_minima
-from quant.formats import emit
 from quant.jit import inline
 from quant.simd import add, mul, prefetch, splat, splat8, store_f32x8, store_f32x16, sum_lanes, zero_f32x16
 from quant.tile import transpose8, transpose16

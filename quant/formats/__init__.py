@@ -17,8 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.jit import Kernel, function, inline
-from quant.simd import load_f32, store_f32
+from quant.jit import Kernel, function
 
 # dot_rows(w, rows, columns, x, y, alpha, accumulate): y[r] = alpha * (w[r] . x), added to y[r] if accumulate is not 0.
 # w: blocks [rows, columns]; x: an activation row of the format's kind; y: float32 [rows].
@@ -66,13 +65,6 @@ def find(name: str) -> Format:
 def names() -> tuple[str, ...]:
     """Every format there is a file for."""
     return tuple(sorted(module.name.upper() for module in pkgutil.iter_modules(__path__)))
-
-
-@inline
-def emit(y, value, alpha, accumulate):
-    """Write one result of dot_rows."""
-    result = alpha * value
-    store_f32(y, load_f32(y) + result if accumulate else result)
 
 
 def blocks_of(data: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.formats import Format, dot_rows, emit, unpack_rows, unpack_tile
+from quant.blocks.rows import emit
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.simd import fma, load_bf16x16, load_f32x16, store_f32x16, sum_lanes, zero_f32x16
 from quant.tile import transpose16
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from quant.activation import scales_of, sums16_of
 from quant.blocks.fields import both_nibbles, f16_of, load_u16x4, nibbles, spread, u8_to_f32
 from quant.blocks.grids import add_to_points, grid, points
+from quant.blocks.rows import emit
 from quant.blocks.signs import dot_by_16, interleave, store_parts
-from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.jit import inline
 from quant.simd import (
     add,

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from quant.activation import scales_of, sums32_of
 from quant.blocks.fields import load_u16x8, spread
 from quant.blocks.grids import grid, points
+from quant.blocks.rows import emit
 from quant.blocks.signs import dot_by_32, interleave, store_parts
-from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.jit import inline
 from quant.simd import (
     add,

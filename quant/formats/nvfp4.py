@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from quant.activation import scales_of, sums16_of
 from quant.blocks.blocks32 import fields16
-from quant.formats import Format, blocks_of, dot_rows, emit, rows_of, unpack_rows, unpack_tile
+from quant.blocks.rows import emit
+from quant.formats import Format, blocks_of, dot_rows, rows_of, unpack_rows, unpack_tile
 from quant.formats.mxfp4 import OFFSET, VALUES, both
 from quant.int8_dot import dot_u7, join
 from quant.jit import inline, intrinsic

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import scales_of, sums16_of
-from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
+from quant.blocks.rows import emit
+from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
