@@ -11,12 +11,11 @@ import numpy as np
 
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile, Tensor, Value
-from qcli.gguf.types import TENSOR_TYPES
+from qcli.gguf.types import BLOCKS
 from qcli.quantize.mixes import Choice, Mix, Place
 
 Overrides = Sequence[tuple[re.Pattern[str], str]]
 
-BLOCKS: Final = {kind.name: kind.block for kind in TENSOR_TYPES.values()}
 FLOATS: Final = frozenset({"F32", "F16", "BF16"})
 
 # Of matrices, those that stay as they are: small, and each error in them is met by every token.
@@ -99,7 +98,7 @@ class _Chooser:
         mix, name = self._mix, tensor.name
         embeds = name in ("token_embd.weight", "per_layer_token_embd.weight")
         if name == "output.weight" or (self._tied and embeds):
-            return mix.head if tensor.shape[-1] % BLOCKS[mix.most] == 0 else "Q8_0"
+            return mix.head if tensor.shape[-1] % BLOCKS[mix.most].columns == 0 else "Q8_0"
         if mix.expert and len(tensor.shape) > 2 and tensor.shape[0] > 1:
             return mix.expert
         if embeds:
@@ -136,9 +135,9 @@ def _by_layer(tensor: Tensor) -> tuple[int, bytes]:
 
 def _fitting(kind: str, columns: int) -> str:
     """The type itself, or what takes its place for rows of so many columns."""
-    if columns % BLOCKS[kind]:
+    if columns % BLOCKS[kind].columns:
         kind = _SHORT.get(kind, kind)
-    return kind if columns % BLOCKS[kind] == 0 else "F16"
+    return kind if columns % BLOCKS[kind].columns == 0 else "F16"
 
 
 def _number(metadata: Mapping[str, Value], key: str, default: int = 0) -> int:

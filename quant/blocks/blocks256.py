@@ -28,7 +28,7 @@ _AHEAD = 4096  # bytes from what is read to what is asked for
 
 
 @inline
-def dot_each(w, rows, columns, x, y, alpha, accumulate, block_bytes, arranged, met):
+def dot_each(w, rows, columns, x, y, alpha, accumulate, block, arranged, met):
     """The loop of dot_rows, row by row: where memory is what takes time.
 
     arranged(x, d, s32, s16): what a row needs of the 256 columns at x, whose scales and sums are at the other addresses.
@@ -38,33 +38,33 @@ def dot_each(w, rows, columns, x, y, alpha, accumulate, block_bytes, arranged, m
     for r in range(rows):
         total = zero_f32x16()
         for b in range(columns // 256):
-            for line in range(0, block_bytes, 64):
+            for line in range(0, block.bytes, 64):
                 prefetch(w + _AHEAD + line)
             total = met(w, arranged(x + 256 * b, d + 32 * b, s32 + 32 * b, s16 + 64 * b), total)
-            w += block_bytes
+            w += block.bytes
         emit(y + 4 * r, sum_lanes(total), alpha, accumulate)
 
 
 @inline
-def dot_fours(w, rows, columns, x, y, alpha, accumulate, block_bytes, arranged, met):
+def dot_fours(w, rows, columns, x, y, alpha, accumulate, block, arranged, met):
     """The same, four rows at a time: where arranging would take a quarter of the time.
 
     What is asked for lies in one stream behind the four (Q2_K, 2048 columns: 88 % of the read bandwidth without, 95 with).
     """
-    row_bytes = columns // 256 * block_bytes
+    row_bytes = columns // 256 * block.bytes
     d, s32, s16 = scales_of(x, columns), sums32_of(x, columns), sums16_of(x, columns)
     for r in range(0, rows, 4):
         left, ahead = min(rows - r, 4) - 1, w + 3 * row_bytes + _AHEAD
         at1, at2, at3 = min(left, 1) * row_bytes, min(left, 2) * row_bytes, left * row_bytes
         t0, t1, t2, t3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
         for b in range(columns // 256):
-            for line in range(0, 4 * block_bytes, 64):
+            for line in range(0, 4 * block.bytes, 64):
                 prefetch(ahead + line)
             of_x = arranged(x + 256 * b, d + 32 * b, s32 + 32 * b, s16 + 64 * b)
             t0, t1 = met(w, of_x, t0), met(w + at1, of_x, t1)
             t2, t3 = met(w + at2, of_x, t2), met(w + at3, of_x, t3)
-            w += block_bytes
-            ahead += 4 * block_bytes
+            w += block.bytes
+            ahead += 4 * block.bytes
         sums = _sums_of_four(t0, t1, t2, t3)
         if left == 3:
             _emit_all(y + 4 * r, sums, alpha, accumulate)

@@ -86,57 +86,57 @@ def _products(w, x, four, dot):
 
 
 @inline
-def dot_blocks(w, rows, columns, x, y, alpha, accumulate, size, scales8, scales1, four, one, dot):
-    """dot_rows of quant.formats, for blocks of `size` bytes."""
+def dot_blocks(w, rows, columns, x, y, alpha, accumulate, block, scales8, scales1, four, one, dot):
+    """dot_rows of quant.formats; block: the type's declaration."""
     d_x, s_x = scales_of(x, columns), sums32_of(x, columns)
     whole = columns // 256 * 8
     for r in range(rows):
         even, odd, low = zero_f32x16(), zero_f32x16(), zero_f32x8()
         for b in range(0, whole, 8):
-            for line in range(0, 8 * size, 64):
+            for line in range(0, 8 * block.bytes, 64):
                 prefetch(w + _AHEAD + line)
             d, m = scales8(w)
             low = fma(m, load_f32x8(s_x + 4 * b), low)
             d = mul(d, load_f32x8(d_x + 4 * b))
             even = fma(_products(w, x + 32 * b, four, dot), _LANES_0_3(d), even)
-            odd = fma(_products(w + 4 * size, x + 32 * b + 128, four, dot), _LANES_4_7(d), odd)
-            w += 8 * size
+            odd = fma(_products(w + 4 * block.bytes, x + 32 * b + 128, four, dot), _LANES_4_7(d), odd)
+            w += 8 * block.bytes
         last, offset = zero_f32x8(), np.float32(0)
         for b in range(whole, columns // 32):
             scale, minimum = scales1(w)
             products = dot(zero_i32x8(), one(w), load_i8x32(x + 32 * b))
             last = fma(to_f32(products), splat8(scale * load_f32(d_x + 4 * b)), last)
             offset += minimum * load_f32(s_x + 4 * b)
-            w += size
+            w += block.bytes
         total = add(even, odd)
         total = add(add(_LOWER(total), _UPPER(total)), sub(last, low))
         emit(y + 4 * r, sum_lanes(total) - offset, alpha, accumulate)
 
 
 @inline
-def unpack_blocks(w, rows, columns, q, scale, minimum, size, scales1, one):
-    """unpack_rows of quant.formats, for blocks of `size` bytes."""
+def unpack_blocks(w, rows, columns, q, scale, minimum, block, scales1, one):
+    """unpack_rows of quant.formats."""
     for b in range(rows * columns // 32):
         d, m = scales1(w)
         store_i8x32(q + 32 * b, one(w))
         store_f32(scale + 4 * b, d)
         store_f32(minimum + 4 * b, m)
-        w += size
+        w += block.bytes
 
 
 @inline
-def unpack_nibbles(w, row_bytes, columns, tile, scales, minima, size, at, scales16, both):
-    """unpack_tile of quant.formats, for blocks of `size` bytes whose nibbles begin `at` bytes into them."""
+def unpack_nibbles(w, row_bytes, columns, tile, scales, minima, block, scales16, both):
+    """unpack_tile of quant.formats, for types whose nibbles are the field qs."""
     for b in range(columns // 32):
         d, m = scales16(w, row_bytes)
         store_f32x16(scales + 64 * b, d)
         store_f32x16(minima + 64 * b, m)
-        s0, s1, s2, s3 = turn4(w + at, row_bytes)
+        s0, s1, s2, s3 = turn4(w + block.qs, row_bytes)
         _store_step(both(s0), tile + 512 * b)
         _store_step(both(s1), tile + 512 * b + 64)
         _store_step(both(s2), tile + 512 * b + 128)
         _store_step(both(s3), tile + 512 * b + 192)
-        w += size
+        w += block.bytes
 
 
 @inline

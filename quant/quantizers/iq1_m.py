@@ -6,6 +6,7 @@ from quant.fitting.grid_blocks import WORDS, high_bits, load_blocks, packed_leve
 from quant.fitting.grid_search import Shape, find_points, search_table
 from quant.fitting.lanes import store_i32x16
 from quant.fitting.pack import write_words
+from quant.formats.iq1_m import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_and, bit_or, shift_left
@@ -35,9 +36,9 @@ def iq1_m_quantize(x, importance, out, scratch):
     d = find_points(_SHAPE, _table(), scratch)
     store_low_bytes(scratch, 32, words)
     for part in range(4):
-        store_i32x16(words + 512 + 64 * part, _high_nibbles(scratch, 8 * part))
-    _store_scales(scratch, d, words + 768)
-    write_words(words, 14, out)
+        store_i32x16(words + 16 * BLOCK.qh + 64 * part, _high_nibbles(scratch, 8 * part))
+    _store_scales(scratch, d, words + 16 * BLOCK.scales)
+    write_words(words, BLOCK, out)
 
 
-QUANTIZER = Quantizer("IQ1_M", 256, 56, iq1_m_quantize, uses_importance=True, needs_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=iq1_m_quantize, uses_importance=True, needs_importance=True)

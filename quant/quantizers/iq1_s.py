@@ -6,6 +6,7 @@ from quant.fitting.grid_blocks import WORDS, high_bits, level_of, load_blocks, s
 from quant.fitting.grid_search import POINTS, Shape, find_points, search_table
 from quant.fitting.lanes import store_i32x16
 from quant.fitting.pack import write_d_words
+from quant.formats.iq1_s import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right
@@ -32,8 +33,8 @@ def iq1_s_quantize(x, importance, out, scratch):
     store_low_bytes(scratch, 32, words)
     for pair in range(4):
         low, high = _half(scratch, 2 * pair), _half(scratch, 2 * pair + 1)
-        store_i32x16(words + 512 + 64 * pair, bit_or(low, shift_left(high, 16)))
-    write_d_words(d, words, 12, out)
+        store_i32x16(words + 16 * (BLOCK.qh - BLOCK.qs) + 64 * pair, bit_or(low, shift_left(high, 16)))
+    write_d_words(d, words, BLOCK, out)
 
 
-QUANTIZER = Quantizer("IQ1_S", 256, 50, iq1_s_quantize, uses_importance=True, needs_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=iq1_s_quantize, uses_importance=True, needs_importance=True)

@@ -6,6 +6,7 @@ from quant.fitting.grid_blocks import SIGNS, WORDS, eight_levels, load_blocks, t
 from quant.fitting.grid_search import POINTS, Shape, find_points, search_table
 from quant.fitting.lanes import store_i32x16
 from quant.fitting.pack import write_d_words
+from quant.formats.iq2_xs import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right
@@ -32,8 +33,8 @@ def iq2_xs_quantize(x, importance, out, scratch):
         low, high = _point_and_signs(scratch, 2 * word), _point_and_signs(scratch, 2 * word + 1)
         store_i32x16(words + 64 * word, bit_or(low, shift_left(high, 16)))
     for half in range(2):
-        store_i32x16(words + 1024 + 64 * half, eight_levels(scratch, 8 * half))
-    write_d_words(d, words, 18, out)
+        store_i32x16(words + 16 * (BLOCK.scales - BLOCK.qs) + 64 * half, eight_levels(scratch, 8 * half))
+    write_d_words(d, words, BLOCK, out)
 
 
-QUANTIZER = Quantizer("IQ2_XS", 256, 74, iq2_xs_quantize, uses_importance=True, needs_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=iq2_xs_quantize, uses_importance=True, needs_importance=True)

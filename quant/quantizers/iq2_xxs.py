@@ -6,6 +6,7 @@ from quant.fitting.grid_blocks import WORDS, level_of, load_blocks, low_bytes, s
 from quant.fitting.grid_search import Shape, find_points, search_table
 from quant.fitting.lanes import store_i32x16
 from quant.fitting.pack import write_d_words
+from quant.formats.iq2_xxs import BLOCK
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_or, shift_left
 
@@ -24,7 +25,7 @@ def iq2_xxs_quantize(x, importance, out, scratch):
         store_i32x16(words + 128 * group, low_bytes(scratch, 4 * group))
         word = bit_or(seven_signs(scratch, 4 * group), shift_left(level_of(scratch, group), 28))
         store_i32x16(words + 128 * group + 64, word)
-    write_d_words(d, words, 16, out)
+    write_d_words(d, words, BLOCK, out)
 
 
-QUANTIZER = Quantizer("IQ2_XXS", 256, 66, iq2_xxs_quantize, uses_importance=True, needs_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=iq2_xxs_quantize, uses_importance=True, needs_importance=True)

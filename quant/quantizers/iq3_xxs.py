@@ -6,6 +6,7 @@ from quant.fitting.grid_blocks import WORDS, level_of, load_blocks, seven_signs,
 from quant.fitting.grid_search import Shape, find_points, search_table
 from quant.fitting.lanes import store_i32x16
 from quant.fitting.pack import write_d_words
+from quant.formats.iq3_xxs import BLOCK
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_or, shift_left
 
@@ -23,8 +24,8 @@ def iq3_xxs_quantize(x, importance, out, scratch):
     store_low_bytes(scratch, 64, words)
     for group in range(8):
         word = bit_or(seven_signs(scratch, 4 * group), shift_left(level_of(scratch, group), 28))
-        store_i32x16(words + 1024 + 64 * group, word)
-    write_d_words(d, words, 24, out)
+        store_i32x16(words + 16 * (BLOCK.scales_and_signs - BLOCK.qs) + 64 * group, word)
+    write_d_words(d, words, BLOCK, out)
 
 
-QUANTIZER = Quantizer("IQ3_XXS", 256, 98, iq3_xxs_quantize, uses_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=iq3_xxs_quantize, uses_importance=True)

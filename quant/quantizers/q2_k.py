@@ -23,6 +23,7 @@ from quant.fitting.importance import importance_weights
 from quant.fitting.lanes import spread, store_i32x16, to_i32, unknown
 from quant.fitting.pack import low_two_bits, pack_bytes, write_words
 from quant.fitting.search import sum_of_squares
+from quant.formats.q2_k import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import absolute, bit_or, load_f32x16, low_f16, mul, shift_left, splat, store_f32x16, zero_f32x16
@@ -66,9 +67,9 @@ def q2_k_quantize(x, importance, out, scratch):
     d, dmin = levels_of_parts(16, _FOUR_BITS, importance, scratch)
     _pack_scales(scratch, words)
     round_parts(scratch, 16, 16, low_f16(d), low_f16(dmin), _MOST, scratch)
-    low_two_bits(scratch + Q, words + 256)
-    store_i32x16(words + 1280, bit_or(d, shift_left(dmin, 16)))
-    write_words(words, 21, out)
+    low_two_bits(scratch + Q, words + 16 * BLOCK.qs)
+    store_i32x16(words + 16 * BLOCK.d, bit_or(d, shift_left(dmin, 16)))
+    write_words(words, BLOCK, out)
 
 
-QUANTIZER = Quantizer("Q2_K", 256, 84, q2_k_quantize, uses_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=q2_k_quantize, uses_importance=True)

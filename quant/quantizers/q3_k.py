@@ -22,6 +22,7 @@ from quant.fitting.lanes import (
 )
 from quant.fitting.pack import low_two_bits, third_bits, write_words_d
 from quant.fitting.search import extreme_of, sum_of, sum_of_squares, symmetric, symmetric_by_rounds
+from quant.formats.q3_k import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import (
@@ -142,9 +143,9 @@ def q3_k_quantize(x, importance, out, scratch):
     d = f16_bits(_levels(scratch + _SCALE, importance, scratch + _SUM, levels))
     _round(scratch, low_f16(d), levels, scratch + _Q)
     third_bits(scratch + _Q, words)
-    low_two_bits(scratch + _Q, words + 64 * 8)
-    _pack_scales(levels, words + 64 * 24)
-    write_words_d(words, 27, d, out)
+    low_two_bits(scratch + _Q, words + 16 * BLOCK.qs)
+    _pack_scales(levels, words + 16 * BLOCK.scales)
+    write_words_d(words, BLOCK, d, out)
 
 
-QUANTIZER = Quantizer("Q3_K", 256, 110, q3_k_quantize, uses_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=q3_k_quantize, uses_importance=True)

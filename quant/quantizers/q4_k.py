@@ -23,6 +23,7 @@ from quant.fitting.importance import importance_weights
 from quant.fitting.lanes import spread, sqrt, store_i32x16, to_i32, unknown
 from quant.fitting.pack import pack_nibbles, write_words
 from quant.fitting.search import sum_of_squares
+from quant.formats.q4_k import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import (
@@ -97,8 +98,8 @@ def q4_k_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
     most, begin, step = np.float32(15), np.float32(-1), np.float32(0.1)
     quantize_blocks(x, importance, most, begin, step, 20, scratch)
-    pack_nibbles(scratch + Q, 256, 32, scratch + WORDS + 256)
-    write_words(scratch + WORDS, 36, out)
+    pack_nibbles(scratch + Q, 256, 32, scratch + WORDS + 16 * BLOCK.qs)
+    write_words(scratch + WORDS, BLOCK, out)
 
 
-QUANTIZER = Quantizer("Q4_K", 256, 144, q4_k_quantize, uses_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=q4_k_quantize, uses_importance=True)
