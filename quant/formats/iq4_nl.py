@@ -52,18 +52,18 @@ def _scales16(w, row_bytes):
 
 
 @inline
-def _both(packed):
+def _split_nibbles(packed):
     return LOW(packed), HIGH(packed)
 
 
 @inline
-def _four(w):
-    return _both(packed4(w + BLOCK.qs, BLOCK.bytes))
+def _load4(w):
+    return _split_nibbles(packed4(w + BLOCK.qs, BLOCK.bytes))
 
 
 @inline
-def _one(w):
-    low, high = _both(load_i8x16(w + BLOCK.qs))
+def _load1(w):
+    low, high = _split_nibbles(load_i8x16(w + BLOCK.qs))
     return concat(low, high)
 
 
@@ -75,19 +75,19 @@ def _dot(acc, q, x):
 @dot_rows
 def iq4_nl_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _four, _one, _dot)
+    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, _dot)
 
 
 @unpack_rows
 def iq4_nl_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
-    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _one)
+    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _load1)
 
 
 @unpack_tile
 def iq4_nl_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats."""
-    unpack_nibbles(w, row_bytes, columns, tile, scales, minima, BLOCK, _scales16, _both)
+    unpack_nibbles(w, row_bytes, columns, tile, scales, minima, BLOCK, _scales16, _split_nibbles)
 
 
 FORMAT = Format(

@@ -76,7 +76,7 @@ def _load_scales(w):
 
 
 @inline
-def _arranged(x, d, s32, s16):
+def _permuted_x(x, d, s32, s16):
     first, second = concat(load_i8x64(x), load_i8x64(x + 64)), concat(load_i8x64(x + 128), load_i8x64(x + 192))
     d_x, s_x = load_f32x8(d), mul(load_f32x8(s32), splat8(_QUARTER_BIAS))
     return (
@@ -92,8 +92,8 @@ def _half(packed, x0, x1, d_x, s_x):
 
 
 @inline
-def _met(w, of_x, total):
-    x0, x1, d0, s0, x2, x3, d1, s1 = of_x
+def _add_products(w, permuted, total):
+    x0, x1, d0, s0, x2, x3, d1, s1 = permuted
     scales = _load_scales(w)
     total = fma(_half(load_i8x64(w + BLOCK.qs), x0, x1, d0, s0), _LANES_0_3(scales), total)
     return fma(_half(load_i8x64(w + BLOCK.qs + 64), x2, x3, d1, s1), _LANES_4_7(scales), total)
@@ -102,7 +102,7 @@ def _met(w, of_x, total):
 @dot_rows
 def iq4_xs_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, _arranged, _met)
+    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
 @unpack_rows

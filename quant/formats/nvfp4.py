@@ -17,7 +17,7 @@ from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks32 import fields16
 from quant.blocks.rows import emit
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
-from quant.formats.mxfp4 import OFFSET, VALUES, both
+from quant.formats.mxfp4 import OFFSET, VALUES, split_nibbles
 from quant.int8_dot import dot_u7, join
 from quant.jit import inline, intrinsic
 from quant.simd import (
@@ -139,15 +139,15 @@ _offsets = intrinsic(lambda: (i8x64, lambda _builder: constant_of(vector_llvm(i8
 @inline
 def _two(w, x):
     """Products of two blocks, two lanes a sub-block."""
-    low, high = both(concat(load_i8x32(w + BLOCK.qs), load_i8x32(w + BLOCK.bytes + BLOCK.qs)))
+    low, high = split_nibbles(concat(load_i8x32(w + BLOCK.qs), load_i8x32(w + BLOCK.bytes + BLOCK.qs)))
     columns = concat(load_i8x64(x), load_i8x64(x + 64))
     return to_f32(dot_u7(dot_u7(zero_i32x16(), low, _EVEN(columns)), high, _ODD(columns)))
 
 
 @inline
-def _one(w):
+def _load1(w):
     """q of a block, in order."""
-    low, high = both(load_i8x32(w + BLOCK.qs))
+    low, high = split_nibbles(load_i8x32(w + BLOCK.qs))
     return _IN_ORDER(concat(low, high))
 
 
@@ -155,7 +155,7 @@ def _one(w):
 def _last(w, x, d_x, total):
     """A block on its own."""
     columns = load_i8x64(x)
-    products = sub(dot_u7(zero_i32x16(), _one(w), columns), dot_u7(zero_i32x16(), _offsets(), columns))
+    products = sub(dot_u7(zero_i32x16(), _load1(w), columns), dot_u7(zero_i32x16(), _offsets(), columns))
     d = concat(splat8(load_f32(d_x)), splat8(load_f32(d_x + 4)))
     return fma(to_f32(products), mul(_scales4(w + BLOCK.d), d), total)
 
@@ -186,7 +186,7 @@ def nvfp4_dot_rows(w, rows, columns, x, y, alpha, accumulate):
 def nvfp4_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 64):
-        store_i8x64(q + 64 * b, _one(w))
+        store_i8x64(q + 64 * b, _load1(w))
         for j in range(4):
             d = _scale(w + BLOCK.d + j)
             store_f32(scale + 16 * b + 4 * j, d)
@@ -197,7 +197,7 @@ def nvfp4_unpack_rows(w, rows, columns, q, scale, minimum):
 @inline
 def _store_step(packed, place):
     """Four columns of 16 rows, and those 8 columns on."""
-    low, high = both(packed)
+    low, high = split_nibbles(packed)
     store_i8x64(place, low)
     store_i8x64(place + 128, high)
 

@@ -73,7 +73,7 @@ def quarters(packed):
 
 @inline
 def four_parts(x):
-    """The columns of an activation that meet `quarters`."""
+    """256 columns of an activation in the order of `quarters`."""
     return (
         concat(load_i8x32(x), load_i8x32(x + 128)), concat(load_i8x32(x + 32), load_i8x32(x + 160)),
         concat(load_i8x32(x + 64), load_i8x32(x + 192)), concat(load_i8x32(x + 96), load_i8x32(x + 224)),
@@ -81,15 +81,15 @@ def four_parts(x):
 
 
 @inline
-def _arranged(x, d, s32, s16):
+def _permuted_x(x, d, s32, s16):
     d_x, s_x = scales_in_order(load_f32x8(d)), in_order(load_f32x16(s16))
     return four_parts(x), mul(d_x, splat(QUARTER)), sub(zero_f32x16(), s_x)
 
 
 @inline
-def _met(w, of_x, total):
+def _add_products(w, permuted, total):
     """Two bits stay where they are in half a byte; the factor of 4 is in d_x."""
-    parts, d_x, s_x = of_x
+    parts, d_x, s_x = permuted
     packed = load_i8x64(w + BLOCK.qs)
     half = shift_right(packed, 4)
     zero = zero_i32x16()
@@ -106,7 +106,7 @@ def _met(w, of_x, total):
 @dot_rows
 def q2_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _arranged, _met)
+    dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
 @unpack_rows

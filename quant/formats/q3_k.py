@@ -78,15 +78,15 @@ def _scales(w, packed):
 
 
 @inline
-def _arranged(x, d, s32, s16):
+def _permuted_x(x, d, s32, s16):
     d_x = mul(scales_in_order(load_f32x8(d)), splat(QUARTER))
     return four_parts(x), d_x, mul(in_order(load_f32x16(s16)), splat(-_OFFSET))
 
 
 @inline
-def _met(w, of_x, total):
+def _add_products(w, permuted, total):
     """Bits stay in their half of a byte, as in Q2_K."""
-    parts, d_x, s_x = of_x
+    parts, d_x, s_x = permuted
     packed, zero = load_i8x64(w + BLOCK.qs), zero_i32x16()
     half, high = shift_right(packed, 4), third_bits(load_i8x32(w + BLOCK.hmask))
     q0, q1 = bit_or(bit_and(packed, 3), high[0]), bit_or(bit_and(packed, 12), high[1])
@@ -100,7 +100,7 @@ def _met(w, of_x, total):
 @dot_rows
 def q3_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, _arranged, _met)
+    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
 @unpack_rows

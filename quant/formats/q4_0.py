@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks32 import dot_blocks, halves8, packed4, unpack_blocks, unpack_nibbles
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
-from quant.formats.q4_1 import both, dot
+from quant.formats.q4_1 import dot, split_nibbles
 from quant.jit import inline
 from quant.simd import concat, load_f16, load_i8x16, mul, splat, splat8
 from quant.tile import gather_f16
@@ -49,32 +49,32 @@ def _scales16(w, row_bytes):
 
 
 @inline
-def _four(w):
-    return both(packed4(w + BLOCK.qs, BLOCK.bytes))
+def _load4(w):
+    return split_nibbles(packed4(w + BLOCK.qs, BLOCK.bytes))
 
 
 @inline
-def _one(w):
-    low, high = both(load_i8x16(w + BLOCK.qs))
+def _load1(w):
+    low, high = split_nibbles(load_i8x16(w + BLOCK.qs))
     return concat(low, high)
 
 
 @dot_rows
 def q4_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _four, _one, dot)
+    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, dot)
 
 
 @unpack_rows
 def q4_0_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
-    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _one)
+    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _load1)
 
 
 @unpack_tile
 def q4_0_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats."""
-    unpack_nibbles(w, row_bytes, columns, tile, scales, minima, BLOCK, _scales16, both)
+    unpack_nibbles(w, row_bytes, columns, tile, scales, minima, BLOCK, _scales16, split_nibbles)
 
 
 FORMAT = Format(

@@ -44,19 +44,19 @@ def _scales16(w, row_bytes):
 
 
 @inline
-def both(packed):
+def split_nibbles(packed):
     """The low nibbles and the high ones."""
     return bit_and(packed, 15), shift_right(packed, 4)
 
 
 @inline
-def _four(w):
-    return both(packed4(w + BLOCK.qs, BLOCK.bytes))
+def _load4(w):
+    return split_nibbles(packed4(w + BLOCK.qs, BLOCK.bytes))
 
 
 @inline
-def _one(w):
-    low, high = both(load_i8x16(w + BLOCK.qs))
+def _load1(w):
+    low, high = split_nibbles(load_i8x16(w + BLOCK.qs))
     return concat(low, high)
 
 
@@ -69,19 +69,19 @@ def dot(acc, q, x):
 @dot_rows
 def q4_1_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _four, _one, dot)
+    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, dot)
 
 
 @unpack_rows
 def q4_1_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
-    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _one)
+    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _load1)
 
 
 @unpack_tile
 def q4_1_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats."""
-    unpack_nibbles(w, row_bytes, columns, tile, scales, minima, BLOCK, _scales16, both)
+    unpack_nibbles(w, row_bytes, columns, tile, scales, minima, BLOCK, _scales16, split_nibbles)
 
 
 FORMAT = Format(

@@ -97,16 +97,16 @@ def two_parts(address):
 
 
 @inline
-def arranged(x, d, s32, s16):
-    """What a row needs of 256 columns of an activation: see quant.blocks.blocks256; the sums stand beside the scales."""
+def permuted_x(x, d, s32, s16):
+    """See quant.blocks.blocks256: i8x64 of sub-blocks (0, 2), (1, 3), (4, 6) and (5, 7); f32x16 of scales, then negative sums."""
     both = concat(load_f32x8(d), sub(zero_f32x8(), load_f32x8(s32)))
     return two_parts(x), two_parts(x + 32), two_parts(x + 128), two_parts(x + 160), both
 
 
 @inline
-def met_with(q0, q1, q2, q3, w, of_x, total):
-    """The total with the products of sub-blocks (0, 2), (1, 3), (4, 6) and (5, 7), and with what minima take off."""
-    x0, x1, x2, x3, both = of_x
+def add_products(q0, q1, q2, q3, w, permuted, total):
+    """See quant.blocks.blocks256; q0 to q3: the block's q in the order of `permuted_x`."""
+    x0, x1, x2, x3, both = permuted
     scales, zero = mul(scales_and_minima(w), both), zero_i32x16()
     total = fma(to_f32(dot_u7(zero, q0, x0)), LANES_0_2(scales), total)
     total = fma(to_f32(dot_u7(zero, q1, x1)), LANES_1_3(scales), total)
@@ -115,16 +115,16 @@ def met_with(q0, q1, q2, q3, w, of_x, total):
 
 
 @inline
-def _met(w, of_x, total):
+def _add_products(w, permuted, total):
     first, second = load_i8x64(w + BLOCK.qs), load_i8x64(w + BLOCK.qs + 64)
     low = bit_and(first, 15), bit_and(second, 15)
-    return met_with(low[0], shift_right(first, 4), low[1], shift_right(second, 4), w, of_x, total)
+    return add_products(low[0], shift_right(first, 4), low[1], shift_right(second, 4), w, permuted, total)
 
 
 @dot_rows
 def q4_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, arranged, _met)
+    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, permuted_x, _add_products)
 
 
 @unpack_rows

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks32 import dot_blocks, fields, fields16, halves8, packed4, unpack_blocks
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
-from quant.formats.q4_1 import both, dot
+from quant.formats.q4_1 import dot, split_nibbles
 from quant.jit import Intrinsic, inline, intrinsic
 from quant.simd import (
     I8,
@@ -116,27 +116,27 @@ def _scales16(w, row_bytes):
 
 
 @inline
-def _four(w):
-    low, high = both(packed4(w + BLOCK.qs, BLOCK.bytes))
+def _load4(w):
+    low, high = split_nibbles(packed4(w + BLOCK.qs, BLOCK.bytes))
     return bit_or(low, _low4(w)), bit_or(high, _high4(w))
 
 
 @inline
-def _one(w):
-    return one_of_five(w + BLOCK.qh)
+def _load1(w):
+    return load1_of_five_bits(w + BLOCK.qh)
 
 
 @inline
-def one_of_five(w):
+def load1_of_five_bits(w):
     """q of one block, from its fifth bits on."""
-    low, high = both(load_i8x16(w + 4))
+    low, high = split_nibbles(load_i8x16(w + 4))
     return bit_or(concat(low, high), fifths1(load_u32(w)))
 
 
 @inline
 def _store_step(packed, words, place):
     """Four columns of 16 rows, and those 16 columns on; gives the bits of the next."""
-    low, high = both(packed)
+    low, high = split_nibbles(packed)
     store_i8x64(place, bit_or(low, _fifths16(words)))
     store_i8x64(place + 256, bit_or(high, _fifths16(shift_right(words, 16))))
     return shift_right(words, 4)
@@ -160,13 +160,13 @@ def unpack_fives(w, row_bytes, columns, tile, scales, minima, block, scales16):
 @dot_rows
 def q5_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _four, _one, dot)
+    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, dot)
 
 
 @unpack_rows
 def q5_0_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
-    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _one)
+    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _load1)
 
 
 @unpack_tile

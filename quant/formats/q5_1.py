@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks32 import dot_blocks, halves8, packed4, unpack_blocks
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
-from quant.formats.q4_1 import both, dot
-from quant.formats.q5_0 import fifth_bits, fifths4, one_of_five, unpack_fives
+from quant.formats.q4_1 import dot, split_nibbles
+from quant.formats.q5_0 import fifth_bits, fifths4, load1_of_five_bits, unpack_fives
 from quant.jit import inline
 from quant.simd import bit_or, load_f16, sub, zero_f32x8, zero_f32x16
 from quant.tile import gather_f16
@@ -48,26 +48,26 @@ def _scales16(w, row_bytes):
 
 
 @inline
-def _four(w):
-    low, high = both(packed4(w + BLOCK.qs, BLOCK.bytes))
+def _load4(w):
+    low, high = split_nibbles(packed4(w + BLOCK.qs, BLOCK.bytes))
     return bit_or(low, _low4(w)), bit_or(high, _high4(w))
 
 
 @inline
-def _one(w):
-    return one_of_five(w + BLOCK.qh)
+def _load1(w):
+    return load1_of_five_bits(w + BLOCK.qh)
 
 
 @dot_rows
 def q5_1_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _four, _one, dot)
+    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, dot)
 
 
 @unpack_rows
 def q5_1_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
-    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _one)
+    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _load1)
 
 
 @unpack_tile

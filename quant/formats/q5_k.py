@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from quant.block import Block, Scale
 from quant.blocks.blocks256 import dot_each
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
-from quant.formats.q4_k import affine, arranged, load_scales, met_with, nibbles, tile_scales
+from quant.formats.q4_k import add_products, affine, load_scales, nibbles, permuted_x, tile_scales
 from quant.jit import inline
 from quant.simd import (
     bit_and,
@@ -54,18 +54,18 @@ def high_bits(w):
 
 
 @inline
-def _met(w, of_x, total):
+def _add_products(w, permuted, total):
     h0, h1, h2, h3 = high_bits(w)
     first, second = load_i8x64(w + BLOCK.qs), load_i8x64(w + BLOCK.qs + 64)
     q0, q1 = bit_or(bit_and(first, 15), h0), bit_or(shift_right(first, 4), h1)
     q2, q3 = bit_or(bit_and(second, 15), h2), bit_or(shift_right(second, 4), h3)
-    return met_with(q0, q1, q2, q3, w, of_x, total)
+    return add_products(q0, q1, q2, q3, w, permuted, total)
 
 
 @dot_rows
 def q5_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, arranged, _met)
+    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, permuted_x, _add_products)
 
 
 @inline

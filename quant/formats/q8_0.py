@@ -42,12 +42,12 @@ def _scales1(w):
 
 
 @inline
-def _four(w):
+def _load4(w):
     return bit_xor(packed4(w + BLOCK.qs, BLOCK.bytes), BIAS), bit_xor(packed4(w + BLOCK.qs + 16, BLOCK.bytes), BIAS)
 
 
 @inline
-def _one(w):
+def _load1(w):
     return bit_xor(load_i8x32(w + BLOCK.qs), BIAS)
 
 
@@ -59,13 +59,13 @@ def _dot(acc, q, x):
 @dot_rows
 def q8_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _four, _one, _dot)
+    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, _dot)
 
 
 @unpack_rows
 def q8_0_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
-    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _one)
+    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _load1)
 
 
 @unpack_tile

@@ -56,7 +56,7 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _lanes(digit: int):
-    """Where the scales of the columns that meet a digit of `load_digits` are."""
+    """For each i32 lane of a digit of `load_digits`, which of the eight scales its four columns have."""
     return permute([digit] * 8 + [0] * 3 + [5 + digit // 2] * 4 + [7])
 
 
@@ -71,13 +71,13 @@ def load_digits(w):
 
 @inline
 def _columns(x, digit):
-    """The columns that meet a digit of `load_digits`, one of the first four; bytes 20 to 31 meet nothing again."""
+    """The columns of one of the first four digits of `load_digits`; 0 for bytes 20 to 31, which are there twice."""
     last = five_words(load_i8x32(x + 148 + 16 * digit), load_i8x32(x + 212 + 4 * digit))
     return concat(load_i8x32(x + 32 * digit), last)
 
 
 @inline
-def _arranged(x, d, s32, s16):
+def _permuted_x(x, d, s32, s16):
     d_x = load_f32x8(d)
     higher = mul(d_x, splat8(_LESS))
     columns = _columns(x, 0), _columns(x, 1), _columns(x, 2), _columns(x, 3)
@@ -87,8 +87,8 @@ def _arranged(x, d, s32, s16):
 
 
 @inline
-def _met(w, of_x, total):
-    x, d, less = of_x
+def _add_products(w, permuted, total):
+    x, d, less = permuted
     q, zero = load_digits(w), zero_i32x16()
     even = fma(to_f32(dot_u7(zero, q[0], x[0])), d[0], less)
     odd = mul(to_f32(dot_u7(zero, q[1], x[1])), d[1])
@@ -101,7 +101,7 @@ def _met(w, of_x, total):
 @dot_rows
 def tq1_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _arranged, _met)
+    dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
 # The numbers of a digit's columns in `load_digits`: 32, then 16, then 4.

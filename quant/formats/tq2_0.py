@@ -49,7 +49,7 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 @inline
-def _arranged(x, d, s32, s16):
+def _permuted_x(x, d, s32, s16):
     d_x = load_f32x8(d)
     higher = mul(d_x, splat8(QUARTER))  # for bits that stand two higher than they should
     scales = _LANES_0_4(d_x), _LANES_1_5(higher), _LANES_2_6(d_x), _LANES_3_7(higher)
@@ -57,8 +57,8 @@ def _arranged(x, d, s32, s16):
 
 
 @inline
-def _met(w, of_x, total):
-    x, d, less = of_x
+def _add_products(w, permuted, total):
+    x, d, less = permuted
     packed = load_i8x64(w + BLOCK.qs)
     half, zero = shift_right(packed, 4), zero_i32x16()
     even = fma(to_f32(dot_u7(zero, bit_and(packed, 3), x[0])), d[0], less)
@@ -71,7 +71,7 @@ def _met(w, of_x, total):
 @dot_rows
 def tq2_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _arranged, _met)
+    dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
 @unpack_rows
