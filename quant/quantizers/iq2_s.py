@@ -11,13 +11,14 @@ from quant.fitting.grid_blocks import (
     store_sign_bytes,
     take_signs,
 )
-from quant.fitting.grid_search import Shape, find_points, search_table
+from quant.fitting.grid_search import GridType, find_points
+from quant.fitting.grid_table import search_table
 from quant.fitting.lanes import store_i32x16
 from quant.fitting.pack import write_d_words
 from quant.formats.iq2_s import BLOCK
 from quant.quantizers import Quantizer, sixteen_blocks
 
-_SHAPE = Shape(width=8, points=1024, group=2, shifted=0, top=15)
+_GRID = GridType(width=8, points=1024, group=2, shifted=0, top=15)
 _high_bits = high_bits(16, 2)
 _table = search_table("IQ2_S", 8, (1, 3.125, 5.375))
 
@@ -28,7 +29,7 @@ def iq2_s_quantize(x, importance, out, scratch):
     words = scratch + WORDS
     load_blocks(x, importance, scratch)
     take_signs(False, scratch)
-    d = find_points(_SHAPE, _table(), scratch)
+    d = find_points(_GRID, _table(), scratch)
     store_low_bytes(scratch, 32, words)
     store_sign_bytes(scratch, words + 16 * (BLOCK.signs - BLOCK.qs))
     for half in range(2):
