@@ -80,7 +80,7 @@ def _broadcast_i32(address: Any) -> Any:
 
 @inline
 def _value_errors(x, weights, scale, levels, count, out):
-    """What each level of one column adds to the error, but for weight * x^2: float32 [count, 16]."""
+    """What each level of one column adds to the error, less weight * x^2: float32 [count, 16]."""
     weight, value = load_f32x16(weights), load_f32x16(x)
     product = mul(weight, add(value, value))
     for level in range(count):
@@ -115,7 +115,7 @@ def _half_errors(x, weights, scale, levels, width, scratch, out):
 
 @inline
 def _nearest(grid, x, weights, scale, levels, table, scratch):
-    """The least error of any point, but for the sum of weight * x^2, and the point's word."""
+    """The least error of any point for these columns, less the sum of weight * x^2; and the point's word."""
     first, second, half = scratch + _FIRST, scratch + _SECOND, 32 * grid.width
     _half_errors(x, weights, scale, levels, grid.width, scratch, first)
     _half_errors(x + half, weights + half, scale, levels, grid.width, scratch, second)
@@ -133,7 +133,7 @@ def _nearest(grid, x, weights, scale, levels, table, scratch):
 
 @inline
 def _nearest_of_group(grid, x, weights, scale, levels, table, words, scratch):
-    """Their least error, added up; their words."""
+    """The sum of the least errors of a group's points; their words are written to `words`."""
     total = zero_f32x16()
     for point in range(grid.group):
         at = 64 * grid.width * point
@@ -171,7 +171,7 @@ def _minus_bit() -> Any:
 
 @inline
 def _search(grid, x, weights, scale, table, scratch):
-    """The least error of a group with that scale, but for its sum of weight * x^2; words of its points at _TRY."""
+    """The least error of a group with that scale, less its sum of weight * x^2; words of its points at _TRY."""
     if grid.shifted:
         return _nearest_shifted(grid, x, weights, scale, table, scratch)
     return _nearest_of_group(grid, x, weights, scale, table, table, scratch + _TRY, scratch)
@@ -198,7 +198,7 @@ def _least_squares(grid, x, weights, table, scratch):
 
 @inline
 def _size_of(grid, x, weights, table):
-    """What guesses at a scale are fractions of: the largest number by the largest value, or the mean square's root."""
+    """The unit of guesses at a scale: the largest number / the largest value of a point; for IQ1, the root mean square."""
     largest, squares, total = zero_f32x16(), zero_f32x16(), zero_f32x16()
     for i in range(grid.group * grid.width):
         value, weight = load_f32x16(x + 64 * i), load_f32x16(weights + 64 * i)
@@ -211,7 +211,7 @@ def _size_of(grid, x, weights, table):
 
 @inline
 def _first_scale(grid, x, weights, table, scratch):
-    """The best of some guesses, each solved for its points."""
+    """The best of some guesses at a group's scale: for each, its nearest points, and the least-squares scale for these."""
     size, scale, best, zero = _size_of(grid, x, weights, table), zero_f32x16(), zero_f32x16(), zero_f32x16()
     begin, step, guesses = np.float32(0.6), np.float32(0.15), 4
     if grid.shifted:
@@ -230,7 +230,7 @@ def _first_scale(grid, x, weights, table, scratch):
 
 @inline
 def _keep(better, than, count, source, target):
-    """Where `than` is greater than `better`: words of source to target."""
+    """In lanes where `than` is greater than `better`, copy `count` vectors from source to target."""
     for i in range(count):
         word = where_greater(than, better, load_i32x16(source + 64 * i), load_i32x16(target + 64 * i))
         store_i32x16(target + 64 * i, word)
@@ -238,7 +238,10 @@ def _keep(better, than, count, source, target):
 
 @inline
 def _with_d(grid, d, table, scratch):
-    """The least error of all groups with this d, each with the best of three levels; points and levels to _NOW."""
+    """The error of a block with this d, where each group has the best of three levels near its own scale.
+
+    Words of points are written to _NOW, levels to _LEVELS_NOW.
+    """
     zero, one, top = zero_f32x16(), splat(_ONE), splat(np.float32(grid.top))
     inverse, total, columns = where_greater(d, zero, divide(one, d), zero), zero, grid.group * grid.width
     for group in range(256 // columns):
@@ -257,7 +260,10 @@ def _with_d(grid, d, table, scratch):
 
 @inline
 def find_points(grid, table, scratch):
-    """float16 d of 16 blocks, as bits; their points are left at POINTS, the levels of their scales, float32, at LEVELS."""
+    """Find d, scales and points of the 16 blocks at X for the weights at WEIGHTS. -> d, as float16 bits in i32x16
+
+    Words of points are left at POINTS, the levels of scales, float32, at LEVELS; table: see quant.fitting.grid_table.
+    """
     columns, largest = grid.group * grid.width, zero_f32x16()
     for group in range(256 // columns):
         at = 64 * columns * group

@@ -1,4 +1,4 @@
-"""Levels of sixteen blocks, int32 [columns, 16 lanes], packed into words, and those written to the blocks."""
+"""Packing: q of sixteen blocks, int32 [columns, 16 lanes], to words, int32 [words, 16], and words to the bytes of blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def two_nibbles(q, low, high):
 
 @inline
 def pack_bytes(q, columns, words):
-    """All columns, four to a word."""
+    """The low eight bits of all columns, four to a word."""
     for word in range(unknown(columns // 4)):
         store_i32x16(words + LANE_BYTES * word, four_bytes(q, 4 * word))
 

@@ -1,8 +1,8 @@
 """Quantizers: `find("Q4_K")` imports `quant.quantizers.q4_k`, which declares one `Quantizer`.
 
-A kernel makes sixteen blocks, a lane each, wherever in the rows they lie; `quantize_rows` calls it for all of them. Rows
-are divided into pieces, which threads take as they get free. Numbers that are not finite give some block or other, never a
-crash: see `is_finite`.
+A kernel makes sixteen blocks at once, a lane each, even of several rows; `quantize_rows` calls it for all blocks of some
+rows. Rows are divided into pieces, and a thread takes the next piece when it has done one. Numbers that are not finite
+make a block without meaning, never a crash: see `is_finite`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Quantizer:
 
     block: Block
     kernel: Kernel  # a `sixteen_blocks`
-    uses_importance: bool
-    needs_importance: bool = False
+    uses_importance: bool  # whether errors count by importance, if it is given
+    needs_importance: bool = False  # without, blocks would be of no use
     row_means: bool = False  # with importance, the mean of x^2 of a block's row is asked for
 
     @property
@@ -89,7 +89,7 @@ class Quantizer:
             raise ValueError(f"importance of {importance.shape} for rows of {columns} columns")
 
     def _quantize_few(self, out: NDArray[np.uint8], x: NDArray[np.float32], importance: Importance) -> None:
-        """Fewer blocks than lanes: with rows of zeros."""
+        """Fewer blocks than a kernel makes at once: with rows of zeros behind them."""
         rows = -(-_LANES * self.block.columns // x.shape[1])
         enough = np.zeros((rows, x.shape[1]), np.float32)
         enough[: len(x)] = x
@@ -122,7 +122,7 @@ class Quantizer:
 
 @function("pppppppppp")
 def quantize_rows(kernel, block, size, row_means, x, importance, rows, columns, out, scratch):
-    """float32 [rows, columns] -> all their blocks, at least 16; the last 16 may be made with some of those before."""
+    """float32 [rows, columns] of at least 16 blocks -> blocks; the last call of the kernel may make some a second time."""
     count, table = rows * columns // block, scratch + _SCRATCH
     means = table + _TABLE
     if importance and row_means:

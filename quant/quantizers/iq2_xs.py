@@ -1,4 +1,4 @@
-"""IQ2_XS from float32, by importance only: see grid_search for the search and grid_blocks for the weights, in quant.fitting."""
+"""IQ2_XS from float32, only with importance: points and scales by quant.fitting.grid_search, weights by its grid_blocks."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _WEIGHTS, _STAGE, _SCALE, _LEVEL, _Q, _WORDS = 16384, 18432, 20480, 20992, 21504
 
 @inline
 def _search(x, importance, scratch):
-    """The scales of eight parts, each. -> d"""
+    """The scales of the eight sub-blocks, one after the other. -> d"""
     sigma2 = mul(sum_of_squares(x, 256, zero_f32x16()), splat(np.float32(1 / 128)))
     weights = scratch + _WEIGHTS
     for j in range(unknown(8)):

@@ -34,14 +34,14 @@ WEIGHTS, STAGE, Q = 2048, 4096, 6144
 
 @inline
 def weigh(importance, scratch):
-    """The weights of the 32 columns in scratch."""
+    """The weights of the 32 columns in scratch, to WEIGHTS."""
     sigma2 = load_f32x16(importance + ROW_MEANS)
     importance_weights(importance, 0, 32, scratch, sigma2, scratch + WEIGHTS, scratch + STAGE)
 
 
 @inline
 def _nearest(x, half, q):
-    """q in [0, 2 * half - 1], for the number of largest magnitude at 0. -> d"""
+    """q in [0, 2 * half - 1], with the number of largest magnitude at 0. -> d"""
     extreme, _ = extreme_of(x, 32)
     d, zero = divide(extreme, splat(-half)), zero_f32x16()
     inverse, most = inverse_of(d), splat(half + half - _ONE)

@@ -1,4 +1,4 @@
-"""Q5_0 from float32: as Q4_0 with q in [0, 31] and d = the number of largest magnitude / -16."""
+"""Q5_0 from float32: as Q4_0 with q in [0, 31] and d = the number of largest magnitude / -16 (ggml's quantize_row_q5_0)."""
 
 from __future__ import annotations
 

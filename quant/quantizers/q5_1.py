@@ -1,4 +1,4 @@
-"""Q5_1 from float32: as Q4_1 with q in [0, 31]."""
+"""Q5_1 from float32: as Q4_1 with q in [0, 31] (ggml's quantize_row_q5_1)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.affine_parts import WORDS, Q
+from quant.fitting.affine_sub_blocks import WORDS, Q
 from quant.fitting.pack import fifth_bits, pack_nibbles, write_words
 from quant.formats.q5_k import BLOCK
 from quant.quantizers import Quantizer, sixteen_blocks

@@ -38,7 +38,7 @@ _Q, _WORDS = 21504, 37888  # int32 [256, 16], [52, 16]
 
 @inline
 def _search(x, importance, scratch):
-    """The scale of 16 columns, each. -> the scale of largest magnitude"""
+    """The scales of the 16 sub-blocks, one after the other. -> the scale of largest magnitude"""
     extreme, size = zero_f32x16(), zero_f32x16()
     for j in range(16):
         weights, part = scratch + _WEIGHTS, x + 1024 * j
@@ -56,7 +56,7 @@ def _search(x, importance, scratch):
 
 @inline
 def _pack_scales(extreme, scratch, words):
-    """16 scales in 4 words. -> d as float16 bits"""
+    """16 scales to signed bytes, in 4 words. -> d as float16 bits"""
     zero, nothing = zero_f32x16(), splat(NEGLIGIBLE)
     inverse = where_greater(nothing, absolute(extreme), zero, divide(splat(_LEAST), extreme))
     for j in range(16):

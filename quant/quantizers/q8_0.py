@@ -1,4 +1,4 @@
-"""Q8_0 from float32: d = the largest magnitude / 127, q = x / d rounded, halves away from zero."""
+"""Q8_0 from float32: d = the largest magnitude / 127, q = x / d rounded, halves away from zero (ggml's quantize_row_q8_0)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _BYTES = 33792  # place in scratch: int32 [52, 16 lanes]
 
 @inline
 def _pack(q, column, step, digits, target):
-    """`digits` columns, `step` apart, of five digits, as a byte; the missing ones are 0."""
+    """A byte of five digits: those of `digits` columns, `step` apart; missing ones are 0."""
     value = zero_f32x16()
     for n in range(5):
         value = mul(value, splat(_THREE))
