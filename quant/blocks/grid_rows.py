@@ -1,12 +1,12 @@
-"""The loops of types whose columns are points of a grid with signs: block by block, or, where a lookup finds the points of
-two blocks at once, in pairs.
+"""dot_rows, unpack_rows and unpack_tile of types whose columns are signed points of a grid: block by block, or, where a
+lookup finds the points of two blocks at once, in pairs.
 
 A format tells what differs by helpers:
 
 load(w)         -> four parts, their signs (see quant.blocks.signs) and the scales of a block
 load(w, second) -> the same of two blocks, each as a tuple of the three; the second may be the first again
-by              -> dot_by_32 or dot_by_16 of quant.blocks.signs
-store, turn     -> by_32 or by_16 of this module: how scales are stored, and turned from rows to columns
+by              -> dot_by_32 or dot_by_16 of quant.blocks.signs: the dot product with a scale for 32 or for 16 columns
+store, turn     -> store_by_32, turn_by_32, or by_16: how a row's scales are stored, and those of 16 rows transposed
 """
 
 from __future__ import annotations

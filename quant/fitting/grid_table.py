@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from quant.blocks.grids import codes, held_bytes
+from quant.blocks.grids import codes, constant_bytes
 from quant.jit import Intrinsic, intrinsic
 
 OTHER_LEVELS, RECORDS, RECORD_BYTES = 32, 64, 8  # bytes
@@ -29,7 +29,7 @@ def search_table(name: str, width: int, levels: Sequence[float], others: Sequenc
         values = np.zeros((2, 8), np.float32)
         values[0, : len(levels)], values[1, : len(others)] = levels, others
         table = np.concatenate([values.reshape(-1).view(np.uint8), _records(name, width).view(np.uint8)])
-        return held_bytes(builder, f"{name}.search", table)
+        return constant_bytes(builder, f"{name}.search", table)
 
     return intrinsic(lambda: ("i64", generate))
 
