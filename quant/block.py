@@ -7,6 +7,9 @@
 
 Each keyword is a field, in order, with the name that ggml's structs give it: a number of bytes, or what they hold
 (Scale, Ternary, Weight). An attribute is the offset of its field in bytes.
+
+Compiled helpers that several types share take the block, not its numbers: each call is compiled with that type's
+constants, as if they had been written into the helper's loops.
 """
 
 from __future__ import annotations
