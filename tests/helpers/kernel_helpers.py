@@ -64,7 +64,7 @@ def random_rows(rng, name: str, rows: int, columns: int) -> Matrix:
     kind = formats.find(name)
     if kind.activation == "f32":
         return float_matrix(name, rng.standard_normal((rows, columns)))
-    data = random_blocks(rng, name, rows * columns // kind.block, spread=1)
+    data = random_blocks(rng, name, rows * columns // kind.block.columns, spread=1)
     return Matrix(data.reshape(rows, -1), kind, columns)
 
 
