@@ -14,7 +14,7 @@ from quant.kernels.experts_grouped import dense_grouped, experts_grouped
 from quant.kernels.matmul import matmul
 from quant.kernels.router import Routing
 from quant.plan import Activation, Plan
-from quant.weights import Experts, Matrix
+from quant.weights import ExpertMatrices, Matrix
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _routed(file: GGUFFile, block: str, count: int, width: int, n: int, activati
     return Gated(gate, up, linear_experts(file, f"{block}.ffn_down_exps", count, n, width), activation)
 
 
-def _gate_up(file: GGUFFile, block: str, count: int, width: int, n: int) -> tuple[Experts, Experts]:
+def _gate_up(file: GGUFFile, block: str, count: int, width: int, n: int) -> tuple[ExpertMatrices, ExpertMatrices]:
     """Two tensors, or one of each expert's gate rows and then its up rows."""
     fused = f"{block}.ffn_gate_up_exps.weight"
     if fused in file.tensors:

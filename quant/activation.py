@@ -14,10 +14,12 @@ from __future__ import annotations
 import numpy as np
 
 from quant.jit import inline
+from quant.layout import Layout
 from quant.simd import (
     absolute,
     concat,
     load_f32x16,
+    load_i64,
     max_lanes,
     maximum,
     mul,
@@ -31,11 +33,22 @@ from quant.simd import (
     to_i8,
 )  # fmt: skip
 
+# Where a kernel writes the rows of an activation, and the bytes from one row to the next; 0: nobody reads this layout.
+ROWS = Layout("f32", "f32_stride", "q8", "rest", "q8_stride")
+
 
 def row_bytes(kind: str, columns: int) -> int:
     """Bytes from one token's row to the next, for activations of the kind 'f32', 'q8' or 'rest'."""
     size = 4 * columns if kind == "f32" else columns + 2 * (columns // 8) + columns // 4
     return -(-size // 64) * 64
+
+
+@inline
+def row_addresses(rows, i):
+    """Where the i-th row begins in float32, in q8 and in its rest, given the table of ROWS; 0 if nobody reads that."""
+    y, q, rest = load_i64(rows + ROWS.f32), load_i64(rows + ROWS.q8), load_i64(rows + ROWS.rest)
+    at = i * load_i64(rows + ROWS.q8_stride)
+    return y + i * load_i64(rows + ROWS.f32_stride) if y else 0, q + at if q else 0, rest + at if rest else 0
 
 
 @inline

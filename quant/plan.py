@@ -191,6 +191,12 @@ class Plan:
 
         return fill
 
+    def rows_of(self, x: Activation) -> Operand:
+        """An operand: the table of quant.activation.ROWS, by which a kernel writes x in the layouts that are read."""
+        f32, q8, rest = (x.written(kind) for kind in ("f32", "q8", "rest"))
+        strides = {"f32_stride": x.stride("f32"), "q8_stride": x.stride("q8")}
+        return self.table(activation.ROWS, f32=f32, q8=q8, rest=rest, **strides)
+
     def begin(self, turns: Turns | None) -> None:
         """End a stage: the records that follow are replayed once in every turn, or just once."""
         self._stages.append((len(self._records), turns))

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quant.formats import Format
+from quant.jit import inline
+from quant.layout import Layout
+from quant.simd import load_i64
+
+# A matrix, or the same matrix of every expert, as kernels read it. addresses: int64 [experts], of one if it is no expert's;
+# bias: float32 [experts, rows] or 0; dot and unpack: dot_rows and unpack_tile of the format; multiply: see
+# quant.kernels.multiply. A table for one token has neither unpack nor multiply, but 0.
+MATRIX = Layout("addresses", "bias", "rows", "columns", "row_bytes", "group", "dot", "unpack", "multiply")
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,13 @@ class Matrix:
 
     @property
     def address(self) -> int:
+        """Where the first row begins."""
         return self.data.ctypes.data
+
+    @property
+    def addresses(self) -> NDArray[np.int64]:
+        """The same, as experts have it: int64 [1]."""
+        return np.array([self.address], np.int64)
 
     def part(self, first: int, last: int) -> Matrix:
         """Rows first to last."""
@@ -54,7 +69,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Experts:
+class ExpertMatrices:
     """The same matrix of every expert: `addresses` int64 [experts] of blocks [rows, columns] of one format.
 
     The addresses may change between replays (an expert may move); `keep` holds what they point into.
@@ -87,11 +102,33 @@ class Experts:
         return self.rows * self.row_bytes
 
 
-def experts_of(stacked: Matrix, count: int, first: int = 0, rows: int | None = None) -> Experts:
+def experts_of(stacked: Matrix, count: int, first: int = 0, rows: int | None = None) -> ExpertMatrices:
     """Split [count * all rows, columns] into experts; `first` and `rows` choose a part of each expert's rows."""
     per_expert = stacked.rows // count
     rows = per_expert if rows is None else rows
     if per_expert * count != stacked.rows or first + rows > per_expert:
         raise ValueError(f"{stacked.rows} rows are not {count} experts with rows {first} to {first + rows}")
     addresses = stacked.address + (np.arange(count, dtype=np.int64) * per_expert + first) * stacked.row_bytes
-    return Experts(addresses, stacked.format, rows, stacked.columns, stacked, stacked.name)
+    return ExpertMatrices(addresses, stacked.format, rows, stacked.columns, stacked, stacked.name)
+
+
+def operands_of(weights: Matrix | ExpertMatrices, **kernels: Any) -> dict[str, Any]:
+    """Fields of MATRIX; kernels: those for many tokens, if a table needs them."""
+    return {
+        "addresses": weights.addresses,
+        "bias": 0 if weights.bias is None else weights.bias,
+        "rows": weights.rows,
+        "columns": weights.columns,
+        "row_bytes": weights.row_bytes,
+        "group": weights.format.group,
+        "dot": weights.format.dot_rows,
+        "unpack": 0,
+        "multiply": 0,
+        **kernels,
+    }
+
+
+@inline
+def row_address(matrix, expert, row):
+    """Where a row of an expert's matrix begins, given its MATRIX table."""
+    return load_i64(load_i64(matrix + MATRIX.addresses) + 8 * expert) + row * load_i64(matrix + MATRIX.row_bytes)

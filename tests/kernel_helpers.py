@@ -12,7 +12,7 @@ from quant.activation import quantize_row
 from quant.jit import kernel
 from quant.plan import Activation, Plan, aligned
 from quant.team import Team
-from quant.weights import Experts, Matrix
+from quant.weights import ExpertMatrices, Matrix
 
 
 def new_plan(tokens: int, threads: int = 1) -> Plan:
@@ -77,9 +77,9 @@ def float_matrix(name: str, values) -> Matrix:
     return Matrix(raw.view(np.uint8), formats.find(name), values.shape[1])
 
 
-def stacked(matrices: list[Matrix]) -> Experts:
+def stacked(matrices: list[Matrix]) -> ExpertMatrices:
     """One expert a matrix, wherever each lies in memory."""
     first = matrices[0]
     addresses = np.array([m.address for m in matrices], np.int64)
     bias = None if first.bias is None else np.array([m.bias for m in matrices])
-    return Experts(addresses, first.format, first.rows, first.columns, matrices, bias=bias)
+    return ExpertMatrices(addresses, first.format, first.rows, first.columns, matrices, bias=bias)

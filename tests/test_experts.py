@@ -315,5 +315,5 @@ def test_shapes_are_checked():
         Gated(replace(routed.gate, bias=np.zeros((3, 32), np.float32)), routed.up, routed.down)
     with pytest.raises(ValueError, match="3 experts of 32 rows"):
         replace(routed.gate, bias=np.zeros((3, 31), np.float32))
-    with pytest.raises(ValueError, match="meet 64"):
+    with pytest.raises(ValueError, match="times 64"):
         run(setup.layer(), np.ones((1, 64), np.float32), np.ones((1, 3), np.float32))

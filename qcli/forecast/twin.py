@@ -25,7 +25,7 @@ from qcli.pages import pages
 from qcli.streaming.dense import is_expert
 from quant.kernels.experts import Gated
 from quant.plan import Activation, Ids, Plan, Turns
-from quant.weights import Experts, Matrix
+from quant.weights import ExpertMatrices, Matrix
 
 _POOL = 256 << 20  # bytes of a type that are not shared; several times what caches hold
 _PATTERN = 4 << 20  # random bytes, which a pool repeats
@@ -99,7 +99,7 @@ class Twin:
             self._homes[name] = tuple(self._home(part) for part in (layer.gate, layer.up, layer.down))
         return self._homes[name]
 
-    def _home(self, part: Experts) -> NDArray[np.int64]:
+    def _home(self, part: ExpertMatrices) -> NDArray[np.int64]:
         return self._pools[part.format.name].addresses(part.count, part.bytes)
 
     def _stand_in(self, tensor: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from quant.kernels.matmul import add_matmul, matmul
 from quant.kernels.norm import rms_norm
 from quant.kernels.rope import Rope
 from quant.plan import Activation, Plan
-from quant.weights import Experts, Matrix
+from quant.weights import ExpertMatrices, Matrix
 
 VERIFIED: Final = (
     "logits within 1e-3 of a plain float64 model in tiny random shapes of V2, V2-Lite, V3 and GLM-4.7-Flash; "
@@ -139,8 +139,8 @@ class Apart:
 class Absorbed:
     """All heads share the latents as key and as value; each has a matrix for its queries, and one for what it gets."""
 
-    attn_k_b: Experts
-    attn_v_b: Experts
+    attn_k_b: ExpertMatrices
+    attn_v_b: ExpertMatrices
     heads: Heads
     rope: Rope
     shape: Shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quant.activation import store_block
+from quant.activation import ROWS, row_addresses, store_block
 from quant.jit import inline, kernel
 from quant.kernels.share import first_of
 from quant.plan import Activation, Operand, Plan
@@ -25,16 +25,17 @@ def place_columns(rank, size, x, x_stride, x_step, heads, columns, y, y_stride, 
 
 
 @kernel
-def take_rows(rank, size, x, x_stride, x_step, heads, columns, y, y_stride, q, rest, q_stride, run):
+def take_rows(rank, size, x, x_stride, x_step, heads, columns, out, run):
     """The same -> row token * heads + head of an activation, in the layouts that are asked for."""
-    items = load_i64(run) * heads if y or q else 0
+    items = load_i64(run) * heads if load_i64(out + ROWS.f32) or load_i64(out + ROWS.q8) else 0
     for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
         row = x + item // heads * x_stride + item % heads * x_step
+        y, q, rest = row_addresses(out, item)
         if y:
-            _copy(row, columns, y + item * y_stride)
+            _copy(row, columns, y)
         for block in range(columns // 32 if q else 0):
-            a, b, at = load_f32x16(row + 128 * block), load_f32x16(row + 128 * block + 64), item * q_stride
-            store_block(a, b, columns, block, 0, q + at, rest + at if rest else 0)
+            a, b = load_f32x16(row + 128 * block), load_f32x16(row + 128 * block + 64)
+            store_block(a, b, columns, block, 0, q, rest)
 
 
 def place(
@@ -57,14 +58,13 @@ def rows_of_heads(plan: Plan, x: Activation, heads: int, first: int, columns: in
     if first + columns > x.columns // heads or y.columns != columns or y.tokens < plan.tokens * heads:
         raise ValueError(f"{columns} columns of {heads} heads: {x.columns} from {first} on, {y.columns}")
     source, step = _from(plan, x, first), 4 * x.columns // heads
-    operands = source, x.stride("f32"), step, heads, columns, y.written("f32"), y.stride("f32")
-    plan.add(take_rows, *operands, y.written("q8"), y.written("rest"), y.stride("q8"), plan.run)
+    plan.add(take_rows, source, x.stride("f32"), step, heads, columns, plan.rows_of(y), plan.run)
 
 
 def quantize(plan: Plan, x: Activation) -> None:
     """The float32 rows of x in the other layouts that its readers ask for."""
-    rows = x.read("f32"), x.stride("f32"), 0, 1, x.columns, 0, 0
-    plan.add(take_rows, *rows, x.written("q8"), x.written("rest"), x.stride("q8"), plan.run)
+    others = plan.table(ROWS, f32=0, f32_stride=0, q8=x.written("q8"), rest=x.written("rest"), q8_stride=x.stride("q8"))
+    plan.add(take_rows, x.read("f32"), x.stride("f32"), 0, 1, x.columns, others, plan.run)
 
 
 def _from(plan: Plan, x: Activation, column: int) -> Operand:

@@ -9,9 +9,9 @@ from quant.atomics import call
 from quant.int8_dot import BIAS
 from quant.jit import inline, kernel
 from quant.kernels.share import first_of
+from quant.layout import Layout
 from quant.plan import Activation, Plan
 from quant.simd import (
-    bits_to_f32,
     fma,
     load_f32,
     load_f32x16,
@@ -24,6 +24,9 @@ from quant.simd import (
 )
 from quant.weights import Matrix
 
+# The embedding table: its first row, how its rows are unpacked, and what they are multiplied with.
+TABLE = Layout("weights", "row_bytes", "columns", "group", "unpack", "scale")
+
 
 @inline
 def expand(q, scale, minimum, columns, group, y):
@@ -35,9 +38,12 @@ def expand(q, scale, minimum, columns, group, y):
 
 
 @kernel
-def embed_rows(rank, size, ids, w, row_bytes, columns, group, unpack, factor, y, stride, run, scratch, scratch_stride):
-    """Threads share the tokens."""
-    tokens, times = load_i64(run), splat(bits_to_f32(factor))
+def embed_rows(rank, size, ids, table, y, stride, run, scratch, scratch_stride):
+    """scale * the row of every id -> y; threads share the tokens."""
+    tokens, times = load_i64(run), splat(load_f32(table + TABLE.scale))
+    w, row_bytes = load_i64(table + TABLE.weights), load_i64(table + TABLE.row_bytes)
+    columns, group = load_i64(table + TABLE.columns), load_i64(table + TABLE.group)
+    unpack = load_i64(table + TABLE.unpack)
     q = scratch + rank * scratch_stride
     scale, minimum = q + columns, q + 2 * columns
     for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
@@ -55,7 +61,15 @@ def embed(plan: Plan, ids: NDArray[np.int64], table: Matrix, out: Activation, sc
     """ids int64 [tokens], each below the rows of `table` [vocab, n] -> out float32 [tokens, n], times scale."""
     if out.columns != table.columns or len(ids) < plan.tokens:
         raise ValueError(f"{len(ids)} ids and [{table.rows}, {table.columns}] -> {out.columns} columns")
-    kind = table.format
-    operands = (ids, table.address, table.row_bytes, table.columns, kind.group, kind.unpack_rows, scale)
+    operands = plan.table(
+        TABLE,
+        weights=table.data,
+        row_bytes=table.row_bytes,
+        columns=table.columns,
+        group=table.format.group,
+        unpack=table.format.unpack_rows,
+        scale=float(scale),
+    )
     plan.weight_bytes += table.row_bytes
-    plan.add(embed_rows, *operands, out.read("f32"), out.stride("f32"), plan.run, *plan.scratch(3 * table.columns))
+    scratch = plan.scratch(3 * table.columns)
+    plan.add(embed_rows, ids, operands, out.read("f32"), out.stride("f32"), plan.run, *scratch)

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from quant.jit import inline, kernel
 from quant.kernels.share import first_of
+from quant.layout import Layout
+from quant.plan import Operand, Plan
 from quant.simd import (
     add,
-    bits_to_f32,
     exp,
     load_f32,
     load_f32x16,
@@ -34,6 +35,10 @@ from quant.simd import (
     zero_f32x16,
 )  # fmt: skip
 
+# How a token's experts are chosen: see `Routing`.
+ROUTING = Layout(
+    "count", "chosen", "by_sigmoid", "normalised", "scale", "bias", "groups", "groups_used", "group_best"
+)  # fmt: skip
 _LEAST = np.float32(1e-20)  # that a sum of weights is taken for
 
 
@@ -65,14 +70,20 @@ class Routing:
         if self.bias is not None and self.bias.shape != (count,):
             raise ValueError(f"a bias {self.bias.shape} for {count} experts")
 
-    def table(self, count: int, scale: float = 1.0) -> NDArray[np.int64]:
-        """What `choose` reads, int64: count, chosen, sigmoid, normalised, scale, bias, groups, groups used, group best."""
+    def table(self, plan: Plan, count: int, scale: float = 1.0) -> Operand:
+        """An operand: the table of ROUTING for `count` experts, whose weights are multiplied by `scale` besides."""
         self.check(count)
-        bias = 0 if self.bias is None else self.bias.ctypes.data
-        bits = int(np.float32(self.scale * scale).view(np.int32))
-        kinds = self.scores == "sigmoid", self.normalised
-        return np.array(
-            [count, self.chosen, *kinds, bits, bias, self.groups, self.groups_used, self.group_best], np.int64
+        return plan.table(
+            ROUTING,
+            count=count,
+            chosen=self.chosen,
+            by_sigmoid=self.scores == "sigmoid",
+            normalised=self.normalised,
+            scale=float(self.scale * scale),
+            bias=0 if self.bias is None else self.bias,
+            groups=self.groups,
+            groups_used=self.groups_used,
+            group_best=self.group_best,
         )
 
 
@@ -84,7 +95,7 @@ def spare_bytes(count: int) -> int:
 @inline
 def chosen_of(routing):
     """How many experts a token gets."""
-    return load_i64(routing + 8)
+    return load_i64(routing + ROUTING.chosen)
 
 
 @inline
@@ -200,19 +211,16 @@ def _weigh(logits, count, k, by_sigmoid, normalised, scale, experts, weights):
 @inline
 def choose(logits, routing, spare, experts, weights):
     """float32 logits [count] -> the chosen experts int64 [k] and their weights float32 [k]; spare: `spare_bytes`."""
-    count, k, by_sigmoid, normalised = (
-        load_i64(routing), load_i64(routing + 8), load_i64(routing + 16), load_i64(routing + 24),
-    )  # fmt: skip
-    bias, groups, used, best = (
-        load_i64(routing + 40), load_i64(routing + 48), load_i64(routing + 56), load_i64(routing + 64),
-    )  # fmt: skip
+    count, k, bias = load_i64(routing + ROUTING.count), chosen_of(routing), load_i64(routing + ROUTING.bias)
+    by_sigmoid, normalised = load_i64(routing + ROUTING.by_sigmoid), load_i64(routing + ROUTING.normalised)
+    groups, used = load_i64(routing + ROUTING.groups), load_i64(routing + ROUTING.groups_used)
+    best, scale = load_i64(routing + ROUTING.group_best), load_f32(routing + ROUTING.scale)
     scores = logits  # in whose order scores are, unless something is added to them
     if bias or groups > 1:
         scores = spare
         _rate(logits, count, by_sigmoid, bias, scores)
     rated = spare + 4 * ((count + 15) // 16 * 16)
     _pick(scores, count, k, groups, used, best, rated, experts, weights)
-    scale = bits_to_f32(load_i64(routing + 32))
     _weigh(logits, count, k, by_sigmoid, normalised, scale, experts, weights)
 
 
