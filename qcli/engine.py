@@ -28,6 +28,7 @@ from quant.team import Team
 if TYPE_CHECKING:
     from qcli.streaming.stock import Traffic
     from qcli.streaming.supply import Supply
+    from quant.kernels.observer import InputObserver
 
 Progress = Callable[[str, float], None]
 
@@ -45,13 +46,13 @@ class Engine:
         threads: int,
         chunk: int,
         progress: Progress | None = None,
-        prompt_plan: type[Plan] = Plan,
+        observer: InputObserver | None = None,
         supply: Supply | None = None,
     ) -> None:
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
-        step, prompt = Plan(1, threads, state.run), prompt_plan(max(2, chunk), threads, state.run)
-        step.supply = prompt.supply = self.supply = supply
+        self.supply, self.observer = supply, observer
+        step, prompt = Plan(1, threads, state.run, supply), Plan(max(2, chunk), threads, state.run, supply, observer)
         self._ids: NDArray[np.int64] = aligned(prompt.tokens, np.int64)
         self._logits = model.head(step, model.trunk(step, self._ids))
         self._hidden = model.trunk(prompt, self._ids)
@@ -75,14 +76,14 @@ class Engine:
         chunk: int | None = None,
         kv_type: str | None = None,
         progress: Progress | None = None,
-        prompt_plan: type[Plan] = Plan,
+        observer: InputObserver | None = None,
         ram: int | None = None,
     ) -> Engine:
         """Trace the model of a file; compiles kernels when they are not in the cache yet.
 
         threads: physical cores by default, fewer of many if experts are read meanwhile; ctx: capacity in tokens;
         chunk: tokens of a prompt taken together; kv_type: what keys and values are kept as, "f16" or "q8_0";
-        prompt_plan: one that watches what weights meet;
+        observer: told what weights are multiplied with, in prompts;
         ram: bytes that the process may use, what is free by default; a model that needs more is streamed from its file.
         Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if not even that fits.
         """
@@ -92,7 +93,7 @@ class Engine:
         model, state = model_of(file, ctx, kv_type)
         room, used = budget.limit(ram), resident()
         if not state.experts_held or budget.fits(file, model, state, threads, room, used):
-            return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, prompt_plan)
+            return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer)
         from qcli.streaming.dense import hold_dense
         from qcli.streaming.supply import Supply
 
@@ -102,7 +103,7 @@ class Engine:
         model, state = model_of(file, ctx, kv_type)
         supply = Supply(file, state.run)
         chunk = chunk or budget.chunk_for(model, state, supply, threads, room)
-        engine = cls(model, state, threads, chunk, progress, prompt_plan, supply)
+        engine = cls(model, state, threads, chunk, progress, observer, supply)
         try:
             budget.allot(supply, state, engine.plans, room, whole)
         except BaseException:

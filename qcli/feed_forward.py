@@ -11,6 +11,7 @@ from qcli.tensors import gate_up_experts, linear, linear_experts, matrix, one_ex
 from quant.kernels import experts_streamed
 from quant.kernels.experts import ExpertLayer, Gated, dense_step, experts_step
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
+from quant.kernels.experts_streamed import ExpertProvider
 from quant.kernels.matmul import matmul
 from quant.kernels.router import Routing
 from quant.plan import Activation, Plan
@@ -79,12 +80,14 @@ class Routed:
             outputs.append((self.ffn_gate_inp_shexp, shared_gate))
         matmul(plan, h, outputs)
         plan.part = "experts"
-        step, grouped = experts_step, experts_grouped
-        if plan.supply:
-            plan.supply.note_router(self.layer.routed, self.ffn_gate_inp, h)
-            step, grouped = experts_streamed.experts_step, experts_streamed.experts_grouped
-        routed = step if plan.tokens == 1 else grouped
-        routed(plan, self.layer, h, logits, shared_gate, x)
+        provider: ExpertProvider | None = plan.hook(ExpertProvider)
+        if provider:
+            provider.note_router(self.layer.routed, self.ffn_gate_inp, h)
+            streamed = experts_streamed.experts_step if plan.tokens == 1 else experts_streamed.experts_grouped
+            streamed(plan, provider, self.layer, h, logits, shared_gate, x)
+            return
+        resident = experts_step if plan.tokens == 1 else experts_grouped
+        resident(plan, self.layer, h, logits, shared_gate, x)
 
 
 FeedForward = Dense | Routed

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +26,6 @@ Ids = NDArray[np.int64]
 Operand = int | float | NDArray[Any] | Kernel | Callable[[], Any]
 
 
-@dataclass(frozen=True)
-class Groups:
-    """Rows in order of expert: expert e meets rows slots[i] // k, i from starts[e] to starts[e + 1]."""
-
-    count: int  # experts
-    k: int
-    starts: Operand  # int64 [count + 1]
-    slots: Operand  # int64 [starts[count]]
-
-
 def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     """Zeroed memory on a 64-byte border."""
     count = int(np.prod(shape))
@@ -46,25 +35,6 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 
 Turns = Callable[[], Iterator[None]]  # Python that runs before and between replays of a stage, one a turn
-
-
-class Supply(Protocol):
-    """Brings experts into memory while a plan is replayed; `layer` is a quant.kernels.experts.Gated."""
-
-    def note_router(self, layer: Any, router: Any, h: Activation) -> None:
-        """The matrix that chooses a layer's experts, and its input."""
-
-    def of_token(self, layer: Any, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
-        """For one token's choice: the turn before experts that are in memory, and that before those that were not.
-
-        Each fills a list of places in `chosen`: how many there are, then the places.
-        """
-
-    def of_tokens(self, layer: Any, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> Turns:
-        """For the choices of a chunk [tokens, k]: a turn for each set of neighbouring experts, in order.
-
-        In slots and starts are then those experts' tokens alone, see quant.kernels.experts_grouped; counters become zero.
-        """
 
 
 class Activation:
@@ -114,8 +84,10 @@ class Plan:
     reads of the weights.
     """
 
-    def __init__(self, tokens: int, threads: int, run: NDArray[np.int64]) -> None:
+    def __init__(self, tokens: int, threads: int, run: NDArray[np.int64], *hooks: object) -> None:
+        """hooks: what others want to do with the plan while it is traced, see `hook`; None stands for nothing."""
         self.tokens, self.threads, self.run = tokens, threads, run
+        self._hooks = hooks
         self._records: list[tuple[Kernel, tuple[Operand, ...]]] = []
         self._scratch_bytes = 64
         self._scratch: NDArray[np.uint8] | None = None
@@ -125,7 +97,6 @@ class Plan:
         self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = {}
         self._once: dict[Any, Any] = {}
         self.weight_bytes = 0
-        self.supply: Supply | None = None  # of experts that are not in memory; set before anything is traced
         self._stages: list[tuple[int, Turns | None]] = [(0, None)]
         self.part = ""  # of the model that the next records belong to
         self.parts: list[str] = []  # of each record
@@ -152,8 +123,9 @@ class Plan:
         """Hold what a record knows only by its address."""
         self._kept.extend(objects)
 
-    def watch(self, names: Sequence[str], x: Activation, groups: Groups | None = None) -> None:
-        """Hear which weights are about to meet which rows; only a plan that watches (quant.kernels.squares) cares."""
+    def hook(self, kind: type[Any]) -> Any:
+        """The hook of this class, or None: code that traces a model asks it at the places the class speaks of."""
+        return next((hook for hook in self._hooks if isinstance(hook, kind)), None)
 
     def use(self, kernel: Kernel) -> Kernel:
         """Note a kernel that is called through an address in a buffer, not by a record."""

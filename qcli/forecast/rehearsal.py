@@ -75,7 +75,7 @@ class Rehearsal(Supply):
         super().__init__(twin.file, run, stock, Lookahead(self.guessing))
 
     def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
-        """See quant.plan.Supply."""
+        """See ExpertProvider."""
         before, after = super().of_token(layer, chosen, here, late)
         self._homes[layer.gate.name] = self._twin.homes(layer)
         first = next(iter(self._homes)) == layer.gate.name

@@ -24,6 +24,7 @@ from qcli.models import Model
 from qcli.pages import pages
 from qcli.streaming.dense import is_expert
 from quant.kernels.experts import Gated
+from quant.kernels.experts_streamed import ExpertProvider
 from quant.plan import Activation, Ids, Plan, Turns
 from quant.weights import ExpertMatrices, Matrix
 
@@ -119,22 +120,22 @@ def _pool_size(kind: str, tensors: Iterable[Tensor]) -> int:
     return max(largest, min(sum(tensor.n_bytes for tensor in own), _POOL, available() // 16))
 
 
-class Layers:
-    """A quant.plan.Supply that notes the layers of experts, and brings none."""
+class Layers(ExpertProvider):
+    """An ExpertProvider that notes the layers of experts, and brings none."""
 
     def __init__(self) -> None:
         self.found: list[Gated] = []
 
     def note_router(self, layer: Gated, router: Matrix, h: Activation) -> None:
-        """See quant.plan.Supply."""
+        """See ExpertProvider."""
 
     def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
-        """See quant.plan.Supply."""
+        """See ExpertProvider."""
         self.found.append(layer)
         return _nothing, _nothing
 
     def of_tokens(self, layer: Gated, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> Turns:
-        """See quant.plan.Supply."""
+        """See ExpertProvider."""
         return _nothing
 
 
@@ -144,7 +145,7 @@ def _nothing() -> Any:
 
 def layers_of(model: Model, run: Ids) -> list[Gated]:
     """Every layer of experts that a token meets."""
-    plan, noted = Plan(1, 1, run), Layers()
-    plan.supply = noted
+    noted = Layers()
+    plan = Plan(1, 1, run, noted)
     model.trunk(plan, np.zeros(1, np.int64))
     return noted.found

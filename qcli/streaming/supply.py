@@ -18,12 +18,13 @@ from qcli.streaming.pressure import Pressure
 from qcli.streaming.stock import Stock, Traffic
 from qcli.streaming.token_turns import TokenTurns
 from quant.kernels.experts import Gated
+from quant.kernels.experts_streamed import ExpertProvider
 from quant.plan import Activation, Ids, Turns
 from quant.weights import Matrix
 
 
-class Supply:
-    """A quant.plan.Supply whose experts have slots for as much memory as it is allotted."""
+class Supply(ExpertProvider):
+    """An ExpertProvider whose experts have slots for as much memory as it is allotted."""
 
     def __init__(
         self, file: GGUFFile, run: Ids, stock: Stock | None = None, lookahead: Lookahead | None = None
@@ -41,7 +42,7 @@ class Supply:
         self._said = False  # that memory is short
 
     def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
-        """See quant.plan.Supply."""
+        """See ExpertProvider."""
         held = self.stock.layer(layer)
         self.chosen = max(self.chosen, len(chosen))
 
@@ -58,7 +59,7 @@ class Supply:
         return before, after
 
     def of_tokens(self, layer: Gated, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> Turns:
-        """See quant.plan.Supply."""
+        """See ExpertProvider."""
         held = self.stock.layer(layer)
 
         def turns() -> Iterator[None]:
@@ -69,7 +70,7 @@ class Supply:
         return turns
 
     def note_router(self, layer: Gated, router: Matrix, h: Activation) -> None:
-        """See quant.plan.Supply."""
+        """See ExpertProvider."""
         if h.tokens == 1:
             self._lookahead.note(layer.gate.name, router, h)
 

@@ -29,10 +29,11 @@ from quant.kernels.experts import (
 )
 from quant.kernels.gates import add_scaled
 from quant.kernels.multiply import TILE_ROWS, entries_bytes, pad_entries, scratch_bytes, set_entry, tile_operands
+from quant.kernels.observer import observe
 from quant.kernels.panels import INPUT, first_panel, input_table, panel_bytes
 from quant.kernels.router import mark, route_rows, spare_bytes
 from quant.kernels.share import COUNTER_WORDS, first_of, take
-from quant.plan import Activation, Groups, Ids, Plan
+from quant.plan import Activation, Ids, Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
 from quant.tile import ENTRY
 from quant.weights import MATRIX, ExpertMatrices, row_address
@@ -213,12 +214,12 @@ def gated_grouped(
     plan.keep(layer)
     gate_input(layer, h)
     source = input_table(plan, h, gate.format.activation, f"grouped {gate.count}", assignments, pairs)
-    plan.watch([gate.name, layer.up.name], h, Groups(gate.count, assignments.k, assignments.starts, assignments.pairs))
+    observe(plan, [gate.name, layer.up.name], h, assignments)
     operands = gate_up_table(plan, layer, tile_operands), table, source, plan.rows_of(middle)
     plan.add(gate_up_grouped, *operands, counter[0], *scratch)
     middle.read(down.format.activation)
     source = input_table(plan, middle, down.format.activation, f"middle {gate.count}", by_pair, pairs)
-    plan.watch([down.name], middle, Groups(gate.count, 1, assignments.starts, assignments.pairs))
+    observe(plan, [down.name], middle, by_pair)
     matrix = plan.table(MATRIX, **tile_operands(down))
     plan.add(down_grouped, matrix, table, source, x.read("f32"), x.stride("f32"), 1, counter[1], *scratch)
 

@@ -6,6 +6,8 @@ are made in the order of `experts` and `experts_grouped`, so the bits are theirs
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from quant.activation import row_addresses
@@ -24,8 +26,31 @@ from quant.kernels.experts import (
 from quant.kernels.experts_grouped import Choice, gated_grouped, taken_by_all
 from quant.kernels.router import mark, route_rows, spare_bytes
 from quant.kernels.share import COUNTER_WORDS, first_of
-from quant.plan import Activation, Ids, Plan
+from quant.plan import Activation, Ids, Plan, Turns
 from quant.simd import load_i64
+from quant.weights import Matrix
+
+
+class ExpertProvider(ABC):
+    """Brings experts into memory while a plan is replayed: a hook of a plan whose experts are not all there."""
+
+    @abstractmethod
+    def note_router(self, layer: Gated, router: Matrix, h: Activation) -> None:
+        """Hear which matrix chooses a layer's experts, and from which input, before the layer itself is traced."""
+
+    @abstractmethod
+    def of_token(self, layer: Gated, chosen: Ids, cached: Ids, missing: Ids) -> tuple[Turns, Turns]:
+        """For one token's choice, int64 [k]: the turn before experts that are in memory, and that before the others.
+
+        The first lists the places in `chosen` of both, int64 [1 + k] each: how many there are, then the places.
+        """
+
+    @abstractmethod
+    def of_tokens(self, layer: Gated, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> Turns:
+        """For the choices of a chunk, int64 [tokens, k]: a turn for each set of neighbouring experts, in order.
+
+        In pairs and starts are then those experts' tokens alone, see quant.kernels.assignments; counters become zero.
+        """
 
 
 @kernel
@@ -59,22 +84,27 @@ def _route(plan: Plan, layer: ExpertLayer, logits: Activation) -> Choice:
 
 
 def experts_step(
-    plan: Plan, layer: ExpertLayer, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
+    plan: Plan,
+    provider: ExpertProvider,
+    layer: ExpertLayer,
+    h: Activation,
+    logits: Activation,
+    shared_gate: Activation | None,
+    x: Activation,
 ) -> None:
-    """As `quant.kernels.experts.experts_step`, with experts that the plan's supply brings."""
-    assert plan.supply is not None
+    """As `quant.kernels.experts.experts_step`, with experts that the provider brings."""
     routed, k = layer.routed, layer.routing.chosen
     plan.weight_bytes += layer.bytes_per_token
     choice = _route(plan, layer, logits)
-    here, late = (plan.buffer(f"{name} places", k + 1, np.int64) for name in ("here", "late"))
+    cached, missing = (plan.buffer(f"{name} places", k + 1, np.int64) for name in ("cached", "missing"))
     middle = plan.rows("middle", routed.gate.rows, k)
     middle.read(routed.down.format.activation)
-    before, after = plan.supply.of_token(routed, choice.experts[0], here, late)
+    before, after = provider.of_token(routed, choice.experts[0], cached, missing)
     plan.begin(before)
     shared = gate_up_of_all(plan, layer.shared, h) if layer.shared else None
-    _add_gate_up(plan, routed, here, choice.experts, h, middle)
+    _add_gate_up(plan, routed, cached, choice.experts, h, middle)
     plan.begin(after)
-    _add_gate_up(plan, routed, late, choice.experts, h, middle)
+    _add_gate_up(plan, routed, missing, choice.experts, h, middle)
     add_down(plan, layer, (choice.experts, choice.weights), middle, shared, shared_gate, x)
     plan.begin(None)
 
@@ -85,13 +115,18 @@ def _add_gate_up(plan: Plan, layer: Gated, places: Ids, experts: Ids, h: Activat
 
 
 def experts_grouped(
-    plan: Plan, layer: ExpertLayer, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
+    plan: Plan,
+    provider: ExpertProvider,
+    layer: ExpertLayer,
+    h: Activation,
+    logits: Activation,
+    shared_gate: Activation | None,
+    x: Activation,
 ) -> None:
     """As `quant.kernels.experts_grouped.experts_grouped`, a few experts in a turn."""
-    assert plan.supply is not None
     choice = _route(plan, layer, logits)
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
-    plan.begin(plan.supply.of_tokens(layer.routed, choice.experts, choice.pairs, choice.starts, counters))
+    plan.begin(provider.of_tokens(layer.routed, choice.experts, choice.pairs, choice.starts, counters))
     gated_grouped(plan, layer.routed, choice.assignments, h, x, counters)
     plan.begin(None)
     if layer.shared:

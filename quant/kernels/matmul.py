@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from quant.atomics import call
 from quant.jit import inline, kernel
 from quant.kernels.multiply import TILE_ROWS, entries_bytes, pad_entries, scratch_bytes, set_entry, tile_operands
+from quant.kernels.observer import observe
 from quant.kernels.panels import pack
 from quant.kernels.share import COUNTER_WORDS, first_of, take
 from quant.layout import Layout
@@ -150,7 +151,7 @@ def add_matmul(plan: Plan, x: Activation, w: Matrix, y: Activation, scale: float
 def _add(
     plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]], scale: float, accumulate: bool
 ) -> None:
-    plan.watch([w.name for w, _ in matrices], x)
+    observe(plan, [w.name for w, _ in matrices], x)
     for w, y in matrices:
         if w.columns != x.columns or w.rows != y.columns or y.tokens < plan.tokens:
             raise ValueError(f"[{x.tokens}, {x.columns}] x [{w.rows}, {w.columns}] -> [{y.tokens}, {y.columns}]")
