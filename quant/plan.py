@@ -18,7 +18,7 @@ from quant import activation
 from quant.jit import Kernel
 from quant.layout import Layout
 
-OPERANDS = 25
+OPERANDS = 25  # that a record has room for, after its kernel
 RECORD_BYTES = 8 * (1 + OPERANDS)
 
 T = TypeVar("T")
@@ -200,7 +200,7 @@ class Plan:
         return list(self._kernels)
 
     def seal(self) -> NDArray[np.int64]:
-        """int64 [records, 26]: compile the kernels and resolve every operand."""
+        """int64 [records, 1 + OPERANDS]: compile the kernels and resolve every operand."""
         sealed = aligned((len(self._records), 1 + OPERANDS), np.int64)
         for row, (kernel, operands) in zip(sealed, self._records, strict=True):
             row[0] = kernel.address
