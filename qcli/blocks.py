@@ -105,8 +105,10 @@ class Attention:
 
     def trace(self, plan: Plan, h: Activation, x: Activation, sight: Sight | None = None) -> None:
         plan.part = "attention"
-        q, k, v = (plan.rows(name, w.rows) for name, w in (("q", self.attn_q), ("k", self.attn_k), ("v", self.attn_v)))
-        mixed = plan.rows("attention out", self.attn_output.columns)
+        q, k, v = (
+            plan.activation(name, w.rows) for name, w in (("q", self.attn_q), ("k", self.attn_k), ("v", self.attn_v))
+        )
+        mixed = plan.activation("attention out", self.attn_output.columns)
         matmul(plan, h, [(self.attn_q, q), (self.attn_k, k), (self.attn_v, v)])
         attention(plan, q, k, v, self.rope, self.heads, mixed, sight)
         add_matmul(plan, mixed, self.attn_output, x, self.scale)
@@ -145,12 +147,12 @@ class Layer:
 
 
 def _add(plan: Plan, x: Activation, norm: Norm, part: Part, post: Norm | None) -> None:
-    h = plan.rows("h", x.columns)
+    h = plan.activation("h", x.columns)
     norm.trace(plan, x, h)
     if post is None:
         part.trace(plan, h, x)
         return
-    added = plan.rows("added", x.columns)  # zero before and after
+    added = plan.activation("added", x.columns)  # zero before and after
     part.trace(plan, h, added)
     plan.part = "norms"
     add_rms_norm(plan, added, post.weight, post.eps, x)
@@ -190,7 +192,7 @@ class Decoder:
         return self.token_embd.rows
 
     def trunk(self, plan: Plan, ids: NDArray[np.int64]) -> Activation:
-        x = plan.rows("x", self.token_embd.columns)
+        x = plan.activation("x", self.token_embd.columns)
         plan.part = "embedding"
         embed(plan, ids, self.token_embd, x, self.embedding_scale)
         for layer in self.layers:
@@ -199,7 +201,7 @@ class Decoder:
 
     def head(self, plan: Plan, x: Activation) -> Activation:
         plan.part = "head"
-        h, logits = plan.rows("head", x.columns), plan.rows("logits", self.output.rows)
+        h, logits = plan.activation("head", x.columns), plan.activation("logits", self.output.rows)
         rms_norm(plan, x, self.output_norm.weight, self.output_norm.eps, h)
         matmul(plan, h, [(self.output, logits)])
         return logits

@@ -73,10 +73,10 @@ class Routed:
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
         """h, x [tokens, n]: x += scale * what the experts give."""
         plan.part = "router"
-        logits = plan.rows("router", self.ffn_gate_inp.rows)
+        logits = plan.activation("router", self.ffn_gate_inp.rows)
         outputs, shared_gate = [(self.ffn_gate_inp, logits)], None
         if self.ffn_gate_inp_shexp:
-            shared_gate = plan.rows("shared gate", 1)
+            shared_gate = plan.activation("shared gate", 1)
             outputs.append((self.ffn_gate_inp_shexp, shared_gate))
         matmul(plan, h, outputs)
         plan.part = "experts"

@@ -2,7 +2,7 @@
 
 A record is a kernel's address and its operands, all int64. An operand may be an integer, a float (passed as float32
 bits), an array (its address, kept alive by the plan), a kernel (its address), or a function that is asked for one of
-these when the plan is sealed. Nothing is compiled before that.
+these when the plan is compiled. Nothing is compiled before that.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
 
 
-Turns = Callable[[], Iterator[None]]  # Python that runs before and between replays of a stage, one a turn
+# Python code that runs before each replay of a stage: a stage is replayed as often as it yields.
+StageCallback = Callable[[], Iterator[None]]
 
 
 class Activation:
@@ -97,11 +98,11 @@ class Plan:
         self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = {}
         self._once: dict[Any, Any] = {}
         self.weight_bytes = 0
-        self._stages: list[tuple[int, Turns | None]] = [(0, None)]
+        self._stages: list[tuple[int, StageCallback | None]] = [(0, None)]
         self.part = ""  # of the model that the next records belong to
         self.parts: list[str] = []  # of each record
 
-    def rows(self, name: str, columns: int, tokens: int | None = None) -> Activation:
+    def activation(self, name: str, columns: int, tokens: int | None = None) -> Activation:
         """The activation of this name, [tokens, columns]; tokens: as many as the plan takes."""
         tokens = self.tokens if tokens is None else tokens
         return self._activations.setdefault((name, tokens, columns), Activation(tokens, columns))
@@ -145,7 +146,7 @@ class Plan:
         self.parts.append(self.part)
 
     def table(self, layout: Layout, **operands: Operand) -> Operand:
-        """An operand: the address of a table of this layout, whose fields are resolved when the plan is sealed."""
+        """An operand: the address of a table of this layout, whose fields are resolved when the plan is compiled."""
         return self.tables(layout, [operands])
 
     def tables(self, layout: Layout, rows: Sequence[dict[str, Operand]]) -> Operand:
@@ -169,15 +170,15 @@ class Plan:
         strides = {"f32_stride": x.stride("f32"), "q8_stride": x.stride("q8")}
         return self.table(activation.ROWS, f32=f32, q8=q8, rest=rest, **strides)
 
-    def begin(self, turns: Turns | None) -> None:
-        """End a stage: the records that follow are replayed once in every turn, or just once."""
-        self._stages.append((len(self._records), turns))
+    def begin_stage(self, callback: StageCallback | None) -> None:
+        """End a stage: the records that follow are replayed whenever the callback yields; without one, just once."""
+        self._stages.append((len(self._records), callback))
 
-    def stages(self) -> list[tuple[slice, Turns | None]]:
-        """The records of each stage, in order, and what calls its turns."""
+    def stages(self) -> list[tuple[slice, StageCallback | None]]:
+        """The records of each stage, in order, and its callback."""
         ends = [first for first, _ in self._stages[1:]] + [len(self._records)]
         pairs = zip(self._stages, ends, strict=True)
-        return [(slice(first, end), turns) for (first, turns), end in pairs if end > first]
+        return [(slice(first, end), callback) for (first, callback), end in pairs if end > first]
 
     def scratch(self, size: int) -> tuple[Operand, Operand]:
         """Two operands: the base of scratch memory and the bytes between threads, at least `size`."""
@@ -191,7 +192,7 @@ class Plan:
 
     @property
     def n_bytes(self) -> int:
-        """Memory of its buffers, once it is sealed."""
+        """Memory of its buffers, once it is compiled."""
         rows = [array for activation in self._activations.values() for array in activation.layouts]
         return sum(array.nbytes for array in (*rows, *self._buffers.values(), self._scratch_base()))
 
@@ -199,13 +200,13 @@ class Plan:
         """Every kernel that a replay may call."""
         return list(self._kernels)
 
-    def seal(self) -> NDArray[np.int64]:
+    def compile(self) -> NDArray[np.int64]:
         """int64 [records, 1 + OPERANDS]: compile the kernels and resolve every operand."""
-        sealed = aligned((len(self._records), 1 + OPERANDS), np.int64)
-        for row, (kernel, operands) in zip(sealed, self._records, strict=True):
+        compiled = aligned((len(self._records), 1 + OPERANDS), np.int64)
+        for row, (kernel, operands) in zip(compiled, self._records, strict=True):
             row[0] = kernel.address
             row[1 : 1 + len(operands)] = [self._resolve(operand) for operand in operands]
-        return sealed
+        return compiled
 
     def _resolve(self, operand: Operand) -> int:
         while callable(operand) and not isinstance(operand, Kernel):

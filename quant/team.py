@@ -133,7 +133,7 @@ class Team:
             helper.start()
 
     def run(self, plan: NDArray[np.int64], times: NDArray[np.int64] | None = None) -> None:
-        """Replay a sealed plan, int64 [records, 1 + OPERANDS]; returns when every thread has done its last record.
+        """Replay a compiled plan, int64 [records, 1 + OPERANDS]; returns when every thread has done its last record.
 
         times int64 [records, 2]: the first thread adds there, in ticks, how long it worked and how long it waited.
         """

@@ -22,11 +22,11 @@ def new_plan(tokens: int, threads: int = 1) -> Plan:
 @contextmanager
 def running(plan: Plan):
     """A function that replays the plan: run(tokens, position); tokens: as many as the plan takes."""
-    team, sealed = Team(plan.threads), plan.seal()
+    team, compiled = Team(plan.threads), plan.compile()
 
     def run(tokens: int | None = None, position: int = 0) -> None:
         plan.run[:2] = plan.tokens if tokens is None else tokens, position
-        team.run(sealed)
+        team.run(compiled)
 
     try:
         yield run

@@ -65,6 +65,6 @@ def test_a_matmul_is_watched_once_and_only_in_a_plan_with_an_observer():
         weights = float_matrix("F32", np.ones((4, 32)))
         named = type(weights)(weights.data, weights.format, weights.columns, name="blk.0.w")
         for _ in range(2):
-            matmul(plan, given, [(named, plan.rows("y", 4))])
+            matmul(plan, given, [(named, plan.activation("y", 4))])
     assert len(plain.parts) + 1 == len(watching.parts)
     assert set(observer.squares) == {"blk.0.w"}

@@ -89,11 +89,11 @@ def test_times_are_noted_by_record(size):
     plan, sink, times = new_plan(1, size), aligned(1, np.int64), aligned((3, 2), np.int64)
     for rounds in (1, 1_000_000, 1):
         plan.add(rest_a_while, rounds, sink)
-    team, sealed = Team(size), plan.seal()
-    team.run(sealed)
-    team.run(sealed, times)
+    team, compiled = Team(size), plan.compile()
+    team.run(compiled)
+    team.run(compiled, times)
     first = times.copy()
-    team.run(sealed, times)
+    team.run(compiled, times)
     team.close()
     assert (first >= 0).all()
     assert first[1, 0] > 10 * max(first[0, 0], first[2, 0])
@@ -151,10 +151,10 @@ def test_a_record_holds_so_many_operands():
 
 def test_buffers_and_rows_are_shared_by_name_and_shape():
     plan = Plan(4, 1, aligned(8, np.int64))
-    assert plan.rows("x", 32) is plan.rows("x", 32)
-    assert plan.rows("x", 32) is not plan.rows("x", 64)
-    assert plan.rows("x", 32).tokens == 4
-    assert plan.rows("x", 32, 9).tokens == 9
+    assert plan.activation("x", 32) is plan.activation("x", 32)
+    assert plan.activation("x", 32) is not plan.activation("x", 64)
+    assert plan.activation("x", 32).tokens == 4
+    assert plan.activation("x", 32, 9).tokens == 9
     assert plan.buffer("b", 3, np.int64) is plan.buffer("b", 3, np.int64)
     assert plan.buffer("b", (3, 2), np.float32).shape == (3, 2)
 

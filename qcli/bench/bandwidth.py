@@ -30,7 +30,7 @@ class Bandwidth:
         for plan in self._plans.values():
             for source in self._sources:
                 read_all(plan, source)
-        self._sealed = {count: plan.seal() for count, plan in self._plans.items()}
+        self._compiled = {count: plan.compile() for count, plan in self._plans.items()}
 
     def sample(self, threads: int) -> float:
         """What so many threads read now, in 10^9 bytes a second."""
@@ -44,7 +44,7 @@ class Bandwidth:
 
     def _seconds(self, threads: int) -> float:
         began = perf_counter()
-        self._teams[threads].run(self._sealed[threads])
+        self._teams[threads].run(self._compiled[threads])
         return perf_counter() - began
 
 

@@ -23,7 +23,7 @@ from qcli.streaming.reader import Ticket
 from qcli.streaming.stock import Stock
 from qcli.streaming.supply import Supply
 from quant.kernels.experts import Gated
-from quant.plan import Ids, Plan, Turns
+from quant.plan import Ids, Plan, StageCallback
 from quant.team import Team
 
 PROMPT = 512  # tokens
@@ -74,7 +74,7 @@ class Rehearsal(Supply):
         stock = Elsewhere(twin.file, disk) if disk else Stock(twin.file)
         super().__init__(twin.file, run, stock, Lookahead(self.guessing))
 
-    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
+    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[StageCallback, StageCallback]:
         """See ExpertProvider."""
         before, after = super().of_token(layer, chosen, here, late)
         self._homes[layer.gate.name] = self._twin.homes(layer)
@@ -190,7 +190,7 @@ def prompt_seconds(model: Model, run: Ids, threads: int, tokens: int) -> float:
     plan = Plan(tokens, threads, run)
     ids = np.random.default_rng(2).integers(0, model.vocab_size, tokens)
     model.trunk(plan, ids)
-    records, parts = plan.seal(), plan.parts
+    records, parts = plan.compile(), plan.parts
     run[:2] = tokens, 0
     team = Team(threads)
     try:

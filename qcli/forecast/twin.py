@@ -25,7 +25,7 @@ from qcli.pages import pages
 from qcli.streaming.dense import is_expert
 from quant.kernels.experts import Gated
 from quant.kernels.experts_streamed import ExpertProvider
-from quant.plan import Activation, Ids, Plan, Turns
+from quant.plan import Activation, Ids, Plan, StageCallback
 from quant.weights import ExpertMatrices, Matrix
 
 _POOL = 256 << 20  # bytes of a type that are not shared; several times what caches hold
@@ -129,12 +129,12 @@ class Layers(ExpertProvider):
     def note_router(self, layer: Gated, router: Matrix, h: Activation) -> None:
         """See ExpertProvider."""
 
-    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
+    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[StageCallback, StageCallback]:
         """See ExpertProvider."""
         self.found.append(layer)
         return _nothing, _nothing
 
-    def of_tokens(self, layer: Gated, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> Turns:
+    def of_tokens(self, layer: Gated, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> StageCallback:
         """See ExpertProvider."""
         return _nothing
 

@@ -123,9 +123,9 @@ class Apart:
 
     def trace(self, plan: Plan, q: Activation, turning: Activation, latent: Activation, out: Activation) -> None:
         s, heads = self.shape, self.heads.queries
-        both = plan.rows("latent keys and values", self.attn_kv_b.rows)
-        query, key = plan.rows("turned query", heads * s.key), plan.rows("turned key", heads * s.key)
-        value = plan.rows("latent value", heads * s.value)
+        both = plan.activation("latent keys and values", self.attn_kv_b.rows)
+        query, key = plan.activation("turned query", heads * s.key), plan.activation("turned key", heads * s.key)
+        value = plan.activation("latent value", heads * s.value)
         matmul(plan, latent, [(self.attn_kv_b, both)])
         place(plan, q, heads, s.plain, s.turning, query, 0)
         place(plan, q, heads, 0, s.plain, query, s.turning)
@@ -160,9 +160,12 @@ class Absorbed:
 
     def trace(self, plan: Plan, q: Activation, turning: Activation, latent: Activation, out: Activation) -> None:
         s, heads, width = self.shape, self.heads.queries, self.heads.width
-        query, key = plan.rows("latent query", heads * width), plan.rows("latent key", width)
-        plain, met = plan.rows("plain query", s.plain, plan.tokens * heads), plan.rows("latent met", heads * s.latent)
-        given = plan.rows("latent given", s.latent, plan.tokens * heads)
+        query, key = plan.activation("latent query", heads * width), plan.activation("latent key", width)
+        plain, met = (
+            plan.activation("plain query", s.plain, plan.tokens * heads),
+            plan.activation("latent met", heads * s.latent),
+        )
+        given = plan.activation("latent given", s.latent, plan.tokens * heads)
         rows_of_heads(plan, q, heads, 0, s.plain, plain)
         place(plan, q, heads, s.plain, s.turning, query, 0)
         head_matmul(plan, plain, self.attn_k_b, query, s.turning)
@@ -211,14 +214,17 @@ class LatentAttention:
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
         plan.part = "attention"
-        q, mixed = plan.rows("q", self.attn_q.rows), plan.rows("attention out", self.attn_output.columns)
-        raw, latent = plan.rows("raw latent", self.latent_rows.rows), plan.rows("latent", self.latent_rows.rows)
-        turning = plan.rows("turning", self.turning_rows.rows)
+        q, mixed = plan.activation("q", self.attn_q.rows), plan.activation("attention out", self.attn_output.columns)
+        raw, latent = (
+            plan.activation("raw latent", self.latent_rows.rows),
+            plan.activation("latent", self.latent_rows.rows),
+        )
+        turning = plan.activation("turning", self.turning_rows.rows)
         outputs = [(self.latent_rows, raw), (self.turning_rows, turning)]
         if self.attn_q_a is None or self.attn_q_a_norm is None:
             matmul(plan, h, [(self.attn_q, q), *outputs])
         else:
-            short, normed = plan.rows("raw q", self.attn_q_a.rows), plan.rows("short q", self.attn_q_a.rows)
+            short, normed = plan.activation("raw q", self.attn_q_a.rows), plan.activation("short q", self.attn_q_a.rows)
             matmul(plan, h, [(self.attn_q_a, short), *outputs])
             rms_norm(plan, short, self.attn_q_a_norm, self.eps, normed)
             matmul(plan, normed, [(self.attn_q, q)])

@@ -19,7 +19,7 @@ from qcli.streaming.stock import Stock, Traffic
 from qcli.streaming.token_turns import TokenTurns
 from quant.kernels.experts import Gated
 from quant.kernels.experts_streamed import ExpertProvider
-from quant.plan import Activation, Ids, Turns
+from quant.plan import Activation, Ids, StageCallback
 from quant.weights import Matrix
 
 
@@ -41,7 +41,7 @@ class Supply(ExpertProvider):
         self._pressure: Pressure | None = None  # before there are slots to give back
         self._said = False  # that memory is short
 
-    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
+    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[StageCallback, StageCallback]:
         """See ExpertProvider."""
         held = self.stock.layer(layer)
         self.chosen = max(self.chosen, len(chosen))
@@ -58,7 +58,7 @@ class Supply(ExpertProvider):
 
         return before, after
 
-    def of_tokens(self, layer: Gated, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> Turns:
+    def of_tokens(self, layer: Gated, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> StageCallback:
         """See ExpertProvider."""
         held = self.stock.layer(layer)
 

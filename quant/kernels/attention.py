@@ -107,13 +107,13 @@ def attention(
     """
     found = q.columns, k.columns, v.columns, out.columns
     columns, keys, values = heads.queries * heads.width, heads.keys * heads.width, heads.keys * heads.values
-    met = plan.rows("attended", heads.queries * heads.values)
+    met = plan.activation("attended", heads.queries * heads.values)
     pairs = len(rope.frequencies) if rope else 0
     if found != (columns * (2 if heads.gated else 1), keys, values, met.columns) or met.columns % 32:
         raise ValueError(f"{heads.queries} and {heads.keys} heads of {heads.width} and {heads.values}: {found} columns")
     if 2 * pairs > heads.width:
         raise ValueError(f"{pairs} pairs turn in heads of {heads.width}")
-    ready, norms = plan.rows("query", columns), heads.norms or (0, 0)
+    ready, norms = plan.activation("query", columns), heads.norms or (0, 0)
     turning: tuple[Operand, ...] = (angles(plan, rope), pairs, int(rope.interleaved)) if rope else (0, 0, 0)
     plan.add(
         norm_rope_store, q.read("f32"), q.stride("f32"), k.read("f32"), k.stride("f32"), v.read("f32"), v.stride("f32"),

@@ -239,7 +239,7 @@ def delta_net_chunk(
     out: Activation,
 ) -> None:
     """mixed [tokens, channels], z [tokens, value columns], beta, alpha [tokens, value heads] -> out [tokens, value columns]."""
-    x, o = plan.rows("convolved", net.channels), plan.rows("delta", net.value_columns)
+    x, o = plan.activation("convolved", net.channels), plan.activation("delta", net.value_columns)
     rows, stride = x.read("f32"), x.stride("f32")
     shape = net.key_heads, net.value_heads, net.key_width, net.value_width, net.share
     plan.add(

@@ -187,7 +187,7 @@ def experts_step(
 ) -> None:
     """h [1, n], logits [1, experts], shared_gate [1, 1] (before the sigmoid): x [1, n] += …"""
     routed, k = layer.routed, layer.routing.chosen
-    middle = plan.rows("middle", routed.gate.rows, k)
+    middle = plan.activation("middle", routed.gate.rows, k)
     middle.read(routed.down.format.activation)
     experts, weights = plan.buffer("experts", k, np.int64), plan.buffer("weights", k, np.float32)
     plan.weight_bytes += layer.bytes_per_token
@@ -239,7 +239,7 @@ def dense_step(plan: Plan, layer: Gated, h: Activation, x: Activation) -> None:
 
 def gate_up_of_all(plan: Plan, layer: Gated, h: Activation) -> Activation:
     """The middle of an expert that every token takes, [1, width]."""
-    middle = plan.rows("shared middle", layer.gate.rows)
+    middle = plan.activation("shared middle", layer.gate.rows)
     middle.read(layer.down.format.activation)
     plan.keep(layer)
     table, scratch = gate_up_table(plan, layer), plan.scratch(PRODUCTS_BYTES)

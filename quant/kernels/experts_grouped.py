@@ -207,7 +207,7 @@ def gated_grouped(
     """
     gate, down, most = layer.gate, layer.down, plan.tokens
     pairs = most * assignments.k
-    middle, by_pair = plan.rows("middle", gate.rows, pairs), replace(assignments, k=1)
+    middle, by_pair = plan.activation("middle", gate.rows, pairs), replace(assignments, k=1)
     table, counter = assignments.table(plan), (0, 0) if counters is None else counters
     gate_scratch = entries_bytes(most) + (most + 1) * PRODUCTS_BYTES + scratch_bytes(gate.columns)
     scratch = plan.scratch(max(gate_scratch, down_scratch(most, down)))

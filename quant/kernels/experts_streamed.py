@@ -26,7 +26,7 @@ from quant.kernels.experts import (
 from quant.kernels.experts_grouped import Choice, gated_grouped, taken_by_all
 from quant.kernels.router import mark, route_rows, spare_bytes
 from quant.kernels.share import COUNTER_WORDS, first_of
-from quant.plan import Activation, Ids, Plan, Turns
+from quant.plan import Activation, Ids, Plan, StageCallback
 from quant.simd import load_i64
 from quant.weights import Matrix
 
@@ -39,15 +39,15 @@ class ExpertProvider(ABC):
         """Hear which matrix chooses a layer's experts, and from which input, before the layer itself is traced."""
 
     @abstractmethod
-    def of_token(self, layer: Gated, chosen: Ids, cached: Ids, missing: Ids) -> tuple[Turns, Turns]:
-        """For one token's choice, int64 [k]: the turn before experts that are in memory, and that before the others.
+    def of_token(self, layer: Gated, chosen: Ids, cached: Ids, missing: Ids) -> tuple[StageCallback, StageCallback]:
+        """For one token's choice, int64 [k]: what runs before experts that are in memory, and before the others.
 
         The first lists the places in `chosen` of both, int64 [1 + k] each: how many there are, then the places.
         """
 
     @abstractmethod
-    def of_tokens(self, layer: Gated, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> Turns:
-        """For the choices of a chunk, int64 [tokens, k]: a turn for each set of neighbouring experts, in order.
+    def of_tokens(self, layer: Gated, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> StageCallback:
+        """For the choices of a chunk, int64 [tokens, k]: yields for each set of neighbouring experts, in order.
 
         In pairs and starts are then those experts' tokens alone, see quant.kernels.assignments; counters become zero.
         """
@@ -97,16 +97,16 @@ def experts_step(
     plan.weight_bytes += layer.bytes_per_token
     choice = _route(plan, layer, logits)
     cached, missing = (plan.buffer(f"{name} places", k + 1, np.int64) for name in ("cached", "missing"))
-    middle = plan.rows("middle", routed.gate.rows, k)
+    middle = plan.activation("middle", routed.gate.rows, k)
     middle.read(routed.down.format.activation)
     before, after = provider.of_token(routed, choice.experts[0], cached, missing)
-    plan.begin(before)
+    plan.begin_stage(before)
     shared = gate_up_of_all(plan, layer.shared, h) if layer.shared else None
     _add_gate_up(plan, routed, cached, choice.experts, h, middle)
-    plan.begin(after)
+    plan.begin_stage(after)
     _add_gate_up(plan, routed, missing, choice.experts, h, middle)
     add_down(plan, layer, (choice.experts, choice.weights), middle, shared, shared_gate, x)
-    plan.begin(None)
+    plan.begin_stage(None)
 
 
 def _add_gate_up(plan: Plan, layer: Gated, places: Ids, experts: Ids, h: Activation, middle: Activation) -> None:
@@ -123,11 +123,11 @@ def experts_grouped(
     shared_gate: Activation | None,
     x: Activation,
 ) -> None:
-    """As `quant.kernels.experts_grouped.experts_grouped`, a few experts in a turn."""
+    """As `quant.kernels.experts_grouped.experts_grouped`, a few experts at a time."""
     choice = _route(plan, layer, logits)
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
-    plan.begin(provider.of_tokens(layer.routed, choice.experts, choice.pairs, choice.starts, counters))
+    plan.begin_stage(provider.of_tokens(layer.routed, choice.experts, choice.pairs, choice.starts, counters))
     gated_grouped(plan, layer.routed, choice.assignments, h, x, counters)
-    plan.begin(None)
+    plan.begin_stage(None)
     if layer.shared:
         taken_by_all(plan, layer.shared, h, shared_gate, x, layer.scale)

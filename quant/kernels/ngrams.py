@@ -189,7 +189,7 @@ def add_ngrams(
     if not fits or any(norm.shape != (streams, columns) for norm in norms) or columns % 16 or taps < 2:
         raise ValueError(f"{streams} streams of {columns}: {x.columns}, {key.columns} and {value.columns} columns")
     apart = len(past) // (taps - 1)
-    given, normed = plan.rows("n-grams given", whole), plan.rows("n-grams normed", whole)
+    given, normed = plan.activation("n-grams given", whole), plan.activation("n-grams normed", whole)
     rows: tuple[Operand, ...] = (x.read("f32"), x.stride("f32"))
     plan.add(
         gate_ngrams, *rows, key.read("f32"), value.read("f32"), value.stride("f32"), *norms, streams, columns, eps,
