@@ -52,11 +52,14 @@ class Engine:
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
         self.supply, self.observer = supply, observer
-        step, prompt = Plan(1, threads, state.run, supply), Plan(max(2, chunk), threads, state.run, supply, observer)
+        step, prompt = (
+            Plan(1, threads, state.batch, supply),
+            Plan(max(2, chunk), threads, state.batch, supply, observer),
+        )
         self._ids: NDArray[np.int64] = aligned(prompt.tokens, np.int64)
         self._logits = model.head(step, model.trunk(step, self._ids))
         self._hidden = model.trunk(prompt, self._ids)
-        head = Plan(1, threads, state.run)
+        head = Plan(1, threads, state.batch)
         self._prompt_logits = model.head(head, self._hidden)
         self._weight_bytes, self.head_bytes = step.weight_bytes, head.weight_bytes
         _compile([step, prompt, head], progress)
@@ -101,7 +104,7 @@ class Engine:
         threads = given or threads_beside_reading()
         file = hold_dense(file, progress)
         model, state = model_of(file, ctx, kv_type)
-        supply = Supply(file, state.run)
+        supply = Supply(file, state.batch)
         chunk = chunk or budget.chunk_for(model, state, supply, threads, room)
         engine = cls(model, state, threads, chunk, progress, observer, supply)
         try:
@@ -150,7 +153,7 @@ class Engine:
             if wanted > 0:
                 skipped = min(done - before - wanted, self._hidden.tokens - 2)  # one row alone takes other kernels
                 head, rows = self._head_from(skipped)
-                self.state.run[0] = done - before - skipped
+                self.state.batch.set(done - before - skipped, self.state.position)
                 self._replay(head)
                 result[done - first - wanted : done - first] = rows.values[: done - before - skipped][-wanted:]
             before = done
@@ -218,7 +221,7 @@ class Engine:
             yield first + len(part)
 
     def _run(self, program: Program, tokens: int) -> None:
-        self.state.run[:2] = tokens, self.state.position
+        self.state.batch.set(tokens, self.state.position)
         self._replay(program)
         self.state.position += tokens
 
@@ -239,7 +242,7 @@ class Engine:
     def _head_from(self, first: int) -> tuple[Program, Activation]:
         """The plan of the head for the tokens of a chunk from one on, traced when first asked for."""
         if first not in self._heads:
-            plan = Plan(self._hidden.tokens - first, self.threads, self.state.run)
+            plan = Plan(self._hidden.tokens - first, self.threads, self.state.batch)
             rows = self.model.head(plan, self._hidden.after(first) if first else self._hidden)
             self._heads[first] = Program.of(plan), rows
         return self._heads[first]

@@ -54,7 +54,7 @@ class CountingObserver(InputObserver):
         if assignments is None or names[0] in self.counts:
             return
         counts = self.counts[names[0]] = aligned(assignments.experts, np.int64)
-        plan.add(add_squares, 0, 0, 0, assignments.table(plan), 0, counts, plan.run)
+        plan.add(add_squares, 0, 0, 0, assignments.table(plan), 0, counts, plan.batch)
 
 
 def by_text(

@@ -23,7 +23,6 @@ RECORD_BYTES = 8 * (1 + OPERANDS)
 
 T = TypeVar("T")
 Ids = NDArray[np.int64]
-Operand = int | float | NDArray[Any] | Kernel | Callable[[], Any]
 
 
 def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -32,6 +31,28 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     raw = np.zeros(count * np.dtype(dtype).itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+
+
+BATCH = Layout("tokens", "position")
+
+
+class Batch:
+    """What one replay takes, in memory that kernels read by BATCH: its tokens, and the position of the first of them."""
+
+    def __init__(self) -> None:
+        self.table: NDArray[np.int64] = aligned(8, np.int64)  # a cache line
+
+    @property
+    def tokens(self) -> int:
+        """How many there are."""
+        return int(self.table[0])
+
+    def set(self, tokens: int, position: int) -> None:
+        """Before a replay: say what it takes."""
+        self.table[: len(BATCH.names)] = BATCH.in_order({"tokens": tokens, "position": position})
+
+
+Operand = int | float | NDArray[Any] | Kernel | Batch | Callable[[], Any]
 
 
 # Python code that runs before each replay of a stage: a stage is replayed as often as it yields.
@@ -79,15 +100,15 @@ class Activation:
 
 
 class Plan:
-    """Records in order; `tokens` is the most that one replay takes, `run` holds [tokens, first position] of this replay.
+    """Records in order; `tokens` is the most that one replay takes, `batch` tells what this replay takes.
 
     Buffers between records are asked for by name, so that all layers share them. `weight_bytes` adds up what one token
     reads of the weights.
     """
 
-    def __init__(self, tokens: int, threads: int, run: NDArray[np.int64], *hooks: object) -> None:
+    def __init__(self, tokens: int, threads: int, batch: Batch, *hooks: object) -> None:
         """hooks: what others want to do with the plan while it is traced, see `hook`; None stands for nothing."""
-        self.tokens, self.threads, self.run = tokens, threads, run
+        self.tokens, self.threads, self.batch = tokens, threads, batch
         self._hooks = hooks
         self._records: list[tuple[Kernel, tuple[Operand, ...]]] = []
         self._scratch_bytes = 64
@@ -213,6 +234,8 @@ class Plan:
             operand = operand()
         if isinstance(operand, Kernel):
             return operand.address
+        if isinstance(operand, Batch):
+            operand = operand.table
         if isinstance(operand, np.ndarray):
             self._kept.append(operand)
             return operand.ctypes.data

@@ -10,13 +10,13 @@ from qcli.bench.random_blocks import random_blocks
 from quant import formats
 from quant.activation import quantize_row
 from quant.jit import kernel
-from quant.plan import Activation, Plan, aligned
+from quant.plan import Activation, Batch, Plan
 from quant.team import Team
 from quant.weights import ExpertMatrices, Matrix
 
 
 def new_plan(tokens: int, threads: int = 1) -> Plan:
-    return Plan(tokens, threads, aligned(8, np.int64))
+    return Plan(tokens, threads, Batch())
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def running(plan: Plan):
     team, compiled = Team(plan.threads), plan.compile()
 
     def run(tokens: int | None = None, position: int = 0) -> None:
-        plan.run[:2] = plan.tokens if tokens is None else tokens, position
+        plan.batch.set(plan.tokens if tokens is None else tokens, position)
         team.run(compiled)
 
     try:

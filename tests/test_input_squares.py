@@ -8,12 +8,12 @@ from quant.kernels.assignments import Assignments
 from quant.kernels.input_squares import InputSquares
 from quant.kernels.matmul import matmul
 from quant.kernels.observer import observe
-from quant.plan import Plan, aligned
+from quant.plan import Batch, Plan
 
 
 def plan_and_squares(tokens: int, threads: int = 1) -> tuple[Plan, InputSquares]:
     observer = InputSquares()
-    return Plan(tokens, threads, aligned(8, np.int64), observer), observer
+    return Plan(tokens, threads, Batch(), observer), observer
 
 
 def test_squares_of_two_rows_on_paper():
@@ -58,7 +58,7 @@ def test_only_the_tokens_of_this_replay_count():
 
 
 def test_a_matmul_is_watched_once_and_only_in_a_plan_with_an_observer():
-    plain = Plan(2, 1, aligned(8, np.int64))
+    plain = Plan(2, 1, Batch())
     watching, observer = plan_and_squares(2)
     for plan in (plain, watching):
         given = source(plan, np.ones((2, 32), np.float32))

@@ -18,7 +18,7 @@ def route(logits, routing, threads=1):
     plan, shape = new_plan(tokens, threads), (tokens, routing.chosen)
     experts, weights = aligned(shape, np.int64), aligned(shape, np.float32)
     given = source(plan, logits)
-    order = given.read("f32"), given.stride("f32"), routing.table(plan, count), experts, weights, plan.run
+    order = given.read("f32"), given.stride("f32"), routing.table(plan, count), experts, weights, plan.batch
     plan.add(route_rows, *order, *plan.scratch(spare_bytes(count)))
     replay(plan)
     return experts, weights

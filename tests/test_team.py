@@ -11,7 +11,7 @@ from kernel_helpers import new_plan, running
 
 from quant.atomics import atomic_add
 from quant.jit import kernel
-from quant.plan import Plan, aligned
+from quant.plan import Batch, Plan, aligned
 from quant.simd import load_i64, store_i64
 from quant.team import Team
 
@@ -150,7 +150,7 @@ def test_a_record_holds_so_many_operands():
 
 
 def test_buffers_and_rows_are_shared_by_name_and_shape():
-    plan = Plan(4, 1, aligned(8, np.int64))
+    plan = Plan(4, 1, Batch())
     assert plan.activation("x", 32) is plan.activation("x", 32)
     assert plan.activation("x", 32) is not plan.activation("x", 64)
     assert plan.activation("x", 32).tokens == 4

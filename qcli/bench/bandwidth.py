@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qcli.memory import available
 from quant.kernels.bandwidth import STEP, read_all
-from quant.plan import Plan, aligned
+from quant.plan import Batch, Plan, aligned
 from quant.team import Team
 
 MOST = 1 << 30  # bytes to read, about
@@ -26,7 +26,7 @@ class Bandwidth:
         self._sources = _largest(weights) or [_buffer()]
         self._n_bytes = sum(source.nbytes for source in self._sources)
         self._teams = {count: Team(count) for count in threads}
-        self._plans = {count: Plan(1, count, np.zeros(2, np.int64)) for count in self._teams}
+        self._plans = {count: Plan(1, count, Batch()) for count in self._teams}
         for plan in self._plans.values():
             for source in self._sources:
                 read_all(plan, source)

@@ -25,7 +25,7 @@ from qcli.pages import pages
 from qcli.streaming.dense import is_expert
 from quant.kernels.experts import Gated
 from quant.kernels.experts_streamed import ExpertProvider
-from quant.plan import Activation, Ids, Plan, StageCallback
+from quant.plan import Activation, Batch, Ids, Plan, StageCallback
 from quant.weights import ExpertMatrices, Matrix
 
 _POOL = 256 << 20  # bytes of a type that are not shared; several times what caches hold
@@ -143,9 +143,9 @@ def _nothing() -> Any:
     return iter(())
 
 
-def layers_of(model: Model, run: Ids) -> list[Gated]:
+def layers_of(model: Model, batch: Batch) -> list[Gated]:
     """Every layer of experts that a token meets."""
     noted = Layers()
-    plan = Plan(1, 1, run, noted)
+    plan = Plan(1, 1, batch, noted)
     model.trunk(plan, np.zeros(1, np.int64))
     return noted.found

@@ -19,7 +19,7 @@ from qcli.streaming.stock import Stock, Traffic
 from qcli.streaming.token_turns import TokenTurns
 from quant.kernels.experts import Gated
 from quant.kernels.experts_streamed import ExpertProvider
-from quant.plan import Activation, Ids, StageCallback
+from quant.plan import Activation, Batch, Ids, StageCallback
 from quant.weights import Matrix
 
 
@@ -27,10 +27,10 @@ class Supply(ExpertProvider):
     """An ExpertProvider whose experts have slots for as much memory as it is allotted."""
 
     def __init__(
-        self, file: GGUFFile, run: Ids, stock: Stock | None = None, lookahead: Lookahead | None = None
+        self, file: GGUFFile, batch: Batch, stock: Stock | None = None, lookahead: Lookahead | None = None
     ) -> None:
-        """run: see quant.plan.Plan. Raises ModelFileError if the file cannot be read again."""
-        self._file, self._run = file, run
+        """batch: see quant.plan.Plan. Raises ModelFileError if the file cannot be read again."""
+        self._file, self._batch = file, batch
         self.stock = stock or Stock(file)
         self.chosen = 0  # the most experts that a layer gives a token
         self.remembers = True  # at the end, for the next start, what was asked for
@@ -65,7 +65,7 @@ class Supply(ExpertProvider):
         def turns() -> Iterator[None]:
             self._asked = True
             self._mind_others(held)
-            yield from self._chunks.turns(held, chosen[: self._run[0]], slots, starts, counters)
+            yield from self._chunks.turns(held, chosen[: self._batch.tokens], slots, starts, counters)
 
         return turns
 

@@ -133,5 +133,5 @@ def attend_tiles(plan: Plan, q: Activation, heads: Heads, out: Activation, sight
     plan.add(
         attend_tiles_rows, q.read("f32"), q.stride("f32"), heads.k_cache, heads.v_cache, heads.table, heads.score_scale,
         heads.softcap, 0 if heads.sinks is None else heads.sinks, *(sight.operands if sight else EVERYTHING), out.read("f32"),
-        out.stride("f32"), sgemm_kernel, plan.run, *plan.scratch(4 * floats),
+        out.stride("f32"), sgemm_kernel, plan.batch, *plan.scratch(4 * floats),
     )  # fmt: skip

@@ -188,7 +188,7 @@ def attend_token(plan: Plan, q: Activation, heads: Heads, out: Activation, sight
     caches = heads.k_cache, heads.v_cache, heads.table
     seen = sight.operands if sight else EVERYTHING
     plan.add(
-        attend_blocks, q.read("f32"), *caches, heads.score_scale, heads.softcap, *seen, partial, plan.run, *scratch
+        attend_blocks, q.read("f32"), *caches, heads.score_scale, heads.softcap, *seen, partial, plan.batch, *scratch
     )
     sinks = 0 if heads.sinks is None else heads.sinks
-    plan.add(join_blocks, partial, heads.table, sinks, out.read("f32"), plan.run)
+    plan.add(join_blocks, partial, heads.table, sinks, out.read("f32"), plan.batch)

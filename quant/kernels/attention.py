@@ -118,11 +118,11 @@ def attention(
     plan.add(
         norm_rope_store, q.read("f32"), q.stride("f32"), k.read("f32"), k.stride("f32"), v.read("f32"), v.stride("f32"),
         heads.table, *norms, heads.eps, *turning, ready.read("f32"), ready.stride("f32"), heads.k_cache, heads.v_cache,
-        plan.run, *plan.scratch(4 * heads.width),
+        plan.batch, *plan.scratch(4 * heads.width),
     )  # fmt: skip
     (attend_token if plan.tokens == 1 else attend_tiles)(plan, ready, heads, met, sight)
     gates = (q.read("f32"), q.stride("f32")) if heads.gated else (0, 0)
     plan.add(
         finish_heads, met.read("f32"), met.stride("f32"), *gates, met.columns, heads.values, out.written("f32"),
-        out.written("q8"), out.written("rest"), out.stride("q8"), plan.run,
+        out.written("q8"), out.written("rest"), out.stride("q8"), plan.batch,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from quant.activation import ROWS, row_addresses, store_block
 from quant.jit import inline, kernel
 from quant.kernels.share import first_of
-from quant.plan import Activation, Operand, Plan
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import load_f32x16, load_i64, store_f32x16
 
 
@@ -16,18 +16,18 @@ def _copy(x, columns, y):
 
 
 @kernel
-def place_columns(rank, size, x, x_stride, x_step, heads, columns, y, y_stride, y_step, run):
+def place_columns(rank, size, x, x_stride, x_step, heads, columns, y, y_stride, y_step, batch):
     """float32 columns of every head of every token, `x_step` bytes a head -> y, `y_step` bytes a head."""
-    items = load_i64(run) * heads
+    items = load_i64(batch + BATCH.tokens) * heads
     for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
         t, head = item // heads, item % heads
         _copy(x + t * x_stride + head * x_step, columns, y + t * y_stride + head * y_step)
 
 
 @kernel
-def take_rows(rank, size, x, x_stride, x_step, heads, columns, out, run):
+def take_rows(rank, size, x, x_stride, x_step, heads, columns, out, batch):
     """The same -> row token * heads + head of an activation, in the layouts that are asked for."""
-    items = load_i64(run) * heads if load_i64(out + ROWS.f32) or load_i64(out + ROWS.q8) else 0
+    items = load_i64(batch + BATCH.tokens) * heads if load_i64(out + ROWS.f32) or load_i64(out + ROWS.q8) else 0
     for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
         row = x + item // heads * x_stride + item % heads * x_step
         y, q, rest = row_addresses(out, item)
@@ -50,7 +50,7 @@ def place(
         raise ValueError(f"{columns} columns of {heads} heads: {x.columns} from {first} on, {y.columns} from {at} on")
     source, target = _from(plan, x, first), _from(plan, y, at)
     steps = y.stride("f32"), 4 * y.columns // heads
-    plan.add(place_columns, source, x.stride("f32"), step, heads, columns, target, *steps, plan.run)
+    plan.add(place_columns, source, x.stride("f32"), step, heads, columns, target, *steps, plan.batch)
 
 
 def rows_of_heads(plan: Plan, x: Activation, heads: int, first: int, columns: int, y: Activation) -> None:
@@ -58,13 +58,13 @@ def rows_of_heads(plan: Plan, x: Activation, heads: int, first: int, columns: in
     if first + columns > x.columns // heads or y.columns != columns or y.tokens < plan.tokens * heads:
         raise ValueError(f"{columns} columns of {heads} heads: {x.columns} from {first} on, {y.columns}")
     source, step = _from(plan, x, first), 4 * x.columns // heads
-    plan.add(take_rows, source, x.stride("f32"), step, heads, columns, plan.rows_of(y), plan.run)
+    plan.add(take_rows, source, x.stride("f32"), step, heads, columns, plan.rows_of(y), plan.batch)
 
 
 def quantize(plan: Plan, x: Activation) -> None:
     """The float32 rows of x in the other layouts that its readers ask for."""
     others = plan.table(ROWS, f32=0, f32_stride=0, q8=x.written("q8"), rest=x.written("rest"), q8_stride=x.stride("q8"))
-    plan.add(take_rows, x.read("f32"), x.stride("f32"), 0, 1, x.columns, others, plan.run)
+    plan.add(take_rows, x.read("f32"), x.stride("f32"), 0, 1, x.columns, others, plan.batch)
 
 
 def _from(plan: Plan, x: Activation, column: int) -> Operand:

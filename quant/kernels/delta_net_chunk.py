@@ -243,15 +243,15 @@ def delta_net_chunk(
     rows, stride = x.read("f32"), x.stride("f32")
     shape = net.key_heads, net.value_heads, net.key_width, net.value_width, net.share
     plan.add(
-        convolve_rows, mixed.read("f32"), stride, net.conv, net.recent, len(net.conv), net.channels, rows, plan.run
+        convolve_rows, mixed.read("f32"), stride, net.conv, net.recent, len(net.conv), net.channels, rows, plan.batch
     )
-    plan.add(unit_keys, rows, stride, net.key_heads, net.key_width, plan.run)
+    plan.add(unit_keys, rows, stride, net.key_heads, net.key_width, plan.batch)
     floats = net.key_width * net.value_width + _CHUNK * (2 + 2 * net.key_width + net.value_width + _CHUNK)
     plan.add(
         delta_chunks, rows, stride, beta.read("f32"), alpha.read("f32"), beta.stride("f32"), net.a, net.dt, net.state, *shape,
-        o.read("f32"), o.stride("f32"), sgemm_kernel, plan.run, *plan.scratch(4 * floats),
+        o.read("f32"), o.stride("f32"), sgemm_kernel, plan.batch, *plan.scratch(4 * floats),
     )  # fmt: skip
     plan.add(
         gated_norm_rows, o.read("f32"), o.stride("f32"), z.read("f32"), net.norm, eps, int(net.by_sigmoid),
-        net.value_heads, net.value_width, out.read("f32"), out.written("q8"), out.written("rest"), out.stride("q8"), plan.run,
+        net.value_heads, net.value_width, out.read("f32"), out.written("q8"), out.written("rest"), out.stride("q8"), plan.batch,
     )  # fmt: skip

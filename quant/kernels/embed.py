@@ -10,7 +10,7 @@ from quant.int8_dot import BIAS
 from quant.jit import inline, kernel
 from quant.kernels.share import first_of
 from quant.layout import Layout
-from quant.plan import Activation, Plan
+from quant.plan import BATCH, Activation, Plan
 from quant.simd import (
     fma,
     load_f32,
@@ -38,9 +38,9 @@ def expand(q, scale, minimum, columns, group, y):
 
 
 @kernel
-def embed_rows(rank, size, ids, table, y, stride, run, scratch, scratch_stride):
+def embed_rows(rank, size, ids, table, y, stride, batch, scratch, scratch_stride):
     """scale * the row of every id -> y; threads share the tokens."""
-    tokens, times = load_i64(run), splat(load_f32(table + TABLE.scale))
+    tokens, times = load_i64(batch + BATCH.tokens), splat(load_f32(table + TABLE.scale))
     w, row_bytes = load_i64(table + TABLE.weights), load_i64(table + TABLE.row_bytes)
     columns, group = load_i64(table + TABLE.columns), load_i64(table + TABLE.group)
     unpack = load_i64(table + TABLE.unpack)
@@ -72,4 +72,4 @@ def embed(plan: Plan, ids: NDArray[np.int64], table: Matrix, out: Activation, sc
     )
     plan.weight_bytes += table.row_bytes
     scratch = plan.scratch(3 * table.columns)
-    plan.add(embed_rows, ids, operands, out.read("f32"), out.stride("f32"), plan.run, *scratch)
+    plan.add(embed_rows, ids, operands, out.read("f32"), out.stride("f32"), plan.batch, *scratch)

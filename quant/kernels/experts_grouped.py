@@ -33,7 +33,7 @@ from quant.kernels.observer import observe
 from quant.kernels.panels import INPUT, first_panel, input_table, panel_bytes
 from quant.kernels.router import mark, route_rows, spare_bytes
 from quant.kernels.share import COUNTER_WORDS, first_of, take
-from quant.plan import Activation, Ids, Plan
+from quant.plan import BATCH, Activation, Ids, Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
 from quant.tile import ENTRY
 from quant.weights import MATRIX, ExpertMatrices, row_address
@@ -44,12 +44,12 @@ _BY_ROW = 2
 
 
 @kernel
-def group_pairs(rank, size, experts, assignments, touched, counters, run):
+def group_pairs(rank, size, experts, assignments, touched, counters, batch):
     """Pairs in order of expert, then token, and where each expert's begin; the first thread's work."""
     if rank:
         return
     count, starts = load_i64(assignments + ASSIGNMENTS.experts), load_i64(assignments + ASSIGNMENTS.starts)
-    chosen = load_i64(run) * load_i64(assignments + ASSIGNMENTS.k)
+    chosen = load_i64(batch + BATCH.tokens) * load_i64(assignments + ASSIGNMENTS.k)
     store_i64(counters, 0)
     store_i64(counters + 8 * COUNTER_WORDS, 0)
     for e in range(count + 1):
@@ -71,9 +71,9 @@ def group_pairs(rank, size, experts, assignments, touched, counters, run):
 
 
 @kernel
-def shared_pairs(rank, size, assignments, scale, gate, gate_stride, run):
+def shared_pairs(rank, size, assignments, scale, gate, gate_stride, batch):
     """The shared expert as an expert that every token chose, weighted by scale and, if it has a gate, its sigmoid."""
-    tokens, starts = load_i64(run), load_i64(assignments + ASSIGNMENTS.starts)
+    tokens, starts = load_i64(batch + BATCH.tokens), load_i64(assignments + ASSIGNMENTS.starts)
     pairs, weights = load_i64(assignments + ASSIGNMENTS.pairs), load_i64(assignments + ASSIGNMENTS.weights)
     if rank == 0:
         store_i64(starts, 0)
@@ -237,10 +237,10 @@ def experts_grouped(
     count = layer.routed.gate.count
     choice = Choice.buffers(plan, layer)
     routing = layer.routing.table(plan, count, layer.scale)
-    route = logits.read("f32"), logits.stride("f32"), routing, choice.experts, choice.weights, plan.run
+    route = logits.read("f32"), logits.stride("f32"), routing, choice.experts, choice.weights, plan.batch
     plan.add(route_rows, *route, *plan.scratch(spare_bytes(count)))
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
-    plan.add(group_pairs, choice.experts, choice.assignments.table(plan), layer.touched, counters, plan.run)
+    plan.add(group_pairs, choice.experts, choice.assignments.table(plan), layer.touched, counters, plan.batch)
     gated_grouped(plan, layer.routed, choice.assignments, h, x, counters)
     if layer.shared:
         taken_by_all(plan, layer.shared, h, shared_gate, x, layer.scale)
@@ -280,5 +280,5 @@ def taken_by_all(plan: Plan, layer: Gated, h: Activation, gate: Activation | Non
     weights = plan.buffer("shared weights", plan.tokens, np.float32)
     assignments = Assignments(1, 1, starts, pairs, weights, plan.tokens)
     gate_rows, stride = (gate.read("f32"), gate.stride("f32")) if gate else (0, 0)
-    plan.add(shared_pairs, assignments.table(plan), float(scale), gate_rows, stride, plan.run)
+    plan.add(shared_pairs, assignments.table(plan), float(scale), gate_rows, stride, plan.batch)
     gated_grouped(plan, layer, assignments, h, x, None)

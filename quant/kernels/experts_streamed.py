@@ -26,7 +26,7 @@ from quant.kernels.experts import (
 from quant.kernels.experts_grouped import Choice, gated_grouped, taken_by_all
 from quant.kernels.router import mark, route_rows, spare_bytes
 from quant.kernels.share import COUNTER_WORDS, first_of
-from quant.plan import Activation, Ids, Plan, StageCallback
+from quant.plan import BATCH, Activation, Ids, Plan, StageCallback
 from quant.simd import load_i64
 from quant.weights import Matrix
 
@@ -54,10 +54,10 @@ class ExpertProvider(ABC):
 
 
 @kernel
-def mark_chosen(rank, size, touched, experts, k, run):
+def mark_chosen(rank, size, touched, experts, k, batch):
     """Note which experts tokens were routed to."""
     if rank == 0:
-        mark(touched, experts, load_i64(run) * k)
+        mark(touched, experts, load_i64(batch + BATCH.tokens) * k)
 
 
 @kernel
@@ -78,8 +78,8 @@ def _route(plan: Plan, layer: ExpertLayer, logits: Activation) -> Choice:
     count, choice = layer.routed.gate.count, Choice.buffers(plan, layer)
     routing, rows = layer.routing.table(plan, count, layer.scale), (logits.read("f32"), logits.stride("f32"))
     plan.keep(layer)
-    plan.add(route_rows, *rows, routing, choice.experts, choice.weights, plan.run, *plan.scratch(spare_bytes(count)))
-    plan.add(mark_chosen, layer.touched, choice.experts, layer.routing.chosen, plan.run)
+    plan.add(route_rows, *rows, routing, choice.experts, choice.weights, plan.batch, *plan.scratch(spare_bytes(count)))
+    plan.add(mark_chosen, layer.touched, choice.experts, layer.routing.chosen, plan.batch)
     return choice
 
 

@@ -11,7 +11,7 @@ from quant.kernels.experts_grouped import down_grouped, down_scratch
 from quant.kernels.multiply import tile_operands
 from quant.kernels.panels import input_table
 from quant.kernels.share import COUNTER_WORDS, first_of
-from quant.plan import Activation, Operand, Plan
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import load_i64, store_i64
 from quant.weights import MATRIX, ExpertMatrices, operands_of, row_address
 
@@ -30,9 +30,9 @@ def head_step(rank, size, heads, matrix, x, x_stride, y, y_step):
 
 
 @kernel
-def head_pairs(rank, size, assignments, run):
+def head_pairs(rank, size, assignments, batch):
     """Row token * heads + head of every token, head by head."""
-    tokens, heads = load_i64(run), load_i64(assignments + ASSIGNMENTS.experts)
+    tokens, heads = load_i64(batch + BATCH.tokens), load_i64(assignments + ASSIGNMENTS.experts)
     starts, pairs = load_i64(assignments + ASSIGNMENTS.starts), load_i64(assignments + ASSIGNMENTS.pairs)
     for head in range(first_of(rank, size, heads), first_of(rank + 1, size, heads)):
         store_i64(starts + 8 * head, head * tokens)
@@ -67,5 +67,5 @@ def _assignments(plan: Plan, heads: int) -> Assignments:
     pairs = plan.buffer("head pairs", heads * plan.tokens, np.int64)
     ones = np.ones(heads * plan.tokens, np.float32)
     assignments = Assignments(heads, 1, starts, pairs, ones, plan.tokens)
-    plan.add(head_pairs, assignments.table(plan), plan.run)
+    plan.add(head_pairs, assignments.table(plan), plan.batch)
     return assignments

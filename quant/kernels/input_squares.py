@@ -15,7 +15,7 @@ from quant.jit import kernel
 from quant.kernels.assignments import ASSIGNMENTS, Assignments, pair_at, start_and_count
 from quant.kernels.observer import InputObserver
 from quant.kernels.share import first_of
-from quant.plan import Activation, Plan, aligned
+from quant.plan import BATCH, Activation, Plan, aligned
 from quant.simd import fma, load_f32x16, load_i64, store_f32x16, store_i64
 
 
@@ -28,12 +28,12 @@ class Squares:
 
 
 @kernel
-def add_squares(rank, size, x, stride, columns, assignments, sums, counts, run):
+def add_squares(rank, size, x, stride, columns, assignments, sums, counts, batch):
     """sums [experts, columns] += the squares of each expert's rows of x; threads share columns, in one order of rows."""
     parts, k = columns // 16, load_i64(assignments + ASSIGNMENTS.k)
     first, last = 16 * first_of(rank, size, parts), 16 * first_of(rank + 1, size, parts)
     for expert in range(load_i64(assignments + ASSIGNMENTS.experts)):
-        start, count = 0, load_i64(run)
+        start, count = 0, load_i64(batch + BATCH.tokens)
         if load_i64(assignments + ASSIGNMENTS.starts):
             start, count = start_and_count(assignments, expert)
         total = sums + 4 * expert * columns
@@ -63,4 +63,4 @@ class InputSquares(InputObserver):
         found = Squares(aligned((given.experts, x.columns), np.float32), aligned(given.experts, np.int64))
         self.squares.update(dict.fromkeys(new, found))
         rows = x.read("f32"), x.stride("f32"), x.columns
-        plan.add(add_squares, *rows, given.table(plan), found.sums, found.counts, plan.run)
+        plan.add(add_squares, *rows, given.table(plan), found.sums, found.counts, plan.batch)

@@ -14,7 +14,7 @@ from quant.kernels.observer import observe
 from quant.kernels.panels import pack
 from quant.kernels.share import COUNTER_WORDS, first_of, take
 from quant.layout import Layout
-from quant.plan import Activation, Operand, Plan
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import add, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16
 from quant.weights import MATRIX, Matrix, operands_of, row_address
 
@@ -114,9 +114,9 @@ def _multiply_tiles(product, matrix, first, last, entries, tokens, memory):
 
 
 @kernel
-def matmul_rows(rank, size, products, count, run, counter, scratch, scratch_stride, entries_size, unused_size):
+def matmul_rows(rank, size, products, count, batch, counter, scratch, scratch_stride, entries_size, unused_size):
     """Many tokens: threads take tiles of rows, of all matrices in order, and unpack them once for all tokens."""
-    tokens, total = load_i64(run), 0
+    tokens, total = load_i64(batch + BATCH.tokens), 0
     for i in range(count):
         total += _tiles_of(_product(products, i)[1])
     entries = scratch + rank * scratch_stride
@@ -173,7 +173,7 @@ def _add(
     unused_size = 64 * max(-(-w.rows // TILE_ROWS) for w, _ in matrices)  # a result of the widest matrix
     scratch = plan.scratch(entries_size + unused_size + scratch_bytes(x.columns))
     tables = plan.tables(PRODUCT, products), len(products)
-    plan.add(matmul_rows, *tables, plan.run, counter, *scratch, entries_size, unused_size)
+    plan.add(matmul_rows, *tables, plan.batch, counter, *scratch, entries_size, unused_size)
 
 
 def _operands(

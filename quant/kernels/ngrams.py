@@ -106,7 +106,7 @@ def embed_ngrams(plan: Plan, ids: NDArray[np.int64], hashing: Hashing, table: Ma
     if out.columns != heads * table.columns or out.stride("f32") != 4 * out.columns:
         raise ValueError(f"{heads} heads of {table.columns} columns -> {out.columns}")
     rows, count = plan.buffer("n-gram rows", plan.tokens * heads, np.int64), plan.buffer("n-grams", 8, np.int64)
-    plan.add(hash_tokens, ids, hashing.recent, hashing.table, rows, plan.run, count)
+    plan.add(hash_tokens, ids, hashing.recent, hashing.table, rows, plan.batch, count)
     kind = table.format
     matrix = table.address, table.row_bytes, table.columns, kind.group, kind.unpack_rows, 1.0
     plan.keep(table)
@@ -193,6 +193,6 @@ def add_ngrams(
     rows: tuple[Operand, ...] = (x.read("f32"), x.stride("f32"))
     plan.add(
         gate_ngrams, *rows, key.read("f32"), value.read("f32"), value.stride("f32"), *norms, streams, columns, eps,
-        given.read("f32"), normed.read("f32"), plan.run,
+        given.read("f32"), normed.read("f32"), plan.batch,
     )  # fmt: skip
-    plan.add(convolve_ngrams, *rows, given.read("f32"), normed.read("f32"), conv, past, taps, apart, whole, plan.run)
+    plan.add(convolve_ngrams, *rows, given.read("f32"), normed.read("f32"), conv, past, taps, apart, whole, plan.batch)

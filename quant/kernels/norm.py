@@ -76,13 +76,13 @@ def rms_norm(plan: Plan, x: Activation, weight: NDArray[np.float32], eps: float,
         raise ValueError(f"norm of {x.columns} columns with a weight {weight.shape}")
     rows, f32, q8 = x.read("f32"), out.written("f32"), out.written("q8")
     if out.tokens == 1:
-        plan.add(rms_norm_step, rows, x.columns, weight, eps, f32, q8, plan.run, x.stride("f32"))
+        plan.add(rms_norm_step, rows, x.columns, weight, eps, f32, q8, plan.batch, x.stride("f32"))
     else:
-        plan.add(rms_norm_rows, rows, x.columns, weight, eps, f32, q8, plan.run, x.stride("f32"), out.stride("q8"))
+        plan.add(rms_norm_rows, rows, x.columns, weight, eps, f32, q8, plan.batch, x.stride("f32"), out.stride("q8"))
 
 
 def add_rms_norm(plan: Plan, y: Activation, weight: NDArray[np.float32], eps: float, x: Activation) -> None:
     """x += the norm of y, both float32 [tokens, n], weight float32 [n]; y is zero after that, for who next adds to it."""
     if weight.shape != (x.columns,) or y.columns != x.columns or x.columns % 16:
         raise ValueError(f"norm of {y.columns} columns with a weight {weight.shape} for {x.columns}")
-    plan.add(add_rms_norm_rows, y.read("f32"), y.columns, weight, eps, x.read("f32"), plan.run, x.stride("f32"))
+    plan.add(add_rms_norm_rows, y.read("f32"), y.columns, weight, eps, x.read("f32"), plan.batch, x.stride("f32"))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quant.jit import inline, kernel
 from quant.kernels.assignments import ASSIGNMENTS, Assignments, pair_at, start_and_count
 from quant.layout import Layout
-from quant.plan import Activation, Operand, Plan
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import load_i64, load_u32, store_i64, store_u32
 from quant.tile import MANY, pack16
 
@@ -49,7 +49,7 @@ def _pack(x, stride, assignments, first, count, words, rows, panel):
 
 
 @kernel
-def pack_panels(rank, size, x, stride, columns, assignments, run, panels, counter, scratch, scratch_stride):
+def pack_panels(rank, size, x, stride, columns, assignments, batch, panels, counter, scratch, scratch_stride):
     """The q8 rows of x of every pair -> panels; threads do panels in turn.
 
     The counter of the record that reads the panels, if it has one, begins at zero.
@@ -58,7 +58,7 @@ def pack_panels(rank, size, x, stride, columns, assignments, run, panels, counte
         store_i64(counter, 0)
     turn, words, rows = 0, (columns + columns // 2) // 4, scratch + rank * scratch_stride
     for expert in range(load_i64(assignments + ASSIGNMENTS.experts)):
-        start, tokens = 0, load_i64(run)
+        start, tokens = 0, load_i64(batch + BATCH.tokens)
         if load_i64(assignments + ASSIGNMENTS.starts):
             start, tokens = start_and_count(assignments, expert)
         panel = panels + first_panel(start, expert) * panel_bytes(columns)
@@ -87,7 +87,7 @@ def pack(
     size = (pairs // MANY + given.experts + 1) * panel_bytes(x.columns)
     panels: NDArray[np.uint8] = plan.buffer(f"{name} panels", size, np.uint8)
     rows = x.read(kind), x.stride(kind), x.columns
-    plan.add(pack_panels, *rows, given.table(plan), plan.run, panels, counter, *plan.scratch(128))
+    plan.add(pack_panels, *rows, given.table(plan), plan.batch, panels, counter, *plan.scratch(128))
     return panels
 
 

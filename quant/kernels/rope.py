@@ -95,7 +95,7 @@ def angles(plan: Plan, rope: Rope) -> NDArray[np.float32]:
 
     def trace() -> NDArray[np.float32]:
         out = plan.buffer(f"angles {id(rope)}", (plan.tokens, 2, len(rope.frequencies)), np.float32)
-        plan.add(rope_angles, rope.frequencies, len(rope.frequencies), rope.magnitude, out, plan.run)
+        plan.add(rope_angles, rope.frequencies, len(rope.frequencies), rope.magnitude, out, plan.batch)
         return out
 
     return plan.once(rope, trace)

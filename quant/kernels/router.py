@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from quant.jit import inline, kernel
 from quant.kernels.share import first_of
 from quant.layout import Layout
-from quant.plan import Operand, Plan
+from quant.plan import BATCH, Operand, Plan
 from quant.simd import (
     add,
     exp,
@@ -225,9 +225,9 @@ def choose(logits, routing, spare, experts, weights):
 
 
 @kernel
-def route_rows(rank, size, logits, stride, routing, experts, weights, run, scratch, scratch_stride):
+def route_rows(rank, size, logits, stride, routing, experts, weights, batch, scratch, scratch_stride):
     """The choice of every token -> experts int64 [tokens, k], weights float32 [tokens, k]; threads share the tokens."""
-    tokens, k = load_i64(run), chosen_of(routing)
+    tokens, k = load_i64(batch + BATCH.tokens), chosen_of(routing)
     spare = scratch + rank * scratch_stride
     for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
         choose(logits + t * stride, routing, spare, experts + 8 * t * k, weights + 4 * t * k)

@@ -231,10 +231,10 @@ def look(plan: Plan, q: Activation, k: Activation, rope: Rope, indexer: Indexer)
     cache, choice = (x.keys, row, quantized), (x.block, x.budget)
     plan.add(
         index_keys, k.read("f32"), k.stride("f32"), x.rest, x.block, x.width, x.norms[1], x.eps, rope.frequencies, pairs,
-        rope.magnitude, *cache, plan.run, *plan.scratch(4 * x.width + 8 * pairs + 64),
+        rope.magnitude, *cache, plan.batch, *plan.scratch(4 * x.width + 8 * pairs + 64),
     )  # fmt: skip
     queries = q.read("f32"), q.stride("f32"), x.heads, x.width
-    plan.add(index_queries, *queries, x.norms[0], x.eps, angles(plan, rope), pairs, plan.run)
-    plan.add(rate_blocks, *queries, *cache, *choice, ratings, 4 * blocks, plan.run)
-    plan.add(choose_blocks, ratings, 4 * blocks, *choice, seen, blocks, plan.run)
+    plan.add(index_queries, *queries, x.norms[0], x.eps, angles(plan, rope), pairs, plan.batch)
+    plan.add(rate_blocks, *queries, *cache, *choice, ratings, 4 * blocks, plan.batch)
+    plan.add(choose_blocks, ratings, 4 * blocks, *choice, seen, blocks, plan.batch)
     return Sight(seen, x.block)

@@ -15,7 +15,7 @@ from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
 from quant.kernels.norm import inverse_rms
 from quant.kernels.share import first_of
-from quant.plan import Activation, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import (
     add,
     bits_to_f32,
@@ -113,7 +113,7 @@ def norm_streams(plan: Plan, x: Activation, weight: NDArray[np.float32], eps: fl
         raise ValueError(f"{streams} streams of {columns}: {x.columns} and {out.columns} columns")
     rows = out.read("f32"), out.stride("f32"), out.written("q8"), out.stride("q8")
     last = int(plan.tokens == 1)
-    plan.add(norm_streams_rows, x.read("f32"), x.stride("f32"), weight, streams, columns, eps, *rows, plan.run, last)
+    plan.add(norm_streams_rows, x.read("f32"), x.stride("f32"), weight, streams, columns, eps, *rows, plan.batch, last)
 
 
 def silu_of(plan: Plan, x: Activation, out: Activation) -> None:
@@ -134,9 +134,9 @@ def mean_streams(plan: Plan, x: Activation, gate: Activation, out: Activation) -
     plan.add(mean_streams_rows, x.read("f32"), gate.read("f32"), *shape, *rows, _run(plan))
 
 
-def _run(plan: Plan) -> NDArray[np.int64]:
+def _run(plan: Plan) -> Operand:
     """The tokens of this replay; one where the plan takes one, even after a replay of many."""
-    return plan.run if plan.tokens > 1 else _ONE
+    return plan.batch if plan.tokens > 1 else _ONE
 
 
 def give_streams(plan: Plan, x: Activation, added: Activation, inject: Activation) -> None:
@@ -145,4 +145,4 @@ def give_streams(plan: Plan, x: Activation, added: Activation, inject: Activatio
     if x.columns != streams * added.columns or added.columns % 16:
         raise ValueError(f"{streams} streams of {added.columns}: {x.columns} columns")
     rows = added.read("f32"), added.stride("f32"), inject.read("f32"), inject.stride("f32")
-    plan.add(give_streams_rows, x.read("f32"), x.stride("f32"), streams, added.columns, *rows, plan.run)
+    plan.add(give_streams_rows, x.read("f32"), x.stride("f32"), streams, added.columns, *rows, plan.batch)
