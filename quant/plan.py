@@ -89,9 +89,9 @@ class Activation:
 
     def after(self, first: int) -> Activation:
         """The float32 rows from `first` on, in the same memory."""
-        rest = Activation(self.tokens - first, self.columns)
-        rest._buffers["f32"] = self.read("f32")[first:]
-        return rest
+        tail = Activation(self.tokens - first, self.columns)
+        tail._buffers["f32"] = self.read("f32")[first:]
+        return tail
 
     @property
     def values(self) -> NDArray[np.float32]:
@@ -187,9 +187,9 @@ class Plan:
 
     def rows_of(self, x: Activation) -> Operand:
         """An operand: the table of quant.activation.ROWS, by which a kernel writes x in the layouts that are read."""
-        f32, q8, rest = (x.written(kind) for kind in ("f32", "q8", "rest"))
+        f32, q8, residual = (x.written(kind) for kind in ("f32", "q8", "residual"))
         strides = {"f32_stride": x.stride("f32"), "q8_stride": x.stride("q8")}
-        return self.table(activation.ROWS, f32=f32, q8=q8, rest=rest, **strides)
+        return self.table(activation.ROWS, f32=f32, q8=q8, residual=residual, **strides)
 
     def begin_stage(self, callback: StageCallback | None) -> None:
         """End a stage: the records that follow are replayed whenever the callback yields; without one, just once."""

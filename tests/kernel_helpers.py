@@ -41,19 +41,19 @@ def replay(plan: Plan, tokens: int | None = None, position: int = 0) -> None:
 
 
 @kernel
-def quantize_rows(rank, size, x, stride, tokens, columns, q, rest, q_stride):
+def quantize_rows(rank, size, x, stride, tokens, columns, q, residual, q_stride):
     """Fill the quantized layouts, if anybody reads them, from the float32 one."""
     if q and rank == 0:
         for t in range(tokens):
             at = t * q_stride
-            quantize_row(x + t * stride, columns, q + at, rest + at if rest else 0, 0, columns // 32)
+            quantize_row(x + t * stride, columns, q + at, residual + at if residual else 0, 0, columns // 32)
 
 
 def source(plan: Plan, values) -> Activation:
     """An activation that holds float32 [tokens, columns], in every layout that is asked for."""
     given = Activation(*values.shape)
     given.values[:] = values
-    quantized = given.written("q8"), given.written("rest"), given.stride("q8")
+    quantized = given.written("q8"), given.written("residual"), given.stride("q8")
     plan.add(quantize_rows, given.read("f32"), given.stride("f32"), *values.shape, *quantized)
     return given
 

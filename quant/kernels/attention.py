@@ -124,5 +124,5 @@ def attention(
     gates = (q.read("f32"), q.stride("f32")) if heads.gated else (0, 0)
     plan.add(
         finish_heads, met.read("f32"), met.stride("f32"), *gates, met.columns, heads.values, out.written("f32"),
-        out.written("q8"), out.written("rest"), out.stride("q8"), plan.batch,
+        out.written("q8"), out.written("residual"), out.stride("q8"), plan.batch,
     )  # fmt: skip

@@ -30,12 +30,12 @@ def take_rows(rank, size, x, x_stride, x_step, heads, columns, out, batch):
     items = load_i64(batch + BATCH.tokens) * heads if load_i64(out + ROWS.f32) or load_i64(out + ROWS.q8) else 0
     for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
         row = x + item // heads * x_stride + item % heads * x_step
-        y, q, rest = row_addresses(out, item)
+        y, q, residual = row_addresses(out, item)
         if y:
             _copy(row, columns, y)
         for block in range(columns // 32 if q else 0):
             a, b = load_f32x16(row + 128 * block), load_f32x16(row + 128 * block + 64)
-            store_block(a, b, columns, block, 0, q, rest)
+            store_block(a, b, columns, block, 0, q, residual)
 
 
 def place(
@@ -63,7 +63,9 @@ def rows_of_heads(plan: Plan, x: Activation, heads: int, first: int, columns: in
 
 def quantize(plan: Plan, x: Activation) -> None:
     """The float32 rows of x in the other layouts that its readers ask for."""
-    others = plan.table(ROWS, f32=0, f32_stride=0, q8=x.written("q8"), rest=x.written("rest"), q8_stride=x.stride("q8"))
+    others = plan.table(
+        ROWS, f32=0, f32_stride=0, q8=x.written("q8"), residual=x.written("residual"), q8_stride=x.stride("q8")
+    )
     plan.add(take_rows, x.read("f32"), x.stride("f32"), 0, 1, x.columns, others, plan.batch)
 
 

@@ -211,6 +211,6 @@ def delta_net_step(
     plan.add(
         delta_step, mixed.read("f32"), net.conv, net.recent, len(net.conv), net.key_heads, net.value_heads, net.key_width,
         net.value_width, net.share, z.read("f32"), beta.read("f32"), alpha.read("f32"), net.a, net.dt, net.norm, eps,
-        int(net.by_sigmoid), net.state, out.read("f32"), out.written("q8"), out.written("rest"), plan.batch,
+        int(net.by_sigmoid), net.state, out.read("f32"), out.written("q8"), out.written("residual"), plan.batch,
         *plan.scratch(8 * (net.key_width + net.value_width)),
     )  # fmt: skip

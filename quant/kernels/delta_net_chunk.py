@@ -253,5 +253,6 @@ def delta_net_chunk(
     )  # fmt: skip
     plan.add(
         gated_norm_rows, o.read("f32"), o.stride("f32"), z.read("f32"), net.norm, eps, int(net.by_sigmoid),
-        net.value_heads, net.value_width, out.read("f32"), out.written("q8"), out.written("rest"), out.stride("q8"), plan.batch,
+        net.value_heads, net.value_width, out.read("f32"), out.written("q8"), out.written("residual"), out.stride("q8"),
+        plan.batch,
     )  # fmt: skip

@@ -19,11 +19,11 @@ from quant.simd import add, load_f32, load_f32x16, load_i64, mul, splat, store_f
 from quant.weights import MATRIX, Matrix, operands_of, row_address
 
 # One matrix of a record: its table of MATRIX, the rows of x and of y, whether results are added to y, and what they are
-# multiplied with. The rest of x is multiplied, too, unless it is 0. Many quantized rows are multiplied from panels.
+# multiplied with. The residual of x is multiplied, too, unless it is 0. Many quantized rows are multiplied from panels.
 PRODUCT = Layout(
-    "matrix", "x", "x_stride", "rest", "panels", "rest_panels", "y", "y_stride", "accumulate", "scale"
+    "matrix", "x", "x_stride", "residual", "panels", "residual_panels", "y", "y_stride", "accumulate", "scale"
 )  # fmt: skip
-_TWICE_ROWS = 16  # that are multiplied with x and then its rest: they must still be in the first-level cache
+_TWICE_ROWS = 16  # that are multiplied with x and then its residual: they must still be in the first-level cache
 _PIECES = 6  # that each thread takes on average: enough for even ends, few enough to stream long
 
 
@@ -68,19 +68,19 @@ def matmul_step(rank, size, products, count):
         product, matrix = _product(products, i)
         rows = load_i64(matrix + MATRIX.rows)
         first, last = first_of(rank, size, rows), first_of(rank + 1, size, rows)
-        x, rest, accumulate = (
-            load_i64(product + PRODUCT.x), load_i64(product + PRODUCT.rest), load_i64(product + PRODUCT.accumulate),
+        x, residual, accumulate = (
+            load_i64(product + PRODUCT.x), load_i64(product + PRODUCT.residual), load_i64(product + PRODUCT.accumulate),
         )  # fmt: skip
         if load_i64(matrix + MATRIX.bias):
             _add_bias(product, matrix, first, last, accumulate)
             accumulate = 1
-        if rest == 0:
+        if residual == 0:
             _multiply_rows(product, matrix, first, last, x, accumulate)
             continue
         for r in range(first, last, _TWICE_ROWS):
             end = min(last, r + _TWICE_ROWS)
             _multiply_rows(product, matrix, r, end, x, accumulate)
-            _multiply_rows(product, matrix, r, end, rest, 1)
+            _multiply_rows(product, matrix, r, end, residual, 1)
 
 
 @inline
@@ -103,14 +103,14 @@ def _multiply_tiles(product, matrix, first, last, entries, tokens, memory):
     rows, bias, multiply = (
         load_i64(matrix + MATRIX.rows), load_i64(matrix + MATRIX.bias), load_i64(matrix + MATRIX.multiply),
     )  # fmt: skip
-    panels, rest = load_i64(product + PRODUCT.panels), load_i64(product + PRODUCT.rest_panels)
+    panels, residual = load_i64(product + PRODUCT.panels), load_i64(product + PRODUCT.residual_panels)
     accumulate = load_i64(product + PRODUCT.accumulate)
     for tile in range(first, last):
         r = tile * TILE_ROWS
         if bias:
             _add_bias_tile(product, matrix, r, tokens, accumulate)
         w, count, adds = row_address(matrix, 0, r), min(TILE_ROWS, rows - r), 1 if bias else accumulate
-        call(multiply, (matrix, w, count, entries, panels, rest, tokens, 4 * r, adds, memory))
+        call(multiply, (matrix, w, count, entries, panels, residual, tokens, 4 * r, adds, memory))
 
 
 @kernel
@@ -144,7 +144,7 @@ def matmul(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activatio
 
 
 def add_matmul(plan: Plan, x: Activation, w: Matrix, y: Activation, scale: float = 1.0) -> None:
-    """y [tokens, n] += scale * (x w^T + bias), w [n, k], with all of x [tokens, k]: its quantized form and the rest."""
+    """y [tokens, n] += scale * (x w^T + bias), w [n, k], with all of x [tokens, k]: its quantized form and the residual."""
     _add(plan, x, [(w, y)], scale, accumulate=True)
 
 
@@ -165,10 +165,10 @@ def _add(
     if any(w.format.activation == "q8" for w, _ in matrices):
         counter = plan.buffer("dense counter", COUNTER_WORDS, np.int64)
         panels = pack(plan, f"dense {x.columns}", x, "q8", counter=counter)
-        rest = pack(plan, f"dense rest {x.columns}", x, "rest", counter=counter) if accumulate else 0
+        residual = pack(plan, f"dense residual {x.columns}", x, "residual", counter=counter) if accumulate else 0
         for product, (w, _) in zip(products, matrices, strict=True):
             if w.format.activation == "q8":
-                product |= {"panels": panels, "rest_panels": rest}
+                product |= {"panels": panels, "residual_panels": residual}
     entries_size = -(-entries_bytes(plan.tokens) // 64) * 64
     unused_size = 64 * max(-(-w.rows // TILE_ROWS) for w, _ in matrices)  # a result of the widest matrix
     scratch = plan.scratch(entries_size + unused_size + scratch_bytes(x.columns))
@@ -185,9 +185,9 @@ def _operands(
         "matrix": plan.table(MATRIX, **given | {"bias": _padded_bias(w)}),
         "x": x.read(kind),
         "x_stride": x.stride(kind),
-        "rest": x.read("rest") if accumulate and kind == "q8" else 0,
+        "residual": x.read("residual") if accumulate and kind == "q8" else 0,
         "panels": 0,
-        "rest_panels": 0,
+        "residual_panels": 0,
         "y": y.read("f32"),
         "y_stride": y.stride("f32"),
         "accumulate": accumulate,

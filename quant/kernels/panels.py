@@ -79,7 +79,7 @@ def pack(
     pairs: int | None = None,
     counter: Operand = 0,
 ) -> NDArray[np.uint8]:
-    """Add the record that packs rows of x, quantized as 'q8' or 'rest', and give the panels.
+    """Add the record that packs rows of x, quantized as 'q8' or 'residual', and give the panels.
 
     assignments: if not of all tokens to one matrix; pairs: how many there may be.
     """

@@ -71,5 +71,5 @@ def short_conv(
         raise ValueError(f"{columns} channels of {bcx.columns} and {out.columns} columns, state {recent.shape}")
     plan.add(
         convolve_gated, bcx.read("f32"), bcx.stride("f32"), weight, recent, taps, columns, out.written("f32"),
-        out.stride("f32"), out.written("q8"), out.written("rest"), out.stride("q8"), plan.batch,
+        out.stride("f32"), out.written("q8"), out.written("residual"), out.stride("q8"), plan.batch,
     )  # fmt: skip
