@@ -9,7 +9,7 @@ from qcli.hyper import Hyper
 from qcli.state import State
 from qcli.tensors import gate_up_experts, linear, linear_experts, matrix, one_expert, vector
 from quant.kernels import experts_streamed
-from quant.kernels.experts import ExpertLayer, Gated, dense_step, experts_step
+from quant.kernels.experts import GatedExperts, MoE, dense_step, experts_step
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
 from quant.kernels.experts_streamed import ExpertProvider
 from quant.kernels.matmul import matmul
@@ -22,7 +22,7 @@ from quant.weights import ExpertMatrices, Matrix
 class Dense:
     """A layer without a router: x += down(f(gate h) * up h)."""
 
-    layer: Gated
+    layer: GatedExperts
 
     @classmethod
     def read(cls, hyper: Hyper, i: int, *, activation: str = "silu") -> Dense:
@@ -43,7 +43,7 @@ class Routed:
 
     ffn_gate_inp: Matrix
     ffn_gate_inp_shexp: Matrix | None
-    layer: ExpertLayer
+    layer: MoE
 
     @classmethod
     def read(
@@ -60,7 +60,7 @@ class Routed:
         bias = f"{block}.exp_probs_b.bias"
         if bias in file.tensors:
             routing = replace(routing, bias=vector(file, bias, count))
-        layer = ExpertLayer(
+        layer = MoE(
             routed=_routed(file, block, count, width, n, activation),
             shared=_gated(hyper, f"{block}.ffn", "_shexp", shared, activation) if shared else None,
             routing=routing,
@@ -107,7 +107,7 @@ def routing(hyper: Hyper, *, scores: str = "softmax", normalised: bool = False) 
         hyper.unsupported(f"routing by the function {kind} is not supported", "try another model")
     by_sigmoid = kind == 2
     return Routing(
-        chosen=hyper.size("expert_used_count"),
+        experts_per_token=hyper.size("expert_used_count"),
         scores="sigmoid" if by_sigmoid else "softmax",
         normalised=kind == 3 or hyper.flag("expert_weights_norm", normalised),
         scale=hyper.expert_weights_scale,
@@ -117,16 +117,16 @@ def routing(hyper: Hyper, *, scores: str = "softmax", normalised: bool = False) 
     )
 
 
-def _gated(hyper: Hyper, prefix: str, suffix: str, width: int, activation: str) -> Gated:
+def _gated(hyper: Hyper, prefix: str, suffix: str, width: int, activation: str) -> GatedExperts:
     file, n = hyper.file, hyper.hidden_size
     gate = one_expert(linear(file, f"{prefix}_gate{suffix}", width, n))
     up = one_expert(linear(file, f"{prefix}_up{suffix}", width, n))
-    return Gated(gate, up, one_expert(linear(file, f"{prefix}_down{suffix}", n, width)), activation)
+    return GatedExperts(gate, up, one_expert(linear(file, f"{prefix}_down{suffix}", n, width)), activation)
 
 
-def _routed(file: GGUFFile, block: str, count: int, width: int, n: int, activation: str) -> Gated:
+def _routed(file: GGUFFile, block: str, count: int, width: int, n: int, activation: str) -> GatedExperts:
     gate, up = _gate_up(file, block, count, width, n)
-    return Gated(gate, up, linear_experts(file, f"{block}.ffn_down_exps", count, n, width), activation)
+    return GatedExperts(gate, up, linear_experts(file, f"{block}.ffn_down_exps", count, n, width), activation)
 
 
 def _gate_up(file: GGUFFile, block: str, count: int, width: int, n: int) -> tuple[ExpertMatrices, ExpertMatrices]:

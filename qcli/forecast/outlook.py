@@ -21,7 +21,7 @@ from qcli.streaming import budget, heat
 from qcli.streaming.dense import is_expert
 from qcli.streaming.slots import HALF_LIFE
 from qcli.threads import default_threads, threads_beside_reading
-from quant.kernels.experts import Gated
+from quant.kernels.experts import GatedExperts
 
 Progress = Callable[[str, float], None]
 _MOST_HEAT = HALF_LIFE / np.log(2)  # of all experts of a layer, after a long time
@@ -175,7 +175,7 @@ def _streamed(subject: Subject, disk: Path | None, progress: Progress | None) ->
 
 
 def _rehearsed(
-    subject: Subject, engine: Engine, supply: Rehearsal, layers: list[Gated], slots: int
+    subject: Subject, engine: Engine, supply: Rehearsal, layers: list[GatedExperts], slots: int
 ) -> tuple[Streaming, Speed]:
     saved = heat.load(heat.path_for(subject.file))
     rates = {name: hit_rate(saved.get(name), layer.count, slots) for name, layer in supply.layers.items()}

@@ -22,7 +22,7 @@ from qcli.streaming.lookahead import Lookahead, Pays
 from qcli.streaming.reader import Ticket
 from qcli.streaming.stock import Stock
 from qcli.streaming.supply import Supply
-from quant.kernels.experts import Gated
+from quant.kernels.experts import GatedExperts
 from quant.plan import Batch, Ids, Plan, StageCallback
 from quant.team import Team
 
@@ -51,7 +51,7 @@ class Elsewhere(Stock):
         super().__init__(file, [disk])
         self._disk = disk
 
-    def _added(self, experts: Gated) -> Layer:
+    def _added(self, experts: GatedExperts) -> Layer:
         held = super()._added(experts)
         held.parts = tuple(self._moved(part) for part in held.parts)
         return held
@@ -74,7 +74,7 @@ class Rehearsal(Supply):
         stock = Elsewhere(twin.file, disk) if disk else Stock(twin.file)
         super().__init__(twin.file, batch, stock, Lookahead(self.guessing))
 
-    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[StageCallback, StageCallback]:
+    def of_token(self, layer: GatedExperts, chosen: Ids, here: Ids, late: Ids) -> tuple[StageCallback, StageCallback]:
         """See ExpertProvider."""
         before, after = super().of_token(layer, chosen, here, late)
         self._homes[layer.gate.name] = self._twin.homes(layer)

@@ -23,7 +23,7 @@ from qcli.memory import available
 from qcli.models import Model
 from qcli.pages import pages
 from qcli.streaming.dense import is_expert
-from quant.kernels.experts import Gated
+from quant.kernels.experts import GatedExperts
 from quant.kernels.experts_streamed import ExpertProvider
 from quant.plan import Activation, Batch, Ids, Plan, StageCallback
 from quant.weights import ExpertMatrices, Matrix
@@ -88,12 +88,12 @@ class Twin:
         self.file.tensors = MappingProxyType({name: self._stand_in(tensor) for name, tensor in file.tensors.items()})
         self._homes: dict[str, tuple[NDArray[np.int64], ...]] = {}
 
-    def settle(self, layer: Gated) -> None:
+    def settle(self, layer: GatedExperts) -> None:
         """Give every expert of a layer a place in memory."""
         for part, home in zip((layer.gate, layer.up, layer.down), self.homes(layer), strict=True):
             part.addresses[:] = home
 
-    def homes(self, layer: Gated) -> tuple[NDArray[np.int64], ...]:
+    def homes(self, layer: GatedExperts) -> tuple[NDArray[np.int64], ...]:
         """Of gate, up and down, int64 [experts] each."""
         name = layer.gate.name
         if name not in self._homes:
@@ -124,17 +124,17 @@ class Layers(ExpertProvider):
     """An ExpertProvider that notes the layers of experts, and brings none."""
 
     def __init__(self) -> None:
-        self.found: list[Gated] = []
+        self.found: list[GatedExperts] = []
 
-    def note_router(self, layer: Gated, router: Matrix, h: Activation) -> None:
+    def note_router(self, layer: GatedExperts, router: Matrix, h: Activation) -> None:
         """See ExpertProvider."""
 
-    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[StageCallback, StageCallback]:
+    def of_token(self, layer: GatedExperts, chosen: Ids, here: Ids, late: Ids) -> tuple[StageCallback, StageCallback]:
         """See ExpertProvider."""
         self.found.append(layer)
         return _nothing, _nothing
 
-    def of_tokens(self, layer: Gated, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> StageCallback:
+    def of_tokens(self, layer: GatedExperts, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> StageCallback:
         """See ExpertProvider."""
         return _nothing
 
@@ -143,7 +143,7 @@ def _nothing() -> Any:
     return iter(())
 
 
-def layers_of(model: Model, batch: Batch) -> list[Gated]:
+def layers_of(model: Model, batch: Batch) -> list[GatedExperts]:
     """Every layer of experts that a token meets."""
     noted = Layers()
     plan = Plan(1, 1, batch, noted)

@@ -14,7 +14,7 @@ from qcli.gguf_file import GGUFFile
 from qcli.pages import PAGE, give_back, pages
 from qcli.streaming.reader import Reader, Span, Ticket, room
 from qcli.streaming.slots import Slots
-from quant.kernels.experts import Gated
+from quant.kernels.experts import GatedExperts
 from quant.weights import ExpertMatrices
 
 Memory = NDArray[np.uint8]
@@ -55,7 +55,7 @@ class Part:
 class Layer:
     """Slots for some of the experts; none before `allot`."""
 
-    def __init__(self, file: GGUFFile, experts: Gated) -> None:
+    def __init__(self, file: GGUFFile, experts: GatedExperts) -> None:
         self.name = experts.gate.name
         parts: list[Part] = []
         for part in (experts.gate, experts.up, experts.down):

@@ -17,7 +17,7 @@ from qcli.streaming.lookahead import Lookahead
 from qcli.streaming.pressure import Pressure
 from qcli.streaming.stock import Stock, Traffic
 from qcli.streaming.token_turns import TokenTurns
-from quant.kernels.experts import Gated
+from quant.kernels.experts import GatedExperts
 from quant.kernels.experts_streamed import ExpertProvider
 from quant.plan import Activation, Batch, Ids, StageCallback
 from quant.weights import Matrix
@@ -41,7 +41,7 @@ class Supply(ExpertProvider):
         self._pressure: Pressure | None = None  # before there are slots to give back
         self._said = False  # that memory is short
 
-    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[StageCallback, StageCallback]:
+    def of_token(self, layer: GatedExperts, chosen: Ids, here: Ids, late: Ids) -> tuple[StageCallback, StageCallback]:
         """See ExpertProvider."""
         held = self.stock.layer(layer)
         self.chosen = max(self.chosen, len(chosen))
@@ -58,7 +58,7 @@ class Supply(ExpertProvider):
 
         return before, after
 
-    def of_tokens(self, layer: Gated, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> StageCallback:
+    def of_tokens(self, layer: GatedExperts, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> StageCallback:
         """See ExpertProvider."""
         held = self.stock.layer(layer)
 
@@ -69,7 +69,7 @@ class Supply(ExpertProvider):
 
         return turns
 
-    def note_router(self, layer: Gated, router: Matrix, h: Activation) -> None:
+    def note_router(self, layer: GatedExperts, router: Matrix, h: Activation) -> None:
         """See ExpertProvider."""
         if h.tokens == 1:
             self._lookahead.note(layer.gate.name, router, h)

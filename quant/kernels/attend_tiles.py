@@ -7,8 +7,8 @@ import numpy as np
 from quant.jit import inline, kernel
 from quant.kernels.heads import CONTEXT, K_ROW, KEYS, QUANTIZED, QUERIES, V_ROW, VALUE_WIDTH, WIDTH, WINDOW, Heads
 from quant.kernels.kv_cache import load_row
+from quant.kernels.partition import start_of
 from quant.kernels.sgemm import sgemm, sgemm_kernel
-from quant.kernels.share import first_of
 from quant.kernels.sight import EVERYTHING, Sight, hide
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
 from quant.plan import Activation, Plan
@@ -97,7 +97,7 @@ def attend_tiles_rows(
     scores = turned + 4 * BLOCK * width
     tops = scores + 4 * most * BLOCK
     sums = tops + 4 * most
-    for item in range(first_of(rank, size, keys * tiles), first_of(rank + 1, size, keys * tiles)):
+    for item in range(start_of(rank, size, keys * tiles), start_of(rank + 1, size, keys * tiles)):
         head, first = item // tiles, _tile_of(item % tiles, tiles) * tile
         count = min(tile, tokens - first)
         rows, length = count * group, position + first + count

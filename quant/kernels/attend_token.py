@@ -7,7 +7,7 @@ import numpy as np
 from quant.jit import inline, kernel
 from quant.kernels.heads import CONTEXT, K_ROW, KEYS, QUANTIZED, QUERIES, V_ROW, VALUE_WIDTH, WIDTH, WINDOW, Heads
 from quant.kernels.kv_cache import load_row
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.kernels.sight import EVERYTHING, Sight
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
 from quant.plan import Activation, Plan
@@ -118,7 +118,7 @@ def attend_blocks(
     most, entry = (context + BLOCK - 1) // BLOCK, _entry_bytes(values)
     scores = scratch + rank * scratch_stride
     sums = scores + 4 * BLOCK * (group + 3)
-    for item in range(first_of(rank, size, keys * blocks), first_of(rank + 1, size, keys * blocks)):
+    for item in range(start_of(rank, size, keys * blocks), start_of(rank + 1, size, keys * blocks)):
         head, block = item // blocks, first_block + item % blocks
         position = block * BLOCK
         first, last = max(0, start - position), min(BLOCK, length - position)
@@ -160,7 +160,7 @@ def join_blocks(rank, size, partial, heads, sinks, out, run):
     queries, width = load_i64(heads + QUERIES), load_i64(heads + VALUE_WIDTH)
     _, _, first, blocks = _blocks_of(heads, run)
     most, entry = (load_i64(heads + CONTEXT) + BLOCK - 1) // BLOCK, _entry_bytes(width)
-    for head in range(first_of(rank, size, queries), first_of(rank + 1, size, queries)):
+    for head in range(start_of(rank, size, queries), start_of(rank + 1, size, queries)):
         parts = partial + (head * most + first) * entry
         largest, total = load_f32(sinks + 4 * head) if sinks else LOWEST, np.float32(0)
         for block in range(blocks):

@@ -25,8 +25,8 @@ from quant.kernels.heads import (
 )
 from quant.kernels.kv_cache import store_row
 from quant.kernels.norm import inverse_rms
+from quant.kernels.partition import start_of
 from quant.kernels.rope import Rope, angles, rotate
-from quant.kernels.share import first_of
 from quant.kernels.sight import Sight
 from quant.plan import Activation, Operand, Plan
 from quant.simd import bits_to_f32, load_f32x16, load_i64, mul, sigmoid, splat, store_f32x16
@@ -58,7 +58,7 @@ def norm_rope_store(
     values, context, quantized = load_i64(heads + VALUE_WIDTH), load_i64(heads + CONTEXT), load_i64(heads + QUANTIZED)
     tokens, position = load_i64(run), load_i64(run + 8)
     every, local = queries + keys, scratch + rank * scratch_stride
-    for item in range(first_of(rank, size, tokens * every), first_of(rank + 1, size, tokens * every)):
+    for item in range(start_of(rank, size, tokens * every), start_of(rank + 1, size, tokens * every)):
         t, head = item // every, item % every
         angle = turns + t * pairs * 8
         if head < queries:
@@ -88,7 +88,7 @@ def _gated(x, gate, column, width):
 def finish_heads(rank, size, x, stride, gates, gates_stride, columns, width, y, q, rest, q_stride, run):
     """x [tokens, heads, width], perhaps gated -> y, q and rest; threads share (token, 32 columns)."""
     tokens, blocks = load_i64(run), columns // 32
-    for item in range(first_of(rank, size, tokens * blocks), first_of(rank + 1, size, tokens * blocks)):
+    for item in range(start_of(rank, size, tokens * blocks), start_of(rank + 1, size, tokens * blocks)):
         t, block = item // blocks, item % blocks
         row, gate = x + t * stride, gates + t * gates_stride
         a, b = _gated(row, gate, 32 * block, width), _gated(row, gate, 32 * block + 16, width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quant.activation import ROWS, row_addresses, store_block
 from quant.jit import inline, kernel
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import load_f32x16, load_i64, store_f32x16
 
@@ -19,7 +19,7 @@ def _copy(x, columns, y):
 def place_columns(rank, size, x, x_stride, x_step, heads, columns, y, y_stride, y_step, batch):
     """float32 columns of every head of every token, `x_step` bytes a head -> y, `y_step` bytes a head."""
     items = load_i64(batch + BATCH.tokens) * heads
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, head = item // heads, item % heads
         _copy(x + t * x_stride + head * x_step, columns, y + t * y_stride + head * y_step)
 
@@ -28,7 +28,7 @@ def place_columns(rank, size, x, x_stride, x_step, heads, columns, y, y_stride, 
 def take_rows(rank, size, x, x_stride, x_step, heads, columns, out, batch):
     """The same -> row token * heads + head of an activation, in the layouts that are asked for."""
     items = load_i64(batch + BATCH.tokens) * heads if load_i64(out + ROWS.f32) or load_i64(out + ROWS.q8) else 0
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         row = x + item // heads * x_stride + item % heads * x_step
         y, q, residual = row_addresses(out, item)
         if y:

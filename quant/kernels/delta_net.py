@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from quant.activation import quantize_row
 from quant.jit import inline, kernel
 from quant.kernels.norm import inverse_rms
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.plan import Activation, Plan
 from quant.simd import (
     add,
@@ -176,7 +176,7 @@ def delta_step(
     k = q + 4 * key_width
     v = k + 4 * key_width
     o = v + 4 * value_width
-    for head in range(first_of(rank, size, value_heads), first_of(rank + 1, size, value_heads)):
+    for head in range(start_of(rank, size, value_heads), start_of(rank + 1, size, value_heads)):
         key_head = head // share % key_heads
         own = head == key_head * share
         c, place = key_head * key_width, head * value_width

@@ -18,8 +18,8 @@ import numpy as np
 from quant.activation import quantize_row
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import DeltaNet, gated_norm, sigmoid1, softplus, unit_length
+from quant.kernels.partition import start_of
 from quant.kernels.sgemm import sgemm, sgemm_kernel
-from quant.kernels.share import first_of
 from quant.plan import Activation, Plan
 from quant.simd import (
     bits_to_f32,
@@ -53,7 +53,7 @@ def _tap(mixed, stride, recent, taps, channels, t, position):
 def convolve_rows(rank, size, mixed, stride, conv, recent, taps, channels, out, run):
     """silu of the causal convolution of each channel; threads share the channels, and go through them token by token."""
     tokens, position = load_i64(run), load_i64(run + 8)
-    first, last = 64 * first_of(rank, size, channels // 16), 64 * first_of(rank + 1, size, channels // 16)
+    first, last = 64 * start_of(rank, size, channels // 16), 64 * start_of(rank + 1, size, channels // 16)
     for t in range(tokens):
         row = out + t * stride
         for i in range(taps):
@@ -72,7 +72,7 @@ def convolve_rows(rank, size, mixed, stride, conv, recent, taps, channels, out, 
 def unit_keys(rank, size, x, stride, key_heads, key_width, run):
     """q and k of every token to unit length, q also by 1 / sqrt(width)."""
     tokens, heads = load_i64(run), 2 * key_heads
-    for item in range(first_of(rank, size, tokens * heads), first_of(rank + 1, size, tokens * heads)):
+    for item in range(start_of(rank, size, tokens * heads), start_of(rank + 1, size, tokens * heads)):
         t, head = item // heads, item % heads
         factor = np.float32(1) / np.float32(math.sqrt(np.float32(key_width))) if head < key_heads else np.float32(1)
         unit_length(x + t * stride + 4 * head * key_width, key_width, factor)
@@ -197,7 +197,7 @@ def delta_chunks(
     s = scratch + rank * scratch_stride
     sums = s + 4 * key_width * value_width
     memory = sums + 2 * _ROW
-    for head in range(first_of(rank, size, value_heads), first_of(rank + 1, size, value_heads)):
+    for head in range(start_of(rank, size, value_heads), start_of(rank + 1, size, value_heads)):
         own = state + 4 * head * key_width * value_width
         _copy_state(own, key_width, value_width, s, False)
         q = x + 4 * (head // share % key_heads) * key_width
@@ -218,7 +218,7 @@ def delta_chunks(
 def gated_norm_rows(rank, size, o, stride, z, norm, eps, by_sigmoid, heads, width, y, q8, rest, q8_stride, run):
     """Each head of o [tokens, heads, width] normed and gated by z -> y, q8 and rest; threads share the tokens."""
     tokens = load_i64(run)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = t * stride
         for head in range(heads):
             at = row + 4 * head * width

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from quant.atomics import call
 from quant.int8_dot import BIAS
 from quant.jit import inline, kernel
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.layout import Layout
 from quant.plan import BATCH, Activation, Plan
 from quant.simd import (
@@ -46,7 +46,7 @@ def embed_rows(rank, size, ids, table, y, stride, batch, scratch, scratch_stride
     unpack = load_i64(table + TABLE.unpack)
     q = scratch + rank * scratch_stride
     scale, minimum = q + columns, q + 2 * columns
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = w + load_i64(ids + 8 * t) * row_bytes
         if group:
             call(unpack, (row, 1, columns, q, scale, minimum))

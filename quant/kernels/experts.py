@@ -18,8 +18,8 @@ from quant.atomics import call
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
 from quant.kernels.gates import GATES, add_scaled, add_whole, gated
-from quant.kernels.router import Routing, choose, chosen_of, mark, spare_bytes
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
+from quant.kernels.router import Routing, mark_touched, route_token, routing_scratch_bytes, top_k_of
 from quant.layout import Layout
 from quant.plan import Activation, Operand, Plan
 from quant.simd import load_f32, load_f32x16, load_i64, store_f32x16
@@ -36,7 +36,7 @@ SHARED = Layout("down", "middle", "gate", "scale")
 
 
 @dataclass(frozen=True)
-class Gated:
+class GatedExperts:
     """Experts that each give down(f(gate x) * up x): gate and up [width, n], down [n, width]; f: see quant.kernels.gates."""
 
     gate: ExpertMatrices
@@ -59,14 +59,14 @@ class Gated:
 
 
 @dataclass(frozen=True)
-class ExpertLayer:
-    """The experts of one layer: those that tokens are routed to, and maybe one that all share.
+class MoE:
+    """A layer of experts: those that tokens are routed to, and maybe one that all share.
 
     `touched` uint8 [experts] is set to 1 for every expert that was chosen; scale multiplies all that is added.
     """
 
-    routed: Gated
-    shared: Gated | None
+    routed: GatedExperts
+    shared: GatedExperts | None
     routing: Routing
     touched: NDArray[np.uint8]
     scale: float = 1.0
@@ -77,7 +77,7 @@ class ExpertLayer:
     @property
     def bytes_per_token(self) -> int:
         """Bytes of weights that one token reads."""
-        return self.routing.chosen * self.routed.bytes + (self.shared.bytes if self.shared else 0)
+        return self.routing.experts_per_token * self.routed.bytes + (self.shared.bytes if self.shared else 0)
 
 
 @inline
@@ -127,17 +127,17 @@ def gate_up_step(rank, size, logits, routing, experts, weights, touched, layer, 
 
     Every thread routes for itself, which is quicker than waiting; the first one leaves the choice for `down_step`.
     """
-    k = chosen_of(routing)
+    k = top_k_of(routing)
     products = scratch + rank * scratch_stride
     chosen, factors = products + PRODUCTS_BYTES, products + PRODUCTS_BYTES + 8 * k
     memory = factors + 8 * k
     if rank == 0:
         chosen, factors = experts, weights
-    choose(logits, routing, memory, chosen, factors)
+    route_token(logits, routing, memory, chosen, factors)
     if rank == 0:
-        mark(touched, chosen, k)
+        mark_touched(touched, chosen, k)
     blocks = blocks_of(layer)
-    first, last = first_of(rank, size, k * blocks), first_of(rank + 1, size, k * blocks)
+    first, last = start_of(rank, size, k * blocks), start_of(rank + 1, size, k * blocks)
     for i in range(first // blocks, (last + blocks - 1) // blocks):
         y, q, _ = row_addresses(out, i)
         begin, end = max(first - i * blocks, 0), min(last - i * blocks, blocks)
@@ -149,7 +149,7 @@ def gate_up_shared(rank, size, layer, x, out, scratch, scratch_stride):
     """f(gate x) * up x of the shared expert; threads share its blocks, the last ones first (they got fewer before)."""
     products = scratch + rank * scratch_stride
     rank = size - 1 - rank
-    first, last = first_of(rank, size, blocks_of(layer)), first_of(rank + 1, size, blocks_of(layer))
+    first, last = start_of(rank, size, blocks_of(layer)), start_of(rank + 1, size, blocks_of(layer))
     gate_up_blocks(layer, 0, x, first, last, load_i64(out + ROWS.f32), load_i64(out + ROWS.q8), products)
 
 
@@ -157,7 +157,7 @@ def gate_up_shared(rank, size, layer, x, out, scratch, scratch_stride):
 def _add_down(down, expert, middle, x, factor, rank, size):
     """A thread's rows of x += factor * (down of an expert times `middle`, plus its bias)."""
     rows = load_i64(down + MATRIX.rows)
-    first, last = first_of(rank, size, rows), first_of(rank + 1, size, rows)
+    first, last = start_of(rank, size, rows), start_of(rank + 1, size, rows)
     w, columns, bias = row_address(down, expert, first), load_i64(down + MATRIX.columns), load_i64(down + MATRIX.bias)
     call(load_i64(down + MATRIX.dot), (w, last - first, columns, middle, x + 4 * first, factor, 1))
     if bias:
@@ -183,15 +183,15 @@ def down_dense(rank, size, down, middle, x):
 
 
 def experts_step(
-    plan: Plan, layer: ExpertLayer, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
+    plan: Plan, layer: MoE, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
 ) -> None:
     """h [1, n], logits [1, experts], shared_gate [1, 1] (before the sigmoid): x [1, n] += …"""
-    routed, k = layer.routed, layer.routing.chosen
+    routed, k = layer.routed, layer.routing.experts_per_token
     middle = plan.activation("middle", routed.gate.rows, k)
     middle.read(routed.down.format.activation)
     experts, weights = plan.buffer("experts", k, np.int64), plan.buffer("weights", k, np.float32)
     plan.weight_bytes += layer.bytes_per_token
-    scratch = plan.scratch(PRODUCTS_BYTES + 16 * k + spare_bytes(routed.gate.count))
+    scratch = plan.scratch(PRODUCTS_BYTES + 16 * k + routing_scratch_bytes(routed.gate.count))
     route = (
         logits.read("f32"),
         layer.routing.table(plan, routed.gate.count, layer.scale),
@@ -200,13 +200,13 @@ def experts_step(
         layer.touched,
     )
     plan.add(gate_up_step, *route, gate_up_table(plan, routed), gate_input(routed, h), plan.rows_of(middle), *scratch)
-    shared = gate_up_of_all(plan, layer.shared, h) if layer.shared else None
+    shared = shared_gate_up(plan, layer.shared, h) if layer.shared else None
     add_down(plan, layer, (experts, weights), middle, shared, shared_gate, x)
 
 
 def add_down(
     plan: Plan,
-    layer: ExpertLayer,
+    layer: MoE,
     choice: tuple[Operand, Operand],
     middle: Activation,
     shared: Activation | None,
@@ -226,18 +226,18 @@ def add_down(
     down, kind = layer.routed.down, layer.routed.down.format.activation
     rows = middle.read(kind), middle.stride(kind)
     matrix = plan.table(MATRIX, **operands_of(down))
-    plan.add(down_step, layer.routing.chosen, *choice, matrix, *rows, x.read("f32"), table)
+    plan.add(down_step, layer.routing.experts_per_token, *choice, matrix, *rows, x.read("f32"), table)
 
 
-def dense_step(plan: Plan, layer: Gated, h: Activation, x: Activation) -> None:
+def dense_step(plan: Plan, layer: GatedExperts, h: Activation, x: Activation) -> None:
     """An expert that every token takes: h [1, n]; x [1, n] += its result."""
     plan.weight_bytes += layer.bytes
-    middle = gate_up_of_all(plan, layer, h)
+    middle = shared_gate_up(plan, layer, h)
     rows, matrix = middle.read(layer.down.format.activation), plan.table(MATRIX, **operands_of(layer.down))
     plan.add(down_dense, matrix, rows, x.read("f32"))
 
 
-def gate_up_of_all(plan: Plan, layer: Gated, h: Activation) -> Activation:
+def shared_gate_up(plan: Plan, layer: GatedExperts, h: Activation) -> Activation:
     """The middle of an expert that every token takes, [1, width]."""
     middle = plan.activation("shared middle", layer.gate.rows)
     middle.read(layer.down.format.activation)
@@ -248,14 +248,14 @@ def gate_up_of_all(plan: Plan, layer: Gated, h: Activation) -> Activation:
 
 
 def gate_up_table(
-    plan: Plan, layer: Gated, operands: Callable[[ExpertMatrices | Matrix], dict[str, Operand]] = operands_of
+    plan: Plan, layer: GatedExperts, operands: Callable[[ExpertMatrices | Matrix], dict[str, Operand]] = operands_of
 ) -> Operand:
     """The table of GATE_UP; operands: what gives the fields of a matrix."""
     gate, up = (plan.table(MATRIX, **operands(part)) for part in (layer.gate, layer.up))
     return plan.table(GATE_UP, gate=gate, up=up, function=GATES[layer.activation])
 
 
-def gate_input(layer: Gated, h: Activation) -> NDArray[np.uint8]:
+def gate_input(layer: GatedExperts, h: Activation) -> NDArray[np.uint8]:
     """Rows of h as gate and up are multiplied with them; ValueError if they do not fit."""
     if layer.gate.columns != h.columns:
         raise ValueError(f"experts of {layer.gate.columns} columns times {h.columns}")

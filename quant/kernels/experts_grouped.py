@@ -20,8 +20,8 @@ from quant.kernels.experts import (
     BLOCK,
     GATE_UP,
     PRODUCTS_BYTES,
-    ExpertLayer,
-    Gated,
+    GatedExperts,
+    MoE,
     blocks_of,
     finish_block,
     gate_input,
@@ -31,8 +31,8 @@ from quant.kernels.gates import add_scaled
 from quant.kernels.multiply import TILE_ROWS, entries_bytes, pad_entries, scratch_bytes, set_entry, tile_operands
 from quant.kernels.observer import observe
 from quant.kernels.panels import INPUT, first_panel, input_table, panel_bytes
-from quant.kernels.router import mark, route_rows, spare_bytes
-from quant.kernels.share import COUNTER_WORDS, first_of, take
+from quant.kernels.partition import COUNTER_WORDS, start_of, take_next
+from quant.kernels.router import mark_touched, route_rows, routing_scratch_bytes
 from quant.plan import BATCH, Activation, Ids, Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
 from quant.tile import ENTRY
@@ -67,7 +67,7 @@ def group_pairs(rank, size, experts, assignments, touched, counters, batch):
     for e in range(count, 0, -1):
         store_i64(starts + 8 * e, load_i64(starts + 8 * e - 8))
     store_i64(starts, 0)
-    mark(touched, experts, chosen)
+    mark_touched(touched, experts, chosen)
 
 
 @kernel
@@ -78,7 +78,7 @@ def shared_pairs(rank, size, assignments, scale, gate, gate_stride, batch):
     if rank == 0:
         store_i64(starts, 0)
         store_i64(starts + 8, tokens)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         store_i64(pairs + 8 * t, t)
         share = sigmoid1(load_f32(gate + t * gate_stride)) if gate else np.float32(1)
         store_f32(weights + 4 * t, bits_to_f32(scale) * share)
@@ -129,10 +129,10 @@ def gate_up_grouped(rank, size, layer, assignments, x, out, counter, scratch, sc
     unused = products + most * PRODUCTS_BYTES
     memory = unused + PRODUCTS_BYTES
     blocks = blocks_of(layer)
-    first_block, last_block = first_of(rank, size, blocks), first_of(rank + 1, size, blocks)
+    first_block, last_block = start_of(rank, size, blocks), start_of(rank + 1, size, blocks)
     if counter:
         first_block, last_block = 0, blocks
-    expert = take(counter, 1) if counter else 0
+    expert = take_next(counter, 1) if counter else 0
     while expert < count and first_block < last_block:
         start, tokens = start_and_count(assignments, expert)
         for i in range(tokens):
@@ -149,7 +149,7 @@ def gate_up_grouped(rank, size, layer, assignments, x, out, counter, scratch, sc
                 product = products + PRODUCTS_BYTES * i
                 y, q, _ = row_addresses(out, pair_at(assignments, start + i))
                 finish_block(layer, expert, product, product + 4 * BLOCK, first, last - first, y, q)
-        expert = take(counter, 1) if counter else expert + 1
+        expert = take_next(counter, 1) if counter else expert + 1
 
 
 @inline
@@ -177,7 +177,7 @@ def down_grouped(rank, size, down, assignments, middle, x, x_stride, adds, count
     tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
     memory = unused + 4 * TILE_ROWS * tiles
     grain = tiles // (size * _PIECES) + 1 if counter else (tiles + size - 1) // size
-    begin = take(counter, grain) if counter else rank * grain
+    begin = take_next(counter, grain) if counter else rank * grain
     while begin < tiles:
         first, last = begin * TILE_ROWS, min(rows, (begin + grain) * TILE_ROWS)
         for expert in range(count):
@@ -190,12 +190,12 @@ def down_grouped(rank, size, down, assignments, middle, x, x_stride, adds, count
             if tokens:
                 _multiply(down, expert, first, last, entries, panel, tokens, 4 * first, adds, memory)
             _add_bias(down, expert, first, last, entries, tokens)
-        begin = take(counter, grain) if counter else tiles
+        begin = take_next(counter, grain) if counter else tiles
 
 
-def gated_grouped(
+def grouped_experts(
     plan: Plan,
-    layer: Gated,
+    layer: GatedExperts,
     assignments: Assignments,
     h: Activation,
     x: Activation,
@@ -231,19 +231,19 @@ def down_scratch(tokens: int, down: ExpertMatrices) -> int:
 
 
 def experts_grouped(
-    plan: Plan, layer: ExpertLayer, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
+    plan: Plan, layer: MoE, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
 ) -> None:
     """h [tokens, n], logits [tokens, experts], shared_gate [tokens, 1]: x [tokens, n] += the experts' sum."""
     count = layer.routed.gate.count
     choice = Choice.buffers(plan, layer)
     routing = layer.routing.table(plan, count, layer.scale)
     route = logits.read("f32"), logits.stride("f32"), routing, choice.experts, choice.weights, plan.batch
-    plan.add(route_rows, *route, *plan.scratch(spare_bytes(count)))
+    plan.add(route_rows, *route, *plan.scratch(routing_scratch_bytes(count)))
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
     plan.add(group_pairs, choice.experts, choice.assignments.table(plan), layer.touched, counters, plan.batch)
-    gated_grouped(plan, layer.routed, choice.assignments, h, x, counters)
+    grouped_experts(plan, layer.routed, choice.assignments, h, x, counters)
     if layer.shared:
-        taken_by_all(plan, layer.shared, h, shared_gate, x, layer.scale)
+        shared_grouped(plan, layer.shared, h, shared_gate, x, layer.scale)
 
 
 class Choice(NamedTuple):
@@ -255,9 +255,9 @@ class Choice(NamedTuple):
     pairs: Ids
 
     @classmethod
-    def buffers(cls, plan: Plan, layer: ExpertLayer) -> Choice:
+    def buffers(cls, plan: Plan, layer: MoE) -> Choice:
         """Where the choice of a layer is left until its experts are added: memory that all layers share."""
-        shape = plan.tokens, layer.routing.chosen
+        shape = plan.tokens, layer.routing.experts_per_token
         experts, weights = plan.buffer("experts", shape, np.int64), plan.buffer("weights", shape, np.float32)
         starts = plan.buffer("starts", layer.routed.gate.count + 1, np.int64)
         return cls(experts, weights, starts, plan.buffer("pairs", experts.size, np.int64))
@@ -269,16 +269,18 @@ class Choice(NamedTuple):
         return Assignments(len(self.starts) - 1, k, self.starts, self.pairs, self.weights, most)
 
 
-def dense_grouped(plan: Plan, layer: Gated, h: Activation, x: Activation) -> None:
+def dense_grouped(plan: Plan, layer: GatedExperts, h: Activation, x: Activation) -> None:
     """An expert that every token takes: h [tokens, n]; x [tokens, n] += its result."""
-    taken_by_all(plan, layer, h, None, x, 1.0)
+    shared_grouped(plan, layer, h, None, x, 1.0)
 
 
-def taken_by_all(plan: Plan, layer: Gated, h: Activation, gate: Activation | None, x: Activation, scale: float) -> None:
+def shared_grouped(
+    plan: Plan, layer: GatedExperts, h: Activation, gate: Activation | None, x: Activation, scale: float
+) -> None:
     """The same, times scale and, if gate [tokens, 1] is given, its sigmoid."""
     starts, pairs = plan.buffer("shared starts", 2, np.int64), plan.buffer("shared pairs", plan.tokens, np.int64)
     weights = plan.buffer("shared weights", plan.tokens, np.float32)
     assignments = Assignments(1, 1, starts, pairs, weights, plan.tokens)
     gate_rows, stride = (gate.read("f32"), gate.stride("f32")) if gate else (0, 0)
     plan.add(shared_pairs, assignments.table(plan), float(scale), gate_rows, stride, plan.batch)
-    gated_grouped(plan, layer, assignments, h, x, None)
+    grouped_experts(plan, layer, assignments, h, x, None)

@@ -10,7 +10,7 @@ from quant.kernels.assignments import ASSIGNMENTS, Assignments
 from quant.kernels.experts_grouped import down_grouped, down_scratch
 from quant.kernels.multiply import tile_operands
 from quant.kernels.panels import input_table
-from quant.kernels.share import COUNTER_WORDS, first_of
+from quant.kernels.partition import COUNTER_WORDS, start_of
 from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import load_i64, store_i64
 from quant.weights import MATRIX, ExpertMatrices, operands_of, row_address
@@ -22,7 +22,7 @@ def head_step(rank, size, heads, matrix, x, x_stride, y, y_step):
     rows, columns, dot = (
         load_i64(matrix + MATRIX.rows), load_i64(matrix + MATRIX.columns), load_i64(matrix + MATRIX.dot),
     )  # fmt: skip
-    first, last = first_of(rank, size, heads * rows), first_of(rank + 1, size, heads * rows)
+    first, last = start_of(rank, size, heads * rows), start_of(rank + 1, size, heads * rows)
     for head in range(first // rows, (last + rows - 1) // rows):
         begin, end = max(first - head * rows, 0), min(last - head * rows, rows)
         weights, out = row_address(matrix, head, begin), y + head * y_step + 4 * begin
@@ -34,7 +34,7 @@ def head_pairs(rank, size, assignments, batch):
     """Row token * heads + head of every token, head by head."""
     tokens, heads = load_i64(batch + BATCH.tokens), load_i64(assignments + ASSIGNMENTS.experts)
     starts, pairs = load_i64(assignments + ASSIGNMENTS.starts), load_i64(assignments + ASSIGNMENTS.pairs)
-    for head in range(first_of(rank, size, heads), first_of(rank + 1, size, heads)):
+    for head in range(start_of(rank, size, heads), start_of(rank + 1, size, heads)):
         store_i64(starts + 8 * head, head * tokens)
         for t in range(tokens):
             store_i64(pairs + 8 * (head * tokens + t), t * heads + head)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from quant.jit import kernel
 from quant.kernels.assignments import ASSIGNMENTS, Assignments, pair_at, start_and_count
 from quant.kernels.observer import InputObserver
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.plan import BATCH, Activation, Plan, aligned
 from quant.simd import fma, load_f32x16, load_i64, store_f32x16, store_i64
 
@@ -31,7 +31,7 @@ class Squares:
 def add_squares(rank, size, x, stride, columns, assignments, sums, counts, batch):
     """sums [experts, columns] += the squares of each expert's rows of x; threads share columns, in one order of rows."""
     parts, k = columns // 16, load_i64(assignments + ASSIGNMENTS.k)
-    first, last = 16 * first_of(rank, size, parts), 16 * first_of(rank + 1, size, parts)
+    first, last = 16 * start_of(rank, size, parts), 16 * start_of(rank + 1, size, parts)
     for expert in range(load_i64(assignments + ASSIGNMENTS.experts)):
         start, count = 0, load_i64(batch + BATCH.tokens)
         if load_i64(assignments + ASSIGNMENTS.starts):

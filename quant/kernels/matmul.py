@@ -12,7 +12,7 @@ from quant.jit import inline, kernel
 from quant.kernels.multiply import TILE_ROWS, entries_bytes, pad_entries, scratch_bytes, set_entry, tile_operands
 from quant.kernels.observer import observe
 from quant.kernels.panels import pack
-from quant.kernels.share import COUNTER_WORDS, first_of, take
+from quant.kernels.partition import COUNTER_WORDS, start_of, take_next
 from quant.layout import Layout
 from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import add, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16
@@ -67,7 +67,7 @@ def matmul_step(rank, size, products, count):
     for i in range(count):
         product, matrix = _product(products, i)
         rows = load_i64(matrix + MATRIX.rows)
-        first, last = first_of(rank, size, rows), first_of(rank + 1, size, rows)
+        first, last = start_of(rank, size, rows), start_of(rank + 1, size, rows)
         x, residual, accumulate = (
             load_i64(product + PRODUCT.x), load_i64(product + PRODUCT.residual), load_i64(product + PRODUCT.accumulate),
         )  # fmt: skip
@@ -124,7 +124,7 @@ def matmul_rows(rank, size, products, count, batch, counter, scratch, scratch_st
     grain = total // (size * _PIECES) + 1
     if counter == 0:
         grain = (total + size - 1) // size
-    begin = take(counter, grain) if counter else rank * grain
+    begin = take_next(counter, grain) if counter else rank * grain
     while begin < total:
         before = 0
         for i in range(count):
@@ -135,7 +135,7 @@ def matmul_rows(rank, size, products, count, batch, counter, scratch, scratch_st
                 _fill_entries(entries, product, tokens, unused)
                 _multiply_tiles(product, matrix, first, last, entries, tokens, unused + unused_size)
             before += tiles
-        begin = take(counter, grain) if counter else total
+        begin = take_next(counter, grain) if counter else total
 
 
 def matmul(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]], scale: float = 1.0) -> None:

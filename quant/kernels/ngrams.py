@@ -16,7 +16,7 @@ from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
 from quant.kernels.embed import embed_rows
 from quant.kernels.norm import inverse_rms
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.plan import Activation, Operand, Plan
 from quant.simd import (
     add,
@@ -132,7 +132,7 @@ def gate_ngrams(
 ):  # fmt: skip
     """The value of each token, by how its key for each stream meets the stream -> given, and normed, [tokens, streams, n]."""
     items = load_i64(run) * streams
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, s = item // streams, item % streams
         at, w = t * stride + 4 * s * columns, 4 * s * columns
         match = _match(key + at, x + at, key_weight + w, query_weight + w, columns, bits_to_f32(eps))
@@ -155,7 +155,7 @@ def convolve_ngrams(rank, size, x, stride, given, normed, weight, past, taps, ap
     """
     tokens, position = load_i64(run), load_i64(run + 8)
     rows = (taps - 1) * apart
-    for part in range(first_of(rank, size, columns // 16), first_of(rank + 1, size, columns // 16)):
+    for part in range(start_of(rank, size, columns // 16), start_of(rank + 1, size, columns // 16)):
         c = 64 * part
         for t in range(tokens):
             total = zero_f32x16()

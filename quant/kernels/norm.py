@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from quant.activation import quantize_block
 from quant.jit import inline, kernel
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.plan import Activation, Plan
 from quant.simd import add, bits_to_f32, fma, load_f32x16, load_i64, mul, splat, store_f32x16, sum_lanes, zero_f32x16
 
@@ -43,7 +43,7 @@ def rms_norm_step(rank, size, x, columns, weight, eps, y, q, run, stride):
     x += (load_i64(run) - 1) * stride
     scale = inverse_rms(x, columns, bits_to_f32(eps))
     unit = 32 if columns % 32 == 0 else 16
-    first, last = first_of(rank, size, columns // unit), first_of(rank + 1, size, columns // unit)
+    first, last = start_of(rank, size, columns // unit), start_of(rank + 1, size, columns // unit)
     _norm_part(x, weight, columns, scale, unit * first, unit * last, y, q)
 
 
@@ -51,7 +51,7 @@ def rms_norm_step(rank, size, x, columns, weight, eps, y, q, run, stride):
 def rms_norm_rows(rank, size, x, columns, weight, eps, y, q, run, stride, q_stride):
     """Every token's row; threads share the tokens."""
     tokens = load_i64(run)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = x + t * stride
         scale = inverse_rms(row, columns, bits_to_f32(eps))
         _norm_part(row, weight, columns, scale, 0, columns, y + t * stride if y else 0, q + t * q_stride if q else 0)
@@ -61,7 +61,7 @@ def rms_norm_rows(rank, size, x, columns, weight, eps, y, q, run, stride, q_stri
 def add_rms_norm_rows(rank, size, y, columns, weight, eps, x, run, stride):
     """x += norm(y), and y = 0; threads share the tokens."""
     tokens = load_i64(run)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = y + t * stride
         scale = splat(inverse_rms(row, columns, bits_to_f32(eps)))
         for c in range(0, 4 * columns, 64):

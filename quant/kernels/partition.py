@@ -1,6 +1,6 @@
-"""How a thread finds its share of the work: by its rank, or, where cores differ in speed, by taking what is next.
+"""How the items of a record are divided among threads: evenly by rank, or, where cores differ in speed, one after the other.
 
-Who does a piece never changes its result: every number of a result is made by one thread, in one order.
+Which thread does an item never changes its result: every number of a result is made by one thread, in one order.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 from quant.atomics import atomic_add
 from quant.jit import inline
 
-COUNTER_WORDS = 16  # int64 between two counters: a cache line each, and its neighbour
+COUNTER_WORDS = 16  # int64 from one counter to the next: two cache lines, since they are fetched in pairs
 
 
 @inline
-def first_of(rank, size, count):
-    """The first of `count` items that belong to a rank; the next rank's first is one past its last."""
+def start_of(rank, size, count):
+    """The first of the items, of `count`, that a rank does; it does those before the next rank's first."""
     return rank * count // size
 
 
 @inline
-def take(counter, grain):
-    """The first of `grain` items that nobody has taken; the counter is zero when a record begins."""
+def take_next(counter, grain):
+    """Take `grain` items that no thread has taken yet: the first of them. The counter is zero when a record begins."""
     return atomic_add(counter, grain)

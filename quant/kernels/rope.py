@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.jit import inline, kernel
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.plan import Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32
 
@@ -32,7 +32,7 @@ class Rope:
 def rope_angles(rank, size, frequencies, pairs, magnitude, out, run):
     """cos and sin of position * frequency, once a token for all layers."""
     tokens, position, factor = load_i64(run), load_i64(run + 8), bits_to_f32(magnitude)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = out + t * pairs * 8
         for i in range(pairs):
             angle = np.float64(np.float32(position + t) * load_f32(frequencies + 4 * i))

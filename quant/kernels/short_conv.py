@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from quant.activation import store_block
 from quant.jit import inline, kernel
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.plan import Activation, Plan
 from quant.simd import fma, load_f32x16, load_i64, mul, store_f32x16, zero_f32x16
 
@@ -38,7 +38,7 @@ def _convolve(bcx, stride, weight, recent, taps, columns, t, position, c):
 def convolve_gated(rank, size, bcx, stride, weight, recent, taps, columns, y, y_stride, q, rest, q_stride, run):
     """bcx [tokens, (b, c, x)] -> y, q and rest [tokens, columns]; threads share the channels, 32 at a time."""
     tokens, position = load_i64(run), load_i64(run + 8)
-    for block in range(first_of(rank, size, columns // 32), first_of(rank + 1, size, columns // 32)):
+    for block in range(start_of(rank, size, columns // 32), start_of(rank + 1, size, columns // 32)):
         at = 128 * block
         for t in range(tokens):
             low = _convolve(bcx, stride, weight, recent, taps, columns, t, position, at)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from quant.jit import inline, kernel
 from quant.kernels.kv_cache import is_quantized, load_row, store_row
 from quant.kernels.norm import inverse_rms
+from quant.kernels.partition import start_of
 from quant.kernels.rope import Rope, angles, rotate
-from quant.kernels.share import first_of
 from quant.kernels.softmax import LOWEST
 from quant.plan import Activation, Plan
 from quant.simd import (
@@ -138,7 +138,7 @@ def index_keys(
     place = total + 4 * width
     factor, small = bits_to_f32(magnitude), bits_to_f32(eps)
     for b in range(
-        first + 1 + first_of(rank, size, end - first - 1), first + 1 + first_of(rank + 1, size, end - first - 1)
+        first + 1 + start_of(rank, size, end - first - 1), first + 1 + start_of(rank + 1, size, end - first - 1)
     ):
         for c in range(0, 4 * width, 64):
             store_f32x16(total + c, zero_f32x16())
@@ -158,7 +158,7 @@ def index_keys(
 def index_queries(rank, size, q, stride, heads, width, norm, eps, turns, pairs, run):
     """q [tokens, heads, width], normed and turned in place; threads share (token, head)."""
     items = load_i64(run) * heads
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t = item // heads
         x = q + t * stride + 4 * (item % heads) * width
         _norm(x, norm, width, bits_to_f32(eps), x)
@@ -172,7 +172,7 @@ def rate_blocks(
     """How a token rates every whole block before it, where that matters; threads share (token, 16 blocks)."""
     tokens, position = load_i64(run), load_i64(run + 8)
     parts = ((position + tokens) // block + 15) // 16
-    for item in range(first_of(rank, size, tokens * parts), first_of(rank + 1, size, tokens * parts)):
+    for item in range(start_of(rank, size, tokens * parts), start_of(rank + 1, size, tokens * parts)):
         t, first = item // parts, item % parts * 16
         whole = (position + t + 1) // block
         for b in range(first, min(first + 16, whole) if whole > budget else first):
@@ -205,7 +205,7 @@ def _border(ratings, count, wanted):
 def choose_blocks(rank, size, ratings, ratings_stride, block, budget, seen, seen_stride, run):
     """1 for the best blocks of a token, lower ones first among equals, and for what follows the last whole one."""
     tokens, position = load_i64(run), load_i64(run + 8)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         whole, row = (position + t + 1) // block, seen + t * seen_stride
         border, left = 0, whole
         if whole > budget:

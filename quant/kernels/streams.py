@@ -14,7 +14,7 @@ from quant.activation import store_block
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
 from quant.kernels.norm import inverse_rms
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.plan import Activation, Operand, Plan
 from quant.simd import (
     add,
@@ -43,7 +43,7 @@ def norm_streams_rows(rank, size, x, x_stride, weight, streams, columns, eps, y,
     tokens = load_i64(run)
     items = streams if last else tokens * streams
     x += (tokens - 1) * x_stride if last else 0
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, s = item // streams, item % streams
         row, w, before = x + t * x_stride + 4 * s * columns, weight + 4 * s * columns, s * columns // 32
         scale = splat(inverse_rms(row, columns, bits_to_f32(eps)))
@@ -58,7 +58,7 @@ def silu_rows(rank, size, x, x_stride, columns, y, y_stride, q, q_stride, run):
     """silu of x [tokens, columns] -> y and q; threads share (token, 32 columns)."""
     blocks = columns // 32
     items = load_i64(run) * blocks
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, block = item // blocks, item % blocks
         row = x + t * x_stride + 128 * block
         a, b = silu(load_f32x16(row)), silu(load_f32x16(row + 64))
@@ -79,7 +79,7 @@ def mean_streams_rows(rank, size, x, gate, stride, streams, columns, y, y_stride
     """The mean over streams of x * sigmoid(gate), both [tokens, streams, columns] -> y and q [tokens, columns]."""
     blocks = columns // 32
     items = load_i64(run) * blocks
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, block = item // blocks, item % blocks
         at = t * stride + 128 * block
         a = _mean(x + at, gate + at, streams, columns)
@@ -92,7 +92,7 @@ def give_streams_rows(rank, size, x, x_stride, streams, columns, added, added_st
     """x [tokens, streams, columns] += added * 2 sigmoid(inject) of each stream; added is zero afterwards."""
     parts = columns // 16
     items = load_i64(run) * parts
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, at = item // parts, 64 * (item % parts)
         row = added + t * added_stride + at
         value = load_f32x16(row)
