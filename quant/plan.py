@@ -1,8 +1,31 @@
-"""A plan: the records of one forward pass, traced once in Python and replayed by a team without it.
+"""A plan: the records of one forward pass, traced once in Python and then replayed by threads without Python.
 
-A record is a kernel's address and its operands, all int64. An operand may be an integer, a float (passed as float32
-bits), an array (its address, kept alive by the plan), a kernel (its address), or a function that is asked for one of
-these when the plan is compiled. Nothing is compiled before that.
+Trace. A model's Python code runs once, with a plan instead of numbers. It computes nothing: `plan.add(kernel, *operands)`
+appends a record, and `plan.activation(name, columns)` gives memory for what passes from one record to the next. An operand
+is an int64 in the end: an integer, a float (its float32 bits), an array or a `Batch` (their address, the memory kept alive
+by the plan), a kernel (its address), a table of operands (`plan.table`), or a function that is asked for one of these when
+the plan is compiled.
+
+Compile. `plan.compile()` compiles the kernels, or loads them from the store, and resolves every operand: int64 [records,
+1 + OPERANDS], the address of the kernel, then its operands.
+
+Replay. `quant.team.Team.run` walks through these records: every thread calls the kernel with its rank, the number of
+threads and the operands, does its part of the work, and waits for the others before the next record. What differs from one
+replay to the next is in the memory that operands point to: token ids, `batch` (how many tokens, and the position of the
+first), and the state of the model. Where Python has something to do between records, it begins a stage.
+
+Memory that is shared by name. All layers ask for the same few names, so a plan needs the memory of one layer:
+
+- Same name, same shape: the same memory (`activation`, `buffer`), as long as the plan exists. Zero at the beginning only.
+- The record that writes a name fills the rows of this replay's tokens; rows behind them hold what they held before. It
+  writes those layouts of an activation that anybody has asked for by `read`, before or after the writer was traced.
+- The contents live until the next record that writes the same name, often the same step of the next layer. So a reader
+  comes between the two; if a record needs something longer, it gets a name of its own. Nothing is left for the next replay:
+  what has to stay is state, and belongs to whoever traces.
+- Two names are added to rather than filled: the residual stream "x", by every part of a layer, and "added", where a norm
+  follows a part, which is zero again after it was added to x.
+- `once` is for what all layers read and none writes again, such as the angles of a position.
+- `scratch` belongs to one thread in one record: its contents mean nothing before and after.
 """
 
 from __future__ import annotations
@@ -60,7 +83,7 @@ StageCallback = Callable[[], Iterator[None]]
 
 
 class Activation:
-    """Rows [tokens, columns] between two records, in the layouts that their readers ask for (see quant.activation)."""
+    """Rows [tokens, columns] that pass from one record to others, in the layouts that those read (see quant.activation)."""
 
     def __init__(self, tokens: int, columns: int) -> None:
         self.tokens, self.columns = tokens, columns
@@ -71,7 +94,7 @@ class Activation:
         return activation.row_bytes(kind, self.columns)
 
     def read(self, kind: str) -> NDArray[np.uint8]:
-        """The rows in this layout; whoever writes the activation will fill it."""
+        """For a reader's record: the rows in this layout, uint8 [tokens, stride], which the writer will fill, too."""
         if kind != "f32" and self.columns % 32:
             raise ValueError(f"quantized activations need a multiple of 32 columns, not {self.columns}")
         if kind not in self._buffers:
@@ -79,12 +102,12 @@ class Activation:
         return self._buffers[kind]
 
     def written(self, kind: str) -> Callable[[], NDArray[np.uint8] | int]:
-        """For the writer's record: the rows in this layout, or 0 if nobody reads it."""
+        """For the writer's record: the rows in this layout, or 0 if no record reads it; known when the plan is compiled."""
         return lambda: self._buffers.get(kind, 0)
 
     @property
     def layouts(self) -> list[NDArray[np.uint8]]:
-        """The memory of every layout that anybody has asked for."""
+        """The memory of every layout that is read."""
         return list(self._buffers.values())
 
     def after(self, first: int) -> Activation:
@@ -100,14 +123,14 @@ class Activation:
 
 
 class Plan:
-    """Records in order; `tokens` is the most that one replay takes, `batch` tells what this replay takes.
+    """Records in order, for at most `tokens` tokens a replay and `threads` threads; `batch`: what the next replay takes.
 
-    Buffers between records are asked for by name, so that all layers share them. `weight_bytes` adds up what one token
-    reads of the weights.
+    `weight_bytes` adds up the bytes of weights that one token reads; `part` is the part of the model that the records which
+    follow belong to, as profiles name it, and `parts` holds that of each record.
     """
 
     def __init__(self, tokens: int, threads: int, batch: Batch, *hooks: object) -> None:
-        """hooks: what others want to do with the plan while it is traced, see `hook`; None stands for nothing."""
+        """hooks: objects that take part in tracing, see `hook`; None is no hook."""
         self.tokens, self.threads, self.batch = tokens, threads, batch
         self._hooks = hooks
         self._records: list[tuple[Kernel, tuple[Operand, ...]]] = []
@@ -120,37 +143,41 @@ class Plan:
         self._once: dict[Any, Any] = {}
         self.weight_bytes = 0
         self._stages: list[tuple[int, StageCallback | None]] = [(0, None)]
-        self.part = ""  # of the model that the next records belong to
-        self.parts: list[str] = []  # of each record
+        self.part = ""
+        self.parts: list[str] = []
 
     def activation(self, name: str, columns: int, tokens: int | None = None) -> Activation:
-        """The activation of this name, [tokens, columns]; tokens: as many as the plan takes."""
+        """The activation of this name, [tokens, columns]; tokens: by default as many as the plan takes."""
         tokens = self.tokens if tokens is None else tokens
         return self._activations.setdefault((name, tokens, columns), Activation(tokens, columns))
 
     def buffer(self, name: str, shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """The buffer of this name and shape, zeroed once."""
+        """The buffer of this name and shape, zero at the beginning."""
         if (name, shape) not in self._buffers:
             self._buffers[name, shape] = aligned(shape, dtype)
         return self._buffers[name, shape]
 
     def once(self, key: Any, build: Callable[[], T]) -> T:
-        """What `build` gave when `key` was new: for records whose result many layers read."""
+        """What `build` returned when `key` was new: it adds records whose result many layers read."""
         if key not in self._once:
             self._once[key] = build()
         result: T = self._once[key]
         return result
 
     def keep(self, *objects: Any) -> None:
-        """Hold what a record knows only by its address."""
+        """Keep objects alive, whose memory records know by its address only."""
         self._kept.extend(objects)
 
     def hook(self, kind: type[Any]) -> Any:
-        """The hook of this class, or None: code that traces a model asks it at the places the class speaks of."""
+        """The hook of a class, or None.
+
+        The class is declared beside the code that asks for its hook and calls it while tracing: so a plan knows none of
+        them. Hooks may add records of their own.
+        """
         return next((hook for hook in self._hooks if isinstance(hook, kind)), None)
 
     def use(self, kernel: Kernel) -> Kernel:
-        """Note a kernel that is called through an address in a buffer, not by a record."""
+        """Note a kernel that is not a record's, but called through its address."""
         self._kernels[kernel] = None
         return kernel
 

@@ -23,7 +23,8 @@ MATRIX = Layout("addresses", "bias", "rows", "columns", "row_bytes", "group", "d
 class Matrix:
     """[rows, columns] blocks of one format; `data` is uint8 [rows, bytes per row].
 
-    A bias, float32 [rows], is added to every product. The name is for a plan that watches, and "" elsewhere.
+    A bias, float32 [rows], is added to every product. The name is the tensor's, by which observers know the
+    matrix, or "".
     """
 
     data: NDArray[np.uint8]

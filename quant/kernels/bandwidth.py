@@ -1,4 +1,4 @@
-"""Reading memory and nothing else: how fast the weights of a token could come at best."""
+"""Reading memory and nothing else: the bound for how fast the weights of a token can be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of heads put where they are wanted: beside others, and as rows of their own for a matrix of each head."""
+"""Copying columns of heads: beside other columns, or as one row a head, for a matrix of each head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _copy(x, columns, y):
 
 @kernel
 def place_columns(rank, size, x, x_stride, x_step, heads, columns, y, y_stride, y_step, batch):
-    """float32 columns of every head of every token, `x_step` bytes a head -> y, `y_step` bytes a head."""
+    """Copy float32 columns of every head of every token; a head begins `x_step` bytes after the last in x, `y_step` in y."""
     items = load_i64(batch + BATCH.tokens) * heads
     for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, head = item // heads, item % heads

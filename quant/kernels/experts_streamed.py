@@ -1,7 +1,7 @@
 """Experts that are not all in memory: a plan stops where they are chosen, and goes on as they arrive.
 
-One token first meets those that are there, while the others are read; a chunk meets them a few at a time, in order. Sums
-are made in the order of `experts` and `experts_grouped`, so the bits are theirs.
+For one token, the experts that are in memory are computed while the others are read. For many, experts are computed a few
+at a time, in order. Sums are added in the order of `experts` and `experts_grouped`, so results have the same bits.
 """
 
 from __future__ import annotations
