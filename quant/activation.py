@@ -31,10 +31,15 @@ from quant.simd import (
     sub,
     sum_lanes,
     to_i8,
-)  # fmt: skip
+)
 
-# Where a kernel writes the rows of an activation, and the bytes from one row to the next; 0: nobody reads this layout.
-ROWS = Layout("f32", "f32_stride", "q8", "residual", "q8_stride")
+ROWS = Layout(  # where a kernel writes the rows of an activation; 0 for a layout that nobody reads
+    "f32",
+    "f32_stride",  # bytes from one row to the next
+    "q8",
+    "residual",
+    "q8_stride",  # of both
+)
 
 
 def row_bytes(kind: str, columns: int) -> int:

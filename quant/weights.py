@@ -13,10 +13,17 @@ from quant.jit import inline
 from quant.layout import Layout
 from quant.simd import load_i64
 
-# A matrix, or the same matrix of every expert, as kernels read it. addresses: int64 [experts], of one if it is no expert's;
-# bias: float32 [experts, rows] or 0; dot and unpack: dot_rows and unpack_tile of the format; multiply: see
-# quant.kernels.multiply. A table for one token has neither unpack nor multiply, but 0.
-MATRIX = Layout("addresses", "bias", "rows", "columns", "row_bytes", "group", "dot", "unpack", "multiply")
+MATRIX = Layout(  # a matrix, or the same matrix of every expert, as kernels read it
+    "addresses",  # int64 [experts] of the first rows; [1] for a matrix that is no expert's
+    "bias",  # float32 [experts, rows], or 0
+    "rows",
+    "columns",
+    "row_bytes",
+    "group",  # columns that share a scale
+    "dot",  # dot_rows of the format
+    "unpack",  # unpack_tile of the format; 0 where only one token is multiplied
+    "multiply",  # see quant.kernels.multiply; likewise
+)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from quant.layout import Layout
 from quant.plan import Operand, Plan
 from quant.simd import load_i64
 
-ASSIGNMENTS = Layout("experts", "k", "starts", "pairs", "weights", "most")
+ASSIGNMENTS = Layout("experts", "k", "starts", "pairs", "weights", "most")  # fields of `Assignments`
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,14 @@ from quant.simd import (
 )
 from quant.weights import Matrix
 
-# The embedding table: its first row, how its rows are unpacked, and what they are multiplied with.
-TABLE = Layout("weights", "row_bytes", "columns", "group", "unpack", "scale")
+TABLE = Layout(  # of embeddings
+    "weights",  # the first row
+    "row_bytes",
+    "columns",
+    "group",  # columns that share a scale; 0 for float weights
+    "unpack",  # unpack_rows of the format
+    "scale",  # float32, of every row
+)
 
 
 @inline

@@ -28,11 +28,17 @@ from quant.weights import MATRIX, ExpertMatrices, Matrix, operands_of, row_addre
 BLOCK = 32  # rows of gate and up that are multiplied together: one block of the quantized product
 PRODUCTS_BYTES = 2 * 4 * BLOCK  # of a block of gate and one of up, float32
 
-# The first half of an expert: MATRIX tables of gate and of up, alike in shape and format, and a number of GATES.
-GATE_UP = Layout("gate", "up", "function")
-# What the shared expert adds to a token: the MATRIX table of its down, the row that it is multiplied with, and what the
-# result is scaled by: a factor, and the sigmoid of the float32 at `gate` unless that is 0.
-SHARED = Layout("down", "middle", "gate", "scale")
+GATE_UP = Layout(  # the first half of every expert
+    "gate",  # table of MATRIX
+    "up",  # another, of the same shape and format
+    "function",  # a number of GATES
+)
+SHARED = Layout(  # what the shared expert adds to a token: scale * sigmoid(gate) * (down middle)
+    "down",  # table of MATRIX
+    "middle",  # the row that it is multiplied with
+    "gate",  # the address of a float32; 0 for none, and no sigmoid
+    "scale",  # float32
+)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from quant.simd import (
     splat,
     store_f32,
     store_f32x16,
-)  # fmt: skip
+)
 
 GATES = {"silu": 0, "gelu": 1, "clamped": 2}
 

@@ -19,9 +19,8 @@ from quant.weights import MATRIX, ExpertMatrices, operands_of, row_address
 @kernel
 def head_step(rank, size, heads, matrix, x, x_stride, y, y_step):
     """One token: y[head] = w[head] x[head]; threads share the rows of all heads."""
-    rows, columns, dot = (
-        load_i64(matrix + MATRIX.rows), load_i64(matrix + MATRIX.columns), load_i64(matrix + MATRIX.dot),
-    )  # fmt: skip
+    rows, columns = load_i64(matrix + MATRIX.rows), load_i64(matrix + MATRIX.columns)
+    dot = load_i64(matrix + MATRIX.dot)
     first, last = start_of(rank, size, heads * rows), start_of(rank + 1, size, heads * rows)
     for head in range(first // rows, (last + rows - 1) // rows):
         begin, end = max(first - head * rows, 0), min(last - head * rows, rows)

@@ -18,11 +18,18 @@ from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import add, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16
 from quant.weights import MATRIX, Matrix, operands_of, row_address
 
-# One matrix of a record: its table of MATRIX, the rows of x and of y, whether results are added to y, and what they are
-# multiplied with. The residual of x is multiplied, too, unless it is 0. Many quantized rows are multiplied from panels.
-PRODUCT = Layout(
-    "matrix", "x", "x_stride", "residual", "panels", "residual_panels", "y", "y_stride", "accumulate", "scale"
-)  # fmt: skip
+PRODUCT = Layout(  # of one matrix and its input; a record has one or more, one behind the other
+    "matrix",  # its table of MATRIX
+    "x",  # rows, float32 or q8
+    "x_stride",
+    "residual",  # the residual of one row of x, which is multiplied, too; or 0
+    "panels",  # many q8 rows of x
+    "residual_panels",  # and their residuals; or 0
+    "y",  # results, float32
+    "y_stride",
+    "accumulate",  # 1 if they are added to what is there
+    "scale",  # float32, of every result
+)
 _TWICE_ROWS = 16  # that are multiplied with x and then its residual: they must still be in the first-level cache
 _PIECES = 6  # that each thread takes on average: enough for even ends, few enough to stream long
 
@@ -68,9 +75,8 @@ def matmul_step(rank, size, products, count):
         product, matrix = _product(products, i)
         rows = load_i64(matrix + MATRIX.rows)
         first, last = start_of(rank, size, rows), start_of(rank + 1, size, rows)
-        x, residual, accumulate = (
-            load_i64(product + PRODUCT.x), load_i64(product + PRODUCT.residual), load_i64(product + PRODUCT.accumulate),
-        )  # fmt: skip
+        x, residual = load_i64(product + PRODUCT.x), load_i64(product + PRODUCT.residual)
+        accumulate = load_i64(product + PRODUCT.accumulate)
         if load_i64(matrix + MATRIX.bias):
             _add_bias(product, matrix, first, last, accumulate)
             accumulate = 1
@@ -100,11 +106,9 @@ def _fill_entries(entries, product, tokens, unused):
 @inline
 def _multiply_tiles(product, matrix, first, last, entries, tokens, memory):
     """Tiles first to last of a matrix times all tokens."""
-    rows, bias, multiply = (
-        load_i64(matrix + MATRIX.rows), load_i64(matrix + MATRIX.bias), load_i64(matrix + MATRIX.multiply),
-    )  # fmt: skip
+    rows, bias = load_i64(matrix + MATRIX.rows), load_i64(matrix + MATRIX.bias)
+    multiply, accumulate = load_i64(matrix + MATRIX.multiply), load_i64(product + PRODUCT.accumulate)
     panels, residual = load_i64(product + PRODUCT.panels), load_i64(product + PRODUCT.residual_panels)
-    accumulate = load_i64(product + PRODUCT.accumulate)
     for tile in range(first, last):
         r = tile * TILE_ROWS
         if bias:

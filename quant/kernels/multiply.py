@@ -196,9 +196,8 @@ def _multiply_panels(tile, panels, columns, results, ahead, local):
 @inline
 def _multiply_q8(matrix, group, w, panels, residual, results, scratch):
     """Quantized weights by panels, _PART columns at a time: their tile stays in the first-level cache for all tokens."""
-    columns, row_bytes, unpack = (
-        load_i64(matrix + MATRIX.columns), load_i64(matrix + MATRIX.row_bytes), load_i64(matrix + MATRIX.unpack),
-    )  # fmt: skip
+    columns, row_bytes = load_i64(matrix + MATRIX.columns), load_i64(matrix + MATRIX.row_bytes)
+    unpack = load_i64(matrix + MATRIX.unpack)
     local, memory = scratch, scratch + _LOCAL_BYTES
     weights = memory + TILE_SCRATCH
     scales = weights + TILE_ROWS * _LAST

@@ -16,8 +16,11 @@ from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import load_i64, load_u32, store_i64, store_u32
 from quant.tile import MANY, pack16
 
-# Rows that weights are multiplied with, of the kind that their format needs, and the same in panels: 0 for float32 ones.
-INPUT = Layout("rows", "stride", "panels")
+INPUT = Layout(  # what many tokens' weights are multiplied with
+    "rows",  # float32 or q8, as the format of the weights needs
+    "stride",
+    "panels",  # the q8 rows; 0 for float32 ones
+)
 
 
 @inline

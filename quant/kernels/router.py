@@ -33,12 +33,19 @@ from quant.simd import (
     sub,
     sum_lanes,
     zero_f32x16,
-)  # fmt: skip
+)
 
-# How a token's experts are chosen: see `Routing`.
-ROUTING = Layout(
-    "count", "experts_per_token", "by_sigmoid", "normalised", "scale", "bias", "groups", "groups_used", "group_best"
-)  # fmt: skip
+ROUTING = Layout(  # fields of `Routing`, except
+    "count",  # experts of the layer
+    "experts_per_token",
+    "by_sigmoid",  # 1 if scores are sigmoids, 0 if they are a softmax
+    "normalised",
+    "scale",  # float32, times that of the layer
+    "bias",  # its address, or 0
+    "groups",
+    "groups_used",
+    "group_best",
+)
 _LEAST = np.float32(1e-20)  # what a smaller sum of weights is replaced by, so that nothing is divided by 0
 
 
