@@ -11,7 +11,7 @@ from kernel_helpers import new_plan, running
 
 from quant.atomics import atomic_add
 from quant.jit import kernel
-from quant.plan import Batch, Plan, aligned
+from quant.plan import BATCH, Batch, Plan, aligned
 from quant.simd import load_i64, store_i64
 from quant.team import Team
 
@@ -157,6 +157,37 @@ def test_buffers_and_rows_are_shared_by_name_and_shape():
     assert plan.activation("x", 32, 9).tokens == 9
     assert plan.buffer("b", 3, np.int64) is plan.buffer("b", 3, np.int64)
     assert plan.buffer("b", (3, 2), np.float32).shape == (3, 2)
+
+
+def test_a_hook_is_found_by_its_class():
+    class Watcher:
+        pass
+
+    class Loud(Watcher):
+        pass
+
+    loud = Loud()
+    plan = Plan(1, 1, Batch(), None, loud)
+    assert plan.hook(Watcher) is plan.hook(Loud) is loud
+    assert plan.hook(Team) is None
+
+
+@kernel
+def note_batch(rank, size, batch, seen):
+    """What this replay takes."""
+    store_i64(seen, load_i64(batch + BATCH.tokens))
+    store_i64(seen + 8, load_i64(batch + BATCH.position))
+
+
+def test_kernels_see_what_a_replay_takes():
+    plan, seen = new_plan(9), aligned(2, np.int64)
+    plan.add(note_batch, plan.batch, seen)
+    with running(plan) as run:
+        run(7, 100)
+        assert seen.tolist() == [7, 100]
+        run(1, 107)
+        assert seen.tolist() == [1, 107]
+    assert plan.batch.tokens == 1
 
 
 @pytest.mark.parametrize("shape", [3, (5, 7), (2, 3, 4)])
