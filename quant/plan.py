@@ -212,8 +212,8 @@ class Plan:
 
         return fill
 
-    def rows_of(self, x: Activation) -> Operand:
-        """An operand: the table of quant.activation.ROWS, by which a kernel writes x in the layouts that are read."""
+    def output(self, x: Activation) -> Operand:
+        """An operand for the writer of x: the table of quant.activation.ROWS, with the layouts that records read."""
         f32, q8, residual = (x.written(kind) for kind in ("f32", "q8", "residual"))
         strides = {"f32_stride": x.stride("f32"), "q8_stride": x.stride("q8")}
         return self.table(activation.ROWS, f32=f32, q8=q8, residual=residual, **strides)

@@ -58,7 +58,7 @@ def rows_of_heads(plan: Plan, x: Activation, heads: int, first: int, columns: in
     if first + columns > x.columns // heads or y.columns != columns or y.tokens < plan.tokens * heads:
         raise ValueError(f"{columns} columns of {heads} heads: {x.columns} from {first} on, {y.columns}")
     source, step = _from(plan, x, first), 4 * x.columns // heads
-    plan.add(take_rows, source, x.stride("f32"), step, heads, columns, plan.rows_of(y), plan.batch)
+    plan.add(take_rows, source, x.stride("f32"), step, heads, columns, plan.output(y), plan.batch)
 
 
 def quantize(plan: Plan, x: Activation) -> None:

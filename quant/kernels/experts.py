@@ -95,7 +95,7 @@ def _add_bias(matrix, expert, first, products, rows):
 
 @inline
 def finish_block(layer, expert, gate, up, first, rows, y, q):
-    """f(gate) * up, of float32 [rows <= 32] each, as columns first to first + rows of the activation row at y and q."""
+    """f(gate) * up, of float32 [rows <= 32] each -> columns first to first + rows of the activation row at y and q."""
     kind, width = load_i64(layer + GATE_UP.function), load_i64(load_i64(layer + GATE_UP.gate) + MATRIX.rows)
     _add_bias(load_i64(layer + GATE_UP.gate), expert, first, gate, rows)
     _add_bias(load_i64(layer + GATE_UP.up), expert, first, up, rows)
@@ -108,14 +108,14 @@ def finish_block(layer, expert, gate, up, first, rows, y, q):
 
 
 @inline
-def blocks_of(layer):
-    """Blocks of rows that gate and up have."""
+def count_blocks(layer):
+    """How many blocks the rows of gate, and of up, are divided into."""
     return (load_i64(load_i64(layer + GATE_UP.gate) + MATRIX.rows) + BLOCK - 1) // BLOCK
 
 
 @inline
 def gate_up_blocks(layer, expert, x, first, last, y, q, products):
-    """Blocks first to last of f(gate x) * up x of one expert -> as many columns of its activation row at y and q."""
+    """Blocks first to last of f(gate x) * up x of one expert -> the same blocks of its activation row at y and q."""
     gate, up = load_i64(layer + GATE_UP.gate), load_i64(layer + GATE_UP.up)
     w, v = row_address(gate, expert, 0), row_address(up, expert, 0)
     rows, columns = load_i64(gate + MATRIX.rows), load_i64(gate + MATRIX.columns)
@@ -142,7 +142,7 @@ def gate_up_step(rank, size, logits, routing, experts, weights, touched, layer, 
     route_token(logits, routing, memory, chosen, factors)
     if rank == 0:
         mark_touched(touched, chosen, k)
-    blocks = blocks_of(layer)
+    blocks = count_blocks(layer)
     first, last = start_of(rank, size, k * blocks), start_of(rank + 1, size, k * blocks)
     for i in range(first // blocks, (last + blocks - 1) // blocks):
         y, q, _ = row_addresses(out, i)
@@ -155,7 +155,7 @@ def gate_up_shared(rank, size, layer, x, out, scratch, scratch_stride):
     """f(gate x) * up x of the shared expert; threads share its blocks, the last ones first (they got fewer before)."""
     products = scratch + rank * scratch_stride
     rank = size - 1 - rank
-    first, last = start_of(rank, size, blocks_of(layer)), start_of(rank + 1, size, blocks_of(layer))
+    first, last = start_of(rank, size, count_blocks(layer)), start_of(rank + 1, size, count_blocks(layer))
     gate_up_blocks(layer, 0, x, first, last, load_i64(out + ROWS.f32), load_i64(out + ROWS.q8), products)
 
 
@@ -205,7 +205,7 @@ def experts_step(
         weights,
         layer.touched,
     )
-    plan.add(gate_up_step, *route, gate_up_table(plan, routed), gate_input(routed, h), plan.rows_of(middle), *scratch)
+    plan.add(gate_up_step, *route, gate_up_table(plan, routed), gate_input(routed, h), plan.output(middle), *scratch)
     shared = shared_gate_up(plan, layer.shared, h) if layer.shared else None
     add_down(plan, layer, (experts, weights), middle, shared, shared_gate, x)
 
@@ -249,7 +249,7 @@ def shared_gate_up(plan: Plan, layer: GatedExperts, h: Activation) -> Activation
     middle.read(layer.down.format.activation)
     plan.keep(layer)
     table, scratch = gate_up_table(plan, layer), plan.scratch(PRODUCTS_BYTES)
-    plan.add(gate_up_shared, table, gate_input(layer, h), plan.rows_of(middle), *scratch)
+    plan.add(gate_up_shared, table, gate_input(layer, h), plan.output(middle), *scratch)
     return middle
 
 

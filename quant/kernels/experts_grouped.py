@@ -22,7 +22,7 @@ from quant.kernels.experts import (
     PRODUCTS_BYTES,
     GatedExperts,
     MoE,
-    blocks_of,
+    count_blocks,
     finish_block,
     gate_input,
     gate_up_table,
@@ -128,7 +128,7 @@ def gate_up_grouped(rank, size, layer, assignments, x, out, counter, scratch, sc
     products = entries + entries_bytes(most)
     unused = products + most * PRODUCTS_BYTES
     memory = unused + PRODUCTS_BYTES
-    blocks = blocks_of(layer)
+    blocks = count_blocks(layer)
     first_block, last_block = start_of(rank, size, blocks), start_of(rank + 1, size, blocks)
     if counter:
         first_block, last_block = 0, blocks
@@ -215,7 +215,7 @@ def grouped_experts(
     gate_input(layer, h)
     source = input_table(plan, h, gate.format.activation, f"grouped {gate.count}", assignments, pairs)
     observe(plan, [gate.name, layer.up.name], h, assignments)
-    operands = gate_up_table(plan, layer, tile_operands), table, source, plan.rows_of(middle)
+    operands = gate_up_table(plan, layer, tile_operands), table, source, plan.output(middle)
     plan.add(gate_up_grouped, *operands, counter[0], *scratch)
     middle.read(down.format.activation)
     source = input_table(plan, middle, down.format.activation, f"middle {gate.count}", by_pair, pairs)

@@ -17,7 +17,7 @@ from quant.kernels.experts import (
     GatedExperts,
     MoE,
     add_down,
-    blocks_of,
+    count_blocks,
     gate_input,
     gate_up_blocks,
     gate_up_table,
@@ -65,7 +65,7 @@ def mark_routed(rank, size, touched, experts, k, batch):
 @kernel
 def gate_up_listed(rank, size, places, experts, layer, x, out, scratch, scratch_stride):
     """f(gate x) * up x of the experts at listed places of a token's choice -> the same rows of out."""
-    blocks, products = blocks_of(layer), scratch + rank * scratch_stride
+    blocks, products = count_blocks(layer), scratch + rank * scratch_stride
     count = load_i64(places) * blocks
     first, last = start_of(rank, size, count), start_of(rank + 1, size, count)
     for j in range(first // blocks, (last + blocks - 1) // blocks):
@@ -120,7 +120,7 @@ def experts_step(
 
 
 def _add_gate_up(plan: Plan, layer: GatedExperts, places: Ids, experts: Ids, h: Activation, middle: Activation) -> None:
-    operands = gate_up_table(plan, layer), gate_input(layer, h), plan.rows_of(middle)
+    operands = gate_up_table(plan, layer), gate_input(layer, h), plan.output(middle)
     plan.add(gate_up_listed, places, experts, *operands, *plan.scratch(PRODUCTS_BYTES))
 
 

@@ -1,4 +1,4 @@
-"""What stands between an expert's matrices: f(gate) * up, and the biases that may be added to both.
+"""The activation functions between an expert's matrices, f(gate) * up, and the biases that may be added to both.
 
 'silu'    silu(gate) * up (Shazeer, arXiv 2002.05202)
 'gelu'    gelu(gate) * up, with tanh (Hendrycks and Gimpel, arXiv 1606.08415)
