@@ -43,6 +43,7 @@ from quant.layout import Layout
 
 OPERANDS = 25  # that a record has room for, after its kernel
 RECORD_BYTES = 8 * (1 + OPERANDS)
+_TABLE_WORDS = 8192  # int64 that tables are given memory for at a time
 
 T = TypeVar("T")
 Ids = NDArray[np.int64]
@@ -72,7 +73,7 @@ class Batch:
 
     def set(self, tokens: int, position: int) -> None:
         """Before a replay: say what it takes."""
-        self.table[: len(BATCH.names)] = BATCH.in_order({"tokens": tokens, "position": position})
+        self.table[:2] = tokens, position  # in the order of BATCH
 
 
 Operand = int | float | NDArray[Any] | Kernel | Batch | Callable[[], Any]
@@ -137,6 +138,7 @@ class Plan:
         self._scratch_bytes = 64
         self._scratch: NDArray[np.uint8] | None = None
         self._kept: list[Any] = []
+        self._free_words: NDArray[np.int64] = aligned(0, np.int64)  # behind the last table
         self._kernels: dict[Kernel, None] = {}
         self._activations: dict[tuple[str, int, int], Activation] = {}
         self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = {}
@@ -203,7 +205,7 @@ class Plan:
         for used in (used for row in ordered for used in row):
             if isinstance(used, Kernel):
                 self.use(used)
-        filled = aligned((len(ordered), len(layout.names)), np.int64)
+        filled = self._table_words(len(ordered) * len(layout.names)).reshape(len(ordered), -1)
 
         def fill() -> NDArray[np.int64]:
             for line, row in zip(filled, ordered, strict=True):
@@ -211,6 +213,13 @@ class Plan:
             return filled
 
         return fill
+
+    def _table_words(self, count: int) -> NDArray[np.int64]:
+        """Memory for a table, right behind the last one: a record finds its tables in neighbouring cache lines."""
+        if len(self._free_words) < count:
+            self._free_words = aligned(max(count, _TABLE_WORDS), np.int64)
+        words, self._free_words = self._free_words[:count], self._free_words[count:]
+        return words
 
     def output(self, x: Activation) -> Operand:
         """An operand for the writer of x: the table of quant.activation.ROWS, with the layouts that records read."""

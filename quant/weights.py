@@ -14,7 +14,7 @@ from quant.layout import Layout
 from quant.simd import load_i64
 
 MATRIX = Layout(  # a matrix, or the same matrix of every expert, as kernels read it
-    "addresses",  # int64 [experts] of the first rows; [1] for a matrix that is no expert's
+    "addresses",  # int64 [experts] of the first rows; 0 for a matrix that is no expert's
     "bias",  # float32 [experts, rows], or 0
     "rows",
     "columns",
@@ -64,11 +64,6 @@ class Matrix:
     def address(self) -> int:
         """Where the first row begins."""
         return self.data.ctypes.data
-
-    @property
-    def addresses(self) -> NDArray[np.int64]:
-        """The same, as experts have it: int64 [1]."""
-        return np.array([self.address], np.int64)
 
     def part(self, first: int, last: int) -> Matrix:
         """Rows first to last."""
@@ -123,7 +118,7 @@ def experts_of(stacked: Matrix, count: int, first: int = 0, rows: int | None = N
 def operands_of(weights: Matrix | ExpertMatrices, **kernels: Any) -> dict[str, Any]:
     """Fields of MATRIX; kernels: those for many tokens, if a table needs them."""
     return {
-        "addresses": weights.addresses,
+        "addresses": weights.addresses if isinstance(weights, ExpertMatrices) else 0,
         "bias": 0 if weights.bias is None else weights.bias,
         "rows": weights.rows,
         "columns": weights.columns,

@@ -16,10 +16,11 @@ from quant.kernels.partition import COUNTER_WORDS, start_of, take_next
 from quant.layout import Layout
 from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import add, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16
-from quant.weights import MATRIX, Matrix, operands_of, row_address
+from quant.weights import MATRIX, Matrix, operands_of
 
 PRODUCT = Layout(  # of one matrix and its input; a record has one or more, one behind the other
     "matrix",  # its table of MATRIX
+    "weights",  # its first row
     "x",  # rows, float32 or q8
     "x_stride",
     "residual",  # the residual of one row of x, which is multiplied, too; or 0
@@ -44,7 +45,8 @@ def _product(products, i):
 @inline
 def _multiply_rows(product, matrix, first, last, x, accumulate):
     """Rows first to last of a matrix times one row of x."""
-    w, y = row_address(matrix, 0, first), load_i64(product + PRODUCT.y) + 4 * first
+    w = load_i64(product + PRODUCT.weights) + first * load_i64(matrix + MATRIX.row_bytes)
+    y = load_i64(product + PRODUCT.y) + 4 * first
     columns, scale = load_i64(matrix + MATRIX.columns), load_f32(product + PRODUCT.scale)
     call(load_i64(matrix + MATRIX.dot), (w, last - first, columns, x, y, scale, accumulate))
 
@@ -108,13 +110,14 @@ def _multiply_tiles(product, matrix, first, last, entries, tokens, memory):
     """Tiles first to last of a matrix times all tokens."""
     rows, bias = load_i64(matrix + MATRIX.rows), load_i64(matrix + MATRIX.bias)
     multiply, accumulate = load_i64(matrix + MATRIX.multiply), load_i64(product + PRODUCT.accumulate)
+    w, row_bytes = load_i64(product + PRODUCT.weights), load_i64(matrix + MATRIX.row_bytes)
     panels, residual = load_i64(product + PRODUCT.panels), load_i64(product + PRODUCT.residual_panels)
     for tile in range(first, last):
         r = tile * TILE_ROWS
         if bias:
             _add_bias_tile(product, matrix, r, tokens, accumulate)
-        w, count, adds = row_address(matrix, 0, r), min(TILE_ROWS, rows - r), 1 if bias else accumulate
-        call(multiply, (matrix, w, count, entries, panels, residual, tokens, 4 * r, adds, memory))
+        count, adds = min(TILE_ROWS, rows - r), 1 if bias else accumulate
+        call(multiply, (matrix, w + r * row_bytes, count, entries, panels, residual, tokens, 4 * r, adds, memory))
 
 
 @kernel
@@ -187,6 +190,7 @@ def _operands(
     kind, given = w.format.activation, operands_of(w) if plan.tokens == 1 else tile_operands(w)
     return {
         "matrix": plan.table(MATRIX, **given | {"bias": _padded_bias(w)}),
+        "weights": w.data,
         "x": x.read(kind),
         "x_stride": x.stride(kind),
         "residual": x.read("residual") if accumulate and kind == "q8" else 0,
