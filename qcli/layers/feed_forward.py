@@ -9,7 +9,7 @@ from qcli.layers.hyperparameters import Hyper
 from qcli.layers.state import State
 from qcli.layers.weights import gate_up_experts, linear, linear_experts, matrix, one_expert, vector
 from quant.kernels import experts_streamed
-from quant.kernels.experts import GatedExperts, MoE, dense_step, experts_step
+from quant.kernels.experts import GatedExperts, LayerExperts, dense_step, experts_step
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
 from quant.kernels.experts_streamed import ExpertProvider
 from quant.kernels.matmul import matmul
@@ -43,7 +43,7 @@ class Routed:
 
     ffn_gate_inp: Matrix
     ffn_gate_inp_shexp: Matrix | None
-    layer: MoE
+    layer: LayerExperts
 
     @classmethod
     def read(
@@ -60,7 +60,7 @@ class Routed:
         bias = f"{block}.exp_probs_b.bias"
         if bias in file.tensors:
             routing = replace(routing, bias=vector(file, bias, count))
-        layer = MoE(
+        layer = LayerExperts(
             routed=_routed(file, block, count, width, n, activation),
             shared=_gated(hyper, f"{block}.ffn", "_shexp", shared, activation) if shared else None,
             routing=routing,

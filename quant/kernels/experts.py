@@ -65,7 +65,7 @@ class GatedExperts:
 
 
 @dataclass(frozen=True)
-class MoE:
+class LayerExperts:
     """A layer of experts: those that tokens are routed to, and maybe one that all share.
 
     `touched` uint8 [experts] is set to 1 for every expert that was chosen; scale multiplies all that is added.
@@ -189,7 +189,7 @@ def down_dense(rank, size, down, middle, x):
 
 
 def experts_step(
-    plan: Plan, layer: MoE, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
+    plan: Plan, layer: LayerExperts, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
 ) -> None:
     """h [1, n], logits [1, experts], shared_gate [1, 1] (before the sigmoid): x [1, n] += …"""
     routed, k = layer.routed, layer.routing.experts_per_token
@@ -212,7 +212,7 @@ def experts_step(
 
 def add_down(
     plan: Plan,
-    layer: MoE,
+    layer: LayerExperts,
     choice: tuple[Operand, Operand],
     middle: Activation,
     shared: Activation | None,

@@ -21,7 +21,7 @@ from quant.kernels.experts import (
     GATE_UP,
     PRODUCTS_BYTES,
     GatedExperts,
-    MoE,
+    LayerExperts,
     count_blocks,
     finish_block,
     gate_input,
@@ -231,7 +231,7 @@ def down_scratch(tokens: int, down: ExpertMatrices) -> int:
 
 
 def experts_grouped(
-    plan: Plan, layer: MoE, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
+    plan: Plan, layer: LayerExperts, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
 ) -> None:
     """h [tokens, n], logits [tokens, experts], shared_gate [tokens, 1]: x [tokens, n] += the experts' sum."""
     count = layer.routed.gate.count
@@ -255,7 +255,7 @@ class Choice(NamedTuple):
     pairs: Ids
 
     @classmethod
-    def buffers(cls, plan: Plan, layer: MoE) -> Choice:
+    def buffers(cls, plan: Plan, layer: LayerExperts) -> Choice:
         """Where the choice of a layer is left until its experts are added: memory that all layers share."""
         shape = plan.tokens, layer.routing.experts_per_token
         experts, weights = plan.buffer("experts", shape, np.int64), plan.buffer("weights", shape, np.float32)

@@ -15,7 +15,7 @@ from quant.jit import kernel
 from quant.kernels.experts import (
     PRODUCTS_BYTES,
     GatedExperts,
-    MoE,
+    LayerExperts,
     add_down,
     count_blocks,
     gate_input,
@@ -75,7 +75,7 @@ def gate_up_listed(rank, size, places, experts, layer, x, out, scratch, scratch_
         gate_up_blocks(layer, load_i64(experts + 8 * i), x, begin, end, y, q, products)
 
 
-def _route(plan: Plan, layer: MoE, logits: Activation) -> Choice:
+def _route(plan: Plan, layer: LayerExperts, logits: Activation) -> Choice:
     """Choose experts for every token; in order of expert they are not yet."""
     count, choice = layer.routed.gate.count, Choice.buffers(plan, layer)
     routing, rows = layer.routing.table(plan, count, layer.scale), (logits.read("f32"), logits.stride("f32"))
@@ -96,7 +96,7 @@ def _route(plan: Plan, layer: MoE, logits: Activation) -> Choice:
 def experts_step(
     plan: Plan,
     provider: ExpertProvider,
-    layer: MoE,
+    layer: LayerExperts,
     h: Activation,
     logits: Activation,
     shared_gate: Activation | None,
@@ -127,7 +127,7 @@ def _add_gate_up(plan: Plan, layer: GatedExperts, places: Ids, experts: Ids, h: 
 def experts_grouped(
     plan: Plan,
     provider: ExpertProvider,
-    layer: MoE,
+    layer: LayerExperts,
     h: Activation,
     logits: Activation,
     shared_gate: Activation | None,

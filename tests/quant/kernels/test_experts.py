@@ -11,7 +11,7 @@ from reference import experts as twin
 from reference.functions import silu
 from reference.router import choose
 
-from quant.kernels.experts import GatedExperts, MoE, dense_step, experts_step
+from quant.kernels.experts import GatedExperts, LayerExperts, dense_step, experts_step
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
 from quant.kernels.router import Routing
 from quant.plan import Activation, aligned
@@ -47,10 +47,10 @@ class Setup:
         own = tuple(m[0] for m in three(1)) if shared else None
         return cls(*three(count), own, Routing(chosen), **options)
 
-    def layer(self) -> MoE:
+    def layer(self) -> LayerExperts:
         routed = GatedExperts(*(stacked(m) for m in (self.gate, self.up, self.down)), self.activation)
         shared = GatedExperts(*(stacked([m]) for m in self.shared), self.activation) if self.shared else None
-        return MoE(routed, shared, self.routing, aligned(len(self.gate), np.uint8), self.scale)
+        return LayerExperts(routed, shared, self.routing, aligned(len(self.gate), np.uint8), self.scale)
 
     def expected(self, h, logits, shared_gate):
         """Every token by the twin, float64 [tokens, n]."""
