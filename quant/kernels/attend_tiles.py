@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from quant.jit import inline, kernel
-from quant.kernels.heads import CONTEXT, K_ROW, KEYS, QUANTIZED, QUERIES, V_ROW, VALUE_WIDTH, WIDTH, WINDOW, Heads
+from quant.kernels.heads import HEADS, Heads
 from quant.kernels.kv_cache import load_row
 from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.kernels.share import first_of
-from quant.kernels.sight import EVERYTHING, Sight, hide
+from quant.kernels.sight import SIGHT, Sight, hide, sight_table
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
-from quant.plan import Activation, Plan
-from quant.simd import bits_to_f32, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16, zero_f32x16
+from quant.plan import Activation, Operand, Plan
+from quant.simd import load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16, zero_f32x16
 from quant.tile import transpose16
 
 _TOKENS, _ROWS = 16, 64  # of a tile, at least; a row is a token's query head
@@ -52,15 +52,19 @@ def _begin(rows, group, width, sinks, tops, sums, out):
 
 
 @inline
-def _meet_block(
-    scores, rows, group, width, reach, window, count, softcap, seen, seen_stride, seen_block, position, tops, sums, out
-):
+def _hide_block(scores, rows, group, reach, count, seen, seen_stride, seen_block, position):
+    """LOWEST for what token t of the tile, whose row of blocks is `seen + t * seen_stride`, does not see."""
+    for r in range(rows):
+        last = max(0, min(count, reach + r // group))
+        hide(scores + 4 * BLOCK * r, 0, last, seen + r // group * seen_stride, seen_block, position)
+
+
+@inline
+def _softmax_rows(scores, rows, group, width, reach, window, count, softcap, tops, sums, out):
     """Running softmax of `rows` score rows; token t of the tile sees the last `window` of `reach + t` positions here."""
     for r in range(rows):
         end = reach + r // group
         last = max(0, min(count, end))
-        if seen:
-            hide(scores + 4 * BLOCK * r, 0, last, seen + r // group * seen_stride, seen_block, position)
         before = load_f32(tops + 4 * r)
         largest, total = softmax_block(scores + 4 * BLOCK * r, min(last, max(0, end - window)), last, softcap, before)
         factor = exp1(before - largest)
@@ -78,15 +82,20 @@ def _tile_of(i, tiles):
 
 
 @kernel
-def attend_tiles_rows(
-    rank, size, q, q_stride, k_cache, v_cache, heads, scale, softcap, sinks, seen, seen_stride, seen_block, out, out_stride,
-    product, run, scratch, scratch_stride,
-):  # fmt: skip
-    """Each (key-value head, tile of tokens) meets block after block of keys and values."""
-    keys, width, values = load_i64(heads + KEYS), load_i64(heads + WIDTH), load_i64(heads + VALUE_WIDTH)
-    k_row, v_row, quantized = load_i64(heads + K_ROW), load_i64(heads + V_ROW), load_i64(heads + QUANTIZED)
-    context, window = load_i64(heads + CONTEXT), load_i64(heads + WINDOW)
-    group = load_i64(heads + QUERIES) // keys
+def attend_tiles_rows(rank, size, q, q_stride, heads, sight, out, out_stride, product, run, scratch, scratch_stride):
+    """Each (key-value head, tile of tokens): its queries and block after block of keys and values."""
+    keys, width, values = (
+        load_i64(heads + HEADS.key_value_heads),
+        load_i64(heads + HEADS.head_dim),
+        load_i64(heads + HEADS.value_dim),
+    )
+    k_cache, k_row = load_i64(heads + HEADS.k_cache), load_i64(heads + HEADS.k_row)
+    v_cache, v_row = load_i64(heads + HEADS.v_cache), load_i64(heads + HEADS.v_row)
+    quantized, context = load_i64(heads + HEADS.quantized), load_i64(heads + HEADS.context)
+    window, group = load_i64(heads + HEADS.window), load_i64(heads + HEADS.query_heads) // keys
+    scale, softcap = load_f32(heads + HEADS.scale), load_f32(heads + HEADS.softcap)
+    sinks, seen = load_i64(heads + HEADS.sinks), load_i64(sight + SIGHT.seen)
+    seen_stride, seen_block = load_i64(sight + SIGHT.stride), load_i64(sight + SIGHT.block)
     tokens, position = load_i64(run), load_i64(run + 8)
     tile = tile_tokens(group)
     tiles, most = (tokens + tile - 1) // tile, tile * group
@@ -101,9 +110,7 @@ def attend_tiles_rows(
         head, first = item // tiles, _tile_of(item % tiles, tiles) * tile
         count = min(tile, tokens - first)
         rows, length = count * group, position + first + count
-        _load_queries(
-            q + first * q_stride + 4 * head * group * width, q_stride, count, group, width, bits_to_f32(scale), query
-        )
+        _load_queries(q + first * q_stride + 4 * head * group * width, q_stride, count, group, width, scale, query)
         _begin(rows, group, values, sinks + 4 * head * group if sinks else 0, tops, sums, result)
         for p in range(max(0, position + first + 1 - window) // BLOCK * BLOCK, length, BLOCK):
             there = min(BLOCK, length - p)
@@ -113,10 +120,10 @@ def attend_tiles_rows(
                     transpose16(block + 4 * (i * width + c), 4 * width, turned + 4 * (c * BLOCK + i), 4 * BLOCK)
             sgemm(product, query, 4 * width, turned, 4 * BLOCK, scores, 4 * BLOCK, rows, BLOCK, width, False)
             reach = position + first + 1 - p
-            _meet_block(
-                scores, rows, group, values, reach, window, there, bits_to_f32(softcap),
-                seen + first * seen_stride if seen else 0, seen_stride, seen_block, p, tops, sums, result,
-            )  # fmt: skip
+            if seen:
+                rows_seen = seen + first * seen_stride
+                _hide_block(scores, rows, group, reach, there, rows_seen, seen_stride, seen_block, p)
+            _softmax_rows(scores, rows, group, values, reach, window, there, softcap, tops, sums, result)
             _load_block(v_cache + v_row * (head * context + p), v_row, quantized, there, values, block)
             sgemm(product, scores, 4 * BLOCK, block, 4 * values, result, 4 * values, rows, values, BLOCK, True)
         for r in range(rows):
@@ -126,12 +133,12 @@ def attend_tiles_rows(
                 store_f32x16(y + c, mul(load_f32x16(result + 4 * values * r + c), inverse))
 
 
-def attend_tiles(plan: Plan, q: Activation, heads: Heads, out: Activation, sight: Sight | None = None) -> None:
-    """q [tokens, queries * width], normed and turned -> out [tokens, queries * value width]; sight: see `attend_token`."""
+def attend_tiles(
+    plan: Plan, q: Activation, heads: Heads, table: Operand, out: Activation, sight: Sight | None = None
+) -> None:
+    """q [tokens, queries * width], normed and turned -> out [tokens, queries * value width]; for the rest see `attend_token`."""
     most, width, values = tile_tokens(heads.group) * heads.group, heads.width, heads.values
     floats = most * (width + values + BLOCK + 2) + BLOCK * (max(width, values) + width)
-    plan.add(
-        attend_tiles_rows, q.read("f32"), q.stride("f32"), heads.k_cache, heads.v_cache, heads.table, heads.score_scale,
-        heads.softcap, 0 if heads.sinks is None else heads.sinks, *(sight.operands if sight else EVERYTHING), out.read("f32"),
-        out.stride("f32"), sgemm_kernel, plan.run, *plan.scratch(4 * floats),
-    )  # fmt: skip
+    rows, results = (q.read("f32"), q.stride("f32")), (out.read("f32"), out.stride("f32"))
+    seen, scratch = sight_table(plan, sight), plan.scratch(4 * floats)
+    plan.add(attend_tiles_rows, *rows, table, seen, *results, sgemm_kernel, plan.run, *scratch)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from quant.jit import inline, kernel
-from quant.kernels.heads import CONTEXT, K_ROW, KEYS, QUANTIZED, QUERIES, V_ROW, VALUE_WIDTH, WIDTH, WINDOW, Heads
+from quant.kernels.heads import HEADS, Heads
 from quant.kernels.kv_cache import load_row
 from quant.kernels.share import first_of
-from quant.kernels.sight import EVERYTHING, Sight
+from quant.kernels.sight import SIGHT, Sight, sight_table
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
-from quant.plan import Activation, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import (
-    bits_to_f32,
     broadcast_f32,
     fma,
     load_f32,
@@ -92,7 +91,7 @@ def _ask_for(address, size):
 def _blocks_of(heads, run):
     """Positions up to the token, the first it sees, the first block that it sees something of, and how many blocks."""
     length = load_i64(run + 8) + 1
-    start = max(0, length - load_i64(heads + WINDOW))
+    start = max(0, length - load_i64(heads + HEADS.window))
     return length, start, start // BLOCK, (length + BLOCK - 1) // BLOCK - start // BLOCK
 
 
@@ -103,17 +102,23 @@ def _entry_bytes(width):
 
 
 @kernel
-def attend_blocks(
-    rank, size, q, k_cache, v_cache, heads, scale, softcap, seen, _, seen_block, partial, run, scratch, scratch_stride
-):
+def attend_blocks(rank, size, q, heads, sight, partial, run, scratch, scratch_stride):
     """Each (key-value head, block of positions) gives its query heads' largest score, sum, and sum of values.
 
     Queries go in fours, so that a key is converted to float32 once for four; what is left over of a group fills up with
     copies, whose results nobody reads. Of a block of which not all is seen, only what is seen is read.
     """
-    keys, width, values = load_i64(heads + KEYS), load_i64(heads + WIDTH), load_i64(heads + VALUE_WIDTH)
-    k_row, v_row, quantized = load_i64(heads + K_ROW), load_i64(heads + V_ROW), load_i64(heads + QUANTIZED)
-    context, group = load_i64(heads + CONTEXT), load_i64(heads + QUERIES) // keys
+    keys, width, values = (
+        load_i64(heads + HEADS.key_value_heads),
+        load_i64(heads + HEADS.head_dim),
+        load_i64(heads + HEADS.value_dim),
+    )
+    k_cache, k_row = load_i64(heads + HEADS.k_cache), load_i64(heads + HEADS.k_row)
+    v_cache, v_row = load_i64(heads + HEADS.v_cache), load_i64(heads + HEADS.v_row)
+    quantized, context = load_i64(heads + HEADS.quantized), load_i64(heads + HEADS.context)
+    scale, softcap = load_f32(heads + HEADS.scale), load_f32(heads + HEADS.softcap)
+    seen, seen_block = load_i64(sight + SIGHT.seen), load_i64(sight + SIGHT.block)
+    group = load_i64(heads + HEADS.query_heads) // keys
     length, start, first_block, blocks = _blocks_of(heads, run)
     most, entry = (context + BLOCK - 1) // BLOCK, _entry_bytes(values)
     scores = scratch + rank * scratch_stride
@@ -137,10 +142,10 @@ def attend_blocks(
                 if g == 0:
                     _ask_for(v + v_row * p, v_row)
                 place = scores + 4 * (BLOCK * g + p)
-                _four_scores(q0, q1, q2, q3, k + k_row * p, quantized, width, bits_to_f32(scale), place)
+                _four_scores(q0, q1, q2, q3, k + k_row * p, quantized, width, scale, place)
         for g in range(group):
             out = partial + ((head * group + g) * most + block) * entry
-            largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, bits_to_f32(softcap), LOWEST)
+            largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, softcap, LOWEST)
             store_f32(out, largest)
             store_f32(out + 4, total)
         for g in range(0, group, 4):
@@ -155,11 +160,12 @@ def attend_blocks(
 
 
 @kernel
-def join_blocks(rank, size, partial, heads, sinks, out, run):
+def join_blocks(rank, size, partial, heads, out, run):
     """Join each query head's blocks, in order of position -> out [queries, value width]."""
-    queries, width = load_i64(heads + QUERIES), load_i64(heads + VALUE_WIDTH)
+    queries, width = load_i64(heads + HEADS.query_heads), load_i64(heads + HEADS.value_dim)
+    sinks = load_i64(heads + HEADS.sinks)
     _, _, first, blocks = _blocks_of(heads, run)
-    most, entry = (load_i64(heads + CONTEXT) + BLOCK - 1) // BLOCK, _entry_bytes(width)
+    most, entry = (load_i64(heads + HEADS.context) + BLOCK - 1) // BLOCK, _entry_bytes(width)
     for head in range(first_of(rank, size, queries), first_of(rank + 1, size, queries)):
         parts = partial + (head * most + first) * entry
         largest, total = load_f32(sinks + 4 * head) if sinks else LOWEST, np.float32(0)
@@ -179,16 +185,16 @@ def join_blocks(rank, size, partial, heads, sinks, out, run):
             store_f32x16(y + c, mul(load_f32x16(y + c), splat(np.float32(1) / total)))
 
 
-def attend_token(plan: Plan, q: Activation, heads: Heads, out: Activation, sight: Sight | None = None) -> None:
-    """q [1, queries * width], normed and turned -> out [1, queries * value width]; sight: what the token sees, if not all."""
+def attend_token(
+    plan: Plan, q: Activation, heads: Heads, table: Operand, out: Activation, sight: Sight | None = None
+) -> None:
+    """q [1, queries * width], normed and turned -> out [1, queries * value width].
+
+    table: that of the heads; sight: what the token sees, if not all.
+    """
     blocks = heads.queries * -(-heads.context // BLOCK)
     partial = plan.buffer("partial", (blocks, heads.values + 16), np.float32)
     gathered = BLOCK * (heads.k_cache.strides[1] + heads.v_cache.strides[1]) if sight else 0
     scratch = plan.scratch(4 * BLOCK * (heads.group + 3) + 256 + gathered)
-    caches = heads.k_cache, heads.v_cache, heads.table
-    seen = sight.operands if sight else EVERYTHING
-    plan.add(
-        attend_blocks, q.read("f32"), *caches, heads.score_scale, heads.softcap, *seen, partial, plan.run, *scratch
-    )
-    sinks = 0 if heads.sinks is None else heads.sinks
-    plan.add(join_blocks, partial, heads.table, sinks, out.read("f32"), plan.run)
+    plan.add(attend_blocks, q.read("f32"), table, sight_table(plan, sight), partial, plan.run, *scratch)
+    plan.add(join_blocks, partial, table, out.read("f32"), plan.run)

@@ -5,33 +5,27 @@ Sums run over fixed blocks of positions whatever the number of threads, so one a
 
 from __future__ import annotations
 
-from quant.activation import store_block
 from quant.jit import inline, kernel
 from quant.kernels.attend_tiles import attend_tiles
 from quant.kernels.attend_token import attend_token
-from quant.kernels.heads import (
-    CONTEXT,
-    K_ROW,
-    K_SPAN,
-    KEYS,
-    Q_SPAN,
-    Q_STEP,
-    QUANTIZED,
-    QUERIES,
-    V_ROW,
-    VALUE_WIDTH,
-    WIDTH,
-    Heads,
-)
+from quant.kernels.heads import HEADS, Heads
 from quant.kernels.kv_cache import store_row
 from quant.kernels.norm import inverse_rms
+from quant.kernels.outputs import output, store_output
 from quant.kernels.rope import Rope, angles, rotate
 from quant.kernels.share import first_of
 from quant.kernels.sight import Sight
+from quant.layout import Layout
 from quant.plan import Activation, Operand, Plan
-from quant.simd import bits_to_f32, load_f32x16, load_i64, mul, sigmoid, splat, store_f32x16
+from quant.simd import load_f32, load_f32x16, load_i64, mul, sigmoid, splat, store_f32x16
 
 __all__ = ["Heads", "attention"]
+
+# What enters attention, and where queries go: float32 rows and the bytes between those of two tokens, and the angles of
+# every token (see quant.kernels.rope).
+_INPUTS = Layout(
+    "q", "q_stride", "k", "k_stride", "v", "v_stride", "angles", "pairs", "interleaved", "queries", "queries_stride"
+)
 
 
 @inline
@@ -49,30 +43,35 @@ def _norm_head(row, step, head, width, span, weight, eps, y):
 
 
 @kernel
-def norm_rope_store(
-    rank, size, q, q_stride, k, k_stride, v, v_stride, heads, q_norm, k_norm, eps, turns, pairs, interleaved, out, out_stride,
-    k_cache, v_cache, run, scratch, scratch_stride,
-):  # fmt: skip
-    """q [tokens, queries, (q, perhaps a gate), width], k, v [tokens, keys, …] -> out [tokens, queries, width] and the caches."""
-    queries, keys, width = load_i64(heads + QUERIES), load_i64(heads + KEYS), load_i64(heads + WIDTH)
-    values, context, quantized = load_i64(heads + VALUE_WIDTH), load_i64(heads + CONTEXT), load_i64(heads + QUANTIZED)
+def norm_rope_store(rank, size, heads, inputs, run, scratch, scratch_stride):
+    """q [tokens, query heads, (q, perhaps a gate)], k, v [tokens, key-value heads, …] -> queries [tokens, …] and the caches."""
+    queries, keys = load_i64(heads + HEADS.query_heads), load_i64(heads + HEADS.key_value_heads)
+    width, values = load_i64(heads + HEADS.head_dim), load_i64(heads + HEADS.value_dim)
+    context, quantized = load_i64(heads + HEADS.context), load_i64(heads + HEADS.quantized)
+    pairs, interleaved = load_i64(inputs + _INPUTS.pairs), load_i64(inputs + _INPUTS.interleaved)
+    eps = load_f32(heads + HEADS.eps)
     tokens, position = load_i64(run), load_i64(run + 8)
     every, local = queries + keys, scratch + rank * scratch_stride
     for item in range(first_of(rank, size, tokens * every), first_of(rank + 1, size, tokens * every)):
         t, head = item // every, item % every
-        angle = turns + t * pairs * 8
+        angle = load_i64(inputs + _INPUTS.angles) + t * pairs * 8
         if head < queries:
-            y, span = out + t * out_stride + 4 * head * width, load_i64(heads + Q_SPAN)
-            _norm_head(q + t * q_stride, load_i64(heads + Q_STEP), head, width, span, q_norm, bits_to_f32(eps), y)
+            row = load_i64(inputs + _INPUTS.q) + t * load_i64(inputs + _INPUTS.q_stride)
+            y = load_i64(inputs + _INPUTS.queries) + t * load_i64(inputs + _INPUTS.queries_stride) + 4 * head * width
+            step, span = load_i64(heads + HEADS.q_step), load_i64(heads + HEADS.q_span)
+            _norm_head(row, step, head, width, span, load_i64(heads + HEADS.q_norm), eps, y)
             rotate(y, angle, pairs, interleaved)
         else:
             head -= queries
-            place, span = head * context + position + t, load_i64(heads + K_SPAN)
-            _norm_head(k + t * k_stride, 4 * width, head, width, span, k_norm, bits_to_f32(eps), local)
+            place = head * context + position + t
+            row = load_i64(inputs + _INPUTS.k) + t * load_i64(inputs + _INPUTS.k_stride)
+            span, norm = load_i64(heads + HEADS.k_span), load_i64(heads + HEADS.k_norm)
+            _norm_head(row, 4 * width, head, width, span, norm, eps, local)
             rotate(local, angle, pairs, interleaved)
-            store_row(local, width, k_cache + load_i64(heads + K_ROW) * place, quantized)
-            row = v + t * v_stride + 4 * head * values
-            store_row(row, values, v_cache + load_i64(heads + V_ROW) * place, quantized)
+            k_row = load_i64(heads + HEADS.k_cache) + load_i64(heads + HEADS.k_row) * place
+            store_row(local, width, k_row, quantized)
+            row = load_i64(inputs + _INPUTS.v) + t * load_i64(inputs + _INPUTS.v_stride) + 4 * head * values
+            store_row(row, values, load_i64(heads + HEADS.v_cache) + load_i64(heads + HEADS.v_row) * place, quantized)
 
 
 @inline
@@ -85,15 +84,14 @@ def _gated(x, gate, column, width):
 
 
 @kernel
-def finish_heads(rank, size, x, stride, gates, gates_stride, columns, width, y, q, rest, q_stride, run):
-    """x [tokens, heads, width], perhaps gated -> y, q and rest; threads share (token, 32 columns)."""
+def finish_heads(rank, size, x, stride, gates, gates_stride, columns, width, out, run):
+    """x [tokens, heads, width], perhaps gated -> out (an OUTPUT table); threads share (token, 32 columns)."""
     tokens, blocks = load_i64(run), columns // 32
     for item in range(first_of(rank, size, tokens * blocks), first_of(rank + 1, size, tokens * blocks)):
         t, block = item // blocks, item % blocks
         row, gate = x + t * stride, gates + t * gates_stride
         a, b = _gated(row, gate, 32 * block, width), _gated(row, gate, 32 * block + 16, width)
-        at = t * q_stride
-        store_block(a, b, columns, block, y + t * stride if y else 0, q + at if q else 0, rest + at if rest else 0)
+        store_output(a, b, columns, block, out, t)
 
 
 def attention(
@@ -113,16 +111,23 @@ def attention(
         raise ValueError(f"{heads.queries} and {heads.keys} heads of {heads.width} and {heads.values}: {found} columns")
     if 2 * pairs > heads.width:
         raise ValueError(f"{pairs} pairs turn in heads of {heads.width}")
-    ready, norms = plan.rows("query", columns), heads.norms or (0, 0)
-    turning: tuple[Operand, ...] = (angles(plan, rope), pairs, int(rope.interleaved)) if rope else (0, 0, 0)
-    plan.add(
-        norm_rope_store, q.read("f32"), q.stride("f32"), k.read("f32"), k.stride("f32"), v.read("f32"), v.stride("f32"),
-        heads.table, *norms, heads.eps, *turning, ready.read("f32"), ready.stride("f32"), heads.k_cache, heads.v_cache,
-        plan.run, *plan.scratch(4 * heads.width),
-    )  # fmt: skip
-    (attend_token if plan.tokens == 1 else attend_tiles)(plan, ready, heads, met, sight)
-    gates = (q.read("f32"), q.stride("f32")) if heads.gated else (0, 0)
-    plan.add(
-        finish_heads, met.read("f32"), met.stride("f32"), *gates, met.columns, heads.values, out.written("f32"),
-        out.written("q8"), out.written("rest"), out.stride("q8"), plan.run,
-    )  # fmt: skip
+    table, queries = heads.table(plan), plan.rows("query", columns)
+    inputs = plan.table(
+        _INPUTS,
+        q=q.read("f32"),
+        q_stride=q.stride("f32"),
+        k=k.read("f32"),
+        k_stride=k.stride("f32"),
+        v=v.read("f32"),
+        v_stride=v.stride("f32"),
+        angles=angles(plan, rope) if rope else 0,
+        pairs=pairs,
+        interleaved=int(rope.interleaved) if rope else 0,
+        queries=queries.read("f32"),
+        queries_stride=queries.stride("f32"),
+    )
+    plan.add(norm_rope_store, table, inputs, plan.run, *plan.scratch(4 * heads.width))
+    (attend_token if plan.tokens == 1 else attend_tiles)(plan, queries, heads, table, met, sight)
+    gates: tuple[Operand, Operand] = (q.read("f32"), q.stride("f32")) if heads.gated else (0, 0)
+    rows = met.read("f32"), met.stride("f32")
+    plan.add(finish_heads, *rows, *gates, met.columns, heads.values, output(plan, out), plan.run)

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quant.kernels.kv_cache import is_quantized, row_shape
+from quant.layout import Layout
+from quant.plan import Operand, Plan
 
 Vector = NDArray[np.float32]
 
-# Fields of the table, bytes into it: the heads of queries and of keys, and the widths of a key and of a value; context;
-# bytes of a row of each cache, and whether they are quantized; bytes from one query to the next; over how many lanes
-# queries and keys are normed, or 0; positions that a token sees; whether lanes turn by neighbours.
-QUERIES, KEYS, WIDTH, VALUE_WIDTH, CONTEXT, K_ROW, V_ROW, QUANTIZED, Q_STEP, Q_SPAN, K_SPAN, WINDOW = range(0, 96, 8)
-_EVERY = 1 << 62
+HEADS = Layout(
+    "query_heads",
+    "key_value_heads",
+    "head_dim",  # of a query and of a key
+    "value_dim",
+    "q_step",  # bytes from one query head to the next
+    "q_norm",  # weights of the norm of queries, float32
+    "k_norm",
+    "q_span",  # over how many values queries are normed; 0: not at all
+    "k_span",
+    "eps",
+    "scale",  # of the scores
+    "softcap",
+    "sinks",  # float32 [query_heads], or 0
+    "window",  # positions that a token sees
+    "context",  # positions that the caches hold
+    "k_cache",
+    "v_cache",
+    "k_row",  # bytes of a row of the cache
+    "v_row",
+    "quantized",  # whether rows of the caches are int8
+)
+_EVERY = 1 << 62  # as a window: all positions
 
 
 @dataclass(frozen=True)
@@ -90,14 +109,29 @@ class Heads:
             raise ValueError(f"norms of {found} lanes for {self.queries} and {self.keys} heads of {self.width}")
         return found
 
-    @cached_property
-    def table(self) -> NDArray[np.int64]:
-        """What kernels read: int64, a field each."""
-        q_step = 4 * self.width * (2 if self.gated else 1)
-        rows = (cache.strides[1] for cache in (self.k_cache, self.v_cache))
-        quantized = int(is_quantized(self.k_cache))
-        fields = (
-            self.queries, self.keys, self.width, self.values, self.context, *rows, quantized, q_step, *self.spans,
-            self.window or _EVERY,
-        )  # fmt: skip
-        return np.array(fields, np.int64)
+    def table(self, plan: Plan) -> Operand:
+        """The table of this layer, by which kernels know it."""
+        norms = self.norms or (0, 0)
+        return plan.table(
+            HEADS,
+            query_heads=self.queries,
+            key_value_heads=self.keys,
+            head_dim=self.width,
+            value_dim=self.values,
+            q_step=4 * self.width * (2 if self.gated else 1),
+            q_norm=norms[0],
+            k_norm=norms[1],
+            q_span=self.spans[0],
+            k_span=self.spans[1],
+            eps=self.eps,
+            scale=self.score_scale,
+            softcap=self.softcap,
+            sinks=0 if self.sinks is None else self.sinks,
+            window=self.window or _EVERY,
+            context=self.context,
+            k_cache=self.k_cache,
+            v_cache=self.v_cache,
+            k_row=self.k_cache.strides[1],
+            v_row=self.v_cache.strides[1],
+            quantized=int(is_quantized(self.k_cache)),
+        )

@@ -20,10 +20,10 @@ from quant.kernels.norm import inverse_rms
 from quant.kernels.rope import Rope, angles, rotate
 from quant.kernels.share import first_of
 from quant.kernels.softmax import LOWEST
-from quant.plan import Activation, Plan
+from quant.layout import Layout
+from quant.plan import Activation, Operand, Plan
 from quant.simd import (
     add,
-    bits_to_f32,
     fma,
     load_f32,
     load_f32x16,
@@ -47,13 +47,17 @@ class Sight:
     seen: NDArray[np.uint8]
     block: int
 
-    @property
-    def operands(self) -> tuple[Any, ...]:
-        """The blocks that are seen, bytes from one token's to the next, and positions of a block."""
-        return self.seen, self.seen.shape[1], self.block
+
+SIGHT = Layout(
+    "seen", "stride", "block"
+)  # a Sight's array, or 0 for all; bytes between tokens' rows; positions of a block
 
 
-EVERYTHING = 0, 0, 1  # the operands where nothing is hidden
+def sight_table(plan: Plan, sight: Sight | None) -> Operand:
+    """The table by which kernels know what each token sees; None: all."""
+    if sight is None:
+        return plan.table(SIGHT, seen=0, stride=0, block=1)
+    return plan.table(SIGHT, seen=sight.seen, stride=sight.seen.shape[1], block=sight.block)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,32 @@ class Indexer:
         return -(-self.keys.shape[1] // self.block)
 
 
+INDEXER = Layout(
+    "heads", "width", "block", "budget", "q_norm", "k_norm", "eps", "frequencies", "pairs", "magnitude", "keys", "row",
+    "quantized", "rest",
+)  # fmt: skip
+
+
+def _indexer_table(plan: Plan, indexer: Indexer, rope: Rope) -> Operand:
+    return plan.table(
+        INDEXER,
+        heads=indexer.heads,
+        width=indexer.width,
+        block=indexer.block,
+        budget=indexer.budget,
+        q_norm=indexer.norms[0],
+        k_norm=indexer.norms[1],
+        eps=indexer.eps,
+        frequencies=rope.frequencies,
+        pairs=len(rope.frequencies),
+        magnitude=rope.magnitude,
+        keys=indexer.keys,
+        row=indexer.keys.strides[1],
+        quantized=int(is_quantized(indexer.keys)),
+        rest=indexer.rest,
+    )
+
+
 @inline
 def hide(scores, first, last, seen, block, position):
     """Scores of positions first to last that are not seen <- LOWEST; the first score is that of `position`."""
@@ -107,8 +137,10 @@ def _add_rows(x, stride, first, last, width, total):
 
 
 @inline
-def _turn(x, position, frequencies, pairs, magnitude, place):
+def _turn(x, position, indexer, place):
     """Turn one head to a position; place: 8 bytes a pair."""
+    frequencies, pairs = load_i64(indexer + INDEXER.frequencies), load_i64(indexer + INDEXER.pairs)
+    magnitude = load_f32(indexer + INDEXER.magnitude)
     for i in range(pairs):
         angle = np.float64(np.float32(position) * load_f32(frequencies + 4 * i))
         store_f32(place + 4 * i, magnitude * np.float32(math.cos(angle)))
@@ -117,60 +149,68 @@ def _turn(x, position, frequencies, pairs, magnitude, place):
 
 
 @inline
-def _finish_block(total, b, block, width, norm, eps, frequencies, pairs, magnitude, cache, row, quantized, place):
-    """The sum of a block's keys -> its row of the cache."""
+def _finish_block(total, b, indexer, place):
+    """The sum of the index keys of block b, float32 [width] at `total` -> its row of the cache."""
+    block, width = load_i64(indexer + INDEXER.block), load_i64(indexer + INDEXER.width)
     for c in range(0, 4 * width, 64):
         store_f32x16(total + c, mul(load_f32x16(total + c), splat(np.float32(1) / np.float32(block))))
-    _norm(total, norm, width, eps, total)
-    _turn(total, b * block, frequencies, pairs, magnitude, place)
-    store_row(total, width, cache + b * row, quantized)
+    _norm(total, load_i64(indexer + INDEXER.k_norm), width, load_f32(indexer + INDEXER.eps), total)
+    _turn(total, b * block, indexer, place)
+    row = load_i64(indexer + INDEXER.keys) + b * load_i64(indexer + INDEXER.row)
+    store_row(total, width, row, load_i64(indexer + INDEXER.quantized))
 
 
 @kernel
-def index_keys(
-    rank, size, k, k_stride, rest, block, width, norm, eps, frequencies, pairs, magnitude, cache, row, quantized, run, scratch,
-    scratch_stride,
-):  # fmt: skip
+def index_keys(rank, size, k, k_stride, indexer, run, scratch, scratch_stride):
     """k [tokens, width] -> the keys of the blocks that this replay completes, and the sum of what follows them."""
     tokens, position = load_i64(run), load_i64(run + 8)
+    block, width = load_i64(indexer + INDEXER.block), load_i64(indexer + INDEXER.width)
+    rest = load_i64(indexer + INDEXER.rest)
     first, end = position // block, (position + tokens) // block
     total = scratch + rank * scratch_stride
     place = total + 4 * width
-    factor, small = bits_to_f32(magnitude), bits_to_f32(eps)
     for b in range(
         first + 1 + first_of(rank, size, end - first - 1), first + 1 + first_of(rank + 1, size, end - first - 1)
     ):
         for c in range(0, 4 * width, 64):
             store_f32x16(total + c, zero_f32x16())
         _add_rows(k, k_stride, b * block - position, (b + 1) * block - position, width, total)
-        _finish_block(total, b, block, width, norm, small, frequencies, pairs, factor, cache, row, quantized, place)
+        _finish_block(total, b, indexer, place)
     if rank:
         return
     if end > first:
         _add_rows(k, k_stride, 0, (first + 1) * block - position, width, rest)
-        _finish_block(rest, first, block, width, norm, small, frequencies, pairs, factor, cache, row, quantized, place)
+        _finish_block(rest, first, indexer, place)
         for c in range(0, 4 * width, 64):
             store_f32x16(rest + c, zero_f32x16())
     _add_rows(k, k_stride, max(0, end * block - position), tokens, width, rest)
 
 
 @kernel
-def index_queries(rank, size, q, stride, heads, width, norm, eps, turns, pairs, run):
+def index_queries(rank, size, q, stride, indexer, turns, run):
     """q [tokens, heads, width], normed and turned in place; threads share (token, head)."""
+    heads, width = load_i64(indexer + INDEXER.heads), load_i64(indexer + INDEXER.width)
+    pairs, norm, eps = (
+        load_i64(indexer + INDEXER.pairs),
+        load_i64(indexer + INDEXER.q_norm),
+        load_f32(indexer + INDEXER.eps),
+    )
     items = load_i64(run) * heads
     for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
         t = item // heads
         x = q + t * stride + 4 * (item % heads) * width
-        _norm(x, norm, width, bits_to_f32(eps), x)
+        _norm(x, norm, width, eps, x)
         rotate(x, turns + t * pairs * 8, pairs, 0)
 
 
 @kernel
-def rate_blocks(
-    rank, size, q, stride, heads, width, cache, row, quantized, block, budget, ratings, ratings_stride, run
-):
+def rate_blocks(rank, size, q, stride, indexer, ratings, ratings_stride, run):
     """How a token rates every whole block before it, where that matters; threads share (token, 16 blocks)."""
     tokens, position = load_i64(run), load_i64(run + 8)
+    heads, width = load_i64(indexer + INDEXER.heads), load_i64(indexer + INDEXER.width)
+    block, budget = load_i64(indexer + INDEXER.block), load_i64(indexer + INDEXER.budget)
+    keys, row = load_i64(indexer + INDEXER.keys), load_i64(indexer + INDEXER.row)
+    quantized = load_i64(indexer + INDEXER.quantized)
     parts = ((position + tokens) // block + 15) // 16
     for item in range(first_of(rank, size, tokens * parts), first_of(rank + 1, size, tokens * parts)):
         t, first = item // parts, item % parts * 16
@@ -180,7 +220,7 @@ def rate_blocks(
             for head in range(heads):
                 x, total = q + t * stride + 4 * head * width, zero_f32x16()
                 for c in range(0, width, 16):
-                    total = fma(load_f32x16(x + 4 * c), load_row(cache + b * row, c, width, quantized), total)
+                    total = fma(load_f32x16(x + 4 * c), load_row(keys + b * row, c, width, quantized), total)
                 rating += max(sum_lanes(total), np.float32(0))
             store_f32(ratings + t * ratings_stride + 4 * b, rating)
 
@@ -202,9 +242,10 @@ def _border(ratings, count, wanted):
 
 
 @kernel
-def choose_blocks(rank, size, ratings, ratings_stride, block, budget, seen, seen_stride, run):
+def choose_blocks(rank, size, indexer, ratings, ratings_stride, seen, seen_stride, run):
     """1 for the best blocks of a token, lower ones first among equals, and for what follows the last whole one."""
     tokens, position = load_i64(run), load_i64(run + 8)
+    block, budget = load_i64(indexer + INDEXER.block), load_i64(indexer + INDEXER.budget)
     for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
         whole, row = (position + t + 1) // block, seen + t * seen_stride
         border, left = 0, whole
@@ -222,19 +263,15 @@ def choose_blocks(rank, size, ratings, ratings_stride, block, budget, seen, seen
 
 def look(plan: Plan, q: Activation, k: Activation, rope: Rope, indexer: Indexer) -> Sight:
     """q [tokens, index heads * width], k [tokens, width] -> what each token sees; q is normed and turned in place."""
-    x, blocks = indexer, indexer.blocks
-    pairs, row, quantized = len(rope.frequencies), x.keys.strides[1], int(is_quantized(x.keys))
+    x, blocks, pairs = indexer, indexer.blocks, len(rope.frequencies)
     if q.columns != x.heads * x.width or k.columns != x.width or 2 * pairs > x.width or rope.interleaved:
         raise ValueError(f"{x.heads} index heads of {x.width}: {q.columns} and {k.columns} columns, {pairs} pairs")
     ratings = plan.buffer("block ratings", (plan.tokens, blocks), np.float32)
     seen = plan.buffer("blocks seen", (plan.tokens, blocks), np.uint8)
-    cache, choice = (x.keys, row, quantized), (x.block, x.budget)
-    plan.add(
-        index_keys, k.read("f32"), k.stride("f32"), x.rest, x.block, x.width, x.norms[1], x.eps, rope.frequencies, pairs,
-        rope.magnitude, *cache, plan.run, *plan.scratch(4 * x.width + 8 * pairs + 64),
-    )  # fmt: skip
-    queries = q.read("f32"), q.stride("f32"), x.heads, x.width
-    plan.add(index_queries, *queries, x.norms[0], x.eps, angles(plan, rope), pairs, plan.run)
-    plan.add(rate_blocks, *queries, *cache, *choice, ratings, 4 * blocks, plan.run)
-    plan.add(choose_blocks, ratings, 4 * blocks, *choice, seen, blocks, plan.run)
+    table, queries = _indexer_table(plan, indexer, rope), (q.read("f32"), q.stride("f32"))
+    scratch = plan.scratch(4 * x.width + 8 * pairs + 64)
+    plan.add(index_keys, k.read("f32"), k.stride("f32"), table, plan.run, *scratch)
+    plan.add(index_queries, *queries, table, angles(plan, rope), plan.run)
+    plan.add(rate_blocks, *queries, table, ratings, 4 * blocks, plan.run)
+    plan.add(choose_blocks, table, ratings, 4 * blocks, seen, blocks, plan.run)
     return Sight(seen, x.block)
