@@ -17,12 +17,13 @@ import numpy as np
 
 from quant.activation import quantize_row
 from quant.jit import inline, kernel
-from quant.kernels.delta_net import DeltaNet, gated_norm, sigmoid1, softplus, unit_length
+from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm, sigmoid1, softplus, unit_length
+from quant.kernels.outputs import OUTPUT, output
 from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.kernels.share import first_of
+from quant.layout import Layout
 from quant.plan import Activation, Plan
 from quant.simd import (
-    bits_to_f32,
     exp,
     fma,
     load_f32,
@@ -40,6 +41,7 @@ from quant.tile import transpose16
 
 _CHUNK = 64
 _ROW = 4 * _CHUNK  # bytes of a row of chunk x chunk scores
+_ROWS = Layout("qkv", "qkv_stride", "alpha", "beta", "gate_stride", "out", "out_stride", "product")
 _SOLVE = 16  # rows of the triangular system solved one by one before they enter a product
 
 
@@ -156,8 +158,14 @@ def _gates(alpha, beta, stride, head, a, dt, count, sums, strengths):
 
 
 @inline
-def _chunk(product, q, k, v, o, stride, out_stride, count, key_width, value_width, s, sums, strengths, memory):
-    """One chunk of one head: reads q, k and v, writes o, moves the state s [key, value] on."""
+def _chunk(product, q, k, v, o, stride, out_stride, count, key_width, value_width, memory):
+    """One chunk of one head: reads q, k and v, writes o, moves the state on.
+
+    memory: the state [key, value], the sums of g and the betas of the chunk, float32 [64] each, then scratch memory.
+    """
+    s, sums = memory, memory + 4 * key_width * value_width
+    strengths = sums + _ROW
+    memory = strengths + _ROW
     keys, turned = memory, memory + _ROW * key_width
     d = turned + _ROW * key_width
     scores = d + _ROW * value_width
@@ -187,16 +195,20 @@ def _chunk(product, q, k, v, o, stride, out_stride, count, key_width, value_widt
 
 
 @kernel
-def delta_chunks(
-    rank, size, x, stride, beta, alpha, gate_stride, a, dt, state, key_heads, value_heads, key_width, value_width, share,
-    out, out_stride, product, run, scratch, scratch_stride,
-):  # fmt: skip
-    """x [tokens, (q, k, v)] -> out [tokens, value heads, value width], and the state moved past them."""
+def delta_chunks(rank, size, net, rows, run, scratch, scratch_stride):
+    """q, k, v of every token -> out [tokens, value heads, value width], and the state moved past them; rows: a _ROWS table."""
     tokens = load_i64(run)
+    key_heads, value_heads = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.value_heads)
+    key_width, value_width = load_i64(net + DELTA_NET.key_width), load_i64(net + DELTA_NET.value_width)
+    a, dt = load_i64(net + DELTA_NET.a), load_i64(net + DELTA_NET.dt)
+    state, share = load_i64(net + DELTA_NET.state), load_i64(net + DELTA_NET.share)
+    x, stride = load_i64(rows + _ROWS.qkv), load_i64(rows + _ROWS.qkv_stride)
+    out, out_stride = load_i64(rows + _ROWS.out), load_i64(rows + _ROWS.out_stride)
+    alpha, beta = load_i64(rows + _ROWS.alpha), load_i64(rows + _ROWS.beta)
+    gate_stride, product = load_i64(rows + _ROWS.gate_stride), load_i64(rows + _ROWS.product)
     keys = 4 * key_heads * key_width
     s = scratch + rank * scratch_stride
     sums = s + 4 * key_width * value_width
-    memory = sums + 2 * _ROW
     for head in range(first_of(rank, size, value_heads), first_of(rank + 1, size, value_heads)):
         own = state + 4 * head * key_width * value_width
         _copy_state(own, key_width, value_width, s, False)
@@ -207,22 +219,25 @@ def delta_chunks(
             count = min(_CHUNK, tokens - t)
             _gates(alpha + t * gate_stride, beta + t * gate_stride, gate_stride, head, a, dt, count, sums, sums + _ROW)
             at = t * stride
-            _chunk(
-                product, q + at, q + keys + at, v + at, o + t * out_stride, stride, out_stride, count, key_width, value_width, s,
-                sums, sums + _ROW, memory,
-            )  # fmt: skip
+            k, y = q + keys + at, o + t * out_stride
+            _chunk(product, q + at, k, v + at, y, stride, out_stride, count, key_width, value_width, s)
         _copy_state(own, key_width, value_width, s, True)
 
 
 @kernel
-def gated_norm_rows(rank, size, o, stride, z, norm, eps, by_sigmoid, heads, width, y, q8, rest, q8_stride, run):
-    """Each head of o [tokens, heads, width] normed and gated by z -> y, q8 and rest; threads share the tokens."""
+def gated_norm_rows(rank, size, net, o, z, stride, out, run):
+    """Each head of o [tokens, heads, width] normed and gated by z -> out (an OUTPUT table); threads share the tokens."""
     tokens = load_i64(run)
+    heads, width = load_i64(net + DELTA_NET.value_heads), load_i64(net + DELTA_NET.value_width)
+    norm, eps = load_i64(net + DELTA_NET.norm), load_f32(net + DELTA_NET.eps)
+    by_sigmoid = load_i64(net + DELTA_NET.by_sigmoid)
+    y, q8, rest = load_i64(out + OUTPUT.f32), load_i64(out + OUTPUT.q8), load_i64(out + OUTPUT.rest)
+    q8_stride = load_i64(out + OUTPUT.q8_stride)
     for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
         row = t * stride
         for head in range(heads):
             at = row + 4 * head * width
-            gated_norm(o + at, z + at, norm, width, bits_to_f32(eps), by_sigmoid, y + at)
+            gated_norm(o + at, z + at, norm, width, eps, by_sigmoid, y + at)
         if q8:
             at = t * q8_stride
             quantize_row(y + row, heads * width, q8 + at, rest + at if rest else 0, 0, heads * width // 32)
@@ -240,18 +255,23 @@ def delta_net_chunk(
 ) -> None:
     """mixed [tokens, channels], z [tokens, value columns], beta, alpha [tokens, value heads] -> out [tokens, value columns]."""
     x, o = plan.rows("convolved", net.channels), plan.rows("delta", net.value_columns)
-    rows, stride = x.read("f32"), x.stride("f32")
-    shape = net.key_heads, net.value_heads, net.key_width, net.value_width, net.share
+    out.read("f32")  # the norm writes float32, from which the other layouts are made
+    table, rows, stride = net.table(plan, eps), x.read("f32"), x.stride("f32")
     plan.add(
         convolve_rows, mixed.read("f32"), stride, net.conv, net.recent, len(net.conv), net.channels, rows, plan.run
     )
     plan.add(unit_keys, rows, stride, net.key_heads, net.key_width, plan.run)
+    chunk = plan.table(
+        _ROWS,
+        qkv=rows,
+        qkv_stride=stride,
+        alpha=alpha.read("f32"),
+        beta=beta.read("f32"),
+        gate_stride=beta.stride("f32"),
+        out=o.read("f32"),
+        out_stride=o.stride("f32"),
+        product=sgemm_kernel,
+    )
     floats = net.key_width * net.value_width + _CHUNK * (2 + 2 * net.key_width + net.value_width + _CHUNK)
-    plan.add(
-        delta_chunks, rows, stride, beta.read("f32"), alpha.read("f32"), beta.stride("f32"), net.a, net.dt, net.state, *shape,
-        o.read("f32"), o.stride("f32"), sgemm_kernel, plan.run, *plan.scratch(4 * floats),
-    )  # fmt: skip
-    plan.add(
-        gated_norm_rows, o.read("f32"), o.stride("f32"), z.read("f32"), net.norm, eps, int(net.by_sigmoid),
-        net.value_heads, net.value_width, out.read("f32"), out.written("q8"), out.written("rest"), out.stride("q8"), plan.run,
-    )  # fmt: skip
+    plan.add(delta_chunks, table, chunk, plan.run, *plan.scratch(4 * floats))
+    plan.add(gated_norm_rows, table, o.read("f32"), z.read("f32"), o.stride("f32"), output(plan, out), plan.run)

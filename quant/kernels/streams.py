@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import store_block
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
 from quant.kernels.norm import inverse_rms
+from quant.kernels.outputs import output, store_output
 from quant.kernels.share import first_of
 from quant.plan import Activation, Plan
 from quant.simd import (
@@ -35,8 +35,8 @@ _ONE = np.array([1, 0], np.int64)
 
 
 @kernel
-def norm_streams_rows(rank, size, x, x_stride, weight, streams, columns, eps, y, y_stride, q, q_stride, run, last):
-    """x [tokens, streams, columns] -> y and q, each stream normed by itself; last: the last token's row alone.
+def norm_streams_rows(rank, size, x, x_stride, weight, streams, columns, eps, out, run, last):
+    """x [tokens, streams, columns] -> out (an OUTPUT table), each stream normed by itself; last: the last token's row alone.
 
     Threads share (token, stream).
     """
@@ -50,19 +50,19 @@ def norm_streams_rows(rank, size, x, x_stride, weight, streams, columns, eps, y,
         for c in range(0, columns, 32):
             a = mul(mul(load_f32x16(row + 4 * c), scale), load_f32x16(w + 4 * c))
             b = mul(mul(load_f32x16(row + 4 * c + 64), scale), load_f32x16(w + 4 * c + 64))
-            store_block(a, b, streams * columns, before + c // 32, y + t * y_stride, q + t * q_stride if q else 0, 0)
+            store_output(a, b, streams * columns, before + c // 32, out, t)
 
 
 @kernel
-def silu_rows(rank, size, x, x_stride, columns, y, y_stride, q, q_stride, run):
-    """silu of x [tokens, columns] -> y and q; threads share (token, 32 columns)."""
+def silu_rows(rank, size, x, x_stride, columns, out, run):
+    """silu of x [tokens, columns] -> out (an OUTPUT table); threads share (token, 32 columns)."""
     blocks = columns // 32
     items = load_i64(run) * blocks
     for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
         t, block = item // blocks, item % blocks
         row = x + t * x_stride + 128 * block
         a, b = silu(load_f32x16(row)), silu(load_f32x16(row + 64))
-        store_block(a, b, columns, block, y + t * y_stride if y else 0, q + t * q_stride if q else 0, 0)
+        store_output(a, b, columns, block, out, t)
 
 
 @inline
@@ -75,8 +75,8 @@ def _mean(x, gate, streams, columns):
 
 
 @kernel
-def mean_streams_rows(rank, size, x, gate, stride, streams, columns, y, y_stride, q, q_stride, run):
-    """The mean over streams of x * sigmoid(gate), both [tokens, streams, columns] -> y and q [tokens, columns]."""
+def mean_streams_rows(rank, size, x, gate, stride, streams, columns, out, run):
+    """The mean over streams of x * sigmoid(gate), both [tokens, streams, columns] -> out [tokens, columns] (an OUTPUT table)."""
     blocks = columns // 32
     items = load_i64(run) * blocks
     for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
@@ -84,7 +84,7 @@ def mean_streams_rows(rank, size, x, gate, stride, streams, columns, y, y_stride
         at = t * stride + 128 * block
         a = _mean(x + at, gate + at, streams, columns)
         b = _mean(x + at + 64, gate + at + 64, streams, columns)
-        store_block(a, b, columns, block, y + t * y_stride if y else 0, q + t * q_stride if q else 0, 0)
+        store_output(a, b, columns, block, out, t)
 
 
 @kernel
@@ -111,17 +111,16 @@ def norm_streams(plan: Plan, x: Activation, weight: NDArray[np.float32], eps: fl
     streams, columns = weight.shape
     if x.columns != streams * columns or out.columns != x.columns or columns % 32:
         raise ValueError(f"{streams} streams of {columns}: {x.columns} and {out.columns} columns")
-    rows = out.read("f32"), out.stride("f32"), out.written("q8"), out.stride("q8")
-    last = int(plan.tokens == 1)
-    plan.add(norm_streams_rows, x.read("f32"), x.stride("f32"), weight, streams, columns, eps, *rows, plan.run, last)
+    out.read("f32")  # which `mean_streams` reads, too
+    rows, last = (x.read("f32"), x.stride("f32")), int(plan.tokens == 1)
+    plan.add(norm_streams_rows, *rows, weight, streams, columns, eps, output(plan, out), plan.run, last)
 
 
 def silu_of(plan: Plan, x: Activation, out: Activation) -> None:
     """silu of x [tokens, n] -> out."""
     if x.columns != out.columns or x.columns % 32:
         raise ValueError(f"silu of {x.columns} columns -> {out.columns}")
-    rows = out.written("f32"), out.stride("f32"), out.written("q8"), out.stride("q8")
-    plan.add(silu_rows, x.read("f32"), x.stride("f32"), x.columns, *rows, _run(plan))
+    plan.add(silu_rows, x.read("f32"), x.stride("f32"), x.columns, output(plan, out), _run(plan))
 
 
 def mean_streams(plan: Plan, x: Activation, gate: Activation, out: Activation) -> None:
@@ -129,9 +128,8 @@ def mean_streams(plan: Plan, x: Activation, gate: Activation, out: Activation) -
     columns = out.columns
     if x.columns != gate.columns or x.columns % columns or columns % 32:
         raise ValueError(f"streams of {x.columns} and {gate.columns} columns -> {columns}")
-    rows = out.written("f32"), out.stride("f32"), out.written("q8"), out.stride("q8")
     shape = x.stride("f32"), x.columns // columns, columns
-    plan.add(mean_streams_rows, x.read("f32"), gate.read("f32"), *shape, *rows, _run(plan))
+    plan.add(mean_streams_rows, x.read("f32"), gate.read("f32"), *shape, output(plan, out), _run(plan))
 
 
 def _run(plan: Plan) -> NDArray[np.int64]:
