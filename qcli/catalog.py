@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from .errors import ModelNotFoundError
-from .gguf_file import GGUFFile
+from qcli.errors import ModelNotFoundError
+from qcli.gguf.file import GGUFFile
 
 Sampling = dict[str, Any]  # float, or int for top_k: the keywords of sampler.Sampling
 

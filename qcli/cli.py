@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from qcli import __version__, console, interrupt, lost_file
+from qcli import __version__, console, interrupt
 from qcli.commands import options
 from qcli.commands.bench import bench
 from qcli.commands.chat import chat
@@ -21,6 +21,7 @@ from qcli.commands.plan import plan
 from qcli.commands.quantize import quantize
 from qcli.commands.run import run
 from qcli.errors import QcliError, UsageError
+from qcli.host import bus_error
 
 app = typer.Typer(
     name="qcli",
@@ -105,7 +106,7 @@ def main() -> NoReturn:
     gc.set_threshold(100_000)  # the first token comes after 0.85 s, not 1.05: importing Numba leaves no garbage
     console.setup()
     warnings.showwarning = lambda message, *_: console.info(str(message))
-    lost_file.ends_the_program()
+    bus_error.ends_the_program()
     interrupt.raises()
     console.leave(invoke(sys.argv[1:]))
 

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from qcli import catalog
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UsageError
-from qcli.gguf_file import MAX_PARTS
-from qcli.gguf_header import MAX_HEADER, read_header
+from qcli.gguf.file import MAX_PARTS
+from qcli.gguf.header import MAX_HEADER, read_header
 
 Progress = Callable[[str, float], None]
 

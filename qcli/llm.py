@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import numpy as np
 
 from qcli import catalog
-from qcli.engine import Engine
 from qcli.errors import ModelFileError, OutputError, PromptError, QcliError, UsageError
-from qcli.generate import Progress, Stats, generate_text
-from qcli.gguf_file import GGUFFile
-from qcli.held import Held
-from qcli.sampler import Sampler, Sampling
+from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
+from qcli.runtime.generate import Progress, Stats, generate_text
+from qcli.runtime.prefix_cache import Held
+from qcli.runtime.sampler import Sampler, Sampling
 from qcli.streaming.budget import parse_size
-from qcli.thoughts import Plain, reader
-from qcli.tokenizer import Tokenizer
+from qcli.text.thoughts import Plain, reader
+from qcli.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from qcli.chat_template import ChatTemplate
+    from qcli.text.chat_template import ChatTemplate
 
 Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system", "content": str}
 
@@ -101,7 +101,7 @@ class LLM:
 
     @cached_property
     def template(self) -> ChatTemplate:
-        from qcli.chat_template import ChatTemplate  # Jinja2 takes 0.05 s that a raw prompt need not wait for
+        from qcli.text.chat_template import ChatTemplate  # Jinja2 takes 0.05 s that a raw prompt need not wait for
 
         return ChatTemplate.from_gguf(self.file, self.tokenizer)
 

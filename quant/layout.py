@@ -41,5 +41,5 @@ class Layout:
 
     def as_constants(self) -> Any:
         """The offsets as a named tuple, which compiled code reads as constants."""
-        kind: Any = namedtuple("Offsets", [*self.names, "bytes"])
-        return kind(*self._offsets.values(), self.bytes)
+        kind: Any = namedtuple  # whose names are not written here
+        return kind("Offsets", [*self.names, "bytes"])(*self._offsets.values(), self.bytes)

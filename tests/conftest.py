@@ -12,8 +12,8 @@ from fake_engine import TellingEngine
 
 from qcli.catalog import resolve
 from qcli.cli import invoke
-from qcli.engine import Engine
-from qcli.tokenizer import Tokenizer
+from qcli.runtime.engine import Engine
+from qcli.text.tokenizer import Tokenizer
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs: commands would never end
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.memory import available
+from qcli.host.memory import available
 from quant.kernels.bandwidth import STEP, read_all
 from quant.plan import Plan, aligned
 from quant.team import Team

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from qcli.streaming.stock import Traffic
+from qcli.streaming.cache import Traffic
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from qcli.threads import default_threads
+from qcli.host.threads import default_threads
 from quant import cpu
 
 _CPUINFO = Path("/proc/cpuinfo")

@@ -11,10 +11,10 @@ from qcli.bench.bandwidth import Bandwidth
 from qcli.bench.cases import Case, context_of
 from qcli.bench.disk import Disk
 from qcli.bench.rig import Profile, Rig
-from qcli.engine import Engine, Progress
 from qcli.errors import UsageError
-from qcli.gguf_file import GGUFFile
-from qcli.streaming.stock import Traffic
+from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine, Progress
+from qcli.streaming.cache import Traffic
 
 WAITING = "waiting"
 Rigs = dict[tuple[int, int], Rig]  # by threads and chunk

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from qcli.bench.cases import Case, random_ids
-from qcli.gguf_types import TENSOR_TYPES
+from qcli.gguf.types import TENSOR_TYPES
 
 _GGML_TYPES = {kind.name.lower(): number for number, kind in TENSOR_TYPES.items()}
 

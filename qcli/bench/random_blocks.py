@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.gguf_types import TENSOR_TYPES
+from qcli.gguf.types import TENSOR_TYPES
 
 _TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from qcli.bench.random_blocks import random_blocks
 from qcli.bench.shapes import Role, Shape
 from qcli.errors import QcliError, UsageError
-from qcli.gguf_file import GGUFFile, Tensor
-from qcli.gguf_header import Header, Value
-from qcli.gguf_types import TENSOR_TYPES
-from qcli.memory import available
-from qcli.pages import pages
-from qcli.plural import counted
-from qcli.threads import default_threads
+from qcli.gguf.file import GGUFFile, Tensor
+from qcli.gguf.header import Header, Value
+from qcli.gguf.types import TENSOR_TYPES
+from qcli.host.memory import available
+from qcli.host.pages import pages
+from qcli.host.threads import default_threads
+from qcli.wording import counted
 from quant import formats
 
 Progress = Callable[[str, float], None]

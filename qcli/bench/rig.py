@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from qcli.bench.cases import Case, random_ids
 from qcli.bench.disk import Room
-from qcli.engine import Engine, Progress
-from qcli.gguf_file import GGUFFile
-from qcli.sampler import Sampler, Sampling
-from qcli.state import Snapshot
+from qcli.gguf.file import GGUFFile
+from qcli.layers.state import Snapshot
+from qcli.runtime.engine import Engine, Progress
+from qcli.runtime.sampler import Sampler, Sampling
+from qcli.streaming.cache import Traffic
 from qcli.streaming.dense import is_expert
-from qcli.streaming.stock import Traffic
 
 SAMPLING, DISK, BOOKKEEPING = "sampling", "disk", "bookkeeping"
 

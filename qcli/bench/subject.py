@@ -9,7 +9,7 @@ from qcli.bench.cases import Case, context_of
 from qcli.bench.random_weights import Mix, Progress, layers_that_fit, random_file, size_of
 from qcli.bench.shapes import Shape
 from qcli.errors import UsageError
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
 
 
 @dataclass(frozen=True)

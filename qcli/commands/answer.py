@@ -7,11 +7,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from qcli import console
-from qcli.plural import counted
-from qcli.thoughts import Thought
+from qcli.text.thoughts import Thought
+from qcli.wording import counted
 
 if TYPE_CHECKING:
-    from qcli.generate import Stats
+    from qcli.runtime.generate import Stats
 
 
 def show(

@@ -64,8 +64,8 @@ def bench(
     from qcli.bench.peer import require_peer
     from qcli.bench.random_weights import find_mix
     from qcli.bench.shapes import find_shape
+    from qcli.host.threads import default_threads
     from qcli.streaming.budget import parse_size
-    from qcli.threads import default_threads
 
     _check(model, shape, layers, quant, peer, ram)
     n_bytes = parse_size(ram) if ram is not None else None

@@ -11,7 +11,7 @@ from qcli import console
 from qcli.bench.disk import Disk, Room
 from qcli.bench.machine import Machine
 from qcli.bench.measure import Result
-from qcli.plural import counted
+from qcli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,13 +11,13 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
-from qcli.plural import counted
+from qcli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from qcli.expert_counts import LayerCounts
+    from qcli.evaluate.expert_counts import LayerCounts
 
 _SHADES = " ·░▒▓█"
 _STEPS = (0.0, 0.5, 1.0, 2.0, 4.0)  # times the average, above which a shade begins
@@ -62,12 +62,12 @@ def experts(
 def _counted(
     model: str | None, prompt: str | None, file: str | None, threads: int | None, ram: str | None, bar: console.status
 ) -> tuple[str, list[LayerCounts]]:
-    from qcli import expert_counts
     from qcli.catalog import resolve
-    from qcli.gguf_file import GGUFFile
-    from qcli.scored_text import read_text
+    from qcli.evaluate import expert_counts
+    from qcli.evaluate.scored_text import read_text
+    from qcli.gguf.file import GGUFFile
     from qcli.streaming.budget import parse_size
-    from qcli.tokenizer import Tokenizer
+    from qcli.text.tokenizer import Tokenizer
 
     room = parse_size(ram) if ram is not None else None
     with GGUFFile.open(resolve(model)[0]) as opened:

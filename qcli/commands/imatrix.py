@@ -10,11 +10,11 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
-from qcli.plural import counted
+from qcli.wording import counted
 
 if TYPE_CHECKING:
-    from qcli.imatrix import Starved
-    from qcli.imatrix_file import Imatrix
+    from qcli.quantize.imatrix import Starved
+    from qcli.quantize.imatrix_file import Imatrix
 
 _SHOWN = 8  # experts of a layer
 
@@ -41,13 +41,13 @@ def imatrix(
     path, to = Path(text), Path(out)
     with console.status("loading", quiet) as bar, interrupt.cleans_up():
         with interrupt.ends_all(bar):
-            from qcli import imatrix_file
             from qcli.catalog import resolve
-            from qcli.draft import Draft
-            from qcli.gguf_file import GGUFFile
-            from qcli.imatrix import load, measure, starved
-            from qcli.scored_text import chunks, read_text
-            from qcli.tokenizer import Tokenizer
+            from qcli.evaluate.scored_text import chunks, read_text
+            from qcli.gguf.file import GGUFFile
+            from qcli.host.atomic_files import Draft
+            from qcli.quantize import imatrix_file
+            from qcli.quantize.imatrix import load, measure, starved
+            from qcli.text.tokenizer import Tokenizer
 
             Draft([to], force)  # before anything takes long
             file = GGUFFile.open(resolve(model)[0])
@@ -71,7 +71,7 @@ def imatrix(
 
 def _told(layers: list[Starved]) -> str:
     """Which experts met too little to be judged."""
-    from qcli.imatrix import FEW
+    from qcli.quantize.imatrix import FEW
 
     count, whole = sum(len(layer.counts) for layer in layers), sum(layer.experts for layer in layers)
     lines = [

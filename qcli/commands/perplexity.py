@@ -12,14 +12,14 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
-from qcli.plural import counted
+from qcli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from qcli.engine import Engine
-    from qcli.log_probs_file import LogProbs
-    from qcli.perplexity import Estimate, Scores
+    from qcli.evaluate.log_probs_file import LogProbs
+    from qcli.evaluate.perplexity import Estimate, Scores
+    from qcli.runtime.engine import Engine
 
 
 def perplexity(
@@ -54,10 +54,10 @@ def perplexity(
         stack.enter_context(interrupt.cleans_up())
         with interrupt.ends_all(bar):
             from qcli.catalog import resolve
-            from qcli.draft import Draft
-            from qcli.engine import Engine
-            from qcli.gguf_file import GGUFFile
-            from qcli.log_probs_file import LogProbs
+            from qcli.evaluate.log_probs_file import LogProbs
+            from qcli.gguf.file import GGUFFile
+            from qcli.host.atomic_files import Draft
+            from qcli.runtime.engine import Engine
 
             draft = Draft([Path(save)], force) if save is not None else None
             reference = stack.enter_context(LogProbs(Path(against))) if against is not None else None
@@ -85,8 +85,8 @@ def perplexity(
 def _chunks(
     file: Any, text: str | None, ctx: int | None, most: int | None, reference: LogProbs | None
 ) -> list[list[int]]:
-    from qcli.scored_text import CTX, chunks, read_text
-    from qcli.tokenizer import Tokenizer
+    from qcli.evaluate.scored_text import CTX, chunks, read_text
+    from qcli.text.tokenizer import Tokenizer
 
     if text is None:
         assert reference
@@ -108,8 +108,8 @@ def _scored(
     bar: console.status,
 ) -> tuple[Scores | None, bool]:
     """The scores of all chunks, or of those before Ctrl-C, and whether it came."""
-    from qcli.log_probs_file import LogProbsWriter
-    from qcli.perplexity import score
+    from qcli.evaluate.log_probs_file import LogProbsWriter
+    from qcli.evaluate.perplexity import score
 
     scores: Scores | None = None
     try:

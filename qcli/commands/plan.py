@@ -9,7 +9,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.plural import counted
+from qcli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +34,7 @@ def plan(
     with bar, interrupt.ends_all(bar), ExitStack() as stack:
         from qcli import hub
         from qcli.forecast.outlook import foresee
-        from qcli.gguf_file import GGUFFile
+        from qcli.gguf.file import GGUFFile
         from qcli.streaming.budget import parse_size
 
         room = parse_size(ram) if ram is not None else None

@@ -44,12 +44,11 @@ def quantize(
     quiet: options.Quiet = False,
 ) -> None:
     """Write a copy of a model with smaller weights."""
-    from qcli import imatrix_file
     from qcli.catalog import resolve
     from qcli.commands.quantize_report import report
-    from qcli.gguf_file import GGUFFile
-    from qcli.quantize import job, work
-    from qcli.threads import default_threads
+    from qcli.gguf.file import GGUFFile
+    from qcli.host.threads import default_threads
+    from qcli.quantize import imatrix_file, job, work
 
     source, out, kind = _arguments(source, out, kind, dry_run)
     overrides = [job.override(given) for given in tensor or ()]

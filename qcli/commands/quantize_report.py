@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qcli import console
 from qcli.commands.show import quantity
-from qcli.plural import counted
+from qcli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,10 +11,10 @@ from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.answer import discard, figures, show
 from qcli.errors import PromptError, UsageError
-from qcli.thoughts import inside
+from qcli.text.thoughts import inside
 
 if TYPE_CHECKING:
-    from qcli.generate import Stats
+    from qcli.runtime.generate import Stats
 
 MAX_INPUT = 64 << 20  # bytes of standard input, far beyond any context
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from qcli import console
 from qcli.catalog import name_of, resolve
-from qcli.gguf_file import GGUFFile, Tensor
-from qcli.summary import Plain, Summary, Total, summarize
+from qcli.gguf.file import GGUFFile, Tensor
+from qcli.gguf.summary import Plain, Summary, Total, summarize
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,17 +10,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.engine import DEFAULT_CHUNK, Engine, model_of
 from qcli.forecast.rehearsal import PROMPT, Rehearsal, prompt_seconds, step_seconds
 from qcli.forecast.twin import Twin, layers_of
-from qcli.gguf_file import GGUFFile
-from qcli.memory import resident
+from qcli.gguf.file import GGUFFile
+from qcli.host.memory import resident
+from qcli.host.threads import default_threads, threads_beside_reading
+from qcli.layers.state import State
 from qcli.models import Model
-from qcli.state import State
-from qcli.streaming import budget, heat
+from qcli.runtime.engine import DEFAULT_CHUNK, Engine, model_of
+from qcli.streaming import budget, usage_file
 from qcli.streaming.dense import is_expert
 from qcli.streaming.slots import HALF_LIFE
-from qcli.threads import default_threads, threads_beside_reading
 from quant.kernels.experts import Gated
 
 Progress = Callable[[str, float], None]
@@ -177,7 +177,7 @@ def _streamed(subject: Subject, disk: Path | None, progress: Progress | None) ->
 def _rehearsed(
     subject: Subject, engine: Engine, supply: Rehearsal, layers: list[Gated], slots: int
 ) -> tuple[Streaming, Speed]:
-    saved = heat.load(heat.path_for(subject.file))
+    saved = usage_file.load(usage_file.path_for(subject.file))
     rates = {name: hit_rate(saved.get(name), layer.count, slots) for name, layer in supply.layers.items()}
     supply.begin(rates)
     tokens = min(PROMPT, subject.state.ctx)

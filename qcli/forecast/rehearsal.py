@@ -11,17 +11,17 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.engine import Engine
 from qcli.forecast.twin import Twin
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
+from qcli.host.pages import pages
 from qcli.models import Model
-from qcli.pages import pages
-from qcli.sampler import Sampler, Sampling
+from qcli.runtime.engine import Engine
+from qcli.runtime.sampler import Sampler, Sampling
+from qcli.streaming.cache import Stock
+from qcli.streaming.expert_loader import Supply
 from qcli.streaming.layer import Layer, Part
-from qcli.streaming.lookahead import Lookahead, Pays
+from qcli.streaming.prefetch import Lookahead, Pays
 from qcli.streaming.reader import Ticket
-from qcli.streaming.stock import Stock
-from qcli.streaming.supply import Supply
 from quant.kernels.experts import Gated
 from quant.plan import Ids, Plan, Turns
 from quant.team import Team

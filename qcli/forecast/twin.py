@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.bench.random_blocks import SCALES, random_blocks
-from qcli.gguf_file import GGUFFile, Tensor
-from qcli.gguf_types import TENSOR_TYPES
-from qcli.memory import available
+from qcli.gguf.file import GGUFFile, Tensor
+from qcli.gguf.types import TENSOR_TYPES
+from qcli.host.memory import available
+from qcli.host.pages import pages
 from qcli.models import Model
-from qcli.pages import pages
 from qcli.streaming.dense import is_expert
 from quant.kernels.experts import Gated
 from quant.plan import Activation, Ids, Plan, Turns

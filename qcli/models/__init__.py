@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import UnsupportedModelError
-from qcli.gguf_file import GGUFFile
-from qcli.state import State
+from qcli.gguf.file import GGUFFile
+from qcli.layers.state import State
 from quant.plan import Activation, Plan
 
 

@@ -11,13 +11,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from qcli.blocks import Decoder, Layer, Norm, Vector
-from qcli.feed_forward import dense_then_routed, routing
-from qcli.gguf_file import GGUFFile
-from qcli.hyper import Hyper
-from qcli.rotary import rotary
-from qcli.state import State
-from qcli.tensors import experts, linear, vector
+from qcli.gguf.file import GGUFFile
+from qcli.layers.decoder import Decoder, Layer, Norm, Vector
+from qcli.layers.feed_forward import dense_then_routed, routing
+from qcli.layers.hyperparameters import Hyper
+from qcli.layers.rotary import rotary
+from qcli.layers.state import State
+from qcli.layers.weights import experts, linear, vector
 from quant.kernels.attention import Heads, attention
 from quant.kernels.columns import place, quantize, rows_of_heads
 from quant.kernels.head_matmul import head_matmul

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from qcli.blocks import Attention, Decoder, Layer, Norm
-from qcli.feed_forward import Dense
-from qcli.gguf_file import GGUFFile
-from qcli.hyper import Hyper
-from qcli.rotary import rotary
-from qcli.state import State
+from qcli.gguf.file import GGUFFile
+from qcli.layers.decoder import Attention, Decoder, Layer, Norm
+from qcli.layers.feed_forward import Dense
+from qcli.layers.hyperparameters import Hyper
+from qcli.layers.rotary import rotary
+from qcli.layers.state import State
 from quant.kernels.rope import Rope, frequencies
 
 VERIFIED: Final = (

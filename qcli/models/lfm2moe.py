@@ -11,13 +11,13 @@ from typing import Final
 
 import numpy as np
 
-from qcli.blocks import Attention, Decoder, Layer, Norm, Vector
-from qcli.feed_forward import dense_then_routed, routing
-from qcli.gguf_file import GGUFFile
-from qcli.hyper import Hyper
-from qcli.rotary import rotary
-from qcli.state import State
-from qcli.tensors import linear, vector
+from qcli.gguf.file import GGUFFile
+from qcli.layers.decoder import Attention, Decoder, Layer, Norm, Vector
+from qcli.layers.feed_forward import dense_then_routed, routing
+from qcli.layers.hyperparameters import Hyper
+from qcli.layers.rotary import rotary
+from qcli.layers.state import State
+from qcli.layers.weights import linear, vector
 from quant.kernels.matmul import add_matmul, matmul
 from quant.kernels.short_conv import short_conv
 from quant.plan import Activation, Plan

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from qcli.blocks import Decoder
-from qcli.feed_forward import Dense
-from qcli.gguf_file import GGUFFile
+from qcli.gguf.file import GGUFFile
+from qcli.layers.decoder import Decoder
+from qcli.layers.feed_forward import Dense
+from qcli.layers.state import State
 from qcli.models.qwen3next import hybrid
 from qcli.models.qwen35moe import projections
-from qcli.state import State
 
 VERIFIED: Final = (
     "bit for bit Qwen3.5-MoE whose only expert is always chosen (tiny random weights); "

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from qcli.blocks import Decoder
-from qcli.gguf_file import GGUFFile
-from qcli.hyper import Hyper
+from qcli.gguf.file import GGUFFile
+from qcli.layers.decoder import Decoder
+from qcli.layers.hyperparameters import Hyper
+from qcli.layers.state import State
+from qcli.layers.weights import matrix
 from qcli.models.qwen3next import Projections, Shape, hybrid, shared_and_routed
-from qcli.state import State
-from qcli.tensors import matrix
 
 VERIFIED: Final = "logits within 8.9e-5 of float32 Transformers (tiny random weights), greedy text exact"
 

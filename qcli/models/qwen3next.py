@@ -12,13 +12,13 @@ from typing import Final
 
 import numpy as np
 
-from qcli.blocks import Attention, Decoder, Layer, Norm, Part
-from qcli.feed_forward import FeedForward, Routed, routing
-from qcli.gguf_file import GGUFFile
-from qcli.hyper import Hyper
-from qcli.rotary import rotary
-from qcli.state import State
-from qcli.tensors import matrix, vector, with_rows
+from qcli.gguf.file import GGUFFile
+from qcli.layers.decoder import Attention, Decoder, Layer, Norm, Part
+from qcli.layers.feed_forward import FeedForward, Routed, routing
+from qcli.layers.hyperparameters import Hyper
+from qcli.layers.rotary import rotary
+from qcli.layers.state import State
+from qcli.layers.weights import matrix, vector, with_rows
 from quant.kernels.delta_net import DeltaNet, delta_net_step
 from quant.kernels.delta_net_chunk import delta_net_chunk
 from quant.kernels.matmul import add_matmul, matmul

@@ -14,15 +14,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.blocks import Attention, Part, Vector, refuse_unread
-from qcli.feed_forward import FeedForward
-from qcli.gguf_file import GGUFFile
-from qcli.hyper import Hyper
+from qcli.gguf.file import GGUFFile
+from qcli.layers.decoder import Attention, Part, Vector, refuse_unread
+from qcli.layers.feed_forward import FeedForward
+from qcli.layers.hyperparameters import Hyper
+from qcli.layers.rotary import rotary
+from qcli.layers.state import State
+from qcli.layers.weights import linear, matrix, vector
 from qcli.models.qwen3next import LinearAttention, Shape, recurrent_layers, shared_and_routed
 from qcli.models.qwen35moe import projections
-from qcli.rotary import rotary
-from qcli.state import State
-from qcli.tensors import linear, matrix, vector
 from quant.kernels.columns import place, quantize
 from quant.kernels.embed import embed
 from quant.kernels.matmul import matmul

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 
 from qcli.errors import UsageError
-from qcli.gguf_file import GGUFFile, Tensor, Value
-from qcli.gguf_types import TENSOR_TYPES
+from qcli.gguf.file import GGUFFile, Tensor, Value
+from qcli.gguf.types import TENSOR_TYPES
 from qcli.quantize.mixes import Choice, Mix, Place
 
 Overrides = Sequence[tuple[re.Pattern[str], str]]

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError, OutputError, UnsupportedModelError, UsageError
-from qcli.gguf_file import GGUFFile, Tensor
-from qcli.gguf_writer import ALIGNMENT, NewTensor, file_bytes, part_paths, split, split_keys, text, u32
-from qcli.imatrix_file import Imatrix
+from qcli.gguf.file import GGUFFile, Tensor
+from qcli.gguf.writer import ALIGNMENT, NewTensor, file_bytes, part_paths, split, split_keys, text, u32
 from qcli.quantize.choose import FLOATS, Overrides, is_matrix, types
+from qcli.quantize.imatrix_file import Imatrix
 from qcli.quantize.mixes import ALIASES, MIXES, Mix
 from quant import formats, quantizers
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.draft import Draft
 from qcli.errors import ModelFileError
-from qcli.gguf_writer import GGUFWriter
+from qcli.gguf.writer import GGUFWriter
+from qcli.host.atomic_files import Draft
 from qcli.quantize.job import Change, Job
 from quant import formats, quantizers, store
 

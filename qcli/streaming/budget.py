@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qcli.errors import QcliError, UsageError
-from qcli.gguf_file import GGUFFile
-from qcli.memory import available, resident
-from qcli.state import State
+from qcli.gguf.file import GGUFFile
+from qcli.host.memory import available, resident
+from qcli.layers.state import State
 from quant.plan import Plan
 
 if TYPE_CHECKING:
     from qcli.models import Model
-    from qcli.streaming.supply import Supply
+    from qcli.streaming.expert_loader import Supply
 
 RESERVE = 192 << 20  # bytes for what comes after loading: a vocabulary, a chat's text, the interpreter's own
 _LEFT = 512 << 20  # bytes left to everybody else where no limit was given

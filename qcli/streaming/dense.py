@@ -8,8 +8,8 @@ from copy import copy
 from dataclasses import replace
 from types import MappingProxyType
 
-from qcli.gguf_file import GGUFFile, Tensor
-from qcli.pages import pages
+from qcli.gguf.file import GGUFFile, Tensor
+from qcli.host.pages import pages
 from qcli.streaming.reader import Reader, Span, room
 
 _EXPERTS = re.compile(r"_exps\.weight$")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.gguf_file import GGUFFile
-from qcli.pages import PAGE, give_back, pages
+from qcli.gguf.file import GGUFFile
+from qcli.host.pages import PAGE, give_back, pages
 from qcli.streaming.reader import Reader, Span, Ticket, room
 from qcli.streaming.slots import Slots
 from quant.kernels.experts import Gated

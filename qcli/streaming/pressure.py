@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 
 from qcli.errors import QcliError
-from qcli.memory import available
+from qcli.host.memory import available
 
 FLOOR = 256 << 20  # bytes to be left free; where no limit was given, `budget` begins with twice as many
 _LEAST = FLOOR // 4  # with fewer, the system may end any program at any moment

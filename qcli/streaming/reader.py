@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
-from qcli.pages import PAGE, pages
+from qcli.host.pages import PAGE, pages
 
 LANES = 8  # one disk was as quick with one, a slower one wants more
 _PIECE = 8 << 20  # bytes of one read

@@ -1,0 +1,1 @@
+"""How well a model predicts a text, and which experts the text asks for."""

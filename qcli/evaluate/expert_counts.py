@@ -1,0 +1,108 @@
+"""Which experts a text asks for: counted as it is read, or remembered from earlier runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.errors import PromptError, QcliError
+from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
+from qcli.streaming import usage_file
+from qcli.streaming.dense import is_expert
+from quant.kernels.squares import add_squares
+from quant.plan import Activation, Groups, Ids, Plan, aligned
+
+Progress = Callable[[str, float], None]
+_BLOCK = re.compile(r"blk\.(\d+)\.")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCounts:
+    """How often each expert of a layer was asked for, float64 [experts]."""
+
+    number: int
+    counts: NDArray[np.float64]
+
+    @property
+    def used(self) -> int:
+        """Experts that were asked for at all."""
+        return int(np.count_nonzero(self.counts))
+
+    def share_of_hottest(self, part: float) -> float:
+        """The share of all choices that this part of the experts gets, those asked for most."""
+        hottest = np.sort(self.counts)[::-1][: max(1, round(part * len(self.counts)))]
+        return float(hottest.sum() / max(self.counts.sum(), 1e-9))
+
+
+class CountingPlan(Plan):
+    """A plan that adds up `counts` int64 [experts], by the name of a weight, at every replay."""
+
+    def __init__(self, tokens: int, threads: int, run: NDArray[np.int64]) -> None:
+        super().__init__(tokens, threads, run)
+        self.counts: dict[str, Ids] = {}
+
+    def watch(self, names: Sequence[str], x: Activation, groups: Groups | None = None) -> None:
+        """Add a record for experts: one that adds the squares of no column, and counts rows."""
+        if groups is None or names[0] in self.counts:
+            return
+        counts = self.counts[names[0]] = aligned(groups.count, np.int64)
+        order = groups.k, groups.starts, groups.slots
+        self.add(add_squares, 0, 0, 0, groups.count, *order, 0, counts, self.run)
+
+
+def by_text(
+    file: GGUFFile,
+    ids: Sequence[int],
+    *,
+    threads: int | None = None,
+    ram: int | None = None,
+    progress: Progress | None = None,
+) -> list[LayerCounts]:
+    """Read a text, in pieces that fit into the context, and count. Raises PromptError, and as Engine.load."""
+    if len(ids) < 2:
+        raise PromptError("the text is too short", "give two words at least")
+    _check(file)
+    engine = Engine.load(file, threads=threads, ram=ram, prompt_plan=CountingPlan, progress=progress)
+    try:
+        plan = engine.prompt_plan
+        assert isinstance(plan, CountingPlan)
+        pieces = np.array_split(np.asarray(ids), -(-len(ids) // engine.ctx))
+        for done, piece in enumerate(pieces):
+            engine.reset()
+            engine.prefill(piece.tolist(), _part_of(progress, done, len(pieces)))
+        return _layers(file, plan.counts)
+    finally:
+        engine.close()
+
+
+def by_heat(file: GGUFFile) -> list[LayerCounts]:
+    """What earlier runs asked for, choices long ago counting less. Raises QcliError if none was kept."""
+    _check(file)
+    if saved := usage_file.load(usage_file.path_for(file)):
+        return _layers(file, saved)
+    message = f"{file.path}: no earlier run tells which experts were asked for; those of models in memory do not"
+    raise QcliError(message, "give a text: --prompt TEXT, or --file FILE")
+
+
+def _part_of(progress: Progress | None, done: int, pieces: int) -> Progress | None:
+    return (lambda _stage, fraction: progress("reading", (done + fraction) / pieces)) if progress else None
+
+
+def _layers(file: GGUFFile, counts: Mapping[str, NDArray[np.int64] | NDArray[np.float32]]) -> list[LayerCounts]:
+    """Of all weights of a layer, the first one's."""
+    found: dict[int, LayerCounts] = {}
+    for name, values in counts.items():
+        block = _BLOCK.match(name)
+        if block and "_exps." in name:
+            found.setdefault(int(block[1]), LayerCounts(int(block[1]), values.astype(np.float64)))
+    return [found[number] for number in sorted(found)]
+
+
+def _check(file: GGUFFile) -> None:
+    if not any(is_expert(tensor) for tensor in file.tensors.values()):
+        raise QcliError(f"{file.path}: this model has no routed experts", "`qcli show` tells what is in a file")

@@ -1,0 +1,1 @@
+"""GGUF files: reading their header, tensors and metadata; writing them."""

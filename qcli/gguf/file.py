@@ -1,0 +1,225 @@
+"""A GGUF model file, or all its shards: metadata, and tensors as read-only views on the mapped file."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
+from qcli.gguf.header import BIG_ENDIAN, Header, Value, printable, read_header
+from qcli.gguf.strings import StringArray
+from qcli.host import bus_error
+
+__all__ = ["GGUFFile", "StringArray", "Tensor", "Value"]
+
+_REQUIRED: Final[Any] = object()
+_SPLIT_NAME = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$")
+MAX_PARTS = 1000
+
+_ANOTHER_FILE = "get a GGUF file of this model; its name ends in .gguf"
+_DOWNLOAD_ALL = "the parts do not belong together: download the model again"
+_CONVERT_AGAIN = "convert the model again with a current llama.cpp"
+_KINDS = (
+    (b"PK\x03\x04", "a zip archive or PyTorch checkpoint"),
+    (b"\x80\x02", "a pickled PyTorch checkpoint"),
+    (b"lmgg", "an old GGML file, from before GGUF"),
+    (b"fmgg", "an old GGML file, from before GGUF"),
+    (b"tjgg", "an old GGML file, from before GGUF"),
+    (b"\x1f\x8b", "gzip-compressed: decompress it first"),
+    (b"\x28\xb5\x2f\xfd", "zstd-compressed: decompress it first"),
+    (b"\xfd7zXZ", "xz-compressed: decompress it first"),
+    (b"version https://git-lfs", "a Git LFS pointer: `git lfs pull` gets the real file"),
+    (b"<", "a web page, perhaps saved by a failed download"),
+    (b"\0\0\0\0", "empty at its start, perhaps an unfinished download"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """One tensor of the file; `data` is a view on the map and lives as long as anyone holds it."""
+
+    name: str
+    type: str  # ggml's name: "Q4_K", "F32", …
+    shape: tuple[int, ...]  # NumPy order: (experts, rows, columns), (rows, columns) or (n,)
+    data: NDArray[np.uint8]  # [prod(shape[:-1]), bytes per row], read-only
+    path: Path
+    offset: int  # bytes, from the start of the file
+    n_bytes: int
+
+
+class GGUFFile:
+    """A model file open for reading; a context manager.
+
+    path: as opened (the first shard); version: 2 or 3; metadata: by key, numbers as Python scalars or
+    read-only arrays, strings as str or StringArray; entries: the same by key as the (first) file has them, byte for
+    byte; tensors: by name, in file order, all shards together.
+    """
+
+    def __init__(self, path: Path, header: Header, tensors: dict[str, Tensor]) -> None:
+        self.path = path
+        self.version = header.version
+        self.metadata: Mapping[str, Value] = MappingProxyType(header.metadata)
+        self.entries: Mapping[str, memoryview] = MappingProxyType(header.entries)
+        self.tensors: Mapping[str, Tensor] = MappingProxyType(tensors)
+        self.read: set[str] = set()  # names of tensors that somebody asked for
+
+    @classmethod
+    def open(cls, path: str | Path) -> GGUFFile:
+        """Map a file and check its whole header, and its siblings' if it is the first of a split model.
+
+        Raises ModelNotFoundError, ModelFileError, UnsupportedModelError (big-endian, GGUF 1, unknown type).
+        """
+        path = Path(path)
+        map_ = _map(path)
+        first = read_header(map_, path)
+        tensors: dict[str, Tensor] = {}
+        _add_tensors(tensors, first, map_, path)
+        for number, shard in enumerate(_siblings(path, first), start=1):
+            map_ = _map(shard)
+            header = read_header(map_, shard)
+            if header.metadata.get("split.no") != number:
+                raise ModelFileError(f"{shard}: does not say that it is part {number + 1}", _DOWNLOAD_ALL)
+            _add_tensors(tensors, header, map_, shard)
+        if first.metadata.get("split.tensors.count", len(tensors)) != len(tensors):
+            raise ModelFileError(f"{path}: its parts do not hold as many tensors as it says", _DOWNLOAD_ALL)
+        return cls(path, first, tensors)
+
+    def close(self) -> None:
+        """Let go of the map; arrays already handed out keep their part of it alive."""
+        self.metadata = MappingProxyType({})
+        self.entries = MappingProxyType({})
+        self.tensors = MappingProxyType({})
+
+    def __enter__(self) -> GGUFFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def get_int(self, key: str, default: int = _REQUIRED) -> int:
+        """A whole number; ModelFileError if absent without a default, or of another type."""
+        value = self._get(key, default)
+        return value if type(value) is int else self._wrong(key, "a whole number")
+
+    def get_float(self, key: str, default: float = _REQUIRED) -> float:
+        """A finite number; ModelFileError likewise."""
+        value = self._get(key, default)
+        if type(value) not in (int, float) or not math.isfinite(value):
+            self._wrong(key, "a finite number")
+        return float(value)
+
+    def get_bool(self, key: str, default: bool = _REQUIRED) -> bool:
+        """True or false; ModelFileError likewise."""
+        value = self._get(key, default)
+        return value if type(value) is bool else self._wrong(key, "true or false")
+
+    def get_str(self, key: str, default: str = _REQUIRED) -> str:
+        """A text; ModelFileError likewise."""
+        value = self._get(key, default)
+        return value if type(value) is str else self._wrong(key, "a text")
+
+    def get_ints(self, key: str, default: list[int] = _REQUIRED) -> list[int]:
+        """Whole numbers, from an array or one alone; booleans count as 0 and 1. ModelFileError likewise."""
+        value = self._get(key, default)
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iub":
+            return [int(v) for v in value.tolist()]
+        if isinstance(value, int):
+            return [int(value)]
+        return value if isinstance(value, list) else self._wrong(key, "whole numbers")
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of this name; ModelFileError if there is none."""
+        if name not in self.tensors:
+            raise ModelFileError(f'{self.path}: the tensor "{name}" is missing', _CONVERT_AGAIN)
+        self.read.add(name)
+        return self.tensors[name]
+
+    def _get(self, key: str, default: Any) -> Any:
+        value = self.metadata.get(key, default)
+        if value is _REQUIRED:
+            raise ModelFileError(f'{self.path}: the key "{key}" is missing', _CONVERT_AGAIN)
+        return value
+
+    def _wrong(self, key: str, wanted: str) -> NoReturn:
+        value = self.metadata[key]
+        found = printable(repr(value))
+        if isinstance(value, np.ndarray | StringArray):
+            found = f"an array of {len(value)}"
+        raise ModelFileError(f'{self.path}: the key "{key}" is {found}, not {wanted}', _CONVERT_AGAIN)
+
+
+def _map(path: Path) -> mmap.mmap:
+    """The whole of a regular file that begins like GGUF, mapped read-only."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+            raise _not_a_file(path)
+        with open(path, "rb") as file:
+            start = file.read(64)
+            if start[:4] != b"GGUF":
+                raise _not_gguf(path, start)
+            return bus_error.mapped(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
+    except FileNotFoundError:
+        raise ModelNotFoundError(f"{path}: no such file", "`qcli models` lists the models it knows") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        message = f"{printable(str(path))}: cannot be read: {reason}"
+        raise ModelFileError(message, "check the path and its permissions") from None
+
+
+def _not_a_file(path: Path) -> ModelFileError:
+    if not path.is_dir():
+        return ModelFileError(f"{path}: is not a regular file", _ANOTHER_FILE)
+    inside = sorted(path.glob("*.gguf"))
+    return ModelFileError(f"{path}: is a directory", f"type {inside[0]}" if inside else _ANOTHER_FILE)
+
+
+def _not_gguf(path: Path, start: bytes) -> ModelFileError:
+    if not start:
+        return ModelFileError(f"{path}: is empty", "the download has failed: download it again")
+    if start[:4] == b"FUGG":
+        return UnsupportedModelError(f"{path}: {BIG_ENDIAN}", _CONVERT_AGAIN)
+    kind = next((kind for magic, kind in _KINDS if start.startswith(magic)), "")
+    if start[8:9] == b"{":
+        kind = "a safetensors file"
+    return ModelFileError(f"{path}: is not a GGUF file" + (f" ({kind})" if kind else ""), _ANOTHER_FILE)
+
+
+def _siblings(path: Path, first: Header) -> list[Path]:
+    """The other files of a split model, in order, given the first."""
+    number, count = first.metadata.get("split.no", 0), first.metadata.get("split.count", 1)
+    if type(number) is not int or type(count) is not int or not 0 <= number < max(count, 1) <= MAX_PARTS:
+        raise ModelFileError(f"{path}: says it is part {number} (from 0) of {count}", _DOWNLOAD_ALL)
+    if count <= 1:
+        return []
+    stem = _SPLIT_NAME.sub("", path.name)
+    parts = [path.with_name(f"{stem}-{i + 1:05d}-of-{count:05d}.gguf") for i in range(count)]
+    if number:
+        raise ModelFileError(f"{path}: is part {number + 1} of {count}", f"open the first: {parts[0]}")
+    if path != parts[0]:
+        raise ModelFileError(f"{path}: is part 1 of {count}, but not named so", f"name it {parts[0].name}")
+    for part in parts:
+        if not part.exists():
+            hint = f"put all {count} parts into one folder"
+            raise ModelNotFoundError(f"{part}: this part of the model is missing", hint)
+    return parts[1:]
+
+
+def _add_tensors(tensors: dict[str, Tensor], header: Header, map_: mmap.mmap, path: Path) -> None:
+    for row in header.tensors:
+        if row.name in tensors:
+            raise ModelFileError(f'{path}: the tensor "{printable(row.name)}" appears twice', _DOWNLOAD_ALL)
+        data = np.frombuffer(map_, np.uint8, row.n_bytes, row.offset).reshape(math.prod(row.shape[:-1]), -1)
+        tensors[row.name] = Tensor(row.name, row.type, row.shape, data, path, row.offset, row.n_bytes)

@@ -1,0 +1,209 @@
+"""What a model file holds, read off its tensors and keys, whatever the architecture."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from qcli.gguf.file import GGUFFile, StringArray, Tensor, Value
+
+Plain = int | float | bool | str | list["Plain"] | dict[str, int]
+
+_BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
+_RECURRENT = re.compile(r"ssm_|shortconv\.|time_mix_")
+_ATTENTION = re.compile(r"attn_(q|k|v|qkv|kv|output)\w*\.")
+_DRAFT = re.compile(r"nextn\.")
+_EXPERTS = "routed experts"
+_LISTED = 1024  # elements of an array that are spelled out
+# What a tensor is for, in the order of a token's life; the first pattern that its name begins with.
+_GROUPS = {
+    "embedding": re.compile(r"token_embd\.|token_types\.|position_embd\."),
+    "norms": re.compile(r"\w*norm\w*\."),
+    "mixers": re.compile(r"attn_|ssm_|shortconv\.|time_mix_"),
+    "routers": re.compile(r"ffn_gate_inp\.|exp_probs_b"),
+    _EXPERTS: re.compile(r"ffn_\w+_(ch)?exps\."),
+    "shared experts": re.compile(r"ffn_\w+_shexp\."),
+    "dense FFN": re.compile(r"ffn_|channel_mix_"),
+    "head": re.compile(r"output\."),
+    "MTP": _DRAFT,
+    "other": re.compile(r""),
+}
+
+
+@dataclass
+class Total:
+    """Tensors added up."""
+
+    tensors: int = 0
+    parameters: int = 0
+    bytes: int = 0
+
+    def add(self, tensor: Tensor, share: float = 1.0) -> None:
+        self.tensors += 1
+        self.parameters += round(share * math.prod(tensor.shape))
+        self.bytes += round(share * tensor.n_bytes)
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.bytes / self.parameters if self.parameters else 0.0
+
+
+@dataclass
+class Layers:
+    """How many layers of the trunk are of each kind; `mtp` ones come on top."""
+
+    total: int = 0
+    recurrent: int = 0
+    attention: int = 0
+    with_experts: int = 0
+    dense: int = 0
+    mtp: int = 0
+
+
+@dataclass
+class Experts:
+    """Of each layer that has any."""
+
+    held: int
+    routed: int  # for each token
+    shared: int
+
+
+@dataclass
+class Summary:
+    """Everything that `qcli show` says, and its JSON."""
+
+    path: Path
+    files: int
+    gguf_version: int
+    name: str
+    calls_itself: str  # general.name, unless models.toml knows better
+    architecture: str
+    supported: bool
+    size_bytes: int
+    context_length: int
+    layers: Layers
+    experts: Experts | None
+    vocabulary: int
+    chat_template: bool
+    whole: Total = field(default_factory=Total)
+    per_token: Total = field(default_factory=Total)  # what a decoding step reads: routed experts only, no MTP
+    groups: dict[str, Total] = field(default_factory=dict)
+    types: dict[str, Total] = field(default_factory=dict)
+    metadata: dict[str, Plain] = field(default_factory=dict)  # every key; a long array by its length
+
+
+def summarize(file: GGUFFile, name: str) -> Summary:
+    """Read the summary of a file that goes by a name; a key that is absent or of an unexpected type is left out."""
+    architecture = _text(file, "general.architecture")
+    blocks = _blocks(file)
+    drafts = {number for number, names in blocks.items() if _any(_DRAFT, names)}
+    paths = {tensor.path for tensor in file.tensors.values()} | {file.path}
+    summary = Summary(
+        path=file.path,
+        files=len(paths),
+        gguf_version=file.version,
+        name=name,
+        calls_itself=_text(file, "general.name"),
+        architecture=architecture,
+        supported=is_supported(architecture),
+        size_bytes=sum(path.stat().st_size for path in paths),
+        context_length=_whole(file, f"{architecture}.context_length"),
+        layers=_layers([names for number, names in blocks.items() if number not in drafts], len(drafts)),
+        experts=_experts(file, architecture),
+        vocabulary=_vocabulary(file),
+        chat_template="tokenizer.chat_template" in file.metadata,
+        metadata={key: _plain(value) for key, value in file.metadata.items()},
+    )
+    _add_up(summary, file, drafts)
+    return summary
+
+
+def is_supported(architecture: str) -> bool:
+    """Whether qcli has a file for this architecture, found by its name alone."""
+    module = architecture.replace("-", "_")
+    named = module.isidentifier() and not module.startswith("_")
+    return named and find_spec(f"qcli.models.{module}") is not None
+
+
+def _add_up(summary: Summary, file: GGUFFile, drafts: set[int]) -> None:
+    experts = summary.experts
+    share = experts.routed / experts.held if experts else 1.0
+    tied = "output.weight" not in file.tensors
+    groups = {group: Total() for group in _GROUPS}
+    for tensor in file.tensors.values():
+        group = _group(tensor.name, drafts)
+        groups[group].add(tensor)
+        summary.whole.add(tensor)
+        summary.types.setdefault(tensor.type, Total()).add(tensor)
+        if group != "MTP" and (group != "embedding" or tied):
+            summary.per_token.add(tensor, share if group == _EXPERTS else 1.0)
+    summary.groups = {group: total for group, total in groups.items() if total.tensors}
+    summary.types = dict(sorted(summary.types.items(), key=lambda item: -item[1].bytes))
+
+
+def _group(name: str, drafts: set[int]) -> str:
+    block = _BLOCK.fullmatch(name)
+    if block and int(block[1]) in drafts:
+        return "MTP"
+    own = block[2] if block else name
+    return next(group for group, pattern in _GROUPS.items() if pattern.match(own))
+
+
+def _blocks(file: GGUFFile) -> dict[int, list[str]]:
+    """The names in each block, without their blk.N. in front."""
+    blocks: dict[int, list[str]] = {}
+    for name in file.tensors:
+        if found := _BLOCK.fullmatch(name):
+            blocks.setdefault(int(found[1]), []).append(found[2])
+    return blocks
+
+
+def _layers(trunk: list[list[str]], drafts: int) -> Layers:
+    recurrent = sum(_any(_RECURRENT, names) for names in trunk)
+    attention = sum(_any(_ATTENTION, names) and not _any(_RECURRENT, names) for names in trunk)
+    routed = sum(_any(_GROUPS[_EXPERTS], names) for names in trunk)
+    return Layers(len(trunk), recurrent, attention, routed, len(trunk) - routed, drafts)
+
+
+def _experts(file: GGUFFile, architecture: str) -> Experts | None:
+    """Those of the widest layer; None for a model without routed experts."""
+    stacks = [t.shape[0] for t in file.tensors.values() if "_exps." in t.name and len(t.shape) == 3]
+    if not stacks:
+        return None
+    held = max(stacks)
+    routed = min(max(_whole(file, f"{architecture}.expert_used_count"), 1), held)
+    shared = any("_shexp." in name for name in file.tensors)
+    return Experts(held, routed, max(_whole(file, f"{architecture}.expert_shared_count"), 1) if shared else 0)
+
+
+def _vocabulary(file: GGUFFile) -> int:
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    return len(tokens) if isinstance(tokens, StringArray) else 0
+
+
+def _plain(value: Value) -> Plain:
+    """A value for JSON, which has no NaN and no infinity."""
+    if isinstance(value, np.ndarray | StringArray):
+        return [_plain(v) for v in value.tolist()] if len(value) <= _LISTED else {"length": len(value)}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _any(pattern: re.Pattern[str], names: Iterable[str]) -> bool:
+    return any(pattern.match(name) for name in names)
+
+
+def _text(file: GGUFFile, key: str) -> str:
+    value = file.metadata.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _whole(file: GGUFFile, key: str) -> int:
+    value = file.metadata.get(key)
+    return value if type(value) is int else 0

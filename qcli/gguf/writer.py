@@ -1,0 +1,170 @@
+"""Writes GGUF: the header at once, then one tensor after the other, in pieces of any size.
+
+The layout is that of `gguf_header`; keys come as bytes, so that those of another file pass through unchanged.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.gguf.types import TENSOR_TYPES, TensorType
+from qcli.host.atomic_files import Draft, output_errors
+
+_NUMBERS: dict[str, TensorType] = {kind.name: kind for kind in TENSOR_TYPES.values()}
+_CODES = {kind.name: code for code, kind in TENSOR_TYPES.items()}
+_U16, _U32, _I32, _F32, _STRING, _ARRAY = 2, 4, 5, 6, 8, 9
+ALIGNMENT = 32
+
+
+@dataclass(frozen=True)
+class NewTensor:
+    """A row of the table to write; shape in NumPy order."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        kind = _NUMBERS[self.type]
+        if self.shape[-1] % kind.block:
+            raise ValueError(f"{self.name}: rows of {self.shape[-1]} are no multiple of {self.type}'s {kind.block}")
+        return math.prod(self.shape) // kind.block * kind.n_bytes
+
+
+class GGUFWriter:
+    """One file; raises OutputError."""
+
+    def __init__(
+        self,
+        draft: Draft,
+        path: Path,
+        keys: Mapping[str, bytes],
+        tensors: Sequence[NewTensor],
+        alignment: int = ALIGNMENT,
+    ) -> None:
+        """Begin a file of the draft and write its header; keys: each with its whole entry."""
+        self._draft, self._path, self._alignment = draft, path, alignment
+        self._file = draft.open(path)
+        self._left = [tensor.n_bytes for tensor in reversed(tensors)]  # of each tensor to come
+        self._missing = self._left.pop() if self._left else 0  # of the one being written
+        self._at = 0
+        self._put(header(keys, tensors, alignment))
+        self._pad()
+
+    def write(self, data: NDArray[np.uint8]) -> None:
+        """Add bytes to the tensor whose turn it is; the last of them begins the next one's turn."""
+        if data.nbytes > self._missing:
+            raise ValueError(f"{data.nbytes} bytes for a tensor that lacks {self._missing}")
+        self._put(data.reshape(-1).data)
+        self._missing -= data.nbytes
+        if not self._missing:
+            self._pad()
+            self._missing = self._left.pop() if self._left else 0
+
+    def finish(self) -> None:
+        """Have the file on the disk, whole."""
+        if self._missing or self._left:
+            raise ValueError(f"{self._path}: tensors are missing")
+        self._draft.finish(self._path)
+
+    def _pad(self) -> None:
+        self._put(bytes(-self._at % self._alignment))
+
+    def _put(self, data: bytes | memoryview) -> None:
+        with output_errors(self._path):
+            self._file.write(data)
+        self._at += len(data)
+
+
+def header(keys: Mapping[str, bytes], tensors: Sequence[NewTensor], alignment: int = ALIGNMENT) -> bytes:
+    """Magic, version, keys and the table of tensors, without the padding that follows."""
+    rows, offset = [], 0
+    for tensor in tensors:
+        shape = tensor.shape[::-1]
+        dimensions = struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
+        rows.append(_string(tensor.name) + dimensions + struct.pack("<IQ", _CODES[tensor.type], offset))
+        offset += -(-tensor.n_bytes // alignment) * alignment
+    return b"".join([b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(keys)), *keys.values(), *rows])
+
+
+def file_bytes(keys: Mapping[str, bytes], tensors: Sequence[NewTensor], alignment: int = ALIGNMENT) -> int:
+    """How long such a file is."""
+    parts = [len(header(keys, tensors, alignment)), *(tensor.n_bytes for tensor in tensors)]
+    return sum(-(-part // alignment) * alignment for part in parts)
+
+
+def u16(key: str, value: int) -> dict[str, bytes]:
+    """A key and its entry, as a piece of the mapping that a writer takes; likewise below."""
+    return {key: _string(key) + struct.pack("<IH", _U16, value)}
+
+
+def u32(key: str, value: int) -> dict[str, bytes]:
+    return {key: _string(key) + struct.pack("<II", _U32, value)}
+
+
+def i32(key: str, value: int) -> dict[str, bytes]:
+    return {key: _string(key) + struct.pack("<Ii", _I32, value)}
+
+
+def f32(key: str, value: float) -> dict[str, bytes]:
+    return {key: _string(key) + struct.pack("<If", _F32, value)}
+
+
+def text(key: str, value: str) -> dict[str, bytes]:
+    return {key: _string(key) + struct.pack("<I", _STRING) + _string(value)}
+
+
+def texts(key: str, values: Sequence[str]) -> dict[str, bytes]:
+    start = struct.pack("<IIQ", _ARRAY, _STRING, len(values))
+    return {key: _string(key) + start + b"".join(map(_string, values))}
+
+
+def split_keys(number: int, count: int, tensors: int) -> dict[str, bytes]:
+    """What says that a file is part `number`, from 0, of `count` with so many tensors in all."""
+    parts = u16("split.no", number) | u16("split.count", count)
+    return parts | i32("split.tensors.count", tensors)
+
+
+def split(tensors: Iterable[NewTensor], most: int) -> list[list[NewTensor]]:
+    """Tensors in order, in parts of at most so many bytes; one that is larger has a part of its own."""
+    parts: list[list[NewTensor]] = [[]]
+    size = 0
+    for tensor in tensors:
+        if parts[-1] and size + tensor.n_bytes > most:
+            parts.append([])
+            size = 0
+        parts[-1].append(tensor)
+        size += tensor.n_bytes
+    return parts
+
+
+def part_paths(path: Path, count: int) -> list[Path]:
+    """The names of a file's parts; of one alone, its own."""
+    if count == 1:
+        return [path]
+    stem = path.name.removesuffix(".gguf")
+    return [path.with_name(f"{stem}-{i + 1:05d}-of-{count:05d}.gguf") for i in range(count)]
+
+
+def write_small(path: Path, keys: Mapping[str, bytes], tensors: Mapping[str, NDArray[Any]], overwrite: bool) -> None:
+    """A file of float32 arrays that are all in memory."""
+    rows = [NewTensor(name, "F32", array.shape) for name, array in tensors.items()]
+    with Draft([path], overwrite) as draft:
+        writer = GGUFWriter(draft, path, keys, rows)
+        for array in tensors.values():
+            writer.write(np.ascontiguousarray(array, "<f4").view(np.uint8).reshape(-1))
+        writer.finish()
+
+
+def _string(value: str) -> bytes:
+    raw = value.encode()
+    return struct.pack("<Q", len(raw)) + raw

@@ -1,0 +1,98 @@
+"""From tensors of a file to weights as kernels see them, each checked against the shape its model expects."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.errors import ModelFileError, UnsupportedModelError
+from qcli.gguf.file import GGUFFile, Tensor
+from quant import formats
+from quant.weights import Experts, Matrix, experts_of
+
+_DOWNLOAD = "the file contradicts itself: download or convert the model again"
+
+
+def matrix(file: GGUFFile, name: str, rows: int, columns: int) -> Matrix:
+    """The tensor as [rows, columns]; a vector of `columns` counts as one row."""
+    tensor = file.tensor(name)
+    shape = tensor.shape if len(tensor.shape) > 1 else (1, *tensor.shape)
+    if shape != (rows, columns):
+        _wrong_shape(file, tensor, (rows, columns))
+    return _matrix(file, tensor)
+
+
+def linear(file: GGUFFile, name: str, rows: int, columns: int) -> Matrix:
+    """`name`.weight as [rows, columns], with `name`.bias if the file has one."""
+    weights = matrix(file, f"{name}.weight", rows, columns)
+    return replace(weights, bias=vector(file, f"{name}.bias", rows)) if f"{name}.bias" in file.tensors else weights
+
+
+def experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> Experts:
+    """The tensor as `count` matrices [rows, columns]."""
+    return experts_of(_stacked(file, name, count, rows, columns), count)
+
+
+def linear_experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> Experts:
+    """`name`.weight as `count` matrices [rows, columns], with `name`.bias [count, rows] if the file has one."""
+    weights = experts(file, f"{name}.weight", count, rows, columns)
+    if f"{name}.bias" not in file.tensors:
+        return weights
+    return replace(weights, bias=vector(file, f"{name}.bias", count, rows))
+
+
+def gate_up_experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> tuple[Experts, Experts]:
+    """A fused tensor of `count` x [gate rows, then up rows] as two."""
+    stacked = _stacked(file, name, count, 2 * rows, columns)
+    return experts_of(stacked, count, 0, rows), experts_of(stacked, count, rows, rows)
+
+
+def one_expert(weights: Matrix) -> Experts:
+    """A dense matrix as an expert that is always there."""
+    return replace(experts_of(weights, 1), bias=None if weights.bias is None else weights.bias[None])
+
+
+def vector(file: GGUFFile, name: str, *shape: int) -> NDArray[np.float32]:
+    """A small tensor as float32, copied out of the file."""
+    tensor = file.tensor(name)
+    if tensor.shape != shape:
+        _wrong_shape(file, tensor, shape)
+    return _format(file, tensor).dequantize(tensor.data).reshape(shape).copy()
+
+
+def with_rows(weights: Matrix, rows: NDArray[np.int64]) -> Matrix:
+    """A copy in memory of these rows, in this order."""
+    bias = None if weights.bias is None else weights.bias[rows]
+    return replace(weights, data=np.ascontiguousarray(weights.data[rows]), bias=bias)
+
+
+def _stacked(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> Matrix:
+    tensor = file.tensor(name)
+    if tensor.shape != (count, rows, columns):
+        _wrong_shape(file, tensor, (count, rows, columns))
+    return _matrix(file, tensor)
+
+
+def _matrix(file: GGUFFile, tensor: Tensor) -> Matrix:
+    try:
+        return Matrix(tensor.data, _format(file, tensor), tensor.shape[-1], name=tensor.name)
+    except ValueError as error:
+        raise UnsupportedModelError(f'{file.path}: the tensor "{tensor.name}": {error}', "try another model") from None
+
+
+def _format(file: GGUFFile, tensor: Tensor) -> formats.Format:
+    try:
+        return formats.find(tensor.type)
+    except KeyError:
+        raise UnsupportedModelError(
+            f'{file.path}: the tensor "{tensor.name}" has type {tensor.type}, which qcli cannot run yet',
+            "get another file of the model: those called Q4_K_M, Q5_K_M, Q6_K or Q8_0 run, and most others",
+        ) from None
+
+
+def _wrong_shape(file: GGUFFile, tensor: Tensor, wanted: tuple[int, ...]) -> NoReturn:
+    message = f'{file.path}: the tensor "{tensor.name}" is {list(tensor.shape)}, not {list(wanted)}'
+    raise ModelFileError(message, _DOWNLOAD)

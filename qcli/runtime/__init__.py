@@ -1,0 +1,1 @@
+"""A loaded model: the engine, its prefix cache, the sampler, and the loop that generates."""

@@ -1,0 +1,145 @@
+"""SentencePiece's BPE (tokenizer.ggml.model "llama"): the neighbours with the best score merge first.
+
+Of equal scores the leftmost goes first; a character without a token is spelled in byte tokens. The algorithm is
+Kudo and Richardson's (2018), as in their library.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from heapq import heappop, heappush
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.gguf.file import GGUFFile
+from qcli.text.vocabulary import KEY, TokenType, Vocabulary, broken, token_id
+
+_SPACE: Final = "▁"  # how a token spells a space
+_WORDS: Final = 1 << 15  # whose ids are remembered
+
+
+class SentencePiece:
+    """Text to ids by score. Raises ModelFileError."""
+
+    begins = True  # texts begin with BOS where the file does not say
+
+    def __init__(self, file: GGUFFile, vocabulary: Vocabulary) -> None:
+        tokens, scores = vocabulary.tokens, _scores(file, len(vocabulary.tokens))
+        mergeable = np.isin(vocabulary.types, [TokenType.CONTROL, TokenType.UNKNOWN, TokenType.BYTE], invert=True)
+        self._ids = {tokens[id]: id for id in np.flatnonzero(mergeable).tolist()}
+        self._scores = scores.tolist()
+        self._bytes = {_byte(file, text): id for text, id in vocabulary.of_type(TokenType.BYTE)}
+        unknown = token_id(file, "unknown", len(tokens), default=0)
+        self._unknown = [] if unknown is None else [unknown]
+        self.prefix = " " if file.get_bool(f"{KEY}add_space_prefix", True) else ""
+        self._special, self._always = Marks(vocabulary.special), Marks(vocabulary.always)
+        self._breaks = _word_breaks(self._ids)
+        self._word = lru_cache(_WORDS)(self._merged)
+
+    def encode(self, text: str, special: bool) -> list[int]:
+        """Raises UnicodeEncodeError for lone surrogates."""
+        ids: list[int] = []
+        for part in (self._special if special else self._always).split(text):
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                for word in self._breaks.split((self.prefix + part).replace(" ", _SPACE)):
+                    ids += self._word(word)
+        return ids
+
+    def spelled(self, token: str) -> bytes:
+        """The bytes of a token's text."""
+        return token.replace(_SPACE, " ").encode()
+
+    def byte(self, token: str) -> bytes:
+        """The byte that a byte token stands for."""
+        return bytes([int(token[3:5], 16)])
+
+    def _merged(self, word: str) -> list[int]:
+        """The ids of a text without special tokens, spaces as ▁."""
+        count = len(word)
+        parts, before, after = list(word), list(range(-1, count - 1)), [*range(1, count), -1]
+        waiting: list[tuple[float, int, int, int]] = []  # minus the score, where, next to what, characters
+
+        def consider(left: int, right: int) -> None:
+            if left >= 0 and right >= 0 and (id := self._ids.get(both := parts[left] + parts[right])) is not None:
+                heappush(waiting, (-self._scores[id], left, right, len(both)))
+
+        for left in range(count - 1):
+            consider(left, left + 1)
+        while waiting:
+            _, left, right, length = heappop(waiting)
+            if not parts[left] or not parts[right] or len(parts[left]) + len(parts[right]) != length:
+                continue  # one of the two has merged with another
+            parts[left] += parts[right]
+            parts[right] = ""
+            after[left] = after[right]
+            if after[left] >= 0:
+                before[after[left]] = left
+            consider(before[left], left)
+            consider(left, after[left])
+        return [id for part in parts if part for id in self._id_of(part)]
+
+    def _id_of(self, part: str) -> list[int]:
+        if part in self._ids:
+            return [self._ids[part]]
+        spelled = [self._bytes.get(byte) for byte in part.encode()]
+        return self._unknown if None in spelled else [id for id in spelled if id is not None]
+
+
+class Marks:
+    """Texts to be found in another, of several at one place the longest."""
+
+    def __init__(self, ids: Mapping[str, int]) -> None:
+        self._ids = ids
+        lengths: dict[str, set[int]] = {}
+        for text in ids:
+            lengths.setdefault(text[0], set()).add(len(text))
+        self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
+        self._first = re.compile(f"[{re.escape(''.join(lengths))}]") if lengths else None
+
+    def split(self, text: str) -> Iterator[str | int]:
+        """The ids of those found, and the texts between them."""
+        done = 0
+        for place in self._first.finditer(text) if self._first else ():
+            at = place.start()
+            if at >= done and (length := self._length(text, at)):
+                if at > done:
+                    yield text[done:at]
+                done = at + length
+                yield self._ids[text[at:done]]
+        if done < len(text):
+            yield text[done:]
+
+    def _length(self, text: str, at: int) -> int:
+        return next((n for n in self._lengths[text[at]] if text[at : at + n] in self._ids), 0)
+
+
+def _word_breaks(ids: Mapping[str, int]) -> re.Pattern[str]:
+    """Where no merge can reach across: before a space, after a character that no token has in front of one."""
+    reach = set(re.findall(rf"(.)(?={_SPACE})", "\n".join(ids), re.DOTALL)) - {"\n"}
+    if any(f"\n{_SPACE}" in token for token in ids):
+        reach.add("\n")
+    return re.compile(f"(?<=[^{re.escape(''.join(sorted(reach)))}])(?={_SPACE})" if reach else f"(?={_SPACE})")
+
+
+def _scores(file: GGUFFile, count: int) -> NDArray[np.float64]:
+    scores = file.metadata.get(f"{KEY}scores")
+    if not isinstance(scores, np.ndarray) or scores.dtype.kind not in "fiu":
+        raise broken(file, f"{KEY}scores must be an array of numbers")
+    if len(scores) != count:
+        raise broken(file, f"{KEY}scores has {len(scores)} entries for {count} tokens")
+    if np.isnan(scores).any():
+        raise broken(file, f"{KEY}scores holds a NaN")
+    return scores.astype(np.float64)
+
+
+def _byte(file: GGUFFile, token: str) -> int:
+    """The byte that <0x0A> stands for."""
+    if not re.fullmatch("<0x[0-9A-Fa-f]{2}>", token):
+        raise broken(file, f"{KEY}tokens: {token!r} is a byte by its type")
+    return int(token[3:5], 16)

@@ -1,0 +1,104 @@
+"""The tokens of a GGUF file and what each is for (keys tokenizer.ggml.*)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.errors import ModelFileError
+from qcli.gguf.file import GGUFFile, StringArray
+
+KEY: Final = "tokenizer.ggml."
+
+
+class TokenType(IntEnum):
+    """tokenizer.ggml.token_type, one per token."""
+
+    UNDEFINED = 0
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+_SPECIAL: Final = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.USER_DEFINED]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """tokens: by id; types: TokenType int32 [tokens]; special: the ids of control and user-defined texts."""
+
+    tokens: list[str]
+    types: NDArray[np.int32]
+    special: Mapping[str, int]
+
+    @classmethod
+    def read(cls, file: GGUFFile) -> Vocabulary:
+        """Raises ModelFileError."""
+        tokens = texts(file, "tokens")
+        types = _types(file, len(tokens))
+        ids = np.flatnonzero(np.isin(types, _SPECIAL)).tolist()
+        return cls(tokens, types, {tokens[id]: id for id in ids if tokens[id]})
+
+    @property
+    def always(self) -> dict[str, int]:
+        """Texts that are one token wherever they stand: user-defined ones, but no control tokens."""
+        return {text: id for text, id in self.special.items() if self.types[id] == TokenType.USER_DEFINED}
+
+    def of_type(self, *types: TokenType) -> Iterator[tuple[str, int]]:
+        """Each token of these types, and its id."""
+        for id in np.flatnonzero(np.isin(self.types, types)).tolist():
+            yield self.tokens[id], id
+
+
+def strings(file: GGUFFile, name: str) -> StringArray:
+    """An array of strings. Raises ModelFileError, as all of these do."""
+    value = file.metadata.get(KEY + name)
+    if not isinstance(value, StringArray):
+        raise broken(file, f"{KEY}{name} must be an array of strings")
+    return value
+
+
+def texts(file: GGUFFile, name: str) -> list[str]:
+    """The same, decoded."""
+    try:
+        return strings(file, name).tolist("strict")
+    except UnicodeDecodeError as error:
+        raise broken(file, f"{KEY}{name} is not UTF-8") from error
+
+
+def token_id(file: GGUFFile, name: str, count: int, default: int | None = None) -> int | None:
+    """The id under tokenizer.ggml.<name>_token_id, of `count` tokens."""
+    key = f"{KEY}{name}_token_id"
+    if key not in file.metadata:
+        return default if default is not None and default < count else None
+    id = file.get_int(key)
+    if not 0 <= id < count:
+        raise broken(file, f"{key} is {id}, and there are {count} tokens")
+    return id
+
+
+def broken(file: GGUFFile, what: str) -> ModelFileError:
+    return ModelFileError(f"{file.path}: {what}", "the file may be damaged: download or convert it again")
+
+
+def _types(file: GGUFFile, count: int) -> NDArray[np.int32]:
+    """TokenType of each token: int32 [count]; all normal where the file says nothing."""
+    key = f"{KEY}token_type"
+    if key not in file.metadata:
+        return np.full(count, TokenType.NORMAL, np.int32)
+    types = file.metadata[key]
+    if not isinstance(types, np.ndarray) or types.dtype.kind not in "iu":
+        raise broken(file, f"{key} must be an array of integers")
+    if len(types) != count:
+        raise broken(file, f"{key} has {len(types)} entries for {count} tokens")
+    if not np.isin(types, list(TokenType)).all():
+        raise broken(file, f"{key} holds a type outside 0 to {max(TokenType)}")
+    return types.astype(np.int32)

@@ -1,0 +1,75 @@
+"""Tiny models of random weights, each kept as what it was drawn from, with what Transformers makes of it in float32.
+
+Their matrices are normal numbers from one stream of PyTorch's generator (seed 1), rounded to BF16. A file of
+tests/data/arch holds the model with those bytes zeroed (`gguf`), and for each matrix, and each 16 columns of a row, where
+in the stream they begin (`drawn`, `starts`); rounding differs in a few places (`fix`). The checksum tells that
+the model is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from places import DATA
+
+FOLDER = DATA / "arch"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))
+_STREAM = 4_000_000  # numbers; longer than any model
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model's bytes, ids int64 [96], float32 logits of some positions of them, and a greedy text: 32 ids, then 24 more."""
+
+    gguf: bytes
+    ids: list[int]
+    positions: np.ndarray
+    logits: np.ndarray
+    greedy: list[int]
+
+    def write(self, path: Path) -> Path:
+        path.write_bytes(self.gguf)
+        return path
+
+
+def read(name: str) -> Reference:
+    """The model of this name."""
+    with np.load(FOLDER / f"{name}.npz") as arrays:
+        gguf, starts, done = arrays["gguf"].copy(), np.cumsum(arrays["starts"], dtype=np.int64), 0
+        for offset, rows, columns, step, phase, deviation in arrays["drawn"].tolist():
+            groups = rows * columns // 16
+            at = starts[done : done + groups, None] - phase + step * np.arange(16)
+            weights = _normal(phase)[at] * np.int64(deviation).view(np.float64)
+            gguf[offset : offset + 2 * weights.size] = _bf16(weights).reshape(-1).view(np.uint8)
+            done += groups
+        for at, value in zip(arrays["fix_at"].tolist(), arrays["fix"], strict=True):
+            gguf[at : at + 2] = value.reshape(1).view(np.uint8)
+        assert hashlib.sha256(gguf).digest() == arrays["sha256"].tobytes()
+        ids, greedy = arrays["ids"].tolist(), arrays["greedy"].tolist()
+        return Reference(gguf.tobytes(), ids, arrays["positions"].astype(int), arrays["logits"], greedy)
+
+
+@cache
+def _uniform() -> np.ndarray:
+    generator = np.random.MT19937()
+    generator._legacy_seeding(1)
+    return (generator.random_raw(_STREAM) & 0xFFFFFF) / 2**24
+
+
+@cache
+def _normal(phase: int) -> np.ndarray:
+    """Of 16 uniform numbers, 8 pairs of normal ones (Box and Muller), from `phase` on: the cosines, then the sines."""
+    count = (_STREAM - phase) // 16 * 16
+    uniform = _uniform()[phase : phase + count].reshape(-1, 2, 8)
+    radius, angle = np.sqrt(-2 * np.log(1 - uniform[:, 0])), 2 * np.pi * uniform[:, 1]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1).ravel()
+
+
+def _bf16(values: np.ndarray) -> np.ndarray:
+    """The upper halves of float32, rounded to even."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)

@@ -1,0 +1,54 @@
+"""How much memory is free, on made-up machines."""
+
+from __future__ import annotations
+
+import pytest
+
+from qcli.host import memory
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Writes files of a Linux machine: machine(path, content)."""
+    for name, path in {"_MEMINFO": "meminfo", "_CGROUPS": "cgroup", "_MOUNT": "sys"}.items():
+        monkeypatch.setattr(memory, name, tmp_path / path)
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+
+    def write(path, content):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+
+    write("meminfo", "MemTotal: 100 kB\nMemFree: 10 kB\nMemAvailable:   64 kB\n")
+    return write
+
+
+def test_what_the_system_calls_available(machine):
+    assert memory.available() == 64 << 10
+
+
+def test_the_page_cache_of_a_cgroup_is_free(machine):
+    machine("cgroup", "0::/user/me\n")
+    machine("sys/user/me/memory.max", "30000\n")
+    machine("sys/user/me/memory.current", "20000\n")
+    machine("sys/user/me/memory.stat", "anon 5000\nfile 15000\n")
+    assert memory.available() == 25000
+
+
+def test_a_cgroup_without_a_limit(machine):
+    machine("cgroup", "0::/\n")
+    machine("sys/memory.max", "max\n")
+    machine("sys/memory.current", "20000\n")
+    machine("sys/memory.stat", "file 1\n")
+    assert memory.available() == 64 << 10
+
+
+def test_version_1_in_a_container(machine):
+    machine("cgroup", "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n")
+    machine("sys/memory/memory.limit_in_bytes", "9000\n")
+    machine("sys/memory/memory.usage_in_bytes", "8000\n")
+    machine("sys/memory/memory.stat", "cache 1\ntotal_cache 500\n")
+    assert memory.available() == 1500
+
+
+def test_this_machine_has_some():
+    assert memory.available() > 1 << 20

@@ -1,0 +1,112 @@
+"""Every architecture against Transformers: logits of a whole text, by steps and in small chunks, and greedy text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference_models
+from tiny_model import Tiny
+
+from qcli import models
+from qcli.errors import ModelFileError
+from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
+
+
+@pytest.fixture(scope="module", params=reference_models.NAMES)
+def reference(request):
+    return reference_models.read(request.param)
+
+
+@pytest.fixture(scope="module")
+def engine(reference, tmp_path_factory):
+    """With a prompt's plan for 32 tokens, so that the text takes three."""
+    file = GGUFFile.open(reference.write(tmp_path_factory.mktemp("model") / "model.gguf"))
+    engine = Engine.load(file, threads=2, ctx=128, chunk=32)
+    yield engine
+    engine.close()
+
+
+def error(found, reference):
+    return np.abs(found[reference.positions] - reference.logits).max() / np.abs(reference.logits).max()
+
+
+def by_pieces(engine, ids, size):
+    """The logits of the last of every `size` ids, which are taken together."""
+    engine.reset()
+    return np.stack([engine.prefill(ids[i : i + size]).copy() for i in range(0, len(ids), size)])
+
+
+def test_logits(engine, reference):
+    whole = engine.logits(reference.ids)
+    assert error(whole, reference) < 1e-3
+    steps = by_pieces(engine, reference.ids, 1)
+    assert error(steps, reference) < 1e-3
+    for size in (3, 8):
+        pieces = by_pieces(engine, reference.ids, size)
+        assert np.abs(pieces - whole[size - 1 :: size]).max() < 2e-3 * np.abs(reference.logits).max()
+
+
+def test_greedy_text(engine, reference):
+    engine.reset()
+    logits, found = engine.prefill(reference.greedy[:32]), reference.greedy[:32]
+    for _ in reference.greedy[32:]:
+        found.append(int(logits.argmax()))
+        logits = engine.step(found[-1])
+    assert found == reference.greedy
+
+
+def test_every_architecture_says_what_it_was_compared_with():
+    for name in models.supported():
+        assert all(models.verified(name))
+
+
+def test_a_dense_model_is_one_whose_only_expert_is_always_chosen(tmp_path):
+    """qwen35 by qwen35moe, whose shared expert gives nothing here."""
+    sparse = Tiny.read(reference_models.read("qwen35moe").write(tmp_path / "model.gguf"))
+    arch = "qwen35moe"
+    sparse.keys |= {f"{arch}.expert_count": 1, f"{arch}.expert_used_count": 1}
+    for name in [name for name in sparse.tensors if "_exps" in name or "ffn_gate_inp.w" in name]:
+        kind, data, columns = sparse.take(name)
+        sparse.put(name, kind, data[:1], columns)
+    for i in range(4):
+        kind, data, columns = sparse.take(f"blk.{i}.ffn_down_shexp.weight")
+        sparse.put(f"blk.{i}.ffn_down_shexp.weight", kind, np.zeros_like(data), columns)
+    ids = reference_models.read(arch).ids
+    expected = logits_of(sparse.write(tmp_path / "sparse.gguf"), ids)
+    dense = Tiny({key.replace(arch, "qwen35"): value for key, value in sparse.keys.items()}, {}, {})
+    dense.keys |= {"general.architecture": "qwen35", "qwen35.feed_forward_length": 32}
+    for name, (kind, data) in sparse.tensors.items():
+        if "_exps" in name:
+            dense.put(name.replace("_exps", ""), kind, data[0], sparse.columns[name])
+        elif "shexp" not in name and "ffn_gate_inp" not in name:
+            dense.put(name, kind, data, sparse.columns[name])
+    assert np.array_equal(logits_of(dense.write(tmp_path / "dense.gguf"), ids), expected)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3moe", "llama"])
+def test_queries_keys_and_values_in_one_tensor(tmp_path, name):
+    reference = reference_models.read(name)
+    model = Tiny.read(reference.write(tmp_path / "apart.gguf"))
+    expected = logits_of(tmp_path / "apart.gguf", reference.ids)
+    for i in range(4):
+        for kind in ("weight", "bias"):
+            if f"blk.{i}.attn_q.{kind}" in model.tensors:
+                parts = [model.take(f"blk.{i}.attn_{part}.{kind}") for part in "qkv"]
+                columns = parts[0][2] if kind == "weight" else sum(part[2] for part in parts)
+                model.put(f"blk.{i}.attn_qkv.{kind}", parts[0][0], np.concatenate([part[1] for part in parts]), columns)
+    assert np.array_equal(logits_of(model.write(tmp_path / "fused.gguf"), reference.ids), expected)
+
+
+def test_biases_that_must_be_there(tmp_path):
+    model = Tiny.read(reference_models.read("qwen2").write(tmp_path / "model.gguf"))
+    model.take("blk.2.attn_k.bias")
+    with pytest.raises(ModelFileError, match=r"blk\.2\.attn_k\.bias"):
+        logits_of(model.write(tmp_path / "model.gguf"), [1])
+
+
+def logits_of(path, ids):
+    engine = Engine.load(GGUFFile.open(path), threads=1, ctx=128)
+    logits = engine.logits(ids)
+    engine.close()
+    return logits

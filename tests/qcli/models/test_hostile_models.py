@@ -1,0 +1,117 @@
+"""Files of every architecture with wrong numbers, missing tensors and missing keys: refused in one line, or run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import reference_models
+import test_deepseek2
+import test_qwen4exp
+from tiny_model import Tiny, f32
+
+from qcli.errors import QcliError
+from qcli.gguf.file import GGUFFile
+from qcli.runtime.engine import Engine
+
+
+@pytest.fixture(scope="module", params=[*reference_models.NAMES, "qwen4exp", "deepseek2", "deepseek2 apart"])
+def plain(request, tmp_path_factory):
+    """The path of a sound file."""
+    path = tmp_path_factory.mktemp("plain") / "model.gguf"
+    if request.param == "qwen4exp":
+        return test_qwen4exp.write(test_qwen4exp.Shape(), path)
+    if request.param.startswith("deepseek2"):
+        return replace(test_deepseek2.MODELS["V3"], absorbed=request.param == "deepseek2").write(path)
+    return reference_models.read(request.param).write(path)
+
+
+def runs(path) -> bool:
+    """Whether a model loads and takes a few tokens; if not, why not is said in one line."""
+    error = None
+    try:
+        engine = Engine.load(GGUFFile.open(path), threads=1, ctx=64, chunk=4)
+        engine.prefill([1, 2, 3, 4, 5])
+        engine.step(6)
+        engine.close()
+    except QcliError as caught:
+        error = caught
+    if error is None:
+        return True
+    assert error.message
+    assert "\n" not in error.message
+    assert error.hint
+    return False
+
+
+def test_sound_files_run(plain):
+    assert runs(plain)
+
+
+def test_numbers_that_are_wrong(plain, tmp_path):
+    model = Tiny.read(plain)
+    for key, value in model.keys.items():
+        if key.startswith("general.") or isinstance(value, str):
+            continue
+        several = value if isinstance(value, list | np.ndarray) else None
+        first = several[0] if several is not None else value
+        for other in (0, -1, 1, 2 * first, first + 16, 2**31):
+            changed = Tiny(
+                model.keys | {key: np.array([other, *several[1:]]) if several is not None else type(value)(other)},
+                model.tensors,
+                model.columns,
+            )
+            runs(changed.write(tmp_path / "model.gguf"))
+
+
+def test_keys_that_are_missing(plain, tmp_path):
+    model = Tiny.read(plain)
+    for key in model.keys:
+        runs(
+            Tiny({k: v for k, v in model.keys.items() if k != key}, model.tensors, model.columns).write(
+                tmp_path / "model.gguf"
+            )
+        )
+
+
+def test_tensors_that_are_missing_or_short(plain, tmp_path):
+    model = Tiny.read(plain)
+    first = [
+        name for name in model.tensors if not name.startswith("blk.") or name.startswith(("blk.0.", "blk.1.", "blk.2."))
+    ]
+    for name in first:
+        kind, data = model.tensors[name]
+        without = {n: t for n, t in model.tensors.items() if n != name}
+        path = Tiny(model.keys, without, model.columns).write(tmp_path / "model.gguf")
+        optional = ("output.weight", ".bias", "_norm.weight", "attn_q_a.weight", "attn_k_b.weight", "shexp.weight")
+        assert not runs(path) or name.endswith(optional)
+        if name == "token_embd.weight" and "output.weight" not in model.tensors:
+            continue  # half the vocabulary, here and there
+        half = without | {name: (kind, data[: len(data) // 2])}
+        columns = model.columns | ({name: model.columns[name] // 2} if data.ndim == 1 else {})
+        assert not runs(Tiny(model.keys, half, columns).write(tmp_path / "model.gguf"))
+
+
+@pytest.mark.parametrize("value", ["text", 1.5, True, np.array([1, 2])])
+def test_keys_of_another_type(plain, tmp_path, value):
+    model = Tiny.read(plain)
+    for key in model.keys:
+        runs(Tiny(model.keys | {key: value}, model.tensors, model.columns).write(tmp_path / "model.gguf"))
+
+
+def test_weights_that_are_no_numbers_do_no_harm(plain, tmp_path):
+    model = Tiny.read(plain)
+    for name, (kind, data) in model.tensors.items():
+        nothing = np.array([0x7FC0 if kind == "BF16" else 0x7FC00000], np.uint16 if kind == "BF16" else np.uint32)
+        model.tensors[name] = kind, np.resize(nothing.view(np.uint8), data.shape)
+    assert runs(model.write(tmp_path / "model.gguf"))
+
+
+def test_a_tensor_that_is_not_of_the_architecture(plain, tmp_path):
+    """What nobody reads would have changed what the model says; llama.cpp refuses such files, too."""
+    model = Tiny.read(plain)
+    model.put("blk.1.attn_q_norm_2.weight", "F32", f32(np.ones(16)), 16)
+    assert not runs(model.write(tmp_path / "model.gguf"))
+    model.put("blk.1001.attn_q_norm_2.weight", *model.take("blk.1.attn_q_norm_2.weight"))
+    assert runs(model.write(tmp_path / "model.gguf"))

@@ -1,0 +1,401 @@
+"""qcli quantize: the mixes of llama.cpp, tensors against their quantizers, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import gguf_maker as maker
+import numpy as np
+import pytest
+from places import DATA, ROOT
+
+from qcli.errors import ModelFileError, OutputError, QcliError, UsageError
+from qcli.gguf.file import GGUFFile, Tensor
+from qcli.gguf.header import Header
+from qcli.quantize import imatrix_file, job, work
+from qcli.quantize.choose import is_matrix, types
+from qcli.quantize.imatrix_file import Entry, Imatrix
+from qcli.quantize.mixes import MIXES
+from quant import formats, quantizers
+
+TINY = DATA / "qwen3next.gguf"
+
+
+def named(metadata: dict, shapes: dict[str, tuple[int, ...]]) -> GGUFFile:
+    """A file of which only names and shapes are known; vectors in F32, matrices in F16."""
+    tensors = {}
+    for name, shape in shapes.items():
+        kind = "F32" if len(shape) == 1 or "ffn_gate_inp" in name else "F16"
+        tensors[name] = Tensor(name, kind, shape, np.empty((0, 0), np.uint8), Path("made"), 0, 0)
+    return GGUFFile(Path("made"), Header(3, metadata, []), tensors)
+
+
+def llama(layers, n, ff, heads, keys, experts=0, tied=False, arch="llama") -> GGUFFile:
+    """The tensors of a Llama, or a relative with experts."""
+    shapes = {"token_embd.weight": (1024, n), "output_norm.weight": (n,)}
+    shapes |= {} if tied else {"output.weight": (1024, n)}
+    head = n // heads
+    for i in range(layers):
+        block = {"attn_norm": (n,), "ffn_norm": (n,), "attn_q": (n, n), "attn_k": (keys * head, n)}
+        block |= {"attn_v": (keys * head, n), "attn_output": (n, n)}
+        if experts:
+            block |= {"ffn_gate_inp": (experts, n), "ffn_gate_exps": (experts, ff, n)}
+            block |= {"ffn_up_exps": (experts, ff, n), "ffn_down_exps": (experts, n, ff)}
+        else:
+            block |= {"ffn_gate": (ff, n), "ffn_up": (ff, n), "ffn_down": (n, ff)}
+        shapes |= {f"blk.{i}.{name}.weight": shape for name, shape in block.items()}
+    numbers = {"block_count": layers, "attention.head_count": heads, "attention.head_count_kv": keys}
+    numbers |= {"expert_count": experts} if experts else {}
+    return named({"general.architecture": arch} | {f"{arch}.{k}": v for k, v in numbers.items()}, shapes)
+
+
+@pytest.fixture(scope="module")
+def shapes(storyteller):
+    """Files by the names that mixes.jsonl has for them."""
+    with GGUFFile.open(storyteller) as file:
+        own = file
+        yield {
+            "storyteller": own,
+            "storyteller guided": own,
+            "mixtral": llama(32, 1024, 1792, 32, 8, experts=8),
+            "l70": llama(80, 1024, 2048, 64, 8),
+            "dense": llama(22, 1024, 2816, 16, 16, tied=True),
+            "q3moe": llama(48, 2048, 768, 32, 4, experts=128, tied=True, arch="qwen3moe"),
+            "odd": llama(12, 576, 1536, 9, 3),
+        }
+
+
+def runs(chosen: dict[str, str]) -> dict[str, str]:
+    """Types of the tensors of one name, layer after layer, as runs: Q6_K*3 Q4_K*2."""
+    found: dict[str, list[str]] = {}
+    for name, kind in chosen.items():
+        found.setdefault(re.sub(r"^blk\.\d+\.", "", name), []).append(kind)
+    return {name: " ".join(f"{k}*{len(list(run))}" for k, run in groupby(kinds)) for name, kinds in found.items()}
+
+
+@pytest.mark.parametrize("line", (DATA / "mixes.jsonl").read_text().splitlines(), ids=lambda line: line[1:32])
+def test_the_types_are_those_of_llama_quantize(shapes, line):
+    shape, mix, wanted = json.loads(line)
+    chosen = types(shapes[shape], MIXES[mix], (), importance="guided" in shape)
+    matrices = {name: kind for name, kind in chosen.items() if is_matrix(shapes[shape].tensors[name])}
+    assert runs(matrices) == wanted
+
+
+def test_the_embedded_model_has_the_types_of_its_mix(storyteller):
+    with GGUFFile.open(storyteller) as file:
+        assert types(file, MIXES["Q4_K_M"]) == {t.name: t.type for t in file.tensors.values()}
+
+
+@pytest.fixture
+def tiny():
+    with GGUFFile.open(TINY) as file:
+        yield file
+
+
+def quantize(source: GGUFFile, out: Path, mix: str, **options) -> job.Job:
+    todo = job.plan(source, out, mix, **options)
+    work.run(todo, threads=2)
+    return todo
+
+
+@pytest.mark.parametrize("mix", ["Q8_0", "Q4_0", "Q4_K_M", "F16", "F32", "MXFP4_MOE", "IQ4_NL"])
+def test_every_tensor_is_what_its_quantizer_makes_of_it(tiny, tmp_path, mix):
+    todo = quantize(tiny, tmp_path / "out.gguf", mix)
+    assert (tmp_path / "out.gguf").stat().st_size == todo.n_bytes
+    with GGUFFile.open(tmp_path / "out.gguf") as made:
+        assert list(made.tensors) == list(tiny.tensors)
+        for name, tensor in made.tensors.items():
+            source = tiny.tensors[name]
+            assert tensor.shape == source.shape
+            if tensor.type == source.type:
+                wanted = source.data
+            else:
+                values = formats.find(source.type).dequantize(source.data)
+                wanted = quantizers.find(tensor.type).quantize(values)
+            assert np.array_equal(tensor.data, wanted), name
+
+
+def test_a_tensor_in_many_slices_is_the_same(tiny, tmp_path, monkeypatch):
+    quantize(tiny, tmp_path / "whole.gguf", "Q8_0")
+    monkeypatch.setattr(work, "_SLICE", 1000)
+    quantize(tiny, tmp_path / "slices.gguf", "Q8_0")
+    assert (tmp_path / "whole.gguf").read_bytes() == (tmp_path / "slices.gguf").read_bytes()
+
+
+def test_the_same_type_is_a_copy_byte_for_byte(tiny, tmp_path):
+    quantize(tiny, tmp_path / "copy.gguf", "BF16")
+    with GGUFFile.open(tmp_path / "copy.gguf") as made:
+        for name, tensor in made.tensors.items():
+            assert np.array_equal(tensor.data, tiny.tensors[name].data)
+        assert {k: bytes(v) for k, v in made.entries.items()} == {k: bytes(v) for k, v in tiny.entries.items()}
+
+
+def test_keys_pass_through_and_the_file_type_changes(tiny, tmp_path):
+    quantize(tiny, tmp_path / "out.gguf", "Q8_0")
+    with GGUFFile.open(tmp_path / "out.gguf") as made:
+        assert list(made.entries) == list(tiny.entries)
+        changed = [k for k in made.entries if bytes(made.entries[k]) != bytes(tiny.entries[k])]
+        assert changed == ["general.file_type"]
+        assert made.metadata["general.file_type"] == 7
+
+
+def test_parts_hold_what_one_file_holds(tiny, tmp_path):
+    todo = quantize(tiny, tmp_path / "out.gguf", "Q8_0", split_bytes=50_000)
+    assert len(todo.paths) > 2
+    assert sorted(tmp_path.iterdir()) == todo.paths
+    quantize(tiny, tmp_path / "one.gguf", "Q8_0")
+    with GGUFFile.open(todo.paths[0]) as parts, GGUFFile.open(tmp_path / "one.gguf") as one:
+        assert parts.metadata["split.count"] == len(todo.paths)
+        for name, tensor in one.tensors.items():
+            assert np.array_equal(parts.tensors[name].data, tensor.data)
+        quantize(parts, tmp_path / "again.gguf", "Q8_0")
+    assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "one.gguf").read_bytes()
+
+
+def test_the_user_decides_first(tiny):
+    overrides = [job.override("ffn_down_exps=q8_0"), job.override(r"blk\.[01]\.ffn_down=F16")]
+    chosen = types(tiny, MIXES["Q4_0"], overrides)
+    assert chosen["blk.0.ffn_down_exps.weight"] == "Q8_0"
+    assert chosen["blk.0.ffn_down_shexp.weight"] == "F16"
+    assert chosen["blk.2.ffn_down_shexp.weight"] == "Q4_0"
+
+
+@pytest.mark.parametrize("given", ["Q8_0", "=Q8_0", "ffn=", "ffn=Q9", "(=Q8_0"])
+def test_an_override_that_cannot_be_meant(given):
+    with pytest.raises(UsageError):
+        job.override(given)
+
+
+def test_an_override_that_nothing_answers_to(tiny):
+    with pytest.raises(UsageError, match="nowhere"):
+        types(tiny, MIXES["Q8_0"], [job.override("nowhere=Q8_0")])
+    with pytest.raises(UsageError, match="attn_norm"):
+        types(tiny, MIXES["Q8_0"], [job.override("attn_norm=Q8_0")])
+
+
+def guide(tiny: GGUFFile, rng) -> Imatrix:
+    """Random importance for every matrix, the experts' each by itself."""
+    entries = {}
+    for name, tensor in tiny.tensors.items():
+        if is_matrix(tensor) and name.startswith("blk."):
+            experts = tensor.shape[0] if len(tensor.shape) > 2 else 1
+            sums = rng.uniform(0.01, 10, (experts, tensor.shape[-1])).astype(np.float32)
+            entries[name] = Entry(sums, np.arange(1, experts + 1))
+    return Imatrix(entries, ["words.txt"], 3, 512)
+
+
+def test_each_expert_is_quantized_by_its_own_importance(tiny, tmp_path):
+    about = guide(tiny, np.random.default_rng(0))
+    name = "blk.1.ffn_gate_exps.weight"
+    quantize(tiny, tmp_path / "out.gguf", "Q4_0", imatrix=(Path("im.gguf"), about))
+    with GGUFFile.open(tmp_path / "out.gguf") as made:
+        tensor, source = made.tensors[name], tiny.tensors[name]
+        values = formats.find(source.type).dequantize(source.data).reshape(source.shape)
+        means = about.entries[name].means()
+        wanted = [quantizers.find("Q4_0").quantize(v, means[e]) for e, v in enumerate(values)]
+        assert np.array_equal(tensor.data, np.concatenate(wanted))
+        assert not np.array_equal(tensor.data, quantizers.find("Q4_0").quantize(values.reshape(-1, source.shape[-1])))
+        assert made.metadata["quantize.imatrix.file"] == "im.gguf"
+        assert made.metadata["quantize.imatrix.dataset"] == "words.txt"
+        assert made.metadata["quantize.imatrix.entries_count"] == len(about.entries)
+        assert made.metadata["quantize.imatrix.chunks_count"] == 3
+
+
+def test_importance_of_another_model_is_refused(tiny):
+    about = guide(tiny, np.random.default_rng(0))
+    wrong = Imatrix({"blk.0.attn_qkv.weight": Entry(np.ones((1, 7), np.float32), np.array([1]))}, [], 0, 0)
+    with pytest.raises(ModelFileError, match=r"attn_qkv.*7 columns"):
+        job.plan(tiny, Path("x"), "Q4_0", imatrix=(Path("i"), wrong))
+    del about.entries["blk.2.ssm_out.weight"]
+    lacking = job.plan(tiny, Path("x"), "Q4_0", imatrix=(Path("i"), about)).without_importance
+    assert lacking == ["blk.2.ssm_out.weight"]
+
+
+def test_a_block_that_was_not_measured_needs_another_type(tiny):
+    """As the MTP block of a model, which is no part of its forward pass."""
+    about = guide(tiny, np.random.default_rng(0))
+    wide = named(dict(tiny.metadata), {name: (*t.shape[:-1], 256) for name, t in tiny.tensors.items()})
+    kept = {name: entry for name, entry in about.entries.items() if not name.startswith("blk.3.")}
+    guided = {n: Entry(np.ones((len(e.counts), 256), np.float32), e.counts) for n, e in kept.items()}
+    given = (Path("i"), Imatrix(guided, [], 0, 0))
+    with pytest.raises(UsageError, match=r"blk\.3\..*Q2_K needs") as raised:
+        job.plan(wide, Path("x"), "Q2_K_S", imatrix=given)
+    pattern = raised.value.hint.split("'")[1]
+    assert pattern == r"^blk\.3\.=Q4_K"
+    todo = job.plan(wide, Path("x"), "Q2_K_S", imatrix=given, overrides=[job.override(pattern)])
+    assert {c.type for c in todo.changes if c.converts and "blk.3." in c.tensor.name} == {"Q4_K"}
+
+
+@pytest.mark.parametrize(
+    ("mix", "said"),
+    [("Q2_K_S", "importance matrix"), ("Q9", "no type 'Q9'"), ("", "no type ''"), ("q8", "no type 'q8'")],
+)
+def test_what_cannot_be_made(storyteller, mix, said):
+    with GGUFFile.open(storyteller) as file, pytest.raises(UsageError, match=said):
+        job.plan(file, Path("x"), mix, allow_requantize=True)
+
+
+def test_quantized_weights_are_taken_only_when_allowed(storyteller, tmp_path):
+    with GGUFFile.open(storyteller) as file:
+        with pytest.raises(UsageError, match="already"):
+            job.plan(file, tmp_path / "x", "Q4_0")
+        assert len(job.plan(file, tmp_path / "x", "Q4_0", allow_requantize=True).changes) == 163
+        same = job.plan(file, tmp_path / "x", "Q4_K_M")
+        assert not any(change.converts for change in same.changes)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, value):
+    numbers = np.zeros((4, 32), np.float32)
+    numbers[3, 31] = value
+    keys = [maker.key("general.architecture", maker.STRING, "tiny")]
+    model = maker.File(keys, [maker.tensor("a.weight", (4, 32))], numbers.tobytes())
+    source = maker.write(tmp_path / "in.gguf", model)
+    with GGUFFile.open(source) as file, pytest.raises(ModelFileError, match=r"a\.weight.*not finite"):
+        quantize(file, tmp_path / "out.gguf", "Q8_0")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
+
+
+def test_numbers_beyond_f16_are_refused(tmp_path):
+    numbers = np.full((4, 32), 1e5, np.float32)
+    model = maker.File([], [maker.tensor("a.weight", (4, 32))], numbers.tobytes())
+    source = maker.write(tmp_path / "in.gguf", model)
+    with GGUFFile.open(source) as file, pytest.raises(ModelFileError, match="too large for F16"):
+        quantize(file, tmp_path / "out.gguf", "F16")
+
+
+def test_a_source_that_shrinks_is_told_so(tmp_path, tiny):
+    path = tmp_path / "in.gguf"
+    path.write_bytes(TINY.read_bytes())
+    with GGUFFile.open(path) as file:
+        todo = job.plan(file, tmp_path / "out.gguf", "Q8_0")
+        os.truncate(path, path.stat().st_size - 4096)
+        with pytest.raises(ModelFileError, match="shorter"):
+            work.run(todo, 1)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.gguf"]
+
+
+def test_the_source_is_never_written_over(tiny, tmp_path):
+    with pytest.raises(OutputError, match="to be read"):
+        job.plan(tiny, TINY, "Q8_0")
+    (tmp_path / "link").symlink_to(TINY)
+    with pytest.raises(OutputError, match="to be read"):
+        job.plan(tiny, tmp_path / "link", "Q8_0")
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.3, 0.99, 1.0])
+def test_ctrl_c_at_any_moment_leaves_what_was_there(tiny, tmp_path, moment):
+    out = tmp_path / "out.gguf"
+    out.write_text("before")
+
+    def press(stage: str, fraction: float) -> None:
+        if stage == "quantizing" and fraction >= moment:
+            raise KeyboardInterrupt
+
+    todo = job.plan(tiny, out, "Q8_0", split_bytes=None)
+    with pytest.raises(KeyboardInterrupt):
+        work.run(todo, 2, overwrite=True, progress=press)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out.gguf", "before")]
+
+
+def test_an_order_to_end_leaves_nothing(tmp_path):
+    script = (
+        "import sys, time\n"
+        "from qcli.cli import invoke\n"
+        "from qcli.quantize import work\n"
+        "made = work._make\n"
+        "def slow(*given):\n"
+        "    print('begun', flush=True)\n"
+        "    time.sleep(0.05)\n"
+        "    return made(*given)\n"
+        "work._make = slow\n"
+        "sys.exit(invoke(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", script, "quantize", str(TINY), str(tmp_path / "out.gguf"), "Q8_0", "-t", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 130
+    process.stdout.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_tells_sizes_and_writes_nothing(type_line, tmp_path):
+    code, out, err = type_line("quantize", str(TINY), "Q8_0", "--dry-run")
+    assert (code, err) == (0, "")
+    assert "blk.*.ffn_gate_exps.weight" in out
+    assert "bits a weight" in out
+    code, out, _ = type_line("quantize", str(TINY), str(tmp_path / "x.gguf"), "Q8_0", "--dry-run", "--json")
+    told = json.loads(out)
+    assert (told["type"], told["files"], len(told["tensors"])) == ("Q8_0", [], 73)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_that_writes(type_line, tmp_path):
+    target = str(tmp_path / "x.gguf")
+    code, out, err = type_line("quantize", str(TINY), target, "q8_0", "-t", "1")
+    assert (code, out) == (0, "")
+    assert target in err
+    assert type_line("quantize", str(TINY), target, "q8_0")[0] == 1
+    assert type_line("quantize", str(TINY), target, "q8_0", "--force", "--quiet") == (0, "", "")
+    code, out, _ = type_line("quantize", str(TINY), target, "q8_0", "--force", "--json")
+    told = json.loads(out)
+    assert (code, told["files"], told["bytes"]) == (0, [target], (tmp_path / "x.gguf").stat().st_size)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        (["quantize"], 2, "IN, OUT and TYPE"),
+        (["quantize", str(TINY), "x.gguf"], 2, "IN, OUT and TYPE"),
+        (["quantize", "no-such-file.gguf", "x.gguf", "Q8_0"], 1, "no such file"),
+        (["quantize", str(TINY), "no/such/x.gguf", "Q8_0"], 1, "no folder"),
+        (["quantize", str(TINY), "/dev/full", "Q8_0", "-f"], 1, "not a file"),
+        (["quantize", str(TINY), "x.gguf", "Q8_0", "--imatrix", "no-such.gguf"], 1, "no such file"),
+        (["quantize", str(TINY), "x.gguf", "Q8_0", "--imatrix", str(TINY)], 1, "no importance matrix"),
+        (
+            ["quantize", str(TINY), "x.gguf", "Q8_0", "--imatrix", str(DATA / "fables.txt")],
+            1,
+            "not an importance matrix",
+        ),
+        (["quantize", str(TINY), "x.gguf", "Q8_0", "--split-size", "4X"], 2, "not the size"),
+        (["quantize", str(TINY), "x.gguf", "Q8_0", "--split-size", "1K"], 2, "not the size"),
+        (["quantize", str(TINY), "x.gguf", "Q8_0", "--tensor", "a"], 2, "PATTERN=TYPE"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_a_hint(refused, line, code, said):
+    refused(line, code, said)
+
+
+def test_every_mix_that_is_offered_can_be_planned(tiny):
+    for name in job.offered():
+        try:
+            assert job.plan(tiny, Path("x"), name).n_bytes
+        except QcliError as problem:
+            assert "importance matrix" in problem.message  # noqa: PT017
+
+
+def test_memory_stays_small(tiny, tmp_path):
+    """At most some slices of a thread are in memory, however large the tensor."""
+    todo = job.plan(tiny, tmp_path / "x", "Q8_0")
+    for change in todo.changes:
+        pieces = list(work.slices(change))
+        assert sum(piece.rows for piece in pieces) == change.tensor.data.shape[0]
+        assert max(piece.rows * change.tensor.shape[-1] for piece in pieces) <= max(
+            work._SLICE, change.tensor.shape[-1]
+        )
+
+
+def test_the_imatrix_of_a_file_is_read_for_the_line(type_line, tiny, tmp_path):
+    path = tmp_path / "im.gguf"
+    imatrix_file.write(path, guide(tiny, np.random.default_rng(1)))
+    code, _, err = type_line("quantize", str(TINY), str(tmp_path / "x.gguf"), "Q4_0", "--imatrix", str(path))
+    assert code == 0, err

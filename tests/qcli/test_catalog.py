@@ -1,0 +1,161 @@
+"""Names to files, sampling to models, and the list that `qcli models` shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from qcli.catalog import load_catalog, name_of, resolve, sampling_defaults
+from qcli.commands.models import models
+from qcli.errors import ModelNotFoundError
+from qcli.gguf.file import GGUFFile
+
+INSTRUCT = "Qwen3-Next-80B-A3B-Instruct"
+CACHED = Path("models--Qwen--Qwen3-Next-80B-A3B-Instruct-GGUF", "snapshots")
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of huggingface.co."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def download(hub: Path, revision: str) -> Path:
+    path = hub / CACHED / revision / f"{INSTRUCT}-Q4_K_M.gguf"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"GGUF")
+    return path
+
+
+def file_saying(**metadata: Any) -> GGUFFile:
+    return SimpleNamespace(metadata=metadata)  # type: ignore[return-value]
+
+
+def test_nothing_means_the_embedded_model() -> None:
+    path, entry = resolve(None)
+    assert path.is_file()
+    assert entry is not None
+    assert (entry.name, entry.where, entry.path) == ("storyteller", "embedded", path)
+    assert resolve("storyteller") == (path, entry)
+
+
+def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert resolve(tmp_path / "missing.gguf") == (tmp_path / "missing.gguf", None)
+    assert resolve("some/missing.gguf") == (Path("some/missing.gguf"), None)
+    assert resolve(str(tmp_path)) == (tmp_path, None)
+
+
+def test_a_file_wins_over_a_name_and_a_folder_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "storyteller").mkdir()
+    assert resolve("storyteller")[1] is not None
+    (tmp_path / "storyteller").rmdir()
+    (tmp_path / "storyteller").write_bytes(b"GGUF")
+    assert resolve("storyteller") == (Path("storyteller"), None)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("Some-7B-Q4_K_M.gguf", "Some-7B-Q4_K_M"),
+        ("Some-7B-Q4_K_M-00001-of-00003.gguf", "Some-7B-Q4_K_M"),
+        ("some.7b", "some.7b"),
+        (".gguf", ".gguf"),
+    ],
+)
+def test_a_file_is_called_by_its_name(file: str, name: str) -> None:
+    assert name_of(Path("Snapshots") / file, None) == name
+    assert name_of(Path(file), resolve(None)[1]) == "storyteller"
+
+
+def test_a_model_to_download_says_how() -> None:
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve(INSTRUCT.lower())
+    assert caught.value.message == f"{INSTRUCT} is not on this machine (48.4 GB)"
+    assert f"`hf download Qwen/{INSTRUCT}-GGUF {INSTRUCT}-Q4_K_M.gguf`" in caught.value.hint
+
+
+def test_a_downloaded_model_is_found(hub: Path) -> None:
+    path = download(hub, "0123abcd")
+    assert resolve(INSTRUCT) == (path, load_catalog()[INSTRUCT])
+    assert load_catalog()[INSTRUCT].where == "cached"
+
+
+def test_the_hub_cache_moves_with_its_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_CACHE")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    path = download(tmp_path / "home" / "hub", "1")
+    assert resolve(INSTRUCT)[0] == path
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    path = download(tmp_path / "xdg" / "huggingface" / "hub", "1")
+    assert resolve(INSTRUCT)[0] == path
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [("story-teller", "did you mean storyteller?"), ("qwen3-next-80b", INSTRUCT), ("zzz", "`qcli models`")],
+)
+def test_a_wrong_name_is_answered_with_the_closest(typed: str, hint: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=f"no model is called '{typed}'") as caught:
+        resolve(typed)
+    assert hint in caught.value.hint
+
+
+def test_sampling_from_the_catalog() -> None:
+    entry = load_catalog()[INSTRUCT]
+    expected = {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.0}
+    assert sampling_defaults(entry, file_saying()) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "temperature"),
+    [
+        ("Qwen3 Next 80B A3B Instruct", 0.7),
+        ("Qwen3-Next-80B-A3B-Thinking", 0.6),
+        ("qwen3_next 40b thinking", 0.6),
+    ],
+)
+def test_sampling_by_the_name_in_the_file(name: str, temperature: float) -> None:
+    defaults = sampling_defaults(None, file_saying(**{"general.name": name, "general.sampling.temp": 2.0}))
+    assert (defaults["temperature"], defaults["top_k"]) == (temperature, 20)
+
+
+def test_sampling_as_the_file_says() -> None:
+    path, entry = resolve(None)
+    with GGUFFile.open(path) as file:
+        assert sampling_defaults(None, file) == sampling_defaults(entry, file)
+
+
+def test_nonsense_in_the_file_is_passed_over() -> None:
+    said = {"temp": float("nan"), "top_k": -5, "top_p": "x", "min_p": 7.0, "penalty_repeat": float("inf")}
+    file = file_saying(**{f"general.sampling.{key}": value for key, value in said.items()})
+    assert sampling_defaults(None, file) == sampling_defaults(None, file_saying())
+
+
+def test_top_k_is_a_whole_number() -> None:
+    top_k = sampling_defaults(None, file_saying(**{"general.sampling.top_k": 20.0}))["top_k"]
+    assert isinstance(top_k, int)
+
+
+def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    models(as_json=False)
+    shown = capsys.readouterr().out
+    assert "storyteller                    24 MB  embedded\n" in shown
+    assert "Qwen3-Next-80B-A3B-Instruct  48.4 GB  not downloaded\n" in shown
+    assert max(map(len, shown.splitlines())) < 80
+
+
+def test_the_list_as_json(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = download(hub, "1")
+    models(as_json=True)
+    listed = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
+    assert list(listed) == list(load_catalog())
+    assert (listed[INSTRUCT]["where"], listed[INSTRUCT]["path"]) == ("cached", str(path))
+    assert listed["Qwen3-Next-80B-A3B-Thinking"]["path"] is None
+    assert listed["storyteller"]["sampling"] == {"temperature": 0.7, "top_p": 0.9}

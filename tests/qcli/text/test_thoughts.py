@@ -1,0 +1,152 @@
+"""Thoughts and answers: ids in, pieces out, joined as they are marked."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import vocabularies
+from fake_engine import FakeEngine, scripted
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qcli import console
+from qcli.commands.answer import discard, show
+from qcli.runtime.generate import generate_text
+from qcli.runtime.prefix_cache import Held
+from qcli.runtime.sampler import Sampler, Sampling
+from qcli.text.thoughts import Channels, Marked, Plain, Thought, inside, reader, without_thoughts
+from qcli.text.tokenizer import Tokenizer
+
+HARMONY = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>"]
+THINK = ["<think>", "</think>"]
+
+
+def tokenizer_with(path: Path, special: list[str]) -> Tokenizer:
+    """A token for each byte, one merge, and control tokens."""
+    keys = vocabularies.real("smollm")
+    letters = [token for token in keys["tokens"] if len(token) == 1]
+    changes = {"tokens": [*letters, "qz", *special], "merges": ["q z"]}
+    changes["token_type"] = [1] * (len(letters) + 1) + [3] * len(special)
+    return Tokenizer.from_gguf(vocabularies.write(path, {"model": "gpt2", "pre": "smollm", **changes}))
+
+
+@pytest.fixture(scope="module")
+def harmony(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return tokenizer_with(tmp_path_factory.mktemp("harmony") / "vocab.gguf", HARMONY)
+
+
+@pytest.fixture(scope="module")
+def thinking(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return tokenizer_with(tmp_path_factory.mktemp("thinking") / "vocab.gguf", THINK)
+
+
+def read(tokenizer: Tokenizer, text: str, prompt: str = "") -> tuple[str, str, str]:
+    """Thoughts, answer, and all of it."""
+    reading = reader(tokenizer, tokenizer.encode(prompt))
+    pieces = [piece for id in tokenizer.encode(text) for piece in reading.push(id)] + list(reading.flush())
+    thoughts = "".join(piece for piece in pieces if isinstance(piece, Thought))
+    return thoughts, "".join(piece for piece in pieces if not isinstance(piece, Thought)), "".join(pieces)
+
+
+def test_a_thought_between_marks(thinking: Tokenizer) -> None:
+    said = "<think>\nhm é\n</think>\n\nYes."
+    assert read(thinking, said) == ("<think>\nhm é\n</think>", "\n\nYes.", said)
+    assert read(thinking, "Yes.") == ("", "Yes.", "Yes.")
+
+
+def test_a_thought_that_the_template_opens_or_closes(thinking: Tokenizer) -> None:
+    assert read(thinking, "hm</think>Yes.", "assistant\n<think>\n") == ("hm</think>", "Yes.", "hm</think>Yes.")
+    assert read(thinking, "Yes.", "assistant\n<think></think>\n") == ("", "Yes.", "Yes.")
+    assert read(thinking, "Yes.", "<think> what is that?\nassistant\n")[0] == ""  # the user's own words
+
+
+def test_a_broken_character_stays_on_its_side(thinking: Tokenizer) -> None:
+    half = thinking.encode("é")[0]
+    reading = reader(thinking, [])
+    ids = [*thinking.encode("<think>"), half, *thinking.encode("</think>"), half]
+    pieces = [piece for id in ids for piece in reading.push(id)] + list(reading.flush())
+    assert [piece for piece in pieces if piece] == ["<think>", "\ufffd", "</think>", "\ufffd"]
+    assert [isinstance(piece, Thought) for piece in pieces if piece] == [True, True, True, False]
+
+
+def test_channels(harmony: Tokenizer) -> None:
+    said = "<|channel|>analysis<|message|>The user greets.<|end|><|start|>assistant<|channel|>final<|message|>Hello é!"
+    thought = "<think>The user greets.</think>"
+    assert read(harmony, said) == (thought, "Hello é!", f"{thought}Hello é!")
+
+
+def test_other_channels_are_no_answer(harmony: Tokenizer) -> None:
+    call = "<|channel|>commentary to=functions.f <|message|>{}"
+    assert read(harmony, call) == ("<think>{}</think>", "", "<think>{}</think>")
+    several = "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary<|message|>b<|end|>"
+    assert read(harmony, several)[0] == "<think>ab</think>"
+
+
+def test_an_answer_without_channels_is_shown_all_the_same(harmony: Tokenizer) -> None:
+    assert read(harmony, "Hello") == ("", "Hello", "Hello")
+    assert read(harmony, "<|message|>Hello")[2] == "<think>Hello</think>"
+    assert read(harmony, "") == ("", "", "")
+    assert read(harmony, "<|channel|>final<|message|>Hello<|end|><|start|>assist")[1] == "Hello"
+
+
+def test_which_reader(harmony: Tokenizer, thinking: Tokenizer, tmp_path: Path) -> None:
+    assert type(reader(harmony, [])) is Channels
+    assert type(reader(thinking, [])) is Marked
+    assert type(reader(tokenizer_with(tmp_path / "vocab.gguf", []), [])) is Plain
+
+
+@given(st.lists(st.integers(0, 261)))
+def test_no_ids_are_too_odd(harmony: Tokenizer, thinking: Tokenizer, ids: list[int]) -> None:
+    for tokenizer in (harmony, thinking):
+        reading = reader(tokenizer, ids)
+        for id in ids:
+            list(reading.push(id % tokenizer.vocab_size))
+        list(reading.flush())
+
+
+def test_stop_strings_are_looked_for_in_the_answer_alone(thinking: Tokenizer) -> None:
+    ids = thinking.encode("<think>stop a</think>b stop c")
+    engine = FakeEngine(thinking.vocab_size, 512, following=scripted(1, ids))
+    sampler = Sampler(Sampling(temperature=0), thinking.vocab_size)
+    reading = reader(thinking, [])
+    said = generate_text(Held(engine), thinking, [0], sampler, stop=["stop"], max_tokens=99, reader=reading)
+    assert "".join(said) == "<think>stop a</think>b "
+
+
+def pieces_of(*pieces: str) -> Iterator[Any]:
+    yield from pieces
+
+
+def test_the_terminal_shows_thoughts_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = console.status("x", quiet=True)
+    said = show(pieces_of(Thought("<think>"), Thought("hm"), Thought("</think>"), "\n\n", "\nYes", "\n."), bar)  # type: ignore[arg-type]
+    shown = capsys.readouterr()
+    assert said == ("Yes\n.", False)
+    assert (shown.out, shown.err) == ("Yes\n.", "<think>hm</think>\n\n")
+    show(pieces_of(Thought("hm"), "Yes"), bar, aside=discard)  # type: ignore[arg-type]
+    assert capsys.readouterr() == ("Yes", "")
+
+
+def test_thoughts_are_dim_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    console.aside("hm\x1b[31m")
+    assert screen.getvalue() == "\x1b[2mhm\ufffd[31m\x1b[0m"
+
+
+def test_thoughts_out_of_the_history() -> None:
+    answer = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nYes <think>.", "more": 1}
+    assert without_thoughts(answer) == {"role": "assistant", "content": "Yes <think>.", "more": 1}
+    for message in ({"role": "user", "content": "<think>a</think>"}, {"role": "assistant", "content": None}):
+        assert without_thoughts(message) == message
+    assert inside("<think>\nhm\n</think>") == "hm"

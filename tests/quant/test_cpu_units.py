@@ -1,0 +1,140 @@
+"""The same answers from every vector unit: those that this machine has run here, the others are read as assembly."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import llvmlite.binding as llvm
+import pytest
+from places import HELPERS, ROOT, TESTS
+
+# A processor, the features beside its name, the unit that is meant, and what this machine needs to run its code.
+X86 = {
+    "ivybridge": ("", "portable", "avx f16c"),
+    "haswell": ("+avx2,+fma", "avx2", "avx2 fma f16c bmi2 lzcnt movbe"),
+    "skylake-avx512": ("+avx512bw,+avx512vl", "avx512", "avx512bw avx512vl avx512dq avx512cd clwb"),
+    "alderlake": ("+avxvnni,+avx2,+fma", "avxvnni", "avxvnni gfni vaes vpclmulqdq sha"),
+    "icelake-server": ("+avx512vnni,+avx512bw,+avx512vl", "avx512vnni", "avx512vnni avx512vbmi2 gfni vaes"),
+}
+OTHER = {"generic": ("", "portable", "")}
+_TYPES = "Q8_0 or Q4_K or IQ4_NL or NVFP4 or F16 and not BF16"
+_KERNELS = f"(dot_and_tile_are_exact or extremes or unpacked) and ({_TYPES})"
+_SHARED = "(test_simd or test_lookup or test_grids or test_blocks256) and not other_processors"
+CHOSEN = f"{_SHARED} or {_KERNELS} or bytes_are_those_of_ggml and IQ4_NL"
+
+
+def here() -> dict[str, tuple[str, str, str]]:
+    """The processors whose code this machine can run, but for its own kind: all other tests do that."""
+    known = X86 if platform.machine().lower() in ("x86_64", "amd64") else OTHER
+    has = {feature for feature, there in llvm.get_host_cpu_features().items() if there}
+    runnable = {name: row for name, row in known.items() if has.issuperset(row[2].split())}
+    runnable.pop("icelake-server", None)
+    return runnable
+
+
+def start(command, processor, features=None):
+    """A Python process that compiles for another processor."""
+    environment = {**os.environ, "NUMBA_CPU_NAME": processor, "PYTHONPATH": str(ROOT)}
+    if features is not None:
+        environment["NUMBA_CPU_FEATURES"] = features
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *command], env=environment, text=True, **pipes)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """A part of the tests, begun for every processor at once."""
+    names = (
+        "quant/test_simd.py",
+        "quant/blocks/test_lookup.py",
+        "quant/blocks/test_grids.py",
+        "quant/blocks/test_blocks256.py",
+        "quant/formats/test_formats.py",
+        "quant/quantizers/test_quantizers.py",
+    )
+    files = [str(TESTS / name) for name in names]
+    plain = ["-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    command = ["-m", "pytest", *plain, "--rootdir", str(ROOT), "-k", CHOSEN, *files]
+    running = {name: start(command, name, row[0]) for name, row in here().items()}
+    yield running
+    for process in running.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("processor", here())
+def test_kernels_compiled_for_another_processor(processes, processor):
+    said, complained = processes[processor].communicate(timeout=900)
+    assert processes[processor].returncode == 0, said + complained
+    assert " passed" in said
+
+
+CODE = """
+import sys
+from quant.int8_dot import UNIT
+sys.stdout.write(UNIT)
+"""
+
+
+@pytest.mark.parametrize(("processor", "row"), [*X86.items(), *OTHER.items()])
+def test_the_unit_is_chosen_by_features(processor, row):
+    said, _ = start(["-c", CODE], processor, row[0]).communicate()
+    assert said == row[1]
+
+
+# What the compiler must make of an int8 dot product of 64 columns, for machines that need not be here.
+INSTRUCTIONS = [
+    ("x86_64-unknown-linux-gnu", "sapphirerapids", "avx512vnni", "vpdpbusd", 1),
+    ("x86_64-unknown-linux-gnu", "znver4", "avx512vnni", "vpdpbusd", 1),
+    ("x86_64-unknown-linux-gnu", "alderlake", "avxvnni", "vpdpbusd", 2),
+    ("x86_64-unknown-linux-gnu", "skylake-avx512", "avx512", "vpmaddubsw", 1),
+    ("x86_64-unknown-linux-gnu", "haswell", "avx2", "vpmaddubsw", 2),
+    ("aarch64-apple-darwin", "apple-m1", "dotprod", "sdot", 4),
+    ("aarch64-apple-darwin", "apple-m2", "i8mm", "sdot", 4),
+    ("aarch64-unknown-linux-gnu", "neoverse-n1", "dotprod", "sdot", 4),
+    ("aarch64-unknown-linux-gnu", "neoverse-v2", "i8mm", "sdot", 4),
+    ("aarch64-unknown-linux-gnu", "cortex-a72", "portable", "smull", 1),
+]
+
+
+@pytest.fixture(scope="module")
+def assemblies():
+    script = str(HELPERS / "cross_compile.py")
+    return {row[:2]: start([script, row[0], "dot"], row[1]) for row in INSTRUCTIONS}
+
+
+def mnemonics(code):
+    """The instructions of an assembly, without their operands."""
+    lines = code.replace("{vex}\t", "").splitlines()
+    return [line.strip().replace(".", "\t").split()[0] for line in lines if line.startswith("\t") and line.strip(".\t")]
+
+
+@pytest.mark.parametrize(("triple", "processor", "unit", "instruction", "times"), INSTRUCTIONS)
+def test_the_instruction_that_a_processor_has_for_it(assemblies, triple, processor, unit, instruction, times):
+    said, complained = assemblies[triple, processor].communicate(timeout=60)
+    first, _, code = said.partition("\n")
+    assert first == unit, complained
+    found = mnemonics(code)
+    assert found.count(instruction) >= times
+    if instruction in ("sdot", "vpdpbusd"):
+        assert found.count(instruction) == times
+        assert not {"smull", "pmull", "vpmaddubsw"} & set(found)
+
+
+# The byte shuffle that looks up 64 nibbles: a processor, its features, and how often which instruction is there.
+LOOKUPS = [
+    ("x86_64-unknown-linux-gnu", "icelake-server", "+avx512vnni,+avx512bw,+avx512vl,+avx512vbmi", "vpermb", 1),
+    ("x86_64-unknown-linux-gnu", "skylake-avx512", None, "vpshufb", 1),
+    ("x86_64-unknown-linux-gnu", "haswell", None, "vpshufb", 2),
+    ("aarch64-apple-darwin", "apple-m1", None, "tbl", 4),
+]
+
+
+@pytest.mark.parametrize(("triple", "processor", "features", "instruction", "times"), LOOKUPS)
+def test_a_lookup_is_one_shuffle_a_register(triple, processor, features, instruction, times):
+    command = [str(HELPERS / "cross_compile.py"), triple, "lookup"]
+    said, complained = start(command, processor, features).communicate(timeout=60)
+    assert mnemonics(said.partition("\n")[2]).count(instruction) == times, complained

@@ -1,0 +1,182 @@
+"""Machine code on disk: found again, found damaged, and not found where it must not be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernel_helpers import new_plan, replay
+from places import ROOT
+
+from quant import sources, store
+from quant.jit import Kernel, function, kernel
+from quant.simd import store_i64
+
+
+@kernel
+def write_answer(rank, size, out):
+    """out [1] = 42."""
+    store_i64(out, 42)
+
+
+@function("ppf", returns=True)
+def add_up(a, b, c):
+    """Two integers and a float, from Python."""
+    return a + b + np.int64(c)
+
+
+def answer(declared: Kernel) -> int:
+    out, plan = np.zeros(1, np.int64), new_plan(1)
+    plan.add(declared, out)
+    replay(plan)
+    return int(out[0])
+
+
+def stored(declared: Kernel) -> Path:
+    """The file that holds a kernel's code."""
+    (path,) = store.folder().glob(f"{declared.name}-*")
+    return path
+
+
+def again(declared: Kernel) -> Kernel:
+    """The same kernel, as another process would declare it."""
+    return Kernel(declared.body, declared.parameters, declared.returns)
+
+
+def test_a_function_can_be_called_from_python():
+    assert add_up(40, 1, 1.5) == 42
+
+
+def test_code_is_kept_and_found_again():
+    assert answer(write_answer) == 42
+    before = stored(write_answer).stat().st_mtime_ns
+    assert answer(again(write_answer)) == 42
+    assert stored(write_answer).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 100, None])
+def test_damaged_code_is_compiled_anew(damage):
+    answer(write_answer)
+    path = stored(write_answer)
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]) if damage is None else damage)
+    assert answer(again(write_answer)) == 42
+    assert path.read_bytes()[:32] != damage
+    assert len(path.read_bytes()) > 100
+
+
+def test_lost_code_is_compiled_anew():
+    answer(write_answer)
+    stored(write_answer).unlink()
+    assert answer(again(write_answer)) == 42
+    assert stored(write_answer).exists()
+
+
+def test_several_kernels_are_prepared_with_progress():
+    answer(write_answer)
+    stored(write_answer).unlink()
+    told: list[float] = []
+    store.prepare([again(write_answer), again(add_up)], told.append)
+    assert stored(write_answer).exists()
+    assert told == sorted(told)
+    assert all(0 <= part <= 1 for part in told)
+
+
+TWO = """
+import sys
+sys.path.insert(0, "tests")
+from test_store import answer, write_answer
+from quant import store
+assert answer(write_answer) == 42
+print(store.folder())
+"""
+
+
+def in_another_process(root: Path, **environment: str) -> Path:
+    environment = {**os.environ, "QCLI_CACHE_DIR": str(root), **environment}
+    done = subprocess.run([sys.executable, "-c", TWO], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def test_a_store_may_be_chosen_and_need_not_exist(tmp_path):
+    folder = in_another_process(tmp_path / "new" / "store")
+    assert folder.is_relative_to(tmp_path)
+    assert [path for path in folder.iterdir() if path.name.startswith("test_store.write_answer")]
+    assert not [path for path in folder.iterdir() if not path.name.endswith(".o")]
+
+
+def test_a_store_that_cannot_be_written_to_is_replaced_by_a_temporary_one(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    folder = in_another_process(tmp_path / "file", TMPDIR=str(tmp_path), TEMP=str(tmp_path))
+    assert folder.is_dir()
+    assert folder.is_relative_to(tmp_path)
+
+
+def test_a_store_that_keeps_nothing_is_told_once_and_costs_only_time(tmp_path, monkeypatch):
+    lost = tmp_path / "lost"
+    monkeypatch.setattr(store, "folder", lambda: lost)
+    with pytest.warns(RuntimeWarning, match="QCLI_CACHE_DIR chooses another") as told:
+        store.prepare([again(write_answer), again(add_up)])
+    assert len(told) == 1
+    assert str(told[0].message).startswith(f"{lost}: machine code cannot be kept there (No such file")
+    assert not lost.exists()
+
+
+def test_no_place_at_all_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("QCLI_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    assert store.folder.__wrapped__().is_relative_to(tmp_path / "file")
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners of POSIX")
+def test_code_of_another_user_is_not_run(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("QCLI_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"qcli-{os.getuid() + 1}").mkdir()
+    owner = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: owner)
+    assert store.folder.__wrapped__().is_relative_to(tmp_path / "file")
+
+
+def test_processors_do_not_share_code(tmp_path):
+    here = in_another_process(tmp_path)
+    other = in_another_process(tmp_path, NUMBA_CPU_FEATURES="")
+    assert here.parent == other.parent
+    assert here != other
+
+
+def test_code_is_named_by_the_sources_it_comes_from(tmp_path):
+    (tmp_path / "user.py").write_text("from quant import (\n    tile,\n)\ndef f():\n    import quant.plan\n")
+    behind = sources.behind(tmp_path / "user.py")
+    assert {"quant", "quant.tile", "quant.plan", "quant.simd", "quant.jit"} <= behind
+    assert not {"quant.team", "quant.formats.q4_k"} & behind
+
+
+def test_a_format_is_not_compiled_anew_for_a_change_of_another():
+    names = {name: sources.behind(Path(store.__file__).parent / "formats" / f"{name}.py") for name in ("q8_0", "q5_k")}
+    assert "quant.formats.q4_k" in names["q5_k"]
+    assert "quant.formats.q4_k" not in names["q8_0"]
+    assert sources.digest("quant.formats.q5_k") != sources.digest("quant.formats.q8_0")
+
+
+def test_old_code_of_other_sources_is_removed_in_time(tmp_path):
+    answer(write_answer)
+    here = stored(write_answer)
+    old, young = (here.with_name(f"{write_answer.name}-{digits}.o") for digits in ("0" * 16, "1" * 16))
+    old.write_bytes(b"")
+    young.write_bytes(b"")
+    os.utime(old, (0, 0))
+    try:
+        store.save(write_answer, "symbol", b"")
+        assert not old.exists()
+        assert young.exists()
+    finally:
+        young.unlink()
+        here.unlink()
