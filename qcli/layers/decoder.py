@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.layers.hyperparameters import Hyper
+from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
 from qcli.layers.weights import linear, matrix, vector
 from quant.kernels.attention import Heads, attention
@@ -42,10 +42,10 @@ class Norm:
     eps: float
 
     @classmethod
-    def read(cls, hyper: Hyper, name: str, factor: float = 1.0) -> Norm:
+    def read(cls, hparams: Hyperparameters, name: str, factor: float = 1.0) -> Norm:
         """`name`.weight; what comes out is multiplied by `factor`."""
-        weight = vector(hyper.file, f"{name}.weight", hyper.hidden_size)
-        return cls(weight * np.float32(factor), hyper.rms_norm_eps)
+        weight = vector(hparams.file, f"{name}.weight", hparams.hidden_size)
+        return cls(weight * np.float32(factor), hparams.rms_norm_eps)
 
     def trace(self, plan: Plan, x: Activation, out: Activation) -> None:
         plan.part = "norms"
@@ -66,7 +66,7 @@ class Attention:
 
     @classmethod
     def read(
-        cls, hyper: Hyper, i: int, state: State, rope: Rope | None, *, norms: str = "", gated: bool = False,
+        cls, hparams: Hyperparameters, i: int, state: State, rope: Rope | None, *, norms: str = "", gated: bool = False,
         biased: Sequence[str] = (), sinks: bool = False, window: int = 0, softcap: float = 0.0, score_scale: float = 0.0,
         scale: float = 1.0,
     ) -> Attention:  # fmt: skip
@@ -76,12 +76,17 @@ class Attention:
         (query, gate) of each head; biased: the matrices that must have a bias, as any may; scale: of what is added to the
         trunk; for the others see Heads.
         """
-        file, block, n = hyper.file, f"blk.{i}", hyper.hidden_size
-        queries, keys, width, values = hyper.queries[i], hyper.keys[i], hyper.head_dim, hyper.value_dim
+        file, block, n = hparams.file, f"blk.{i}", hparams.hidden_size
+        queries, keys, width, values = (
+            hparams.num_attention_heads[i],
+            hparams.num_key_value_heads[i],
+            hparams.head_dim,
+            hparams.v_head_dim,
+        )
         if not queries or not keys:
-            hyper.wrong(f"layer {i} has {queries} query and {keys} key-value heads")
+            hparams.wrong(f"layer {i} has {queries} query and {keys} key-value heads")
         rows = queries * width * (2 if gated else 1), keys * width, keys * values
-        matrices = *_projections(hyper, block, rows), linear(file, f"{block}.attn_output", n, queries * values)
+        matrices = *_projections(hparams, block, rows), linear(file, f"{block}.attn_output", n, queries * values)
         for part, weights in zip(("q", "k", "v", "output"), matrices, strict=True):
             if part in biased and weights.bias is None:
                 file.tensor(f"{block}.attn_{part}.bias")  # missing
@@ -91,8 +96,8 @@ class Attention:
             keys=keys,
             width=width,
             value_width=values,
-            norms=_head_norms(hyper, block, *spans) if norms else None,
-            eps=hyper.rms_norm_eps,
+            norms=_head_norms(hparams, block, *spans) if norms else None,
+            eps=hparams.rms_norm_eps,
             gated=gated,
             sinks=vector(file, f"{block}.attn_sinks.weight", queries) if sinks else None,
             window=window,
@@ -112,15 +117,15 @@ class Attention:
         add_matmul(plan, mixed, self.attn_output, x, self.scale)
 
 
-def _head_norms(hyper: Hyper, block: str, queries: int, keys: int) -> tuple[Vector, Vector]:
+def _head_norms(hparams: Hyperparameters, block: str, queries: int, keys: int) -> tuple[Vector, Vector]:
     """Weights of the norms of queries and of keys, so many each."""
-    q_norm = vector(hyper.file, f"{block}.attn_q_norm.weight", queries)
-    return q_norm, vector(hyper.file, f"{block}.attn_k_norm.weight", keys)
+    q_norm = vector(hparams.file, f"{block}.attn_q_norm.weight", queries)
+    return q_norm, vector(hparams.file, f"{block}.attn_k_norm.weight", keys)
 
 
-def _projections(hyper: Hyper, block: str, rows: tuple[int, int, int]) -> tuple[Matrix, Matrix, Matrix]:
+def _projections(hparams: Hyperparameters, block: str, rows: tuple[int, int, int]) -> tuple[Matrix, Matrix, Matrix]:
     """Queries, keys and values, so many rows each; files that were converted so have them in one tensor."""
-    file, n, fused = hyper.file, hyper.hidden_size, f"{block}.attn_qkv"
+    file, n, fused = hparams.file, hparams.hidden_size, f"{block}.attn_qkv"
     if f"{fused}.weight" not in file.tensors:
         q, k, v = (linear(file, f"{block}.attn_{part}", count, n) for part, count in zip("qkv", rows, strict=True))
         return q, k, v
@@ -168,19 +173,19 @@ class Decoder:
 
     @classmethod
     def read(
-        cls, hyper: Hyper, layers: Iterable[Layer], *, embedding_scale: float = 1.0, logit_scale: float = 1.0,
+        cls, hparams: Hyperparameters, layers: Iterable[Layer], *, embedding_scale: float = 1.0, logit_scale: float = 1.0,
         norm: str = "output_norm",
     ) -> Decoder:  # fmt: skip
         """What is around the layers; an output that the file lacks is tied to the embedding; norm: of the last rows."""
-        file, n = hyper.file, hyper.hidden_size
+        file, n = hparams.file, hparams.hidden_size
         vocab = file.tensor("token_embd.weight").shape[0]
         table = matrix(file, "token_embd.weight", vocab, n)
         every = tuple(layers)
-        refuse_unread(hyper)
+        refuse_unread(hparams)
         return cls(
             token_embd=table,
             layers=every,
-            output_norm=Norm.read(hyper, norm, logit_scale),
+            output_norm=Norm.read(hparams, norm, logit_scale),
             output=linear(file, "output", vocab, n) if "output.weight" in file.tensors else table,
             embedding_scale=embedding_scale,
         )
@@ -205,11 +210,11 @@ class Decoder:
         return logits
 
 
-def refuse_unread(hyper: Hyper) -> None:
+def refuse_unread(hparams: Hyperparameters) -> None:
     """A tensor of a layer that nobody read would have changed what the model says."""
-    blocks = tuple(f"blk.{i}." for i in range(hyper.layers))
-    for name in hyper.file.tensors.keys() - hyper.file.read:
+    blocks = tuple(f"blk.{i}." for i in range(hparams.num_hidden_layers))
+    for name in hparams.file.tensors.keys() - hparams.file.read:
         if name.startswith(blocks):
-            hyper.unsupported(
-                f'"{name}" is no tensor of {hyper.arch} that qcli knows', "try another file of this model"
+            hparams.unsupported(
+                f'"{name}" is no tensor of {hparams.arch} that qcli knows', "try another file of this model"
             )

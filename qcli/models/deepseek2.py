@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Decoder, Layer, Norm, Vector
 from qcli.layers.feed_forward import dense_then_routed, routing
-from qcli.layers.hyperparameters import Hyper
+from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import rotary
 from qcli.layers.state import State
 from qcli.layers.weights import experts, linear, vector
@@ -35,37 +35,37 @@ VERIFIED: Final = (
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
-    hyper = Hyper(file)
-    shape, (rope, scale) = Shape.read(hyper), _turning(hyper)
-    dense = hyper.count("leading_dense_block_count")
+    hparams = Hyperparameters(file)
+    shape, (rope, scale) = Shape.read(hparams), _turning(hparams)
+    dense = hparams.count("leading_dense_block_count")
     by_bias = f"blk.{dense}.exp_probs_b.bias" in file.tensors  # files that do not say: a bias comes with sigmoid scores
-    choice = routing(hyper, scores="sigmoid" if by_bias else "softmax")
-    shared = hyper.count("expert_shared_count") * hyper.size("expert_feed_forward_length")
+    choice = routing(hparams, scores="sigmoid" if by_bias else "softmax")
+    shared = hparams.count("expert_shared_count") * hparams.size("expert_feed_forward_length")
 
     def layer(i: int) -> Layer:
         return Layer(
-            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
-            mixer=LatentAttention.read(hyper, i, state, shape, rope, scale),
-            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
-            ffn=dense_then_routed(hyper, i, state, choice, shared),
+            attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
+            mixer=LatentAttention.read(hparams, i, state, shape, rope, scale),
+            ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
+            ffn=dense_then_routed(hparams, i, state, choice, shared),
         )
 
-    return Decoder.read(hyper, map(layer, range(hyper.layers)))
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))
 
 
-def _turning(hyper: Hyper) -> tuple[Rope, float]:
+def _turning(hparams: Hyperparameters) -> tuple[Rope, float]:
     """How heads turn, and what scores are multiplied with beside 1 / sqrt(width).
 
     YaRN enlarges queries and keys, unless the file says that it enlarges the scores instead (as Transformers does where
     `mscale` and `mscale_all_dim` are the same).
     """
-    if hyper.has("attention.temperature_scale"):
-        hyper.unsupported("attention whose temperature depends on the position is not supported", "try another model")
-    rope = rotary(hyper, width=hyper.size("rope.dimension_count"), interleaved=True)
-    multiplier = 10 * hyper.number("rope.scaling.yarn_log_multiplier", 0, 100, 0.0)  # stored as a tenth
-    if not multiplier or hyper.text("rope.scaling.type", "none") != "yarn":
+    if hparams.has("attention.temperature_scale"):
+        hparams.unsupported("attention whose temperature depends on the position is not supported", "try another model")
+    rope = rotary(hparams, width=hparams.size("rope.dimension_count"), interleaved=True)
+    multiplier = 10 * hparams.number("rope.scaling.yarn_log_multiplier", 0, 100, 0.0)  # stored as a tenth
+    if not multiplier or hparams.text("rope.scaling.type", "none") != "yarn":
         return rope, 1.0
-    stretched = 1 + 0.1 * multiplier * math.log(max(1.0, hyper.number("rope.scaling.factor", 0, 1e6, 1.0)))
+    stretched = 1 + 0.1 * multiplier * math.log(max(1.0, hparams.number("rope.scaling.factor", 0, 1e6, 1.0)))
     return replace(rope, magnitude=1.0), stretched**2
 
 
@@ -79,12 +79,12 @@ class Shape:
     latent: int
 
     @classmethod
-    def read(cls, hyper: Hyper) -> Shape:
-        turning, latent = hyper.size("rope.dimension_count"), hyper.size("attention.kv_lora_rank")
-        suffix = "_mla" if hyper.has("attention.key_length_mla") else ""
-        key, value = hyper.size(f"attention.key_length{suffix}"), hyper.size(f"attention.value_length{suffix}")
+    def read(cls, hparams: Hyperparameters) -> Shape:
+        turning, latent = hparams.size("rope.dimension_count"), hparams.size("attention.kv_lora_rank")
+        suffix = "_mla" if hparams.has("attention.key_length_mla") else ""
+        key, value = hparams.size(f"attention.key_length{suffix}"), hparams.size(f"attention.value_length{suffix}")
         if turning >= key:
-            hyper.wrong(f"heads of {key} with {turning} turning dimensions")
+            hparams.wrong(f"heads of {key} with {turning} turning dimensions")
         return cls(turning, key - turning, value, latent)
 
     @property
@@ -110,12 +110,12 @@ class Apart:
     shape: Shape
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, state: State, shape: Shape, rope: Rope, scale: float) -> Apart:
-        heads = hyper.queries[i]
+    def read(cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, rope: Rope, scale: float) -> Apart:
+        heads = hparams.num_attention_heads[i]
         key, value = state.cache(heads, shape.key), state.cache(heads, shape.value)
         shared = Heads(heads, heads, shape.key, key, value, shape.value, scale=scale)
         return cls(
-            linear(hyper.file, f"blk.{i}.attn_kv_b", heads * (shape.plain + shape.value), shape.latent),
+            linear(hparams.file, f"blk.{i}.attn_kv_b", heads * (shape.plain + shape.value), shape.latent),
             shared,
             rope,
             shape,
@@ -146,8 +146,8 @@ class Absorbed:
     shape: Shape
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, state: State, shape: Shape, rope: Rope, scale: float) -> Absorbed:
-        file, heads, s = hyper.file, hyper.queries[i], shape
+    def read(cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, rope: Rope, scale: float) -> Absorbed:
+        file, heads, s = hparams.file, hparams.num_attention_heads[i], shape
         key = state.cache(1, s.turning + s.latent)
         value = key[:, :, s.turning :] if state.kv_type == "f16" else state.cache(1, s.latent)  # a part of the key
         return cls(
@@ -189,11 +189,13 @@ class LatentAttention:
     eps: float
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, state: State, shape: Shape, rope: Rope, scale: float) -> LatentAttention:
+    def read(
+        cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, rope: Rope, scale: float
+    ) -> LatentAttention:
         """Layer i of a file."""
-        file, block, n, heads = hyper.file, f"blk.{i}", hyper.hidden_size, hyper.queries[i]
+        file, block, n, heads = hparams.file, f"blk.{i}", hparams.hidden_size, hparams.num_attention_heads[i]
         short = f"{block}.attn_q_a.weight" in file.tensors
-        rank = hyper.size("attention.q_lora_rank") if short else n
+        rank = hparams.size("attention.q_lora_rank") if short else n
         both = linear(file, f"{block}.attn_kv_a_mqa", shape.latent + shape.turning, n)
         inner = Absorbed if f"{block}.attn_k_b.weight" in file.tensors else Apart
         file.read.add(f"{block}.attn_kv_b.weight")  # some files have it beside its halves
@@ -205,8 +207,8 @@ class LatentAttention:
             turning_rows=both.part(shape.latent, both.rows),
             attn_kv_a_norm=vector(file, f"{block}.attn_kv_a_norm.weight", shape.latent),
             attn_output=linear(file, f"{block}.attn_output", n, heads * shape.value),
-            inner=inner.read(hyper, i, state, shape, rope, scale / math.sqrt(shape.key)),
-            eps=hyper.rms_norm_eps,
+            inner=inner.read(hparams, i, state, shape, rope, scale / math.sqrt(shape.key)),
+            eps=hparams.rms_norm_eps,
         )
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:

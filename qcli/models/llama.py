@@ -10,7 +10,7 @@ from typing import Final
 from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Decoder, Layer, Norm
 from qcli.layers.feed_forward import Dense, Routed, routing
-from qcli.layers.hyperparameters import Hyper
+from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import rotary
 from qcli.layers.state import State
 
@@ -22,16 +22,16 @@ VERIFIED: Final = (
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
-    hyper = Hyper(file)
-    rope = rotary(hyper, interleaved=True)
-    choice = routing(hyper, normalised=True) if hyper.count("expert_count") else None
+    hparams = Hyperparameters(file)
+    rope = rotary(hparams, interleaved=True)
+    choice = routing(hparams, normalised=True) if hparams.count("expert_count") else None
 
     def layer(i: int) -> Layer:
         return Layer(
-            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
-            mixer=Attention.read(hyper, i, state, rope),
-            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
-            ffn=Routed.read(hyper, i, state, choice) if choice else Dense.read(hyper, i),
+            attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
+            mixer=Attention.read(hparams, i, state, rope),
+            ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
+            ffn=Routed.read(hparams, i, state, choice) if choice else Dense.read(hparams, i),
         )
 
-    return Decoder.read(hyper, map(layer, range(hyper.layers)))
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

@@ -7,7 +7,7 @@ from typing import Final
 from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Decoder, Layer, Norm
 from qcli.layers.feed_forward import Routed, routing
-from qcli.layers.hyperparameters import Hyper
+from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import rotary
 from qcli.layers.state import State
 
@@ -16,16 +16,16 @@ VERIFIED: Final = "logits within 3.9e-4 of float32 Transformers (tiny random wei
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
-    hyper = Hyper(file)
-    rope, choice = rotary(hyper), routing(hyper)
-    shared = hyper.size("expert_shared_feed_forward_length")
+    hparams = Hyperparameters(file)
+    rope, choice = rotary(hparams), routing(hparams)
+    shared = hparams.size("expert_shared_feed_forward_length")
 
     def layer(i: int) -> Layer:
         return Layer(
-            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
-            mixer=Attention.read(hyper, i, state, rope, biased="qkv"),
-            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
-            ffn=Routed.read(hyper, i, state, choice, shared=shared, shared_gate=True),
+            attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
+            mixer=Attention.read(hparams, i, state, rope, biased="qkv"),
+            ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
+            ffn=Routed.read(hparams, i, state, choice, shared=shared, shared_gate=True),
         )
 
-    return Decoder.read(hyper, map(layer, range(hyper.layers)))
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

@@ -19,4 +19,4 @@ VERIFIED: Final = (
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches and recurrent states taken from `state`."""
-    return hybrid(file, state, projections, lambda hyper, i, _: Dense.read(hyper, i))
+    return hybrid(file, state, projections, lambda hparams, i, _: Dense.read(hparams, i))

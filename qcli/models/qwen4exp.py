@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Part, Vector, refuse_unread
 from qcli.layers.feed_forward import FeedForward
-from qcli.layers.hyperparameters import Hyper
+from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import rotary
 from qcli.layers.state import State
 from qcli.layers.weights import linear, matrix, vector
@@ -50,15 +50,20 @@ class Mix:
     eps: float
 
     @classmethod
-    def read(cls, hyper: Hyper, name: str, *, last: bool = False) -> Mix:
-        file, streams, rank, n = hyper.file, _streams(hyper), hyper.size("hyper_connection.low_rank"), hyper.hidden_size
+    def read(cls, hparams: Hyperparameters, name: str, *, last: bool = False) -> Mix:
+        file, streams, rank, n = (
+            hparams.file,
+            _streams(hparams),
+            hparams.size("hyper_connection.low_rank"),
+            hparams.hidden_size,
+        )
         whole = streams * n
         return cls(
             norm=vector(file, f"{name}_norm.weight", whole).reshape(streams, n),
             down=linear(file, f"{name}_down", rank, whole),
             up=linear(file, f"{name}_up", whole, rank),
             inject=None if last else linear(file, f"{name}_inject", streams, whole),
-            eps=hyper.rms_norm_eps,
+            eps=hparams.rms_norm_eps,
         )
 
     def trace(self, plan: Plan, x: Activation, h: Activation) -> Activation | None:
@@ -77,9 +82,9 @@ class Mix:
         return inject
 
 
-def _streams(hyper: Hyper) -> int:
-    streams = hyper.size("hyper_connection.count")
-    return streams if 1 < streams <= 64 else hyper.wrong(f"{streams} residual streams")
+def _streams(hparams: Hyperparameters) -> int:
+    streams = hparams.size("hyper_connection.count")
+    return streams if 1 < streams <= 64 else hparams.wrong(f"{streams} residual streams")
 
 
 @dataclass(frozen=True)
@@ -93,18 +98,18 @@ class IndexedAttention:
     attention: Attention
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, state: State, rope: Rope, block: int) -> IndexedAttention:
+    def read(cls, hparams: Hyperparameters, i: int, state: State, rope: Rope, block: int) -> IndexedAttention:
         """Layer i of a file; block: positions of a block."""
-        file, name, n = hyper.file, f"blk.{i}.indexer", hyper.hidden_size
-        heads, width = hyper.size("attention.indexer.head_count"), hyper.size("attention.indexer.key_length")
+        file, name, n = hparams.file, f"blk.{i}.indexer", hparams.hidden_size
+        heads, width = hparams.size("attention.indexer.head_count"), hparams.size("attention.indexer.key_length")
         norms = vector(file, f"{name}.q_norm.weight", width), vector(file, f"{name}.k_norm.weight", width)
         indexer = Indexer(
             heads=heads,
             width=width,
             block=block,
-            budget=hyper.size("attention.indexer.top_k") // block,
+            budget=hparams.size("attention.indexer.top_k") // block,
             norms=norms,
-            eps=hyper.rms_norm_eps,
+            eps=hparams.rms_norm_eps,
             keys=state.cache(1, width, -(-state.ctx // block)),
             rest=state.recurrent(width),
         )
@@ -113,7 +118,7 @@ class IndexedAttention:
             k_proj=linear(file, f"{name}.k_proj", width, n),
             indexer=indexer,
             rope=rope,
-            attention=Attention.read(hyper, i, state, rope, norms="head", gated=True),
+            attention=Attention.read(hparams, i, state, rope, norms="head", gated=True),
         )
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
@@ -137,21 +142,24 @@ class NGrams:
     eps: float
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, state: State) -> NGrams:
+    def read(cls, hparams: Hyperparameters, i: int, state: State) -> NGrams:
         """Layer i of a file."""
-        file, block, n, streams = hyper.file, f"blk.{i}", hyper.hidden_size, _streams(hyper)
-        longest, taps = hyper.size("ple.ngram_size"), hyper.size("ple.conv_kernel")
-        heads, width = hyper.size("ple.heads_per_ngram") * (longest - 1), hyper.size("embedding_length_per_layer_input")
+        file, block, n, streams = hparams.file, f"blk.{i}", hparams.hidden_size, _streams(hparams)
+        longest, taps = hparams.size("ple.ngram_size"), hparams.size("ple.conv_kernel")
+        heads, width = (
+            hparams.size("ple.heads_per_ngram") * (longest - 1),
+            hparams.size("embedding_length_per_layer_input"),
+        )
         if longest > 16 or heads < 1:
-            hyper.wrong(f"{heads} heads for n-grams of up to {longest} tokens")
+            hparams.wrong(f"{heads} heads for n-grams of up to {longest} tokens")
         keys = "layer_multipliers", "head_vocab_sizes", "head_offsets"
-        lists = [file.get_ints(f"{hyper.arch}.ple.{key}") for key in keys]
+        lists = [file.get_ints(f"{hparams.arch}.ple.{key}") for key in keys]
         if any(abs(value) >= 1 << 63 for values in lists for value in values):
-            hyper.wrong("a number of its n-gram keys is too large")
+            hparams.wrong("a number of its n-gram keys is too large")
         multipliers, sizes, offsets = (np.array(values, np.int64) for values in lists)
         if len(multipliers) < longest or min(len(sizes), len(offsets)) < heads:
-            hyper.wrong("its n-gram keys are too short")
-        end = hyper.count("ple.eos_token_id")
+            hparams.wrong("its n-gram keys are too short")
+        end = hparams.count("ple.eos_token_id")
         hashing = Hashing(end, multipliers[:longest], sizes[:heads], offsets[:heads], state.recurrent(16))
         name = "per_layer_token_embd.weight"
         table = matrix(file, name, file.tensor(name).shape[0], width)
@@ -167,7 +175,7 @@ class NGrams:
             conv=np.ascontiguousarray(conv.T),
             hashing=hashing,
             past=state.recurrent((taps - 1) * longest, streams * n),
-            eps=hyper.rms_norm_eps,
+            eps=hparams.rms_norm_eps,
         )
 
     def trace(self, plan: Plan, ids: NDArray[np.int64], x: Activation) -> None:
@@ -235,35 +243,35 @@ class Qwen4Exp:
 
 def load(file: GGUFFile, state: State) -> Qwen4Exp:
     """The model of a file, its caches and recurrent states taken from `state`."""
-    hyper = Hyper(file)
-    rope, shape, recurrent = rotary(hyper), Shape.read(hyper), recurrent_layers(hyper)
-    blocks = hyper.sizes("attention.compress_ratios", [0], least=0)
-    begin = file.get_ints(f"{hyper.arch}.ple.layers", [])
+    hparams = Hyperparameters(file)
+    rope, shape, recurrent = rotary(hparams), Shape.read(hparams), recurrent_layers(hparams)
+    blocks = hparams.sizes("attention.compress_ratios", [0], least=0)
+    begin = file.get_ints(f"{hparams.arch}.ple.layers", [])
 
     def mixer(i: int) -> Part:
         if recurrent[i]:
-            linear_attention = LinearAttention.read(hyper, i, state, shape, *projections(hyper, i, shape))
+            linear_attention = LinearAttention.read(hparams, i, state, shape, *projections(hparams, i, shape))
             return replace(linear_attention, net=replace(linear_attention.net, by_sigmoid=True))
         if blocks[i]:
-            return IndexedAttention.read(hyper, i, state, rope, blocks[i])
-        return Attention.read(hyper, i, state, rope, norms="head", gated=True)
+            return IndexedAttention.read(hparams, i, state, rope, blocks[i])
+        return Attention.read(hparams, i, state, rope, norms="head", gated=True)
 
     def layer(i: int) -> Layer:
         return Layer(
-            ngrams=NGrams.read(hyper, i, state) if i in begin else None,
-            hc_attn=Mix.read(hyper, f"blk.{i}.hc_attn"),
+            ngrams=NGrams.read(hparams, i, state) if i in begin else None,
+            hc_attn=Mix.read(hparams, f"blk.{i}.hc_attn"),
             mixer=mixer(i),
-            hc_ffn=Mix.read(hyper, f"blk.{i}.hc_ffn"),
-            ffn=shared_and_routed(hyper, i, state),
+            hc_ffn=Mix.read(hparams, f"blk.{i}.hc_ffn"),
+            ffn=shared_and_routed(hparams, i, state),
         )
 
-    vocab, n = file.tensor("token_embd.weight").shape[0], hyper.hidden_size
+    vocab, n = file.tensor("token_embd.weight").shape[0], hparams.hidden_size
     table = matrix(file, "token_embd.weight", vocab, n)
-    layers = tuple(map(layer, range(hyper.layers)))
-    refuse_unread(hyper)
+    layers = tuple(map(layer, range(hparams.num_hidden_layers)))
+    refuse_unread(hparams)
     return Qwen4Exp(
         token_embd=table,
         layers=layers,
-        output_hc=Mix.read(hyper, "output_hc", last=True),
+        output_hc=Mix.read(hparams, "output_hc", last=True),
         output=linear(file, "output", vocab, n) if "output.weight" in file.tensors else table,
     )

@@ -12,7 +12,7 @@ from tiny_model import Tiny, f32
 
 from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
-from qcli.layers.hyperparameters import Hyper
+from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import rotary
 from qcli.runtime.engine import Engine
 from quant.kernels.rope import frequencies, yarn
@@ -32,7 +32,7 @@ def rope_of(tmp_path):
     def read(tiny, **keys):
         tiny.keys |= {f"{ARCH}.rope.{key}": value for key, value in keys.items()}
         with GGUFFile.open(tiny.write(tmp_path / "model.gguf")) as file:
-            return rotary(Hyper(file), interleaved=True)
+            return rotary(Hyperparameters(file), interleaved=True)
 
     return read
 
