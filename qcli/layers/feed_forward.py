@@ -97,7 +97,7 @@ def dense_then_routed(hparams: Hyperparameters, i: int, state: State, routing: R
     return Routed.read(hparams, i, state, routing, shared=shared)
 
 
-def routing(hparams: Hyperparameters, *, scores: str = "softmax", normalised: bool = False) -> Routing:
+def read_routing(hparams: Hyperparameters, *, scores: str = "softmax", normalised: bool = False) -> Routing:
     """How a file chooses its experts; scores and normalised: where it does not say."""
     kind = hparams.count("expert_gating_func") or {"softmax": 1, "sigmoid": 2}[scores]
     if kind not in (1, 2, 3):

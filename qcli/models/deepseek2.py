@@ -13,9 +13,9 @@ from typing import Final, Protocol
 
 from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Decoder, Layer, Norm, Vector
-from qcli.layers.feed_forward import dense_then_routed, routing
+from qcli.layers.feed_forward import dense_then_routed, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
-from qcli.layers.rotary import rotary
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import experts, linear, vector
 from quant.kernels.attention import Heads, attention
@@ -39,7 +39,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
     shape, (rope, scale) = Shape.read(hparams), _turning(hparams)
     dense = hparams.count("leading_dense_block_count")
     by_bias = f"blk.{dense}.exp_probs_b.bias" in file.tensors  # files that do not say: a bias comes with sigmoid scores
-    choice = routing(hparams, scores="sigmoid" if by_bias else "softmax")
+    routing = read_routing(hparams, scores="sigmoid" if by_bias else "softmax")
     shared = hparams.count("expert_shared_count") * hparams.size("expert_feed_forward_length")
 
     def layer(i: int) -> Layer:
@@ -47,7 +47,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
             attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=LatentAttention.read(hparams, i, state, shape, rope, scale),
             ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
-            ffn=dense_then_routed(hparams, i, state, choice, shared),
+            ffn=dense_then_routed(hparams, i, state, routing, shared),
         )
 
     return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))
@@ -61,12 +61,12 @@ def _turning(hparams: Hyperparameters) -> tuple[Rope, float]:
     """
     if hparams.has("attention.temperature_scale"):
         hparams.unsupported("attention whose temperature depends on the position is not supported", "try another model")
-    rope = rotary(hparams, width=hparams.size("rope.dimension_count"), interleaved=True)
+    rope = read_rope(hparams, head_dim=hparams.size("rope.dimension_count"), interleaved=True)
     multiplier = 10 * hparams.number("rope.scaling.yarn_log_multiplier", 0, 100, 0.0)  # stored as a tenth
     if not multiplier or hparams.text("rope.scaling.type", "none") != "yarn":
         return rope, 1.0
     stretched = 1 + 0.1 * multiplier * math.log(max(1.0, hparams.number("rope.scaling.factor", 0, 1e6, 1.0)))
-    return replace(rope, magnitude=1.0), stretched**2
+    return replace(rope, attention_factor=1.0), stretched**2
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Shape:
         suffix = "_mla" if hparams.has("attention.key_length_mla") else ""
         key, value = hparams.size(f"attention.key_length{suffix}"), hparams.size(f"attention.value_length{suffix}")
         if turning >= key:
-            hparams.wrong(f"heads of {key} with {turning} turning dimensions")
+            hparams.wrong(f"heads of {key} with {turning} rotary dimensions")
         return cls(turning, key - turning, value, latent)
 
     @property

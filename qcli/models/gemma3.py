@@ -1,6 +1,6 @@
 """Gemma 3 (Google, arXiv 2503.19786): five layers of attention within a window to one without, norms before and after.
 
-Text only. Layers with a window turn their heads by a shorter base, which nothing stretches.
+Text only. Layers with a sliding window have a RoPE base of their own, whose frequencies are not scaled.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Decoder, Layer, Norm
 from qcli.layers.feed_forward import Dense
 from qcli.layers.hyperparameters import Hyperparameters
-from qcli.layers.rotary import rotary
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from quant.kernels.rope import Rope, frequencies
 
@@ -24,7 +24,7 @@ VERIFIED: Final = (
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
     hparams = Hyperparameters(file)
-    whole = rotary(hparams)
+    whole = read_rope(hparams)
     local = Rope(frequencies(hparams.head_dim, hparams.number("rope.freq_base_swa", 1, 1e30, 10_000.0)))
     window = hparams.count("attention.sliding_window")
     every = hparams.size("attention.sliding_window_pattern", 6)

@@ -11,7 +11,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Decoder, Layer, Norm
 from qcli.layers.feed_forward import Routed
 from qcli.layers.hyperparameters import Hyperparameters
-from qcli.layers.rotary import rotary
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from quant.kernels.router import Routing
 
@@ -21,7 +21,7 @@ VERIFIED: Final = "logits within 6.8e-4 of float32 Transformers (tiny random wei
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
     hparams = Hyperparameters(file)
-    rope, choice = rotary(hparams, whole=False), Routing(hparams.num_experts_per_tok)
+    rope, routing = read_rope(hparams, truncate=False), Routing(hparams.num_experts_per_tok)
     window = hparams.size("attention.sliding_window")
 
     def layer(i: int) -> Layer:
@@ -30,7 +30,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
             attn_norm=Norm.read(hparams, f"{block}.attn_norm"),
             mixer=Attention.read(hparams, i, state, rope, biased="qkv", sinks=True, window=0 if i % 2 else window),
             ffn_norm=Norm.read(hparams, f"{block}.post_attention_norm"),
-            ffn=Routed.read(hparams, i, state, choice, activation="clamped"),
+            ffn=Routed.read(hparams, i, state, routing, activation="clamped"),
         )
 
     return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

@@ -6,9 +6,9 @@ from typing import Final
 
 from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import Routed, routing
+from qcli.layers.feed_forward import Routed, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
-from qcli.layers.rotary import rotary
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 
 VERIFIED: Final = "logits within 8.2e-5 of float32 Transformers (tiny random weights), greedy text exact"
@@ -17,7 +17,7 @@ VERIFIED: Final = "logits within 8.2e-5 of float32 Transformers (tiny random wei
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
     hparams = Hyperparameters(file)
-    rope, choice = rotary(hparams, interleaved=True), routing(hparams, normalised=True)
+    rope, routing = read_rope(hparams, interleaved=True), read_routing(hparams, normalised=True)
     shared = hparams.count("expert_shared_feed_forward_length")
     score_scale = hparams.number("attention.scale", 0, 1e6, 0.0)
     scale = hparams.number("residual_scale", -1e6, 1e6, 1.0)
@@ -27,7 +27,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
             attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=Attention.read(hparams, i, state, rope, score_scale=score_scale, scale=scale),
             ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
-            ffn=Routed.read(hparams, i, state, choice, shared=shared, scale=scale),
+            ffn=Routed.read(hparams, i, state, routing, shared=shared, scale=scale),
         )
 
     return Decoder.read(

@@ -13,9 +13,9 @@ import numpy as np
 
 from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Decoder, Layer, Norm, Vector
-from qcli.layers.feed_forward import dense_then_routed, routing
+from qcli.layers.feed_forward import dense_then_routed, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
-from qcli.layers.rotary import rotary
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import linear, vector
 from quant.kernels.matmul import add_matmul, matmul
@@ -29,7 +29,7 @@ VERIFIED: Final = "logits within 9.9e-5 of float32 Transformers (tiny random wei
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches and the states of its convolutions taken from `state`."""
     hparams = Hyperparameters(file)
-    rope, choice = rotary(hparams), routing(hparams, scores="sigmoid", normalised=True)
+    rope, routing = read_rope(hparams), read_routing(hparams, scores="sigmoid", normalised=True)
 
     def layer(i: int) -> Layer:
         return Layer(
@@ -40,7 +40,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
                 else ShortConv.read(hparams, i, state)
             ),
             ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
-            ffn=dense_then_routed(hparams, i, state, choice),
+            ffn=dense_then_routed(hparams, i, state, routing),
         )
 
     return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)), norm="token_embd_norm")

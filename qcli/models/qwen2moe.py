@@ -6,9 +6,9 @@ from typing import Final
 
 from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import Routed, routing
+from qcli.layers.feed_forward import Routed, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
-from qcli.layers.rotary import rotary
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 
 VERIFIED: Final = "logits within 3.9e-4 of float32 Transformers (tiny random weights), greedy text exact"
@@ -17,7 +17,7 @@ VERIFIED: Final = "logits within 3.9e-4 of float32 Transformers (tiny random wei
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
     hparams = Hyperparameters(file)
-    rope, choice = rotary(hparams), routing(hparams)
+    rope, routing = read_rope(hparams), read_routing(hparams)
     shared = hparams.size("expert_shared_feed_forward_length")
 
     def layer(i: int) -> Layer:
@@ -25,7 +25,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
             attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=Attention.read(hparams, i, state, rope, biased="qkv"),
             ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
-            ffn=Routed.read(hparams, i, state, choice, shared=shared, shared_gate=True),
+            ffn=Routed.read(hparams, i, state, routing, shared=shared, shared_gate=True),
         )
 
     return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

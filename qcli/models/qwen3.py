@@ -8,7 +8,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Decoder, Layer, Norm
 from qcli.layers.feed_forward import Dense
 from qcli.layers.hyperparameters import Hyperparameters
-from qcli.layers.rotary import rotary
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 
 VERIFIED: Final = "logits within 4.6e-4 of float32 Transformers (tiny random weights), greedy text exact"
@@ -17,7 +17,7 @@ VERIFIED: Final = "logits within 4.6e-4 of float32 Transformers (tiny random wei
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
     hparams = Hyperparameters(file)
-    rope = rotary(hparams)
+    rope = read_rope(hparams)
 
     def layer(i: int) -> Layer:
         return Layer(

@@ -14,9 +14,9 @@ import numpy as np
 
 from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Decoder, Layer, Norm, Part
-from qcli.layers.feed_forward import FeedForward, Routed, routing
+from qcli.layers.feed_forward import FeedForward, Routed, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
-from qcli.layers.rotary import rotary
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import matrix, vector, with_rows
 from quant.kernels.delta_net import DeltaNet, delta_net_step
@@ -44,7 +44,7 @@ def hybrid(
 ) -> Decoder:
     """A model of linear and full attention; projections of layer i: its matrices, and how value heads meet key heads."""
     hparams = Hyperparameters(file)
-    rope, shape, recurrent = rotary(hparams), Shape.read(hparams), recurrent_layers(hparams)
+    rope, shape, recurrent = read_rope(hparams), Shape.read(hparams), recurrent_layers(hparams)
 
     def mixer(i: int) -> Part:
         if recurrent[i]:
@@ -73,8 +73,8 @@ def recurrent_layers(hparams: Hyperparameters) -> tuple[bool, ...]:
 
 def shared_and_routed(hparams: Hyperparameters, i: int, state: State) -> Routed:
     """The routed experts and the shared one of layer i."""
-    shared, choice = hparams.size("expert_shared_feed_forward_length"), routing(hparams, normalised=True)
-    return Routed.read(hparams, i, state, choice, shared=shared, shared_gate=True)
+    shared, routing = hparams.size("expert_shared_feed_forward_length"), read_routing(hparams, normalised=True)
+    return Routed.read(hparams, i, state, routing, shared=shared, shared_gate=True)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Part, Vector, refuse_unread
 from qcli.layers.feed_forward import FeedForward
 from qcli.layers.hyperparameters import Hyperparameters
-from qcli.layers.rotary import rotary
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import linear, matrix, vector
 from qcli.models.qwen3next import LinearAttention, Shape, recurrent_layers, shared_and_routed
@@ -244,7 +244,7 @@ class Qwen4Exp:
 def load(file: GGUFFile, state: State) -> Qwen4Exp:
     """The model of a file, its caches and recurrent states taken from `state`."""
     hparams = Hyperparameters(file)
-    rope, shape, recurrent = rotary(hparams), Shape.read(hparams), recurrent_layers(hparams)
+    rope, shape, recurrent = read_rope(hparams), Shape.read(hparams), recurrent_layers(hparams)
     blocks = hparams.sizes("attention.compress_ratios", [0], least=0)
     begin = file.get_ints(f"{hparams.arch}.ple.layers", [])
 

@@ -102,8 +102,8 @@ def attend_tiles_rows(rank, size, q, q_stride, heads, sight, out, out_stride, pr
     query = scratch + rank * scratch_stride
     result = query + 4 * most * width
     block = result + 4 * most * values
-    turned = block + 4 * BLOCK * max(width, values)
-    scores = turned + 4 * BLOCK * width
+    transposed = block + 4 * BLOCK * max(width, values)
+    scores = transposed + 4 * BLOCK * width
     tops = scores + 4 * most * BLOCK
     sums = tops + 4 * most
     for item in range(first_of(rank, size, keys * tiles), first_of(rank + 1, size, keys * tiles)):
@@ -117,8 +117,8 @@ def attend_tiles_rows(rank, size, q, q_stride, heads, sight, out, out_stride, pr
             _load_block(k_cache + k_row * (head * context + p), k_row, quantized, there, width, block)
             for i in range(0, BLOCK, 16):
                 for c in range(0, width, 16):
-                    transpose16(block + 4 * (i * width + c), 4 * width, turned + 4 * (c * BLOCK + i), 4 * BLOCK)
-            sgemm(product, query, 4 * width, turned, 4 * BLOCK, scores, 4 * BLOCK, rows, BLOCK, width, False)
+                    transpose16(block + 4 * (i * width + c), 4 * width, transposed + 4 * (c * BLOCK + i), 4 * BLOCK)
+            sgemm(product, query, 4 * width, transposed, 4 * BLOCK, scores, 4 * BLOCK, rows, BLOCK, width, False)
             reach = position + first + 1 - p
             if seen:
                 rows_seen = seen + first * seen_stride
@@ -136,7 +136,7 @@ def attend_tiles_rows(rank, size, q, q_stride, heads, sight, out, out_stride, pr
 def attend_tiles(
     plan: Plan, q: Activation, heads: Heads, table: Operand, out: Activation, sight: Sight | None = None
 ) -> None:
-    """q [tokens, queries * width], normed and turned -> out [tokens, queries * value width]; for the rest see `attend_token`."""
+    """q [tokens, queries * width], normed and rotated -> out [tokens, queries * value width]; for the rest see `attend_token`."""
     most, width, values = tile_tokens(heads.group) * heads.group, heads.width, heads.values
     floats = most * (width + values + BLOCK + 2) + BLOCK * (max(width, values) + width)
     rows, results = (q.read("f32"), q.stride("f32")), (out.read("f32"), out.stride("f32"))

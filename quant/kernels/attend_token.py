@@ -188,7 +188,7 @@ def join_blocks(rank, size, partial, heads, out, run):
 def attend_token(
     plan: Plan, q: Activation, heads: Heads, table: Operand, out: Activation, sight: Sight | None = None
 ) -> None:
-    """q [1, queries * width], normed and turned -> out [1, queries * value width].
+    """q [1, queries * width], normed and rotated -> out [1, queries * value width].
 
     table: that of the heads; sight: what the token sees, if not all.
     """

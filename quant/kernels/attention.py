@@ -12,7 +12,7 @@ from quant.kernels.heads import HEADS, Heads
 from quant.kernels.kv_cache import store_row
 from quant.kernels.norm import inverse_rms
 from quant.kernels.outputs import output, store_output
-from quant.kernels.rope import Rope, angles, rotate
+from quant.kernels.rope import Rope, cos_sin, rotate
 from quant.kernels.share import first_of
 from quant.kernels.sight import Sight
 from quant.layout import Layout
@@ -21,10 +21,10 @@ from quant.simd import load_f32, load_f32x16, load_i64, mul, sigmoid, splat, sto
 
 __all__ = ["Heads", "attention"]
 
-# What enters attention, and where queries go: float32 rows and the bytes between those of two tokens, and the angles of
+# What enters attention, and where queries go: float32 rows and the bytes between those of two tokens, and cos and sin of
 # every token (see quant.kernels.rope).
 _INPUTS = Layout(
-    "q", "q_stride", "k", "k_stride", "v", "v_stride", "angles", "pairs", "interleaved", "queries", "queries_stride"
+    "q", "q_stride", "k", "k_stride", "v", "v_stride", "cos_sin", "pairs", "interleaved", "queries", "queries_stride"
 )
 
 
@@ -54,20 +54,20 @@ def norm_rope_store(rank, size, heads, inputs, run, scratch, scratch_stride):
     every, local = queries + keys, scratch + rank * scratch_stride
     for item in range(first_of(rank, size, tokens * every), first_of(rank + 1, size, tokens * every)):
         t, head = item // every, item % every
-        angle = load_i64(inputs + _INPUTS.angles) + t * pairs * 8
+        rotation = load_i64(inputs + _INPUTS.cos_sin) + t * pairs * 8
         if head < queries:
             row = load_i64(inputs + _INPUTS.q) + t * load_i64(inputs + _INPUTS.q_stride)
             y = load_i64(inputs + _INPUTS.queries) + t * load_i64(inputs + _INPUTS.queries_stride) + 4 * head * width
             step, span = load_i64(heads + HEADS.q_step), load_i64(heads + HEADS.q_span)
             _norm_head(row, step, head, width, span, load_i64(heads + HEADS.q_norm), eps, y)
-            rotate(y, angle, pairs, interleaved)
+            rotate(y, rotation, pairs, interleaved)
         else:
             head -= queries
             place = head * context + position + t
             row = load_i64(inputs + _INPUTS.k) + t * load_i64(inputs + _INPUTS.k_stride)
             span, norm = load_i64(heads + HEADS.k_span), load_i64(heads + HEADS.k_norm)
             _norm_head(row, 4 * width, head, width, span, norm, eps, local)
-            rotate(local, angle, pairs, interleaved)
+            rotate(local, rotation, pairs, interleaved)
             k_row = load_i64(heads + HEADS.k_cache) + load_i64(heads + HEADS.k_row) * place
             store_row(local, width, k_row, quantized)
             row = load_i64(inputs + _INPUTS.v) + t * load_i64(inputs + _INPUTS.v_stride) + 4 * head * values
@@ -100,7 +100,7 @@ def attention(
 ) -> None:  # fmt: skip
     """q [tokens, queries * width], or [tokens, queries, (q, gate), width], k and v [tokens, keys * …] -> out [tokens, …].
 
-    Keys and values go into the caches at this replay's positions; without a rope nothing turns, without a sight all
+    Keys and values go into the caches at this replay's positions; without a rope nothing is rotated, without a sight all
     positions up to a token's are seen.
     """
     found = q.columns, k.columns, v.columns, out.columns
@@ -110,7 +110,7 @@ def attention(
     if found != (columns * (2 if heads.gated else 1), keys, values, met.columns) or met.columns % 32:
         raise ValueError(f"{heads.queries} and {heads.keys} heads of {heads.width} and {heads.values}: {found} columns")
     if 2 * pairs > heads.width:
-        raise ValueError(f"{pairs} pairs turn in heads of {heads.width}")
+        raise ValueError(f"{pairs} pairs of values are rotated in heads of {heads.width}")
     table, queries = heads.table(plan), plan.rows("query", columns)
     inputs = plan.table(
         _INPUTS,
@@ -120,7 +120,7 @@ def attention(
         k_stride=k.stride("f32"),
         v=v.read("f32"),
         v_stride=v.stride("f32"),
-        angles=angles(plan, rope) if rope else 0,
+        cos_sin=cos_sin(plan, rope) if rope else 0,
         pairs=pairs,
         interleaved=int(rope.interleaved) if rope else 0,
         queries=queries.read("f32"),

@@ -99,14 +99,14 @@ def _copy_state(state, key_width, value_width, rows, back):
 
 
 @inline
-def _copy_keys(k, stride, count, width, keys, turned):
-    """The chunk's keys, zero beyond `count`, as [64, width] and turned as [width, 64]."""
+def _copy_keys(k, stride, count, width, keys, transposed):
+    """The chunk's keys, zero beyond `count`, as [64, width] and transposed as [width, 64]."""
     for t in range(_CHUNK):
         for c in range(0, 4 * width, 64):
             store_f32x16(keys + 4 * t * width + c, load_f32x16(k + t * stride + c) if t < count else zero_f32x16())
     for t in range(0, _CHUNK, 16):
         for c in range(0, width, 16):
-            transpose16(keys + 4 * (t * width + c), 4 * width, turned + 4 * (c * _CHUNK + t), _ROW)
+            transpose16(keys + 4 * (t * width + c), 4 * width, transposed + 4 * (c * _CHUNK + t), _ROW)
 
 
 @inline
@@ -166,23 +166,23 @@ def _chunk(product, q, k, v, o, stride, out_stride, count, key_width, value_widt
     s, sums = memory, memory + 4 * key_width * value_width
     strengths = sums + _ROW
     memory = strengths + _ROW
-    keys, turned = memory, memory + _ROW * key_width
-    d = turned + _ROW * key_width
+    keys, transposed = memory, memory + _ROW * key_width
+    d = transposed + _ROW * key_width
     scores = d + _ROW * value_width
     width = 4 * value_width
-    _copy_keys(k, stride, count, key_width, keys, turned)
+    _copy_keys(k, stride, count, key_width, keys, transposed)
     sgemm(product, keys, 4 * key_width, s, width, d, width, count, value_width, key_width, False)
     for t in range(count):
         decay, strength = np.float32(math.exp(load_f32(sums + 4 * t))), load_f32(strengths + 4 * t)
         for c in range(0, width, 64):
             error = sub(load_f32x16(v + t * stride + c), mul(splat(decay), load_f32x16(d + t * width + c)))
             store_f32x16(d + t * width + c, mul(splat(strength), error))
-    sgemm(product, keys, 4 * key_width, turned, _ROW, scores, _ROW, count, _CHUNK, key_width, False)
+    sgemm(product, keys, 4 * key_width, transposed, _ROW, scores, _ROW, count, _CHUNK, key_width, False)
     for t in range(count):
         _weigh(scores, sums, t, t, -load_f32(strengths + 4 * t))
     _solve(product, scores, d, count, value_width)
     sgemm(product, q, stride, s, width, o, out_stride, count, value_width, key_width, False)
-    sgemm(product, q, stride, turned, _ROW, scores, _ROW, count, _CHUNK, key_width, False)
+    sgemm(product, q, stride, transposed, _ROW, scores, _ROW, count, _CHUNK, key_width, False)
     for t in range(count):
         _scale_row(o + t * out_stride, value_width, np.float32(math.exp(load_f32(sums + 4 * t))))
         _weigh(scores, sums, t, t + 1, np.float32(1))
@@ -191,7 +191,7 @@ def _chunk(product, q, k, v, o, stride, out_stride, count, key_width, value_widt
     for t in range(count):
         _scale_row(d + t * width, value_width, np.float32(math.exp(last - load_f32(sums + 4 * t))))
     _scale_row(s, key_width * value_width, np.float32(math.exp(last)))
-    sgemm(product, turned, _ROW, d, width, s, width, key_width, value_width, count, True)
+    sgemm(product, transposed, _ROW, d, width, s, width, key_width, value_width, count, True)
 
 
 @kernel

@@ -1,6 +1,6 @@
 """Which blocks of positions a token attends to: those whose keys an indexer finds best (Qwen4-Exp's QSA).
 
-A block's key is the mean of its tokens' index keys, normed, and turned to the block's first position. A token rates each
+A block's key is the mean of its tokens' index keys, normed, and rotated as at the block's first position. A token rates each
 whole block before it by the sum over index heads of relu(q . k), and sees the best `budget` of them, and what follows
 the last whole block. Where there are no more blocks than that, it sees all.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from quant.jit import inline, kernel
 from quant.kernels.kv_cache import is_quantized, load_row, store_row
 from quant.kernels.norm import inverse_rms
-from quant.kernels.rope import Rope, angles, rotate
+from quant.kernels.rope import Rope, cos_sin, rotate
 from quant.kernels.share import first_of
 from quant.kernels.softmax import LOWEST
 from quant.layout import Layout
@@ -89,7 +89,7 @@ class Indexer:
 
 
 INDEXER = Layout(
-    "heads", "width", "block", "budget", "q_norm", "k_norm", "eps", "frequencies", "pairs", "magnitude", "keys", "row",
+    "heads", "width", "block", "budget", "q_norm", "k_norm", "eps", "frequencies", "pairs", "attention_factor", "keys", "row",
     "quantized", "rest",
 )  # fmt: skip
 
@@ -106,7 +106,7 @@ def _indexer_table(plan: Plan, indexer: Indexer, rope: Rope) -> Operand:
         eps=indexer.eps,
         frequencies=rope.frequencies,
         pairs=len(rope.frequencies),
-        magnitude=rope.magnitude,
+        attention_factor=rope.attention_factor,
         keys=indexer.keys,
         row=indexer.keys.strides[1],
         quantized=int(is_quantized(indexer.keys)),
@@ -137,14 +137,14 @@ def _add_rows(x, stride, first, last, width, total):
 
 
 @inline
-def _turn(x, position, indexer, place):
-    """Turn one head to a position; place: 8 bytes a pair."""
+def _rotate_to(x, position, indexer, place):
+    """Rotate one head as at `position`; place: scratch memory, 8 bytes a pair."""
     frequencies, pairs = load_i64(indexer + INDEXER.frequencies), load_i64(indexer + INDEXER.pairs)
-    magnitude = load_f32(indexer + INDEXER.magnitude)
+    factor = load_f32(indexer + INDEXER.attention_factor)
     for i in range(pairs):
         angle = np.float64(np.float32(position) * load_f32(frequencies + 4 * i))
-        store_f32(place + 4 * i, magnitude * np.float32(math.cos(angle)))
-        store_f32(place + 4 * (pairs + i), magnitude * np.float32(math.sin(angle)))
+        store_f32(place + 4 * i, factor * np.float32(math.cos(angle)))
+        store_f32(place + 4 * (pairs + i), factor * np.float32(math.sin(angle)))
     rotate(x, place, pairs, 0)
 
 
@@ -155,7 +155,7 @@ def _finish_block(total, b, indexer, place):
     for c in range(0, 4 * width, 64):
         store_f32x16(total + c, mul(load_f32x16(total + c), splat(np.float32(1) / np.float32(block))))
     _norm(total, load_i64(indexer + INDEXER.k_norm), width, load_f32(indexer + INDEXER.eps), total)
-    _turn(total, b * block, indexer, place)
+    _rotate_to(total, b * block, indexer, place)
     row = load_i64(indexer + INDEXER.keys) + b * load_i64(indexer + INDEXER.row)
     store_row(total, width, row, load_i64(indexer + INDEXER.quantized))
 
@@ -187,8 +187,8 @@ def index_keys(rank, size, k, k_stride, indexer, run, scratch, scratch_stride):
 
 
 @kernel
-def index_queries(rank, size, q, stride, indexer, turns, run):
-    """q [tokens, heads, width], normed and turned in place; threads share (token, head)."""
+def index_queries(rank, size, q, stride, indexer, cos_sin_rows, run):
+    """q [tokens, heads, width], normed and rotated in place; threads share (token, head)."""
     heads, width = load_i64(indexer + INDEXER.heads), load_i64(indexer + INDEXER.width)
     pairs, norm, eps = (
         load_i64(indexer + INDEXER.pairs),
@@ -200,7 +200,7 @@ def index_queries(rank, size, q, stride, indexer, turns, run):
         t = item // heads
         x = q + t * stride + 4 * (item % heads) * width
         _norm(x, norm, width, eps, x)
-        rotate(x, turns + t * pairs * 8, pairs, 0)
+        rotate(x, cos_sin_rows + t * pairs * 8, pairs, 0)
 
 
 @kernel
@@ -262,7 +262,7 @@ def choose_blocks(rank, size, indexer, ratings, ratings_stride, seen, seen_strid
 
 
 def look(plan: Plan, q: Activation, k: Activation, rope: Rope, indexer: Indexer) -> Sight:
-    """q [tokens, index heads * width], k [tokens, width] -> what each token sees; q is normed and turned in place."""
+    """q [tokens, index heads * width], k [tokens, width] -> what each token sees; q is normed and rotated in place."""
     x, blocks, pairs = indexer, indexer.blocks, len(rope.frequencies)
     if q.columns != x.heads * x.width or k.columns != x.width or 2 * pairs > x.width or rope.interleaved:
         raise ValueError(f"{x.heads} index heads of {x.width}: {q.columns} and {k.columns} columns, {pairs} pairs")
@@ -271,7 +271,7 @@ def look(plan: Plan, q: Activation, k: Activation, rope: Rope, indexer: Indexer)
     table, queries = _indexer_table(plan, indexer, rope), (q.read("f32"), q.stride("f32"))
     scratch = plan.scratch(4 * x.width + 8 * pairs + 64)
     plan.add(index_keys, k.read("f32"), k.stride("f32"), table, plan.run, *scratch)
-    plan.add(index_queries, *queries, table, angles(plan, rope), plan.run)
+    plan.add(index_queries, *queries, table, cos_sin(plan, rope), plan.run)
     plan.add(rate_blocks, *queries, table, ratings, 4 * blocks, plan.run)
     plan.add(choose_blocks, table, ratings, 4 * blocks, seen, blocks, plan.run)
     return Sight(seen, x.block)

@@ -33,7 +33,7 @@ class Twin:
     dense: int
     routing: object
     frequencies: np.ndarray
-    magnitude: float = 1.0
+    attention_factor: float = 1.0
     scale: float = 1.0
     eps: float = 1e-6
 
@@ -57,20 +57,20 @@ class Twin:
         latent = rms_norm(both[:, : self.latent], w["attn_kv_a_norm"], self.eps)
         latent = kept(latent) if self.absorbed else latent
         made = (latent @ w["attn_kv_b"].T).reshape(count, self.heads, self.plain + self.value)
-        turned = np.repeat(kept(self.turn(both[:, None, self.latent :])), self.heads, axis=1)
+        rotated = np.repeat(kept(self.rotate(both[:, None, self.latent :])), self.heads, axis=1)
         made = made if self.absorbed else kept(made)
-        keys = np.concatenate([made[..., : self.plain], turned], axis=-1)
-        queries = np.concatenate([q[..., : self.plain], self.turn(q[..., self.plain :])], axis=-1)
+        keys = np.concatenate([made[..., : self.plain], rotated], axis=-1)
+        queries = np.concatenate([q[..., : self.plain], self.rotate(q[..., self.plain :])], axis=-1)
         scores = np.einsum("thw,phw->htp", queries, keys) * self.scale / np.sqrt(self.plain + self.turning)
         scores[:, np.triu(np.ones((count, count), bool), 1)] = -np.inf
         out = np.einsum("htp,phv->thv", softmax(scores), made[..., self.plain :])
         return out.reshape(count, -1) @ w["attn_output"].T
 
-    def turn(self, x):
-        """Neighbouring lanes turn together."""
+    def rotate(self, x):
+        """Interleaved pairs: values 2i and 2i + 1."""
         angles = np.outer(np.arange(len(x)), self.frequencies)[:, None]
-        turned = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * angles) * self.magnitude
-        return np.stack([turned.real, turned.imag], axis=-1).reshape(x.shape)
+        rotated = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * angles) * self.attention_factor
+        return np.stack([rotated.real, rotated.imag], axis=-1).reshape(x.shape)
 
     def gated(self, w, name, h, expert=...):
         gate, up, down = (w[name.format(part)][expert] for part in ("gate", "up", "down"))

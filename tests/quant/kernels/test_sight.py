@@ -11,7 +11,7 @@ from reference import sight as twin
 from reference.attention import heads
 from reference.functions import softmax
 from reference.kv_cache import rows
-from reference.rope import angles as turns
+from reference.rope import angles as rope_angles
 
 from quant.kernels.attention import Heads, attention
 from quant.kernels.kv_cache import row_shape
@@ -51,7 +51,7 @@ def looked(x, q, k, sizes, threads=1):
 @pytest.mark.parametrize(("block", "budget"), [(4, 5), (7, 2), (16, 1), (1, 9)])
 def test_what_is_seen_is_what_the_twin_sees(block, budget, sizes):
     q, k = normal(2, 90, 3 * WIDTH), normal(3, 90, WIDTH)
-    angles = turns(np.arange(90), 16, BASE)
+    angles = rope_angles(np.arange(90), 16, BASE)
     for threads in (1, 3):
         x = indexer(block=block, budget=budget)
         found = looked(x, q, k, sizes, threads)
