@@ -16,11 +16,11 @@ from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
 from qcli.layers.weights import linear, matrix, vector
 from quant.kernels.attention import Heads, attention
+from quant.kernels.block_mask import BlockMask
 from quant.kernels.embed import embed
 from quant.kernels.matmul import add_matmul, matmul
 from quant.kernels.norm import add_rms_norm, rms_norm
 from quant.kernels.rope import Rope
-from quant.kernels.sight import Sight
 from quant.plan import Activation, Plan
 from quant.weights import Matrix
 
@@ -92,10 +92,12 @@ class Attention:
                 file.tensor(f"{block}.attn_{part}.bias")  # missing
         spans = (queries * width, keys * width) if norms == "row" else (width, width)
         heads = Heads(
-            queries=queries,
-            keys=keys,
-            width=width,
-            value_width=values,
+            query_heads=queries,
+            key_value_heads=keys,
+            head_dim=width,
+            value_dim=values,
+            k_cache=state.cache(keys, width, window),
+            v_cache=state.cache(keys, values, window),
             norms=_head_norms(hparams, block, *spans) if norms else None,
             eps=hparams.rms_norm_eps,
             gated=gated,
@@ -103,17 +105,15 @@ class Attention:
             window=window,
             softcap=softcap,
             scale=score_scale,
-            k_cache=state.cache(keys, width, window),
-            v_cache=state.cache(keys, values, window),
         )
         return cls(*matrices, heads, rope, scale)
 
-    def trace(self, plan: Plan, h: Activation, x: Activation, sight: Sight | None = None) -> None:
+    def trace(self, plan: Plan, h: Activation, x: Activation, mask: BlockMask | None = None) -> None:
         plan.part = "attention"
         q, k, v = (plan.rows(name, w.rows) for name, w in (("q", self.attn_q), ("k", self.attn_k), ("v", self.attn_v)))
         mixed = plan.rows("attention out", self.attn_output.columns)
         matmul(plan, h, [(self.attn_q, q), (self.attn_k, k), (self.attn_v, v)])
-        attention(plan, q, k, v, self.rope, self.heads, mixed, sight)
+        attention(plan, q, k, v, self.rope, self.heads, mixed, mask)
         add_matmul(plan, mixed, self.attn_output, x, self.scale)
 
 

@@ -121,14 +121,14 @@ class NaiveAttention:
         key, value = state.cache(heads, s.qk_head_dim), state.cache(heads, s.v_head_dim)
         return cls(
             attn_kv_b=linear(hparams.file, f"blk.{i}.attn_kv_b", rows, s.kv_lora_rank),
-            heads=Heads(heads, heads, s.qk_head_dim, key, value, s.v_head_dim, scale=scale),
+            heads=Heads(heads, heads, s.qk_head_dim, s.v_head_dim, key, value, scale=scale),
             rope=rope,
             shape=shape,
         )
 
     def trace(self, plan: Plan, q: Activation, k_rope: Activation, kv: Activation, out: Activation) -> None:
         """See `AttentionCore`."""
-        s, heads = self.shape, self.heads.queries
+        s, heads = self.shape, self.heads.query_heads
         rope, nope, value_dim = s.qk_rope_head_dim, s.qk_nope_head_dim, s.v_head_dim
         both = plan.rows("keys and values", self.attn_kv_b.rows)
         query, key = (
@@ -167,14 +167,14 @@ class AbsorbedAttention:
         return cls(
             attn_k_b=experts(file, f"blk.{i}.attn_k_b.weight", heads, rank, s.qk_nope_head_dim),
             attn_v_b=experts(file, f"blk.{i}.attn_v_b.weight", heads, s.v_head_dim, rank),
-            heads=Heads(heads, 1, width, key, value, rank, scale=scale),
+            heads=Heads(heads, 1, width, rank, key, value, scale=scale),
             rope=rope,
             shape=shape,
         )
 
     def trace(self, plan: Plan, q: Activation, k_rope: Activation, kv: Activation, out: Activation) -> None:
         """See `AttentionCore`."""
-        s, heads, width = self.shape, self.heads.queries, self.heads.width
+        s, heads, width = self.shape, self.heads.query_heads, self.heads.head_dim
         rope, nope, rank = s.qk_rope_head_dim, s.qk_nope_head_dim, s.kv_lora_rank
         query, key = plan.rows("latent queries", heads * width), plan.rows("latent key", width)
         q_nope, attended = (

@@ -25,10 +25,10 @@ from qcli.models.qwen3next import LinearAttention, Shape, recurrent_layers, shar
 from qcli.models.qwen35moe import projections
 from quant.kernels.columns import place, quantize
 from quant.kernels.embed import embed
+from quant.kernels.indexer import Indexer, select_blocks
 from quant.kernels.matmul import matmul
 from quant.kernels.ngrams import Hashing, add_ngrams, embed_ngrams
 from quant.kernels.rope import Rope
-from quant.kernels.sight import Indexer, look
 from quant.kernels.streams import give_streams, mean_streams, norm_streams, silu_of
 from quant.plan import Activation, Plan
 from quant.weights import Matrix
@@ -98,20 +98,20 @@ class IndexedAttention:
     attention: Attention
 
     @classmethod
-    def read(cls, hparams: Hyperparameters, i: int, state: State, rope: Rope, block: int) -> IndexedAttention:
-        """Layer i of a file; block: positions of a block."""
+    def read(cls, hparams: Hyperparameters, i: int, state: State, rope: Rope, block_size: int) -> IndexedAttention:
+        """Layer i of a file; block_size: positions of a block."""
         file, name, n = hparams.file, f"blk.{i}.indexer", hparams.hidden_size
         heads, width = hparams.size("attention.indexer.head_count"), hparams.size("attention.indexer.key_length")
         norms = vector(file, f"{name}.q_norm.weight", width), vector(file, f"{name}.k_norm.weight", width)
         indexer = Indexer(
             heads=heads,
-            width=width,
-            block=block,
-            budget=hparams.size("attention.indexer.top_k") // block,
+            head_dim=width,
+            block_size=block_size,
+            top_k=hparams.size("attention.indexer.top_k") // block_size,
             norms=norms,
             eps=hparams.rms_norm_eps,
-            keys=state.cache(1, width, -(-state.ctx // block)),
-            rest=state.recurrent(width),
+            k_cache=state.cache(1, width, -(-state.ctx // block_size)),
+            partial_sum=state.recurrent(width),
         )
         return cls(
             q_proj=linear(file, f"{name}.q_proj", heads * width, n),
@@ -125,7 +125,7 @@ class IndexedAttention:
         plan.part = "indexer"
         q, k = plan.rows("index queries", self.q_proj.rows), plan.rows("index keys", self.k_proj.rows)
         matmul(plan, h, [(self.q_proj, q), (self.k_proj, k)])
-        self.attention.trace(plan, h, x, look(plan, q, k, self.rope, self.indexer))
+        self.attention.trace(plan, h, x, select_blocks(plan, q, k, self.rope, self.indexer))
 
 
 @dataclass(frozen=True)

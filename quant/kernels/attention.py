@@ -1,6 +1,6 @@
-"""Attention with grouped key-value heads and a cache: queries and keys are normed and turned, meet, and may be gated.
+"""Attention with grouped key-value heads (GQA) and a cache: norms and RoPE of queries and keys, softmax, and gates.
 
-Sums run over fixed blocks of positions whatever the number of threads, so one answer has one set of bits.
+Sums run over fixed blocks of positions whatever the number of threads, so that results do not depend on it.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from __future__ import annotations
 from quant.jit import inline, kernel
 from quant.kernels.attend_tiles import attend_tiles
 from quant.kernels.attend_token import attend_token
+from quant.kernels.block_mask import BlockMask
 from quant.kernels.heads import HEADS, Heads
 from quant.kernels.kv_cache import store_row
 from quant.kernels.norm import inverse_rms
 from quant.kernels.outputs import output, store_output
 from quant.kernels.rope import Rope, cos_sin, rotate
 from quant.kernels.share import first_of
-from quant.kernels.sight import Sight
 from quant.layout import Layout
 from quant.plan import Activation, Operand, Plan
 from quant.simd import load_f32, load_f32x16, load_i64, mul, sigmoid, splat, store_f32x16
 
 __all__ = ["Heads", "attention"]
 
-# What enters attention, and where queries go: float32 rows and the bytes between those of two tokens, and cos and sin of
-# every token (see quant.kernels.rope).
+# Rows of every token, float32, and bytes from one token's to the next: q, k and v as they come, and queries, normed and
+# rotated; cos_sin [tokens, (cos, sin), pairs] or 0.
 _INPUTS = Layout(
     "q", "q_stride", "k", "k_stride", "v", "v_stride", "cos_sin", "pairs", "interleaved", "queries", "queries_stride"
 )
@@ -30,7 +30,7 @@ _INPUTS = Layout(
 
 @inline
 def _norm_head(row, step, head, width, span, weight, eps, y):
-    """Head `head` of a row, `step` bytes a head -> y [width], normed over itself, over the whole row, or (span 0) not."""
+    """Head `head` of a row, `step` bytes a head -> y [width], normed over `span` values: itself, the whole row, or (0) not."""
     x = row + step * head
     if span == 0:
         for c in range(0, 4 * width, 64):
@@ -44,7 +44,10 @@ def _norm_head(row, step, head, width, span, weight, eps, y):
 
 @kernel
 def norm_rope_store(rank, size, heads, inputs, run, scratch, scratch_stride):
-    """q [tokens, query heads, (q, perhaps a gate)], k, v [tokens, key-value heads, …] -> queries [tokens, …] and the caches."""
+    """Norm and rotate queries and keys; keys and values go into the caches. Threads share (token, head).
+
+    q [tokens, query heads, (q, perhaps a gate)], k, v [tokens, key-value heads, …] -> queries [tokens, query heads, head_dim].
+    """
     queries, keys = load_i64(heads + HEADS.query_heads), load_i64(heads + HEADS.key_value_heads)
     width, values = load_i64(heads + HEADS.head_dim), load_i64(heads + HEADS.value_dim)
     context, quantized = load_i64(heads + HEADS.context), load_i64(heads + HEADS.quantized)
@@ -76,7 +79,7 @@ def norm_rope_store(rank, size, heads, inputs, run, scratch, scratch_stride):
 
 @inline
 def _gated(x, gate, column, width):
-    """16 columns, times sigmoid of theirs in [heads, (q, gate), width] unless there are none."""
+    """16 columns of x [heads, width], times sigmoid of their gates in [heads, (q, gate), width] unless gate is 0."""
     y = load_f32x16(x + 4 * column)
     if gate:
         y = mul(y, sigmoid(load_f32x16(gate + 4 * (column // width * 2 * width + width + column % width))))
@@ -85,7 +88,7 @@ def _gated(x, gate, column, width):
 
 @kernel
 def finish_heads(rank, size, x, stride, gates, gates_stride, columns, width, out, run):
-    """x [tokens, heads, width], perhaps gated -> out (an OUTPUT table); threads share (token, 32 columns)."""
+    """x [tokens, heads, width], gated unless gates is 0 -> out (an OUTPUT table); threads share (token, 32 columns)."""
     tokens, blocks = load_i64(run), columns // 32
     for item in range(first_of(rank, size, tokens * blocks), first_of(rank + 1, size, tokens * blocks)):
         t, block = item // blocks, item % blocks
@@ -96,21 +99,24 @@ def finish_heads(rank, size, x, stride, gates, gates_stride, columns, width, out
 
 def attention(
     plan: Plan, q: Activation, k: Activation, v: Activation, rope: Rope | None, heads: Heads, out: Activation,
-    sight: Sight | None = None,
+    mask: BlockMask | None = None,
 ) -> None:  # fmt: skip
-    """q [tokens, queries * width], or [tokens, queries, (q, gate), width], k and v [tokens, keys * …] -> out [tokens, …].
+    """Attention of q, with new keys k and values v, to all that the caches hold -> out [tokens, query heads * value_dim].
 
-    Keys and values go into the caches at this replay's positions; without a rope nothing is rotated, without a sight all
-    positions up to a token's are seen.
+    q [tokens, query heads * head_dim], or where heads are gated [tokens, query heads, (q, gate), head_dim]; k [tokens,
+    key-value heads * head_dim], v [tokens, key-value heads * value_dim] go into the caches at this replay's positions.
+    Nothing is rotated without a rope; without a mask tokens attend to all positions up to theirs, within the window.
     """
     found = q.columns, k.columns, v.columns, out.columns
-    columns, keys, values = heads.queries * heads.width, heads.keys * heads.width, heads.keys * heads.values
-    met = plan.rows("attended", heads.queries * heads.values)
+    columns, attended = heads.query_heads * heads.head_dim, plan.rows("attended", heads.query_heads * heads.value_dim)
+    k_columns, v_columns = (heads.key_value_heads * width for width in (heads.head_dim, heads.value_dim))
     pairs = len(rope.frequencies) if rope else 0
-    if found != (columns * (2 if heads.gated else 1), keys, values, met.columns) or met.columns % 32:
-        raise ValueError(f"{heads.queries} and {heads.keys} heads of {heads.width} and {heads.values}: {found} columns")
-    if 2 * pairs > heads.width:
-        raise ValueError(f"{pairs} pairs of values are rotated in heads of {heads.width}")
+    expected = columns * (2 if heads.gated else 1), k_columns, v_columns, attended.columns
+    if found != expected or attended.columns % 32:
+        counts = f"{heads.query_heads} and {heads.key_value_heads} heads"
+        raise ValueError(f"{counts} of {heads.head_dim} and {heads.value_dim}: {found} columns")
+    if 2 * pairs > heads.head_dim:
+        raise ValueError(f"{pairs} pairs of values are rotated in heads of {heads.head_dim}")
     table, queries = heads.table(plan), plan.rows("query", columns)
     inputs = plan.table(
         _INPUTS,
@@ -126,8 +132,8 @@ def attention(
         queries=queries.read("f32"),
         queries_stride=queries.stride("f32"),
     )
-    plan.add(norm_rope_store, table, inputs, plan.run, *plan.scratch(4 * heads.width))
-    (attend_token if plan.tokens == 1 else attend_tiles)(plan, queries, heads, table, met, sight)
+    plan.add(norm_rope_store, table, inputs, plan.run, *plan.scratch(4 * heads.head_dim))
+    (attend_token if plan.tokens == 1 else attend_tiles)(plan, queries, heads, table, attended, mask)
     gates: tuple[Operand, Operand] = (q.read("f32"), q.stride("f32")) if heads.gated else (0, 0)
-    rows = met.read("f32"), met.stride("f32")
-    plan.add(finish_heads, *rows, *gates, met.columns, heads.values, output(plan, out), plan.run)
+    rows = attended.read("f32"), attended.stride("f32")
+    plan.add(finish_heads, *rows, *gates, attended.columns, heads.value_dim, output(plan, out), plan.run)

@@ -44,9 +44,7 @@ class Layer:
         for width in (self.width, self.values):
             row, kind = row_shape(self.kv, width)
             caches.append(aligned((self.keys, 256, row), kind))
-        self.heads = Heads(
-            self.queries, self.keys, self.width, *caches, value_width=self.values, eps=1e-6, **self.options
-        )
+        self.heads = Heads(self.queries, self.keys, self.width, self.values, *caches, eps=1e-6, **self.options)
         self.rope = Rope(frequencies(self.rotary, BASE), interleaved=self.interleaved) if self.rotary else None
 
     def run(self, sizes, threads=1):

@@ -73,7 +73,7 @@ class Layer:
         self.v = rng.standard_normal((self.tokens, self.keys * self.width)).astype(np.float32)
         row, kind = row_shape(self.kv, self.width)
         caches = (aligned((self.keys, self.context, row), kind) for _ in range(2))
-        self.heads = Heads(self.queries, self.keys, self.width, *caches)
+        self.heads = Heads(self.queries, self.keys, self.width, self.width, *caches)
 
     def run(self, sizes, most=None, position=0, threads=1):
         """Feed the tokens in pieces of these sizes, each by a plan for so many, or `most`; [tokens, columns]."""
@@ -260,9 +260,9 @@ def test_readers_of_all_layouts_are_served(tokens):
 def test_shapes_are_checked():
     layer = Layer(4, 2, 32, tokens=2)
     with pytest.raises(ValueError, match="3 query heads"):
-        Heads(3, 2, 32, layer.heads.k_cache, layer.heads.v_cache)
+        Heads(3, 2, 32, 32, layer.heads.k_cache, layer.heads.v_cache)
     with pytest.raises(ValueError, match="4 query heads"):
-        Heads(4, 2, 16, layer.heads.k_cache, layer.heads.v_cache)
+        Heads(4, 2, 16, 16, layer.heads.k_cache, layer.heads.v_cache)
     given = Activation(2, 256), Activation(2, 64), Activation(2, 64)
     with pytest.raises(ValueError, match="4 and 2 heads of 32"):
         attention(new_plan(2), *given, None, replace(layer.heads, gated=True), Activation(2, 64))
@@ -274,8 +274,8 @@ def test_shapes_are_checked():
         {"norms": (np.ones(32), np.ones(64))},
         {"norms": (np.ones(128), np.ones(64)), "gated": True},
         {"sinks": np.ones(3)},
-        {"value_width": 48},
-        {"value_width": 24},
+        {"value_dim": 48},
+        {"value_dim": 24},
     ):
         with pytest.raises(ValueError, match="heads of 32"):
             replace(layer.heads, **wrong)
