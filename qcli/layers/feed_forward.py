@@ -1,4 +1,4 @@
-"""The feed-forward part of a layer: experts that tokens are routed to, or one that every token takes."""
+"""The feed-forward network of a decoder layer: one for all tokens (MLP), or experts that tokens are routed to (MoE)."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from quant.weights import Experts, Matrix
 
 
 @dataclass(frozen=True)
-class Dense:
-    """A layer without a router: x += down(f(gate h) * up h)."""
+class MLP:
+    """A gated feed-forward network: x += down(f(gate h) * up h)."""
 
     layer: Gated
 
     @classmethod
-    def read(cls, hparams: Hyperparameters, i: int, *, activation: str = "silu") -> Dense:
+    def read(cls, hparams: Hyperparameters, i: int, *, activation: str = "silu") -> MLP:
         """ffn_gate, ffn_up and ffn_down of layer i, with biases where the file has them."""
         width = hparams.sizes("feed_forward_length")[i]
         return cls(_gated(hparams, f"blk.{i}.ffn", "", width, activation))
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
-        """h, x [tokens, n]."""
+        """x += mlp(h), both [tokens, n]."""
         plan.part = "feed forward"
         dense = dense_step if plan.tokens == 1 else dense_grouped
         dense(plan, self.layer, h, x)
 
 
 @dataclass(frozen=True)
-class Routed:
-    """The router and the routed experts of a layer, and the shared expert if there is one, with or without a gate."""
+class MoE:
+    """A mixture of experts: a router, its experts, and perhaps an expert that all tokens share, with or without a gate."""
 
     ffn_gate_inp: Matrix
     ffn_gate_inp_shexp: Matrix | None
@@ -48,10 +48,10 @@ class Routed:
     def read(
         cls, hparams: Hyperparameters, i: int, state: State, routing: Routing, *, shared: int = 0, shared_gate: bool = False,
         activation: str = "silu", scale: float = 1.0,
-    ) -> Routed:  # fmt: skip
-        """The experts of layer i, and one of width `shared`, with a gate or without; scale multiplies what they add.
+    ) -> MoE:  # fmt: skip
+        """The experts of layer i; shared: width of the shared expert, 0 for none; scale: of what is added.
 
-        Biases, and the `exp_probs_b` of the routing, are read where the file has them.
+        Biases of the matrices, and of the router's scores (`exp_probs_b`), are read where the file has them.
         """
         file, block, n, count = hparams.file, f"blk.{i}", hparams.hidden_size, hparams.num_experts
         key = "expert_feed_forward_length"
@@ -70,7 +70,7 @@ class Routed:
         return cls(router, matrix(file, f"{block}.ffn_gate_inp_shexp.weight", 1, n) if shared_gate else None, layer)
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
-        """h, x [tokens, n]: x += scale * what the experts give."""
+        """x += scale * moe(h), both [tokens, n]."""
         plan.part = "router"
         logits = plan.rows("router", self.ffn_gate_inp.rows)
         outputs, shared_gate = [(self.ffn_gate_inp, logits)], None
@@ -87,18 +87,18 @@ class Routed:
         routed(plan, self.layer, h, logits, shared_gate, x)
 
 
-FeedForward = Dense | Routed
+FeedForward = MLP | MoE
 
 
-def dense_then_routed(hparams: Hyperparameters, i: int, state: State, routing: Routing, shared: int = 0) -> FeedForward:
-    """Layer i of a model whose first layers are dense; shared: the width of the experts that all tokens share."""
+def dense_then_moe(hparams: Hyperparameters, i: int, state: State, routing: Routing, shared: int = 0) -> FeedForward:
+    """Layer i of a model whose first layers are dense; shared: the width of the shared expert."""
     if i < hparams.count("leading_dense_block_count"):
-        return Dense.read(hparams, i)
-    return Routed.read(hparams, i, state, routing, shared=shared)
+        return MLP.read(hparams, i)
+    return MoE.read(hparams, i, state, routing, shared=shared)
 
 
 def read_routing(hparams: Hyperparameters, *, scores: str = "softmax", normalised: bool = False) -> Routing:
-    """How a file chooses its experts; scores and normalised: where it does not say."""
+    """How the router of a file chooses experts and weighs them; scores, normalised: where the file does not say."""
     kind = hparams.count("expert_gating_func") or {"softmax": 1, "sigmoid": 2}[scores]
     if kind not in (1, 2, 3):
         hparams.unsupported(f"routing by the function {kind} is not supported", "try another model")
@@ -127,7 +127,7 @@ def _routed(file: GGUFFile, block: str, count: int, width: int, n: int, activati
 
 
 def _gate_up(file: GGUFFile, block: str, count: int, width: int, n: int) -> tuple[Experts, Experts]:
-    """Two tensors, or one of each expert's gate rows and then its up rows."""
+    """The gate and up matrices of all experts: two tensors, or one that holds each expert's gate rows, then its up rows."""
     fused = f"{block}.ffn_gate_up_exps.weight"
     if fused in file.tensors:
         return gate_up_experts(file, fused, count, width, n)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Decoder, Layer, Norm, Vector
-from qcli.layers.feed_forward import dense_then_routed, read_routing
+from qcli.layers.decoder import Decoder, DecoderLayer, Norm, Vector
+from qcli.layers.feed_forward import dense_then_moe, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
@@ -43,12 +43,12 @@ def load(file: GGUFFile, state: State) -> Decoder:
     routing = read_routing(hparams, scores="sigmoid" if by_bias else "softmax")
     shared = hparams.count("expert_shared_count") * hparams.size("expert_feed_forward_length")
 
-    def layer(i: int) -> Layer:
-        return Layer(
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
             attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=LatentAttention.read(hparams, i, state, shape, rope, scale),
             ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
-            ffn=dense_then_routed(hparams, i, state, routing, shared),
+            ffn=dense_then_moe(hparams, i, state, routing, shared),
         )
 
     return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

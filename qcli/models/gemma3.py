@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import Dense
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import MLP
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
@@ -31,9 +31,9 @@ def load(file: GGUFFile, state: State) -> Decoder:
     # the largest of the family divides by the width that a head would have without a key of its own
     scale = (hparams.hidden_size / hparams.num_attention_heads[0]) ** -0.5 if hparams.num_hidden_layers == 62 else 0.0
 
-    def layer(i: int) -> Layer:
+    def layer(i: int) -> DecoderLayer:
         block, near = f"blk.{i}", window > 0 and (i + 1) % every > 0
-        return Layer(
+        return DecoderLayer(
             attn_norm=Norm.read(hparams, f"{block}.attn_norm"),
             mixer=Attention.read(
                 hparams,
@@ -45,7 +45,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
                 score_scale=scale,
             ),
             ffn_norm=Norm.read(hparams, f"{block}.ffn_norm"),
-            ffn=Dense.read(hparams, i, activation="gelu"),
+            ffn=MLP.read(hparams, i, activation="gelu"),
             post_attention_norm=Norm.read(hparams, f"{block}.post_attention_norm"),
             post_ffw_norm=Norm.read(hparams, f"{block}.post_ffw_norm"),
         )

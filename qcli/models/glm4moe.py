@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import dense_then_routed, read_routing
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import dense_then_moe, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
@@ -25,13 +25,13 @@ def load(file: GGUFFile, state: State) -> Decoder:
     shared = hparams.count("expert_shared_count") * hparams.size("expert_feed_forward_length")
     norms = "head" if "blk.0.attn_q_norm.weight" in file.tensors else ""  # not in GLM-4.5-Air
 
-    def layer(i: int) -> Layer:
+    def layer(i: int) -> DecoderLayer:
         block = f"blk.{i}"
-        return Layer(
+        return DecoderLayer(
             attn_norm=Norm.read(hparams, f"{block}.attn_norm"),
             mixer=Attention.read(hparams, i, state, rope, norms=norms),
             ffn_norm=Norm.read(hparams, f"{block}.post_attention_norm"),
-            ffn=dense_then_routed(hparams, i, state, routing, shared),
+            ffn=dense_then_moe(hparams, i, state, routing, shared),
         )
 
     return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import Routed
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import MoE
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
@@ -24,13 +24,13 @@ def load(file: GGUFFile, state: State) -> Decoder:
     rope, routing = read_rope(hparams, truncate=False), Routing(hparams.num_experts_per_tok)
     window = hparams.size("attention.sliding_window")
 
-    def layer(i: int) -> Layer:
+    def layer(i: int) -> DecoderLayer:
         block = f"blk.{i}"
-        return Layer(
+        return DecoderLayer(
             attn_norm=Norm.read(hparams, f"{block}.attn_norm"),
             mixer=Attention.read(hparams, i, state, rope, biased="qkv", sinks=True, window=0 if i % 2 else window),
             ffn_norm=Norm.read(hparams, f"{block}.post_attention_norm"),
-            ffn=Routed.read(hparams, i, state, routing, activation="clamped"),
+            ffn=MoE.read(hparams, i, state, routing, activation="clamped"),
         )
 
     return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

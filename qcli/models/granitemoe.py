@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import Routed, read_routing
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import MoE, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
@@ -22,12 +22,12 @@ def load(file: GGUFFile, state: State) -> Decoder:
     score_scale = hparams.number("attention.scale", 0, 1e6, 0.0)
     scale = hparams.number("residual_scale", -1e6, 1e6, 1.0)
 
-    def layer(i: int) -> Layer:
-        return Layer(
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
             attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=Attention.read(hparams, i, state, rope, score_scale=score_scale, scale=scale),
             ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
-            ffn=Routed.read(hparams, i, state, routing, shared=shared, scale=scale),
+            ffn=MoE.read(hparams, i, state, routing, shared=shared, scale=scale),
         )
 
     return Decoder.read(

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm, Vector
-from qcli.layers.feed_forward import dense_then_routed, read_routing
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm, Vector
+from qcli.layers.feed_forward import dense_then_moe, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
@@ -31,8 +31,8 @@ def load(file: GGUFFile, state: State) -> Decoder:
     hparams = Hyperparameters(file)
     rope, routing = read_rope(hparams), read_routing(hparams, scores="sigmoid", normalised=True)
 
-    def layer(i: int) -> Layer:
-        return Layer(
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
             attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=(
                 Attention.read(hparams, i, state, rope, norms="head")
@@ -40,7 +40,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
                 else ShortConv.read(hparams, i, state)
             ),
             ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
-            ffn=dense_then_routed(hparams, i, state, routing),
+            ffn=dense_then_moe(hparams, i, state, routing),
         )
 
     return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)), norm="token_embd_norm")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import Dense, Routed, read_routing
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import MLP, MoE, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
@@ -26,12 +26,12 @@ def load(file: GGUFFile, state: State) -> Decoder:
     rope = read_rope(hparams, interleaved=True)
     routing = read_routing(hparams, normalised=True) if hparams.count("expert_count") else None
 
-    def layer(i: int) -> Layer:
-        return Layer(
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
             attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=Attention.read(hparams, i, state, rope),
             ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
-            ffn=Routed.read(hparams, i, state, routing) if routing else Dense.read(hparams, i),
+            ffn=MoE.read(hparams, i, state, routing) if routing else MLP.read(hparams, i),
         )
 
     return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

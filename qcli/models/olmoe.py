@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import Routed, read_routing
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import MoE, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
@@ -19,12 +19,12 @@ def load(file: GGUFFile, state: State) -> Decoder:
     hparams = Hyperparameters(file)
     rope, routing = read_rope(hparams), read_routing(hparams)
 
-    def layer(i: int) -> Layer:
-        return Layer(
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
             attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=Attention.read(hparams, i, state, rope, norms="row"),
             ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
-            ffn=Routed.read(hparams, i, state, routing),
+            ffn=MoE.read(hparams, i, state, routing),
         )
 
     return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

@@ -1,12 +1,12 @@
-"""Qwen2 and Qwen2.5 (arXiv 2407.10671): biases on queries, keys and values, and a dense feed-forward part."""
+"""Qwen2 and Qwen2.5 (arXiv 2407.10671): biases on queries, keys and values, and a dense feed-forward network."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import Dense
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import MLP
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
@@ -19,12 +19,12 @@ def load(file: GGUFFile, state: State) -> Decoder:
     hparams = Hyperparameters(file)
     rope = read_rope(hparams)
 
-    def layer(i: int) -> Layer:
-        return Layer(
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
             attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=Attention.read(hparams, i, state, rope, biased="qkv"),
             ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
-            ffn=Dense.read(hparams, i),
+            ffn=MLP.read(hparams, i),
         )
 
     return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm, Part
-from qcli.layers.feed_forward import FeedForward, Routed, read_routing
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm, Sublayer
+from qcli.layers.feed_forward import FeedForward, MoE, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
@@ -33,7 +33,7 @@ VERIFIED: Final = (
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches and recurrent states taken from `state`."""
-    return hybrid(file, state, _projections, shared_and_routed)
+    return hybrid(file, state, _projections, moe_with_shared_expert)
 
 
 def hybrid(
@@ -42,17 +42,17 @@ def hybrid(
     projections: Callable[[Hyperparameters, int, Shape], tuple[Projections, int]],
     feed_forward: Callable[[Hyperparameters, int, State], FeedForward],
 ) -> Decoder:
-    """A model of linear and full attention; projections of layer i: its matrices, and how value heads meet key heads."""
+    """A model of linear and full attention; projections of layer i: its matrices, and `share` (see quant.kernels.delta_net.DeltaNet)."""
     hparams = Hyperparameters(file)
     rope, shape, recurrent = read_rope(hparams), Shape.read(hparams), recurrent_layers(hparams)
 
-    def mixer(i: int) -> Part:
+    def mixer(i: int) -> Sublayer:
         if recurrent[i]:
             return LinearAttention.read(hparams, i, state, shape, *projections(hparams, i, shape))
         return Attention.read(hparams, i, state, rope, norms="head", gated=True)
 
-    def layer(i: int) -> Layer:
-        return Layer(
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
             attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=mixer(i),
             ffn_norm=Norm.read(hparams, f"blk.{i}.post_attention_norm"),
@@ -63,7 +63,7 @@ def hybrid(
 
 
 def recurrent_layers(hparams: Hyperparameters) -> tuple[bool, ...]:
-    """Of each layer, whether it is DeltaNet rather than attention."""
+    """For each layer: whether its mixer is linear attention (Gated DeltaNet), not full attention."""
     flags = hparams.sizes("attention.recurrent_layers", [0], least=0)
     if hparams.has("attention.recurrent_layers"):
         return tuple(map(bool, flags))
@@ -71,10 +71,10 @@ def recurrent_layers(hparams: Hyperparameters) -> tuple[bool, ...]:
     return tuple((i + 1) % interval != 0 for i in range(hparams.num_hidden_layers))
 
 
-def shared_and_routed(hparams: Hyperparameters, i: int, state: State) -> Routed:
+def moe_with_shared_expert(hparams: Hyperparameters, i: int, state: State) -> MoE:
     """The routed experts and the shared one of layer i."""
     shared, routing = hparams.size("expert_shared_feed_forward_length"), read_routing(hparams, normalised=True)
-    return Routed.read(hparams, i, state, routing, shared=shared, shared_gate=True)
+    return MoE.read(hparams, i, state, routing, shared=shared, shared_gate=True)
 
 
 @dataclass(frozen=True)

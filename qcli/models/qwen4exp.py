@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Part, Vector, refuse_unread
+from qcli.layers.decoder import Attention, Sublayer, Vector, refuse_unread_tensors
 from qcli.layers.feed_forward import FeedForward
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import linear, matrix, vector
-from qcli.models.qwen3next import LinearAttention, Shape, recurrent_layers, shared_and_routed
+from qcli.models.qwen3next import LinearAttention, Shape, moe_with_shared_expert, recurrent_layers
 from qcli.models.qwen35moe import projections
 from quant.kernels.columns import place, quantize
 from quant.kernels.embed import embed
@@ -189,12 +189,12 @@ class NGrams:
 
 
 @dataclass(frozen=True)
-class Layer:
+class DecoderLayer:
     """n-grams if it has them, then the mixer and the feed-forward part, each between streams."""
 
     ngrams: NGrams | None
     hc_attn: Mix
-    mixer: Part
+    mixer: Sublayer
     hc_ffn: Mix
     ffn: FeedForward
 
@@ -215,7 +215,7 @@ class Qwen4Exp:
     """The whole model: token_embd -> as many streams -> layers -> the last mix -> output."""
 
     token_embd: Matrix
-    layers: tuple[Layer, ...]
+    layers: tuple[DecoderLayer, ...]
     output_hc: Mix
     output: Matrix
 
@@ -248,7 +248,7 @@ def load(file: GGUFFile, state: State) -> Qwen4Exp:
     blocks = hparams.sizes("attention.compress_ratios", [0], least=0)
     begin = file.get_ints(f"{hparams.arch}.ple.layers", [])
 
-    def mixer(i: int) -> Part:
+    def mixer(i: int) -> Sublayer:
         if recurrent[i]:
             linear_attention = LinearAttention.read(hparams, i, state, shape, *projections(hparams, i, shape))
             return replace(linear_attention, net=replace(linear_attention.net, by_sigmoid=True))
@@ -256,19 +256,19 @@ def load(file: GGUFFile, state: State) -> Qwen4Exp:
             return IndexedAttention.read(hparams, i, state, rope, blocks[i])
         return Attention.read(hparams, i, state, rope, norms="head", gated=True)
 
-    def layer(i: int) -> Layer:
-        return Layer(
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
             ngrams=NGrams.read(hparams, i, state) if i in begin else None,
             hc_attn=Mix.read(hparams, f"blk.{i}.hc_attn"),
             mixer=mixer(i),
             hc_ffn=Mix.read(hparams, f"blk.{i}.hc_ffn"),
-            ffn=shared_and_routed(hparams, i, state),
+            ffn=moe_with_shared_expert(hparams, i, state),
         )
 
     vocab, n = file.tensor("token_embd.weight").shape[0], hparams.hidden_size
     table = matrix(file, "token_embd.weight", vocab, n)
     layers = tuple(map(layer, range(hparams.num_hidden_layers)))
-    refuse_unread(hparams)
+    refuse_unread_tensors(hparams)
     return Qwen4Exp(
         token_embd=table,
         layers=layers,
