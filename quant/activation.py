@@ -33,7 +33,7 @@ from quant.simd import (
     to_i8,
 )
 
-ROWS = Layout(  # where a kernel writes the rows of an activation; 0 for a layout that nobody reads
+OUTPUT = Layout(  # where a kernel writes the rows of an activation; 0 for a layout that nobody reads
     "f32",
     "f32_stride",  # bytes from one row to the next
     "q8",
@@ -50,10 +50,10 @@ def row_bytes(kind: str, columns: int) -> int:
 
 @inline
 def row_addresses(rows, i):
-    """Where the i-th row begins in float32, in q8 and in its residual, given the table of ROWS; 0 if nobody reads that."""
-    y, q, residual = load_i64(rows + ROWS.f32), load_i64(rows + ROWS.q8), load_i64(rows + ROWS.residual)
-    at = i * load_i64(rows + ROWS.q8_stride)
-    return y + i * load_i64(rows + ROWS.f32_stride) if y else 0, q + at if q else 0, residual + at if residual else 0
+    """Where the i-th row begins in float32, in q8 and in its residual, given the table of OUTPUT; 0 if nobody reads that."""
+    y, q, residual = load_i64(rows + OUTPUT.f32), load_i64(rows + OUTPUT.q8), load_i64(rows + OUTPUT.residual)
+    at = i * load_i64(rows + OUTPUT.q8_stride)
+    return y + i * load_i64(rows + OUTPUT.f32_stride) if y else 0, q + at if q else 0, residual + at if residual else 0
 
 
 @inline
@@ -118,3 +118,10 @@ def quantize_row(x, columns, q, residual, first, last):
     """Blocks first to last, of 32 columns, of float32 [columns] at `x` -> the same blocks of the rows at q and residual."""
     for block in range(first, last):
         quantize_block(load_f32x16(x + 128 * block), load_f32x16(x + 128 * block + 64), columns, block, q, residual)
+
+
+@inline
+def store_output(a, b, columns, block, out, i):
+    """Columns 32 * block to 32 * block + 31 of row i, given as two f32x16 -> every layout of the table `out` (see OUTPUT)."""
+    y, q, residual = row_addresses(out, i)
+    store_block(a, b, columns, block, y, q, residual)

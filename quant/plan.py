@@ -41,7 +41,7 @@ from quant import activation
 from quant.jit import Kernel
 from quant.layout import Layout
 
-OPERANDS = 25  # that a record has room for, after its kernel
+OPERANDS = 10  # that a record has room for, after its kernel; what needs more reads a table
 RECORD_BYTES = 8 * (1 + OPERANDS)
 _TABLE_WORDS = 8192  # int64 that tables are given memory for at a time
 
@@ -222,10 +222,10 @@ class Plan:
         return words
 
     def output(self, x: Activation) -> Operand:
-        """An operand for the writer of x: the table of quant.activation.ROWS, with the layouts that records read."""
+        """An operand for the writer of x: the table of quant.activation.OUTPUT, with the layouts that records read."""
         f32, q8, residual = (x.written(kind) for kind in ("f32", "q8", "residual"))
         strides = {"f32_stride": x.stride("f32"), "q8_stride": x.stride("q8")}
-        return self.table(activation.ROWS, f32=f32, q8=q8, residual=residual, **strides)
+        return self.table(activation.OUTPUT, f32=f32, q8=q8, residual=residual, **strides)
 
     def begin_stage(self, callback: StageCallback | None) -> None:
         """End a stage: the records that follow are replayed whenever the callback yields; without one, just once."""

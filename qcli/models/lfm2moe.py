@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm, Vector
-from qcli.layers.feed_forward import dense_then_routed, routing
-from qcli.layers.hyperparameters import Hyper
-from qcli.layers.rotary import rotary
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm, Vector
+from qcli.layers.feed_forward import dense_then_moe, read_routing
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import linear, vector
 from quant.kernels.matmul import add_matmul, matmul
@@ -28,22 +28,22 @@ VERIFIED: Final = "logits within 9.9e-5 of float32 Transformers (tiny random wei
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches and the states of its convolutions taken from `state`."""
-    hyper = Hyper(file)
-    rope, choice = rotary(hyper), routing(hyper, scores="sigmoid", normalised=True)
+    hparams = Hyperparameters(file)
+    rope, routing = read_rope(hparams), read_routing(hparams, scores="sigmoid", normalised=True)
 
-    def layer(i: int) -> Layer:
-        return Layer(
-            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
+            attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=(
-                Attention.read(hyper, i, state, rope, norms="head")
-                if hyper.keys[i]
-                else ShortConv.read(hyper, i, state)
+                Attention.read(hparams, i, state, rope, norms="head")
+                if hparams.num_key_value_heads[i]
+                else ShortConv.read(hparams, i, state)
             ),
-            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
-            ffn=dense_then_routed(hyper, i, state, choice),
+            ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
+            ffn=dense_then_moe(hparams, i, state, routing),
         )
 
-    return Decoder.read(hyper, map(layer, range(hyper.layers)), norm="token_embd_norm")
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)), norm="token_embd_norm")
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,13 @@ class ShortConv:
     recent: Vector
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, state: State) -> ShortConv:
-        file, block, n, taps = hyper.file, f"blk.{i}.shortconv", hyper.hidden_size, hyper.size("shortconv.l_cache")
+    def read(cls, hparams: Hyperparameters, i: int, state: State) -> ShortConv:
+        file, block, n, taps = (
+            hparams.file,
+            f"blk.{i}.shortconv",
+            hparams.hidden_size,
+            hparams.size("shortconv.l_cache"),
+        )
         conv = vector(file, f"{block}.conv.weight", n, taps)
         return cls(
             in_proj=linear(file, f"{block}.in_proj", 3 * n, n),

@@ -15,20 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Part, Vector, refuse_unread
+from qcli.layers.decoder import Attention, Sublayer, Vector, refuse_unread_tensors
 from qcli.layers.feed_forward import FeedForward
-from qcli.layers.hyperparameters import Hyper
-from qcli.layers.rotary import rotary
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import linear, matrix, vector
-from qcli.models.qwen3next import LinearAttention, Shape, recurrent_layers, shared_and_routed
+from qcli.models.qwen3next import LinearAttention, Shape, moe_with_shared_expert, recurrent_layers
 from qcli.models.qwen35moe import projections
 from quant.kernels.columns import place, quantize
 from quant.kernels.embed import embed
+from quant.kernels.indexer import Indexer, select_blocks
 from quant.kernels.matmul import matmul
 from quant.kernels.ngrams import Hashing, add_ngrams, embed_ngrams
 from quant.kernels.rope import Rope
-from quant.kernels.sight import Indexer, look
 from quant.kernels.streams import give_streams, mean_streams, norm_streams, silu_of
 from quant.plan import Activation, Plan
 from quant.weights import Matrix
@@ -50,15 +50,20 @@ class Mix:
     eps: float
 
     @classmethod
-    def read(cls, hyper: Hyper, name: str, *, last: bool = False) -> Mix:
-        file, streams, rank, n = hyper.file, _streams(hyper), hyper.size("hyper_connection.low_rank"), hyper.hidden_size
+    def read(cls, hparams: Hyperparameters, name: str, *, last: bool = False) -> Mix:
+        file, streams, rank, n = (
+            hparams.file,
+            _streams(hparams),
+            hparams.size("hyper_connection.low_rank"),
+            hparams.hidden_size,
+        )
         whole = streams * n
         return cls(
             norm=vector(file, f"{name}_norm.weight", whole).reshape(streams, n),
             down=linear(file, f"{name}_down", rank, whole),
             up=linear(file, f"{name}_up", whole, rank),
             inject=None if last else linear(file, f"{name}_inject", streams, whole),
-            eps=hyper.rms_norm_eps,
+            eps=hparams.rms_norm_eps,
         )
 
     def trace(self, plan: Plan, x: Activation, h: Activation) -> Activation | None:
@@ -77,9 +82,9 @@ class Mix:
         return inject
 
 
-def _streams(hyper: Hyper) -> int:
-    streams = hyper.size("hyper_connection.count")
-    return streams if 1 < streams <= 64 else hyper.wrong(f"{streams} residual streams")
+def _streams(hparams: Hyperparameters) -> int:
+    streams = hparams.size("hyper_connection.count")
+    return streams if 1 < streams <= 64 else hparams.wrong(f"{streams} residual streams")
 
 
 @dataclass(frozen=True)
@@ -93,34 +98,34 @@ class IndexedAttention:
     attention: Attention
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, state: State, rope: Rope, block: int) -> IndexedAttention:
-        """Layer i of a file; block: positions of a block."""
-        file, name, n = hyper.file, f"blk.{i}.indexer", hyper.hidden_size
-        heads, width = hyper.size("attention.indexer.head_count"), hyper.size("attention.indexer.key_length")
+    def read(cls, hparams: Hyperparameters, i: int, state: State, rope: Rope, block_size: int) -> IndexedAttention:
+        """Layer i of a file; block_size: positions of a block."""
+        file, name, n = hparams.file, f"blk.{i}.indexer", hparams.hidden_size
+        heads, width = hparams.size("attention.indexer.head_count"), hparams.size("attention.indexer.key_length")
         norms = vector(file, f"{name}.q_norm.weight", width), vector(file, f"{name}.k_norm.weight", width)
         indexer = Indexer(
             heads=heads,
-            width=width,
-            block=block,
-            budget=hyper.size("attention.indexer.top_k") // block,
+            head_dim=width,
+            block_size=block_size,
+            top_k=hparams.size("attention.indexer.top_k") // block_size,
             norms=norms,
-            eps=hyper.rms_norm_eps,
-            keys=state.cache(1, width, -(-state.ctx // block)),
-            rest=state.recurrent(width),
+            eps=hparams.rms_norm_eps,
+            k_cache=state.cache(1, width, -(-state.ctx // block_size)),
+            partial_sum=state.recurrent(width),
         )
         return cls(
             q_proj=linear(file, f"{name}.q_proj", heads * width, n),
             k_proj=linear(file, f"{name}.k_proj", width, n),
             indexer=indexer,
             rope=rope,
-            attention=Attention.read(hyper, i, state, rope, norms="head", gated=True),
+            attention=Attention.read(hparams, i, state, rope, norms="head", gated=True),
         )
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
         plan.part = "indexer"
         q, k = plan.activation("index queries", self.q_proj.rows), plan.activation("index keys", self.k_proj.rows)
         matmul(plan, h, [(self.q_proj, q), (self.k_proj, k)])
-        self.attention.trace(plan, h, x, look(plan, q, k, self.rope, self.indexer))
+        self.attention.trace(plan, h, x, select_blocks(plan, q, k, self.rope, self.indexer))
 
 
 @dataclass(frozen=True)
@@ -137,21 +142,24 @@ class NGrams:
     eps: float
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, state: State) -> NGrams:
+    def read(cls, hparams: Hyperparameters, i: int, state: State) -> NGrams:
         """Layer i of a file."""
-        file, block, n, streams = hyper.file, f"blk.{i}", hyper.hidden_size, _streams(hyper)
-        longest, taps = hyper.size("ple.ngram_size"), hyper.size("ple.conv_kernel")
-        heads, width = hyper.size("ple.heads_per_ngram") * (longest - 1), hyper.size("embedding_length_per_layer_input")
+        file, block, n, streams = hparams.file, f"blk.{i}", hparams.hidden_size, _streams(hparams)
+        longest, taps = hparams.size("ple.ngram_size"), hparams.size("ple.conv_kernel")
+        heads, width = (
+            hparams.size("ple.heads_per_ngram") * (longest - 1),
+            hparams.size("embedding_length_per_layer_input"),
+        )
         if longest > 16 or heads < 1:
-            hyper.wrong(f"{heads} heads for n-grams of up to {longest} tokens")
+            hparams.wrong(f"{heads} heads for n-grams of up to {longest} tokens")
         keys = "layer_multipliers", "head_vocab_sizes", "head_offsets"
-        lists = [file.get_ints(f"{hyper.arch}.ple.{key}") for key in keys]
+        lists = [file.get_ints(f"{hparams.arch}.ple.{key}") for key in keys]
         if any(abs(value) >= 1 << 63 for values in lists for value in values):
-            hyper.wrong("a number of its n-gram keys is too large")
+            hparams.wrong("a number of its n-gram keys is too large")
         multipliers, sizes, offsets = (np.array(values, np.int64) for values in lists)
         if len(multipliers) < longest or min(len(sizes), len(offsets)) < heads:
-            hyper.wrong("its n-gram keys are too short")
-        end = hyper.count("ple.eos_token_id")
+            hparams.wrong("its n-gram keys are too short")
+        end = hparams.count("ple.eos_token_id")
         hashing = Hashing(end, multipliers[:longest], sizes[:heads], offsets[:heads], state.recurrent(16))
         name = "per_layer_token_embd.weight"
         table = matrix(file, name, file.tensor(name).shape[0], width)
@@ -167,7 +175,7 @@ class NGrams:
             conv=np.ascontiguousarray(conv.T),
             hashing=hashing,
             past=state.recurrent((taps - 1) * longest, streams * n),
-            eps=hyper.rms_norm_eps,
+            eps=hparams.rms_norm_eps,
         )
 
     def trace(self, plan: Plan, ids: NDArray[np.int64], x: Activation) -> None:
@@ -181,12 +189,12 @@ class NGrams:
 
 
 @dataclass(frozen=True)
-class Layer:
+class DecoderLayer:
     """n-grams if it has them, then the mixer and the feed-forward part, each between streams."""
 
     ngrams: NGrams | None
     hc_attn: Mix
-    mixer: Part
+    mixer: Sublayer
     hc_ffn: Mix
     ffn: FeedForward
 
@@ -207,7 +215,7 @@ class Qwen4Exp:
     """The whole model: token_embd -> as many streams -> layers -> the last mix -> output."""
 
     token_embd: Matrix
-    layers: tuple[Layer, ...]
+    layers: tuple[DecoderLayer, ...]
     output_hc: Mix
     output: Matrix
 
@@ -235,35 +243,35 @@ class Qwen4Exp:
 
 def load(file: GGUFFile, state: State) -> Qwen4Exp:
     """The model of a file, its caches and recurrent states taken from `state`."""
-    hyper = Hyper(file)
-    rope, shape, recurrent = rotary(hyper), Shape.read(hyper), recurrent_layers(hyper)
-    blocks = hyper.sizes("attention.compress_ratios", [0], least=0)
-    begin = file.get_ints(f"{hyper.arch}.ple.layers", [])
+    hparams = Hyperparameters(file)
+    rope, shape, recurrent = read_rope(hparams), Shape.read(hparams), recurrent_layers(hparams)
+    blocks = hparams.sizes("attention.compress_ratios", [0], least=0)
+    begin = file.get_ints(f"{hparams.arch}.ple.layers", [])
 
-    def mixer(i: int) -> Part:
+    def mixer(i: int) -> Sublayer:
         if recurrent[i]:
-            linear_attention = LinearAttention.read(hyper, i, state, shape, *projections(hyper, i, shape))
+            linear_attention = LinearAttention.read(hparams, i, state, shape, *projections(hparams, i, shape))
             return replace(linear_attention, net=replace(linear_attention.net, by_sigmoid=True))
         if blocks[i]:
-            return IndexedAttention.read(hyper, i, state, rope, blocks[i])
-        return Attention.read(hyper, i, state, rope, norms="head", gated=True)
+            return IndexedAttention.read(hparams, i, state, rope, blocks[i])
+        return Attention.read(hparams, i, state, rope, norms="head", gated=True)
 
-    def layer(i: int) -> Layer:
-        return Layer(
-            ngrams=NGrams.read(hyper, i, state) if i in begin else None,
-            hc_attn=Mix.read(hyper, f"blk.{i}.hc_attn"),
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
+            ngrams=NGrams.read(hparams, i, state) if i in begin else None,
+            hc_attn=Mix.read(hparams, f"blk.{i}.hc_attn"),
             mixer=mixer(i),
-            hc_ffn=Mix.read(hyper, f"blk.{i}.hc_ffn"),
-            ffn=shared_and_routed(hyper, i, state),
+            hc_ffn=Mix.read(hparams, f"blk.{i}.hc_ffn"),
+            ffn=moe_with_shared_expert(hparams, i, state),
         )
 
-    vocab, n = file.tensor("token_embd.weight").shape[0], hyper.hidden_size
+    vocab, n = file.tensor("token_embd.weight").shape[0], hparams.hidden_size
     table = matrix(file, "token_embd.weight", vocab, n)
-    layers = tuple(map(layer, range(hyper.layers)))
-    refuse_unread(hyper)
+    layers = tuple(map(layer, range(hparams.num_hidden_layers)))
+    refuse_unread_tensors(hparams)
     return Qwen4Exp(
         token_embd=table,
         layers=layers,
-        output_hc=Mix.read(hyper, "output_hc", last=True),
+        output_hc=Mix.read(hparams, "output_hc", last=True),
         output=linear(file, "output", vocab, n) if "output.weight" in file.tensors else table,
     )

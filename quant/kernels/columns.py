@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quant.activation import ROWS, row_addresses, store_block
+from quant.activation import OUTPUT, row_addresses, store_block
 from quant.jit import inline, kernel
 from quant.kernels.partition import start_of
 from quant.plan import BATCH, Activation, Operand, Plan
@@ -27,7 +27,7 @@ def place_columns(rank, size, x, x_stride, x_step, heads, columns, y, y_stride, 
 @kernel
 def take_rows(rank, size, x, x_stride, x_step, heads, columns, out, batch):
     """The same -> row token * heads + head of an activation, in the layouts that are asked for."""
-    items = load_i64(batch + BATCH.tokens) * heads if load_i64(out + ROWS.f32) or load_i64(out + ROWS.q8) else 0
+    items = load_i64(batch + BATCH.tokens) * heads if load_i64(out + OUTPUT.f32) or load_i64(out + OUTPUT.q8) else 0
     for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         row = x + item // heads * x_stride + item % heads * x_step
         y, q, residual = row_addresses(out, item)
@@ -64,7 +64,7 @@ def rows_of_heads(plan: Plan, x: Activation, heads: int, first: int, columns: in
 def quantize(plan: Plan, x: Activation) -> None:
     """The float32 rows of x in the other layouts that its readers ask for."""
     others = plan.table(
-        ROWS, f32=0, f32_stride=0, q8=x.written("q8"), residual=x.written("residual"), q8_stride=x.stride("q8")
+        OUTPUT, f32=0, f32_stride=0, q8=x.written("q8"), residual=x.written("residual"), q8_stride=x.stride("q8")
     )
     plan.add(take_rows, x.read("f32"), x.stride("f32"), 0, 1, x.columns, others, plan.batch)
 

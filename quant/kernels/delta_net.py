@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import quantize_row
+from quant.activation import OUTPUT, quantize_row
 from quant.jit import inline, kernel
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
-from quant.plan import Activation, Plan
+from quant.layout import Layout
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import (
     add,
-    bits_to_f32,
     broadcast_f32,
     fma,
     load_f32,
@@ -38,6 +38,10 @@ from quant.simd import (
 )  # fmt: skip
 
 L2_EPS = np.float32(1e-6)
+DELTA_NET = Layout(
+    "key_heads", "value_heads", "key_width", "value_width", "share", "conv", "taps", "recent", "a", "dt", "norm", "eps",
+    "by_sigmoid", "state",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,26 @@ class DeltaNet:
     @property
     def value_columns(self) -> int:
         return self.value_heads * self.value_width
+
+    def table(self, plan: Plan, eps: float) -> Operand:
+        """The table of this layer, by which kernels know it; eps: of the norm of the outputs."""
+        return plan.table(
+            DELTA_NET,
+            key_heads=self.key_heads,
+            value_heads=self.value_heads,
+            key_width=self.key_width,
+            value_width=self.value_width,
+            share=self.share,
+            conv=self.conv,
+            taps=len(self.conv),
+            recent=self.recent,
+            a=self.a,
+            dt=self.dt,
+            norm=self.norm,
+            eps=eps,
+            by_sigmoid=int(self.by_sigmoid),
+            state=self.state,
+        )
 
 
 @inline
@@ -164,12 +188,20 @@ def _update(state, k, q, key_width, decay, delta):
 
 
 @kernel
-def delta_step(
-    rank, size, mixed, conv, recent, taps, key_heads, value_heads, key_width, value_width, share, z, beta, alpha, a, dt,
-    norm, eps, by_sigmoid, state, y, q8, rest, run, scratch, scratch_stride,
-):  # fmt: skip
+def delta_step(rank, size, net, mixed, z, beta, alpha, out, batch, scratch, scratch_stride):
     """One token, from the projections to the gated norm; threads share the value heads."""
-    position = load_i64(run + 8)
+    position = load_i64(batch + BATCH.position)
+    key_heads, value_heads = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.value_heads)
+    key_width, value_width = load_i64(net + DELTA_NET.key_width), load_i64(net + DELTA_NET.value_width)
+    conv, taps, recent = (
+        load_i64(net + DELTA_NET.conv),
+        load_i64(net + DELTA_NET.taps),
+        load_i64(net + DELTA_NET.recent),
+    )
+    a, dt, norm = load_i64(net + DELTA_NET.a), load_i64(net + DELTA_NET.dt), load_i64(net + DELTA_NET.norm)
+    eps, by_sigmoid = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.by_sigmoid)
+    state, share = load_i64(net + DELTA_NET.state), load_i64(net + DELTA_NET.share)
+    y, q8, residual = load_i64(out + OUTPUT.f32), load_i64(out + OUTPUT.q8), load_i64(out + OUTPUT.residual)
     keys, columns = key_heads * key_width, value_heads * value_width
     channels = 2 * keys + columns
     q = scratch + rank * scratch_stride
@@ -192,9 +224,9 @@ def delta_step(
             s = state + 4 * key_width * (place + part)
             delta = mul(strength, sub(load_f32x16(v + 4 * part), mul(decay, _predict(s, k, key_width))))
             store_f32x16(o + 4 * part, _update(s, k, q, key_width, decay, delta))
-        gated_norm(o, z + 4 * place, norm, value_width, bits_to_f32(eps), by_sigmoid, y + 4 * place)
+        gated_norm(o, z + 4 * place, norm, value_width, eps, by_sigmoid, y + 4 * place)
         if q8:
-            quantize_row(y, columns, q8, rest, place // 32, (place + value_width) // 32)
+            quantize_row(y, columns, q8, residual, place // 32, (place + value_width) // 32)
 
 
 def delta_net_step(
@@ -208,9 +240,7 @@ def delta_net_step(
     out: Activation,
 ) -> None:
     """mixed [1, channels], z [1, value columns], beta and alpha [1, value heads] -> out [1, value columns]."""
-    plan.add(
-        delta_step, mixed.read("f32"), net.conv, net.recent, len(net.conv), net.key_heads, net.value_heads, net.key_width,
-        net.value_width, net.share, z.read("f32"), beta.read("f32"), alpha.read("f32"), net.a, net.dt, net.norm, eps,
-        int(net.by_sigmoid), net.state, out.read("f32"), out.written("q8"), out.written("residual"), plan.batch,
-        *plan.scratch(8 * (net.key_width + net.value_width)),
-    )  # fmt: skip
+    out.read("f32")  # the norm writes float32, from which the other layouts are made
+    scratch = plan.scratch(8 * (net.key_width + net.value_width))
+    rows = mixed.read("f32"), z.read("f32"), beta.read("f32"), alpha.read("f32")
+    plan.add(delta_step, net.table(plan, eps), *rows, plan.output(out), plan.batch, *scratch)

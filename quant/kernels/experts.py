@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import ROWS, row_addresses, store_block
+from quant.activation import OUTPUT, row_addresses, store_block
 from quant.atomics import call
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
@@ -156,7 +156,7 @@ def gate_up_shared(rank, size, layer, x, out, scratch, scratch_stride):
     products = scratch + rank * scratch_stride
     rank = size - 1 - rank
     first, last = start_of(rank, size, count_blocks(layer)), start_of(rank + 1, size, count_blocks(layer))
-    gate_up_blocks(layer, 0, x, first, last, load_i64(out + ROWS.f32), load_i64(out + ROWS.q8), products)
+    gate_up_blocks(layer, 0, x, first, last, load_i64(out + OUTPUT.f32), load_i64(out + OUTPUT.q8), products)
 
 
 @inline

@@ -17,10 +17,10 @@ from quant.kernels.delta_net import sigmoid1
 from quant.kernels.embed import embed_rows
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
-from quant.plan import Activation, Operand, Plan
+from quant.layout import Layout
+from quant.plan import BATCH, Activation, Plan
 from quant.simd import (
     add,
-    bits_to_f32,
     fma,
     load_f32,
     load_f32x16,
@@ -55,13 +55,8 @@ class Hashing:
         if self.sizes.min() < 1 or self.offsets.min() < 0 or (self.offsets > rows - self.sizes).any():
             raise ValueError(f"{heads} heads hash into more than {rows} rows")
 
-    @property
-    def table(self) -> NDArray[np.int64]:
-        """What the kernel reads: n, heads, end of text, multipliers, sizes, offsets."""
-        return np.array(
-            [len(self.multipliers), len(self.sizes), self.end_of_text, *self.multipliers, *self.sizes, *self.offsets],
-            np.int64,
-        )
+
+_HASHING = Layout("n", "heads", "end_of_text", "multipliers", "sizes", "offsets", "recent")
 
 
 @inline
@@ -75,15 +70,19 @@ def _token(ids, recent, n, position, t):
 
 
 @kernel
-def hash_tokens(rank, size, ids, recent, table, rows, run, count):
+def hash_tokens(rank, size, ids, hashing, rows, batch, count):
     """The rows of every token's n-grams -> int64 [tokens, heads], and how many there are; the first thread's work."""
     if rank:
         return
-    tokens, position = load_i64(run), load_i64(run + 8)
-    n, heads, end = load_i64(table), load_i64(table + 8), load_i64(table + 16)
-    multipliers = table + 24
-    sizes = multipliers + 8 * n
-    offsets, each = sizes + 8 * heads, heads // (n - 1)
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    n, heads, end = (
+        load_i64(hashing + _HASHING.n),
+        load_i64(hashing + _HASHING.heads),
+        load_i64(hashing + _HASHING.end_of_text),
+    )
+    multipliers, recent = load_i64(hashing + _HASHING.multipliers), load_i64(hashing + _HASHING.recent)
+    sizes, offsets = load_i64(hashing + _HASHING.sizes), load_i64(hashing + _HASHING.offsets)
+    each = heads // (n - 1)
     for t in range(tokens):
         mixed, cut = load_i64(ids + 8 * t) * load_i64(multipliers), False
         for j in range(1, n):
@@ -106,7 +105,17 @@ def embed_ngrams(plan: Plan, ids: NDArray[np.int64], hashing: Hashing, table: Ma
     if out.columns != heads * table.columns or out.stride("f32") != 4 * out.columns:
         raise ValueError(f"{heads} heads of {table.columns} columns -> {out.columns}")
     rows, count = plan.buffer("n-gram rows", plan.tokens * heads, np.int64), plan.buffer("n-grams", 8, np.int64)
-    plan.add(hash_tokens, ids, hashing.recent, hashing.table, rows, plan.batch, count)
+    kinds = plan.table(
+        _HASHING,
+        n=len(hashing.multipliers),
+        heads=heads,
+        end_of_text=hashing.end_of_text,
+        multipliers=hashing.multipliers,
+        sizes=hashing.sizes,
+        offsets=hashing.offsets,
+        recent=hashing.recent,
+    )
+    plan.add(hash_tokens, ids, kinds, rows, plan.batch, count)
     kind = table.format
     matrix = table.address, table.row_bytes, table.columns, kind.group, kind.unpack_rows, 1.0
     plan.keep(table)
@@ -125,35 +134,47 @@ def _match(key, query, key_weight, query_weight, columns, eps):
     return sum_lanes(total) * scale / np.float32(math.sqrt(np.float32(columns)))
 
 
+_NGRAMS = Layout(
+    "x", "key", "stride", "value", "value_stride", "key_norm", "query_norm", "conv_norm", "streams", "columns", "eps",
+    "given", "normed", "conv", "past", "taps", "apart",
+)  # fmt: skip
+
+
 @kernel
-def gate_ngrams(
-    rank, size, x, stride, key, value, value_stride, key_weight, query_weight, conv_weight, streams, columns, eps, given,
-    normed, run,
-):  # fmt: skip
+def gate_ngrams(rank, size, table, batch):
     """The value of each token, by how its key for each stream meets the stream -> given, and normed, [tokens, streams, n]."""
-    items = load_i64(run) * streams
+    x, key, stride = load_i64(table + _NGRAMS.x), load_i64(table + _NGRAMS.key), load_i64(table + _NGRAMS.stride)
+    value, value_stride = load_i64(table + _NGRAMS.value), load_i64(table + _NGRAMS.value_stride)
+    key_norm, query_norm = load_i64(table + _NGRAMS.key_norm), load_i64(table + _NGRAMS.query_norm)
+    conv_norm, eps = load_i64(table + _NGRAMS.conv_norm), load_f32(table + _NGRAMS.eps)
+    streams, columns = load_i64(table + _NGRAMS.streams), load_i64(table + _NGRAMS.columns)
+    given, normed = load_i64(table + _NGRAMS.given), load_i64(table + _NGRAMS.normed)
+    items = load_i64(batch + BATCH.tokens) * streams
     for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, s = item // streams, item % streams
         at, w = t * stride + 4 * s * columns, 4 * s * columns
-        match = _match(key + at, x + at, key_weight + w, query_weight + w, columns, bits_to_f32(eps))
+        match = _match(key + at, x + at, key_norm + w, query_norm + w, columns, eps)
         root = np.float32(math.sqrt(max(abs(match), np.float32(1e-6))))
         gate = splat(sigmoid1(root if match > 0 else -root if match < 0 else np.float32(0)))
         for c in range(0, 4 * columns, 64):
             store_f32x16(given + at + c, mul(load_f32x16(value + t * value_stride + c), gate))
-        scale = splat(inverse_rms(given + at, columns, bits_to_f32(eps)))
+        scale = splat(inverse_rms(given + at, columns, eps))
         for c in range(0, 4 * columns, 64):
-            store_f32x16(
-                normed + at + c, mul(mul(load_f32x16(given + at + c), scale), load_f32x16(conv_weight + w + c))
-            )
+            store_f32x16(normed + at + c, mul(mul(load_f32x16(given + at + c), scale), load_f32x16(conv_norm + w + c)))
 
 
 @kernel
-def convolve_ngrams(rank, size, x, stride, given, normed, weight, past, taps, apart, columns, run):
+def convolve_ngrams(rank, size, table, batch):
     """x += given + silu of a causal convolution of normed whose taps are `apart` tokens apart; threads share the channels.
 
     past float32 [(taps - 1) * apart, columns]: what was normed before, that of position p in row p % rows.
     """
-    tokens, position = load_i64(run), load_i64(run + 8)
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    x, stride = load_i64(table + _NGRAMS.x), load_i64(table + _NGRAMS.stride)
+    given, normed = load_i64(table + _NGRAMS.given), load_i64(table + _NGRAMS.normed)
+    weight, past = load_i64(table + _NGRAMS.conv), load_i64(table + _NGRAMS.past)
+    taps, apart = load_i64(table + _NGRAMS.taps), load_i64(table + _NGRAMS.apart)
+    columns = load_i64(table + _NGRAMS.streams) * load_i64(table + _NGRAMS.columns)
     rows = (taps - 1) * apart
     for part in range(start_of(rank, size, columns // 16), start_of(rank + 1, size, columns // 16)):
         c = 64 * part
@@ -190,9 +211,25 @@ def add_ngrams(
         raise ValueError(f"{streams} streams of {columns}: {x.columns}, {key.columns} and {value.columns} columns")
     apart = len(past) // (taps - 1)
     given, normed = plan.activation("n-grams given", whole), plan.activation("n-grams normed", whole)
-    rows: tuple[Operand, ...] = (x.read("f32"), x.stride("f32"))
-    plan.add(
-        gate_ngrams, *rows, key.read("f32"), value.read("f32"), value.stride("f32"), *norms, streams, columns, eps,
-        given.read("f32"), normed.read("f32"), plan.batch,
-    )  # fmt: skip
-    plan.add(convolve_ngrams, *rows, given.read("f32"), normed.read("f32"), conv, past, taps, apart, whole, plan.batch)
+    table = plan.table(
+        _NGRAMS,
+        x=x.read("f32"),
+        key=key.read("f32"),
+        stride=x.stride("f32"),
+        value=value.read("f32"),
+        value_stride=value.stride("f32"),
+        key_norm=norms[0],
+        query_norm=norms[1],
+        conv_norm=norms[2],
+        streams=streams,
+        columns=columns,
+        eps=eps,
+        given=given.read("f32"),
+        normed=normed.read("f32"),
+        conv=conv,
+        past=past,
+        taps=taps,
+        apart=apart,
+    )
+    plan.add(gate_ngrams, table, plan.batch)
+    plan.add(convolve_ngrams, table, plan.batch)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from quant.activation import quantize_block
 from quant.jit import inline, kernel
 from quant.kernels.partition import start_of
-from quant.plan import Activation, Plan
+from quant.plan import BATCH, Activation, Plan
 from quant.simd import add, bits_to_f32, fma, load_f32x16, load_i64, mul, splat, store_f32x16, sum_lanes, zero_f32x16
 
 
@@ -38,9 +38,9 @@ def _norm_part(x, weight, columns, scale, first, last, y, q):
 
 
 @kernel
-def rms_norm_step(rank, size, x, columns, weight, eps, y, q, run, stride):
+def rms_norm_step(rank, size, x, columns, weight, eps, y, q, batch, stride):
     """The last token's row of this replay: threads share its columns; each sums the squares for itself."""
-    x += (load_i64(run) - 1) * stride
+    x += (load_i64(batch + BATCH.tokens) - 1) * stride
     scale = inverse_rms(x, columns, bits_to_f32(eps))
     unit = 32 if columns % 32 == 0 else 16
     first, last = start_of(rank, size, columns // unit), start_of(rank + 1, size, columns // unit)
@@ -48,9 +48,9 @@ def rms_norm_step(rank, size, x, columns, weight, eps, y, q, run, stride):
 
 
 @kernel
-def rms_norm_rows(rank, size, x, columns, weight, eps, y, q, run, stride, q_stride):
+def rms_norm_rows(rank, size, x, columns, weight, eps, y, q, batch, stride, q_stride):
     """Every token's row; threads share the tokens."""
-    tokens = load_i64(run)
+    tokens = load_i64(batch + BATCH.tokens)
     for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = x + t * stride
         scale = inverse_rms(row, columns, bits_to_f32(eps))
@@ -58,9 +58,9 @@ def rms_norm_rows(rank, size, x, columns, weight, eps, y, q, run, stride, q_stri
 
 
 @kernel
-def add_rms_norm_rows(rank, size, y, columns, weight, eps, x, run, stride):
+def add_rms_norm_rows(rank, size, y, columns, weight, eps, x, batch, stride):
     """x += norm(y), and y = 0; threads share the tokens."""
-    tokens = load_i64(run)
+    tokens = load_i64(batch + BATCH.tokens)
     for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = y + t * stride
         scale = splat(inverse_rms(row, columns, bits_to_f32(eps)))

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import store_block
+from quant.activation import store_output
 from quant.jit import inline, kernel
 from quant.kernels.partition import start_of
-from quant.plan import Activation, Plan
+from quant.plan import BATCH, Activation, Plan
 from quant.simd import fma, load_f32x16, load_i64, mul, store_f32x16, zero_f32x16
 
 
@@ -35,24 +35,15 @@ def _convolve(bcx, stride, weight, recent, taps, columns, t, position, c):
 
 
 @kernel
-def convolve_gated(rank, size, bcx, stride, weight, recent, taps, columns, y, y_stride, q, rest, q_stride, run):
-    """bcx [tokens, (b, c, x)] -> y, q and rest [tokens, columns]; threads share the channels, 32 at a time."""
-    tokens, position = load_i64(run), load_i64(run + 8)
+def convolve_gated(rank, size, bcx, stride, weight, recent, taps, columns, out, batch):
+    """bcx [tokens, (b, c, x)] -> out [tokens, columns] (an OUTPUT table); threads share the channels, 32 at a time."""
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
     for block in range(start_of(rank, size, columns // 32), start_of(rank + 1, size, columns // 32)):
         at = 128 * block
         for t in range(tokens):
             low = _convolve(bcx, stride, weight, recent, taps, columns, t, position, at)
             high = _convolve(bcx, stride, weight, recent, taps, columns, t, position, at + 64)
-            step = t * q_stride
-            store_block(
-                low,
-                high,
-                columns,
-                block,
-                y + t * y_stride if y else 0,
-                q + step if q else 0,
-                rest + step if rest else 0,
-            )
+            store_output(low, high, columns, block, out, t)
         for t in range(max(0, tokens - taps), tokens):
             row = recent + 4 * ((position + t) % taps) * columns
             for c in range(at, at + 128, 64):
@@ -69,7 +60,5 @@ def short_conv(
     taps, columns = weight.shape
     if bcx.columns != 3 * columns or out.columns != columns or columns % 32 or recent.shape != weight.shape:
         raise ValueError(f"{columns} channels of {bcx.columns} and {out.columns} columns, state {recent.shape}")
-    plan.add(
-        convolve_gated, bcx.read("f32"), bcx.stride("f32"), weight, recent, taps, columns, out.written("f32"),
-        out.stride("f32"), out.written("q8"), out.written("residual"), out.stride("q8"), plan.batch,
-    )  # fmt: skip
+    rows = bcx.read("f32"), bcx.stride("f32")
+    plan.add(convolve_gated, *rows, weight, recent, taps, columns, plan.output(out), plan.batch)

@@ -116,11 +116,11 @@ class Twin:
         k, v = kept(rotate(rms_norm(k, w["attn_k_norm"], c.eps), angles)), kept(v)
         k, v = (np.repeat(part, c.heads // c.keys, axis=1) for part in (k, v))
         scores = np.einsum("thw,phw->htp", q, k) / np.sqrt(q.shape[-1])
-        scores[:, ~self.sight(w, h, angles)] = -np.inf
+        scores[:, ~self.block_mask(w, h, angles)] = -np.inf
         out = np.einsum("htp,phw->thw", softmax(scores), v) * sigmoid(gate)
         return out.reshape(count, -1) @ w["attn_output"].T
 
-    def sight(self, w, h, angles):
+    def block_mask(self, w, h, angles):
         """bool [tokens, positions]."""
         c, count = self.c, len(h)
         q = (h @ w["indexer.q_proj"].T).reshape(count, -1, c.index_width)
