@@ -10,7 +10,7 @@ from quant.int8_dot import BIAS
 from quant.jit import inline, kernel
 from quant.kernels.partition import start_of
 from quant.layout import Layout
-from quant.plan import BATCH, Activation, Plan
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import (
     fma,
     load_f32,
@@ -67,6 +67,14 @@ def embed(plan: Plan, ids: NDArray[np.int64], table: Matrix, out: Activation, sc
     """ids int64 [tokens], each below the rows of `table` [vocab, n] -> out float32 [tokens, n], times scale."""
     if out.columns != table.columns or len(ids) < plan.tokens:
         raise ValueError(f"{len(ids)} ids and [{table.rows}, {table.columns}] -> {out.columns} columns")
+    plan.weight_bytes += table.row_bytes
+    add_rows(plan, ids, table, out.read("f32"), out.stride("f32"), plan.batch, scale)
+
+
+def add_rows(
+    plan: Plan, ids: Operand, table: Matrix, y: Operand, stride: int, batch: Operand, scale: float = 1.0
+) -> None:
+    """Add the record: rows of `table` for as many ids as BATCH tells -> float32 rows at y, `stride` bytes apart."""
     operands = plan.table(
         TABLE,
         weights=table.data,
@@ -76,6 +84,4 @@ def embed(plan: Plan, ids: NDArray[np.int64], table: Matrix, out: Activation, sc
         unpack=table.format.unpack_rows,
         scale=float(scale),
     )
-    plan.weight_bytes += table.row_bytes
-    scratch = plan.scratch(3 * table.columns)
-    plan.add(embed_rows, ids, operands, out.read("f32"), out.stride("f32"), plan.batch, *scratch)
+    plan.add(embed_rows, ids, operands, y, stride, batch, *plan.scratch(3 * table.columns))

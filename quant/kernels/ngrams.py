@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
-from quant.kernels.embed import embed_rows
+from quant.kernels.embed import add_rows
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
 from quant.layout import Layout
@@ -116,11 +116,8 @@ def embed_ngrams(plan: Plan, ids: NDArray[np.int64], hashing: Hashing, table: Ma
         recent=hashing.recent,
     )
     plan.add(hash_tokens, ids, kinds, rows, plan.batch, count)
-    kind = table.format
-    matrix = table.address, table.row_bytes, table.columns, kind.group, kind.unpack_rows, 1.0
-    plan.keep(table)
     plan.weight_bytes += heads * table.row_bytes
-    plan.add(embed_rows, rows, *matrix, out.read("f32"), 4 * table.columns, count, *plan.scratch(3 * table.columns))
+    add_rows(plan, rows, table, out.read("f32"), 4 * table.columns, count)
 
 
 @inline
