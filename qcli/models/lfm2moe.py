@@ -48,12 +48,12 @@ def load(file: GGUFFile, state: State) -> Decoder:
 
 @dataclass(frozen=True)
 class ShortConv:
-    """The weights and the state of one convolution; conv, recent float32 [taps, n]."""
+    """A gated short convolution and its state; conv, conv_state float32 [taps, n]."""
 
     in_proj: Matrix
     out_proj: Matrix
     conv: Vector
-    recent: Vector
+    conv_state: Vector
 
     @classmethod
     def read(cls, hparams: Hyperparameters, i: int, state: State) -> ShortConv:
@@ -68,12 +68,13 @@ class ShortConv:
             in_proj=linear(file, f"{block}.in_proj", 3 * n, n),
             out_proj=linear(file, f"{block}.out_proj", n, n),
             conv=np.ascontiguousarray(conv.T),
-            recent=state.recurrent(taps, n),
+            conv_state=state.recurrent(taps, n),
         )
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
+        """x += convolution of h, both [tokens, n]."""
         plan.part = "convolution"
         bcx, mixed = plan.activation("bcx", self.in_proj.rows), plan.activation("convolved", self.out_proj.columns)
         matmul(plan, h, [(self.in_proj, bcx)])
-        short_conv(plan, bcx, self.conv, self.recent, mixed)
+        short_conv(plan, bcx, self.conv, self.conv_state, mixed)
         add_matmul(plan, mixed, self.out_proj, x)

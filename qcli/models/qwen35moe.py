@@ -23,7 +23,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
 
 
 def projections(hparams: Hyperparameters, i: int, shape: Shape) -> tuple[Projections, int]:
-    """Of layer i; value head j goes with key head j % key heads."""
+    """The projections of layer i; value head j uses key head j % key heads."""
     file, block, n, heads = hparams.file, f"blk.{i}", hparams.hidden_size, shape.linear_num_value_heads
     matrices = (
         matrix(file, f"{block}.attn_qkv.weight", shape.channels, n),

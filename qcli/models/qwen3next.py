@@ -42,9 +42,9 @@ def hybrid(
     projections: Callable[[Hyperparameters, int, Shape], tuple[Projections, int]],
     feed_forward: Callable[[Hyperparameters, int, State], FeedForward],
 ) -> Decoder:
-    """A model of linear and full attention.
+    """A model whose mixers are linear or full attention.
 
-    projections of layer i: its matrices, and `share` (see quant.kernels.delta_net.DeltaNet).
+    projections(hparams, i, shape): the matrices of layer i, and the `share` of its quant.kernels.delta_net.DeltaNet.
     """
     hparams = Hyperparameters(file)
     rope, shape, recurrent = read_rope(hparams), Shape.read(hparams), recurrent_layers(hparams)
@@ -82,7 +82,7 @@ def moe_with_shared_expert(hparams: Hyperparameters, i: int, state: State) -> Mo
 
 @dataclass(frozen=True)
 class Shape:
-    """Of the linear layers."""
+    """Heads of the linear attention layers, named as in Hugging Face's config."""
 
     linear_num_key_heads: int
     linear_num_value_heads: int
@@ -108,14 +108,17 @@ class Shape:
 
     @property
     def key_columns(self) -> int:
+        """Columns of the keys of all heads."""
         return self.linear_num_key_heads * self.linear_key_head_dim
 
     @property
     def value_columns(self) -> int:
+        """Columns of the values of all heads."""
         return self.linear_num_value_heads * self.linear_value_head_dim
 
     @property
     def channels(self) -> int:
+        """Columns of q, k and v together."""
         return 2 * self.key_columns + self.value_columns
 
 
@@ -138,26 +141,27 @@ class LinearAttention:
     def read(
         cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, projections: Projections, share: int
     ) -> LinearAttention:
-        """Layer i of a file; value head j goes with key head j // share % key heads."""
+        """Layer i of a file; value head j uses key head j // share % key heads."""
         file, block, heads, width = hparams.file, f"blk.{i}", shape.linear_num_value_heads, shape.linear_value_head_dim
         conv = vector(file, f"{block}.ssm_conv1d.weight", shape.channels, shape.linear_conv_kernel_dim)
         out = matrix(file, f"{block}.ssm_out.weight", hparams.hidden_size, shape.value_columns)
         net = DeltaNet(
             key_heads=shape.linear_num_key_heads,
             value_heads=heads,
-            key_width=shape.linear_key_head_dim,
-            value_width=width,
+            key_dim=shape.linear_key_head_dim,
+            value_dim=width,
             share=share,
             conv=np.ascontiguousarray(conv.T),
             a=vector(file, f"{block}.ssm_a", heads),
-            dt=vector(file, f"{block}.ssm_dt.bias", heads),
+            dt_bias=vector(file, f"{block}.ssm_dt.bias", heads),
             norm=vector(file, f"{block}.ssm_norm.weight", width),
-            recent=state.recurrent(shape.linear_conv_kernel_dim, shape.channels),
+            conv_state=state.recurrent(shape.linear_conv_kernel_dim, shape.channels),
             state=state.recurrent(heads, width // 16, shape.linear_key_head_dim, 16),
         )
         return cls(*projections, out, net, hparams.rms_norm_eps)
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
+        """x += linear attention of h, both [tokens, n]."""
         plan.part = "linear attention"
         mixed, z = plan.activation("qkv", self.attn_qkv.rows), plan.activation("z", self.attn_gate.rows)
         beta, alpha = plan.activation("beta", self.ssm_beta.rows), plan.activation("alpha", self.ssm_alpha.rows)
@@ -170,7 +174,7 @@ class LinearAttention:
 
 
 def _projections(hparams: Hyperparameters, i: int, shape: Shape) -> tuple[Projections, int]:
-    """Of one layer, and how many value heads share a key head."""
+    """The projections of layer i, and how many value heads share a key head."""
     heads = shape.linear_num_value_heads
     ba = matrix(hparams.file, f"blk.{i}.ssm_ba.weight", 2 * heads, hparams.hidden_size)
     beta, alpha = np.arange(2 * heads).reshape(-1, 2, shape.share).swapaxes(0, 1)  # for each key head: beta, then alpha

@@ -1,9 +1,9 @@
-"""Qwen3.8-Flash-Next (Qwen4-Exp): Qwen3-Next's mixers and experts between residual streams instead of norms.
+"""Qwen3.8-Flash-Next (Qwen4-Exp): Qwen3-Next's mixers and experts, with hyper-connections, sparse attention and n-grams.
 
-Three things are new. Streams: each part of a layer takes a mean of several residual streams and gives its result to all of
-them (see quant.kernels.streams). Sight: attention sees the blocks of positions that an indexer finds best (quant.kernels.sight).
-N-grams: one layer begins with embeddings of the last few tokens together (quant.kernels.ngrams). Output gates of the linear
-layers are sigmoids, and their value heads are re-ordered as in Qwen3.5. Text only.
+Instead of norms, hyper-connections mix several residual streams into the input of each sublayer, and add its output to all
+of them (see quant.kernels.hyper_connections). Full attention is limited to blocks of positions that an indexer selects
+(quant.kernels.indexer). One layer begins with embeddings of n-grams of tokens (quant.kernels.ngrams). Outputs of the linear
+layers are gated by sigmoids, and their value heads are re-ordered as in Qwen3.5. Text only.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from qcli.models.qwen3next import LinearAttention, Shape, moe_with_shared_expert
 from qcli.models.qwen35moe import projections
 from quant.kernels.columns import place, quantize
 from quant.kernels.embed import embed
+from quant.kernels.hyper_connections import add_to_streams, mean_streams, norm_streams, silu_activation
 from quant.kernels.indexer import Indexer, select_blocks
 from quant.kernels.matmul import matmul
 from quant.kernels.ngrams import Hashing, add_ngrams, embed_ngrams
 from quant.kernels.rope import Rope
-from quant.kernels.streams import give_streams, mean_streams, norm_streams, silu_of
 from quant.plan import Activation, Plan
 from quant.weights import Matrix
 
@@ -40,8 +40,8 @@ VERIFIED: Final = (
 
 
 @dataclass(frozen=True)
-class Mix:
-    """Streams into one row, and, unless it is the last, one row back to the streams."""
+class HyperConnection:
+    """Mixes the residual streams into the input of a sublayer; inject: weights of its output, which the last one lacks."""
 
     norm: Vector  # [streams, n]
     down: Matrix
@@ -50,7 +50,7 @@ class Mix:
     eps: float
 
     @classmethod
-    def read(cls, hparams: Hyperparameters, name: str, *, last: bool = False) -> Mix:
+    def read(cls, hparams: Hyperparameters, name: str, *, last: bool = False) -> HyperConnection:
         file, streams, rank, n = (
             hparams.file,
             _streams(hparams),
@@ -67,7 +67,7 @@ class Mix:
         )
 
     def trace(self, plan: Plan, x: Activation, h: Activation) -> Activation | None:
-        """x [tokens, streams * n] -> h [tokens, n], and what streams take of a part's result, [tokens, streams]."""
+        """x [tokens, streams * n] -> h [tokens, n], and inject [tokens, streams], the streams' weights before the sigmoid."""
         plan.part = "streams"
         streams, whole = len(self.norm), x.columns
         normed, gate = plan.activation("streams normed", whole), plan.activation("streams gate", whole)
@@ -76,7 +76,7 @@ class Mix:
         norm_streams(plan, x, self.norm, self.eps, normed)
         outputs = [(self.down, low), *([(self.inject, inject)] if self.inject and inject else [])]
         matmul(plan, normed, outputs, 1 / streams)
-        silu_of(plan, low, lower)
+        silu_activation(plan, low, lower)
         matmul(plan, lower, [(self.up, gate)])
         mean_streams(plan, normed, gate, h)
         return inject
@@ -89,7 +89,7 @@ def _streams(hparams: Hyperparameters) -> int:
 
 @dataclass(frozen=True)
 class IndexedAttention:
-    """Gated attention to the blocks that an indexer chooses."""
+    """Gated attention to the blocks of positions that an indexer selects."""
 
     q_proj: Matrix
     k_proj: Matrix
@@ -130,7 +130,7 @@ class IndexedAttention:
 
 @dataclass(frozen=True)
 class NGrams:
-    """What a layer begins with: embeddings of the last tokens together, let into the streams."""
+    """What a layer begins with: embeddings of n-grams of tokens, gated and added to the residual streams."""
 
     table: Matrix
     key: Matrix
@@ -138,7 +138,7 @@ class NGrams:
     norms: tuple[Vector, Vector, Vector]  # of key, query and convolution, [streams, n]
     conv: Vector  # [taps, streams * n]
     hashing: Hashing
-    past: Vector
+    conv_state: Vector
     eps: float
 
     @classmethod
@@ -174,7 +174,7 @@ class NGrams:
             norms=(key_norm, query_norm, conv_norm),
             conv=np.ascontiguousarray(conv.T),
             hashing=hashing,
-            past=state.recurrent((taps - 1) * longest, streams * n),
+            conv_state=state.recurrent((taps - 1) * longest, streams * n),
             eps=hparams.rms_norm_eps,
         )
 
@@ -185,38 +185,38 @@ class NGrams:
         embed_ngrams(plan, ids, self.hashing, self.table, found)
         quantize(plan, found)
         matmul(plan, found, [(self.key, key), (self.value, value)])
-        add_ngrams(plan, key, value, self.norms, self.eps, self.conv, self.past, x)
+        add_ngrams(plan, key, value, self.norms, self.eps, self.conv, self.conv_state, x)
 
 
 @dataclass(frozen=True)
 class DecoderLayer:
-    """n-grams if it has them, then the mixer and the feed-forward part, each between streams."""
+    """n-grams if it has them, then the mixer and the feed-forward network, each with a hyper-connection."""
 
     ngrams: NGrams | None
-    hc_attn: Mix
+    hc_attn: HyperConnection
     mixer: Sublayer
-    hc_ffn: Mix
+    hc_ffn: HyperConnection
     ffn: FeedForward
 
     def trace(self, plan: Plan, ids: NDArray[np.int64], x: Activation, n: int) -> None:
         h, added = plan.activation("h", n), plan.activation("added", n)  # zero before and after
         if self.ngrams:
             self.ngrams.trace(plan, ids, x)
-        for mix, part in ((self.hc_attn, self.mixer), (self.hc_ffn, self.ffn)):
-            inject = mix.trace(plan, x, h)
-            part.trace(plan, h, added)
+        for connection, sublayer in ((self.hc_attn, self.mixer), (self.hc_ffn, self.ffn)):
+            inject = connection.trace(plan, x, h)
+            sublayer.trace(plan, h, added)
             plan.part = "streams"
             if inject:
-                give_streams(plan, x, added, inject)
+                add_to_streams(plan, x, added, inject)
 
 
 @dataclass(frozen=True)
 class Qwen4Exp:
-    """The whole model: token_embd -> as many streams -> layers -> the last mix -> output."""
+    """The whole model: token_embd, copied to every stream -> layers -> output_hc -> output."""
 
     token_embd: Matrix
     layers: tuple[DecoderLayer, ...]
-    output_hc: Mix
+    output_hc: HyperConnection
     output: Matrix
 
     @property
@@ -251,7 +251,7 @@ def load(file: GGUFFile, state: State) -> Qwen4Exp:
     def mixer(i: int) -> Sublayer:
         if recurrent[i]:
             linear_attention = LinearAttention.read(hparams, i, state, shape, *projections(hparams, i, shape))
-            return replace(linear_attention, net=replace(linear_attention.net, by_sigmoid=True))
+            return replace(linear_attention, net=replace(linear_attention.net, sigmoid_gate=True))
         if blocks[i]:
             return IndexedAttention.read(hparams, i, state, rope, blocks[i])
         return Attention.read(hparams, i, state, rope, norms="head", gated=True)
@@ -259,9 +259,9 @@ def load(file: GGUFFile, state: State) -> Qwen4Exp:
     def layer(i: int) -> DecoderLayer:
         return DecoderLayer(
             ngrams=NGrams.read(hparams, i, state) if i in begin else None,
-            hc_attn=Mix.read(hparams, f"blk.{i}.hc_attn"),
+            hc_attn=HyperConnection.read(hparams, f"blk.{i}.hc_attn"),
             mixer=mixer(i),
-            hc_ffn=Mix.read(hparams, f"blk.{i}.hc_ffn"),
+            hc_ffn=HyperConnection.read(hparams, f"blk.{i}.hc_ffn"),
             ffn=moe_with_shared_expert(hparams, i, state),
         )
 
@@ -272,6 +272,6 @@ def load(file: GGUFFile, state: State) -> Qwen4Exp:
     return Qwen4Exp(
         token_embd=table,
         layers=layers,
-        output_hc=Mix.read(hparams, "output_hc", last=True),
+        output_hc=HyperConnection.read(hparams, "output_hc", last=True),
         output=linear(file, "output", vocab, n) if "output.weight" in file.tensors else table,
     )

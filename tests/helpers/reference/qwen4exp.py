@@ -128,11 +128,11 @@ class Twin:
         raw = h @ w["indexer.k_proj"].T
         blocks = raw[: count // c.block * c.block].reshape(-1, c.block, c.index_width).mean(axis=1)
         keys = rotate(rms_norm(blocks, w["indexer.k_norm"], c.eps)[:, None], angles[:: c.block][: len(blocks)])[:, 0]
-        ratings = np.maximum(q @ kept(keys).T, 0).sum(axis=1)
+        scores = np.maximum(q @ kept(keys).T, 0).sum(axis=1)
         seen = np.zeros((count, count), bool)
         for t in range(count):
             whole = (t + 1) // c.block
-            for b in np.argsort(-ratings[t, :whole], kind="stable")[: c.budget]:
+            for b in np.argsort(-scores[t, :whole], kind="stable")[: c.budget]:
                 seen[t, b * c.block : (b + 1) * c.block] = True
             seen[t, whole * c.block : t + 1] = True
         return seen

@@ -1,8 +1,8 @@
-"""Hyper-connections: several residual streams beside each other, mixed into one row, and one row given to all of them.
+"""Hyper-connections: several residual streams, mixed into the input of a sublayer, whose output is added to all of them.
 
-As Qwen4-Exp has them (after Zhu et al., arXiv 2409.19606): streams are normed each by itself, a gate of low rank weighs
-every lane of every stream, and the mean of what is left goes into a layer; its result goes to stream s by weight
-2 sigmoid(inject[s]).
+As in Qwen4-Exp (after Zhu et al., arXiv 2409.19606): each stream is normed by itself and gated, channel by channel, by a
+low-rank projection of all streams; the mean of the streams goes into the sublayer. Its output is added to stream s with the
+weight 2 sigmoid(inject[s]).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def mean_streams_rows(rank, size, x, gate, stride, streams, columns, out, batch)
 
 
 @kernel
-def give_streams_rows(rank, size, x, x_stride, streams, columns, added, added_stride, inject, inject_stride, batch):
+def add_to_streams_rows(rank, size, x, x_stride, streams, columns, added, added_stride, inject, inject_stride, batch):
     """x [tokens, streams, columns] += added * 2 sigmoid(inject) of each stream; added is zero afterwards."""
     parts = columns // 16
     items = load_i64(batch + BATCH.tokens) * parts
@@ -116,7 +116,7 @@ def norm_streams(plan: Plan, x: Activation, weight: NDArray[np.float32], eps: fl
     plan.add(norm_streams_rows, *rows, weight, streams, columns, eps, plan.output(out), plan.batch, last)
 
 
-def silu_of(plan: Plan, x: Activation, out: Activation) -> None:
+def silu_activation(plan: Plan, x: Activation, out: Activation) -> None:
     """silu of x [tokens, n] -> out."""
     if x.columns != out.columns or x.columns % 32:
         raise ValueError(f"silu of {x.columns} columns -> {out.columns}")
@@ -133,14 +133,14 @@ def mean_streams(plan: Plan, x: Activation, gate: Activation, out: Activation) -
 
 
 def _batch(plan: Plan) -> Operand:
-    """The tokens of this replay; one where the plan takes one, even after a replay of many."""
+    """What a kernel takes as this replay: one token where the plan takes one, even if x holds many."""
     return plan.batch if plan.tokens > 1 else _ONE
 
 
-def give_streams(plan: Plan, x: Activation, added: Activation, inject: Activation) -> None:
+def add_to_streams(plan: Plan, x: Activation, added: Activation, inject: Activation) -> None:
     """x [tokens, streams * n] += added [tokens, n] * 2 sigmoid(inject [tokens, streams]); added is zero afterwards."""
     streams = inject.columns
     if x.columns != streams * added.columns or added.columns % 16:
         raise ValueError(f"{streams} streams of {added.columns}: {x.columns} columns")
     rows = added.read("f32"), added.stride("f32"), inject.read("f32"), inject.stride("f32")
-    plan.add(give_streams_rows, x.read("f32"), x.stride("f32"), streams, added.columns, *rows, plan.batch)
+    plan.add(add_to_streams_rows, x.read("f32"), x.stride("f32"), streams, added.columns, *rows, plan.batch)
