@@ -156,6 +156,7 @@ class DecoderLayer:
 
 
 def _add_sublayer(plan: Plan, x: Activation, norm: Norm, sublayer: Sublayer, post: Norm | None) -> None:
+    """x += post(sublayer(norm(x))), all [tokens, n]; post: no norm where it is None."""
     h = plan.activation("h", x.columns)
     norm.trace(plan, x, h)
     if post is None:

@@ -118,6 +118,7 @@ def read_routing(hparams: Hyperparameters, *, scores: str = "softmax", normalise
 
 
 def _gated(hparams: Hyperparameters, prefix: str, suffix: str, width: int, activation: str) -> GatedExperts:
+    """One gated network of `width` hidden columns: the tensors `prefix`_gate`suffix`, _up and _down."""
     file, n = hparams.file, hparams.hidden_size
     gate = one_expert(linear(file, f"{prefix}_gate{suffix}", width, n))
     up = one_expert(linear(file, f"{prefix}_up{suffix}", width, n))
@@ -125,6 +126,7 @@ def _gated(hparams: Hyperparameters, prefix: str, suffix: str, width: int, activ
 
 
 def _routed(file: GGUFFile, block: str, count: int, width: int, n: int, activation: str) -> GatedExperts:
+    """The `count` routed experts of a layer, of `width` hidden columns each."""
     gate, up = _gate_up(file, block, count, width, n)
     return GatedExperts(gate, up, linear_experts(file, f"{block}.ffn_down_exps", count, n, width), activation)
 

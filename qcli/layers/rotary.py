@@ -79,6 +79,7 @@ class RopeScaling:
 
 
 def _frequency_factors(hparams: Hyperparameters, pairs: int) -> NDArray[np.float32]:
+    """float32 [pairs], by which frequencies are divided (Llama 3.1)."""
     factors = vector(hparams.file, _FACTORS, pairs)
     if not (factors > 0).all():
         hparams.wrong(f'the tensor "{_FACTORS}" has factors that are not above 0')

@@ -51,6 +51,7 @@ class HyperConnection:
 
     @classmethod
     def read(cls, hparams: Hyperparameters, name: str, *, last: bool = False) -> HyperConnection:
+        """The tensors `name`_*; last: that before the head, whose output is added to nothing."""
         file, streams, rank, n = (
             hparams.file,
             _streams(hparams),
@@ -83,6 +84,7 @@ class HyperConnection:
 
 
 def _streams(hparams: Hyperparameters) -> int:
+    """How many residual streams there are."""
     streams = hparams.size("hyper_connection.count")
     return streams if 1 < streams <= 64 else hparams.wrong(f"{streams} residual streams")
 
@@ -122,6 +124,7 @@ class IndexedAttention:
         )
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
+        """x += attention of h, both [tokens, n]."""
         plan.part = "indexer"
         q, k = plan.activation("index queries", self.q_proj.rows), plan.activation("index keys", self.k_proj.rows)
         matmul(plan, h, [(self.q_proj, q), (self.k_proj, k)])
@@ -179,6 +182,7 @@ class NGrams:
         )
 
     def trace(self, plan: Plan, ids: NDArray[np.int64], x: Activation) -> None:
+        """Add to x [tokens, streams * n] what the n-grams that end at each of ids [tokens] give."""
         plan.part = "n-grams"
         found = plan.activation("n-gram embeddings", self.key.columns)
         key, value = plan.activation("n-gram key", self.key.rows), plan.activation("n-gram value", self.value.rows)
@@ -199,6 +203,7 @@ class DecoderLayer:
     ffn: FeedForward
 
     def trace(self, plan: Plan, ids: NDArray[np.int64], x: Activation, n: int) -> None:
+        """Change x [tokens, streams * n], the residual streams."""
         h, added = plan.activation("h", n), plan.activation("added", n)  # zero before and after
         if self.ngrams:
             self.ngrams.trace(plan, ids, x)
@@ -221,9 +226,11 @@ class Qwen4Exp:
 
     @property
     def vocab_size(self) -> int:
+        """Tokens of the vocabulary."""
         return self.token_embd.rows
 
     def trunk(self, plan: Plan, ids: NDArray[np.int64]) -> Activation:
+        """ids [tokens] -> the residual streams after the last layer, [tokens, streams * n]."""
         n, streams = self.token_embd.columns, len(self.output_hc.norm)
         plan.part = "embedding"
         one, x = plan.activation("embedding", n), plan.activation("x", streams * n)
@@ -234,6 +241,7 @@ class Qwen4Exp:
         return x
 
     def head(self, plan: Plan, x: Activation) -> Activation:
+        """x [tokens, streams * n] -> logits [tokens, vocab]; the last token's alone where the plan takes one."""
         h, logits = plan.activation("head", self.output.columns), plan.activation("logits", self.output.rows)
         self.output_hc.trace(plan, x, h)
         plan.part = "head"

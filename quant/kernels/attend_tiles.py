@@ -9,7 +9,7 @@ import numpy as np
 
 from quant.jit import inline, kernel
 from quant.kernels.block_mask import BLOCK_MASK, BlockMask, mask_scores, mask_table
-from quant.kernels.heads import HEADS, Heads
+from quant.kernels.heads import HEADS, Heads, caches_of, shape_of
 from quant.kernels.kv_cache import load_row
 from quant.kernels.partition import start_of
 from quant.kernels.sgemm import sgemm, sgemm_kernel
@@ -87,20 +87,24 @@ def _tile_of(i, tiles):
     return i // 2 if i % 2 == 0 else tiles - 1 - i // 2
 
 
+@inline
+def _store_tile(result, sums, rows, group, width, out, out_stride):
+    """`rows` rows of result [tokens, group, width], each over its sum of weights -> the same heads of out."""
+    for r in range(rows):
+        y = out + r // group * out_stride + 4 * (r % group) * width
+        inverse = splat(np.float32(1) / load_f32(sums + 4 * r))
+        for c in range(0, 4 * width, 64):
+            store_f32x16(y + c, mul(load_f32x16(result + 4 * width * r + c), inverse))
+
+
 @kernel
 def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, product, batch, scratch, scratch_stride):
     """For each (key-value head, tile of tokens): attention to one block of positions after another; product: `sgemm_kernel`."""
-    keys, width, values = (
-        load_i64(heads + HEADS.key_value_heads),
-        load_i64(heads + HEADS.head_dim),
-        load_i64(heads + HEADS.value_dim),
-    )
-    k_cache, k_row = load_i64(heads + HEADS.k_cache), load_i64(heads + HEADS.k_row)
-    v_cache, v_row = load_i64(heads + HEADS.v_cache), load_i64(heads + HEADS.v_row)
-    quantized, context = load_i64(heads + HEADS.quantized), load_i64(heads + HEADS.context)
-    window, group = load_i64(heads + HEADS.window), load_i64(heads + HEADS.query_heads) // keys
+    keys, group, width, values = shape_of(heads)
+    k_cache, v_cache, k_row, v_row, context, quantized = caches_of(heads)
     scale, softcap = load_f32(heads + HEADS.scale), load_f32(heads + HEADS.softcap)
-    sinks, blocks = load_i64(heads + HEADS.sinks), load_i64(mask + BLOCK_MASK.blocks)
+    window, sinks = load_i64(heads + HEADS.window), load_i64(heads + HEADS.sinks)
+    blocks = load_i64(mask + BLOCK_MASK.blocks)
     blocks_stride, block_size = load_i64(mask + BLOCK_MASK.stride), load_i64(mask + BLOCK_MASK.block_size)
     tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
     tile = tile_tokens(group)
@@ -133,11 +137,7 @@ def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, pro
             _softmax_rows(scores, rows, group, values, reach, window, there, softcap, tops, sums, result)
             _load_block(v_cache + v_row * (head * context + p), v_row, quantized, there, values, block)
             sgemm(product, scores, 4 * BLOCK, block, 4 * values, result, 4 * values, rows, values, BLOCK, True)
-        for r in range(rows):
-            y = out + (first + r // group) * out_stride + 4 * (head * group + r % group) * values
-            inverse = splat(np.float32(1) / load_f32(sums + 4 * r))
-            for c in range(0, 4 * values, 64):
-                store_f32x16(y + c, mul(load_f32x16(result + 4 * values * r + c), inverse))
+        _store_tile(result, sums, rows, group, values, out + first * out_stride + 4 * head * group * values, out_stride)
 
 
 def attend_tiles(

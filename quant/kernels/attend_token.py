@@ -10,7 +10,7 @@ import numpy as np
 
 from quant.jit import inline, kernel
 from quant.kernels.block_mask import BLOCK_MASK, BlockMask, mask_table
-from quant.kernels.heads import HEADS, Heads
+from quant.kernels.heads import HEADS, Heads, caches_of, shape_of
 from quant.kernels.kv_cache import load_row
 from quant.kernels.partition import start_of
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
@@ -106,6 +106,21 @@ def _entry_bytes(width):
     return 4 * (width + 16)
 
 
+@inline
+def _score_block(query, group, width, k, k_row, first, last, quantized, scale, scores, v, v_row):
+    """Scores of a group's queries and positions first to last -> scores [group, BLOCK]; their values are prefetched."""
+    end = 4 * width * (group - 1)
+    for g in range(0, group, 4):
+        at = 4 * width * g
+        q0, q1 = query + at, query + min(at + 4 * width, end)
+        q2, q3 = query + min(at + 8 * width, end), query + min(at + 12 * width, end)
+        for p in range(first, last):
+            if g == 0:
+                _prefetch(v + v_row * p, v_row)
+            place = scores + 4 * (BLOCK * g + p)
+            _four_scores(q0, q1, q2, q3, k + k_row * p, quantized, width, scale, place)
+
+
 @kernel
 def attend_blocks(rank, size, q, heads, mask, partial, batch, scratch, scratch_stride):
     """For each (key-value head, block of positions): largest score, sum and sum of values of its query heads -> partial.
@@ -114,17 +129,10 @@ def attend_blocks(rank, size, q, heads, mask, partial, batch, scratch, scratch_s
     multiple of four, the last is repeated and its copies are dropped. Positions that `mask` (a BLOCK_MASK table) leaves out
     are not read.
     """
-    keys, width, values = (
-        load_i64(heads + HEADS.key_value_heads),
-        load_i64(heads + HEADS.head_dim),
-        load_i64(heads + HEADS.value_dim),
-    )
-    k_cache, k_row = load_i64(heads + HEADS.k_cache), load_i64(heads + HEADS.k_row)
-    v_cache, v_row = load_i64(heads + HEADS.v_cache), load_i64(heads + HEADS.v_row)
-    quantized, context = load_i64(heads + HEADS.quantized), load_i64(heads + HEADS.context)
+    keys, group, width, values = shape_of(heads)
+    k_cache, v_cache, k_row, v_row, context, quantized = caches_of(heads)
     scale, softcap = load_f32(heads + HEADS.scale), load_f32(heads + HEADS.softcap)
     allowed, block_size = load_i64(mask + BLOCK_MASK.blocks), load_i64(mask + BLOCK_MASK.block_size)
-    group = load_i64(heads + HEADS.query_heads) // keys
     length, start, first_block, blocks = _blocks_of(heads, batch)
     most, entry = (context + BLOCK - 1) // BLOCK, _entry_bytes(values)
     scores = scratch + rank * scratch_stride
@@ -139,16 +147,8 @@ def attend_blocks(rank, size, q, heads, mask, partial, batch, scratch, scratch_s
             count = _gather(k, k_row, first, last, allowed, block_size, position, near)
             _gather(v, v_row, first, last, allowed, block_size, position, near + BLOCK * k_row)
             k, v, first, last = near, near + BLOCK * k_row, 0, count
-        query, end = q + 4 * width * head * group, 4 * width * (group - 1)
-        for g in range(0, group, 4):
-            at = 4 * width * g
-            q0, q1 = query + at, query + min(at + 4 * width, end)
-            q2, q3 = query + min(at + 8 * width, end), query + min(at + 12 * width, end)
-            for p in range(first, last):
-                if g == 0:
-                    _prefetch(v + v_row * p, v_row)
-                place = scores + 4 * (BLOCK * g + p)
-                _four_scores(q0, q1, q2, q3, k + k_row * p, quantized, width, scale, place)
+        query = q + 4 * width * head * group
+        _score_block(query, group, width, k, k_row, first, last, quantized, scale, scores, v, v_row)
         for g in range(group):
             out = partial + ((head * group + g) * most + block) * entry
             largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, softcap, LOWEST)

@@ -10,7 +10,7 @@ from quant.jit import inline, kernel
 from quant.kernels.attend_tiles import attend_tiles
 from quant.kernels.attend_token import attend_token
 from quant.kernels.block_mask import BlockMask
-from quant.kernels.heads import HEADS, Heads
+from quant.kernels.heads import HEADS, Heads, caches_of, shape_of
 from quant.kernels.kv_cache import store_row
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
@@ -48,9 +48,9 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
 
     q [tokens, query heads, (q, perhaps a gate)], k, v [tokens, key-value heads, …] -> queries [tokens, query heads, head_dim].
     """
-    queries, keys = load_i64(heads + HEADS.query_heads), load_i64(heads + HEADS.key_value_heads)
-    width, values = load_i64(heads + HEADS.head_dim), load_i64(heads + HEADS.value_dim)
-    context, quantized = load_i64(heads + HEADS.context), load_i64(heads + HEADS.quantized)
+    keys, group, width, values = shape_of(heads)
+    k_cache, v_cache, k_row, v_row, context, quantized = caches_of(heads)
+    queries = keys * group
     pairs, interleaved = load_i64(inputs + _INPUTS.pairs), load_i64(inputs + _INPUTS.interleaved)
     eps = load_f32(heads + HEADS.eps)
     tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
@@ -71,10 +71,9 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
             span, norm = load_i64(heads + HEADS.k_span), load_i64(heads + HEADS.k_norm)
             _norm_head(row, 4 * width, head, width, span, norm, eps, local)
             rotate(local, rotation, pairs, interleaved)
-            k_row = load_i64(heads + HEADS.k_cache) + load_i64(heads + HEADS.k_row) * place
-            store_row(local, width, k_row, quantized)
+            store_row(local, width, k_cache + k_row * place, quantized)
             row = load_i64(inputs + _INPUTS.v) + t * load_i64(inputs + _INPUTS.v_stride) + 4 * head * values
-            store_row(row, values, load_i64(heads + HEADS.v_cache) + load_i64(heads + HEADS.v_row) * place, quantized)
+            store_row(row, values, v_cache + v_row * place, quantized)
 
 
 @inline

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.jit import inline
 from quant.kernels.kv_cache import is_quantized, row_shape
 from quant.layout import Layout
 from quant.plan import Operand, Plan
+from quant.simd import load_i64
 
 Vector = NDArray[np.float32]
 
@@ -38,6 +40,22 @@ HEADS = Layout(
     "quantized",  # whether rows of the caches are int8
 )
 _EVERY = 1 << 62  # as a window: all positions
+
+
+@inline
+def shape_of(heads):
+    """Key-value heads, query heads that share one of them, head_dim and value_dim."""
+    count = load_i64(heads + HEADS.key_value_heads)
+    group = load_i64(heads + HEADS.query_heads) // count
+    return count, group, load_i64(heads + HEADS.head_dim), load_i64(heads + HEADS.value_dim)
+
+
+@inline
+def caches_of(heads):
+    """The caches of keys and of values, bytes of a row of each, positions they hold, and whether rows are int8."""
+    k_cache, v_cache = load_i64(heads + HEADS.k_cache), load_i64(heads + HEADS.v_cache)
+    k_row, v_row = load_i64(heads + HEADS.k_row), load_i64(heads + HEADS.v_row)
+    return k_cache, v_cache, k_row, v_row, load_i64(heads + HEADS.context), load_i64(heads + HEADS.quantized)
 
 
 @dataclass(frozen=True)

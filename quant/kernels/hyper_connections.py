@@ -67,6 +67,7 @@ def silu_rows(rank, size, x, x_stride, columns, out, batch):
 
 @inline
 def _mean(x, gate, streams, columns):
+    """16 columns of the mean over streams of x * sigmoid(gate)."""
     total = zero_f32x16()
     for s in range(streams):
         at = 4 * s * columns

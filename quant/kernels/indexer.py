@@ -106,6 +106,7 @@ INDEXER = Layout(
 
 @inline
 def _norm(x, weight, width, eps, y):
+    """rms_norm of x float32 [width] -> y."""
     scale = splat(inverse_rms(x, width, eps))
     for c in range(0, 4 * width, 64):
         store_f32x16(y + c, mul(mul(load_f32x16(x + c), scale), load_f32x16(weight + c)))
@@ -113,6 +114,7 @@ def _norm(x, weight, width, eps, y):
 
 @inline
 def _add_rows(x, stride, first, last, width, total):
+    """total += rows first to last of x, float32 [width] each."""
     for t in range(first, last):
         for c in range(0, 4 * width, 64):
             store_f32x16(total + c, add(load_f32x16(total + c), load_f32x16(x + t * stride + c)))

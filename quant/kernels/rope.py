@@ -49,6 +49,7 @@ def rope_cos_sin(rank, size, frequencies, pairs, attention_factor, out, batch):
 
 @inline
 def _rotate_pair(x, first, second, cos, sin):
+    """Rotate the values at two offsets in bytes."""
     a, b = load_f32(x + first), load_f32(x + second)
     store_f32(x + first, a * cos - b * sin)
     store_f32(x + second, b * cos + a * sin)
