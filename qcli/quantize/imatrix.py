@@ -12,7 +12,7 @@ from qcli.errors import ModelFileError
 from qcli.gguf.file import GGUFFile
 from qcli.quantize.imatrix_file import Entry, Imatrix
 from qcli.runtime.engine import Engine
-from quant.kernels.squares import SquaresPlan
+from quant.kernels.input_squares import InputSquares
 
 Progress = Callable[[str, float], None]
 
@@ -30,19 +30,19 @@ class Starved:
 
 def load(file: GGUFFile, ctx: int, threads: int | None = None, progress: Progress | None = None) -> Engine:
     """An engine that adds up the squares of the inputs of its weights while it reads a prompt."""
-    return Engine.load(file, threads=threads, ctx=ctx, chunk=ctx, progress=progress, prompt_plan=SquaresPlan)
+    return Engine.load(file, threads=threads, ctx=ctx, chunk=ctx, progress=progress, observer=InputSquares())
 
 
 def measure(engine: Engine, chunks: Sequence[Sequence[int]], name: str, progress: Progress | None = None) -> Imatrix:
     """Importance over chunks of a text called `name`, by an engine of `load`. Raises ModelFileError."""
-    plan = engine.prompt_plan
-    assert isinstance(plan, SquaresPlan)
+    observer = engine.observer
+    assert isinstance(observer, InputSquares)
     for i, ids in enumerate(chunks):
         engine.reset()
         engine.prefill(ids)
         if progress:
             progress("measuring", (i + 1) / len(chunks))
-    entries = {weight: Entry(found.sums.copy(), found.counts.copy()) for weight, found in plan.squares.items()}
+    entries = {weight: Entry(found.sums.copy(), found.counts.copy()) for weight, found in observer.squares.items()}
     for weight, entry in entries.items():
         if not np.isfinite(entry.sums).all():
             raise ModelFileError(f"the inputs of {weight} are not finite numbers", "download the model again")
