@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from qcli.errors import ModelNotFoundError
 from qcli.gguf.file import GGUFFile
+from qcli.gguf.names import stem_of
 
 Sampling = dict[str, Any]  # float, or int for top_k: the keywords of sampler.Sampling
 
 EMBEDDED: Final = "storyteller"
 _HERE: Final = Path(__file__).parent
-_END: Final = re.compile(r"(-00001-of-\d{5})?\.gguf$", re.IGNORECASE)
 _LIST: Final = "`qcli models` lists the names, or give the path of a .gguf file"
 
 _SANE: Final[Sampling] = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
@@ -87,7 +87,7 @@ def name_of(path: Path, entry: Entry | None) -> str:
 
     Not general.name: converters write the folder that they found the model in, "Hf" or "Snapshots", and quantizers keep it.
     """
-    return entry.name if entry else _END.sub("", path.name) or path.name
+    return entry.name if entry else stem_of(path.name) or path.name
 
 
 def sampling_defaults(entry: Entry | None, file: GGUFFile) -> Sampling:

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from qcli import catalog
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UsageError
-from qcli.gguf.file import MAX_PARTS
 from qcli.gguf.header import MAX_HEADER, read_header
+from qcli.gguf.names import MAX_PARTS, count_parts, part_paths
 from qcli.progress import Progress
 
 _FIRST = 1 << 20  # bytes asked for; then twice as many as there are
@@ -31,7 +31,6 @@ _SCRATCH = 256 << 20  # bytes of a file that stands for the one that is not here
 _MOST = 1 << 42  # bytes of a file; no known model comes near
 _TINY = bytes(i % 16 for i in range(256))  # bytes which, as weights of any type, are finite
 _PLACE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./-]+\.gguf)")
-_PART = re.compile(r"-00001-of-(\d{5})\.gguf$")
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -76,13 +75,10 @@ def _headers(repo: str, file: str, folder: Path, progress: Progress | None) -> P
 
 def _parts(file: str) -> list[str]:
     """The files of a split model, given the first."""
-    split = _PART.search(file)
-    if not split:
-        return [file]
-    count = int(split[1])
+    count = count_parts(file)
     if count > MAX_PARTS:
         raise UsageError(f"{file}: a model of {count} parts", f"qcli reads {MAX_PARTS} at most")
-    return [f"{file[: split.start()]}-{i + 1:05d}-of-{count:05d}.gguf" for i in range(count)]
+    return [path.as_posix() for path in part_paths(Path(file), count)]
 
 
 def _endpoint() -> str:

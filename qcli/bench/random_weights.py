@@ -16,6 +16,7 @@ from qcli.bench.shapes import Role, Shape
 from qcli.errors import QcliError, UsageError
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.header import Header, Value
+from qcli.gguf.names import layer_of
 from qcli.gguf.types import TENSOR_TYPES
 from qcli.host.memory import available
 from qcli.host.pages import pages
@@ -112,8 +113,7 @@ def _slots(shape: Shape, mix: Mix, layers: int) -> Iterator[_Slot]:
     offset = 0
     for name, role, dimensions in shape.rows(layers):
         types = mix.get(role, ("F32",))
-        block = name.split(".")[1]
-        kind = types[int(block) % len(types) if block.isdigit() else 0]
+        kind = types[max(0, layer_of(name)) % len(types)]
         n_bytes = math.prod(dimensions) // _TYPES[kind].block * _TYPES[kind].n_bytes
         yield _Slot(name, role, kind, dimensions, offset, n_bytes)
         offset += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT

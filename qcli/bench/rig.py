@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from qcli.bench.cases import Case, random_ids
 from qcli.bench.disk import Room
 from qcli.gguf.file import GGUFFile
+from qcli.gguf.names import layer_of
 from qcli.layers.state import Snapshot
 from qcli.progress import Progress
 from qcli.runtime.engine import Engine
@@ -148,5 +149,5 @@ class Rig:
 def mean_expert_bytes(file: GGUFFile) -> float:
     """Bytes of gate, up and down of one routed expert, on average over the layers; 0 without experts."""
     stacks = {name: tensor for name, tensor in file.tensors.items() if is_expert(tensor)}
-    held = {name.split(".ffn_")[0]: tensor.shape[0] for name, tensor in stacks.items()}
-    return sum(tensor.n_bytes for tensor in stacks.values()) / max(1, sum(held.values()))
+    counts = {layer_of(name): tensor.shape[0] for name, tensor in stacks.items()}
+    return sum(tensor.n_bytes for tensor in stacks.values()) / max(1, sum(counts.values()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,14 +10,13 @@ from numpy.typing import NDArray
 
 from qcli.errors import PromptError, QcliError
 from qcli.gguf.file import GGUFFile
+from qcli.gguf.names import layer_of
 from qcli.progress import Progress
 from qcli.runtime.engine import Engine
 from qcli.streaming import usage_file
 from qcli.streaming.dense import is_expert
 from quant.kernels.squares import add_squares
 from quant.plan import Activation, Groups, Ids, Plan, aligned
-
-_BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +95,9 @@ def _layers(file: GGUFFile, counts: Mapping[str, NDArray[np.int64] | NDArray[np.
     """Of all weights of a layer, the first one's."""
     found: dict[int, LayerCounts] = {}
     for name, values in counts.items():
-        block = _BLOCK.match(name)
-        if block and "_exps." in name:
-            found.setdefault(int(block[1]), LayerCounts(int(block[1]), values.astype(np.float64)))
+        layer = layer_of(name)
+        if layer >= 0 and "_exps." in name:
+            found.setdefault(layer, LayerCounts(layer, values.astype(np.float64)))
     return [found[number] for number in sorted(found)]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +17,13 @@ from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 from qcli.gguf.header import BIG_ENDIAN, Header, Value, printable, read_header
+from qcli.gguf.names import MAX_PARTS, part_paths
 from qcli.gguf.strings import StringArray
 from qcli.host import bus_error
 
 __all__ = ["GGUFFile", "StringArray", "Tensor", "Value"]
 
 _REQUIRED: Final[Any] = object()
-_SPLIT_NAME = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$")
-MAX_PARTS = 1000
 
 _ANOTHER_FILE = "get a GGUF file of this model; its name ends in .gguf"
 _DOWNLOAD_ALL = "the parts do not belong together: download the model again"
@@ -204,8 +202,7 @@ def _siblings(path: Path, first: Header) -> list[Path]:
         raise ModelFileError(f"{path}: says it is part {number} (from 0) of {count}", _DOWNLOAD_ALL)
     if count <= 1:
         return []
-    stem = _SPLIT_NAME.sub("", path.name)
-    parts = [path.with_name(f"{stem}-{i + 1:05d}-of-{count:05d}.gguf") for i in range(count)]
+    parts = part_paths(path, count)
     if number:
         raise ModelFileError(f"{path}: is part {number + 1} of {count}", f"open the first: {parts[0]}")
     if path != parts[0]:

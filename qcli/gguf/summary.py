@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from qcli.gguf.file import GGUFFile, StringArray, Tensor, Value
+from qcli.gguf.names import split_layer
 
 Plain = int | float | bool | str | list["Plain"] | dict[str, int]
 
-_BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 _RECURRENT = re.compile(r"ssm_|shortconv\.|time_mix_")
 _ATTENTION = re.compile(r"attn_(q|k|v|qkv|kv|output)\w*\.")
 _DRAFT = re.compile(r"nextn\.")
@@ -102,8 +102,8 @@ class Summary:
 def summarize(file: GGUFFile, name: str) -> Summary:
     """Read the summary of a file that goes by a name; a key that is absent or of an unexpected type is left out."""
     architecture = _text(file, "general.architecture")
-    blocks = _blocks(file)
-    drafts = {number for number, names in blocks.items() if _any(_DRAFT, names)}
+    by_layer = _names_by_layer(file)
+    drafts = {number for number, names in by_layer.items() if _any(_DRAFT, names)}
     paths = {tensor.path for tensor in file.tensors.values()} | {file.path}
     summary = Summary(
         path=file.path,
@@ -115,7 +115,7 @@ def summarize(file: GGUFFile, name: str) -> Summary:
         supported=is_supported(architecture),
         size_bytes=sum(path.stat().st_size for path in paths),
         context_length=_whole(file, f"{architecture}.context_length"),
-        layers=_layers([names for number, names in blocks.items() if number not in drafts], len(drafts)),
+        layers=_layers([names for number, names in by_layer.items() if number not in drafts], len(drafts)),
         experts=_experts(file, architecture),
         vocabulary=_vocabulary(file),
         chat_template="tokenizer.chat_template" in file.metadata,
@@ -149,20 +149,20 @@ def _add_up(summary: Summary, file: GGUFFile, drafts: set[int]) -> None:
 
 
 def _group(name: str, drafts: set[int]) -> str:
-    block = _BLOCK.fullmatch(name)
-    if block and int(block[1]) in drafts:
+    layer, own = split_layer(name)
+    if layer in drafts:
         return "MTP"
-    own = block[2] if block else name
     return next(group for group, pattern in _GROUPS.items() if pattern.match(own))
 
 
-def _blocks(file: GGUFFile) -> dict[int, list[str]]:
-    """The names in each block, without their blk.N. in front."""
-    blocks: dict[int, list[str]] = {}
+def _names_by_layer(file: GGUFFile) -> dict[int, list[str]]:
+    """The names of each layer's tensors, without their blk.N. in front."""
+    layers: dict[int, list[str]] = {}
     for name in file.tensors:
-        if found := _BLOCK.fullmatch(name):
-            blocks.setdefault(int(found[1]), []).append(found[2])
-    return blocks
+        layer, own = split_layer(name)
+        if layer >= 0:
+            layers.setdefault(layer, []).append(own)
+    return layers
 
 
 def _layers(trunk: list[list[str]], drafts: int) -> Layers:

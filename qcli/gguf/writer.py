@@ -1,6 +1,6 @@
 """Writes GGUF: the header at once, then one tensor after the other, in pieces of any size.
 
-The layout is that of `gguf_header`; keys come as bytes, so that those of another file pass through unchanged.
+The layout is that of `header.py`; keys come as bytes, so that those of another file pass through unchanged.
 """
 
 from __future__ import annotations
@@ -145,14 +145,6 @@ def split(tensors: Iterable[NewTensor], most: int) -> list[list[NewTensor]]:
         parts[-1].append(tensor)
         size += tensor.n_bytes
     return parts
-
-
-def part_paths(path: Path, count: int) -> list[Path]:
-    """The names of a file's parts; of one alone, its own."""
-    if count == 1:
-        return [path]
-    stem = path.name.removesuffix(".gguf")
-    return [path.with_name(f"{stem}-{i + 1:05d}-of-{count:05d}.gguf") for i in range(count)]
 
 
 def write_small(path: Path, keys: Mapping[str, bytes], tensors: Mapping[str, NDArray[Any]], overwrite: bool) -> None:
