@@ -16,6 +16,7 @@ from typing import Any, Final
 from qcli.errors import ModelNotFoundError
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.names import stem_of
+from qcli.wording import size
 
 Sampling = dict[str, Any]  # float, or int for top_k: the keywords of sampler.Sampling
 
@@ -118,7 +119,7 @@ def _local(entry: Entry) -> Path:
     path = entry.path
     if path is None:
         hint = f"`hf download {entry.repo} {entry.file}` gets it, or give the path of a .gguf file"
-        raise ModelNotFoundError(f"{entry.name} is not on this machine ({entry.bytes / 1e9:.1f} GB)", hint)
+        raise ModelNotFoundError(f"{entry.name} is not on this machine ({size(entry.bytes)})", hint)
     return path
 
 

@@ -22,7 +22,7 @@ from qcli.host.memory import available
 from qcli.host.pages import pages
 from qcli.host.threads import default_threads
 from qcli.progress import Progress
-from qcli.wording import counted
+from qcli.wording import counted, size
 from quant import formats
 
 _RESERVE = 2 << 30  # bytes of memory left to the state, the bandwidth's buffer and everybody else
@@ -65,7 +65,7 @@ def layers_that_fit(shape: Shape, mix: Mix, wanted: int | None) -> int:
     room = available() - _RESERVE
     fitting = max((n for n in range(shape.layers + 1) if size_of(shape, mix, n) <= room), default=0)
     if (wanted or 1) > fitting:
-        needed, free = (f"{count / 1e9:.1f} GB" for count in (size_of(shape, mix, wanted or 1), available()))
+        needed, free = size(size_of(shape, mix, wanted or 1)), size(available())
         hint = f"give --layers {fitting} or less" if fitting else "free some memory, or try a smaller --quant"
         raise QcliError(
             f"{counted(wanted or 1, 'layer')} of {shape.name} would take {needed}, and {free} of memory are free", hint

@@ -11,7 +11,7 @@ from qcli import console
 from qcli.bench.disk import Disk, Room
 from qcli.bench.machine import Machine
 from qcli.bench.measure import Result
-from qcli.wording import counted
+from qcli.wording import counted, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -108,13 +108,13 @@ class Report:
         reads = ", ".join(f"{median(rates):.1f} GB/s with {threads}" for threads, rates in samples.items())
         kept = "" if self.kv_type == "f16" else f" · {self.kv_type} keys and values"
         facts = [
-            f"{self.model} · {self.architecture} · {counted(self.layers, 'layer')}{cut} · {gigabytes(self.size_bytes)}{kept}",
+            f"{self.model} · {self.architecture} · {counted(self.layers, 'layer')}{cut} · {size(self.size_bytes)}{kept}",
             f"{machine.cpu} · {counted(machine.cores, 'core')} · {machine.dot_unit}",
             f"memory is read at {reads} thread{'s' if max(samples) > 1 else ''}: the roofline",
         ]
         if room := self.room:
             there = f"room for {room.slots} of {room.held} experts in each layer"
-            facts.append(f"streamed: may use {gigabytes(room.ram)}, which is {there}")
+            facts.append(f"streamed: may use {size(room.ram)}, which is {there}")
         return facts
 
     def _several(self, what: str) -> bool:
@@ -167,10 +167,10 @@ class Report:
             return ["hits: experts that were in memory · waits: share of the time, for the disk"]
         if not self.whole:
             return []
-        size = gigabytes(self.whole.size_bytes)
+        whole = size(self.whole.size_bytes)
         if None in self.whole.tok_per_s:
             return [f"?: no estimate for all {self.whole.layers} layers; these lack a kind that the others have"]
-        return [f"≈: an estimate for all {self.whole.layers} layers, if {size} of memory are free"]
+        return [f"≈: an estimate for all {self.whole.layers} layers, if {whole} of memory are free"]
 
 
 def _from_disk(disk: Disk) -> dict[str, str]:
@@ -222,8 +222,3 @@ def _table(first: str) -> Table:
 def speed(tok_per_s: float) -> str:
     """Three digits or more."""
     return f"{tok_per_s:,.{0 if tok_per_s >= 100 else 1 if tok_per_s >= 10 else 2}f}"
-
-
-def gigabytes(count: int) -> str:
-    """2.1 GB, 24 MB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

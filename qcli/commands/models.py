@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qcli import console
 from qcli.commands import options
+from qcli.wording import size
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -36,14 +37,10 @@ def _listed(entries: list[Entry]) -> Text:
     width = max(len(entry.name) for entry in entries)
     blocks = []
     for entry in entries:
-        facts = f"{'':{width - len(entry.name)}}  {_size(entry.bytes):>7}  {entry.where}\n"
+        facts = f"{'':{width - len(entry.name)}}  {size(entry.bytes):>7}  {entry.where}\n"
         rest = f"  {entry.description}\n  {_sampling(entry)}"
         blocks.append(Text.assemble((entry.name, "bold"), facts, (rest, "dim")))
     return Text("\n\n").join(blocks)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _sampling(entry: Entry) -> str:

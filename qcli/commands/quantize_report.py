@@ -9,8 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
-from qcli.commands.show import quantity
-from qcli.wording import counted
+from qcli.wording import counted, quantity
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +33,7 @@ def report(job: Job, seconds: float | None, as_json: bool, quiet: bool) -> None:
 
 
 def _summary(job: Job) -> str:
-    return f"{quantity(job.n_bytes)}B, {_bits(job.changes):.2f} bits a weight"
+    return f"{quantity(job.n_bytes, 'B')}, {_bits(job.changes):.2f} bits a weight"
 
 
 def _bits(changes: Sequence[Change]) -> float:
@@ -74,7 +73,7 @@ def _drawn(job: Job) -> RenderableType:
     for (name, before, after), changes in groups.items():
         sizes = sum(c.tensor.n_bytes for c in changes), sum(c.new.n_bytes for c in changes)
         became = after if after != before else ""
-        cells = [name, before, became, str(len(changes)), *(f"{quantity(size)}B" for size in sizes)]
+        cells = [name, before, became, str(len(changes)), *(quantity(size, "B") for size in sizes)]
         table.add_row(*(Text(console.clean(cell)) for cell in cells))
     parts = f", {len(job.paths)} parts" if len(job.paths) > 1 else ""
     return Group(table, "", Text(f"{job.name}: {_summary(job)}{parts}"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from qcli import console
 from qcli.commands import options
 from qcli.errors import UsageError
+from qcli.wording import counted, quantity
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -96,19 +97,19 @@ def _fact_lines(summary: Summary) -> Iterable[tuple[str, str]]:
     parts = f", {summary.files} parts" if summary.files > 1 else ""
     yield "file", str(summary.path)
     yield "calls itself", summary.calls_itself
-    yield "size", f"{quantity(summary.size_bytes)}B{parts}, GGUF {summary.gguf_version}"
+    yield "size", f"{quantity(summary.size_bytes, 'B')}{parts}, GGUF {summary.gguf_version}"
     yield "architecture", summary.architecture + known
     if summary.whole.tensors:
         bits = f"{summary.whole.bits_per_weight:.2f} bits each"
         yield "parameters", f"{quantity(summary.whole.parameters)}, {bits}"
-        read = f"{quantity(summary.per_token.parameters)} parameters, {quantity(summary.per_token.bytes)}B"
+        read = f"{quantity(summary.per_token.parameters)} parameters, {quantity(summary.per_token.bytes, 'B')}"
         yield "a token reads", read
         yield "layers", _layers(summary)
     yield "experts", _experts(summary)
     yield "widths", _widths(summary)
     yield "attention", _attention(summary)
     yield "recurrence", _recurrence(summary)
-    yield "context", f"{summary.context_length:,} tokens" if summary.context_length else ""
+    yield "context", counted(summary.context_length, "token") if summary.context_length else ""
     yield "tokenizer", _tokenizer(summary)
     yield "chat template", "yes" if summary.chat_template else "none: that of its special tokens, or ChatML"
 
@@ -172,7 +173,7 @@ def _sentence(summary: Summary, keys: dict[str, str]) -> str:
 def _tokenizer(summary: Summary) -> str:
     model, split = (summary.metadata.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
     rule = f" ({_short(split)})" if split else ""
-    return f"{_short(model)}{rule}, {summary.vocabulary:,} tokens" if model else ""
+    return f"{_short(model)}{rule}, {counted(summary.vocabulary, 'token')}" if model else ""
 
 
 def _totals(heading: str, totals: dict[str, Total], bits: bool = False) -> Table:
@@ -180,7 +181,7 @@ def _totals(heading: str, totals: dict[str, Total], bits: bool = False) -> Table
     headings = ["tensors", "parameters", "size", "share", *(["bits"] if bits else [])]
     table = _table([heading], headings)
     for name, total in totals.items():
-        cells = [str(total.tensors), quantity(total.parameters), f"{quantity(total.bytes)}B"]
+        cells = [str(total.tensors), quantity(total.parameters), quantity(total.bytes, "B")]
         cells.append(f"{total.bytes / whole:.1%}")
         table.add_row(name, *cells, *([f"{total.bits_per_weight:.2f}"] if bits else []))
     return table
@@ -197,7 +198,7 @@ def _tensors(tensors: list[Tensor]) -> Table:
     table = _table(["tensor", "type"], ["shape", "size"])
     for tensor in tensors:
         shape = " × ".join(f"{n}" for n in tensor.shape)
-        table.add_row(*_cells(tensor.name, tensor.type, shape, f"{quantity(tensor.n_bytes)}B"))
+        table.add_row(*_cells(tensor.name, tensor.type, shape, quantity(tensor.n_bytes, "B")))
     return table
 
 
@@ -232,12 +233,3 @@ def _short(value: Plain | None) -> str:
         return f"{int(value):,}" if value == int(value) and abs(value) < 1e15 else f"{value:.6g}"
     text = str(value)
     return text if len(text) <= 160 else text[:159] + "…"
-
-
-def quantity(n: int) -> str:
-    """A count in three digits and a unit: 38.4 M."""
-    if n < 1000:
-        return f"{n} "
-    n = int(float(f"{n:.3g}"))
-    power, digits = divmod(len(str(n)) - 1, 3)
-    return f"{n / 1000**power:.{2 - digits}f} {' kMGTPE'[power]}"

@@ -13,6 +13,7 @@ from qcli.errors import QcliError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.host.memory import available, resident
 from qcli.layers.state import State
+from qcli.wording import size
 from quant.plan import Plan
 
 if TYPE_CHECKING:
@@ -112,12 +113,8 @@ def allot(supply: Supply, state: State, plans: list[Plan], ram: int, whole: Call
     if not found.enough:
         enough = wanted(ram, min(found.lacking, whole() - ram))
         raise QcliError(
-            f"{_written(ram)} of memory do not hold this model's dense weights, its context of {state.ctx} tokens and the"
+            f"{size(ram)} of memory do not hold this model's dense weights, its context of {state.ctx} tokens and the"
             f" experts of one token",
             f"give --ram {enough} if there is as much, a smaller --ctx, or a smaller file of this model",
         )
     supply.allot(found.slots)
-
-
-def _written(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 10**9 else f"{n_bytes / 1e6:.0f} MB"

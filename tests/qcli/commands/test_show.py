@@ -11,7 +11,7 @@ import pytest
 from gguf_maker import BOOL, F32, I32, STRING, U32, File, array, key, small_model, tensor, write
 
 from qcli import cli, models
-from qcli.commands.show import quantity, show
+from qcli.commands.show import show
 from qcli.commands.supported import supported
 from qcli.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
@@ -187,24 +187,6 @@ def test_no_such_model(tmp_path):
 
 def test_summaries_are_json(tmp_path):
     json.dumps(asdict(summary_of(tmp_path, small_model())) | {"path": ""}, allow_nan=False)
-
-
-@pytest.mark.parametrize(
-    ("n", "said"),
-    [
-        (0, "0 "),
-        (999, "999 "),
-        (1000, "1.00 k"),
-        (12_345, "12.3 k"),
-        (999_499, "999 k"),
-        (999_500, "1.00 M"),
-        (38_433_376, "38.4 M"),
-        (81_300_000_000, "81.3 G"),
-        (10**13, "10.0 T"),
-    ],
-)
-def test_quantities_have_three_digits(n, said):
-    assert quantity(n) == said
 
 
 def test_what_is_supported(capsys):
