@@ -14,11 +14,11 @@ from qcli.errors import UsageError
 
 if TYPE_CHECKING:
     from qcli.bench.cases import Case
-    from qcli.bench.disk import Room
+    from qcli.bench.disk import CacheSize
     from qcli.bench.measure import Result
     from qcli.bench.peer import Peer
     from qcli.bench.random_weights import Mix
-    from qcli.bench.shapes import Shape
+    from qcli.bench.shapes import ModelShape
     from qcli.bench.subject import Subject
     from qcli.commands.bench_report import Report
 
@@ -105,7 +105,7 @@ def _check(
 
 def _measured(
     model: str | None,
-    chosen: tuple[Shape, Mix] | None,
+    chosen: tuple[ModelShape, Mix] | None,
     layers: int | None,
     cases: list[Case],
     kv_type: str,
@@ -113,7 +113,7 @@ def _measured(
     repetitions: int,
     peer: bool,
 ) -> Report:
-    """Load what is to be measured, all of it before the first repetition, and measure."""
+    """Load the model into an engine for each number of threads and batch size, and run all cases."""
     bar = console.status("loading", still=True)
     with bar, interrupt.ends_all(bar):
         from qcli.bench.bandwidth import Bandwidth
@@ -124,7 +124,7 @@ def _measured(
         from qcli.streaming.budget import limit
 
         subject = of_shape(*chosen, layers, bar.update) if chosen else of_file(model)
-        subject.check_room(cases)
+        subject.check_context(cases)
         ram = sys.maxsize if chosen else limit(ram)  # random weights are in memory already
         rigs = load_rigs(subject.file, cases, kv_type, ram, peer, bar.update)
         first = next(iter(rigs.values()))
@@ -134,19 +134,21 @@ def _measured(
             stack.callback(close)
         beside = stack.enter_context(Peer(subject.file.path, context_of(cases), kv_type)) if peer else None
         results = measure(rigs, bandwidth, cases, repetitions, beside, bar.update)
-        return _report(subject, kv_type, first.room(ram), results, beside)
+        return _report(subject, kv_type, first.cache_size(ram), results, beside)
 
 
-def _report(subject: Subject, kv_type: str, room: Room | None, results: list[Result], beside: Peer | None) -> Report:
+def _report(
+    subject: Subject, kv_type: str, cache_size: CacheSize | None, results: list[Result], beside: Peer | None
+) -> Report:
     from qcli.bench.estimate import whole_tok_per_s
     from qcli.bench.machine import this_machine
-    from qcli.commands.bench_report import Report, Whole
+    from qcli.commands.bench_report import Report, WholeModel
 
     shape, layers = subject.shape, subject.layers
     whole = None
     if shape:
         estimates = [whole_tok_per_s(shape, layers, result) for result in results]
-        whole = Whole(shape.layers, subject.whole_bytes, estimates)
+        whole = WholeModel(shape.layers, subject.whole_bytes, estimates)
     return Report(
         model=subject.name,
         architecture=subject.architecture,
@@ -156,6 +158,6 @@ def _report(subject: Subject, kv_type: str, room: Room | None, results: list[Res
         machine=this_machine(),
         results=results,
         whole=whole,
-        room=room,
+        cache_size=cache_size,
         peer=beside.about if beside else None,
     )
