@@ -1,4 +1,4 @@
-"""qcli perplexity: how well a model predicts a text, and how far it is from another."""
+"""qcli perplexity: how well a model predicts a text, and how far its predictions are from another model's."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _scored(
     name: str,
     bar: console.status,
 ) -> tuple[Scores | None, bool]:
-    """The scores of all chunks, or of those before Ctrl-C, and whether it came."""
+    """The scores of all chunks, or of those before Ctrl-C, and whether it was pressed."""
     from qcli.evaluate.log_probs_file import LogProbsWriter
     from qcli.evaluate.perplexity import score
 
@@ -136,7 +136,7 @@ def _rows(scores: Scores, reference: LogProbs | None) -> list[tuple[str, str]]:
             ("mean KL divergence", f"{d.mean_kl.value:.5f} ± {d.mean_kl.error:.5f}"),
             ("99 % are below", f"{d.kl_99:.5f}"),
             ("largest", f"{d.max_kl:.5f}"),
-            ("same top token", f"{d.same.value:.2%} ± {d.same.error:.2%}"),
+            ("same top token", f"{d.same_top_share.value:.2%} ± {d.same_top_share.error:.2%}"),
         ]
     return rows
 
@@ -166,5 +166,7 @@ def _as_json(scores: Scores, ctx: int, reference: LogProbs | None) -> dict[str, 
         found |= (
             {"reference": reference.model} | both("reference_perplexity", d.reference) | both("ratio", scores.ratio)
         )
-        found |= both("mean_kl", d.mean_kl) | {"kl_99": d.kl_99, "max_kl": d.max_kl} | both("same_top", d.same)
+        found |= (
+            both("mean_kl", d.mean_kl) | {"kl_99": d.kl_99, "max_kl": d.max_kl} | both("same_top", d.same_top_share)
+        )
     return found
