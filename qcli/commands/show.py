@@ -46,7 +46,7 @@ def _show_file(model: str | None, as_json: bool, tensors: bool) -> None:
     with GGUFFile.open(path) as file:
         summary = summarize(file, name_of(path, entry))
         if entry:
-            summary.calls_itself = ""
+            summary.general_name = ""
         listed = list(file.tensors.values()) if tensors else []
         if as_json:
             console.json(_as_json(summary, listed if tensors else None))
@@ -96,12 +96,12 @@ def _fact_lines(summary: Summary) -> Iterable[tuple[str, str]]:
     known = "" if summary.supported else " (qcli cannot run it)"
     parts = f", {summary.files} parts" if summary.files > 1 else ""
     yield "file", str(summary.path)
-    yield "calls itself", summary.calls_itself
+    yield "general.name", summary.general_name
     yield "size", f"{quantity(summary.size_bytes, 'B')}{parts}, GGUF {summary.gguf_version}"
     yield "architecture", summary.architecture + known
-    if summary.whole.tensors:
-        bits = f"{summary.whole.bits_per_weight:.2f} bits each"
-        yield "parameters", f"{quantity(summary.whole.parameters)}, {bits}"
+    if summary.total.tensors:
+        bits = f"{summary.total.bits_per_weight:.2f} bits each"
+        yield "parameters", f"{quantity(summary.total.parameters)}, {bits}"
         read = f"{quantity(summary.per_token.parameters)} parameters, {quantity(summary.per_token.bytes, 'B')}"
         yield "a token reads", read
         yield "layers", _layers(summary)
@@ -126,9 +126,9 @@ def _layers(summary: Summary) -> str:
 def _experts(summary: Summary) -> str:
     experts = summary.experts
     if experts is None:
-        return "none: every token uses all weights" if summary.whole.tensors else ""
+        return "none: every token uses all weights" if summary.total.tensors else ""
     shared = f" and {experts.shared} shared" if experts.shared else ""
-    return f"{experts.held} in a layer; a token uses {experts.routed}{shared}"
+    return f"{experts.count} in a layer; a token uses {experts.used}{shared}"
 
 
 def _widths(summary: Summary) -> str:
@@ -165,7 +165,7 @@ def _recurrence(summary: Summary) -> str:
 
 
 def _sentence(summary: Summary, keys: dict[str, str]) -> str:
-    """The architecture's numbers under these keys, each with its word; what is absent is left out."""
+    """The values of these keys of the architecture, each after its word; absent ones are left out."""
     found = {word: summary.metadata.get(f"{summary.architecture}.{key}") for word, key in keys.items()}
     return ", ".join(f"{word} {_short(value)}" for word, value in found.items() if value is not None)
 
@@ -173,7 +173,7 @@ def _sentence(summary: Summary, keys: dict[str, str]) -> str:
 def _tokenizer(summary: Summary) -> str:
     model, split = (summary.metadata.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
     rule = f" ({_short(split)})" if split else ""
-    return f"{_short(model)}{rule}, {counted(summary.vocabulary, 'token')}" if model else ""
+    return f"{_short(model)}{rule}, {counted(summary.vocab_size, 'token')}" if model else ""
 
 
 def _totals(heading: str, totals: dict[str, Total], bits: bool = False) -> Table:
@@ -214,14 +214,14 @@ def _table(left: list[str], right: list[str]) -> Table:
 
 
 def _cells(*texts: str) -> list[RenderableType]:
-    """Text from the file: no markup, no control codes."""
+    """Cells of text from the file: markup stays text, control codes are made visible."""
     from rich.text import Text
 
     return [Text(console.clean(text)) for text in texts]
 
 
 def _short(value: Plain | None) -> str:
-    """A value in a line of its own."""
+    """A value in a few words, in one line."""
     if isinstance(value, dict):
         return f"array of {value['length']:,}"
     if isinstance(value, list):

@@ -208,7 +208,7 @@ class Decoder:
 def refuse_unread(hyper: Hyper) -> None:
     """A tensor of a layer that nobody read would have changed what the model says."""
     blocks = tuple(f"blk.{i}." for i in range(hyper.layers))
-    for name in hyper.file.tensors.keys() - hyper.file.read:
+    for name in hyper.file.tensors.keys() - hyper.file.used:
         if name.startswith(blocks):
             hyper.unsupported(
                 f'"{name}" is no tensor of {hyper.arch} that qcli knows', "try another file of this model"

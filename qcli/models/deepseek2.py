@@ -196,7 +196,7 @@ class LatentAttention:
         rank = hyper.size("attention.q_lora_rank") if short else n
         both = linear(file, f"{block}.attn_kv_a_mqa", shape.latent + shape.turning, n)
         inner = Absorbed if f"{block}.attn_k_b.weight" in file.tensors else Apart
-        file.read.add(f"{block}.attn_kv_b.weight")  # some files have it beside its halves
+        file.used.add(f"{block}.attn_kv_b.weight")  # some files have it beside its halves
         return cls(
             attn_q_a=linear(file, f"{block}.attn_q_a", rank, n) if short else None,
             attn_q_a_norm=vector(file, f"{block}.attn_q_a_norm.weight", rank) if short else None,
