@@ -1,4 +1,4 @@
-"""qcli bench: how fast a model runs here, or would run."""
+"""qcli bench: how fast a model runs on this machine, and where the time goes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""qcli models: the models known by name."""
+"""qcli models: the models known by name, and which of them are on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `qcli quantize` tells: the table of a dry run, or what was written."""
+"""What `qcli quantize` prints: the table of a dry run, or what was written."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def report(job: Job, seconds: float | None, as_json: bool, quiet: bool) -> None:
+    """Print what was done with each tensor, or would be; seconds: None for a dry run."""
     if as_json:
         console.json(_as_json(job, seconds))
     elif seconds is None:
@@ -57,7 +58,7 @@ def _as_json(job: Job, seconds: float | None) -> dict[str, Any]:
 
 
 def _drawn(job: Job) -> RenderableType:
-    """What becomes of each kind of tensor: those of all layers with one name and one change are a row."""
+    """A table of the old and the new types: the tensors of all layers with the same name and types share a row."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""qcli show: what is in a model file, whatever its architecture."""
+"""qcli show: what is in a model file, whatever its architecture; with --supported, what qcli runs."""
 
 from __future__ import annotations
 
