@@ -29,36 +29,38 @@ def _sizes(*names: str, help: str) -> Any:
 
 def bench(
     model: options.Model = None,
-    n_prompt: Annotated[str, _sizes("--n-prompt", "-p", help="Prefill so many tokens; 0: leave it out.")] = "512",
-    n_gen: Annotated[str, _sizes("--n-gen", "-n", help="Decode so many tokens; 0: leave it out.")] = "64",
-    n_depth: Annotated[str, _sizes("--n-depth", "-d", help="Have so many tokens in the context before.")] = "0",
+    n_prompt: Annotated[
+        str, _sizes("--n-prompt", "-p", help="Tokens of a prompt to prefill; 0: no such test.")
+    ] = "512",
+    n_gen: Annotated[str, _sizes("--n-gen", "-n", help="Tokens to decode; 0: no such test.")] = "64",
+    n_depth: Annotated[str, _sizes("--n-depth", "-d", help="Tokens that are in the context before.")] = "0",
     threads: Annotated[str | None, _sizes("--threads", "-t", help="One a physical core, unless told.")] = None,
     batch_size: Annotated[
-        str | None, _sizes("--batch-size", "-b", help="Take so many tokens of a prompt together; else as `qcli run`.")
+        str | None, _sizes("--batch-size", "-b", help="Tokens of a prompt to take together; else as `qcli run`.")
     ] = None,
     kv_type: options.KvType = None,
     ram: options.Ram = None,
     repetitions: Annotated[
-        int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="Repeat each test so often.")
+        int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="Repetitions of each test.")
     ] = 3,
     shape: Annotated[
         str | None,
-        typer.Option("--shape", metavar="NAME", help="Make random weights of a known model's shape: no file."),
+        typer.Option("--shape", metavar="NAME", help="Use random weights of a known model's shape, no file."),
     ] = None,
     layers: Annotated[
         int | None,
-        typer.Option("--layers", metavar="N", min=1, help="With --shape: make so many; else as many as fit."),
+        typer.Option("--layers", metavar="N", min=1, help="With --shape: how many layers; else as many as fit."),
     ] = None,
     quant: Annotated[
         str | None,
-        typer.Option("--quant", metavar="TYPE", help="With --shape: make this type, such as q8_0; else q4_k_m."),
+        typer.Option("--quant", metavar="TYPE", help="With --shape: the weights' type, such as q8_0; else q4_k_m."),
     ] = None,
     peer: Annotated[bool, options.flag("--peer", help="Measure llama.cpp on the same file, too.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure how fast a model runs here, and where the time goes.
 
-    A list, such as -t 1,2, measures each.
+    Lists, such as -t 1,2, measure every combination.
     """
     from qcli.bench.cases import combinations, numbers
     from qcli.bench.peer import require_peer

@@ -29,8 +29,12 @@ _BESIDE = 32  # characters beside it, for figures
 
 def experts(
     model: options.GivenModel = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="Count for this text.")] = None,
-    file: Annotated[str | None, typer.Option("--file", metavar="FILE", help="Count for the text of a file.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", metavar="TEXT", help="Count the experts that this text uses.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", metavar="FILE", help="Count the experts that the text of a file uses.")
+    ] = None,
     ram: options.Ram = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
@@ -39,7 +43,7 @@ def experts(
 ) -> None:
     """Draw which experts a text uses, or earlier runs used.
 
-    Runs of models larger than memory are counted.
+    Earlier runs are counted for models larger than memory.
     """
     if prompt is not None and file is not None:
         raise UsageError("--prompt and --file are both given", "leave out one of them")

@@ -21,10 +21,14 @@ _SHOWN = 8  # experts of a layer that are listed
 
 def imatrix(
     model: options.GivenModel = None,
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text file of what the model is for.")] = None,
-    out: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Write this .gguf file.")] = None,
-    ctx: Annotated[int, typer.Option("--ctx", "-c", metavar="N", min=4, help="Have so many tokens in a chunk.")] = 512,
-    most: Annotated[int | None, typer.Option("--chunks", metavar="N", min=1, help="Take so many chunks only.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="A text file, like what the model will be used for.")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The .gguf file to write.")] = None,
+    ctx: Annotated[int, typer.Option("--ctx", "-c", metavar="N", min=4, help="Tokens of a chunk.")] = 512,
+    most: Annotated[
+        int | None, typer.Option("--chunks", metavar="N", min=1, help="Use the first N chunks only.")
+    ] = None,
     threads: options.Threads = None,
     force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it is there.")] = False,
     as_json: options.Json = False,
@@ -32,7 +36,7 @@ def imatrix(
 ) -> None:
     """Measure on a text how much each weight matters.
 
-    `qcli quantize --imatrix` goes by it.
+    The importance matrix is for `qcli quantize --imatrix`.
     """
     if model is None or text is None or out is None:
         raise UsageError(

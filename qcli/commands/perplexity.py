@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 def perplexity(
     model: options.GivenModel = None,
-    text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", help="A text file; with --against, what was kept has one.")
-    ] = None,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text file; not needed with --against.")] = None,
     ctx: Annotated[
-        int | None, typer.Option("--ctx", "-c", metavar="N", min=4, help="Have so many tokens in a chunk; else 512.")
+        int | None, typer.Option("--ctx", "-c", metavar="N", min=4, help="Tokens of a chunk; else 512.")
     ] = None,
-    most: Annotated[int | None, typer.Option("--chunks", metavar="N", min=1, help="Take so many chunks only.")] = None,
+    most: Annotated[
+        int | None, typer.Option("--chunks", metavar="N", min=1, help="Use the first N chunks only.")
+    ] = None,
     save: Annotated[
-        str | None, typer.Option("--save-logits", metavar="FILE", help="Keep the predictions, to compare others with.")
+        str | None, typer.Option("--save-logits", metavar="FILE", help="Save the predictions, for --against.")
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="FILE", help="Compare with predictions that were kept.")
+        str | None, typer.Option("--against", metavar="FILE", help="Compare with predictions that were saved.")
     ] = None,
     threads: options.Threads = None,
     kv_type: options.KvType = None,
@@ -43,9 +43,9 @@ def perplexity(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Score how well a model predicts a text.
+    """Measure how well a model predicts a text.
 
-    That is perplexity and, against kept predictions, KL divergence.
+    That is perplexity and, with --against, KL divergence from another model.
     """
     if model is None or (text is None and against is None):
         raise UsageError("MODEL and TEXT are needed", "type, for example, qcli perplexity MODEL wiki.test.raw")
