@@ -11,6 +11,7 @@ from qcli import console
 from qcli.bench.disk import CacheSize, DiskReads
 from qcli.bench.machine import Machine
 from qcli.bench.measure import Result
+from qcli.commands.tables import new_table
 from qcli.wording import counted, size
 
 if TYPE_CHECKING:
@@ -212,9 +213,7 @@ def _part(result: Result, seconds: float) -> str:
 
 
 def _table(first: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = new_table()
     table.add_column(first, no_wrap=True)
     return table
 

@@ -11,6 +11,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
+from qcli.commands.tables import facts
 from qcli.errors import UsageError
 from qcli.wording import counted
 
@@ -142,17 +143,8 @@ def _rows(scores: Scores, reference: LogProbs | None) -> list[tuple[str, str]]:
 
 
 def _drawn(scores: Scores, ctx: int, reference: LogProbs | None) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _rows(scores, reference):
-        table.add_row(Text(console.clean(name)), value)
     tokens, of_text = counted(len(scores.losses), "token"), counted(scores.chunks, "chunk")
-    table.add_row("scored", f"{tokens} of {of_text} of {ctx}")
-    return table
+    return facts([*_rows(scores, reference), ("scored", f"{tokens} of {of_text} of {ctx}")])
 
 
 def _as_json(scores: Scores, ctx: int, reference: LogProbs | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
+from qcli.commands.tables import new_table
 from qcli.wording import counted, quantity
 
 if TYPE_CHECKING:
@@ -60,13 +61,12 @@ def _as_json(job: Job, seconds: float | None) -> dict[str, Any]:
 def _drawn(job: Job) -> RenderableType:
     """A table of the old and the new types: the tensors of all layers with the same name and types share a row."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     groups: dict[tuple[str, str, str], list[Change]] = defaultdict(list)
     for change in job.changes:
         groups[re.sub(r"\d+", "*", change.tensor.name, count=1), change.tensor.type, change.type].append(change)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = new_table()
     for heading in ("tensor", "from", "to"):
         table.add_column(heading, overflow="fold")
     for heading in ("tensors", "size", "becomes"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from qcli import console
 from qcli.commands import options
+from qcli.commands.tables import facts, new_table
 from qcli.errors import UsageError
 from qcli.wording import counted, quantity
 
@@ -17,6 +18,23 @@ if TYPE_CHECKING:
 
     from qcli.gguf.file import Tensor
     from qcli.gguf.summary import Plain, Summary, Total
+
+# Keys of an architecture that are shown, by the word before the value.
+_ATTENTION = {
+    "heads": "attention.head_count",
+    "kv": "attention.head_count_kv",
+    "head": "attention.key_length",
+    "rotated": "rope.dimension_count",
+    "base": "rope.freq_base",
+    "window": "attention.sliding_window",
+}
+_RECURRENCE = {
+    "heads": "ssm.time_step_rank",
+    "groups": "ssm.group_count",
+    "state": "ssm.state_size",
+    "inner": "ssm.inner_size",
+    "convolution": "ssm.conv_kernel",
+}
 
 
 def show(
@@ -71,7 +89,7 @@ def _drawn(summary: Summary, tensors: list[Tensor]) -> RenderableType:
     from rich.text import Text
 
     title = Text(console.clean(summary.name), style="bold")
-    parts: list[RenderableType] = [title, "", _facts(summary)]
+    parts: list[RenderableType] = [title, "", facts(_facts(summary))]
     if summary.groups:
         parts += ["", _totals("weights", summary.groups), "", _totals("type", summary.types, bits=True)]
     if tensors:
@@ -79,20 +97,7 @@ def _drawn(summary: Summary, tensors: list[Tensor]) -> RenderableType:
     return Group(*parts)
 
 
-def _facts(summary: Summary) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _fact_lines(summary):
-        if value:
-            table.add_row(name, Text(console.clean(value)))
-    return table
-
-
-def _fact_lines(summary: Summary) -> Iterable[tuple[str, str]]:
+def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
     known = "" if summary.supported else " (qcli cannot run it)"
     parts = f", {summary.files} parts" if summary.files > 1 else ""
     yield "file", str(summary.path)
@@ -107,8 +112,8 @@ def _fact_lines(summary: Summary) -> Iterable[tuple[str, str]]:
         yield "layers", _layers(summary)
     yield "experts", _experts(summary)
     yield "widths", _widths(summary)
-    yield "attention", _attention(summary)
-    yield "recurrence", _recurrence(summary)
+    yield "attention", _sentence(summary, _ATTENTION)
+    yield "recurrence", _sentence(summary, _RECURRENCE)
     yield "context", counted(summary.context_length, "token") if summary.context_length else ""
     yield "tokenizer", _tokenizer(summary)
     yield "chat template", "yes" if summary.chat_template else "none: that of its special tokens, or ChatML"
@@ -138,29 +143,6 @@ def _widths(summary: Summary) -> str:
         keys["feed-forward"] = "feed_forward_length"
     if layers.with_experts:
         keys |= {"expert": "expert_feed_forward_length", "shared": "expert_shared_feed_forward_length"}
-    return _sentence(summary, keys)
-
-
-def _attention(summary: Summary) -> str:
-    keys = {
-        "heads": "attention.head_count",
-        "kv": "attention.head_count_kv",
-        "head": "attention.key_length",
-        "rotated": "rope.dimension_count",
-        "base": "rope.freq_base",
-        "window": "attention.sliding_window",
-    }
-    return _sentence(summary, keys)
-
-
-def _recurrence(summary: Summary) -> str:
-    keys = {
-        "heads": "ssm.time_step_rank",
-        "groups": "ssm.group_count",
-        "state": "ssm.state_size",
-        "inner": "ssm.inner_size",
-        "convolution": "ssm.conv_kernel",
-    }
     return _sentence(summary, keys)
 
 
@@ -203,9 +185,7 @@ def _tensors(tensors: list[Tensor]) -> Table:
 
 
 def _table(left: list[str], right: list[str]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = new_table()
     for heading in left:
         table.add_column(heading, min_width=13, overflow="fold")
     for heading in right:
