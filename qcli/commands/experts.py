@@ -69,13 +69,13 @@ def _counted(
     from qcli.streaming.budget import parse_size
     from qcli.text.tokenizer import Tokenizer
 
-    room = parse_size(ram) if ram is not None else None
+    n_bytes = parse_size(ram) if ram is not None else None
     with GGUFFile.open(resolve(model)[0]) as opened:
         if prompt is None and file is None:
             return "earlier runs", expert_counts.by_usage(opened)
         text = prompt if prompt is not None else read_text(Path(file or ""))
         ids = Tokenizer.from_gguf(opened).prompt(text)
-        layers = expert_counts.by_text(opened, ids, threads=threads, ram=room, progress=bar.update)
+        layers = expert_counts.by_text(opened, ids, threads=threads, ram=n_bytes, progress=bar.update)
         return f"{counted(len(ids), 'token')} of text", layers
 
 

@@ -21,8 +21,6 @@ from qcli.gguf.names import MAX_PARTS, part_paths
 from qcli.gguf.strings import StringArray
 from qcli.host import bus_error
 
-__all__ = ["GGUFFile", "StringArray", "Tensor", "Value"]
-
 _REQUIRED: Final[Any] = object()
 
 _ANOTHER_FILE = "get a GGUF file of this model; its name ends in .gguf"

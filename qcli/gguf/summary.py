@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from qcli.gguf.file import GGUFFile, StringArray, Tensor, Value
+from qcli.gguf.file import GGUFFile, Tensor
+from qcli.gguf.header import Value
 from qcli.gguf.names import split_layer
+from qcli.gguf.strings import StringArray
 
 Plain = int | float | bool | str | list["Plain"] | dict[str, int]
 

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 
 from qcli.errors import UsageError
-from qcli.gguf.file import GGUFFile, Tensor, Value
+from qcli.gguf.file import GGUFFile, Tensor
+from qcli.gguf.header import Value
 from qcli.gguf.names import layer_of
 from qcli.gguf.types import TENSOR_TYPES
 from qcli.quantize.mixes import Choice, Mix, Place
