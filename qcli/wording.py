@@ -1,6 +1,13 @@
-"""Numbers in words: counts of things, sizes, quantities."""
+"""Numbers in words: counts of things, sizes, quantities; and sizes as people type them."""
 
 from __future__ import annotations
+
+import re
+
+from qcli.errors import UsageError
+
+_TYPED = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def counted(n: int, one: str, many: str = "") -> str:
@@ -22,3 +29,12 @@ def quantity(n: int, unit: str = "") -> str:
     n = int(float(f"{n:.3g}"))
     power, digits = divmod(len(str(n)) - 1, 3)
     return f"{n / 1000**power:.{2 - digits}f} {' kMGTPE'[power]}{unit}"
+
+
+def parse_size(text: str) -> int:
+    """Bytes: "24GB" and "24G" are 24 * 10^9, "24GiB" 24 * 2^30. Raises UsageError."""
+    found = _TYPED.fullmatch(text.strip())
+    if not found:
+        raise UsageError(f'"{text}" is not an amount of memory', "give one such as 24GB or 2.8G")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit.lower()])

@@ -11,6 +11,7 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
+from qcli.wording import parse_size
 
 if TYPE_CHECKING:
     from qcli.bench.cases import Case
@@ -67,7 +68,6 @@ def bench(
     from qcli.bench.random_weights import find_mix
     from qcli.bench.shapes import find_shape
     from qcli.host.threads import default_threads
-    from qcli.streaming.budget import parse_size
 
     _check(model, shape, layers, quant, peer, ram)
     n_bytes = parse_size(ram) if ram is not None else None

@@ -11,7 +11,7 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
-from qcli.wording import counted
+from qcli.wording import counted, parse_size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -66,7 +66,6 @@ def _counted(
     from qcli.evaluate import expert_counts
     from qcli.evaluate.scored_text import read_text
     from qcli.gguf.file import GGUFFile
-    from qcli.streaming.budget import parse_size
     from qcli.text.tokenizer import Tokenizer
 
     n_bytes = parse_size(ram) if ram is not None else None

@@ -9,7 +9,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.wording import counted, size
+from qcli.wording import counted, parse_size, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,7 +35,6 @@ def plan(
         from qcli import hub
         from qcli.forecast.outlook import foresee
         from qcli.gguf.file import GGUFFile
-        from qcli.streaming.budget import parse_size
 
         room = parse_size(ram) if ram is not None else None
         found = stack.enter_context(hub.header_of(model, bar.update))

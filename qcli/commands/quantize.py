@@ -11,6 +11,7 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
+from qcli.wording import parse_size
 
 
 def quantize(
@@ -82,8 +83,6 @@ def _arguments(source: str | None, out: str | None, kind: str | None, dry_run: b
 
 
 def _size(given: str) -> int:
-    from qcli.streaming.budget import parse_size
-
     try:
         size = parse_size(given)
     except UsageError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qcli.wording import counted, quantity, size
+from qcli.errors import UsageError
+from qcli.wording import counted, parse_size, quantity, size
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,11 @@ def test_quantities_have_three_digits(n, said):
 
 def test_quantities_of_bytes():
     assert [quantity(n, "B") for n in (204, 15_200_000)] == ["204 B", "15.2 MB"]
+
+
+def test_amounts_of_memory_are_read_as_people_write_them():
+    written = {"24GB": 24 * 10**9, "2.8g": 2.8e9, "1 GiB": 1 << 30, "512m": 512e6, "1000": 1000, "3kib": 3072}
+    assert {text: parse_size(text) for text in written} == written
+    for text in ("", "lots", "-1G", "1.2.3G", "5 apples", "1e9"):
+        with pytest.raises(UsageError, match="not an amount"):
+            parse_size(text)
