@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
 from qcli.gguf.writer import GGUFWriter
+from qcli.host import kernels
 from qcli.host.atomic_files import Draft
 from qcli.progress import Progress
 from qcli.quantize.job import Change, Job
-from quant import formats, quantizers, store
+from quant import formats, quantizers
 
 _SLICE = 1 << 19  # weights that a thread takes at once: 2 MB as float32, some ms of work
 _AHEAD = 3  # slices a thread that are read and not yet written
@@ -54,8 +55,7 @@ class Slice:
 def prepare(job: Job, progress: Progress | None = None) -> None:
     """Have every kernel of the job ready."""
     kinds = sorted({change.type for change in job.changes if change.converts})
-    heard = (lambda fraction: progress("compiling kernels", fraction)) if progress else None
-    store.prepare([quantizers.quantize_rows, *(quantizers.find(kind).kernel for kind in kinds)], heard)
+    kernels.prepare([quantizers.quantize_rows, *(quantizers.find(kind).kernel for kind in kinds)], progress)
     quantizers.is_finite(np.zeros(16, np.float32))
 
 

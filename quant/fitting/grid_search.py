@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from quant.blocks.grids import codes, held_bytes
+from quant.declarations import Intrinsic
 from quant.fitting.lanes import between, f16_bits, larger, smaller, sqrt, store_i32x16, where_equal, where_greater
-from quant.jit import Intrinsic, inline, intrinsic
+from quant.jit import inline, intrinsic
 from quant.simd import (
     I16,
     I32,

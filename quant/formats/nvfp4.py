@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from quant.activation import scales_of, sums16_of
 from quant.blocks.blocks32 import fields16
+from quant.declarations import vector_llvm
 from quant.formats import Format, blocks_of, dot_rows, emit, rows_of, unpack_rows, unpack_tile
 from quant.formats.mxfp4 import OFFSET, VALUES, both
 from quant.int8_dot import dot_u7, join
@@ -50,7 +51,6 @@ from quant.simd import (
     sub,
     sum_lanes,
     to_f32,
-    vector_llvm,
     vector_of,
     zero_f32x16,
     zero_i32x16,

@@ -14,9 +14,10 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from quant.blocks.blocks32 import dot_blocks, fields, fields16, halves8, packed4, unpack_blocks
+from quant.declarations import Intrinsic
 from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
 from quant.formats.q4_1 import both, dot
-from quant.jit import Intrinsic, inline, intrinsic
+from quant.jit import inline, intrinsic
 from quant.simd import (
     I8,
     I16,
