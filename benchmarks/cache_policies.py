@@ -1,10 +1,10 @@
-"""How often experts would be found in memory, by the rule that says which of them leaves it.
+"""Hit rates of an expert cache under several replacement policies.
 
     python benchmarks/cache_policies.py MODEL TEXT_FILE [tokens]
 
-Records which experts each token of a text is routed to, and replays the record against caches of several sizes: LRU (the one
-unused for longest leaves), qcli's own (the coldest, with heat that halves every 2560 choices), counts that never fade, and
-Belady's, which knows the future: the one asked for again last, or never.
+Records which experts each token of a text is routed to, and replays the record on caches of several sizes. What each policy
+evicts: LRU the expert unused for longest; qcli the least used one, by usage that halves every 2560 choices; "no decay" the
+same by plain counts; Belady's, which knows the future, the one that is used again last, or never.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Trace = list[list[int]]  # the experts of each token, in one layer
 
 
 def record(model: str, text: str, tokens: int) -> list[Trace]:
-    """Of each layer, decoding token by token."""
-    budget.fits = lambda *_: False  # so that choices pass through Python
+    """The trace of each layer, decoding a text token by token."""
+    budget.fits = lambda *_: False  # streamed, so that choices pass through Python
     choose, seen = Slots.choose, {}
 
     def note(self: Slots, experts: np.ndarray, times: int = 1) -> None:
@@ -40,53 +40,56 @@ def record(model: str, text: str, tokens: int) -> list[Trace]:
 
 
 def lru(trace: Trace, slots: int) -> int:
-    held: OrderedDict[int, None] = OrderedDict()
+    """Hits, evicting the expert unused for longest."""
+    cached: OrderedDict[int, None] = OrderedDict()
     hits = 0
     for experts in trace:
-        hits += sum(expert in held for expert in experts)
+        hits += sum(expert in cached for expert in experts)
         for expert in experts:
-            held[expert] = None
-            held.move_to_end(expert)
-        while len(held) > slots:
-            held.popitem(last=False)
+            cached[expert] = None
+            cached.move_to_end(expert)
+        while len(cached) > slots:
+            cached.popitem(last=False)
     return hits
 
 
-def coldest(trace: Trace, slots: int, half_life: float = HALF_LIFE) -> int:
-    held, heat, weight, hits = set(), {}, 1.0, 0
+def least_used(trace: Trace, slots: int, half_life: float = HALF_LIFE) -> int:
+    """Hits, evicting the expert with least usage, which halves every `half_life` choices."""
+    cached, usage, weight, hits = set(), {}, 1.0, 0
     for experts in trace:
         for expert in experts:
-            heat[expert] = heat.get(expert, 0.0) + weight
+            usage[expert] = usage.get(expert, 0.0) + weight
         weight *= 2.0 ** (len(experts) / half_life)
-        hits += sum(expert in held for expert in experts)
-        held |= set(experts)
-        for expert in sorted(held - set(experts), key=heat.__getitem__)[: max(0, len(held) - slots)]:
-            held.remove(expert)
+        hits += sum(expert in cached for expert in experts)
+        cached |= set(experts)
+        for expert in sorted(cached - set(experts), key=usage.__getitem__)[: max(0, len(cached) - slots)]:
+            cached.remove(expert)
     return hits
 
 
 def belady(trace: Trace, slots: int) -> int:
+    """Hits, evicting the expert whose next use is furthest in the future."""
     following: dict[int, list[int]] = {}
     for t in range(len(trace) - 1, -1, -1):
         for expert in trace[t]:
             following.setdefault(expert, []).append(t)
-    held, hits = set(), 0
+    cached, hits = set(), 0
     for experts in trace:
         for expert in experts:
             following[expert].pop()
-        hits += sum(expert in held for expert in experts)
-        held |= set(experts)
-        later = sorted(held, key=lambda e: following[e][-1] if following[e] else len(trace))
-        held = set(later[:slots])
+        hits += sum(expert in cached for expert in experts)
+        cached |= set(experts)
+        later = sorted(cached, key=lambda e: following[e][-1] if following[e] else len(trace))
+        cached = set(later[:slots])
     return hits
 
 
-RULES = {
+POLICIES = {
     "LRU": lru,
-    "qcli": coldest,
-    "half-life 400": lambda trace, slots: coldest(trace, slots, 400),
-    "half-life 16000": lambda trace, slots: coldest(trace, slots, 16_000),
-    "never fades": lambda trace, slots: coldest(trace, slots, 1e9),
+    "qcli": least_used,
+    "half-life 400": lambda trace, slots: least_used(trace, slots, 400),
+    "half-life 16000": lambda trace, slots: least_used(trace, slots, 16_000),
+    "no decay": lambda trace, slots: least_used(trace, slots, 1e9),
     "Belady": belady,
 }
 
@@ -94,12 +97,12 @@ RULES = {
 def main(model: str, text_file: str, tokens: str = "2000") -> None:
     traces = record(model, Path(text_file).read_text(encoding="utf-8"), int(tokens))
     count = 1 + max(expert for trace in traces for experts in trace for expert in experts)
-    asked = sum(len(experts) for trace in traces for experts in trace)
-    print(f"{len(traces)} layers, {len(traces[0])} tokens, {asked} experts asked for")
-    print(f"{'slots of ' + str(count):>14}" + "".join(f"{name:>17}" for name in RULES))
+    chosen = sum(len(experts) for trace in traces for experts in trace)
+    print(f"{len(traces)} layers, {len(traces[0])} tokens, {chosen} experts chosen")
+    print(f"{'slots of ' + str(count):>14}" + "".join(f"{name:>17}" for name in POLICIES))
     for share in (0.2, 0.3, 0.4, 0.5, 0.6, 0.8):
         slots = max(len(traces[0][0]), round(share * count))
-        rates = [sum(rule(trace, slots) for trace in traces) / asked for rule in RULES.values()]
+        rates = [sum(policy(trace, slots) for trace in traces) / chosen for policy in POLICIES.values()]
         print(f"{slots:>14}" + "".join(f"{rate:>17.1%}" for rate in rates))
 
 

@@ -1,4 +1,4 @@
-"""models.toml: from what a user calls a model to a file, and to sampling that suits it."""
+"""The models of models.toml: finds the file that a name or a path means, and sampling options that suit the model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from typing import Any, Final
 
 from qcli.errors import ModelNotFoundError
 from qcli.gguf.file import GGUFFile
+from qcli.gguf.names import stem_of
+from qcli.wording import size
 
 Sampling = dict[str, Any]  # float, or int for top_k: the keywords of sampler.Sampling
 
 EMBEDDED: Final = "storyteller"
 _HERE: Final = Path(__file__).parent
-_END: Final = re.compile(r"(-00001-of-\d{5})?\.gguf$", re.IGNORECASE)
 _LIST: Final = "`qcli models` lists the names, or give the path of a .gguf file"
 
 _SANE: Final[Sampling] = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
@@ -38,7 +39,7 @@ _FILE_KEYS: Final = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of models.toml: embedded (asset), or on huggingface.co (repo, file)."""
+    """One model of models.toml: in this package (asset), or on huggingface.co (repo, file)."""
 
     name: str
     description: str
@@ -47,7 +48,7 @@ class Entry:
     asset: str = ""
     repo: str = ""
     file: str = ""
-    named: str = ""
+    named: str = ""  # a pattern for general.name: files that match get the same sampling options
     sampling: Mapping[str, float | int] = field(default_factory=dict)
 
     @property
@@ -57,20 +58,23 @@ class Entry:
 
     @property
     def where(self) -> str:
-        """embedded, cached, or not downloaded."""
+        """Whether the file is "embedded", "cached" or "not downloaded"."""
         return "embedded" if self.asset else "cached" if self.path else "not downloaded"
 
 
 @cache
 def load_catalog() -> dict[str, Entry]:
-    """The models by name, in the order of models.toml."""
+    """The entries of models.toml by name, in its order."""
     installed, checkout = _HERE / "models.toml", _HERE.parent / "models.toml"
     with open(installed if installed.exists() else checkout, "rb") as file:
         return {name: Entry(name, **values) for name, values in tomllib.load(file).items()}
 
 
 def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
-    """The file of a path or a name; of nothing, the embedded model. Raises ModelNotFoundError."""
+    """The file that a path or a name means, and the entry of the name; for None, of the embedded model.
+
+    Raises ModelNotFoundError.
+    """
     names = {name.lower(): entry for name, entry in load_catalog().items()}
     if model is None:
         return _local(names[EMBEDDED]), names[EMBEDDED]
@@ -83,11 +87,11 @@ def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
 
 
 def name_of(path: Path, entry: Entry | None) -> str:
-    """What to call a model that was resolved: as models.toml does, else as its file is called, without the ending.
+    """The name of a model that was resolved: that of its entry, else that of its file without the ending.
 
     Not general.name: converters write the folder that they found the model in, "Hf" or "Snapshots", and quantizers keep it.
     """
-    return entry.name if entry else _END.sub("", path.name) or path.name
+    return entry.name if entry else stem_of(path.name) or path.name
 
 
 def sampling_defaults(entry: Entry | None, file: GGUFFile) -> Sampling:
@@ -118,7 +122,7 @@ def _local(entry: Entry) -> Path:
     path = entry.path
     if path is None:
         hint = f"`hf download {entry.repo} {entry.file}` gets it, or give the path of a .gguf file"
-        raise ModelNotFoundError(f"{entry.name} is not on this machine ({entry.bytes / 1e9:.1f} GB)", hint)
+        raise ModelNotFoundError(f"{entry.name} is not on this machine ({size(entry.bytes)})", hint)
     return path
 
 
@@ -133,14 +137,14 @@ def _closest(model: str) -> str:
 
 
 def cached(repo: str, file: str) -> Path | None:
-    """A file that `hf download` has put into the hub's cache; of several revisions the newest."""
+    """A file that `hf download` has put into its cache, of several revisions the newest; None if there is none."""
     revisions = hub_cache() / f"models--{repo.replace('/', '--')}" / "snapshots"
     found = [path for path in revisions.glob(f"*/{file}") if path.is_file()]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def hub_cache() -> Path:
-    """Where huggingface_hub keeps downloads, by the variables that it documents."""
+    """The folder where huggingface_hub keeps downloads, by the environment variables that it documents."""
     if hub := os.environ.get("HF_HUB_CACHE"):
         return Path(hub).expanduser()
     cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

@@ -21,9 +21,9 @@ from qcli.runtime.engine import Engine
 from qcli.runtime.generate import Progress, Stats, generate_text
 from qcli.runtime.prefix_cache import Held
 from qcli.runtime.sampler import Sampler, Sampling
-from qcli.streaming.budget import parse_size
 from qcli.text.thoughts import Plain, reader
 from qcli.text.tokenizer import Tokenizer
+from qcli.wording import parse_size
 
 if TYPE_CHECKING:
     from qcli.text.chat_template import ChatTemplate

@@ -9,7 +9,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.wording import counted
+from qcli.wording import counted, parse_size, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,7 +35,6 @@ def plan(
         from qcli import hub
         from qcli.forecast.outlook import foresee
         from qcli.gguf.file import GGUFFile
-        from qcli.streaming.budget import parse_size
 
         room = parse_size(ram) if ram is not None else None
         found = stack.enter_context(hub.header_of(model, bar.update))
@@ -63,23 +62,21 @@ def _drawn(name: str, outlook: Outlook) -> RenderableType:
     lines = [Text(console.clean(name), style="bold"), Text(verdict(outlook))]
     if outlook.speed:
         lines.append(Text(f"about {_speed(outlook.speed.decode_tok_per_s)} tok/s, {_prompts(outlook)}"))
-    return Group(*lines, "", _amounts(outlook), Text(f"may use {_bytes(memory.ram)}; {_machine(outlook)}", style="dim"))
+    return Group(*lines, "", _amounts(outlook), Text(f"may use {size(memory.ram)}; {_machine(outlook)}", style="dim"))
 
 
 def verdict(outlook: Outlook) -> str:
     """Whether it fits, in a line."""
     memory, streaming = outlook.memory, outlook.streaming
     if outlook.mode == "resident":
-        return f"resident: it needs {_bytes(memory.needed)}, and all of it stays in memory"
+        return f"resident: it needs {size(memory.needed)}, and all of it stays in memory"
     if streaming is None:
-        return (
-            f"too large: it needs at least {_bytes(memory.needed)}, or a smaller --ctx, or a smaller file of the model"
-        )
+        return f"too large: it needs at least {size(memory.needed)}, or a smaller --ctx, or a smaller file of the model"
     learnt = "as earlier runs asked for them" if streaming.learnt else "if they are asked for about alike"
     return (
-        f"streamed: it needs {_bytes(memory.needed)} to stay in memory; room for {streaming.slots} of {streaming.held} experts"
+        f"streamed: it needs {size(memory.needed)} to stay in memory; room for {streaming.slots} of {streaming.held} experts"
         f" in each layer\n{streaming.hit_rate:.0%} of the experts will be there ({learnt}); a token reads"
-        f" {_bytes(streaming.bytes_per_token)} from the disk, which gives {_bytes(streaming.disk_bytes_per_s)}/s"
+        f" {size(streaming.bytes_per_token)} from the disk, which gives {size(streaming.disk_bytes_per_s)}/s"
     )
 
 
@@ -104,7 +101,7 @@ def _amounts(outlook: Outlook) -> Table:
     table.add_column()
     rows = [
         ("dense weights", weights.dense, "every token meets them"),
-        ("experts", weights.experts, f"a token reads {_bytes(weights.per_token)}, dense weights among them"),
+        ("experts", weights.experts, f"a token reads {size(weights.per_token)}, dense weights among them"),
         ("keys and values", memory.cache, f"of {counted(outlook.ctx, 'token')}"),
         ("recurrent state", memory.state - memory.cache, ""),
         ("buffers", memory.buffers, ""),
@@ -112,12 +109,8 @@ def _amounts(outlook: Outlook) -> Table:
     ]
     for label, count, note in rows:
         if count:
-            table.add_row(label, _bytes(count), note)
+            table.add_row(label, size(count), note)
     return table
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _speed(tok_per_s: float) -> str:

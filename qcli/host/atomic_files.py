@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import BinaryIO, ClassVar
 
 from qcli.errors import OutputError
+from qcli.wording import quantity
 
 
 class Draft:
@@ -32,7 +33,7 @@ class Draft:
         with output_errors(folder):
             free = shutil.disk_usage(folder).free
         if free < n_bytes:
-            message = f"{folder}: has {_size(free)} free, and {_size(n_bytes)} are to be written"
+            message = f"{folder}: has {quantity(free, 'B')} free, and {quantity(n_bytes, 'B')} are to be written"
             raise OutputError(message, "make room, or write to another disk")
 
     def open(self, path: Path) -> BinaryIO:
@@ -97,10 +98,6 @@ class Draft:
 
     def _beside(self, path: Path) -> Path:
         return path.with_name(f"{path.name}.part-{os.getpid()}")
-
-
-def _size(n: int) -> str:
-    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
 
 
 @contextmanager

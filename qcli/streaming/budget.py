@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qcli.errors import QcliError, UsageError
+from qcli.errors import QcliError
 from qcli.gguf.file import GGUFFile
 from qcli.host.memory import available, resident
 from qcli.layers.state import State
+from qcli.wording import size
 from quant.plan import Plan
 
 if TYPE_CHECKING:
@@ -25,18 +25,6 @@ _PLENTY = 2 << 30  # bytes beyond all buffers of a plan, so that none has to be 
 _TRIED = 256  # tokens of the plan that is traced to see how much one takes
 TOGETHER = 1024  # tokens of a prompt that meet an expert together; 512: 15 % slower, 2048: no quicker
 MOST_CHUNK = 4 * TOGETHER
-_UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
-
-
-def parse_size(text: str) -> int:
-    """Bytes: "24GB" and "24G" are 24 * 10^9, "24GiB" 24 * 2^30. Raises UsageError."""
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise UsageError(f'"{text}" is not an amount of memory', "give one such as 24GB or 2.8G")
-    number, unit, binary = found.groups()
-    steps = _UNITS[unit.lower()] // 10
-    return int(float(number) * (1024 if binary else 1000) ** steps)
 
 
 def limit(ram: int | None) -> int:
@@ -111,12 +99,8 @@ def allot(supply: Supply, state: State, plans: list[Plan], ram: int, whole: Call
     if not found.enough:
         enough = wanted(ram, min(found.lacking, whole() - ram))
         raise QcliError(
-            f"{_written(ram)} of memory do not hold this model's dense weights, its context of {state.ctx} tokens and the"
+            f"{size(ram)} of memory do not hold this model's dense weights, its context of {state.ctx} tokens and the"
             f" experts of one token",
             f"give --ram {enough} if there is as much, a smaller --ctx, or a smaller file of this model",
         )
     supply.allot(found.slots)
-
-
-def _written(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 10**9 else f"{n_bytes / 1e6:.0f} MB"

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
-from qcli.gguf.file import GGUFFile, StringArray
+from qcli.gguf.file import GGUFFile
+from qcli.gguf.strings import StringArray
 
 KEY: Final = "tokenizer.ggml."
 

@@ -10,7 +10,7 @@ import pytest
 
 from qcli.bench import bandwidth
 from qcli.bench.cases import Case
-from qcli.bench.disk import Disk
+from qcli.bench.disk import DiskReads
 from qcli.bench.rig import Rig
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
@@ -64,7 +64,7 @@ def test_a_resident_one_takes_the_same(monkeypatch, storyteller):
     answer = Case("tg", 4, 0, 1, 32)
     first, second = ids_taken(monkeypatch, rig, answer, answer)
     assert first == second
-    assert (rig.traffic, rig.room(1), rig.dense) == (None, None, [])
+    assert (rig.traffic, rig.cache_size(1), rig.dense) == (None, None, [])
     rig.close()
 
 
@@ -77,8 +77,8 @@ def test_traffic_is_of_the_last_repetition(storyteller, heat_path):
     asked = [traffic.hits + traffic.misses for traffic in found]
     assert asked == 3 * [4 * 8 * rig.engine.supply.chosen]  # tokens x layers x experts
     assert all(traffic.bytes_read for traffic in found)
-    room = rig.room(10**9)
-    assert (room.ram, room.slots, room.held) == (10**9, SLOTS, EXPERTS)
+    size = rig.cache_size(10**9)
+    assert (size.ram, size.slots, size.experts_per_layer) == (10**9, SLOTS, EXPERTS)
     rig.close()
 
 
@@ -102,9 +102,9 @@ def test_dense_weights_are_what_bandwidth_reads(storyteller, heat_path):
 
 def test_figures_of_the_disk_made_by_hand():
     traffic = [Traffic(30, 10, 400, 0.5), Traffic(20, 20, 800, 1.0), Traffic(10, 30, 600, 0.2)]
-    disk = Disk.of(traffic, [1.0, 4.0, 2.0], tokens=2)
-    assert disk == Disk(0.5, 300, 0.25, 300e-9)
-    assert Disk.of([Traffic(0, 0, 400, 0.5)], [1.0], 100).hit_rate is None  # of a prompt
+    disk = DiskReads.of(traffic, [1.0, 4.0, 2.0], tokens=2)
+    assert disk == DiskReads(0.5, 300, 0.25, 300e-9)
+    assert DiskReads.of([Traffic(0, 0, 400, 0.5)], [1.0], 100).hit_rate is None  # of a prompt
 
 
 def test_json_tells_what_was_read(type_line, heat_path):
@@ -113,9 +113,9 @@ def test_json_tells_what_was_read(type_line, heat_path):
     prompt, answer = json.loads(out)
     for one in (prompt, answer):
         told = one["streaming"]
-        assert (told["ram_bytes"], told["slots"], told["held"]) == (3 * 10**9, SLOTS, EXPERTS)
+        assert (told["ram_bytes"], told["slots"], told["experts_per_layer"]) == (3 * 10**9, SLOTS, EXPERTS)
         assert told["bytes_per_token"] > 0
-        assert 0 < told["wait"] < 1
+        assert 0 < told["wait_share"] < 1
         rate = told["bytes_per_token"] * one["tok_per_s"] / 1e9
         assert told["disk_gb_per_s"] == pytest.approx(rate, rel=0.01)
         assert set(one["parts"]) == PARTS | {"disk", "bookkeeping"}

@@ -35,7 +35,7 @@ SMALL = {
     "expert_feed_forward_length": 256,
     "expert_shared_feed_forward_length": 256,
 }
-TINY = replace(TRUE, name="tiny", layers=8, vocabulary=320, keys=QWEN3_NEXT | SMALL)
+TINY = replace(TRUE, name="tiny", layers=8, vocab_size=320, keys=QWEN3_NEXT | SMALL)
 
 
 @pytest.mark.parametrize("kind", formats.names())

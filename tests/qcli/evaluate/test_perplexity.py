@@ -70,7 +70,7 @@ def test_kl_of_two_that_one_can_compute(tmp_path):
     assert found.divergence.max_kl == pytest.approx(wanted, abs=2e-4)
     assert found.divergence.reference.value == pytest.approx(2, rel=5e-4)
     assert found.ratio.value == pytest.approx(2, rel=5e-4)
-    assert found.divergence.same.value == 1
+    assert found.divergence.same_top_share.value == 1
 
 
 def test_means_and_their_errors():
@@ -129,7 +129,7 @@ def test_a_model_is_no_further_from_itself_than_float16(engine, tmp_path):
         assert np.exp(reference.chunk(0)).sum(1) == pytest.approx(1, abs=1e-5)
         found = last(score(engine, CHUNKS, reference))
     assert found.divergence.max_kl < 1e-5
-    assert found.divergence.same.value > 0.9
+    assert found.divergence.same_top_share.value > 0.9
     assert found.ratio.value == pytest.approx(1, abs=1e-3)
 
 

@@ -12,13 +12,13 @@ import pytest
 
 from qcli.errors import OutputError
 from qcli.gguf.file import GGUFFile
+from qcli.gguf.names import part_paths
 from qcli.gguf.writer import (
     GGUFWriter,
     NewTensor,
     f32,
     file_bytes,
     i32,
-    part_paths,
     split,
     split_keys,
     text,
