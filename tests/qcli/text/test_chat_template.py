@@ -118,9 +118,8 @@ def _file(**metadata: Any) -> GGUFFile:
     return SimpleNamespace(path=Path("some.gguf"), get_str=lambda key, default: metadata.get(key, default))  # type: ignore[return-value]
 
 
-def test_the_embedded_model_speaks_chatml() -> None:
-    path = Path(chat_template.__file__).parent / "assets" / "storyteller-Q4_K_M.gguf"
-    with GGUFFile.open(path) as file:
+def test_the_embedded_model_speaks_chatml(storyteller: Path) -> None:
+    with GGUFFile.open(storyteller) as file:
         template = ChatTemplate.from_gguf(file, Tokenizer.from_gguf(file))
     assert template.render(HELLO) == render(CHATML)
 
