@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import fields
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -20,7 +19,8 @@ from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
 from qcli.runtime.generate import Progress, Stats, generate_text
 from qcli.runtime.prefix_cache import Held
-from qcli.runtime.sampler import Sampler, Sampling
+from qcli.runtime.sampler import Sampler
+from qcli.runtime.sampling import Sampling, SamplingOptions
 from qcli.streaming.budget import parse_size
 from qcli.text.thoughts import Plain, reader
 from qcli.text.tokenizer import Tokenizer
@@ -31,19 +31,11 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system", "content": str}
 
 
-class Options(TypedDict, total=False):
+class Options(SamplingOptions, total=False):
     """How to answer; what is left out, or None, is the model's own default."""
 
     max_tokens: int | None  # None: until the model ends or the context is full
-    stop: str | Sequence[str]  # the text ends before the first of these
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    repeat_penalty: float | None
-    frequency_penalty: float | None
-    presence_penalty: float | None
-    seed: int | None
+    stop: str | Sequence[str] | None  # the text ends before the first of these
 
 
 class LLM:
@@ -117,11 +109,10 @@ class LLM:
         """The prompt that the model's chat template makes of a conversation."""
         return self.template.render(messages, add_generation_prompt=add_generation_prompt)
 
-    def sampling(self, **given: Any) -> Sampling:
+    def sampling(self, **given: Unpack[SamplingOptions]) -> Sampling:
         """The model's default sampling, with what is given and not None in its place."""
-        chosen = catalog.sampling_defaults(self._entry, self.file)
-        chosen |= {name: value for name, value in given.items() if value is not None}
-        return Sampling(**chosen)
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return Sampling(**{**catalog.sampling_defaults(self._entry, self.file), **chosen})
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """float32 [T, vocab], one row a token, from an empty state, by the prefill that generation uses."""
@@ -165,10 +156,10 @@ class LLM:
     ) -> Generator[str, None, None]:
         self._stop_answer()
         self._check_ids(ids)
-        max_tokens, stop = options.get("max_tokens"), options.get("stop") or ()
+        sampling: dict[str, Any] = {**options}
+        max_tokens, stop = sampling.pop("max_tokens", None), sampling.pop("stop", None) or ()
         _positive("max_tokens", max_tokens)
-        sampling = self.sampling(**{name: options.get(name) for name in _SAMPLING})
-        sampler = Sampler(sampling, self.tokenizer.vocab_size)
+        sampler = Sampler(self.sampling(**sampling), self.tokenizer.vocab_size)
         self._held.mark_at = mark_at
         self.stats = Stats(load_s=self.load_s)
         self._answer = generate_text(
@@ -213,6 +204,3 @@ class LLM:
 def _positive(name: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise UsageError(f"{name} cannot be {value}", "give 1 or more, or leave it out")
-
-
-_SAMPLING = [field.name for field in fields(Sampling)]

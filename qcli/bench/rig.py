@@ -13,7 +13,8 @@ from qcli.bench.disk import Room
 from qcli.gguf.file import GGUFFile
 from qcli.layers.state import Snapshot
 from qcli.runtime.engine import Engine, Progress
-from qcli.runtime.sampler import Sampler, Sampling
+from qcli.runtime.sampler import Sampler
+from qcli.runtime.sampling import Sampling
 from qcli.streaming.cache import Traffic
 from qcli.streaming.dense import is_expert
 
@@ -36,7 +37,8 @@ class Rig:
 
     def __init__(self, engine: Engine, file: GGUFFile) -> None:
         self.engine = engine
-        self._sampler = Sampler(Sampling(seed=0), engine.vocab_size)  # top-k 40: random ids leave much to choose from
+        sampling = Sampling(temperature=0.8, min_p=0.0, seed=0)  # top-k 40: random ids leave much to choose from
+        self._sampler = Sampler(sampling, engine.vocab_size)
         self._expert_bytes = mean_expert_bytes(file)
         self._states: dict[int, Snapshot] = {}
         self._drawing = 0.0

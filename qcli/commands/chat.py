@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.answer import discard, figures, show
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.line_input import is_interactive, turns
+from qcli.runtime.sampling import SamplingOptions
 
 if TYPE_CHECKING:
     from qcli.llm import LLM, Options
@@ -23,6 +24,7 @@ _HELP = """/clear         begin a new conversation
 Alt-Enter, or \\ at the end of a line, begins a new line; Ctrl-C stops an answer."""
 
 
+@options.with_sampling
 def chat(
     model: options.Model = None,
     system: options.System = None,
@@ -33,20 +35,12 @@ def chat(
     kv_type: options.KvType = None,
     ram: options.Ram = None,
     quiet: options.Quiet = False,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    min_p: options.MinP = None,
-    repeat_penalty: options.RepeatPenalty = None,
-    frequency_penalty: options.FrequencyPenalty = None,
-    presence_penalty: options.PresencePenalty = None,
-    seed: options.Seed = None,
+    **sampling: Unpack[SamplingOptions],
 ) -> None:
     """Talk with a model; each turn reads only what is new.
 
     /help lists what else can be typed.
     """
-    given = options.of_answer(locals())
     bar = console.status("loading", quiet)
     with bar, interrupt.ends_all(bar):
         from qcli.llm import LLM
@@ -55,7 +49,8 @@ def chat(
     with llm:
         if is_interactive() and not quiet:
             console.info(f"{llm.name} · /help lists the commands, Ctrl-D leaves")
-        talk = Conversation(llm, bar, given, system, quiet)
+        how: Options = {"max_tokens": max_tokens, "stop": stop, **sampling}
+        talk = Conversation(llm, bar, how, system, quiet)
         for turn in turns():
             if not talk.take(turn):
                 break

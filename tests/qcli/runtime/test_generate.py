@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from qcli.errors import ContextOverflowError, UsageError
 from qcli.runtime.generate import Stats, StopGate, generate_ids, generate_text
 from qcli.runtime.prefix_cache import Held
-from qcli.runtime.sampler import Sampler, Sampling
+from qcli.runtime.sampler import Sampler
+from qcli.runtime.sampling import Sampling
 from qcli.text.tokenizer import Tokenizer
 
 PROMPT = [3, 1, 4]

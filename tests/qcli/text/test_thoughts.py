@@ -17,7 +17,8 @@ from qcli import console
 from qcli.commands.answer import discard, show
 from qcli.runtime.generate import generate_text
 from qcli.runtime.prefix_cache import Held
-from qcli.runtime.sampler import Sampler, Sampling
+from qcli.runtime.sampler import Sampler
+from qcli.runtime.sampling import Sampling
 from qcli.text.thoughts import Channels, Marked, Plain, Thought, inside, reader, without_thoughts
 from qcli.text.tokenizer import Tokenizer
 
