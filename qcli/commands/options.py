@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from inspect import Parameter
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -58,14 +59,18 @@ def with_sampling(command: Command) -> Command:
     """Give a command the options that qcli.runtime.sampling declares; it gets their values as keywords, **sampling."""
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD]
+    command.__signature__ = signature.replace(parameters=[*own, *_sampling_parameters()])  # type: ignore[attr-defined]
+    return command
+
+
+@cache
+def _sampling_parameters() -> list[Parameter]:
     types = get_type_hints(SamplingOptions)
-    sampling = [
+    return [
         Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[types[name], _typer_option(option)])
         for name, option in OPTIONS.items()
         if option.flags
     ]
-    command.__signature__ = signature.replace(parameters=[*own, *sampling])  # type: ignore[attr-defined]
-    return command
 
 
 def _typer_option(option: Option) -> Any:

@@ -7,17 +7,15 @@ and a GGUF file may recommend, the default and every check. What it does to the 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Annotated, Any, Final, TypedDict, Unpack, get_type_hints
+from typing import Annotated, Any, Final, NamedTuple, TypedDict, Unpack, get_type_hints
 
 from qcli.errors import UsageError
 
 _FINITE: Final = sys.float_info.max
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """What is to know of one sampling option."""
 
     flags: tuple[str, ...]  # on the command line; the first names it in errors; none: for Python only
