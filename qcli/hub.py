@@ -14,7 +14,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,7 @@ from qcli import catalog
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UsageError
 from qcli.gguf.file import MAX_PARTS
 from qcli.gguf.header import MAX_HEADER, read_header
-
-Progress = Callable[[str, float], None]
+from qcli.progress import Progress
 
 _FIRST = 1 << 20  # bytes asked for; then twice as many as there are
 _TIMEOUT = 30  # seconds without a byte

@@ -13,7 +13,8 @@ from qcli.bench.disk import Disk
 from qcli.bench.rig import Profile, Rig
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
-from qcli.runtime.engine import Engine, Progress
+from qcli.progress import Progress
+from qcli.runtime.engine import Engine
 from qcli.streaming.cache import Traffic
 
 WAITING = "waiting"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,9 @@ from qcli.gguf.types import TENSOR_TYPES
 from qcli.host.memory import available
 from qcli.host.pages import pages
 from qcli.host.threads import default_threads
+from qcli.progress import Progress
 from qcli.wording import counted
 from quant import formats
-
-Progress = Callable[[str, float], None]
 
 _RESERVE = 2 << 30  # bytes of memory left to the state, the bandwidth's buffer and everybody else
 _ALIGNMENT = 32  # bytes, as in a file

@@ -12,7 +12,8 @@ from qcli.bench.cases import Case, random_ids
 from qcli.bench.disk import Room
 from qcli.gguf.file import GGUFFile
 from qcli.layers.state import Snapshot
-from qcli.runtime.engine import Engine, Progress
+from qcli.progress import Progress
+from qcli.runtime.engine import Engine
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling
 from qcli.streaming.cache import Traffic

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from qcli import catalog, models
 from qcli.bench.cases import Case, context_of
-from qcli.bench.random_weights import Mix, Progress, layers_that_fit, random_file, size_of
+from qcli.bench.random_weights import Mix, layers_that_fit, random_file, size_of
 from qcli.bench.shapes import Shape
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.progress import Progress
 
 
 @dataclass(frozen=True)

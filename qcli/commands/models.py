@@ -6,14 +6,18 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from qcli import console
-from qcli.catalog import Entry, load_catalog
+from qcli.commands import options
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from qcli.catalog import Entry
 
-def models(as_json: bool) -> None:
-    """Print what models.toml names, and which of it is on this machine."""
+
+def models(as_json: options.Json = False) -> None:
+    """List the models known by name."""
+    from qcli.catalog import load_catalog
+
     entries = list(load_catalog().values())
     if as_json:
         console.json([_as_dict(entry) for entry in entries])

@@ -4,20 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from qcli import console
-from qcli.catalog import name_of, resolve
-from qcli.gguf.file import GGUFFile, Tensor
-from qcli.gguf.summary import Plain, Summary, Total, summarize
+from qcli.commands import options
+from qcli.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from qcli.gguf.file import Tensor
+    from qcli.gguf.summary import Plain, Summary, Total
 
-def show(model: str | None, as_json: bool, tensors: bool) -> None:
+
+def show(
+    model: options.GivenModel = None,
+    as_json: options.Json = False,
+    tensors: Annotated[bool, options.flag("--tensors", help="List every key and tensor, too.")] = False,
+    architectures: Annotated[bool, options.flag("--supported", help="List the architectures instead.")] = False,
+) -> None:
+    """Show what is in a model file, or what qcli can run."""
+    if architectures:
+        from qcli.commands.supported import supported
+
+        if model or tensors:
+            raise UsageError("--supported is about no file", "leave out the model and --tensors")
+        supported(as_json)
+    else:
+        _show_file(model, as_json, tensors)
+
+
+def _show_file(model: str | None, as_json: bool, tensors: bool) -> None:
     """Print a model file's summary; `tensors` adds every key and every tensor."""
+    from qcli.catalog import name_of, resolve
+    from qcli.gguf.file import GGUFFile
+    from qcli.gguf.summary import summarize
+
     path, entry = resolve(model)
     with GGUFFile.open(path) as file:
         summary = summarize(file, name_of(path, entry))

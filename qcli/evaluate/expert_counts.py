@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from qcli.errors import PromptError, QcliError
 from qcli.gguf.file import GGUFFile
+from qcli.progress import Progress
 from qcli.runtime.engine import Engine
 from qcli.streaming import usage_file
 from qcli.streaming.dense import is_expert
 from quant.kernels.squares import add_squares
 from quant.plan import Activation, Groups, Ids, Plan, aligned
 
-Progress = Callable[[str, float], None]
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
 

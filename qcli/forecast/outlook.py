@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,13 +16,13 @@ from qcli.host.memory import resident
 from qcli.host.threads import default_threads, threads_beside_reading
 from qcli.layers.state import State
 from qcli.models import Model
+from qcli.progress import Progress
 from qcli.runtime.engine import DEFAULT_CHUNK, Engine, model_of
 from qcli.streaming import budget, usage_file
 from qcli.streaming.dense import is_expert
 from qcli.streaming.slots import HALF_LIFE
 from quant.kernels.experts import Gated
 
-Progress = Callable[[str, float], None]
 _MOST_HEAT = HALF_LIFE / np.log(2)  # of all experts of a layer, after a long time
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from qcli.errors import ModelFileError
 from qcli.gguf.file import GGUFFile
+from qcli.progress import Progress
 from qcli.quantize.imatrix_file import Entry, Imatrix
 from qcli.runtime.engine import Engine
 from quant.kernels.squares import SquaresPlan
-
-Progress = Callable[[str, float], None]
 
 FEW = 64  # tokens below which an expert's importance is mostly chance: a mean of so many squares is good to 20 %
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from qcli.errors import ModelFileError
 from qcli.gguf.writer import GGUFWriter
 from qcli.host.atomic_files import Draft
+from qcli.progress import Progress
 from qcli.quantize.job import Change, Job
 from quant import formats, quantizers, store
-
-Progress = Callable[[str, float], None]
 
 _SLICE = 1 << 19  # weights that a thread takes at once: 2 MB as float32, some ms of work
 _AHEAD = 3  # slices a thread that are read and not yet written

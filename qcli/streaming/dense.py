@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from types import MappingProxyType
 
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.host.pages import pages
+from qcli.progress import Progress
 from qcli.streaming.reader import Reader, Span, room
 
 _EXPERTS = re.compile(r"_exps\.weight$")
 _TOGETHER = 32  # tensors on their way at a time
-
-Progress = Callable[[str, float], None]
 
 
 def is_expert(tensor: Tensor) -> bool:
