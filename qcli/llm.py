@@ -16,8 +16,9 @@ import numpy as np
 from qcli import catalog
 from qcli.errors import ModelFileError, OutputError, PromptError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.progress import Progress
 from qcli.runtime.engine import Engine
-from qcli.runtime.generate import Progress, Stats, generate_text
+from qcli.runtime.generate import Stats, generate_text
 from qcli.runtime.prefix_cache import Held
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling, SamplingOptions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from qcli.host.memory import resident
 from qcli.host.threads import default_threads, threads_beside_reading
 from qcli.layers.state import Snapshot, State
 from qcli.models import Model
+from qcli.progress import Progress
 from qcli.runtime import sampler
 from qcli.runtime.profile import PartTimes
 from qcli.runtime.program import Program
@@ -29,8 +30,6 @@ from quant.team import Team
 if TYPE_CHECKING:
     from qcli.streaming.cache import Traffic
     from qcli.streaming.expert_loader import Supply
-
-Progress = Callable[[str, float], None]
 
 DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
 DEFAULT_CHUNK = budget.TOGETHER  # tokens of a prompt that go through the layers together

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from qcli.errors import ContextOverflowError, UsageError
+from qcli.progress import Progress
 from qcli.text.thoughts import Plain, Thought
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from qcli.runtime.sampler import Sampler
     from qcli.streaming.cache import Traffic
     from qcli.text.tokenizer import Tokenizer
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qcli.progress import Progress
+
 if TYPE_CHECKING:
     from qcli.runtime.engine import Engine
-    from qcli.runtime.generate import Progress
 
 
 @dataclass(frozen=True)
