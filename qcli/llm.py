@@ -18,12 +18,13 @@ from qcli.errors import ModelFileError, OutputError, PromptError, QcliError, Usa
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
 from qcli.runtime.engine import Engine
-from qcli.runtime.generate import Stats, generate_text
-from qcli.runtime.prefix_cache import Held
+from qcli.runtime.generate import generate_text
+from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling, SamplingOptions
+from qcli.runtime.stats import Stats
 from qcli.streaming.budget import parse_size
-from qcli.text.thoughts import Plain, reader
+from qcli.text.thoughts import AnswerParser, answer_parser
 from qcli.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class LLM:
         except BaseException:
             self.file.close()
             raise
-        self._held = Held(self.engine)
+        self._cache = PrefixCache(self.engine)
         self._progress = progress
         self._answer: Generator[str, None, None] | None = None
         self.stats = Stats()  # of the last answer
@@ -119,7 +120,7 @@ class LLM:
         """float32 [T, vocab], one row a token, from an empty state, by the prefill that generation uses."""
         self._stop_answer()
         self._check_ids(ids)
-        return self._held.logits(ids)
+        return self._cache.logits(ids)
 
     def generate(self, prompt: str, **options: Unpack[Options]) -> Generator[str, None, None]:
         """Continue a prompt as it stands; yields the text in pieces of whole characters."""
@@ -133,7 +134,7 @@ class LLM:
         if not messages or not str(messages[-1].get("content") or "").strip():
             raise PromptError("there is nothing to answer", "end the conversation with a text to answer")
         ids = self.tokenizer.prompt(self.render(messages))
-        return self._start(ids, self._lasting(messages, ids), reader(self.tokenizer, ids), options)
+        return self._start(ids, self._stable_prefix_length(messages, ids), answer_parser(self.tokenizer, ids), options)
 
     def close(self) -> None:
         """Stop the answer, end the threads, unmap the file."""
@@ -153,7 +154,7 @@ class LLM:
         self.close()
 
     def _start(
-        self, ids: list[int], mark_at: int | None, reader: Plain | None, options: Options
+        self, ids: list[int], checkpoint_at: int | None, parser: AnswerParser | None, options: Options
     ) -> Generator[str, None, None]:
         self._stop_answer()
         self._check_ids(ids)
@@ -161,10 +162,10 @@ class LLM:
         max_tokens, stop = sampling.pop("max_tokens", None), sampling.pop("stop", None) or ()
         _positive("max_tokens", max_tokens)
         sampler = Sampler(self.sampling(**sampling), self.tokenizer.vocab_size)
-        self._held.mark_at = mark_at
+        self._cache.checkpoint_at = checkpoint_at
         self.stats = Stats(load_s=self.load_s)
         self._answer = generate_text(
-            self._held,
+            self._cache,
             self.tokenizer,
             ids,
             sampler,
@@ -172,7 +173,7 @@ class LLM:
             (stop,) if isinstance(stop, str) else stop,
             self.stats,
             self._progress,
-            reader,
+            parser,
         )
         return self._answer
 
@@ -189,7 +190,7 @@ class LLM:
             if not 0 <= id <= last:
                 raise UsageError(f"no token has the id {id}", f"ids go from 0 to {last}")
 
-    def _lasting(self, messages: Sequence[Message], ids: list[int]) -> int | None:
+    def _stable_prefix_length(self, messages: Sequence[Message], ids: list[int]) -> int | None:
         """How many of the prompt's ids will still begin the prompt of the next turn.
 
         Not all of them with templates that open a thought for the answer and leave it out of the history.

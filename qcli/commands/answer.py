@@ -11,7 +11,7 @@ from qcli.text.thoughts import Thought
 from qcli.wording import counted
 
 if TYPE_CHECKING:
-    from qcli.runtime.generate import Stats
+    from qcli.runtime.stats import Stats
 
 
 def show(
@@ -58,9 +58,9 @@ def figures(stats: Stats) -> list[str]:
         f"TTFT {stats.ttft_s:.2f} s",
         f"{stats.new_tokens} new" + _speed(stats.decode_tok_per_s, f", {stats.gb_per_s:.1f} GB/s"),
     ]
-    if stats.experts_held:
-        said.append(f"experts {stats.experts_touched} of {stats.experts_held}")
-    if read := stats.streamed:
+    if stats.experts_total:
+        said.append(f"experts {stats.experts_touched} of {stats.experts_total}")
+    if read := stats.disk_reads:
         said.append(f"read {read.bytes_per_step / 1e6:.0f} MB a token")
         said.append(f"{read.hit_rate:.0%} of the experts were there")
         said.append(f"{read.wait_s_per_step * 1e3:.0f} ms waiting for the disk")

@@ -12,10 +12,10 @@ from qcli.commands import options
 from qcli.commands.answer import discard, figures, show
 from qcli.errors import PromptError, UsageError
 from qcli.runtime.sampling import SamplingOptions
-from qcli.text.thoughts import inside
+from qcli.text.thoughts import without_tags
 
 if TYPE_CHECKING:
-    from qcli.runtime.generate import Stats
+    from qcli.runtime.stats import Stats
 
 MAX_INPUT = 64 << 20  # bytes of standard input, far beyond any context
 
@@ -53,7 +53,7 @@ def run(
             thoughts: list[str] = []
             if as_json:
                 shown, interrupted = show(pieces, bar, discard, thoughts.append)
-                console.json(_as_json(shown, inside("".join(thoughts)), llm.stats))
+                console.json(_as_json(shown, without_tags("".join(thoughts)), llm.stats))
             else:
                 shown, interrupted = show(pieces, bar, aside=discard if quiet else console.aside)
                 if not shown.endswith("\n"):
