@@ -53,22 +53,22 @@ class LLM:
         ram: int | str | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Map the file and trace the engine; raises ModelNotFoundError, ModelFileError.
+        """Map the file and load the engine; raises ModelNotFoundError, ModelFileError.
 
-        threads: None for the physical cores; ctx: capacity in tokens, None for a sensible one of the model's;
+        threads: None for the physical cores; ctx: capacity in tokens, None for what the model was made for, up to 32,768;
         kv_type: "f16" or, half the size, "q8_0", for the keys and values of attention;
-        ram: bytes, or such as "24GB", that the process may use, None for what is free: experts of a model that needs more
-        are read as they are asked for;
-        progress(stage, fraction) hears of compiling, loading and prefilling.
+        ram: bytes, or a text such as "24GB", that the process may use, None for what is free: if the model needs more,
+        experts are read from the file as tokens are routed to them;
+        progress(stage, fraction from 0 to 1) is called while kernels compile, weights load and prompts are prefilled.
         """
         began = perf_counter()
-        _positive("threads", threads)
-        _positive("ctx", ctx)
+        _check_positive("threads", threads)
+        _check_positive("ctx", ctx)
         path, self._entry = catalog.resolve(path_or_name)
         self.file = GGUFFile.open(path)
         try:
-            room = parse_size(ram) if isinstance(ram, str) else ram
-            self.engine = Engine.load(self.file, threads=threads, ctx=ctx, kv_type=kv_type, ram=room, progress=progress)
+            ram = parse_size(ram) if isinstance(ram, str) else ram
+            self.engine = Engine.load(self.file, threads=threads, ctx=ctx, kv_type=kv_type, ram=ram, progress=progress)
         except BaseException:
             self.file.close()
             raise
@@ -85,6 +85,7 @@ class LLM:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
+        """The file's tokenizer, read when first needed. Raises ModelFileError."""
         tokenizer = Tokenizer.from_gguf(self.file)
         if tokenizer.vocab_size > self.engine.vocab_size:
             raise ModelFileError(
@@ -95,12 +96,13 @@ class LLM:
 
     @cached_property
     def template(self) -> ChatTemplate:
+        """The file's chat template, compiled when first needed. Raises ModelFileError."""
         from qcli.text.chat_template import ChatTemplate  # Jinja2 takes 0.05 s that a raw prompt need not wait for
 
         return ChatTemplate.from_gguf(self.file, self.tokenizer)
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
-        """Token ids of a text; `special` reads control tokens written in it."""
+        """Token ids of a text; with `special`, control tokens written in it count as such."""
         return self.tokenizer.encode(text, special)
 
     def detokenize(self, ids: Iterable[int]) -> str:
@@ -112,24 +114,24 @@ class LLM:
         return self.template.render(messages, add_generation_prompt=add_generation_prompt)
 
     def sampling(self, **given: Unpack[SamplingOptions]) -> Sampling:
-        """The model's default sampling, with what is given and not None in its place."""
+        """The model's own sampling, with those options replaced that are given and not None. Raises UsageError."""
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return Sampling(**{**catalog.sampling_defaults(self._entry, self.file), **chosen})
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """float32 [T, vocab], one row a token, from an empty state, by the prefill that generation uses."""
+        """Logits after each id, float32 [T, vocab], from an empty state, by the prefill that generation uses."""
         self._stop_answer()
         self._check_ids(ids)
         return self._cache.logits(ids)
 
     def generate(self, prompt: str, **options: Unpack[Options]) -> Generator[str, None, None]:
-        """Continue a prompt as it stands; yields the text in pieces of whole characters."""
+        """Continue a prompt as it stands, without a template; yields the text in pieces of whole characters."""
         return self._start(self.tokenizer.prompt(prompt), None, None, options)
 
     def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Generator[str, None, None]:
-        """Answer a conversation; one that extends the last prefills only what is new.
+        """Answer a conversation; of one that extends the last, only what is new is prefilled.
 
-        Pieces of the class Thought are what the model thinks before it answers.
+        Yields pieces as generate does; those of the class Thought are what the model thinks before it answers.
         """
         if not messages or not str(messages[-1].get("content") or "").strip():
             raise PromptError("there is nothing to answer", "end the conversation with a text to answer")
@@ -160,7 +162,7 @@ class LLM:
         self._check_ids(ids)
         sampling: dict[str, Any] = {**options}
         max_tokens, stop = sampling.pop("max_tokens", None), sampling.pop("stop", None) or ()
-        _positive("max_tokens", max_tokens)
+        _check_positive("max_tokens", max_tokens)
         sampler = Sampler(self.sampling(**sampling), self.tokenizer.vocab_size)
         self._cache.checkpoint_at = checkpoint_at
         self.stats = Stats(load_s=self.load_s)
@@ -177,6 +179,18 @@ class LLM:
         )
         return self._answer
 
+    def _stable_prefix_length(self, messages: Sequence[Message], ids: list[int]) -> int | None:
+        """How many of the prompt's ids the prompt of the next turn will begin with; None if that cannot be told.
+
+        Not all of them with templates that open a thought for the answer and leave thoughts out of the history.
+        """
+        next_turn = [*messages, {"role": "assistant", "content": "."}, {"role": "user", "content": "."}]
+        try:
+            next_ids = self.tokenizer.prompt(self.render(next_turn))
+        except QcliError:  # a template may refuse such a conversation
+            return None
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, next_ids, strict=False)))
+
     def _stop_answer(self) -> None:
         if self._answer is not None:
             self._answer.close()
@@ -190,19 +204,7 @@ class LLM:
             if not 0 <= id <= last:
                 raise UsageError(f"no token has the id {id}", f"ids go from 0 to {last}")
 
-    def _stable_prefix_length(self, messages: Sequence[Message], ids: list[int]) -> int | None:
-        """How many of the prompt's ids will still begin the prompt of the next turn.
 
-        Not all of them with templates that open a thought for the answer and leave it out of the history.
-        """
-        later = [*messages, {"role": "assistant", "content": "."}, {"role": "user", "content": "."}]
-        try:
-            then = self.tokenizer.prompt(self.render(later))
-        except QcliError:  # a template may refuse such a conversation
-            return None
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, then, strict=False)))
-
-
-def _positive(name: str, value: int | None) -> None:
+def _check_positive(name: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise UsageError(f"{name} cannot be {value}", "give 1 or more, or leave it out")
