@@ -40,10 +40,13 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", "-t", metavar="N", min=1, max=1024, help="One a physical core, unless told."),
 ]
-Ctx = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, help="Room for prompts and answers, in tokens.")]
+Ctx = Annotated[
+    int | None,
+    typer.Option("--ctx", metavar="N", min=1, help="Tokens of context: what prompts and answers may have together."),
+]
 KvType = Annotated[
     str | None,
-    typer.Option("--kv-type", metavar="TYPE", help="Keep keys and values as f16, or as q8_0 in half the room."),
+    typer.Option("--kv-type", metavar="TYPE", help="Keep keys and values as f16, or as q8_0 in half the memory."),
 ]
 Ram = Annotated[
     str | None,
