@@ -227,9 +227,9 @@ class Engine:
     def _replay(self, program: Program) -> None:
         profiler = self._profiler
         if profiler is None:
-            program.run(lambda records, _parts: self._team.run(records))
+            program.replay(lambda records, _parts: self._team.run(records))
         else:
-            program.run(lambda records, parts: profiler.replay(self._team, records, parts))
+            program.replay(lambda records, parts: profiler.replay(self._team, records, parts))
 
     def _check_fits(self, tokens: int) -> None:
         if self.position + tokens > self.ctx:

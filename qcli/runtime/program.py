@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from quant.plan import Plan, Turns
 
-Replay = Callable[[NDArray[np.int64], list[str]], None]  # records, and the part of the model that each belongs to
+ReplayRecords = Callable[[NDArray[np.int64], list[str]], None]  # the records, and the part of the model of each
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class Program:
         records = plan.seal()
         return cls(plan, [(records[part], plan.parts[part], turns) for part, turns in plan.stages()])
 
-    def run(self, replay: Replay) -> None:
-        """Call replay for every stage in order, as often as its generator yields."""
+    def replay(self, replay_records: ReplayRecords) -> None:
+        """Have the records of every stage replayed, in order, as often as the stage's generator yields."""
         for records, parts, turns in self.stages:
             for _ in (None,) if turns is None else turns():
-                replay(records, parts)
+                replay_records(records, parts)

@@ -37,7 +37,7 @@ KERNELS = (best, choose)  # what a sampler compiles when it first draws
 
 
 class Sampler:
-    """Draws the tokens of one text: it remembers the tokens accepted and where its random numbers are."""
+    """Draws the tokens of one text; it counts the tokens of the text so far and has random numbers of its own."""
 
     def __init__(self, sampling: Sampling, vocab_size: int) -> None:
         self.sampling = sampling
@@ -51,7 +51,7 @@ class Sampler:
         self._heap = np.empty(blocks * BLOCK, np.int64)
 
     def accept(self, token: int) -> None:
-        """Count a token of the text, prompt or answer, for the penalties."""
+        """Count a token of the prompt or of the answer, for the penalties."""
         if not self.sampling.penalizes:
             return
         self._counts[token] += 1
