@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from places import DATA
+from places import DATA, ROOT
 
 from qcli.errors import ModelFileError, UsageError
 from qcli.gguf.file import GGUFFile
@@ -118,8 +118,9 @@ def _file(**metadata: Any) -> GGUFFile:
     return SimpleNamespace(path=Path("some.gguf"), get_str=lambda key, default: metadata.get(key, default))  # type: ignore[return-value]
 
 
-def test_the_embedded_model_speaks_chatml(storyteller: Path) -> None:
-    with GGUFFile.open(storyteller) as file:
+def test_the_embedded_model_speaks_chatml() -> None:
+    path = ROOT / "qcli" / "assets" / "storyteller-Q4_K_M.gguf"
+    with GGUFFile.open(path) as file:
         template = ChatTemplate.from_gguf(file, Tokenizer.from_gguf(file))
     assert template.render(HELLO) == render(CHATML)
 
