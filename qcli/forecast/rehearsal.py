@@ -16,7 +16,8 @@ from qcli.gguf.file import GGUFFile
 from qcli.host.pages import pages
 from qcli.models import Model
 from qcli.runtime.engine import Engine
-from qcli.runtime.sampler import Sampler, Sampling
+from qcli.runtime.sampler import Sampler
+from qcli.runtime.sampling import Sampling
 from qcli.streaming.cache import Stock
 from qcli.streaming.expert_loader import Supply
 from qcli.streaming.layer import Layer, Part
@@ -161,7 +162,7 @@ class Rehearsal(Supply):
 def step_seconds(engine: Engine) -> float:
     """What a token of an answer takes, drawn by the default sampling, with guesses of experts or without: the quicker way."""
     rehearsal = engine.supply if isinstance(engine.supply, Rehearsal) else None
-    sampler = Sampler(Sampling(seed=0), engine.vocab_size)
+    sampler = Sampler(Sampling(temperature=0.8, min_p=0.0, seed=0), engine.vocab_size)
     took: dict[bool, list[float]] = {way: [] for way in ((False, True) if rehearsal else (False,))}
     awake = perf_counter() + _SECONDS / 2  # a disk's first reads after a pause take up to twice as long
     while (now := perf_counter()) < awake + _SECONDS or not took[False]:
