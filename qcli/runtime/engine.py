@@ -22,6 +22,7 @@ from qcli.runtime.profile import PartTimes
 from qcli.runtime.program import Program
 from qcli.streaming import budget
 from quant import cpu, store, team
+from quant.kernels.experts_grouped import MICRO_BATCH
 from quant.kernels.kv_cache import TYPES as KV_TYPES
 from quant.plan import Activation, Plan, aligned
 from quant.team import Team
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 
 DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
-DEFAULT_CHUNK = budget.TOGETHER  # tokens of a prompt that go through the layers together
+DEFAULT_CHUNK = MICRO_BATCH  # tokens of a prompt that go through the layers together
 
 
 class Engine:

@@ -13,6 +13,7 @@ from qcli.errors import QcliError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.host.memory import available, resident
 from qcli.layers.state import State
+from quant.kernels.experts_grouped import MICRO_BATCH
 from quant.plan import Plan
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ RESERVE = 192 << 20  # bytes for what comes after loading: a vocabulary, a chat'
 _LEFT = 512 << 20  # bytes left to everybody else where no limit was given
 _PLENTY = 2 << 30  # bytes beyond all buffers of a plan, so that none has to be traced
 _TRIED = 256  # tokens of the plan that is traced to see how much one takes
-TOGETHER = 1024  # tokens of a prompt that meet an expert together; 512: 15 % slower, 2048: no quicker
-MOST_CHUNK = 4 * TOGETHER
+MOST_CHUNK = 4 * MICRO_BATCH
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
@@ -62,13 +62,13 @@ def _mapped(file: GGUFFile, state: State, used: int) -> int:
 
 def _prompt_bytes(model: Model, state: State, threads: int) -> int:
     """What a resident model's prompts take."""
-    return TOGETHER * _bytes_per_token(model, state, threads)
+    return MICRO_BATCH * _bytes_per_token(model, state, threads)
 
 
 def chunk_for(model: Model, state: State, supply: Supply, threads: int, ram: int) -> int:
     """Tokens of a prompt to take together: as many as fit into a sixteenth of the memory, as each chunk reads experts anew."""
     most = ram // 16 // _bytes_per_token(model, state, threads, supply)
-    return min(max(most // TOGETHER, 1) * TOGETHER, MOST_CHUNK)
+    return min(max(most // MICRO_BATCH, 1) * MICRO_BATCH, MOST_CHUNK)
 
 
 def _bytes_per_token(model: Model, state: State, threads: int, supply: Supply | None = None) -> int:

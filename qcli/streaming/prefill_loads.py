@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcli.streaming.budget import TOGETHER
 from qcli.streaming.cache import Stock
 from qcli.streaming.layer import Layer
 from qcli.streaming.staging_buffer import Ahead, Passing, Stage, Turn
+from quant.kernels.experts_grouped import MICRO_BATCH
 from quant.plan import Ids
 
 STAGED = 256 << 20  # bytes for experts that a chunk passes by: half are met while the other half is read
@@ -146,14 +146,14 @@ class ChunkTurns:
 
 
 def grouped(chosen: Ids, count: int, slots: Ids) -> list[Ids]:
-    """Choices [tokens, k], `TOGETHER` tokens at a time, to slots in order of expert: where each expert's begin, [count + 1].
+    """Choices [tokens, k], `MICRO_BATCH` tokens at a time, to slots in order of expert: where each expert's begin, [count + 1].
 
     As many tokens as a resident model takes together, so that an expert meets as many at a time, and its sums are the same.
     """
     groups = []
     k = chosen.shape[1]
-    for first in range(0, len(chosen), TOGETHER):
-        flat = chosen[first : first + TOGETHER].reshape(-1)
+    for first in range(0, len(chosen), MICRO_BATCH):
+        flat = chosen[first : first + MICRO_BATCH].reshape(-1)
         base = first * k
         slots[base : base + len(flat)] = base + np.argsort(flat, kind="stable")
         groups.append(base + np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=count))]))

@@ -24,6 +24,7 @@ from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
 from quant.tile import ENTRY_BYTES
 from quant.weights import Experts
 
+MICRO_BATCH = 1024  # tokens of a prompt that are grouped by expert together; 512: 15 % slower, 2048: no quicker
 _TURNS = 2  # pieces of down that each thread takes on average: each piece goes through all experts
 _BY_ROW = (
     2  # tokens of an expert up to which rows are not worth unpacking: 16 of 2048 columns take 0.4 us, a dot 0.55 us

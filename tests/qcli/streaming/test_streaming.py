@@ -148,7 +148,7 @@ def test_the_quicker_way_is_kept():
 
 
 def test_slots_in_order_of_expert_of_a_few_tokens_at_a_time(monkeypatch):
-    monkeypatch.setattr("qcli.streaming.prefill_loads.TOGETHER", 2)
+    monkeypatch.setattr("qcli.streaming.prefill_loads.MICRO_BATCH", 2)
     chosen, slots = np.array([[2, 0], [0, 1], [1, 2]]), np.zeros(6, np.int64)
     first, second = grouped(chosen, 3, slots)
     assert slots.tolist() == [1, 2, 3, 0, 4, 5]
