@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.gguf.types import TENSOR_TYPES, TensorType
-from qcli.host.atomic_files import Draft, output_errors
+from qcli.host.atomic_files import AtomicFiles, output_errors
 
 _NUMBERS: dict[str, TensorType] = {kind.name: kind for kind in TENSOR_TYPES.values()}
 _CODES = {kind.name: code for code, kind in TENSOR_TYPES.items()}
@@ -45,15 +45,15 @@ class GGUFWriter:
 
     def __init__(
         self,
-        draft: Draft,
+        output: AtomicFiles,
         path: Path,
         keys: Mapping[str, bytes],
         tensors: Sequence[NewTensor],
         alignment: int = ALIGNMENT,
     ) -> None:
-        """Begin a file of the draft and write its header; keys: each with its whole entry."""
-        self._draft, self._path, self._alignment = draft, path, alignment
-        self._file = draft.open(path)
+        """Create one of the output files and write its header; keys: each with its whole entry."""
+        self._output, self._path, self._alignment = output, path, alignment
+        self._file = output.open(path)
         self._left = [tensor.n_bytes for tensor in reversed(tensors)]  # of each tensor to come
         self._missing = self._left.pop() if self._left else 0  # of the one being written
         self._at = 0
@@ -74,7 +74,7 @@ class GGUFWriter:
         """Have the file on the disk, whole."""
         if self._missing or self._left:
             raise ValueError(f"{self._path}: tensors are missing")
-        self._draft.finish(self._path)
+        self._output.finish(self._path)
 
     def _pad(self) -> None:
         self._put(bytes(-self._at % self._alignment))
@@ -158,8 +158,8 @@ def part_paths(path: Path, count: int) -> list[Path]:
 def write_small(path: Path, keys: Mapping[str, bytes], tensors: Mapping[str, NDArray[Any]], overwrite: bool) -> None:
     """A file of float32 arrays that are all in memory."""
     rows = [NewTensor(name, "F32", array.shape) for name, array in tensors.items()]
-    with Draft([path], overwrite) as draft:
-        writer = GGUFWriter(draft, path, keys, rows)
+    with AtomicFiles([path], overwrite) as output:
+        writer = GGUFWriter(output, path, keys, rows)
         for array in tensors.values():
             writer.write(np.ascontiguousarray(array, "<f4").view(np.uint8).reshape(-1))
         writer.finish()

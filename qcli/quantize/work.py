@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
 from qcli.gguf.writer import GGUFWriter
-from qcli.host.atomic_files import Draft
+from qcli.host.atomic_files import AtomicFiles
 from qcli.quantize.job import Change, Job
 from quant import formats, quantizers, store
 
@@ -60,21 +60,21 @@ def prepare(job: Job, progress: Progress | None = None) -> None:
     quantizers.is_finite(np.zeros(16, np.float32))
 
 
-def check(job: Job, overwrite: bool = False) -> Draft:
+def check(job: Job, overwrite: bool = False) -> AtomicFiles:
     """Whether the job's files may be written and have room. Raises OutputError."""
-    draft = Draft(job.paths, overwrite)
-    draft.need(job.n_bytes)
-    return draft
+    output = AtomicFiles(job.paths, overwrite)
+    output.require_space(job.n_bytes)
+    return output
 
 
 def run(job: Job, threads: int, overwrite: bool = False, progress: Progress | None = None) -> None:
     """Write the job's files, all of them or none. Raises OutputError, ModelFileError."""
-    draft = check(job, overwrite)
+    output = check(job, overwrite)
     prepare(job, progress)
-    with draft:
+    with output:
         whole, done = sum(change.tensor.n_bytes for change in job.changes), 0
         for path, keys, changes in job.parts:
-            writer = GGUFWriter(draft, path, keys, [change.new for change in changes], job.alignment)
+            writer = GGUFWriter(output, path, keys, [change.new for change in changes], job.alignment)
             for piece, made in _made(changes, threads):
                 writer.write(made)
                 done += piece.n_bytes
