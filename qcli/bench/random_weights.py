@@ -17,8 +17,8 @@ from qcli.errors import QcliError, UsageError
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.header import Header, Value
 from qcli.gguf.types import TENSOR_TYPES
-from qcli.host.memory import available
-from qcli.host.pages import pages
+from qcli.host.memory import available_memory
+from qcli.host.pages import allocate_pages
 from qcli.host.threads import default_threads
 from qcli.wording import counted
 from quant import formats
@@ -62,10 +62,10 @@ def find_mix(name: str) -> Mix:
 
 def layers_that_fit(shape: Shape, mix: Mix, wanted: int | None) -> int:
     """The layers wanted, or as many as memory holds: whole cycles of mixers if possible. QcliError if they do not fit."""
-    room = available() - _RESERVE
+    room = available_memory() - _RESERVE
     fitting = max((n for n in range(shape.layers + 1) if size_of(shape, mix, n) <= room), default=0)
     if (wanted or 1) > fitting:
-        needed, free = (f"{count / 1e9:.1f} GB" for count in (size_of(shape, mix, wanted or 1), available()))
+        needed, free = (f"{count / 1e9:.1f} GB" for count in (size_of(shape, mix, wanted or 1), available_memory()))
         hint = f"give --layers {fitting} or less" if fitting else "free some memory, or try a smaller --quant"
         raise QcliError(
             f"{counted(wanted or 1, 'layer')} of {shape.name} would take {needed}, and {free} of memory are free", hint
@@ -82,7 +82,7 @@ def size_of(shape: Shape, mix: Mix, layers: int) -> int:
 def random_file(shape: Shape, mix: Mix, layers: int, progress: Progress | None = None) -> GGUFFile:
     """The model cut to its first layers, as if it had been read from a file."""
     slots = list(_slots(shape, mix, layers))
-    memory = pages(_end(slots), huge=False)
+    memory = allocate_pages(_end(slots), huge=False)
     path, tensors = Path(shape.name), {}
     with ThreadPoolExecutor(default_threads()) as pool:
         fill = _Filler(pool)

@@ -41,8 +41,8 @@ class Rig:
         self._states: dict[int, Snapshot] = {}
         self._drawing = 0.0
         self._begun = 0  # cases so far
-        if engine.supply:
-            engine.supply.remembers = False  # random ids are no text that the next start should be ready for
+        if engine.expert_loader:
+            engine.expert_loader.saves_usage = False  # random ids are no text that the next start should prepare for
 
     @property
     def chunk(self) -> int:
@@ -57,14 +57,14 @@ class Rig:
     @property
     def dense(self) -> list[NDArray[np.uint8]]:
         """Of a streamed model, the weights that are in memory, uint8 [bytes] of each tensor."""
-        return self.engine.supply.dense if self.engine.supply else []
+        return self.engine.expert_loader.dense if self.engine.expert_loader else []
 
     def room(self, ram: int) -> Room | None:
         """What a streamed model has of so many bytes of memory; None if all of it stays there."""
-        supply = self.engine.supply
-        if supply is None:
+        loader = self.engine.expert_loader
+        if loader is None:
             return None
-        return Room(ram, max(len(layer.slots.expert_in) for layer in supply.layers.values()), supply.most_slots)
+        return Room(ram, max(len(layer.slots.expert_in) for layer in loader.layers.values()), loader.max_slots)
 
     def fill(self, depth: int, progress: Progress | None = None) -> None:
         """Add random tokens up to a depth, and keep the state for the cases that begin there."""

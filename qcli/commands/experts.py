@@ -72,7 +72,7 @@ def _counted(
     room = parse_size(ram) if ram is not None else None
     with GGUFFile.open(resolve(model)[0]) as opened:
         if prompt is None and file is None:
-            return "earlier runs", expert_counts.by_heat(opened)
+            return "earlier runs", expert_counts.by_usage(opened)
         text = prompt if prompt is not None else read_text(Path(file or ""))
         ids = Tokenizer.from_gguf(opened).prompt(text)
         layers = expert_counts.by_text(opened, ids, threads=threads, ram=room, progress=bar.update)

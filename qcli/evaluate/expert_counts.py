@@ -80,7 +80,7 @@ def by_text(
         engine.close()
 
 
-def by_heat(file: GGUFFile) -> list[LayerCounts]:
+def by_usage(file: GGUFFile) -> list[LayerCounts]:
     """What earlier runs asked for, choices long ago counting less. Raises QcliError if none was kept."""
     _check(file)
     if saved := usage_file.load(usage_file.path_for(file)):

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from qcli import models
 from qcli.errors import ContextOverflowError, ModelFileError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
-from qcli.host.memory import resident
-from qcli.host.threads import default_threads, threads_beside_reading
+from qcli.host.memory import process_memory
+from qcli.host.threads import default_threads, streaming_threads
 from qcli.layers.state import Snapshot, State
 from qcli.models import Model
 from qcli.runtime import sampler
 from qcli.runtime.profile import PartTimes
 from qcli.runtime.program import Program
-from qcli.streaming import budget
+from qcli.streaming import budget, usage_file
 from quant import cpu, store, team
 from quant.kernels.experts_grouped import MICRO_BATCH
 from quant.kernels.kv_cache import TYPES as KV_TYPES
@@ -29,7 +29,7 @@ from quant.team import Team
 
 if TYPE_CHECKING:
     from qcli.streaming.cache import Traffic
-    from qcli.streaming.expert_loader import Supply
+    from qcli.streaming.expert_loader import ExpertLoader
 
 Progress = Callable[[str, float], None]
 
@@ -48,12 +48,12 @@ class Engine:
         chunk: int,
         progress: Progress | None = None,
         prompt_plan: type[Plan] = Plan,
-        supply: Supply | None = None,
+        expert_loader: ExpertLoader | None = None,
     ) -> None:
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
         step, prompt = Plan(1, threads, state.run), prompt_plan(max(2, chunk), threads, state.run)
-        step.supply = prompt.supply = self.supply = supply
+        step.supply = prompt.supply = self.expert_loader = expert_loader
         self._ids: NDArray[np.int64] = aligned(prompt.tokens, np.int64)
         self._logits = model.head(step, model.trunk(step, self._ids))
         self._hidden = model.trunk(prompt, self._ids)
@@ -92,21 +92,21 @@ class Engine:
             raise QcliError(f"this processor ({cpu.name()}) lacks {lacking}", "use a machine from 2013 or later")
         given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
         model, state = model_of(file, ctx, kv_type)
-        room, used = budget.limit(ram), resident()
+        room, used = budget.limit(ram), process_memory()
         if not state.experts_held or budget.fits(file, model, state, threads, room, used):
             return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, prompt_plan)
-        from qcli.streaming.dense import hold_dense
-        from qcli.streaming.expert_loader import Supply
+        from qcli.streaming.dense import load_dense
+        from qcli.streaming.expert_loader import ExpertLoader
 
-        whole = partial(budget.whole, file, model, state, threads, used)
-        threads = given or threads_beside_reading()
-        file = hold_dense(file, progress)
+        resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
+        threads = given or streaming_threads()
+        file = load_dense(file, progress)
         model, state = model_of(file, ctx, kv_type)
-        supply = Supply(file, state.run)
-        chunk = chunk or budget.chunk_for(model, state, supply, threads, room)
-        engine = cls(model, state, threads, chunk, progress, prompt_plan, supply)
+        loader = ExpertLoader(file, state.run, usage_path=usage_file.path_for(file))
+        chunk = chunk or budget.chunk_size(model, state, loader, threads, room)
+        engine = cls(model, state, threads, chunk, progress, prompt_plan, loader)
         try:
-            budget.allot(supply, state, engine.plans, room, whole)
+            budget.allocate_slots(loader, state, engine.plans, room, resident_bytes)
         except BaseException:
             engine.close()
             raise
@@ -180,12 +180,12 @@ class Engine:
     @property
     def traffic(self) -> Traffic | None:
         """What was read from the file since reset_traffic(); None if all of it stays in memory."""
-        return self.supply.traffic if self.supply else None
+        return self.expert_loader.traffic if self.expert_loader else None
 
     def reset_traffic(self) -> None:
         """Forget what was read."""
-        if self.supply:
-            self.supply.reset_traffic()
+        if self.expert_loader:
+            self.expert_loader.reset_traffic()
 
     def weight_bytes_per_step(self) -> float:
         """Bytes of weights that a decode step reads, routed experts only."""
@@ -205,10 +205,10 @@ class Engine:
             self._times = None
 
     def close(self) -> None:
-        """End the team's threads, and the reader's."""
+        """End the team's threads and the I/O threads."""
         self._team.close()
-        if self.supply:
-            self.supply.close()
+        if self.expert_loader:
+            self.expert_loader.close()
 
     def _chunks(self, ids: Sequence[int]) -> Iterator[int]:
         """Run the prompt's plan over ids, chunk by chunk; yields how many are done."""

@@ -26,9 +26,9 @@ IDS = [int(id) for id in np.random.default_rng(3).integers(0, 200, 90)]
 
 @pytest.fixture(autouse=True)
 def kept(monkeypatch, tmp_path):
-    """Heat is kept in a folder of this test's own."""
-    monkeypatch.setattr(usage_file, "path_for", lambda _file: tmp_path / "heat.npz")
-    return tmp_path / "heat.npz"
+    """Usage is saved in a folder of this test's own."""
+    monkeypatch.setattr(usage_file, "path_for", lambda _file: tmp_path / "usage.npz")
+    return tmp_path / "usage.npz"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_models_read_from_the_file_count_alike_and_remember(monkeypatch, kept):
     monkeypatch.setattr(budget, "fits", lambda *_: False)
     streamed = expert_counts.by_text(GGUFFile.open(MODEL), IDS, threads=2, ram=2 * 10**9)
     assert all(np.array_equal(a.counts, b.counts) for a, b in zip(streamed, resident, strict=True))
-    remembered = expert_counts.by_heat(GGUFFile.open(MODEL))
+    remembered = expert_counts.by_usage(GGUFFile.open(MODEL))
     for layer, counts in zip(remembered, resident, strict=True):
         assert np.argmax(layer.counts) in np.flatnonzero(counts.counts >= counts.counts.max() - 1)
         assert 0 < layer.counts.sum() <= counts.counts.sum()
@@ -83,11 +83,11 @@ def test_what_cannot_be_counted(tmp_path):
     with pytest.raises(PromptError, match="too short"):
         expert_counts.by_text(GGUFFile.open(MODEL), [1])
     dense = GGUFFile.open(reference_models.read("llama").write(tmp_path / "dense.gguf"))
-    for ask in (expert_counts.by_heat, lambda file: expert_counts.by_text(file, [1, 2, 3])):
+    for ask in (expert_counts.by_usage, lambda file: expert_counts.by_text(file, [1, 2, 3])):
         with pytest.raises(QcliError, match="no routed experts"):
             ask(dense)
     with pytest.raises(QcliError, match="no earlier run") as caught:
-        expert_counts.by_heat(GGUFFile.open(MODEL))
+        expert_counts.by_usage(GGUFFile.open(MODEL))
     assert "--prompt" in caught.value.hint
 
 
