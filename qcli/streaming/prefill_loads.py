@@ -101,7 +101,7 @@ class PrefillLoads:
         return readahead if readahead and needed[0] < readahead.end else None
 
     def _batches(self, layer: CachedLayer, needed: list[int], readahead: Readahead | None) -> list[ExpertBatch]:
-        """Needed experts in order, as many in a batch as can be staged; the first batch is that of the readahead."""
+        """Needed experts in order, cut where more would be missing than can be staged; first those of the readahead."""
         places = self.half_bytes // layer.slot_bytes
         batches = []
         if readahead:
