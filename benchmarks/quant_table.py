@@ -1,4 +1,4 @@
-"""Which quant should I take? Quantize a model every way, and measure each: a table for README.md.
+"""Which quant should I take? Quantize a model every way, and measure each: a table for docs/quantizing.md.
 
     python benchmarks/quant_table.py MODEL-BF16.gguf TEXT [MIX …] > table.md
 

@@ -1,7 +1,7 @@
-"""Put what `qcli bench --json` measured into README.md, as the table between its two marks.
+"""Put what `qcli bench --json` measured into docs/speed.md, as the table between its two marks.
 
 qcli bench --shape qwen3-next-80b-a3b --layers 4 -p 64,512,2048 -d 0,4096,16384 -t 2 --json > one.json
-python benchmarks/speed_table.py README.md one.json [another.json …]
+python benchmarks/speed_table.py docs/speed.md one.json [another.json …]
 """
 
 from __future__ import annotations

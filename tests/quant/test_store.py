@@ -88,7 +88,7 @@ def test_several_kernels_are_prepared_with_progress():
 
 TWO = """
 import sys
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests/quant", "tests/helpers"]
 from test_store import answer, write_answer
 from quant import store
 assert answer(write_answer) == 42

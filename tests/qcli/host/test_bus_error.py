@@ -15,8 +15,7 @@ STORY = ["run", "-m", "model.gguf", "--raw", "Once upon a time", "--temperature"
 DISTURBED = """
 import os, sys
 from pathlib import Path
-import importlib
-module = importlib.import_module({module!r})
+import {module} as place
 
 def disturbed(*given, **named):
     if moments:
@@ -26,8 +25,8 @@ def disturbed(*given, **named):
 
 moments = [True]
 model = Path({model!r})
-whole = module.{name}
-module.{name} = disturbed
+whole = place.{name}
+place.{name} = disturbed
 os.chdir(model.parent)
 from qcli.__main__ import main
 main()
@@ -43,7 +42,7 @@ def model(storyteller, tmp_path):
 
 def disturbed(model, change, moment, arguments):
     """What is left of a command that changes its model at the first call of a function."""
-    module, _, name = moment.partition(":")
+    module, name = moment.split(":")
     code = DISTURBED.format(model=str(model), change=change, module=module, name=name)
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
