@@ -51,6 +51,7 @@ class BlockPool:
 
     @property
     def n_bytes(self) -> int:
+        """Bytes of its memory."""
         return len(self._memory)
 
     def take(self, n_bytes: int) -> NDArray[np.uint8]:

@@ -66,6 +66,7 @@ class ReadRequest:
 
     @property
     def n_bytes(self) -> int:
+        """Bytes of all spans."""
         return sum(span.n_bytes for span in self.spans)
 
     @property

@@ -15,7 +15,7 @@ from qcli.streaming.prefill_loads import group_by_expert
 from qcli.streaming.reader import Reader
 from qcli.streaming.staging_buffer import StagingBuffer
 
-STORED = 6 * PAGE  # bytes that one of its experts takes in memory
+STORED = 6 * PAGE  # bytes that one of the model's experts takes in memory
 
 
 def test_slots_in_order_of_expert_of_a_few_tokens_at_a_time(monkeypatch):
