@@ -15,13 +15,14 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.bench.random_blocks import SCALES, random_blocks
+from qcli.bench.random_blocks import random_blocks
 from qcli.gguf.file import GGUFFile, Tensor
-from qcli.gguf.types import TENSOR_TYPES
+from qcli.gguf.types import BLOCKS
 from qcli.host.memory import available_memory
 from qcli.host.pages import allocate_pages
 from qcli.models import Model
 from qcli.streaming.dense import is_expert
+from quant import formats
 from quant.kernels.experts import Gated
 from quant.plan import Activation, Ids, Plan, Turns
 from quant.weights import Experts, Matrix
@@ -30,8 +31,6 @@ _POOL = 256 << 20  # bytes of a type from which tensors share blocks; several ti
 _PATTERN = 4 << 20  # random bytes, which a pool repeats
 _CACHE_LINE = 64  # bytes
 _STD = 0.02  # of the weights, about
-_TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
-_FLOATS = ("F32", "F16", "BF16")
 
 
 class BlockPool:
@@ -39,7 +38,7 @@ class BlockPool:
 
     def __init__(self, kind: str, n_bytes: int) -> None:
         """kind: the name of a tensor type."""
-        block = _TYPES[kind].n_bytes
+        block = BLOCKS[kind].bytes
         self._grain = math.lcm(block, _CACHE_LINE)
         rounded = self._rounded(n_bytes)
         self._memory = allocate_pages(rounded, huge=False)[:rounded]
@@ -80,7 +79,7 @@ class SyntheticModel:
     """A `file` to load models from, without the weights of the original; experts are in memory after `set_addresses`."""
 
     def __init__(self, file: GGUFFile) -> None:
-        kinds = {tensor.type for tensor in file.tensors.values() if tensor.type in SCALES or tensor.type in _FLOATS}
+        kinds = {tensor.type for tensor in file.tensors.values() if tensor.type in formats.names()}
         self._pools = {kind: BlockPool(kind, _pool_bytes(kind, file.tensors.values())) for kind in kinds}
         self._addresses: dict[str, Ids] = {}  # int64 [experts], by the name of a tensor of experts
         self.n_bytes = sum(pool.n_bytes for pool in self._pools.values())

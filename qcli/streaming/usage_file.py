@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from qcli.errors import OutputError
 from qcli.gguf.file import GGUFFile
-from quant import store
+from qcli.host import folders
 
 Usage = Mapping[str, NDArray[np.float32]]  # counts with decay, float32 [experts], by the tensor name of a layer's gates
 
@@ -28,7 +28,7 @@ def path_for(file: GGUFFile) -> Path:
     """Where the usage of a model's experts is kept; models differ by the names, types and shapes of their tensors."""
     tensors = "\n".join(f"{tensor.name} {tensor.type} {tensor.shape}" for tensor in file.tensors.values())
     name = f"{file.path.stem}-{hashlib.sha256(tensors.encode()).hexdigest()[:16]}.npz"
-    return store.root() / "usage" / name
+    return folders.cache() / "usage" / name
 
 
 def load(path: Path) -> Usage:
