@@ -1,10 +1,10 @@
-"""Hit rates of an expert cache under several replacement policies.
+"""How often experts would be found in memory, by the rule that says which of them leaves it.
 
     python benchmarks/cache_policies.py MODEL TEXT_FILE [tokens]
 
-Records which experts each token of a text is routed to, and replays the record on caches of several sizes. What each policy
-evicts: LRU the expert unused for longest; qcli the least used one, by usage that halves every 2560 choices; "no decay" the
-same by plain counts; Belady's, which knows the future, the one that is used again last, or never.
+Records which experts each token of a text is routed to, and replays the record against caches of several sizes: LRU (the one
+unused for longest leaves), qcli's own (the least used, with usage that halves every 2560 choices), counts that never fade, and
+Belady's, which knows the future: the one asked for again last, or never.
 """
 
 from __future__ import annotations
@@ -23,24 +23,23 @@ Trace = list[list[int]]  # the experts of each token, in one layer
 
 
 def record(model: str, text: str, tokens: int) -> list[Trace]:
-    """The trace of each layer, decoding a text token by token."""
-    budget.fits = lambda *_: False  # streamed, so that choices pass through Python
-    choose, seen = Slots.choose, {}
+    """Of each layer, decoding token by token."""
+    budget.fits = lambda *_: False  # so that choices pass through Python
+    count, seen = Slots.count_usage, {}
 
     def note(self: Slots, experts: np.ndarray, times: int = 1) -> None:
         seen.setdefault(id(self), []).append(experts.tolist())
-        choose(self, experts, times)
+        count(self, experts, times)
 
     with LLM(model, ram=budget.limit(None)) as llm:
-        Slots.choose = note
+        Slots.count_usage = note
         for id_ in llm.tokenize(text)[:tokens]:
             llm.engine.step(id_)
-        Slots.choose = choose
+        Slots.count_usage = count
     return list(seen.values())
 
 
 def lru(trace: Trace, slots: int) -> int:
-    """Hits, evicting the expert unused for longest."""
     cached: OrderedDict[int, None] = OrderedDict()
     hits = 0
     for experts in trace:
@@ -54,7 +53,6 @@ def lru(trace: Trace, slots: int) -> int:
 
 
 def least_used(trace: Trace, slots: int, half_life: float = HALF_LIFE) -> int:
-    """Hits, evicting the expert with least usage, which halves every `half_life` choices."""
     cached, usage, weight, hits = set(), {}, 1.0, 0
     for experts in trace:
         for expert in experts:
@@ -68,7 +66,6 @@ def least_used(trace: Trace, slots: int, half_life: float = HALF_LIFE) -> int:
 
 
 def belady(trace: Trace, slots: int) -> int:
-    """Hits, evicting the expert whose next use is furthest in the future."""
     following: dict[int, list[int]] = {}
     for t in range(len(trace) - 1, -1, -1):
         for expert in trace[t]:
@@ -84,12 +81,12 @@ def belady(trace: Trace, slots: int) -> int:
     return hits
 
 
-POLICIES = {
+RULES = {
     "LRU": lru,
     "qcli": least_used,
     "half-life 400": lambda trace, slots: least_used(trace, slots, 400),
     "half-life 16000": lambda trace, slots: least_used(trace, slots, 16_000),
-    "no decay": lambda trace, slots: least_used(trace, slots, 1e9),
+    "never fades": lambda trace, slots: least_used(trace, slots, 1e9),
     "Belady": belady,
 }
 
@@ -97,12 +94,12 @@ POLICIES = {
 def main(model: str, text_file: str, tokens: str = "2000") -> None:
     traces = record(model, Path(text_file).read_text(encoding="utf-8"), int(tokens))
     count = 1 + max(expert for trace in traces for experts in trace for expert in experts)
-    chosen = sum(len(experts) for trace in traces for experts in trace)
-    print(f"{len(traces)} layers, {len(traces[0])} tokens, {chosen} experts chosen")
-    print(f"{'slots of ' + str(count):>14}" + "".join(f"{name:>17}" for name in POLICIES))
+    asked = sum(len(experts) for trace in traces for experts in trace)
+    print(f"{len(traces)} layers, {len(traces[0])} tokens, {asked} experts asked for")
+    print(f"{'slots of ' + str(count):>14}" + "".join(f"{name:>17}" for name in RULES))
     for share in (0.2, 0.3, 0.4, 0.5, 0.6, 0.8):
         slots = max(len(traces[0][0]), round(share * count))
-        rates = [sum(policy(trace, slots) for trace in traces) / chosen for policy in POLICIES.values()]
+        rates = [sum(rule(trace, slots) for trace in traces) / asked for rule in RULES.values()]
         print(f"{slots:>14}" + "".join(f"{rate:>17.1%}" for rate in rates))
 
 

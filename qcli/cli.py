@@ -67,7 +67,7 @@ def main() -> NoReturn:
     gc.set_threshold(100_000)  # the first token comes after 0.85 s, not 1.05: importing Numba leaves no garbage
     console.setup()
     warnings.showwarning = lambda message, *_: console.info(str(message))
-    bus_error.ends_the_program()
+    bus_error.exit_on_bus_error()
     interrupt.raises()
     console.leave(invoke(sys.argv[1:]))
 

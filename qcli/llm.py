@@ -143,7 +143,7 @@ class LLM:
         self._stop_answer()
         try:
             self.engine.close()
-        except OutputError as error:  # the heat of its experts
+        except OutputError as error:  # the usage of its experts
             warnings.warn(str(error), stacklevel=2)
         self.file.close()
 

@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.host.memory import available
+from qcli.host.memory import available_memory
 from quant.kernels.bandwidth import STEP, read_all
 from quant.plan import Batch, Plan, aligned
 from quant.team import Team
@@ -49,7 +49,7 @@ class Bandwidth:
 
 
 def _buffer() -> NDArray[np.float32]:
-    buffer: NDArray[np.float32] = aligned(max(1, min(MOST, available() // 8) // STEP) * STEP // 4, np.float32)
+    buffer: NDArray[np.float32] = aligned(max(1, min(MOST, available_memory() // 8) // STEP) * STEP // 4, np.float32)
     buffer[:] = 1  # pages that were never written to are all the same physical page
     return buffer
 

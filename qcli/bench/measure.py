@@ -127,7 +127,7 @@ def load_rigs(
                 file, threads=threads, ctx=ctx, chunk=chunk, kv_type=kv_type, ram=ram, progress=progress
             )
             rigs[threads, batch] = Rig(engine, file)
-            if engine.supply:
+            if engine.expert_loader:
                 _check_alone(len(wanted), peer)
     except BaseException:
         for rig in rigs.values():

@@ -18,8 +18,8 @@ from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.header import Header, Value
 from qcli.gguf.names import layer_of
 from qcli.gguf.types import BLOCKS
-from qcli.host.memory import available
-from qcli.host.pages import pages
+from qcli.host.memory import available_memory
+from qcli.host.pages import allocate_pages
 from qcli.host.threads import default_threads
 from qcli.progress import Progress
 from qcli.wording import counted, size
@@ -63,10 +63,10 @@ def find_mix(name: str) -> Mix:
 
 def layers_that_fit(shape: ModelShape, mix: Mix, wanted: int | None) -> int:
     """`wanted` layers, or as many as fit into memory: whole cycles of mixers if possible. Raises QcliError if they do not fit."""
-    free_bytes = available() - _RESERVE
+    free_bytes = available_memory() - _RESERVE
     fitting = max((n for n in range(shape.layers + 1) if size_of(shape, mix, n) <= free_bytes), default=0)
     if (wanted or 1) > fitting:
-        needed, free = size(size_of(shape, mix, wanted or 1)), size(available())
+        needed, free = size(size_of(shape, mix, wanted or 1)), size(available_memory())
         hint = f"give --layers {fitting} or less" if fitting else "free some memory, or try a smaller --quant"
         raise QcliError(
             f"{counted(wanted or 1, 'layer')} of {shape.name} would take {needed}, and {free} of memory are free", hint
@@ -83,7 +83,7 @@ def size_of(shape: ModelShape, mix: Mix, layers: int) -> int:
 def random_file(shape: ModelShape, mix: Mix, layers: int, progress: Progress | None = None) -> GGUFFile:
     """The model cut to its first layers, with random weights in memory, as if a file had been opened."""
     layout = list(_layout(shape, mix, layers))
-    memory = pages(_total_bytes(layout), huge=False)
+    memory = allocate_pages(_total_bytes(layout), huge=False)
     path, tensors = Path(shape.name), {}
     with ThreadPoolExecutor(default_threads()) as pool:
         fill = _Filler(pool)

@@ -45,8 +45,8 @@ class Rig:
         self._states: dict[int, Snapshot] = {}
         self._sampling_s = 0.0
         self._begun = 0  # repetitions so far
-        if engine.supply:
-            engine.supply.remembers = False  # random ids are no text that the next start should be ready for
+        if engine.expert_loader:
+            engine.expert_loader.saves_usage = False  # random ids are no text that the next start should be ready for
 
     @property
     def chunk(self) -> int:
@@ -61,14 +61,14 @@ class Rig:
     @property
     def dense(self) -> list[NDArray[np.uint8]]:
         """The dense weights of a streamed model, uint8 [bytes] of each tensor; empty for a resident one."""
-        return self.engine.supply.dense if self.engine.supply else []
+        return self.engine.expert_loader.dense if self.engine.expert_loader else []
 
     def cache_size(self, ram: int) -> CacheSize | None:
         """The expert cache of a streamed model; None for a resident one. ram: bytes that the process may use."""
-        supply = self.engine.supply
-        if supply is None:
+        loader = self.engine.expert_loader
+        if loader is None:
             return None
-        return CacheSize(ram, max(len(layer.slots.expert_in) for layer in supply.layers.values()), supply.most_slots)
+        return CacheSize(ram, max(len(layer.slots.expert_in) for layer in loader.layers.values()), loader.max_slots)
 
     def fill(self, depth: int, progress: Progress | None = None) -> None:
         """Prefill random tokens up to a depth, and save the state for the cases that begin there."""

@@ -48,12 +48,12 @@ def imatrix(
             from qcli.catalog import resolve
             from qcli.evaluate.scored_text import chunks, read_text
             from qcli.gguf.file import GGUFFile
-            from qcli.host.atomic_files import Draft
+            from qcli.host.atomic_files import AtomicFiles
             from qcli.quantize import imatrix_file
             from qcli.quantize.imatrix import load, measure, starved
             from qcli.text.tokenizer import Tokenizer
 
-            Draft([to], force)  # before anything takes long
+            AtomicFiles([to], force)  # before anything takes long
             file = GGUFFile.open(resolve(model)[0])
             cut = chunks(Tokenizer.from_gguf(file), read_text(path), ctx, most)
             engine = load(file, ctx, threads, bar.update)

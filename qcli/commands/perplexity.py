@@ -57,10 +57,10 @@ def perplexity(
             from qcli.catalog import resolve
             from qcli.evaluate.log_probs_file import LogProbs
             from qcli.gguf.file import GGUFFile
-            from qcli.host.atomic_files import Draft
+            from qcli.host.atomic_files import AtomicFiles
             from qcli.runtime.engine import Engine
 
-            draft = Draft([Path(save)], force) if save is not None else None
+            output = AtomicFiles([Path(save)], force) if save is not None else None
             reference = stack.enter_context(LogProbs(Path(against))) if against is not None else None
             file = stack.enter_context(GGUFFile.open(resolve(model)[0]))
             chunks = _chunks(file, text, ctx, most, reference)
@@ -69,7 +69,7 @@ def perplexity(
             stack.callback(engine.close)
             if reference:
                 reference.check(chunks, engine.vocab_size)
-        scores, interrupted = _scored(engine, chunks, reference, draft, str(file.path.name), bar)
+        scores, interrupted = _scored(engine, chunks, reference, output, str(file.path.name), bar)
         bar.close()
         if scores is None or (interrupted and (as_json or quiet)):
             return interrupt.EXIT_CODE
@@ -104,7 +104,7 @@ def _scored(
     engine: Engine,
     chunks: Sequence[Sequence[int]],
     reference: LogProbs | None,
-    draft: Any,
+    output: Any,
     name: str,
     bar: console.status,
 ) -> tuple[Scores | None, bool]:
@@ -116,8 +116,8 @@ def _scored(
     try:
         with ExitStack() as stack:
             writer = None
-            if draft is not None:
-                writer = LogProbsWriter(stack.enter_context(draft), name, chunks, engine.vocab_size)
+            if output is not None:
+                writer = LogProbsWriter(stack.enter_context(output), name, chunks, engine.vocab_size)
             for scores in score(engine, chunks, reference, writer):
                 bar.update("scoring", scores.chunks / len(chunks), str(scores.perplexity))
             if writer:

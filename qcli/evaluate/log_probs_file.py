@@ -17,7 +17,7 @@ from qcli.errors import ModelFileError, ModelNotFoundError, UsageError
 from qcli.evaluate.scored_text import scored_from
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.writer import GGUFWriter, NewTensor, file_bytes, text
-from qcli.host.atomic_files import Draft
+from qcli.host.atomic_files import AtomicFiles
 
 _TYPE = "log_probs"
 _SAVE = "`qcli perplexity MODEL TEXT --save-logits FILE` makes one"
@@ -26,13 +26,13 @@ _SAVE = "`qcli perplexity MODEL TEXT --save-logits FILE` makes one"
 class LogProbsWriter:
     """Writes the file chunk by chunk. Raises OutputError."""
 
-    def __init__(self, draft: Draft, model: str, chunks: Sequence[Sequence[int]], vocab_size: int) -> None:
+    def __init__(self, output: AtomicFiles, model: str, chunks: Sequence[Sequence[int]], vocab_size: int) -> None:
         ctx = len(chunks[0])
         shape = (len(chunks), ctx - 1 - scored_from(ctx), vocab_size)
         keys = text("general.type", _TYPE) | text(f"{_TYPE}.model", model)
         tensors = [NewTensor("tokens", "I32", (len(chunks), ctx)), NewTensor(_TYPE, "F16", shape)]
-        draft.need(file_bytes(keys, tensors))
-        self._writer = GGUFWriter(draft, draft.paths[0], keys, tensors)
+        output.require_space(file_bytes(keys, tensors))
+        self._writer = GGUFWriter(output, output.paths[0], keys, tensors)
         self._writer.write(np.asarray(chunks, "<i4").view(np.uint8))
 
     def add(self, log_probs: NDArray[np.float32]) -> None:

@@ -167,7 +167,7 @@ def _map(path: Path) -> mmap.mmap:
             start = file.read(64)
             if start[:4] != b"GGUF":
                 raise _not_gguf(path, start)
-            return bus_error.mapped(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
+            return bus_error.watch(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
     except FileNotFoundError:
         raise ModelNotFoundError(f"{path}: no such file", "`qcli models` lists the models it knows") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path

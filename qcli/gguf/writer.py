@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.gguf.types import BLOCKS
-from qcli.host.atomic_files import Draft, output_errors
+from qcli.host.atomic_files import AtomicFiles, output_errors
 
 _U16, _U32, _I32, _F32, _STRING, _ARRAY = 2, 4, 5, 6, 8, 9
 ALIGNMENT = 32
@@ -44,15 +44,15 @@ class GGUFWriter:
 
     def __init__(
         self,
-        draft: Draft,
+        output: AtomicFiles,
         path: Path,
         keys: Mapping[str, bytes],
         tensors: Sequence[NewTensor],
         alignment: int = ALIGNMENT,
     ) -> None:
-        """Begin a file of the draft and write its header; keys: each with its whole entry."""
-        self._draft, self._path, self._alignment = draft, path, alignment
-        self._file = draft.open(path)
+        """Create one of the output files and write its header; keys: each with its whole entry."""
+        self._output, self._path, self._alignment = output, path, alignment
+        self._file = output.open(path)
         self._left = [tensor.n_bytes for tensor in reversed(tensors)]  # bytes of each tensor to come
         self._missing = self._left.pop() if self._left else 0  # bytes of the current tensor
         self._at = 0
@@ -73,7 +73,7 @@ class GGUFWriter:
         """Flush the file to the disk. Raises ValueError if a tensor is not complete."""
         if self._missing or self._left:
             raise ValueError(f"{self._path}: tensors are missing")
-        self._draft.finish(self._path)
+        self._output.finish(self._path)
 
     def _pad(self) -> None:
         self._put(bytes(-self._at % self._alignment))
@@ -154,8 +154,8 @@ def split(tensors: Iterable[NewTensor], most: int) -> list[list[NewTensor]]:
 def write_small(path: Path, keys: Mapping[str, bytes], tensors: Mapping[str, NDArray[Any]], overwrite: bool) -> None:
     """Write a whole file of float32 arrays. Raises OutputError."""
     rows = [NewTensor(name, "F32", array.shape) for name, array in tensors.items()]
-    with Draft([path], overwrite) as draft:
-        writer = GGUFWriter(draft, path, keys, rows)
+    with AtomicFiles([path], overwrite) as output:
+        writer = GGUFWriter(output, path, keys, rows)
         for array in tensors.values():
             writer.write(np.ascontiguousarray(array, "<f4").view(np.uint8).reshape(-1))
         writer.finish()

@@ -14,27 +14,28 @@ from qcli import models
 from qcli.errors import ContextOverflowError, ModelFileError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.host import kernels
-from qcli.host.memory import resident
-from qcli.host.threads import default_threads, threads_beside_reading
+from qcli.host.memory import process_memory
+from qcli.host.threads import default_threads, streaming_threads
 from qcli.layers.state import Snapshot, State
 from qcli.models import Model
 from qcli.progress import Progress
 from qcli.runtime import sampler
 from qcli.runtime.profile import Profiler
 from qcli.runtime.program import Program
-from qcli.streaming import budget
+from qcli.streaming import budget, usage_file
 from quant import cpu, team
+from quant.kernels.experts_grouped import MICRO_BATCH
 from quant.kernels.kv_cache import TYPES as KV_TYPES
 from quant.plan import Activation, Plan, aligned
 from quant.team import Team
 
 if TYPE_CHECKING:
     from qcli.streaming.cache import Traffic
-    from qcli.streaming.expert_loader import Supply
+    from qcli.streaming.expert_loader import ExpertLoader
     from quant.kernels.observer import InputObserver
 
 DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
-DEFAULT_CHUNK = budget.TOGETHER  # tokens of a prompt that go through the layers together
+DEFAULT_CHUNK = MICRO_BATCH  # tokens of a prompt that go through the layers together
 
 
 class Engine:
@@ -52,14 +53,14 @@ class Engine:
         chunk: int,
         progress: Progress | None = None,
         observer: InputObserver | None = None,
-        supply: Supply | None = None,
+        expert_loader: ExpertLoader | None = None,
     ) -> None:
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
-        self.supply, self.observer = supply, observer
+        self.expert_loader, self.observer = expert_loader, observer
         step, prompt = (
-            Plan(1, threads, state.batch, supply),
-            Plan(max(2, chunk), threads, state.batch, supply, observer),
+            Plan(1, threads, state.batch, expert_loader),
+            Plan(max(2, chunk), threads, state.batch, expert_loader, observer),
         )
         self._ids: NDArray[np.int64] = aligned(prompt.tokens, np.int64)
         self._logits = model.head(step, model.trunk(step, self._ids))
@@ -99,16 +100,16 @@ class Engine:
             raise QcliError(f"this processor ({cpu.name()}) lacks {lacking}", "use a machine from 2013 or later")
         given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
         model, state = model_of(file, ctx, kv_type)
-        limit, used = budget.limit(ram), resident()
+        limit, used = budget.limit(ram), process_memory()
         if not state.experts_held or budget.fits(file, model, state, threads, limit, used):
             return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer)
-        resident_bytes = partial(budget.whole, file, model, state, threads, used)
-        threads = given or threads_beside_reading()
-        model, state, supply = _streamed(file, ctx, kv_type, progress)
-        chunk = chunk or budget.chunk_for(model, state, supply, threads, limit)
-        engine = cls(model, state, threads, chunk, progress, observer, supply)
+        resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
+        threads = given or streaming_threads()
+        model, state, loader = _streamed(file, ctx, kv_type, progress)
+        chunk = chunk or budget.chunk_size(model, state, loader, threads, limit)
+        engine = cls(model, state, threads, chunk, progress, observer, loader)
         try:
-            budget.allot(supply, state, engine.plans, limit, resident_bytes)
+            budget.allocate_slots(loader, state, engine.plans, limit, resident_bytes)
         except BaseException:
             engine.close()
             raise
@@ -185,12 +186,12 @@ class Engine:
     @property
     def traffic(self) -> Traffic | None:
         """What was read from the file since reset_traffic(); None if all weights stay in memory."""
-        return self.supply.traffic if self.supply else None
+        return self.expert_loader.traffic if self.expert_loader else None
 
     def reset_traffic(self) -> None:
         """Forget what was read."""
-        if self.supply:
-            self.supply.reset_traffic()
+        if self.expert_loader:
+            self.expert_loader.reset_traffic()
 
     def weight_bytes_per_step(self) -> float:
         """Bytes of weights that a decode step reads; of experts, those that a token is routed to."""
@@ -210,10 +211,10 @@ class Engine:
             self._profiler = None
 
     def close(self) -> None:
-        """End the team's threads, and the reader's."""
+        """End the team's threads and the I/O threads."""
         self._team.close()
-        if self.supply:
-            self.supply.close()
+        if self.expert_loader:
+            self.expert_loader.close()
 
     def _chunks(self, ids: Sequence[int]) -> Iterator[int]:
         """Put ids through the prompt's plan, chunk by chunk; yields how many are done after each."""
@@ -276,18 +277,20 @@ def model_of(file: GGUFFile, ctx: int | None, kv_type: str) -> tuple[Model, Stat
         raise ContextOverflowError(message, "give a smaller --ctx") from None
 
 
-def _streamed(file: GGUFFile, ctx: int | None, kv_type: str, progress: Progress | None) -> tuple[Model, State, Supply]:
+def _streamed(
+    file: GGUFFile, ctx: int | None, kv_type: str, progress: Progress | None
+) -> tuple[Model, State, ExpertLoader]:
     """The model with its dense weights copied into memory, its state, and what reads its experts.
 
     It is built anew because a model has the addresses of its weights: one on the mapped file was needed first, to see
     that it takes more memory than there is.
     """
-    from qcli.streaming.dense import hold_dense
-    from qcli.streaming.expert_loader import Supply
+    from qcli.streaming.dense import load_dense
+    from qcli.streaming.expert_loader import ExpertLoader
 
-    file = hold_dense(file, progress)
+    file = load_dense(file, progress)
     model, state = model_of(file, ctx, kv_type)
-    return model, state, Supply(file, state.batch)
+    return model, state, ExpertLoader(file, state.batch, usage_path=usage_file.path_for(file))
 
 
 def _first_row(logits: Activation) -> NDArray[np.float32]:
