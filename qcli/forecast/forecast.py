@@ -46,7 +46,7 @@ def forecast(
     synthetic = SyntheticModel(file)
     model, state = model_of(synthetic.file, ctx, kv_type or "f16")
     setup = Setup(file, synthetic, model, state, threads or default_threads(), budget.limit(ram))
-    if not state.experts_held or budget.fits(file, model, state, setup.threads, setup.ram, setup.used):
+    if not state.experts_total or budget.fits(file, model, state, setup.threads, setup.ram, setup.used):
         return _resident(setup, progress)
     return _streamed(replace(setup, threads=threads or streaming_threads()), disk, progress)
 

@@ -101,7 +101,7 @@ class Engine:
         given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
         model, state = model_of(file, ctx, kv_type)
         limit, used = budget.limit(ram), process_memory()
-        if not state.experts_held or budget.fits(file, model, state, threads, limit, used):
+        if not state.experts_total or budget.fits(file, model, state, threads, limit, used):
             return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer)
         resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
         threads = given or streaming_threads()
@@ -121,9 +121,9 @@ class Engine:
         return self.state.position
 
     @property
-    def experts_held(self) -> int:
+    def experts_total(self) -> int:
         """Experts of all layers together; 0 in a dense model."""
-        return self.state.experts_held
+        return self.state.experts_total
 
     def prefill(self, ids: Sequence[int], progress: Progress | None = None) -> NDArray[np.float32]:
         """Append ids to the state; logits of the last, float32 [vocab], overwritten by the next call.

@@ -36,7 +36,7 @@ def generate_ids(
     engine, stats = cache.engine, stats or Stats()
     _check_fits(len(ids), engine.ctx, engine.longest)
     stats.prompt_tokens = len(ids)
-    stats.experts_total = engine.experts_held
+    stats.experts_total = engine.experts_total
     engine.reset_counters()
     for id in ids:
         sampler.accept(id)
