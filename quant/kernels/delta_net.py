@@ -18,6 +18,7 @@ from quant.activation import OUTPUT, quantize_row
 from quant.jit import inline, kernel
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
+from quant.kernels.scalar import sigmoid1
 from quant.layout import Layout
 from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import (
@@ -111,12 +112,6 @@ class DeltaNet:
 def softplus(x):
     """log(1 + exp(x)) of a float32."""
     return x if x > np.float32(20) else np.float32(math.log1p(math.exp(x)))
-
-
-@inline
-def sigmoid1(x):
-    """1 / (1 + exp(-x)) of a float32."""
-    return np.float32(1) / (np.float32(1) + np.float32(math.exp(-x)))
 
 
 @inline

@@ -17,8 +17,9 @@ import numpy as np
 
 from quant.activation import OUTPUT, quantize_row
 from quant.jit import inline, kernel
-from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm, l2_normalize, sigmoid1, softplus
+from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm, l2_normalize, softplus
 from quant.kernels.partition import start_of
+from quant.kernels.scalar import sigmoid1
 from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.layout import Layout
 from quant.plan import BATCH, Activation, Plan

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from quant.activation import OUTPUT, row_addresses, store_block
 from quant.atomics import call
 from quant.jit import inline, kernel
-from quant.kernels.delta_net import sigmoid1
 from quant.kernels.gates import GATES, add_scaled, add_whole, gated
 from quant.kernels.partition import start_of
 from quant.kernels.router import Routing, mark_touched, route_token, routing_scratch_bytes, top_k_of
+from quant.kernels.scalar import sigmoid1
 from quant.layout import Layout
 from quant.plan import Activation, Operand, Plan
 from quant.simd import load_f32, load_f32x16, load_i64, store_f32x16

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from quant.activation import store_output
 from quant.jit import inline, kernel
-from quant.kernels.delta_net import sigmoid1
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
+from quant.kernels.scalar import sigmoid1
 from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import (
     add,

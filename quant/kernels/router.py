@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from quant.jit import inline, kernel
 from quant.kernels.partition import start_of
+from quant.kernels.scalar import sigmoid1
 from quant.layout import Layout
 from quant.plan import BATCH, Operand, Plan
 from quant.simd import (
@@ -127,11 +128,6 @@ def _sum_exp(logits, count, largest):
 
 
 @inline
-def _sigmoid1(x):
-    return np.float32(1) / (np.float32(1) + np.float32(math.exp(-x)))
-
-
-@inline
 def _score(logits, count, by_sigmoid, bias, scores):
     """The scores that experts are chosen by, float32 [count]; rows of logits are padded to 16."""
     largest = _largest(logits, count)
@@ -206,7 +202,7 @@ def _weight(logits, count, k, by_sigmoid, normalised, scale, experts, weights):
         largest = _largest(logits, count)
     for i in range(k):
         logit = load_f32(logits + 4 * load_i64(experts + 8 * i))
-        weight = _sigmoid1(logit) if by_sigmoid else np.float32(math.exp(logit - largest))
+        weight = sigmoid1(logit) if by_sigmoid else np.float32(math.exp(logit - largest))
         store_f32(weights + 4 * i, weight)
         total += weight
     if not normalised:
