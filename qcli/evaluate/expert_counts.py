@@ -14,8 +14,10 @@ from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
 from qcli.streaming import usage_file
 from qcli.streaming.dense import is_expert
-from quant.kernels.squares import add_squares
-from quant.plan import Activation, Groups, Ids, Plan, aligned
+from quant.kernels.assignments import Assignments
+from quant.kernels.input_squares import add_squares
+from quant.kernels.observer import InputObserver
+from quant.plan import Activation, Ids, Plan, aligned
 
 Progress = Callable[[str, float], None]
 _BLOCK = re.compile(r"blk\.(\d+)\.")
@@ -39,20 +41,20 @@ class LayerCounts:
         return float(hottest.sum() / max(self.counts.sum(), 1e-9))
 
 
-class CountingPlan(Plan):
-    """A plan that adds up `counts` int64 [experts], by the name of a weight, at every replay."""
+class CountingObserver(InputObserver):
+    """Adds up `counts` int64 [experts], by the name of a weight, at every replay of one plan."""
 
-    def __init__(self, tokens: int, threads: int, run: NDArray[np.int64]) -> None:
-        super().__init__(tokens, threads, run)
+    def __init__(self) -> None:
         self.counts: dict[str, Ids] = {}
 
-    def watch(self, names: Sequence[str], x: Activation, groups: Groups | None = None) -> None:
+    def before_product(
+        self, plan: Plan, names: Sequence[str], x: Activation, assignments: Assignments | None = None
+    ) -> None:
         """Add a record for experts: one that adds the squares of no column, and counts rows."""
-        if groups is None or names[0] in self.counts:
+        if assignments is None or names[0] in self.counts:
             return
-        counts = self.counts[names[0]] = aligned(groups.count, np.int64)
-        order = groups.k, groups.starts, groups.slots
-        self.add(add_squares, 0, 0, 0, groups.count, *order, 0, counts, self.run)
+        counts = self.counts[names[0]] = aligned(assignments.experts, np.int64)
+        plan.add(add_squares, 0, 0, 0, assignments.table(plan), 0, counts, plan.batch)
 
 
 def by_text(
@@ -67,15 +69,14 @@ def by_text(
     if len(ids) < 2:
         raise PromptError("the text is too short", "give two words at least")
     _check(file)
-    engine = Engine.load(file, threads=threads, ram=ram, prompt_plan=CountingPlan, progress=progress)
+    observer = CountingObserver()
+    engine = Engine.load(file, threads=threads, ram=ram, observer=observer, progress=progress)
     try:
-        plan = engine.prompt_plan
-        assert isinstance(plan, CountingPlan)
         pieces = np.array_split(np.asarray(ids), -(-len(ids) // engine.ctx))
         for done, piece in enumerate(pieces):
             engine.reset()
             engine.prefill(piece.tolist(), _part_of(progress, done, len(pieces)))
-        return _layers(file, plan.counts)
+        return _layers(file, observer.counts)
     finally:
         engine.close()
 

@@ -113,8 +113,10 @@ class Attention:
     def trace(self, plan: Plan, h: Activation, x: Activation, mask: BlockMask | None = None) -> None:
         """x += scale * attention(h), both [tokens, n]; mask: the blocks of positions that tokens attend to, if not all."""
         plan.part = "attention"
-        q, k, v = (plan.rows(name, w.rows) for name, w in (("q", self.attn_q), ("k", self.attn_k), ("v", self.attn_v)))
-        mixed = plan.rows("attention out", self.attn_output.columns)
+        q, k, v = (
+            plan.activation(name, w.rows) for name, w in (("q", self.attn_q), ("k", self.attn_k), ("v", self.attn_v))
+        )
+        mixed = plan.activation("attention out", self.attn_output.columns)
         matmul(plan, h, [(self.attn_q, q), (self.attn_k, k), (self.attn_v, v)])
         attention(plan, q, k, v, self.rope, self.heads, mixed, mask)
         add_matmul(plan, mixed, self.attn_output, x, self.scale)
@@ -155,12 +157,12 @@ class DecoderLayer:
 
 def _add_sublayer(plan: Plan, x: Activation, norm: Norm, sublayer: Sublayer, post: Norm | None) -> None:
     """x += post(sublayer(norm(x))), all [tokens, n]; post: no norm where it is None."""
-    h = plan.rows("h", x.columns)
+    h = plan.activation("h", x.columns)
     norm.trace(plan, x, h)
     if post is None:
         sublayer.trace(plan, h, x)
         return
-    added = plan.rows("added", x.columns)  # zero before and after
+    added = plan.activation("added", x.columns)  # zero before and after
     sublayer.trace(plan, h, added)
     plan.part = "norms"
     add_rms_norm(plan, added, post.weight, post.eps, x)
@@ -202,7 +204,7 @@ class Decoder:
 
     def trunk(self, plan: Plan, ids: NDArray[np.int64]) -> Activation:
         """ids [tokens] -> the residual stream after the last layer, [tokens, n]."""
-        x = plan.rows("x", self.token_embd.columns)
+        x = plan.activation("x", self.token_embd.columns)
         plan.part = "embedding"
         embed(plan, ids, self.token_embd, x, self.embedding_scale)
         for layer in self.layers:
@@ -212,7 +214,7 @@ class Decoder:
     def head(self, plan: Plan, x: Activation) -> Activation:
         """x [tokens, n] -> logits [tokens, vocab]; the last token's alone where the plan takes one."""
         plan.part = "head"
-        h, logits = plan.rows("head", x.columns), plan.rows("logits", self.output.rows)
+        h, logits = plan.activation("head", x.columns), plan.activation("logits", self.output.rows)
         rms_norm(plan, x, self.output_norm.weight, self.output_norm.eps, h)
         matmul(plan, h, [(self.output, logits)])
         return logits

@@ -9,19 +9,20 @@ from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
 from qcli.layers.weights import gate_up_experts, linear, linear_experts, matrix, one_expert, vector
 from quant.kernels import experts_streamed
-from quant.kernels.experts import ExpertLayer, Gated, dense_step, experts_step
+from quant.kernels.experts import GatedExperts, LayerExperts, dense_step, experts_step
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
+from quant.kernels.experts_streamed import ExpertProvider
 from quant.kernels.matmul import matmul
 from quant.kernels.router import Routing
 from quant.plan import Activation, Plan
-from quant.weights import Experts, Matrix
+from quant.weights import ExpertMatrices, Matrix
 
 
 @dataclass(frozen=True)
 class MLP:
     """A gated feed-forward network: x += down(f(gate h) * up h)."""
 
-    layer: Gated
+    layer: GatedExperts
 
     @classmethod
     def read(cls, hparams: Hyperparameters, i: int, *, activation: str = "silu") -> MLP:
@@ -42,7 +43,7 @@ class MoE:
 
     ffn_gate_inp: Matrix
     ffn_gate_inp_shexp: Matrix | None
-    layer: ExpertLayer
+    layer: LayerExperts
 
     @classmethod
     def read(
@@ -59,7 +60,7 @@ class MoE:
         bias = f"{block}.exp_probs_b.bias"
         if bias in file.tensors:
             routing = replace(routing, bias=vector(file, bias, count))
-        layer = ExpertLayer(
+        layer = LayerExperts(
             routed=_routed(file, block, count, width, n, activation),
             shared=_gated(hparams, f"{block}.ffn", "_shexp", shared, activation) if shared else None,
             routing=routing,
@@ -72,19 +73,21 @@ class MoE:
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
         """x += scale * moe(h), both [tokens, n]."""
         plan.part = "router"
-        logits = plan.rows("router", self.ffn_gate_inp.rows)
+        logits = plan.activation("router", self.ffn_gate_inp.rows)
         outputs, shared_gate = [(self.ffn_gate_inp, logits)], None
         if self.ffn_gate_inp_shexp:
-            shared_gate = plan.rows("shared gate", 1)
+            shared_gate = plan.activation("shared gate", 1)
             outputs.append((self.ffn_gate_inp_shexp, shared_gate))
         matmul(plan, h, outputs)
         plan.part = "experts"
-        step, grouped = experts_step, experts_grouped
-        if plan.supply:
-            plan.supply.note_router(self.layer.routed, self.ffn_gate_inp, h)
-            step, grouped = experts_streamed.experts_step, experts_streamed.experts_grouped
-        routed = step if plan.tokens == 1 else grouped
-        routed(plan, self.layer, h, logits, shared_gate, x)
+        provider: ExpertProvider | None = plan.hook(ExpertProvider)
+        if provider:
+            provider.note_router(self.layer.routed, self.ffn_gate_inp, h)
+            streamed = experts_streamed.experts_step if plan.tokens == 1 else experts_streamed.experts_grouped
+            streamed(plan, provider, self.layer, h, logits, shared_gate, x)
+            return
+        resident = experts_step if plan.tokens == 1 else experts_grouped
+        resident(plan, self.layer, h, logits, shared_gate, x)
 
 
 FeedForward = MLP | MoE
@@ -104,7 +107,7 @@ def read_routing(hparams: Hyperparameters, *, scores: str = "softmax", normalise
         hparams.unsupported(f"routing by the function {kind} is not supported", "try another model")
     by_sigmoid = kind == 2
     return Routing(
-        chosen=hparams.num_experts_per_tok,
+        experts_per_token=hparams.num_experts_per_tok,
         scores="sigmoid" if by_sigmoid else "softmax",
         normalised=kind == 3 or hparams.flag("expert_weights_norm", normalised),
         scale=hparams.routed_scaling_factor,
@@ -114,21 +117,21 @@ def read_routing(hparams: Hyperparameters, *, scores: str = "softmax", normalise
     )
 
 
-def _gated(hparams: Hyperparameters, prefix: str, suffix: str, width: int, activation: str) -> Gated:
+def _gated(hparams: Hyperparameters, prefix: str, suffix: str, width: int, activation: str) -> GatedExperts:
     """One gated network of `width` hidden columns: the tensors `prefix`_gate`suffix`, _up and _down."""
     file, n = hparams.file, hparams.hidden_size
     gate = one_expert(linear(file, f"{prefix}_gate{suffix}", width, n))
     up = one_expert(linear(file, f"{prefix}_up{suffix}", width, n))
-    return Gated(gate, up, one_expert(linear(file, f"{prefix}_down{suffix}", n, width)), activation)
+    return GatedExperts(gate, up, one_expert(linear(file, f"{prefix}_down{suffix}", n, width)), activation)
 
 
-def _routed(file: GGUFFile, block: str, count: int, width: int, n: int, activation: str) -> Gated:
+def _routed(file: GGUFFile, block: str, count: int, width: int, n: int, activation: str) -> GatedExperts:
     """The `count` routed experts of a layer, of `width` hidden columns each."""
     gate, up = _gate_up(file, block, count, width, n)
-    return Gated(gate, up, linear_experts(file, f"{block}.ffn_down_exps", count, n, width), activation)
+    return GatedExperts(gate, up, linear_experts(file, f"{block}.ffn_down_exps", count, n, width), activation)
 
 
-def _gate_up(file: GGUFFile, block: str, count: int, width: int, n: int) -> tuple[Experts, Experts]:
+def _gate_up(file: GGUFFile, block: str, count: int, width: int, n: int) -> tuple[ExpertMatrices, ExpertMatrices]:
     """The gate and up matrices of all experts: two tensors, or one that holds each expert's gate rows, then its up rows."""
     fused = f"{block}.ffn_gate_up_exps.weight"
     if fused in file.tensors:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qcli.errors import UsageError
 from quant.kernels import kv_cache
-from quant.plan import aligned
+from quant.plan import Batch, aligned
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class State:
     def __init__(self, ctx: int, kv_type: str = "f16", longest: int | None = None) -> None:
         """ctx: most tokens of a text; kv_type: of the caches, "f16" or "q8_0"; longest: most tokens the model was made for."""
         self.ctx, self.kv_type, self.longest = ctx, kv_type, longest or ctx
-        self.run: NDArray[np.int64] = aligned(8, np.int64)  # [tokens, first position] of a replay
+        self.batch = Batch()
         self.position = 0
         self._recurrent: list[NDArray[np.float32]] = []
         self._caches: list[NDArray[Any]] = []

@@ -26,7 +26,7 @@ from quant.kernels.matmul import add_matmul, matmul
 from quant.kernels.norm import rms_norm
 from quant.kernels.rope import Rope
 from quant.plan import Activation, Plan
-from quant.weights import Experts, Matrix
+from quant.weights import ExpertMatrices, Matrix
 
 VERIFIED: Final = (
     "logits within 1e-3 of a plain float64 model in tiny random shapes of V2, V2-Lite, V3 and GLM-4.7-Flash; "
@@ -130,12 +130,12 @@ class NaiveAttention:
         """See `AttentionCore`."""
         s, heads = self.shape, self.heads.query_heads
         rope, nope, value_dim = s.qk_rope_head_dim, s.qk_nope_head_dim, s.v_head_dim
-        both = plan.rows("keys and values", self.attn_kv_b.rows)
+        both = plan.activation("keys and values", self.attn_kv_b.rows)
         query, key = (
-            plan.rows("queries of heads", heads * s.qk_head_dim),
-            plan.rows("keys of heads", heads * s.qk_head_dim),
+            plan.activation("queries of heads", heads * s.qk_head_dim),
+            plan.activation("keys of heads", heads * s.qk_head_dim),
         )
-        value = plan.rows("values of heads", heads * value_dim)
+        value = plan.activation("values of heads", heads * value_dim)
         matmul(plan, kv, [(self.attn_kv_b, both)])
         place(plan, q, heads, nope, rope, query, 0)
         place(plan, q, heads, 0, nope, query, rope)
@@ -149,8 +149,8 @@ class NaiveAttention:
 class AbsorbedAttention:
     """All heads share the compressed rows as keys and values; matrices of each head are applied to its queries and outputs."""
 
-    attn_k_b: Experts  # of each head [kv_lora_rank, nope]
-    attn_v_b: Experts  # of each head [value, kv_lora_rank]
+    attn_k_b: ExpertMatrices  # of each head [kv_lora_rank, nope]
+    attn_v_b: ExpertMatrices  # of each head [value, kv_lora_rank]
     heads: Heads
     rope: Rope
     shape: Shape
@@ -176,12 +176,12 @@ class AbsorbedAttention:
         """See `AttentionCore`."""
         s, heads, width = self.shape, self.heads.query_heads, self.heads.head_dim
         rope, nope, rank = s.qk_rope_head_dim, s.qk_nope_head_dim, s.kv_lora_rank
-        query, key = plan.rows("latent queries", heads * width), plan.rows("latent key", width)
+        query, key = plan.activation("latent queries", heads * width), plan.activation("latent key", width)
         q_nope, attended = (
-            plan.rows("nope query", nope, plan.tokens * heads),
-            plan.rows("latent attended", heads * rank),
+            plan.activation("nope query", nope, plan.tokens * heads),
+            plan.activation("latent attended", heads * rank),
         )
-        by_head = plan.rows("latent attended by head", rank, plan.tokens * heads)
+        by_head = plan.activation("latent attended by head", rank, plan.tokens * heads)
         rows_of_heads(plan, q, heads, 0, nope, q_nope)
         place(plan, q, heads, nope, rope, query, 0)
         head_matmul(plan, q_nope, self.attn_k_b, query, rope)
@@ -236,14 +236,14 @@ class LatentAttention:
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
         """x [tokens, n] += attention(h [tokens, n])."""
         plan.part = "attention"
-        q, mixed = plan.rows("q", self.attn_q.rows), plan.rows("attention out", self.attn_output.columns)
-        kv_a, kv = plan.rows("kv_a", self.kv_a_rows.rows), plan.rows("kv_a normed", self.kv_a_rows.rows)
-        k_rope = plan.rows("k_rope", self.k_rope_rows.rows)
+        q, mixed = plan.activation("q", self.attn_q.rows), plan.activation("attention out", self.attn_output.columns)
+        kv_a, kv = plan.activation("kv_a", self.kv_a_rows.rows), plan.activation("kv_a normed", self.kv_a_rows.rows)
+        k_rope = plan.activation("k_rope", self.k_rope_rows.rows)
         outputs = [(self.kv_a_rows, kv_a), (self.k_rope_rows, k_rope)]
         if self.attn_q_a is None or self.attn_q_a_norm is None:
             matmul(plan, h, [(self.attn_q, q), *outputs])
         else:
-            q_a, normed = plan.rows("q_a", self.attn_q_a.rows), plan.rows("q_a normed", self.attn_q_a.rows)
+            q_a, normed = plan.activation("q_a", self.attn_q_a.rows), plan.activation("q_a normed", self.attn_q_a.rows)
             matmul(plan, h, [(self.attn_q_a, q_a), *outputs])
             rms_norm(plan, q_a, self.attn_q_a_norm, self.eps, normed)
             matmul(plan, normed, [(self.attn_q, q)])

@@ -74,7 +74,7 @@ class ShortConv:
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
         """x += convolution of h, both [tokens, n]."""
         plan.part = "convolution"
-        bcx, mixed = plan.rows("bcx", self.in_proj.rows), plan.rows("convolved", self.out_proj.columns)
+        bcx, mixed = plan.activation("bcx", self.in_proj.rows), plan.activation("convolved", self.out_proj.columns)
         matmul(plan, h, [(self.in_proj, bcx)])
         short_conv(plan, bcx, self.conv, self.conv_state, mixed)
         add_matmul(plan, mixed, self.out_proj, x)

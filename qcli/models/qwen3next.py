@@ -163,9 +163,9 @@ class LinearAttention:
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
         """x += linear attention of h, both [tokens, n]."""
         plan.part = "linear attention"
-        mixed, z = plan.rows("qkv", self.attn_qkv.rows), plan.rows("z", self.attn_gate.rows)
-        beta, alpha = plan.rows("beta", self.ssm_beta.rows), plan.rows("alpha", self.ssm_alpha.rows)
-        out = plan.rows("linear attention out", self.ssm_out.columns)
+        mixed, z = plan.activation("qkv", self.attn_qkv.rows), plan.activation("z", self.attn_gate.rows)
+        beta, alpha = plan.activation("beta", self.ssm_beta.rows), plan.activation("alpha", self.ssm_alpha.rows)
+        out = plan.activation("linear attention out", self.ssm_out.columns)
         outputs = (self.attn_qkv, mixed), (self.attn_gate, z), (self.ssm_beta, beta), (self.ssm_alpha, alpha)
         matmul(plan, h, outputs)
         delta_net = delta_net_step if plan.tokens == 1 else delta_net_chunk

@@ -71,9 +71,9 @@ class HyperConnection:
         """x [tokens, streams * n] -> h [tokens, n], and inject [tokens, streams], the streams' weights before the sigmoid."""
         plan.part = "streams"
         streams, whole = len(self.norm), x.columns
-        normed, gate = plan.rows("streams normed", whole), plan.rows("streams gate", whole)
-        low, lower = plan.rows("streams low", self.down.rows), plan.rows("streams silu", self.down.rows)
-        inject = plan.rows("inject", streams) if self.inject else None
+        normed, gate = plan.activation("streams normed", whole), plan.activation("streams gate", whole)
+        low, lower = plan.activation("streams low", self.down.rows), plan.activation("streams silu", self.down.rows)
+        inject = plan.activation("inject", streams) if self.inject else None
         norm_streams(plan, x, self.norm, self.eps, normed)
         outputs = [(self.down, low), *([(self.inject, inject)] if self.inject and inject else [])]
         matmul(plan, normed, outputs, 1 / streams)
@@ -126,7 +126,7 @@ class IndexedAttention:
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
         """x += attention of h, both [tokens, n]."""
         plan.part = "indexer"
-        q, k = plan.rows("index queries", self.q_proj.rows), plan.rows("index keys", self.k_proj.rows)
+        q, k = plan.activation("index queries", self.q_proj.rows), plan.activation("index keys", self.k_proj.rows)
         matmul(plan, h, [(self.q_proj, q), (self.k_proj, k)])
         self.attention.trace(plan, h, x, select_blocks(plan, q, k, self.rope, self.indexer))
 
@@ -184,8 +184,8 @@ class NGrams:
     def trace(self, plan: Plan, ids: NDArray[np.int64], x: Activation) -> None:
         """Add to x [tokens, streams * n] what the n-grams that end at each of ids [tokens] give."""
         plan.part = "n-grams"
-        found = plan.rows("n-gram embeddings", self.key.columns)
-        key, value = plan.rows("n-gram key", self.key.rows), plan.rows("n-gram value", self.value.rows)
+        found = plan.activation("n-gram embeddings", self.key.columns)
+        key, value = plan.activation("n-gram key", self.key.rows), plan.activation("n-gram value", self.value.rows)
         embed_ngrams(plan, ids, self.hashing, self.table, found)
         quantize(plan, found)
         matmul(plan, found, [(self.key, key), (self.value, value)])
@@ -204,7 +204,7 @@ class DecoderLayer:
 
     def trace(self, plan: Plan, ids: NDArray[np.int64], x: Activation, n: int) -> None:
         """Change x [tokens, streams * n], the residual streams."""
-        h, added = plan.rows("h", n), plan.rows("added", n)  # zero before and after
+        h, added = plan.activation("h", n), plan.activation("added", n)  # zero before and after
         if self.ngrams:
             self.ngrams.trace(plan, ids, x)
         for connection, sublayer in ((self.hc_attn, self.mixer), (self.hc_ffn, self.ffn)):
@@ -233,7 +233,7 @@ class Qwen4Exp:
         """ids [tokens] -> the residual streams after the last layer, [tokens, streams * n]."""
         n, streams = self.token_embd.columns, len(self.output_hc.norm)
         plan.part = "embedding"
-        one, x = plan.rows("embedding", n), plan.rows("x", streams * n)
+        one, x = plan.activation("embedding", n), plan.activation("x", streams * n)
         embed(plan, ids, self.token_embd, one)
         place(plan, one, streams, 0, n, x, 0, shared=True)
         for layer in self.layers:
@@ -242,7 +242,7 @@ class Qwen4Exp:
 
     def head(self, plan: Plan, x: Activation) -> Activation:
         """x [tokens, streams * n] -> logits [tokens, vocab]; the last token's alone where the plan takes one."""
-        h, logits = plan.rows("head", self.output.columns), plan.rows("logits", self.output.rows)
+        h, logits = plan.activation("head", self.output.columns), plan.activation("logits", self.output.rows)
         self.output_hc.trace(plan, x, h)
         plan.part = "head"
         matmul(plan, h, [(self.output, logits)])

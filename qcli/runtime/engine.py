@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qcli import models
 from qcli.errors import ContextOverflowError, ModelFileError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.host import kernels
 from qcli.host.memory import resident
 from qcli.host.threads import default_threads, threads_beside_reading
 from qcli.layers.state import Snapshot, State
@@ -21,7 +22,7 @@ from qcli.runtime import sampler
 from qcli.runtime.profile import PartTimes
 from qcli.runtime.program import Program
 from qcli.streaming import budget
-from quant import cpu, store, team
+from quant import cpu, team
 from quant.kernels.kv_cache import TYPES as KV_TYPES
 from quant.plan import Activation, Plan, aligned
 from quant.team import Team
@@ -29,6 +30,7 @@ from quant.team import Team
 if TYPE_CHECKING:
     from qcli.streaming.cache import Traffic
     from qcli.streaming.expert_loader import Supply
+    from quant.kernels.observer import InputObserver
 
 Progress = Callable[[str, float], None]
 
@@ -46,17 +48,20 @@ class Engine:
         threads: int,
         chunk: int,
         progress: Progress | None = None,
-        prompt_plan: type[Plan] = Plan,
+        observer: InputObserver | None = None,
         supply: Supply | None = None,
     ) -> None:
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
-        step, prompt = Plan(1, threads, state.run), prompt_plan(max(2, chunk), threads, state.run)
-        step.supply = prompt.supply = self.supply = supply
+        self.supply, self.observer = supply, observer
+        step, prompt = (
+            Plan(1, threads, state.batch, supply),
+            Plan(max(2, chunk), threads, state.batch, supply, observer),
+        )
         self._ids: NDArray[np.int64] = aligned(prompt.tokens, np.int64)
         self._logits = model.head(step, model.trunk(step, self._ids))
         self._hidden = model.trunk(prompt, self._ids)
-        head = Plan(1, threads, state.run)
+        head = Plan(1, threads, state.batch)
         self._prompt_logits = model.head(head, self._hidden)
         self._weight_bytes, self.head_bytes = step.weight_bytes, head.weight_bytes
         _compile([step, prompt, head], progress)
@@ -76,14 +81,14 @@ class Engine:
         chunk: int | None = None,
         kv_type: str | None = None,
         progress: Progress | None = None,
-        prompt_plan: type[Plan] = Plan,
+        observer: InputObserver | None = None,
         ram: int | None = None,
     ) -> Engine:
         """Trace the model of a file; compiles kernels when they are not in the cache yet.
 
         threads: physical cores by default, fewer of many if experts are read meanwhile; ctx: capacity in tokens;
         chunk: tokens of a prompt taken together; kv_type: what keys and values are kept as, "f16" or "q8_0";
-        prompt_plan: one that watches what weights meet;
+        observer: told what weights are multiplied with, in prompts;
         ram: bytes that the process may use, what is free by default; a model that needs more is streamed from its file.
         Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if not even that fits.
         """
@@ -93,7 +98,7 @@ class Engine:
         model, state = model_of(file, ctx, kv_type)
         room, used = budget.limit(ram), resident()
         if not state.experts_held or budget.fits(file, model, state, threads, room, used):
-            return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, prompt_plan)
+            return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer)
         from qcli.streaming.dense import hold_dense
         from qcli.streaming.expert_loader import Supply
 
@@ -101,9 +106,9 @@ class Engine:
         threads = given or threads_beside_reading()
         file = hold_dense(file, progress)
         model, state = model_of(file, ctx, kv_type)
-        supply = Supply(file, state.run)
+        supply = Supply(file, state.batch)
         chunk = chunk or budget.chunk_for(model, state, supply, threads, room)
-        engine = cls(model, state, threads, chunk, progress, prompt_plan, supply)
+        engine = cls(model, state, threads, chunk, progress, observer, supply)
         try:
             budget.allot(supply, state, engine.plans, room, whole)
         except BaseException:
@@ -150,7 +155,7 @@ class Engine:
             if wanted > 0:
                 skipped = min(done - before - wanted, self._hidden.tokens - 2)  # one row alone takes other kernels
                 head, rows = self._head_from(skipped)
-                self.state.run[0] = done - before - skipped
+                self.state.batch.set(done - before - skipped, self.state.position)
                 self._replay(head)
                 result[done - first - wanted : done - first] = rows.values[: done - before - skipped][-wanted:]
             before = done
@@ -218,7 +223,7 @@ class Engine:
             yield first + len(part)
 
     def _run(self, program: Program, tokens: int) -> None:
-        self.state.run[:2] = tokens, self.state.position
+        self.state.batch.set(tokens, self.state.position)
         self._replay(program)
         self.state.position += tokens
 
@@ -239,7 +244,7 @@ class Engine:
     def _head_from(self, first: int) -> tuple[Program, Activation]:
         """The plan of the head for the tokens of a chunk from one on, traced when first asked for."""
         if first not in self._heads:
-            plan = Plan(self._hidden.tokens - first, self.threads, self.state.run)
+            plan = Plan(self._hidden.tokens - first, self.threads, self.state.batch)
             rows = self.model.head(plan, self._hidden.after(first) if first else self._hidden)
             self._heads[first] = Program.of(plan), rows
         return self._heads[first]
@@ -276,6 +281,5 @@ def _first_row(logits: Activation) -> NDArray[np.float32]:
 
 def _compile(plans: Sequence[Plan], progress: Progress | None) -> None:
     """Have every kernel of a run ready, so that no token waits for the compiler."""
-    kernels = dict.fromkeys(kernel for plan in plans for kernel in plan.kernels())
-    heard = (lambda fraction: progress("compiling kernels", fraction)) if progress else None
-    store.prepare([*kernels, *team.KERNELS, *sampler.KERNELS], heard)
+    used = dict.fromkeys(kernel for plan in plans for kernel in plan.kernels())
+    kernels.prepare([*used, *team.KERNELS, *sampler.KERNELS], progress)

@@ -19,7 +19,7 @@ class PartTimes:
         self._noted: dict[int, tuple[list[str], NDArray[np.int64]]] = {}
 
     def replay(self, team: Team, plan: NDArray[np.int64], parts: list[str]) -> None:
-        """Replay a sealed plan; parts: of the model, one name a record."""
+        """Replay a compiled plan; parts: of the model, one name a record."""
         _, ticks = self._noted.setdefault(id(plan), (parts, np.zeros((len(parts), 2), np.int64)))
         began = perf_counter()
         team.run(plan, ticks)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcli.errors import QcliError, UsageError
-from quant.kernels.sample import BLOCK, best, choose
+from quant.kernels.sample import BLOCK, draw_token, highest
 
 _MASK = (1 << 64) - 1
 
@@ -81,7 +81,7 @@ class Uniform:
         return (self.bits() >> 11) * 2.0**-53
 
 
-KERNELS = (best, choose)  # what a sampler compiles when it first draws
+KERNELS = (highest, draw_token)  # what a sampler compiles when it first draws
 
 
 class Sampler:
@@ -125,8 +125,8 @@ class Sampler:
         how = self.sampling
         if how.temperature == 0:
             return top
-        return choose(
-            best.address, self._work.ctypes.data, len(self._work), self._heap.ctypes.data, peak,
+        return draw_token(
+            highest.address, self._work.ctypes.data, len(self._work), self._heap.ctypes.data, peak,
             how.top_k, how.top_p, how.min_p, how.temperature, self._uniform(),
         )  # fmt: skip
 

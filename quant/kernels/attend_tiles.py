@@ -11,10 +11,10 @@ from quant.jit import inline, kernel
 from quant.kernels.block_mask import BLOCK_MASK, BlockMask, mask_scores, mask_table
 from quant.kernels.heads import HEADS, Heads, caches_of, shape_of
 from quant.kernels.kv_cache import load_row
+from quant.kernels.partition import start_of
 from quant.kernels.sgemm import sgemm, sgemm_kernel
-from quant.kernels.share import first_of
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
-from quant.plan import Activation, Operand, Plan
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16, zero_f32x16
 from quant.tile import transpose16
 
@@ -98,7 +98,7 @@ def _store_tile(result, sums, rows, group, width, out, out_stride):
 
 
 @kernel
-def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, product, run, scratch, scratch_stride):
+def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, product, batch, scratch, scratch_stride):
     """For each (key-value head, tile of tokens): attention to one block of positions after another; product: `sgemm_kernel`."""
     keys, group, width, values = shape_of(heads)
     k_cache, v_cache, k_row, v_row, context, quantized = caches_of(heads)
@@ -106,7 +106,7 @@ def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, pro
     window, sinks = load_i64(heads + HEADS.window), load_i64(heads + HEADS.sinks)
     blocks = load_i64(mask + BLOCK_MASK.blocks)
     blocks_stride, block_size = load_i64(mask + BLOCK_MASK.stride), load_i64(mask + BLOCK_MASK.block_size)
-    tokens, position = load_i64(run), load_i64(run + 8)
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
     tile = tile_tokens(group)
     tiles, most = (tokens + tile - 1) // tile, tile * group
     query = scratch + rank * scratch_stride
@@ -116,7 +116,7 @@ def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, pro
     scores = transposed + 4 * BLOCK * width
     tops = scores + 4 * most * BLOCK
     sums = tops + 4 * most
-    for item in range(first_of(rank, size, keys * tiles), first_of(rank + 1, size, keys * tiles)):
+    for item in range(start_of(rank, size, keys * tiles), start_of(rank + 1, size, keys * tiles)):
         head, first = item // tiles, _tile_of(item % tiles, tiles) * tile
         count = min(tile, tokens - first)
         rows, length = count * group, position + first + count
@@ -148,4 +148,4 @@ def attend_tiles(
     floats = most * (width + values + BLOCK + 2) + BLOCK * (max(width, values) + width)
     rows, results = (q.read("f32"), q.stride("f32")), (out.read("f32"), out.stride("f32"))
     seen, scratch = mask_table(plan, mask), plan.scratch(4 * floats)
-    plan.add(attend_tiles_rows, *rows, table, seen, *results, sgemm_kernel, plan.run, *scratch)
+    plan.add(attend_tiles_rows, *rows, table, seen, *results, sgemm_kernel, plan.batch, *scratch)

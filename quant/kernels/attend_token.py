@@ -12,9 +12,9 @@ from quant.jit import inline, kernel
 from quant.kernels.block_mask import BLOCK_MASK, BlockMask, mask_table
 from quant.kernels.heads import HEADS, Heads, caches_of, shape_of
 from quant.kernels.kv_cache import load_row
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
-from quant.plan import Activation, Operand, Plan
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import (
     broadcast_f32,
     fma,
@@ -93,9 +93,9 @@ def _prefetch(address, size):
 
 
 @inline
-def _blocks_of(heads, run):
+def _blocks_of(heads, batch):
     """Positions up to the token, the first in its window, the block of that position, and how many blocks there are from it."""
-    length = load_i64(run + 8) + 1
+    length = load_i64(batch + BATCH.position) + 1
     start = max(0, length - load_i64(heads + HEADS.window))
     return length, start, start // BLOCK, (length + BLOCK - 1) // BLOCK - start // BLOCK
 
@@ -107,7 +107,7 @@ def _entry_bytes(width):
 
 
 @kernel
-def attend_blocks(rank, size, q, heads, mask, partial, run, scratch, scratch_stride):
+def attend_blocks(rank, size, q, heads, mask, partial, batch, scratch, scratch_stride):
     """For each (key-value head, block of positions): largest score, sum and sum of values of its query heads -> partial.
 
     Queries are taken four at a time, so that a key is converted to float32 once for four; where a group of query heads is no
@@ -118,11 +118,11 @@ def attend_blocks(rank, size, q, heads, mask, partial, run, scratch, scratch_str
     k_cache, v_cache, k_row, v_row, context, quantized = caches_of(heads)
     scale, softcap = load_f32(heads + HEADS.scale), load_f32(heads + HEADS.softcap)
     allowed, block_size = load_i64(mask + BLOCK_MASK.blocks), load_i64(mask + BLOCK_MASK.block_size)
-    length, start, first_block, blocks = _blocks_of(heads, run)
+    length, start, first_block, blocks = _blocks_of(heads, batch)
     most, entry = (context + BLOCK - 1) // BLOCK, _entry_bytes(values)
     scores = scratch + rank * scratch_stride
     sums = scores + 4 * BLOCK * (group + 3)
-    for item in range(first_of(rank, size, keys * blocks), first_of(rank + 1, size, keys * blocks)):
+    for item in range(start_of(rank, size, keys * blocks), start_of(rank + 1, size, keys * blocks)):
         head, block = item // blocks, first_block + item % blocks
         position = block * BLOCK
         first, last = max(0, start - position), min(BLOCK, length - position)
@@ -159,13 +159,13 @@ def attend_blocks(rank, size, q, heads, mask, partial, run, scratch, scratch_str
 
 
 @kernel
-def join_blocks(rank, size, partial, heads, out, run):
+def join_blocks(rank, size, partial, heads, out, batch):
     """Join the blocks of each query head, in order of position -> out [query heads, value_dim]."""
     queries, width = load_i64(heads + HEADS.query_heads), load_i64(heads + HEADS.value_dim)
     sinks = load_i64(heads + HEADS.sinks)
-    _, _, first, blocks = _blocks_of(heads, run)
+    _, _, first, blocks = _blocks_of(heads, batch)
     most, entry = (load_i64(heads + HEADS.context) + BLOCK - 1) // BLOCK, _entry_bytes(width)
-    for head in range(first_of(rank, size, queries), first_of(rank + 1, size, queries)):
+    for head in range(start_of(rank, size, queries), start_of(rank + 1, size, queries)):
         parts = partial + (head * most + first) * entry
         largest, total = load_f32(sinks + 4 * head) if sinks else LOWEST, np.float32(0)
         for block in range(blocks):
@@ -195,5 +195,5 @@ def attend_token(
     partial = plan.buffer("partial", (blocks, heads.value_dim + 16), np.float32)
     gathered = BLOCK * (heads.k_cache.strides[1] + heads.v_cache.strides[1]) if mask else 0
     scratch = plan.scratch(4 * BLOCK * (heads.group + 3) + 256 + gathered)
-    plan.add(attend_blocks, q.read("f32"), table, mask_table(plan, mask), partial, plan.run, *scratch)
-    plan.add(join_blocks, partial, table, out.read("f32"), plan.run)
+    plan.add(attend_blocks, q.read("f32"), table, mask_table(plan, mask), partial, plan.batch, *scratch)
+    plan.add(join_blocks, partial, table, out.read("f32"), plan.batch)

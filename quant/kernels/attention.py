@@ -5,6 +5,7 @@ Sums run over fixed blocks of positions whatever the number of threads, so that 
 
 from __future__ import annotations
 
+from quant.activation import store_output
 from quant.jit import inline, kernel
 from quant.kernels.attend_tiles import attend_tiles
 from quant.kernels.attend_token import attend_token
@@ -12,11 +13,10 @@ from quant.kernels.block_mask import BlockMask
 from quant.kernels.heads import HEADS, Heads, caches_of, shape_of
 from quant.kernels.kv_cache import store_row
 from quant.kernels.norm import inverse_rms
-from quant.kernels.outputs import output, store_output
+from quant.kernels.partition import start_of
 from quant.kernels.rope import Rope, cos_sin, rotate
-from quant.kernels.share import first_of
 from quant.layout import Layout
-from quant.plan import Activation, Operand, Plan
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import load_f32, load_f32x16, load_i64, mul, sigmoid, splat, store_f32x16
 
 __all__ = ["Heads", "attention"]
@@ -43,7 +43,7 @@ def _norm_head(row, step, head, width, span, weight, eps, y):
 
 
 @kernel
-def norm_rope_store(rank, size, heads, inputs, run, scratch, scratch_stride):
+def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
     """Norm and rotate queries and keys; keys and values go into the caches. Threads share (token, head).
 
     q [tokens, query heads, (q, perhaps a gate)], k, v [tokens, key-value heads, …] -> queries [tokens, query heads, head_dim].
@@ -53,9 +53,9 @@ def norm_rope_store(rank, size, heads, inputs, run, scratch, scratch_stride):
     queries = keys * group
     pairs, interleaved = load_i64(inputs + _INPUTS.pairs), load_i64(inputs + _INPUTS.interleaved)
     eps = load_f32(heads + HEADS.eps)
-    tokens, position = load_i64(run), load_i64(run + 8)
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
     every, local = queries + keys, scratch + rank * scratch_stride
-    for item in range(first_of(rank, size, tokens * every), first_of(rank + 1, size, tokens * every)):
+    for item in range(start_of(rank, size, tokens * every), start_of(rank + 1, size, tokens * every)):
         t, head = item // every, item % every
         rotation = load_i64(inputs + _INPUTS.cos_sin) + t * pairs * 8
         if head < queries:
@@ -86,10 +86,10 @@ def _gated(x, gate, column, width):
 
 
 @kernel
-def finish_heads(rank, size, x, stride, gates, gates_stride, columns, width, out, run):
+def finish_heads(rank, size, x, stride, gates, gates_stride, columns, width, out, batch):
     """x [tokens, heads, width], gated unless gates is 0 -> out (an OUTPUT table); threads share (token, 32 columns)."""
-    tokens, blocks = load_i64(run), columns // 32
-    for item in range(first_of(rank, size, tokens * blocks), first_of(rank + 1, size, tokens * blocks)):
+    tokens, blocks = load_i64(batch + BATCH.tokens), columns // 32
+    for item in range(start_of(rank, size, tokens * blocks), start_of(rank + 1, size, tokens * blocks)):
         t, block = item // blocks, item % blocks
         row, gate = x + t * stride, gates + t * gates_stride
         a, b = _gated(row, gate, 32 * block, width), _gated(row, gate, 32 * block + 16, width)
@@ -107,7 +107,10 @@ def attention(
     Nothing is rotated without a rope; without a mask tokens attend to all positions up to theirs, within the window.
     """
     found = q.columns, k.columns, v.columns, out.columns
-    columns, attended = heads.query_heads * heads.head_dim, plan.rows("attended", heads.query_heads * heads.value_dim)
+    columns, attended = (
+        heads.query_heads * heads.head_dim,
+        plan.activation("attended", heads.query_heads * heads.value_dim),
+    )
     k_columns, v_columns = (heads.key_value_heads * width for width in (heads.head_dim, heads.value_dim))
     pairs = len(rope.frequencies) if rope else 0
     expected = columns * (2 if heads.gated else 1), k_columns, v_columns, attended.columns
@@ -116,7 +119,7 @@ def attention(
         raise ValueError(f"{counts} of {heads.head_dim} and {heads.value_dim}: {found} columns")
     if 2 * pairs > heads.head_dim:
         raise ValueError(f"{pairs} pairs of values are rotated in heads of {heads.head_dim}")
-    table, queries = heads.table(plan), plan.rows("query", columns)
+    table, queries = heads.table(plan), plan.activation("query", columns)
     inputs = plan.table(
         _INPUTS,
         q=q.read("f32"),
@@ -131,8 +134,8 @@ def attention(
         queries=queries.read("f32"),
         queries_stride=queries.stride("f32"),
     )
-    plan.add(norm_rope_store, table, inputs, plan.run, *plan.scratch(4 * heads.head_dim))
+    plan.add(norm_rope_store, table, inputs, plan.batch, *plan.scratch(4 * heads.head_dim))
     (attend_token if plan.tokens == 1 else attend_tiles)(plan, queries, heads, table, attended, mask)
     gates: tuple[Operand, Operand] = (q.read("f32"), q.stride("f32")) if heads.gated else (0, 0)
     rows = attended.read("f32"), attended.stride("f32")
-    plan.add(finish_heads, *rows, *gates, attended.columns, heads.value_dim, output(plan, out), plan.run)
+    plan.add(finish_heads, *rows, *gates, attended.columns, heads.value_dim, plan.output(out), plan.batch)

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import quantize_row
+from quant.activation import OUTPUT, quantize_row
 from quant.jit import inline, kernel
 from quant.kernels.norm import inverse_rms
-from quant.kernels.outputs import OUTPUT, output
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.layout import Layout
-from quant.plan import Activation, Operand, Plan
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import (
     add,
     broadcast_f32,
@@ -194,9 +193,9 @@ def _update(state, k, q, key_dim, decay, delta):
 
 
 @kernel
-def delta_step(rank, size, net, mixed, z, beta, alpha, out, run, scratch, scratch_stride):
+def delta_step(rank, size, net, mixed, z, beta, alpha, out, batch, scratch, scratch_stride):
     """One token, from convolution to gated norm -> out (an OUTPUT table); threads share the value heads."""
-    position = load_i64(run + 8)
+    position = load_i64(batch + BATCH.position)
     key_heads, value_heads = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.value_heads)
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     conv, taps, conv_state = (
@@ -207,14 +206,14 @@ def delta_step(rank, size, net, mixed, z, beta, alpha, out, run, scratch, scratc
     a, dt_bias, norm = load_i64(net + DELTA_NET.a), load_i64(net + DELTA_NET.dt_bias), load_i64(net + DELTA_NET.norm)
     eps, sigmoid_gate = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.sigmoid_gate)
     state, share = load_i64(net + DELTA_NET.state), load_i64(net + DELTA_NET.share)
-    y, q8, rest = load_i64(out + OUTPUT.f32), load_i64(out + OUTPUT.q8), load_i64(out + OUTPUT.rest)
+    y, q8, residual = load_i64(out + OUTPUT.f32), load_i64(out + OUTPUT.q8), load_i64(out + OUTPUT.residual)
     keys, columns = key_heads * key_dim, value_heads * value_dim
     channels = 2 * keys + columns
     q = scratch + rank * scratch_stride
     k = q + 4 * key_dim
     v = k + 4 * key_dim
     o = v + 4 * value_dim
-    for head in range(first_of(rank, size, value_heads), first_of(rank + 1, size, value_heads)):
+    for head in range(start_of(rank, size, value_heads), start_of(rank + 1, size, value_heads)):
         key_head = head // share % key_heads
         own = head == key_head * share
         c, place = key_head * key_dim, head * value_dim
@@ -232,7 +231,7 @@ def delta_step(rank, size, net, mixed, z, beta, alpha, out, run, scratch, scratc
             store_f32x16(o + 4 * part, _update(s, k, q, key_dim, decay, delta))
         gated_norm(o, z + 4 * place, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
         if q8:
-            quantize_row(y, columns, q8, rest, place // 32, (place + value_dim) // 32)
+            quantize_row(y, columns, q8, residual, place // 32, (place + value_dim) // 32)
 
 
 def delta_net_step(
@@ -249,4 +248,4 @@ def delta_net_step(
     out.read("f32")  # the norm writes float32, from which the other layouts are made
     scratch = plan.scratch(8 * (net.key_dim + net.value_dim))
     rows = mixed.read("f32"), z.read("f32"), beta.read("f32"), alpha.read("f32")
-    plan.add(delta_step, net.table(plan, eps), *rows, output(plan, out), plan.run, *scratch)
+    plan.add(delta_step, net.table(plan, eps), *rows, plan.output(out), plan.batch, *scratch)

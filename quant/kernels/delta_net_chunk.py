@@ -15,14 +15,13 @@ import math
 
 import numpy as np
 
-from quant.activation import quantize_row
+from quant.activation import OUTPUT, quantize_row
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm, l2_normalize, sigmoid1, softplus
-from quant.kernels.outputs import OUTPUT, output
+from quant.kernels.partition import start_of
 from quant.kernels.sgemm import sgemm, sgemm_kernel
-from quant.kernels.share import first_of
 from quant.layout import Layout
-from quant.plan import Activation, Plan
+from quant.plan import BATCH, Activation, Plan
 from quant.simd import (
     exp,
     fma,
@@ -52,10 +51,10 @@ def _tap(mixed, stride, conv_state, taps, channels, t, position):
 
 
 @kernel
-def convolve_rows(rank, size, mixed, stride, conv, conv_state, taps, channels, out, run):
+def convolve_rows(rank, size, mixed, stride, conv, conv_state, taps, channels, out, batch):
     """silu of the causal convolution of each channel; threads share the channels, and go through them token by token."""
-    tokens, position = load_i64(run), load_i64(run + 8)
-    first, last = 64 * first_of(rank, size, channels // 16), 64 * first_of(rank + 1, size, channels // 16)
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    first, last = 64 * start_of(rank, size, channels // 16), 64 * start_of(rank + 1, size, channels // 16)
     for t in range(tokens):
         row = out + t * stride
         for i in range(taps):
@@ -71,10 +70,10 @@ def convolve_rows(rank, size, mixed, stride, conv, conv_state, taps, channels, o
 
 
 @kernel
-def l2_normalize_rows(rank, size, x, stride, key_heads, key_dim, run):
+def l2_normalize_rows(rank, size, x, stride, key_heads, key_dim, batch):
     """l2-normalize q and k of every token in place, and multiply q by 1 / sqrt(key_dim); threads share (token, head)."""
-    tokens, heads = load_i64(run), 2 * key_heads
-    for item in range(first_of(rank, size, tokens * heads), first_of(rank + 1, size, tokens * heads)):
+    tokens, heads = load_i64(batch + BATCH.tokens), 2 * key_heads
+    for item in range(start_of(rank, size, tokens * heads), start_of(rank + 1, size, tokens * heads)):
         t, head = item // heads, item % heads
         factor = np.float32(1) / np.float32(math.sqrt(np.float32(key_dim))) if head < key_heads else np.float32(1)
         l2_normalize(x + t * stride + 4 * head * key_dim, key_dim, factor)
@@ -196,9 +195,9 @@ def _chunk(product, q, k, v, o, stride, out_stride, count, key_dim, value_dim, m
 
 
 @kernel
-def delta_chunks(rank, size, net, rows, run, scratch, scratch_stride):
+def delta_chunks(rank, size, net, rows, batch, scratch, scratch_stride):
     """q, k, v of every token -> out [tokens, value heads, value width], and the state after them; rows: a _ROWS table."""
-    tokens = load_i64(run)
+    tokens = load_i64(batch + BATCH.tokens)
     key_heads, value_heads = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.value_heads)
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     a, dt = load_i64(net + DELTA_NET.a), load_i64(net + DELTA_NET.dt_bias)
@@ -210,7 +209,7 @@ def delta_chunks(rank, size, net, rows, run, scratch, scratch_stride):
     keys = 4 * key_heads * key_dim
     s = scratch + rank * scratch_stride
     sums = s + 4 * key_dim * value_dim
-    for head in range(first_of(rank, size, value_heads), first_of(rank + 1, size, value_heads)):
+    for head in range(start_of(rank, size, value_heads), start_of(rank + 1, size, value_heads)):
         own = state + 4 * head * key_dim * value_dim
         _copy_state(own, key_dim, value_dim, s, False)
         q = x + 4 * (head // share % key_heads) * key_dim
@@ -226,22 +225,22 @@ def delta_chunks(rank, size, net, rows, run, scratch, scratch_stride):
 
 
 @kernel
-def gated_norm_rows(rank, size, net, o, z, stride, out, run):
+def gated_norm_rows(rank, size, net, o, z, stride, out, batch):
     """Each head of o [tokens, heads, width] normed and gated by z -> out (an OUTPUT table); threads share the tokens."""
-    tokens = load_i64(run)
+    tokens = load_i64(batch + BATCH.tokens)
     heads, width = load_i64(net + DELTA_NET.value_heads), load_i64(net + DELTA_NET.value_dim)
     norm, eps = load_i64(net + DELTA_NET.norm), load_f32(net + DELTA_NET.eps)
     sigmoid_gate = load_i64(net + DELTA_NET.sigmoid_gate)
-    y, q8, rest = load_i64(out + OUTPUT.f32), load_i64(out + OUTPUT.q8), load_i64(out + OUTPUT.rest)
+    y, q8, residual = load_i64(out + OUTPUT.f32), load_i64(out + OUTPUT.q8), load_i64(out + OUTPUT.residual)
     q8_stride = load_i64(out + OUTPUT.q8_stride)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = t * stride
         for head in range(heads):
             at = row + 4 * head * width
             gated_norm(o + at, z + at, norm, width, eps, sigmoid_gate, y + at)
         if q8:
             at = t * q8_stride
-            quantize_row(y + row, heads * width, q8 + at, rest + at if rest else 0, 0, heads * width // 32)
+            quantize_row(y + row, heads * width, q8 + at, residual + at if residual else 0, 0, heads * width // 32)
 
 
 def delta_net_chunk(
@@ -255,13 +254,21 @@ def delta_net_chunk(
     out: Activation,
 ) -> None:
     """mixed [tokens, channels], z [tokens, value columns], beta, alpha [tokens, value heads] -> out [tokens, value columns]."""
-    x, o = plan.rows("convolved", net.channels), plan.rows("delta", net.value_columns)
+    x, o = plan.activation("convolved", net.channels), plan.activation("delta", net.value_columns)
     out.read("f32")  # the norm writes float32, from which the other layouts are made
     table, rows, stride = net.table(plan, eps), x.read("f32"), x.stride("f32")
     plan.add(
-        convolve_rows, mixed.read("f32"), stride, net.conv, net.conv_state, len(net.conv), net.channels, rows, plan.run
+        convolve_rows,
+        mixed.read("f32"),
+        stride,
+        net.conv,
+        net.conv_state,
+        len(net.conv),
+        net.channels,
+        rows,
+        plan.batch,
     )
-    plan.add(l2_normalize_rows, rows, stride, net.key_heads, net.key_dim, plan.run)
+    plan.add(l2_normalize_rows, rows, stride, net.key_heads, net.key_dim, plan.batch)
     chunk = plan.table(
         _ROWS,
         qkv=rows,
@@ -274,5 +281,5 @@ def delta_net_chunk(
         product=sgemm_kernel,
     )
     floats = net.key_dim * net.value_dim + _CHUNK * (2 + 2 * net.key_dim + net.value_dim + _CHUNK)
-    plan.add(delta_chunks, table, chunk, plan.run, *plan.scratch(4 * floats))
-    plan.add(gated_norm_rows, table, o.read("f32"), z.read("f32"), o.stride("f32"), output(plan, out), plan.run)
+    plan.add(delta_chunks, table, chunk, plan.batch, *plan.scratch(4 * floats))
+    plan.add(gated_norm_rows, table, o.read("f32"), z.read("f32"), o.stride("f32"), plan.output(out), plan.batch)

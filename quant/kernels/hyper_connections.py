@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.activation import store_output
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
 from quant.kernels.norm import inverse_rms
-from quant.kernels.outputs import output, store_output
-from quant.kernels.share import first_of
-from quant.plan import Activation, Plan
+from quant.kernels.partition import start_of
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import (
     add,
     bits_to_f32,
@@ -35,15 +35,15 @@ _ONE = np.array([1, 0], np.int64)
 
 
 @kernel
-def norm_streams_rows(rank, size, x, x_stride, weight, streams, columns, eps, out, run, last):
+def norm_streams_rows(rank, size, x, x_stride, weight, streams, columns, eps, out, batch, last):
     """x [tokens, streams, columns] -> out (an OUTPUT table), each stream normed by itself; last: the last token's row alone.
 
     Threads share (token, stream).
     """
-    tokens = load_i64(run)
+    tokens = load_i64(batch + BATCH.tokens)
     items = streams if last else tokens * streams
     x += (tokens - 1) * x_stride if last else 0
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, s = item // streams, item % streams
         row, w, before = x + t * x_stride + 4 * s * columns, weight + 4 * s * columns, s * columns // 32
         scale = splat(inverse_rms(row, columns, bits_to_f32(eps)))
@@ -54,11 +54,11 @@ def norm_streams_rows(rank, size, x, x_stride, weight, streams, columns, eps, ou
 
 
 @kernel
-def silu_rows(rank, size, x, x_stride, columns, out, run):
+def silu_rows(rank, size, x, x_stride, columns, out, batch):
     """silu of x [tokens, columns] -> out (an OUTPUT table); threads share (token, 32 columns)."""
     blocks = columns // 32
-    items = load_i64(run) * blocks
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    items = load_i64(batch + BATCH.tokens) * blocks
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, block = item // blocks, item % blocks
         row = x + t * x_stride + 128 * block
         a, b = silu(load_f32x16(row)), silu(load_f32x16(row + 64))
@@ -76,11 +76,11 @@ def _mean(x, gate, streams, columns):
 
 
 @kernel
-def mean_streams_rows(rank, size, x, gate, stride, streams, columns, out, run):
+def mean_streams_rows(rank, size, x, gate, stride, streams, columns, out, batch):
     """The mean over streams of x * sigmoid(gate), both [tokens, streams, columns] -> out [tokens, columns] (an OUTPUT table)."""
     blocks = columns // 32
-    items = load_i64(run) * blocks
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    items = load_i64(batch + BATCH.tokens) * blocks
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, block = item // blocks, item % blocks
         at = t * stride + 128 * block
         a = _mean(x + at, gate + at, streams, columns)
@@ -89,11 +89,11 @@ def mean_streams_rows(rank, size, x, gate, stride, streams, columns, out, run):
 
 
 @kernel
-def add_to_streams_rows(rank, size, x, x_stride, streams, columns, added, added_stride, inject, inject_stride, run):
+def add_to_streams_rows(rank, size, x, x_stride, streams, columns, added, added_stride, inject, inject_stride, batch):
     """x [tokens, streams, columns] += added * 2 sigmoid(inject) of each stream; added is zero afterwards."""
     parts = columns // 16
-    items = load_i64(run) * parts
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    items = load_i64(batch + BATCH.tokens) * parts
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, at = item // parts, 64 * (item % parts)
         row = added + t * added_stride + at
         value = load_f32x16(row)
@@ -114,14 +114,14 @@ def norm_streams(plan: Plan, x: Activation, weight: NDArray[np.float32], eps: fl
         raise ValueError(f"{streams} streams of {columns}: {x.columns} and {out.columns} columns")
     out.read("f32")  # which `mean_streams` reads, too
     rows, last = (x.read("f32"), x.stride("f32")), int(plan.tokens == 1)
-    plan.add(norm_streams_rows, *rows, weight, streams, columns, eps, output(plan, out), plan.run, last)
+    plan.add(norm_streams_rows, *rows, weight, streams, columns, eps, plan.output(out), plan.batch, last)
 
 
 def silu_activation(plan: Plan, x: Activation, out: Activation) -> None:
     """silu of x [tokens, n] -> out."""
     if x.columns != out.columns or x.columns % 32:
         raise ValueError(f"silu of {x.columns} columns -> {out.columns}")
-    plan.add(silu_rows, x.read("f32"), x.stride("f32"), x.columns, output(plan, out), _run(plan))
+    plan.add(silu_rows, x.read("f32"), x.stride("f32"), x.columns, plan.output(out), _batch(plan))
 
 
 def mean_streams(plan: Plan, x: Activation, gate: Activation, out: Activation) -> None:
@@ -130,12 +130,12 @@ def mean_streams(plan: Plan, x: Activation, gate: Activation, out: Activation) -
     if x.columns != gate.columns or x.columns % columns or columns % 32:
         raise ValueError(f"streams of {x.columns} and {gate.columns} columns -> {columns}")
     shape = x.stride("f32"), x.columns // columns, columns
-    plan.add(mean_streams_rows, x.read("f32"), gate.read("f32"), *shape, output(plan, out), _run(plan))
+    plan.add(mean_streams_rows, x.read("f32"), gate.read("f32"), *shape, plan.output(out), _batch(plan))
 
 
-def _run(plan: Plan) -> NDArray[np.int64]:
+def _batch(plan: Plan) -> Operand:
     """What a kernel takes as this replay: one token where the plan takes one, even if x holds many."""
-    return plan.run if plan.tokens > 1 else _ONE
+    return plan.batch if plan.tokens > 1 else _ONE
 
 
 def add_to_streams(plan: Plan, x: Activation, added: Activation, inject: Activation) -> None:
@@ -144,4 +144,4 @@ def add_to_streams(plan: Plan, x: Activation, added: Activation, inject: Activat
     if x.columns != streams * added.columns or added.columns % 16:
         raise ValueError(f"{streams} streams of {added.columns}: {x.columns} columns")
     rows = added.read("f32"), added.stride("f32"), inject.read("f32"), inject.stride("f32")
-    plan.add(add_to_streams_rows, x.read("f32"), x.stride("f32"), streams, added.columns, *rows, plan.run)
+    plan.add(add_to_streams_rows, x.read("f32"), x.stride("f32"), streams, added.columns, *rows, plan.batch)

@@ -18,10 +18,10 @@ from quant.jit import inline, kernel
 from quant.kernels.block_mask import BlockMask
 from quant.kernels.kv_cache import is_quantized, load_row, store_row
 from quant.kernels.norm import inverse_rms
+from quant.kernels.partition import start_of
 from quant.kernels.rope import Rope, cos_sin, rotate
-from quant.kernels.share import first_of
 from quant.layout import Layout
-from quant.plan import Activation, Operand, Plan
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import (
     add,
     fma,
@@ -145,16 +145,16 @@ def _finish_block(total, b, indexer, place):
 
 
 @kernel
-def index_keys(rank, size, k, k_stride, indexer, run, scratch, scratch_stride):
+def index_keys(rank, size, k, k_stride, indexer, batch, scratch, scratch_stride):
     """k [tokens, head_dim] -> the keys of the blocks that this replay completes, and the sum of what follows them."""
-    tokens, position = load_i64(run), load_i64(run + 8)
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
     block, width = load_i64(indexer + INDEXER.block_size), load_i64(indexer + INDEXER.head_dim)
     partial_sum = load_i64(indexer + INDEXER.partial_sum)
     first, end = position // block, (position + tokens) // block
     total = scratch + rank * scratch_stride
     place = total + 4 * width
     for b in range(
-        first + 1 + first_of(rank, size, end - first - 1), first + 1 + first_of(rank + 1, size, end - first - 1)
+        first + 1 + start_of(rank, size, end - first - 1), first + 1 + start_of(rank + 1, size, end - first - 1)
     ):
         for c in range(0, 4 * width, 64):
             store_f32x16(total + c, zero_f32x16())
@@ -171,7 +171,7 @@ def index_keys(rank, size, k, k_stride, indexer, run, scratch, scratch_stride):
 
 
 @kernel
-def index_queries(rank, size, q, stride, indexer, cos_sin_rows, run):
+def index_queries(rank, size, q, stride, indexer, cos_sin_rows, batch):
     """Norm and rotate q [tokens, heads, head_dim] in place; threads share (token, head)."""
     heads, width = load_i64(indexer + INDEXER.heads), load_i64(indexer + INDEXER.head_dim)
     pairs, norm, eps = (
@@ -179,8 +179,8 @@ def index_queries(rank, size, q, stride, indexer, cos_sin_rows, run):
         load_i64(indexer + INDEXER.q_norm),
         load_f32(indexer + INDEXER.eps),
     )
-    items = load_i64(run) * heads
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    items = load_i64(batch + BATCH.tokens) * heads
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t = item // heads
         x = q + t * stride + 4 * (item % heads) * width
         _norm(x, norm, width, eps, x)
@@ -188,15 +188,15 @@ def index_queries(rank, size, q, stride, indexer, cos_sin_rows, run):
 
 
 @kernel
-def score_blocks(rank, size, q, stride, indexer, scores, scores_stride, run):
+def score_blocks(rank, size, q, stride, indexer, scores, scores_stride, batch):
     """A token's score of every complete block before it, if there are more than `top_k`; threads share (token, 16 blocks)."""
-    tokens, position = load_i64(run), load_i64(run + 8)
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
     heads, width = load_i64(indexer + INDEXER.heads), load_i64(indexer + INDEXER.head_dim)
     block, top_k = load_i64(indexer + INDEXER.block_size), load_i64(indexer + INDEXER.top_k)
     keys, row = load_i64(indexer + INDEXER.k_cache), load_i64(indexer + INDEXER.k_row)
     quantized = load_i64(indexer + INDEXER.quantized)
     parts = ((position + tokens) // block + 15) // 16
-    for item in range(first_of(rank, size, tokens * parts), first_of(rank + 1, size, tokens * parts)):
+    for item in range(start_of(rank, size, tokens * parts), start_of(rank + 1, size, tokens * parts)):
         t, first = item // parts, item % parts * 16
         complete = (position + t + 1) // block
         for b in range(first, min(first + 16, complete) if complete > top_k else first):
@@ -226,11 +226,11 @@ def _kth_largest(scores, count, wanted):
 
 
 @kernel
-def select_top_blocks(rank, size, indexer, scores, scores_stride, mask, mask_stride, run):
+def select_top_blocks(rank, size, indexer, scores, scores_stride, mask, mask_stride, batch):
     """1 for the blocks of the highest scores, lower ones first among equals, and for what follows the last complete one."""
-    tokens, position = load_i64(run), load_i64(run + 8)
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
     block, top_k = load_i64(indexer + INDEXER.block_size), load_i64(indexer + INDEXER.top_k)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         complete, row = (position + t + 1) // block, mask + t * mask_stride
         border, left = 0, complete
         if complete > top_k:
@@ -257,8 +257,8 @@ def select_blocks(plan: Plan, q: Activation, k: Activation, rope: Rope, indexer:
     mask = plan.buffer("block mask", (plan.tokens, blocks), np.uint8)
     table, queries = indexer.table(plan, rope), (q.read("f32"), q.stride("f32"))
     scratch = plan.scratch(4 * x.head_dim + 8 * pairs + 64)
-    plan.add(index_keys, k.read("f32"), k.stride("f32"), table, plan.run, *scratch)
-    plan.add(index_queries, *queries, table, cos_sin(plan, rope), plan.run)
-    plan.add(score_blocks, *queries, table, scores, 4 * blocks, plan.run)
-    plan.add(select_top_blocks, table, scores, 4 * blocks, mask, blocks, plan.run)
+    plan.add(index_keys, k.read("f32"), k.stride("f32"), table, plan.batch, *scratch)
+    plan.add(index_queries, *queries, table, cos_sin(plan, rope), plan.batch)
+    plan.add(score_blocks, *queries, table, scores, 4 * blocks, plan.batch)
+    plan.add(select_top_blocks, table, scores, 4 * blocks, mask, blocks, plan.batch)
     return BlockMask(mask, x.block_size)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
-from quant.kernels.embed import embed_rows
+from quant.kernels.embed import add_rows
 from quant.kernels.norm import inverse_rms
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.layout import Layout
-from quant.plan import Activation, Plan
+from quant.plan import BATCH, Activation, Plan
 from quant.simd import (
     add,
     fma,
@@ -76,11 +76,11 @@ def _token(ids, previous_tokens, n, position, t):
 
 
 @kernel
-def hash_tokens(rank, size, ids, hashing, rows, run, count):
+def hash_tokens(rank, size, ids, hashing, rows, batch, count):
     """Hash the n-grams of every token -> rows int64 [tokens, heads], and their number -> count; the first thread does it all."""
     if rank:
         return
-    tokens, position = load_i64(run), load_i64(run + 8)
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
     n, heads, end = (
         load_i64(hashing + _HASHING.n),
         load_i64(hashing + _HASHING.heads),
@@ -124,12 +124,9 @@ def embed_ngrams(plan: Plan, ids: NDArray[np.int64], hashing: Hashing, table: Ma
         offsets=hashing.offsets,
         previous_tokens=hashing.previous_tokens,
     )
-    plan.add(hash_tokens, ids, kinds, rows, plan.run, count)
-    kind = table.format
-    matrix = table.address, table.row_bytes, table.columns, kind.group, kind.unpack_rows, 1.0
-    plan.keep(table)
+    plan.add(hash_tokens, ids, kinds, rows, plan.batch, count)
     plan.weight_bytes += heads * table.row_bytes
-    plan.add(embed_rows, rows, *matrix, out.read("f32"), 4 * table.columns, count, *plan.scratch(3 * table.columns))
+    add_rows(plan, rows, table, out.read("f32"), 4 * table.columns, count)
 
 
 @inline
@@ -150,7 +147,7 @@ _NGRAMS = Layout(
 
 
 @kernel
-def gate_ngrams(rank, size, table, run):
+def gate_ngrams(rank, size, table, batch):
     """Gate the value of each token by the similarity of its key to each stream -> gated, and its norm -> normed.
 
     Both [tokens, streams, columns]; threads share (token, stream).
@@ -161,8 +158,8 @@ def gate_ngrams(rank, size, table, run):
     conv_norm, eps = load_i64(table + _NGRAMS.conv_norm), load_f32(table + _NGRAMS.eps)
     streams, columns = load_i64(table + _NGRAMS.streams), load_i64(table + _NGRAMS.columns)
     gated, normed = load_i64(table + _NGRAMS.gated), load_i64(table + _NGRAMS.normed)
-    items = load_i64(run) * streams
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    items = load_i64(batch + BATCH.tokens) * streams
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, s = item // streams, item % streams
         at, w = t * stride + 4 * s * columns, 4 * s * columns
         similarity = _similarity(key + at, x + at, key_norm + w, query_norm + w, columns, eps)
@@ -176,19 +173,19 @@ def gate_ngrams(rank, size, table, run):
 
 
 @kernel
-def convolve_ngrams(rank, size, table, run):
+def convolve_ngrams(rank, size, table, batch):
     """x += gated + silu of a dilated causal convolution of normed; threads share the channels.
 
     conv_state float32 [rows = (taps - 1) * dilation, columns]: the last `normed`, that of position p in row p % rows.
     """
-    tokens, position = load_i64(run), load_i64(run + 8)
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
     x, stride = load_i64(table + _NGRAMS.x), load_i64(table + _NGRAMS.stride)
     gated, normed = load_i64(table + _NGRAMS.gated), load_i64(table + _NGRAMS.normed)
     weight, conv_state = load_i64(table + _NGRAMS.conv), load_i64(table + _NGRAMS.conv_state)
     taps, dilation = load_i64(table + _NGRAMS.taps), load_i64(table + _NGRAMS.dilation)
     columns = load_i64(table + _NGRAMS.streams) * load_i64(table + _NGRAMS.columns)
     rows = (taps - 1) * dilation
-    for part in range(first_of(rank, size, columns // 16), first_of(rank + 1, size, columns // 16)):
+    for part in range(start_of(rank, size, columns // 16), start_of(rank + 1, size, columns // 16)):
         c = 64 * part
         for t in range(tokens):
             total = zero_f32x16()
@@ -222,7 +219,7 @@ def add_ngrams(
     if not fits or any(norm.shape != (streams, columns) for norm in norms) or columns % 16 or taps < 2:
         raise ValueError(f"{streams} streams of {columns}: {x.columns}, {key.columns} and {value.columns} columns")
     dilation = len(conv_state) // (taps - 1)
-    gated, normed = plan.rows("n-grams gated", whole), plan.rows("n-grams normed", whole)
+    gated, normed = plan.activation("n-grams gated", whole), plan.activation("n-grams normed", whole)
     table = plan.table(
         _NGRAMS,
         x=x.read("f32"),
@@ -243,5 +240,5 @@ def add_ngrams(
         taps=taps,
         dilation=dilation,
     )
-    plan.add(gate_ngrams, table, plan.run)
-    plan.add(convolve_ngrams, table, plan.run)
+    plan.add(gate_ngrams, table, plan.batch)
+    plan.add(convolve_ngrams, table, plan.batch)

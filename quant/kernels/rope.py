@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.jit import inline, kernel
-from quant.kernels.share import first_of
-from quant.plan import Plan
+from quant.kernels.partition import start_of
+from quant.plan import BATCH, Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32
 
 Frequencies = NDArray[np.float32]
@@ -32,10 +32,14 @@ class Rope:
 
 
 @kernel
-def rope_cos_sin(rank, size, frequencies, pairs, attention_factor, out, run):
+def rope_cos_sin(rank, size, frequencies, pairs, attention_factor, out, batch):
     """attention_factor * cos and sin of position * frequency -> out float32 [tokens, (cos, sin), pairs]."""
-    tokens, position, factor = load_i64(run), load_i64(run + 8), bits_to_f32(attention_factor)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+    tokens, position, factor = (
+        load_i64(batch + BATCH.tokens),
+        load_i64(batch + BATCH.position),
+        bits_to_f32(attention_factor),
+    )
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = out + t * pairs * 8
         for i in range(pairs):
             angle = np.float64(np.float32(position + t) * load_f32(frequencies + 4 * i))
@@ -106,7 +110,7 @@ def cos_sin(plan: Plan, rope: Rope) -> NDArray[np.float32]:
 
     def trace() -> NDArray[np.float32]:
         out = plan.buffer(f"rope {id(rope)}", (plan.tokens, 2, len(rope.frequencies)), np.float32)
-        plan.add(rope_cos_sin, rope.frequencies, len(rope.frequencies), rope.attention_factor, out, plan.run)
+        plan.add(rope_cos_sin, rope.frequencies, len(rope.frequencies), rope.attention_factor, out, plan.batch)
         return out
 
     return plan.once(rope, trace)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.activation import store_output
 from quant.jit import inline, kernel
-from quant.kernels.outputs import output, store_output
-from quant.kernels.share import first_of
-from quant.plan import Activation, Plan
+from quant.kernels.partition import start_of
+from quant.plan import BATCH, Activation, Plan
 from quant.simd import fma, load_f32x16, load_i64, mul, store_f32x16, zero_f32x16
 
 
@@ -35,10 +35,10 @@ def _convolve(bcx, stride, weight, conv_state, taps, columns, t, position, c):
 
 
 @kernel
-def convolve_gated(rank, size, bcx, stride, weight, conv_state, taps, columns, out, run):
+def convolve_gated(rank, size, bcx, stride, weight, conv_state, taps, columns, out, batch):
     """bcx [tokens, (b, c, x)] -> out [tokens, columns] (an OUTPUT table); threads share the channels, 32 at a time."""
-    tokens, position = load_i64(run), load_i64(run + 8)
-    for block in range(first_of(rank, size, columns // 32), first_of(rank + 1, size, columns // 32)):
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    for block in range(start_of(rank, size, columns // 32), start_of(rank + 1, size, columns // 32)):
         at = 128 * block
         for t in range(tokens):
             low = _convolve(bcx, stride, weight, conv_state, taps, columns, t, position, at)
@@ -61,4 +61,4 @@ def short_conv(
     if bcx.columns != 3 * columns or out.columns != columns or columns % 32 or conv_state.shape != weight.shape:
         raise ValueError(f"{columns} channels of {bcx.columns} and {out.columns} columns, state {conv_state.shape}")
     rows = bcx.read("f32"), bcx.stride("f32")
-    plan.add(convolve_gated, *rows, weight, conv_state, taps, columns, output(plan, out), plan.run)
+    plan.add(convolve_gated, *rows, weight, conv_state, taps, columns, plan.output(out), plan.batch)

@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 from places import ROOT
+from source_tree import circles, decorators, functions, import_graph, imports, module, name, sources, tree
 
 TERMINAL = {"rich", "typer", "click", "prompt_toolkit", "curses", "readline"}
 AT_THE_TERMINAL = {"qcli/console.py", "qcli/line_input.py"}  # what is printed, what is typed
 STREAMS = {"print", "sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__"}
-
-
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"))
-
-
-def sources(folder: str) -> list[Path]:
-    found = sorted((ROOT / folder).rglob("*.py"))
-    assert found
-    return found
-
-
-def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, anywhere in it, by its full name."""
-    package = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parents = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join([*parents, *([node.module] if node.module else [])])
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+EVERY = (*sources("qcli"), *sources("quant"))
 
 
 def roots(path: Path) -> set[str]:
-    return {module.split(".")[0] for module in imports(path)}
+    return {target.split(".")[0] for target in imports(path)}
 
 
 def names(path: Path) -> set[str]:
@@ -48,13 +24,34 @@ def names(path: Path) -> set[str]:
     return {ast.unparse(node) for node in ast.walk(tree(path)) if isinstance(node, ast.Name | ast.Attribute)}
 
 
-def name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+def lines(path: Path) -> int:
+    return len(path.read_text("utf-8").splitlines())
 
 
 def test_imports_are_read_wherever_they_are():
     assert {"qcli.errors", "qcli.errors.QcliError", "rich.console"} <= set(imports(ROOT / "qcli" / "console.py"))
     assert "sys.stdout" in names(ROOT / "qcli" / "console.py")
+    assert "qcli.llm" in import_graph("qcli")["qcli"]  # in a function
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "e"}, "e": {"d"}}) == [["b", "c"], ["d", "e"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Not in functions either, nor for types alone."""
+    assert circles(import_graph("qcli", "quant")) == []
+
+
+def test_imports_are_absolute():
+    relative = {
+        name(path)
+        for path in (*EVERY, *sources("tests"), *sources("benchmarks"))
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom) and node.level
+    }
+    assert relative == set()
 
 
 def test_quant_imports_only_arrays_and_the_compiler():
@@ -68,10 +65,31 @@ def test_quant_imports_only_arrays_and_the_compiler():
     assert {path: found for path, found in foreign.items() if found - more.get(path, set())} == {}
 
 
+def test_quant_knows_no_application():
+    """Neither its name nor a folder of the user: whoever uses it passes these in."""
+    known = {name(path) for path in sources("quant") if "qcli" in path.read_text("utf-8").lower()}
+    assert known == set()
+    folders = {"os.path.expanduser", "Path.home", "os.environ", "os.environ.get"}
+    asked = {name(path): names(path) & folders for path in sources("quant")}
+    allowed = {"quant/cpu.py": {"os.environ", "os.environ.get"}}  # NUMBA_CPU_NAME, as Numba documents it
+    assert {path: found for path, found in asked.items() if found - allowed.get(path, set())} == {}
+
+
 def test_models_know_no_terminal_and_no_command():
     upper = ("qcli.console", "qcli.cli", "qcli.commands", *TERMINAL)
     found = {(name(path), m) for path in sources("qcli/models") for m in imports(path) if m.startswith(upper)}
     assert found == set()
+
+
+def test_no_room_knows_the_commands_but_the_command_line():
+    allowed = {"qcli.cli", "qcli.__main__"}
+    users = {
+        importer
+        for importer, targets in import_graph("qcli").items()
+        if not importer.startswith("qcli.commands")
+        and any(t.startswith(("qcli.commands", "qcli.cli")) for t in targets)
+    }
+    assert users <= allowed
 
 
 def test_only_the_command_line_knows_terminal_libraries():
@@ -82,13 +100,12 @@ def test_only_the_command_line_knows_terminal_libraries():
 
 
 def test_only_the_console_prints():
-    every = [*sources("qcli"), *sources("quant")]
-    assert {name(path) for path in every if names(path) & STREAMS} <= AT_THE_TERMINAL
-    assert {name(path) for path in every if names(path) & {"print", "sys.stdout"}} == {"qcli/console.py"}
+    assert {name(path) for path in EVERY if names(path) & STREAMS} <= AT_THE_TERMINAL
+    assert {name(path) for path in EVERY if names(path) & {"print", "sys.stdout"}} == {"qcli/console.py"}
 
 
 def test_nobody_imports_click():
-    assert {name(path) for path in [*sources("qcli"), *sources("quant")] if "click" in roots(path)} == set()
+    assert {name(path) for path in EVERY if "click" in roots(path)} == set()
 
 
 def test_nobody_waits_for_the_reference_reader():
@@ -97,5 +114,34 @@ def test_nobody_waits_for_the_reference_reader():
 
 
 def test_files_are_short():
-    every = [*sources("qcli"), *sources("quant"), *sources("tests")]
-    assert {name(path) for path in every if len(path.read_text("utf-8").splitlines()) > 500} == set()
+    assert {name(path): lines(path) for path in EVERY if lines(path) > 300} == {}
+    assert {name(path): lines(path) for path in sources("tests") if lines(path) > 400} == {}
+
+
+def test_the_root_holds_what_a_user_imports_or_everything_needs():
+    assert len([path for path in sources("qcli") if path.parent == ROOT / "qcli"]) <= 14
+
+
+def test_kernels_have_few_parameters():
+    """More operands than a reader can follow belong into a table with named fields: quant/layout.py."""
+    found = {
+        f"{module(path)}.{function}": len(node.args.args)
+        for path in EVERY
+        for function, node in functions(path)
+        if len(node.args.args) > 12 and decorators(node) - {"inline", "intrinsic", "staticmethod", "classmethod"}
+    }
+    assert found == {}
+
+
+def test_public_functions_say_what_they_do():
+    """Those that answer to a protocol of Python (`__len__`), and kernels of a format, whose contract is the format's, too."""
+    silent = [
+        f"{module(path)}.{function}"
+        for path in EVERY
+        for function, node in functions(path)
+        if not any(part.startswith("_") for part in function.split("."))
+        and ast.get_docstring(node) is None
+        and not decorators(node) & {"overload"}
+        and not any(decorator.endswith(".setter") for decorator in decorators(node))
+    ]
+    assert silent == []

@@ -88,9 +88,23 @@ def test_the_readme_opens_with_the_two_commands_that_ci_runs() -> None:
     assert second.endswith("-m pytest\n")
     ci = (ROOT / ".ci" / "run").read_text("utf-8")
     assert "README.md" in ci
-    assert "pip install" not in ci
+    assert "[test]" not in ci
 
 
-def test_the_readme_names_files_that_exist() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_pages_name_files_that_exist(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert ((ROOT / page).parent / target).exists(), target
+    for path in re.findall(r"`((?:qcli|quant|tests|docs|benchmarks)/[\w./]*)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 220
+
+
+def test_ci_and_pre_commit_run_the_same_checks() -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
+    assert re.findall(r"entry: (.*)", hooks) == ["ruff format --check .", "ruff check .", "mypy"]
+    assert ".pre-commit-config.yaml" in (ROOT / ".ci" / "run").read_text("utf-8")

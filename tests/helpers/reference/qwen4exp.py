@@ -107,7 +107,7 @@ class Twin:
         return (rms_norm(out, w["ssm_norm"], c.eps) * sigmoid(z)).reshape(count, -1) @ w["ssm_out"].T
 
     def attention(self, w, h):
-        """Gated, to what the indexer lets each token see."""
+        """GatedExperts, to what the indexer lets each token see."""
         c, count = self.c, len(h)
         angles = np.outer(np.arange(count), c.frequencies)
         q, gate = np.split((h @ w["attn_q"].T).reshape(count, c.heads, -1), 2, axis=-1)

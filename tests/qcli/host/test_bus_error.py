@@ -15,7 +15,7 @@ STORY = ["run", "-m", "model.gguf", "--raw", "Once upon a time", "--temperature"
 DISTURBED = """
 import os, sys
 from pathlib import Path
-from qcli import {module}
+import {module} as place
 
 def disturbed(*given, **named):
     if moments:
@@ -25,8 +25,8 @@ def disturbed(*given, **named):
 
 moments = [True]
 model = Path({model!r})
-whole = {module}.{name}
-{module}.{name} = disturbed
+whole = place.{name}
+place.{name} = disturbed
 os.chdir(model.parent)
 from qcli.__main__ import main
 main()
@@ -42,7 +42,7 @@ def model(storyteller, tmp_path):
 
 def disturbed(model, change, moment, arguments):
     """What is left of a command that changes its model at the first call of a function."""
-    module, _, name = moment.partition(".")
+    module, name = moment.split(":")
     code = DISTURBED.format(model=str(model), change=change, module=module, name=name)
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
@@ -56,12 +56,14 @@ def assert_lost(said):
 
 @pytest.mark.parametrize("threads", ["1", "2", "4"])
 def test_a_model_that_is_cut_ends_the_story_in_one_line(model, threads):
-    done = disturbed(model, CUT, "console.out", [*STORY, "--threads", threads])
+    done = disturbed(model, CUT, "qcli.console:out", [*STORY, "--threads", threads])
     assert (done.returncode, done.stdout) == (1, b",")
     assert_lost(done.stderr)
 
 
-@pytest.mark.parametrize("moment", ["gguf_file.read_header", "llm.Tokenizer.from_gguf", "llm.Engine.load"])
+@pytest.mark.parametrize(
+    "moment", ["qcli.gguf.file:read_header", "qcli.llm:Tokenizer.from_gguf", "qcli.llm:Engine.load"]
+)
 def test_a_model_that_is_cut_before_it_answers(model, moment):
     done = disturbed(model, "os.truncate(model, 4096)", moment, STORY)
     assert (done.returncode, done.stdout) == (1, b"")
@@ -71,7 +73,7 @@ def test_a_model_that_is_cut_before_it_answers(model, moment):
 def test_a_model_that_is_cut_leaves_no_half_of_a_file(model):
     model.with_name("text").write_text(300 * "The cat and the dog went to see the moon. ")
     arguments = ["perplexity", "model.gguf", "text", "--save-logits", "kept"]
-    done = disturbed(model, CUT, "log_probs_file.LogProbsWriter.add", arguments)
+    done = disturbed(model, CUT, "qcli.evaluate.log_probs_file:LogProbsWriter.add", arguments)
     assert (done.returncode, done.stdout) == (1, b"")
     assert_lost(done.stderr)
     assert {path.name for path in model.parent.iterdir()} == {"model.gguf", "text"}
@@ -80,7 +82,7 @@ def test_a_model_that_is_cut_leaves_no_half_of_a_file(model):
 @pytest.mark.parametrize("change", [REPLACE, "os.unlink(model)"], ids=["replaced", "deleted"])
 def test_a_model_that_is_replaced_or_deleted_tells_its_story_to_the_end(model, change):
     model.with_name("other").write_bytes(bytes(1000))
-    done = disturbed(model, change, "console.out", STORY)
+    done = disturbed(model, change, "qcli.console:out", STORY)
     assert done.returncode == 0
     assert len(done.stdout.split()) > 100
     assert b" new at " in done.stderr

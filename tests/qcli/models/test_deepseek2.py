@@ -85,7 +85,8 @@ class Model:
             "attention.head_count": HEADS, "attention.head_count_kv": 1 if self.absorbed else HEADS,
             "attention.layer_norm_rms_epsilon": 1e-6, "attention.kv_lora_rank": LATENT, "rope.freq_base": 10_000.0,
             "rope.dimension_count": TURNING, "expert_feed_forward_length": WIDTH, "expert_count": self.experts,
-            "expert_used_count": self.routing.chosen, "expert_shared_count": 2, "leading_dense_block_count": self.dense,
+            "expert_used_count": self.routing.experts_per_token, "expert_shared_count": 2,
+            "leading_dense_block_count": self.dense,
             "expert_weights_scale": self.routing.scale, "expert_weights_norm": self.routing.normalised,
             "expert_gating_func": 2 if self.routing.scores == "sigmoid" else 1,
         }  # fmt: skip

@@ -13,7 +13,7 @@ from reference import sample as twin
 
 from qcli.errors import QcliError, UsageError
 from qcli.runtime.sampler import Sampler, Sampling, Uniform
-from quant.kernels.sample import BLOCK, best, choose
+from quant.kernels.sample import BLOCK, draw_token, highest
 
 GREEDY = Sampling(temperature=0)
 NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
@@ -29,7 +29,7 @@ def draw(logits, top_k, top_p, min_p, temperature, uniform):
     blocks = padded(logits)
     heap, peak = np.empty(blocks.size, np.int64), float(np.max(logits))
     filters = top_k, top_p, min_p, temperature, uniform
-    return choose(best.address, blocks.ctypes.data, len(blocks), heap.ctypes.data, peak, *filters)
+    return draw_token(highest.address, blocks.ctypes.data, len(blocks), heap.ctypes.data, peak, *filters)
 
 
 def logits_of(*probabilities):
@@ -168,7 +168,7 @@ def test_the_best_come_in_order(logits, size):
     blocks = padded(logits)
     size = min(size, len(logits))
     heap = np.empty(blocks.size, np.int64)
-    best(blocks.ctypes.data, len(blocks), heap.ctypes.data, size)
+    highest(blocks.ctypes.data, len(blocks), heap.ctypes.data, size)
     assert heap[:size].tolist() == np.lexsort((np.arange(len(logits)), -logits))[:size].tolist()
 
 
@@ -195,7 +195,9 @@ def neighbours(logits, top_k, top_p, min_p, temperature, uniform):
         mass = np.cumsum(np.exp(values - values[0]))
         between = [share for share in mass / mass[-1] if near[0] * top_p < share < near[2] * top_p]
         shares = [top_p * p for p in near] + between
-    return {twin.choose(logits, top_k, p, min_p, temperature, uniform * u) for p, u in itertools.product(shares, near)}
+    return {
+        twin.draw_token(logits, top_k, p, min_p, temperature, uniform * u) for p, u in itertools.product(shares, near)
+    }
 
 
 def test_a_border_with_many_ids_beside_it():
@@ -211,5 +213,5 @@ def test_a_whole_real_vocabulary():
     logits = (np.random.default_rng(5).standard_normal(151_936) * 3).astype(np.float32)
     for filters in ((20, 0.8, 0.0, 0.7), (0, 0.9, 0.0, 0.7), (0, 1.0, 0.05, 1.0), (0, 1.0, 0.0, 1.0)):
         for uniform in (0.0, 0.37, 0.83):
-            drawn = twin.choose(logits, *filters, uniform)
+            drawn = twin.draw_token(logits, *filters, uniform)
             assert draw(logits, *filters, uniform) == drawn

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from places import DATA
+from places import DATA, ROOT
 
 from qcli.errors import ModelFileError, UsageError
 from qcli.gguf.file import GGUFFile
@@ -119,7 +119,7 @@ def _file(**metadata: Any) -> GGUFFile:
 
 
 def test_the_embedded_model_speaks_chatml() -> None:
-    path = Path(chat_template.__file__).parent / "assets" / "storyteller-Q4_K_M.gguf"
+    path = ROOT / "qcli" / "assets" / "storyteller-Q4_K_M.gguf"
     with GGUFFile.open(path) as file:
         template = ChatTemplate.from_gguf(file, Tokenizer.from_gguf(file))
     assert template.render(HELLO) == render(CHATML)

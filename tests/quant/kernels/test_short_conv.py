@@ -60,7 +60,7 @@ def test_a_matrix_may_read_it_quantized():
     add_matmul(plan, out, w, y)
     with running(plan) as go:
         go()
-    expected = matmul(twin(bcx, weight).astype(np.float32), w, kind="rest")
+    expected = matmul(twin(bcx, weight).astype(np.float32), w, kind="residual")
     assert np.linalg.norm(y.values - expected) <= 1e-4 * np.linalg.norm(expected)
 
 
