@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
 from qcli.gguf.writer import GGUFWriter
+from qcli.host import kernels
 from qcli.host.atomic_files import Draft
 from qcli.quantize.job import Change, Job
-from quant import formats, quantizers, store
+from quant import formats, quantizers
 
 Progress = Callable[[str, float], None]
 
@@ -60,8 +61,7 @@ class Slice:
 def compile_kernels(job: Job, progress: Progress | None = None) -> None:
     """Have every kernel compiled that the job needs."""
     kinds = sorted({change.type for change in job.changes if change.converts})
-    heard = (lambda fraction: progress("compiling kernels", fraction)) if progress else None
-    store.prepare([quantizers.quantize_rows, *(quantizers.find(kind).kernel for kind in kinds)], heard)
+    kernels.prepare([quantizers.quantize_rows, *(quantizers.find(kind).kernel for kind in kinds)], progress)
     quantizers.is_finite(np.zeros(16, np.float32))
 
 

@@ -18,7 +18,8 @@ from llvmlite import ir
 
 from quant.activation import scales_of, sums16_of, sums32_of
 from quant.blocks.rows import emit
-from quant.jit import Intrinsic, Vector, inline, intrinsic
+from quant.declarations import Intrinsic, Vector
+from quant.jit import inline, intrinsic
 from quant.simd import (  # fmt: skip
     I32,
     i32x8,

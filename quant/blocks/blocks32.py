@@ -23,8 +23,9 @@ from llvmlite import ir
 from quant.activation import scales_of, sums32_of
 from quant.blocks.lookup import VPERMB
 from quant.blocks.rows import emit
+from quant.declarations import Intrinsic, Vector
 from quant.int8_dot import UNIT
-from quant.jit import Intrinsic, Vector, inline, intrinsic
+from quant.jit import inline, intrinsic
 from quant.simd import (
     F16,
     F32,

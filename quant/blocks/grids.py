@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from quant import cpu
 from quant.blocks.fields import hidden
 from quant.blocks.lookup import lookup_llvm
-from quant.jit import Intrinsic, intrinsic
-from quant.simd import I8, I32, I64, call_llvm, constant_of, i8x64, pointer, shuffle, vector_llvm, vector_of
+from quant.declarations import Intrinsic, vector_llvm
+from quant.jit import intrinsic
+from quant.simd import I8, I32, I64, call_llvm, constant_of, i8x64, pointer, shuffle, vector_of
 
 _PLANES = "+avx512vbmi" in cpu.features().split(",")
 _LANES = 64  # indices that are looked up together

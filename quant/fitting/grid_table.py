@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from quant.blocks.grids import codes, constant_bytes
-from quant.jit import Intrinsic, intrinsic
+from quant.declarations import Intrinsic
+from quant.jit import intrinsic
 
 OTHER_LEVELS, RECORDS, RECORD_BYTES = 32, 64, 8  # bytes
 

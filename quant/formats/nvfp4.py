@@ -16,6 +16,7 @@ from quant.activation import scales_of, sums16_of
 from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks32 import fields16
 from quant.blocks.rows import emit
+from quant.declarations import vector_llvm
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.formats.mxfp4 import OFFSET, VALUES, split_nibbles
 from quant.int8_dot import dot_u7, join
@@ -52,7 +53,6 @@ from quant.simd import (
     sub,
     sum_lanes,
     to_f32,
-    vector_llvm,
     vector_of,
     zero_f32x16,
     zero_i32x16,

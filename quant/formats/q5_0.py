@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks32 import dot_blocks, fields, fields16, halves8, packed4, unpack_blocks
+from quant.declarations import Intrinsic
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.formats.q4_1 import dot, split_nibbles
-from quant.jit import Intrinsic, inline, intrinsic
+from quant.jit import inline, intrinsic
 from quant.simd import (
     I8,
     I16,

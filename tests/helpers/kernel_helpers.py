@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+import qcli.host.kernels  # noqa: F401  (compiled kernels are kept)
 from qcli.bench.random_blocks import random_blocks
 from quant import formats
 from quant.activation import quantize_row
