@@ -11,30 +11,17 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from qcli.errors import ModelNotFoundError
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.names import stem_of
+from qcli.runtime.sampling import OPTIONS
 from qcli.wording import size
-
-Sampling = dict[str, Any]  # float, or int for top_k: the keywords of sampler.Sampling
 
 EMBEDDED: Final = "storyteller"
 _HERE: Final = Path(__file__).parent
 _LIST: Final = "`qcli models` lists the names, or give the path of a .gguf file"
-
-_SANE: Final[Sampling] = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
-_OPEN: Final[Sampling] = {"temperature": 0.7, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
-
-# general.sampling.* of a file: our name, and the least and the greatest value that make sense
-_FILE_KEYS: Final = {
-    "temp": ("temperature", 0.0, 100.0),
-    "top_k": ("top_k", 0, 2**31 - 1),
-    "top_p": ("top_p", 0.0, 1.0),
-    "min_p": ("min_p", 0.0, 1.0),
-    "penalty_repeat": ("repeat_penalty", 0.01, 100.0),
-}
 
 
 @dataclass(frozen=True)
@@ -94,13 +81,15 @@ def name_of(path: Path, entry: Entry | None) -> str:
     return entry.name if entry else stem_of(path.name) or path.name
 
 
-def sampling_defaults(entry: Entry | None, file: GGUFFile) -> Sampling:
-    """temperature, top_k, top_p, min_p (and repeat_penalty if asked for) that suit a model.
+def sampling_defaults(entry: Entry | None, file: GGUFFile) -> dict[str, float]:
+    """The sampling options that suit a model, by name: as models.toml recommends, by its entry or by general.name; else
+    as the file itself does.
 
-    From models.toml, by its entry or by general.name; else as the file itself says; else moderate ones.
+    With a recommendation, the options that it leaves out and that would filter are off; without one, none are named.
     """
-    given = entry.sampling if entry else _by_general_name(file) or _said_by(file)
-    return {**_OPEN, **given} if given else dict(_SANE)
+    given = entry.sampling if entry else _by_general_name(file) or _recommended_in(file)
+    off = {name: option.off for name, option in OPTIONS.items() if option.off is not None}
+    return {**off, **given} if given else {}
 
 
 def _by_general_name(file: GGUFFile) -> Mapping[str, float | int]:
@@ -109,13 +98,16 @@ def _by_general_name(file: GGUFFile) -> Mapping[str, float | int]:
     return next((entry.sampling for entry in matches), {})
 
 
-def _said_by(file: GGUFFile) -> Sampling:
-    said: Sampling = {}
-    for key, (name, least, greatest) in _FILE_KEYS.items():
-        value = file.metadata.get(f"general.sampling.{key}")
-        if isinstance(value, int | float) and least <= value <= greatest:
-            said[name] = int(value) if isinstance(least, int) else round(value, 6)  # 0.7 from a float32
-    return said
+def _recommended_in(file: GGUFFile) -> dict[str, float]:
+    """What the keys general.sampling.* of a file say, as far as they make sense."""
+    found: dict[str, float] = {}
+    for name, option in OPTIONS.items():
+        value = file.metadata.get(option.gguf_key) if option.gguf_key else None
+        if isinstance(value, int | float) and option.accepts(value):
+            value = int(value) if isinstance(option.default, int) else round(value, 6)  # 0.7 from a float32
+            if option.accepts(value):
+                found[name] = value
+    return found
 
 
 def _local(entry: Entry) -> Path:

@@ -1,10 +1,10 @@
 """The layouts of an activation row, of n columns, that weights are multiplied with.
 
-'f32'  n float32, for F32, F16 and BF16 weights
-'q8'   for quantized weights: n int8 q, then float32 d[n/32], s32[n/32] and s16[n/16], where value = d * q, and s32 and
-       s16 hold d * (sum of q) over 32 and 16 columns: what a format with an offset or a minimum takes off again
-'rest' what 'q8' leaves of the value, as a q8 row of its own: both products together are good to 14 bits. Outputs of
-       the mixers have a few large values, which cost their neighbours precision (1 % of the norm, 0.5 % elsewhere)
+'f32'       n float32, for F32, F16 and BF16 weights
+'q8'        for quantized weights: n int8 q, then float32 d[n/32], s32[n/32] and s16[n/16], where value = d * q, and s32
+            and s16 hold d * (sum of q) over 32 and 16 columns: what a format with an offset or a minimum takes off again
+'residual'  value - d * q, as a q8 row of its own: both products together are good to 14 bits. Outputs of the mixers have
+            a few large values, which cost their neighbours precision (1 % of the norm, 0.5 % elsewhere)
 
 A buffer holds one row a token, each padded to a multiple of 64 bytes.
 """
@@ -14,10 +14,12 @@ from __future__ import annotations
 import numpy as np
 
 from quant.jit import inline
+from quant.layout import Layout
 from quant.simd import (
     absolute,
     concat,
     load_f32x16,
+    load_i64,
     max_lanes,
     maximum,
     mul,
@@ -29,13 +31,29 @@ from quant.simd import (
     sub,
     sum_lanes,
     to_i8,
-)  # fmt: skip
+)
+
+OUTPUT = Layout(  # where a kernel writes the rows of an activation; 0 for a layout that nobody reads
+    "f32",
+    "f32_stride",  # bytes from one row to the next
+    "q8",
+    "residual",
+    "q8_stride",  # of both
+)
 
 
 def row_bytes(kind: str, columns: int) -> int:
-    """Bytes from one token's row to the next, for activations of the kind 'f32', 'q8' or 'rest'."""
+    """Bytes from one token's row to the next, for activations of the kind 'f32', 'q8' or 'residual'."""
     size = 4 * columns if kind == "f32" else columns + 2 * (columns // 8) + columns // 4
     return -(-size // 64) * 64
+
+
+@inline
+def row_addresses(rows, i):
+    """Where the i-th row begins in float32, in q8 and in its residual, given the table of OUTPUT; 0 if nobody reads that."""
+    y, q, residual = load_i64(rows + OUTPUT.f32), load_i64(rows + OUTPUT.q8), load_i64(rows + OUTPUT.residual)
+    at = i * load_i64(rows + OUTPUT.q8_stride)
+    return y + i * load_i64(rows + OUTPUT.f32_stride) if y else 0, q + at if q else 0, residual + at if residual else 0
 
 
 @inline
@@ -78,25 +96,32 @@ def _quantize(a, b, columns, block, out):
 
 
 @inline
-def quantize_block(a, b, columns, block, q, rest):
-    """Write 32 columns, given as two f32x16, into the row at `q` and, unless it is 0, what is left into that at `rest`."""
+def quantize_block(a, b, columns, block, q, residual):
+    """Write 32 columns, given as two f32x16, into the row at `q` and, unless it is 0, what is left into that at `residual`."""
     a, b = _quantize(a, b, columns, block, q)
-    if rest:
-        _quantize(a, b, columns, block, rest)
+    if residual:
+        _quantize(a, b, columns, block, residual)
 
 
 @inline
-def store_block(a, b, columns, block, y, q, rest):
-    """Write 32 columns to the layouts that are asked for: y (float32), q and rest may be 0."""
+def store_block(a, b, columns, block, y, q, residual):
+    """Write 32 columns to the layouts that are asked for: y (float32), q and residual may be 0."""
     if y:
         store_f32x16(y + 128 * block, a)
         store_f32x16(y + 128 * block + 64, b)
     if q:
-        quantize_block(a, b, columns, block, q, rest)
+        quantize_block(a, b, columns, block, q, residual)
 
 
 @inline
-def quantize_row(x, columns, q, rest, first, last):
-    """Blocks first to last, of 32 columns, of float32 [columns] at `x` -> the same blocks of the rows at q and rest."""
+def quantize_row(x, columns, q, residual, first, last):
+    """Blocks first to last, of 32 columns, of float32 [columns] at `x` -> the same blocks of the rows at q and residual."""
     for block in range(first, last):
-        quantize_block(load_f32x16(x + 128 * block), load_f32x16(x + 128 * block + 64), columns, block, q, rest)
+        quantize_block(load_f32x16(x + 128 * block), load_f32x16(x + 128 * block + 64), columns, block, q, residual)
+
+
+@inline
+def store_output(a, b, columns, block, out, i):
+    """Columns 32 * block to 32 * block + 31 of row i, given as two f32x16 -> every layout of the table `out` (see OUTPUT)."""
+    y, q, residual = row_addresses(out, i)
+    store_block(a, b, columns, block, y, q, residual)

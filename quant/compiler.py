@@ -14,6 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 from quant import cpu
+from quant.block import Block
 from quant.declarations import CFunction, Inline, Intrinsic, Vector, vector_llvm
 from quant.layout import Layout
 
@@ -77,14 +78,14 @@ def _codes(code: python_types.CodeType) -> list[python_types.CodeType]:
 def _resolved(value: Any) -> Any:
     if isinstance(value, Inline):
         return _helper(value)
-    if isinstance(value, Layout):
+    if isinstance(value, Layout | Block):
         return _constants(value)
     return _operation(value) if isinstance(value, Intrinsic) else value
 
 
 @cache
-def _constants(layout: Layout) -> Any:
-    return layout.as_constants()
+def _constants(declared: Layout | Block) -> Any:
+    return declared.as_constants()
 
 
 @cache

@@ -1,16 +1,38 @@
-"""A plan: the records of one forward pass, traced once in Python and replayed by a team without it.
+"""A plan: the records of one forward pass, traced once in Python and then replayed by threads without Python.
 
-A record is a kernel's address and its operands, all int64. An operand may be an integer, a float (passed as float32
-bits), an array (its address, kept alive by the plan), a kernel (its address), or a function that is asked for one of
-these when the plan is sealed. Nothing is compiled before that.
+Trace. A model's Python code runs once, with a plan instead of numbers. It computes nothing: `plan.add(kernel, *operands)`
+appends a record, and `plan.activation(name, columns)` gives memory for what passes from one record to the next. An operand
+is an int64 in the end: an integer, a float (its float32 bits), an array or a `Batch` (their address, the memory kept alive
+by the plan), a kernel (its address), a table of operands (`plan.table`), or a function that is asked for one of these when
+the plan is compiled.
+
+Compile. `plan.compile()` compiles the kernels, or loads them from the store, and resolves every operand: int64 [records,
+1 + OPERANDS], the address of the kernel, then its operands.
+
+Replay. `quant.team.Team.run` walks through these records: every thread calls the kernel with its rank, the number of
+threads and the operands, does its part of the work, and waits for the others before the next record. What differs from one
+replay to the next is in the memory that operands point to: token ids, `batch` (how many tokens, and the position of the
+first), and the state of the model. Where Python has something to do between records, it begins a stage.
+
+Memory that is shared by name. All layers ask for the same few names, so a plan needs the memory of one layer:
+
+- Same name, same shape: the same memory (`activation`, `buffer`), as long as the plan exists. Zero at the beginning only.
+- The record that writes a name fills the rows of this replay's tokens; rows behind them hold what they held before. It
+  writes those layouts of an activation that anybody has asked for by `read`, before or after the writer was traced.
+- The contents live until the next record that writes the same name, often the same step of the next layer. So a reader
+  comes between the two; if a record needs something longer, it gets a name of its own. Nothing is left for the next replay:
+  what has to stay is state, and belongs to whoever traces.
+- Two names are added to rather than filled: the residual stream "x", by every part of a layer, and "added", where a norm
+  follows a part, which is zero again after it was added to x.
+- `once` is for what all layers read and none writes again, such as the angles of a position.
+- `scratch` belongs to one thread in one record: its contents mean nothing before and after.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +41,12 @@ from quant import activation
 from quant.jit import Kernel
 from quant.layout import Layout
 
-OPERANDS = 25
+OPERANDS = 10  # that a record has room for, after its kernel; what needs more reads a table
 RECORD_BYTES = 8 * (1 + OPERANDS)
+_TABLE_WORDS = 8192  # int64 that tables are given memory for at a time
 
 T = TypeVar("T")
 Ids = NDArray[np.int64]
-Operand = int | float | NDArray[Any] | Kernel | Callable[[], Any]
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Rows in order of expert: expert e meets rows slots[i] // k, i from starts[e] to starts[e + 1]."""
-
-    count: int  # experts
-    k: int
-    starts: Operand  # int64 [count + 1]
-    slots: Operand  # int64 [starts[count]]
 
 
 def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -45,30 +57,34 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
 
 
-Turns = Callable[[], Iterator[None]]  # Python that runs before and between replays of a stage, one a turn
+BATCH = Layout("tokens", "position")
 
 
-class Supply(Protocol):
-    """Brings experts into memory while a plan is replayed; `layer` is a quant.kernels.experts.Gated."""
+class Batch:
+    """What one replay takes, in memory that kernels read by BATCH: its tokens, and the position of the first of them."""
 
-    def note_router(self, layer: Any, router: Any, h: Activation) -> None:
-        """The matrix that chooses a layer's experts, and its input."""
+    def __init__(self) -> None:
+        self.table: NDArray[np.int64] = aligned(8, np.int64)  # a cache line
 
-    def of_token(self, layer: Any, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
-        """For one token's choice: the turn before experts that are in memory, and that before those that were not.
+    @property
+    def tokens(self) -> int:
+        """How many there are."""
+        return int(self.table[0])
 
-        Each fills a list of places in `chosen`: how many there are, then the places.
-        """
+    def set(self, tokens: int, position: int) -> None:
+        """Before a replay: say what it takes."""
+        self.table[:2] = tokens, position  # in the order of BATCH
 
-    def of_tokens(self, layer: Any, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> Turns:
-        """For the choices of a chunk [tokens, k]: a turn for each set of neighbouring experts, in order.
 
-        In slots and starts are then those experts' tokens alone, see quant.kernels.experts_grouped; counters become zero.
-        """
+Operand = int | float | NDArray[Any] | Kernel | Batch | Callable[[], Any]
+
+
+# Python code that runs before each replay of a stage: a stage is replayed as often as it yields.
+StageCallback = Callable[[], Iterator[None]]
 
 
 class Activation:
-    """Rows [tokens, columns] between two records, in the layouts that their readers ask for (see quant.activation)."""
+    """Rows [tokens, columns] that pass from one record to others, in the layouts that those read (see quant.activation)."""
 
     def __init__(self, tokens: int, columns: int) -> None:
         self.tokens, self.columns = tokens, columns
@@ -79,7 +95,7 @@ class Activation:
         return activation.row_bytes(kind, self.columns)
 
     def read(self, kind: str) -> NDArray[np.uint8]:
-        """The rows in this layout; whoever writes the activation will fill it."""
+        """For a reader's record: the rows in this layout, uint8 [tokens, stride], which the writer will fill, too."""
         if kind != "f32" and self.columns % 32:
             raise ValueError(f"quantized activations need a multiple of 32 columns, not {self.columns}")
         if kind not in self._buffers:
@@ -87,19 +103,19 @@ class Activation:
         return self._buffers[kind]
 
     def written(self, kind: str) -> Callable[[], NDArray[np.uint8] | int]:
-        """For the writer's record: the rows in this layout, or 0 if nobody reads it."""
+        """For the writer's record: the rows in this layout, or 0 if no record reads it; known when the plan is compiled."""
         return lambda: self._buffers.get(kind, 0)
 
     @property
     def layouts(self) -> list[NDArray[np.uint8]]:
-        """The memory of every layout that anybody has asked for."""
+        """The memory of every layout that is read."""
         return list(self._buffers.values())
 
     def after(self, first: int) -> Activation:
         """The float32 rows from `first` on, in the same memory."""
-        rest = Activation(self.tokens - first, self.columns)
-        rest._buffers["f32"] = self.read("f32")[first:]
-        return rest
+        tail = Activation(self.tokens - first, self.columns)
+        tail._buffers["f32"] = self.read("f32")[first:]
+        return tail
 
     @property
     def values(self) -> NDArray[np.float32]:
@@ -108,55 +124,62 @@ class Activation:
 
 
 class Plan:
-    """Records in order; `tokens` is the most that one replay takes, `run` holds [tokens, first position] of this replay.
+    """Records in order, for at most `tokens` tokens a replay and `threads` threads; `batch`: what the next replay takes.
 
-    Buffers between records are asked for by name, so that all layers share them. `weight_bytes` adds up what one token
-    reads of the weights.
+    `weight_bytes` adds up the bytes of weights that one token reads; `part` is the part of the model that the records which
+    follow belong to, as profiles name it, and `parts` holds that of each record.
     """
 
-    def __init__(self, tokens: int, threads: int, run: NDArray[np.int64]) -> None:
-        self.tokens, self.threads, self.run = tokens, threads, run
+    def __init__(self, tokens: int, threads: int, batch: Batch, *hooks: object) -> None:
+        """hooks: objects that take part in tracing, see `hook`; None is no hook."""
+        self.tokens, self.threads, self.batch = tokens, threads, batch
+        self._hooks = hooks
         self._records: list[tuple[Kernel, tuple[Operand, ...]]] = []
         self._scratch_bytes = 64
         self._scratch: NDArray[np.uint8] | None = None
         self._kept: list[Any] = []
+        self._free_words: NDArray[np.int64] = aligned(0, np.int64)  # behind the last table
         self._kernels: dict[Kernel, None] = {}
         self._activations: dict[tuple[str, int, int], Activation] = {}
         self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = {}
         self._once: dict[Any, Any] = {}
         self.weight_bytes = 0
-        self.supply: Supply | None = None  # of experts that are not in memory; set before anything is traced
-        self._stages: list[tuple[int, Turns | None]] = [(0, None)]
-        self.part = ""  # of the model that the next records belong to
-        self.parts: list[str] = []  # of each record
+        self._stages: list[tuple[int, StageCallback | None]] = [(0, None)]
+        self.part = ""
+        self.parts: list[str] = []
 
-    def rows(self, name: str, columns: int, tokens: int | None = None) -> Activation:
-        """The activation of this name, [tokens, columns]; tokens: as many as the plan takes."""
+    def activation(self, name: str, columns: int, tokens: int | None = None) -> Activation:
+        """The activation of this name, [tokens, columns]; tokens: by default as many as the plan takes."""
         tokens = self.tokens if tokens is None else tokens
         return self._activations.setdefault((name, tokens, columns), Activation(tokens, columns))
 
     def buffer(self, name: str, shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """The buffer of this name and shape, zeroed once."""
+        """The buffer of this name and shape, zero at the beginning."""
         if (name, shape) not in self._buffers:
             self._buffers[name, shape] = aligned(shape, dtype)
         return self._buffers[name, shape]
 
     def once(self, key: Any, build: Callable[[], T]) -> T:
-        """What `build` gave when `key` was new: for records whose result many layers read."""
+        """What `build` returned when `key` was new: it adds records whose result many layers read."""
         if key not in self._once:
             self._once[key] = build()
         result: T = self._once[key]
         return result
 
     def keep(self, *objects: Any) -> None:
-        """Hold what a record knows only by its address."""
+        """Keep objects alive, whose memory records know by its address only."""
         self._kept.extend(objects)
 
-    def watch(self, names: Sequence[str], x: Activation, groups: Groups | None = None) -> None:
-        """Hear which weights are about to meet which rows; only a plan that watches (quant.kernels.squares) cares."""
+    def hook(self, kind: type[Any]) -> Any:
+        """The hook of a class, or None.
+
+        The class is declared beside the code that asks for its hook and calls it while tracing: so a plan knows none of
+        them. Hooks may add records of their own.
+        """
+        return next((hook for hook in self._hooks if isinstance(hook, kind)), None)
 
     def use(self, kernel: Kernel) -> Kernel:
-        """Note a kernel that is called through an address in a buffer, not by a record."""
+        """Note a kernel that is not a record's, but called through its address."""
         self._kernels[kernel] = None
         return kernel
 
@@ -173,7 +196,7 @@ class Plan:
         self.parts.append(self.part)
 
     def table(self, layout: Layout, **operands: Operand) -> Operand:
-        """An operand: the address of a table of this layout, whose fields are resolved when the plan is sealed."""
+        """An operand: the address of a table of this layout, whose fields are resolved when the plan is compiled."""
         return self.tables(layout, [operands])
 
     def tables(self, layout: Layout, rows: Sequence[dict[str, Operand]]) -> Operand:
@@ -182,7 +205,7 @@ class Plan:
         for used in (used for row in ordered for used in row):
             if isinstance(used, Kernel):
                 self.use(used)
-        filled = aligned((len(ordered), len(layout.names)), np.int64)
+        filled = self._table_words(len(ordered) * len(layout.names)).reshape(len(ordered), -1)
 
         def fill() -> NDArray[np.int64]:
             for line, row in zip(filled, ordered, strict=True):
@@ -191,15 +214,28 @@ class Plan:
 
         return fill
 
-    def begin(self, turns: Turns | None) -> None:
-        """End a stage: the records that follow are replayed once in every turn, or just once."""
-        self._stages.append((len(self._records), turns))
+    def _table_words(self, count: int) -> NDArray[np.int64]:
+        """Memory for a table, right behind the last one: a record finds its tables in neighbouring cache lines."""
+        if len(self._free_words) < count:
+            self._free_words = aligned(max(count, _TABLE_WORDS), np.int64)
+        words, self._free_words = self._free_words[:count], self._free_words[count:]
+        return words
 
-    def stages(self) -> list[tuple[slice, Turns | None]]:
-        """The records of each stage, in order, and what calls its turns."""
+    def output(self, x: Activation) -> Operand:
+        """An operand for the writer of x: the table of quant.activation.OUTPUT, with the layouts that records read."""
+        f32, q8, residual = (x.written(kind) for kind in ("f32", "q8", "residual"))
+        strides = {"f32_stride": x.stride("f32"), "q8_stride": x.stride("q8")}
+        return self.table(activation.OUTPUT, f32=f32, q8=q8, residual=residual, **strides)
+
+    def begin_stage(self, callback: StageCallback | None) -> None:
+        """End a stage: the records that follow are replayed whenever the callback yields; without one, just once."""
+        self._stages.append((len(self._records), callback))
+
+    def stages(self) -> list[tuple[slice, StageCallback | None]]:
+        """The records of each stage, in order, and its callback."""
         ends = [first for first, _ in self._stages[1:]] + [len(self._records)]
         pairs = zip(self._stages, ends, strict=True)
-        return [(slice(first, end), turns) for (first, turns), end in pairs if end > first]
+        return [(slice(first, end), callback) for (first, callback), end in pairs if end > first]
 
     def scratch(self, size: int) -> tuple[Operand, Operand]:
         """Two operands: the base of scratch memory and the bytes between threads, at least `size`."""
@@ -213,7 +249,7 @@ class Plan:
 
     @property
     def n_bytes(self) -> int:
-        """Memory of its buffers, once it is sealed."""
+        """Memory of its buffers, once it is compiled."""
         rows = [array for activation in self._activations.values() for array in activation.layouts]
         return sum(array.nbytes for array in (*rows, *self._buffers.values(), self._scratch_base()))
 
@@ -221,19 +257,21 @@ class Plan:
         """Every kernel that a replay may call."""
         return list(self._kernels)
 
-    def seal(self) -> NDArray[np.int64]:
-        """int64 [records, 26]: compile the kernels and resolve every operand."""
-        sealed = aligned((len(self._records), 1 + OPERANDS), np.int64)
-        for row, (kernel, operands) in zip(sealed, self._records, strict=True):
+    def compile(self) -> NDArray[np.int64]:
+        """int64 [records, 1 + OPERANDS]: compile the kernels and resolve every operand."""
+        compiled = aligned((len(self._records), 1 + OPERANDS), np.int64)
+        for row, (kernel, operands) in zip(compiled, self._records, strict=True):
             row[0] = kernel.address
             row[1 : 1 + len(operands)] = [self._resolve(operand) for operand in operands]
-        return sealed
+        return compiled
 
     def _resolve(self, operand: Operand) -> int:
         while callable(operand) and not isinstance(operand, Kernel):
             operand = operand()
         if isinstance(operand, Kernel):
             return operand.address
+        if isinstance(operand, Batch):
+            operand = operand.table
         if isinstance(operand, np.ndarray):
             self._kept.append(operand)
             return operand.ctypes.data

@@ -9,14 +9,16 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numpy.typing import NDArray
 
 from quant.atomics import atomic_add, atomic_load, call, flush_denormals, pause, restore_mode, ticks
-from quant.jit import function, inline
-from quant.plan import RECORD_BYTES, aligned
-from quant.simd import load_i64, store_i64
+from quant.jit import function, inline, intrinsic
+from quant.plan import OPERANDS, RECORD_BYTES, aligned
+from quant.simd import I64, load_i64, pointer, store_i64
 
 # Byte offsets in the control block; words that different threads write lie on different cache lines.
 _ARRIVED, _PHASE, _EPOCH, _PLAN, _COUNT, _YIELD, _TIMES, _NAP, _SIZE = 0, 128, 256, 384, 392, 400, 408, 416, 512
@@ -54,6 +56,20 @@ def _barrier(control, size):
             call(load_i64(control + _YIELD), (0,))
 
 
+@intrinsic
+def _call_record(record: Any, rank: Any, size: Any) -> Any:
+    """Call a record's kernel with rank, size and all operands that a record has room for; a kernel may take fewer."""
+
+    def generate(builder: Any, record: Any, rank: Any, size: Any) -> None:
+        address, *operands = (
+            builder.load(pointer(builder, builder.add(record, I64(8 * i)), I64)) for i in range(1 + OPERANDS)
+        )
+        kind = ir.FunctionType(ir.VoidType(), [I64] * (2 + OPERANDS))
+        builder.call(pointer(builder, address, kind), [rank, size, *operands])
+
+    return None, generate
+
+
 @function("ppp")
 def replay(control, rank, size):
     plan, count = load_i64(control + _PLAN), load_i64(control + _COUNT)
@@ -62,16 +78,7 @@ def replay(control, rank, size):
     for i in range(count):
         p = plan + RECORD_BYTES * i
         began = ticks() if times else 0
-        call(
-            load_i64(p),
-            (
-                rank, size, load_i64(p + 8), load_i64(p + 16), load_i64(p + 24), load_i64(p + 32), load_i64(p + 40),
-                load_i64(p + 48), load_i64(p + 56), load_i64(p + 64), load_i64(p + 72), load_i64(p + 80), load_i64(p + 88),
-                load_i64(p + 96), load_i64(p + 104), load_i64(p + 112), load_i64(p + 120), load_i64(p + 128),
-                load_i64(p + 136), load_i64(p + 144), load_i64(p + 152), load_i64(p + 160), load_i64(p + 168),
-                load_i64(p + 176), load_i64(p + 184), load_i64(p + 192), load_i64(p + 200),
-            ),
-        )  # fmt: skip
+        _call_record(p, rank, size)
         done = ticks() if times else 0
         if size > 1:
             _barrier(control, size)
@@ -126,7 +133,7 @@ class Team:
             helper.start()
 
     def run(self, plan: NDArray[np.int64], times: NDArray[np.int64] | None = None) -> None:
-        """Replay a sealed plan, int64 [records, 26]; returns when every thread has done its last record.
+        """Replay a compiled plan, int64 [records, 1 + OPERANDS]; returns when every thread has done its last record.
 
         times int64 [records, 2]: the first thread adds there, in ticks, how long it worked and how long it waited.
         """

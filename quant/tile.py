@@ -1,9 +1,9 @@
 """Register tiles for prefill: 16 weight rows, interleaved so that one vector holds a step of all of them, by a few tokens.
 
-A tile of int8 weights is [columns / 4, 16 rows, 4 columns]; it meets a panel of MANY tokens, which is their q8 rows word
-by word: [columns / 4, MANY] words of q, then d, s32 and s16 as [n, MANY]. A tile of float32 weights is [columns, 16 rows].
-A table gives for each token the address of its float32 activation row, the address of its result and a float32 factor.
-The running sums are tuples of vectors, one a token, that live in registers.
+A tile of int8 weights is [columns / 4, 16 rows, 4 columns]. It is multiplied with a panel of MANY tokens, which is their q8
+rows word by word: [columns / 4, MANY] words of q, then d, s32 and s16 as [n, MANY]. A tile of float32 weights is [columns,
+16 rows]. Each token has an entry that tells where its input is and where its results go. The running sums are tuples of
+vectors, one a token, that live in registers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from llvmlite import ir
 from quant.declarations import Vector, vector_llvm
 from quant.int8_dot import UNIT, dot_wide_llvm, join
 from quant.jit import inline, intrinsic
+from quant.layout import Layout
 from quant.simd import (
     F16,
     F32,
@@ -33,14 +34,16 @@ from quant.simd import (
     vector_of,
 )
 
-ENTRY_BYTES = 32  # of the token table: int64 activation, int64 result, float32 factor, 12 unused
+# Of one token: the addresses of its float32 activation row and of its results, and what is multiplied with each product.
+ENTRY = Layout("activation", "result", "factor", "unused")  # 32 bytes: two entries a cache line
 # Tokens of a tile: sums and totals of the most fill 24 of 32 zmm registers, or 12 of 16 ymm registers.
 MANY, SOME, FEW = (12, 8, 4) if UNIT.startswith("avx512") else (3, 2, 1)
 _STEPS = 4  # of 4 columns, unrolled in dot_columns
 
 
-def _entry(builder: Any, table: Any, token: int, field: int, kind: Any) -> Any:
-    place = builder.add(table, ir.Constant(table.type, token * ENTRY_BYTES + 8 * field))
+def _entry(builder: Any, entries: Any, token: int, field: int, kind: Any) -> Any:
+    """Load a field, given by its offset, of one token's entry."""
+    place = builder.add(entries, ir.Constant(entries.type, token * ENTRY.bytes + field))
     return builder.load(pointer(builder, place, kind))
 
 
@@ -111,11 +114,11 @@ def scale_columns(totals: Any, sums: Any, scale: Any, minimum: Any, d: Any, s: A
 
 
 @intrinsic
-def fma_column(totals: Any, w: Any, table: Any, offset: Any) -> Any:
+def fma_column(totals: Any, w: Any, entries: Any, offset: Any) -> Any:
     """totals + w * x, where x stands at this offset of each token's float32 activation row."""
 
-    def generate(builder: Any, totals: list[Any], w: Any, table: Any, offset: Any) -> Any:
-        rows = [_entry(builder, table, token, 0, table.type) for token in range(len(totals))]
+    def generate(builder: Any, totals: list[Any], w: Any, entries: Any, offset: Any) -> Any:
+        rows = [_entry(builder, entries, token, ENTRY.activation, entries.type) for token in range(len(totals))]
         pairs = zip(rows, totals, strict=True)
         return [_fma(builder, w, _broadcast(builder, row, offset, F32), total) for row, total in pairs]
 
@@ -123,14 +126,15 @@ def fma_column(totals: Any, w: Any, table: Any, offset: Any) -> Any:
 
 
 @intrinsic
-def write_totals(totals: Any, table: Any, offset: Any, accumulate: Any) -> Any:
+def write_totals(totals: Any, entries: Any, offset: Any, accumulate: Any) -> Any:
     """16 results = factor * total, `offset` bytes into each token's, added to what is there if accumulate is not 0."""
 
-    def generate(builder: Any, totals: list[Any], table: Any, offset: Any, accumulate: Any) -> None:
+    def generate(builder: Any, totals: list[Any], entries: Any, offset: Any, accumulate: Any) -> None:
         adds = builder.icmp_signed("!=", accumulate, ir.Constant(accumulate.type, 0))
         for token, total in enumerate(totals):
-            place = pointer(builder, builder.add(_entry(builder, table, token, 1, table.type), offset), total.type)
-            factor = splat_llvm(builder, _entry(builder, table, token, 2, F32), 16)
+            result = _entry(builder, entries, token, ENTRY.result, entries.type)
+            place = pointer(builder, builder.add(result, offset), total.type)
+            factor = splat_llvm(builder, _entry(builder, entries, token, ENTRY.factor, F32), 16)
             there = builder.select(adds, builder.load(place, align=1), constant_of(total.type, 0.0))
             builder.store(builder.fadd(there, builder.fmul(factor, total)), place, align=1)
 

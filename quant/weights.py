@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quant.formats import Format
+from quant.jit import inline
+from quant.layout import Layout
+from quant.simd import load_i64
+
+MATRIX = Layout(  # a matrix, or the same matrix of every expert, as kernels read it
+    "addresses",  # int64 [experts] of the first rows; 0 for a matrix that is no expert's
+    "bias",  # float32 [experts, rows], or 0
+    "rows",
+    "columns",
+    "row_bytes",
+    "group",  # columns that share a scale
+    "dot",  # dot_rows of the format
+    "unpack",  # unpack_tile of the format; 0 where only one token is multiplied
+    "multiply",  # see quant.kernels.multiply; likewise
+)
 
 
 @dataclass(frozen=True)
 class Matrix:
     """[rows, columns] blocks of one format; `data` is uint8 [rows, bytes per row].
 
-    A bias, float32 [rows], is added to every product. The name is for a plan that watches, and "" elsewhere.
+    A bias, float32 [rows], is added to every product. The name is the tensor's, by which observers know the
+    matrix, or "".
     """
 
     data: NDArray[np.uint8]
@@ -45,6 +62,7 @@ class Matrix:
 
     @property
     def address(self) -> int:
+        """Where the first row begins."""
         return self.data.ctypes.data
 
     def part(self, first: int, last: int) -> Matrix:
@@ -54,7 +72,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Experts:
+class ExpertMatrices:
     """The same matrix of every expert: `addresses` int64 [experts] of blocks [rows, columns] of one format.
 
     The addresses may change between replays (an expert may move); `keep` holds what they point into.
@@ -87,11 +105,33 @@ class Experts:
         return self.rows * self.row_bytes
 
 
-def experts_of(stacked: Matrix, count: int, first: int = 0, rows: int | None = None) -> Experts:
+def experts_of(stacked: Matrix, count: int, first: int = 0, rows: int | None = None) -> ExpertMatrices:
     """Split [count * all rows, columns] into experts; `first` and `rows` choose a part of each expert's rows."""
     per_expert = stacked.rows // count
     rows = per_expert if rows is None else rows
     if per_expert * count != stacked.rows or first + rows > per_expert:
         raise ValueError(f"{stacked.rows} rows are not {count} experts with rows {first} to {first + rows}")
     addresses = stacked.address + (np.arange(count, dtype=np.int64) * per_expert + first) * stacked.row_bytes
-    return Experts(addresses, stacked.format, rows, stacked.columns, stacked, stacked.name)
+    return ExpertMatrices(addresses, stacked.format, rows, stacked.columns, stacked, stacked.name)
+
+
+def operands_of(weights: Matrix | ExpertMatrices, **kernels: Any) -> dict[str, Any]:
+    """Fields of MATRIX; kernels: those for many tokens, if a table needs them."""
+    return {
+        "addresses": weights.addresses if isinstance(weights, ExpertMatrices) else 0,
+        "bias": 0 if weights.bias is None else weights.bias,
+        "rows": weights.rows,
+        "columns": weights.columns,
+        "row_bytes": weights.row_bytes,
+        "group": weights.format.group,
+        "dot": weights.format.dot_rows,
+        "unpack": 0,
+        "multiply": 0,
+        **kernels,
+    }
+
+
+@inline
+def row_address(matrix, expert, row):
+    """Where a row of an expert's matrix begins, given its MATRIX table."""
+    return load_i64(load_i64(matrix + MATRIX.addresses) + 8 * expert) + row * load_i64(matrix + MATRIX.row_bytes)

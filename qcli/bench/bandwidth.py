@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qcli.host.memory import available
 from quant.kernels.bandwidth import STEP, read_all
-from quant.plan import Plan, aligned
+from quant.plan import Batch, Plan, aligned
 from quant.team import Team
 
 MOST = 1 << 30  # bytes that a pass reads, about
@@ -26,11 +26,11 @@ class Bandwidth:
         self._sources = _largest(weights) or [_buffer()]
         self._n_bytes = sum(source.nbytes for source in self._sources)
         self._teams = {count: Team(count) for count in threads}
-        self._plans = {count: Plan(1, count, np.zeros(2, np.int64)) for count in self._teams}
+        self._plans = {count: Plan(1, count, Batch()) for count in self._teams}
         for plan in self._plans.values():
             for source in self._sources:
                 read_all(plan, source)
-        self._sealed = {count: plan.seal() for count, plan in self._plans.items()}
+        self._compiled = {count: plan.compile() for count, plan in self._plans.items()}
 
     def sample(self, threads: int) -> float:
         """What this many threads read now, in 10^9 bytes a second: the median of a few passes."""
@@ -44,7 +44,7 @@ class Bandwidth:
 
     def _seconds(self, threads: int) -> float:
         began = perf_counter()
-        self._teams[threads].run(self._sealed[threads])
+        self._teams[threads].run(self._compiled[threads])
         return perf_counter() - began
 
 

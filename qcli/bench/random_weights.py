@@ -17,7 +17,7 @@ from qcli.errors import QcliError, UsageError
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.header import Header, Value
 from qcli.gguf.names import layer_of
-from qcli.gguf.types import TENSOR_TYPES
+from qcli.gguf.types import BLOCKS
 from qcli.host.memory import available
 from qcli.host.pages import pages
 from qcli.host.threads import default_threads
@@ -32,11 +32,8 @@ _PATTERN = (
 )  # random bytes of a type that its tensors repeat; F32 tensors, routers among them, are random throughout
 _STD = 0.02  # standard deviation of the weights, about
 
-_TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
-
-Mix = dict[
-    Role, tuple[str, ...]
-]  # the types of a role: layer 0 has the first, layer 1 the second, …, then again the first
+# The types of a role: layer 0 has the first, layer 1 the second, …, then again the first.
+Mix = dict[Role, tuple[str, ...]]
 
 
 def _mix(most: str, head: str = "", down: tuple[str, ...] = ()) -> Mix:
@@ -120,7 +117,7 @@ def _layout(shape: ModelShape, mix: Mix, layers: int) -> Iterator[_PlacedTensor]
     for name, role, dimensions in shape.rows(layers):
         types = mix.get(role, ("F32",))
         kind = types[max(0, layer_of(name)) % len(types)]
-        n_bytes = math.prod(dimensions) // _TYPES[kind].block * _TYPES[kind].n_bytes
+        n_bytes = BLOCKS[kind].row_bytes(math.prod(dimensions))
         yield _PlacedTensor(name, role, kind, dimensions, offset, n_bytes)
         offset += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
 
@@ -155,7 +152,7 @@ class _Filler:
 
     def _pattern(self, kind: str) -> NDArray[np.uint8]:
         """Random blocks, rotated for every tensor: layers with equal weights would all choose the same few experts."""
-        blocks, n_bytes = _PATTERN // _TYPES[kind].n_bytes, _TYPES[kind].n_bytes
+        blocks, n_bytes = _PATTERN // BLOCKS[kind].bytes, BLOCKS[kind].bytes
         if kind not in self._patterns:
             self._patterns[kind] = random_blocks(self._random, kind, blocks, _STD).reshape(-1)
         return np.roll(self._patterns[kind], int(self._random.integers(blocks)) * n_bytes)

@@ -15,7 +15,8 @@ from qcli.gguf.names import layer_of
 from qcli.layers.state import Snapshot
 from qcli.progress import Progress
 from qcli.runtime.engine import Engine
-from qcli.runtime.sampler import Sampler, Sampling
+from qcli.runtime.sampler import Sampler
+from qcli.runtime.sampling import Sampling
 from qcli.streaming.cache import Traffic
 from qcli.streaming.dense import is_expert
 
@@ -38,7 +39,8 @@ class Rig:
 
     def __init__(self, engine: Engine, file: GGUFFile) -> None:
         self.engine = engine
-        self._sampler = Sampler(Sampling(seed=0), engine.vocab_size)  # top-k 40: random ids leave much to choose from
+        sampling = Sampling(temperature=0.8, min_p=0.0, seed=0)  # top-k 40: random ids leave much to choose from
+        self._sampler = Sampler(sampling, engine.vocab_size)
         self._expert_bytes = mean_expert_bytes(file)
         self._states: dict[int, Snapshot] = {}
         self._sampling_s = 0.0

@@ -15,8 +15,10 @@ from qcli.progress import Progress
 from qcli.runtime.engine import Engine
 from qcli.streaming import usage_file
 from qcli.streaming.dense import is_expert
-from quant.kernels.squares import add_squares
-from quant.plan import Activation, Groups, Ids, Plan, aligned
+from quant.kernels.assignments import Assignments
+from quant.kernels.input_squares import add_squares
+from quant.kernels.observer import InputObserver
+from quant.plan import Activation, Ids, Plan, aligned
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,20 +39,20 @@ class LayerCounts:
         return float(top.sum() / max(self.counts.sum(), 1e-9))
 
 
-class CountingPlan(Plan):
-    """A plan that counts the tokens of every expert at each replay: `counts` int64 [experts], by the name of a weight."""
+class CountingObserver(InputObserver):
+    """Counts the tokens of every expert at each replay of one plan: `counts` int64 [experts], by the name of a weight."""
 
-    def __init__(self, tokens: int, threads: int, run: NDArray[np.int64]) -> None:
-        super().__init__(tokens, threads, run)
+    def __init__(self) -> None:
         self.counts: dict[str, Ids] = {}
 
-    def watch(self, names: Sequence[str], x: Activation, groups: Groups | None = None) -> None:
-        """Add a record that counts the rows of each expert's group: that of `SquaresPlan`, for no columns."""
-        if groups is None or names[0] in self.counts:
+    def before_product(
+        self, plan: Plan, names: Sequence[str], x: Activation, assignments: Assignments | None = None
+    ) -> None:
+        """Add a record that counts each expert's rows: that of `InputSquares`, for no columns."""
+        if assignments is None or names[0] in self.counts:
             return
-        counts = self.counts[names[0]] = aligned(groups.count, np.int64)
-        order = groups.k, groups.starts, groups.slots
-        self.add(add_squares, 0, 0, 0, groups.count, *order, 0, counts, self.run)
+        counts = self.counts[names[0]] = aligned(assignments.experts, np.int64)
+        plan.add(add_squares, 0, 0, 0, assignments.table(plan), 0, counts, plan.batch)
 
 
 def by_text(
@@ -65,15 +67,14 @@ def by_text(
     if len(ids) < 2:
         raise PromptError("the text is too short", "give two words at least")
     _check(file)
-    engine = Engine.load(file, threads=threads, ram=ram, prompt_plan=CountingPlan, progress=progress)
+    observer = CountingObserver()
+    engine = Engine.load(file, threads=threads, ram=ram, observer=observer, progress=progress)
     try:
-        plan = engine.prompt_plan
-        assert isinstance(plan, CountingPlan)
         pieces = np.array_split(np.asarray(ids), -(-len(ids) // engine.ctx))
         for done, piece in enumerate(pieces):
             engine.reset()
             engine.prefill(piece.tolist(), _part_of(progress, done, len(pieces)))
-        return _layers(file, plan.counts)
+        return _layers(file, observer.counts)
     finally:
         engine.close()
 

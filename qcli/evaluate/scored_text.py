@@ -29,7 +29,7 @@ def chunks(tokenizer: Tokenizer, text: str, ctx: int = CTX, most: int | None = N
     """Token ids [ctx] of each whole chunk, at most `most` chunks. Raises PromptError if the text is shorter than one."""
     if ctx < 4:
         raise UsageError(f"a context of {ctx} tokens leaves nothing to score", f"give --ctx {CTX}")
-    begin = [tokenizer.bos_id] if tokenizer.adds_bos and tokenizer.bos_id is not None else []
+    begin = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
     ids = [*begin, *tokenizer.encode(text, special=False)]
     count = len(ids) // ctx
     if not count:

@@ -21,7 +21,7 @@ from qcli.runtime.engine import DEFAULT_CHUNK, Engine, model_of
 from qcli.streaming import budget, usage_file
 from qcli.streaming.dense import is_expert
 from qcli.streaming.slots import HALF_LIFE
-from quant.kernels.experts import Gated
+from quant.kernels.experts import GatedExperts
 
 _MOST_HEAT = HALF_LIFE / np.log(2)  # of all experts of a layer, after a long time
 
@@ -140,13 +140,13 @@ def foresee(
 
 def _resident(subject: Subject, progress: Progress | None) -> Outlook:
     model, state, threads = subject.model, subject.state, subject.threads
-    for layer in layers_of(model, state.run):
+    for layer in layers_of(model, state.batch):
         subject.twin.settle(layer)
     program = subject.used
     engine = Engine(model, state, threads, DEFAULT_CHUNK, progress)
     try:
         tokens = min(PROMPT, state.ctx)
-        prompt = prompt_seconds(model, state.run, threads, tokens)
+        prompt = prompt_seconds(model, state.batch, threads, tokens)
         speed = Speed(tokens, tokens / prompt, 1 / step_seconds(engine))
         return subject.outlook("resident", engine, program, speed=speed)
     finally:
@@ -156,8 +156,8 @@ def _resident(subject: Subject, progress: Progress | None) -> Outlook:
 def _streamed(subject: Subject, disk: Path | None, progress: Progress | None) -> Outlook:
     model, state, room = subject.model, subject.state, subject.room
     before = subject.used
-    supply = Rehearsal(subject.twin, state.run, disk)
-    layers = layers_of(model, state.run)
+    supply = Rehearsal(subject.twin, state.batch, disk)
+    layers = layers_of(model, state.batch)
     chunk = budget.chunk_for(model, state, supply, subject.threads, room)
     engine = Engine(model, state, subject.threads, chunk, progress, supply=supply)
     try:
@@ -174,7 +174,7 @@ def _streamed(subject: Subject, disk: Path | None, progress: Progress | None) ->
 
 
 def _rehearsed(
-    subject: Subject, engine: Engine, supply: Rehearsal, layers: list[Gated], slots: int
+    subject: Subject, engine: Engine, supply: Rehearsal, layers: list[GatedExperts], slots: int
 ) -> tuple[Streaming, Speed]:
     saved = usage_file.load(usage_file.path_for(subject.file))
     rates = {name: hit_rate(saved.get(name), layer.count, slots) for name, layer in supply.layers.items()}
@@ -183,7 +183,7 @@ def _rehearsed(
     step = step_seconds(engine)
     for layer in layers:
         subject.twin.settle(layer)
-    prompt = prompt_seconds(subject.model, subject.state.run, subject.threads, tokens)
+    prompt = prompt_seconds(subject.model, subject.state.batch, subject.threads, tokens)
     step = min(step, step_seconds(engine))  # once more: a disk that others use, too, may be slow for a second or two
     disk_bytes_per_s = supply.disk_bytes_per_s()
     # reads and sums of a prompt hardly overlap on two cores: 512 tokens took as long as both, within 15 %

@@ -16,14 +16,15 @@ from qcli.gguf.file import GGUFFile
 from qcli.host.pages import pages
 from qcli.models import Model
 from qcli.runtime.engine import Engine
-from qcli.runtime.sampler import Sampler, Sampling
+from qcli.runtime.sampler import Sampler
+from qcli.runtime.sampling import Sampling
 from qcli.streaming.cache import Stock
 from qcli.streaming.expert_loader import Supply
 from qcli.streaming.layer import Layer, Part
 from qcli.streaming.prefetch import Lookahead, Pays
 from qcli.streaming.reader import Ticket
-from quant.kernels.experts import Gated
-from quant.plan import Ids, Plan, Turns
+from quant.kernels.experts import GatedExperts
+from quant.plan import Batch, Ids, Plan, StageCallback
 from quant.team import Team
 
 PROMPT = 512  # tokens
@@ -51,7 +52,7 @@ class Elsewhere(Stock):
         super().__init__(file, [disk])
         self._disk = disk
 
-    def _added(self, experts: Gated) -> Layer:
+    def _added(self, experts: GatedExperts) -> Layer:
         held = super()._added(experts)
         held.parts = tuple(self._moved(part) for part in held.parts)
         return held
@@ -63,7 +64,7 @@ class Elsewhere(Stock):
 class Rehearsal(Supply):
     """Experts are found in the twin's memory as often as they will be in the cache; the others are read from a disk."""
 
-    def __init__(self, twin: Twin, run: Ids, disk: Path | None = None) -> None:
+    def __init__(self, twin: Twin, batch: Batch, disk: Path | None = None) -> None:
         """disk: a file to read instead of the model's own, which may not be here yet."""
         self._twin = twin
         self._random = np.random.default_rng()  # a disk may remember what it gave to the rehearsal before
@@ -72,10 +73,10 @@ class Rehearsal(Supply):
         self._seconds_per_new_byte = 0.0
         self.guessing = Told()
         stock = Elsewhere(twin.file, disk) if disk else Stock(twin.file)
-        super().__init__(twin.file, run, stock, Lookahead(self.guessing))
+        super().__init__(twin.file, batch, stock, Lookahead(self.guessing))
 
-    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
-        """See quant.plan.Supply."""
+    def of_token(self, layer: GatedExperts, chosen: Ids, here: Ids, late: Ids) -> tuple[StageCallback, StageCallback]:
+        """See ExpertProvider."""
         before, after = super().of_token(layer, chosen, here, late)
         self._homes[layer.gate.name] = self._twin.homes(layer)
         first = next(iter(self._homes)) == layer.gate.name
@@ -161,7 +162,7 @@ class Rehearsal(Supply):
 def step_seconds(engine: Engine) -> float:
     """What a token of an answer takes, drawn by the default sampling, with guesses of experts or without: the quicker way."""
     rehearsal = engine.supply if isinstance(engine.supply, Rehearsal) else None
-    sampler = Sampler(Sampling(seed=0), engine.vocab_size)
+    sampler = Sampler(Sampling(temperature=0.8, min_p=0.0, seed=0), engine.vocab_size)
     took: dict[bool, list[float]] = {way: [] for way in ((False, True) if rehearsal else (False,))}
     awake = perf_counter() + _SECONDS / 2  # a disk's first reads after a pause take up to twice as long
     while (now := perf_counter()) < awake + _SECONDS or not took[False]:
@@ -185,13 +186,13 @@ def _step_seconds(engine: Engine, sampler: Sampler) -> float:
     return (perf_counter() - began) / len(ids)
 
 
-def prompt_seconds(model: Model, run: Ids, threads: int, tokens: int) -> float:
+def prompt_seconds(model: Model, batch: Batch, threads: int, tokens: int) -> float:
     """What the layers take for a prompt whose experts are in memory: measured of the first, and the like of the others."""
-    plan = Plan(tokens, threads, run)
+    plan = Plan(tokens, threads, batch)
     ids = np.random.default_rng(2).integers(0, model.vocab_size, tokens)
     model.trunk(plan, ids)
-    records, parts = plan.seal(), plan.parts
-    run[:2] = tokens, 0
+    records, parts = plan.compile(), plan.parts
+    batch.set(tokens, 0)
     team = Team(threads)
     try:
         took = _replayed(team, records)

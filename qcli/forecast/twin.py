@@ -16,23 +16,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.bench.random_blocks import SCALES, random_blocks
+from qcli.bench.random_blocks import random_blocks
 from qcli.gguf.file import GGUFFile, Tensor
-from qcli.gguf.types import TENSOR_TYPES
+from qcli.gguf.types import BLOCKS
 from qcli.host.memory import available
 from qcli.host.pages import pages
 from qcli.models import Model
 from qcli.streaming.dense import is_expert
-from quant.kernels.experts import Gated
-from quant.plan import Activation, Ids, Plan, Turns
-from quant.weights import Experts, Matrix
+from quant import formats
+from quant.kernels.experts import GatedExperts
+from quant.kernels.experts_streamed import ExpertProvider
+from quant.plan import Activation, Batch, Ids, Plan, StageCallback
+from quant.weights import ExpertMatrices, Matrix
 
 _POOL = 256 << 20  # bytes of a type that are not shared; several times what caches hold
 _PATTERN = 4 << 20  # random bytes, which a pool repeats
 _LINE = 64
 _STD = 0.02  # of the weights, about
-_TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
-_FLOATS = ("F32", "F16", "BF16")
 
 
 class Pool:
@@ -40,7 +40,7 @@ class Pool:
 
     def __init__(self, kind: str, size: int) -> None:
         """size: bytes."""
-        block = _TYPES[kind].n_bytes
+        block = BLOCKS[kind].bytes
         self._grain = math.lcm(block, _LINE)
         rounded = self._rounded(size)
         self._memory = pages(rounded, huge=False)[:rounded]
@@ -80,26 +80,26 @@ class Twin:
     """What `file` describes, without reading its weights; call `settle` with every model that is loaded from it."""
 
     def __init__(self, file: GGUFFile) -> None:
-        kinds = {tensor.type for tensor in file.tensors.values() if tensor.type in SCALES or tensor.type in _FLOATS}
+        kinds = {tensor.type for tensor in file.tensors.values() if tensor.type in formats.names()}
         self._pools = {kind: Pool(kind, _pool_size(kind, file.tensors.values())) for kind in kinds}
         self.n_bytes = sum(pool.n_bytes for pool in self._pools.values())
         self.file = copy(file)
         self.file.tensors = MappingProxyType({name: self._stand_in(tensor) for name, tensor in file.tensors.items()})
         self._homes: dict[str, tuple[NDArray[np.int64], ...]] = {}
 
-    def settle(self, layer: Gated) -> None:
+    def settle(self, layer: GatedExperts) -> None:
         """Give every expert of a layer a place in memory."""
         for part, home in zip((layer.gate, layer.up, layer.down), self.homes(layer), strict=True):
             part.addresses[:] = home
 
-    def homes(self, layer: Gated) -> tuple[NDArray[np.int64], ...]:
+    def homes(self, layer: GatedExperts) -> tuple[NDArray[np.int64], ...]:
         """Of gate, up and down, int64 [experts] each."""
         name = layer.gate.name
         if name not in self._homes:
             self._homes[name] = tuple(self._home(part) for part in (layer.gate, layer.up, layer.down))
         return self._homes[name]
 
-    def _home(self, part: Experts) -> NDArray[np.int64]:
+    def _home(self, part: ExpertMatrices) -> NDArray[np.int64]:
         return self._pools[part.format.name].addresses(part.count, part.bytes)
 
     def _stand_in(self, tensor: Tensor) -> Tensor:
@@ -119,22 +119,22 @@ def _pool_size(kind: str, tensors: Iterable[Tensor]) -> int:
     return max(largest, min(sum(tensor.n_bytes for tensor in own), _POOL, available() // 16))
 
 
-class Layers:
-    """A quant.plan.Supply that notes the layers of experts, and brings none."""
+class Layers(ExpertProvider):
+    """An ExpertProvider that notes the layers of experts, and brings none."""
 
     def __init__(self) -> None:
-        self.found: list[Gated] = []
+        self.found: list[GatedExperts] = []
 
-    def note_router(self, layer: Gated, router: Matrix, h: Activation) -> None:
-        """See quant.plan.Supply."""
+    def note_router(self, layer: GatedExperts, router: Matrix, h: Activation) -> None:
+        """See ExpertProvider."""
 
-    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
-        """See quant.plan.Supply."""
+    def of_token(self, layer: GatedExperts, chosen: Ids, here: Ids, late: Ids) -> tuple[StageCallback, StageCallback]:
+        """See ExpertProvider."""
         self.found.append(layer)
         return _nothing, _nothing
 
-    def of_tokens(self, layer: Gated, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> Turns:
-        """See quant.plan.Supply."""
+    def of_tokens(self, layer: GatedExperts, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> StageCallback:
+        """See ExpertProvider."""
         return _nothing
 
 
@@ -142,9 +142,9 @@ def _nothing() -> Any:
     return iter(())
 
 
-def layers_of(model: Model, run: Ids) -> list[Gated]:
+def layers_of(model: Model, batch: Batch) -> list[GatedExperts]:
     """Every layer of experts that a token meets."""
-    plan, noted = Plan(1, 1, run), Layers()
-    plan.supply = noted
+    noted = Layers()
+    plan = Plan(1, 1, batch, noted)
     model.trunk(plan, np.zeros(1, np.int64))
     return noted.found

@@ -1,67 +1,68 @@
-"""The feed-forward part of a layer: experts that tokens are routed to, or one that every token takes."""
+"""The feed-forward network of a decoder layer: one for all tokens (MLP), or experts that tokens are routed to (MoE)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.hyperparameters import Hyper
+from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
 from qcli.layers.weights import gate_up_experts, linear, linear_experts, matrix, one_expert, vector
 from quant.kernels import experts_streamed
-from quant.kernels.experts import ExpertLayer, Gated, dense_step, experts_step
+from quant.kernels.experts import GatedExperts, LayerExperts, dense_step, experts_step
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
+from quant.kernels.experts_streamed import ExpertProvider
 from quant.kernels.matmul import matmul
 from quant.kernels.router import Routing
 from quant.plan import Activation, Plan
-from quant.weights import Experts, Matrix
+from quant.weights import ExpertMatrices, Matrix
 
 
 @dataclass(frozen=True)
-class Dense:
-    """A layer without a router: x += down(f(gate h) * up h)."""
+class MLP:
+    """A gated feed-forward network: x += down(f(gate h) * up h)."""
 
-    layer: Gated
+    layer: GatedExperts
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, *, activation: str = "silu") -> Dense:
+    def read(cls, hparams: Hyperparameters, i: int, *, activation: str = "silu") -> MLP:
         """ffn_gate, ffn_up and ffn_down of layer i, with biases where the file has them."""
-        width = hyper.sizes("feed_forward_length")[i]
-        return cls(_gated(hyper, f"blk.{i}.ffn", "", width, activation))
+        width = hparams.sizes("feed_forward_length")[i]
+        return cls(_gated(hparams, f"blk.{i}.ffn", "", width, activation))
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
-        """h, x [tokens, n]."""
+        """x += mlp(h), both [tokens, n]."""
         plan.part = "feed forward"
         dense = dense_step if plan.tokens == 1 else dense_grouped
         dense(plan, self.layer, h, x)
 
 
 @dataclass(frozen=True)
-class Routed:
-    """The router and the routed experts of a layer, and the shared expert if there is one, with or without a gate."""
+class MoE:
+    """A mixture of experts: a router, its experts, and perhaps an expert that all tokens share, with or without a gate."""
 
     ffn_gate_inp: Matrix
     ffn_gate_inp_shexp: Matrix | None
-    layer: ExpertLayer
+    layer: LayerExperts
 
     @classmethod
     def read(
-        cls, hyper: Hyper, i: int, state: State, routing: Routing, *, shared: int = 0, shared_gate: bool = False,
+        cls, hparams: Hyperparameters, i: int, state: State, routing: Routing, *, shared: int = 0, shared_gate: bool = False,
         activation: str = "silu", scale: float = 1.0,
-    ) -> Routed:  # fmt: skip
-        """The experts of layer i, and one of width `shared`, with a gate or without; scale multiplies what they add.
+    ) -> MoE:  # fmt: skip
+        """The experts of layer i; shared: width of the shared expert, 0 for none; scale: of what is added.
 
-        Biases, and the `exp_probs_b` of the routing, are read where the file has them.
+        Biases of the matrices, and of the router's scores (`exp_probs_b`), are read where the file has them.
         """
-        file, block, n, count = hyper.file, f"blk.{i}", hyper.hidden_size, hyper.size("expert_count")
+        file, block, n, count = hparams.file, f"blk.{i}", hparams.hidden_size, hparams.num_experts
         key = "expert_feed_forward_length"
-        width = hyper.sizes(key if hyper.has(key) else "feed_forward_length")[i]
+        width = hparams.sizes(key if hparams.has(key) else "feed_forward_length")[i]
         bias = f"{block}.exp_probs_b.bias"
         if bias in file.tensors:
             routing = replace(routing, bias=vector(file, bias, count))
-        layer = ExpertLayer(
+        layer = LayerExperts(
             routed=_routed(file, block, count, width, n, activation),
-            shared=_gated(hyper, f"{block}.ffn", "_shexp", shared, activation) if shared else None,
+            shared=_gated(hparams, f"{block}.ffn", "_shexp", shared, activation) if shared else None,
             routing=routing,
             touched=state.touched(count),
             scale=scale,
@@ -70,64 +71,68 @@ class Routed:
         return cls(router, matrix(file, f"{block}.ffn_gate_inp_shexp.weight", 1, n) if shared_gate else None, layer)
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
-        """h, x [tokens, n]: x += scale * what the experts give."""
+        """x += scale * moe(h), both [tokens, n]."""
         plan.part = "router"
-        logits = plan.rows("router", self.ffn_gate_inp.rows)
+        logits = plan.activation("router", self.ffn_gate_inp.rows)
         outputs, shared_gate = [(self.ffn_gate_inp, logits)], None
         if self.ffn_gate_inp_shexp:
-            shared_gate = plan.rows("shared gate", 1)
+            shared_gate = plan.activation("shared gate", 1)
             outputs.append((self.ffn_gate_inp_shexp, shared_gate))
         matmul(plan, h, outputs)
         plan.part = "experts"
-        step, grouped = experts_step, experts_grouped
-        if plan.supply:
-            plan.supply.note_router(self.layer.routed, self.ffn_gate_inp, h)
-            step, grouped = experts_streamed.experts_step, experts_streamed.experts_grouped
-        routed = step if plan.tokens == 1 else grouped
-        routed(plan, self.layer, h, logits, shared_gate, x)
+        provider: ExpertProvider | None = plan.hook(ExpertProvider)
+        if provider:
+            provider.note_router(self.layer.routed, self.ffn_gate_inp, h)
+            streamed = experts_streamed.experts_step if plan.tokens == 1 else experts_streamed.experts_grouped
+            streamed(plan, provider, self.layer, h, logits, shared_gate, x)
+            return
+        resident = experts_step if plan.tokens == 1 else experts_grouped
+        resident(plan, self.layer, h, logits, shared_gate, x)
 
 
-FeedForward = Dense | Routed
+FeedForward = MLP | MoE
 
 
-def dense_then_routed(hyper: Hyper, i: int, state: State, routing: Routing, shared: int = 0) -> FeedForward:
-    """Layer i of a model whose first layers are dense; shared: the width of the experts that all tokens share."""
-    if i < hyper.count("leading_dense_block_count"):
-        return Dense.read(hyper, i)
-    return Routed.read(hyper, i, state, routing, shared=shared)
+def dense_then_moe(hparams: Hyperparameters, i: int, state: State, routing: Routing, shared: int = 0) -> FeedForward:
+    """Layer i of a model whose first layers are dense; shared: the width of the shared expert."""
+    if i < hparams.count("leading_dense_block_count"):
+        return MLP.read(hparams, i)
+    return MoE.read(hparams, i, state, routing, shared=shared)
 
 
-def routing(hyper: Hyper, *, scores: str = "softmax", normalised: bool = False) -> Routing:
-    """How a file chooses its experts; scores and normalised: where it does not say."""
-    kind = hyper.count("expert_gating_func") or {"softmax": 1, "sigmoid": 2}[scores]
+def read_routing(hparams: Hyperparameters, *, scores: str = "softmax", normalised: bool = False) -> Routing:
+    """How the router of a file chooses experts and weighs them; scores, normalised: where the file does not say."""
+    kind = hparams.count("expert_gating_func") or {"softmax": 1, "sigmoid": 2}[scores]
     if kind not in (1, 2, 3):
-        hyper.unsupported(f"routing by the function {kind} is not supported", "try another model")
+        hparams.unsupported(f"routing by the function {kind} is not supported", "try another model")
     by_sigmoid = kind == 2
     return Routing(
-        chosen=hyper.size("expert_used_count"),
+        experts_per_token=hparams.num_experts_per_tok,
         scores="sigmoid" if by_sigmoid else "softmax",
-        normalised=kind == 3 or hyper.flag("expert_weights_norm", normalised),
-        scale=hyper.expert_weights_scale,
-        groups=hyper.count("expert_group_count") or 1,
-        groups_used=hyper.count("expert_group_used_count") or 1,
-        group_best=2 if by_sigmoid and hyper.count("expert_group_count") > 1 else 1,
+        normalised=kind == 3 or hparams.flag("expert_weights_norm", normalised),
+        scale=hparams.routed_scaling_factor,
+        groups=hparams.count("expert_group_count") or 1,
+        groups_used=hparams.count("expert_group_used_count") or 1,
+        group_best=2 if by_sigmoid and hparams.count("expert_group_count") > 1 else 1,
     )
 
 
-def _gated(hyper: Hyper, prefix: str, suffix: str, width: int, activation: str) -> Gated:
-    file, n = hyper.file, hyper.hidden_size
+def _gated(hparams: Hyperparameters, prefix: str, suffix: str, width: int, activation: str) -> GatedExperts:
+    """One gated network of `width` hidden columns: the tensors `prefix`_gate`suffix`, _up and _down."""
+    file, n = hparams.file, hparams.hidden_size
     gate = one_expert(linear(file, f"{prefix}_gate{suffix}", width, n))
     up = one_expert(linear(file, f"{prefix}_up{suffix}", width, n))
-    return Gated(gate, up, one_expert(linear(file, f"{prefix}_down{suffix}", n, width)), activation)
+    return GatedExperts(gate, up, one_expert(linear(file, f"{prefix}_down{suffix}", n, width)), activation)
 
 
-def _routed(file: GGUFFile, block: str, count: int, width: int, n: int, activation: str) -> Gated:
+def _routed(file: GGUFFile, block: str, count: int, width: int, n: int, activation: str) -> GatedExperts:
+    """The `count` routed experts of a layer, of `width` hidden columns each."""
     gate, up = _gate_up(file, block, count, width, n)
-    return Gated(gate, up, linear_experts(file, f"{block}.ffn_down_exps", count, n, width), activation)
+    return GatedExperts(gate, up, linear_experts(file, f"{block}.ffn_down_exps", count, n, width), activation)
 
 
-def _gate_up(file: GGUFFile, block: str, count: int, width: int, n: int) -> tuple[Experts, Experts]:
-    """Two tensors, or one of each expert's gate rows and then its up rows."""
+def _gate_up(file: GGUFFile, block: str, count: int, width: int, n: int) -> tuple[ExpertMatrices, ExpertMatrices]:
+    """The gate and up matrices of all experts: two tensors, or one that holds each expert's gate rows, then its up rows."""
     fused = f"{block}.ffn_gate_up_exps.weight"
     if fused in file.tensors:
         return gate_up_experts(file, fused, count, width, n)

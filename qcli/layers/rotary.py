@@ -1,4 +1,4 @@
-"""What a file says of rotary positions: dimensions, base, frequency factors, and how they are stretched."""
+"""What a file says of rotary position embedding: dimensions, base, frequency factors, and how a context was extended."""
 
 from __future__ import annotations
 
@@ -7,72 +7,80 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.layers.hyperparameters import Hyper
+from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.weights import vector
-from quant.kernels.rope import Rope, frequencies, yarn, yarn_magnitude
+from quant.kernels.rope import Rope, frequencies, yarn, yarn_attention_factor
 
 _FACTORS = "rope_freqs.weight"
 
 
-def rotary(
-    hyper: Hyper, *, width: int = 0, base: str = "rope.freq_base", interleaved: bool = False, whole: bool = True
+def read_rope(
+    hparams: Hyperparameters,
+    *,
+    head_dim: int = 0,
+    base: str = "rope.freq_base",
+    interleaved: bool = False,
+    truncate: bool = True,
 ) -> Rope:
-    """How the heads of a file turn.
+    """How the heads of a file are rotated.
 
-    width: of a head, where it is not `attention.key_length`; base: the key that has it; interleaved: lanes turn by
-    neighbours; whole: YaRN's borders are rounded to whole pairs. Files for text give every section of M-RoPE the same
-    position, which is plain RoPE.
+    head_dim: where it is not `attention.key_length`; base: the key that has it; interleaved: pairs are values 2i and
+    2i + 1; truncate: YaRN's borders are rounded to whole pairs. Text gives every section of M-RoPE the same position, which
+    is plain RoPE.
     """
-    width = width or hyper.head_dim
-    dimensions = hyper.size("rope.dimension_count", width)
-    if dimensions > width or dimensions % 2:
-        hyper.wrong(f"heads of {width} with {dimensions} turning dimensions")
-    theta = hyper.number(base, 1, 1e30, 10_000.0)
-    turns = frequencies(dimensions, theta)
-    if _FACTORS in hyper.file.tensors:
-        turns = (turns / _factors(hyper, len(turns))).astype(np.float32)
-    stretch = Stretch.read(hyper)
-    return Rope(stretch.applied(turns, theta, whole), stretch.magnitude, interleaved)
+    head_dim = head_dim or hparams.head_dim
+    dimensions = hparams.size("rope.dimension_count", head_dim)
+    if dimensions > head_dim or dimensions % 2:
+        hparams.wrong(f"heads of {head_dim} with {dimensions} rotary dimensions")
+    theta = hparams.number(base, 1, 1e30, 10_000.0)
+    unscaled = frequencies(dimensions, theta)
+    if _FACTORS in hparams.file.tensors:
+        unscaled = (unscaled / _frequency_factors(hparams, len(unscaled))).astype(np.float32)
+    scaling = RopeScaling.read(hparams)
+    return Rope(scaling.applied(unscaled, theta, truncate), scaling.attention_factor, interleaved)
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """How positions of a short context are stretched over a longer one."""
+class RopeScaling:
+    """How frequencies for the context of pretraining are changed for a longer one."""
 
-    kind: str
+    kind: str  # "none", "linear" or "yarn"
     factor: float
-    original: int
-    fast: float
-    slow: float
-    magnitude: float
+    original_context: int
+    beta_fast: float
+    beta_slow: float
+    attention_factor: float
 
     @classmethod
-    def read(cls, hyper: Hyper) -> Stretch:
-        kind = hyper.text("rope.scaling.type", "linear")
+    def read(cls, hparams: Hyperparameters) -> RopeScaling:
+        """The keys `rope.scaling.*`, and `rope.scale_linear` of older files."""
+        kind = hparams.text("rope.scaling.type", "linear")
         if kind not in ("none", "linear", "yarn"):
-            hyper.unsupported(f'a RoPE stretched by "{kind}" is not supported', "get a file without it")
-        old = hyper.number("rope.scale_linear", 0, 1e6, 0.0)
-        factor = hyper.number("rope.scaling.factor", 0, 1e6, old) or 1.0
-        attention = hyper.number("rope.scaling.attn_factor", 0, 1e6, 1.0)
-        original = hyper.count("rope.scaling.original_context_length")
+            hparams.unsupported(f'RoPE scaling of the type "{kind}" is not supported', "get a file without it")
+        old = hparams.number("rope.scale_linear", 0, 1e6, 0.0)
+        factor = hparams.number("rope.scaling.factor", 0, 1e6, old) or 1.0
+        attention = hparams.number("rope.scaling.attn_factor", 0, 1e6, 1.0)
+        original = hparams.count("rope.scaling.original_context_length")
         return cls(
             kind=kind,
             factor=1.0 if kind == "none" else factor,
-            original=original or (hyper.size("context_length") if kind == "yarn" else 0),
-            fast=hyper.number("rope.scaling.yarn_beta_fast", 1e-3, 1e6, 32.0),
-            slow=hyper.number("rope.scaling.yarn_beta_slow", 1e-3, 1e6, 1.0),
-            magnitude=attention * (yarn_magnitude(factor) if kind == "yarn" else 1.0),
+            original_context=original or (hparams.size("context_length") if kind == "yarn" else 0),
+            beta_fast=hparams.number("rope.scaling.yarn_beta_fast", 1e-3, 1e6, 32.0),
+            beta_slow=hparams.number("rope.scaling.yarn_beta_slow", 1e-3, 1e6, 1.0),
+            attention_factor=attention * (yarn_attention_factor(factor) if kind == "yarn" else 1.0),
         )
 
-    def applied(self, turns: NDArray[np.float32], theta: float, whole: bool) -> NDArray[np.float32]:
-        """The frequencies, stretched."""
+    def applied(self, unscaled: NDArray[np.float32], theta: float, truncate: bool) -> NDArray[np.float32]:
+        """The frequencies [pairs] for the longer context."""
         if self.kind == "yarn" and theta > 1:
-            return yarn(turns, theta, self.factor, self.original, self.fast, self.slow, whole)
-        return (turns / np.float32(self.factor)).astype(np.float32)
+            betas = self.beta_fast, self.beta_slow
+            return yarn(unscaled, theta, self.factor, self.original_context, *betas, truncate)
+        return (unscaled / np.float32(self.factor)).astype(np.float32)
 
 
-def _factors(hyper: Hyper, pairs: int) -> NDArray[np.float32]:
-    factors = vector(hyper.file, _FACTORS, pairs)
+def _frequency_factors(hparams: Hyperparameters, pairs: int) -> NDArray[np.float32]:
+    """float32 [pairs], by which frequencies are divided (Llama 3.1)."""
+    factors = vector(hparams.file, _FACTORS, pairs)
     if not (factors > 0).all():
-        hyper.wrong(f'the tensor "{_FACTORS}" has factors that are not above 0')
+        hparams.wrong(f'the tensor "{_FACTORS}" has factors that are not above 0')
     return factors

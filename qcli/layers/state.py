@@ -1,4 +1,4 @@
-"""What changes while a model runs: caches that grow with the context, and recurrent states that do not."""
+"""What changes while a model runs: key-value caches, which grow with the context, and recurrent states, which do not."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from qcli.errors import UsageError
 from quant.kernels import kv_cache
-from quant.plan import aligned
+from quant.plan import Batch, aligned
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of a state at a position; a recurrent layer cannot be rewound, only put back."""
+    """A copy of a state at a position: a recurrent state cannot be computed backwards, only be restored."""
 
     position: int
     recurrent: list[NDArray[np.float32]]
@@ -23,12 +23,15 @@ class Snapshot:
 
 
 class State:
-    """Memory for `ctx` tokens, allocated once; the system gives pages of it as they are first written."""
+    """The caches and recurrent states of a model's layers for `ctx` tokens, allocated once.
+
+    The system gives pages of the memory as they are first written.
+    """
 
     def __init__(self, ctx: int, kv_type: str = "f16", longest: int | None = None) -> None:
-        """ctx: room in tokens; longest: the most that the model was made for."""
+        """ctx: most tokens of a text; kv_type: of the caches, "f16" or "q8_0"; longest: most tokens the model was made for."""
         self.ctx, self.kv_type, self.longest = ctx, kv_type, longest or ctx
-        self.run: NDArray[np.int64] = aligned(8, np.int64)  # [tokens, first position] of a replay
+        self.batch = Batch()
         self.position = 0
         self._recurrent: list[NDArray[np.float32]] = []
         self._caches: list[NDArray[Any]] = []
@@ -36,14 +39,14 @@ class State:
         self._touched: list[NDArray[np.uint8]] = []
 
     def recurrent(self, *shape: int) -> NDArray[np.float32]:
-        """A layer's recurrent state, zero at the start of a text."""
+        """Allocate a recurrent state of a layer, float32 of this shape; zero at the start of a text."""
         self._recurrent.append(aligned(shape, np.float32))
         return self._recurrent[-1]
 
     def cache(self, heads: int, width: int, window: int = 0) -> NDArray[Any]:
-        """A layer's keys or values, [heads, ctx, row] of `kv_type`; only positions before `position` mean anything.
+        """Allocate the cache of a layer's keys or values, [heads, ctx, row] of `kv_type`, written up to `position`.
 
-        window: how many of the last positions are read, if not all.
+        width: of a key or value; window: how many of the last positions are read, if not all.
         """
         try:
             row, dtype = kv_cache.row_shape(self.kv_type, width)
@@ -56,45 +59,47 @@ class State:
         return self._caches[-1]
 
     def touched(self, experts: int) -> NDArray[np.uint8]:
-        """A layer's marks, uint8 [experts]: 1 for an expert that was routed to."""
+        """Allocate a layer's marks, uint8 [experts]: 1 for an expert that was routed to since they were cleared."""
         self._touched.append(aligned(experts, np.uint8))
         return self._touched[-1]
 
     @property
     def experts_held(self) -> int:
+        """Routed experts of all layers."""
         return sum(map(len, self._touched))
 
     @property
     def n_bytes(self) -> int:
-        """Memory that a full context takes."""
+        """Bytes that a full context takes."""
         return sum(array.nbytes for array in (*self._recurrent, *self._caches))
 
     @property
     def cache_bytes(self) -> int:
-        """Of these, what grows with the context: keys and values."""
+        """Of these, the bytes of keys and values, which grow with the context."""
         return sum(cache.nbytes for cache in self._caches)
 
     def bytes_per_step(self, position: int) -> float:
-        """What the decode step at a position moves: recurrent states are read and written, caches read up to it."""
+        """Bytes that the decode step at a position moves: recurrent states are read and written, caches read up to it."""
         read = sum(c.nbytes / self.ctx * min(position + 1, w) for c, w in zip(self._caches, self._windows, strict=True))
         return 2.0 * sum(array.nbytes for array in self._recurrent) + read
 
     def experts_touched(self) -> int:
-        """Experts routed to since the marks were cleared."""
+        """Experts that were routed to since the marks were cleared, of all layers."""
         return int(sum(marks.sum() for marks in self._touched))
 
     def clear_touched(self) -> None:
+        """Clear the marks of all layers."""
         for marks in self._touched:
             marks[:] = 0
 
     def reset(self) -> None:
-        """Begin an empty text."""
+        """Begin an empty text: recurrent states become zero."""
         for array in self._recurrent:
             array[:] = 0
         self.position = 0
 
     def snapshot(self) -> Snapshot:
-        """Copy what the state holds now."""
+        """Copy the recurrent states, and the caches up to `position`."""
         caches = [cache[:, : self.position].copy() for cache in self._caches]
         return Snapshot(self.position, [array.copy() for array in self._recurrent], caches)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile, Tensor
 from quant import formats
-from quant.weights import Experts, Matrix, experts_of
+from quant.weights import ExpertMatrices, Matrix, experts_of
 
 _DOWNLOAD = "the file contradicts itself: download or convert the model again"
 
@@ -31,12 +31,12 @@ def linear(file: GGUFFile, name: str, rows: int, columns: int) -> Matrix:
     return replace(weights, bias=vector(file, f"{name}.bias", rows)) if f"{name}.bias" in file.tensors else weights
 
 
-def experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> Experts:
+def experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> ExpertMatrices:
     """The tensor as `count` matrices [rows, columns]."""
     return experts_of(_stacked(file, name, count, rows, columns), count)
 
 
-def linear_experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> Experts:
+def linear_experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> ExpertMatrices:
     """`name`.weight as `count` matrices [rows, columns], with `name`.bias [count, rows] if the file has one."""
     weights = experts(file, f"{name}.weight", count, rows, columns)
     if f"{name}.bias" not in file.tensors:
@@ -44,13 +44,15 @@ def linear_experts(file: GGUFFile, name: str, count: int, rows: int, columns: in
     return replace(weights, bias=vector(file, f"{name}.bias", count, rows))
 
 
-def gate_up_experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> tuple[Experts, Experts]:
+def gate_up_experts(
+    file: GGUFFile, name: str, count: int, rows: int, columns: int
+) -> tuple[ExpertMatrices, ExpertMatrices]:
     """A fused tensor of `count` x [gate rows, then up rows] as two."""
     stacked = _stacked(file, name, count, 2 * rows, columns)
     return experts_of(stacked, count, 0, rows), experts_of(stacked, count, rows, rows)
 
 
-def one_expert(weights: Matrix) -> Experts:
+def one_expert(weights: Matrix) -> ExpertMatrices:
     """A dense matrix as an expert that is always there."""
     return replace(experts_of(weights, 1), bias=None if weights.bias is None else weights.bias[None])
 

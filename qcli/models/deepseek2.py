@@ -1,8 +1,9 @@
 """DeepSeek-V2, V3 (arXiv 2405.04434, 2412.19437), GLM-4.7-Flash: multi-head latent attention, experts from the best groups.
 
-Keys and values of all heads come from one short latent row, which is what the cache holds. Files have the matrix that makes
-them (`attn_kv_b`, older), or its two halves: `attn_k_b`, turned over to meet queries instead of latents, and `attn_v_b`,
-which meets what attention gives, so that all heads share one key and one value. Lanes that turn go first here.
+Keys and values of all heads are made from one compressed row a token. Older files have the matrix that makes them
+(`attn_kv_b`): keys and values of every head are cached. Others have its two halves, `attn_k_b` (transposed) and `attn_v_b`:
+the first is multiplied with queries, the second with what attention gives, so that the cache holds the compressed rows
+alone, one key and one value for all heads. The rotary part of queries and keys goes first here, last in files.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Decoder, Layer, Norm, Vector
-from qcli.layers.feed_forward import dense_then_routed, routing
-from qcli.layers.hyperparameters import Hyper
-from qcli.layers.rotary import rotary
+from qcli.layers.decoder import Decoder, DecoderLayer, Norm, Vector
+from qcli.layers.feed_forward import dense_then_moe, read_routing
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import experts, linear, vector
 from quant.kernels.attention import Heads, attention
@@ -25,7 +26,7 @@ from quant.kernels.matmul import add_matmul, matmul
 from quant.kernels.norm import rms_norm
 from quant.kernels.rope import Rope
 from quant.plan import Activation, Plan
-from quant.weights import Experts, Matrix
+from quant.weights import ExpertMatrices, Matrix
 
 VERIFIED: Final = (
     "logits within 1e-3 of a plain float64 model in tiny random shapes of V2, V2-Lite, V3 and GLM-4.7-Flash; "
@@ -35,74 +36,75 @@ VERIFIED: Final = (
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
-    hyper = Hyper(file)
-    shape, (rope, scale) = Shape.read(hyper), _turning(hyper)
-    dense = hyper.count("leading_dense_block_count")
+    hparams = Hyperparameters(file)
+    shape, (rope, scale) = Shape.read(hparams), _rope_and_scale(hparams)
+    dense = hparams.count("leading_dense_block_count")
     by_bias = f"blk.{dense}.exp_probs_b.bias" in file.tensors  # files that do not say: a bias comes with sigmoid scores
-    choice = routing(hyper, scores="sigmoid" if by_bias else "softmax")
-    shared = hyper.count("expert_shared_count") * hyper.size("expert_feed_forward_length")
+    routing = read_routing(hparams, scores="sigmoid" if by_bias else "softmax")
+    shared = hparams.count("expert_shared_count") * hparams.size("expert_feed_forward_length")
 
-    def layer(i: int) -> Layer:
-        return Layer(
-            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
-            mixer=LatentAttention.read(hyper, i, state, shape, rope, scale),
-            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
-            ffn=dense_then_routed(hyper, i, state, choice, shared),
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
+            attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
+            mixer=LatentAttention.read(hparams, i, state, shape, rope, scale),
+            ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
+            ffn=dense_then_moe(hparams, i, state, routing, shared),
         )
 
-    return Decoder.read(hyper, map(layer, range(hyper.layers)))
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))
 
 
-def _turning(hyper: Hyper) -> tuple[Rope, float]:
-    """How heads turn, and what scores are multiplied with beside 1 / sqrt(width).
+def _rope_and_scale(hparams: Hyperparameters) -> tuple[Rope, float]:
+    """RoPE, and what scores are multiplied by beside 1 / sqrt(width).
 
-    YaRN enlarges queries and keys, unless the file says that it enlarges the scores instead (as Transformers does where
-    `mscale` and `mscale_all_dim` are the same).
+    YaRN's factor is applied to queries and keys, unless the file says that it is applied to the scores instead (as
+    Transformers does where `mscale` and `mscale_all_dim` are the same).
     """
-    if hyper.has("attention.temperature_scale"):
-        hyper.unsupported("attention whose temperature depends on the position is not supported", "try another model")
-    rope = rotary(hyper, width=hyper.size("rope.dimension_count"), interleaved=True)
-    multiplier = 10 * hyper.number("rope.scaling.yarn_log_multiplier", 0, 100, 0.0)  # stored as a tenth
-    if not multiplier or hyper.text("rope.scaling.type", "none") != "yarn":
+    if hparams.has("attention.temperature_scale"):
+        hparams.unsupported("attention whose temperature depends on the position is not supported", "try another model")
+    rope = read_rope(hparams, head_dim=hparams.size("rope.dimension_count"), interleaved=True)
+    multiplier = 10 * hparams.number("rope.scaling.yarn_log_multiplier", 0, 100, 0.0)  # stored as a tenth
+    if not multiplier or hparams.text("rope.scaling.type", "none") != "yarn":
         return rope, 1.0
-    stretched = 1 + 0.1 * multiplier * math.log(max(1.0, hyper.number("rope.scaling.factor", 0, 1e6, 1.0)))
-    return replace(rope, magnitude=1.0), stretched**2
+    mscale = 1 + 0.1 * multiplier * math.log(max(1.0, hparams.number("rope.scaling.factor", 0, 1e6, 1.0)))
+    return replace(rope, attention_factor=1.0), mscale**2
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Widths of the heads: lanes that turn, lanes that do not, and the value; and of the latent row."""
+    """Widths of the heads: of the part of queries and keys with RoPE, of that without, of values; and of compressed rows."""
 
-    turning: int
-    plain: int
-    value: int
-    latent: int
+    qk_rope_head_dim: int
+    qk_nope_head_dim: int
+    v_head_dim: int
+    kv_lora_rank: int
 
     @classmethod
-    def read(cls, hyper: Hyper) -> Shape:
-        turning, latent = hyper.size("rope.dimension_count"), hyper.size("attention.kv_lora_rank")
-        suffix = "_mla" if hyper.has("attention.key_length_mla") else ""
-        key, value = hyper.size(f"attention.key_length{suffix}"), hyper.size(f"attention.value_length{suffix}")
-        if turning >= key:
-            hyper.wrong(f"heads of {key} with {turning} turning dimensions")
-        return cls(turning, key - turning, value, latent)
+    def read(cls, hparams: Hyperparameters) -> Shape:
+        """From the keys of a file: those that end in `_mla` are there where heads share keys and values."""
+        rotary, rank = hparams.size("rope.dimension_count"), hparams.size("attention.kv_lora_rank")
+        suffix = "_mla" if hparams.has("attention.key_length_mla") else ""
+        key, value = hparams.size(f"attention.key_length{suffix}"), hparams.size(f"attention.value_length{suffix}")
+        if rotary >= key:
+            hparams.wrong(f"heads of {key} with {rotary} rotary dimensions")
+        return cls(rotary, key - rotary, value, rank)
 
     @property
-    def key(self) -> int:
+    def qk_head_dim(self) -> int:
         """The width of a query and of a key."""
-        return self.turning + self.plain
+        return self.qk_rope_head_dim + self.qk_nope_head_dim
 
 
-class KeysAndValues(Protocol):
-    """What makes of queries and latents what attention meets."""
+class AttentionCore(Protocol):
+    """From queries and compressed rows to the outputs of the heads."""
 
-    def trace(self, plan: Plan, q: Activation, turning: Activation, latent: Activation, out: Activation) -> None:
-        """q [tokens, heads, (plain, turning)], turning, latent [tokens, …] -> out [tokens, heads * value]."""
+    def trace(self, plan: Plan, q: Activation, k_rope: Activation, kv: Activation, out: Activation) -> None:
+        """q [tokens, heads, (nope, rope)], k_rope [tokens, rope], kv [tokens, kv_lora_rank] -> out [tokens, heads * value]."""
 
 
 @dataclass(frozen=True)
-class Apart:
-    """Every head has keys and values of its own, made from the latents."""
+class NaiveAttention:
+    """Every head has keys and values of its own, made from the compressed rows before they are cached."""
 
     attn_kv_b: Matrix
     heads: Heads
@@ -110,118 +112,141 @@ class Apart:
     shape: Shape
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, state: State, shape: Shape, rope: Rope, scale: float) -> Apart:
-        heads = hyper.queries[i]
-        key, value = state.cache(heads, shape.key), state.cache(heads, shape.value)
-        shared = Heads(heads, heads, shape.key, key, value, shape.value, scale=scale)
+    def read(
+        cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, rope: Rope, scale: float
+    ) -> NaiveAttention:
+        """Layer i of a file; scale: of the scores."""
+        s, heads = shape, hparams.num_attention_heads[i]
+        rows = heads * (s.qk_nope_head_dim + s.v_head_dim)
+        key, value = state.cache(heads, s.qk_head_dim), state.cache(heads, s.v_head_dim)
         return cls(
-            linear(hyper.file, f"blk.{i}.attn_kv_b", heads * (shape.plain + shape.value), shape.latent),
-            shared,
-            rope,
-            shape,
+            attn_kv_b=linear(hparams.file, f"blk.{i}.attn_kv_b", rows, s.kv_lora_rank),
+            heads=Heads(heads, heads, s.qk_head_dim, s.v_head_dim, key, value, scale=scale),
+            rope=rope,
+            shape=shape,
         )
 
-    def trace(self, plan: Plan, q: Activation, turning: Activation, latent: Activation, out: Activation) -> None:
-        s, heads = self.shape, self.heads.queries
-        both = plan.rows("latent keys and values", self.attn_kv_b.rows)
-        query, key = plan.rows("turned query", heads * s.key), plan.rows("turned key", heads * s.key)
-        value = plan.rows("latent value", heads * s.value)
-        matmul(plan, latent, [(self.attn_kv_b, both)])
-        place(plan, q, heads, s.plain, s.turning, query, 0)
-        place(plan, q, heads, 0, s.plain, query, s.turning)
-        place(plan, turning, heads, 0, s.turning, key, 0, shared=True)
-        place(plan, both, heads, 0, s.plain, key, s.turning)
-        place(plan, both, heads, s.plain, s.value, value, 0)
+    def trace(self, plan: Plan, q: Activation, k_rope: Activation, kv: Activation, out: Activation) -> None:
+        """See `AttentionCore`."""
+        s, heads = self.shape, self.heads.query_heads
+        rope, nope, value_dim = s.qk_rope_head_dim, s.qk_nope_head_dim, s.v_head_dim
+        both = plan.activation("keys and values", self.attn_kv_b.rows)
+        query, key = (
+            plan.activation("queries of heads", heads * s.qk_head_dim),
+            plan.activation("keys of heads", heads * s.qk_head_dim),
+        )
+        value = plan.activation("values of heads", heads * value_dim)
+        matmul(plan, kv, [(self.attn_kv_b, both)])
+        place(plan, q, heads, nope, rope, query, 0)
+        place(plan, q, heads, 0, nope, query, rope)
+        place(plan, k_rope, heads, 0, rope, key, 0, shared=True)
+        place(plan, both, heads, 0, nope, key, rope)
+        place(plan, both, heads, nope, value_dim, value, 0)
         attention(plan, query, key, value, self.rope, self.heads, out)
 
 
 @dataclass(frozen=True)
-class Absorbed:
-    """All heads share the latents as key and as value; each has a matrix for its queries, and one for what it gets."""
+class AbsorbedAttention:
+    """All heads share the compressed rows as keys and values; matrices of each head are applied to its queries and outputs."""
 
-    attn_k_b: Experts
-    attn_v_b: Experts
+    attn_k_b: ExpertMatrices  # of each head [kv_lora_rank, nope]
+    attn_v_b: ExpertMatrices  # of each head [value, kv_lora_rank]
     heads: Heads
     rope: Rope
     shape: Shape
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, state: State, shape: Shape, rope: Rope, scale: float) -> Absorbed:
-        file, heads, s = hyper.file, hyper.queries[i], shape
-        key = state.cache(1, s.turning + s.latent)
-        value = key[:, :, s.turning :] if state.kv_type == "f16" else state.cache(1, s.latent)  # a part of the key
+    def read(
+        cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, rope: Rope, scale: float
+    ) -> AbsorbedAttention:
+        """Layer i of a file; scale: of the scores."""
+        file, heads, s = hparams.file, hparams.num_attention_heads[i], shape
+        width, rank = s.qk_rope_head_dim + s.kv_lora_rank, s.kv_lora_rank
+        key = state.cache(1, width)
+        value = key[:, :, s.qk_rope_head_dim :] if state.kv_type == "f16" else state.cache(1, rank)  # a part of the key
         return cls(
-            attn_k_b=experts(file, f"blk.{i}.attn_k_b.weight", heads, s.latent, s.plain),
-            attn_v_b=experts(file, f"blk.{i}.attn_v_b.weight", heads, s.value, s.latent),
-            heads=Heads(heads, 1, s.turning + s.latent, key, value, s.latent, scale=scale),
+            attn_k_b=experts(file, f"blk.{i}.attn_k_b.weight", heads, rank, s.qk_nope_head_dim),
+            attn_v_b=experts(file, f"blk.{i}.attn_v_b.weight", heads, s.v_head_dim, rank),
+            heads=Heads(heads, 1, width, rank, key, value, scale=scale),
             rope=rope,
             shape=shape,
         )
 
-    def trace(self, plan: Plan, q: Activation, turning: Activation, latent: Activation, out: Activation) -> None:
-        s, heads, width = self.shape, self.heads.queries, self.heads.width
-        query, key = plan.rows("latent query", heads * width), plan.rows("latent key", width)
-        plain, met = plan.rows("plain query", s.plain, plan.tokens * heads), plan.rows("latent met", heads * s.latent)
-        given = plan.rows("latent given", s.latent, plan.tokens * heads)
-        rows_of_heads(plan, q, heads, 0, s.plain, plain)
-        place(plan, q, heads, s.plain, s.turning, query, 0)
-        head_matmul(plan, plain, self.attn_k_b, query, s.turning)
-        place(plan, turning, 1, 0, s.turning, key, 0)
-        place(plan, latent, 1, 0, s.latent, key, s.turning)
-        attention(plan, query, key, latent, self.rope, self.heads, met)
-        rows_of_heads(plan, met, heads, 0, s.latent, given)
-        head_matmul(plan, given, self.attn_v_b, out)
+    def trace(self, plan: Plan, q: Activation, k_rope: Activation, kv: Activation, out: Activation) -> None:
+        """See `AttentionCore`."""
+        s, heads, width = self.shape, self.heads.query_heads, self.heads.head_dim
+        rope, nope, rank = s.qk_rope_head_dim, s.qk_nope_head_dim, s.kv_lora_rank
+        query, key = plan.activation("latent queries", heads * width), plan.activation("latent key", width)
+        q_nope, attended = (
+            plan.activation("nope query", nope, plan.tokens * heads),
+            plan.activation("latent attended", heads * rank),
+        )
+        by_head = plan.activation("latent attended by head", rank, plan.tokens * heads)
+        rows_of_heads(plan, q, heads, 0, nope, q_nope)
+        place(plan, q, heads, nope, rope, query, 0)
+        head_matmul(plan, q_nope, self.attn_k_b, query, rope)
+        place(plan, k_rope, 1, 0, rope, key, 0)
+        place(plan, kv, 1, 0, rank, key, rope)
+        attention(plan, query, key, kv, self.rope, self.heads, attended)
+        rows_of_heads(plan, attended, heads, 0, rank, by_head)
+        head_matmul(plan, by_head, self.attn_v_b, out)
         quantize(plan, out)
 
 
 @dataclass(frozen=True)
 class LatentAttention:
-    """Queries, by way of a short row of their own or not; latents; and one of the two ways from there."""
+    """Multi-head latent attention: the projections of a layer, and one of the two ways between them.
+
+    Queries may be made from a compressed row of their own (`attn_q_a`, then a norm, then `attn_q`).
+    """
 
     attn_q_a: Matrix | None
     attn_q_a_norm: Vector | None
     attn_q: Matrix
-    latent_rows: Matrix
-    turning_rows: Matrix
+    kv_a_rows: Matrix  # of attn_kv_a_mqa: those of the compressed row
+    k_rope_rows: Matrix  # of attn_kv_a_mqa: those of the keys' rotary part, which all heads share
     attn_kv_a_norm: Vector
     attn_output: Matrix
-    inner: KeysAndValues
+    core: AttentionCore
     eps: float
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, state: State, shape: Shape, rope: Rope, scale: float) -> LatentAttention:
-        """Layer i of a file."""
-        file, block, n, heads = hyper.file, f"blk.{i}", hyper.hidden_size, hyper.queries[i]
-        short = f"{block}.attn_q_a.weight" in file.tensors
-        rank = hyper.size("attention.q_lora_rank") if short else n
-        both = linear(file, f"{block}.attn_kv_a_mqa", shape.latent + shape.turning, n)
-        inner = Absorbed if f"{block}.attn_k_b.weight" in file.tensors else Apart
+    def read(
+        cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, rope: Rope, scale: float
+    ) -> LatentAttention:
+        """Layer i of a file; scale: of the scores, beside 1 / sqrt(width)."""
+        file, block, n, heads = hparams.file, f"blk.{i}", hparams.hidden_size, hparams.num_attention_heads[i]
+        compressed = f"{block}.attn_q_a.weight" in file.tensors
+        q_rank, kv_rank = hparams.size("attention.q_lora_rank") if compressed else n, shape.kv_lora_rank
+        both = linear(file, f"{block}.attn_kv_a_mqa", kv_rank + shape.qk_rope_head_dim, n)
+        core = AbsorbedAttention if f"{block}.attn_k_b.weight" in file.tensors else NaiveAttention
         file.used.add(f"{block}.attn_kv_b.weight")  # some files have it beside its halves
         return cls(
-            attn_q_a=linear(file, f"{block}.attn_q_a", rank, n) if short else None,
-            attn_q_a_norm=vector(file, f"{block}.attn_q_a_norm.weight", rank) if short else None,
-            attn_q=linear(file, f"{block}.attn_q_b" if short else f"{block}.attn_q", heads * shape.key, rank),
-            latent_rows=both.part(0, shape.latent),
-            turning_rows=both.part(shape.latent, both.rows),
-            attn_kv_a_norm=vector(file, f"{block}.attn_kv_a_norm.weight", shape.latent),
-            attn_output=linear(file, f"{block}.attn_output", n, heads * shape.value),
-            inner=inner.read(hyper, i, state, shape, rope, scale / math.sqrt(shape.key)),
-            eps=hyper.rms_norm_eps,
+            attn_q_a=linear(file, f"{block}.attn_q_a", q_rank, n) if compressed else None,
+            attn_q_a_norm=vector(file, f"{block}.attn_q_a_norm.weight", q_rank) if compressed else None,
+            attn_q=linear(file, f"{block}.attn_q{'_b' if compressed else ''}", heads * shape.qk_head_dim, q_rank),
+            kv_a_rows=both.part(0, kv_rank),
+            k_rope_rows=both.part(kv_rank, both.rows),
+            attn_kv_a_norm=vector(file, f"{block}.attn_kv_a_norm.weight", kv_rank),
+            attn_output=linear(file, f"{block}.attn_output", n, heads * shape.v_head_dim),
+            core=core.read(hparams, i, state, shape, rope, scale / math.sqrt(shape.qk_head_dim)),
+            eps=hparams.rms_norm_eps,
         )
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
+        """x [tokens, n] += attention(h [tokens, n])."""
         plan.part = "attention"
-        q, mixed = plan.rows("q", self.attn_q.rows), plan.rows("attention out", self.attn_output.columns)
-        raw, latent = plan.rows("raw latent", self.latent_rows.rows), plan.rows("latent", self.latent_rows.rows)
-        turning = plan.rows("turning", self.turning_rows.rows)
-        outputs = [(self.latent_rows, raw), (self.turning_rows, turning)]
+        q, mixed = plan.activation("q", self.attn_q.rows), plan.activation("attention out", self.attn_output.columns)
+        kv_a, kv = plan.activation("kv_a", self.kv_a_rows.rows), plan.activation("kv_a normed", self.kv_a_rows.rows)
+        k_rope = plan.activation("k_rope", self.k_rope_rows.rows)
+        outputs = [(self.kv_a_rows, kv_a), (self.k_rope_rows, k_rope)]
         if self.attn_q_a is None or self.attn_q_a_norm is None:
             matmul(plan, h, [(self.attn_q, q), *outputs])
         else:
-            short, normed = plan.rows("raw q", self.attn_q_a.rows), plan.rows("short q", self.attn_q_a.rows)
-            matmul(plan, h, [(self.attn_q_a, short), *outputs])
-            rms_norm(plan, short, self.attn_q_a_norm, self.eps, normed)
+            q_a, normed = plan.activation("q_a", self.attn_q_a.rows), plan.activation("q_a normed", self.attn_q_a.rows)
+            matmul(plan, h, [(self.attn_q_a, q_a), *outputs])
+            rms_norm(plan, q_a, self.attn_q_a_norm, self.eps, normed)
             matmul(plan, normed, [(self.attn_q, q)])
-        rms_norm(plan, raw, self.attn_kv_a_norm, self.eps, latent)
-        self.inner.trace(plan, q, turning, latent, mixed)
+        rms_norm(plan, kv_a, self.attn_kv_a_norm, self.eps, kv)
+        self.core.trace(plan, q, k_rope, kv, mixed)
         add_matmul(plan, mixed, self.attn_output, x)

@@ -1,6 +1,6 @@
 """Gemma 3 (Google, arXiv 2503.19786): five layers of attention within a window to one without, norms before and after.
 
-Text only. Layers with a window turn their heads by a shorter base, which nothing stretches.
+Text only. Layers with a sliding window have a RoPE base of their own, whose frequencies are not scaled.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import Dense
-from qcli.layers.hyperparameters import Hyper
-from qcli.layers.rotary import rotary
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import MLP
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from quant.kernels.rope import Rope, frequencies
 
@@ -23,25 +23,31 @@ VERIFIED: Final = (
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
-    hyper = Hyper(file)
-    whole = rotary(hyper)
-    local = Rope(frequencies(hyper.head_dim, hyper.number("rope.freq_base_swa", 1, 1e30, 10_000.0)))
-    window = hyper.count("attention.sliding_window")
-    every = hyper.size("attention.sliding_window_pattern", 6)
+    hparams = Hyperparameters(file)
+    whole = read_rope(hparams)
+    local = Rope(frequencies(hparams.head_dim, hparams.number("rope.freq_base_swa", 1, 1e30, 10_000.0)))
+    window = hparams.count("attention.sliding_window")
+    every = hparams.size("attention.sliding_window_pattern", 6)
     # the largest of the family divides by the width that a head would have without a key of its own
-    scale = (hyper.hidden_size / hyper.queries[0]) ** -0.5 if hyper.layers == 62 else 0.0
+    scale = (hparams.hidden_size / hparams.num_attention_heads[0]) ** -0.5 if hparams.num_hidden_layers == 62 else 0.0
 
-    def layer(i: int) -> Layer:
+    def layer(i: int) -> DecoderLayer:
         block, near = f"blk.{i}", window > 0 and (i + 1) % every > 0
-        return Layer(
-            attn_norm=Norm.read(hyper, f"{block}.attn_norm"),
+        return DecoderLayer(
+            attn_norm=Norm.read(hparams, f"{block}.attn_norm"),
             mixer=Attention.read(
-                hyper, i, state, local if near else whole, norms="head", window=window if near else 0, score_scale=scale
+                hparams,
+                i,
+                state,
+                local if near else whole,
+                norms="head",
+                window=window if near else 0,
+                score_scale=scale,
             ),
-            ffn_norm=Norm.read(hyper, f"{block}.ffn_norm"),
-            ffn=Dense.read(hyper, i, activation="gelu"),
-            post_attention_norm=Norm.read(hyper, f"{block}.post_attention_norm"),
-            post_ffw_norm=Norm.read(hyper, f"{block}.post_ffw_norm"),
+            ffn_norm=Norm.read(hparams, f"{block}.ffn_norm"),
+            ffn=MLP.read(hparams, i, activation="gelu"),
+            post_attention_norm=Norm.read(hparams, f"{block}.post_attention_norm"),
+            post_ffw_norm=Norm.read(hparams, f"{block}.post_ffw_norm"),
         )
 
-    return Decoder.read(hyper, map(layer, range(hyper.layers)), embedding_scale=hyper.hidden_size**0.5)
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)), embedding_scale=hparams.hidden_size**0.5)

@@ -1,4 +1,4 @@
-"""GLM-4.5 (Zhipu AI, arXiv 2508.06471): attention with partly turned heads, and experts routed by sigmoid scores.
+"""GLM-4.5 (Zhipu AI, arXiv 2508.06471): attention with partial RoPE, and experts routed by sigmoid scores.
 
 The first layers are dense; the others have a shared expert without a gate beside the routed ones, which are chosen by their
 score plus a bias, and weighted by the score alone.
@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import dense_then_routed, routing
-from qcli.layers.hyperparameters import Hyper
-from qcli.layers.rotary import rotary
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import dense_then_moe, read_routing
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 
 VERIFIED: Final = "logits within 4.8e-4 of float32 Transformers (tiny random weights), greedy text exact"
@@ -20,18 +20,18 @@ VERIFIED: Final = "logits within 4.8e-4 of float32 Transformers (tiny random wei
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
-    hyper = Hyper(file)
-    rope, choice = rotary(hyper), routing(hyper, scores="sigmoid", normalised=True)
-    shared = hyper.count("expert_shared_count") * hyper.size("expert_feed_forward_length")
+    hparams = Hyperparameters(file)
+    rope, routing = read_rope(hparams), read_routing(hparams, scores="sigmoid", normalised=True)
+    shared = hparams.count("expert_shared_count") * hparams.size("expert_feed_forward_length")
     norms = "head" if "blk.0.attn_q_norm.weight" in file.tensors else ""  # not in GLM-4.5-Air
 
-    def layer(i: int) -> Layer:
+    def layer(i: int) -> DecoderLayer:
         block = f"blk.{i}"
-        return Layer(
-            attn_norm=Norm.read(hyper, f"{block}.attn_norm"),
-            mixer=Attention.read(hyper, i, state, rope, norms=norms),
-            ffn_norm=Norm.read(hyper, f"{block}.post_attention_norm"),
-            ffn=dense_then_routed(hyper, i, state, choice, shared),
+        return DecoderLayer(
+            attn_norm=Norm.read(hparams, f"{block}.attn_norm"),
+            mixer=Attention.read(hparams, i, state, rope, norms=norms),
+            ffn_norm=Norm.read(hparams, f"{block}.post_attention_norm"),
+            ffn=dense_then_moe(hparams, i, state, routing, shared),
         )
 
-    return Decoder.read(hyper, map(layer, range(hyper.layers)))
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

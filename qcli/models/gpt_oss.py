@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import Routed
-from qcli.layers.hyperparameters import Hyper
-from qcli.layers.rotary import rotary
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import MoE
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from quant.kernels.router import Routing
 
@@ -20,17 +20,17 @@ VERIFIED: Final = "logits within 6.8e-4 of float32 Transformers (tiny random wei
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
-    hyper = Hyper(file)
-    rope, choice = rotary(hyper, whole=False), Routing(hyper.size("expert_used_count"))
-    window = hyper.size("attention.sliding_window")
+    hparams = Hyperparameters(file)
+    rope, routing = read_rope(hparams, truncate=False), Routing(hparams.num_experts_per_tok)
+    window = hparams.size("attention.sliding_window")
 
-    def layer(i: int) -> Layer:
+    def layer(i: int) -> DecoderLayer:
         block = f"blk.{i}"
-        return Layer(
-            attn_norm=Norm.read(hyper, f"{block}.attn_norm"),
-            mixer=Attention.read(hyper, i, state, rope, biased="qkv", sinks=True, window=0 if i % 2 else window),
-            ffn_norm=Norm.read(hyper, f"{block}.post_attention_norm"),
-            ffn=Routed.read(hyper, i, state, choice, activation="clamped"),
+        return DecoderLayer(
+            attn_norm=Norm.read(hparams, f"{block}.attn_norm"),
+            mixer=Attention.read(hparams, i, state, rope, biased="qkv", sinks=True, window=0 if i % 2 else window),
+            ffn_norm=Norm.read(hparams, f"{block}.post_attention_norm"),
+            ffn=MoE.read(hparams, i, state, routing, activation="clamped"),
         )
 
-    return Decoder.read(hyper, map(layer, range(hyper.layers)))
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm, Vector
-from qcli.layers.feed_forward import dense_then_routed, routing
-from qcli.layers.hyperparameters import Hyper
-from qcli.layers.rotary import rotary
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm, Vector
+from qcli.layers.feed_forward import dense_then_moe, read_routing
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import linear, vector
 from quant.kernels.matmul import add_matmul, matmul
@@ -28,47 +28,53 @@ VERIFIED: Final = "logits within 9.9e-5 of float32 Transformers (tiny random wei
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches and the states of its convolutions taken from `state`."""
-    hyper = Hyper(file)
-    rope, choice = rotary(hyper), routing(hyper, scores="sigmoid", normalised=True)
+    hparams = Hyperparameters(file)
+    rope, routing = read_rope(hparams), read_routing(hparams, scores="sigmoid", normalised=True)
 
-    def layer(i: int) -> Layer:
-        return Layer(
-            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
+            attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=(
-                Attention.read(hyper, i, state, rope, norms="head")
-                if hyper.keys[i]
-                else ShortConv.read(hyper, i, state)
+                Attention.read(hparams, i, state, rope, norms="head")
+                if hparams.num_key_value_heads[i]
+                else ShortConv.read(hparams, i, state)
             ),
-            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
-            ffn=dense_then_routed(hyper, i, state, choice),
+            ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
+            ffn=dense_then_moe(hparams, i, state, routing),
         )
 
-    return Decoder.read(hyper, map(layer, range(hyper.layers)), norm="token_embd_norm")
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)), norm="token_embd_norm")
 
 
 @dataclass(frozen=True)
 class ShortConv:
-    """The weights and the state of one convolution; conv, recent float32 [taps, n]."""
+    """A gated short convolution and its state; conv, conv_state float32 [taps, n]."""
 
     in_proj: Matrix
     out_proj: Matrix
     conv: Vector
-    recent: Vector
+    conv_state: Vector
 
     @classmethod
-    def read(cls, hyper: Hyper, i: int, state: State) -> ShortConv:
-        file, block, n, taps = hyper.file, f"blk.{i}.shortconv", hyper.hidden_size, hyper.size("shortconv.l_cache")
+    def read(cls, hparams: Hyperparameters, i: int, state: State) -> ShortConv:
+        file, block, n, taps = (
+            hparams.file,
+            f"blk.{i}.shortconv",
+            hparams.hidden_size,
+            hparams.size("shortconv.l_cache"),
+        )
         conv = vector(file, f"{block}.conv.weight", n, taps)
         return cls(
             in_proj=linear(file, f"{block}.in_proj", 3 * n, n),
             out_proj=linear(file, f"{block}.out_proj", n, n),
             conv=np.ascontiguousarray(conv.T),
-            recent=state.recurrent(taps, n),
+            conv_state=state.recurrent(taps, n),
         )
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
+        """x += convolution of h, both [tokens, n]."""
         plan.part = "convolution"
-        bcx, mixed = plan.rows("bcx", self.in_proj.rows), plan.rows("convolved", self.out_proj.columns)
+        bcx, mixed = plan.activation("bcx", self.in_proj.rows), plan.activation("convolved", self.out_proj.columns)
         matmul(plan, h, [(self.in_proj, bcx)])
-        short_conv(plan, bcx, self.conv, self.recent, mixed)
+        short_conv(plan, bcx, self.conv, self.conv_state, mixed)
         add_matmul(plan, mixed, self.out_proj, x)

@@ -1,6 +1,6 @@
 """Llama (arXiv 2302.13971) and what is shaped like it: Mistral, SmolLM; with experts, Mixtral (arXiv 2401.04088).
 
-Lanes of a head turn by neighbours, and those of Llama 3.1 and later have frequency factors.
+RoPE's pairs are interleaved, and the frequencies of Llama 3.1 and later are divided by factors that the file gives.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import Dense, Routed, routing
-from qcli.layers.hyperparameters import Hyper
-from qcli.layers.rotary import rotary
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import MLP, MoE, read_routing
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 
 VERIFIED: Final = (
@@ -22,16 +22,16 @@ VERIFIED: Final = (
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
-    hyper = Hyper(file)
-    rope = rotary(hyper, interleaved=True)
-    choice = routing(hyper, normalised=True) if hyper.count("expert_count") else None
+    hparams = Hyperparameters(file)
+    rope = read_rope(hparams, interleaved=True)
+    routing = read_routing(hparams, normalised=True) if hparams.count("expert_count") else None
 
-    def layer(i: int) -> Layer:
-        return Layer(
-            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
-            mixer=Attention.read(hyper, i, state, rope),
-            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
-            ffn=Routed.read(hyper, i, state, choice) if choice else Dense.read(hyper, i),
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
+            attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
+            mixer=Attention.read(hparams, i, state, rope),
+            ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
+            ffn=MoE.read(hparams, i, state, routing) if routing else MLP.read(hparams, i),
         )
 
-    return Decoder.read(hyper, map(layer, range(hyper.layers)))
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

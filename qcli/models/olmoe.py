@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import Routed, routing
-from qcli.layers.hyperparameters import Hyper
-from qcli.layers.rotary import rotary
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import MoE, read_routing
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 
 VERIFIED: Final = "logits within 3.2e-4 of float32 Transformers (tiny random weights), greedy text exact"
@@ -16,15 +16,15 @@ VERIFIED: Final = "logits within 3.2e-4 of float32 Transformers (tiny random wei
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
-    hyper = Hyper(file)
-    rope, choice = rotary(hyper), routing(hyper)
+    hparams = Hyperparameters(file)
+    rope, routing = read_rope(hparams), read_routing(hparams)
 
-    def layer(i: int) -> Layer:
-        return Layer(
-            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
-            mixer=Attention.read(hyper, i, state, rope, norms="row"),
-            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
-            ffn=Routed.read(hyper, i, state, choice),
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
+            attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
+            mixer=Attention.read(hparams, i, state, rope, norms="row"),
+            ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
+            ffn=MoE.read(hparams, i, state, routing),
         )
 
-    return Decoder.read(hyper, map(layer, range(hyper.layers)))
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

@@ -1,14 +1,14 @@
-"""Qwen2 and Qwen2.5 (arXiv 2407.10671): biases on queries, keys and values, and a dense feed-forward part."""
+"""Qwen2 and Qwen2.5 (arXiv 2407.10671): biases on queries, keys and values, and a dense feed-forward network."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm
-from qcli.layers.feed_forward import Dense
-from qcli.layers.hyperparameters import Hyper
-from qcli.layers.rotary import rotary
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import MLP
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 
 VERIFIED: Final = "logits within 4.8e-4 of float32 Transformers (tiny random weights), greedy text exact"
@@ -16,15 +16,15 @@ VERIFIED: Final = "logits within 4.8e-4 of float32 Transformers (tiny random wei
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
-    hyper = Hyper(file)
-    rope = rotary(hyper)
+    hparams = Hyperparameters(file)
+    rope = read_rope(hparams)
 
-    def layer(i: int) -> Layer:
-        return Layer(
-            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
-            mixer=Attention.read(hyper, i, state, rope, biased="qkv"),
-            ffn_norm=Norm.read(hyper, f"blk.{i}.ffn_norm"),
-            ffn=Dense.read(hyper, i),
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
+            attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
+            mixer=Attention.read(hparams, i, state, rope, biased="qkv"),
+            ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
+            ffn=MLP.read(hparams, i),
         )
 
-    return Decoder.read(hyper, map(layer, range(hyper.layers)))
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))

@@ -1,4 +1,4 @@
-"""Qwen3.5 and Qwen3.6, dense: the mixers of Qwen3.5-MoE with a dense feed-forward part."""
+"""Qwen3.5 and Qwen3.6, dense: the mixers of Qwen3.5-MoE with a dense feed-forward network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Decoder
-from qcli.layers.feed_forward import Dense
+from qcli.layers.feed_forward import MLP
 from qcli.layers.state import State
 from qcli.models.qwen3next import hybrid
 from qcli.models.qwen35moe import projections
@@ -19,4 +19,4 @@ VERIFIED: Final = (
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches and recurrent states taken from `state`."""
-    return hybrid(file, state, projections, lambda hyper, i, _: Dense.read(hyper, i))
+    return hybrid(file, state, projections, lambda hparams, i, _: MLP.read(hparams, i))

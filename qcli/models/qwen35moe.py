@@ -9,22 +9,22 @@ from typing import Final
 
 from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Decoder
-from qcli.layers.hyperparameters import Hyper
+from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
 from qcli.layers.weights import matrix
-from qcli.models.qwen3next import Projections, Shape, hybrid, shared_and_routed
+from qcli.models.qwen3next import Projections, Shape, hybrid, moe_with_shared_expert
 
 VERIFIED: Final = "logits within 8.9e-5 of float32 Transformers (tiny random weights), greedy text exact"
 
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches and recurrent states taken from `state`."""
-    return hybrid(file, state, projections, shared_and_routed)
+    return hybrid(file, state, projections, moe_with_shared_expert)
 
 
-def projections(hyper: Hyper, i: int, shape: Shape) -> tuple[Projections, int]:
-    """Of layer i; value head j goes with key head j % key heads."""
-    file, block, n, heads = hyper.file, f"blk.{i}", hyper.hidden_size, shape.linear_num_value_heads
+def projections(hparams: Hyperparameters, i: int, shape: Shape) -> tuple[Projections, int]:
+    """The projections of layer i; value head j uses key head j % key heads."""
+    file, block, n, heads = hparams.file, f"blk.{i}", hparams.hidden_size, shape.linear_num_value_heads
     matrices = (
         matrix(file, f"{block}.attn_qkv.weight", shape.channels, n),
         matrix(file, f"{block}.attn_gate.weight", shape.value_columns, n),

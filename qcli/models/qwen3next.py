@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 
 from qcli.gguf.file import GGUFFile
-from qcli.layers.decoder import Attention, Decoder, Layer, Norm, Part
-from qcli.layers.feed_forward import FeedForward, Routed, routing
-from qcli.layers.hyperparameters import Hyper
-from qcli.layers.rotary import rotary
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm, Sublayer
+from qcli.layers.feed_forward import FeedForward, MoE, read_routing
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import matrix, vector, with_rows
 from quant.kernels.delta_net import DeltaNet, delta_net_step
@@ -33,53 +33,56 @@ VERIFIED: Final = (
 
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches and recurrent states taken from `state`."""
-    return hybrid(file, state, _projections, shared_and_routed)
+    return hybrid(file, state, _projections, moe_with_shared_expert)
 
 
 def hybrid(
     file: GGUFFile,
     state: State,
-    projections: Callable[[Hyper, int, Shape], tuple[Projections, int]],
-    feed_forward: Callable[[Hyper, int, State], FeedForward],
+    projections: Callable[[Hyperparameters, int, Shape], tuple[Projections, int]],
+    feed_forward: Callable[[Hyperparameters, int, State], FeedForward],
 ) -> Decoder:
-    """A model of linear and full attention; projections of layer i: its matrices, and how value heads meet key heads."""
-    hyper = Hyper(file)
-    rope, shape, recurrent = rotary(hyper), Shape.read(hyper), recurrent_layers(hyper)
+    """A model whose mixers are linear or full attention.
 
-    def mixer(i: int) -> Part:
+    projections(hparams, i, shape): the matrices of layer i, and the `share` of its quant.kernels.delta_net.DeltaNet.
+    """
+    hparams = Hyperparameters(file)
+    rope, shape, recurrent = read_rope(hparams), Shape.read(hparams), recurrent_layers(hparams)
+
+    def mixer(i: int) -> Sublayer:
         if recurrent[i]:
-            return LinearAttention.read(hyper, i, state, shape, *projections(hyper, i, shape))
-        return Attention.read(hyper, i, state, rope, norms="head", gated=True)
+            return LinearAttention.read(hparams, i, state, shape, *projections(hparams, i, shape))
+        return Attention.read(hparams, i, state, rope, norms="head", gated=True)
 
-    def layer(i: int) -> Layer:
-        return Layer(
-            attn_norm=Norm.read(hyper, f"blk.{i}.attn_norm"),
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
+            attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=mixer(i),
-            ffn_norm=Norm.read(hyper, f"blk.{i}.post_attention_norm"),
-            ffn=feed_forward(hyper, i, state),
+            ffn_norm=Norm.read(hparams, f"blk.{i}.post_attention_norm"),
+            ffn=feed_forward(hparams, i, state),
         )
 
-    return Decoder.read(hyper, map(layer, range(hyper.layers)))
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))
 
 
-def recurrent_layers(hyper: Hyper) -> tuple[bool, ...]:
-    """Of each layer, whether it is DeltaNet rather than attention."""
-    flags = hyper.sizes("attention.recurrent_layers", [0], least=0)
-    if hyper.has("attention.recurrent_layers"):
+def recurrent_layers(hparams: Hyperparameters) -> tuple[bool, ...]:
+    """For each layer: whether its mixer is linear attention (Gated DeltaNet), not full attention."""
+    flags = hparams.sizes("attention.recurrent_layers", [0], least=0)
+    if hparams.has("attention.recurrent_layers"):
         return tuple(map(bool, flags))
-    interval = hyper.size("full_attention_interval", 4)
-    return tuple((i + 1) % interval != 0 for i in range(hyper.layers))
+    interval = hparams.size("full_attention_interval", 4)
+    return tuple((i + 1) % interval != 0 for i in range(hparams.num_hidden_layers))
 
 
-def shared_and_routed(hyper: Hyper, i: int, state: State) -> Routed:
+def moe_with_shared_expert(hparams: Hyperparameters, i: int, state: State) -> MoE:
     """The routed experts and the shared one of layer i."""
-    shared, choice = hyper.size("expert_shared_feed_forward_length"), routing(hyper, normalised=True)
-    return Routed.read(hyper, i, state, choice, shared=shared, shared_gate=True)
+    shared, routing = hparams.size("expert_shared_feed_forward_length"), read_routing(hparams, normalised=True)
+    return MoE.read(hparams, i, state, routing, shared=shared, shared_gate=True)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Of the linear layers."""
+    """Heads of the linear attention layers, named as in Hugging Face's config."""
 
     linear_num_key_heads: int
     linear_num_value_heads: int
@@ -88,15 +91,15 @@ class Shape:
     linear_conv_kernel_dim: int
 
     @classmethod
-    def read(cls, hyper: Hyper) -> Shape:
+    def read(cls, hparams: Hyperparameters) -> Shape:
         keys, values, columns = (
-            hyper.size("ssm.group_count"),
-            hyper.size("ssm.time_step_rank"),
-            hyper.size("ssm.inner_size"),
+            hparams.size("ssm.group_count"),
+            hparams.size("ssm.time_step_rank"),
+            hparams.size("ssm.inner_size"),
         )
         if values % keys or columns % values:
-            hyper.wrong("heads do not divide into groups")
-        return cls(keys, values, hyper.size("ssm.state_size"), columns // values, hyper.size("ssm.conv_kernel"))
+            hparams.wrong("heads do not divide into groups")
+        return cls(keys, values, hparams.size("ssm.state_size"), columns // values, hparams.size("ssm.conv_kernel"))
 
     @property
     def share(self) -> int:
@@ -105,14 +108,17 @@ class Shape:
 
     @property
     def key_columns(self) -> int:
+        """Columns of the keys of all heads."""
         return self.linear_num_key_heads * self.linear_key_head_dim
 
     @property
     def value_columns(self) -> int:
+        """Columns of the values of all heads."""
         return self.linear_num_value_heads * self.linear_value_head_dim
 
     @property
     def channels(self) -> int:
+        """Columns of q, k and v together."""
         return 2 * self.key_columns + self.value_columns
 
 
@@ -133,32 +139,33 @@ class LinearAttention:
 
     @classmethod
     def read(
-        cls, hyper: Hyper, i: int, state: State, shape: Shape, projections: Projections, share: int
+        cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, projections: Projections, share: int
     ) -> LinearAttention:
-        """Layer i of a file; value head j goes with key head j // share % key heads."""
-        file, block, heads, width = hyper.file, f"blk.{i}", shape.linear_num_value_heads, shape.linear_value_head_dim
+        """Layer i of a file; value head j uses key head j // share % key heads."""
+        file, block, heads, width = hparams.file, f"blk.{i}", shape.linear_num_value_heads, shape.linear_value_head_dim
         conv = vector(file, f"{block}.ssm_conv1d.weight", shape.channels, shape.linear_conv_kernel_dim)
-        out = matrix(file, f"{block}.ssm_out.weight", hyper.hidden_size, shape.value_columns)
+        out = matrix(file, f"{block}.ssm_out.weight", hparams.hidden_size, shape.value_columns)
         net = DeltaNet(
             key_heads=shape.linear_num_key_heads,
             value_heads=heads,
-            key_width=shape.linear_key_head_dim,
-            value_width=width,
+            key_dim=shape.linear_key_head_dim,
+            value_dim=width,
             share=share,
             conv=np.ascontiguousarray(conv.T),
             a=vector(file, f"{block}.ssm_a", heads),
-            dt=vector(file, f"{block}.ssm_dt.bias", heads),
+            dt_bias=vector(file, f"{block}.ssm_dt.bias", heads),
             norm=vector(file, f"{block}.ssm_norm.weight", width),
-            recent=state.recurrent(shape.linear_conv_kernel_dim, shape.channels),
+            conv_state=state.recurrent(shape.linear_conv_kernel_dim, shape.channels),
             state=state.recurrent(heads, width // 16, shape.linear_key_head_dim, 16),
         )
-        return cls(*projections, out, net, hyper.rms_norm_eps)
+        return cls(*projections, out, net, hparams.rms_norm_eps)
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
+        """x += linear attention of h, both [tokens, n]."""
         plan.part = "linear attention"
-        mixed, z = plan.rows("qkv", self.attn_qkv.rows), plan.rows("z", self.attn_gate.rows)
-        beta, alpha = plan.rows("beta", self.ssm_beta.rows), plan.rows("alpha", self.ssm_alpha.rows)
-        out = plan.rows("linear attention out", self.ssm_out.columns)
+        mixed, z = plan.activation("qkv", self.attn_qkv.rows), plan.activation("z", self.attn_gate.rows)
+        beta, alpha = plan.activation("beta", self.ssm_beta.rows), plan.activation("alpha", self.ssm_alpha.rows)
+        out = plan.activation("linear attention out", self.ssm_out.columns)
         outputs = (self.attn_qkv, mixed), (self.attn_gate, z), (self.ssm_beta, beta), (self.ssm_alpha, alpha)
         matmul(plan, h, outputs)
         delta_net = delta_net_step if plan.tokens == 1 else delta_net_chunk
@@ -166,17 +173,21 @@ class LinearAttention:
         add_matmul(plan, out, self.ssm_out, x)
 
 
-def _projections(hyper: Hyper, i: int, shape: Shape) -> tuple[Projections, int]:
-    """Of one layer, and how many value heads share a key head."""
+def _projections(hparams: Hyperparameters, i: int, shape: Shape) -> tuple[Projections, int]:
+    """The projections of layer i, and how many value heads share a key head."""
     heads = shape.linear_num_value_heads
-    ba = matrix(hyper.file, f"blk.{i}.ssm_ba.weight", 2 * heads, hyper.hidden_size)
+    ba = matrix(hparams.file, f"blk.{i}.ssm_ba.weight", 2 * heads, hparams.hidden_size)
     beta, alpha = np.arange(2 * heads).reshape(-1, 2, shape.share).swapaxes(0, 1)  # for each key head: beta, then alpha
-    return (*_read_qkv(hyper, i, shape), with_rows(ba, beta.reshape(-1)), with_rows(ba, alpha.reshape(-1))), shape.share
+    return (
+        *_read_qkv(hparams, i, shape),
+        with_rows(ba, beta.reshape(-1)),
+        with_rows(ba, alpha.reshape(-1)),
+    ), shape.share
 
 
-def _read_qkv(hyper: Hyper, i: int, shape: Shape) -> tuple[Matrix, Matrix]:
+def _read_qkv(hparams: Hyperparameters, i: int, shape: Shape) -> tuple[Matrix, Matrix]:
     """q, k and v of all heads, and z; older files have `ssm_in` instead: q, k, v and z of each key head in turn."""
-    file, block, n = hyper.file, f"blk.{i}", hyper.hidden_size
+    file, block, n = hparams.file, f"blk.{i}", hparams.hidden_size
     if f"{block}.ssm_in.weight" not in file.tensors:
         qkv = matrix(file, f"{block}.attn_qkv.weight", shape.channels, n)
         return qkv, matrix(file, f"{block}.attn_gate.weight", shape.value_columns, n)

@@ -13,14 +13,14 @@ from qcli.gguf.names import layer_of
 from qcli.progress import Progress
 from qcli.quantize.imatrix_file import Entry, Imatrix
 from qcli.runtime.engine import Engine
-from quant.kernels.squares import SquaresPlan
+from quant.kernels.input_squares import InputSquares
 
 FEW = 64  # tokens below which an expert's importance is mostly chance: a mean of so many squares is good to 20 %
 
 
 @dataclass(frozen=True)
 class Starved:
-    """Experts of a layer that met few tokens, if any, with their number of tokens."""
+    """Experts of a layer that few tokens were routed to, with the number of these."""
 
     layer: int
     experts: int  # that the layer has
@@ -28,20 +28,20 @@ class Starved:
 
 
 def load(file: GGUFFile, ctx: int, threads: int | None = None, progress: Progress | None = None) -> Engine:
-    """An engine that notes what its weights meet."""
-    return Engine.load(file, threads=threads, ctx=ctx, chunk=ctx, progress=progress, prompt_plan=SquaresPlan)
+    """An engine that adds up the squares of the inputs of its weights while it reads a prompt."""
+    return Engine.load(file, threads=threads, ctx=ctx, chunk=ctx, progress=progress, observer=InputSquares())
 
 
 def measure(engine: Engine, chunks: Sequence[Sequence[int]], name: str, progress: Progress | None = None) -> Imatrix:
     """Importance over chunks of a text called `name`, by an engine of `load`. Raises ModelFileError."""
-    plan = engine.prompt_plan
-    assert isinstance(plan, SquaresPlan)
+    observer = engine.observer
+    assert isinstance(observer, InputSquares)
     for i, ids in enumerate(chunks):
         engine.reset()
         engine.prefill(ids)
         if progress:
             progress("measuring", (i + 1) / len(chunks))
-    entries = {weight: Entry(found.sums.copy(), found.counts.copy()) for weight, found in plan.squares.items()}
+    entries = {weight: Entry(found.sums.copy(), found.counts.copy()) for weight, found in observer.squares.items()}
     for weight, entry in entries.items():
         if not np.isfinite(entry.sums).all():
             raise ModelFileError(f"the inputs of {weight} are not finite numbers", "download the model again")
@@ -49,7 +49,7 @@ def measure(engine: Engine, chunks: Sequence[Sequence[int]], name: str, progress
 
 
 def starved(imatrix: Imatrix, few: int = FEW) -> list[Starved]:
-    """Every layer with experts, and those of them that met fewer tokens than that."""
+    """Every layer with experts, and those of them that fewer than `few` tokens were routed to."""
     layers: dict[int, Starved] = {}
     for name, entry in imatrix.entries.items():
         layer = layer_of(name)

@@ -61,8 +61,7 @@ def chunk_for(model: Model, state: State, supply: Supply, threads: int, ram: int
 
 def _bytes_per_token(model: Model, state: State, threads: int, supply: Supply | None = None) -> int:
     """What a prompt's plan takes for each token, by one of a few tokens."""
-    plan = Plan(_TRIED, threads, state.run)
-    plan.supply = supply
+    plan = Plan(_TRIED, threads, state.batch, supply)
     model.trunk(plan, np.zeros(_TRIED, np.int64))
     return plan.n_bytes // _TRIED
 

@@ -11,7 +11,7 @@ from time import perf_counter
 from qcli.gguf.file import GGUFFile
 from qcli.streaming.layer import Layer
 from qcli.streaming.reader import Reader
-from quant.kernels.experts import Gated
+from quant.kernels.experts import GatedExperts
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Stock:
         self.traffic = Traffic()
         self.layers: dict[str, Layer] = {}  # by the name of their gate
 
-    def layer(self, experts: Gated) -> Layer:
+    def layer(self, experts: GatedExperts) -> Layer:
         """Where these experts are kept; new at the end if they were not known."""
         name = experts.gate.name
         if name not in self.layers:
@@ -61,5 +61,5 @@ class Stock:
         place = layers.index(held) + 1
         return layers[place] if place < len(layers) else None
 
-    def _added(self, experts: Gated) -> Layer:
+    def _added(self, experts: GatedExperts) -> Layer:
         return Layer(self._file, experts)

@@ -17,7 +17,7 @@ class TokenTurns:
         self._stock, self._lookahead = stock, lookahead
 
     def before(self, held: Layer, chosen: Ids, here: Ids, late: Ids) -> None:
-        """Send for what is missing, and list the places in `chosen`, see quant.plan.Supply."""
+        """Send for what is missing, and list the places in `chosen`, see ExpertProvider."""
         traffic, experts = self._stock.traffic, chosen.tolist()
         held.slots.choose(chosen)
         self._lookahead.begin(held.name)

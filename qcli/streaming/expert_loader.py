@@ -17,19 +17,20 @@ from qcli.streaming.layer import Layer
 from qcli.streaming.prefetch import Lookahead
 from qcli.streaming.prefill_loads import ChunkTurns
 from qcli.streaming.pressure import Pressure
-from quant.kernels.experts import Gated
-from quant.plan import Activation, Ids, Turns
+from quant.kernels.experts import GatedExperts
+from quant.kernels.experts_streamed import ExpertProvider
+from quant.plan import Activation, Batch, Ids, StageCallback
 from quant.weights import Matrix
 
 
-class Supply:
-    """A quant.plan.Supply whose experts have slots for as much memory as it is allotted."""
+class Supply(ExpertProvider):
+    """An ExpertProvider whose experts have slots for as much memory as it is allotted."""
 
     def __init__(
-        self, file: GGUFFile, run: Ids, stock: Stock | None = None, lookahead: Lookahead | None = None
+        self, file: GGUFFile, batch: Batch, stock: Stock | None = None, lookahead: Lookahead | None = None
     ) -> None:
-        """run: see quant.plan.Plan. Raises ModelFileError if the file cannot be read again."""
-        self._file, self._run = file, run
+        """batch: see quant.plan.Plan. Raises ModelFileError if the file cannot be read again."""
+        self._file, self._batch = file, batch
         self.stock = stock or Stock(file)
         self.chosen = 0  # the most experts that a layer gives a token
         self.remembers = True  # at the end, for the next start, what was asked for
@@ -40,8 +41,8 @@ class Supply:
         self._pressure: Pressure | None = None  # before there are slots to give back
         self._said = False  # that memory is short
 
-    def of_token(self, layer: Gated, chosen: Ids, here: Ids, late: Ids) -> tuple[Turns, Turns]:
-        """See quant.plan.Supply."""
+    def of_token(self, layer: GatedExperts, chosen: Ids, here: Ids, late: Ids) -> tuple[StageCallback, StageCallback]:
+        """See ExpertProvider."""
         held = self.stock.layer(layer)
         self.chosen = max(self.chosen, len(chosen))
 
@@ -57,19 +58,19 @@ class Supply:
 
         return before, after
 
-    def of_tokens(self, layer: Gated, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> Turns:
-        """See quant.plan.Supply."""
+    def of_tokens(self, layer: GatedExperts, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> StageCallback:
+        """See ExpertProvider."""
         held = self.stock.layer(layer)
 
         def turns() -> Iterator[None]:
             self._asked = True
             self._mind_others(held)
-            yield from self._chunks.turns(held, chosen[: self._run[0]], slots, starts, counters)
+            yield from self._chunks.turns(held, chosen[: self._batch.tokens], slots, starts, counters)
 
         return turns
 
-    def note_router(self, layer: Gated, router: Matrix, h: Activation) -> None:
-        """See quant.plan.Supply."""
+    def note_router(self, layer: GatedExperts, router: Matrix, h: Activation) -> None:
+        """See ExpertProvider."""
         if h.tokens == 1:
             self._lookahead.note(layer.gate.name, router, h)
 

@@ -14,8 +14,8 @@ from qcli.gguf.file import GGUFFile
 from qcli.host.pages import PAGE, give_back, pages
 from qcli.streaming.reader import Reader, Span, Ticket, room
 from qcli.streaming.slots import Slots
-from quant.kernels.experts import Gated
-from quant.weights import Experts
+from quant.kernels.experts import GatedExperts
+from quant.weights import ExpertMatrices
 
 Memory = NDArray[np.uint8]
 
@@ -24,14 +24,14 @@ Memory = NDArray[np.uint8]
 class Part:
     """One matrix of every expert: where each begins in its file, and the table that kernels find them by."""
 
-    experts: Experts
+    experts: ExpertMatrices
     path: Path
     offsets: NDArray[np.int64]
     n_bytes: int
     first: int  # byte of a slot
 
     @classmethod
-    def of(cls, file: GGUFFile, experts: Experts, first: int) -> Part:
+    def of(cls, file: GGUFFile, experts: ExpertMatrices, first: int) -> Part:
         """Given where experts lie in the map, which from now on nobody reads."""
         tensor = file.tensor(experts.name)
         offsets = experts.addresses - tensor.data.ctypes.data + tensor.offset
@@ -55,7 +55,7 @@ class Part:
 class Layer:
     """Slots for some of the experts; none before `allot`."""
 
-    def __init__(self, file: GGUFFile, experts: Gated) -> None:
+    def __init__(self, file: GGUFFile, experts: GatedExperts) -> None:
         self.name = experts.gate.name
         parts: list[Part] = []
         for part in (experts.gate, experts.up, experts.down):

@@ -55,7 +55,7 @@ class ChunkTurns:
         return self._stage.ahead_of(held) is not None
 
     def turns(self, held: Layer, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> Iterator[None]:
-        """See quant.plan.Supply."""
+        """See ExpertProvider."""
         groups = grouped(chosen, held.count, slots)
         sizes = np.sum([np.diff(group) for group in groups], axis=0)
         used = np.flatnonzero(sizes)

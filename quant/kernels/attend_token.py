@@ -1,18 +1,21 @@
-"""One token's queries and the keys and values of all positions it sees, block by block, so that many threads share them."""
+"""Attention of one token (a decode step): blocks of positions are shared among threads, and then joined (flash decoding).
+
+Each block gives the largest score m, the sum of exp(score - m), and the sum of values weighted by exp(score - m); the
+softmax over all positions follows from these.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from quant.jit import inline, kernel
-from quant.kernels.heads import CONTEXT, K_ROW, KEYS, QUANTIZED, QUERIES, V_ROW, VALUE_WIDTH, WIDTH, WINDOW, Heads
+from quant.kernels.block_mask import BLOCK_MASK, BlockMask, mask_table
+from quant.kernels.heads import HEADS, Heads, caches_of, shape_of
 from quant.kernels.kv_cache import load_row
-from quant.kernels.share import first_of
-from quant.kernels.sight import EVERYTHING, Sight
+from quant.kernels.partition import start_of
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
-from quant.plan import Activation, Plan
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import (
-    bits_to_f32,
     broadcast_f32,
     fma,
     load_f32,
@@ -35,7 +38,7 @@ from quant.simd import (
 
 @inline
 def _four_scores(q0, q1, q2, q3, k, quantized, width, scale, scores):
-    """scale * (q . k) of four queries with one key, BLOCK scores apart."""
+    """scale * (q . k) of four queries with one key -> scores, those of two queries BLOCK numbers apart."""
     s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for c in range(0, width, 16):
         key, at = load_row(k, c, width, quantized), 4 * c
@@ -49,7 +52,7 @@ def _four_scores(q0, q1, q2, q3, k, quantized, width, scale, scores):
 
 @inline
 def _four_sums(scores, v, row, quantized, column, first, last, width, out):
-    """The values of positions first to last weighted by four rows of scores: 16 columns, 64 bytes apart."""
+    """16 columns of the values of positions first to last, summed with four rows of scores as weights -> out [4, 16]."""
     s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for p in range(first, last):
         value, at = load_row(v + row * p, column, width, quantized), scores + 4 * p
@@ -63,6 +66,7 @@ def _four_sums(scores, v, row, quantized, column, first, last, width, out):
 
 @inline
 def _copy_row(x, row, y):
+    """`row` bytes, a multiple of 4."""
     whole = row // 32 * 32
     for c in range(0, whole, 32):
         store_i8x32(y + c, load_i8x32(x + c))
@@ -71,83 +75,90 @@ def _copy_row(x, row, y):
 
 
 @inline
-def _gather(cache, row, first, last, seen, seen_block, position, out):
-    """The rows of a block that are seen, one after the other; gives how many there are."""
+def _gather(cache, row, first, last, mask, block_size, position, out):
+    """Copy rows first to last of a block that are not masked, one after the other -> out; gives how many there are."""
     count = 0
     for p in range(first, last):
-        if load_u8(seen + (position + p) // seen_block):
+        if load_u8(mask + (position + p) // block_size):
             _copy_row(cache + row * p, row, out + row * count)
             count += 1
     return count
 
 
 @inline
-def _ask_for(address, size):
-    """Have memory on its way while something else is computed: columns of values lie far apart, and each block is short."""
+def _prefetch(address, size):
+    """Prefetch so many bytes while something else is computed: a cache row is too short for the hardware to foresee the next."""
     for line in range(0, size, 64):
         prefetch_l2(address + line)
 
 
 @inline
-def _blocks_of(heads, run):
-    """Positions up to the token, the first it sees, the first block that it sees something of, and how many blocks."""
-    length = load_i64(run + 8) + 1
-    start = max(0, length - load_i64(heads + WINDOW))
+def _blocks_of(heads, batch):
+    """Positions up to the token, the first in its window, the block of that position, and how many blocks there are from it."""
+    length = load_i64(batch + BATCH.position) + 1
+    start = max(0, length - load_i64(heads + HEADS.window))
     return length, start, start // BLOCK, (length + BLOCK - 1) // BLOCK - start // BLOCK
 
 
 @inline
 def _entry_bytes(width):
-    """A largest score and a sum, padded to 64 bytes, and a sum of values."""
+    """Bytes of what a block gives for one query head: largest score and sum, padded to 64 bytes, and the sum of values."""
     return 4 * (width + 16)
 
 
-@kernel
-def attend_blocks(
-    rank, size, q, k_cache, v_cache, heads, scale, softcap, seen, _, seen_block, partial, run, scratch, scratch_stride
-):
-    """Each (key-value head, block of positions) gives its query heads' largest score, sum, and sum of values.
+@inline
+def _score_block(query, group, width, k, k_row, first, last, quantized, scale, scores, v, v_row):
+    """Scores of a group's queries and positions first to last -> scores [group, BLOCK]; their values are prefetched."""
+    end = 4 * width * (group - 1)
+    for g in range(0, group, 4):
+        at = 4 * width * g
+        q0, q1 = query + at, query + min(at + 4 * width, end)
+        q2, q3 = query + min(at + 8 * width, end), query + min(at + 12 * width, end)
+        for p in range(first, last):
+            if g == 0:
+                _prefetch(v + v_row * p, v_row)
+            place = scores + 4 * (BLOCK * g + p)
+            _four_scores(q0, q1, q2, q3, k + k_row * p, quantized, width, scale, place)
 
-    Queries go in fours, so that a key is converted to float32 once for four; what is left over of a group fills up with
-    copies, whose results nobody reads. Of a block of which not all is seen, only what is seen is read.
+
+@kernel
+def attend_blocks(rank, size, q, heads, mask, partial, batch, scratch, scratch_stride):
+    """For each (key-value head, block of positions): largest score, sum and sum of values of its query heads -> partial.
+
+    Queries are taken four at a time, so that a key is converted to float32 once for four; where a group of query heads is no
+    multiple of four, the last is repeated and its copies are dropped. Positions that `mask` (a BLOCK_MASK table) leaves out
+    are not read.
     """
-    keys, width, values = load_i64(heads + KEYS), load_i64(heads + WIDTH), load_i64(heads + VALUE_WIDTH)
-    k_row, v_row, quantized = load_i64(heads + K_ROW), load_i64(heads + V_ROW), load_i64(heads + QUANTIZED)
-    context, group = load_i64(heads + CONTEXT), load_i64(heads + QUERIES) // keys
-    length, start, first_block, blocks = _blocks_of(heads, run)
+    keys, group, width, values = shape_of(heads)
+    k_cache, v_cache, k_row, v_row, context, quantized = caches_of(heads)
+    scale, softcap = load_f32(heads + HEADS.scale), load_f32(heads + HEADS.softcap)
+    allowed, block_size = load_i64(mask + BLOCK_MASK.blocks), load_i64(mask + BLOCK_MASK.block_size)
+    length, start, first_block, blocks = _blocks_of(heads, batch)
     most, entry = (context + BLOCK - 1) // BLOCK, _entry_bytes(values)
     scores = scratch + rank * scratch_stride
     sums = scores + 4 * BLOCK * (group + 3)
-    for item in range(first_of(rank, size, keys * blocks), first_of(rank + 1, size, keys * blocks)):
+    for item in range(start_of(rank, size, keys * blocks), start_of(rank + 1, size, keys * blocks)):
         head, block = item // blocks, first_block + item % blocks
         position = block * BLOCK
         first, last = max(0, start - position), min(BLOCK, length - position)
         k, v = k_cache + k_row * (head * context + position), v_cache + v_row * (head * context + position)
-        if seen:
+        if allowed:
             near = sums + 256
-            count = _gather(k, k_row, first, last, seen, seen_block, position, near)
-            _gather(v, v_row, first, last, seen, seen_block, position, near + BLOCK * k_row)
+            count = _gather(k, k_row, first, last, allowed, block_size, position, near)
+            _gather(v, v_row, first, last, allowed, block_size, position, near + BLOCK * k_row)
             k, v, first, last = near, near + BLOCK * k_row, 0, count
-        query, end = q + 4 * width * head * group, 4 * width * (group - 1)
-        for g in range(0, group, 4):
-            at = 4 * width * g
-            q0, q1 = query + at, query + min(at + 4 * width, end)
-            q2, q3 = query + min(at + 8 * width, end), query + min(at + 12 * width, end)
-            for p in range(first, last):
-                if g == 0:
-                    _ask_for(v + v_row * p, v_row)
-                place = scores + 4 * (BLOCK * g + p)
-                _four_scores(q0, q1, q2, q3, k + k_row * p, quantized, width, bits_to_f32(scale), place)
+        query = q + 4 * width * head * group
+        _score_block(query, group, width, k, k_row, first, last, quantized, scale, scores, v, v_row)
         for g in range(group):
             out = partial + ((head * group + g) * most + block) * entry
-            largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, bits_to_f32(softcap), LOWEST)
+            largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, softcap, LOWEST)
             store_f32(out, largest)
             store_f32(out + 4, total)
         for g in range(0, group, 4):
             for c in range(0, values, 16):
                 if g == 0:
                     share = BLOCK * k_row // (values // 16)
-                    _ask_for(k + BLOCK * k_row + c // 16 * share, share)
+                    _prefetch(k + BLOCK * k_row + c // 16 * share, share)
                 _four_sums(scores + 4 * BLOCK * g, v, v_row, quantized, c, first, last, values, sums)
                 for i in range(min(4, group - g)):
                     out = partial + ((head * group + g + i) * most + block) * entry
@@ -155,12 +166,13 @@ def attend_blocks(
 
 
 @kernel
-def join_blocks(rank, size, partial, heads, sinks, out, run):
-    """Join each query head's blocks, in order of position -> out [queries, value width]."""
-    queries, width = load_i64(heads + QUERIES), load_i64(heads + VALUE_WIDTH)
-    _, _, first, blocks = _blocks_of(heads, run)
-    most, entry = (load_i64(heads + CONTEXT) + BLOCK - 1) // BLOCK, _entry_bytes(width)
-    for head in range(first_of(rank, size, queries), first_of(rank + 1, size, queries)):
+def join_blocks(rank, size, partial, heads, out, batch):
+    """Join the blocks of each query head, in order of position -> out [query heads, value_dim]."""
+    queries, width = load_i64(heads + HEADS.query_heads), load_i64(heads + HEADS.value_dim)
+    sinks = load_i64(heads + HEADS.sinks)
+    _, _, first, blocks = _blocks_of(heads, batch)
+    most, entry = (load_i64(heads + HEADS.context) + BLOCK - 1) // BLOCK, _entry_bytes(width)
+    for head in range(start_of(rank, size, queries), start_of(rank + 1, size, queries)):
         parts = partial + (head * most + first) * entry
         largest, total = load_f32(sinks + 4 * head) if sinks else LOWEST, np.float32(0)
         for block in range(blocks):
@@ -179,16 +191,16 @@ def join_blocks(rank, size, partial, heads, sinks, out, run):
             store_f32x16(y + c, mul(load_f32x16(y + c), splat(np.float32(1) / total)))
 
 
-def attend_token(plan: Plan, q: Activation, heads: Heads, out: Activation, sight: Sight | None = None) -> None:
-    """q [1, queries * width], normed and turned -> out [1, queries * value width]; sight: what the token sees, if not all."""
-    blocks = heads.queries * -(-heads.context // BLOCK)
-    partial = plan.buffer("partial", (blocks, heads.values + 16), np.float32)
-    gathered = BLOCK * (heads.k_cache.strides[1] + heads.v_cache.strides[1]) if sight else 0
+def attend_token(
+    plan: Plan, q: Activation, heads: Heads, table: Operand, out: Activation, mask: BlockMask | None = None
+) -> None:
+    """q [1, query heads * head_dim], normed and rotated, attends to the caches -> out [1, query heads * value_dim].
+
+    table: that of the heads; mask: which blocks the token attends to, if not all.
+    """
+    blocks = heads.query_heads * -(-heads.context // BLOCK)
+    partial = plan.buffer("partial", (blocks, heads.value_dim + 16), np.float32)
+    gathered = BLOCK * (heads.k_cache.strides[1] + heads.v_cache.strides[1]) if mask else 0
     scratch = plan.scratch(4 * BLOCK * (heads.group + 3) + 256 + gathered)
-    caches = heads.k_cache, heads.v_cache, heads.table
-    seen = sight.operands if sight else EVERYTHING
-    plan.add(
-        attend_blocks, q.read("f32"), *caches, heads.score_scale, heads.softcap, *seen, partial, plan.run, *scratch
-    )
-    sinks = 0 if heads.sinks is None else heads.sinks
-    plan.add(join_blocks, partial, heads.table, sinks, out.read("f32"), plan.run)
+    plan.add(attend_blocks, q.read("f32"), table, mask_table(plan, mask), partial, plan.batch, *scratch)
+    plan.add(join_blocks, partial, table, out.read("f32"), plan.batch)

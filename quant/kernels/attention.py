@@ -1,42 +1,36 @@
-"""Attention with grouped key-value heads and a cache: queries and keys are normed and turned, meet, and may be gated.
+"""Attention with grouped key-value heads (GQA) and a cache: norms and RoPE of queries and keys, softmax, and gates.
 
-Sums run over fixed blocks of positions whatever the number of threads, so one answer has one set of bits.
+Sums run over fixed blocks of positions whatever the number of threads, so that results do not depend on it.
 """
 
 from __future__ import annotations
 
-from quant.activation import store_block
+from quant.activation import store_output
 from quant.jit import inline, kernel
 from quant.kernels.attend_tiles import attend_tiles
 from quant.kernels.attend_token import attend_token
-from quant.kernels.heads import (
-    CONTEXT,
-    K_ROW,
-    K_SPAN,
-    KEYS,
-    Q_SPAN,
-    Q_STEP,
-    QUANTIZED,
-    QUERIES,
-    V_ROW,
-    VALUE_WIDTH,
-    WIDTH,
-    Heads,
-)
+from quant.kernels.block_mask import BlockMask
+from quant.kernels.heads import HEADS, Heads, caches_of, shape_of
 from quant.kernels.kv_cache import store_row
 from quant.kernels.norm import inverse_rms
-from quant.kernels.rope import Rope, angles, rotate
-from quant.kernels.share import first_of
-from quant.kernels.sight import Sight
-from quant.plan import Activation, Operand, Plan
-from quant.simd import bits_to_f32, load_f32x16, load_i64, mul, sigmoid, splat, store_f32x16
+from quant.kernels.partition import start_of
+from quant.kernels.rope import Rope, cos_sin, rotate
+from quant.layout import Layout
+from quant.plan import BATCH, Activation, Operand, Plan
+from quant.simd import load_f32, load_f32x16, load_i64, mul, sigmoid, splat, store_f32x16
 
 __all__ = ["Heads", "attention"]
+
+# Rows of every token, float32, and bytes from one token's to the next: q, k and v as they come, and queries, normed and
+# rotated; cos_sin [tokens, (cos, sin), pairs] or 0.
+_INPUTS = Layout(
+    "q", "q_stride", "k", "k_stride", "v", "v_stride", "cos_sin", "pairs", "interleaved", "queries", "queries_stride"
+)
 
 
 @inline
 def _norm_head(row, step, head, width, span, weight, eps, y):
-    """Head `head` of a row, `step` bytes a head -> y [width], normed over itself, over the whole row, or (span 0) not."""
+    """Head `head` of a row, `step` bytes a head -> y [width], normed over `span` values: itself, the whole row, or (0) not."""
     x = row + step * head
     if span == 0:
         for c in range(0, 4 * width, 64):
@@ -49,35 +43,42 @@ def _norm_head(row, step, head, width, span, weight, eps, y):
 
 
 @kernel
-def norm_rope_store(
-    rank, size, q, q_stride, k, k_stride, v, v_stride, heads, q_norm, k_norm, eps, turns, pairs, interleaved, out, out_stride,
-    k_cache, v_cache, run, scratch, scratch_stride,
-):  # fmt: skip
-    """q [tokens, queries, (q, perhaps a gate), width], k, v [tokens, keys, …] -> out [tokens, queries, width] and the caches."""
-    queries, keys, width = load_i64(heads + QUERIES), load_i64(heads + KEYS), load_i64(heads + WIDTH)
-    values, context, quantized = load_i64(heads + VALUE_WIDTH), load_i64(heads + CONTEXT), load_i64(heads + QUANTIZED)
-    tokens, position = load_i64(run), load_i64(run + 8)
+def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
+    """Norm and rotate queries and keys; keys and values go into the caches. Threads share (token, head).
+
+    q [tokens, query heads, (q, perhaps a gate)], k, v [tokens, key-value heads, …] -> queries [tokens, query heads, head_dim].
+    """
+    keys, group, width, values = shape_of(heads)
+    k_cache, v_cache, k_row, v_row, context, quantized = caches_of(heads)
+    queries = keys * group
+    pairs, interleaved = load_i64(inputs + _INPUTS.pairs), load_i64(inputs + _INPUTS.interleaved)
+    eps = load_f32(heads + HEADS.eps)
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
     every, local = queries + keys, scratch + rank * scratch_stride
-    for item in range(first_of(rank, size, tokens * every), first_of(rank + 1, size, tokens * every)):
+    for item in range(start_of(rank, size, tokens * every), start_of(rank + 1, size, tokens * every)):
         t, head = item // every, item % every
-        angle = turns + t * pairs * 8
+        rotation = load_i64(inputs + _INPUTS.cos_sin) + t * pairs * 8
         if head < queries:
-            y, span = out + t * out_stride + 4 * head * width, load_i64(heads + Q_SPAN)
-            _norm_head(q + t * q_stride, load_i64(heads + Q_STEP), head, width, span, q_norm, bits_to_f32(eps), y)
-            rotate(y, angle, pairs, interleaved)
+            row = load_i64(inputs + _INPUTS.q) + t * load_i64(inputs + _INPUTS.q_stride)
+            y = load_i64(inputs + _INPUTS.queries) + t * load_i64(inputs + _INPUTS.queries_stride) + 4 * head * width
+            step, span = load_i64(heads + HEADS.q_step), load_i64(heads + HEADS.q_span)
+            _norm_head(row, step, head, width, span, load_i64(heads + HEADS.q_norm), eps, y)
+            rotate(y, rotation, pairs, interleaved)
         else:
             head -= queries
-            place, span = head * context + position + t, load_i64(heads + K_SPAN)
-            _norm_head(k + t * k_stride, 4 * width, head, width, span, k_norm, bits_to_f32(eps), local)
-            rotate(local, angle, pairs, interleaved)
-            store_row(local, width, k_cache + load_i64(heads + K_ROW) * place, quantized)
-            row = v + t * v_stride + 4 * head * values
-            store_row(row, values, v_cache + load_i64(heads + V_ROW) * place, quantized)
+            place = head * context + position + t
+            row = load_i64(inputs + _INPUTS.k) + t * load_i64(inputs + _INPUTS.k_stride)
+            span, norm = load_i64(heads + HEADS.k_span), load_i64(heads + HEADS.k_norm)
+            _norm_head(row, 4 * width, head, width, span, norm, eps, local)
+            rotate(local, rotation, pairs, interleaved)
+            store_row(local, width, k_cache + k_row * place, quantized)
+            row = load_i64(inputs + _INPUTS.v) + t * load_i64(inputs + _INPUTS.v_stride) + 4 * head * values
+            store_row(row, values, v_cache + v_row * place, quantized)
 
 
 @inline
 def _gated(x, gate, column, width):
-    """16 columns, times sigmoid of theirs in [heads, (q, gate), width] unless there are none."""
+    """16 columns of x [heads, width], times sigmoid of their gates in [heads, (q, gate), width] unless gate is 0."""
     y = load_f32x16(x + 4 * column)
     if gate:
         y = mul(y, sigmoid(load_f32x16(gate + 4 * (column // width * 2 * width + width + column % width))))
@@ -85,44 +86,56 @@ def _gated(x, gate, column, width):
 
 
 @kernel
-def finish_heads(rank, size, x, stride, gates, gates_stride, columns, width, y, q, rest, q_stride, run):
-    """x [tokens, heads, width], perhaps gated -> y, q and rest; threads share (token, 32 columns)."""
-    tokens, blocks = load_i64(run), columns // 32
-    for item in range(first_of(rank, size, tokens * blocks), first_of(rank + 1, size, tokens * blocks)):
+def finish_heads(rank, size, x, stride, gates, gates_stride, columns, width, out, batch):
+    """x [tokens, heads, width], gated unless gates is 0 -> out (an OUTPUT table); threads share (token, 32 columns)."""
+    tokens, blocks = load_i64(batch + BATCH.tokens), columns // 32
+    for item in range(start_of(rank, size, tokens * blocks), start_of(rank + 1, size, tokens * blocks)):
         t, block = item // blocks, item % blocks
         row, gate = x + t * stride, gates + t * gates_stride
         a, b = _gated(row, gate, 32 * block, width), _gated(row, gate, 32 * block + 16, width)
-        at = t * q_stride
-        store_block(a, b, columns, block, y + t * stride if y else 0, q + at if q else 0, rest + at if rest else 0)
+        store_output(a, b, columns, block, out, t)
 
 
 def attention(
     plan: Plan, q: Activation, k: Activation, v: Activation, rope: Rope | None, heads: Heads, out: Activation,
-    sight: Sight | None = None,
+    mask: BlockMask | None = None,
 ) -> None:  # fmt: skip
-    """q [tokens, queries * width], or [tokens, queries, (q, gate), width], k and v [tokens, keys * …] -> out [tokens, …].
+    """Attention of q, with new keys k and values v, to all that the caches hold -> out [tokens, query heads * value_dim].
 
-    Keys and values go into the caches at this replay's positions; without a rope nothing turns, without a sight all
-    positions up to a token's are seen.
+    q [tokens, query heads * head_dim], or where heads are gated [tokens, query heads, (q, gate), head_dim]; k [tokens,
+    key-value heads * head_dim], v [tokens, key-value heads * value_dim] go into the caches at this replay's positions.
+    Nothing is rotated without a rope; without a mask tokens attend to all positions up to theirs, within the window.
     """
     found = q.columns, k.columns, v.columns, out.columns
-    columns, keys, values = heads.queries * heads.width, heads.keys * heads.width, heads.keys * heads.values
-    met = plan.rows("attended", heads.queries * heads.values)
+    columns, attended = (
+        heads.query_heads * heads.head_dim,
+        plan.activation("attended", heads.query_heads * heads.value_dim),
+    )
+    k_columns, v_columns = (heads.key_value_heads * width for width in (heads.head_dim, heads.value_dim))
     pairs = len(rope.frequencies) if rope else 0
-    if found != (columns * (2 if heads.gated else 1), keys, values, met.columns) or met.columns % 32:
-        raise ValueError(f"{heads.queries} and {heads.keys} heads of {heads.width} and {heads.values}: {found} columns")
-    if 2 * pairs > heads.width:
-        raise ValueError(f"{pairs} pairs turn in heads of {heads.width}")
-    ready, norms = plan.rows("query", columns), heads.norms or (0, 0)
-    turning: tuple[Operand, ...] = (angles(plan, rope), pairs, int(rope.interleaved)) if rope else (0, 0, 0)
-    plan.add(
-        norm_rope_store, q.read("f32"), q.stride("f32"), k.read("f32"), k.stride("f32"), v.read("f32"), v.stride("f32"),
-        heads.table, *norms, heads.eps, *turning, ready.read("f32"), ready.stride("f32"), heads.k_cache, heads.v_cache,
-        plan.run, *plan.scratch(4 * heads.width),
-    )  # fmt: skip
-    (attend_token if plan.tokens == 1 else attend_tiles)(plan, ready, heads, met, sight)
-    gates = (q.read("f32"), q.stride("f32")) if heads.gated else (0, 0)
-    plan.add(
-        finish_heads, met.read("f32"), met.stride("f32"), *gates, met.columns, heads.values, out.written("f32"),
-        out.written("q8"), out.written("rest"), out.stride("q8"), plan.run,
-    )  # fmt: skip
+    expected = columns * (2 if heads.gated else 1), k_columns, v_columns, attended.columns
+    if found != expected or attended.columns % 32:
+        counts = f"{heads.query_heads} and {heads.key_value_heads} heads"
+        raise ValueError(f"{counts} of {heads.head_dim} and {heads.value_dim}: {found} columns")
+    if 2 * pairs > heads.head_dim:
+        raise ValueError(f"{pairs} pairs of values are rotated in heads of {heads.head_dim}")
+    table, queries = heads.table(plan), plan.activation("query", columns)
+    inputs = plan.table(
+        _INPUTS,
+        q=q.read("f32"),
+        q_stride=q.stride("f32"),
+        k=k.read("f32"),
+        k_stride=k.stride("f32"),
+        v=v.read("f32"),
+        v_stride=v.stride("f32"),
+        cos_sin=cos_sin(plan, rope) if rope else 0,
+        pairs=pairs,
+        interleaved=int(rope.interleaved) if rope else 0,
+        queries=queries.read("f32"),
+        queries_stride=queries.stride("f32"),
+    )
+    plan.add(norm_rope_store, table, inputs, plan.batch, *plan.scratch(4 * heads.head_dim))
+    (attend_token if plan.tokens == 1 else attend_tiles)(plan, queries, heads, table, attended, mask)
+    gates: tuple[Operand, Operand] = (q.read("f32"), q.stride("f32")) if heads.gated else (0, 0)
+    rows = attended.read("f32"), attended.stride("f32")
+    plan.add(finish_heads, *rows, *gates, attended.columns, heads.value_dim, plan.output(out), plan.batch)

@@ -1,4 +1,4 @@
-"""Reading memory and nothing else: how fast the weights of a token could come at best."""
+"""Reading memory and nothing else: the bound for how fast the weights of a token can be read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.jit import kernel
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
 from quant.plan import Plan
 from quant.simd import add, load_f32x16, store_f32, sum_lanes, zero_f32x16
 
@@ -16,7 +16,7 @@ STEP = 512  # bytes: eight sums run beside each other, so that no addition waits
 @kernel
 def sum_lines(rank, size, source, steps, sums):
     """The sum of float32 [steps, 128]; threads share the steps, and leave their sums 64 bytes apart."""
-    first, last = first_of(rank, size, steps), first_of(rank + 1, size, steps)
+    first, last = start_of(rank, size, steps), start_of(rank + 1, size, steps)
     a, b, c, d = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     e, f, g, h = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for p in range(source + STEP * first, source + STEP * last, STEP):

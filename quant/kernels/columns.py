@@ -1,11 +1,11 @@
-"""Columns of heads put where they are wanted: beside others, and as rows of their own for a matrix of each head."""
+"""Copying columns of heads: beside other columns, or as one row a head, for a matrix of each head."""
 
 from __future__ import annotations
 
-from quant.activation import store_block
+from quant.activation import OUTPUT, row_addresses, store_block
 from quant.jit import inline, kernel
-from quant.kernels.share import first_of
-from quant.plan import Activation, Operand, Plan
+from quant.kernels.partition import start_of
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import load_f32x16, load_i64, store_f32x16
 
 
@@ -16,25 +16,26 @@ def _copy(x, columns, y):
 
 
 @kernel
-def place_columns(rank, size, x, x_stride, x_step, heads, columns, y, y_stride, y_step, run):
-    """float32 columns of every head of every token, `x_step` bytes a head -> y, `y_step` bytes a head."""
-    items = load_i64(run) * heads
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+def place_columns(rank, size, x, x_stride, x_step, heads, columns, y, y_stride, y_step, batch):
+    """Copy float32 columns of every head of every token; a head begins `x_step` bytes after the last in x, `y_step` in y."""
+    items = load_i64(batch + BATCH.tokens) * heads
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, head = item // heads, item % heads
         _copy(x + t * x_stride + head * x_step, columns, y + t * y_stride + head * y_step)
 
 
 @kernel
-def take_rows(rank, size, x, x_stride, x_step, heads, columns, y, y_stride, q, rest, q_stride, run):
+def take_rows(rank, size, x, x_stride, x_step, heads, columns, out, batch):
     """The same -> row token * heads + head of an activation, in the layouts that are asked for."""
-    items = load_i64(run) * heads if y or q else 0
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    items = load_i64(batch + BATCH.tokens) * heads if load_i64(out + OUTPUT.f32) or load_i64(out + OUTPUT.q8) else 0
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         row = x + item // heads * x_stride + item % heads * x_step
+        y, q, residual = row_addresses(out, item)
         if y:
-            _copy(row, columns, y + item * y_stride)
+            _copy(row, columns, y)
         for block in range(columns // 32 if q else 0):
-            a, b, at = load_f32x16(row + 128 * block), load_f32x16(row + 128 * block + 64), item * q_stride
-            store_block(a, b, columns, block, 0, q + at, rest + at if rest else 0)
+            a, b = load_f32x16(row + 128 * block), load_f32x16(row + 128 * block + 64)
+            store_block(a, b, columns, block, 0, q, residual)
 
 
 def place(
@@ -49,7 +50,7 @@ def place(
         raise ValueError(f"{columns} columns of {heads} heads: {x.columns} from {first} on, {y.columns} from {at} on")
     source, target = _from(plan, x, first), _from(plan, y, at)
     steps = y.stride("f32"), 4 * y.columns // heads
-    plan.add(place_columns, source, x.stride("f32"), step, heads, columns, target, *steps, plan.run)
+    plan.add(place_columns, source, x.stride("f32"), step, heads, columns, target, *steps, plan.batch)
 
 
 def rows_of_heads(plan: Plan, x: Activation, heads: int, first: int, columns: int, y: Activation) -> None:
@@ -57,14 +58,15 @@ def rows_of_heads(plan: Plan, x: Activation, heads: int, first: int, columns: in
     if first + columns > x.columns // heads or y.columns != columns or y.tokens < plan.tokens * heads:
         raise ValueError(f"{columns} columns of {heads} heads: {x.columns} from {first} on, {y.columns}")
     source, step = _from(plan, x, first), 4 * x.columns // heads
-    operands = source, x.stride("f32"), step, heads, columns, y.written("f32"), y.stride("f32")
-    plan.add(take_rows, *operands, y.written("q8"), y.written("rest"), y.stride("q8"), plan.run)
+    plan.add(take_rows, source, x.stride("f32"), step, heads, columns, plan.output(y), plan.batch)
 
 
 def quantize(plan: Plan, x: Activation) -> None:
     """The float32 rows of x in the other layouts that its readers ask for."""
-    rows = x.read("f32"), x.stride("f32"), 0, 1, x.columns, 0, 0
-    plan.add(take_rows, *rows, x.written("q8"), x.written("rest"), x.stride("q8"), plan.run)
+    others = plan.table(
+        OUTPUT, f32=0, f32_stride=0, q8=x.written("q8"), residual=x.written("residual"), q8_stride=x.stride("q8")
+    )
+    plan.add(take_rows, x.read("f32"), x.stride("f32"), 0, 1, x.columns, others, plan.batch)
 
 
 def _from(plan: Plan, x: Activation, column: int) -> Operand:

@@ -1,9 +1,9 @@
-"""Gated DeltaNet (Yang, Kautz and Hatamizadeh, arXiv 2412.06464): a short convolution, then a state S [key, value] a head.
+"""Gated DeltaNet (Yang, Kautz and Hatamizadeh, arXiv 2412.06464): a short convolution, then a state S [key, value] of each head.
 
     S <- exp(g) S;   delta = beta (v - S^T k);   S <- S + k delta^T;   o = S^T q
 
-with g = a softplus(alpha + dt), and q, k of unit length. One token at a time here; many in `delta_net_chunk`.
-The state of a head lies as [value / 16, key, 16], so that a step streams through it.
+with g = a softplus(alpha + dt_bias), and q, k l2-normalized. This is a step of one token; for many see `delta_net_chunk`.
+The state of a head is stored as [value / 16, key, 16], so that a step reads it from its first byte to its last.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import quantize_row
+from quant.activation import OUTPUT, quantize_row
 from quant.jit import inline, kernel
 from quant.kernels.norm import inverse_rms
-from quant.kernels.share import first_of
-from quant.plan import Activation, Plan
+from quant.kernels.partition import start_of
+from quant.layout import Layout
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import (
     add,
-    bits_to_f32,
     broadcast_f32,
     fma,
     load_f32,
@@ -38,47 +38,73 @@ from quant.simd import (
 )  # fmt: skip
 
 L2_EPS = np.float32(1e-6)
+DELTA_NET = Layout(
+    "key_heads", "value_heads", "key_dim", "value_dim", "share", "conv", "taps", "conv_state", "a", "dt_bias", "norm", "eps",
+    "sigmoid_gate", "state",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DeltaNet:
     """The weights and state of one layer's heads; channels are q (all key heads), k, then v (all value heads).
 
-    conv float32 [taps, channels]; a, dt float32 [value heads]; norm float32 [value width];
-    recent float32 [taps, channels]: the last inputs, that of position p in row p % taps;
-    state float32 [value heads, value width / 16, key width, 16].
-    A value head j uses key head j // share % key heads.
+    conv float32 [taps, channels]; a, dt_bias float32 [value heads]; norm float32 [value_dim];
+    conv_state float32 [taps, channels]: the last inputs, that of position p in row p % taps;
+    state float32 [value heads, value_dim / 16, key_dim, 16].
+    sigmoid_gate: outputs are gated by sigmoid(z), not silu(z). A value head j uses key head j // share % key heads.
     """
 
     key_heads: int
     value_heads: int
-    key_width: int
-    value_width: int
+    key_dim: int
+    value_dim: int
     share: int
     conv: NDArray[np.float32]
     a: NDArray[np.float32]
-    dt: NDArray[np.float32]
+    dt_bias: NDArray[np.float32]
     norm: NDArray[np.float32]
-    recent: NDArray[np.float32]
+    conv_state: NDArray[np.float32]
     state: NDArray[np.float32]
-    by_sigmoid: bool = False  # what gates the output: sigmoid(z), not silu(z)
+    sigmoid_gate: bool = False
 
     def __post_init__(self) -> None:
-        state = (self.value_heads, self.value_width // 16, self.key_width, 16)
-        if self.conv.shape[1] != self.channels or self.recent.shape != self.conv.shape or self.state.shape != state:
+        state = (self.value_heads, self.value_dim // 16, self.key_dim, 16)
+        if self.conv.shape[1] != self.channels or self.conv_state.shape != self.conv.shape or self.state.shape != state:
             raise ValueError(f"{self.channels} channels: conv {self.conv.shape}, state {self.state.shape}")
-        if self.key_width % 16 or self.value_width % 16 or self.norm.shape != (self.value_width,):
-            raise ValueError(f"heads of {self.key_width} and {self.value_width}: kernels need multiples of 16")
-        if self.a.shape != (self.value_heads,) or self.dt.shape != (self.value_heads,):
-            raise ValueError(f"{self.value_heads} value heads: a {self.a.shape}, dt {self.dt.shape}")
+        if self.key_dim % 16 or self.value_dim % 16 or self.norm.shape != (self.value_dim,):
+            raise ValueError(f"heads of {self.key_dim} and {self.value_dim}: kernels need multiples of 16")
+        if self.a.shape != (self.value_heads,) or self.dt_bias.shape != (self.value_heads,):
+            raise ValueError(f"{self.value_heads} value heads: a {self.a.shape}, dt {self.dt_bias.shape}")
 
     @property
     def channels(self) -> int:
-        return 2 * self.key_heads * self.key_width + self.value_columns
+        """Columns of q, k and v together."""
+        return 2 * self.key_heads * self.key_dim + self.value_columns
 
     @property
     def value_columns(self) -> int:
-        return self.value_heads * self.value_width
+        """Columns of v, and of the outputs."""
+        return self.value_heads * self.value_dim
+
+    def table(self, plan: Plan, eps: float) -> Operand:
+        """The table of this layer, by which kernels know it; eps: of the norm of the outputs."""
+        return plan.table(
+            DELTA_NET,
+            key_heads=self.key_heads,
+            value_heads=self.value_heads,
+            key_dim=self.key_dim,
+            value_dim=self.value_dim,
+            share=self.share,
+            conv=self.conv,
+            taps=len(self.conv),
+            conv_state=self.conv_state,
+            a=self.a,
+            dt_bias=self.dt_bias,
+            norm=self.norm,
+            eps=eps,
+            sigmoid_gate=int(self.sigmoid_gate),
+            state=self.state,
+        )
 
 
 @inline
@@ -94,7 +120,7 @@ def sigmoid1(x):
 
 
 @inline
-def unit_length(x, width, factor):
+def l2_normalize(x, width, factor):
     """x <- x * factor / sqrt(sum(x^2) + eps), float32 [width] in place."""
     squares = zero_f32x16()
     for c in range(0, 4 * width, 64):
@@ -105,36 +131,38 @@ def unit_length(x, width, factor):
 
 
 @inline
-def gated_norm(o, z, weight, width, eps, by_sigmoid, y):
-    """y = rms_norm(o) * weight * silu(z), or sigmoid(z), one head, float32 [width]."""
+def gated_norm(o, z, weight, width, eps, sigmoid_gate, y):
+    """y = rms_norm(o) * weight * silu(z), or * sigmoid(z): one head, float32 [width]."""
     scale = splat(inverse_rms(o, width, eps))
     for c in range(0, 4 * width, 64):
         normed = mul(mul(load_f32x16(o + c), scale), load_f32x16(weight + c))
         gate = load_f32x16(z + c)
-        store_f32x16(y + c, mul(normed, sigmoid(gate) if by_sigmoid else silu(gate)))
+        store_f32x16(y + c, mul(normed, sigmoid(gate) if sigmoid_gate else silu(gate)))
 
 
 @inline
-def _convolve(x, weight, recent, taps, channels, first, width, position, keep, y):
-    """One token's channels first to first + width; the input is kept for the tokens to come if `keep`."""
+def _convolve(x, weight, conv_state, taps, channels, first, width, position, keep, y):
+    """Channels first to first + width of one token -> y [width], silu of the convolution; keep: x goes into the state."""
     for c in range(4 * first, 4 * (first + width), 64):
         now = load_f32x16(x + c)
         s = mul(now, load_f32x16(weight + 4 * (taps - 1) * channels + c))
         for i in range(1, taps):
             row = (position + taps - i) % taps
             s = fma(
-                load_f32x16(recent + 4 * row * channels + c), load_f32x16(weight + 4 * (taps - 1 - i) * channels + c), s
+                load_f32x16(conv_state + 4 * row * channels + c),
+                load_f32x16(weight + 4 * (taps - 1 - i) * channels + c),
+                s,
             )
         if keep:
-            store_f32x16(recent + 4 * (position % taps) * channels + c, now)
+            store_f32x16(conv_state + 4 * (position % taps) * channels + c, now)
         store_f32x16(y + c - 4 * first, silu(s))
 
 
 @inline
-def _predict(state, k, key_width):
+def _predict(state, k, key_dim):
     """S^T k for 16 value columns; four sums in flight."""
     s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
-    for i in range(0, key_width, 4):
+    for i in range(0, key_dim, 4):
         p = state + 64 * i
         s0 = fma(broadcast_f32(k + 4 * i), load_f32x16(p), s0)
         s1 = fma(broadcast_f32(k + 4 * i + 4), load_f32x16(p + 64), s1)
@@ -145,16 +173,17 @@ def _predict(state, k, key_width):
 
 @inline
 def _update_row(p, k, q, decay, delta, o):
+    """One key's row of `_update`: gives o + q * the new row."""
     new = fma(broadcast_f32(k), delta, mul(load_f32x16(p), decay))
     store_f32x16(p, new)
     return fma(broadcast_f32(q), new, o)
 
 
 @inline
-def _update(state, k, q, key_width, decay, delta):
+def _update(state, k, q, key_dim, decay, delta):
     """S <- decay S + k delta^T for 16 value columns; gives S^T q."""
     o0, o1, o2, o3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
-    for i in range(0, key_width, 4):
+    for i in range(0, key_dim, 4):
         p, at = state + 64 * i, 4 * i
         o0 = _update_row(p, k + at, q + at, decay, delta, o0)
         o1 = _update_row(p + 64, k + at + 4, q + at + 4, decay, delta, o1)
@@ -164,37 +193,45 @@ def _update(state, k, q, key_width, decay, delta):
 
 
 @kernel
-def delta_step(
-    rank, size, mixed, conv, recent, taps, key_heads, value_heads, key_width, value_width, share, z, beta, alpha, a, dt,
-    norm, eps, by_sigmoid, state, y, q8, rest, run, scratch, scratch_stride,
-):  # fmt: skip
-    """One token, from the projections to the gated norm; threads share the value heads."""
-    position = load_i64(run + 8)
-    keys, columns = key_heads * key_width, value_heads * value_width
+def delta_step(rank, size, net, mixed, z, beta, alpha, out, batch, scratch, scratch_stride):
+    """One token, from convolution to gated norm -> out (an OUTPUT table); threads share the value heads."""
+    position = load_i64(batch + BATCH.position)
+    key_heads, value_heads = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.value_heads)
+    key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
+    conv, taps, conv_state = (
+        load_i64(net + DELTA_NET.conv),
+        load_i64(net + DELTA_NET.taps),
+        load_i64(net + DELTA_NET.conv_state),
+    )
+    a, dt_bias, norm = load_i64(net + DELTA_NET.a), load_i64(net + DELTA_NET.dt_bias), load_i64(net + DELTA_NET.norm)
+    eps, sigmoid_gate = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.sigmoid_gate)
+    state, share = load_i64(net + DELTA_NET.state), load_i64(net + DELTA_NET.share)
+    y, q8, residual = load_i64(out + OUTPUT.f32), load_i64(out + OUTPUT.q8), load_i64(out + OUTPUT.residual)
+    keys, columns = key_heads * key_dim, value_heads * value_dim
     channels = 2 * keys + columns
     q = scratch + rank * scratch_stride
-    k = q + 4 * key_width
-    v = k + 4 * key_width
-    o = v + 4 * value_width
-    for head in range(first_of(rank, size, value_heads), first_of(rank + 1, size, value_heads)):
+    k = q + 4 * key_dim
+    v = k + 4 * key_dim
+    o = v + 4 * value_dim
+    for head in range(start_of(rank, size, value_heads), start_of(rank + 1, size, value_heads)):
         key_head = head // share % key_heads
         own = head == key_head * share
-        c, place = key_head * key_width, head * value_width
+        c, place = key_head * key_dim, head * value_dim
         for part in range(3):  # q, k and v of this head
-            first, width = (part * keys + c, key_width) if part < 2 else (2 * keys + place, value_width)
+            first, width = (part * keys + c, key_dim) if part < 2 else (2 * keys + place, value_dim)
             keep = own or part == 2
-            _convolve(mixed, conv, recent, taps, channels, first, width, position, keep, q + 4 * part * key_width)
-        unit_length(q, key_width, np.float32(1) / np.float32(math.sqrt(np.float32(key_width))))
-        unit_length(k, key_width, np.float32(1))
-        g = load_f32(a + 4 * head) * softplus(load_f32(alpha + 4 * head) + load_f32(dt + 4 * head))
+            _convolve(mixed, conv, conv_state, taps, channels, first, width, position, keep, q + 4 * part * key_dim)
+        l2_normalize(q, key_dim, np.float32(1) / np.float32(math.sqrt(np.float32(key_dim))))
+        l2_normalize(k, key_dim, np.float32(1))
+        g = load_f32(a + 4 * head) * softplus(load_f32(alpha + 4 * head) + load_f32(dt_bias + 4 * head))
         decay, strength = splat(np.float32(math.exp(g))), splat(sigmoid1(load_f32(beta + 4 * head)))
-        for part in range(0, value_width, 16):
-            s = state + 4 * key_width * (place + part)
-            delta = mul(strength, sub(load_f32x16(v + 4 * part), mul(decay, _predict(s, k, key_width))))
-            store_f32x16(o + 4 * part, _update(s, k, q, key_width, decay, delta))
-        gated_norm(o, z + 4 * place, norm, value_width, bits_to_f32(eps), by_sigmoid, y + 4 * place)
+        for part in range(0, value_dim, 16):
+            s = state + 4 * key_dim * (place + part)
+            delta = mul(strength, sub(load_f32x16(v + 4 * part), mul(decay, _predict(s, k, key_dim))))
+            store_f32x16(o + 4 * part, _update(s, k, q, key_dim, decay, delta))
+        gated_norm(o, z + 4 * place, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
         if q8:
-            quantize_row(y, columns, q8, rest, place // 32, (place + value_width) // 32)
+            quantize_row(y, columns, q8, residual, place // 32, (place + value_dim) // 32)
 
 
 def delta_net_step(
@@ -208,9 +245,7 @@ def delta_net_step(
     out: Activation,
 ) -> None:
     """mixed [1, channels], z [1, value columns], beta and alpha [1, value heads] -> out [1, value columns]."""
-    plan.add(
-        delta_step, mixed.read("f32"), net.conv, net.recent, len(net.conv), net.key_heads, net.value_heads, net.key_width,
-        net.value_width, net.share, z.read("f32"), beta.read("f32"), alpha.read("f32"), net.a, net.dt, net.norm, eps,
-        int(net.by_sigmoid), net.state, out.read("f32"), out.written("q8"), out.written("rest"), plan.run,
-        *plan.scratch(8 * (net.key_width + net.value_width)),
-    )  # fmt: skip
+    out.read("f32")  # the norm writes float32, from which the other layouts are made
+    scratch = plan.scratch(8 * (net.key_dim + net.value_dim))
+    rows = mixed.read("f32"), z.read("f32"), beta.read("f32"), alpha.read("f32")
+    plan.add(delta_step, net.table(plan, eps), *rows, plan.output(out), plan.batch, *scratch)

@@ -15,14 +15,14 @@ import math
 
 import numpy as np
 
-from quant.activation import quantize_row
+from quant.activation import OUTPUT, quantize_row
 from quant.jit import inline, kernel
-from quant.kernels.delta_net import DeltaNet, gated_norm, sigmoid1, softplus, unit_length
+from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm, l2_normalize, sigmoid1, softplus
+from quant.kernels.partition import start_of
 from quant.kernels.sgemm import sgemm, sgemm_kernel
-from quant.kernels.share import first_of
-from quant.plan import Activation, Plan
+from quant.layout import Layout
+from quant.plan import BATCH, Activation, Plan
 from quant.simd import (
-    bits_to_f32,
     exp,
     fma,
     load_f32,
@@ -40,24 +40,25 @@ from quant.tile import transpose16
 
 _CHUNK = 64
 _ROW = 4 * _CHUNK  # bytes of a row of chunk x chunk scores
+_ROWS = Layout("qkv", "qkv_stride", "alpha", "beta", "gate_stride", "out", "out_stride", "product")
 _SOLVE = 16  # rows of the triangular system solved one by one before they enter a product
 
 
 @inline
-def _tap(mixed, stride, recent, taps, channels, t, position):
-    """The inputs of token t of this replay, or, for t < 0, of a token before it."""
-    return mixed + t * stride if t >= 0 else recent + 4 * ((position + t + taps) % taps) * channels
+def _tap(mixed, stride, conv_state, taps, channels, t, position):
+    """Address of the inputs of token t of this replay, or, for t < 0, of a token before it."""
+    return mixed + t * stride if t >= 0 else conv_state + 4 * ((position + t + taps) % taps) * channels
 
 
 @kernel
-def convolve_rows(rank, size, mixed, stride, conv, recent, taps, channels, out, run):
+def convolve_rows(rank, size, mixed, stride, conv, conv_state, taps, channels, out, batch):
     """silu of the causal convolution of each channel; threads share the channels, and go through them token by token."""
-    tokens, position = load_i64(run), load_i64(run + 8)
-    first, last = 64 * first_of(rank, size, channels // 16), 64 * first_of(rank + 1, size, channels // 16)
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    first, last = 64 * start_of(rank, size, channels // 16), 64 * start_of(rank + 1, size, channels // 16)
     for t in range(tokens):
         row = out + t * stride
         for i in range(taps):
-            x = _tap(mixed, stride, recent, taps, channels, t - taps + 1 + i, position)
+            x = _tap(mixed, stride, conv_state, taps, channels, t - taps + 1 + i, position)
             weight = conv + 4 * i * channels
             for c in range(first, last, 64):
                 before = load_f32x16(row + c) if i else zero_f32x16()
@@ -65,31 +66,32 @@ def convolve_rows(rank, size, mixed, stride, conv, recent, taps, channels, out, 
                 store_f32x16(row + c, silu(s) if i == taps - 1 else s)
     for t in range(max(0, tokens - taps), tokens):
         for c in range(first, last, 64):
-            store_f32x16(recent + 4 * ((position + t) % taps) * channels + c, load_f32x16(mixed + t * stride + c))
+            store_f32x16(conv_state + 4 * ((position + t) % taps) * channels + c, load_f32x16(mixed + t * stride + c))
 
 
 @kernel
-def unit_keys(rank, size, x, stride, key_heads, key_width, run):
-    """q and k of every token to unit length, q also by 1 / sqrt(width)."""
-    tokens, heads = load_i64(run), 2 * key_heads
-    for item in range(first_of(rank, size, tokens * heads), first_of(rank + 1, size, tokens * heads)):
+def l2_normalize_rows(rank, size, x, stride, key_heads, key_dim, batch):
+    """l2-normalize q and k of every token in place, and multiply q by 1 / sqrt(key_dim); threads share (token, head)."""
+    tokens, heads = load_i64(batch + BATCH.tokens), 2 * key_heads
+    for item in range(start_of(rank, size, tokens * heads), start_of(rank + 1, size, tokens * heads)):
         t, head = item // heads, item % heads
-        factor = np.float32(1) / np.float32(math.sqrt(np.float32(key_width))) if head < key_heads else np.float32(1)
-        unit_length(x + t * stride + 4 * head * key_width, key_width, factor)
+        factor = np.float32(1) / np.float32(math.sqrt(np.float32(key_dim))) if head < key_heads else np.float32(1)
+        l2_normalize(x + t * stride + 4 * head * key_dim, key_dim, factor)
 
 
 @inline
 def _scale_row(x, width, factor):
+    """x *= factor, float32 [width]."""
     for c in range(0, 4 * width, 64):
         store_f32x16(x + c, mul(load_f32x16(x + c), splat(factor)))
 
 
 @inline
-def _copy_state(state, key_width, value_width, rows, back):
-    """[value / 16, key, 16] -> [key, value], or back."""
-    for part in range(0, value_width, 16):
-        for i in range(key_width):
-            near, far = rows + 4 * (i * value_width + part), state + 4 * (part * key_width + 16 * i)
+def _copy_state(state, key_dim, value_dim, rows, back):
+    """state [value / 16, key, 16] -> rows [key, value], or back."""
+    for part in range(0, value_dim, 16):
+        for i in range(key_dim):
+            near, far = rows + 4 * (i * value_dim + part), state + 4 * (part * key_dim + 16 * i)
             if back:
                 store_f32x16(far, load_f32x16(near))
             else:
@@ -97,19 +99,19 @@ def _copy_state(state, key_width, value_width, rows, back):
 
 
 @inline
-def _copy_keys(k, stride, count, width, keys, turned):
-    """The chunk's keys, zero beyond `count`, as [64, width] and turned as [width, 64]."""
+def _copy_keys(k, stride, count, width, keys, transposed):
+    """The chunk's `count` keys, followed by zeros -> keys [64, width], transposed [width, 64]."""
     for t in range(_CHUNK):
         for c in range(0, 4 * width, 64):
             store_f32x16(keys + 4 * t * width + c, load_f32x16(k + t * stride + c) if t < count else zero_f32x16())
     for t in range(0, _CHUNK, 16):
         for c in range(0, width, 16):
-            transpose16(keys + 4 * (t * width + c), 4 * width, turned + 4 * (c * _CHUNK + t), _ROW)
+            transpose16(keys + 4 * (t * width + c), 4 * width, transposed + 4 * (c * _CHUNK + t), _ROW)
 
 
 @inline
 def _weigh(scores, sums, t, last, factor):
-    """Row t of scores: times factor * e^(G_t - G_i) for i < last, zero from there on."""
+    """Row t of scores [64, 64] *= factor * e^(G_t - G_i) for i < last, 0 from there on; sums: G."""
     row, now = scores + t * _ROW, splat(load_f32(sums + 4 * t))
     for i in range(0, _ROW, 64):
         weights = mul(splat(factor), exp(sub(now, load_f32x16(sums + i))))
@@ -144,7 +146,7 @@ def _solve(product, scores, d, count, width):
 
 @inline
 def _gates(alpha, beta, stride, head, a, dt, count, sums, strengths):
-    """The running sums of g and the betas of a chunk."""
+    """G, the running sums of g, and the betas of a chunk of `count` tokens -> sums, strengths float32 [64]."""
     total = np.float32(0)
     for t in range(count):
         at = t * stride + 4 * head
@@ -156,76 +158,89 @@ def _gates(alpha, beta, stride, head, a, dt, count, sums, strengths):
 
 
 @inline
-def _chunk(product, q, k, v, o, stride, out_stride, count, key_width, value_width, s, sums, strengths, memory):
-    """One chunk of one head: reads q, k and v, writes o, moves the state s [key, value] on."""
-    keys, turned = memory, memory + _ROW * key_width
-    d = turned + _ROW * key_width
-    scores = d + _ROW * value_width
-    width = 4 * value_width
-    _copy_keys(k, stride, count, key_width, keys, turned)
-    sgemm(product, keys, 4 * key_width, s, width, d, width, count, value_width, key_width, False)
+def _chunk(product, q, k, v, o, stride, out_stride, count, key_dim, value_dim, memory):
+    """One chunk of one head: reads q, k and v, writes o, updates the state.
+
+    memory: the state [key, value], the sums of g and the betas of the chunk, float32 [64] each, then scratch memory.
+    """
+    s, sums = memory, memory + 4 * key_dim * value_dim
+    strengths = sums + _ROW
+    memory = strengths + _ROW
+    keys, transposed = memory, memory + _ROW * key_dim
+    d = transposed + _ROW * key_dim
+    scores = d + _ROW * value_dim
+    width = 4 * value_dim
+    _copy_keys(k, stride, count, key_dim, keys, transposed)
+    sgemm(product, keys, 4 * key_dim, s, width, d, width, count, value_dim, key_dim, False)
     for t in range(count):
         decay, strength = np.float32(math.exp(load_f32(sums + 4 * t))), load_f32(strengths + 4 * t)
         for c in range(0, width, 64):
             error = sub(load_f32x16(v + t * stride + c), mul(splat(decay), load_f32x16(d + t * width + c)))
             store_f32x16(d + t * width + c, mul(splat(strength), error))
-    sgemm(product, keys, 4 * key_width, turned, _ROW, scores, _ROW, count, _CHUNK, key_width, False)
+    sgemm(product, keys, 4 * key_dim, transposed, _ROW, scores, _ROW, count, _CHUNK, key_dim, False)
     for t in range(count):
         _weigh(scores, sums, t, t, -load_f32(strengths + 4 * t))
-    _solve(product, scores, d, count, value_width)
-    sgemm(product, q, stride, s, width, o, out_stride, count, value_width, key_width, False)
-    sgemm(product, q, stride, turned, _ROW, scores, _ROW, count, _CHUNK, key_width, False)
+    _solve(product, scores, d, count, value_dim)
+    sgemm(product, q, stride, s, width, o, out_stride, count, value_dim, key_dim, False)
+    sgemm(product, q, stride, transposed, _ROW, scores, _ROW, count, _CHUNK, key_dim, False)
     for t in range(count):
-        _scale_row(o + t * out_stride, value_width, np.float32(math.exp(load_f32(sums + 4 * t))))
+        _scale_row(o + t * out_stride, value_dim, np.float32(math.exp(load_f32(sums + 4 * t))))
         _weigh(scores, sums, t, t + 1, np.float32(1))
-    sgemm(product, scores, _ROW, d, width, o, out_stride, count, value_width, count, True)
+    sgemm(product, scores, _ROW, d, width, o, out_stride, count, value_dim, count, True)
     last = load_f32(sums + 4 * (count - 1))
     for t in range(count):
-        _scale_row(d + t * width, value_width, np.float32(math.exp(last - load_f32(sums + 4 * t))))
-    _scale_row(s, key_width * value_width, np.float32(math.exp(last)))
-    sgemm(product, turned, _ROW, d, width, s, width, key_width, value_width, count, True)
+        _scale_row(d + t * width, value_dim, np.float32(math.exp(last - load_f32(sums + 4 * t))))
+    _scale_row(s, key_dim * value_dim, np.float32(math.exp(last)))
+    sgemm(product, transposed, _ROW, d, width, s, width, key_dim, value_dim, count, True)
 
 
 @kernel
-def delta_chunks(
-    rank, size, x, stride, beta, alpha, gate_stride, a, dt, state, key_heads, value_heads, key_width, value_width, share,
-    out, out_stride, product, run, scratch, scratch_stride,
-):  # fmt: skip
-    """x [tokens, (q, k, v)] -> out [tokens, value heads, value width], and the state moved past them."""
-    tokens = load_i64(run)
-    keys = 4 * key_heads * key_width
+def delta_chunks(rank, size, net, rows, batch, scratch, scratch_stride):
+    """q, k, v of every token -> out [tokens, value heads, value width], and the state after them; rows: a _ROWS table."""
+    tokens = load_i64(batch + BATCH.tokens)
+    key_heads, value_heads = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.value_heads)
+    key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
+    a, dt = load_i64(net + DELTA_NET.a), load_i64(net + DELTA_NET.dt_bias)
+    state, share = load_i64(net + DELTA_NET.state), load_i64(net + DELTA_NET.share)
+    x, stride = load_i64(rows + _ROWS.qkv), load_i64(rows + _ROWS.qkv_stride)
+    out, out_stride = load_i64(rows + _ROWS.out), load_i64(rows + _ROWS.out_stride)
+    alpha, beta = load_i64(rows + _ROWS.alpha), load_i64(rows + _ROWS.beta)
+    gate_stride, product = load_i64(rows + _ROWS.gate_stride), load_i64(rows + _ROWS.product)
+    keys = 4 * key_heads * key_dim
     s = scratch + rank * scratch_stride
-    sums = s + 4 * key_width * value_width
-    memory = sums + 2 * _ROW
-    for head in range(first_of(rank, size, value_heads), first_of(rank + 1, size, value_heads)):
-        own = state + 4 * head * key_width * value_width
-        _copy_state(own, key_width, value_width, s, False)
-        q = x + 4 * (head // share % key_heads) * key_width
-        v = x + 2 * keys + 4 * head * value_width
-        o = out + 4 * head * value_width
+    sums = s + 4 * key_dim * value_dim
+    for head in range(start_of(rank, size, value_heads), start_of(rank + 1, size, value_heads)):
+        own = state + 4 * head * key_dim * value_dim
+        _copy_state(own, key_dim, value_dim, s, False)
+        q = x + 4 * (head // share % key_heads) * key_dim
+        v = x + 2 * keys + 4 * head * value_dim
+        o = out + 4 * head * value_dim
         for t in range(0, tokens, _CHUNK):
             count = min(_CHUNK, tokens - t)
             _gates(alpha + t * gate_stride, beta + t * gate_stride, gate_stride, head, a, dt, count, sums, sums + _ROW)
             at = t * stride
-            _chunk(
-                product, q + at, q + keys + at, v + at, o + t * out_stride, stride, out_stride, count, key_width, value_width, s,
-                sums, sums + _ROW, memory,
-            )  # fmt: skip
-        _copy_state(own, key_width, value_width, s, True)
+            k, y = q + keys + at, o + t * out_stride
+            _chunk(product, q + at, k, v + at, y, stride, out_stride, count, key_dim, value_dim, s)
+        _copy_state(own, key_dim, value_dim, s, True)
 
 
 @kernel
-def gated_norm_rows(rank, size, o, stride, z, norm, eps, by_sigmoid, heads, width, y, q8, rest, q8_stride, run):
-    """Each head of o [tokens, heads, width] normed and gated by z -> y, q8 and rest; threads share the tokens."""
-    tokens = load_i64(run)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+def gated_norm_rows(rank, size, net, o, z, stride, out, batch):
+    """Each head of o [tokens, heads, width] normed and gated by z -> out (an OUTPUT table); threads share the tokens."""
+    tokens = load_i64(batch + BATCH.tokens)
+    heads, width = load_i64(net + DELTA_NET.value_heads), load_i64(net + DELTA_NET.value_dim)
+    norm, eps = load_i64(net + DELTA_NET.norm), load_f32(net + DELTA_NET.eps)
+    sigmoid_gate = load_i64(net + DELTA_NET.sigmoid_gate)
+    y, q8, residual = load_i64(out + OUTPUT.f32), load_i64(out + OUTPUT.q8), load_i64(out + OUTPUT.residual)
+    q8_stride = load_i64(out + OUTPUT.q8_stride)
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = t * stride
         for head in range(heads):
             at = row + 4 * head * width
-            gated_norm(o + at, z + at, norm, width, bits_to_f32(eps), by_sigmoid, y + at)
+            gated_norm(o + at, z + at, norm, width, eps, sigmoid_gate, y + at)
         if q8:
             at = t * q8_stride
-            quantize_row(y + row, heads * width, q8 + at, rest + at if rest else 0, 0, heads * width // 32)
+            quantize_row(y + row, heads * width, q8 + at, residual + at if residual else 0, 0, heads * width // 32)
 
 
 def delta_net_chunk(
@@ -239,19 +254,32 @@ def delta_net_chunk(
     out: Activation,
 ) -> None:
     """mixed [tokens, channels], z [tokens, value columns], beta, alpha [tokens, value heads] -> out [tokens, value columns]."""
-    x, o = plan.rows("convolved", net.channels), plan.rows("delta", net.value_columns)
-    rows, stride = x.read("f32"), x.stride("f32")
-    shape = net.key_heads, net.value_heads, net.key_width, net.value_width, net.share
+    x, o = plan.activation("convolved", net.channels), plan.activation("delta", net.value_columns)
+    out.read("f32")  # the norm writes float32, from which the other layouts are made
+    table, rows, stride = net.table(plan, eps), x.read("f32"), x.stride("f32")
     plan.add(
-        convolve_rows, mixed.read("f32"), stride, net.conv, net.recent, len(net.conv), net.channels, rows, plan.run
+        convolve_rows,
+        mixed.read("f32"),
+        stride,
+        net.conv,
+        net.conv_state,
+        len(net.conv),
+        net.channels,
+        rows,
+        plan.batch,
     )
-    plan.add(unit_keys, rows, stride, net.key_heads, net.key_width, plan.run)
-    floats = net.key_width * net.value_width + _CHUNK * (2 + 2 * net.key_width + net.value_width + _CHUNK)
-    plan.add(
-        delta_chunks, rows, stride, beta.read("f32"), alpha.read("f32"), beta.stride("f32"), net.a, net.dt, net.state, *shape,
-        o.read("f32"), o.stride("f32"), sgemm_kernel, plan.run, *plan.scratch(4 * floats),
-    )  # fmt: skip
-    plan.add(
-        gated_norm_rows, o.read("f32"), o.stride("f32"), z.read("f32"), net.norm, eps, int(net.by_sigmoid),
-        net.value_heads, net.value_width, out.read("f32"), out.written("q8"), out.written("rest"), out.stride("q8"), plan.run,
-    )  # fmt: skip
+    plan.add(l2_normalize_rows, rows, stride, net.key_heads, net.key_dim, plan.batch)
+    chunk = plan.table(
+        _ROWS,
+        qkv=rows,
+        qkv_stride=stride,
+        alpha=alpha.read("f32"),
+        beta=beta.read("f32"),
+        gate_stride=beta.stride("f32"),
+        out=o.read("f32"),
+        out_stride=o.stride("f32"),
+        product=sgemm_kernel,
+    )
+    floats = net.key_dim * net.value_dim + _CHUNK * (2 + 2 * net.key_dim + net.value_dim + _CHUNK)
+    plan.add(delta_chunks, table, chunk, plan.batch, *plan.scratch(4 * floats))
+    plan.add(gated_norm_rows, table, o.read("f32"), z.read("f32"), o.stride("f32"), plan.output(out), plan.batch)

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from quant.atomics import call
 from quant.int8_dot import BIAS
 from quant.jit import inline, kernel
-from quant.kernels.share import first_of
-from quant.plan import Activation, Plan
+from quant.kernels.partition import start_of
+from quant.layout import Layout
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import (
-    bits_to_f32,
     fma,
     load_f32,
     load_f32x16,
@@ -24,6 +24,15 @@ from quant.simd import (
 )
 from quant.weights import Matrix
 
+TABLE = Layout(  # of embeddings
+    "weights",  # the first row
+    "row_bytes",
+    "columns",
+    "group",  # columns that share a scale; 0 for float weights
+    "unpack",  # unpack_rows of the format
+    "scale",  # float32, of every row
+)
+
 
 @inline
 def expand(q, scale, minimum, columns, group, y):
@@ -35,12 +44,15 @@ def expand(q, scale, minimum, columns, group, y):
 
 
 @kernel
-def embed_rows(rank, size, ids, w, row_bytes, columns, group, unpack, factor, y, stride, run, scratch, scratch_stride):
-    """Threads share the tokens."""
-    tokens, times = load_i64(run), splat(bits_to_f32(factor))
+def embed_rows(rank, size, ids, table, y, stride, batch, scratch, scratch_stride):
+    """scale * the row of every id -> y; threads share the tokens."""
+    tokens, times = load_i64(batch + BATCH.tokens), splat(load_f32(table + TABLE.scale))
+    w, row_bytes = load_i64(table + TABLE.weights), load_i64(table + TABLE.row_bytes)
+    columns, group = load_i64(table + TABLE.columns), load_i64(table + TABLE.group)
+    unpack = load_i64(table + TABLE.unpack)
     q = scratch + rank * scratch_stride
     scale, minimum = q + columns, q + 2 * columns
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = w + load_i64(ids + 8 * t) * row_bytes
         if group:
             call(unpack, (row, 1, columns, q, scale, minimum))
@@ -55,7 +67,21 @@ def embed(plan: Plan, ids: NDArray[np.int64], table: Matrix, out: Activation, sc
     """ids int64 [tokens], each below the rows of `table` [vocab, n] -> out float32 [tokens, n], times scale."""
     if out.columns != table.columns or len(ids) < plan.tokens:
         raise ValueError(f"{len(ids)} ids and [{table.rows}, {table.columns}] -> {out.columns} columns")
-    kind = table.format
-    operands = (ids, table.address, table.row_bytes, table.columns, kind.group, kind.unpack_rows, scale)
     plan.weight_bytes += table.row_bytes
-    plan.add(embed_rows, *operands, out.read("f32"), out.stride("f32"), plan.run, *plan.scratch(3 * table.columns))
+    add_rows(plan, ids, table, out.read("f32"), out.stride("f32"), plan.batch, scale)
+
+
+def add_rows(
+    plan: Plan, ids: Operand, table: Matrix, y: Operand, stride: int, batch: Operand, scale: float = 1.0
+) -> None:
+    """Add the record: rows of `table` for as many ids as BATCH tells -> float32 rows at y, `stride` bytes apart."""
+    operands = plan.table(
+        TABLE,
+        weights=table.data,
+        row_bytes=table.row_bytes,
+        columns=table.columns,
+        group=table.format.group,
+        unpack=table.format.unpack_rows,
+        scale=float(scale),
+    )
+    plan.add(embed_rows, ids, operands, y, stride, batch, *plan.scratch(3 * table.columns))

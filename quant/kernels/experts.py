@@ -7,32 +7,47 @@ belongs to one thread, which adds the experts in a fixed order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import store_block
+from quant.activation import OUTPUT, row_addresses, store_block
 from quant.atomics import call
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
 from quant.kernels.gates import GATES, add_scaled, add_whole, gated
-from quant.kernels.router import Routing, choose, chosen_of, mark, spare_bytes
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
+from quant.kernels.router import Routing, mark_touched, route_token, routing_scratch_bytes, top_k_of
+from quant.layout import Layout
 from quant.plan import Activation, Operand, Plan
-from quant.simd import bits_to_f32, load_f32, load_f32x16, load_i64, store_f32x16
-from quant.weights import Experts
+from quant.simd import load_f32, load_f32x16, load_i64, store_f32x16
+from quant.weights import MATRIX, ExpertMatrices, Matrix, operands_of, row_address
 
-BLOCK = 32  # rows of gate and up that are met together: one block of the quantized product
+BLOCK = 32  # rows of gate and up that are multiplied together: one block of the quantized product
+PRODUCTS_BYTES = 2 * 4 * BLOCK  # of a block of gate and one of up, float32
+
+GATE_UP = Layout(  # the first half of every expert
+    "gate",  # table of MATRIX
+    "up",  # another, of the same shape and format
+    "function",  # a number of GATES
+)
+SHARED = Layout(  # what the shared expert adds to a token: scale * sigmoid(gate) * (down middle)
+    "down",  # table of MATRIX
+    "middle",  # the row that it is multiplied with
+    "gate",  # the address of a float32; 0 for none, and no sigmoid
+    "scale",  # float32
+)
 
 
 @dataclass(frozen=True)
-class Gated:
+class GatedExperts:
     """Experts that each give down(f(gate x) * up x): gate and up [width, n], down [n, width]; f: see quant.kernels.gates."""
 
-    gate: Experts
-    up: Experts
-    down: Experts
+    gate: ExpertMatrices
+    up: ExpertMatrices
+    down: ExpertMatrices
     activation: str = "silu"
 
     def __post_init__(self) -> None:
@@ -44,30 +59,20 @@ class Gated:
             raise ValueError("a bias of gate or up alone")
 
     @property
-    def finish(self) -> NDArray[np.int64]:
-        """What `finish_block` reads, int64: the function between the matrices, the biases of gate and of up or 0."""
-        biases = [0 if part.bias is None else part.bias.ctypes.data for part in (self.gate, self.up)]
-        return np.array([GATES[self.activation], *biases], np.int64)
-
-    @property
-    def down_bias(self) -> Operand:
-        return 0 if self.down.bias is None else self.down.bias
-
-    @property
     def bytes(self) -> int:
         """Bytes of one expert."""
         return self.gate.bytes + self.up.bytes + self.down.bytes
 
 
 @dataclass(frozen=True)
-class ExpertLayer:
-    """The experts of one layer: those that tokens are routed to, and maybe one that all share.
+class LayerExperts:
+    """A layer of experts: those that tokens are routed to, and maybe one that all share.
 
     `touched` uint8 [experts] is set to 1 for every expert that was chosen; scale multiplies all that is added.
     """
 
-    routed: Gated
-    shared: Gated | None
+    routed: GatedExperts
+    shared: GatedExperts | None
     routing: Routing
     touched: NDArray[np.uint8]
     scale: float = 1.0
@@ -78,170 +83,186 @@ class ExpertLayer:
     @property
     def bytes_per_token(self) -> int:
         """Bytes of weights that one token reads."""
-        return self.routing.chosen * self.routed.bytes + (self.shared.bytes if self.shared else 0)
+        return self.routing.experts_per_token * self.routed.bytes + (self.shared.bytes if self.shared else 0)
 
 
 @inline
-def finish_block(finish, expert, gate, up, rows, columns, first, y, q):
-    """f(gate) * up, float32 [rows <= 32], as columns first to first + rows of the activation row at y and q."""
-    kind, bias = load_i64(finish), load_i64(finish + 8)
+def _add_bias(matrix, expert, first, products, rows):
+    bias = load_i64(matrix + MATRIX.bias)
     if bias:
-        at = 4 * (expert * columns + first)
-        add_whole(gate, bias + at, rows)
-        add_whole(up, load_i64(finish + 16) + at, rows)
+        add_whole(products, bias + 4 * (expert * load_i64(matrix + MATRIX.rows) + first), rows)
+
+
+@inline
+def finish_block(layer, expert, gate, up, first, rows, y, q):
+    """f(gate) * up, of float32 [rows <= 32] each -> columns first to first + rows of the activation row at y and q."""
+    kind, width = load_i64(layer + GATE_UP.function), load_i64(load_i64(layer + GATE_UP.gate) + MATRIX.rows)
+    _add_bias(load_i64(layer + GATE_UP.gate), expert, first, gate, rows)
+    _add_bias(load_i64(layer + GATE_UP.up), expert, first, up, rows)
     if rows == BLOCK:
         a = gated(load_f32x16(gate), load_f32x16(up), kind)
         b = gated(load_f32x16(gate + 64), load_f32x16(up + 64), kind)
-        store_block(a, b, columns, first // BLOCK, y, q, 0)
+        store_block(a, b, width, first // BLOCK, y, q, 0)
     else:
         store_f32x16(y + 4 * first, gated(load_f32x16(gate), load_f32x16(up), kind))
 
 
 @inline
-def gate_up_blocks(dot, gate, up, finish, expert, row_bytes, columns, x, rows, first, last, local, y, q):
-    """Blocks first to last of one expert."""
+def count_blocks(layer):
+    """How many blocks the rows of gate, and of up, are divided into."""
+    return (load_i64(load_i64(layer + GATE_UP.gate) + MATRIX.rows) + BLOCK - 1) // BLOCK
+
+
+@inline
+def gate_up_blocks(layer, expert, x, first, last, y, q, products):
+    """Blocks first to last of f(gate x) * up x of one expert -> the same blocks of its activation row at y and q."""
+    gate, up = load_i64(layer + GATE_UP.gate), load_i64(layer + GATE_UP.up)
+    w, v = row_address(gate, expert, 0), row_address(up, expert, 0)
+    rows, columns = load_i64(gate + MATRIX.rows), load_i64(gate + MATRIX.columns)
+    row_bytes, dot = load_i64(gate + MATRIX.row_bytes), load_i64(gate + MATRIX.dot)
     for block in range(first, last):
         row, count = block * BLOCK, min(BLOCK, rows - block * BLOCK)
-        call(dot, (gate + row * row_bytes, count, columns, x, local, np.float32(1), 0))
-        call(dot, (up + row * row_bytes, count, columns, x, local + 4 * BLOCK, np.float32(1), 0))
-        finish_block(finish, expert, local, local + 4 * BLOCK, count, rows, row, y, q)
+        call(dot, (w + row * row_bytes, count, columns, x, products, np.float32(1), 0))
+        call(dot, (v + row * row_bytes, count, columns, x, products + 4 * BLOCK, np.float32(1), 0))
+        finish_block(layer, expert, products, products + 4 * BLOCK, row, count, y, q)
 
 
 @kernel
-def gate_up_step(
-    rank, size, logits, routing, experts, weights, gate, up, touched, finish, dot, row_bytes, columns, x, rows, y, y_stride,
-    q, q_stride, scratch, scratch_stride,
-):  # fmt: skip
-    """Route one token, then f(gate x) * up x of the chosen experts -> y and q [k, rows].
+def gate_up_step(rank, size, logits, routing, experts, weights, touched, layer, x, out, scratch, scratch_stride):
+    """Route one token, then f(gate x) * up x of its experts -> rows [k, width] of `out`.
 
-    Every thread routes for itself, which is quicker than meeting; the first one leaves the choice for `down_step`.
+    Every thread routes for itself, which is quicker than waiting; the first one leaves the choice for `down_step`.
     """
-    k = chosen_of(routing)
-    local = scratch + rank * scratch_stride
-    chosen, factors = local + 8 * BLOCK, local + 8 * BLOCK + 8 * k
-    spare = factors + 8 * k
+    k = top_k_of(routing)
+    products = scratch + rank * scratch_stride
+    chosen, factors = products + PRODUCTS_BYTES, products + PRODUCTS_BYTES + 8 * k
+    memory = factors + 8 * k
     if rank == 0:
         chosen, factors = experts, weights
-    choose(logits, routing, spare, chosen, factors)
+    route_token(logits, routing, memory, chosen, factors)
     if rank == 0:
-        mark(touched, chosen, k)
-    blocks = (rows + BLOCK - 1) // BLOCK
-    first, last = first_of(rank, size, k * blocks), first_of(rank + 1, size, k * blocks)
+        mark_touched(touched, chosen, k)
+    blocks = count_blocks(layer)
+    first, last = start_of(rank, size, k * blocks), start_of(rank + 1, size, k * blocks)
     for i in range(first // blocks, (last + blocks - 1) // blocks):
-        expert = load_i64(chosen + 8 * i)
+        y, q, _ = row_addresses(out, i)
         begin, end = max(first - i * blocks, 0), min(last - i * blocks, blocks)
-        w, v = load_i64(gate + 8 * expert), load_i64(up + 8 * expert)
-        out, quantized = y + i * y_stride if y else 0, q + i * q_stride if q else 0
-        gate_up_blocks(dot, w, v, finish, expert, row_bytes, columns, x, rows, begin, end, local, out, quantized)
+        gate_up_blocks(layer, load_i64(chosen + 8 * i), x, begin, end, y, q, products)
 
 
 @kernel
-def gate_up_shared(rank, size, gate, up, finish, dot, row_bytes, columns, x, rows, y, q, scratch, scratch_stride):
+def gate_up_shared(rank, size, layer, x, out, scratch, scratch_stride):
     """f(gate x) * up x of the shared expert; threads share its blocks, the last ones first (they got fewer before)."""
-    blocks = (rows + BLOCK - 1) // BLOCK
-    local = scratch + rank * scratch_stride
+    products = scratch + rank * scratch_stride
     rank = size - 1 - rank
-    first, last = first_of(rank, size, blocks), first_of(rank + 1, size, blocks)
-    w, v = load_i64(gate), load_i64(up)
-    gate_up_blocks(dot, w, v, finish, 0, row_bytes, columns, x, rows, first, last, local, y, q)
+    first, last = start_of(rank, size, count_blocks(layer)), start_of(rank + 1, size, count_blocks(layer))
+    gate_up_blocks(layer, 0, x, first, last, load_i64(out + OUTPUT.f32), load_i64(out + OUTPUT.q8), products)
+
+
+@inline
+def _add_down(down, expert, middle, x, factor, rank, size):
+    """A thread's rows of x += factor * (down of an expert times `middle`, plus its bias)."""
+    rows = load_i64(down + MATRIX.rows)
+    first, last = start_of(rank, size, rows), start_of(rank + 1, size, rows)
+    w, columns, bias = row_address(down, expert, first), load_i64(down + MATRIX.columns), load_i64(down + MATRIX.bias)
+    call(load_i64(down + MATRIX.dot), (w, last - first, columns, middle, x + 4 * first, factor, 1))
+    if bias:
+        add_scaled(x + 4 * first, bias + 4 * (expert * rows + first), factor, last - first)
 
 
 @kernel
-def down_step(
-    rank, size, k, experts, weights, down, bias, dot, row_bytes, columns, y, y_stride, rows, x, scale,
-    shared, shared_bias, shared_dot, shared_row_bytes, shared_columns, shared_y, shared_gate,
-):  # fmt: skip
-    """x += the sum over the chosen experts of weight * down y, then scale * the shared expert's by sigmoid of its gate."""
-    first, last = first_of(rank, size, rows), first_of(rank + 1, size, rows)
-    out, count = x + 4 * first, last - first
+def down_step(rank, size, k, experts, weights, down, middle, middle_stride, x, shared):
+    """x += the sum over the chosen experts of weight * down middle, then what the shared one adds, if there is one."""
     for i in range(k):
         expert, weight = load_i64(experts + 8 * i), load_f32(weights + 4 * i)
-        w = load_i64(down + 8 * expert) + first * row_bytes
-        call(dot, (w, count, columns, y + i * y_stride, out, weight, 1))
-        if bias:
-            add_scaled(out, bias + 4 * (expert * rows + first), weight, count)
+        _add_down(down, expert, middle + i * middle_stride, x, weight, rank, size)
     if shared:
-        factor = bits_to_f32(scale) * (sigmoid1(load_f32(shared_gate)) if shared_gate else np.float32(1))
-        w = load_i64(shared) + first * shared_row_bytes
-        call(shared_dot, (w, count, shared_columns, shared_y, out, factor, 1))
-        if shared_bias:
-            add_scaled(out, shared_bias + 4 * first, factor, count)
+        gate, scale = load_i64(shared + SHARED.gate), load_f32(shared + SHARED.scale)
+        factor = scale * (sigmoid1(load_f32(gate)) if gate else np.float32(1))
+        _add_down(load_i64(shared + SHARED.down), 0, load_i64(shared + SHARED.middle), x, factor, rank, size)
 
 
 @kernel
-def down_dense(rank, size, down, bias, dot, row_bytes, columns, y, rows, x):
-    """x += down y, of an expert that every token takes."""
-    first, last = first_of(rank, size, rows), first_of(rank + 1, size, rows)
-    out, factor = x + 4 * first, np.float32(1)
-    call(dot, (load_i64(down) + first * row_bytes, last - first, columns, y, out, factor, 1))
-    if bias:
-        add_scaled(out, bias + 4 * first, factor, last - first)
+def down_dense(rank, size, down, middle, x):
+    """x += down middle, of an expert that every token takes."""
+    _add_down(down, 0, middle, x, np.float32(1), rank, size)
 
 
 def experts_step(
-    plan: Plan, layer: ExpertLayer, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
+    plan: Plan, layer: LayerExperts, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
 ) -> None:
     """h [1, n], logits [1, experts], shared_gate [1, 1] (before the sigmoid): x [1, n] += …"""
-    routed, k = layer.routed, layer.routing.chosen
-    middle = plan.rows("middle", routed.gate.rows, k)
+    routed, k = layer.routed, layer.routing.experts_per_token
+    middle = plan.activation("middle", routed.gate.rows, k)
     middle.read(routed.down.format.activation)
     experts, weights = plan.buffer("experts", k, np.int64), plan.buffer("weights", k, np.float32)
     plan.weight_bytes += layer.bytes_per_token
-    plan.keep(layer.routing)
-    plan.add(
-        gate_up_step, logits.read("f32"), layer.routing.table(routed.gate.count, layer.scale), experts, weights,
-        routed.gate.addresses, routed.up.addresses, layer.touched, routed.finish, *gate_operands(routed.gate, h),
-        middle.written("f32"), middle.stride("f32"), middle.written("q8"), middle.stride("q8"),
-        *plan.scratch(8 * BLOCK + 16 * k + spare_bytes(routed.gate.count)),
-    )  # fmt: skip
-    own = gate_up_of_all(plan, layer.shared, h) if layer.shared else None
-    add_down(plan, layer, experts, weights, middle, own, shared_gate, x)
+    scratch = plan.scratch(PRODUCTS_BYTES + 16 * k + routing_scratch_bytes(routed.gate.count))
+    route = (
+        logits.read("f32"),
+        layer.routing.table(plan, routed.gate.count, layer.scale),
+        experts,
+        weights,
+        layer.touched,
+    )
+    plan.add(gate_up_step, *route, gate_up_table(plan, routed), gate_input(routed, h), plan.output(middle), *scratch)
+    shared = shared_gate_up(plan, layer.shared, h) if layer.shared else None
+    add_down(plan, layer, (experts, weights), middle, shared, shared_gate, x)
 
 
 def add_down(
-    plan: Plan, layer: ExpertLayer, experts: Operand, weights: Operand, middle: Activation, own: Activation | None,
-    shared_gate: Activation | None, x: Activation,
-) -> None:  # fmt: skip
-    """The last record of a token: x [1, n] += what the chosen make of middle [k, width], and the shared one of its own."""
-    shared: tuple[Operand, ...] = (0, 0, 0, 0, 0, 0, 0)
-    if layer.shared and own:
-        gate = shared_gate.read("f32") if shared_gate else 0
-        shared = (*_down_operands(layer.shared), own.read(layer.shared.down.format.activation), gate)
+    plan: Plan,
+    layer: LayerExperts,
+    choice: tuple[Operand, Operand],
+    middle: Activation,
+    shared: Activation | None,
+    shared_gate: Activation | None,
+    x: Activation,
+) -> None:
+    """The last record of a token: x [1, n] += what its experts make of middle [k, width], and the shared one of its own."""
+    table: Operand = 0
+    if layer.shared and shared:
+        table = plan.table(
+            SHARED,
+            down=plan.table(MATRIX, **operands_of(layer.shared.down)),
+            middle=shared.read(layer.shared.down.format.activation),
+            gate=shared_gate.read("f32") if shared_gate else 0,
+            scale=float(layer.scale),
+        )
     down, kind = layer.routed.down, layer.routed.down.format.activation
-    plan.add(
-        down_step, layer.routing.chosen, experts, weights, *_down_operands(layer.routed), middle.read(kind),
-        middle.stride(kind), down.rows, x.read("f32"), float(layer.scale), *shared,
-    )  # fmt: skip
+    rows = middle.read(kind), middle.stride(kind)
+    matrix = plan.table(MATRIX, **operands_of(down))
+    plan.add(down_step, layer.routing.experts_per_token, *choice, matrix, *rows, x.read("f32"), table)
 
 
-def dense_step(plan: Plan, layer: Gated, h: Activation, x: Activation) -> None:
+def dense_step(plan: Plan, layer: GatedExperts, h: Activation, x: Activation) -> None:
     """An expert that every token takes: h [1, n]; x [1, n] += its result."""
     plan.weight_bytes += layer.bytes
-    own = gate_up_of_all(plan, layer, h)
-    middle = own.read(layer.down.format.activation)
-    plan.add(down_dense, *_down_operands(layer), middle, layer.down.rows, x.read("f32"))
+    middle = shared_gate_up(plan, layer, h)
+    rows, matrix = middle.read(layer.down.format.activation), plan.table(MATRIX, **operands_of(layer.down))
+    plan.add(down_dense, matrix, rows, x.read("f32"))
 
 
-def gate_up_of_all(plan: Plan, layer: Gated, h: Activation) -> Activation:
+def shared_gate_up(plan: Plan, layer: GatedExperts, h: Activation) -> Activation:
     """The middle of an expert that every token takes, [1, width]."""
-    middle = plan.rows("shared middle", layer.gate.rows)
+    middle = plan.activation("shared middle", layer.gate.rows)
     middle.read(layer.down.format.activation)
     plan.keep(layer)
-    plan.add(
-        gate_up_shared, layer.gate.addresses, layer.up.addresses, layer.finish, *gate_operands(layer.gate, h),
-        middle.written("f32"), middle.written("q8"), *plan.scratch(8 * BLOCK),
-    )  # fmt: skip
+    table, scratch = gate_up_table(plan, layer), plan.scratch(PRODUCTS_BYTES)
+    plan.add(gate_up_shared, table, gate_input(layer, h), plan.output(middle), *scratch)
     return middle
 
 
-def gate_operands(gate: Experts, h: Activation) -> tuple[Operand, ...]:
-    """dot_rows, row bytes, columns, x, rows of a gate matrix and its input."""
-    if gate.columns != h.columns:
-        raise ValueError(f"experts of {gate.columns} columns meet {h.columns}")
-    return gate.format.dot_rows, gate.row_bytes, gate.columns, h.read(gate.format.activation), gate.rows
+def gate_up_table(
+    plan: Plan, layer: GatedExperts, operands: Callable[[ExpertMatrices | Matrix], dict[str, Operand]] = operands_of
+) -> Operand:
+    """The table of GATE_UP; operands: what gives the fields of a matrix."""
+    gate, up = (plan.table(MATRIX, **operands(part)) for part in (layer.gate, layer.up))
+    return plan.table(GATE_UP, gate=gate, up=up, function=GATES[layer.activation])
 
 
-def _down_operands(layer: Gated) -> tuple[Operand, ...]:
-    """Addresses, bias, dot_rows, row bytes, columns of a down matrix."""
-    down = layer.down
-    return down.addresses, layer.down_bias, down.format.dot_rows, down.row_bytes, down.columns
+def gate_input(layer: GatedExperts, h: Activation) -> NDArray[np.uint8]:
+    """Rows of h as gate and up are multiplied with them; ValueError if they do not fit."""
+    if layer.gate.columns != h.columns:
+        raise ValueError(f"experts of {layer.gate.columns} columns times {h.columns}")
+    return h.read(layer.gate.format.activation)

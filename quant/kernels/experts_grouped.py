@@ -1,244 +1,286 @@
 """Experts for many tokens: tokens are grouped by expert, and each expert's rows are unpacked once for all of its tokens.
 
-A slot is a (token, choice) pair. Threads share rows, never experts, so that every result is added up in one order.
+Threads share rows, never experts, so that every result is added up in one order. See `assignments` for pairs.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.activation import row_addresses
 from quant.atomics import call
 from quant.jit import inline, kernel
+from quant.kernels.assignments import ASSIGNMENTS, Assignments, pair_at, start_and_count
 from quant.kernels.delta_net import sigmoid1
-from quant.kernels.experts import BLOCK, ExpertLayer, Gated, finish_block
-from quant.kernels.gates import add_scaled
-from quant.kernels.multiply import ROWS, multiply_kernel, pad_table, scratch_bytes, set_entry, table_bytes
-from quant.kernels.panels import first_panel, pack, panel_bytes
-from quant.kernels.router import mark, route_rows, spare_bytes
-from quant.kernels.share import COUNTER_WORDS, first_of, take
-from quant.plan import Activation, Groups, Operand, Plan
-from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
-from quant.tile import ENTRY_BYTES
-from quant.weights import Experts
-
-_TURNS = 2  # pieces of down that each thread takes on average: each piece goes through all experts
-_BY_ROW = (
-    2  # tokens of an expert up to which rows are not worth unpacking: 16 of 2048 columns take 0.4 us, a dot 0.55 us
+from quant.kernels.experts import (
+    BLOCK,
+    GATE_UP,
+    PRODUCTS_BYTES,
+    GatedExperts,
+    LayerExperts,
+    count_blocks,
+    finish_block,
+    gate_input,
+    gate_up_table,
 )
+from quant.kernels.gates import add_scaled
+from quant.kernels.multiply import TILE_ROWS, entries_bytes, pad_entries, scratch_bytes, set_entry, tile_operands
+from quant.kernels.observer import observe
+from quant.kernels.panels import INPUT, first_panel, input_table, panel_bytes
+from quant.kernels.partition import COUNTER_WORDS, start_of, take_next
+from quant.kernels.router import mark_touched, route_rows, routing_scratch_bytes
+from quant.plan import BATCH, Activation, Ids, Plan
+from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
+from quant.tile import ENTRY
+from quant.weights import MATRIX, ExpertMatrices, row_address
+
+_PIECES = 2  # of down that each thread takes on average: each piece goes through all experts
+# Tokens of an expert up to which rows are not worth unpacking: 16 of 2048 columns take 0.4 us, a dot 0.55 us.
+_BY_ROW = 2
 
 
 @kernel
-def group_slots(rank, size, experts, k, count, starts, slots, touched, counters, run):
-    """Slots in order of expert, then token: int64 slots [tokens * k], starts [count + 1]; the first thread's work."""
+def group_pairs(rank, size, experts, assignments, touched, counters, batch):
+    """Pairs in order of expert, then token, and where each expert's begin; the first thread's work."""
     if rank:
         return
-    tokens = load_i64(run)
+    count, starts = load_i64(assignments + ASSIGNMENTS.experts), load_i64(assignments + ASSIGNMENTS.starts)
+    chosen = load_i64(batch + BATCH.tokens) * load_i64(assignments + ASSIGNMENTS.k)
     store_i64(counters, 0)
     store_i64(counters + 8 * COUNTER_WORDS, 0)
     for e in range(count + 1):
         store_i64(starts + 8 * e, 0)
-    for s in range(tokens * k):
-        at = starts + 8 * load_i64(experts + 8 * s) + 8
+    for pair in range(chosen):
+        at = starts + 8 * load_i64(experts + 8 * pair) + 8
         store_i64(at, load_i64(at) + 1)
     for e in range(count):
         store_i64(starts + 8 * e + 8, load_i64(starts + 8 * e + 8) + load_i64(starts + 8 * e))
-    for s in range(tokens * k):
-        at = starts + 8 * load_i64(experts + 8 * s)
-        store_i64(slots + 8 * load_i64(at), s)
+    pairs = load_i64(assignments + ASSIGNMENTS.pairs)
+    for pair in range(chosen):
+        at = starts + 8 * load_i64(experts + 8 * pair)
+        store_i64(pairs + 8 * load_i64(at), pair)
         store_i64(at, load_i64(at) + 1)
     for e in range(count, 0, -1):
         store_i64(starts + 8 * e, load_i64(starts + 8 * e - 8))
     store_i64(starts, 0)
-    mark(touched, experts, tokens * k)
+    mark_touched(touched, experts, chosen)
 
 
 @kernel
-def shared_slots(rank, size, starts, slots, weights, scale, gate, gate_stride, run):
+def shared_pairs(rank, size, assignments, scale, gate, gate_stride, batch):
     """The shared expert as an expert that every token chose, weighted by scale and, if it has a gate, its sigmoid."""
-    tokens = load_i64(run)
+    tokens, starts = load_i64(batch + BATCH.tokens), load_i64(assignments + ASSIGNMENTS.starts)
+    pairs, weights = load_i64(assignments + ASSIGNMENTS.pairs), load_i64(assignments + ASSIGNMENTS.weights)
     if rank == 0:
         store_i64(starts, 0)
         store_i64(starts + 8, tokens)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
-        store_i64(slots + 8 * t, t)
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
+        store_i64(pairs + 8 * t, t)
         share = sigmoid1(load_f32(gate + t * gate_stride)) if gate else np.float32(1)
         store_f32(weights + 4 * t, bits_to_f32(scale) * share)
 
 
 @inline
-def _dot_each(dot, w, row_bytes, first, last, columns, table, tokens, offset, accumulate):
+def _multiply_rows(matrix, expert, first, last, entries, tokens, offset, accumulate):
     """Rows first to last of one matrix for a few tokens, one after the other; results from `offset` bytes on."""
+    w, columns, dot = (
+        row_address(matrix, expert, first),
+        load_i64(matrix + MATRIX.columns),
+        load_i64(matrix + MATRIX.dot),
+    )
     for i in range(tokens):
-        entry = table + i * ENTRY_BYTES
-        x, y = load_i64(entry), load_i64(entry + 8) + offset
-        call(dot, (w + first * row_bytes, last - first, columns, x, y, load_f32(entry + 16), accumulate))
+        entry = entries + i * ENTRY.bytes
+        x, y = load_i64(entry + ENTRY.activation), load_i64(entry + ENTRY.result) + offset
+        call(dot, (w, last - first, columns, x, y, load_f32(entry + ENTRY.factor), accumulate))
 
 
 @inline
-def _meet_rows(
-    multiply, unpack, w, row_bytes, first, last, columns, group, table, panels, tokens, offset, accumulate, scratch
-):
+def _multiply_tiles(matrix, expert, first, last, entries, panels, tokens, offset, accumulate, scratch):
     """Rows first to last of one matrix, tile by tile; results from `offset` bytes on."""
-    for r in range(first, last, ROWS):
-        rows, at = min(ROWS, last - r), offset + 4 * (r - first)
-        tile = (unpack, w + r * row_bytes, row_bytes, rows, columns, group)
-        call(multiply, (*tile, table, panels, 0, tokens, at, accumulate, scratch))
+    multiply = load_i64(matrix + MATRIX.multiply)
+    for r in range(first, last, TILE_ROWS):
+        w, rows, at = row_address(matrix, expert, r), min(TILE_ROWS, last - r), offset + 4 * (r - first)
+        call(multiply, (matrix, w, rows, entries, panels, 0, tokens, at, accumulate, scratch))
+
+
+@inline
+def _multiply(matrix, expert, first, last, entries, panels, tokens, offset, accumulate, scratch):
+    """Rows first to last of one matrix and all tokens of an expert, the quicker way."""
+    if tokens <= _BY_ROW:
+        _multiply_rows(matrix, expert, first, last, entries, tokens, offset, accumulate)
+    else:
+        _multiply_tiles(matrix, expert, first, last, entries, panels, tokens, offset, accumulate, scratch)
 
 
 @kernel
-def gate_up_grouped(
-    rank, size, count, k, starts, slots, gate, up, finish, dot, multiply, unpack, row_bytes, columns, group, x, x_stride, panels,
-    rows, y, y_stride, q, q_stride, most, counter, scratch, scratch_stride,
-):  # fmt: skip
-    """f(gate x) * up x of every expert for its slots -> y and q [slots, rows]; threads take experts, or share rows."""
-    table = scratch + rank * scratch_stride
-    products = table + table_bytes(most)
-    spare = products + most * 8 * BLOCK
-    memory = spare + 8 * BLOCK
-    blocks = (rows + BLOCK - 1) // BLOCK
-    first_block, last_block = first_of(rank, size, blocks), first_of(rank + 1, size, blocks)
+def gate_up_grouped(rank, size, layer, assignments, x, out, counter, scratch, scratch_stride):
+    """f(gate x) * up x of every expert for its pairs -> row `pair` of out; threads take experts, or share rows."""
+    count, k = load_i64(assignments + ASSIGNMENTS.experts), load_i64(assignments + ASSIGNMENTS.k)
+    most = load_i64(assignments + ASSIGNMENTS.most)
+    gate, up = load_i64(layer + GATE_UP.gate), load_i64(layer + GATE_UP.up)
+    rows, columns = load_i64(gate + MATRIX.rows), load_i64(gate + MATRIX.columns)
+    source, stride, panels = load_i64(x + INPUT.rows), load_i64(x + INPUT.stride), load_i64(x + INPUT.panels)
+    entries = scratch + rank * scratch_stride
+    products = entries + entries_bytes(most)
+    unused = products + most * PRODUCTS_BYTES
+    memory = unused + PRODUCTS_BYTES
+    blocks = count_blocks(layer)
+    first_block, last_block = start_of(rank, size, blocks), start_of(rank + 1, size, blocks)
     if counter:
         first_block, last_block = 0, blocks
-    expert = take(counter, 1) if counter else 0
+    expert = take_next(counter, 1) if counter else 0
     while expert < count and first_block < last_block:
-        start = load_i64(starts + 8 * expert)
-        tokens = load_i64(starts + 8 * expert + 8) - start
+        start, tokens = start_and_count(assignments, expert)
         for i in range(tokens):
-            t = load_i64(slots + 8 * (start + i)) // k
-            set_entry(table, i, x + t * x_stride, products + 8 * BLOCK * i, np.float32(1))
-        pad_table(table, tokens, x, spare)
+            t = pair_at(assignments, start + i) // k
+            set_entry(entries, i, source + t * stride, products + PRODUCTS_BYTES * i, np.float32(1))
+        pad_entries(entries, tokens, source, unused)
         panel = panels + first_panel(start, expert) * panel_bytes(columns) if panels else 0
-        w, v = load_i64(gate + 8 * expert), load_i64(up + 8 * expert)
         for block in range(first_block, last_block if tokens else first_block):
             first, last = block * BLOCK, min(rows, block * BLOCK + BLOCK)
             for part in range(2):
-                weights, at = (v, 4 * BLOCK) if part else (w, 0)
-                if tokens <= _BY_ROW:
-                    _dot_each(dot, weights, row_bytes, first, last, columns, table, tokens, at, 0)
-                else:
-                    _meet_rows(
-                        multiply, unpack, weights, row_bytes, first, last, columns, group, table, panel, tokens, at, 0,
-                        memory,
-                    )  # fmt: skip
+                matrix, at = (up, 4 * BLOCK) if part else (gate, 0)
+                _multiply(matrix, expert, first, last, entries, panel, tokens, at, 0, memory)
             for i in range(tokens):
-                slot, product = load_i64(slots + 8 * (start + i)), products + 8 * BLOCK * i
-                out, quantized = y + slot * y_stride if y else 0, q + slot * q_stride if q else 0
-                finish_block(finish, expert, product, product + 4 * BLOCK, last - first, rows, first, out, quantized)
-        expert = take(counter, 1) if counter else expert + 1
+                product = products + PRODUCTS_BYTES * i
+                y, q, _ = row_addresses(out, pair_at(assignments, start + i))
+                finish_block(layer, expert, product, product + 4 * BLOCK, first, last - first, y, q)
+        expert = take_next(counter, 1) if counter else expert + 1
+
+
+@inline
+def _add_bias(matrix, expert, first, last, entries, tokens):
+    """The bias of rows first to last, times each token's factor."""
+    bias, rows = load_i64(matrix + MATRIX.bias), load_i64(matrix + MATRIX.rows)
+    for i in range(tokens if bias else 0):
+        entry = entries + i * ENTRY.bytes
+        out, factor = load_i64(entry + ENTRY.result) + 4 * first, load_f32(entry + ENTRY.factor)
+        add_scaled(out, bias + 4 * (expert * rows + first), factor, last - first)
 
 
 @kernel
-def down_grouped(
-    rank, size, count, k, starts, slots, weights, down, bias, dot, multiply, unpack, row_bytes, columns, group, y, y_stride,
-    panels, rows, x, x_stride, adds, most, counter, scratch, scratch_stride,
-):  # fmt: skip
-    """x[slot // k] += weight * down y[slot], experts in order; threads take, or share, rows of the result.
+def down_grouped(rank, size, down, assignments, middle, x, x_stride, adds, counter, scratch, scratch_stride):
+    """x[pair // k] += weight * down middle[pair], experts in order; threads take, or share, rows of the result.
 
     Without `adds` the result replaces what was there, for one expert a row of x.
     """
-    table = scratch + rank * scratch_stride
-    spare = table + table_bytes(most)
-    memory = spare + 4 * ROWS * ((rows + ROWS - 1) // ROWS)
-    tiles = (rows + ROWS - 1) // ROWS
-    grain = tiles // (size * _TURNS) + 1 if counter else (tiles + size - 1) // size
-    begin = take(counter, grain) if counter else rank * grain
+    count, k = load_i64(assignments + ASSIGNMENTS.experts), load_i64(assignments + ASSIGNMENTS.k)
+    weights, panels = load_i64(assignments + ASSIGNMENTS.weights), load_i64(middle + INPUT.panels)
+    y, y_stride = load_i64(middle + INPUT.rows), load_i64(middle + INPUT.stride)
+    rows, columns = load_i64(down + MATRIX.rows), load_i64(down + MATRIX.columns)
+    entries = scratch + rank * scratch_stride
+    unused = entries + entries_bytes(load_i64(assignments + ASSIGNMENTS.most))
+    tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
+    memory = unused + 4 * TILE_ROWS * tiles
+    grain = tiles // (size * _PIECES) + 1 if counter else (tiles + size - 1) // size
+    begin = take_next(counter, grain) if counter else rank * grain
     while begin < tiles:
-        first, last = begin * ROWS, min(rows, (begin + grain) * ROWS)
+        first, last = begin * TILE_ROWS, min(rows, (begin + grain) * TILE_ROWS)
         for expert in range(count):
-            start = load_i64(starts + 8 * expert)
-            tokens = load_i64(starts + 8 * expert + 8) - start
+            start, tokens = start_and_count(assignments, expert)
             for i in range(tokens):
-                slot = load_i64(slots + 8 * (start + i))
-                set_entry(table, i, y + slot * y_stride, x + slot // k * x_stride, load_f32(weights + 4 * slot))
-            pad_table(table, tokens, y, spare)
-            w, panel = load_i64(down + 8 * expert), panels + first_panel(start, expert) * panel_bytes(columns)
-            if 0 < tokens <= _BY_ROW:
-                _dot_each(dot, w, row_bytes, first, last, columns, table, tokens, 4 * first, adds)
-            elif tokens:
-                _meet_rows(
-                    multiply, unpack, w, row_bytes, first, last, columns, group, table, panel, tokens, 4 * first, adds, memory
-                )  # fmt: skip
-            for i in range(tokens if bias else 0):
-                entry = table + i * ENTRY_BYTES
-                out = load_i64(entry + 8) + 4 * first
-                add_scaled(out, bias + 4 * (expert * rows + first), load_f32(entry + 16), last - first)
-        begin = take(counter, grain) if counter else tiles
+                pair = pair_at(assignments, start + i)
+                set_entry(entries, i, y + pair * y_stride, x + pair // k * x_stride, load_f32(weights + 4 * pair))
+            pad_entries(entries, tokens, y, unused)
+            panel = panels + first_panel(start, expert) * panel_bytes(columns)
+            if tokens:
+                _multiply(down, expert, first, last, entries, panel, tokens, 4 * first, adds, memory)
+            _add_bias(down, expert, first, last, entries, tokens)
+        begin = take_next(counter, grain) if counter else tiles
 
 
-def gated_grouped(
-    plan: Plan, layer: Gated, k: int, grouping: tuple[Operand, Operand, Operand], h: Activation, x: Activation,
+def grouped_experts(
+    plan: Plan,
+    layer: GatedExperts,
+    assignments: Assignments,
+    h: Activation,
+    x: Activation,
     counters: NDArray[np.int64] | None,
-) -> None:  # fmt: skip
-    """One set of experts: gate and up, then down; `grouping` is starts, slots and weights.
+) -> None:
+    """Gate and up of a set of experts, then down: h [tokens, n]; x [tokens, n] += the weighted sum of each token's pairs.
 
     With counters, for gate and up and for down, threads take what is next; else each has its share.
     """
-    gate, down = layer.gate, layer.down
-    starts, slots, weights = grouping
-    middle, most = plan.rows("middle", gate.rows, plan.tokens * k), plan.tokens
-    inner, kind = gate.format.activation, down.format.activation
-    order: dict[str, Any] = {"sets": gate.count, "starts": starts, "slots": slots, "places": plan.tokens * k}
-    packed = pack(plan, f"grouped {gate.count}", h, "q8", k=k, **order) if inner == "q8" else 0
-    inner_scratch = table_bytes(most) + (most + 1) * 8 * BLOCK + scratch_bytes(gate.columns)
-    scratch = plan.scratch(max(inner_scratch, down_scratch(most, down)))
+    gate, down, most = layer.gate, layer.down, plan.tokens
+    pairs = most * assignments.k
+    middle, by_pair = plan.activation("middle", gate.rows, pairs), replace(assignments, k=1)
+    table, counter = assignments.table(plan), (0, 0) if counters is None else counters
+    gate_scratch = entries_bytes(most) + (most + 1) * PRODUCTS_BYTES + scratch_bytes(gate.columns)
+    scratch = plan.scratch(max(gate_scratch, down_scratch(most, down)))
     plan.keep(layer)
-    plan.watch([gate.name, layer.up.name], h, Groups(gate.count, k, starts, slots))
-    plan.add(
-        gate_up_grouped, gate.count, k, starts, slots, gate.addresses, layer.up.addresses, layer.finish,
-        *multiply_operands(gate), h.read(inner), h.stride(inner), packed, gate.rows, middle.written("f32"),
-        middle.stride("f32"), middle.written("q8"), middle.stride("q8"), most, 0 if counters is None else counters[0], *scratch,
-    )  # fmt: skip
-    inputs = middle.read(kind), middle.stride(kind)
-    packed = pack(plan, f"middle {gate.count}", middle, "q8", **order) if kind == "q8" else 0
-    plan.watch([down.name], middle, Groups(down.count, 1, starts, slots))
-    plan.add(
-        down_grouped, down.count, k, starts, slots, weights, down.addresses, layer.down_bias, *multiply_operands(down),
-        *inputs, packed, down.rows, x.read("f32"), x.stride("f32"), 1, most, 0 if counters is None else counters[1],
-        *scratch,
-    )  # fmt: skip
+    gate_input(layer, h)
+    source = input_table(plan, h, gate.format.activation, f"grouped {gate.count}", assignments, pairs)
+    observe(plan, [gate.name, layer.up.name], h, assignments)
+    operands = gate_up_table(plan, layer, tile_operands), table, source, plan.output(middle)
+    plan.add(gate_up_grouped, *operands, counter[0], *scratch)
+    middle.read(down.format.activation)
+    source = input_table(plan, middle, down.format.activation, f"middle {gate.count}", by_pair, pairs)
+    observe(plan, [down.name], middle, by_pair)
+    matrix = plan.table(MATRIX, **tile_operands(down))
+    plan.add(down_grouped, matrix, table, source, x.read("f32"), x.stride("f32"), 1, counter[1], *scratch)
 
 
-def down_scratch(tokens: int, down: Experts) -> int:
+def down_scratch(tokens: int, down: ExpertMatrices) -> int:
     """Scratch memory that `down_grouped` needs for at most so many tokens of an expert."""
-    size: int = table_bytes(tokens) + 4 * (down.rows + ROWS) + scratch_bytes(down.columns)
+    size: int = entries_bytes(tokens) + 4 * (down.rows + TILE_ROWS) + scratch_bytes(down.columns)
     return size
 
 
-def multiply_operands(experts: Experts) -> tuple[Operand, ...]:
-    """dot_rows, multiply, unpack_tile, row bytes, columns, group of a matrix."""
-    kind = experts.format
-    return kind.dot_rows, multiply_kernel(kind), kind.unpack_tile, experts.row_bytes, experts.columns, kind.group
-
-
 def experts_grouped(
-    plan: Plan, layer: ExpertLayer, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
+    plan: Plan, layer: LayerExperts, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
 ) -> None:
     """h [tokens, n], logits [tokens, experts], shared_gate [tokens, 1]: x [tokens, n] += the experts' sum."""
-    k, count, tokens = layer.routing.chosen, layer.routed.gate.count, plan.tokens
-    experts, weights = plan.buffer("experts", (tokens, k), np.int64), plan.buffer("weights", (tokens, k), np.float32)
-    starts, slots = plan.buffer("starts", count + 1, np.int64), plan.buffer("slots", tokens * k, np.int64)
-    routing = layer.routing.table(count, layer.scale)
-    plan.keep(layer.routing)
-    route = logits.read("f32"), logits.stride("f32"), routing, experts, weights, plan.run
-    plan.add(route_rows, *route, *plan.scratch(spare_bytes(count)))
+    count = layer.routed.gate.count
+    choice = Choice.buffers(plan, layer)
+    routing = layer.routing.table(plan, count, layer.scale)
+    route = logits.read("f32"), logits.stride("f32"), routing, choice.experts, choice.weights, plan.batch
+    plan.add(route_rows, *route, *plan.scratch(routing_scratch_bytes(count)))
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
-    plan.add(group_slots, experts, k, count, starts, slots, layer.touched, counters, plan.run)
-    gated_grouped(plan, layer.routed, k, (starts, slots, weights), h, x, counters)
+    plan.add(group_pairs, choice.experts, choice.assignments.table(plan), layer.touched, counters, plan.batch)
+    grouped_experts(plan, layer.routed, choice.assignments, h, x, counters)
     if layer.shared:
-        taken_by_all(plan, layer.shared, h, shared_gate, x, layer.scale)
+        shared_grouped(plan, layer.shared, h, shared_gate, x, layer.scale)
 
 
-def dense_grouped(plan: Plan, layer: Gated, h: Activation, x: Activation) -> None:
+class Choice(NamedTuple):
+    """What many tokens choose: int64 experts and float32 weights [tokens, k], and its pairs in order of expert."""
+
+    experts: Ids
+    weights: NDArray[np.float32]
+    starts: Ids
+    pairs: Ids
+
+    @classmethod
+    def buffers(cls, plan: Plan, layer: LayerExperts) -> Choice:
+        """Where the choice of a layer is left until its experts are added: memory that all layers share."""
+        shape = plan.tokens, layer.routing.experts_per_token
+        experts, weights = plan.buffer("experts", shape, np.int64), plan.buffer("weights", shape, np.float32)
+        starts = plan.buffer("starts", layer.routed.gate.count + 1, np.int64)
+        return cls(experts, weights, starts, plan.buffer("pairs", experts.size, np.int64))
+
+    @property
+    def assignments(self) -> Assignments:
+        """The same, as kernels are given it."""
+        most, k = self.experts.shape
+        return Assignments(len(self.starts) - 1, k, self.starts, self.pairs, self.weights, most)
+
+
+def dense_grouped(plan: Plan, layer: GatedExperts, h: Activation, x: Activation) -> None:
     """An expert that every token takes: h [tokens, n]; x [tokens, n] += its result."""
-    taken_by_all(plan, layer, h, None, x, 1.0)
+    shared_grouped(plan, layer, h, None, x, 1.0)
 
 
-def taken_by_all(plan: Plan, layer: Gated, h: Activation, gate: Activation | None, x: Activation, scale: float) -> None:
-    starts, slots = plan.buffer("shared starts", 2, np.int64), plan.buffer("shared slots", plan.tokens, np.int64)
+def shared_grouped(
+    plan: Plan, layer: GatedExperts, h: Activation, gate: Activation | None, x: Activation, scale: float
+) -> None:
+    """The same, times scale and, if gate [tokens, 1] is given, its sigmoid."""
+    starts, pairs = plan.buffer("shared starts", 2, np.int64), plan.buffer("shared pairs", plan.tokens, np.int64)
     weights = plan.buffer("shared weights", plan.tokens, np.float32)
+    assignments = Assignments(1, 1, starts, pairs, weights, plan.tokens)
     gate_rows, stride = (gate.read("f32"), gate.stride("f32")) if gate else (0, 0)
-    plan.add(shared_slots, starts, slots, weights, float(scale), gate_rows, stride, plan.run)
-    gated_grouped(plan, layer, 1, (starts, slots, weights), h, x, None)
+    plan.add(shared_pairs, assignments.table(plan), float(scale), gate_rows, stride, plan.batch)
+    grouped_experts(plan, layer, assignments, h, x, None)

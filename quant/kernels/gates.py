@@ -1,4 +1,4 @@
-"""What stands between an expert's matrices: f(gate) * up, and the biases that may be added to both.
+"""The activation functions between an expert's matrices, f(gate) * up, and the biases that may be added to both.
 
 'silu'    silu(gate) * up (Shazeer, arXiv 2002.05202)
 'gelu'    gelu(gate) * up, with tanh (Hendrycks and Gimpel, arXiv 1606.08415)
@@ -23,7 +23,7 @@ from quant.simd import (
     splat,
     store_f32,
     store_f32x16,
-)  # fmt: skip
+)
 
 GATES = {"silu": 0, "gelu": 1, "clamped": 2}
 

@@ -3,71 +3,68 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from quant.atomics import call
 from quant.jit import kernel
-from quant.kernels.experts_grouped import down_grouped, down_scratch, multiply_operands
-from quant.kernels.panels import pack
-from quant.kernels.share import COUNTER_WORDS, first_of
-from quant.plan import Activation, Operand, Plan
+from quant.kernels.assignments import ASSIGNMENTS, Assignments
+from quant.kernels.experts_grouped import down_grouped, down_scratch
+from quant.kernels.multiply import tile_operands
+from quant.kernels.panels import input_table
+from quant.kernels.partition import COUNTER_WORDS, start_of
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import load_i64, store_i64
-from quant.weights import Experts
+from quant.weights import MATRIX, ExpertMatrices, operands_of, row_address
 
 
 @kernel
-def head_step(rank, size, heads, w, dot, row_bytes, columns, x, x_stride, rows, y, y_step):
+def head_step(rank, size, heads, matrix, x, x_stride, y, y_step):
     """One token: y[head] = w[head] x[head]; threads share the rows of all heads."""
-    first, last = first_of(rank, size, heads * rows), first_of(rank + 1, size, heads * rows)
+    rows, columns = load_i64(matrix + MATRIX.rows), load_i64(matrix + MATRIX.columns)
+    dot = load_i64(matrix + MATRIX.dot)
+    first, last = start_of(rank, size, heads * rows), start_of(rank + 1, size, heads * rows)
     for head in range(first // rows, (last + rows - 1) // rows):
         begin, end = max(first - head * rows, 0), min(last - head * rows, rows)
-        weights, out = load_i64(w + 8 * head) + begin * row_bytes, y + head * y_step + 4 * begin
+        weights, out = row_address(matrix, head, begin), y + head * y_step + 4 * begin
         call(dot, (weights, end - begin, columns, x + head * x_stride, out, np.float32(1), 0))
 
 
 @kernel
-def head_slots(rank, size, heads, starts, slots, run):
-    """Row token * heads + head of every token, head by head: int64 slots [heads * tokens], starts [heads + 1]."""
-    tokens = load_i64(run)
-    for head in range(first_of(rank, size, heads), first_of(rank + 1, size, heads)):
+def head_pairs(rank, size, assignments, batch):
+    """Row token * heads + head of every token, head by head."""
+    tokens, heads = load_i64(batch + BATCH.tokens), load_i64(assignments + ASSIGNMENTS.experts)
+    starts, pairs = load_i64(assignments + ASSIGNMENTS.starts), load_i64(assignments + ASSIGNMENTS.pairs)
+    for head in range(start_of(rank, size, heads), start_of(rank + 1, size, heads)):
         store_i64(starts + 8 * head, head * tokens)
         for t in range(tokens):
-            store_i64(slots + 8 * (head * tokens + t), t * heads + head)
+            store_i64(pairs + 8 * (head * tokens + t), t * heads + head)
     if rank == 0:
         store_i64(starts + 8 * heads, heads * tokens)
 
 
-def head_matmul(plan: Plan, x: Activation, w: Experts, y: Activation, at: int = 0) -> None:
+def head_matmul(plan: Plan, x: Activation, w: ExpertMatrices, y: Activation, at: int = 0) -> None:
     """For each head: x [tokens * heads, k], w[head] [n, k] -> columns at to at + n of that head in y [tokens, heads * …]."""
     heads, width = w.count, y.columns // w.count
     if x.columns != w.columns or at + w.rows > width or x.tokens < heads * plan.tokens or width % 16:
         raise ValueError(f"{heads} heads: [{x.tokens}, {x.columns}] x [{w.rows}, {w.columns}] -> {y.columns}, at {at}")
     kind, out = w.format.activation, int(y.read("f32").ctypes.data + 4 * at)
-    rows = x.read(kind), x.stride(kind)
     plan.keep(w, y)
     plan.weight_bytes += heads * w.bytes
     if plan.tokens == 1:
-        dot = w.format.dot_rows, w.row_bytes, w.columns
-        plan.add(head_step, heads, w.addresses, *dot, *rows, w.rows, out, 4 * width)
+        matrix = plan.table(MATRIX, **operands_of(w))
+        plan.add(head_step, heads, matrix, x.read(kind), x.stride(kind), out, 4 * width)
         return
-    starts, slots, ones = plan.once(("head slots", heads), lambda: _slots(plan, heads))
-    counter: Operand = 0
-    packed: Operand = 0
-    if kind == "q8":
-        counter = plan.buffer("head counter", COUNTER_WORDS, np.int64)
-        places = {"sets": heads, "places": heads * plan.tokens}
-        packed = pack(plan, f"heads {heads}", x, kind, starts=starts, slots=slots, counter=counter, **places)
-    plan.add(
-        down_grouped, heads, 1, starts, slots, ones, w.addresses, 0, *multiply_operands(w), *rows, packed, w.rows, out,
-        4 * width, 0, plan.tokens, counter, *plan.scratch(down_scratch(plan.tokens, w)),
-    )  # fmt: skip
+    assignments = plan.once(("head pairs", heads), lambda: _assignments(plan, heads))
+    counter: Operand = plan.buffer("head counter", COUNTER_WORDS, np.int64) if kind == "q8" else 0
+    source = input_table(plan, x, kind, f"heads {heads}", assignments, heads * plan.tokens, counter)
+    operands = plan.table(MATRIX, **tile_operands(w)), assignments.table(plan), source, out, 4 * width, 0, counter
+    plan.add(down_grouped, *operands, *plan.scratch(down_scratch(plan.tokens, w)))
 
 
-def _slots(plan: Plan, heads: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+def _assignments(plan: Plan, heads: int) -> Assignments:
     """Where each head's rows are, and a weight of 1 for each; found once a replay."""
-    starts, slots = (
-        plan.buffer("head starts", heads + 1, np.int64),
-        plan.buffer("head slots", heads * plan.tokens, np.int64),
-    )
-    plan.add(head_slots, heads, starts, slots, plan.run)
-    return starts, slots, np.ones(heads * plan.tokens, np.float32)
+    starts = plan.buffer("head starts", heads + 1, np.int64)
+    pairs = plan.buffer("head pairs", heads * plan.tokens, np.int64)
+    ones = np.ones(heads * plan.tokens, np.float32)
+    assignments = Assignments(heads, 1, starts, pairs, ones, plan.tokens)
+    plan.add(head_pairs, assignments.table(plan), plan.batch)
+    return assignments

@@ -1,42 +1,80 @@
-"""The heads of an attention layer: their shape, their caches, and the table by which kernels know both."""
+"""The heads of an attention layer: their shape, their options, their caches, and the table of these that kernels read."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.jit import inline
 from quant.kernels.kv_cache import is_quantized, row_shape
+from quant.layout import Layout
+from quant.plan import Operand, Plan
+from quant.simd import load_i64
 
 Vector = NDArray[np.float32]
 
-# Fields of the table, bytes into it: the heads of queries and of keys, and the widths of a key and of a value; context;
-# bytes of a row of each cache, and whether they are quantized; bytes from one query to the next; over how many lanes
-# queries and keys are normed, or 0; positions that a token sees; whether lanes turn by neighbours.
-QUERIES, KEYS, WIDTH, VALUE_WIDTH, CONTEXT, K_ROW, V_ROW, QUANTIZED, Q_STEP, Q_SPAN, K_SPAN, WINDOW = range(0, 96, 8)
-_EVERY = 1 << 62
+HEADS = Layout(
+    "query_heads",
+    "key_value_heads",
+    "head_dim",  # of a query and of a key
+    "value_dim",
+    "q_step",  # bytes from one query head to the next
+    "q_norm",  # weights of the norm of queries, float32
+    "k_norm",
+    "q_span",  # over how many values queries are normed; 0: not at all
+    "k_span",
+    "eps",
+    "scale",  # of the scores
+    "softcap",
+    "sinks",  # float32 [query_heads], or 0
+    "window",  # positions that a token sees
+    "context",  # positions that the caches hold
+    "k_cache",
+    "v_cache",
+    "k_row",  # bytes of a row of the cache
+    "v_row",
+    "quantized",  # whether rows of the caches are int8
+)
+_EVERY = 1 << 62  # as a window: all positions
+
+
+@inline
+def shape_of(heads):
+    """Key-value heads, query heads that share one of them, head_dim and value_dim."""
+    count = load_i64(heads + HEADS.key_value_heads)
+    group = load_i64(heads + HEADS.query_heads) // count
+    return count, group, load_i64(heads + HEADS.head_dim), load_i64(heads + HEADS.value_dim)
+
+
+@inline
+def caches_of(heads):
+    """The caches of keys and of values, bytes of a row of each, positions they hold, and whether rows are int8."""
+    k_cache, v_cache = load_i64(heads + HEADS.k_cache), load_i64(heads + HEADS.v_cache)
+    k_row, v_row = load_i64(heads + HEADS.k_row), load_i64(heads + HEADS.v_row)
+    return k_cache, v_cache, k_row, v_row, load_i64(heads + HEADS.context), load_i64(heads + HEADS.quantized)
 
 
 @dataclass(frozen=True)
 class Heads:
-    """The shape of an attention layer, what its heads do, and its caches [key-value heads, context, row].
+    """The shape of an attention layer, the options of its heads, and its caches [key-value heads, context, row].
 
-    norms: weights of the norm of queries and of keys, float32 [width] for each head alone, or as long as the whole row.
-    gated: queries come as (query, gate), and outputs are multiplied by sigmoid(gate). sinks: float32 [queries], a score
-    that takes its share of the softmax but has no value. window: each token sees so many of the last positions, itself
-    included. softcap: scores are softcap * tanh(score / softcap). scale: of the scores; 1 / sqrt(width) unless given.
+    norms: weights of the root-mean-square norms of queries and of keys, float32 [head_dim] for each head by itself, or as
+    long as all heads together. gated: queries come as (query, gate), and outputs are multiplied by sigmoid(gate). sinks:
+    float32 [query_heads], a score of each head that enters the softmax but has no value (attention sinks). window: each
+    token attends to so many of the last positions, itself included (sliding window). softcap: scores become softcap *
+    tanh(score / softcap). scale: of the scores; 1 / sqrt(head_dim) unless given.
     """
 
-    queries: int
-    keys: int
-    width: int
+    query_heads: int
+    key_value_heads: int
+    head_dim: int  # of a query and of a key
+    value_dim: int
     k_cache: NDArray[Any]
     v_cache: NDArray[Any]
-    value_width: int = 0  # that of a key
     norms: tuple[Vector, Vector] | None = None
     eps: float = 0.0
     gated: bool = False
@@ -46,28 +84,26 @@ class Heads:
     scale: float = 0.0
 
     def __post_init__(self) -> None:
-        shape = f"{self.queries} query heads, {self.keys} key heads of {self.width} and {self.values}"
+        shape = (
+            f"{self.query_heads} query heads, {self.key_value_heads} key heads of {self.head_dim} and {self.value_dim}"
+        )
         kind = "q8_0" if is_quantized(self.k_cache) else "f16"
-        rows = row_shape(kind, self.width)[0], row_shape(kind, self.values)[0]
-        if self.queries % self.keys or self.width % 16 or self.values % 16:
+        k_row, v_row = (row_shape(kind, width)[0] for width in (self.head_dim, self.value_dim))
+        if self.query_heads % self.key_value_heads or self.head_dim % 16 or self.value_dim % 16:
             raise ValueError(shape)
-        if self.k_cache.shape[::2] != (self.keys, rows[0]) or self.v_cache.shape[::2] != (self.keys, rows[1]):
+        caches = self.k_cache.shape[::2], self.v_cache.shape[::2]
+        if caches != ((self.key_value_heads, k_row), (self.key_value_heads, v_row)):
             raise ValueError(f"{shape}, caches {self.k_cache.shape} and {self.v_cache.shape}")
-        if self.gated and self.values != self.width:
+        if self.gated and self.value_dim != self.head_dim:
             raise ValueError(f"{shape}, and gates")
-        if self.sinks is not None and self.sinks.shape != (self.queries,):
+        if self.sinks is not None and self.sinks.shape != (self.query_heads,):
             raise ValueError(f"{shape}, {self.sinks.shape} sinks")
-        _ = self.spans
-
-    @property
-    def values(self) -> int:
-        """The width of a value."""
-        return self.value_width or self.width
+        _ = self.norm_spans
 
     @property
     def group(self) -> int:
         """Query heads that share a key-value head."""
-        return self.queries // self.keys
+        return self.query_heads // self.key_value_heads
 
     @property
     def context(self) -> int:
@@ -76,28 +112,46 @@ class Heads:
 
     @property
     def score_scale(self) -> float:
-        """What a product of query and key is multiplied with."""
-        return self.scale or 1 / math.sqrt(self.width)
+        """What a product of query and key is multiplied by."""
+        return self.scale or 1 / math.sqrt(self.head_dim)
 
     @property
-    def spans(self) -> tuple[int, int]:
-        """Over how many lanes queries and keys are normed; 0: not at all."""
+    def norm_spans(self) -> tuple[int, int]:
+        """Over how many values queries and keys are normed: one head, or all together; 0 where they are not."""
         if self.norms is None:
             return 0, 0
-        found = len(self.norms[0]), len(self.norms[1])
-        whole = self.queries * self.width, self.keys * self.width
-        if found != (self.width, self.width) and (found != whole or self.gated):
-            raise ValueError(f"norms of {found} lanes for {self.queries} and {self.keys} heads of {self.width}")
+        found, one = (len(self.norms[0]), len(self.norms[1])), self.head_dim
+        together = self.query_heads * one, self.key_value_heads * one
+        if found != (one, one) and (found != together or self.gated):
+            raise ValueError(
+                f"norms of {found} values for {self.query_heads} and {self.key_value_heads} heads of {one}"
+            )
         return found
 
-    @cached_property
-    def table(self) -> NDArray[np.int64]:
-        """What kernels read: int64, a field each."""
-        q_step = 4 * self.width * (2 if self.gated else 1)
-        rows = (cache.strides[1] for cache in (self.k_cache, self.v_cache))
-        quantized = int(is_quantized(self.k_cache))
-        fields = (
-            self.queries, self.keys, self.width, self.values, self.context, *rows, quantized, q_step, *self.spans,
-            self.window or _EVERY,
-        )  # fmt: skip
-        return np.array(fields, np.int64)
+    def table(self, plan: Plan) -> Operand:
+        """The HEADS table of this layer."""
+        q_norm, k_norm = self.norms or (0, 0)
+        q_span, k_span = self.norm_spans
+        return plan.table(
+            HEADS,
+            query_heads=self.query_heads,
+            key_value_heads=self.key_value_heads,
+            head_dim=self.head_dim,
+            value_dim=self.value_dim,
+            q_step=4 * self.head_dim * (2 if self.gated else 1),
+            q_norm=q_norm,
+            k_norm=k_norm,
+            q_span=q_span,
+            k_span=k_span,
+            eps=self.eps,
+            scale=self.score_scale,
+            softcap=self.softcap,
+            sinks=0 if self.sinks is None else self.sinks,
+            window=self.window or _EVERY,
+            context=self.context,
+            k_cache=self.k_cache,
+            v_cache=self.v_cache,
+            k_row=self.k_cache.strides[1],
+            v_row=self.v_cache.strides[1],
+            quantized=int(is_quantized(self.k_cache)),
+        )

@@ -1,6 +1,11 @@
-"""A tile of at most 16 weight rows times many tokens: unpacked once, then met by every token while it is cached."""
+"""A tile of at most 16 weight rows times many tokens: unpacked once, then multiplied with all of them while it is cached.
+
+Operands that belong together travel as named tuples, which compiled code takes apart again: they cost nothing.
+"""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,9 +14,10 @@ from quant.atomics import call
 from quant.formats import TILE_SCRATCH, Format
 from quant.jit import Kernel, function, inline
 from quant.kernels.panels import panel_bytes
+from quant.plan import Operand
 from quant.simd import load_f32, load_f32x16, load_i64, load_u8, prefetch_l2, store_f32, store_i64, store_u8
 from quant.tile import (
-    ENTRY_BYTES,
+    ENTRY,
     FEW,
     MANY,
     SOME,
@@ -26,23 +32,54 @@ from quant.tile import (
     some_totals,
     write_totals,
 )
+from quant.weights import MATRIX, ExpertMatrices, Matrix, operands_of
 
-ROWS = 16
+TILE_ROWS = 16
 _PART = 512  # columns: 8 KiB of int8 and 2 to 4 KiB of scales, beside 6 KiB of a panel
 _LAST = 768  # at most, so that what is left over is not a part of its own
-_LOCAL_BYTES = -(-MANY * (ENTRY_BYTES + 64) // 64) * 64
+_LOCAL_BYTES = -(-MANY * (ENTRY.bytes + 4 * TILE_ROWS) // 64) * 64
 
-# multiply(unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch)
-# result[t][0..rows) = factor[t] * (w . x[t]), `offset` bytes into each token's result. x[t] stands in the panels, and what
-# it leaves in those of `rest` unless that is 0, for quantized weights; in the table for others. See quant.tile.
-_multiply = function("p" * 13)
+# multiply(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch)
+# result[t][0..rows) = factor[t] * (w . x[t]), `offset` bytes into each token's result; w: the first of `rows` rows of a
+# matrix, given by its table. x[t] stands in the panels, and its residual in those of `residual` unless that is 0, for
+# quantized weights; for float weights it is found through the entries. See quant.tile.
+_multiply = function("p" * 10)
+
+
+class Tile(NamedTuple):
+    """Some columns of 16 rows, unpacked: addresses of int8 [columns / 4, 16, 4] and of float32 [columns / group, 16]."""
+
+    weights: Any
+    scales: Any
+    minima: Any
+    first: Any  # of these columns in the rows
+    columns: Any
+    group: Any
+
+
+class Results(NamedTuple):
+    """Where products go: `offset` bytes into the results of each token's entry, added to them if accumulate is not 0."""
+
+    entries: Any
+    tokens: Any
+    rows: Any
+    offset: Any
+    accumulate: Any
+
+
+class Ahead(NamedTuple):
+    """What is unpacked next: `count` bytes at an address, and as many of each of 15 rows behind it, `row_bytes` apart."""
+
+    address: Any
+    row_bytes: Any
+    count: Any
 
 
 def scratch_bytes(columns: int) -> int:
     """Scratch memory that one call needs for rows of that many columns, whatever the format."""
-    floats = 4 * ROWS * columns  # a tile of float32 weights
-    quantized = ROWS * _LAST + 2 * 4 * ROWS * (_LAST // 16)  # a tile of int8, its scales and its minima
-    whole_rows = 4 * ROWS * columns  # of an incomplete tile; float32 at most
+    floats = 4 * TILE_ROWS * columns  # a tile of float32 weights
+    quantized = TILE_ROWS * _LAST + 2 * 4 * TILE_ROWS * (_LAST // 16)  # a tile of int8, its scales and its minima
+    whole_rows = 4 * TILE_ROWS * columns  # of an incomplete tile; float32 at most
     return _LOCAL_BYTES + TILE_SCRATCH + max(floats, quantized) + whole_rows
 
 
@@ -51,51 +88,57 @@ def multiply_kernel(weights: Format) -> Kernel:
     return {0: multiply_f32, 16: multiply_q8_by_16, 32: multiply_q8}[weights.group]
 
 
-@inline
-def set_entry(table, token, x, y, factor):
-    """Fill one entry of a token table."""
-    entry = table + token * ENTRY_BYTES
-    store_i64(entry, x)
-    store_i64(entry + 8, y)
-    store_f32(entry + 16, factor)
+def tile_operands(weights: Matrix | ExpertMatrices) -> dict[str, Operand]:
+    """Fields of MATRIX for kernels that multiply tiles, and single rows."""
+    kind = weights.format
+    return operands_of(weights, unpack=kind.unpack_tile, multiply=multiply_kernel(kind))
 
 
 @inline
-def pad_table(table, tokens, x, spare):
-    """Fill a table of `tokens` entries up to whole tiles: x may be read, and `spare` written like any result."""
+def set_entry(entries, token, x, y, factor):
+    """Fill one token's entry."""
+    entry = entries + token * ENTRY.bytes
+    store_i64(entry + ENTRY.activation, x)
+    store_i64(entry + ENTRY.result, y)
+    store_f32(entry + ENTRY.factor, factor)
+
+
+@inline
+def pad_entries(entries, tokens, x, unused):
+    """Fill up the entries of `tokens` to whole panels: x will be read, and `unused` written like any result."""
     for t in range(tokens, (tokens + MANY - 1) // MANY * MANY):
-        set_entry(table, t, x, spare, np.float32(0))
+        set_entry(entries, t, x, unused, np.float32(0))
 
 
 @inline
-def table_bytes(tokens):
-    """Bytes of a table of up to so many tokens, with what `pad_table` adds."""
-    return (tokens + MANY) * ENTRY_BYTES
+def entries_bytes(tokens):
+    """Bytes of the entries of up to so many tokens, with those that `pad_entries` adds."""
+    return (tokens + MANY) * ENTRY.bytes
 
 
 @inline
-def _to_spare(table, local):
-    """Copy MANY entries, with results in a spare place behind the copies."""
+def _copy_entries(entries, local):
+    """Copy MANY entries, with results in memory behind the copies: 16 rows may be written there, if fewer are wanted."""
     for i in range(MANY):
-        entry = table + i * ENTRY_BYTES
-        set_entry(local, i, load_i64(entry), local + MANY * ENTRY_BYTES + 64 * i, load_f32(entry + 16))
+        entry, result = entries + i * ENTRY.bytes, local + MANY * ENTRY.bytes + 4 * TILE_ROWS * i
+        set_entry(local, i, load_i64(entry + ENTRY.activation), result, load_f32(entry + ENTRY.factor))
 
 
 @inline
-def _from_spare(table, count, rows, offset, accumulate, local):
-    """Copy the rows of an incomplete tile from the spare place."""
-    for i in range(count):
-        y = load_i64(table + i * ENTRY_BYTES + 8) + offset
-        spare = local + MANY * ENTRY_BYTES + 64 * i
-        for r in range(rows):
-            before = load_f32(y + 4 * r) if accumulate else np.float32(0)
-            store_f32(y + 4 * r, before + load_f32(spare + 4 * r))
+def _copy_results(results, first, local):
+    """Copy the rows of an incomplete tile, for MANY tokens from `first` on, from behind the copied entries."""
+    for i in range(min(MANY, results.tokens - first)):
+        y = load_i64(results.entries + (first + i) * ENTRY.bytes + ENTRY.result) + results.offset
+        found = local + MANY * ENTRY.bytes + 4 * TILE_ROWS * i
+        for r in range(results.rows):
+            before = load_f32(y + 4 * r) if results.accumulate else np.float32(0)
+            store_f32(y + 4 * r, before + load_f32(found + 4 * r))
 
 
 @inline
 def _whole_rows(w, row_bytes, rows, copy):
     """The address of 16 rows: the weights' own, or a copy of an incomplete tile that may be read to its end."""
-    if rows == ROWS:
+    if rows == TILE_ROWS:
         return w
     for i in range(rows * row_bytes):
         store_u8(copy + i, load_u8(w + i))
@@ -103,122 +146,116 @@ def _whole_rows(w, row_bytes, rows, copy):
 
 
 @inline
-def _meet_q8(totals, none, tile, scales, minima, x, d, s, entries, columns, group, at, adds, ahead, row_bytes, step):
-    """Write the products of a tile's columns with the tokens of `entries`, `at` bytes into their results.
+def _multiply_panel(totals, zeros, tile, panel, columns, results, ahead):
+    """Write the products of a tile and one panel of rows of `columns`; zeros: the integer sums of each token at first.
 
-    x, d and s: where these columns begin in a panel; `none` is no sum of each token. Meanwhile `step` bytes of each of
-    the 16 rows from `ahead` on are fetched: what is unpacked next.
+    Meanwhile the weights ahead are fetched into the second-level cache.
     """
-    groups = columns // group
+    group, groups = tile.group, tile.columns // tile.group
+    sums = sums32_of(0, columns) if group == 32 else sums16_of(0, columns)
+    x, d = panel + MANY * tile.first, panel + MANY * (columns + tile.first // 8)
+    s = panel + MANY * (sums + tile.first // group * 4)
     for g in range(groups):
-        row = ahead + g * ROWS // groups * row_bytes
-        for line in range(0, step, 64):
+        row = ahead.address + g * TILE_ROWS // groups * ahead.row_bytes
+        for line in range(0, ahead.count, 64):
             prefetch_l2(row + line)
-        products = none
+        products = zeros
         for c in range(g * group, (g + 1) * group, 16):
-            products = dot_columns(products, tile + ROWS * c, x + MANY * c)
-        a, b = load_f32x16(scales + 64 * g), load_f32x16(minima + 64 * g)
+            products = dot_columns(products, tile.weights + TILE_ROWS * c, x + MANY * c)
+        a, b = load_f32x16(tile.scales + 64 * g), load_f32x16(tile.minima + 64 * g)
         totals = scale_columns(totals, products, a, b, d + 4 * MANY * (g * group // 32), s + 4 * MANY * g)
-    write_totals(totals, entries, at, adds)
+    write_totals(totals, results.entries, results.offset, results.accumulate)
 
 
 @inline
-def _meet_panels(
-    tile, scales, minima, panels, table, tokens, rows, columns, part, column, group, offset, accumulate, ahead, row_bytes,
-    step, local,
-):  # fmt: skip
-    """Columns `column` to column + part of a tile meet every token, MANY at a time."""
-    sums = sums32_of(0, columns) if group == 32 else sums16_of(0, columns)
-    for first in range(0, tokens, MANY):
-        panel = panels + first // MANY * panel_bytes(columns)
-        x, d = panel + MANY * column, panel + MANY * (columns + column // 8)
-        s = panel + MANY * (sums + column // group * 4)
-        count, entries, at, keeps = min(MANY, tokens - first), table + first * ENTRY_BYTES, offset, accumulate
-        if rows < ROWS:
-            _to_spare(entries, local)
-            entries, at, keeps = local, 0, 0
-        if count > SOME:
-            totals, none = many_totals(), many_sums()
-            _meet_q8(
-                totals, none, tile, scales, minima, x, d, s, entries, part, group, at, keeps, ahead, row_bytes, step
-            )  # fmt: skip
-        elif count > FEW:
+def _multiply_panels(tile, panels, columns, results, ahead, local):
+    """Write the products of a tile and every token, MANY at a time."""
+    count = ahead.count
+    for first in range(0, results.tokens, MANY):
+        panel, tokens = panels + first // MANY * panel_bytes(columns), min(MANY, results.tokens - first)
+        entries, offset, accumulate = results.entries + first * ENTRY.bytes, results.offset, results.accumulate
+        if results.rows < TILE_ROWS:
+            _copy_entries(entries, local)
+            entries, offset, accumulate = local, 0, 0
+        these = Results(entries, tokens, TILE_ROWS, offset, accumulate)
+        after = Ahead(ahead.address, ahead.row_bytes, count)
+        if tokens > SOME:
+            totals, zeros = many_totals(), many_sums()
+            _multiply_panel(totals, zeros, tile, panel, columns, these, after)
+        elif tokens > FEW:
             fewer, nothing = some_totals(), some_sums()
-            _meet_q8(
-                fewer, nothing, tile, scales, minima, x, d, s, entries, part, group, at, keeps, ahead, row_bytes, step
-            )  # fmt: skip
+            _multiply_panel(fewer, nothing, tile, panel, columns, these, after)
         else:
             least, zero = few_totals(), few_sums()
-            _meet_q8(
-                least, zero, tile, scales, minima, x, d, s, entries, part, group, at, keeps, ahead, row_bytes, step
-            )  # fmt: skip
-        if rows < ROWS:
-            _from_spare(table + first * ENTRY_BYTES, count, rows, offset, accumulate, local)
-        step = 0
+            _multiply_panel(least, zero, tile, panel, columns, these, after)
+        if results.rows < TILE_ROWS:
+            _copy_results(results, first, local)
+        count = 0
 
 
 @inline
-def _meet_f32(totals, tile, entries, columns, at, adds):
-    for c in range(columns):
-        totals = fma_column(totals, load_f32x16(tile + 4 * ROWS * c), entries, 4 * c)
-    write_totals(totals, entries, at, adds)
-
-
-@inline
-def _multiply_q8(unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch):
+def _multiply_q8(matrix, group, w, panels, residual, results, scratch):
     """Quantized weights by panels, _PART columns at a time: their tile stays in the first-level cache for all tokens."""
+    columns, row_bytes = load_i64(matrix + MATRIX.columns), load_i64(matrix + MATRIX.row_bytes)
+    unpack = load_i64(matrix + MATRIX.unpack)
     local, memory = scratch, scratch + _LOCAL_BYTES
-    tile = memory + TILE_SCRATCH
-    scales = tile + ROWS * _LAST
-    minima = scales + 4 * ROWS * (_LAST // 16)
-    after = w + ROWS * row_bytes
-    w = _whole_rows(w, row_bytes, rows, minima + 4 * ROWS * (_LAST // 16))
-    column = 0
-    while column < columns:
-        part = _PART if columns - column > _LAST else columns - column
-        last = column + part == columns
-        ahead = after if last else w + (column + part) * row_bytes // columns
-        call(unpack, (w + column * row_bytes // columns, row_bytes, part, tile, scales, minima, memory))
-        adds = 1 if column else accumulate
-        step = part * row_bytes // columns
-        _meet_panels(
-            tile, scales, minima, panels, table, tokens, rows, columns, part, column, group, offset, adds, ahead, row_bytes,
-            step, local,
-        )  # fmt: skip
-        if rest:
-            _meet_panels(
-                tile, scales, minima, rest, table, tokens, rows, columns, part, column, group, offset, 1, ahead, row_bytes,
-                0, local,
-            )  # fmt: skip
-        column += part
+    weights = memory + TILE_SCRATCH
+    scales = weights + TILE_ROWS * _LAST
+    minima = scales + 4 * TILE_ROWS * (_LAST // 16)
+    next_tile = w + TILE_ROWS * row_bytes
+    w = _whole_rows(w, row_bytes, results.rows, minima + 4 * TILE_ROWS * (_LAST // 16))
+    first = 0
+    while first < columns:
+        part = _PART if columns - first > _LAST else columns - first
+        next_part = next_tile if first + part == columns else w + (first + part) * row_bytes // columns
+        call(unpack, (w + first * row_bytes // columns, row_bytes, part, weights, scales, minima, memory))
+        tile = Tile(weights, scales, minima, first, part, group)
+        sums = Results(
+            results.entries, results.tokens, results.rows, results.offset, 1 if first else results.accumulate
+        )
+        _multiply_panels(tile, panels, columns, sums, Ahead(next_part, row_bytes, part * row_bytes // columns), local)
+        if residual:
+            more = Results(results.entries, results.tokens, results.rows, results.offset, 1)
+            _multiply_panels(tile, residual, columns, more, Ahead(next_part, row_bytes, 0), local)
+        first += part
 
 
 @_multiply
-def multiply_q8(unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch):
+def multiply_q8(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
     """Quantized weights with a scale per 32 columns."""
-    _multiply_q8(unpack, w, row_bytes, rows, columns, 32, table, panels, rest, tokens, offset, accumulate, scratch)
+    results = Results(entries, tokens, rows, offset, accumulate)
+    _multiply_q8(matrix, 32, w, panels, residual, results, scratch)
 
 
 @_multiply
-def multiply_q8_by_16(
-    unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch
-):
+def multiply_q8_by_16(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
     """Quantized weights with a scale per 16 columns."""
-    _multiply_q8(unpack, w, row_bytes, rows, columns, 16, table, panels, rest, tokens, offset, accumulate, scratch)
+    results = Results(entries, tokens, rows, offset, accumulate)
+    _multiply_q8(matrix, 16, w, panels, residual, results, scratch)
+
+
+@inline
+def _multiply_floats(totals, tile, columns, results):
+    """Write the products of a float32 tile and MANY tokens."""
+    for c in range(columns):
+        totals = fma_column(totals, load_f32x16(tile + 4 * TILE_ROWS * c), results.entries, 4 * c)
+    write_totals(totals, results.entries, results.offset, results.accumulate)
 
 
 @_multiply
-def multiply_f32(unpack, w, row_bytes, rows, columns, group, table, panels, rest, tokens, offset, accumulate, scratch):
+def multiply_f32(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
     """Float weights by 'f32' activations."""
+    columns, row_bytes = load_i64(matrix + MATRIX.columns), load_i64(matrix + MATRIX.row_bytes)
+    results = Results(entries, tokens, rows, offset, accumulate)
     local, memory = scratch, scratch + _LOCAL_BYTES
     tile = memory + TILE_SCRATCH
-    w = _whole_rows(w, row_bytes, rows, tile + 4 * ROWS * columns)
-    call(unpack, (w, row_bytes, columns, tile, 0, 0, memory))
+    w = _whole_rows(w, row_bytes, rows, tile + 4 * TILE_ROWS * columns)
+    call(load_i64(matrix + MATRIX.unpack), (w, row_bytes, columns, tile, 0, 0, memory))
     for first in range(0, tokens, MANY):
-        entries, at, keeps = table + first * ENTRY_BYTES, offset, accumulate
-        if rows < ROWS:
-            _to_spare(entries, local)
-            entries, at, keeps = local, 0, 0
-        _meet_f32(many_totals(), tile, entries, columns, at, keeps)
-        if rows < ROWS:
-            _from_spare(table + first * ENTRY_BYTES, min(MANY, tokens - first), rows, offset, accumulate, local)
+        these, at, keeps = entries + first * ENTRY.bytes, offset, accumulate
+        if rows < TILE_ROWS:
+            _copy_entries(these, local)
+            these, at, keeps = local, 0, 0
+        _multiply_floats(many_totals(), tile, columns, Results(these, MANY, TILE_ROWS, at, keeps))
+        if rows < TILE_ROWS:
+            _copy_results(results, first, local)

@@ -1,7 +1,8 @@
-"""Embeddings of the last few tokens together, found by hashing, and let into residual streams (Qwen4-Exp's PLE).
+"""Embeddings of n-grams of tokens, found by hashing and added to residual streams (Qwen4-Exp's per-layer embeddings).
 
-Row of head h of the n-gram that ends at a token: (t0 m0 xor t1 m1 xor ...) mod size[h], from offset[h] on, t1 being the
-token before t0; from an end-of-text token on backwards, all count as one.
+The n-gram that ends at token t0 has a row in the table for each hash head h: (t0 m0 xor t1 m1 xor ...) mod size[h] +
+offset[h], where t1 is the token before t0, and m are multipliers. All tokens from an end-of-text token on backwards count as
+that token.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from numpy.typing import NDArray
 
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
-from quant.kernels.embed import embed_rows
+from quant.kernels.embed import add_rows
 from quant.kernels.norm import inverse_rms
-from quant.kernels.share import first_of
-from quant.plan import Activation, Operand, Plan
+from quant.kernels.partition import start_of
+from quant.layout import Layout
+from quant.plan import BATCH, Activation, Plan
 from quant.simd import (
     add,
-    bits_to_f32,
     fma,
     load_f32,
     load_f32x16,
@@ -39,55 +40,62 @@ from quant.weights import Matrix
 
 @dataclass(frozen=True)
 class Hashing:
-    """How n-grams are hashed; recent float32 [16]: the tokens before, plus 1, that of position p at p % (n - 1)."""
+    """How n-grams are hashed; previous_tokens float32 [16]: the last ones plus 1, that of position p at p % (n - 1)."""
 
     end_of_text: int
     multipliers: NDArray[np.int64]  # [n]
     sizes: NDArray[np.int64]  # [heads], those of 2-grams first
     offsets: NDArray[np.int64]  # [heads]
-    recent: NDArray[np.float32]
+    previous_tokens: NDArray[np.float32]
 
     def check(self, rows: int) -> None:
-        """ValueError if a hash might lead out of a table of so many rows."""
+        """ValueError if a hash could lead out of a table of so many rows."""
         n, heads = len(self.multipliers), len(self.sizes)
-        if not 2 <= n <= len(self.recent) or heads < 1 or heads % (n - 1) or self.offsets.shape != self.sizes.shape:
+        if (
+            not 2 <= n <= len(self.previous_tokens)
+            or heads < 1
+            or heads % (n - 1)
+            or self.offsets.shape != self.sizes.shape
+        ):
             raise ValueError(f"{heads} heads for n-grams of up to {n} tokens")
         if self.sizes.min() < 1 or self.offsets.min() < 0 or (self.offsets > rows - self.sizes).any():
             raise ValueError(f"{heads} heads hash into more than {rows} rows")
 
-    @property
-    def table(self) -> NDArray[np.int64]:
-        """What the kernel reads: n, heads, end of text, multipliers, sizes, offsets."""
-        return np.array(
-            [len(self.multipliers), len(self.sizes), self.end_of_text, *self.multipliers, *self.sizes, *self.offsets],
-            np.int64,
-        )
+
+_HASHING = Layout("n", "heads", "end_of_text", "multipliers", "sizes", "offsets", "previous_tokens")
 
 
 @inline
-def _token(ids, recent, n, position, t):
-    """Token t of this replay, or for t < 0 one before it; -1 before the beginning."""
+def _token(ids, previous_tokens, n, position, t):
+    """Token t of this replay, or for t < 0 one before it; -1 before the beginning of the text."""
     if t >= 0:
         return load_i64(ids + 8 * t)
     if position + t < 0:
         return np.int64(-1)
-    return np.int64(load_f32(recent + 4 * ((position + t) % (n - 1)))) - 1
+    return np.int64(load_f32(previous_tokens + 4 * ((position + t) % (n - 1)))) - 1
 
 
 @kernel
-def hash_tokens(rank, size, ids, recent, table, rows, run, count):
-    """The rows of every token's n-grams -> int64 [tokens, heads], and how many there are; the first thread's work."""
+def hash_tokens(rank, size, ids, hashing, rows, batch, count):
+    """Hash the n-grams of every token -> rows int64 [tokens, heads], and their number -> count; the first thread does it all."""
     if rank:
         return
-    tokens, position = load_i64(run), load_i64(run + 8)
-    n, heads, end = load_i64(table), load_i64(table + 8), load_i64(table + 16)
-    multipliers = table + 24
-    sizes = multipliers + 8 * n
-    offsets, each = sizes + 8 * heads, heads // (n - 1)
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    n, heads, end = (
+        load_i64(hashing + _HASHING.n),
+        load_i64(hashing + _HASHING.heads),
+        load_i64(hashing + _HASHING.end_of_text),
+    )
+    multipliers, previous_tokens = (
+        load_i64(hashing + _HASHING.multipliers),
+        load_i64(hashing + _HASHING.previous_tokens),
+    )
+    sizes, offsets = load_i64(hashing + _HASHING.sizes), load_i64(hashing + _HASHING.offsets)
+    each = heads // (n - 1)
     for t in range(tokens):
         mixed, cut = load_i64(ids + 8 * t) * load_i64(multipliers), False
         for j in range(1, n):
-            token = end if cut else _token(ids, recent, n, position, t - j)
+            token = end if cut else _token(ids, previous_tokens, n, position, t - j)
             if token < 0 or token == end:
                 cut, token = True, end
             mixed ^= token * load_i64(multipliers + 8 * j)
@@ -95,7 +103,7 @@ def hash_tokens(rank, size, ids, recent, table, rows, run, count):
                 row = mixed % load_i64(sizes + 8 * h) + load_i64(offsets + 8 * h)
                 store_i64(rows + 8 * (t * heads + h), row)
     for t in range(max(0, tokens - n + 1), tokens):
-        store_f32(recent + 4 * ((position + t) % (n - 1)), np.float32(load_i64(ids + 8 * t) + 1))
+        store_f32(previous_tokens + 4 * ((position + t) % (n - 1)), np.float32(load_i64(ids + 8 * t) + 1))
     store_i64(count, tokens * heads)
 
 
@@ -106,17 +114,24 @@ def embed_ngrams(plan: Plan, ids: NDArray[np.int64], hashing: Hashing, table: Ma
     if out.columns != heads * table.columns or out.stride("f32") != 4 * out.columns:
         raise ValueError(f"{heads} heads of {table.columns} columns -> {out.columns}")
     rows, count = plan.buffer("n-gram rows", plan.tokens * heads, np.int64), plan.buffer("n-grams", 8, np.int64)
-    plan.add(hash_tokens, ids, hashing.recent, hashing.table, rows, plan.run, count)
-    kind = table.format
-    matrix = table.address, table.row_bytes, table.columns, kind.group, kind.unpack_rows, 1.0
-    plan.keep(table)
+    kinds = plan.table(
+        _HASHING,
+        n=len(hashing.multipliers),
+        heads=heads,
+        end_of_text=hashing.end_of_text,
+        multipliers=hashing.multipliers,
+        sizes=hashing.sizes,
+        offsets=hashing.offsets,
+        previous_tokens=hashing.previous_tokens,
+    )
+    plan.add(hash_tokens, ids, kinds, rows, plan.batch, count)
     plan.weight_bytes += heads * table.row_bytes
-    plan.add(embed_rows, rows, *matrix, out.read("f32"), 4 * table.columns, count, *plan.scratch(3 * table.columns))
+    add_rows(plan, rows, table, out.read("f32"), 4 * table.columns, count)
 
 
 @inline
-def _match(key, query, key_weight, query_weight, columns, eps):
-    """The product of a normed key and a normed query, float32 [columns] each, over sqrt(columns)."""
+def _similarity(key, query, key_weight, query_weight, columns, eps):
+    """rms_norm(key) . rms_norm(query) / sqrt(columns), float32 [columns] each."""
     total = zero_f32x16()
     for c in range(0, 4 * columns, 64):
         k = mul(load_f32x16(key + c), load_f32x16(key_weight + c))
@@ -125,74 +140,105 @@ def _match(key, query, key_weight, query_weight, columns, eps):
     return sum_lanes(total) * scale / np.float32(math.sqrt(np.float32(columns)))
 
 
+_NGRAMS = Layout(
+    "x", "key", "stride", "value", "value_stride", "key_norm", "query_norm", "conv_norm", "streams", "columns", "eps",
+    "gated", "normed", "conv", "conv_state", "taps", "dilation",
+)  # fmt: skip
+
+
 @kernel
-def gate_ngrams(
-    rank, size, x, stride, key, value, value_stride, key_weight, query_weight, conv_weight, streams, columns, eps, given,
-    normed, run,
-):  # fmt: skip
-    """The value of each token, by how its key for each stream meets the stream -> given, and normed, [tokens, streams, n]."""
-    items = load_i64(run) * streams
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+def gate_ngrams(rank, size, table, batch):
+    """Gate the value of each token by the similarity of its key to each stream -> gated, and its norm -> normed.
+
+    Both [tokens, streams, columns]; threads share (token, stream).
+    """
+    x, key, stride = load_i64(table + _NGRAMS.x), load_i64(table + _NGRAMS.key), load_i64(table + _NGRAMS.stride)
+    value, value_stride = load_i64(table + _NGRAMS.value), load_i64(table + _NGRAMS.value_stride)
+    key_norm, query_norm = load_i64(table + _NGRAMS.key_norm), load_i64(table + _NGRAMS.query_norm)
+    conv_norm, eps = load_i64(table + _NGRAMS.conv_norm), load_f32(table + _NGRAMS.eps)
+    streams, columns = load_i64(table + _NGRAMS.streams), load_i64(table + _NGRAMS.columns)
+    gated, normed = load_i64(table + _NGRAMS.gated), load_i64(table + _NGRAMS.normed)
+    items = load_i64(batch + BATCH.tokens) * streams
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, s = item // streams, item % streams
         at, w = t * stride + 4 * s * columns, 4 * s * columns
-        match = _match(key + at, x + at, key_weight + w, query_weight + w, columns, bits_to_f32(eps))
-        root = np.float32(math.sqrt(max(abs(match), np.float32(1e-6))))
-        gate = splat(sigmoid1(root if match > 0 else -root if match < 0 else np.float32(0)))
+        similarity = _similarity(key + at, x + at, key_norm + w, query_norm + w, columns, eps)
+        root = np.float32(math.sqrt(max(abs(similarity), np.float32(1e-6))))
+        gate = splat(sigmoid1(root if similarity > 0 else -root if similarity < 0 else np.float32(0)))
         for c in range(0, 4 * columns, 64):
-            store_f32x16(given + at + c, mul(load_f32x16(value + t * value_stride + c), gate))
-        scale = splat(inverse_rms(given + at, columns, bits_to_f32(eps)))
+            store_f32x16(gated + at + c, mul(load_f32x16(value + t * value_stride + c), gate))
+        scale = splat(inverse_rms(gated + at, columns, eps))
         for c in range(0, 4 * columns, 64):
-            store_f32x16(
-                normed + at + c, mul(mul(load_f32x16(given + at + c), scale), load_f32x16(conv_weight + w + c))
-            )
+            store_f32x16(normed + at + c, mul(mul(load_f32x16(gated + at + c), scale), load_f32x16(conv_norm + w + c)))
 
 
 @kernel
-def convolve_ngrams(rank, size, x, stride, given, normed, weight, past, taps, apart, columns, run):
-    """x += given + silu of a causal convolution of normed whose taps are `apart` tokens apart; threads share the channels.
+def convolve_ngrams(rank, size, table, batch):
+    """x += gated + silu of a dilated causal convolution of normed; threads share the channels.
 
-    past float32 [(taps - 1) * apart, columns]: what was normed before, that of position p in row p % rows.
+    conv_state float32 [rows = (taps - 1) * dilation, columns]: the last `normed`, that of position p in row p % rows.
     """
-    tokens, position = load_i64(run), load_i64(run + 8)
-    rows = (taps - 1) * apart
-    for part in range(first_of(rank, size, columns // 16), first_of(rank + 1, size, columns // 16)):
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    x, stride = load_i64(table + _NGRAMS.x), load_i64(table + _NGRAMS.stride)
+    gated, normed = load_i64(table + _NGRAMS.gated), load_i64(table + _NGRAMS.normed)
+    weight, conv_state = load_i64(table + _NGRAMS.conv), load_i64(table + _NGRAMS.conv_state)
+    taps, dilation = load_i64(table + _NGRAMS.taps), load_i64(table + _NGRAMS.dilation)
+    columns = load_i64(table + _NGRAMS.streams) * load_i64(table + _NGRAMS.columns)
+    rows = (taps - 1) * dilation
+    for part in range(start_of(rank, size, columns // 16), start_of(rank + 1, size, columns // 16)):
         c = 64 * part
         for t in range(tokens):
             total = zero_f32x16()
             for i in range(taps):
-                before = t - (taps - 1 - i) * apart
+                before = t - (taps - 1 - i) * dilation
                 at = (
                     normed + before * stride
                     if before >= 0
-                    else past + 4 * ((position + before + rows) % rows) * columns
+                    else conv_state + 4 * ((position + before + rows) % rows) * columns
                 )
                 total = fma(load_f32x16(at + c), load_f32x16(weight + 4 * i * columns + c), total)
             y = x + t * stride + c
-            store_f32x16(y, add(load_f32x16(y), add(load_f32x16(given + t * stride + c), silu(total))))
+            store_f32x16(y, add(load_f32x16(y), add(load_f32x16(gated + t * stride + c), silu(total))))
         for t in range(max(0, tokens - rows), tokens):
-            place = past + 4 * ((position + t) % rows) * columns + c
+            place = conv_state + 4 * ((position + t) % rows) * columns + c
             store_f32x16(place, load_f32x16(normed + t * stride + c))
 
 
 def add_ngrams(
     plan: Plan, key: Activation, value: Activation, norms: tuple[NDArray[np.float32], ...], eps: float,
-    conv: NDArray[np.float32], past: NDArray[np.float32], x: Activation,
+    conv: NDArray[np.float32], conv_state: NDArray[np.float32], x: Activation,
 ) -> None:  # fmt: skip
-    """key [tokens, streams * n], value [tokens, n]: let into x [tokens, streams * n].
+    """Add what embeddings of n-grams give to x [tokens, streams * n]: key [tokens, streams * n], value [tokens, n].
 
-    norms: of the key, the query and what is convolved, float32 [streams, n]; conv float32 [taps, streams * n]; past: see
+    norms: of the key, the query and what is convolved, float32 [streams, n]; conv float32 [taps, streams * n]; conv_state: see
     `convolve_ngrams`.
     """
     (streams, columns), taps = norms[0].shape, len(conv)
     whole = streams * columns
-    fits = x.columns == key.columns == conv.shape[1] == past.shape[1] == whole and value.columns == columns
+    fits = x.columns == key.columns == conv.shape[1] == conv_state.shape[1] == whole and value.columns == columns
     if not fits or any(norm.shape != (streams, columns) for norm in norms) or columns % 16 or taps < 2:
         raise ValueError(f"{streams} streams of {columns}: {x.columns}, {key.columns} and {value.columns} columns")
-    apart = len(past) // (taps - 1)
-    given, normed = plan.rows("n-grams given", whole), plan.rows("n-grams normed", whole)
-    rows: tuple[Operand, ...] = (x.read("f32"), x.stride("f32"))
-    plan.add(
-        gate_ngrams, *rows, key.read("f32"), value.read("f32"), value.stride("f32"), *norms, streams, columns, eps,
-        given.read("f32"), normed.read("f32"), plan.run,
-    )  # fmt: skip
-    plan.add(convolve_ngrams, *rows, given.read("f32"), normed.read("f32"), conv, past, taps, apart, whole, plan.run)
+    dilation = len(conv_state) // (taps - 1)
+    gated, normed = plan.activation("n-grams gated", whole), plan.activation("n-grams normed", whole)
+    table = plan.table(
+        _NGRAMS,
+        x=x.read("f32"),
+        key=key.read("f32"),
+        stride=x.stride("f32"),
+        value=value.read("f32"),
+        value_stride=value.stride("f32"),
+        key_norm=norms[0],
+        query_norm=norms[1],
+        conv_norm=norms[2],
+        streams=streams,
+        columns=columns,
+        eps=eps,
+        gated=gated.read("f32"),
+        normed=normed.read("f32"),
+        conv=conv,
+        conv_state=conv_state,
+        taps=taps,
+        dilation=dilation,
+    )
+    plan.add(gate_ngrams, table, plan.batch)
+    plan.add(convolve_ngrams, table, plan.batch)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from quant.activation import quantize_block
 from quant.jit import inline, kernel
-from quant.kernels.share import first_of
-from quant.plan import Activation, Plan
+from quant.kernels.partition import start_of
+from quant.plan import BATCH, Activation, Plan
 from quant.simd import add, bits_to_f32, fma, load_f32x16, load_i64, mul, splat, store_f32x16, sum_lanes, zero_f32x16
 
 
@@ -38,30 +38,30 @@ def _norm_part(x, weight, columns, scale, first, last, y, q):
 
 
 @kernel
-def rms_norm_step(rank, size, x, columns, weight, eps, y, q, run, stride):
+def rms_norm_step(rank, size, x, columns, weight, eps, y, q, batch, stride):
     """The last token's row of this replay: threads share its columns; each sums the squares for itself."""
-    x += (load_i64(run) - 1) * stride
+    x += (load_i64(batch + BATCH.tokens) - 1) * stride
     scale = inverse_rms(x, columns, bits_to_f32(eps))
     unit = 32 if columns % 32 == 0 else 16
-    first, last = first_of(rank, size, columns // unit), first_of(rank + 1, size, columns // unit)
+    first, last = start_of(rank, size, columns // unit), start_of(rank + 1, size, columns // unit)
     _norm_part(x, weight, columns, scale, unit * first, unit * last, y, q)
 
 
 @kernel
-def rms_norm_rows(rank, size, x, columns, weight, eps, y, q, run, stride, q_stride):
+def rms_norm_rows(rank, size, x, columns, weight, eps, y, q, batch, stride, q_stride):
     """Every token's row; threads share the tokens."""
-    tokens = load_i64(run)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+    tokens = load_i64(batch + BATCH.tokens)
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = x + t * stride
         scale = inverse_rms(row, columns, bits_to_f32(eps))
         _norm_part(row, weight, columns, scale, 0, columns, y + t * stride if y else 0, q + t * q_stride if q else 0)
 
 
 @kernel
-def add_rms_norm_rows(rank, size, y, columns, weight, eps, x, run, stride):
+def add_rms_norm_rows(rank, size, y, columns, weight, eps, x, batch, stride):
     """x += norm(y), and y = 0; threads share the tokens."""
-    tokens = load_i64(run)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+    tokens = load_i64(batch + BATCH.tokens)
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = y + t * stride
         scale = splat(inverse_rms(row, columns, bits_to_f32(eps)))
         for c in range(0, 4 * columns, 64):
@@ -76,13 +76,13 @@ def rms_norm(plan: Plan, x: Activation, weight: NDArray[np.float32], eps: float,
         raise ValueError(f"norm of {x.columns} columns with a weight {weight.shape}")
     rows, f32, q8 = x.read("f32"), out.written("f32"), out.written("q8")
     if out.tokens == 1:
-        plan.add(rms_norm_step, rows, x.columns, weight, eps, f32, q8, plan.run, x.stride("f32"))
+        plan.add(rms_norm_step, rows, x.columns, weight, eps, f32, q8, plan.batch, x.stride("f32"))
     else:
-        plan.add(rms_norm_rows, rows, x.columns, weight, eps, f32, q8, plan.run, x.stride("f32"), out.stride("q8"))
+        plan.add(rms_norm_rows, rows, x.columns, weight, eps, f32, q8, plan.batch, x.stride("f32"), out.stride("q8"))
 
 
 def add_rms_norm(plan: Plan, y: Activation, weight: NDArray[np.float32], eps: float, x: Activation) -> None:
     """x += the norm of y, both float32 [tokens, n], weight float32 [n]; y is zero after that, for who next adds to it."""
     if weight.shape != (x.columns,) or y.columns != x.columns or x.columns % 16:
         raise ValueError(f"norm of {y.columns} columns with a weight {weight.shape} for {x.columns}")
-    plan.add(add_rms_norm_rows, y.read("f32"), y.columns, weight, eps, x.read("f32"), plan.run, x.stride("f32"))
+    plan.add(add_rms_norm_rows, y.read("f32"), y.columns, weight, eps, x.read("f32"), plan.batch, x.stride("f32"))

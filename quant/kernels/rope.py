@@ -1,6 +1,6 @@
-"""Rotary position embedding: a pair of lanes turns by position * frequency (Su et al., arXiv 2104.09864).
+"""Rotary position embedding, RoPE (Su et al., arXiv 2104.09864): a pair of values is rotated by position * frequency.
 
-NEOX pairing: lane i with lane i + n/2; interleaved: lane 2i with lane 2i + 1.
+Pairs of the first n values of a head: i and i + n/2 (as in GPT-NeoX), or 2i and 2i + 1 (interleaved, as in the paper).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.jit import inline, kernel
-from quant.kernels.share import first_of
-from quant.plan import Plan
+from quant.kernels.partition import start_of
+from quant.plan import BATCH, Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32
 
 Frequencies = NDArray[np.float32]
@@ -21,18 +21,25 @@ Frequencies = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Rope:
-    """How heads turn: a frequency for each pair, what turned lanes are multiplied with, and which lanes make a pair."""
+    """How heads are rotated: by a frequency for each pair, in radians a position, float32 [pairs].
+
+    attention_factor: what rotated values are multiplied by (YaRN's, see `yarn_attention_factor`).
+    """
 
     frequencies: Frequencies
-    magnitude: float = 1.0
+    attention_factor: float = 1.0
     interleaved: bool = False
 
 
 @kernel
-def rope_angles(rank, size, frequencies, pairs, magnitude, out, run):
-    """cos and sin of position * frequency, once a token for all layers."""
-    tokens, position, factor = load_i64(run), load_i64(run + 8), bits_to_f32(magnitude)
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
+def rope_cos_sin(rank, size, frequencies, pairs, attention_factor, out, batch):
+    """attention_factor * cos and sin of position * frequency -> out float32 [tokens, (cos, sin), pairs]."""
+    tokens, position, factor = (
+        load_i64(batch + BATCH.tokens),
+        load_i64(batch + BATCH.position),
+        bits_to_f32(attention_factor),
+    )
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         row = out + t * pairs * 8
         for i in range(pairs):
             angle = np.float64(np.float32(position + t) * load_f32(frequencies + 4 * i))
@@ -41,21 +48,22 @@ def rope_angles(rank, size, frequencies, pairs, magnitude, out, run):
 
 
 @inline
-def _turn(x, first, second, cos, sin):
+def _rotate_pair(x, first, second, cos, sin):
+    """Rotate the values at two offsets in bytes."""
     a, b = load_f32(x + first), load_f32(x + second)
     store_f32(x + first, a * cos - b * sin)
     store_f32(x + second, b * cos + a * sin)
 
 
 @inline
-def rotate(x, angles, pairs, interleaved):
-    """Turn the first 2 * pairs lanes of one head in place; angles holds cos [pairs], then sin [pairs]."""
+def rotate(x, cos_sin, pairs, interleaved):
+    """Rotate the first 2 * pairs values of one head in place; cos_sin: float32 [(cos, sin), pairs]."""
     if interleaved:
         for i in range(pairs):
-            _turn(x, 8 * i, 8 * i + 4, load_f32(angles + 4 * i), load_f32(angles + 4 * (pairs + i)))
+            _rotate_pair(x, 8 * i, 8 * i + 4, load_f32(cos_sin + 4 * i), load_f32(cos_sin + 4 * (pairs + i)))
     else:
         for i in range(pairs):
-            _turn(x, 4 * i, 4 * (pairs + i), load_f32(angles + 4 * i), load_f32(angles + 4 * (pairs + i)))
+            _rotate_pair(x, 4 * i, 4 * (pairs + i), load_f32(cos_sin + 4 * i), load_f32(cos_sin + 4 * (pairs + i)))
 
 
 def frequencies(dimensions: int, base: float) -> Frequencies:
@@ -65,37 +73,44 @@ def frequencies(dimensions: int, base: float) -> Frequencies:
 
 
 def yarn(
-    turns: Frequencies, base: float, factor: float, original: int, fast: float = 32, slow: float = 1, whole: bool = True
+    unscaled: Frequencies,
+    base: float,
+    factor: float,
+    original_context: int,
+    beta_fast: float = 32,
+    beta_slow: float = 1,
+    truncate: bool = True,
 ) -> Frequencies:
-    """Frequencies for a context `factor` times the `original` one (Peng et al., arXiv 2309.00071).
+    """Frequencies for a context `factor` times the original one (YaRN: Peng et al., arXiv 2309.00071).
 
-    Pairs that turn more than `fast` times in the original context stay, those that turn less than `slow` times are
-    divided by the factor, and between them they blend; whole: the two borders are rounded outwards to whole pairs.
+    Pairs that make more than `beta_fast` rotations in the original context keep their frequency, for those that make less
+    than `beta_slow` it is divided by the factor, and in between it is a mean of both; truncate: the two borders are rounded
+    outwards to whole pairs.
     """
-    dimensions = 2 * len(turns)
+    dimensions = 2 * len(unscaled)
 
     def pair(rotations: float) -> float:
-        return dimensions * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(base))
+        return dimensions * math.log(original_context / (rotations * 2 * math.pi)) / (2 * math.log(base))
 
-    low, high = pair(fast), pair(slow)
-    if whole:
+    low, high = pair(beta_fast), pair(beta_slow)
+    if truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dimensions - 1)
-    divided = np.clip((np.arange(len(turns)) - low) / max(high - low, 0.001), 0, 1)
-    return (turns * (1 - divided) + turns / factor * divided).astype(np.float32)
+    divided = np.clip((np.arange(len(unscaled)) - low) / max(high - low, 0.001), 0, 1)
+    return (unscaled * (1 - divided) + unscaled / factor * divided).astype(np.float32)
 
 
-def yarn_magnitude(factor: float, weight: float = 1.0) -> float:
-    """What YaRN multiplies turned lanes with, so that attention stays as sharp over more tokens."""
+def yarn_attention_factor(factor: float, weight: float = 1.0) -> float:
+    """What YaRN multiplies queries and keys by, so that the softmax stays as sharp over `factor` times as many positions."""
     return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
-def angles(plan: Plan, rope: Rope) -> NDArray[np.float32]:
-    """The angles of this replay's tokens, float32 [tokens, 2, pairs]: cos, then sin; made once for all who ask."""
+def cos_sin(plan: Plan, rope: Rope) -> NDArray[np.float32]:
+    """float32 [tokens, (cos, sin), pairs] of a replay's positions; computed once for all layers that share `rope`."""
 
     def trace() -> NDArray[np.float32]:
-        out = plan.buffer(f"angles {id(rope)}", (plan.tokens, 2, len(rope.frequencies)), np.float32)
-        plan.add(rope_angles, rope.frequencies, len(rope.frequencies), rope.magnitude, out, plan.run)
+        out = plan.buffer(f"rope {id(rope)}", (plan.tokens, 2, len(rope.frequencies)), np.float32)
+        plan.add(rope_cos_sin, rope.frequencies, len(rope.frequencies), rope.attention_factor, out, plan.batch)
         return out
 
     return plan.once(rope, trace)

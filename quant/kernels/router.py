@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.jit import inline, kernel
-from quant.kernels.share import first_of
+from quant.kernels.partition import start_of
+from quant.layout import Layout
+from quant.plan import BATCH, Operand, Plan
 from quant.simd import (
     add,
-    bits_to_f32,
     exp,
     load_f32,
     load_f32x16,
@@ -32,9 +33,20 @@ from quant.simd import (
     sub,
     sum_lanes,
     zero_f32x16,
-)  # fmt: skip
+)
 
-_LEAST = np.float32(1e-20)  # that a sum of weights is taken for
+ROUTING = Layout(  # fields of `Routing`, except
+    "count",  # experts of the layer
+    "experts_per_token",
+    "by_sigmoid",  # 1 if scores are sigmoids, 0 if they are a softmax
+    "normalised",
+    "scale",  # float32, times that of the layer
+    "bias",  # its address, or 0
+    "groups",
+    "groups_used",
+    "group_best",
+)
+_LEAST = np.float32(1e-20)  # what a smaller sum of weights is replaced by, so that nothing is divided by 0
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class Routing:
     Of `groups` of neighbours only the best `groups_used` count, by the sum of a group's `group_best` largest (1 or 2).
     """
 
-    chosen: int
+    experts_per_token: int
     scores: Literal["softmax", "sigmoid"] = "softmax"
     normalised: bool = True
     scale: float = 1.0
@@ -57,34 +69,41 @@ class Routing:
 
     def check(self, count: int) -> None:
         """ValueError if the choice cannot be made among `count` experts."""
-        if not 0 < self.chosen <= count:
-            raise ValueError(f"{self.chosen} of {count} experts")
+        k, per_group = self.experts_per_token, count // self.groups if self.groups > 0 else 0
+        if not 0 < k <= count:
+            raise ValueError(f"{k} of {count} experts")
         fits = 0 < self.groups_used <= self.groups and count % self.groups == 0 and 0 < self.group_best <= 2
-        if not fits or self.chosen > count // self.groups * self.groups_used or count // self.groups < self.group_best:
-            raise ValueError(f"{self.chosen} of {count} experts from {self.groups_used} of {self.groups} groups")
+        if not fits or k > per_group * self.groups_used or per_group < self.group_best:
+            raise ValueError(f"{k} of {count} experts from {self.groups_used} of {self.groups} groups")
         if self.bias is not None and self.bias.shape != (count,):
             raise ValueError(f"a bias {self.bias.shape} for {count} experts")
 
-    def table(self, count: int, scale: float = 1.0) -> NDArray[np.int64]:
-        """What `choose` reads, int64: count, chosen, sigmoid, normalised, scale, bias, groups, groups used, group best."""
+    def table(self, plan: Plan, count: int, scale: float = 1.0) -> Operand:
+        """An operand: the table of ROUTING for `count` experts, whose weights are multiplied by `scale` besides."""
         self.check(count)
-        bias = 0 if self.bias is None else self.bias.ctypes.data
-        bits = int(np.float32(self.scale * scale).view(np.int32))
-        kinds = self.scores == "sigmoid", self.normalised
-        return np.array(
-            [count, self.chosen, *kinds, bits, bias, self.groups, self.groups_used, self.group_best], np.int64
+        return plan.table(
+            ROUTING,
+            count=count,
+            experts_per_token=self.experts_per_token,
+            by_sigmoid=self.scores == "sigmoid",
+            normalised=self.normalised,
+            scale=float(self.scale * scale),
+            bias=0 if self.bias is None else self.bias,
+            groups=self.groups,
+            groups_used=self.groups_used,
+            group_best=self.group_best,
         )
 
 
-def spare_bytes(count: int) -> int:
-    """Bytes that `choose` needs beside its results: scores, of experts and of groups."""
+def routing_scratch_bytes(count: int) -> int:
+    """Bytes of scratch memory of `route_token`: scores of experts, and of groups of them."""
     return 4 * (-(-count // 16) * 16 + count)
 
 
 @inline
-def chosen_of(routing):
+def top_k_of(routing):
     """How many experts a token gets."""
-    return load_i64(routing + 8)
+    return load_i64(routing + ROUTING.experts_per_token)
 
 
 @inline
@@ -113,7 +132,7 @@ def _sigmoid1(x):
 
 
 @inline
-def _rate(logits, count, by_sigmoid, bias, scores):
+def _score(logits, count, by_sigmoid, bias, scores):
     """The scores that experts are chosen by, float32 [count]; rows of logits are padded to 16."""
     largest = _largest(logits, count)
     factor = splat(np.float32(1) if by_sigmoid else np.float32(1) / _sum_exp(logits, count, largest))
@@ -126,7 +145,7 @@ def _rate(logits, count, by_sigmoid, bias, scores):
 
 
 @inline
-def _rate_group(scores, size, best):
+def _score_group(scores, size, best):
     """The largest of a group's scores, or the sum of its two largest."""
     first, second = load_f32(scores), np.float32(-np.inf)
     for i in range(1, size):
@@ -139,7 +158,7 @@ def _rate_group(scores, size, best):
 
 
 @inline
-def _is_among(scores, count, used, i):
+def _is_in_top(scores, count, used, i):
     """Whether fewer than `used` are better than the i-th."""
     score, better = load_f32(scores + 4 * i), 0
     for j in range(count):
@@ -162,14 +181,14 @@ def _insert(score, expert, count, k, experts, weights):
 
 
 @inline
-def _pick(scores, count, k, groups, used, best, rated, experts, weights):
+def _select(scores, count, k, groups, used, best, group_scores, experts, weights):
     """The k experts with the largest scores, from the best groups."""
     size, inserted = count // groups, 0
     if groups > 1:
         for g in range(groups):
-            store_f32(rated + 4 * g, _rate_group(scores + 4 * g * size, size, best))
+            store_f32(group_scores + 4 * g, _score_group(scores + 4 * g * size, size, best))
     for g in range(groups):
-        if groups == 1 or _is_among(rated, groups, used, g):
+        if groups == 1 or _is_in_top(group_scores, groups, used, g):
             for expert in range(g * size, (g + 1) * size):
                 score = load_f32(scores + 4 * expert)
                 if inserted < k or load_f32(weights + 4 * (k - 1)) < score:
@@ -178,7 +197,7 @@ def _pick(scores, count, k, groups, used, best, rated, experts, weights):
 
 
 @inline
-def _weigh(logits, count, k, by_sigmoid, normalised, scale, experts, weights):
+def _weight(logits, count, k, by_sigmoid, normalised, scale, experts, weights):
     """The weights of the chosen, float32 [k]."""
     largest, total = load_f32(logits + 4 * load_i64(experts)), np.float32(0)
     for i in range(1, k):
@@ -198,35 +217,32 @@ def _weigh(logits, count, k, by_sigmoid, normalised, scale, experts, weights):
 
 
 @inline
-def choose(logits, routing, spare, experts, weights):
-    """float32 logits [count] -> the chosen experts int64 [k] and their weights float32 [k]; spare: `spare_bytes`."""
-    count, k, by_sigmoid, normalised = (
-        load_i64(routing), load_i64(routing + 8), load_i64(routing + 16), load_i64(routing + 24),
-    )  # fmt: skip
-    bias, groups, used, best = (
-        load_i64(routing + 40), load_i64(routing + 48), load_i64(routing + 56), load_i64(routing + 64),
-    )  # fmt: skip
+def route_token(logits, routing, scratch, experts, weights):
+    """float32 logits [count] -> the chosen experts int64 [k] and their weights float32 [k]."""
+    count, k, bias = load_i64(routing + ROUTING.count), top_k_of(routing), load_i64(routing + ROUTING.bias)
+    by_sigmoid, normalised = load_i64(routing + ROUTING.by_sigmoid), load_i64(routing + ROUTING.normalised)
+    groups, used = load_i64(routing + ROUTING.groups), load_i64(routing + ROUTING.groups_used)
+    best, scale = load_i64(routing + ROUTING.group_best), load_f32(routing + ROUTING.scale)
     scores = logits  # in whose order scores are, unless something is added to them
     if bias or groups > 1:
-        scores = spare
-        _rate(logits, count, by_sigmoid, bias, scores)
-    rated = spare + 4 * ((count + 15) // 16 * 16)
-    _pick(scores, count, k, groups, used, best, rated, experts, weights)
-    scale = bits_to_f32(load_i64(routing + 32))
-    _weigh(logits, count, k, by_sigmoid, normalised, scale, experts, weights)
+        scores = scratch
+        _score(logits, count, by_sigmoid, bias, scores)
+    group_scores = scratch + 4 * ((count + 15) // 16 * 16)
+    _select(scores, count, k, groups, used, best, group_scores, experts, weights)
+    _weight(logits, count, k, by_sigmoid, normalised, scale, experts, weights)
 
 
 @kernel
-def route_rows(rank, size, logits, stride, routing, experts, weights, run, scratch, scratch_stride):
+def route_rows(rank, size, logits, stride, routing, experts, weights, batch, scratch, scratch_stride):
     """The choice of every token -> experts int64 [tokens, k], weights float32 [tokens, k]; threads share the tokens."""
-    tokens, k = load_i64(run), chosen_of(routing)
-    spare = scratch + rank * scratch_stride
-    for t in range(first_of(rank, size, tokens), first_of(rank + 1, size, tokens)):
-        choose(logits + t * stride, routing, spare, experts + 8 * t * k, weights + 4 * t * k)
+    tokens, k = load_i64(batch + BATCH.tokens), top_k_of(routing)
+    memory = scratch + rank * scratch_stride
+    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
+        route_token(logits + t * stride, routing, memory, experts + 8 * t * k, weights + 4 * t * k)
 
 
 @inline
-def mark(touched, experts, k):
+def mark_touched(touched, experts, k):
     """Note in uint8 [count] which experts were chosen."""
     for i in range(k):
         store_u8(touched + load_i64(experts + 8 * i), 1)

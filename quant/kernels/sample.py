@@ -69,7 +69,7 @@ def _highest(block):
 
 
 @function("pppp")
-def best(logits, blocks, heap, size):
+def highest(logits, blocks, heap, size):
     """Put the ids of the `size` highest logits into heap, highest first."""
     for i in range(size):
         store_i64(heap + 8 * i, i)
@@ -146,17 +146,17 @@ def _walk(logits, heap, size, peak, temperature, target):
 
 
 @function("ppppdpdddd", returns=True)
-def choose(best, logits, blocks, heap, peak, top_k, top_p, min_p, temperature, uniform):
+def draw_token(highest, logits, blocks, heap, peak, top_k, top_p, min_p, temperature, uniform):
     """Draw one id: top-k, top-p, min-p, then temperature; `uniform` in [0, 1) walks down the order.
 
     Logits are finite or -inf; peak: the highest, finite. top_k 0, top_p 1 and min_p 0 filter nothing; temperature > 0.
-    best: the address of the function of that name.
+    highest: the address of the function of that name.
     """
     count = BLOCK * blocks
     limited = 0 < top_k < count
     filtered = top_p < 1 or min_p > 0
     size = top_k if limited else min(count, _FIRST_LOOK)
-    call(best, (logits, blocks, heap, size))
+    call(highest, (logits, blocks, heap, size))
     nucleus = np.inf
     if top_p < 1:
         whole = _sum(logits, heap, size, peak, 1.0) if limited else _mass(logits, blocks, peak, 1.0)
@@ -173,4 +173,4 @@ def choose(best, logits, blocks, heap, peak, top_k, top_p, min_p, temperature, u
             if found or complete:
                 return token
         size = min(size * _GROWTH, count)
-        call(best, (logits, blocks, heap, size))
+        call(highest, (logits, blocks, heap, size))

@@ -1,6 +1,6 @@
-"""The gated short convolution of LFM2 (Liquid AI, arXiv 2511.23404): y = c * conv(b * x), each channel by itself.
+"""The gated short convolution of LFM2 (Liquid AI, arXiv 2511.23404): y = c * conv(b * x), depthwise and causal.
 
-The convolution is causal and a few tokens long, so that its state is the last inputs, whatever the length of the text.
+A channel of a token depends on the same channel of the last few tokens, whose b * x are the state.
 """
 
 from __future__ import annotations
@@ -8,68 +8,57 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import store_block
+from quant.activation import store_output
 from quant.jit import inline, kernel
-from quant.kernels.share import first_of
-from quant.plan import Activation, Plan
+from quant.kernels.partition import start_of
+from quant.plan import BATCH, Activation, Plan
 from quant.simd import fma, load_f32x16, load_i64, mul, store_f32x16, zero_f32x16
 
 
 @inline
-def _input(bcx, stride, recent, taps, columns, t, position, c):
+def _input(bcx, stride, conv_state, taps, columns, t, position, c):
     """16 channels of b * x of token t of this replay, or, for t < 0, of a token before it; c: bytes into a row."""
     if t < 0:
-        return load_f32x16(recent + 4 * ((position + t + taps) % taps) * columns + c)
+        return load_f32x16(conv_state + 4 * ((position + t + taps) % taps) * columns + c)
     row = bcx + t * stride + c
     return mul(load_f32x16(row), load_f32x16(row + 8 * columns))
 
 
 @inline
-def _convolve(bcx, stride, weight, recent, taps, columns, t, position, c):
-    """16 channels of c * conv(b * x)."""
+def _convolve(bcx, stride, weight, conv_state, taps, columns, t, position, c):
+    """16 channels of c * conv(b * x) of token t."""
     total = zero_f32x16()
     for i in range(taps):
-        x = _input(bcx, stride, recent, taps, columns, t - taps + 1 + i, position, c)
+        x = _input(bcx, stride, conv_state, taps, columns, t - taps + 1 + i, position, c)
         total = fma(x, load_f32x16(weight + 4 * i * columns + c), total)
     return mul(total, load_f32x16(bcx + t * stride + 4 * columns + c))
 
 
 @kernel
-def convolve_gated(rank, size, bcx, stride, weight, recent, taps, columns, y, y_stride, q, rest, q_stride, run):
-    """bcx [tokens, (b, c, x)] -> y, q and rest [tokens, columns]; threads share the channels, 32 at a time."""
-    tokens, position = load_i64(run), load_i64(run + 8)
-    for block in range(first_of(rank, size, columns // 32), first_of(rank + 1, size, columns // 32)):
+def convolve_gated(rank, size, bcx, stride, weight, conv_state, taps, columns, out, batch):
+    """bcx [tokens, (b, c, x)] -> out [tokens, columns] (an OUTPUT table); threads share the channels, 32 at a time."""
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    for block in range(start_of(rank, size, columns // 32), start_of(rank + 1, size, columns // 32)):
         at = 128 * block
         for t in range(tokens):
-            low = _convolve(bcx, stride, weight, recent, taps, columns, t, position, at)
-            high = _convolve(bcx, stride, weight, recent, taps, columns, t, position, at + 64)
-            step = t * q_stride
-            store_block(
-                low,
-                high,
-                columns,
-                block,
-                y + t * y_stride if y else 0,
-                q + step if q else 0,
-                rest + step if rest else 0,
-            )
+            low = _convolve(bcx, stride, weight, conv_state, taps, columns, t, position, at)
+            high = _convolve(bcx, stride, weight, conv_state, taps, columns, t, position, at + 64)
+            store_output(low, high, columns, block, out, t)
         for t in range(max(0, tokens - taps), tokens):
-            row = recent + 4 * ((position + t) % taps) * columns
+            row = conv_state + 4 * ((position + t) % taps) * columns
             for c in range(at, at + 128, 64):
-                store_f32x16(row + c, _input(bcx, stride, recent, taps, columns, t, position, c))
+                store_f32x16(row + c, _input(bcx, stride, conv_state, taps, columns, t, position, c))
 
 
 def short_conv(
-    plan: Plan, bcx: Activation, weight: NDArray[np.float32], recent: NDArray[np.float32], out: Activation
+    plan: Plan, bcx: Activation, weight: NDArray[np.float32], conv_state: NDArray[np.float32], out: Activation
 ) -> None:
     """bcx [tokens, (b, c, x)], weight float32 [taps, n] -> out [tokens, n].
 
-    recent float32 [taps, n]: the last inputs, that of position p in row p % taps.
+    conv_state float32 [taps, n]: the last b * x, that of position p in row p % taps.
     """
     taps, columns = weight.shape
-    if bcx.columns != 3 * columns or out.columns != columns or columns % 32 or recent.shape != weight.shape:
-        raise ValueError(f"{columns} channels of {bcx.columns} and {out.columns} columns, state {recent.shape}")
-    plan.add(
-        convolve_gated, bcx.read("f32"), bcx.stride("f32"), weight, recent, taps, columns, out.written("f32"),
-        out.stride("f32"), out.written("q8"), out.written("rest"), out.stride("q8"), plan.run,
-    )  # fmt: skip
+    if bcx.columns != 3 * columns or out.columns != columns or columns % 32 or conv_state.shape != weight.shape:
+        raise ValueError(f"{columns} channels of {bcx.columns} and {out.columns} columns, state {conv_state.shape}")
+    rows = bcx.read("f32"), bcx.stride("f32")
+    plan.add(convolve_gated, *rows, weight, conv_state, taps, columns, plan.output(out), plan.batch)

@@ -23,7 +23,7 @@ from quant.simd import (
     zero_f32x16,
 )
 
-BLOCK = 64  # positions whose keys are met together: 32 KiB of keys at 256 wide heads
+BLOCK = 64  # positions whose keys are multiplied together: 32 KiB of keys at 256 wide heads
 LOWEST = np.float32(-1e30)
 
 

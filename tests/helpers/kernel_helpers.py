@@ -11,23 +11,23 @@ from qcli.bench.random_blocks import random_blocks
 from quant import formats
 from quant.activation import quantize_row
 from quant.jit import kernel
-from quant.plan import Activation, Plan, aligned
+from quant.plan import Activation, Batch, Plan
 from quant.team import Team
-from quant.weights import Experts, Matrix
+from quant.weights import ExpertMatrices, Matrix
 
 
 def new_plan(tokens: int, threads: int = 1) -> Plan:
-    return Plan(tokens, threads, aligned(8, np.int64))
+    return Plan(tokens, threads, Batch())
 
 
 @contextmanager
 def running(plan: Plan):
     """A function that replays the plan: run(tokens, position); tokens: as many as the plan takes."""
-    team, sealed = Team(plan.threads), plan.seal()
+    team, compiled = Team(plan.threads), plan.compile()
 
     def run(tokens: int | None = None, position: int = 0) -> None:
-        plan.run[:2] = plan.tokens if tokens is None else tokens, position
-        team.run(sealed)
+        plan.batch.set(plan.tokens if tokens is None else tokens, position)
+        team.run(compiled)
 
     try:
         yield run
@@ -42,19 +42,19 @@ def replay(plan: Plan, tokens: int | None = None, position: int = 0) -> None:
 
 
 @kernel
-def quantize_rows(rank, size, x, stride, tokens, columns, q, rest, q_stride):
+def quantize_rows(rank, size, x, stride, tokens, columns, q, residual, q_stride):
     """Fill the quantized layouts, if anybody reads them, from the float32 one."""
     if q and rank == 0:
         for t in range(tokens):
             at = t * q_stride
-            quantize_row(x + t * stride, columns, q + at, rest + at if rest else 0, 0, columns // 32)
+            quantize_row(x + t * stride, columns, q + at, residual + at if residual else 0, 0, columns // 32)
 
 
 def source(plan: Plan, values) -> Activation:
     """An activation that holds float32 [tokens, columns], in every layout that is asked for."""
     given = Activation(*values.shape)
     given.values[:] = values
-    quantized = given.written("q8"), given.written("rest"), given.stride("q8")
+    quantized = given.written("q8"), given.written("residual"), given.stride("q8")
     plan.add(quantize_rows, given.read("f32"), given.stride("f32"), *values.shape, *quantized)
     return given
 
@@ -64,7 +64,7 @@ def random_rows(rng, name: str, rows: int, columns: int) -> Matrix:
     kind = formats.find(name)
     if kind.activation == "f32":
         return float_matrix(name, rng.standard_normal((rows, columns)))
-    data = random_blocks(rng, name, rows * columns // kind.block, spread=1)
+    data = random_blocks(rng, name, rows * columns // kind.block.columns, spread=1)
     return Matrix(data.reshape(rows, -1), kind, columns)
 
 
@@ -78,9 +78,9 @@ def float_matrix(name: str, values) -> Matrix:
     return Matrix(raw.view(np.uint8), formats.find(name), values.shape[1])
 
 
-def stacked(matrices: list[Matrix]) -> Experts:
+def stacked(matrices: list[Matrix]) -> ExpertMatrices:
     """One expert a matrix, wherever each lies in memory."""
     first = matrices[0]
     addresses = np.array([m.address for m in matrices], np.int64)
     bias = None if first.bias is None else np.array([m.bias for m in matrices])
-    return Experts(addresses, first.format, first.rows, first.columns, matrices, bias=bias)
+    return ExpertMatrices(addresses, first.format, first.rows, first.columns, matrices, bias=bias)

@@ -11,7 +11,7 @@ from kernel_helpers import new_plan, running
 
 from quant.atomics import atomic_add
 from quant.jit import kernel
-from quant.plan import Plan, aligned
+from quant.plan import BATCH, Batch, Plan, aligned
 from quant.simd import load_i64, store_i64
 from quant.team import Team
 
@@ -89,11 +89,11 @@ def test_times_are_noted_by_record(size):
     plan, sink, times = new_plan(1, size), aligned(1, np.int64), aligned((3, 2), np.int64)
     for rounds in (1, 1_000_000, 1):
         plan.add(rest_a_while, rounds, sink)
-    team, sealed = Team(size), plan.seal()
-    team.run(sealed)
-    team.run(sealed, times)
+    team, compiled = Team(size), plan.compile()
+    team.run(compiled)
+    team.run(compiled, times)
     first = times.copy()
-    team.run(sealed, times)
+    team.run(compiled, times)
     team.close()
     assert (first >= 0).all()
     assert first[1, 0] > 10 * max(first[0, 0], first[2, 0])
@@ -150,13 +150,44 @@ def test_a_record_holds_so_many_operands():
 
 
 def test_buffers_and_rows_are_shared_by_name_and_shape():
-    plan = Plan(4, 1, aligned(8, np.int64))
-    assert plan.rows("x", 32) is plan.rows("x", 32)
-    assert plan.rows("x", 32) is not plan.rows("x", 64)
-    assert plan.rows("x", 32).tokens == 4
-    assert plan.rows("x", 32, 9).tokens == 9
+    plan = Plan(4, 1, Batch())
+    assert plan.activation("x", 32) is plan.activation("x", 32)
+    assert plan.activation("x", 32) is not plan.activation("x", 64)
+    assert plan.activation("x", 32).tokens == 4
+    assert plan.activation("x", 32, 9).tokens == 9
     assert plan.buffer("b", 3, np.int64) is plan.buffer("b", 3, np.int64)
     assert plan.buffer("b", (3, 2), np.float32).shape == (3, 2)
+
+
+def test_a_hook_is_found_by_its_class():
+    class Watcher:
+        pass
+
+    class Loud(Watcher):
+        pass
+
+    loud = Loud()
+    plan = Plan(1, 1, Batch(), None, loud)
+    assert plan.hook(Watcher) is plan.hook(Loud) is loud
+    assert plan.hook(Team) is None
+
+
+@kernel
+def note_batch(rank, size, batch, seen):
+    """What this replay takes."""
+    store_i64(seen, load_i64(batch + BATCH.tokens))
+    store_i64(seen + 8, load_i64(batch + BATCH.position))
+
+
+def test_kernels_see_what_a_replay_takes():
+    plan, seen = new_plan(9), aligned(2, np.int64)
+    plan.add(note_batch, plan.batch, seen)
+    with running(plan) as run:
+        run(7, 100)
+        assert seen.tolist() == [7, 100]
+        run(1, 107)
+        assert seen.tolist() == [1, 107]
+    assert plan.batch.tokens == 1
 
 
 @pytest.mark.parametrize("shape", [3, (5, 7), (2, 3, 4)])

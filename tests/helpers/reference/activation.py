@@ -14,9 +14,9 @@ def quantize(x):
 
 
 def seen(x, kind):
-    """What a matrix sees of x, float64 [..., n]: kind is 'f32', 'q8', or 'rest' for q8 and what it leaves."""
+    """What a matrix sees of x, float64 [..., n]: kind is 'f32', 'q8', or 'residual' for q8 and what it leaves."""
     if kind == "f32":
         return np.asarray(x, np.float64)
     q, d = quantize(x)
     rounded = (q.astype(np.float64) * d).reshape(x.shape)
-    return rounded + seen((x - rounded).astype(np.float32), "q8") if kind == "rest" else rounded
+    return rounded + seen((x - rounded).astype(np.float32), "q8") if kind == "residual" else rounded

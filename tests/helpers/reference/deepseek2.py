@@ -1,6 +1,6 @@
 """A plain DeepSeek-V2/V3 (arXiv 2405.04434, 2412.19437): every head with keys and values of its own, in float64.
 
-Only what caches hold is rounded to float16: keys and values, or, for files whose heads share them, the latents.
+Only what caches hold is rounded to float16: keys and values, or, for files whose heads share them, the compressed rows.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Twin:
     tensors: dict
     absorbed: bool
     heads: int
-    plain: int
-    turning: int
-    value: int
-    latent: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    kv_lora_rank: int
     dense: int
     routing: object
     frequencies: np.ndarray
-    magnitude: float = 1.0
+    attention_factor: float = 1.0
     scale: float = 1.0
     eps: float = 1e-6
 
@@ -49,28 +49,34 @@ class Twin:
         return rms_norm(x, t["output_norm"], self.eps) @ t["output"].T
 
     def attention(self, w, h):
-        """Each token meets all before it."""
+        """Each token attends to itself and all before it."""
         count = len(h)
         short = rms_norm(h @ w["attn_q_a"].T, w["attn_q_a_norm"], self.eps) if "attn_q_a" in w else h
         q = (short @ w["attn_q_b" if "attn_q_a" in w else "attn_q"].T).reshape(count, self.heads, -1)
         both = h @ w["attn_kv_a_mqa"].T
-        latent = rms_norm(both[:, : self.latent], w["attn_kv_a_norm"], self.eps)
+        latent = rms_norm(both[:, : self.kv_lora_rank], w["attn_kv_a_norm"], self.eps)
         latent = kept(latent) if self.absorbed else latent
-        made = (latent @ w["attn_kv_b"].T).reshape(count, self.heads, self.plain + self.value)
-        turned = np.repeat(kept(self.turn(both[:, None, self.latent :])), self.heads, axis=1)
+        made = (latent @ w["attn_kv_b"].T).reshape(count, self.heads, self.qk_nope_head_dim + self.v_head_dim)
+        rotated = np.repeat(kept(self.rotate(both[:, None, self.kv_lora_rank :])), self.heads, axis=1)
         made = made if self.absorbed else kept(made)
-        keys = np.concatenate([made[..., : self.plain], turned], axis=-1)
-        queries = np.concatenate([q[..., : self.plain], self.turn(q[..., self.plain :])], axis=-1)
-        scores = np.einsum("thw,phw->htp", queries, keys) * self.scale / np.sqrt(self.plain + self.turning)
+        keys = np.concatenate([made[..., : self.qk_nope_head_dim], rotated], axis=-1)
+        queries = np.concatenate(
+            [q[..., : self.qk_nope_head_dim], self.rotate(q[..., self.qk_nope_head_dim :])], axis=-1
+        )
+        scores = (
+            np.einsum("thw,phw->htp", queries, keys)
+            * self.scale
+            / np.sqrt(self.qk_nope_head_dim + self.qk_rope_head_dim)
+        )
         scores[:, np.triu(np.ones((count, count), bool), 1)] = -np.inf
-        out = np.einsum("htp,phv->thv", softmax(scores), made[..., self.plain :])
+        out = np.einsum("htp,phv->thv", softmax(scores), made[..., self.qk_nope_head_dim :])
         return out.reshape(count, -1) @ w["attn_output"].T
 
-    def turn(self, x):
-        """Neighbouring lanes turn together."""
+    def rotate(self, x):
+        """Interleaved pairs: values 2i and 2i + 1."""
         angles = np.outer(np.arange(len(x)), self.frequencies)[:, None]
-        turned = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * angles) * self.magnitude
-        return np.stack([turned.real, turned.imag], axis=-1).reshape(x.shape)
+        rotated = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * angles) * self.attention_factor
+        return np.stack([rotated.real, rotated.imag], axis=-1).reshape(x.shape)
 
     def gated(self, w, name, h, expert=...):
         gate, up, down = (w[name.format(part)][expert] for part in ("gate", "up", "down"))

@@ -12,38 +12,38 @@ class DeltaNetTwin:
 
     def __init__(self, net):
         self.net = net
-        self.recent = np.zeros((len(net.conv) - 1, net.channels))
-        self.state = np.zeros((net.value_heads, net.key_width, net.value_width))
+        self.conv_state = np.zeros((len(net.conv) - 1, net.channels))
+        self.state = np.zeros((net.value_heads, net.key_dim, net.value_dim))
 
     def step(self, mixed, z, beta, alpha, eps):
         """mixed [channels], z [value columns], beta and alpha [value heads] -> out [value columns]."""
         net, out = self.net, []
-        window = np.vstack([self.recent, mixed])
-        self.recent = window[1:]
+        window = np.vstack([self.conv_state, mixed])
+        self.conv_state = window[1:]
         q, k, v = self._split(silu((window * net.conv).sum(axis=0)))
         for j in range(net.value_heads):
             i = j // net.share % net.key_heads
-            out.append(self._head(j, _unit(q[i]) / np.sqrt(net.key_width), _unit(k[i]), v[j], beta, alpha))
+            out.append(self._head(j, _unit(q[i]) / np.sqrt(net.key_dim), _unit(k[i]), v[j], beta, alpha))
         o = rms_norm(np.array(out), net.norm, eps)
         z = z.astype(np.float64)
-        return o.reshape(-1) * (sigmoid(z) if net.by_sigmoid else silu(z))
+        return o.reshape(-1) * (sigmoid(z) if net.sigmoid_gate else silu(z))
 
     def _head(self, j, q, k, v, beta, alpha):
-        g = self.net.a[j] * softplus(np.float64(alpha[j]) + self.net.dt[j])
+        g = self.net.a[j] * softplus(np.float64(alpha[j]) + self.net.dt_bias[j])
         s = self.state[j] * np.exp(g)
         delta = sigmoid(np.float64(beta[j])) * (v - s.T @ k)
         self.state[j] = s + np.outer(k, delta)
         return self.state[j].T @ q
 
     def _split(self, x):
-        net, keys = self.net, self.net.key_heads * self.net.key_width
+        net, keys = self.net, self.net.key_heads * self.net.key_dim
         q, k, v = np.split(x, [keys, 2 * keys])
-        return q.reshape(-1, net.key_width), k.reshape(-1, net.key_width), v.reshape(-1, net.value_width)
+        return q.reshape(-1, net.key_dim), k.reshape(-1, net.key_dim), v.reshape(-1, net.value_dim)
 
 
 def state_of(net):
     """The state that kernels hold, [value heads, value / 16, key, 16], as [value heads, key, value]."""
-    return net.state.transpose(0, 2, 1, 3).reshape(net.value_heads, net.key_width, net.value_width)
+    return net.state.transpose(0, 2, 1, 3).reshape(net.value_heads, net.key_dim, net.value_dim)
 
 
 def _unit(x):

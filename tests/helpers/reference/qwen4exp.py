@@ -107,7 +107,7 @@ class Twin:
         return (rms_norm(out, w["ssm_norm"], c.eps) * sigmoid(z)).reshape(count, -1) @ w["ssm_out"].T
 
     def attention(self, w, h):
-        """Gated, to what the indexer lets each token see."""
+        """GatedExperts, to what the indexer lets each token see."""
         c, count = self.c, len(h)
         angles = np.outer(np.arange(count), c.frequencies)
         q, gate = np.split((h @ w["attn_q"].T).reshape(count, c.heads, -1), 2, axis=-1)
@@ -116,11 +116,11 @@ class Twin:
         k, v = kept(rotate(rms_norm(k, w["attn_k_norm"], c.eps), angles)), kept(v)
         k, v = (np.repeat(part, c.heads // c.keys, axis=1) for part in (k, v))
         scores = np.einsum("thw,phw->htp", q, k) / np.sqrt(q.shape[-1])
-        scores[:, ~self.sight(w, h, angles)] = -np.inf
+        scores[:, ~self.block_mask(w, h, angles)] = -np.inf
         out = np.einsum("htp,phw->thw", softmax(scores), v) * sigmoid(gate)
         return out.reshape(count, -1) @ w["attn_output"].T
 
-    def sight(self, w, h, angles):
+    def block_mask(self, w, h, angles):
         """bool [tokens, positions]."""
         c, count = self.c, len(h)
         q = (h @ w["indexer.q_proj"].T).reshape(count, -1, c.index_width)
@@ -128,11 +128,11 @@ class Twin:
         raw = h @ w["indexer.k_proj"].T
         blocks = raw[: count // c.block * c.block].reshape(-1, c.block, c.index_width).mean(axis=1)
         keys = rotate(rms_norm(blocks, w["indexer.k_norm"], c.eps)[:, None], angles[:: c.block][: len(blocks)])[:, 0]
-        ratings = np.maximum(q @ kept(keys).T, 0).sum(axis=1)
+        scores = np.maximum(q @ kept(keys).T, 0).sum(axis=1)
         seen = np.zeros((count, count), bool)
         for t in range(count):
             whole = (t + 1) // c.block
-            for b in np.argsort(-ratings[t, :whole], kind="stable")[: c.budget]:
+            for b in np.argsort(-scores[t, :whole], kind="stable")[: c.budget]:
                 seen[t, b * c.block : (b + 1) * c.block] = True
             seen[t, whole * c.block : t + 1] = True
         return seen

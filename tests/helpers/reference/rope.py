@@ -11,29 +11,33 @@ def angles(positions, dimensions, base):
 
 
 def rotate(x, angles, interleaved=False):
-    """x [tokens, heads, width]: lane i turns with lane i + n/2, or 2i with 2i + 1, for the first n = 2 * pairs lanes.
+    """x [tokens, heads, width]: values i and i + n/2 of the first n = 2 * pairs are rotated, or, interleaved, 2i and 2i + 1.
 
-    angles: [tokens, pairs]; complex numbers turn by their product.
+    angles: [tokens, pairs]; a complex number is rotated by a product.
     """
     n = 2 * angles.shape[1]
-    turning = x[..., :n]
+    rotary = x[..., :n]
     if interleaved:
-        turning = np.concatenate([turning[..., ::2], turning[..., 1::2]], axis=-1)
-    a, b = np.split(turning, 2, axis=-1)
-    turned = (a + 1j * b) * np.exp(1j * angles)[:, None]
-    turning = np.concatenate([turned.real, turned.imag], axis=-1)
+        rotary = np.concatenate([rotary[..., ::2], rotary[..., 1::2]], axis=-1)
+    a, b = np.split(rotary, 2, axis=-1)
+    rotated = (a + 1j * b) * np.exp(1j * angles)[:, None]
+    rotary = np.concatenate([rotated.real, rotated.imag], axis=-1)
     if interleaved:
-        turning = np.stack(np.split(turning, 2, axis=-1), axis=-1).reshape(turning.shape)
-    return np.concatenate([turning, x[..., n:]], axis=-1)
+        rotary = np.stack(np.split(rotary, 2, axis=-1), axis=-1).reshape(rotary.shape)
+    return np.concatenate([rotary, x[..., n:]], axis=-1)
 
 
-def yarn(dimensions, base, factor, original, fast=32.0, slow=1.0, whole=True):
-    """float64 [dimensions / 2], pair by pair as arXiv 2309.00071, section 3.2: by how often a pair turns over `original`."""
+def yarn(dimensions, base, factor, original_context, beta_fast=32.0, beta_slow=1.0, truncate=True):
+    """float64 [dimensions / 2], pair by pair as in arXiv 2309.00071, section 3.2: by its rotations over `original_context`."""
 
     def border(rotations):
-        return dimensions * np.log(original / (2 * np.pi * rotations)) / (2 * np.log(base))
+        return dimensions * np.log(original_context / (2 * np.pi * rotations)) / (2 * np.log(base))
 
-    low, high = (np.floor(border(fast)), np.ceil(border(slow))) if whole else (border(fast), border(slow))
+    low, high = (
+        (np.floor(border(beta_fast)), np.ceil(border(beta_slow)))
+        if truncate
+        else (border(beta_fast), border(beta_slow))
+    )
     low, high = max(low, 0), min(high, dimensions - 1)
     frequencies = []
     for i in range(dimensions // 2):

@@ -11,7 +11,7 @@ def choose(logits, routing):
     logits = np.asarray(logits, np.float64)
     scores = sigmoid(logits) if routing.scores == "sigmoid" else softmax(logits)
     rated = scores if routing.bias is None else scores + routing.bias
-    chosen = np.argsort(-_of_best_groups(rated, routing), kind="stable")[: routing.chosen]
+    chosen = np.argsort(-_of_best_groups(rated, routing), kind="stable")[: routing.experts_per_token]
     weights = scores[chosen]
     return chosen, routing.scale * (weights / weights.sum() if routing.normalised else weights)
 

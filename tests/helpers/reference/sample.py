@@ -20,8 +20,8 @@ def kept(logits, top_k, top_p, min_p):
     return order, logits[order].astype(np.float64)
 
 
-def choose(logits, top_k, top_p, min_p, temperature, uniform):
-    """One id, as quant.kernels.sample.choose draws it."""
+def draw_token(logits, top_k, top_p, min_p, temperature, uniform):
+    """One id, as quant.kernels.sample.draw_token draws it."""
     order, values = kept(logits, top_k, top_p, min_p)
     weights = np.exp((values - values[0]) / temperature)
     mass = np.cumsum(weights)

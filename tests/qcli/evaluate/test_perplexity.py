@@ -147,8 +147,8 @@ class Words:
 
     bos_id = 99
 
-    def __init__(self, adds_bos: bool) -> None:
-        self.adds_bos = adds_bos
+    def __init__(self, add_bos: bool) -> None:
+        self.add_bos = add_bos
 
     def encode(self, text, special=True):
         assert not special

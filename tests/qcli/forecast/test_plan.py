@@ -70,7 +70,7 @@ def test_a_twin_takes_little_memory_and_large_models_share_it(monkeypatch):
 def test_every_architecture_has_a_twin_whose_logits_are_numbers(name, tmp_path):
     copied = Twin(GGUFFile.open(reference_models.read(name).write(tmp_path / "model.gguf")))
     model, state = model_of(copied.file, 64, "f16")
-    for layer in twin.layers_of(model, state.run):
+    for layer in twin.layers_of(model, state.batch):
         copied.settle(layer)
     engine = Engine(model, state, 2, 64)
     assert all(np.isfinite(engine.step(id)).all() for id in range(3))

@@ -1,4 +1,4 @@
-"""How a file's heads turn: its base and dimensions, frequency factors, and stretched positions."""
+"""How a file's heads turn: its base and dimensions, frequency factors, and scaling positions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tiny_model import Tiny, f32
 
 from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
-from qcli.layers.hyperparameters import Hyper
-from qcli.layers.rotary import rotary
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.rotary import read_rope
 from qcli.runtime.engine import Engine
 from quant.kernels.rope import frequencies, yarn
 
@@ -32,19 +32,19 @@ def rope_of(tmp_path):
     def read(tiny, **keys):
         tiny.keys |= {f"{ARCH}.rope.{key}": value for key, value in keys.items()}
         with GGUFFile.open(tiny.write(tmp_path / "model.gguf")) as file:
-            return rotary(Hyper(file), interleaved=True)
+            return read_rope(Hyperparameters(file), interleaved=True)
 
     return read
 
 
-def stretched(kind, **keys):
+def scaling(kind, **keys):
     return {f"scaling.{key}": value for key, value in {"type": kind, **keys}.items()}
 
 
 def test_plain(tiny, rope_of):
     rope = rope_of(tiny)
     np.testing.assert_allclose(rope.frequencies, twin.angles([1], WIDTH, 10_000.0)[0], rtol=1e-6)
-    assert (rope.magnitude, rope.interleaved) == (1.0, True)
+    assert (rope.attention_factor, rope.interleaved) == (1.0, True)
 
 
 def test_a_part_of_a_head(tiny, rope_of):
@@ -54,35 +54,35 @@ def test_a_part_of_a_head(tiny, rope_of):
 def test_linear(tiny, rope_of):
     plain = rope_of(tiny).frequencies
     assert np.array_equal(rope_of(tiny, scale_linear=2.0).frequencies, plain / 2)
-    assert np.array_equal(rope_of(tiny, **stretched("linear", factor=4.0)).frequencies, plain / 4)
-    assert rope_of(tiny, **stretched("none")).frequencies.tolist() == plain.tolist()
+    assert np.array_equal(rope_of(tiny, **scaling("linear", factor=4.0)).frequencies, plain / 4)
+    assert rope_of(tiny, **scaling("none")).frequencies.tolist() == plain.tolist()
 
 
 def test_yarn(tiny, rope_of):
-    keys = stretched("yarn", factor=4.0, original_context_length=128)
+    keys = scaling("yarn", factor=4.0, original_context_length=128)
     rope = rope_of(tiny, **keys)
     np.testing.assert_allclose(rope.frequencies, twin.yarn(WIDTH, 10_000.0, 4, 128), rtol=1e-6)
-    assert rope.magnitude == pytest.approx(0.1 * math.log(4) + 1)
-    more = rope_of(tiny, **stretched("yarn", yarn_beta_fast=8.0, yarn_beta_slow=2.0, attn_factor=0.5))
+    assert rope.attention_factor == pytest.approx(0.1 * math.log(4) + 1)
+    more = rope_of(tiny, **scaling("yarn", yarn_beta_fast=8.0, yarn_beta_slow=2.0, attn_factor=0.5))
     np.testing.assert_allclose(more.frequencies, twin.yarn(WIDTH, 10_000.0, 4, 128, 8, 2), rtol=1e-6)
-    assert more.magnitude == pytest.approx(0.5 * rope.magnitude)
+    assert more.attention_factor == pytest.approx(0.5 * rope.attention_factor)
 
 
 def test_yarn_by_hand():
     """Four pairs of base 16, turning 1, 1/2, 1/4 and 1/8 a position: over 16 pi positions 8, 4, 2 and 1 times."""
-    turns = frequencies(8, 16.0)
-    assert turns.tolist() == [1, 0.5, 0.25, 0.125]
-    found = yarn(turns, 16.0, 2, 50, fast=4, slow=1, whole=False)  # 50 is nearly 16 pi
+    unscaled = frequencies(8, 16.0)
+    assert unscaled.tolist() == [1, 0.5, 0.25, 0.125]
+    found = yarn(unscaled, 16.0, 2, 50, beta_fast=4, beta_slow=1, truncate=False)  # 50 is nearly 16 pi
     np.testing.assert_allclose(found, [1, 0.5, (0.25 + 0.125) / 2, 0.125 / 2], rtol=5e-3)
-    assert yarn(turns, 16.0, 1, 50).tolist() == turns.tolist()
+    assert yarn(unscaled, 16.0, 1, 50).tolist() == unscaled.tolist()
 
 
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("truncate", [True, False])
 @pytest.mark.parametrize("factor", [1, 4, 40])
 @pytest.mark.parametrize("base", [100.0, 1e4, 5e6])
-def test_yarn_against_its_twin(base, factor, whole):
-    found = yarn(frequencies(64, base), base, factor, 4096, whole=whole)
-    np.testing.assert_allclose(found, twin.yarn(64, base, factor, 4096, whole=whole), rtol=1e-5)
+def test_yarn_against_its_twin(base, factor, truncate):
+    found = yarn(frequencies(64, base), base, factor, 4096, truncate=truncate)
+    np.testing.assert_allclose(found, twin.yarn(64, base, factor, 4096, truncate=truncate), rtol=1e-5)
 
 
 def test_frequency_factors(tiny, rope_of):
@@ -119,22 +119,22 @@ def test_factors_that_divide_by_nothing(tiny, rope_of, factor):
         {"dimension_count": 18},
         {"dimension_count": 7},
         {"freq_base": 0.5},
-        stretched("linear", factor=-1.0),
-        stretched("yarn", factor=1e9),
-        stretched("yarn", original_context_length=-5),
-        stretched("yarn", yarn_beta_fast=0.0),
+        scaling("linear", factor=-1.0),
+        scaling("yarn", factor=1e9),
+        scaling("yarn", original_context_length=-5),
+        scaling("yarn", yarn_beta_fast=0.0),
     ],
 )
 def test_what_cannot_be(tiny, rope_of, keys):
-    with pytest.raises(ModelFileError, match=r"rope|turning"):
+    with pytest.raises(ModelFileError, match=r"rope|rotary"):
         rope_of(tiny, **keys)
 
 
-def test_a_base_of_one_is_stretched_alike(tiny, rope_of):
-    keys = stretched("yarn", factor=4.0, original_context_length=128)
+def test_a_base_of_one_is_scaled_alike(tiny, rope_of):
+    keys = scaling("yarn", factor=4.0, original_context_length=128)
     assert rope_of(tiny, freq_base=1.0, **keys).frequencies.tolist() == [0.25] * (WIDTH // 2)
 
 
-def test_an_unknown_way_to_stretch(tiny, rope_of):
+def test_an_unknown_type_of_scaling(tiny, rope_of):
     with pytest.raises(UnsupportedModelError, match="longrope"):
-        rope_of(tiny, **stretched("longrope"))
+        rope_of(tiny, **scaling("longrope"))

@@ -71,9 +71,9 @@ class Model:
 
     def expected(self, ids):
         """Logits by the twin, [tokens, vocab]."""
-        turns = 10_000.0 ** (-np.arange(0, TURNING, 2) / TURNING)
+        frequencies = 10_000.0 ** (-np.arange(0, TURNING, 2) / TURNING)
         tensors = {name: value.astype(np.float64) for name, value in self.tensors().items()}
-        options = {"frequencies": turns} | self.twin
+        options = {"frequencies": frequencies} | self.twin
         return Twin(
             tensors, self.absorbed, HEADS, PLAIN, TURNING, VALUE, LATENT, self.dense, self.routing, **options
         ).logits(ids)
@@ -85,7 +85,8 @@ class Model:
             "attention.head_count": HEADS, "attention.head_count_kv": 1 if self.absorbed else HEADS,
             "attention.layer_norm_rms_epsilon": 1e-6, "attention.kv_lora_rank": LATENT, "rope.freq_base": 10_000.0,
             "rope.dimension_count": TURNING, "expert_feed_forward_length": WIDTH, "expert_count": self.experts,
-            "expert_used_count": self.routing.chosen, "expert_shared_count": 2, "leading_dense_block_count": self.dense,
+            "expert_used_count": self.routing.experts_per_token, "expert_shared_count": 2,
+            "leading_dense_block_count": self.dense,
             "expert_weights_scale": self.routing.scale, "expert_weights_norm": self.routing.normalised,
             "expert_gating_func": 2 if self.routing.scores == "sigmoid" else 1,
         }  # fmt: skip
@@ -125,13 +126,13 @@ YARN = {
 }  # fmt: skip
 
 
-def stretched():
+def yarn_frequencies():
     """YaRN's frequencies by the paper (arXiv 2309.00071)."""
-    turns = 10_000.0 ** (-np.arange(0, TURNING, 2) / TURNING)
+    frequencies = 10_000.0 ** (-np.arange(0, TURNING, 2) / TURNING)
     low, high = (TURNING * np.log(64 / (r * 2 * np.pi)) / (2 * np.log(10_000)) for r in (32, 1))
     low, high = max(np.floor(low), 0), min(np.ceil(high), TURNING - 1)
     ramp = np.clip((np.arange(TURNING // 2) - low) / (high - low), 0, 1)
-    return turns / 4 * ramp + turns * (1 - ramp)
+    return frequencies / 4 * ramp + frequencies * (1 - ramp)
 
 
 V3 = Routing(3, "sigmoid", True, 2.5, biases(16), groups=4, groups_used=2, group_best=2)
@@ -143,9 +144,11 @@ MODELS = {
     "no dense layer": Model(dense=0),
     "YaRN on scores": Model(
         keys=YARN | {"rope.scaling.yarn_log_multiplier": 0.0707},
-        twin={"frequencies": stretched(), "scale": (1 + 0.0707 * np.log(4)) ** 2},
+        twin={"frequencies": yarn_frequencies(), "scale": (1 + 0.0707 * np.log(4)) ** 2},
     ),
-    "YaRN on queries and keys": Model(keys=YARN, twin={"frequencies": stretched(), "magnitude": 1 + 0.1 * np.log(4)}),
+    "YaRN on queries and keys": Model(
+        keys=YARN, twin={"frequencies": yarn_frequencies(), "attention_factor": 1 + 0.1 * np.log(4)}
+    ),
 }
 
 
@@ -209,7 +212,7 @@ def test_files_that_do_not_say_how_they_score(tmp_path):
 
 def test_files_that_contradict_themselves(tmp_path):
     for keys, words in (
-        ({"attention.key_length_mla": TURNING}, "32 turning dimensions"),
+        ({"attention.key_length_mla": TURNING}, "32 rotary dimensions"),
         ({"expert_group_count": 3}, "groups"),
         ({"attention.kv_lora_rank": LATENT + 16}, "attn_kv_a_mqa"),
     ):

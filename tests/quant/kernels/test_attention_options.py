@@ -1,4 +1,4 @@
-"""What heads may do besides: turn by neighbours, see a window, leave a share to a sink, cap their scores, go without norms."""
+"""Options of heads: interleaved RoPE, sliding windows, attention sinks, soft-capped scores, gates, norms, widths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reference.kv_cache import rows
 
 from quant.kernels.attention import Heads, attention
 from quant.kernels.kv_cache import row_shape
-from quant.kernels.rope import Rope, angles, frequencies
+from quant.kernels.rope import Rope, cos_sin, frequencies
 from quant.plan import Activation, aligned
 
 BASE = 10000.0
@@ -31,7 +31,7 @@ class Layer:
     tokens: int = 150
     kv: str = "f16"
     interleaved: bool = False
-    turning: int = 32
+    rotary: int = 32
     options: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -45,10 +45,8 @@ class Layer:
         for width in (self.width, self.values):
             row, kind = row_shape(self.kv, width)
             caches.append(aligned((self.keys, 256, row), kind))
-        self.heads = Heads(
-            self.queries, self.keys, self.width, *caches, value_width=self.values, eps=1e-6, **self.options
-        )
-        self.rope = Rope(frequencies(self.turning, BASE), interleaved=self.interleaved) if self.turning else None
+        self.heads = Heads(self.queries, self.keys, self.width, self.values, *caches, eps=1e-6, **self.options)
+        self.rope = Rope(frequencies(self.rotary, BASE), interleaved=self.interleaved) if self.rotary else None
 
     def run(self, sizes, threads=1):
         """Feed the tokens in pieces of these sizes; [tokens, columns]."""
@@ -74,11 +72,11 @@ class Layer:
 
     def expected(self, count):
         """By the twin, from keys and values as the caches hold them."""
-        turns = rope_twin.angles(np.arange(count), self.turning, BASE) if self.turning else None
+        angles = rope_twin.angles(np.arange(count), self.rotary, BASE) if self.rotary else None
         norms, options = self.options.get("norms"), self.options
         q = self.q[:count].reshape(count, self.queries, -1)
         gates = q[..., self.width :] if options.get("gated") else None
-        q = twin.heads(q[..., : self.width], norms and norms[0], 1e-6, turns, self.interleaved)
+        q = twin.heads(q[..., : self.width], norms and norms[0], 1e-6, angles, self.interleaved)
         caches = rows(self.heads.k_cache, self.width), rows(self.heads.v_cache, self.values)
         taken = {key: options[key] for key in ("sinks", "window", "softcap", "scale") if key in options}
         return twin.attend(q, *caches, gates, 0, **taken)
@@ -123,17 +121,17 @@ def test_windows(window):
     Layer(options={"window": window, "sinks": uniform(4)}).check([150], [1] * 80)
 
 
-@pytest.mark.parametrize("turning", [0, 8, 32])
+@pytest.mark.parametrize("rotary", [0, 8, 32])
 @pytest.mark.parametrize("interleaved", [False, True])
-def test_what_turns(turning, interleaved):
-    Layer(turning=turning, interleaved=interleaved).check(*BOTH_WAYS)
+def test_rotary_dimensions(rotary, interleaved):
+    Layer(rotary=rotary, interleaved=interleaved).check(*BOTH_WAYS)
 
 
 @pytest.mark.parametrize(("width", "values"), [(80, 80), (96, 64), (48, 112), (192, 128), (576, 512)])
 @pytest.mark.parametrize(("queries", "keys"), [(2, 2), (6, 1), (9, 3)])
 def test_widths(width, values, queries, keys):
     values += values * queries % 32  # outputs come in blocks of 32
-    Layer(queries, keys, width, values, turning=16).check([70], [3, 1, 1, 40])
+    Layer(queries, keys, width, values, rotary=16).check([70], [3, 1, 1, 40])
 
 
 @pytest.mark.parametrize("name", ["plain", "sinks", "all"])
@@ -164,7 +162,7 @@ def test_a_strong_sink_takes_all():
 
 def test_capped_scores_are_never_far_apart():
     """Scores of ±1000, capped by 1: the softmax of two keys is that of 1 and -1."""
-    layer = Layer(queries=2, keys=1, width=16, values=16, tokens=2, turning=0, options={"softcap": 1.0, "scale": 1.0})
+    layer = Layer(queries=2, keys=1, width=16, values=16, tokens=2, rotary=0, options={"softcap": 1.0, "scale": 1.0})
     layer.q[:], layer.k[:] = 0, 0
     layer.q[1, [0, 16]], layer.k[:, 0] = 1000, [1, -1]
     layer.v[:] = np.array([1, 0])[:, None]
@@ -172,9 +170,9 @@ def test_capped_scores_are_never_far_apart():
         np.testing.assert_allclose(layer.run(sizes)[1], 1 / (1 + np.exp(-2)), rtol=1e-6)
 
 
-def test_neighbours_turn_a_quarter():
+def test_interleaved_pairs_rotate_a_quarter():
     """Position 1 at frequency pi / 2: (1, 0, 0, 1) -> (0, 1, -1, 0)."""
-    layer = Layer(queries=2, keys=1, width=16, values=16, tokens=2, turning=4, interleaved=True)
+    layer = Layer(queries=2, keys=1, width=16, values=16, tokens=2, rotary=4, interleaved=True)
     layer.rope = replace(layer.rope, frequencies=np.full(2, np.pi / 2, np.float32))
     layer.k[:] = 0
     layer.k[:, [0, 3]] = 1
@@ -182,15 +180,15 @@ def test_neighbours_turn_a_quarter():
     np.testing.assert_allclose(layer.heads.k_cache[0, 1, :5], [0, 1, -1, 0, 0], atol=1e-6)
 
 
-def test_turned_lanes_are_multiplied():
+def test_rotated_values_are_multiplied():
     plan = new_plan(3)
-    turns = angles(plan, Rope(frequencies(8, BASE), magnitude=1.5))
-    assert angles(plan, Rope(frequencies(8, BASE))) is not turns
+    found = cos_sin(plan, Rope(frequencies(8, BASE), attention_factor=1.5))
+    assert cos_sin(plan, Rope(frequencies(8, BASE))) is not found
     replay(plan, position=2)
-    np.testing.assert_allclose(np.hypot(turns[:, 0], turns[:, 1]), 1.5, rtol=1e-6)
+    np.testing.assert_allclose(np.hypot(found[:, 0], found[:, 1]), 1.5, rtol=1e-6)
 
 
-def test_angles_are_made_once():
+def test_cos_and_sin_are_computed_once():
     plan, rope = new_plan(3), Rope(frequencies(8, BASE))
-    assert angles(plan, rope) is angles(plan, rope)
+    assert cos_sin(plan, rope) is cos_sin(plan, rope)
     assert len(plan.parts) == 1

@@ -19,16 +19,16 @@ from quant.plan import Activation, aligned
 EPS = 1e-6
 
 
-def new_net(key_heads, value_heads, key_width, value_width, share, taps=4, seed=0) -> DeltaNet:
-    rng, channels = np.random.default_rng(seed), 2 * key_heads * key_width + value_heads * value_width
+def new_net(key_heads, value_heads, key_dim, value_dim, share, taps=4, seed=0) -> DeltaNet:
+    rng, channels = np.random.default_rng(seed), 2 * key_heads * key_dim + value_heads * value_dim
     return DeltaNet(
-        key_heads, value_heads, key_width, value_width, share,
+        key_heads, value_heads, key_dim, value_dim, share,
         conv=rng.standard_normal((taps, channels)).astype(np.float32),
         a=-rng.uniform(0.01, 2, value_heads).astype(np.float32),
-        dt=rng.standard_normal(value_heads).astype(np.float32),
-        norm=rng.uniform(0.5, 2, value_width).astype(np.float32),
-        recent=aligned((taps, channels), np.float32),
-        state=aligned((value_heads, value_width // 16, key_width, 16), np.float32),
+        dt_bias=rng.standard_normal(value_heads).astype(np.float32),
+        norm=rng.uniform(0.5, 2, value_dim).astype(np.float32),
+        conv_state=aligned((taps, channels), np.float32),
+        state=aligned((value_heads, value_dim // 16, key_dim, 16), np.float32),
     )  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def test_both_ways_against_the_twin(shape, tokens):
 
 @pytest.mark.parametrize("sizes", [[1] * 9, [9]])
 def test_outputs_may_be_gated_by_sigmoids(sizes):
-    net = replace(new_net(2, 4, 32, 32, share=2), by_sigmoid=True)
+    net = replace(new_net(2, 4, 32, 32, share=2), sigmoid_gate=True)
     inputs = Inputs.random(net, 9)
     expected, _ = twin_of(net, inputs)
     assert error(Layer(net).run(inputs, sizes), expected) < 1e-5

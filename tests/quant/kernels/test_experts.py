@@ -11,7 +11,7 @@ from reference import experts as twin
 from reference.functions import silu
 from reference.router import choose
 
-from quant.kernels.experts import ExpertLayer, Gated, dense_step, experts_step
+from quant.kernels.experts import GatedExperts, LayerExperts, dense_step, experts_step
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
 from quant.kernels.router import Routing
 from quant.plan import Activation, aligned
@@ -47,10 +47,10 @@ class Setup:
         own = tuple(m[0] for m in three(1)) if shared else None
         return cls(*three(count), own, Routing(chosen), **options)
 
-    def layer(self) -> ExpertLayer:
-        routed = Gated(*(stacked(m) for m in (self.gate, self.up, self.down)), self.activation)
-        shared = Gated(*(stacked([m]) for m in self.shared), self.activation) if self.shared else None
-        return ExpertLayer(routed, shared, self.routing, aligned(len(self.gate), np.uint8), self.scale)
+    def layer(self) -> LayerExperts:
+        routed = GatedExperts(*(stacked(m) for m in (self.gate, self.up, self.down)), self.activation)
+        shared = GatedExperts(*(stacked([m]) for m in self.shared), self.activation) if self.shared else None
+        return LayerExperts(routed, shared, self.routing, aligned(len(self.gate), np.uint8), self.scale)
 
     def expected(self, h, logits, shared_gate):
         """Every token by the twin, float64 [tokens, n]."""
@@ -310,10 +310,10 @@ def test_shapes_are_checked():
     routed = setup.layer().routed
     narrow = replace(routed.gate, rows=16)
     with pytest.raises(ValueError, match="do not fit"):
-        Gated(narrow, narrow, routed.down)
+        GatedExperts(narrow, narrow, routed.down)
     with pytest.raises(ValueError, match="alone"):
-        Gated(replace(routed.gate, bias=np.zeros((3, 32), np.float32)), routed.up, routed.down)
+        GatedExperts(replace(routed.gate, bias=np.zeros((3, 32), np.float32)), routed.up, routed.down)
     with pytest.raises(ValueError, match="3 experts of 32 rows"):
         replace(routed.gate, bias=np.zeros((3, 31), np.float32))
-    with pytest.raises(ValueError, match="meet 64"):
+    with pytest.raises(ValueError, match="times 64"):
         run(setup.layer(), np.ones((1, 64), np.float32), np.ones((1, 3), np.float32))

@@ -94,7 +94,7 @@ def test_sums_take_more_of_the_input_than_int8(tokens, name):
     x, before = normal(7, tokens, 256), normal(8, tokens, 37)
     x[:, ::32] *= 50
     w = random_rows(np.random.default_rng(9), name, 37, 256)
-    found, kind = sums(x, w, before), "f32" if name == "F32" else "rest"
+    found, kind = sums(x, w, before), "f32" if name == "F32" else "residual"
     expected = before + seen(x, kind) @ weights(w).T
     assert np.abs((found - expected) / (size(x, w) + np.abs(before))).max() < 1e-6
     true = before + x @ weights(w).T
@@ -134,7 +134,7 @@ def test_biases_and_scales(tokens, name):
         for y, w in zip(products(x, [*matrices, plain[0]], threads, 0.25), [*matrices, plain[0]], strict=True):
             assert np.abs((y - twin(x, w, 0.25)) / size(x, w)).max() < 1e-6
         w, before = matrices[2], normal(19, tokens, 35)
-        expected = before + twin(x, w, -3.0, "f32" if name == "F32" else "rest")
+        expected = before + twin(x, w, -3.0, "f32" if name == "F32" else "residual")
         assert np.abs((sums(x, w, before, threads, -3.0) - expected) / (3 * size(x, w) + np.abs(before))).max() < 2e-6
 
 

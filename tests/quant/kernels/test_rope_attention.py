@@ -23,23 +23,23 @@ from quant.plan import Activation, aligned
 EPS, BASE = 1e-6, 10000.0
 
 
-def turns_of(tokens, dimensions, position=0, base=BASE):
+def cos_sin_of(tokens, dimensions, position=0, base=BASE):
     plan = new_plan(tokens)
-    turns = rope.angles(plan, Rope(rope.frequencies(dimensions, base)))
+    found = rope.cos_sin(plan, Rope(rope.frequencies(dimensions, base)))
     replay(plan, position=position)
-    return turns
+    return found
 
 
 def test_angles_at_the_start_are_zero():
-    turns = turns_of(1, 8)
-    assert turns.shape == (1, 2, 4)
-    assert turns[0].tolist() == [[1] * 4, [0] * 4]
+    found = cos_sin_of(1, 8)
+    assert found.shape == (1, 2, 4)
+    assert found[0].tolist() == [[1] * 4, [0] * 4]
 
 
-def test_the_first_pair_turns_by_its_position():
-    turns = turns_of(4, 2, position=5)
-    np.testing.assert_allclose(turns[:, 0, 0], np.cos([5, 6, 7, 8]), rtol=1e-6)
-    np.testing.assert_allclose(turns[:, 1, 0], np.sin([5, 6, 7, 8]), rtol=1e-6)
+def test_the_first_pair_rotates_by_its_position():
+    found = cos_sin_of(4, 2, position=5)
+    np.testing.assert_allclose(found[:, 0, 0], np.cos([5, 6, 7, 8]), rtol=1e-6)
+    np.testing.assert_allclose(found[:, 1, 0], np.sin([5, 6, 7, 8]), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("dimensions", "base"), [(8, 1e4), (64, 1e7), (128, 5e6)])
@@ -47,9 +47,9 @@ def test_angles(dimensions, base):
     """float32 angles, as checkpoints were trained: good to position * 2**-24."""
     for position in (0, 1000, 100_000):
         expected = rope_twin.angles(np.arange(position, position + 3), dimensions, base)
-        turns = turns_of(3, dimensions, position, base)
-        np.testing.assert_allclose(turns[:, 0], np.cos(expected), atol=1e-6 + position * 2e-7)
-        np.testing.assert_allclose(turns[:, 1], np.sin(expected), atol=1e-6 + position * 2e-7)
+        found = cos_sin_of(3, dimensions, position, base)
+        np.testing.assert_allclose(found[:, 0], np.cos(expected), atol=1e-6 + position * 2e-7)
+        np.testing.assert_allclose(found[:, 1], np.sin(expected), atol=1e-6 + position * 2e-7)
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Layer:
         self.v = rng.standard_normal((self.tokens, self.keys * self.width)).astype(np.float32)
         row, kind = row_shape(self.kv, self.width)
         caches = (aligned((self.keys, self.context, row), kind) for _ in range(2))
-        self.heads = Heads(self.queries, self.keys, self.width, *caches)
+        self.heads = Heads(self.queries, self.keys, self.width, self.width, *caches)
 
     def run(self, sizes, most=None, position=0, threads=1):
         """Feed the tokens in pieces of these sizes, each by a plan for so many, or `most`; [tokens, columns]."""
@@ -132,7 +132,7 @@ def test_one_token_sees_only_itself():
 def test_equal_keys_give_the_mean_of_the_values(sizes):
     layer = Layer(1, 1, 32, tokens=4, rotary=2)
     layer.q_gate[:, 32:] = 100
-    layer.q_gate[:, [0, 1]] = 0  # the lanes that turn
+    layer.q_gate[:, [0, 1]] = 0  # the values that are rotated
     layer.k[:] = layer.k[0]
     layer.k[:, [0, 1]] = 0
     layer.v[:] = np.array([8, 4, 0, 20])[:, None]
@@ -152,13 +152,13 @@ def test_a_strong_key_takes_all(sizes):
 
 
 @pytest.mark.parametrize("sizes", [[1, 1], [2]])
-def test_cached_keys_are_normed_and_turned(sizes):
+def test_cached_keys_are_normed_and_rotated(sizes):
     layer = Layer(2, 1, 16, tokens=2, rotary=2)
     layer.k[:] = 0
     layer.k[:, 0] = -7
     layer.norms[1][:] = 1
     layer.run(sizes)
-    # the norm makes 4 of the only lane, and lane 0 turns with lane 1
+    # the norm makes 4 of the only lane, and value 0 is rotated with value 1
     keys = layer.heads.k_cache[0, :2, :3].astype(np.float32)
     np.testing.assert_allclose(keys, [[-4, 0, 0], [-4 * np.cos(1), -4 * np.sin(1), 0]], rtol=1e-3)
     assert np.array_equal(rows(layer.heads.v_cache, 16)[0, :2], stored(layer.v, False))
@@ -260,9 +260,9 @@ def test_readers_of_all_layouts_are_served(tokens):
 def test_shapes_are_checked():
     layer = Layer(4, 2, 32, tokens=2)
     with pytest.raises(ValueError, match="3 query heads"):
-        Heads(3, 2, 32, layer.heads.k_cache, layer.heads.v_cache)
+        Heads(3, 2, 32, 32, layer.heads.k_cache, layer.heads.v_cache)
     with pytest.raises(ValueError, match="4 query heads"):
-        Heads(4, 2, 16, layer.heads.k_cache, layer.heads.v_cache)
+        Heads(4, 2, 16, 16, layer.heads.k_cache, layer.heads.v_cache)
     given = Activation(2, 256), Activation(2, 64), Activation(2, 64)
     with pytest.raises(ValueError, match="4 and 2 heads of 32"):
         attention(new_plan(2), *given, None, replace(layer.heads, gated=True), Activation(2, 64))
@@ -274,8 +274,8 @@ def test_shapes_are_checked():
         {"norms": (np.ones(32), np.ones(64))},
         {"norms": (np.ones(128), np.ones(64)), "gated": True},
         {"sinks": np.ones(3)},
-        {"value_width": 48},
-        {"value_width": 24},
+        {"value_dim": 48},
+        {"value_dim": 24},
     ):
         with pytest.raises(ValueError, match="heads of 32"):
             replace(layer.heads, **wrong)

@@ -7,7 +7,7 @@ import pytest
 from kernel_helpers import new_plan, replay, source
 from reference.router import choose
 
-from quant.kernels.router import Routing, route_rows, spare_bytes
+from quant.kernels.router import Routing, route_rows, routing_scratch_bytes
 from quant.plan import aligned
 
 
@@ -15,11 +15,11 @@ def route(logits, routing, threads=1):
     """The choice of every token: experts int64 [tokens, k], weights float32 [tokens, k]."""
     logits = np.asarray(logits, np.float32)
     tokens, count = logits.shape
-    plan, shape = new_plan(tokens, threads), (tokens, routing.chosen)
+    plan, shape = new_plan(tokens, threads), (tokens, routing.experts_per_token)
     experts, weights = aligned(shape, np.int64), aligned(shape, np.float32)
     given = source(plan, logits)
-    order = given.read("f32"), given.stride("f32"), routing.table(count), experts, weights, plan.run
-    plan.add(route_rows, *order, *plan.scratch(spare_bytes(count)))
+    order = given.read("f32"), given.stride("f32"), routing.table(plan, count), experts, weights, plan.batch
+    plan.add(route_rows, *order, *plan.scratch(routing_scratch_bytes(count)))
     replay(plan)
     return experts, weights
 

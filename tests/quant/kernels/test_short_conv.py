@@ -19,14 +19,14 @@ def normal(seed, *shape):
 
 def run(bcx, weight, chunks, threads=1):
     """The text in pieces of these lengths; the last piece may be shorter than its plan."""
-    recent, outputs, position = aligned(weight.shape, np.float32), [], 0
+    conv_state, outputs, position = aligned(weight.shape, np.float32), [], 0
     for tokens in chunks:
         plan, part = new_plan(tokens, threads), bcx[position : position + tokens]
         out = Activation(tokens, weight.shape[1])
         out.read("f32")
         given = np.zeros((tokens, bcx.shape[1]), np.float32)
         given[: len(part)] = part
-        short_conv(plan, source(plan, given), weight, recent, out)
+        short_conv(plan, source(plan, given), weight, conv_state, out)
         with running(plan) as go:
             go(len(part), position)
         outputs.append(out.values[: len(part)].copy())
@@ -60,7 +60,7 @@ def test_a_matrix_may_read_it_quantized():
     add_matmul(plan, out, w, y)
     with running(plan) as go:
         go()
-    expected = matmul(twin(bcx, weight).astype(np.float32), w, kind="rest")
+    expected = matmul(twin(bcx, weight).astype(np.float32), w, kind="residual")
     assert np.linalg.norm(y.values - expected) <= 1e-4 * np.linalg.norm(expected)
 
 

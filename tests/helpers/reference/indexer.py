@@ -1,4 +1,4 @@
-"""The plain twin of quant.kernels.sight: every token of a text rates the whole blocks before it."""
+"""The plain twin of quant.kernels.indexer: every token of a text scores the complete blocks before it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def block_keys(k, norm, eps, angles, block):
     return rotate(rms_norm(means, norm, eps)[:, None], angles[::block][: len(means)])[:, 0]
 
 
-def sight(queries, keys, block, budget):
-    """queries [tokens, heads, width], normed and turned, keys [blocks, width] -> uint8 [tokens, blocks and one]."""
-    ratings = np.maximum(queries @ keys.T, 0).sum(axis=1)
+def block_mask(queries, keys, block_size, top_k):
+    """queries [tokens, heads, width], normed and rotated, keys [blocks, width] -> uint8 [tokens, blocks and one]."""
+    scores = np.maximum(queries @ keys.T, 0).sum(axis=1)
     seen = np.zeros((len(queries), len(keys) + 1), np.uint8)
     for t in range(len(queries)):
-        whole = (t + 1) // block
-        seen[t, np.argsort(-ratings[t, :whole], kind="stable")[:budget]] = 1
+        whole = (t + 1) // block_size
+        seen[t, np.argsort(-scores[t, :whole], kind="stable")[:top_k]] = 1
         seen[t, whole] = 1
     return seen

@@ -7,16 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from kernel_helpers import new_plan, replay, running, source
-from reference import sight as twin
+from reference import indexer as twin
 from reference.attention import heads
 from reference.functions import softmax
 from reference.kv_cache import rows
-from reference.rope import angles as turns
+from reference.rope import angles as rope_angles
 
 from quant.kernels.attention import Heads, attention
+from quant.kernels.block_mask import BlockMask
+from quant.kernels.indexer import Indexer, select_blocks
 from quant.kernels.kv_cache import row_shape
 from quant.kernels.rope import Rope, frequencies
-from quant.kernels.sight import Indexer, Sight, look
 from quant.plan import Activation, aligned
 
 WIDTH, CONTEXT, BASE, EPS = 32, 256, 1e4, 1e-6
@@ -35,14 +36,16 @@ def indexer(count=3, block=4, budget=5, kv="f16"):
     )
 
 
-def looked(x, q, k, sizes, threads=1):
+def selected(x, q, k, sizes, threads=1):
     """What each token sees, uint8 [tokens, blocks], the text given in pieces."""
     seen, first = [], 0
     for size in sizes:
         plan = new_plan(size, threads)
-        found = look(plan, source(plan, q[first : first + size]), source(plan, k[first : first + size]), ROPE, x)
+        found = select_blocks(
+            plan, source(plan, q[first : first + size]), source(plan, k[first : first + size]), ROPE, x
+        )
         replay(plan, size, first)
-        seen.append(found.seen.copy())
+        seen.append(found.blocks.copy())
         first += size
     return np.vstack(seen)
 
@@ -51,14 +54,14 @@ def looked(x, q, k, sizes, threads=1):
 @pytest.mark.parametrize(("block", "budget"), [(4, 5), (7, 2), (16, 1), (1, 9)])
 def test_what_is_seen_is_what_the_twin_sees(block, budget, sizes):
     q, k = normal(2, 90, 3 * WIDTH), normal(3, 90, WIDTH)
-    angles = turns(np.arange(90), 16, BASE)
+    angles = rope_angles(np.arange(90), 16, BASE)
     for threads in (1, 3):
         x = indexer(block=block, budget=budget)
-        found = looked(x, q, k, sizes, threads)
-        kept = rows(x.keys, WIDTH)[0, : 90 // block]
+        found = selected(x, q, k, sizes, threads)
+        kept = rows(x.k_cache, WIDTH)[0, : 90 // block]
         keys = twin.block_keys(k, x.norms[1], EPS, angles, block)
         assert np.abs(kept - keys).max() < 2e-3 * np.abs(keys).max()
-        expected = twin.sight(heads(q.reshape(90, 3, WIDTH), x.norms[0], EPS, angles), kept, block, budget)
+        expected = twin.block_mask(heads(q.reshape(90, 3, WIDTH), x.norms[0], EPS, angles), kept, block, budget)
         for t in range(90):
             whole = (t + 1) // block
             assert found[t, : whole + 1].tolist() == expected[t, : whole + 1].tolist()
@@ -66,14 +69,14 @@ def test_what_is_seen_is_what_the_twin_sees(block, budget, sizes):
 
 def test_everything_is_seen_while_there_is_little():
     x = indexer(block=4, budget=5)
-    found = looked(x, normal(4, 90, 3 * WIDTH), normal(5, 90, WIDTH), [90])
+    found = selected(x, normal(4, 90, 3 * WIDTH), normal(5, 90, WIDTH), [90])
     assert found[:23].sum(axis=1).tolist() == [(t + 1) // 4 + 1 for t in range(23)]
     assert (found[23:].sum(axis=1) >= 5).all()
     assert found[24:27].sum(axis=1).tolist() == [6] * 3  # five of six, and what follows them
 
 
 def test_equal_ratings_go_to_the_lower_blocks():
-    found = looked(indexer(), np.zeros((40, 3 * WIDTH), np.float32), normal(6, 40, WIDTH), [40])
+    found = selected(indexer(), np.zeros((40, 3 * WIDTH), np.float32), normal(6, 40, WIDTH), [40])
     assert found[-1, :10].tolist() == [1] * 5 + [0] * 5
 
 
@@ -82,7 +85,7 @@ def test_equal_ratings_go_to_the_lower_blocks():
 def test_attention_to_what_is_seen(sizes, kv):
     row, kind = row_shape(kv, WIDTH)
     caches = [aligned((2, CONTEXT, row), kind) for _ in range(2)]
-    layer = Heads(6, 2, WIDTH, *caches)
+    layer = Heads(6, 2, WIDTH, WIDTH, *caches)
     q, k, v = normal(7, 90, 6 * WIDTH), normal(8, 90, 2 * WIDTH), normal(9, 90, 2 * WIDTH)
     seen = np.random.default_rng(10).integers(0, 2, (90, CONTEXT // 4)).astype(np.uint8)
     seen[np.arange(90), np.arange(90) // 4] = 1
@@ -92,7 +95,7 @@ def test_attention_to_what_is_seen(sizes, kv):
         _ = out.values
         part = slice(first, first + size)
         given = (source(plan, values[part]) for values in (q, k, v))
-        attention(plan, *given, None, layer, out, Sight(np.ascontiguousarray(seen[part]), 4))
+        attention(plan, *given, None, layer, out, BlockMask(np.ascontiguousarray(seen[part]), 4))
         with running(plan) as go:
             go(size, first)
         found.append(out.values.copy())
@@ -109,6 +112,6 @@ def test_shapes_are_checked():
     with pytest.raises(ValueError, match="0 blocks of 4"):
         indexer(budget=0)
     with pytest.raises(ValueError, match="index heads of 32"):
-        replace(indexer(), rest=np.zeros(16, np.float32))
+        replace(indexer(), partial_sum=np.zeros(16, np.float32))
     with pytest.raises(ValueError, match="64 and 32 columns"):
-        look(new_plan(1), Activation(1, 64), Activation(1, 32), ROPE, indexer())
+        select_blocks(new_plan(1), Activation(1, 64), Activation(1, 32), ROPE, indexer())

@@ -1,8 +1,8 @@
-"""Hyper-connections: several residual streams beside each other, mixed into one row, and one row given to all of them.
+"""Hyper-connections: several residual streams, mixed into the input of a sublayer, whose output is added to all of them.
 
-As Qwen4-Exp has them (after Zhu et al., arXiv 2409.19606): streams are normed each by itself, a gate of low rank weighs
-every lane of every stream, and the mean of what is left goes into a layer; its result goes to stream s by weight
-2 sigmoid(inject[s]).
+As in Qwen4-Exp (after Zhu et al., arXiv 2409.19606): each stream is normed by itself and gated, channel by channel, by a
+low-rank projection of all streams; the mean of the streams goes into the sublayer. Its output is added to stream s with the
+weight 2 sigmoid(inject[s]).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import store_block
+from quant.activation import store_output
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import sigmoid1
 from quant.kernels.norm import inverse_rms
-from quant.kernels.share import first_of
-from quant.plan import Activation, Plan
+from quant.kernels.partition import start_of
+from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import (
     add,
     bits_to_f32,
@@ -35,38 +35,39 @@ _ONE = np.array([1, 0], np.int64)
 
 
 @kernel
-def norm_streams_rows(rank, size, x, x_stride, weight, streams, columns, eps, y, y_stride, q, q_stride, run, last):
-    """x [tokens, streams, columns] -> y and q, each stream normed by itself; last: the last token's row alone.
+def norm_streams_rows(rank, size, x, x_stride, weight, streams, columns, eps, out, batch, last):
+    """x [tokens, streams, columns] -> out (an OUTPUT table), each stream normed by itself; last: the last token's row alone.
 
     Threads share (token, stream).
     """
-    tokens = load_i64(run)
+    tokens = load_i64(batch + BATCH.tokens)
     items = streams if last else tokens * streams
     x += (tokens - 1) * x_stride if last else 0
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, s = item // streams, item % streams
         row, w, before = x + t * x_stride + 4 * s * columns, weight + 4 * s * columns, s * columns // 32
         scale = splat(inverse_rms(row, columns, bits_to_f32(eps)))
         for c in range(0, columns, 32):
             a = mul(mul(load_f32x16(row + 4 * c), scale), load_f32x16(w + 4 * c))
             b = mul(mul(load_f32x16(row + 4 * c + 64), scale), load_f32x16(w + 4 * c + 64))
-            store_block(a, b, streams * columns, before + c // 32, y + t * y_stride, q + t * q_stride if q else 0, 0)
+            store_output(a, b, streams * columns, before + c // 32, out, t)
 
 
 @kernel
-def silu_rows(rank, size, x, x_stride, columns, y, y_stride, q, q_stride, run):
-    """silu of x [tokens, columns] -> y and q; threads share (token, 32 columns)."""
+def silu_rows(rank, size, x, x_stride, columns, out, batch):
+    """silu of x [tokens, columns] -> out (an OUTPUT table); threads share (token, 32 columns)."""
     blocks = columns // 32
-    items = load_i64(run) * blocks
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    items = load_i64(batch + BATCH.tokens) * blocks
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, block = item // blocks, item % blocks
         row = x + t * x_stride + 128 * block
         a, b = silu(load_f32x16(row)), silu(load_f32x16(row + 64))
-        store_block(a, b, columns, block, y + t * y_stride if y else 0, q + t * q_stride if q else 0, 0)
+        store_output(a, b, columns, block, out, t)
 
 
 @inline
 def _mean(x, gate, streams, columns):
+    """16 columns of the mean over streams of x * sigmoid(gate)."""
     total = zero_f32x16()
     for s in range(streams):
         at = 4 * s * columns
@@ -75,24 +76,24 @@ def _mean(x, gate, streams, columns):
 
 
 @kernel
-def mean_streams_rows(rank, size, x, gate, stride, streams, columns, y, y_stride, q, q_stride, run):
-    """The mean over streams of x * sigmoid(gate), both [tokens, streams, columns] -> y and q [tokens, columns]."""
+def mean_streams_rows(rank, size, x, gate, stride, streams, columns, out, batch):
+    """The mean over streams of x * sigmoid(gate), both [tokens, streams, columns] -> out [tokens, columns] (an OUTPUT table)."""
     blocks = columns // 32
-    items = load_i64(run) * blocks
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    items = load_i64(batch + BATCH.tokens) * blocks
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, block = item // blocks, item % blocks
         at = t * stride + 128 * block
         a = _mean(x + at, gate + at, streams, columns)
         b = _mean(x + at + 64, gate + at + 64, streams, columns)
-        store_block(a, b, columns, block, y + t * y_stride if y else 0, q + t * q_stride if q else 0, 0)
+        store_output(a, b, columns, block, out, t)
 
 
 @kernel
-def give_streams_rows(rank, size, x, x_stride, streams, columns, added, added_stride, inject, inject_stride, run):
+def add_to_streams_rows(rank, size, x, x_stride, streams, columns, added, added_stride, inject, inject_stride, batch):
     """x [tokens, streams, columns] += added * 2 sigmoid(inject) of each stream; added is zero afterwards."""
     parts = columns // 16
-    items = load_i64(run) * parts
-    for item in range(first_of(rank, size, items), first_of(rank + 1, size, items)):
+    items = load_i64(batch + BATCH.tokens) * parts
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, at = item // parts, 64 * (item % parts)
         row = added + t * added_stride + at
         value = load_f32x16(row)
@@ -111,17 +112,16 @@ def norm_streams(plan: Plan, x: Activation, weight: NDArray[np.float32], eps: fl
     streams, columns = weight.shape
     if x.columns != streams * columns or out.columns != x.columns or columns % 32:
         raise ValueError(f"{streams} streams of {columns}: {x.columns} and {out.columns} columns")
-    rows = out.read("f32"), out.stride("f32"), out.written("q8"), out.stride("q8")
-    last = int(plan.tokens == 1)
-    plan.add(norm_streams_rows, x.read("f32"), x.stride("f32"), weight, streams, columns, eps, *rows, plan.run, last)
+    out.read("f32")  # which `mean_streams` reads, too
+    rows, last = (x.read("f32"), x.stride("f32")), int(plan.tokens == 1)
+    plan.add(norm_streams_rows, *rows, weight, streams, columns, eps, plan.output(out), plan.batch, last)
 
 
-def silu_of(plan: Plan, x: Activation, out: Activation) -> None:
+def silu_activation(plan: Plan, x: Activation, out: Activation) -> None:
     """silu of x [tokens, n] -> out."""
     if x.columns != out.columns or x.columns % 32:
         raise ValueError(f"silu of {x.columns} columns -> {out.columns}")
-    rows = out.written("f32"), out.stride("f32"), out.written("q8"), out.stride("q8")
-    plan.add(silu_rows, x.read("f32"), x.stride("f32"), x.columns, *rows, _run(plan))
+    plan.add(silu_rows, x.read("f32"), x.stride("f32"), x.columns, plan.output(out), _batch(plan))
 
 
 def mean_streams(plan: Plan, x: Activation, gate: Activation, out: Activation) -> None:
@@ -129,20 +129,19 @@ def mean_streams(plan: Plan, x: Activation, gate: Activation, out: Activation) -
     columns = out.columns
     if x.columns != gate.columns or x.columns % columns or columns % 32:
         raise ValueError(f"streams of {x.columns} and {gate.columns} columns -> {columns}")
-    rows = out.written("f32"), out.stride("f32"), out.written("q8"), out.stride("q8")
     shape = x.stride("f32"), x.columns // columns, columns
-    plan.add(mean_streams_rows, x.read("f32"), gate.read("f32"), *shape, *rows, _run(plan))
+    plan.add(mean_streams_rows, x.read("f32"), gate.read("f32"), *shape, plan.output(out), _batch(plan))
 
 
-def _run(plan: Plan) -> NDArray[np.int64]:
-    """The tokens of this replay; one where the plan takes one, even after a replay of many."""
-    return plan.run if plan.tokens > 1 else _ONE
+def _batch(plan: Plan) -> Operand:
+    """What a kernel takes as this replay: one token where the plan takes one, even if x holds many."""
+    return plan.batch if plan.tokens > 1 else _ONE
 
 
-def give_streams(plan: Plan, x: Activation, added: Activation, inject: Activation) -> None:
+def add_to_streams(plan: Plan, x: Activation, added: Activation, inject: Activation) -> None:
     """x [tokens, streams * n] += added [tokens, n] * 2 sigmoid(inject [tokens, streams]); added is zero afterwards."""
     streams = inject.columns
     if x.columns != streams * added.columns or added.columns % 16:
         raise ValueError(f"{streams} streams of {added.columns}: {x.columns} columns")
     rows = added.read("f32"), added.stride("f32"), inject.read("f32"), inject.stride("f32")
-    plan.add(give_streams_rows, x.read("f32"), x.stride("f32"), streams, added.columns, *rows, plan.run)
+    plan.add(add_to_streams_rows, x.read("f32"), x.stride("f32"), streams, added.columns, *rows, plan.batch)

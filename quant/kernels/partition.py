@@ -1,0 +1,23 @@
+"""How the items of a record are divided among threads: evenly by rank, or, where cores differ in speed, one after the other.
+
+Which thread does an item never changes its result: every number of a result is made by one thread, in one order.
+"""
+
+from __future__ import annotations
+
+from quant.atomics import atomic_add
+from quant.jit import inline
+
+COUNTER_WORDS = 16  # int64 from one counter to the next: two cache lines, since they are fetched in pairs
+
+
+@inline
+def start_of(rank, size, count):
+    """The first of the items, of `count`, that a rank does; it does those before the next rank's first."""
+    return rank * count // size
+
+
+@inline
+def take_next(counter, grain):
+    """Take `grain` items that no thread has taken yet: the first of them. The counter is zero when a record begins."""
+    return atomic_add(counter, grain)
