@@ -43,6 +43,7 @@ def qcli(
         bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
+    """Show the help if no command was typed."""
     if context.invoked_subcommand is None:
         console.out(context.get_help() + "\n")
 

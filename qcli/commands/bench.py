@@ -134,13 +134,13 @@ def _measured(
     with bar, ExitStack() as stack:
         for close in (subject.file.close, bandwidth.close, *(rig.close for rig in rigs.values())):
             stack.callback(close)
-        beside = stack.enter_context(Peer(subject.file.path, context_of(cases), kv_type)) if peer else None
-        results = measure(rigs, bandwidth, cases, repetitions, beside, bar.update)
-        return _report(subject, kv_type, first.cache_size(ram), results, beside)
+        peer_process = stack.enter_context(Peer(subject.file.path, context_of(cases), kv_type)) if peer else None
+        results = measure(rigs, bandwidth, cases, repetitions, peer_process, bar.update)
+        return _report(subject, kv_type, first.cache_size(ram), results, peer_process)
 
 
 def _report(
-    subject: Subject, kv_type: str, cache_size: CacheSize | None, results: list[Result], beside: Peer | None
+    subject: Subject, kv_type: str, cache_size: CacheSize | None, results: list[Result], peer: Peer | None
 ) -> Report:
     from qcli.bench.estimate import whole_tok_per_s
     from qcli.bench.machine import this_machine
@@ -161,5 +161,5 @@ def _report(
         results=results,
         whole=whole,
         cache_size=cache_size,
-        peer=beside.about if beside else None,
+        peer=peer.about if peer else None,
     )
