@@ -13,7 +13,7 @@ from typing import Any
 from llvmlite import ir
 
 from quant.declarations import Vector, vector_llvm
-from quant.jit import inline, intrinsic
+from quant.jit import intrinsic
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
@@ -187,12 +187,13 @@ def splat8(scalar: Any) -> Any:
     return f32x8, lambda builder, x: splat_llvm(builder, x, 8)
 
 
-def _constant(vector: Vector, value: float) -> Any:
+def constant(vector: Vector, value: float) -> Any:
+    """An intrinsic without operands: a vector with this value in every lane."""
     return intrinsic(lambda: (vector, lambda _builder: constant_of(vector_llvm(vector), value)))
 
 
-zero_i32x8, zero_i32x16 = _constant(i32x8, 0), _constant(i32x16, 0)
-zero_f32x8, zero_f32x16 = _constant(f32x8, 0.0), _constant(f32x16, 0.0)
+zero_i32x8, zero_i32x16 = constant(i32x8, 0), constant(i32x16, 0)
+zero_f32x8, zero_f32x16 = constant(f32x8, 0.0), constant(f32x16, 0.0)
 
 
 def _with_constant(operation: str) -> Any:
@@ -283,46 +284,3 @@ max_lanes = _reduction(lambda b, low, high: call_llvm(b, f"llvm.maxnum.v{low.typ
 def bits_to_f32(bits: Any) -> Any:
     """The low 32 bits of an integer operand, read as float32."""
     return "f32", lambda builder, x: builder.bitcast(builder.trunc(x, I32), F32)
-
-
-@intrinsic
-def scale_by_power_of_two(vector: Any, exponent: Any) -> Any:
-    """f32x16 * 2**exponent, the exponent given as whole float32 lanes in [-126, 127]."""
-
-    def generate(builder: Any, x: Any, n: Any) -> Any:
-        words = vector_of(I32, 16)
-        biased = builder.add(builder.fptosi(n, words), constant_of(words, 127))
-        return builder.fmul(x, builder.bitcast(builder.shl(biased, constant_of(words, 23)), x.type))
-
-    return f32x16, generate
-
-
-_one, _low, _high = (_constant(f32x16, x) for x in (1.0, -87.0, 88.0))
-_log2e, _ln2_head, _ln2_tail = (_constant(f32x16, x) for x in (1.4426950408889634, 0.693359375, -2.12194440e-4))
-_c2, _c3, _c4, _c5, _c6 = (_constant(f32x16, 1 / n) for n in (2, 6, 24, 120, 720))
-
-
-@inline
-def exp(x):
-    """exp of f32x16, within 3 ulp on [-87, 88], saturating outside (Cody and Waite's reduction, Taylor to x^6)."""
-    x = minimum(maximum(x, _low()), _high())
-    n = round_even(mul(x, _log2e()))
-    r = sub(sub(x, mul(n, _ln2_head())), mul(n, _ln2_tail()))
-    p = fma(_c6(), r, _c5())
-    p = fma(p, r, _c4())
-    p = fma(p, r, _c3())
-    p = fma(p, r, _c2())
-    p = fma(mul(r, r), p, add(r, _one()))
-    return scale_by_power_of_two(p, n)
-
-
-@inline
-def sigmoid(x):
-    """1 / (1 + exp(-x)) of f32x16."""
-    return divide(_one(), add(_one(), exp(sub(zero_f32x16(), x))))
-
-
-@inline
-def silu(x):
-    """x * sigmoid(x) of f32x16."""
-    return mul(x, sigmoid(x))

@@ -72,6 +72,7 @@ def _call_record(record: Any, rank: Any, size: Any) -> Any:
 
 @function("ppp")
 def replay(control, rank, size):
+    """One thread's part of a replay: every record on its share, a barrier after each; size: threads of the team."""
     plan, count = load_i64(control + _PLAN), load_i64(control + _COUNT)
     times = load_i64(control + _TIMES) if rank == 0 else 0
     mode = flush_denormals()

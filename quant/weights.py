@@ -54,10 +54,12 @@ class Matrix:
 
     @property
     def rows(self) -> int:
+        """Rows of the matrix: the length of a product."""
         return self.data.shape[0]
 
     @property
     def row_bytes(self) -> int:
+        """Bytes from one row to the next."""
         return self.data.shape[1]
 
     @property
@@ -93,10 +95,12 @@ class ExpertMatrices:
 
     @property
     def count(self) -> int:
+        """How many experts there are."""
         return len(self.addresses)
 
     @property
     def row_bytes(self) -> int:
+        """Bytes from one row of an expert to the next."""
         return self.format.row_bytes(self.columns)
 
     @property

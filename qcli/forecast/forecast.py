@@ -21,7 +21,8 @@ from qcli.host.memory import process_memory
 from qcli.host.threads import default_threads, streaming_threads
 from qcli.layers.state import State
 from qcli.models import Model
-from qcli.runtime.engine import DEFAULT_CHUNK, Engine, model_of
+from qcli.runtime.build import model_of
+from qcli.runtime.engine import DEFAULT_CHUNK, Engine
 from qcli.streaming import budget, usage_file
 from qcli.streaming.dense import is_expert
 from quant.kernels.experts import GatedExperts

@@ -57,6 +57,7 @@ class ShortConv:
 
     @classmethod
     def read(cls, hparams: Hyperparameters, i: int, state: State) -> ShortConv:
+        """Layer i of a file, whose convolution keeps its last inputs in the state."""
         file, block, n, taps = (
             hparams.file,
             f"blk.{i}.shortconv",

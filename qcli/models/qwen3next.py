@@ -92,6 +92,7 @@ class Shape:
 
     @classmethod
     def read(cls, hparams: Hyperparameters) -> Shape:
+        """From the keys ssm.* of a file. Raises ModelFileError for sizes that contradict each other."""
         keys, values, columns = (
             hparams.size("ssm.group_count"),
             hparams.size("ssm.time_step_rank"),

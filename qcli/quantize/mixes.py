@@ -22,6 +22,7 @@ class Place:
 
     @property
     def eighths(self) -> int:
+        """An eighth of the layers."""
         return self.count // 8
 
 
@@ -30,6 +31,7 @@ Choice = Mapping[Condition, str]
 
 
 def always(_: Place) -> bool:
+    """Every layer."""
     return True
 
 
@@ -39,18 +41,22 @@ def more_bits(p: Place) -> bool:
 
 
 def first_eighth(p: Place) -> bool:
+    """The first eighth of the layers."""
     return p.index < p.eighths
 
 
 def first_sixteenth(p: Place) -> bool:
+    """The first sixteenth of the layers."""
     return p.index < p.count // 16
 
 
 def middle(p: Place) -> bool:
+    """All layers but the first and the last eighth."""
     return p.eighths <= p.index < 7 * p.count // 8
 
 
 def first(n: int) -> Condition:
+    """The first n layers."""
     return lambda p: p.index < n
 
 
@@ -60,6 +66,7 @@ def shared_keys(p: Place) -> bool:
 
 
 def small_values(p: Place) -> bool:
+    """Four or more query heads share a value, or there are four or more experts: the value matrices are small."""
     return p.queries_per_key >= 4 or p.experts >= 4
 
 
@@ -69,14 +76,17 @@ def eight(p: Place) -> bool:
 
 
 def unguided(p: Place) -> bool:
+    """There is no importance matrix."""
     return not p.importance
 
 
 def both(one: Condition, two: Condition) -> Condition:
+    """Where both conditions hold."""
     return lambda p: one(p) and two(p)
 
 
 def either(one: Condition, two: Condition) -> Condition:
+    """Where one condition holds, or both do."""
     return lambda p: one(p) or two(p)
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli import models
-from qcli.errors import ContextOverflowError, ModelFileError, QcliError, UsageError
+from qcli.errors import ContextOverflowError, QcliError
 from qcli.gguf.file import GGUFFile
 from qcli.host import kernels
 from qcli.host.memory import process_memory
@@ -20,12 +19,12 @@ from qcli.layers.state import Snapshot, State
 from qcli.models import Model
 from qcli.progress import Progress
 from qcli.runtime import sampler
+from qcli.runtime.build import model_of, streamed_model_of
 from qcli.runtime.profile import Profiler
 from qcli.runtime.program import Program
-from qcli.streaming import budget, usage_file
+from qcli.streaming import budget
 from quant import cpu, team
 from quant.kernels.experts_grouped import MICRO_BATCH
-from quant.kernels.kv_cache import TYPES as KV_TYPES
 from quant.plan import Activation, Plan, aligned
 from quant.team import Team
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from qcli.streaming.expert_loader import ExpertLoader
     from quant.kernels.observer import InputObserver
 
-DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
 DEFAULT_CHUNK = MICRO_BATCH  # tokens of a prompt that go through the layers together
 
 
@@ -105,7 +103,7 @@ class Engine:
             return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer)
         resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
         threads = given or streaming_threads()
-        model, state, loader = _streamed(file, ctx, kv_type, progress)
+        model, state, loader = streamed_model_of(file, ctx, kv_type, progress)
         chunk = chunk or budget.chunk_size(model, state, loader, threads, limit)
         engine = cls(model, state, threads, chunk, progress, observer, loader)
         try:
@@ -251,46 +249,6 @@ class Engine:
             rows = self.model.head(plan, self._hidden.after(first) if first else self._hidden)
             self._heads[first] = Program.of(plan), rows
         return self._heads[first]
-
-
-def _state_for(file: GGUFFile, ctx: int | None, kv_type: str) -> State:
-    if kv_type not in KV_TYPES:
-        raise UsageError(f'there is no kv-type "{kv_type}"', f"give one of: {', '.join(KV_TYPES)}")
-    longest = models.context_length(file)
-    if longest < 1:
-        raise ModelFileError(f"{file.path}: was made for {longest} tokens of context", "download the model again")
-    if ctx is not None and ctx > longest:
-        message = f"{file.path}: was made for {longest} tokens of context, not {ctx}"
-        raise ContextOverflowError(message, f"give --ctx {longest} or less")
-    return State(ctx or min(longest, DEFAULT_CTX), kv_type, longest)
-
-
-def model_of(file: GGUFFile, ctx: int | None, kv_type: str) -> tuple[Model, State]:
-    """A file's model, and the state that it is built upon. Raises ModelFileError, ContextOverflowError."""
-    state = _state_for(file, ctx, kv_type)
-    try:
-        return models.load(file, state), state
-    except ValueError as error:  # shapes that fit the file but not the kernels
-        raise ModelFileError(f"{file.path}: {error}", "try another file of this model") from error
-    except MemoryError:
-        message = f"{file.path}: there is no memory for a context of {state.ctx} tokens"
-        raise ContextOverflowError(message, "give a smaller --ctx") from None
-
-
-def _streamed(
-    file: GGUFFile, ctx: int | None, kv_type: str, progress: Progress | None
-) -> tuple[Model, State, ExpertLoader]:
-    """The model with its dense weights copied into memory, its state, and what reads its experts.
-
-    It is built anew because a model has the addresses of its weights: one on the mapped file was needed first, to see
-    that it takes more memory than there is.
-    """
-    from qcli.streaming.dense import load_dense
-    from qcli.streaming.expert_loader import ExpertLoader
-
-    file = load_dense(file, progress)
-    model, state = model_of(file, ctx, kv_type)
-    return model, state, ExpertLoader(file, state.batch, usage_path=usage_file.path_for(file))
 
 
 def _first_row(logits: Activation) -> NDArray[np.float32]:

@@ -17,7 +17,8 @@ from quant.kernels.partition import start_of
 from quant.kernels.rope import Rope, cos_sin, rotate
 from quant.layout import Layout
 from quant.plan import BATCH, Activation, Operand, Plan
-from quant.simd import load_f32, load_f32x16, load_i64, mul, sigmoid, splat, store_f32x16
+from quant.simd import load_f32, load_f32x16, load_i64, mul, splat, store_f32x16
+from quant.vector_math import sigmoid
 
 __all__ = ["Heads", "attention"]
 

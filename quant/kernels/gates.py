@@ -10,20 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from quant.jit import inline
-from quant.simd import (
-    add,
-    fma,
-    load_f32,
-    load_f32x16,
-    maximum,
-    minimum,
-    mul,
-    sigmoid,
-    silu,
-    splat,
-    store_f32,
-    store_f32x16,
-)
+from quant.simd import add, fma, load_f32, load_f32x16, maximum, minimum, mul, splat, store_f32, store_f32x16
+from quant.vector_math import sigmoid, silu
 
 GATES = {"silu": 0, "gelu": 1, "clamped": 2}
 

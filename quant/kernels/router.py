@@ -20,12 +20,10 @@ from quant.layout import Layout
 from quant.plan import BATCH, Operand, Plan
 from quant.simd import (
     add,
-    exp,
     load_f32,
     load_f32x16,
     load_i64,
     mul,
-    sigmoid,
     splat,
     store_f32,
     store_f32x16,
@@ -35,6 +33,7 @@ from quant.simd import (
     sum_lanes,
     zero_f32x16,
 )
+from quant.vector_math import exp, sigmoid
 
 ROUTING = Layout(  # fields of `Routing`, except
     "count",  # experts of the layer

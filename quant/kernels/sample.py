@@ -17,7 +17,6 @@ from quant.atomics import call
 from quant.jit import function, inline
 from quant.simd import (
     add,
-    exp,
     load_f32,
     load_f32x16,
     load_i64,
@@ -30,6 +29,7 @@ from quant.simd import (
     sum_lanes,
     zero_f32x16,
 )
+from quant.vector_math import exp
 
 BLOCK = 64
 _FIRST_LOOK = 128  # candidates at first, without a top-k

@@ -9,12 +9,10 @@ import numpy as np
 from quant.jit import inline
 from quant.simd import (
     add,
-    exp,
     load_f32x16,
     max_lanes,
     maximum,
     mul,
-    sigmoid,
     splat,
     store_f32,
     store_f32x16,
@@ -22,6 +20,7 @@ from quant.simd import (
     sum_lanes,
     zero_f32x16,
 )
+from quant.vector_math import exp, sigmoid
 
 BLOCK = 64  # positions whose keys are multiplied together: 32 KiB of keys at 256 wide heads
 LOWEST = np.float32(-1e30)

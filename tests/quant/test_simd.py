@@ -14,7 +14,6 @@ from quant.simd import (
     broadcast_f32,
     concat,
     divide,
-    exp,
     fma,
     load_bf16x16,
     load_f16,
@@ -29,8 +28,6 @@ from quant.simd import (
     mul,
     permute,
     round_even,
-    sigmoid,
-    silu,
     splat,
     store_f32,
     store_f32x8,
@@ -44,6 +41,7 @@ from quant.simd import (
     zero_i32x16,
 )
 from quant.tile import transpose16
+from quant.vector_math import exp, sigmoid, silu
 
 
 def run(kernel, *operands):

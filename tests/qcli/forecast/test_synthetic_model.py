@@ -10,7 +10,8 @@ from places import DATA
 from qcli.forecast import synthetic_model
 from qcli.forecast.synthetic_model import BlockPool, SyntheticModel
 from qcli.gguf.file import GGUFFile
-from qcli.runtime.engine import Engine, model_of
+from qcli.runtime.build import model_of
+from qcli.runtime.engine import Engine
 
 MODEL = DATA / "qwen3next.gguf"
 ARCHITECTURES = reference_models.NAMES

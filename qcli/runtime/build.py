@@ -1,0 +1,59 @@
+"""From a file to a model and the state that it computes with: resident on the mapped file, or with its experts streamed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qcli import models
+from qcli.errors import ContextOverflowError, ModelFileError, UsageError
+from qcli.gguf.file import GGUFFile
+from qcli.layers.state import State
+from qcli.models import Model
+from qcli.progress import Progress
+from qcli.streaming import usage_file
+from quant.kernels.kv_cache import TYPES as KV_TYPES
+
+if TYPE_CHECKING:
+    from qcli.streaming.expert_loader import ExpertLoader
+
+DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
+
+
+def _state_for(file: GGUFFile, ctx: int | None, kv_type: str) -> State:
+    if kv_type not in KV_TYPES:
+        raise UsageError(f'there is no kv-type "{kv_type}"', f"give one of: {', '.join(KV_TYPES)}")
+    longest = models.context_length(file)
+    if longest < 1:
+        raise ModelFileError(f"{file.path}: was made for {longest} tokens of context", "download the model again")
+    if ctx is not None and ctx > longest:
+        message = f"{file.path}: was made for {longest} tokens of context, not {ctx}"
+        raise ContextOverflowError(message, f"give --ctx {longest} or less")
+    return State(ctx or min(longest, DEFAULT_CTX), kv_type, longest)
+
+
+def model_of(file: GGUFFile, ctx: int | None, kv_type: str) -> tuple[Model, State]:
+    """A file's model, and the state that it is built upon. Raises ModelFileError, ContextOverflowError."""
+    state = _state_for(file, ctx, kv_type)
+    try:
+        return models.load(file, state), state
+    except ValueError as error:  # shapes that fit the file but not the kernels
+        raise ModelFileError(f"{file.path}: {error}", "try another file of this model") from error
+    except MemoryError:
+        message = f"{file.path}: there is no memory for a context of {state.ctx} tokens"
+        raise ContextOverflowError(message, "give a smaller --ctx") from None
+
+
+def streamed_model_of(
+    file: GGUFFile, ctx: int | None, kv_type: str, progress: Progress | None
+) -> tuple[Model, State, ExpertLoader]:
+    """The model with its dense weights copied into memory, its state, and what reads its experts.
+
+    It is built anew because a model has the addresses of its weights: one on the mapped file was needed first, to see
+    that it takes more memory than there is.
+    """
+    from qcli.streaming.dense import load_dense
+    from qcli.streaming.expert_loader import ExpertLoader
+
+    file = load_dense(file, progress)
+    model, state = model_of(file, ctx, kv_type)
+    return model, state, ExpertLoader(file, state.batch, usage_path=usage_file.path_for(file))
