@@ -1,13 +1,7 @@
-"""From declarations to machine code: the only place that needs Numba.
-
-`python -m quant.compiler NAME …` compiles kernels into the store, so that several processes can share the work.
-"""
+"""From declarations to machine code: the only module that needs Numba."""
 
 from __future__ import annotations
 
-import importlib
-import signal
-import sys
 import types as python_types
 from collections.abc import Callable
 from functools import cache
@@ -19,16 +13,18 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from quant import cpu, store
-from quant.jit import Inline, Intrinsic, Kernel, Vector
+from quant import cpu
+from quant.block import Block
+from quant.declarations import CFunction, Inline, Intrinsic, Vector, vector_llvm
 from quant.layout import Layout
-from quant.simd import vector_llvm
 
 # A forced name without features would otherwise be joined by the features of this machine.
 numba.config.CPU_NAME, numba.config.CPU_FEATURES = cpu.name(), cpu.features()
 
 # No fast-math flag: results must not depend on how rows are grouped, so sums are ordered by hand with vectors.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy"}
+# Helpers are only ever merged into kernels: without the entries for callers from Python and C, which take a third of the time.
+_HELPER_OPTIONS = {**_OPTIONS, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _ARGUMENTS = {"p": types.int64, "f": types.float32, "d": types.float64}
 
 
@@ -48,14 +44,14 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, vector_llvm(Vector(vector.element, vector.lanes)))
 
 
-def machine_code(kernel: Kernel) -> tuple[str, bytes]:
-    """Compile a kernel: the name of its symbol, and an object file."""
-    result = types.int64 if kernel.returns else types.void
-    arguments = result(*[_ARGUMENTS[letter] for letter in kernel.parameters])
-    compiled = numba.cfunc(arguments, **_OPTIONS)(_bound(kernel.body))
+def machine_code(function: CFunction) -> tuple[str, bytes]:
+    """Compile a function: the name of its symbol, and an object file. Raises TypeError if it might raise an exception."""
+    result = types.int64 if function.returns else types.void
+    arguments = result(*[_ARGUMENTS[letter] for letter in function.parameters])
+    compiled = numba.cfunc(arguments, **_OPTIONS)(_bound(function.body))
     object_file: bytes = compiled._library._get_compiled_object()
     if b"numba_gil_ensure" in object_file:
-        raise TypeError(f"{kernel.name} may raise an exception, which no kernel must (a range with a variable step?)")
+        raise TypeError(f"{function.name} may raise an exception, which no kernel must (a range with a variable step?)")
     return compiled._wrapper_name, object_file
 
 
@@ -82,19 +78,19 @@ def _codes(code: python_types.CodeType) -> list[python_types.CodeType]:
 def _resolved(value: Any) -> Any:
     if isinstance(value, Inline):
         return _helper(value)
-    if isinstance(value, Layout):
+    if isinstance(value, Layout | Block):
         return _constants(value)
     return _operation(value) if isinstance(value, Intrinsic) else value
 
 
 @cache
-def _constants(layout: Layout) -> Any:
-    return layout.as_constants()
+def _constants(declared: Layout | Block) -> Any:
+    return declared.as_constants()
 
 
 @cache
 def _helper(helper: Inline) -> Any:
-    return numba.njit(forceinline=True, **_OPTIONS)(_bound(helper.body))
+    return numba.njit(**_HELPER_OPTIONS)(_bound(helper.body))
 
 
 @cache
@@ -155,15 +151,3 @@ def _as_type(result: Any) -> Any:
 
 def _as_value(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     return cgutils.unpack_tuple(builder, value) if isinstance(kind, types.BaseTuple) else value
-
-
-def _main(names: list[str]) -> None:
-    for name in names:
-        module, _, attribute = name.rpartition(".")
-        kernel = getattr(importlib.import_module(module), attribute)
-        store.save(kernel, *machine_code(kernel))
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _main(sys.argv[1:])

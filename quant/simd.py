@@ -12,11 +12,11 @@ from typing import Any
 
 from llvmlite import ir
 
-from quant.jit import Vector, inline, intrinsic
+from quant.declarations import Vector, vector_llvm
+from quant.jit import inline, intrinsic
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
-_SCALARS = {"i8": I8, "i32": I32, "f32": F32}
 
 i8x16, i8x32, i8x64 = Vector("i8", 16), Vector("i8", 32), Vector("i8", 64)
 i32x8, i32x16 = Vector("i32", 8), Vector("i32", 16)
@@ -24,11 +24,6 @@ f32x8, f32x16 = Vector("f32", 8), Vector("f32", 16)
 
 
 # --- building LLVM code: builder first, then values ---------------------------------------------------------------
-
-
-def vector_llvm(vector: Any) -> Any:
-    """The LLVM type of a Vector."""
-    return ir.VectorType(_SCALARS[vector.element], vector.lanes)
 
 
 def vector_of(scalar: Any, lanes: int) -> Any:

@@ -1,5 +1,5 @@
 """Which sources a module's compiled code comes from: its own, those of all modules of this package it imports, and the
-compiler's; where code is kept has no say in what it is.
+compiler's. Modules that only keep code or load it do not decide what it is, and are left out.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-# `from quant.simd import …`, `from quant import cpu, store`, `import quant.jit`, at any depth of a file.
+# `from quant.simd import …`, `from quant import cpu, layout`, `import quant.jit`, at any depth of a file.
 _IMPORT = re.compile(r"^[ \t]*(?:from (quant[\w.]*) import (\([^)]*\)|[\w, ]*)|import (quant[\w.]*))", re.MULTILINE)
-_APART = ("quant.store", "quant.sources")
+_APART = ("quant.kernel_cache", "quant.loader", "quant.sources")
 _NAME = re.compile(r"\w+")
 
 

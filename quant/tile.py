@@ -12,8 +12,9 @@ from typing import Any
 
 from llvmlite import ir
 
+from quant.declarations import Vector, vector_llvm
 from quant.int8_dot import UNIT, dot_wide_llvm, join
-from quant.jit import Vector, inline, intrinsic
+from quant.jit import inline, intrinsic
 from quant.layout import Layout
 from quant.simd import (
     F16,
@@ -30,7 +31,6 @@ from quant.simd import (
     shuffle,
     splat_llvm,
     store_i8x64,
-    vector_llvm,
     vector_of,
 )
 

@@ -8,15 +8,33 @@ import sys
 from pathlib import Path
 
 import pytest
+import suite_kernels
 from fake_engine import TellingEngine
 
 from qcli.catalog import resolve
 from qcli.cli import invoke
 from qcli.runtime.engine import Engine
 from qcli.text.tokenizer import Tokenizer
+from quant.prepare import compile_missing
+
+_MANY = 300  # tests; fewer compile what they use as they come to it
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs: commands would never end
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that wait for processes of their own last."""
+    items.sort(key=lambda item: item.get_closest_marker("begun_early") is not None)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Before many tests: compile all kernels that the cache lacks, in several processes, and begin what takes long."""
+    if len(session.items) < _MANY or session.config.option.collectonly:
+        return
+    compile_missing(suite_kernels.declared())
+    for begin in {mark.kwargs["by"] for item in session.items for mark in item.iter_markers("begun_early")}:
+        begin()
 
 
 @pytest.fixture(scope="session")

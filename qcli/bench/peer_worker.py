@@ -14,9 +14,9 @@ from time import perf_counter
 from typing import Any
 
 from qcli.bench.cases import Case, random_ids
-from qcli.gguf.types import TENSOR_TYPES
+from qcli.gguf.types import BLOCKS
 
-_GGML_TYPES = {kind.name.lower(): number for number, kind in TENSOR_TYPES.items()}
+_GGML_TYPES = {name.lower(): block.number for name, block in BLOCKS.items()}
 
 
 class Worker:

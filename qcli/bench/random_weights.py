@@ -16,7 +16,7 @@ from qcli.bench.shapes import Role, Shape
 from qcli.errors import QcliError, UsageError
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.header import Header, Value
-from qcli.gguf.types import TENSOR_TYPES
+from qcli.gguf.types import BLOCKS
 from qcli.host.memory import available
 from qcli.host.pages import pages
 from qcli.host.threads import default_threads
@@ -29,8 +29,6 @@ _RESERVE = 2 << 30  # bytes of memory left to the state, the bandwidth's buffer 
 _ALIGNMENT = 32  # bytes, as in a file
 _PATTERN = 8 << 20  # random bytes of a type, which all its tensors repeat; F32 ones, routers among them, do not
 _STD = 0.02  # of the weights, about
-
-_TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
 
 Mix = dict[Role, tuple[str, ...]]  # the types of a role, layer by layer in turn
 
@@ -115,7 +113,7 @@ def _slots(shape: Shape, mix: Mix, layers: int) -> Iterator[_Slot]:
         types = mix.get(role, ("F32",))
         block = name.split(".")[1]
         kind = types[int(block) % len(types) if block.isdigit() else 0]
-        n_bytes = math.prod(dimensions) // _TYPES[kind].block * _TYPES[kind].n_bytes
+        n_bytes = BLOCKS[kind].row_bytes(math.prod(dimensions))
         yield _Slot(name, role, kind, dimensions, offset, n_bytes)
         offset += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
 
@@ -150,7 +148,7 @@ class _Filler:
 
     def _pattern(self, kind: str) -> NDArray[np.uint8]:
         """Random blocks, begun elsewhere for every tensor: layers that are alike agree on a few experts."""
-        blocks, n_bytes = _PATTERN // _TYPES[kind].n_bytes, _TYPES[kind].n_bytes
+        blocks, n_bytes = _PATTERN // BLOCKS[kind].bytes, BLOCKS[kind].bytes
         if kind not in self._patterns:
             self._patterns[kind] = random_blocks(self._random, kind, blocks, _STD).reshape(-1)
         return np.roll(self._patterns[kind], int(self._random.integers(blocks)) * n_bytes)

@@ -48,24 +48,24 @@ def quantize(
     from qcli.commands.quantize_report import report
     from qcli.gguf.file import GGUFFile
     from qcli.host.threads import default_threads
-    from qcli.quantize import imatrix_file, job, work
+    from qcli.quantize import convert, imatrix_file, job
 
     source, out, kind = _arguments(source, out, kind, dry_run)
     overrides = [job.override(given) for given in tensor or ()]
     split_bytes = None if split_size is None else _size(split_size)
     with GGUFFile.open(resolve(source)[0]) as file, console.status("loading", quiet) as bar, interrupt.cleans_up():
         about = None if imatrix is None else (Path(imatrix), imatrix_file.read(Path(imatrix)))
-        todo = job.plan(
+        todo = job.make_job(
             file, Path(out), kind,
             overrides=overrides, imatrix=about, allow_requantize=allow_requantize, split_bytes=split_bytes,
         )  # fmt: skip
         seconds = None
         if not dry_run:
             began = perf_counter()
-            work.check(todo, force)
+            convert.check_output(todo, force)
             with interrupt.ends_all(bar):
-                work.prepare(todo, bar.update)
-            work.run(todo, threads or default_threads(), force, bar.update)
+                convert.compile_kernels(todo, bar.update)
+            convert.run(todo, threads or default_threads(), force, bar.update)
             seconds = perf_counter() - began
         bar.close()
         report(todo, seconds, as_json, quiet)

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.bench.random_blocks import SCALES, random_blocks
+from qcli.bench.random_blocks import random_blocks
 from qcli.gguf.file import GGUFFile, Tensor
-from qcli.gguf.types import TENSOR_TYPES
+from qcli.gguf.types import BLOCKS
 from qcli.host.memory import available
 from qcli.host.pages import pages
 from qcli.models import Model
 from qcli.streaming.dense import is_expert
+from quant import formats
 from quant.kernels.experts import GatedExperts
 from quant.kernels.experts_streamed import ExpertProvider
 from quant.plan import Activation, Batch, Ids, Plan, StageCallback
@@ -32,8 +33,6 @@ _POOL = 256 << 20  # bytes of a type that are not shared; several times what cac
 _PATTERN = 4 << 20  # random bytes, which a pool repeats
 _LINE = 64
 _STD = 0.02  # of the weights, about
-_TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
-_FLOATS = ("F32", "F16", "BF16")
 
 
 class Pool:
@@ -41,7 +40,7 @@ class Pool:
 
     def __init__(self, kind: str, size: int) -> None:
         """size: bytes."""
-        block = _TYPES[kind].n_bytes
+        block = BLOCKS[kind].bytes
         self._grain = math.lcm(block, _LINE)
         rounded = self._rounded(size)
         self._memory = pages(rounded, huge=False)[:rounded]
@@ -81,7 +80,7 @@ class Twin:
     """What `file` describes, without reading its weights; call `settle` with every model that is loaded from it."""
 
     def __init__(self, file: GGUFFile) -> None:
-        kinds = {tensor.type for tensor in file.tensors.values() if tensor.type in SCALES or tensor.type in _FLOATS}
+        kinds = {tensor.type for tensor in file.tensors.values() if tensor.type in formats.names()}
         self._pools = {kind: Pool(kind, _pool_size(kind, file.tensors.values())) for kind in kinds}
         self.n_bytes = sum(pool.n_bytes for pool in self._pools.values())
         self.file = copy(file)

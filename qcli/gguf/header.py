@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.strings import StringArray, find_strings
-from qcli.gguf.types import TENSOR_TYPES
+from qcli.gguf.types import BLOCKS_BY_NUMBER
 
 Value = int | float | bool | str | NDArray[Any] | StringArray
 
@@ -215,13 +215,12 @@ def _tensor_row(cursor: _Cursor, what: str) -> TensorRow:
     if 0 in shape:
         raise cursor.fail(f"{what} is empty: its shape is {shape}")
     number = cursor.u32(what)
-    if number not in TENSOR_TYPES:
+    if number not in BLOCKS_BY_NUMBER:
         raise cursor.refuse(f"{what} is of type {number}, which qcli does not know", _CONVERT_AGAIN)
-    kind = TENSOR_TYPES[number]
-    if shape[-1] % kind.block:
-        raise cursor.fail(f"{what} has rows of {shape[-1]:,}, no multiple of {kind.name}'s {kind.block}")
-    n_bytes = math.prod(shape) // kind.block * kind.n_bytes
-    return TensorRow(name, kind.name, shape, n_bytes, cursor.u64(what))
+    block = BLOCKS_BY_NUMBER[number]
+    if shape[-1] % block.columns:
+        raise cursor.fail(f"{what} has rows of {shape[-1]:,}, no multiple of {block.name}'s {block.columns}")
+    return TensorRow(name, block.name, shape, block.row_bytes(math.prod(shape)), cursor.u64(what))
 
 
 def _placed(cursor: _Cursor, rows: list[TensorRow], alignment: int) -> list[TensorRow]:

@@ -1,54 +1,21 @@
-"""ggml's tensor types: how a row of weights is cut into blocks, and how many bytes a block takes."""
+"""ggml's tensor types: how many weights a block has, and how many bytes; all others count on these numbers."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from quant import formats
+from quant.block import Block
 
+# Types that files may hold and qcli does not compute with: enough is known of them to list their tensors.
+_WITHOUT_FORMAT = (
+    Block("Q8_1", number=9, columns=32, all=40),
+    Block("Q8_K", number=15, columns=256, all=292),
+    Block("I8", number=24, columns=1, all=1),
+    Block("I16", number=25, columns=1, all=2),
+    Block("I32", number=26, columns=1, all=4),
+    Block("I64", number=27, columns=1, all=8),
+    Block("F64", number=28, columns=1, all=8),
+    Block("Q1_0", number=41, columns=128, all=18),
+)
 
-class TensorType(NamedTuple):
-    name: str
-    block: int  # weights
-    n_bytes: int  # bytes of one block
-
-    @property
-    def bits_per_weight(self) -> float:
-        return 8 * self.n_bytes / self.block
-
-
-# The numbers that files carry. Absent ones were withdrawn from the format.
-TENSOR_TYPES: dict[int, TensorType] = {
-    0: TensorType("F32", 1, 4),
-    1: TensorType("F16", 1, 2),
-    2: TensorType("Q4_0", 32, 18),
-    3: TensorType("Q4_1", 32, 20),
-    6: TensorType("Q5_0", 32, 22),
-    7: TensorType("Q5_1", 32, 24),
-    8: TensorType("Q8_0", 32, 34),
-    9: TensorType("Q8_1", 32, 40),
-    10: TensorType("Q2_K", 256, 84),
-    11: TensorType("Q3_K", 256, 110),
-    12: TensorType("Q4_K", 256, 144),
-    13: TensorType("Q5_K", 256, 176),
-    14: TensorType("Q6_K", 256, 210),
-    15: TensorType("Q8_K", 256, 292),
-    16: TensorType("IQ2_XXS", 256, 66),
-    17: TensorType("IQ2_XS", 256, 74),
-    18: TensorType("IQ3_XXS", 256, 98),
-    19: TensorType("IQ1_S", 256, 50),
-    20: TensorType("IQ4_NL", 32, 18),
-    21: TensorType("IQ3_S", 256, 110),
-    22: TensorType("IQ2_S", 256, 82),
-    23: TensorType("IQ4_XS", 256, 136),
-    24: TensorType("I8", 1, 1),
-    25: TensorType("I16", 1, 2),
-    26: TensorType("I32", 1, 4),
-    27: TensorType("I64", 1, 8),
-    28: TensorType("F64", 1, 8),
-    29: TensorType("IQ1_M", 256, 56),
-    30: TensorType("BF16", 1, 2),
-    34: TensorType("TQ1_0", 256, 54),
-    35: TensorType("TQ2_0", 256, 66),
-    39: TensorType("MXFP4", 32, 17),
-    40: TensorType("NVFP4", 64, 36),
-    41: TensorType("Q1_0", 128, 18),
-}
+BLOCKS: dict[str, Block] = {block.name: block for block in _WITHOUT_FORMAT} | formats.blocks()
+BLOCKS_BY_NUMBER: dict[int, Block] = {block.number: block for block in BLOCKS.values()}  # the numbers that files carry

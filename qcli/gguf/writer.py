@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.gguf.types import TENSOR_TYPES, TensorType
+from qcli.gguf.types import BLOCKS
 from qcli.host.atomic_files import Draft, output_errors
 
-_NUMBERS: dict[str, TensorType] = {kind.name: kind for kind in TENSOR_TYPES.values()}
-_CODES = {kind.name: code for code, kind in TENSOR_TYPES.items()}
 _U16, _U32, _I32, _F32, _STRING, _ARRAY = 2, 4, 5, 6, 8, 9
 ALIGNMENT = 32
 
@@ -34,10 +32,10 @@ class NewTensor:
 
     @property
     def n_bytes(self) -> int:
-        kind = _NUMBERS[self.type]
-        if self.shape[-1] % kind.block:
-            raise ValueError(f"{self.name}: rows of {self.shape[-1]} are no multiple of {self.type}'s {kind.block}")
-        return math.prod(self.shape) // kind.block * kind.n_bytes
+        block = BLOCKS[self.type]
+        if self.shape[-1] % block.columns:
+            raise ValueError(f"{self.name}: rows of {self.shape[-1]} are no multiple of {self.type}'s {block.columns}")
+        return block.row_bytes(math.prod(self.shape))
 
 
 class GGUFWriter:
@@ -91,7 +89,7 @@ def header(keys: Mapping[str, bytes], tensors: Sequence[NewTensor], alignment: i
     for tensor in tensors:
         shape = tensor.shape[::-1]
         dimensions = struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
-        rows.append(_string(tensor.name) + dimensions + struct.pack("<IQ", _CODES[tensor.type], offset))
+        rows.append(_string(tensor.name) + dimensions + struct.pack("<IQ", BLOCKS[tensor.type].number, offset))
         offset += -(-tensor.n_bytes // alignment) * alignment
     return b"".join([b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(keys)), *keys.values(), *rows])
 

@@ -1,1 +1,1 @@
-"""Making quantized files from float ones: `mixes` says which type a tensor gets, `job` plans a file, `work` writes it."""
+"""Making quantized files of float ones: `mixes` as llama.cpp has them, `tensor_types` and `job` decide, `convert` writes."""

@@ -21,7 +21,7 @@ FEW = 64  # tokens below which an expert's importance is mostly chance: a mean o
 
 @dataclass(frozen=True)
 class Starved:
-    """Experts of a layer that met few tokens, if any, with their number of tokens."""
+    """Experts of a layer that few tokens were routed to, with the number of these."""
 
     layer: int
     experts: int  # that the layer has
@@ -29,7 +29,7 @@ class Starved:
 
 
 def load(file: GGUFFile, ctx: int, threads: int | None = None, progress: Progress | None = None) -> Engine:
-    """An engine that notes what its weights meet."""
+    """An engine that adds up the squares of the inputs of its weights while it reads a prompt."""
     return Engine.load(file, threads=threads, ctx=ctx, chunk=ctx, progress=progress, observer=InputSquares())
 
 
@@ -50,7 +50,7 @@ def measure(engine: Engine, chunks: Sequence[Sequence[int]], name: str, progress
 
 
 def starved(imatrix: Imatrix, few: int = FEW) -> list[Starved]:
-    """Every layer with experts, and those of them that met fewer tokens than that."""
+    """Every layer with experts, and those of them that fewer than `few` tokens were routed to."""
     layers: dict[int, Starved] = {}
     for name, entry in imatrix.entries.items():
         layer = re.match(r"blk\.(\d+)\.", name)

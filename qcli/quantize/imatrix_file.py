@@ -36,7 +36,7 @@ class Entry:
     counts: NDArray[np.int64]
 
     def means(self) -> NDArray[np.float32]:
-        """float32 [experts, columns]: the mean square; 1 for every column of an expert that met nothing."""
+        """float32 [experts, columns]: the mean square; 1 for every column of an expert that no token was routed to."""
         counts = self.counts[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(counts > 0, self.sums / counts, 1).astype(np.float32)
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Imatrix:
-    """A whole importance matrix; `chunks` of `chunk_size` tokens of the data sets were met."""
+    """A whole importance matrix, measured on `chunks` chunks of `chunk_size` tokens of the data sets."""
 
     entries: Mapping[str, Entry]
     datasets: list[str]

@@ -1,4 +1,4 @@
-"""What is to be done to make a quantized file, known before a byte of it is written."""
+"""A quantization job: the new type of every tensor, the keys and the files, all decided and checked before a byte is written."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from qcli.errors import ModelFileError, OutputError, UnsupportedModelError, UsageError
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.writer import ALIGNMENT, NewTensor, file_bytes, part_paths, split, split_keys, text, u32
-from qcli.quantize.choose import FLOATS, Overrides, is_matrix, types
 from qcli.quantize.imatrix_file import Imatrix
 from qcli.quantize.mixes import ALIASES, MIXES, Mix
+from qcli.quantize.tensor_types import FLOATS, Overrides, allows_quantization, choose_types
 from quant import formats, quantizers
 
 _DROPPED = ("split.", "quantize.imatrix.")
@@ -24,7 +24,7 @@ _VERSION = 2  # general.quantization_version: of the block formats, all of which
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """A tensor and what becomes of it."""
+    """A tensor of the source, and the type that it will have."""
 
     tensor: Tensor
     type: str
@@ -32,10 +32,12 @@ class Change:
 
     @property
     def converts(self) -> bool:
+        """Whether the type changes; else its bytes are copied."""
         return self.type != self.tensor.type
 
     @property
     def new(self) -> NewTensor:
+        """Its row in the table of the file to write."""
         return NewTensor(self.tensor.name, self.type, self.tensor.shape)
 
 
@@ -51,15 +53,17 @@ class Job:
 
     @property
     def changes(self) -> list[Change]:
+        """Of all files, in order."""
         return [change for _, _, changes in self.parts for change in changes]
 
     @property
     def paths(self) -> list[Path]:
+        """The files to write."""
         return [path for path, _, _ in self.parts]
 
     @property
     def n_bytes(self) -> int:
-        """Of all files to write."""
+        """Bytes of all files to write."""
         return sum(file_bytes(keys, [c.new for c in changes], self.alignment) for _, keys, changes in self.parts)
 
 
@@ -68,7 +72,7 @@ def find_mix(name: str) -> tuple[str, Mix]:
     known = ALIASES.get(name.upper(), name.upper())
     if known not in MIXES:
         raise UsageError(f"there is no type {name!r}", f"give one of: {', '.join(offered())}")
-    lacking = [kind for kind in (MIXES[known].most, MIXES[known].expert) if kind and not can_make(kind)]
+    lacking = [kind for kind in (MIXES[known].default, MIXES[known].expert) if kind and not can_make(kind)]
     if lacking:
         raise UsageError(f"qcli cannot make {lacking[0]} yet", f"give one of: {', '.join(offered())}")
     return known, MIXES[known]
@@ -76,7 +80,7 @@ def find_mix(name: str) -> tuple[str, Mix]:
 
 def offered() -> list[str]:
     """The names of mixes that can be made."""
-    return [name for name, mix in MIXES.items() if can_make(mix.most) and can_make(mix.expert or "F32")]
+    return [name for name, mix in MIXES.items() if can_make(mix.default) and can_make(mix.expert or "F32")]
 
 
 def can_make(kind: str) -> bool:
@@ -99,7 +103,7 @@ def override(given: str) -> tuple[re.Pattern[str], str]:
         raise UsageError(f"{pattern!r} is no pattern: {problem}", hint) from None
 
 
-def plan(
+def make_job(
     source: GGUFFile,
     out: Path,
     mix_name: str,
@@ -109,11 +113,15 @@ def plan(
     allow_requantize: bool = False,
     split_bytes: int | None = None,
 ) -> Job:
-    """Decide on every tensor. Raises UsageError, ModelFileError, OutputError for what cannot be meant or done."""
+    """Decide on every tensor of `source`, to be written to `out` under a mix's name.
+
+    overrides: patterns and types, see `override`; imatrix: its path, and itself; split_bytes: the most of one file.
+    Raises UsageError, ModelFileError, OutputError for what cannot be meant or done.
+    """
     name, mix = find_mix(mix_name)
     if not source.tensors:
         raise ModelFileError(f"{source.path}: holds no tensors", "give the file of a whole model")
-    chosen = types(source, mix, overrides, imatrix is not None)
+    chosen = choose_types(source, mix, overrides, imatrix is not None)
     changes = [_change(source, tensor, chosen[tensor.name], imatrix) for tensor in source.tensors.values()]
     _check_sources(source, changes, allow_requantize)
     _check_importance(source, changes, mix, imatrix)
@@ -127,7 +135,7 @@ def plan(
 
 
 def _change(source: GGUFFile, tensor: Tensor, kind: str, imatrix: tuple[Path, Imatrix] | None) -> Change:
-    if imatrix is None or not is_matrix(tensor) or kind in FLOATS:
+    if imatrix is None or not allows_quantization(tensor) or kind in FLOATS:
         return Change(tensor, kind)
     experts = tensor.shape[0] if len(tensor.shape) > 2 else 1
     try:

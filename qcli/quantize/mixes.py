@@ -1,6 +1,6 @@
 """The mixes: which type a tensor gets under a name such as Q4_K_M, the same as llama.cpp's llama-quantize gives it.
 
-A mix has a type for most tensors and, for some roles, others: the first of a role whose condition holds.
+A mix has a default type and, for tensors of some roles, a Choice: the type of the first condition that holds for the tensor.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor stands: number `index` of `count` in its role, in a model with so many experts."""
+    """What a condition knows of a tensor: it is number `index` of `count` of its role, in a model with so many experts."""
 
     index: int
     count: int
-    experts: int  # held by a layer; 1 in a dense model
-    queries_per_key: int  # heads of attention; 0 where a layer has none
+    experts: int  # of a layer; 1 in a dense model
+    queries_per_key: int  # query heads for each key-value head; 0 where a layer has none
     importance: bool  # whether there is an importance matrix
-    llama_70b: bool = False  # whose values are small, too
+    llama_70b: bool = False  # Llama of 70B, for whose values llama.cpp has a rule of its own
 
     @property
     def eighths(self) -> int:
@@ -85,10 +85,10 @@ LOW = frozenset("IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS".split())
 
 @dataclass(frozen=True)
 class Mix:
-    """A row of the table; `file_type` is the number that files carry as general.file_type."""
+    """The types of one name, such as Q4_K_M; `file_type` is the number that files carry as general.file_type."""
 
     file_type: int
-    most: str
+    default: str  # of all tensors for which no other field has a type
     head: str = "Q6_K"  # the output, and embeddings that serve as such
     embedding: str = ""
     value: Choice = field(default_factory=dict)  # attn_v, attn_qkv, attn_kv_b
@@ -99,7 +99,7 @@ class Mix:
     gate: Choice = field(default_factory=dict)
     up: Choice = field(default_factory=dict)
     below_3_bits: bool = False  # then down matrices are numbered one by one, not by layer
-    expert: str = ""  # what is held once per expert, whatever its role
+    expert: str = ""  # of matrices that there are one of for each expert, whatever their role
     needs_importance: frozenset[str] = LOW  # types that are useless without
 
 

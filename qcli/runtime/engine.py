@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qcli import models
 from qcli.errors import ContextOverflowError, ModelFileError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.host import kernels
 from qcli.host.memory import resident
 from qcli.host.threads import default_threads, threads_beside_reading
 from qcli.layers.state import Snapshot, State
@@ -21,7 +22,7 @@ from qcli.runtime import sampler
 from qcli.runtime.profile import PartTimes
 from qcli.runtime.program import Program
 from qcli.streaming import budget
-from quant import cpu, store, team
+from quant import cpu, team
 from quant.kernels.kv_cache import TYPES as KV_TYPES
 from quant.plan import Activation, Plan, aligned
 from quant.team import Team
@@ -280,6 +281,5 @@ def _first_row(logits: Activation) -> NDArray[np.float32]:
 
 def _compile(plans: Sequence[Plan], progress: Progress | None) -> None:
     """Have every kernel of a run ready, so that no token waits for the compiler."""
-    kernels = dict.fromkeys(kernel for plan in plans for kernel in plan.kernels())
-    heard = (lambda fraction: progress("compiling kernels", fraction)) if progress else None
-    store.prepare([*kernels, *team.KERNELS, *sampler.KERNELS], heard)
+    used = dict.fromkeys(kernel for plan in plans for kernel in plan.kernels())
+    kernels.prepare([*used, *team.KERNELS, *sampler.KERNELS], progress)

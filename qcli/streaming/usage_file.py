@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qcli.errors import OutputError
 from qcli.gguf.file import GGUFFile
-from quant import store
+from qcli.host import folders
 
 Heat = Mapping[str, NDArray[np.float32]]  # float32 [experts] by the name of a layer's gate
 
@@ -25,7 +25,7 @@ def path_for(file: GGUFFile) -> Path:
     """Where the heat of a model is kept; models are told apart by what their tensors are called, and how long they are."""
     tensors = "\n".join(f"{tensor.name} {tensor.type} {tensor.shape}" for tensor in file.tensors.values())
     name = f"{file.path.stem}-{hashlib.sha256(tensors.encode()).hexdigest()[:16]}.npz"
-    return store.root() / "heat" / name
+    return folders.cache() / "heat" / name
 
 
 def load(path: Path) -> Heat:

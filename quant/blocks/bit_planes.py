@@ -1,4 +1,4 @@
-"""Bits that stand apart from the rest of their columns' numbers, one plane of them after the other."""
+"""Bit planes: a high bit of all columns, stored apart from their low bits, one plane after the other (hmask of Q3_K)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,13 @@
-"""What types with blocks of 256 columns share: rows met one after the other, or four at a time.
+"""dot_rows of types with blocks of 256 columns: rows are multiplied one after the other, or four at a time.
 
-One after the other, memory comes as a stream that a core fetches on its own. Four at a time, an activation is arranged
-once for all of them. Every row's sum has the same order, whichever rows it is met with.
+One after the other, memory comes as a stream that a core fetches on its own. Four at a time, an activation is permuted
+once for all of them. Every row's sum has the same order, whichever rows are multiplied with it.
+
+A format tells what differs by helpers:
+
+permuted_x(x, d, s32, s16)        256 columns of the activation at x, in the order in which the format unpacks its weights,
+                                  with what a block needs of their scales (d) and sums (s32, s16): a tuple of vectors
+add_products(w, permuted, total)  the f32x16 total, with the products of the block at w and those 256 columns
 """
 
 from __future__ import annotations
@@ -11,8 +17,9 @@ from typing import Any
 from llvmlite import ir
 
 from quant.activation import scales_of, sums16_of, sums32_of
-from quant.formats import emit
-from quant.jit import Intrinsic, Vector, inline, intrinsic
+from quant.blocks.rows import emit
+from quant.declarations import Intrinsic, Vector
+from quant.jit import inline, intrinsic
 from quant.simd import (  # fmt: skip
     I32,
     i32x8,
@@ -28,43 +35,39 @@ _AHEAD = 4096  # bytes from what is read to what is asked for
 
 
 @inline
-def dot_each(w, rows, columns, x, y, alpha, accumulate, block_bytes, arranged, met):
-    """The loop of dot_rows, row by row: where memory is what takes time.
-
-    arranged(x, d, s32, s16): what a row needs of the 256 columns at x, whose scales and sums are at the other addresses.
-    met(w, of_x, total): the f32x16 total with the products of the block at w.
-    """
+def dot_each(w, rows, columns, x, y, alpha, accumulate, block, permuted_x, add_products):
+    """dot_rows of quant.formats, row by row: where memory is what takes time; block: the type's declaration."""
     d, s32, s16 = scales_of(x, columns), sums32_of(x, columns), sums16_of(x, columns)
     for r in range(rows):
         total = zero_f32x16()
         for b in range(columns // 256):
-            for line in range(0, block_bytes, 64):
+            for line in range(0, block.bytes, 64):
                 prefetch(w + _AHEAD + line)
-            total = met(w, arranged(x + 256 * b, d + 32 * b, s32 + 32 * b, s16 + 64 * b), total)
-            w += block_bytes
+            total = add_products(w, permuted_x(x + 256 * b, d + 32 * b, s32 + 32 * b, s16 + 64 * b), total)
+            w += block.bytes
         emit(y + 4 * r, sum_lanes(total), alpha, accumulate)
 
 
 @inline
-def dot_fours(w, rows, columns, x, y, alpha, accumulate, block_bytes, arranged, met):
-    """The same, four rows at a time: where arranging would take a quarter of the time.
+def dot_fours(w, rows, columns, x, y, alpha, accumulate, block, permuted_x, add_products):
+    """The same, four rows at a time: where permuting would take a quarter of the time.
 
     What is asked for lies in one stream behind the four (Q2_K, 2048 columns: 88 % of the read bandwidth without, 95 with).
     """
-    row_bytes = columns // 256 * block_bytes
+    row_bytes = columns // 256 * block.bytes
     d, s32, s16 = scales_of(x, columns), sums32_of(x, columns), sums16_of(x, columns)
     for r in range(0, rows, 4):
         left, ahead = min(rows - r, 4) - 1, w + 3 * row_bytes + _AHEAD
         at1, at2, at3 = min(left, 1) * row_bytes, min(left, 2) * row_bytes, left * row_bytes
         t0, t1, t2, t3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
         for b in range(columns // 256):
-            for line in range(0, 4 * block_bytes, 64):
+            for line in range(0, 4 * block.bytes, 64):
                 prefetch(ahead + line)
-            of_x = arranged(x + 256 * b, d + 32 * b, s32 + 32 * b, s16 + 64 * b)
-            t0, t1 = met(w, of_x, t0), met(w + at1, of_x, t1)
-            t2, t3 = met(w + at2, of_x, t2), met(w + at3, of_x, t3)
-            w += block_bytes
-            ahead += 4 * block_bytes
+            permuted = permuted_x(x + 256 * b, d + 32 * b, s32 + 32 * b, s16 + 64 * b)
+            t0, t1 = add_products(w, permuted, t0), add_products(w + at1, permuted, t1)
+            t2, t3 = add_products(w + at2, permuted, t2), add_products(w + at3, permuted, t3)
+            w += block.bytes
+            ahead += 4 * block.bytes
         sums = _sums_of_four(t0, t1, t2, t3)
         if left == 3:
             _emit_all(y + 4 * r, sums, alpha, accumulate)

@@ -1,15 +1,15 @@
-"""Blocks of 32 columns: decoding and unpacking, eight blocks at a time, four of them in a vector.
+"""dot_rows, unpack_rows and unpack_tile of types with blocks of 32 columns: eight blocks at a time, four in a vector.
 
-A block's 16 packed bytes hold column i in the low and column i + 16 in the high nibble of byte i. So the columns 0..15
-of four blocks meet their part of the activation in one vector, and then the columns 16..31 of the same blocks.
+A block's 16 packed bytes hold column i in the low and column i + 16 in the high nibble of byte i. So columns 0..15 of
+four blocks are multiplied with their activations in one vector, and then columns 16..31 of the same blocks.
 
 A format tells what differs by helpers, where value = d * q - m and q is as `quant.int8_dot` wants it:
 
-scales8(w)  -> d, m of eight blocks, f32x8 each; scales1(w): of one block, float32 each; scales16(w, row_bytes): of a
-               block in each of 16 rows, f32x16 each
-four(w)     -> q of columns 0..15 of four blocks, and of columns 16..31, i8x64 each; one(w): of one block, i8x32
-both(packed) -> q of the low nibbles, and of the high ones
-dot(acc, q, x), for operands of every width
+scales8(w)             d and m of eight blocks, f32x8 each; scales1(w): of one block, float32 each;
+                       scales16(w, row_bytes): of a block in each of 16 rows, f32x16 each
+load4(w)               q of columns 0..15 of four blocks, and of columns 16..31, i8x64 each; load1(w): of one block, i8x32
+split_nibbles(packed)  q of the low nibbles, and of the high ones
+dot(acc, q, x)         acc with the products of q and x added, for operands of every width
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from llvmlite import ir
 
 from quant.activation import scales_of, sums32_of
 from quant.blocks.lookup import VPERMB
-from quant.formats import emit
+from quant.blocks.rows import emit
+from quant.declarations import Intrinsic, Vector
 from quant.int8_dot import UNIT
-from quant.jit import Intrinsic, Vector, inline, intrinsic
+from quant.jit import inline, intrinsic
 from quant.simd import (
     F16,
     F32,
@@ -78,65 +79,65 @@ def packed4(w, stride):
 
 
 @inline
-def _products(w, x, four, dot):
-    """Of four blocks, in four lanes each."""
+def _products(w, x, load4, dot):
+    """The dot products of four blocks and their activations, f32x16: the sum of four lanes is a block's."""
     columns = concat(load_i8x64(x), load_i8x64(x + 64))
-    first, second = four(w)
+    first, second = load4(w)
     return to_f32(dot(dot(zero_i32x16(), first, _FIRST(columns)), second, _SECOND(columns)))
 
 
 @inline
-def dot_blocks(w, rows, columns, x, y, alpha, accumulate, size, scales8, scales1, four, one, dot):
-    """dot_rows of quant.formats, for blocks of `size` bytes."""
+def dot_blocks(w, rows, columns, x, y, alpha, accumulate, block, scales8, scales1, load4, load1, dot):
+    """dot_rows of quant.formats; block: the type's declaration."""
     d_x, s_x = scales_of(x, columns), sums32_of(x, columns)
     whole = columns // 256 * 8
     for r in range(rows):
         even, odd, low = zero_f32x16(), zero_f32x16(), zero_f32x8()
         for b in range(0, whole, 8):
-            for line in range(0, 8 * size, 64):
+            for line in range(0, 8 * block.bytes, 64):
                 prefetch(w + _AHEAD + line)
             d, m = scales8(w)
             low = fma(m, load_f32x8(s_x + 4 * b), low)
             d = mul(d, load_f32x8(d_x + 4 * b))
-            even = fma(_products(w, x + 32 * b, four, dot), _LANES_0_3(d), even)
-            odd = fma(_products(w + 4 * size, x + 32 * b + 128, four, dot), _LANES_4_7(d), odd)
-            w += 8 * size
+            even = fma(_products(w, x + 32 * b, load4, dot), _LANES_0_3(d), even)
+            odd = fma(_products(w + 4 * block.bytes, x + 32 * b + 128, load4, dot), _LANES_4_7(d), odd)
+            w += 8 * block.bytes
         last, offset = zero_f32x8(), np.float32(0)
         for b in range(whole, columns // 32):
             scale, minimum = scales1(w)
-            products = dot(zero_i32x8(), one(w), load_i8x32(x + 32 * b))
+            products = dot(zero_i32x8(), load1(w), load_i8x32(x + 32 * b))
             last = fma(to_f32(products), splat8(scale * load_f32(d_x + 4 * b)), last)
             offset += minimum * load_f32(s_x + 4 * b)
-            w += size
+            w += block.bytes
         total = add(even, odd)
         total = add(add(_LOWER(total), _UPPER(total)), sub(last, low))
         emit(y + 4 * r, sum_lanes(total) - offset, alpha, accumulate)
 
 
 @inline
-def unpack_blocks(w, rows, columns, q, scale, minimum, size, scales1, one):
-    """unpack_rows of quant.formats, for blocks of `size` bytes."""
+def unpack_blocks(w, rows, columns, q, scale, minimum, block, scales1, load1):
+    """unpack_rows of quant.formats."""
     for b in range(rows * columns // 32):
         d, m = scales1(w)
-        store_i8x32(q + 32 * b, one(w))
+        store_i8x32(q + 32 * b, load1(w))
         store_f32(scale + 4 * b, d)
         store_f32(minimum + 4 * b, m)
-        w += size
+        w += block.bytes
 
 
 @inline
-def unpack_nibbles(w, row_bytes, columns, tile, scales, minima, size, at, scales16, both):
-    """unpack_tile of quant.formats, for blocks of `size` bytes whose nibbles begin `at` bytes into them."""
+def unpack_nibbles(w, row_bytes, columns, tile, scales, minima, block, scales16, split_nibbles):
+    """unpack_tile of quant.formats, for types whose nibbles are the field qs."""
     for b in range(columns // 32):
         d, m = scales16(w, row_bytes)
         store_f32x16(scales + 64 * b, d)
         store_f32x16(minima + 64 * b, m)
-        s0, s1, s2, s3 = turn4(w + at, row_bytes)
-        _store_step(both(s0), tile + 512 * b)
-        _store_step(both(s1), tile + 512 * b + 64)
-        _store_step(both(s2), tile + 512 * b + 128)
-        _store_step(both(s3), tile + 512 * b + 192)
-        w += size
+        s0, s1, s2, s3 = turn4(w + block.qs, row_bytes)
+        _store_step(split_nibbles(s0), tile + 512 * b)
+        _store_step(split_nibbles(s1), tile + 512 * b + 64)
+        _store_step(split_nibbles(s2), tile + 512 * b + 128)
+        _store_step(split_nibbles(s3), tile + 512 * b + 192)
+        w += block.bytes
 
 
 @inline

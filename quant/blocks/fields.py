@@ -8,8 +8,9 @@ import numpy as np
 from llvmlite import ir
 from numpy.typing import NDArray
 
+from quant.declarations import Intrinsic, Vector
 from quant.int8_dot import UNIT
-from quant.jit import Intrinsic, Vector, intrinsic
+from quant.jit import intrinsic
 from quant.simd import (
     F16,
     F32,

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from quant import cpu
 from quant.blocks.fields import hidden
 from quant.blocks.lookup import lookup_llvm
-from quant.jit import Intrinsic, intrinsic
-from quant.simd import I8, I32, I64, call_llvm, constant_of, i8x64, pointer, shuffle, vector_llvm, vector_of
+from quant.declarations import Intrinsic, vector_llvm
+from quant.jit import intrinsic
+from quant.simd import I8, I32, I64, call_llvm, constant_of, i8x64, pointer, shuffle, vector_of
 
 _PLANES = "+avx512vbmi" in cpu.features().split(",")
 _LANES = 64  # indices that are looked up together
@@ -84,7 +85,9 @@ def _find(builder: Any, name: str, count: int, width: int, low: Any, high: Any) 
         masks.append(builder.icmp_signed("!=", builder.and_(high, constant_of(high.type, bit)), zero))
         bit *= 2
     both = codes(name).view(np.uint8).reshape(count, 2)
-    return [_choose(builder, held_bytes(builder, f"{name}.plane{i}", both[:, i]), count, low, masks) for i in range(2)]
+    return [
+        _choose(builder, constant_bytes(builder, f"{name}.plane{i}", both[:, i]), count, low, masks) for i in range(2)
+    ]
 
 
 def _order(points_of_8: int) -> list[int]:
@@ -109,16 +112,16 @@ def _choose(builder: Any, plane: Any, count: int, low: Any, masks: list[Any]) ->
     return found[0]
 
 
-def held_bytes(builder: Any, name: str, values: NDArray[Any]) -> Any:
+def constant_bytes(builder: Any, name: str, values: NDArray[Any]) -> Any:
     """The address of an array that belongs to the compiled code, for LLVM code."""
     data = values.tobytes()
     kind = ir.ArrayType(I8, len(data))
-    held = builder.module.globals.get(name)
-    if held is None:
-        held = ir.GlobalVariable(builder.module, kind, name)
-        held.global_constant, held.linkage, held.align = True, "internal", 64
-        held.initializer = ir.Constant(kind, bytearray(data))
-    return builder.ptrtoint(held, I64)
+    constant = builder.module.globals.get(name)
+    if constant is None:
+        constant = ir.GlobalVariable(builder.module, kind, name)
+        constant.global_constant, constant.linkage, constant.align = True, "internal", 64
+        constant.initializer = ir.Constant(kind, bytearray(data))
+    return builder.ptrtoint(constant, I64)
 
 
 def _values_of_codes(builder: Any, name: str, width: int, levels: Sequence[int], found: list[Any]) -> list[Any]:
@@ -146,7 +149,7 @@ def _values_of_indices(builder: Any, name: str, width: int, levels: Sequence[int
     """Points by index, each loaded on its own."""
     values = points(name)
     table = np.asarray(levels, np.uint8)[np.searchsorted(np.unique(values), values)]
-    base = held_bytes(builder, f"{name}.points.{levels[0]}.{levels[-1]}", table)
+    base = constant_bytes(builder, f"{name}.points.{levels[0]}.{levels[-1]}", table)
     low, high = (builder.bitcast(vector, vector_of(I64, 8)) for vector in found)
     one = ir.IntType(8 * width)
     parts = []

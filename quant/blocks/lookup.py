@@ -12,8 +12,9 @@ from typing import Any
 from llvmlite import ir
 
 from quant import cpu
+from quant.declarations import Intrinsic
 from quant.int8_dot import UNIT, join
-from quant.jit import Intrinsic, intrinsic
+from quant.jit import intrinsic
 from quant.simd import I8, I16, call_llvm, constant_of, shuffle, vector_of
 
 _NEON = UNIT in ("i8mm", "dotprod") or platform.machine().lower() in ("aarch64", "arm64")

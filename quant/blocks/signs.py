@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.blocks.fields import hidden, is_set
+from quant.declarations import vector_llvm
 from quant.int8_dot import dot_u7
 from quant.jit import inline, intrinsic
 from quant.simd import (
@@ -30,7 +31,6 @@ from quant.simd import (
     store_f32x16,
     store_i8x64,
     to_f32,
-    vector_llvm,
     vector_of,
     zero_i32x16,
 )

@@ -1,1 +1,1 @@
-"""What quantizers share: searches for scales, packing, importance, and operations on sixteen blocks at once."""
+"""What quantizers share: searches for scales and for grid points, weights of columns, packing; sixteen blocks at once."""

@@ -1,4 +1,4 @@
-"""What quantizers of the IQ types share beside the search: weights, signs, and bytes of packed blocks.
+"""What quantizers of the IQ types share beside the search for points: weights of columns, signs, and packing.
 
 Without importance a column weighs x^2 + mean x^2 of the block, with it importance * sqrt(mean x^2 + x^2).
 """
@@ -40,7 +40,7 @@ _MEAN, _ONE, _LEAST, _FAR = np.float32(1 / 256), np.float32(1), np.float32(1e-9)
 
 @inline
 def load_blocks(x, importance, scratch):
-    """16 blocks from x on, and their weights."""
+    """The 16 blocks at x, and the weights of their columns, to X and WEIGHTS: float32 [256, 16 lanes] each."""
     spread(x, 1024, 256, scratch + X)
     mean = mul(sum_of_squares(scratch + X, 256, zero_f32x16()), splat(_MEAN))
     weights, least = scratch + WEIGHTS, zero_f32x16()
@@ -58,7 +58,7 @@ def load_blocks(x, importance, scratch):
 
 @inline
 def _flipped(x, weights):
-    """Which of 8 columns costs least with the other sign, as float32; -1 where the number of signs is even."""
+    """Which of 8 columns costs least with the other sign, as float32; -1 where the number of minus signs is even already."""
     signs, least, place = zero_i32x16(), splat(_FAR), zero_f32x16()
     for i in range(8):
         value = load_f32x16(x + 64 * i)
@@ -71,7 +71,11 @@ def _flipped(x, weights):
 
 @inline
 def take_signs(even, scratch):
-    """Columns become magnitudes, their signs go to SIGNS; where an even number is wanted, one may become negative."""
+    """Columns at X become magnitudes; their signs, eight in a byte, go to SIGNS.
+
+    even: the number of minus signs in a byte must be even; where it is not, the column that costs least changes its sign,
+    and its magnitude becomes negative.
+    """
     for eight in range(32):
         x, signs, flipped = scratch + X + 512 * eight, zero_i32x16(), splat(-_ONE)
         if even:
@@ -90,7 +94,7 @@ def take_signs(even, scratch):
 
 @inline
 def low_bytes(scratch, first):
-    """The lowest 8 bits of four points' indices."""
+    """The lowest 8 bits of the indices of four points from `first` on, as a word of four bytes."""
     found = scratch + POINTS + 64 * first
     low = bit_or(
         bit_and(shift_right(load_i32x16(found), 16), 0xFF), bit_and(shift_right(load_i32x16(found + 64), 8), 0xFF00)
@@ -103,7 +107,7 @@ def low_bytes(scratch, first):
 
 @inline
 def store_low_bytes(scratch, points, words):
-    """The same of all points."""
+    """The same of all points, to consecutive words."""
     for word in range(points // 4):
         store_i32x16(words + 64 * word, low_bytes(scratch, 4 * word))
 
@@ -125,13 +129,13 @@ def high_bits(points: int, bits: int) -> Any:
 
 @inline
 def store_sign_bytes(scratch, words):
-    """Signs of all columns."""
+    """Signs of all columns, 32 bytes of each block."""
     pack_bytes(scratch + SIGNS, 32, words)
 
 
 @inline
 def seven_signs(scratch, first):
-    """7 signs of each 8 of 32 columns, in 28 bits."""
+    """The first 7 signs of each 8 of 32 columns, in 28 bits; `first`: of their bytes in SIGNS."""
     signs, packed = scratch + SIGNS + 64 * first, zero_i32x16()
     for back in range(4):
         packed = bit_or(shift_left(packed, 7), bit_and(load_i32x16(signs + 64 * (3 - back)), 127))
@@ -140,12 +144,12 @@ def seven_signs(scratch, first):
 
 @inline
 def level_of(scratch, group):
-    """The level of a scale, whole."""
+    """The level of a group's scale, i32x16."""
     return to_i32(load_f32x16(scratch + LEVELS + 64 * group))
 
 
 def packed_levels(count: int, bits: int) -> Any:
-    """Declare what packs the levels of so many scales."""
+    """Declare what packs the levels of so many scales, `bits` each, the first lowest."""
 
     @inline
     def levels(scratch, first):

@@ -11,14 +11,13 @@ its index in the next 11, and in bit 27 whether the shift of IQ1 is -1/8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from quant.blocks.grids import codes, held_bytes
+from quant.fitting.grid_table import OTHER_LEVELS, RECORD_BYTES, RECORDS
 from quant.fitting.lanes import between, f16_bits, larger, smaller, sqrt, store_i32x16, where_equal, where_greater
-from quant.jit import Intrinsic, inline, intrinsic
+from quant.jit import inline, intrinsic
 from quant.simd import (
     I16,
     I32,
@@ -46,8 +45,8 @@ from quant.simd import (
 )
 
 
-class Shape(NamedTuple):
-    """What differs between the types."""
+class GridType(NamedTuple):
+    """How a quant type uses its grid."""
 
     width: int  # values of a point: 8, of 3 levels each, or 4, of 8
     points: int  # of the grid
@@ -64,35 +63,6 @@ _SCALE, LEVELS, _LEVELS_NOW, _FIRST, _SECOND, _VALUES, _PAIRS = 41984, 43008, 44
 FREE = 57728
 _ONE, _HALF, _QUARTER, _HUGE = np.float32(1), np.float32(0.5), np.float32(0.25), np.float32(3e38)
 _LARGEST_HALF = np.float32(65504)
-_LEVELS_BYTES = 32  # of a table's eight levels; then eight with the other shift; then the points
-
-
-# --- tables -------------------------------------------------------------------------------------------------------
-
-
-def search_table(name: str, width: int, levels: Sequence[float], others: Sequence[float] = ()) -> Intrinsic:
-    """Declare an intrinsic, the address of a grid's table: float32 levels [8] and others [8], then for each point where
-    the sums of its halves stand in _FIRST and _SECOND, uint16 each, and its word.
-    """
-
-    def generate(builder: Any) -> Any:
-        values = np.zeros((2, 8), np.float32)
-        values[0, : len(levels)], values[1, : len(others)] = levels, others
-        table = np.concatenate([values.reshape(-1).view(np.uint8), _records(name, width).view(np.uint8)])
-        return held_bytes(builder, f"{name}.search", table)
-
-    return intrinsic(lambda: ("i64", generate))
-
-
-def _records(name: str, width: int) -> np.ndarray[Any, Any]:
-    packed, bits = codes(name).astype(np.uint32), 2 if width == 8 else 3
-    each = packed[:, None] >> np.arange(width, dtype=np.uint32) * np.uint32(bits) & np.uint32((1 << bits) - 1)
-    places = (3 if width == 8 else 8) ** np.arange(width // 2, dtype=np.uint32) * 64
-    first, second = each[:, : width // 2] @ places, each[:, width // 2 :] @ places
-    words = packed | np.arange(len(packed), dtype=np.uint32) << 16
-    records = np.zeros(len(packed), np.dtype([("first", "<u2"), ("second", "<u2"), ("word", "<u4")]))
-    records["first"], records["second"], records["word"] = first, second, words
-    return records
 
 
 @intrinsic
@@ -110,7 +80,7 @@ def _broadcast_i32(address: Any) -> Any:
 
 @inline
 def _value_errors(x, weights, scale, levels, count, out):
-    """What each level of one column adds to the error, but for weight * x^2: float32 [count, 16]."""
+    """What each level of one column adds to the error, less weight * x^2: float32 [count, 16]."""
     weight, value = load_f32x16(weights), load_f32x16(x)
     product = mul(weight, add(value, value))
     for level in range(count):
@@ -144,17 +114,17 @@ def _half_errors(x, weights, scale, levels, width, scratch, out):
 
 
 @inline
-def _nearest(shape, x, weights, scale, levels, table, scratch):
-    """The least error of any point, but for the sum of weight * x^2, and the point's word."""
-    first, second, half = scratch + _FIRST, scratch + _SECOND, 32 * shape.width
-    _half_errors(x, weights, scale, levels, shape.width, scratch, first)
-    _half_errors(x + half, weights + half, scale, levels, shape.width, scratch, second)
-    least, word, record = splat(_HUGE), zero_i32x16(), table + 2 * _LEVELS_BYTES
-    for _ in range(shape.points):
+def _nearest(grid, x, weights, scale, levels, table, scratch):
+    """The least error of any point for these columns, less the sum of weight * x^2; and the point's word."""
+    first, second, half = scratch + _FIRST, scratch + _SECOND, 32 * grid.width
+    _half_errors(x, weights, scale, levels, grid.width, scratch, first)
+    _half_errors(x + half, weights + half, scale, levels, grid.width, scratch, second)
+    least, word, record = splat(_HUGE), zero_i32x16(), table + RECORDS
+    for _ in range(grid.points):
         error = add(load_f32x16(first + _load_u16(record)), load_f32x16(second + _load_u16(record + 2)))
         word = where_greater(least, error, _broadcast_i32(record + 4), word)
         least = smaller(error, least)
-        record += 8
+        record += RECORD_BYTES
     return least, word
 
 
@@ -162,34 +132,34 @@ def _nearest(shape, x, weights, scale, levels, table, scratch):
 
 
 @inline
-def _nearest_of_group(shape, x, weights, scale, levels, table, words, scratch):
-    """Their least error, added up; their words."""
+def _nearest_of_group(grid, x, weights, scale, levels, table, words, scratch):
+    """The sum of the least errors of a group's points; their words are written to `words`."""
     total = zero_f32x16()
-    for point in range(shape.group):
-        at = 64 * shape.width * point
-        error, word = _nearest(shape, x + at, weights + at, scale, levels, table, scratch)
+    for point in range(grid.group):
+        at = 64 * grid.width * point
+        error, word = _nearest(grid, x + at, weights + at, scale, levels, table, scratch)
         store_i32x16(words + 64 * point, word)
         total = add(total, error)
     return total
 
 
 @inline
-def _nearest_shifted(shape, x, weights, scale, table, scratch):
-    """The same with either shift, whichever is better for each `shape.shifted` points."""
+def _nearest_shifted(grid, x, weights, scale, table, scratch):
+    """The same with either shift, whichever is better for each `grid.shifted` points."""
     words, others, total = scratch + _TRY, scratch + _OTHER, zero_f32x16()
-    for part in range(shape.group // shape.shifted):
+    for part in range(grid.group // grid.shifted):
         one, other = zero_f32x16(), zero_f32x16()
-        for point in range(part * shape.shifted, (part + 1) * shape.shifted):
-            at = 64 * shape.width * point
-            error, word = _nearest(shape, x + at, weights + at, scale, table, table, scratch)
+        for point in range(part * grid.shifted, (part + 1) * grid.shifted):
+            at = 64 * grid.width * point
+            error, word = _nearest(grid, x + at, weights + at, scale, table, table, scratch)
             store_i32x16(words + 64 * point, word)
             one = add(one, error)
-            levels = table + _LEVELS_BYTES
-            error, word = _nearest(shape, x + at, weights + at, scale, levels, table, scratch)
+            levels = table + OTHER_LEVELS
+            error, word = _nearest(grid, x + at, weights + at, scale, levels, table, scratch)
             store_i32x16(others + 64 * point, bit_or(word, _minus_bit()))
             other = add(other, error)
-        at = 64 * shape.shifted * part
-        _keep(other, one, shape.shifted, others + at, words + at)
+        at = 64 * grid.shifted * part
+        _keep(other, one, grid.shifted, others + at, words + at)
         total = add(total, smaller(other, one))
     return total
 
@@ -200,26 +170,26 @@ def _minus_bit() -> Any:
 
 
 @inline
-def _search(shape, x, weights, scale, table, scratch):
-    """The least error of a group with that scale, but for its sum of weight * x^2; words of its points at _TRY."""
-    if shape.shifted:
-        return _nearest_shifted(shape, x, weights, scale, table, scratch)
-    return _nearest_of_group(shape, x, weights, scale, table, table, scratch + _TRY, scratch)
+def _search(grid, x, weights, scale, table, scratch):
+    """The least error of a group with that scale, less its sum of weight * x^2; words of its points at _TRY."""
+    if grid.shifted:
+        return _nearest_shifted(grid, x, weights, scale, table, scratch)
+    return _nearest_of_group(grid, x, weights, scale, table, table, scratch + _TRY, scratch)
 
 
 @inline
-def _least_squares(shape, x, weights, table, scratch):
+def _least_squares(grid, x, weights, table, scratch):
     """Of the points at _TRY: the sums of weight * x * value and of weight * value^2."""
-    xl, l2, levels = zero_f32x16(), zero_f32x16(), 8 if shape.width == 4 else 3
-    for point in range(shape.group):
+    xl, l2, levels = zero_f32x16(), zero_f32x16(), 8 if grid.width == 4 else 3
+    for point in range(grid.group):
         word = load_i32x16(scratch + _TRY + 64 * point)
         shift = mul(to_f32(bit_and(shift_right(word, 27), 1)), splat(_QUARTER))
-        for i in range(shape.width):
-            code, value = to_f32(bit_and(word, 7) if shape.width == 4 else bit_and(word, 3)), broadcast_f32(table)
-            word = shift_right(word, 3) if shape.width == 4 else shift_right(word, 2)
+        for i in range(grid.width):
+            code, value = to_f32(bit_and(word, 7) if grid.width == 4 else bit_and(word, 3)), broadcast_f32(table)
+            word = shift_right(word, 3) if grid.width == 4 else shift_right(word, 2)
             for level in range(1, levels):
                 value = where_equal(code, splat(np.float32(level)), broadcast_f32(table + 4 * level), value)
-            at = 64 * (shape.width * point + i)
+            at = 64 * (grid.width * point + i)
             value = sub(value, shift)
             weighted = mul(load_f32x16(weights + at), value)
             xl, l2 = add(xl, mul(weighted, load_f32x16(x + at))), add(l2, mul(weighted, value))
@@ -227,28 +197,28 @@ def _least_squares(shape, x, weights, table, scratch):
 
 
 @inline
-def _size_of(shape, x, weights, table):
-    """What guesses at a scale are fractions of: the largest number by the largest value, or the mean square's root."""
+def _size_of(grid, x, weights, table):
+    """The unit of guesses at a scale: the largest number / the largest value of a point; for IQ1, the root mean square."""
     largest, squares, total = zero_f32x16(), zero_f32x16(), zero_f32x16()
-    for i in range(shape.group * shape.width):
+    for i in range(grid.group * grid.width):
         value, weight = load_f32x16(x + 64 * i), load_f32x16(weights + 64 * i)
         largest = larger(value, largest)
         squares, total = add(squares, mul(mul(weight, value), value)), add(total, weight)
-    if shape.shifted:
+    if grid.shifted:
         return sqrt(divide(squares, total))
-    return divide(largest, broadcast_f32(table + (28 if shape.width == 4 else 8)))
+    return divide(largest, broadcast_f32(table + (28 if grid.width == 4 else 8)))
 
 
 @inline
-def _first_scale(shape, x, weights, table, scratch):
-    """The best of some guesses, each solved for its points."""
-    size, scale, best, zero = _size_of(shape, x, weights, table), zero_f32x16(), zero_f32x16(), zero_f32x16()
+def _first_scale(grid, x, weights, table, scratch):
+    """The best of some guesses at a group's scale: for each, its nearest points, and the least-squares scale for these."""
+    size, scale, best, zero = _size_of(grid, x, weights, table), zero_f32x16(), zero_f32x16(), zero_f32x16()
     begin, step, guesses = np.float32(0.6), np.float32(0.15), 4
-    if shape.shifted:
+    if grid.shifted:
         begin, guesses = np.float32(1.2), 1
     for guess in range(guesses):
-        _search(shape, x, weights, mul(size, splat(begin + step * np.float32(guess))), table, scratch)
-        xl, l2 = _least_squares(shape, x, weights, table, scratch)
+        _search(grid, x, weights, mul(size, splat(begin + step * np.float32(guess))), table, scratch)
+        xl, l2 = _least_squares(grid, x, weights, table, scratch)
         gain = where_greater(xl, zero, divide(mul(xl, xl), l2), zero)
         scale = where_greater(gain, best, divide(xl, l2), scale)
         best = larger(gain, best)
@@ -260,25 +230,28 @@ def _first_scale(shape, x, weights, table, scratch):
 
 @inline
 def _keep(better, than, count, source, target):
-    """Where `than` is greater than `better`: words of source to target."""
+    """In lanes where `than` is greater than `better`, copy `count` vectors from source to target."""
     for i in range(count):
         word = where_greater(than, better, load_i32x16(source + 64 * i), load_i32x16(target + 64 * i))
         store_i32x16(target + 64 * i, word)
 
 
 @inline
-def _with_d(shape, d, table, scratch):
-    """The least error of all groups with this d, each with the best of three levels; points and levels to _NOW."""
-    zero, one, top = zero_f32x16(), splat(_ONE), splat(np.float32(shape.top))
-    inverse, total, columns = where_greater(d, zero, divide(one, d), zero), zero, shape.group * shape.width
+def _with_d(grid, d, table, scratch):
+    """The error of a block with this d, where each group has the best of three levels near its own scale.
+
+    Words of points are written to _NOW, levels to _LEVELS_NOW.
+    """
+    zero, one, top = zero_f32x16(), splat(_ONE), splat(np.float32(grid.top))
+    inverse, total, columns = where_greater(d, zero, divide(one, d), zero), zero, grid.group * grid.width
     for group in range(256 // columns):
         least, at, level_at = splat(_HUGE), 64 * columns * group, scratch + _LEVELS_NOW + 64 * group
         near = round_even(mul(sub(mul(load_f32x16(scratch + _SCALE + 64 * group), inverse), one), splat(_HALF)))
         for step in range(3):
             level = between(add(near, splat(np.float32(step - 1))), zero, top)
             scale = mul(d, add(one, add(level, level)))
-            error = _search(shape, scratch + X + at, scratch + WEIGHTS + at, scale, table, scratch)
-            _keep(error, least, shape.group, scratch + _TRY, scratch + _NOW + 64 * shape.group * group)
+            error = _search(grid, scratch + X + at, scratch + WEIGHTS + at, scale, table, scratch)
+            _keep(error, least, grid.group, scratch + _TRY, scratch + _NOW + 64 * grid.group * group)
             store_f32x16(level_at, where_greater(least, error, level, load_f32x16(level_at)))
             least = smaller(error, least)
         total = add(total, least)
@@ -286,23 +259,26 @@ def _with_d(shape, d, table, scratch):
 
 
 @inline
-def find_points(shape, table, scratch):
-    """float16 d of 16 blocks, as bits; their points are left at POINTS, the levels of their scales, float32, at LEVELS."""
-    columns, largest = shape.group * shape.width, zero_f32x16()
+def find_points(grid, table, scratch):
+    """Find d, scales and points of the 16 blocks at X for the weights at WEIGHTS. -> d, as float16 bits in i32x16
+
+    Words of points are left at POINTS, the levels of scales, float32, at LEVELS; table: see quant.fitting.grid_table.
+    """
+    columns, largest = grid.group * grid.width, zero_f32x16()
     for group in range(256 // columns):
         at = 64 * columns * group
-        scale = _first_scale(shape, scratch + X + at, scratch + WEIGHTS + at, table, scratch)
+        scale = _first_scale(grid, scratch + X + at, scratch + WEIGHTS + at, table, scratch)
         store_f32x16(scratch + _SCALE + 64 * group, scale)
         largest = larger(scale, largest)
     least, bits = splat(_HUGE), zero_i32x16()
-    size, begin, tries = divide(largest, splat(np.float32(2 * shape.top + 1))), np.float32(0.95), 3
-    if shape.shifted:
+    size, begin, tries = divide(largest, splat(np.float32(2 * grid.top + 1))), np.float32(0.95), 3
+    if grid.shifted:
         begin, tries = _ONE, 1
     for attempt in range(tries):
         factor = begin + np.float32(0.05) * np.float32(attempt)
         new = f16_bits(smaller(mul(size, splat(factor)), splat(_LARGEST_HALF)))
-        total = _with_d(shape, low_f16(new), table, scratch)
-        _keep(total, least, 256 // shape.width, scratch + _NOW, scratch + POINTS)
+        total = _with_d(grid, low_f16(new), table, scratch)
+        _keep(total, least, 256 // grid.width, scratch + _NOW, scratch + POINTS)
         _keep(total, least, 256 // columns, scratch + _LEVELS_NOW, scratch + LEVELS)
         bits = where_greater(least, total, new, bits)
         least = smaller(total, least)

@@ -1,4 +1,4 @@
-"""What the columns of sixteen blocks weigh in a search for their scales."""
+"""The weights of the columns of sixteen blocks in a search for scales: how much an error there counts."""
 
 from __future__ import annotations
 

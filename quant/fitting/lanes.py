@@ -1,4 +1,4 @@
-"""Operations for sixteen blocks at once, a lane each: choosing by comparison, changing numbers into bits, moving both.
+"""Operations for sixteen blocks at once, a lane each: selection by comparison, conversion to bits, loads and stores.
 
 No lane waits for its neighbour, so a search may be written as for one block, and its sums keep their order.
 """
@@ -94,7 +94,7 @@ round_away = _function("llvm.round")  # halves away from zero, as C's roundf
 
 
 def staircase(bounds: Sequence[float], values: Sequence[float]) -> Any:
-    """Declare an operation on f32x16: of values, one more than there are bounds, that after the bounds <= x."""
+    """Declare an operation on f32x16: x -> values[number of bounds <= x]; bounds ascend."""
 
     def table(numbers: Sequence[float]) -> Any:
         return ir.Constant(vector_of(F32, _LANES), list(numbers))

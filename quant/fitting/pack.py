@@ -1,4 +1,4 @@
-"""Levels of sixteen blocks, int32 [columns, 16 lanes], packed into words, and those written to the blocks."""
+"""Packing: q of sixteen blocks, int32 [columns, 16 lanes], to words, int32 [words, 16], and words to the bytes of blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def two_nibbles(q, low, high):
 
 @inline
 def pack_bytes(q, columns, words):
-    """All columns, four to a word."""
+    """The low eight bits of all columns, four to a word."""
     for word in range(unknown(columns // 4)):
         store_i32x16(words + LANE_BYTES * word, four_bytes(q, 4 * word))
 
@@ -42,11 +42,11 @@ def pack_nibbles(q, columns, apart, words):
 
 
 @inline
-def write_nibbles(q, out, size):
-    """The low four bits of q: 16 bytes of each block, column i beside column i + 16."""
+def write_nibbles(q, out, block):
+    """The low four bits of q, int32 [32, 16 lanes], to the field qs of the 16 blocks at `out`: column i beside i + 16."""
     for word in range(4):
         packed = two_nibbles(q, 4 * word, 4 * word + 16)
-        scatter_u32(out + 4 * word, size, packed)
+        scatter_u32(out + block.qs + 4 * word, block.bytes, packed)
 
 
 def _two_bits(drop: int) -> Any:
@@ -86,25 +86,23 @@ third_bits, fifth_bits = _one_bit(2), _one_bit(4)
 
 
 @inline
-def write_words(words, count, out):
-    """Words, int32 [count, 16 lanes], as the 16 blocks at `out`."""
-    _write_words(words, count, out, 4 * count)
+def write_words(words, block, out):
+    """Words, int32 [bytes of a block / 4, 16 lanes], as the 16 blocks at `out`; block: the type's declaration."""
+    _write_words(words, block.bytes // 4, out, block.bytes)
 
 
 @inline
-def write_d_words(d, words, count, out):
-    """16 blocks that are d, two bytes, and words."""
-    size = 4 * count + 2
-    scatter_u16(out, size, d)
-    _write_words(words, count, out + 2, size)
+def write_d_words(d, words, block, out):
+    """The same for blocks that are d, a float16 whose bits are given as i32x16, and then words."""
+    scatter_u16(out + block.d, block.bytes, d)
+    _write_words(words, block.bytes // 4, out + 2, block.bytes)
 
 
 @inline
-def write_words_d(words, count, d, out):
-    """16 blocks that are words, and d."""
-    size = 4 * count + 2
-    _write_words(words, count, out, size)
-    scatter_u16(out + 4 * count, size, d)
+def write_words_d(words, block, d, out):
+    """The same for blocks that are words, and then d."""
+    _write_words(words, block.bytes // 4, out, block.bytes)
+    scatter_u16(out + block.d, block.bytes, d)
 
 
 @inline

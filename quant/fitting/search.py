@@ -1,7 +1,7 @@
-"""Searches for the scale of a sub-block, and its minimum, that leave the least weighted squared error.
+"""Searches for the scale of a sub-block, and its minimum, that leave the least weighted squared error of its columns.
 
-For sixteen sub-blocks at once: columns and weights are float32 [columns, 16 lanes] (see quant.fitting.lanes). The candidates,
-and the order of every sum, are those of ggml's quantizers (ggml-quants.c: make_qx_quants, make_q3_quants,
+For sixteen sub-blocks at once, a lane each: columns and weights are float32 [columns, 16 lanes] (see quant.fitting.lanes).
+The candidates, and the order of every sum, are those of ggml's quantizers (ggml-quants.c: make_qx_quants, make_q3_quants,
 make_qkx2_quants, make_qkx3_quants, make_qp_quants), so that the blocks are equal to theirs, too.
 """
 
@@ -53,7 +53,7 @@ def extreme_of(x, count):
 def affine(x, weights, count, most, first, step, steps, magnitudes, q):
     """x ~ scale * q - minimum, q in [0, most], minimum >= 0: candidates for 1 / scale are (most + first + step * i) /
     range, i <= steps; each gives the q for which scale and minimum are then solved by least squares. The range begins
-    at the minimum of the best so far.
+    at the minimum of the best so far (ggml's make_qkx2_quants and make_qkx3_quants).
 
     -> scale, minimum, and what gives the best q again: round(inverse * (x - begin)); q: float32 [count, 16] of scratch.
     magnitudes: the error is measured as a magnitude, not as a square.
@@ -114,7 +114,8 @@ def _error(value, level, weight, scale, minimum, magnitudes):
 
 @inline
 def symmetric(x, weights, count, most):
-    """x ~ scale * q, q in [-most, most - 1]: candidates for 1 / scale are -(most + i / 10) / the largest, |i| <= 9.
+    """x ~ scale * q, q in [-most, most - 1]: candidates for 1 / scale are -(most + i / 10) / the largest, |i| <= 9
+    (ggml's make_qx_quants).
 
     -> scale, and what gives the best q again: round(inverse * x), both 0 where all x are negligible.
     """
@@ -155,7 +156,9 @@ def _products(x, weights, count, inverse, bottom, ceiling):
 @inline
 def positive(x, weights, count, most, q):
     """x ~ scale * q, x >= 0, q in [0, most]: candidates for 1 / scale are (most + i / 10) / the largest, |i| <= 4; then
-    five rounds in which each q may change if the error, with the scale solved anew, is less. -> scale; q is written.
+    five rounds in which each q may change if the error, with the scale solved anew, is less (ggml's make_qp_quants).
+
+    -> scale; q is written, float32 [count, 16].
     """
     count = unknown(count)
     zero, top = zero_f32x16(), splat(most)
@@ -225,7 +228,8 @@ def _improve(x, weight, q, sum_xl, sum_l2, least, most, others):
 @inline
 def symmetric_by_rounds(x, parts, count, most, q, sums, scales):
     """For each part of `count` columns: x ~ scale * q, q in [-most, most - 1], weights x^2: from the number of largest
-    magnitude at -most, five rounds in which each q may change if the error, with the scale solved anew, is less.
+    magnitude at -most, five rounds in which each q may change if the error, with the scale solved anew, is less (ggml's
+    make_q3_quants).
 
     q: float32 [parts * count, 16], scales: float32 [parts, 16], are written; sums: float32 [parts, 2, 16] of scratch.
     """

@@ -1,4 +1,4 @@
-"""Block formats: `find("Q4_K")` imports `quant.formats.q4_k`, which declares one `Format`.
+"""Quant types: `find("Q4_K")` imports `quant.formats.q4_k`, which declares one `Block` and one `Format`.
 
 A format brings four things. `dequantize` is plain NumPy: the definition. `dot_rows` multiplies rows with one
 activation row, for decode. `unpack_tile` spreads 16 rows into the interleaved tile that prefill multiplies with many.
@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.jit import Kernel, function, inline
-from quant.simd import load_f32, store_f32
+from quant import block
+from quant.block import Block
+from quant.jit import Kernel, function
 
 # dot_rows(w, rows, columns, x, y, alpha, accumulate): y[r] = alpha * (w[r] . x), added to y[r] if accumulate is not 0.
 # w: blocks [rows, columns]; x: an activation row of the format's kind; y: float32 [rows].
@@ -33,14 +36,14 @@ unpack_rows = function("pppppp")
 unpack_tile = function("ppppppp")
 TILE_SCRATCH = 2048
 
+_DECLARATION = re.compile(r"^BLOCK = (Block\(.*?\))$", re.MULTILINE | re.DOTALL)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Format:
-    """One GGUF tensor type: its block, the activation it meets, and its kernels."""
+    """One quant type: its block, the activation it is multiplied with, and its kernels."""
 
-    name: str
-    block: int  # columns in a block
-    bytes: int  # bytes in a block
+    block: Block
     activation: Literal["f32", "q8"]
     group: int  # columns that share a scale once unpacked: 16 or 32; 0 for 'f32'
     dequantize: Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # [rows, row bytes] -> [rows, columns]
@@ -48,9 +51,14 @@ class Format:
     unpack_rows: Kernel
     unpack_tile: Kernel
 
+    @property
+    def name(self) -> str:
+        """What ggml calls the type."""
+        return self.block.name
+
     def row_bytes(self, columns: int) -> int:
-        """Bytes of a row of `columns`, a multiple of the block."""
-        return columns // self.block * self.bytes
+        """Bytes of a row of `columns`, a multiple of the block's."""
+        return self.block.row_bytes(columns)
 
 
 @cache
@@ -68,23 +76,20 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(module.name.upper() for module in pkgutil.iter_modules(__path__)))
 
 
-@inline
-def emit(y, value, alpha, accumulate):
-    """Write one result of dot_rows."""
-    result = alpha * value
-    store_f32(y, load_f32(y) + result if accumulate else result)
+@cache
+def blocks() -> dict[str, Block]:
+    """The block of every type by its name.
+
+    Declarations are read without the rest of their files: kernels import LLVM, which takes 0.1 s that whoever only looks
+    into a model file need not wait.
+    """
+    return {name: _declared(name) for name in names()}
 
 
-def blocks_of(data: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """uint8 [rows, row bytes] -> [rows, blocks, size]."""
-    return data.reshape(data.shape[0], -1, size)
-
-
-def halves(data: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """uint8 [..., 2n] holding float16 -> float32 [..., n]."""
-    return np.ascontiguousarray(data).view(np.float16).astype(np.float32)
-
-
-def rows_of(values: NDArray[Any]) -> NDArray[np.float32]:
-    """[rows, blocks, …] -> float32 [rows, columns]."""
-    return values.reshape(values.shape[0], -1).astype(np.float32, copy=False)
+def _declared(name: str) -> Block:
+    source = (Path(__path__[0]) / f"{name.lower()}.py").read_text("utf-8")
+    declaration = _DECLARATION.search(source)
+    if not declaration:
+        raise TypeError(f"quant.formats.{name.lower()} declares no BLOCK")
+    declared: Block = eval(declaration[1], vars(block))
+    return declared

@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.formats import Format, dot_rows, emit, unpack_rows, unpack_tile
+from quant.block import Block, Weight
+from quant.blocks.rows import emit
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.simd import fma, load_bf16x16, load_f32x16, store_f32x16, sum_lanes, zero_f32x16
 from quant.tile import transpose16
+
+BLOCK = Block("BF16", number=30, columns=1, x=Weight("bf16"))
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -46,4 +50,12 @@ def bf16_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
         transpose16(scratch, 64, tile + 64 * c, 64)
 
 
-FORMAT = Format("BF16", 1, 2, "f32", 0, dequantize, bf16_dot_rows, bf16_unpack_rows, bf16_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="f32",
+    group=0,
+    dequantize=dequantize,
+    dot_rows=bf16_dot_rows,
+    unpack_rows=bf16_unpack_rows,
+    unpack_tile=bf16_unpack_tile,
+)

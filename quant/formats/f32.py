@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.formats import Format, dot_rows, emit, unpack_rows, unpack_tile
+from quant.block import Block, Weight
+from quant.blocks.rows import emit
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.simd import fma, load_f32x16, store_f32x16, sum_lanes, zero_f32x16
 from quant.tile import transpose16
+
+BLOCK = Block("F32", number=0, columns=1, x=Weight("f32"))
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -43,4 +47,12 @@ def f32_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
         transpose16(w + 4 * c, row_bytes, tile + 64 * c, 64)
 
 
-FORMAT = Format("F32", 1, 4, "f32", 0, dequantize, f32_dot_rows, f32_unpack_rows, f32_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="f32",
+    group=0,
+    dequantize=dequantize,
+    dot_rows=f32_dot_rows,
+    unpack_rows=f32_unpack_rows,
+    unpack_tile=f32_unpack_tile,
+)

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import scales_of, sums16_of
+from quant.block import Block, Scale, halves, rows_of
 from quant.blocks.fields import both_nibbles, f16_of, load_u16x4, nibbles, spread, u8_to_f32
 from quant.blocks.grids import add_to_points, grid, points
+from quant.blocks.rows import emit
 from quant.blocks.signs import dot_by_16, interleave, store_parts
-from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.jit import inline
 from quant.simd import (
     add,
@@ -37,7 +39,9 @@ from quant.simd import (
 )
 from quant.tile import transpose16
 
-_AHEAD = 2016  # bytes: prefetch distance, 36 blocks
+BLOCK = Block("IQ1_M", number=29, columns=256, qs=32, qh=16, scales=Scale("f16 in nibbles", 1 / 8))
+
+_AHEAD = 36 * BLOCK.bytes  # prefetch distance
 _find, _values = grid("IQ1_S", 2048, 8, (0, 8, 16))
 _THREE_BITS = spread(3)
 _QUARTER, _EIGHTH, _NINE = np.float32(1 / 4), np.float32(1 / 8), np.float32(9)
@@ -45,31 +49,31 @@ _QUARTER, _EIGHTH, _NINE = np.float32(1 / 4), np.float32(1 / 8), np.float32(9)
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 56)
-    words = np.ascontiguousarray(blocks[..., 48:]).view(np.uint16)
-    high = nibbles(blocks[..., 32:48]).astype(np.uint16)
-    values = points("IQ1_S")[blocks[..., :32] | (high & 7) << 8].reshape(*blocks.shape[:2], 16, 2, 8)
+    qs, qh, packed = BLOCK.split(data)
+    words = np.ascontiguousarray(packed).view(np.uint16)
+    high = nibbles(qh).astype(np.uint16)
+    values = points("IQ1_S")[qs | (high & 7) << 8].reshape(*qs.shape[:2], 16, 2, 8)
     shift = np.where(high & 8, np.float32(-1 / 8), np.float32(1 / 8)).reshape(*values.shape[:4], 1)
     bits = np.bitwise_or.reduce(words >> 12 << np.array([0, 4, 8, 12], np.uint16), axis=-1, keepdims=True)
     d = halves(bits.view(np.uint8))
-    scales = d * (1 + 2 * (words[..., None] >> np.array([0, 3, 6, 9], np.uint16) & 7).reshape(*blocks.shape[:2], 16))
+    scales = d * (1 + 2 * (words[..., None] >> np.array([0, 3, 6, 9], np.uint16) & 7).reshape(*qs.shape[:2], 16))
     return rows_of(scales[..., None, None] * (values + shift))
 
 
 @inline
 def _load_parts(w, second):
     """Eight parts, 8 * point + 8 and 1 + 1 or 1 - 1: of this block, and of a second one."""
-    high = both_nibbles(concat(load_i8x16(w + 32), load_i8x16(second + 32)))
-    parts = _values(_find(concat(load_i8x32(w), load_i8x32(second)), high))
+    high = both_nibbles(concat(load_i8x16(w + BLOCK.qh), load_i8x16(second + BLOCK.qh)))
+    parts = _values(_find(concat(load_i8x32(w + BLOCK.qs), load_i8x32(second + BLOCK.qs)), high))
     return add_to_points(parts, shift_right(bit_xor(bit_and(high, 8), 8), 2))
 
 
 @inline
 def _load_scales(w):
     """An eighth of each scale."""
-    word = load_i64(w + 48)
+    word = load_i64(w + BLOCK.scales)
     d = f16_of((word >> 12 & 0xF) | (word >> 24 & 0xF0) | (word >> 36 & 0xF00) | (word >> 48 & 0xF000))
-    scales = u8_to_f32(_THREE_BITS(load_u16x4(w + 48)))
+    scales = u8_to_f32(_THREE_BITS(load_u16x4(w + BLOCK.scales)))
     return fma(scales, splat(d * _QUARTER), splat(d * _EIGHTH))
 
 
@@ -89,12 +93,12 @@ def iq1_m_dot_rows(w, rows, columns, x, y, alpha, accumulate):
         for b in range(0, blocks, 2):
             prefetch(w + _AHEAD)
             prefetch(w + _AHEAD + 64)
-            second = w + 56 if b + 1 < blocks else w
+            second = w + BLOCK.bytes if b + 1 < blocks else w
             parts, at, d, s = _load_parts(w, second), x + 256 * b, d_x + 32 * b, s_x + 64 * b
             even, odd, low = _dot(w, parts[:4], at, d, s, even, odd, low)
             if b + 1 < blocks:
                 even, odd, low = _dot(second, parts[4:], at + 256, d + 32, s + 64, even, odd, low)
-            w = second + 56
+            w = second + BLOCK.bytes
         emit(y + 4 * r, sum_lanes(add(even, odd)) - _NINE * sum_lanes(low), alpha, accumulate)
 
 
@@ -113,7 +117,7 @@ def iq1_m_unpack_rows(w, rows, columns, q, scale, minimum):
     for b in range(rows * columns // 256):
         scales = _unpack(w, _load_parts(w, w)[:4], q + 256 * b, 64, scale + 64 * b)
         store_f32x16(minimum + 64 * b, mul(scales, splat(_NINE)))
-        w += 56
+        w += BLOCK.bytes
 
 
 @unpack_tile
@@ -129,7 +133,15 @@ def iq1_m_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
         transpose16(scratch, 64, scales, 64)
         for i in range(16):
             store_f32x16(minima + 64 * i, mul(load_f32x16(scales + 64 * i), splat(_NINE)))
-        w, tile, scales, minima = w + 56, tile + 4096, scales + 1024, minima + 1024
+        w, tile, scales, minima = w + BLOCK.bytes, tile + 4096, scales + 1024, minima + 1024
 
 
-FORMAT = Format("IQ1_M", 256, 56, "q8", 16, dequantize, iq1_m_dot_rows, iq1_m_unpack_rows, iq1_m_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=16,
+    dequantize=dequantize,
+    dot_rows=iq1_m_dot_rows,
+    unpack_rows=iq1_m_unpack_rows,
+    unpack_tile=iq1_m_unpack_tile,
+)

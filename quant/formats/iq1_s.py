@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import scales_of, sums32_of
+from quant.block import Block, Scale, rows_of
 from quant.blocks.fields import load_u16x8, spread
 from quant.blocks.grids import grid, points
+from quant.blocks.rows import emit
 from quant.blocks.signs import dot_by_32, interleave, store_parts
-from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.jit import inline
 from quant.simd import (
     add,
@@ -37,7 +39,9 @@ from quant.simd import (
 )
 from quant.tile import transpose8
 
-_AHEAD = 2000  # bytes: prefetch distance, 40 blocks
+BLOCK = Block("IQ1_S", number=19, columns=256, d=Scale("f16", 1 / 8), qs=32, qh=16)
+
+_AHEAD = 40 * BLOCK.bytes  # prefetch distance
 _find, _values = grid("IQ1_S", 2048, 8, (0, 1, 2))
 _THREE_BITS = spread(3)
 _QUARTER, _SEVEN_EIGHTHS = np.float32(1 / 4), np.float32(7 / 8)
@@ -45,11 +49,11 @@ _QUARTER, _SEVEN_EIGHTHS = np.float32(1 / 4), np.float32(7 / 8)
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 50)
-    words = np.ascontiguousarray(blocks[..., 34:]).view(np.uint16)
+    d, qs, qh = BLOCK.split(data)
+    words = np.ascontiguousarray(qh).view(np.uint16)
     high = words[..., None] >> np.array([0, 3, 6, 9], np.uint16) & 7
-    values = points("IQ1_S")[blocks[..., 2:34].reshape(high.shape) | high << 8]
-    scales = halves(blocks[..., :2]) * (1 + 2 * (words >> 12 & 7))
+    values = points("IQ1_S")[qs.reshape(high.shape) | high << 8]
+    scales = d * (1 + 2 * (words >> 12 & 7))
     shift = np.where(words >> 15, np.float32(-1 / 8), np.float32(1 / 8))
     return rows_of(scales[..., None, None] * (values + shift[..., None, None]))
 
@@ -57,14 +61,14 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
 @inline
 def _load_parts(w, second):
     """Eight parts, with 1 added: of this block, and of a second one."""
-    words = concat(load_u16x8(w + 34), load_u16x8(second + 34))
-    return _values(_find(concat(load_i8x32(w + 2), load_i8x32(second + 2)), _THREE_BITS(words)))
+    words = concat(load_u16x8(w + BLOCK.qh), load_u16x8(second + BLOCK.qh))
+    return _values(_find(concat(load_i8x32(w + BLOCK.qs), load_i8x32(second + BLOCK.qs)), _THREE_BITS(words)))
 
 
 @inline
 def _load_scales(w):
     """Scales, and what they leave to be taken off: 1 - 1/8 or 1 + 1/8 of them."""
-    words, d = load_u16x8(w + 34), load_f16(w)
+    words, d = load_u16x8(w + BLOCK.qh), load_f16(w + BLOCK.d)
     scales = fma(to_f32(bit_and(shift_right(words, 12), 7)), splat8(d + d), splat8(d))
     return scales, mul(scales, fma(to_f32(shift_right(words, 15)), splat8(_QUARTER), splat8(_SEVEN_EIGHTHS)))
 
@@ -85,12 +89,12 @@ def iq1_s_dot_rows(w, rows, columns, x, y, alpha, accumulate):
         for b in range(0, blocks, 2):
             prefetch(w + _AHEAD)
             prefetch(w + _AHEAD + 64)
-            second = w + 50 if b + 1 < blocks else w
+            second = w + BLOCK.bytes if b + 1 < blocks else w
             parts, at, d, s = _load_parts(w, second), x + 256 * b, d_x + 32 * b, s_x + 32 * b
             even, odd, low = _dot(w, parts[:4], at, d, s, even, odd, low)
             if b + 1 < blocks:
                 even, odd, low = _dot(second, parts[4:], at + 256, d + 32, s + 32, even, odd, low)
-            w = second + 50
+            w = second + BLOCK.bytes
         emit(y + 4 * r, sum_lanes(add(even, odd)) - sum_lanes(low), alpha, accumulate)
 
 
@@ -108,7 +112,7 @@ def iq1_s_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
         _unpack(w, _load_parts(w, w)[:4], q + 256 * b, 64, scale + 32 * b, minimum + 32 * b)
-        w += 50
+        w += BLOCK.bytes
 
 
 @unpack_tile
@@ -123,7 +127,15 @@ def iq1_s_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
         interleave(tile)
         transpose8(scratch, 32, scales, 64)
         transpose8(scratch + 512, 32, minima, 64)
-        w, tile, scales, minima = w + 50, tile + 4096, scales + 512, minima + 512
+        w, tile, scales, minima = w + BLOCK.bytes, tile + 4096, scales + 512, minima + 512
 
 
-FORMAT = Format("IQ1_S", 256, 50, "q8", 32, dequantize, iq1_s_dot_rows, iq1_s_unpack_rows, iq1_s_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=32,
+    dequantize=dequantize,
+    dot_rows=iq1_s_dot_rows,
+    unpack_rows=iq1_s_unpack_rows,
+    unpack_tile=iq1_s_unpack_tile,
+)

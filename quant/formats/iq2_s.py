@@ -12,11 +12,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.block import Block, Scale, rows_of
 from quant.blocks.fields import load_nibbles, load_u8x8, nibbles, spread
 from quant.blocks.grid_rows import dot_pairs, store_by_16, tile_pairs, turn_by_16, unpack_pairs
 from quant.blocks.grids import grid, points
 from quant.blocks.signs import dot_by_16, load_signs, plus_minus
-from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.jit import inline
 from quant.simd import (
     concat,
@@ -26,6 +27,8 @@ from quant.simd import (
     splat,
 )
 
+BLOCK = Block("IQ2_S", number=22, columns=256, d=Scale("f16", 1 / 64), qs=32, signs=32, qh=8, scales=8)
+
 _find, _values = grid("IQ2_S", 1024, 8, (8, 25, 43))
 _TWO_BITS = spread(2)
 _HALF, _QUARTER, _EIGHTH = np.float32(1 / 2), np.float32(1 / 4), np.float32(1 / 8)
@@ -33,53 +36,60 @@ _HALF, _QUARTER, _EIGHTH = np.float32(1 / 2), np.float32(1 / 4), np.float32(1 / 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 82)
-    high = blocks[..., 66:74, None] >> np.array([0, 2, 4, 6], np.uint8) & 3
-    index = blocks[..., 2:34] | high.reshape(*blocks.shape[:2], 32).astype(np.uint16) << 8
-    values = points("IQ2_S")[index].reshape(*blocks.shape[:2], 16, 2, 8)
-    signs = plus_minus(blocks[..., 34:66]).reshape(values.shape)
-    scales = halves(blocks[..., :2]) * (_HALF + nibbles(blocks[..., 74:])) * _QUARTER
-    return rows_of(scales[..., None, None] * values * signs)
+    d, qs, signs, qh, scales = BLOCK.split(data)
+    high = qh[..., None] >> np.array([0, 2, 4, 6], np.uint8) & 3
+    index = qs | high.reshape(*qs.shape[:2], 32).astype(np.uint16) << 8
+    values = points("IQ2_S")[index].reshape(*qs.shape[:2], 16, 2, 8)
+    steps = d * (_HALF + nibbles(scales)) * _QUARTER
+    return rows_of(steps[..., None, None] * values * plus_minus(signs).reshape(values.shape))
 
 
 @inline
 def _load_parts(w, second):
     """Eight parts: of this block, and of a second one."""
-    low = concat(load_i8x32(w + 2), load_i8x32(second + 2))
-    return _values(_find(low, _TWO_BITS(concat(load_u8x8(w + 66), load_u8x8(second + 66)))))
+    low = concat(load_i8x32(w + BLOCK.qs), load_i8x32(second + BLOCK.qs))
+    return _values(_find(low, _TWO_BITS(concat(load_u8x8(w + BLOCK.qh), load_u8x8(second + BLOCK.qh)))))
 
 
 @inline
 def _load_scales(w):
-    d = load_f16(w)
-    return fma(load_nibbles(w + 74), splat(d * _QUARTER), splat(d * _EIGHTH))
+    d = load_f16(w + BLOCK.d)
+    return fma(load_nibbles(w + BLOCK.scales), splat(d * _QUARTER), splat(d * _EIGHTH))
 
 
 @inline
 def _load(w, second):
     parts = _load_parts(w, second)
-    first = parts[:4], load_signs(w + 34), _load_scales(w)
-    return first, (parts[4:], load_signs(second + 34), _load_scales(second))
+    first = parts[:4], load_signs(w + BLOCK.signs), _load_scales(w)
+    return first, (parts[4:], load_signs(second + BLOCK.signs), _load_scales(second))
 
 
 @dot_rows
 def iq2_s_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats; points of two blocks are looked up together."""
-    dot_pairs(w, rows, columns, x, y, alpha, accumulate, 82, _load, dot_by_16)
+    dot_pairs(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, dot_by_16)
 
 
 @unpack_rows
 def iq2_s_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
-    unpack_pairs(w, rows, columns, q, scale, minimum, 82, 16, _load, store_by_16)
+    unpack_pairs(w, rows, columns, q, scale, minimum, BLOCK, 16, _load, store_by_16)
 
 
 @unpack_tile
 def iq2_s_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats."""
     tile_pairs(
-        w, row_bytes, columns, tile, scales, minima, scratch, 82, 16, _load, store_by_16, turn_by_16
+        w, row_bytes, columns, tile, scales, minima, scratch, BLOCK, 16, _load, store_by_16, turn_by_16
     )  # fmt: skip
 
 
-FORMAT = Format("IQ2_S", 256, 82, "q8", 16, dequantize, iq2_s_dot_rows, iq2_s_unpack_rows, iq2_s_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=16,
+    dequantize=dequantize,
+    dot_rows=iq2_s_dot_rows,
+    unpack_rows=iq2_s_unpack_rows,
+    unpack_tile=iq2_s_unpack_tile,
+)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.block import Block, Scale, rows_of
 from quant.blocks.fields import even_bytes, load_nibbles, nibbles, odd_bytes
 from quant.blocks.grid_rows import dot_pairs, store_by_16, tile_pairs, turn_by_16, unpack_pairs
 from quant.blocks.grids import grid, points
@@ -20,7 +21,7 @@ from quant.blocks.signs import (
     plus_minus,
     with_parity,
 )
-from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.jit import inline
 from quant.simd import (
     fma,
@@ -30,29 +31,31 @@ from quant.simd import (
     splat,
 )
 
+BLOCK = Block("IQ2_XS", number=17, columns=256, d=Scale("f16", 1 / 64), qs=64, scales=8)
+
 _find, _values = grid("IQ2_XS", 512, 8, (8, 25, 43))
 _HALF, _QUARTER, _EIGHTH = np.float32(1 / 2), np.float32(1 / 4), np.float32(1 / 8)
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 74)
-    words = np.ascontiguousarray(blocks[..., 2:66]).view(np.uint16)
-    values = points("IQ2_XS")[words & 511].reshape(*blocks.shape[:2], 16, 2, 8)
+    d, qs, scales = BLOCK.split(data)
+    words = np.ascontiguousarray(qs).view(np.uint16)
+    values = points("IQ2_XS")[words & 511].reshape(*qs.shape[:2], 16, 2, 8)
     signs = plus_minus(with_parity((words >> 9).astype(np.uint8))).reshape(values.shape)
-    scales = halves(blocks[..., :2]) * (_HALF + nibbles(blocks[..., 66:])) * _QUARTER
-    return rows_of(scales[..., None, None] * values * signs)
+    steps = d * (_HALF + nibbles(scales)) * _QUARTER
+    return rows_of(steps[..., None, None] * values * signs)
 
 
 @inline
 def _load_scales(w):
-    d = load_f16(w)
-    return fma(load_nibbles(w + 66), splat(d * _QUARTER), splat(d * _EIGHTH))
+    d = load_f16(w + BLOCK.d)
+    return fma(load_nibbles(w + BLOCK.scales), splat(d * _QUARTER), splat(d * _EIGHTH))
 
 
 @inline
 def _load(w, second):
-    a, b = load_i8x64(w + 2), load_i8x64(second + 2)
+    a, b = load_i8x64(w + BLOCK.qs), load_i8x64(second + BLOCK.qs)
     high = odd_bytes(a, b)
     parts, signs = _values(_find(even_bytes(a, b), high)), parity_signs(shift_right(high, 1))
     return (parts[:4], signs[:4], _load_scales(w)), (parts[4:], signs[4:], _load_scales(second))
@@ -61,21 +64,29 @@ def _load(w, second):
 @dot_rows
 def iq2_xs_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats; points of two blocks are looked up together."""
-    dot_pairs(w, rows, columns, x, y, alpha, accumulate, 74, _load, dot_by_16)
+    dot_pairs(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, dot_by_16)
 
 
 @unpack_rows
 def iq2_xs_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
-    unpack_pairs(w, rows, columns, q, scale, minimum, 74, 16, _load, store_by_16)
+    unpack_pairs(w, rows, columns, q, scale, minimum, BLOCK, 16, _load, store_by_16)
 
 
 @unpack_tile
 def iq2_xs_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats."""
     tile_pairs(
-        w, row_bytes, columns, tile, scales, minima, scratch, 74, 16, _load, store_by_16, turn_by_16
+        w, row_bytes, columns, tile, scales, minima, scratch, BLOCK, 16, _load, store_by_16, turn_by_16
     )  # fmt: skip
 
 
-FORMAT = Format("IQ2_XS", 256, 74, "q8", 16, dequantize, iq2_xs_dot_rows, iq2_xs_unpack_rows, iq2_xs_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=16,
+    dequantize=dequantize,
+    dot_rows=iq2_xs_dot_rows,
+    unpack_rows=iq2_xs_unpack_rows,
+    unpack_tile=iq2_xs_unpack_tile,
+)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks256 import dot_each, fields8
-from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.formats.iq4_nl import HIGH, LOW, VALUES
 from quant.int8_dot import BIAS, dot_wide
 from quant.jit import inline
@@ -42,6 +43,8 @@ from quant.simd import (  # fmt: skip
 )
 from quant.tile import turn4, turn4_words
 
+BLOCK = Block("IQ4_XS", number=23, columns=256, d=Scale("f16", 1 / 2048), scales_h=2, scales_l=4, qs=128)
+
 _BIAS, _SCALE_OFFSET = np.float32(BIAS), np.float32(32)
 _QUARTER_BIAS = np.float32(-BIAS / 4)  # four lanes share the sum of an activation
 _FIRST, _SECOND = (permute([32 * part + i + at for part in range(4) for i in range(16)]) for at in (0, 16))
@@ -51,29 +54,29 @@ _nibbles, _twos = fields8(4), fields8(2)
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 136)
-    packed = blocks[..., 8:].reshape(*blocks.shape[:2], 8, 16)
+    d, scales_h, scales_l, qs = BLOCK.split(data)
+    packed = qs.reshape(*qs.shape[:2], 8, 16)
     values = np.array(VALUES, np.float32)[np.concatenate([packed & 15, packed >> 4], axis=-1)]
-    return rows_of((halves(blocks[..., :2]) * unpack_scales(blocks[..., 2:8]))[..., None] * values)
+    return rows_of((d * unpack_scales(scales_h, scales_l))[..., None] * values)
 
 
-def unpack_scales(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
-    """uint8 [..., 6] -> scales [..., 8] in [-32, 31]."""
+def unpack_scales(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Their upper two bits, uint8 [..., 2], and lower four, uint8 [..., 4] -> scales [..., 8] in [-32, 31]."""
     places = np.arange(8)
-    low = packed[..., 2 + places // 2] >> (4 * (places % 2)).astype(np.uint8) & 15
-    high = packed[..., places // 4] >> (2 * (places % 4)).astype(np.uint8) & 3
+    low = lower[..., places // 2] >> (4 * (places % 2)).astype(np.uint8) & 15
+    high = upper[..., places // 4] >> (2 * (places % 4)).astype(np.uint8) & 3
     return (low | high << 4).astype(np.int8) - np.int8(32)
 
 
 @inline
 def _load_scales(w):
     """d * (scale - 32) of a block's eight sub-blocks, f32x8."""
-    low, high = bit_and(_nibbles(load_u32(w + 4)), 15), bit_and(_twos(load_u32(w) >> 12), 48)
-    return mul(sub(to_f32(bit_or(low, high)), splat8(_SCALE_OFFSET)), splat8(load_f16(w)))
+    low, high = bit_and(_nibbles(load_u32(w + BLOCK.scales_l)), 15), bit_and(_twos(load_u32(w + BLOCK.d) >> 12), 48)
+    return mul(sub(to_f32(bit_or(low, high)), splat8(_SCALE_OFFSET)), splat8(load_f16(w + BLOCK.d)))
 
 
 @inline
-def _arranged(x, d, s32, s16):
+def _permuted_x(x, d, s32, s16):
     first, second = concat(load_i8x64(x), load_i8x64(x + 64)), concat(load_i8x64(x + 128), load_i8x64(x + 192))
     d_x, s_x = load_f32x8(d), mul(load_f32x8(s32), splat8(_QUARTER_BIAS))
     return (
@@ -89,17 +92,17 @@ def _half(packed, x0, x1, d_x, s_x):
 
 
 @inline
-def _met(w, of_x, total):
-    x0, x1, d0, s0, x2, x3, d1, s1 = of_x
+def _add_products(w, permuted, total):
+    x0, x1, d0, s0, x2, x3, d1, s1 = permuted
     scales = _load_scales(w)
-    total = fma(_half(load_i8x64(w + 8), x0, x1, d0, s0), _LANES_0_3(scales), total)
-    return fma(_half(load_i8x64(w + 72), x2, x3, d1, s1), _LANES_4_7(scales), total)
+    total = fma(_half(load_i8x64(w + BLOCK.qs), x0, x1, d0, s0), _LANES_0_3(scales), total)
+    return fma(_half(load_i8x64(w + BLOCK.qs + 64), x2, x3, d1, s1), _LANES_4_7(scales), total)
 
 
 @dot_rows
 def iq4_xs_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_each(w, rows, columns, x, y, alpha, accumulate, 136, _arranged, _met)
+    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
 @unpack_rows
@@ -110,9 +113,9 @@ def iq4_xs_unpack_rows(w, rows, columns, q, scale, minimum):
         store_f32x8(scale + 32 * b, scales)
         store_f32x8(minimum + 32 * b, mul(scales, splat8(_BIAS)))
         for part in range(8):
-            packed = load_i8x16(w + 8 + 16 * part)
+            packed = load_i8x16(w + BLOCK.qs + 16 * part)
             store_i8x32(q + 256 * b + 32 * part, concat(LOW(packed), HIGH(packed)))
-        w += 136
+        w += BLOCK.bytes
 
 
 @inline
@@ -141,12 +144,20 @@ def iq4_xs_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
         _tile_scales(w, row_bytes, scales + 512 * b, minima + 512 * b)
         for part in range(8):
             place = tile + 4096 * b + 512 * part
-            s0, s1, s2, s3 = turn4(w + 8 + 16 * part, row_bytes)
+            s0, s1, s2, s3 = turn4(w + BLOCK.qs + 16 * part, row_bytes)
             _store_step(s0, place)
             _store_step(s1, place + 64)
             _store_step(s2, place + 128)
             _store_step(s3, place + 192)
-        w += 136
+        w += BLOCK.bytes
 
 
-FORMAT = Format("IQ4_XS", 256, 136, "q8", 32, dequantize, iq4_xs_dot_rows, iq4_xs_unpack_rows, iq4_xs_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=32,
+    dequantize=dequantize,
+    dot_rows=iq4_xs_dot_rows,
+    unpack_rows=iq4_xs_unpack_rows,
+    unpack_tile=iq4_xs_unpack_tile,
+)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks32 import dot_blocks, fields, fields16, packed4, unpack_blocks, unpack_nibbles
 from quant.blocks.lookup import high_nibbles, low_nibbles
-from quant.formats import Format, blocks_of, dot_rows, rows_of, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (
@@ -34,6 +35,8 @@ from quant.simd import (
     vector_of,
 )
 
+BLOCK = Block("MXFP4", number=39, columns=32, e=Scale("e8m0", 1 / 8), qs=16)
+
 VALUES = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
 OFFSET = np.float32(12)  # what makes them unsigned
 LOW, HIGH = (declare([value + 12 for value in VALUES]) for declare in (low_nibbles, high_nibbles))
@@ -41,9 +44,9 @@ LOW, HIGH = (declare([value + 12 for value in VALUES]) for declare in (low_nibbl
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 17)
-    nibbles = np.concatenate([blocks[..., 1:] & 15, blocks[..., 1:] >> 4], axis=-1)
-    d = np.ldexp(np.float32(1), blocks[..., :1].astype(np.int32) - 128)
+    e, qs = BLOCK.split(data)
+    nibbles = np.concatenate([qs & 15, qs >> 4], axis=-1)
+    d = np.ldexp(np.float32(1), e.astype(np.int32) - 128)
     return rows_of(d * np.array(VALUES, np.float32)[nibbles])
 
 
@@ -55,7 +58,7 @@ def _powers(builder: Any, exponents: Any) -> Any:
     return builder.bitcast(builder.shl(wide, constant_of(wide.type, 23)), vector_of(F32, exponents.type.count))
 
 
-_powers8, _powers16 = fields(f32x8, I8, 17, 0, _powers), fields16(f32x16, I8, _powers)
+_powers8, _powers16 = fields(f32x8, I8, BLOCK.bytes, BLOCK.e, _powers), fields16(f32x16, I8, _powers)
 
 
 @inline
@@ -66,31 +69,31 @@ def _scales8(w):
 
 @inline
 def _scales1(w):
-    e = load_u8(w)
+    e = load_u8(w + BLOCK.e)
     d = bits_to_f32((e - 1) << 23 if e else 0)
     return d, OFFSET * d
 
 
 @inline
 def _scales16(w, row_bytes):
-    d = _powers16(w, row_bytes)
+    d = _powers16(w + BLOCK.e, row_bytes)
     return d, mul(d, splat(OFFSET))
 
 
 @inline
-def both(packed):
+def split_nibbles(packed):
     """VALUES, unsigned, of the low and of the high nibbles."""
     return LOW(packed), HIGH(packed)
 
 
 @inline
-def _four(w):
-    return both(packed4(w + 1, 17))
+def _load4(w):
+    return split_nibbles(packed4(w + BLOCK.qs, BLOCK.bytes))
 
 
 @inline
-def _one(w):
-    low, high = both(load_i8x16(w + 1))
+def _load1(w):
+    low, high = split_nibbles(load_i8x16(w + BLOCK.qs))
     return concat(low, high)
 
 
@@ -102,19 +105,27 @@ def _dot(acc, q, x):
 @dot_rows
 def mxfp4_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_blocks(w, rows, columns, x, y, alpha, accumulate, 17, _scales8, _scales1, _four, _one, _dot)
+    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, _dot)
 
 
 @unpack_rows
 def mxfp4_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
-    unpack_blocks(w, rows, columns, q, scale, minimum, 17, _scales1, _one)
+    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _load1)
 
 
 @unpack_tile
 def mxfp4_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats."""
-    unpack_nibbles(w, row_bytes, columns, tile, scales, minima, 17, 1, _scales16, both)
+    unpack_nibbles(w, row_bytes, columns, tile, scales, minima, BLOCK, _scales16, split_nibbles)
 
 
-FORMAT = Format("MXFP4", 32, 17, "q8", 32, dequantize, mxfp4_dot_rows, mxfp4_unpack_rows, mxfp4_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=32,
+    dequantize=dequantize,
+    dot_rows=mxfp4_dot_rows,
+    unpack_rows=mxfp4_unpack_rows,
+    unpack_tile=mxfp4_unpack_tile,
+)

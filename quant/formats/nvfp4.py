@@ -13,9 +13,12 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from quant.activation import scales_of, sums16_of
+from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks32 import fields16
-from quant.formats import Format, blocks_of, dot_rows, emit, rows_of, unpack_rows, unpack_tile
-from quant.formats.mxfp4 import OFFSET, VALUES, both
+from quant.blocks.rows import emit
+from quant.declarations import vector_llvm
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.formats.mxfp4 import OFFSET, VALUES, split_nibbles
 from quant.int8_dot import dot_u7, join
 from quant.jit import inline, intrinsic
 from quant.simd import (
@@ -50,14 +53,15 @@ from quant.simd import (
     sub,
     sum_lanes,
     to_f32,
-    vector_llvm,
     vector_of,
     zero_f32x16,
     zero_i32x16,
 )
 from quant.tile import turn4
 
-_AHEAD = 6912  # bytes: prefetch distance, 192 blocks
+BLOCK = Block("NVFP4", number=40, columns=64, d=Scale("ue4m3", 1 / 8, count=4), qs=32)
+
+_AHEAD = 192 * BLOCK.bytes  # prefetch distance
 _TWICE = permute([i // 2 for i in range(16)])
 _LANES_LOW, _LANES_HIGH = (permute([first + i // 2 for i in range(16)]) for first in (0, 8))
 # Columns of two blocks whose q are low nibbles, and high ones; and all q of a block, low nibbles then high ones, in order.
@@ -73,10 +77,10 @@ def decoded(scales: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 36)
-    packed = blocks[..., 4:].reshape(*blocks.shape[:2], 4, 8)
+    d, qs = BLOCK.split(data)
+    packed = qs.reshape(*qs.shape[:2], 4, 8)
     nibbles = np.concatenate([packed & 15, packed >> 4], axis=-1)
-    return rows_of(decoded(blocks[..., :4])[..., None] * np.array(VALUES, np.float32)[nibbles])
+    return rows_of(decoded(d)[..., None] * np.array(VALUES, np.float32)[nibbles])
 
 
 def _decoded(builder: Any, codes: Any) -> Any:
@@ -98,7 +102,9 @@ def _scales16(w: Any) -> Any:
     """The scales of four blocks, f32x16."""
 
     def generate(builder: Any, w: Any) -> Any:
-        blocks = [_codes(builder, builder.add(w, ir.Constant(w.type, 36 * block)), 4) for block in range(4)]
+        blocks = [
+            _codes(builder, builder.add(w, ir.Constant(w.type, BLOCK.bytes * block + BLOCK.d)), 4) for block in range(4)
+        ]
         return _decoded(builder, join(builder, blocks))
 
     return f32x16, generate
@@ -133,15 +139,15 @@ _offsets = intrinsic(lambda: (i8x64, lambda _builder: constant_of(vector_llvm(i8
 @inline
 def _two(w, x):
     """Products of two blocks, two lanes a sub-block."""
-    low, high = both(concat(load_i8x32(w + 4), load_i8x32(w + 40)))
+    low, high = split_nibbles(concat(load_i8x32(w + BLOCK.qs), load_i8x32(w + BLOCK.bytes + BLOCK.qs)))
     columns = concat(load_i8x64(x), load_i8x64(x + 64))
     return to_f32(dot_u7(dot_u7(zero_i32x16(), low, _EVEN(columns)), high, _ODD(columns)))
 
 
 @inline
-def _one(w):
+def _load1(w):
     """q of a block, in order."""
-    low, high = both(load_i8x32(w + 4))
+    low, high = split_nibbles(load_i8x32(w + BLOCK.qs))
     return _IN_ORDER(concat(low, high))
 
 
@@ -149,9 +155,9 @@ def _one(w):
 def _last(w, x, d_x, total):
     """A block on its own."""
     columns = load_i8x64(x)
-    products = sub(dot_u7(zero_i32x16(), _one(w), columns), dot_u7(zero_i32x16(), _offsets(), columns))
+    products = sub(dot_u7(zero_i32x16(), _load1(w), columns), dot_u7(zero_i32x16(), _offsets(), columns))
     d = concat(splat8(load_f32(d_x)), splat8(load_f32(d_x + 4)))
-    return fma(to_f32(products), mul(_scales4(w), d), total)
+    return fma(to_f32(products), mul(_scales4(w + BLOCK.d), d), total)
 
 
 @dot_rows
@@ -162,17 +168,17 @@ def nvfp4_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     for r in range(rows):
         even, odd, low = zero_f32x16(), zero_f32x16(), zero_f32x16()
         for b in range(0, whole, 4):
-            for line in range(0, 144, 64):
+            for line in range(0, 4 * BLOCK.bytes, 64):
                 prefetch(w + _AHEAD + line)
             scales = _scales16(w)
             low = fma(scales, load_f32x16(s_x + 16 * b), low)
             scales = mul(scales, _TWICE(load_f32x8(d_x + 8 * b)))
             even = fma(_two(w, x + 64 * b), _LANES_LOW(scales), even)
-            odd = fma(_two(w + 72, x + 64 * b + 128), _LANES_HIGH(scales), odd)
-            w += 144
+            odd = fma(_two(w + 2 * BLOCK.bytes, x + 64 * b + 128), _LANES_HIGH(scales), odd)
+            w += 4 * BLOCK.bytes
         for b in range(whole, columns // 64):
             even = _last(w, x + 64 * b, d_x + 8 * b, even)
-            w += 36
+            w += BLOCK.bytes
         emit(y + 4 * r, sum_lanes(sub(add(even, odd), mul(low, splat(OFFSET)))), alpha, accumulate)
 
 
@@ -180,18 +186,18 @@ def nvfp4_dot_rows(w, rows, columns, x, y, alpha, accumulate):
 def nvfp4_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 64):
-        store_i8x64(q + 64 * b, _one(w))
+        store_i8x64(q + 64 * b, _load1(w))
         for j in range(4):
-            d = _scale(w + j)
+            d = _scale(w + BLOCK.d + j)
             store_f32(scale + 16 * b + 4 * j, d)
             store_f32(minimum + 16 * b + 4 * j, OFFSET * d)
-        w += 36
+        w += BLOCK.bytes
 
 
 @inline
 def _store_step(packed, place):
     """Four columns of 16 rows, and those 8 columns on."""
-    low, high = both(packed)
+    low, high = split_nibbles(packed)
     store_i8x64(place, low)
     store_i8x64(place + 128, high)
 
@@ -200,7 +206,7 @@ def _store_step(packed, place):
 def nvfp4_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats."""
     for b in range(columns // 64):
-        words = _words16(w, row_bytes)
+        words = _words16(w + BLOCK.d, row_bytes)
         for j in range(4 * b, 4 * b + 4):
             d = _lowest_scales(words)
             store_f32x16(scales + 64 * j, d)
@@ -208,12 +214,20 @@ def nvfp4_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
             words = shift_right(words, 8)
         for pair in range(2):
             place = tile + 1024 * b + 512 * pair
-            s0, s1, s2, s3 = turn4(w + 4 + 16 * pair, row_bytes)
+            s0, s1, s2, s3 = turn4(w + BLOCK.qs + 16 * pair, row_bytes)
             _store_step(s0, place)
             _store_step(s1, place + 64)
             _store_step(s2, place + 256)
             _store_step(s3, place + 320)
-        w += 36
+        w += BLOCK.bytes
 
 
-FORMAT = Format("NVFP4", 64, 36, "q8", 16, dequantize, nvfp4_dot_rows, nvfp4_unpack_rows, nvfp4_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=16,
+    dequantize=dequantize,
+    dot_rows=nvfp4_dot_rows,
+    unpack_rows=nvfp4_unpack_rows,
+    unpack_tile=nvfp4_unpack_tile,
+)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks256 import dot_fours
 from quant.blocks.sixteens import load_two_f16, sums_of_four, to_words
-from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
@@ -39,6 +40,8 @@ from quant.simd import (  # fmt: skip
 )
 from quant.tile import gather_f16, turn4, turn4_words
 
+BLOCK = Block("Q2_K", number=10, columns=256, scales=16, qs=64, d=Scale("f16", 1 / 16), dmin=Scale("f16", 1.5 / 16))
+
 QUARTER = np.float32(0.25)
 
 # Vector v of `quarters` holds columns 32v .. 32v + 31, and 128 further on, so lane 4l + v of `sums_of_four` is of
@@ -56,11 +59,9 @@ def quarters_of(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 84)
-    q = quarters_of(blocks[..., 16:80]).reshape(*blocks.shape[:2], 16, 16)
-    scales, minima = blocks[..., :16] & 15, blocks[..., :16] >> 4
-    d, dmin = halves(blocks[..., 80:82]), halves(blocks[..., 82:])
-    return rows_of((d * scales)[..., None] * q - (dmin * minima)[..., None])
+    scales, qs, d, dmin = BLOCK.split(data)
+    q = quarters_of(qs).reshape(*qs.shape[:2], 16, 16)
+    return rows_of((d * (scales & 15))[..., None] * q - (dmin * (scales >> 4))[..., None])
 
 
 @inline
@@ -72,7 +73,7 @@ def quarters(packed):
 
 @inline
 def four_parts(x):
-    """The columns of an activation that meet `quarters`."""
+    """256 columns of an activation in the order of `quarters`."""
     return (
         concat(load_i8x32(x), load_i8x32(x + 128)), concat(load_i8x32(x + 32), load_i8x32(x + 160)),
         concat(load_i8x32(x + 64), load_i8x32(x + 192)), concat(load_i8x32(x + 96), load_i8x32(x + 224)),
@@ -80,24 +81,24 @@ def four_parts(x):
 
 
 @inline
-def _arranged(x, d, s32, s16):
+def _permuted_x(x, d, s32, s16):
     d_x, s_x = scales_in_order(load_f32x8(d)), in_order(load_f32x16(s16))
     return four_parts(x), mul(d_x, splat(QUARTER)), sub(zero_f32x16(), s_x)
 
 
 @inline
-def _met(w, of_x, total):
+def _add_products(w, permuted, total):
     """Two bits stay where they are in half a byte; the factor of 4 is in d_x."""
-    parts, d_x, s_x = of_x
-    packed = load_i8x64(w + 16)
+    parts, d_x, s_x = permuted
+    packed = load_i8x64(w + BLOCK.qs)
     half = shift_right(packed, 4)
     zero = zero_i32x16()
     sums = sums_of_four(
         dot_u7(zero, bit_and(packed, 3), parts[0]), dot_u7(zero, bit_and(packed, 12), parts[1]),
         dot_u7(zero, bit_and(half, 3), parts[2]), dot_u7(zero, bit_and(half, 12), parts[3]),
     )  # fmt: skip
-    both = to_words(in_order(load_i8x16(w)))
-    d, dmin = load_two_f16(w + 80)
+    both = to_words(in_order(load_i8x16(w + BLOCK.scales)))
+    d, dmin = load_two_f16(w + BLOCK.d)
     total = fma(to_f32(mul(sums, bit_and(both, 15))), mul(d, d_x), total)
     return fma(mul(to_f32(shift_right(both, 4)), s_x), dmin, total)
 
@@ -105,19 +106,19 @@ def _met(w, of_x, total):
 @dot_rows
 def q2_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_fours(w, rows, columns, x, y, alpha, accumulate, 84, _arranged, _met)
+    dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
 @unpack_rows
 def q2_k_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
-        both = to_words(load_i8x16(w))
-        d, dmin = load_two_f16(w + 80)
+        both = to_words(load_i8x16(w + BLOCK.scales))
+        d, dmin = load_two_f16(w + BLOCK.d)
         store_f32x16(scale + 64 * b, mul(d, to_f32(bit_and(both, 15))))
         store_f32x16(minimum + 64 * b, mul(dmin, to_f32(shift_right(both, 4))))
-        spread_row(w + 16, q + 256 * b)
-        w += 84
+        spread_row(w + BLOCK.qs, q + 256 * b)
+        w += BLOCK.bytes
 
 
 @inline
@@ -142,8 +143,8 @@ def _four_scales(d, dmin, packed, scales, minima):
 @inline
 def _tile_scales(w, row_bytes, scales, minima):
     """d * scale and dmin * minimum of one block of 16 rows, float32 [16 sub-blocks, 16 rows] each."""
-    d, dmin = gather_f16(w + 80, row_bytes), gather_f16(w + 82, row_bytes)
-    u0, u1, u2, u3 = turn4_words(w, row_bytes)
+    d, dmin = gather_f16(w + BLOCK.d, row_bytes), gather_f16(w + BLOCK.dmin, row_bytes)
+    u0, u1, u2, u3 = turn4_words(w + BLOCK.scales, row_bytes)
     _four_scales(d, dmin, u0, scales, minima)
     _four_scales(d, dmin, u1, scales + 256, minima + 256)
     _four_scales(d, dmin, u2, scales + 512, minima + 512)
@@ -177,8 +178,16 @@ def q2_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats; a step of 4 columns is turned packed, with those 32, 64 and 96 further on."""
     for b in range(columns // 256):
         _tile_scales(w, row_bytes, scales + 1024 * b, minima + 1024 * b)
-        spread_tile(w + 16, row_bytes, tile + 4096 * b)
-        w += 84
+        spread_tile(w + BLOCK.qs, row_bytes, tile + 4096 * b)
+        w += BLOCK.bytes
 
 
-FORMAT = Format("Q2_K", 256, 84, "q8", 16, dequantize, q2_k_dot_rows, q2_k_unpack_rows, q2_k_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=16,
+    dequantize=dequantize,
+    dot_rows=q2_k_dot_rows,
+    unpack_rows=q2_k_unpack_rows,
+    unpack_tile=q2_k_unpack_tile,
+)

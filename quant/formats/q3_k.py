@@ -12,10 +12,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.block import Block, Scale, rows_of
 from quant.blocks.bit_planes import third_bits
 from quant.blocks.blocks256 import dot_each
 from quant.blocks.sixteens import six_bits, sums_of_four, to_words
-from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.formats.q2_k import QUARTER, four_parts, in_order, quarters, quarters_of, scales_in_order
 from quant.int8_dot import dot_u7
 from quant.jit import inline
@@ -44,16 +45,18 @@ from quant.simd import (  # fmt: skip
 )
 from quant.tile import turn4, turn4_words
 
+BLOCK = Block("Q3_K", number=11, columns=256, hmask=32, qs=64, scales=12, d=Scale("f16", 1 / 64))
+
 _OFFSET, _SCALE_OFFSET = np.float32(4), np.float32(32)
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 110)
-    high = blocks[..., None, :32] >> np.arange(8, dtype=np.uint8)[:, None] & 1
-    q = quarters_of(blocks[..., 32:96]) | high.reshape(*blocks.shape[:2], 256) << 2
-    signed = (q.astype(np.int8) - np.int8(4)).reshape(*blocks.shape[:2], 16, 16)
-    return rows_of((halves(blocks[..., 108:]) * unpack_scales(blocks[..., 96:108]))[..., None] * signed)
+    hmask, qs, scales, d = BLOCK.split(data)
+    high = hmask[..., None, :] >> np.arange(8, dtype=np.uint8)[:, None] & 1
+    q = quarters_of(qs) | high.reshape(*qs.shape[:2], 256) << 2
+    signed = (q.astype(np.int8) - np.int8(4)).reshape(*qs.shape[:2], 16, 16)
+    return rows_of((d * unpack_scales(scales))[..., None] * signed)
 
 
 def unpack_scales(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
@@ -65,27 +68,27 @@ def unpack_scales(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
 
 @inline
 def _load_six_bits(w):
-    return six_bits(load_i64(w + 96), load_u32(w + 104))
+    return six_bits(load_i64(w + BLOCK.scales), load_u32(w + BLOCK.scales + 8))
 
 
 @inline
 def _scales(w, packed):
     """d * (scale - 32) of a block's sub-blocks, f32x16."""
-    return mul(sub(to_f32(to_words(packed)), splat(_SCALE_OFFSET)), splat(load_f16(w + 108)))
+    return mul(sub(to_f32(to_words(packed)), splat(_SCALE_OFFSET)), splat(load_f16(w + BLOCK.d)))
 
 
 @inline
-def _arranged(x, d, s32, s16):
+def _permuted_x(x, d, s32, s16):
     d_x = mul(scales_in_order(load_f32x8(d)), splat(QUARTER))
     return four_parts(x), d_x, mul(in_order(load_f32x16(s16)), splat(-_OFFSET))
 
 
 @inline
-def _met(w, of_x, total):
+def _add_products(w, permuted, total):
     """Bits stay in their half of a byte, as in Q2_K."""
-    parts, d_x, s_x = of_x
-    packed, zero = load_i8x64(w + 32), zero_i32x16()
-    half, high = shift_right(packed, 4), third_bits(load_i8x32(w))
+    parts, d_x, s_x = permuted
+    packed, zero = load_i8x64(w + BLOCK.qs), zero_i32x16()
+    half, high = shift_right(packed, 4), third_bits(load_i8x32(w + BLOCK.hmask))
     q0, q1 = bit_or(bit_and(packed, 3), high[0]), bit_or(bit_and(packed, 12), high[1])
     q2, q3 = bit_or(bit_and(half, 3), high[2]), bit_or(bit_and(half, 12), high[3])
     sums = sums_of_four(
@@ -97,7 +100,7 @@ def _met(w, of_x, total):
 @dot_rows
 def q3_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_each(w, rows, columns, x, y, alpha, accumulate, 110, _arranged, _met)
+    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
 @unpack_rows
@@ -107,14 +110,14 @@ def q3_k_unpack_rows(w, rows, columns, q, scale, minimum):
         scales = _scales(w, _load_six_bits(w))
         store_f32x16(scale + 64 * b, scales)
         store_f32x16(minimum + 64 * b, mul(scales, splat(_OFFSET)))
-        high = load_i8x32(w)
+        high = load_i8x32(w + BLOCK.hmask)
         for half in range(2):
-            packed = load_i8x32(w + 32 + 32 * half)
+            packed = load_i8x32(w + BLOCK.qs + 32 * half)
             for part in range(4):
                 bits = bit_or(bit_and(packed, 3), bit_and(shift_left(high, 2), 4))
                 store_i8x32(q + 256 * b + 128 * half + 32 * part, bits)
                 packed, high = shift_right(packed, 2), shift_right(high, 1)
-        w += 110
+        w += BLOCK.bytes
 
 
 @inline
@@ -134,7 +137,7 @@ def _joined(a, b):
 @inline
 def _tile_scales(w, row_bytes, scales, minima):
     """The scales of one block of 16 rows, float32 [16 sub-blocks, 16 rows], and 4 times that."""
-    a, b, c, last = turn4_words(w + 94, row_bytes)  # from two bytes before them, so as not to read beyond the block
+    a, b, c, last = turn4_words(w + BLOCK.scales - 2, row_bytes)  # two bytes early, so as not to read beyond the block
     d = high_f16(last)
     u0, u1, u2 = _joined(a, b), _joined(b, c), _joined(c, last)
     for j in range(4):
@@ -162,13 +165,21 @@ def q3_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     for b in range(columns // 256):
         _tile_scales(w, row_bytes, scales + 1024 * b, minima + 1024 * b)
         for quarter in range(2):
-            h0, h1, h2, h3 = turn4(w + 16 * quarter, row_bytes)
+            h0, h1, h2, h3 = turn4(w + BLOCK.hmask + 16 * quarter, row_bytes)
             for half in range(2):
                 place = tile + 4096 * b + 2048 * half + 256 * quarter
-                s0, s1, s2, s3 = turn4(w + 32 + 32 * half + 16 * quarter, row_bytes)
+                s0, s1, s2, s3 = turn4(w + BLOCK.qs + 32 * half + 16 * quarter, row_bytes)
                 h0, h1 = _store_step(s0, h0, place), _store_step(s1, h1, place + 64)
                 h2, h3 = _store_step(s2, h2, place + 128), _store_step(s3, h3, place + 192)
-        w += 110
+        w += BLOCK.bytes
 
 
-FORMAT = Format("Q3_K", 256, 110, "q8", 16, dequantize, q3_k_dot_rows, q3_k_unpack_rows, q3_k_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=16,
+    dequantize=dequantize,
+    dot_rows=q3_k_dot_rows,
+    unpack_rows=q3_k_unpack_rows,
+    unpack_tile=q3_k_unpack_tile,
+)

@@ -9,22 +9,25 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks32 import dot_blocks, halves8, packed4, unpack_blocks, unpack_nibbles
-from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
-from quant.formats.q4_1 import both, dot
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.formats.q4_1 import dot, split_nibbles
 from quant.jit import inline
 from quant.simd import concat, load_f16, load_i8x16, mul, splat, splat8
 from quant.tile import gather_f16
 
+BLOCK = Block("Q4_0", number=2, columns=32, d=Scale("f16", 1 / 8), qs=16)
+
 _EIGHT = np.float32(8)
-_d8 = halves8(18, 0)
+_d8 = halves8(BLOCK.bytes, BLOCK.d)
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 18)
-    nibbles = np.concatenate([blocks[..., 2:] & 15, blocks[..., 2:] >> 4], axis=-1).astype(np.int8)
-    return rows_of(halves(blocks[..., :2]) * (nibbles - np.int8(8)))
+    d, qs = BLOCK.split(data)
+    nibbles = np.concatenate([qs & 15, qs >> 4], axis=-1).astype(np.int8)
+    return rows_of(d * (nibbles - np.int8(8)))
 
 
 @inline
@@ -35,43 +38,51 @@ def _scales8(w):
 
 @inline
 def _scales1(w):
-    d = load_f16(w)
+    d = load_f16(w + BLOCK.d)
     return d, _EIGHT * d
 
 
 @inline
 def _scales16(w, row_bytes):
-    d = gather_f16(w, row_bytes)
+    d = gather_f16(w + BLOCK.d, row_bytes)
     return d, mul(d, splat(_EIGHT))
 
 
 @inline
-def _four(w):
-    return both(packed4(w + 2, 18))
+def _load4(w):
+    return split_nibbles(packed4(w + BLOCK.qs, BLOCK.bytes))
 
 
 @inline
-def _one(w):
-    low, high = both(load_i8x16(w + 2))
+def _load1(w):
+    low, high = split_nibbles(load_i8x16(w + BLOCK.qs))
     return concat(low, high)
 
 
 @dot_rows
 def q4_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_blocks(w, rows, columns, x, y, alpha, accumulate, 18, _scales8, _scales1, _four, _one, dot)
+    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, dot)
 
 
 @unpack_rows
 def q4_0_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
-    unpack_blocks(w, rows, columns, q, scale, minimum, 18, _scales1, _one)
+    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _load1)
 
 
 @unpack_tile
 def q4_0_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats."""
-    unpack_nibbles(w, row_bytes, columns, tile, scales, minima, 18, 2, _scales16, both)
+    unpack_nibbles(w, row_bytes, columns, tile, scales, minima, BLOCK, _scales16, split_nibbles)
 
 
-FORMAT = Format("Q4_0", 32, 18, "q8", 32, dequantize, q4_0_dot_rows, q4_0_unpack_rows, q4_0_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=32,
+    dequantize=dequantize,
+    dot_rows=q4_0_dot_rows,
+    unpack_rows=q4_0_unpack_rows,
+    unpack_tile=q4_0_unpack_tile,
+)

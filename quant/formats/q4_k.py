@@ -12,9 +12,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks256 import dot_each
 from quant.blocks.sixteens import scales_and_minima, upper_half
-from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
@@ -45,6 +46,10 @@ from quant.simd import (  # fmt: skip
 )
 from quant.tile import store_nibbles, turn4, turn4_words
 
+BLOCK = Block(
+    "Q4_K", number=12, columns=256, d=Scale("f16", 3 / 32 / 15), dmin=Scale("f16", 1.5 / 32), scales=12, qs=128
+)
+
 LANES_0_2, LANES_1_3, LANES_4_6, LANES_5_7 = (permute([i] * 8 + [i + 2] * 8) for i in (0, 1, 4, 5))
 
 
@@ -55,10 +60,11 @@ def unpack_scales(packed: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray
     return scales, np.concatenate([middle & 63, (high >> 4) | (middle >> 6) << 4], axis=-1)
 
 
-def affine(blocks: NDArray[np.uint8], q: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Blocks [rows, n, bytes] that begin like Q4_K's, and their q [rows, n, 8, 32] -> float32 [rows, columns]."""
-    scales, minima = unpack_scales(blocks[..., 4:16])
-    d, dmin = halves(blocks[..., :2]), halves(blocks[..., 2:4])
+def affine(
+    d: NDArray[np.float32], dmin: NDArray[np.float32], packed: NDArray[np.uint8], q: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """d and dmin [rows, n, 1], packed scales and minima [rows, n, 12], q [rows, n, 8, 32] -> float32 [rows, columns]."""
+    scales, minima = unpack_scales(packed)
     return rows_of((d * scales)[..., None] * q - (dmin * minima)[..., None])
 
 
@@ -70,18 +76,18 @@ def nibbles(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 144)
-    return affine(blocks, nibbles(blocks[..., 16:]))
+    d, dmin, scales, qs = BLOCK.split(data)
+    return affine(d, dmin, scales, nibbles(qs))
 
 
 @inline
 def load_scales(w):
     """d * scale and dmin * minimum of a block's eight sub-blocks, each f32x8."""
-    u0, u1, u2 = load_u32(w + 4), load_u32(w + 8), load_u32(w + 12)
+    u0, u1, u2 = load_u32(w + BLOCK.scales), load_u32(w + BLOCK.scales + 4), load_u32(w + BLOCK.scales + 8)
     six, four, two = 0x3F3F3F3F, 0x0F0F0F0F, 0x03030303
     scales = u32x2_to_f32x8(u0 & six, (u2 & four) | (((u0 >> 6) & two) << 4))
     minima = u32x2_to_f32x8(u1 & six, ((u2 >> 4) & four) | (((u1 >> 6) & two) << 4))
-    return mul(scales, splat8(load_f16(w))), mul(minima, splat8(load_f16(w + 2)))
+    return mul(scales, splat8(load_f16(w + BLOCK.d))), mul(minima, splat8(load_f16(w + BLOCK.dmin)))
 
 
 @inline
@@ -91,16 +97,16 @@ def two_parts(address):
 
 
 @inline
-def arranged(x, d, s32, s16):
-    """What a row needs of 256 columns of an activation: see quant.blocks.blocks256; the sums stand beside the scales."""
+def permuted_x(x, d, s32, s16):
+    """See quant.blocks.blocks256: i8x64 of sub-blocks (0, 2), (1, 3), (4, 6) and (5, 7); f32x16 of scales, then negative sums."""
     both = concat(load_f32x8(d), sub(zero_f32x8(), load_f32x8(s32)))
     return two_parts(x), two_parts(x + 32), two_parts(x + 128), two_parts(x + 160), both
 
 
 @inline
-def met_with(q0, q1, q2, q3, w, of_x, total):
-    """The total with the products of sub-blocks (0, 2), (1, 3), (4, 6) and (5, 7), and with what minima take off."""
-    x0, x1, x2, x3, both = of_x
+def add_products(q0, q1, q2, q3, w, permuted, total):
+    """See quant.blocks.blocks256; q0 to q3: the block's q in the order of `permuted_x`."""
+    x0, x1, x2, x3, both = permuted
     scales, zero = mul(scales_and_minima(w), both), zero_i32x16()
     total = fma(to_f32(dot_u7(zero, q0, x0)), LANES_0_2(scales), total)
     total = fma(to_f32(dot_u7(zero, q1, x1)), LANES_1_3(scales), total)
@@ -109,16 +115,16 @@ def met_with(q0, q1, q2, q3, w, of_x, total):
 
 
 @inline
-def _met(w, of_x, total):
-    first, second = load_i8x64(w + 16), load_i8x64(w + 80)
+def _add_products(w, permuted, total):
+    first, second = load_i8x64(w + BLOCK.qs), load_i8x64(w + BLOCK.qs + 64)
     low = bit_and(first, 15), bit_and(second, 15)
-    return met_with(low[0], shift_right(first, 4), low[1], shift_right(second, 4), w, of_x, total)
+    return add_products(low[0], shift_right(first, 4), low[1], shift_right(second, 4), w, permuted, total)
 
 
 @dot_rows
 def q4_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_each(w, rows, columns, x, y, alpha, accumulate, 144, arranged, _met)
+    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, permuted_x, _add_products)
 
 
 @unpack_rows
@@ -129,10 +135,10 @@ def q4_k_unpack_rows(w, rows, columns, q, scale, minimum):
         store_f32x8(scale + 32 * b, scales)
         store_f32x8(minimum + 32 * b, minima)
         for pair in range(4):
-            packed = load_i8x32(w + 16 + 32 * pair)
+            packed = load_i8x32(w + BLOCK.qs + 32 * pair)
             store_i8x32(q + 256 * b + 64 * pair, bit_and(packed, 15))
             store_i8x32(q + 256 * b + 64 * pair + 32, shift_right(packed, 4))
-        w += 144
+        w += BLOCK.bytes
 
 
 @inline
@@ -161,12 +167,20 @@ def q4_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
         tile_scales(w, row_bytes, scales + 512 * b, minima + 512 * b)
         for part in range(8):
             place = tile + 4096 * b + 1024 * (part // 2) + 256 * (part % 2)
-            s0, s1, s2, s3 = turn4(w + 16 + 16 * part, row_bytes)
+            s0, s1, s2, s3 = turn4(w + BLOCK.qs + 16 * part, row_bytes)
             store_nibbles(s0, place, place + 512)
             store_nibbles(s1, place + 64, place + 576)
             store_nibbles(s2, place + 128, place + 640)
             store_nibbles(s3, place + 192, place + 704)
-        w += 144
+        w += BLOCK.bytes
 
 
-FORMAT = Format("Q4_K", 256, 144, "q8", 32, dequantize, q4_k_dot_rows, q4_k_unpack_rows, q4_k_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=32,
+    dequantize=dequantize,
+    dot_rows=q4_k_dot_rows,
+    unpack_rows=q4_k_unpack_rows,
+    unpack_tile=q4_k_unpack_tile,
+)

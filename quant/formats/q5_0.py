@@ -13,10 +13,12 @@ import numpy as np
 from llvmlite import ir
 from numpy.typing import NDArray
 
+from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks32 import dot_blocks, fields, fields16, halves8, packed4, unpack_blocks
-from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
-from quant.formats.q4_1 import both, dot
-from quant.jit import Intrinsic, inline, intrinsic
+from quant.declarations import Intrinsic
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.formats.q4_1 import dot, split_nibbles
+from quant.jit import inline, intrinsic
 from quant.simd import (
     I8,
     I16,
@@ -41,6 +43,8 @@ from quant.simd import (
 )
 from quant.tile import gather_f16, turn4
 
+BLOCK = Block("Q5_0", number=6, columns=32, d=Scale("f16", 1 / 16), qh=4, qs=16)
+
 _OFFSET = np.float32(16)
 
 
@@ -51,10 +55,9 @@ def fifth_bits(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 22)
-    nibbles = np.concatenate([blocks[..., 6:] & 15, blocks[..., 6:] >> 4], axis=-1)
-    q = (nibbles | fifth_bits(blocks[..., 2:6])).astype(np.int8) - np.int8(16)
-    return rows_of(halves(blocks[..., :2]) * q)
+    d, qh, qs = BLOCK.split(data)
+    nibbles = np.concatenate([qs & 15, qs >> 4], axis=-1)
+    return rows_of(d * ((nibbles | fifth_bits(qh)).astype(np.int8) - np.int8(16)))
 
 
 def _spread(builder: Any, packed: Any, lanes: int, run: int, skip: int) -> Any:
@@ -91,7 +94,8 @@ def _fifths16(words: Any) -> Any:
 
 
 _words16 = fields16(i32x16, I32, lambda builder, words: words)
-_d8, _low4, _high4 = halves8(22, 0), fifths4(22, 2), fifths4(22, 4)
+_d8 = halves8(BLOCK.bytes, BLOCK.d)
+_low4, _high4 = fifths4(BLOCK.bytes, BLOCK.qh), fifths4(BLOCK.bytes, BLOCK.qh + 2)
 
 
 @inline
@@ -102,74 +106,82 @@ def _scales8(w):
 
 @inline
 def _scales1(w):
-    d = load_f16(w)
+    d = load_f16(w + BLOCK.d)
     return d, _OFFSET * d
 
 
 @inline
 def _scales16(w, row_bytes):
-    d = gather_f16(w, row_bytes)
+    d = gather_f16(w + BLOCK.d, row_bytes)
     return d, mul(d, splat(_OFFSET))
 
 
 @inline
-def _four(w):
-    low, high = both(packed4(w + 6, 22))
+def _load4(w):
+    low, high = split_nibbles(packed4(w + BLOCK.qs, BLOCK.bytes))
     return bit_or(low, _low4(w)), bit_or(high, _high4(w))
 
 
 @inline
-def _one(w):
-    return one_of_five(w + 2)
+def _load1(w):
+    return load1_of_five_bits(w + BLOCK.qh)
 
 
 @inline
-def one_of_five(w):
+def load1_of_five_bits(w):
     """q of one block, from its fifth bits on."""
-    low, high = both(load_i8x16(w + 4))
+    low, high = split_nibbles(load_i8x16(w + 4))
     return bit_or(concat(low, high), fifths1(load_u32(w)))
 
 
 @inline
 def _store_step(packed, words, place):
     """Four columns of 16 rows, and those 16 columns on; gives the bits of the next."""
-    low, high = both(packed)
+    low, high = split_nibbles(packed)
     store_i8x64(place, bit_or(low, _fifths16(words)))
     store_i8x64(place + 256, bit_or(high, _fifths16(shift_right(words, 16))))
     return shift_right(words, 4)
 
 
 @inline
-def unpack_fives(w, row_bytes, columns, tile, scales, minima, size, at, scales16):
-    """unpack_tile of quant.formats, for blocks of `size` bytes whose fifth bits begin `at` bytes into them."""
+def unpack_fives(w, row_bytes, columns, tile, scales, minima, block, scales16):
+    """unpack_tile of quant.formats, for types with fifth bits, qh, before the nibbles."""
     for b in range(columns // 32):
         d, m = scales16(w, row_bytes)
         store_f32x16(scales + 64 * b, d)
         store_f32x16(minima + 64 * b, m)
-        s0, s1, s2, s3 = turn4(w + at + 4, row_bytes)
-        words = _store_step(s0, _words16(w + at, row_bytes), tile + 512 * b)
+        s0, s1, s2, s3 = turn4(w + block.qs, row_bytes)
+        words = _store_step(s0, _words16(w + block.qh, row_bytes), tile + 512 * b)
         words = _store_step(s1, words, tile + 512 * b + 64)
         words = _store_step(s2, words, tile + 512 * b + 128)
         _store_step(s3, words, tile + 512 * b + 192)
-        w += size
+        w += block.bytes
 
 
 @dot_rows
 def q5_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_blocks(w, rows, columns, x, y, alpha, accumulate, 22, _scales8, _scales1, _four, _one, dot)
+    dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, dot)
 
 
 @unpack_rows
 def q5_0_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
-    unpack_blocks(w, rows, columns, q, scale, minimum, 22, _scales1, _one)
+    unpack_blocks(w, rows, columns, q, scale, minimum, BLOCK, _scales1, _load1)
 
 
 @unpack_tile
 def q5_0_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats."""
-    unpack_fives(w, row_bytes, columns, tile, scales, minima, 22, 2, _scales16)
+    unpack_fives(w, row_bytes, columns, tile, scales, minima, BLOCK, _scales16)
 
 
-FORMAT = Format("Q5_0", 32, 22, "q8", 32, dequantize, q5_0_dot_rows, q5_0_unpack_rows, q5_0_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=32,
+    dequantize=dequantize,
+    dot_rows=q5_0_dot_rows,
+    unpack_rows=q5_0_unpack_rows,
+    unpack_tile=q5_0_unpack_tile,
+)

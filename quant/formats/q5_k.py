@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.block import Block, Scale
 from quant.blocks.blocks256 import dot_each
-from quant.formats import Format, blocks_of, dot_rows, unpack_rows, unpack_tile
-from quant.formats.q4_k import affine, arranged, load_scales, met_with, nibbles, tile_scales
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.formats.q4_k import add_products, affine, load_scales, nibbles, permuted_x, tile_scales
 from quant.jit import inline
 from quant.simd import (
     bit_and,
@@ -29,18 +30,22 @@ from quant.simd import (
 )
 from quant.tile import turn4
 
+BLOCK = Block(
+    "Q5_K", number=13, columns=256, d=Scale("f16", 3 / 32 / 31), dmin=Scale("f16", 1.5 / 32), scales=12, qh=32, qs=128
+)
+
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 176)
-    bits = blocks[..., None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
-    return affine(blocks, nibbles(blocks[..., 48:]) | (bits << 4).astype(np.uint8))
+    d, dmin, scales, qh, qs = BLOCK.split(data)
+    bits = qh[..., None, :] >> np.arange(8, dtype=np.uint8)[:, None] & 1
+    return affine(d, dmin, scales, nibbles(qs) | (bits << 4).astype(np.uint8))
 
 
 @inline
 def high_bits(w):
     """Bit 4 of each column, in place: four i8x64 for sub-blocks (0, 2), (1, 3), (4, 6) and (5, 7)."""
-    h = load_i8x32(w + 16)
+    h = load_i8x32(w + BLOCK.qh)
     b0, b1 = bit_and(shift_left(h, 4), 16), bit_and(shift_left(h, 3), 16)
     b2, b3 = bit_and(shift_left(h, 2), 16), bit_and(shift_left(h, 1), 16)
     b4, b5 = bit_and(h, 16), bit_and(shift_right(h, 1), 16)
@@ -49,18 +54,18 @@ def high_bits(w):
 
 
 @inline
-def _met(w, of_x, total):
+def _add_products(w, permuted, total):
     h0, h1, h2, h3 = high_bits(w)
-    first, second = load_i8x64(w + 48), load_i8x64(w + 112)
+    first, second = load_i8x64(w + BLOCK.qs), load_i8x64(w + BLOCK.qs + 64)
     q0, q1 = bit_or(bit_and(first, 15), h0), bit_or(shift_right(first, 4), h1)
     q2, q3 = bit_or(bit_and(second, 15), h2), bit_or(shift_right(second, 4), h3)
-    return met_with(q0, q1, q2, q3, w, of_x, total)
+    return add_products(q0, q1, q2, q3, w, permuted, total)
 
 
 @dot_rows
 def q5_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_each(w, rows, columns, x, y, alpha, accumulate, 176, arranged, _met)
+    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, permuted_x, _add_products)
 
 
 @inline
@@ -77,11 +82,11 @@ def q5_k_unpack_rows(w, rows, columns, q, scale, minimum):
         scales, minima = load_scales(w)
         store_f32x8(scale + 32 * b, scales)
         store_f32x8(minimum + 32 * b, minima)
-        h = load_i8x32(w + 16)
+        h = load_i8x32(w + BLOCK.qh)
         for pair in range(4):
-            _unpack_pair(load_i8x32(w + 48 + 32 * pair), h, pair, q + 256 * b)
+            _unpack_pair(load_i8x32(w + BLOCK.qs + 32 * pair), h, pair, q + 256 * b)
             h = shift_right(h, 2)
-        w += 176
+        w += BLOCK.bytes
 
 
 @inline
@@ -98,13 +103,21 @@ def q5_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     for b in range(columns // 256):
         tile_scales(w, row_bytes, scales + 512 * b, minima + 512 * b)
         for part in range(2):
-            h0, h1, h2, h3 = turn4(w + 16 + 16 * part, row_bytes)
+            h0, h1, h2, h3 = turn4(w + BLOCK.qh + 16 * part, row_bytes)
             for pair in range(4):
                 place = tile + 4096 * b + 1024 * pair + 256 * part
-                s0, s1, s2, s3 = turn4(w + 48 + 32 * pair + 16 * part, row_bytes)
+                s0, s1, s2, s3 = turn4(w + BLOCK.qs + 32 * pair + 16 * part, row_bytes)
                 h0, h1 = _store_step(s0, h0, place), _store_step(s1, h1, place + 64)
                 h2, h3 = _store_step(s2, h2, place + 128), _store_step(s3, h3, place + 192)
-        w += 176
+        w += BLOCK.bytes
 
 
-FORMAT = Format("Q5_K", 256, 176, "q8", 32, dequantize, q5_k_dot_rows, q5_k_unpack_rows, q5_k_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=32,
+    dequantize=dequantize,
+    dot_rows=q5_k_dot_rows,
+    unpack_rows=q5_k_unpack_rows,
+    unpack_tile=q5_k_unpack_tile,
+)

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import scales_of, sums16_of
-from quant.formats import Format, blocks_of, dot_rows, emit, halves, rows_of, unpack_rows, unpack_tile
+from quant.block import Block, Scale, rows_of
+from quant.blocks.rows import emit
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
@@ -42,7 +44,9 @@ from quant.simd import (  # fmt: skip
 )
 from quant.tile import gather_f16, turn4, turn4_words
 
-_AHEAD = 2520  # bytes: prefetch distance, 12 blocks
+BLOCK = Block("Q6_K", number=14, columns=256, ql=128, qh=64, scales=16, d=Scale("f16", 1 / 64 / 32))
+
+_AHEAD = 12 * BLOCK.bytes  # prefetch distance
 _TWICE = permute([i // 2 for i in range(16)])
 _LANES = tuple(permute([4 * quarter + i // 4 for i in range(16)]) for quarter in range(4))
 _LANES_0, _LANES_1, _LANES_2, _LANES_3 = _LANES
@@ -51,19 +55,18 @@ _OFFSET = np.float32(32)
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 210)
-    low = blocks[..., :128].reshape(*blocks.shape[:2], 2, 64)
-    high = blocks[..., 128:192].reshape(*blocks.shape[:2], 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
-    q = np.concatenate([low & 15, low >> 4], axis=-1) | high.reshape(*blocks.shape[:2], 2, 128) << 4
-    signed = (q.astype(np.int8) - np.int8(32)).reshape(*blocks.shape[:2], 16, 16)
-    scales = halves(blocks[..., 208:]) * blocks[..., 192:208].view(np.int8)
-    return rows_of(scales[..., None] * signed)
+    ql, qh, scales, d = BLOCK.split(data)
+    low = ql.reshape(*ql.shape[:2], 2, 64)
+    high = qh.reshape(*qh.shape[:2], 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
+    q = np.concatenate([low & 15, low >> 4], axis=-1) | high.reshape(*low.shape[:3], 128) << 4
+    signed = (q.astype(np.int8) - np.int8(32)).reshape(*scales.shape, 16)
+    return rows_of((d * scales.view(np.int8))[..., None] * signed)
 
 
 @inline
 def load_half(w, half):
     """Columns 128*half + 0..63 and + 64..127, in [0, 63], each i8x64."""
-    low, h = load_i8x64(w + 64 * half), load_i8x32(w + 128 + 32 * half)
+    low, h = load_i8x64(w + BLOCK.ql + 64 * half), load_i8x32(w + BLOCK.qh + 32 * half)
     first = concat(bit_and(shift_left(h, 4), 48), bit_and(shift_left(h, 2), 48))
     second = concat(bit_and(h, 48), bit_and(shift_right(h, 2), 48))
     return bit_or(bit_and(low, 15), first), bit_or(shift_right(low, 4), second)
@@ -71,7 +74,7 @@ def load_half(w, half):
 
 @inline
 def _load_scales(w):
-    return mul(load_i8x16_as_f32(w + 192), splat(load_f16(w + 208)))
+    return mul(load_i8x16_as_f32(w + BLOCK.scales), splat(load_f16(w + BLOCK.d)))
 
 
 @inline
@@ -100,7 +103,7 @@ def q6_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
         total, low = zero_f32x16(), zero_f32x16()
         for b in range(columns // 256):
             total, low = _block(w, x + 256 * b, d_x + 32 * b, s_x + 64 * b, total, low)
-            w += 210
+            w += BLOCK.bytes
         emit(y + 4 * r, sum_lanes(total) - _OFFSET * sum_lanes(low), alpha, accumulate)
 
 
@@ -115,7 +118,7 @@ def q6_k_unpack_rows(w, rows, columns, q, scale, minimum):
             first, second = load_half(w, half)
             store_i8x64(q + 256 * b + 128 * half, first)
             store_i8x64(q + 256 * b + 128 * half + 64, second)
-        w += 210
+        w += BLOCK.bytes
 
 
 @inline
@@ -131,8 +134,8 @@ def _four_scales(d, packed, scales, minima):
 @inline
 def _tile_scales(w, row_bytes, scales, minima):
     """d * scale and 32 d * scale of one block of 16 rows, float32 [16 sub-blocks, 16 rows] each."""
-    d = gather_f16(w + 208, row_bytes)
-    u0, u1, u2, u3 = turn4_words(w + 192, row_bytes)
+    d = gather_f16(w + BLOCK.d, row_bytes)
+    u0, u1, u2, u3 = turn4_words(w + BLOCK.scales, row_bytes)
     _four_scales(d, u0, scales, minima)
     _four_scales(d, u1, scales + 256, minima + 256)
     _four_scales(d, u2, scales + 512, minima + 512)
@@ -156,14 +159,22 @@ def q6_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
         for part in range(4):
             half, quarter = part // 2, part % 2
             place = tile + 4096 * b + 2048 * half + 256 * quarter
-            h0, h1, h2, h3 = turn4(w + 128 + 16 * part, row_bytes)
-            a0, a1, a2, a3 = turn4(w + 64 * half + 16 * quarter, row_bytes)
-            b0, b1, b2, b3 = turn4(w + 64 * half + 32 + 16 * quarter, row_bytes)
+            h0, h1, h2, h3 = turn4(w + BLOCK.qh + 16 * part, row_bytes)
+            a0, a1, a2, a3 = turn4(w + BLOCK.ql + 64 * half + 16 * quarter, row_bytes)
+            b0, b1, b2, b3 = turn4(w + BLOCK.ql + 64 * half + 32 + 16 * quarter, row_bytes)
             _store_step(a0, b0, h0, place)
             _store_step(a1, b1, h1, place + 64)
             _store_step(a2, b2, h2, place + 128)
             _store_step(a3, b3, h3, place + 192)
-        w += 210
+        w += BLOCK.bytes
 
 
-FORMAT = Format("Q6_K", 256, 210, "q8", 16, dequantize, q6_k_dot_rows, q6_k_unpack_rows, q6_k_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=16,
+    dequantize=dequantize,
+    dot_rows=q6_k_dot_rows,
+    unpack_rows=q6_k_unpack_rows,
+    unpack_tile=q6_k_unpack_tile,
+)

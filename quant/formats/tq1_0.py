@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks256 import dot_fours
 from quant.blocks.trits import SHIFT, digits_of, five_words, four_words, trits
-from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.formats.tq2_0 import fill_tile_scales
 from quant.int8_dot import dot_u7
 from quant.jit import inline
@@ -39,21 +40,23 @@ from quant.simd import (  # fmt: skip
 )
 from quant.tile import turn4
 
+BLOCK = Block("TQ1_0", number=34, columns=256, qs=48, qh=4, d=Scale("f16", 1))
+
 _LESS = np.float32(1 / (1 << SHIFT))
 _DIGITS = np.array([digits_of(byte) for byte in range(256)], np.int8)
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 54)
-    digits = _DIGITS[blocks[..., :52]]  # [rows, n, 52, 5]
-    parts = [digits[..., :32, :], digits[..., 32:48, :], digits[..., 48:, :4]]
+    qs, qh, d = BLOCK.split(data)
+    digits = _DIGITS[qs]  # [rows, n, 48, 5]
+    parts = [digits[..., :32, :], digits[..., 32:, :], _DIGITS[qh][..., :4]]
     q = np.concatenate([part.swapaxes(-1, -2).reshape(*part.shape[:2], -1) for part in parts], axis=-1)
-    return rows_of(halves(blocks[..., 52:]) * (q - np.int8(1)))
+    return rows_of(d * (q - np.int8(1)))
 
 
 def _lanes(digit: int):
-    """Where the scales of the columns that meet a digit of `load_digits` are."""
+    """For each i32 lane of a digit of `load_digits`, which of the eight scales its four columns have."""
     return permute([digit] * 8 + [0] * 3 + [5 + digit // 2] * 4 + [7])
 
 
@@ -68,13 +71,13 @@ def load_digits(w):
 
 @inline
 def _columns(x, digit):
-    """The columns that meet a digit of `load_digits`, one of the first four; bytes 20 to 31 meet nothing again."""
+    """The columns of one of the first four digits of `load_digits`; 0 for bytes 20 to 31, which are there twice."""
     last = five_words(load_i8x32(x + 148 + 16 * digit), load_i8x32(x + 212 + 4 * digit))
     return concat(load_i8x32(x + 32 * digit), last)
 
 
 @inline
-def _arranged(x, d, s32, s16):
+def _permuted_x(x, d, s32, s16):
     d_x = load_f32x8(d)
     higher = mul(d_x, splat8(_LESS))
     columns = _columns(x, 0), _columns(x, 1), _columns(x, 2), _columns(x, 3)
@@ -84,21 +87,21 @@ def _arranged(x, d, s32, s16):
 
 
 @inline
-def _met(w, of_x, total):
-    x, d, less = of_x
+def _add_products(w, permuted, total):
+    x, d, less = permuted
     q, zero = load_digits(w), zero_i32x16()
     even = fma(to_f32(dot_u7(zero, q[0], x[0])), d[0], less)
     odd = mul(to_f32(dot_u7(zero, q[1], x[1])), d[1])
     even = fma(to_f32(dot_u7(zero, q[2], x[2])), d[2], even)
     odd = fma(to_f32(dot_u7(zero, q[3], x[3])), d[3], odd)
     even = fma(to_f32(dot_u7(zero, q[4], x[4])), d[4], even)
-    return fma(add(even, odd), splat(load_f16(w + 52)), total)
+    return fma(add(even, odd), splat(load_f16(w + BLOCK.d)), total)
 
 
 @dot_rows
 def tq1_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_fours(w, rows, columns, x, y, alpha, accumulate, 54, _arranged, _met)
+    dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
 # The numbers of a digit's columns in `load_digits`: 32, then 16, then 4.
@@ -114,7 +117,7 @@ def _plain(q):
 def tq1_0_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
-        d = splat8(load_f16(w + 52))
+        d = splat8(load_f16(w + BLOCK.d))
         store_f32x8(scale + 32 * b, d)
         store_f32x8(minimum + 32 * b, d)
         q0, q1, q2, q3, q4 = _plain(load_digits(w))
@@ -125,7 +128,7 @@ def tq1_0_unpack_rows(w, rows, columns, q, scale, minimum):
         store_i8x32(q + 256 * b + 160, concat(_MIDDLE(q0), _MIDDLE(q1)))
         store_i8x32(q + 256 * b + 192, concat(_MIDDLE(q2), _MIDDLE(q3)))
         store_i8x32(q + 256 * b + 224, concat(_MIDDLE(q4), last))
-        w += 54
+        w += BLOCK.bytes
 
 
 @inline
@@ -153,14 +156,22 @@ def _store_steps(w, row_bytes, place, distance):
 def tq1_0_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats; bytes are turned packed."""
     for b in range(columns // 256):
-        fill_tile_scales(w + 52, row_bytes, scales + 512 * b, minima + 512 * b)
+        fill_tile_scales(w + BLOCK.d, row_bytes, scales + 512 * b, minima + 512 * b)
         _store_steps(w, row_bytes, tile, 512)
         _store_steps(w + 16, row_bytes, tile + 256, 512)
         _store_steps(w + 32, row_bytes, tile + 2560, 256)
         _, _, _, last = turn4(w + 36, row_bytes)
         _store_step(last, tile + 3840, 64)
-        w += 54
+        w += BLOCK.bytes
         tile += 4096
 
 
-FORMAT = Format("TQ1_0", 256, 54, "q8", 32, dequantize, tq1_0_dot_rows, tq1_0_unpack_rows, tq1_0_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=32,
+    dequantize=dequantize,
+    dot_rows=tq1_0_dot_rows,
+    unpack_rows=tq1_0_unpack_rows,
+    unpack_tile=tq1_0_unpack_tile,
+)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.block import Block, Scale, Ternary, rows_of
 from quant.blocks.blocks256 import dot_fours
-from quant.formats import Format, blocks_of, dot_rows, halves, rows_of, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.formats.q2_k import QUARTER, four_parts, quarters_of, spread_row, spread_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
@@ -36,17 +37,19 @@ from quant.simd import (  # fmt: skip
 )
 from quant.tile import gather_f16
 
+BLOCK = Block("TQ2_0", number=35, columns=256, qs=Ternary(64), d=Scale("f16", 1))
+
 _LANES_0_4, _LANES_1_5, _LANES_2_6, _LANES_3_7 = (permute([i] * 8 + [i + 4] * 8) for i in range(4))
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
-    blocks = blocks_of(data, 66)
-    return rows_of(halves(blocks[..., 64:]) * (quarters_of(blocks[..., :64]).astype(np.int8) - np.int8(1)))
+    qs, d = BLOCK.split(data)
+    return rows_of(d * (quarters_of(qs).astype(np.int8) - np.int8(1)))
 
 
 @inline
-def _arranged(x, d, s32, s16):
+def _permuted_x(x, d, s32, s16):
     d_x = load_f32x8(d)
     higher = mul(d_x, splat8(QUARTER))  # for bits that stand two higher than they should
     scales = _LANES_0_4(d_x), _LANES_1_5(higher), _LANES_2_6(d_x), _LANES_3_7(higher)
@@ -54,32 +57,32 @@ def _arranged(x, d, s32, s16):
 
 
 @inline
-def _met(w, of_x, total):
-    x, d, less = of_x
-    packed = load_i8x64(w)
+def _add_products(w, permuted, total):
+    x, d, less = permuted
+    packed = load_i8x64(w + BLOCK.qs)
     half, zero = shift_right(packed, 4), zero_i32x16()
     even = fma(to_f32(dot_u7(zero, bit_and(packed, 3), x[0])), d[0], less)
     even = fma(to_f32(dot_u7(zero, bit_and(packed, 12), x[1])), d[1], even)
     odd = mul(to_f32(dot_u7(zero, bit_and(half, 3), x[2])), d[2])
     odd = fma(to_f32(dot_u7(zero, bit_and(half, 12), x[3])), d[3], odd)
-    return fma(add(even, odd), splat(load_f16(w + 64)), total)
+    return fma(add(even, odd), splat(load_f16(w + BLOCK.d)), total)
 
 
 @dot_rows
 def tq2_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_fours(w, rows, columns, x, y, alpha, accumulate, 66, _arranged, _met)
+    dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
 @unpack_rows
 def tq2_0_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
-        d = splat8(load_f16(w + 64))
+        d = splat8(load_f16(w + BLOCK.d))
         store_f32x8(scale + 32 * b, d)
         store_f32x8(minimum + 32 * b, d)
-        spread_row(w, q + 256 * b)
-        w += 66
+        spread_row(w + BLOCK.qs, q + 256 * b)
+        w += BLOCK.bytes
 
 
 @inline
@@ -95,9 +98,17 @@ def fill_tile_scales(w, row_bytes, scales, minima):
 def tq2_0_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats."""
     for b in range(columns // 256):
-        fill_tile_scales(w + 64, row_bytes, scales + 512 * b, minima + 512 * b)
-        spread_tile(w, row_bytes, tile + 4096 * b)
-        w += 66
+        fill_tile_scales(w + BLOCK.d, row_bytes, scales + 512 * b, minima + 512 * b)
+        spread_tile(w + BLOCK.qs, row_bytes, tile + 4096 * b)
+        w += BLOCK.bytes
 
 
-FORMAT = Format("TQ2_0", 256, 66, "q8", 32, dequantize, tq2_0_dot_rows, tq2_0_unpack_rows, tq2_0_unpack_tile)
+FORMAT = Format(
+    block=BLOCK,
+    activation="q8",
+    group=32,
+    dequantize=dequantize,
+    dot_rows=tq2_0_dot_rows,
+    unpack_rows=tq2_0_unpack_rows,
+    unpack_tile=tq2_0_unpack_tile,
+)

@@ -106,21 +106,6 @@ def _entry_bytes(width):
     return 4 * (width + 16)
 
 
-@inline
-def _score_block(query, group, width, k, k_row, first, last, quantized, scale, scores, v, v_row):
-    """Scores of a group's queries and positions first to last -> scores [group, BLOCK]; their values are prefetched."""
-    end = 4 * width * (group - 1)
-    for g in range(0, group, 4):
-        at = 4 * width * g
-        q0, q1 = query + at, query + min(at + 4 * width, end)
-        q2, q3 = query + min(at + 8 * width, end), query + min(at + 12 * width, end)
-        for p in range(first, last):
-            if g == 0:
-                _prefetch(v + v_row * p, v_row)
-            place = scores + 4 * (BLOCK * g + p)
-            _four_scores(q0, q1, q2, q3, k + k_row * p, quantized, width, scale, place)
-
-
 @kernel
 def attend_blocks(rank, size, q, heads, mask, partial, batch, scratch, scratch_stride):
     """For each (key-value head, block of positions): largest score, sum and sum of values of its query heads -> partial.
@@ -147,8 +132,16 @@ def attend_blocks(rank, size, q, heads, mask, partial, batch, scratch, scratch_s
             count = _gather(k, k_row, first, last, allowed, block_size, position, near)
             _gather(v, v_row, first, last, allowed, block_size, position, near + BLOCK * k_row)
             k, v, first, last = near, near + BLOCK * k_row, 0, count
-        query = q + 4 * width * head * group
-        _score_block(query, group, width, k, k_row, first, last, quantized, scale, scores, v, v_row)
+        query, end = q + 4 * width * head * group, 4 * width * (group - 1)
+        for g in range(0, group, 4):
+            at = 4 * width * g
+            q0, q1 = query + at, query + min(at + 4 * width, end)
+            q2, q3 = query + min(at + 8 * width, end), query + min(at + 12 * width, end)
+            for p in range(first, last):
+                if g == 0:
+                    _prefetch(v + v_row * p, v_row)
+                place = scores + 4 * (BLOCK * g + p)
+                _four_scores(q0, q1, q2, q3, k + k_row * p, quantized, width, scale, place)
         for g in range(group):
             out = partial + ((head * group + g) * most + block) * entry
             largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, softcap, LOWEST)

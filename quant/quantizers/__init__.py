@@ -1,8 +1,8 @@
 """Quantizers: `find("Q4_K")` imports `quant.quantizers.q4_k`, which declares one `Quantizer`.
 
-A kernel makes sixteen blocks, a lane each, wherever in the rows they lie; `quantize_rows` calls it for all of them. Rows
-are divided into pieces, which threads take as they get free. Numbers that are not finite give some block or other, never a
-crash: see `is_finite`.
+A kernel makes sixteen blocks at once, a lane each, even of several rows; `quantize_rows` calls it for all blocks of some
+rows. Rows are divided into pieces, and a thread takes the next piece when it has done one. Numbers that are not finite
+make a block without meaning, never a crash: see `is_finite`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.atomics import call
+from quant.block import Block
 from quant.fitting.importance import ROW_MEANS, mean_squares
 from quant.jit import Kernel, function, inline
 from quant.plan import aligned
@@ -36,21 +37,24 @@ _PIECE = 1 << 17  # numbers that a thread takes at once: 1 to 10 ms of work
 Importance = NDArray[np.float32] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Quantizer:
-    """How one GGUF tensor type is made from float32."""
+    """How the blocks of one quant type are made from float32."""
 
-    name: str
-    block: int  # columns in a block
-    bytes: int  # bytes in a block
-    kernel: Kernel
-    uses_importance: bool
-    needs_importance: bool = False
+    block: Block
+    kernel: Kernel  # a `sixteen_blocks`
+    uses_importance: bool  # whether errors count by importance, if it is given
+    needs_importance: bool = False  # without, blocks would be of no use
     row_means: bool = False  # with importance, the mean of x^2 of a block's row is asked for
 
+    @property
+    def name(self) -> str:
+        """What ggml calls the type."""
+        return self.block.name
+
     def row_bytes(self, columns: int) -> int:
-        """Bytes of a row of `columns`, a multiple of the block."""
-        return columns // self.block * self.bytes
+        """Bytes of a row of `columns`, a multiple of the block's."""
+        return self.block.row_bytes(columns)
 
     def quantize(self, x: NDArray[np.float32], importance: Importance = None, threads: int = 1) -> NDArray[np.uint8]:
         """float32 [rows, columns], importance [columns] -> uint8 [rows, row bytes]; ValueError if shapes do not fit."""
@@ -65,7 +69,7 @@ class Quantizer:
         x = np.ascontiguousarray(x, np.float32)
         self._check(out, x, importance)
         importance = None if importance is None else np.ascontiguousarray(importance, np.float32)
-        blocks = x.size // self.block
+        blocks = x.size // self.block.columns
         if 0 < blocks < _LANES:
             self._quantize_few(out, x, importance)
         elif blocks:
@@ -73,8 +77,8 @@ class Quantizer:
 
     def _check(self, out: NDArray[np.uint8], x: NDArray[np.float32], importance: Importance) -> None:
         rows, columns = x.shape
-        if columns % self.block:
-            raise ValueError(f"{self.name} needs rows of a multiple of {self.block} columns, not {columns}")
+        if columns % self.block.columns:
+            raise ValueError(f"{self.name} needs rows of a multiple of {self.block.columns} columns, not {columns}")
         if out.dtype != np.uint8 or out.shape != (rows, self.row_bytes(columns)) or not out.flags.c_contiguous:
             raise ValueError(
                 f"{self.name} of {x.shape} makes bytes [{rows}, {self.row_bytes(columns)}], not {out.shape}"
@@ -85,8 +89,8 @@ class Quantizer:
             raise ValueError(f"importance of {importance.shape} for rows of {columns} columns")
 
     def _quantize_few(self, out: NDArray[np.uint8], x: NDArray[np.float32], importance: Importance) -> None:
-        """Fewer blocks than lanes: with rows of zeros."""
-        rows = -(-_LANES * self.block // x.shape[1])
+        """Fewer blocks than a kernel makes at once: with rows of zeros behind them."""
+        rows = -(-_LANES * self.block.columns // x.shape[1])
         enough = np.zeros((rows, x.shape[1]), np.float32)
         enough[: len(x)] = x
         out[:] = self.quantize(enough, importance)[: len(x)]
@@ -96,7 +100,7 @@ class Quantizer:
         count = max(1, min(rows, x.size // _PIECE))
         pieces = deque(pairwise(rows * i // count for i in range(count + 1)))
         weights = 0 if importance is None else importance.ctypes.data
-        kind = self.kernel.address, self.block, self.bytes, self.row_means
+        kind = self.kernel.address, self.block.columns, self.block.bytes, self.row_means
 
         def work() -> None:
             scratch = aligned(_SCRATCH + _TABLE + 4 * -(-rows // count), np.uint8)
@@ -118,7 +122,7 @@ class Quantizer:
 
 @function("pppppppppp")
 def quantize_rows(kernel, block, size, row_means, x, importance, rows, columns, out, scratch):
-    """float32 [rows, columns] -> all their blocks, at least 16; the last 16 may be made with some of those before."""
+    """float32 [rows, columns] of at least 16 blocks -> blocks; the last call of the kernel may make some a second time."""
     count, table = rows * columns // block, scratch + _SCRATCH
     means = table + _TABLE
     if importance and row_means:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quant.fitting.lanes import store_bf16x16
+from quant.formats.bf16 import BLOCK
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import load_f32x16
 
@@ -13,4 +14,4 @@ def bf16_quantize(x, importance, out, scratch):
     store_bf16x16(out, load_f32x16(x))
 
 
-QUANTIZER = Quantizer("BF16", 1, 2, bf16_quantize, uses_importance=False)
+QUANTIZER = Quantizer(block=BLOCK, kernel=bf16_quantize, uses_importance=False)

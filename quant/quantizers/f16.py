@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quant.formats.f16 import BLOCK
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import load_f32x16, store_f32x16_as_f16
 
@@ -12,4 +13,4 @@ def f16_quantize(x, importance, out, scratch):
     store_f32x16_as_f16(out, load_f32x16(x))
 
 
-QUANTIZER = Quantizer("F16", 1, 2, f16_quantize, uses_importance=False)
+QUANTIZER = Quantizer(block=BLOCK, kernel=f16_quantize, uses_importance=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quant.formats.f32 import BLOCK
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import load_f32x16, store_f32x16
 
@@ -12,4 +13,4 @@ def f32_quantize(x, importance, out, scratch):
     store_f32x16(out, load_f32x16(x))
 
 
-QUANTIZER = Quantizer("F32", 1, 4, f32_quantize, uses_importance=False)
+QUANTIZER = Quantizer(block=BLOCK, kernel=f32_quantize, uses_importance=False)

@@ -1,4 +1,4 @@
-"""IQ2_S from float32: see grid_search for the search and grid_blocks for the weights, in quant.fitting."""
+"""IQ2_S from float32: points and scales by quant.fitting.grid_search, weights by its grid_blocks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from quant.fitting.grid_blocks import (
     store_sign_bytes,
     take_signs,
 )
-from quant.fitting.grid_search import Shape, find_points, search_table
+from quant.fitting.grid_search import GridType, find_points
+from quant.fitting.grid_table import search_table
 from quant.fitting.lanes import store_i32x16
 from quant.fitting.pack import write_d_words
+from quant.formats.iq2_s import BLOCK
 from quant.quantizers import Quantizer, sixteen_blocks
 
-_SHAPE = Shape(width=8, points=1024, group=2, shifted=0, top=15)
+_GRID = GridType(width=8, points=1024, group=2, shifted=0, top=15)
 _high_bits = high_bits(16, 2)
 _table = search_table("IQ2_S", 8, (1, 3.125, 5.375))
 
@@ -27,13 +29,13 @@ def iq2_s_quantize(x, importance, out, scratch):
     words = scratch + WORDS
     load_blocks(x, importance, scratch)
     take_signs(False, scratch)
-    d = find_points(_SHAPE, _table(), scratch)
+    d = find_points(_GRID, _table(), scratch)
     store_low_bytes(scratch, 32, words)
-    store_sign_bytes(scratch, words + 512)
+    store_sign_bytes(scratch, words + 16 * (BLOCK.signs - BLOCK.qs))
     for half in range(2):
-        store_i32x16(words + 1024 + 64 * half, _high_bits(scratch, 16 * half))
-        store_i32x16(words + 1152 + 64 * half, eight_levels(scratch, 8 * half))
-    write_d_words(d, words, 20, out)
+        store_i32x16(words + 16 * (BLOCK.qh - BLOCK.qs) + 64 * half, _high_bits(scratch, 16 * half))
+        store_i32x16(words + 16 * (BLOCK.scales - BLOCK.qs) + 64 * half, eight_levels(scratch, 8 * half))
+    write_d_words(d, words, BLOCK, out)
 
 
-QUANTIZER = Quantizer("IQ2_S", 256, 82, iq2_s_quantize, uses_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=iq2_s_quantize, uses_importance=True)

@@ -1,16 +1,18 @@
-"""IQ2_XS from float32, by importance only: see grid_search for the search and grid_blocks for the weights, in quant.fitting."""
+"""IQ2_XS from float32, only with importance: points and scales by quant.fitting.grid_search, weights by its grid_blocks."""
 
 from __future__ import annotations
 
 from quant.fitting.grid_blocks import SIGNS, WORDS, eight_levels, load_blocks, take_signs
-from quant.fitting.grid_search import POINTS, Shape, find_points, search_table
+from quant.fitting.grid_search import POINTS, GridType, find_points
+from quant.fitting.grid_table import search_table
 from quant.fitting.lanes import store_i32x16
 from quant.fitting.pack import write_d_words
+from quant.formats.iq2_xs import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import bit_and, bit_or, load_i32x16, shift_left, shift_right
 
-_SHAPE = Shape(width=8, points=512, group=2, shifted=0, top=15)
+_GRID = GridType(width=8, points=512, group=2, shifted=0, top=15)
 _table = search_table("IQ2_XS", 8, (1, 3.125, 5.375))
 
 
@@ -27,13 +29,13 @@ def iq2_xs_quantize(x, importance, out, scratch):
     words = scratch + WORDS
     load_blocks(x, importance, scratch)
     take_signs(True, scratch)
-    d = find_points(_SHAPE, _table(), scratch)
+    d = find_points(_GRID, _table(), scratch)
     for word in range(16):
         low, high = _point_and_signs(scratch, 2 * word), _point_and_signs(scratch, 2 * word + 1)
         store_i32x16(words + 64 * word, bit_or(low, shift_left(high, 16)))
     for half in range(2):
-        store_i32x16(words + 1024 + 64 * half, eight_levels(scratch, 8 * half))
-    write_d_words(d, words, 18, out)
+        store_i32x16(words + 16 * (BLOCK.scales - BLOCK.qs) + 64 * half, eight_levels(scratch, 8 * half))
+    write_d_words(d, words, BLOCK, out)
 
 
-QUANTIZER = Quantizer("IQ2_XS", 256, 74, iq2_xs_quantize, uses_importance=True, needs_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=iq2_xs_quantize, uses_importance=True, needs_importance=True)

@@ -1,4 +1,4 @@
-"""IQ3_S from float32: see grid_search for the search and grid_blocks for the weights, in quant.fitting."""
+"""IQ3_S from float32: points and scales by quant.fitting.grid_search, weights by its grid_blocks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from quant.fitting.grid_blocks import (
     store_sign_bytes,
     take_signs,
 )
-from quant.fitting.grid_search import Shape, find_points, search_table
+from quant.fitting.grid_search import GridType, find_points
+from quant.fitting.grid_table import search_table
 from quant.fitting.lanes import store_i32x16
 from quant.fitting.pack import write_d_words
+from quant.formats.iq3_s import BLOCK
 from quant.quantizers import Quantizer, sixteen_blocks
 
-_SHAPE = Shape(width=4, points=512, group=8, shifted=0, top=15)
+_GRID = GridType(width=4, points=512, group=8, shifted=0, top=15)
 _high_bits = high_bits(32, 1)
 _table = search_table("IQ3_S", 4, range(1, 16, 2))
 
@@ -27,13 +29,13 @@ def iq3_s_quantize(x, importance, out, scratch):
     words = scratch + WORDS
     load_blocks(x, importance, scratch)
     take_signs(False, scratch)
-    d = find_points(_SHAPE, _table(), scratch)
+    d = find_points(_GRID, _table(), scratch)
     store_low_bytes(scratch, 64, words)
-    store_i32x16(words + 1024, _high_bits(scratch, 0))
-    store_i32x16(words + 1088, _high_bits(scratch, 32))
-    store_sign_bytes(scratch, words + 1152)
-    store_i32x16(words + 1664, eight_levels(scratch, 0))
-    write_d_words(d, words, 27, out)
+    store_i32x16(words + 16 * (BLOCK.qh - BLOCK.qs), _high_bits(scratch, 0))
+    store_i32x16(words + 16 * (BLOCK.qh + 4 - BLOCK.qs), _high_bits(scratch, 32))
+    store_sign_bytes(scratch, words + 16 * (BLOCK.signs - BLOCK.qs))
+    store_i32x16(words + 16 * (BLOCK.scales - BLOCK.qs), eight_levels(scratch, 0))
+    write_d_words(d, words, BLOCK, out)
 
 
-QUANTIZER = Quantizer("IQ3_S", 256, 110, iq3_s_quantize, uses_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=iq3_s_quantize, uses_importance=True)

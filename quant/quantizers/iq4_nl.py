@@ -23,7 +23,7 @@ from quant.fitting.lanes import (
 )
 from quant.fitting.pack import write_nibbles
 from quant.fitting.search import NEGLIGIBLE, extreme_of, sum_of_squares
-from quant.formats.iq4_nl import VALUES
+from quant.formats.iq4_nl import BLOCK, VALUES
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.quantizers.q4_0 import STAGE, WEIGHTS, Q
@@ -84,9 +84,9 @@ def iq4_nl_quantize(x, importance, out, scratch):
     else:
         square_weights(scratch, 32, weights)
     d = search(scratch, weights)
-    scatter_u16(out, 18, f16_bits(d))
+    scatter_u16(out + BLOCK.d, BLOCK.bytes, f16_bits(d))
     write_indices(scratch, d, scratch + Q)
-    write_nibbles(scratch + Q, out + 2, 18)
+    write_nibbles(scratch + Q, out, BLOCK)
 
 
-QUANTIZER = Quantizer("IQ4_NL", 32, 18, iq4_nl_quantize, uses_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=iq4_nl_quantize, uses_importance=True)

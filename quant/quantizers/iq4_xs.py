@@ -11,6 +11,7 @@ from quant.fitting.importance import importance_weights, square_weights
 from quant.fitting.lanes import f16_bits, inverse_of, nearest_between, spread, store_i32x16, to_i32, unknown
 from quant.fitting.pack import pack_nibbles, write_words
 from quant.fitting.search import extreme_of, sum_of_squares
+from quant.formats.iq4_xs import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.quantizers.iq4_nl import search, write_indices
@@ -37,7 +38,7 @@ _WEIGHTS, _STAGE, _SCALE, _LEVEL, _Q, _WORDS = 16384, 18432, 20480, 20992, 21504
 
 @inline
 def _search(x, importance, scratch):
-    """The scales of eight parts, each. -> d"""
+    """The scales of the eight sub-blocks, one after the other. -> d"""
     sigma2 = mul(sum_of_squares(x, 256, zero_f32x16()), splat(np.float32(1 / 128)))
     weights = scratch + _WEIGHTS
     for j in range(unknown(8)):
@@ -77,8 +78,8 @@ def iq4_xs_quantize(x, importance, out, scratch):
     for j in range(unknown(8)):
         scale = mul(d, load_f32x16(scratch + _LEVEL + 64 * j))
         write_indices(scratch + 2048 * j, scale, scratch + _Q)
-        pack_nibbles(scratch + _Q, 32, 16, words + 128 + 256 * j)
-    write_words(words, 34, out)
+        pack_nibbles(scratch + _Q, 32, 16, words + 16 * (BLOCK.qs + 16 * j))
+    write_words(words, BLOCK, out)
 
 
-QUANTIZER = Quantizer("IQ4_XS", 256, 136, iq4_xs_quantize, uses_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=iq4_xs_quantize, uses_importance=True)

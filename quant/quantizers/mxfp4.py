@@ -10,6 +10,7 @@ import numpy as np
 from quant.fitting.lanes import bits_f32, f32_bits, larger, scatter_u8, spread, store_i32x16, to_i32, where_greater
 from quant.fitting.pack import write_nibbles
 from quant.fitting.search import extreme_of
+from quant.formats.mxfp4 import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import absolute, add, load_f32x16, mul, shift_left, shift_right, splat, sub, to_f32, zero_f32x16
@@ -39,11 +40,11 @@ def mxfp4_quantize(x, importance, out, scratch):
     spread(x, 128, 32, scratch)
     _, size = extreme_of(scratch, 32)
     exponent = larger(sub(to_f32(shift_right(f32_bits(size), 23)), splat(_TWO)), zero_f32x16())
-    scatter_u8(out, 17, to_i32(exponent))
+    scatter_u8(out + BLOCK.e, BLOCK.bytes, to_i32(exponent))
     d = larger(mul(bits_f32(shift_left(to_i32(exponent), 23)), splat(_HALF)), splat(_LEAST))
     for i in range(32):
         store_i32x16(scratch + _Q + 64 * i, nearest(load_f32x16(scratch + 64 * i), d))
-    write_nibbles(scratch + _Q, out + 1, 17)
+    write_nibbles(scratch + _Q, out, BLOCK)
 
 
-QUANTIZER = Quantizer("MXFP4", 32, 17, mxfp4_quantize, uses_importance=False)
+QUANTIZER = Quantizer(block=BLOCK, kernel=mxfp4_quantize, uses_importance=False)

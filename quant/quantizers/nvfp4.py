@@ -9,6 +9,7 @@ import numpy as np
 from quant.fitting.lanes import bits_f32, f32_bits, smaller, spread, store_i32x16, to_i32, where_greater
 from quant.fitting.pack import pack_nibbles, write_words
 from quant.fitting.search import extreme_of
+from quant.formats.nvfp4 import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.quantizers.mxfp4 import nearest
@@ -68,8 +69,8 @@ def nvfp4_quantize(x, importance, out, scratch):
         for i in range(16):
             store_i32x16(q + 64 * i, nearest(load_f32x16(part + 64 * i), d))
     store_i32x16(words, codes)
-    pack_nibbles(scratch + _Q, 64, 8, words + 64)
-    write_words(words, 9, out)
+    pack_nibbles(scratch + _Q, 64, 8, words + 16 * BLOCK.qs)
+    write_words(words, BLOCK, out)
 
 
-QUANTIZER = Quantizer("NVFP4", 64, 36, nvfp4_quantize, uses_importance=False)
+QUANTIZER = Quantizer(block=BLOCK, kernel=nvfp4_quantize, uses_importance=False)

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.affine_parts import (
+from quant.fitting.affine_sub_blocks import (
     MINIMUM_LEVEL,
     SCALE_LEVEL,
     STAGE,
     WEIGHTS,
     WORDS,
     Q,
-    levels_of_parts,
-    round_parts,
-    search_part,
+    quantize_columns,
+    quantize_scales,
+    search_sub_block,
 )
 from quant.fitting.importance import importance_weights
 from quant.fitting.lanes import spread, store_i32x16, to_i32, unknown
 from quant.fitting.pack import low_two_bits, pack_bytes, write_words
 from quant.fitting.search import sum_of_squares
+from quant.formats.q2_k import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import absolute, bit_or, load_f32x16, low_f16, mul, shift_left, splat, store_f32x16, zero_f32x16
@@ -34,22 +35,22 @@ _FINE_FIRST, _FINE_STEP = np.float32(-0.9), np.float32(0.05)
 
 @inline
 def _search(x, importance, scratch):
-    """Scales and minima of 16 parts, each."""
+    """Scales and minima of the 16 sub-blocks, one after the other."""
     sigma2 = mul(sum_of_squares(x, 256, zero_f32x16()), splat(np.float32(1 / 256)))
     for j in range(unknown(16)):
         part, weights = x + 1024 * j, scratch + WEIGHTS
         if importance:
             importance_weights(importance, 16 * j, 16, part, sigma2, weights, scratch + STAGE)
-            search_part(x, j, 16, _MOST, _FINE_FIRST, _FINE_STEP, 36, False, scratch)
+            search_sub_block(x, j, 16, _MOST, _FINE_FIRST, _FINE_STEP, 36, False, scratch)
         else:
             for i in range(16):
                 store_f32x16(weights + 64 * i, absolute(load_f32x16(part + 64 * i)))
-            search_part(x, j, 16, _MOST, _FIRST, _STEP, 15, True, scratch)
+            search_sub_block(x, j, 16, _MOST, _FIRST, _STEP, 15, True, scratch)
 
 
 @inline
 def _pack_scales(scratch, words):
-    """Scale and minimum of a part in a byte: 4 words."""
+    """Levels of the 16 sub-blocks, scale and minimum in a byte: 4 words."""
     for j in range(unknown(16)):
         scale = to_i32(load_f32x16(scratch + SCALE_LEVEL + 64 * j))
         minimum = to_i32(load_f32x16(scratch + MINIMUM_LEVEL + 64 * j))
@@ -63,12 +64,12 @@ def q2_k_quantize(x, importance, out, scratch):
     words = scratch + WORDS
     spread(x, 1024, 256, scratch)
     _search(scratch, importance, scratch)
-    d, dmin = levels_of_parts(16, _FOUR_BITS, importance, scratch)
+    d, dmin = quantize_scales(16, _FOUR_BITS, importance, scratch)
     _pack_scales(scratch, words)
-    round_parts(scratch, 16, 16, low_f16(d), low_f16(dmin), _MOST, scratch)
-    low_two_bits(scratch + Q, words + 256)
-    store_i32x16(words + 1280, bit_or(d, shift_left(dmin, 16)))
-    write_words(words, 21, out)
+    quantize_columns(scratch, 16, 16, low_f16(d), low_f16(dmin), _MOST, scratch)
+    low_two_bits(scratch + Q, words + 16 * BLOCK.qs)
+    store_i32x16(words + 16 * BLOCK.d, bit_or(d, shift_left(dmin, 16)))
+    write_words(words, BLOCK, out)
 
 
-QUANTIZER = Quantizer("Q2_K", 256, 84, q2_k_quantize, uses_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=q2_k_quantize, uses_importance=True)

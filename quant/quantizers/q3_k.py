@@ -22,6 +22,7 @@ from quant.fitting.lanes import (
 )
 from quant.fitting.pack import low_two_bits, third_bits, write_words_d
 from quant.fitting.search import extreme_of, sum_of, sum_of_squares, symmetric, symmetric_by_rounds
+from quant.formats.q3_k import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import (
@@ -53,19 +54,19 @@ _Q, _WORDS = 21504, 37888  # int32 [256, 16], [27, 16]
 
 @inline
 def _level(value, half):
-    """Rounded and held in [-half, half - 1], plus half."""
+    """The nearest whole number in [-half, half - 1], plus half."""
     half = splat(half)
     return add(nearest_between(value, sub(zero_f32x16(), half), sub(half, splat(_ONE))), half)
 
 
 @inline
 def _search(x, importance, scratch):
-    """Scales of 16 parts, each, and the q they were found with."""
+    """Scales of the 16 sub-blocks, one after the other, and the q they were found with."""
     q = scratch + _Q
     if importance:
         sigma2 = mul(sum_of_squares(x, 256, zero_f32x16()), splat(np.float32(1 / 128)))
         for j in range(unknown(16)):
-            _search_part(x + 1024 * j, j, importance, sigma2, q + 1024 * j, scratch)
+            _search_sub_block(x + 1024 * j, j, importance, sigma2, q + 1024 * j, scratch)
     else:
         symmetric_by_rounds(x, 16, 16, _FOUR, q, scratch + _SUMS, scratch + _SCALE)
         for i in range(unknown(256)):
@@ -73,7 +74,7 @@ def _search(x, importance, scratch):
 
 
 @inline
-def _search_part(x, j, importance, sigma2, q, scratch):
+def _search_sub_block(x, j, importance, sigma2, q, scratch):
     weights, zero = scratch + _WEIGHTS, zero_f32x16()
     importance_weights(importance, 16 * j, 16, x, sigma2, weights, scratch + _STAGE)
     store_f32x16(scratch + _SUM + 64 * j, sum_of(weights, 16))
@@ -86,7 +87,7 @@ def _search_part(x, j, importance, sigma2, q, scratch):
 
 @inline
 def _levels(scales, importance, weights, levels):
-    """16 scales as levels in [0, 63], 32 too many, times the number that is given back."""
+    """16 scales to levels in [0, 63], which are 32 too large. -> d"""
     zero, least = zero_f32x16(), splat(-_THIRTY_TWO)
     if importance:
         d, inverse = symmetric(scales, weights, 16, _THIRTY_TWO)
@@ -142,9 +143,9 @@ def q3_k_quantize(x, importance, out, scratch):
     d = f16_bits(_levels(scratch + _SCALE, importance, scratch + _SUM, levels))
     _round(scratch, low_f16(d), levels, scratch + _Q)
     third_bits(scratch + _Q, words)
-    low_two_bits(scratch + _Q, words + 64 * 8)
-    _pack_scales(levels, words + 64 * 24)
-    write_words_d(words, 27, d, out)
+    low_two_bits(scratch + _Q, words + 16 * BLOCK.qs)
+    _pack_scales(levels, words + 16 * BLOCK.scales)
+    write_words_d(words, BLOCK, d, out)
 
 
-QUANTIZER = Quantizer("Q3_K", 256, 110, q3_k_quantize, uses_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=q3_k_quantize, uses_importance=True)

@@ -22,6 +22,7 @@ from quant.fitting.lanes import (
 )
 from quant.fitting.pack import write_nibbles
 from quant.fitting.search import extreme_of, symmetric
+from quant.formats.q4_0 import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import add, divide, load_f32x16, mul, splat, sub, zero_f32x16
@@ -33,14 +34,14 @@ WEIGHTS, STAGE, Q = 2048, 4096, 6144
 
 @inline
 def weigh(importance, scratch):
-    """The weights of the 32 columns in scratch."""
+    """The weights of the 32 columns in scratch, to WEIGHTS."""
     sigma2 = load_f32x16(importance + ROW_MEANS)
     importance_weights(importance, 0, 32, scratch, sigma2, scratch + WEIGHTS, scratch + STAGE)
 
 
 @inline
 def _nearest(x, half, q):
-    """q in [0, 2 * half - 1], for the number of largest magnitude at 0. -> d"""
+    """q in [0, 2 * half - 1], with the number of largest magnitude at 0. -> d"""
     extreme, _ = extreme_of(x, 32)
     d, zero = divide(extreme, splat(-half)), zero_f32x16()
     inverse, most = inverse_of(d), splat(half + half - _ONE)
@@ -62,22 +63,22 @@ def _searched(x, weights, half, q):
 
 
 @inline
-def quantize_blocks(x, importance, half, out, size, scratch):
-    """16 blocks of 32 columns: d at `out`, `size` apart, and q in [0, 2 * half - 1] at scratch + Q, int32 [32, 16]."""
+def quantize_blocks(x, importance, half, out, block, scratch):
+    """16 blocks of 32 columns: d of each block at `out`, and q in [0, 2 * half - 1] at scratch + Q, int32 [32, 16]."""
     spread(x, 128, 32, scratch)
     if importance:
         weigh(importance, scratch)
         d = _searched(scratch, scratch + WEIGHTS, half, scratch + Q)
     else:
         d = _nearest(scratch, half, scratch + Q)
-    scatter_u16(out, size, f16_bits(d))
+    scatter_u16(out + block.d, block.bytes, f16_bits(d))
 
 
 @sixteen_blocks
 def q4_0_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    quantize_blocks(x, importance, np.float32(8), out, 18, scratch)
-    write_nibbles(scratch + Q, out + 2, 18)
+    quantize_blocks(x, importance, np.float32(8), out, BLOCK, scratch)
+    write_nibbles(scratch + Q, out, BLOCK)
 
 
-QUANTIZER = Quantizer("Q4_0", 32, 18, q4_0_quantize, uses_importance=True, row_means=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=q4_0_quantize, uses_importance=True, row_means=True)

@@ -21,6 +21,7 @@ from quant.fitting.lanes import (
 )
 from quant.fitting.pack import write_nibbles
 from quant.fitting.search import affine
+from quant.formats.q4_1 import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.quantizers.q4_0 import WEIGHTS, Q, weigh
@@ -55,22 +56,22 @@ def _searched(x, weights, most, q):
 
 
 @inline
-def quantize_blocks(x, importance, most, out, size, scratch):
-    """16 blocks of 32 columns: d and m at `out`, `size` apart, and q in [0, most] at scratch + Q, int32 [32, 16]."""
+def quantize_blocks(x, importance, most, out, block, scratch):
+    """16 blocks of 32 columns: d and m of each block at `out`, and q in [0, most] at scratch + Q, int32 [32, 16]."""
     spread(x, 128, 32, scratch)
     if importance:
         weigh(importance, scratch)
         d, m = _searched(scratch, scratch + WEIGHTS, most, scratch + Q)
     else:
         d, m = _nearest(scratch, most, scratch + Q)
-    scatter_u32(out, size, bit_or(f16_bits(d), shift_left(f16_bits(m), 16)))
+    scatter_u32(out + block.d, block.bytes, bit_or(f16_bits(d), shift_left(f16_bits(m), 16)))
 
 
 @sixteen_blocks
 def q4_1_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
-    quantize_blocks(x, importance, np.float32(15), out, 20, scratch)
-    write_nibbles(scratch + Q, out + 4, 20)
+    quantize_blocks(x, importance, np.float32(15), out, BLOCK, scratch)
+    write_nibbles(scratch + Q, out, BLOCK)
 
 
-QUANTIZER = Quantizer("Q4_1", 32, 20, q4_1_quantize, uses_importance=True, row_means=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=q4_1_quantize, uses_importance=True, row_means=True)

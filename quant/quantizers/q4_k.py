@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.affine_parts import (
+from quant.fitting.affine_sub_blocks import (
     MINIMUM_LEVEL,
     SCALE_LEVEL,
     STAGE,
     WEIGHTS,
     WORDS,
     Q,
-    levels_of_parts,
-    round_parts,
-    search_part,
+    quantize_columns,
+    quantize_scales,
+    search_sub_block,
 )
 from quant.fitting.importance import importance_weights
 from quant.fitting.lanes import spread, sqrt, store_i32x16, to_i32, unknown
 from quant.fitting.pack import pack_nibbles, write_words
 from quant.fitting.search import sum_of_squares
+from quant.formats.q4_k import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import (
@@ -46,7 +47,7 @@ _SIX_BITS, _PART = np.float32(63), np.float32(1 / 32)
 
 @inline
 def _weigh(x, j, importance, sigma2, scratch):
-    """The weights of sub-block j of 16 blocks."""
+    """The weights of the columns of sub-block j, to WEIGHTS."""
     weights, x = scratch + WEIGHTS, x + 2048 * j
     if importance:
         importance_weights(importance, 32 * j, 32, x, sigma2, weights, scratch + STAGE)
@@ -58,7 +59,7 @@ def _weigh(x, j, importance, sigma2, scratch):
 
 @inline
 def _pack_scales(scratch, words):
-    """Words 1 to 3 of a block: see quant.formats.q4_k."""
+    """Levels of the 8 sub-blocks to words 1 to 3 of a block: see quant.formats.q4_k."""
     low, middle, high = zero_i32x16(), zero_i32x16(), zero_i32x16()
     for back in range(4):
         scales, minima = scratch + SCALE_LEVEL + 64 * (3 - back), scratch + MINIMUM_LEVEL + 64 * (3 - back)
@@ -75,7 +76,7 @@ def _pack_scales(scratch, words):
 
 @inline
 def quantize_blocks(x, importance, most, first, step, steps, scratch):
-    """16 blocks of 256 columns: in scratch their first four WORDS, and Q (see quant.fitting.affine_parts).
+    """16 blocks of 256 columns: in scratch their first four WORDS, and Q (see quant.fitting.affine_sub_blocks).
 
     most: of q; first, step, steps: see quant.fitting.search.affine, without importance; with it, they are ggml's for all types.
     """
@@ -85,11 +86,11 @@ def quantize_blocks(x, importance, most, first, step, steps, scratch):
     sigma2 = mul(sum_of_squares(scratch, 256, zero_f32x16()), splat(np.float32(1 / 128)))
     for j in range(unknown(8)):
         _weigh(scratch, j, importance, sigma2, scratch)
-        search_part(scratch, j, 32, most, first, step, steps, False, scratch)
-    d, dmin = levels_of_parts(8, _SIX_BITS, importance, scratch)
+        search_sub_block(scratch, j, 32, most, first, step, steps, False, scratch)
+    d, dmin = quantize_scales(8, _SIX_BITS, importance, scratch)
     store_i32x16(scratch + WORDS, bit_or(d, shift_left(dmin, 16)))
     _pack_scales(scratch, scratch + WORDS)
-    round_parts(scratch, 8, 32, low_f16(d), low_f16(dmin), most, scratch)
+    quantize_columns(scratch, 8, 32, low_f16(d), low_f16(dmin), most, scratch)
 
 
 @sixteen_blocks
@@ -97,8 +98,8 @@ def q4_k_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
     most, begin, step = np.float32(15), np.float32(-1), np.float32(0.1)
     quantize_blocks(x, importance, most, begin, step, 20, scratch)
-    pack_nibbles(scratch + Q, 256, 32, scratch + WORDS + 256)
-    write_words(scratch + WORDS, 36, out)
+    pack_nibbles(scratch + Q, 256, 32, scratch + WORDS + 16 * BLOCK.qs)
+    write_words(scratch + WORDS, BLOCK, out)
 
 
-QUANTIZER = Quantizer("Q4_K", 256, 144, q4_k_quantize, uses_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=q4_k_quantize, uses_importance=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.fitting.affine_parts import WORDS, Q
+from quant.fitting.affine_sub_blocks import WORDS, Q
 from quant.fitting.pack import fifth_bits, pack_nibbles, write_words
+from quant.formats.q5_k import BLOCK
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.quantizers.q4_k import quantize_blocks
 
@@ -15,9 +16,9 @@ def q5_k_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
     most, begin, step = np.float32(31), np.float32(-0.5), np.float32(0.1)
     quantize_blocks(x, importance, most, begin, step, 15, scratch)
-    fifth_bits(scratch + Q, scratch + WORDS + 256)
-    pack_nibbles(scratch + Q, 256, 32, scratch + WORDS + 768)
-    write_words(scratch + WORDS, 44, out)
+    fifth_bits(scratch + Q, scratch + WORDS + 16 * BLOCK.qh)
+    pack_nibbles(scratch + Q, 256, 32, scratch + WORDS + 16 * BLOCK.qs)
+    write_words(scratch + WORDS, BLOCK, out)
 
 
-QUANTIZER = Quantizer("Q5_K", 256, 176, q5_k_quantize, uses_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=q5_k_quantize, uses_importance=True)

@@ -22,6 +22,7 @@ from quant.fitting.lanes import (
 )
 from quant.fitting.pack import high_two_bits, pack_bytes, pack_nibbles, write_words_d
 from quant.fitting.search import NEGLIGIBLE, symmetric
+from quant.formats.q6_k import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import absolute, bit_and, divide, load_f32x16, low_f16, mul, splat, store_f32x16, sub, zero_f32x16
@@ -37,7 +38,7 @@ _Q, _WORDS = 21504, 37888  # int32 [256, 16], [52, 16]
 
 @inline
 def _search(x, importance, scratch):
-    """The scale of 16 columns, each. -> the scale of largest magnitude"""
+    """The scales of the 16 sub-blocks, one after the other. -> the scale of largest magnitude"""
     extreme, size = zero_f32x16(), zero_f32x16()
     for j in range(16):
         weights, part = scratch + _WEIGHTS, x + 1024 * j
@@ -55,7 +56,7 @@ def _search(x, importance, scratch):
 
 @inline
 def _pack_scales(extreme, scratch, words):
-    """16 scales in 4 words. -> d as float16 bits"""
+    """16 scales to signed bytes, in 4 words. -> d as float16 bits"""
     zero, nothing = zero_f32x16(), splat(NEGLIGIBLE)
     inverse = where_greater(nothing, absolute(extreme), zero, divide(splat(_LEAST), extreme))
     for j in range(16):
@@ -90,11 +91,11 @@ def q6_k_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
     words = scratch + _WORDS
     spread(x, 1024, 256, scratch)
-    d = _pack_scales(_search(scratch, importance, scratch), scratch, words + 64 * 48)
+    d = _pack_scales(_search(scratch, importance, scratch), scratch, words + 16 * BLOCK.scales)
     _round(scratch, low_f16(d), scratch)
     pack_nibbles(scratch + _Q, 256, 64, words)
-    high_two_bits(scratch + _Q, words + 64 * 32)
-    write_words_d(words, 52, d, out)
+    high_two_bits(scratch + _Q, words + 16 * BLOCK.qh)
+    write_words_d(words, BLOCK, d, out)
 
 
-QUANTIZER = Quantizer("Q6_K", 256, 210, q6_k_quantize, uses_importance=True)
+QUANTIZER = Quantizer(block=BLOCK, kernel=q6_k_quantize, uses_importance=True)

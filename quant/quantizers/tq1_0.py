@@ -8,6 +8,7 @@ import numpy as np
 
 from quant.fitting.lanes import store_i32x16, to_i32
 from quant.fitting.pack import pack_bytes, write_words_d
+from quant.formats.tq1_0 import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.quantizers.tq2_0 import WORDS, Q, ternary
@@ -19,7 +20,7 @@ _BYTES = 33792  # place in scratch: int32 [52, 16 lanes]
 
 @inline
 def _pack(q, column, step, digits, target):
-    """`digits` columns, `step` apart, of five digits, as a byte; the missing ones are 0."""
+    """A byte of five digits: those of `digits` columns, `step` apart; missing ones are 0."""
     value = zero_f32x16()
     for n in range(5):
         value = mul(value, splat(_THREE))
@@ -41,7 +42,7 @@ def tq1_0_quantize(x, importance, out, scratch):
     for byte in range(4):
         _pack(q, 240 + byte, 4, 4, packed + 64 * (48 + byte))
     pack_bytes(packed, 52, words)
-    write_words_d(words, 13, d, out)
+    write_words_d(words, BLOCK, d, out)
 
 
-QUANTIZER = Quantizer("TQ1_0", 256, 54, tq1_0_quantize, uses_importance=False)
+QUANTIZER = Quantizer(block=BLOCK, kernel=tq1_0_quantize, uses_importance=False)

@@ -7,6 +7,7 @@ import numpy as np
 from quant.fitting.lanes import between, f16_bits, inverse_of, round_away, spread, store_i32x16, to_i32
 from quant.fitting.pack import low_two_bits, write_words_d
 from quant.fitting.search import extreme_of
+from quant.formats.tq2_0 import BLOCK
 from quant.jit import inline
 from quant.quantizers import Quantizer, sixteen_blocks
 from quant.simd import add, load_f32x16, mul, splat, zero_f32x16
@@ -32,7 +33,7 @@ def tq2_0_quantize(x, importance, out, scratch):
     """See quant.quantizers."""
     d = ternary(x, scratch)
     low_two_bits(scratch + Q, scratch + WORDS)
-    write_words_d(scratch + WORDS, 16, d, out)
+    write_words_d(scratch + WORDS, BLOCK, d, out)
 
 
-QUANTIZER = Quantizer("TQ2_0", 256, 66, tq2_0_quantize, uses_importance=False)
+QUANTIZER = Quantizer(block=BLOCK, kernel=tq2_0_quantize, uses_importance=False)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+import qcli.host.kernels  # noqa: F401  (compiled kernels are kept)
 from qcli.bench.random_blocks import random_blocks
 from quant import formats
 from quant.activation import quantize_row
@@ -63,7 +64,7 @@ def random_rows(rng, name: str, rows: int, columns: int) -> Matrix:
     kind = formats.find(name)
     if kind.activation == "f32":
         return float_matrix(name, rng.standard_normal((rows, columns)))
-    data = random_blocks(rng, name, rows * columns // kind.block, spread=1)
+    data = random_blocks(rng, name, rows * columns // kind.block.columns, spread=1)
     return Matrix(data.reshape(rows, -1), kind, columns)
 
 

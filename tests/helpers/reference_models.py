@@ -36,6 +36,7 @@ class Reference:
         return path
 
 
+@cache
 def read(name: str) -> Reference:
     """The model of this name."""
     with np.load(FOLDER / f"{name}.npz") as arrays:
@@ -43,7 +44,7 @@ def read(name: str) -> Reference:
         for offset, rows, columns, step, phase, deviation in arrays["drawn"].tolist():
             groups = rows * columns // 16
             at = starts[done : done + groups, None] - phase + step * np.arange(16)
-            weights = _normal(phase)[at] * np.int64(deviation).view(np.float64)
+            weights = _normal(at, phase) * np.int64(deviation).view(np.float64)
             gguf[offset : offset + 2 * weights.size] = _bf16(weights).reshape(-1).view(np.uint8)
             done += groups
         for at, value in zip(arrays["fix_at"].tolist(), arrays["fix"], strict=True):
@@ -60,13 +61,14 @@ def _uniform() -> np.ndarray:
     return (generator.random_raw(_STREAM) & 0xFFFFFF) / 2**24
 
 
-@cache
-def _normal(phase: int) -> np.ndarray:
-    """Of 16 uniform numbers, 8 pairs of normal ones (Box and Muller), from `phase` on: the cosines, then the sines."""
-    count = (_STREAM - phase) // 16 * 16
-    uniform = _uniform()[phase : phase + count].reshape(-1, 2, 8)
-    radius, angle = np.sqrt(-2 * np.log(1 - uniform[:, 0])), 2 * np.pi * uniform[:, 1]
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1).ravel()
+def _normal(at: np.ndarray, phase: int) -> np.ndarray:
+    """The normal numbers at these places of the stream from `phase` on: of each 16 uniform numbers, 8 pairs give a radius
+    and an angle (Box and Muller), and those 8 cosines, then 8 sines.
+    """
+    group, lane = at // 16 * 16 + phase, at % 16
+    radius = np.sqrt(-2 * np.log(1 - _uniform()[group + lane % 8]))
+    angle = 2 * np.pi * _uniform()[group + lane % 8 + 8]
+    return radius * np.where(lane < 8, np.cos(angle), np.sin(angle))
 
 
 def _bf16(values: np.ndarray) -> np.ndarray:

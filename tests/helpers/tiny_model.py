@@ -45,9 +45,9 @@ class Tiny:
 
     def write(self, path: Path) -> Path:
         """As a GGUF file."""
-        rows, data = [], b""
+        rows, data = [], bytearray()
         for name, (kind, values) in self.tensors.items():
-            data += b"\0" * (-len(data) % 32)
+            data += bytes(-len(data) % 32)
             shape = (*values.shape[:-1], self.columns[name])
             rows.append(maker.tensor(name, shape, GGMLQuantizationType[kind].value, len(data)))
             data += values.tobytes()

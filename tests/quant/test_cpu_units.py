@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import subprocess
 import sys
+from functools import cache
 
 import llvmlite.binding as llvm
 import pytest
@@ -44,8 +46,8 @@ def start(command, processor, features=None):
     return subprocess.Popen([sys.executable, *command], env=environment, text=True, **pipes)
 
 
-@pytest.fixture(scope="module")
-def processes():
+@cache
+def processes() -> dict[str, subprocess.Popen]:
     """A part of the tests, begun for every processor at once."""
     names = (
         "quant/test_simd.py",
@@ -59,16 +61,17 @@ def processes():
     plain = ["-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     command = ["-m", "pytest", *plain, "--rootdir", str(ROOT), "-k", CHOSEN, *files]
     running = {name: start(command, name, row[0]) for name, row in here().items()}
-    yield running
     for process in running.values():
-        process.kill()
-        process.communicate()
+        atexit.register(process.kill)
+    return running
 
 
+@pytest.mark.begun_early(by=processes)
 @pytest.mark.parametrize("processor", here())
-def test_kernels_compiled_for_another_processor(processes, processor):
-    said, complained = processes[processor].communicate(timeout=900)
-    assert processes[processor].returncode == 0, said + complained
+def test_kernels_compiled_for_another_processor(processor):
+    process = processes()[processor]
+    said, complained = process.communicate(timeout=900)
+    assert process.returncode == 0, said + complained
     assert " passed" in said
 
 

@@ -41,7 +41,7 @@ TINY = replace(TRUE, name="tiny", layers=8, vocabulary=320, keys=QWEN3_NEXT | SM
 @pytest.mark.parametrize("kind", formats.names())
 def test_blocks_are_valid_weights(kind):
     found = formats.find(kind)
-    data = random_blocks(np.random.default_rng(0), kind, 64 * 256 // found.block, spread=0.02)
+    data = random_blocks(np.random.default_rng(0), kind, 64 * 256 // found.block.columns, spread=0.02)
     weights = found.dequantize(data.reshape(64, -1))
     assert np.isfinite(weights).all()
     assert 0.008 < weights.std() < 0.04

@@ -17,7 +17,7 @@ from places import ROOT
 
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError
 from qcli.gguf.file import GGUFFile, StringArray
-from qcli.gguf.types import TENSOR_TYPES
+from qcli.gguf.types import BLOCKS_BY_NUMBER
 
 EMBEDDED = ROOT / "qcli" / "assets" / "storyteller-Q4_K_M.gguf"
 
@@ -145,7 +145,7 @@ def test_not_a_number_is_not_finite(written):
 
 def test_every_type_of_the_reference_table():
     reference = {int(t): (t.name, *gguf.GGML_QUANT_SIZES[t]) for t in gguf.GGMLQuantizationType}
-    ours = {number: tuple(kind) for number, kind in TENSOR_TYPES.items()}
+    ours = {number: (block.name, block.columns, block.bytes) for number, block in BLOCKS_BY_NUMBER.items()}
     assert {number: ours[number] for number in reference.keys() & ours.keys()} == {
         number: reference[number] for number in reference.keys() & ours.keys()
     }

@@ -19,10 +19,10 @@ from places import DATA, ROOT
 from qcli.errors import ModelFileError, OutputError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.header import Header
-from qcli.quantize import imatrix_file, job, work
-from qcli.quantize.choose import is_matrix, types
+from qcli.quantize import convert, imatrix_file, job
 from qcli.quantize.imatrix_file import Entry, Imatrix
 from qcli.quantize.mixes import MIXES
+from qcli.quantize.tensor_types import allows_quantization, choose_types
 from quant import formats, quantizers
 
 TINY = DATA / "qwen3next.gguf"
@@ -83,14 +83,14 @@ def runs(chosen: dict[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize("line", (DATA / "mixes.jsonl").read_text().splitlines(), ids=lambda line: line[1:32])
 def test_the_types_are_those_of_llama_quantize(shapes, line):
     shape, mix, wanted = json.loads(line)
-    chosen = types(shapes[shape], MIXES[mix], (), importance="guided" in shape)
-    matrices = {name: kind for name, kind in chosen.items() if is_matrix(shapes[shape].tensors[name])}
+    chosen = choose_types(shapes[shape], MIXES[mix], (), importance="guided" in shape)
+    matrices = {name: kind for name, kind in chosen.items() if allows_quantization(shapes[shape].tensors[name])}
     assert runs(matrices) == wanted
 
 
 def test_the_embedded_model_has_the_types_of_its_mix(storyteller):
     with GGUFFile.open(storyteller) as file:
-        assert types(file, MIXES["Q4_K_M"]) == {t.name: t.type for t in file.tensors.values()}
+        assert choose_types(file, MIXES["Q4_K_M"]) == {t.name: t.type for t in file.tensors.values()}
 
 
 @pytest.fixture
@@ -100,8 +100,8 @@ def tiny():
 
 
 def quantize(source: GGUFFile, out: Path, mix: str, **options) -> job.Job:
-    todo = job.plan(source, out, mix, **options)
-    work.run(todo, threads=2)
+    todo = job.make_job(source, out, mix, **options)
+    convert.run(todo, threads=2)
     return todo
 
 
@@ -124,7 +124,7 @@ def test_every_tensor_is_what_its_quantizer_makes_of_it(tiny, tmp_path, mix):
 
 def test_a_tensor_in_many_slices_is_the_same(tiny, tmp_path, monkeypatch):
     quantize(tiny, tmp_path / "whole.gguf", "Q8_0")
-    monkeypatch.setattr(work, "_SLICE", 1000)
+    monkeypatch.setattr(convert, "_SLICE", 1000)
     quantize(tiny, tmp_path / "slices.gguf", "Q8_0")
     assert (tmp_path / "whole.gguf").read_bytes() == (tmp_path / "slices.gguf").read_bytes()
 
@@ -161,7 +161,7 @@ def test_parts_hold_what_one_file_holds(tiny, tmp_path):
 
 def test_the_user_decides_first(tiny):
     overrides = [job.override("ffn_down_exps=q8_0"), job.override(r"blk\.[01]\.ffn_down=F16")]
-    chosen = types(tiny, MIXES["Q4_0"], overrides)
+    chosen = choose_types(tiny, MIXES["Q4_0"], overrides)
     assert chosen["blk.0.ffn_down_exps.weight"] == "Q8_0"
     assert chosen["blk.0.ffn_down_shexp.weight"] == "F16"
     assert chosen["blk.2.ffn_down_shexp.weight"] == "Q4_0"
@@ -175,16 +175,16 @@ def test_an_override_that_cannot_be_meant(given):
 
 def test_an_override_that_nothing_answers_to(tiny):
     with pytest.raises(UsageError, match="nowhere"):
-        types(tiny, MIXES["Q8_0"], [job.override("nowhere=Q8_0")])
+        choose_types(tiny, MIXES["Q8_0"], [job.override("nowhere=Q8_0")])
     with pytest.raises(UsageError, match="attn_norm"):
-        types(tiny, MIXES["Q8_0"], [job.override("attn_norm=Q8_0")])
+        choose_types(tiny, MIXES["Q8_0"], [job.override("attn_norm=Q8_0")])
 
 
 def guide(tiny: GGUFFile, rng) -> Imatrix:
     """Random importance for every matrix, the experts' each by itself."""
     entries = {}
     for name, tensor in tiny.tensors.items():
-        if is_matrix(tensor) and name.startswith("blk."):
+        if allows_quantization(tensor) and name.startswith("blk."):
             experts = tensor.shape[0] if len(tensor.shape) > 2 else 1
             sums = rng.uniform(0.01, 10, (experts, tensor.shape[-1])).astype(np.float32)
             entries[name] = Entry(sums, np.arange(1, experts + 1))
@@ -212,9 +212,9 @@ def test_importance_of_another_model_is_refused(tiny):
     about = guide(tiny, np.random.default_rng(0))
     wrong = Imatrix({"blk.0.attn_qkv.weight": Entry(np.ones((1, 7), np.float32), np.array([1]))}, [], 0, 0)
     with pytest.raises(ModelFileError, match=r"attn_qkv.*7 columns"):
-        job.plan(tiny, Path("x"), "Q4_0", imatrix=(Path("i"), wrong))
+        job.make_job(tiny, Path("x"), "Q4_0", imatrix=(Path("i"), wrong))
     del about.entries["blk.2.ssm_out.weight"]
-    lacking = job.plan(tiny, Path("x"), "Q4_0", imatrix=(Path("i"), about)).without_importance
+    lacking = job.make_job(tiny, Path("x"), "Q4_0", imatrix=(Path("i"), about)).without_importance
     assert lacking == ["blk.2.ssm_out.weight"]
 
 
@@ -226,10 +226,10 @@ def test_a_block_that_was_not_measured_needs_another_type(tiny):
     guided = {n: Entry(np.ones((len(e.counts), 256), np.float32), e.counts) for n, e in kept.items()}
     given = (Path("i"), Imatrix(guided, [], 0, 0))
     with pytest.raises(UsageError, match=r"blk\.3\..*Q2_K needs") as raised:
-        job.plan(wide, Path("x"), "Q2_K_S", imatrix=given)
+        job.make_job(wide, Path("x"), "Q2_K_S", imatrix=given)
     pattern = raised.value.hint.split("'")[1]
     assert pattern == r"^blk\.3\.=Q4_K"
-    todo = job.plan(wide, Path("x"), "Q2_K_S", imatrix=given, overrides=[job.override(pattern)])
+    todo = job.make_job(wide, Path("x"), "Q2_K_S", imatrix=given, overrides=[job.override(pattern)])
     assert {c.type for c in todo.changes if c.converts and "blk.3." in c.tensor.name} == {"Q4_K"}
 
 
@@ -239,15 +239,15 @@ def test_a_block_that_was_not_measured_needs_another_type(tiny):
 )
 def test_what_cannot_be_made(storyteller, mix, said):
     with GGUFFile.open(storyteller) as file, pytest.raises(UsageError, match=said):
-        job.plan(file, Path("x"), mix, allow_requantize=True)
+        job.make_job(file, Path("x"), mix, allow_requantize=True)
 
 
 def test_quantized_weights_are_taken_only_when_allowed(storyteller, tmp_path):
     with GGUFFile.open(storyteller) as file:
         with pytest.raises(UsageError, match="already"):
-            job.plan(file, tmp_path / "x", "Q4_0")
-        assert len(job.plan(file, tmp_path / "x", "Q4_0", allow_requantize=True).changes) == 163
-        same = job.plan(file, tmp_path / "x", "Q4_K_M")
+            job.make_job(file, tmp_path / "x", "Q4_0")
+        assert len(job.make_job(file, tmp_path / "x", "Q4_0", allow_requantize=True).changes) == 163
+        same = job.make_job(file, tmp_path / "x", "Q4_K_M")
         assert not any(change.converts for change in same.changes)
 
 
@@ -275,19 +275,19 @@ def test_a_source_that_shrinks_is_told_so(tmp_path, tiny):
     path = tmp_path / "in.gguf"
     path.write_bytes(TINY.read_bytes())
     with GGUFFile.open(path) as file:
-        todo = job.plan(file, tmp_path / "out.gguf", "Q8_0")
+        todo = job.make_job(file, tmp_path / "out.gguf", "Q8_0")
         os.truncate(path, path.stat().st_size - 4096)
         with pytest.raises(ModelFileError, match="shorter"):
-            work.run(todo, 1)
+            convert.run(todo, 1)
     assert [p.name for p in tmp_path.iterdir()] == ["in.gguf"]
 
 
 def test_the_source_is_never_written_over(tiny, tmp_path):
     with pytest.raises(OutputError, match="to be read"):
-        job.plan(tiny, TINY, "Q8_0")
+        job.make_job(tiny, TINY, "Q8_0")
     (tmp_path / "link").symlink_to(TINY)
     with pytest.raises(OutputError, match="to be read"):
-        job.plan(tiny, tmp_path / "link", "Q8_0")
+        job.make_job(tiny, tmp_path / "link", "Q8_0")
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.3, 0.99, 1.0])
@@ -299,9 +299,9 @@ def test_ctrl_c_at_any_moment_leaves_what_was_there(tiny, tmp_path, moment):
         if stage == "quantizing" and fraction >= moment:
             raise KeyboardInterrupt
 
-    todo = job.plan(tiny, out, "Q8_0", split_bytes=None)
+    todo = job.make_job(tiny, out, "Q8_0", split_bytes=None)
     with pytest.raises(KeyboardInterrupt):
-        work.run(todo, 2, overwrite=True, progress=press)
+        convert.run(todo, 2, overwrite=True, progress=press)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out.gguf", "before")]
 
 
@@ -309,13 +309,13 @@ def test_an_order_to_end_leaves_nothing(tmp_path):
     script = (
         "import sys, time\n"
         "from qcli.cli import invoke\n"
-        "from qcli.quantize import work\n"
-        "made = work._make\n"
+        "from qcli.quantize import convert\n"
+        "made = convert._convert\n"
         "def slow(*given):\n"
         "    print('begun', flush=True)\n"
         "    time.sleep(0.05)\n"
         "    return made(*given)\n"
-        "work._make = slow\n"
+        "convert._convert = slow\n"
         "sys.exit(invoke(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", script, "quantize", str(TINY), str(tmp_path / "out.gguf"), "Q8_0", "-t", "1"]
@@ -378,19 +378,19 @@ def test_what_cannot_be_done_is_one_line_and_a_hint(refused, line, code, said):
 def test_every_mix_that_is_offered_can_be_planned(tiny):
     for name in job.offered():
         try:
-            assert job.plan(tiny, Path("x"), name).n_bytes
+            assert job.make_job(tiny, Path("x"), name).n_bytes
         except QcliError as problem:
             assert "importance matrix" in problem.message  # noqa: PT017
 
 
 def test_memory_stays_small(tiny, tmp_path):
     """At most some slices of a thread are in memory, however large the tensor."""
-    todo = job.plan(tiny, tmp_path / "x", "Q8_0")
+    todo = job.make_job(tiny, tmp_path / "x", "Q8_0")
     for change in todo.changes:
-        pieces = list(work.slices(change))
+        pieces = list(convert.slices(change))
         assert sum(piece.rows for piece in pieces) == change.tensor.data.shape[0]
         assert max(piece.rows * change.tensor.shape[-1] for piece in pieces) <= max(
-            work._SLICE, change.tensor.shape[-1]
+            convert._SLICE, change.tensor.shape[-1]
         )
 
 

@@ -67,7 +67,7 @@ def test_all_of_them_are_found():
 def test_block_is_as_long_as_the_file_format_says(name):
     kind = formats.find(name)
     block, size = quants.GGML_QUANT_SIZES[GGMLQuantizationType[name]]
-    assert (kind.name, kind.block, kind.bytes) == (name, block, size)
+    assert (kind.name, kind.block.columns, kind.block.bytes) == (name, block, size)
     assert kind.row_bytes(512) == 512 // block * size
 
 
@@ -197,7 +197,7 @@ def test_dequantize_of_random_bytes_is_the_official_one(name):
     data = rng.integers(0, 256, (400, kind.row_bytes(512)), np.uint8)
     with np.errstate(all="ignore"):
         finite = np.isfinite(official(name, data))
-    data = data.reshape(-1, kind.bytes)[finite.reshape(-1, kind.block).all(axis=1)]
+    data = data.reshape(-1, kind.block.bytes)[finite.reshape(-1, kind.block.columns).all(axis=1)]
     expected = official(name, data)
     assert len(data) > 700
     assert same_bits(kind.dequantize(data), expected)
@@ -234,7 +234,7 @@ def test_activations_are_seen_as_their_twin_says():
 
 
 def columns_of(name):
-    block = formats.find(name).block
+    block = formats.find(name).block.columns
     return {1: (16, 48, 96, 512), 32: (32, 64, 96, 512, 1376), 64: (64, 192, 512, 1344), 256: (256, 512, 1280)}[block]
 
 
@@ -262,7 +262,7 @@ def test_the_extremes_of_every_byte_are_exact(name):
     """All bytes the same, activations all at one end: where an int16 sum in between would overflow."""
     for byte in (0x00, 0x7F, 0x80, 0xFF):
         w = random_rows(np.random.default_rng(5), name, 16, 256)
-        raw = w.data.reshape(-1, w.format.bytes)
+        raw = w.data.reshape(-1, w.format.block.bytes)
         raw[:] = byte
         write_scales(np.random.default_rng(5), name, raw, spread=1)
         for sign in (1, -1):

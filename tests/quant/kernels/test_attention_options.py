@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from kernel_helpers import new_plan, replay
+from kernel_helpers import new_plan, replay, running
 from reference import attention as twin
 from reference import rope as rope_twin
 from reference.kv_cache import rows
@@ -50,17 +51,24 @@ class Layer:
     def run(self, sizes, threads=1):
         """Feed the tokens in pieces of these sizes; [tokens, columns]."""
         results, position = [], 0
-        for count in sizes:
-            plan, out = new_plan(count, threads), Activation(count, self.queries * self.values)
-            inputs = [Activation(count, values.shape[1]) for values in (self.q, self.k, self.v)]
-            _ = out.values
-            for given, values in zip(inputs, (self.q, self.k, self.v), strict=True):
-                given.values[:] = values[position : position + count]
-            attention(plan, *inputs, self.rope, self.heads, out)
-            replay(plan, count, position)
-            results.append(out.values.copy())
-            position += count
+        with ExitStack() as teams:
+            pieces = {count: self._piece(teams, count, threads) for count in set(sizes)}
+            for count in sizes:
+                inputs, out, run = pieces[count]
+                for given, values in zip(inputs, (self.q, self.k, self.v), strict=True):
+                    given.values[:] = values[position : position + count]
+                run(count, position)
+                results.append(out.values.copy())
+                position += count
         return np.vstack(results)
+
+    def _piece(self, teams, count, threads):
+        """A plan for `count` tokens: its inputs, its output, and what replays it."""
+        plan, out = new_plan(count, threads), Activation(count, self.queries * self.values)
+        inputs = [Activation(count, values.shape[1]) for values in (self.q, self.k, self.v)]
+        _ = out.values, *(given.values for given in inputs)
+        attention(plan, *inputs, self.rope, self.heads, out)
+        return inputs, out, teams.enter_context(running(plan))
 
     def expected(self, count):
         """By the twin, from keys and values as the caches hold them."""

@@ -58,7 +58,12 @@ def test_all_of_them_are_found():
 def test_block_is_as_long_as_the_file_format_says(name):
     block, size = quants.GGML_QUANT_SIZES[GGMLQuantizationType[name]]
     kind = quantizers.find(name)
-    assert (kind.name, kind.block, kind.bytes, kind.row_bytes(512)) == (name, block, size, 512 // block * size)
+    assert (kind.name, kind.block.columns, kind.block.bytes, kind.row_bytes(512)) == (
+        name,
+        block,
+        size,
+        512 // block * size,
+    )
 
 
 @pytest.mark.parametrize(("path", "name", "weighed"), list(golden_cases()))
@@ -235,7 +240,7 @@ def test_first_bytes_on_paper(name, first, block):
     found = kind.quantize(x)[0, : len(block)].copy()
     if name.startswith("TQ"):
         found &= 3  # columns 32, 64 and 96 in the same bytes
-    elif kind.block in (16, 32, 64):
-        head = kind.bytes - kind.block // 2
+    elif kind.block.columns in (16, 32, 64):
+        head = kind.block.bytes - kind.block.columns // 2
         found[head:] &= 15
     assert found.tolist() == block

@@ -1,7 +1,11 @@
-"""Sixteen blocks of 256 columns, a lane each, in parts that have a scale and a minimum of few bits: Q2_K, Q4_K, Q5_K.
+"""Sixteen blocks of 256 columns, a lane each, whose sub-blocks have a scale and a minimum of few bits: Q2_K, Q4_K, Q5_K.
 
-Places in scratch: float32 [256, 16 lanes] of x; the weights of one part and their stage; the candidate of a search;
-then for each part a vector of what its search found and of what is written; at last int32 [256, 16] q, and words.
+Scales and minima are searched for first, one sub-block after the other; then they are quantized themselves, to levels
+times d and dmin; at last the columns, for the scales and minima that are really stored.
+
+Places in scratch: float32 [256, 16 lanes] of x; the weights of one sub-block and their stage; the candidate of a search;
+then for each sub-block a vector of what its search found and of its levels; at last int32 [256, 16] q, and the packed
+words of the blocks, int32 [words, 16].
 """
 
 from __future__ import annotations
@@ -26,8 +30,8 @@ Q, WORDS = 29696, 46080
 
 
 @inline
-def search_part(x, j, count, most, first, step, steps, magnitudes, scratch):
-    """Scale and minimum of part j, of `count` columns, with the weights in scratch (see quant.fitting.search.affine)."""
+def search_sub_block(x, j, count, most, first, step, steps, magnitudes, scratch):
+    """Search scale and minimum of sub-block j, `count` columns, for the weights in scratch: see quant.fitting.search.affine."""
     store_f32x16(scratch + SUM + 64 * j, sum_of(scratch + WEIGHTS, count))
     scale, minimum, inverse, begin = affine(
         x + 64 * count * j, scratch + WEIGHTS, count, most, first, step, steps, magnitudes, scratch + SEARCH
@@ -39,8 +43,8 @@ def search_part(x, j, count, most, first, step, steps, magnitudes, scratch):
 
 
 @inline
-def levels_of_parts(parts, most, importance, scratch):
-    """Levels of scales and of minima, in [0, most]. -> d, dmin, as float16 bits"""
+def quantize_scales(parts, most, importance, scratch):
+    """Scales and minima of all sub-blocks to levels in [0, most], float32 [sub-blocks, 16]. -> d, dmin, as float16 bits"""
     sums = scratch + SUM
     d = _levels_of(scratch + SCALE, parts, most, importance, sums, scratch + SCALE_LEVEL)
     dmin = _levels_of(scratch + MINIMUM, parts, most, importance, sums, scratch + MINIMUM_LEVEL)
@@ -49,7 +53,7 @@ def levels_of_parts(parts, most, importance, scratch):
 
 @inline
 def _levels_of(values, parts, most, importance, weights, levels):
-    """Values >= 0, one a part, as whole levels in [0, most] times the number that is given back."""
+    """Values >= 0, one a sub-block, to whole levels in [0, most]. -> the factor by which levels are values"""
     if importance:
         return positive(values, weights, parts, most, levels)
     zero, top = zero_f32x16(), splat(most)
@@ -64,9 +68,9 @@ def _levels_of(values, parts, most, importance, weights, levels):
 
 
 @inline
-def round_parts(x, parts, count, d, dmin, most, scratch):
-    """q of every column: the nearest for the scale and minimum that are written, as float32 d and dmin times their
-    levels; if that scale is 0, what the search had found.
+def quantize_columns(x, parts, count, d, dmin, most, scratch):
+    """q of every column, int32 [256, 16]: the nearest for the stored scale and minimum, which are float32 d and dmin times
+    their levels; where that scale is 0, the q that the search had found.
     """
     zero, top = zero_f32x16(), splat(most)
     for j in range(unknown(parts)):

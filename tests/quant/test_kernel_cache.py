@@ -12,8 +12,9 @@ import pytest
 from kernel_helpers import new_plan, replay
 from places import ROOT
 
-from quant import sources, store
+from quant import kernel_cache, sources
 from quant.jit import Kernel, function, kernel
+from quant.prepare import prepare
 from quant.simd import store_i64
 
 
@@ -36,9 +37,9 @@ def answer(declared: Kernel) -> int:
     return int(out[0])
 
 
-def stored(declared: Kernel) -> Path:
+def kept(declared: Kernel) -> Path:
     """The file that holds a kernel's code."""
-    (path,) = store.folder().glob(f"{declared.name}-*")
+    (path,) = kernel_cache.folder().glob(f"{declared.name}-*")
     return path
 
 
@@ -53,15 +54,15 @@ def test_a_function_can_be_called_from_python():
 
 def test_code_is_kept_and_found_again():
     assert answer(write_answer) == 42
-    before = stored(write_answer).stat().st_mtime_ns
+    before = kept(write_answer).stat().st_mtime_ns
     assert answer(again(write_answer)) == 42
-    assert stored(write_answer).stat().st_mtime_ns == before
+    assert kept(write_answer).stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 100, None])
 def test_damaged_code_is_compiled_anew(damage):
     answer(write_answer)
-    path = stored(write_answer)
+    path = kept(write_answer)
     sound = path.read_bytes()
     path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]) if damage is None else damage)
     assert answer(again(write_answer)) == 42
@@ -71,57 +72,57 @@ def test_damaged_code_is_compiled_anew(damage):
 
 def test_lost_code_is_compiled_anew():
     answer(write_answer)
-    stored(write_answer).unlink()
+    kept(write_answer).unlink()
     assert answer(again(write_answer)) == 42
-    assert stored(write_answer).exists()
+    assert kept(write_answer).exists()
 
 
 def test_several_kernels_are_prepared_with_progress():
     answer(write_answer)
-    stored(write_answer).unlink()
+    kept(write_answer).unlink()
     told: list[float] = []
-    store.prepare([again(write_answer), again(add_up)], told.append)
-    assert stored(write_answer).exists()
+    prepare([again(write_answer), again(add_up)], told.append)
+    assert kept(write_answer).exists()
     assert told == sorted(told)
     assert all(0 <= part <= 1 for part in told)
 
 
 TWO = """
 import sys
-sys.path[:0] = ["tests/quant", "tests/helpers"]
-from test_store import answer, write_answer
-from quant import store
+sys.path[:0] = ["tests/helpers", "tests/quant"]
+from test_kernel_cache import answer, write_answer
+from quant import kernel_cache
 assert answer(write_answer) == 42
-print(store.folder())
+print(kernel_cache.folder())
 """
 
 
-def in_another_process(root: Path, **environment: str) -> Path:
+def in_another_process(root: Path, code: str = TWO, **environment: str) -> Path:
     environment = {**os.environ, "QCLI_CACHE_DIR": str(root), **environment}
-    done = subprocess.run([sys.executable, "-c", TWO], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip())
 
 
-def test_a_store_may_be_chosen_and_need_not_exist(tmp_path):
-    folder = in_another_process(tmp_path / "new" / "store")
+def test_a_folder_may_be_chosen_and_need_not_exist(tmp_path):
+    folder = in_another_process(tmp_path / "new" / "cache")
     assert folder.is_relative_to(tmp_path)
-    assert [path for path in folder.iterdir() if path.name.startswith("test_store.write_answer")]
+    assert [path for path in folder.iterdir() if path.name.startswith("test_kernel_cache.write_answer")]
     assert not [path for path in folder.iterdir() if not path.name.endswith(".o")]
 
 
-def test_a_store_that_cannot_be_written_to_is_replaced_by_a_temporary_one(tmp_path):
+def test_a_folder_that_cannot_be_made_is_replaced_by_a_temporary_one(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     folder = in_another_process(tmp_path / "file", TMPDIR=str(tmp_path), TEMP=str(tmp_path))
     assert folder.is_dir()
     assert folder.is_relative_to(tmp_path)
 
 
-def test_a_store_that_keeps_nothing_is_told_once_and_costs_only_time(tmp_path, monkeypatch):
+def test_a_cache_that_keeps_nothing_is_told_once_and_costs_only_time(tmp_path, monkeypatch):
     lost = tmp_path / "lost"
-    monkeypatch.setattr(store, "folder", lambda: lost)
+    monkeypatch.setattr(kernel_cache, "folder", lambda: lost)
     with pytest.warns(RuntimeWarning, match="QCLI_CACHE_DIR chooses another") as told:
-        store.prepare([again(write_answer), again(add_up)])
+        prepare([again(write_answer), again(add_up)])
     assert len(told) == 1
     assert str(told[0].message).startswith(f"{lost}: machine code cannot be kept there (No such file")
     assert not lost.exists()
@@ -131,7 +132,7 @@ def test_no_place_at_all_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("QCLI_CACHE_DIR", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
-    assert store.folder.__wrapped__().is_relative_to(tmp_path / "file")
+    assert kernel_cache.root.__wrapped__().is_relative_to(tmp_path / "file")
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners of POSIX")
@@ -142,7 +143,13 @@ def test_code_of_another_user_is_not_run(tmp_path, monkeypatch):
     (tmp_path / f"qcli-{os.getuid() + 1}").mkdir()
     owner = os.getuid() + 1
     monkeypatch.setattr(os, "getuid", lambda: owner)
-    assert store.folder.__wrapped__().is_relative_to(tmp_path / "file")
+    assert kernel_cache.root.__wrapped__().is_relative_to(tmp_path / "file")
+
+
+def test_without_a_folder_code_is_compiled_and_not_kept(tmp_path):
+    code = TWO.replace("assert", "kernel_cache.configure()\nassert")
+    assert in_another_process(tmp_path, code) == Path("None")
+    assert not list(tmp_path.iterdir())
 
 
 def test_processors_do_not_share_code(tmp_path):
@@ -160,7 +167,9 @@ def test_code_is_named_by_the_sources_it_comes_from(tmp_path):
 
 
 def test_a_format_is_not_compiled_anew_for_a_change_of_another():
-    names = {name: sources.behind(Path(store.__file__).parent / "formats" / f"{name}.py") for name in ("q8_0", "q5_k")}
+    names = {
+        name: sources.behind(Path(sources.__file__).parent / "formats" / f"{name}.py") for name in ("q8_0", "q5_k")
+    }
     assert "quant.formats.q4_k" in names["q5_k"]
     assert "quant.formats.q4_k" not in names["q8_0"]
     assert sources.digest("quant.formats.q5_k") != sources.digest("quant.formats.q8_0")
@@ -168,13 +177,13 @@ def test_a_format_is_not_compiled_anew_for_a_change_of_another():
 
 def test_old_code_of_other_sources_is_removed_in_time(tmp_path):
     answer(write_answer)
-    here = stored(write_answer)
+    here = kept(write_answer)
     old, young = (here.with_name(f"{write_answer.name}-{digits}.o") for digits in ("0" * 16, "1" * 16))
     old.write_bytes(b"")
     young.write_bytes(b"")
     os.utime(old, (0, 0))
     try:
-        store.save(write_answer, "symbol", b"")
+        kernel_cache.save(write_answer, "symbol", b"")
         assert not old.exists()
         assert young.exists()
     finally:

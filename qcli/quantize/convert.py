@@ -1,4 +1,7 @@
-"""Doing a job: tensors pass through memory in slices of rows, all cores at work, and are written in order."""
+"""Converts the tensors of a quantization job and writes its files.
+
+A tensor is read in slices of some rows; threads dequantize and quantize them; they are written in the file's order.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
 from qcli.gguf.writer import GGUFWriter
+from qcli.host import kernels
 from qcli.host.atomic_files import Draft
 from qcli.quantize.job import Change, Job
-from quant import formats, quantizers, store
+from quant import formats, quantizers
 
 Progress = Callable[[str, float], None]
 
@@ -27,7 +31,7 @@ _AHEAD = 3  # slices a thread that are read and not yet written
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """Rows of one tensor, of one expert where experts differ in importance."""
+    """Some rows of one tensor; of one expert where experts differ in importance."""
 
     change: Change
     first: int
@@ -35,15 +39,17 @@ class Slice:
 
     @property
     def n_bytes(self) -> int:
+        """Bytes of the rows in the source."""
         return self.rows * int(self.change.tensor.data.shape[1])
 
     @property
     def offset(self) -> int:
+        """Where they begin in the source's file."""
         return self.change.tensor.offset + self.first * int(self.change.tensor.data.shape[1])
 
     @property
     def importance(self) -> NDArray[np.float32] | None:
-        """float32 [columns]."""
+        """Of their columns, float32 [columns]."""
         table = self.change.importance
         if table is None:
             return None
@@ -52,16 +58,15 @@ class Slice:
         return row
 
 
-def prepare(job: Job, progress: Progress | None = None) -> None:
-    """Have every kernel of the job ready."""
+def compile_kernels(job: Job, progress: Progress | None = None) -> None:
+    """Have every kernel compiled that the job needs."""
     kinds = sorted({change.type for change in job.changes if change.converts})
-    heard = (lambda fraction: progress("compiling kernels", fraction)) if progress else None
-    store.prepare([quantizers.quantize_rows, *(quantizers.find(kind).kernel for kind in kinds)], heard)
+    kernels.prepare([quantizers.quantize_rows, *(quantizers.find(kind).kernel for kind in kinds)], progress)
     quantizers.is_finite(np.zeros(16, np.float32))
 
 
-def check(job: Job, overwrite: bool = False) -> Draft:
-    """Whether the job's files may be written and have room. Raises OutputError."""
+def check_output(job: Job, overwrite: bool = False) -> Draft:
+    """A draft of the job's files; OutputError if one may not be written, or the disk is too full."""
     draft = Draft(job.paths, overwrite)
     draft.need(job.n_bytes)
     return draft
@@ -69,14 +74,14 @@ def check(job: Job, overwrite: bool = False) -> Draft:
 
 def run(job: Job, threads: int, overwrite: bool = False, progress: Progress | None = None) -> None:
     """Write the job's files, all of them or none. Raises OutputError, ModelFileError."""
-    draft = check(job, overwrite)
-    prepare(job, progress)
+    draft = check_output(job, overwrite)
+    compile_kernels(job, progress)
     with draft:
         whole, done = sum(change.tensor.n_bytes for change in job.changes), 0
         for path, keys, changes in job.parts:
             writer = GGUFWriter(draft, path, keys, [change.new for change in changes], job.alignment)
-            for piece, made in _made(changes, threads):
-                writer.write(made)
+            for piece, converted in _converted(changes, threads):
+                writer.write(converted)
                 done += piece.n_bytes
                 if progress:
                     progress("quantizing", done / whole)
@@ -93,8 +98,8 @@ def slices(change: Change) -> Iterator[Slice]:
             yield Slice(change, first, min(size, start + together - first))
 
 
-def _made(changes: list[Change], threads: int) -> Iterator[tuple[Slice, NDArray[np.uint8]]]:
-    """Each slice and its bytes to write; at most some slices a thread are in memory."""
+def _converted(changes: list[Change], threads: int) -> Iterator[tuple[Slice, NDArray[np.uint8]]]:
+    """Each slice in order, and its bytes to write; at most _AHEAD slices a thread are in memory."""
     waiting: deque[tuple[Slice, Future[NDArray[np.uint8]]]] = deque()
     with ExitStack() as stack:
         files: dict[Path, BufferedReader] = {}
@@ -105,7 +110,7 @@ def _made(changes: list[Change], threads: int) -> Iterator[tuple[Slice, NDArray[
             if path not in files:
                 files[path] = stack.enter_context(open(path, "rb"))
             for piece in slices(change):
-                waiting.append((piece, pool.submit(_make, piece, _read(files[path], piece))))
+                waiting.append((piece, pool.submit(_convert, piece, _read(files[path], piece))))
                 if len(waiting) >= _AHEAD * threads:
                     piece, future = waiting.popleft()
                     yield piece, future.result()
@@ -127,18 +132,18 @@ def _read(file: BufferedReader, piece: Slice) -> NDArray[np.uint8]:
     return data
 
 
-def _make(piece: Slice, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 [rows, bytes per row] of the old type -> of the new one."""
+def _convert(piece: Slice, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 [rows, bytes per row] of the old type -> of the new one; ModelFileError for numbers that it cannot hold."""
     change = piece.change
     if not change.converts:
         return data
     values = formats.find(change.tensor.type).dequantize(data)
     if not quantizers.is_finite(values):
         raise _unfit(change, "holds numbers that are not finite", "the model is damaged: download it again")
-    made = quantizers.find(change.type).quantize(values, piece.importance)
-    if change.type == "F16" and not np.isfinite(made.view(np.float16)).all():
+    converted = quantizers.find(change.type).quantize(values, piece.importance)
+    if change.type == "F16" and not np.isfinite(converted.view(np.float16)).all():
         raise _unfit(change, "holds numbers too large for F16", "make it BF16")
-    return made
+    return converted
 
 
 def _unfit(change: Change, what: str, hint: str) -> ModelFileError:

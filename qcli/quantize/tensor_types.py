@@ -1,4 +1,7 @@
-"""Which type each tensor of a file gets: by the mix, by what the user says, and by what its rows allow."""
+"""Which quant type each tensor of a file gets: by the mix, by the user's --tensor, and by the length of its rows.
+
+The rules are those of llama.cpp's llama-quantize (llama_tensor_get_type, tensor_allows_quantization), and give the same types.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,14 @@ import numpy as np
 
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile, Tensor, Value
-from qcli.gguf.types import TENSOR_TYPES
+from qcli.gguf.types import BLOCKS
 from qcli.quantize.mixes import Choice, Mix, Place
 
 Overrides = Sequence[tuple[re.Pattern[str], str]]
 
-BLOCKS: Final = {kind.name: kind.block for kind in TENSOR_TYPES.values()}
 FLOATS: Final = frozenset({"F32", "F16", "BF16"})
 
-# Of matrices, those that stay as they are: small, and each error in them is met by every token.
+# Parts of the names of matrices that stay as they are: small, and an error in them is in every token's result.
 _KEPT: Final = tuple(
     "_norm.weight ffn_gate_inp.weight ffn_gate_tid2eid.weight altup laurel per_layer_model_proj position_embd token_types "
     "ssm_conv1d shortconv.conv.weight indexer.k_proj.weight indexer.q_proj.weight attn_rel_b.weight time_mix_first.weight "
@@ -29,7 +31,7 @@ _KEPT: Final = tuple(
     ".patch_embd .patch_merger a.rvq.codebook mm.a.code_embd".split()
 )
 
-# The role of a tensor is the first whose text is in its name.
+# The role of a tensor: that of the first text which is in its name.
 _ROLES: Final = {
     "attn_qkv.weight": "value",
     "attn_kv_b.weight": "value",
@@ -54,13 +56,16 @@ _SHORT: Final = dict.fromkeys("IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S IQ
 }
 
 
-def types(file: GGUFFile, mix: Mix, overrides: Overrides = (), importance: bool = False) -> dict[str, str]:
-    """The type of every tensor by name; UsageError for an override that no matrix answers to."""
+def choose_types(file: GGUFFile, mix: Mix, overrides: Overrides = (), importance: bool = False) -> dict[str, str]:
+    """The type of every tensor by name; importance: whether there is a matrix of it.
+
+    The first override whose pattern is in a tensor's name decides; UsageError for a pattern that is in none.
+    """
     chooser = _Chooser(file, mix, importance)
     unused = {pattern.pattern for pattern, _ in overrides}
     chosen: dict[str, str] = {}
     for tensor in sorted(file.tensors.values(), key=_by_layer):
-        if not is_matrix(tensor):
+        if not allows_quantization(tensor):
             chosen[tensor.name] = tensor.type
             continue
         hit = next((entry for entry in overrides if entry[0].search(tensor.name)), None)
@@ -73,14 +78,14 @@ def types(file: GGUFFile, mix: Mix, overrides: Overrides = (), importance: bool 
     return {name: chosen[name] for name in file.tensors}
 
 
-def is_matrix(tensor: Tensor) -> bool:
-    """Whether a tensor may change its type: not vectors, norms, routers and the like."""
+def allows_quantization(tensor: Tensor) -> bool:
+    """Whether a tensor may change its type: a matrix that is no norm, router or the like."""
     rows = [n for n in tensor.shape[:-1] if n > 1]
     return bool(rows) and tensor.name.endswith("weight") and not any(part in tensor.name for part in _KEPT)
 
 
 class _Chooser:
-    """Applies a mix to tensors in order of layer, counting those of a role."""
+    """Applies a mix to a file's tensors, which must come in order of layer: it counts those of each role."""
 
     def __init__(self, file: GGUFFile, mix: Mix, importance: bool) -> None:
         self._mix, self._importance = mix, importance
@@ -96,20 +101,21 @@ class _Chooser:
         self._seen: Counter[str] = Counter()
 
     def type_of(self, tensor: Tensor) -> str:
+        """The type that the mix has for a tensor, whatever the length of its rows."""
         mix, name = self._mix, tensor.name
         embeds = name in ("token_embd.weight", "per_layer_token_embd.weight")
         if name == "output.weight" or (self._tied and embeds):
-            return mix.head if tensor.shape[-1] % BLOCKS[mix.most] == 0 else "Q8_0"
+            return mix.head if tensor.shape[-1] % BLOCKS[mix.default].columns == 0 else "Q8_0"
         if mix.expert and len(tensor.shape) > 2 and tensor.shape[0] > 1:
             return mix.expert
         if embeds:
-            return mix.embedding or mix.most
+            return mix.embedding or mix.default
         role = _role(name)
         if not role:
-            return mix.most
+            return mix.default
         choice: Choice = getattr(mix, role)
         place = self._place(name, role)
-        found = next((kind for condition, kind in choice.items() if condition(place)), mix.most)
+        found = next((kind for condition, kind in choice.items() if condition(place)), mix.default)
         poor = role == "value" and found in ("Q3_K", "Q4_K") and not mix.below_3_bits
         return "Q5_K" if poor and place.llama_70b else found
 
@@ -135,10 +141,10 @@ def _by_layer(tensor: Tensor) -> tuple[int, bytes]:
 
 
 def _fitting(kind: str, columns: int) -> str:
-    """The type itself, or what takes its place for rows of so many columns."""
-    if columns % BLOCKS[kind]:
+    """The type itself, or what takes its place where rows of so many columns are no multiple of its block."""
+    if columns % BLOCKS[kind].columns:
         kind = _SHORT.get(kind, kind)
-    return kind if columns % BLOCKS[kind] == 0 else "F16"
+    return kind if columns % BLOCKS[kind].columns == 0 else "F16"
 
 
 def _number(metadata: Mapping[str, Value], key: str, default: int = 0) -> int:

@@ -1,0 +1,122 @@
+"""The kernel cache: machine code on disk, a file a kernel, named by a hash of its sources, in a folder for the processor.
+
+An application says where (`configure`); without that, nothing is kept and each process compiles for itself.
+A file holds a checksum, the symbol's name, and an object file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from quant import cpu, sources
+from quant.declarations import CFunction
+
+_UNUSED_DAYS = 30
+_CHECKSUM_BYTES = 32
+
+_candidates: tuple[Callable[[], Path], ...] = ()
+_hint = ""
+
+
+def configure(*candidates: Callable[[], Path], hint: str = "") -> None:
+    """Keep machine code below the first of these folders that can be made; each is asked for when one is needed.
+
+    hint: what a user can do if nothing can be written there; it ends the warning.
+    """
+    global _candidates, _hint
+    _candidates, _hint = candidates, hint
+    root.cache_clear()
+
+
+@cache
+def root() -> Path | None:
+    """The application's folder that is used: the first that can be made, else the first; None if it named none."""
+    for candidate in _candidates:
+        with suppress(OSError):
+            chosen = candidate()
+            (chosen / _subfolder()).mkdir(parents=True, exist_ok=True)
+            return chosen
+    return _candidates[0]() if _candidates else None
+
+
+def folder() -> Path | None:
+    """The folder for code of this compiler and this processor."""
+    chosen = root()
+    return chosen and chosen / _subfolder()
+
+
+@cache
+def _subfolder() -> Path:
+    tools = f"{version('numba')} {version('llvmlite')} {sys.version_info[:2]}"
+    return Path("kernels") / hashlib.sha256(f"{tools} {cpu.name()} {cpu.features()}".encode()).hexdigest()[:16]
+
+
+def has(function: CFunction) -> bool:
+    """Whether there is a file of a function's code."""
+    path = _path(function)
+    return path is not None and path.exists()
+
+
+def is_writable() -> bool:
+    """Whether code can be kept."""
+    place = folder()
+    return place is not None and os.access(place, os.W_OK)
+
+
+def read(function: CFunction) -> tuple[str, bytes] | None:
+    """A function's symbol and object file, if they are there and whole."""
+    path = _path(function)
+    try:
+        data = path.read_bytes() if path else b""
+    except OSError:
+        return None
+    content = data[_CHECKSUM_BYTES:]
+    if hashlib.sha256(content).digest() != data[:_CHECKSUM_BYTES]:
+        return None
+    symbol, _, object_file = content.partition(b"\0")
+    return symbol.decode(), object_file
+
+
+def save(function: CFunction, symbol: str, object_file: bytes) -> None:
+    """Keep a function's code: written beside, then renamed. A full disk costs the next start its time, and a warning."""
+    path = _path(function)
+    if path is None:
+        return
+    content = symbol.encode() + b"\0" + object_file
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(hashlib.sha256(content).digest() + content)
+        os.replace(file.name, path)
+        _remove_unused(path, function.name)
+    except OSError as problem:
+        _warn(path.parent, problem.strerror or str(problem))
+
+
+def _path(function: CFunction) -> Path | None:
+    place = folder()
+    return place and place / f"{function.name}-{sources.digest(function.module)}.o"
+
+
+@cache
+def _warn(place: Path, reason: str) -> None:
+    """Once a folder, however many kernels could not be kept there."""
+    message = f"{place}: machine code cannot be kept there ({reason}), so that every start compiles anew"
+    warnings.warn(f"{message}; {_hint}" if _hint else message, RuntimeWarning, stacklevel=2)
+
+
+def _remove_unused(path: Path, name: str) -> None:
+    """Delete a function's code for other sources, if it is older than a month."""
+    oldest = time.time() - _UNUSED_DAYS * 86_400
+    for other in path.parent.glob(f"{name}-*.o"):
+        if other != path and other.stat().st_mtime < oldest:
+            other.unlink(missing_ok=True)
