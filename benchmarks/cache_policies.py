@@ -3,7 +3,7 @@
     python benchmarks/cache_policies.py MODEL TEXT_FILE [tokens]
 
 Records which experts each token of a text is routed to, and replays the record against caches of several sizes: LRU (the one
-unused for longest leaves), qcli's own (the coldest, with heat that halves every 2560 choices), counts that never fade, and
+unused for longest leaves), qcli's own (the least used, with usage that halves every 2560 choices), counts that never fade, and
 Belady's, which knows the future: the one asked for again last, or never.
 """
 
@@ -25,43 +25,43 @@ Trace = list[list[int]]  # the experts of each token, in one layer
 def record(model: str, text: str, tokens: int) -> list[Trace]:
     """Of each layer, decoding token by token."""
     budget.fits = lambda *_: False  # so that choices pass through Python
-    choose, seen = Slots.choose, {}
+    count, seen = Slots.count_usage, {}
 
     def note(self: Slots, experts: np.ndarray, times: int = 1) -> None:
         seen.setdefault(id(self), []).append(experts.tolist())
-        choose(self, experts, times)
+        count(self, experts, times)
 
     with LLM(model, ram=budget.limit(None)) as llm:
-        Slots.choose = note
+        Slots.count_usage = note
         for id_ in llm.tokenize(text)[:tokens]:
             llm.engine.step(id_)
-        Slots.choose = choose
+        Slots.count_usage = count
     return list(seen.values())
 
 
 def lru(trace: Trace, slots: int) -> int:
-    held: OrderedDict[int, None] = OrderedDict()
+    cached: OrderedDict[int, None] = OrderedDict()
     hits = 0
     for experts in trace:
-        hits += sum(expert in held for expert in experts)
+        hits += sum(expert in cached for expert in experts)
         for expert in experts:
-            held[expert] = None
-            held.move_to_end(expert)
-        while len(held) > slots:
-            held.popitem(last=False)
+            cached[expert] = None
+            cached.move_to_end(expert)
+        while len(cached) > slots:
+            cached.popitem(last=False)
     return hits
 
 
-def coldest(trace: Trace, slots: int, half_life: float = HALF_LIFE) -> int:
-    held, heat, weight, hits = set(), {}, 1.0, 0
+def least_used(trace: Trace, slots: int, half_life: float = HALF_LIFE) -> int:
+    cached, usage, weight, hits = set(), {}, 1.0, 0
     for experts in trace:
         for expert in experts:
-            heat[expert] = heat.get(expert, 0.0) + weight
+            usage[expert] = usage.get(expert, 0.0) + weight
         weight *= 2.0 ** (len(experts) / half_life)
-        hits += sum(expert in held for expert in experts)
-        held |= set(experts)
-        for expert in sorted(held - set(experts), key=heat.__getitem__)[: max(0, len(held) - slots)]:
-            held.remove(expert)
+        hits += sum(expert in cached for expert in experts)
+        cached |= set(experts)
+        for expert in sorted(cached - set(experts), key=usage.__getitem__)[: max(0, len(cached) - slots)]:
+            cached.remove(expert)
     return hits
 
 
@@ -70,23 +70,23 @@ def belady(trace: Trace, slots: int) -> int:
     for t in range(len(trace) - 1, -1, -1):
         for expert in trace[t]:
             following.setdefault(expert, []).append(t)
-    held, hits = set(), 0
+    cached, hits = set(), 0
     for experts in trace:
         for expert in experts:
             following[expert].pop()
-        hits += sum(expert in held for expert in experts)
-        held |= set(experts)
-        later = sorted(held, key=lambda e: following[e][-1] if following[e] else len(trace))
-        held = set(later[:slots])
+        hits += sum(expert in cached for expert in experts)
+        cached |= set(experts)
+        later = sorted(cached, key=lambda e: following[e][-1] if following[e] else len(trace))
+        cached = set(later[:slots])
     return hits
 
 
 RULES = {
     "LRU": lru,
-    "qcli": coldest,
-    "half-life 400": lambda trace, slots: coldest(trace, slots, 400),
-    "half-life 16000": lambda trace, slots: coldest(trace, slots, 16_000),
-    "never fades": lambda trace, slots: coldest(trace, slots, 1e9),
+    "qcli": least_used,
+    "half-life 400": lambda trace, slots: least_used(trace, slots, 400),
+    "half-life 16000": lambda trace, slots: least_used(trace, slots, 16_000),
+    "never fades": lambda trace, slots: least_used(trace, slots, 1e9),
     "Belady": belady,
 }
 

@@ -1,4 +1,4 @@
-"""models.toml: from what a user calls a model to a file, and to sampling that suits it."""
+"""The models of models.toml: finds the file that a name or a path means, and sampling options that suit the model."""
 
 from __future__ import annotations
 
@@ -11,34 +11,22 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from qcli.errors import ModelNotFoundError
 from qcli.gguf.file import GGUFFile
-
-Sampling = dict[str, Any]  # float, or int for top_k: the keywords of sampler.Sampling
+from qcli.gguf.names import stem_of
+from qcli.runtime.sampling import OPTIONS
+from qcli.wording import size
 
 EMBEDDED: Final = "storyteller"
 _HERE: Final = Path(__file__).parent
-_END: Final = re.compile(r"(-00001-of-\d{5})?\.gguf$", re.IGNORECASE)
 _LIST: Final = "`qcli models` lists the names, or give the path of a .gguf file"
-
-_SANE: Final[Sampling] = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
-_OPEN: Final[Sampling] = {"temperature": 0.7, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
-
-# general.sampling.* of a file: our name, and the least and the greatest value that make sense
-_FILE_KEYS: Final = {
-    "temp": ("temperature", 0.0, 100.0),
-    "top_k": ("top_k", 0, 2**31 - 1),
-    "top_p": ("top_p", 0.0, 1.0),
-    "min_p": ("min_p", 0.0, 1.0),
-    "penalty_repeat": ("repeat_penalty", 0.01, 100.0),
-}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of models.toml: embedded (asset), or on huggingface.co (repo, file)."""
+    """One model of models.toml: in this package (asset), or on huggingface.co (repo, file)."""
 
     name: str
     description: str
@@ -47,7 +35,7 @@ class Entry:
     asset: str = ""
     repo: str = ""
     file: str = ""
-    named: str = ""
+    named: str = ""  # a pattern for general.name: files that match get the same sampling options
     sampling: Mapping[str, float | int] = field(default_factory=dict)
 
     @property
@@ -57,20 +45,23 @@ class Entry:
 
     @property
     def where(self) -> str:
-        """embedded, cached, or not downloaded."""
+        """Whether the file is "embedded", "cached" or "not downloaded"."""
         return "embedded" if self.asset else "cached" if self.path else "not downloaded"
 
 
 @cache
 def load_catalog() -> dict[str, Entry]:
-    """The models by name, in the order of models.toml."""
+    """The entries of models.toml by name, in its order."""
     installed, checkout = _HERE / "models.toml", _HERE.parent / "models.toml"
     with open(installed if installed.exists() else checkout, "rb") as file:
         return {name: Entry(name, **values) for name, values in tomllib.load(file).items()}
 
 
 def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
-    """The file of a path or a name; of nothing, the embedded model. Raises ModelNotFoundError."""
+    """The file that a path or a name means, and the entry of the name; for None, of the embedded model.
+
+    Raises ModelNotFoundError.
+    """
     names = {name.lower(): entry for name, entry in load_catalog().items()}
     if model is None:
         return _local(names[EMBEDDED]), names[EMBEDDED]
@@ -83,20 +74,22 @@ def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
 
 
 def name_of(path: Path, entry: Entry | None) -> str:
-    """What to call a model that was resolved: as models.toml does, else as its file is called, without the ending.
+    """The name of a model that was resolved: that of its entry, else that of its file without the ending.
 
     Not general.name: converters write the folder that they found the model in, "Hf" or "Snapshots", and quantizers keep it.
     """
-    return entry.name if entry else _END.sub("", path.name) or path.name
+    return entry.name if entry else stem_of(path.name) or path.name
 
 
-def sampling_defaults(entry: Entry | None, file: GGUFFile) -> Sampling:
-    """temperature, top_k, top_p, min_p (and repeat_penalty if asked for) that suit a model.
+def sampling_defaults(entry: Entry | None, file: GGUFFile) -> dict[str, float]:
+    """The sampling options that suit a model, by name: as models.toml recommends, by its entry or by general.name; else
+    as the file itself does.
 
-    From models.toml, by its entry or by general.name; else as the file itself says; else moderate ones.
+    With a recommendation, the options that it leaves out and that would filter are off; without one, none are named.
     """
-    given = entry.sampling if entry else _by_general_name(file) or _said_by(file)
-    return {**_OPEN, **given} if given else dict(_SANE)
+    given = entry.sampling if entry else _by_general_name(file) or _recommended_in(file)
+    off = {name: option.off for name, option in OPTIONS.items() if option.off is not None}
+    return {**off, **given} if given else {}
 
 
 def _by_general_name(file: GGUFFile) -> Mapping[str, float | int]:
@@ -105,20 +98,23 @@ def _by_general_name(file: GGUFFile) -> Mapping[str, float | int]:
     return next((entry.sampling for entry in matches), {})
 
 
-def _said_by(file: GGUFFile) -> Sampling:
-    said: Sampling = {}
-    for key, (name, least, greatest) in _FILE_KEYS.items():
-        value = file.metadata.get(f"general.sampling.{key}")
-        if isinstance(value, int | float) and least <= value <= greatest:
-            said[name] = int(value) if isinstance(least, int) else round(value, 6)  # 0.7 from a float32
-    return said
+def _recommended_in(file: GGUFFile) -> dict[str, float]:
+    """What the keys general.sampling.* of a file say, as far as they make sense."""
+    found: dict[str, float] = {}
+    for name, option in OPTIONS.items():
+        value = file.metadata.get(option.gguf_key) if option.gguf_key else None
+        if isinstance(value, int | float) and option.accepts(value):
+            value = int(value) if isinstance(option.default, int) else round(value, 6)  # 0.7 from a float32
+            if option.accepts(value):
+                found[name] = value
+    return found
 
 
 def _local(entry: Entry) -> Path:
     path = entry.path
     if path is None:
         hint = f"`hf download {entry.repo} {entry.file}` gets it, or give the path of a .gguf file"
-        raise ModelNotFoundError(f"{entry.name} is not on this machine ({entry.bytes / 1e9:.1f} GB)", hint)
+        raise ModelNotFoundError(f"{entry.name} is not on this machine ({size(entry.bytes)})", hint)
     return path
 
 
@@ -133,14 +129,14 @@ def _closest(model: str) -> str:
 
 
 def cached(repo: str, file: str) -> Path | None:
-    """A file that `hf download` has put into the hub's cache; of several revisions the newest."""
+    """A file that `hf download` has put into its cache, of several revisions the newest; None if there is none."""
     revisions = hub_cache() / f"models--{repo.replace('/', '--')}" / "snapshots"
     found = [path for path in revisions.glob(f"*/{file}") if path.is_file()]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def hub_cache() -> Path:
-    """Where huggingface_hub keeps downloads, by the variables that it documents."""
+    """The folder where huggingface_hub keeps downloads, by the environment variables that it documents."""
     if hub := os.environ.get("HF_HUB_CACHE"):
         return Path(hub).expanduser()
     cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

@@ -6,22 +6,17 @@ import gc
 import os
 import sys
 import warnings
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from qcli import __version__, console, interrupt
-from qcli.commands import options
-from qcli.commands.bench import bench
-from qcli.commands.chat import chat
-from qcli.commands.experts import experts
-from qcli.commands.imatrix import imatrix
-from qcli.commands.perplexity import perplexity
-from qcli.commands.plan import plan
-from qcli.commands.quantize import quantize
-from qcli.commands.run import run
 from qcli.errors import QcliError, UsageError
 from qcli.host import bus_error
+
+# In the order that --help lists them: each is a function of its own name, in a module of that name in qcli/commands/.
+COMMANDS = "run chat bench plan experts quantize imatrix perplexity show models".split()
 
 app = typer.Typer(
     name="qcli",
@@ -31,42 +26,8 @@ app = typer.Typer(
     rich_markup_mode="rich" if console.answers_a_person() else None,  # boxes are for people
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(run)
-app.command()(chat)
-app.command()(bench)
-app.command()(plan)
-app.command()(experts)
-app.command()(quantize)
-app.command()(imatrix)
-app.command()(perplexity)
-
-
-@app.command()
-def show(
-    model: options.GivenModel = None,
-    as_json: options.Json = False,
-    tensors: Annotated[bool, options.flag("--tensors", help="List every key and tensor, too.")] = False,
-    architectures: Annotated[bool, options.flag("--supported", help="List the architectures instead.")] = False,
-) -> None:
-    """Show what is in a model file, or what qcli can run."""
-    if architectures:
-        from qcli.commands.supported import supported
-
-        if model or tensors:
-            raise UsageError("--supported is about no file", "leave out the model and --tensors")
-        supported(as_json)
-    else:
-        from qcli.commands.show import show
-
-        show(model, as_json, tensors)
-
-
-@app.command()
-def models(as_json: options.Json = False) -> None:
-    """List the models known by name."""
-    from qcli.commands.models import models
-
-    models(as_json)
+for name in COMMANDS:
+    app.command()(getattr(import_module(f"qcli.commands.{name}"), name))
 
 
 def _version(wanted: bool) -> None:
@@ -82,6 +43,7 @@ def qcli(
         bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
+    """Show the help if no command was typed."""
     if context.invoked_subcommand is None:
         console.out(context.get_help() + "\n")
 
@@ -106,7 +68,7 @@ def main() -> NoReturn:
     gc.set_threshold(100_000)  # the first token comes after 0.85 s, not 1.05: importing Numba leaves no garbage
     console.setup()
     warnings.showwarning = lambda message, *_: console.info(str(message))
-    bus_error.ends_the_program()
+    bus_error.exit_on_bus_error()
     interrupt.raises()
     console.leave(invoke(sys.argv[1:]))
 

@@ -1,7 +1,7 @@
-"""The only place that prints: the answer to stdout, all else to stderr.
+"""The only module that prints: results to stdout, all else to stderr.
 
-A stream that is not a terminal gets plain text: no colour, no bars, no control codes.
-A terminal never gets control codes that a model or a file made up.
+A stream that is not a terminal gets plain text: no colour, no progress bars, no control codes.
+Control codes in the output of a model or in the text of a file never reach a terminal.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress, TaskID
 
-STATUS_DELAY = 0.25  # seconds; what is over sooner shows no bar
+STATUS_DELAY = 0.25  # seconds; shorter work shows no progress bar
 _CONTROL = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
 _CONTROL_IN_LINE = {**_CONTROL, ord("\t"): " ", ord("\n"): " "}
-_line_begun = False  # on a terminal, by an answer or a thought
+_line_begun = False  # whether the last line on the terminal is unfinished
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person reads the stream on something that understands cursor codes; one that was closed has nobody."""
+    """Whether the stream is a terminal that understands cursor codes; a closed stream is none."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
@@ -41,9 +41,9 @@ def answers_a_person() -> bool:
 
 
 def setup() -> None:
-    """Let no character fail to read or print; on Windows, let pipes and files get UTF-8.
+    """Replace characters that a stream cannot encode or decode; on Windows, give pipes and files UTF-8.
 
-    What goes to a stream that was closed before the start (`>&-`) is dropped.
+    Output to a stream that was closed before the start (`>&-`) is dropped.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -56,12 +56,12 @@ def setup() -> None:
 
 
 def clean(text: str) -> str:
-    """One line of text from a file or a model, with its control codes made visible."""
+    """Text from a file or a model as one line, control codes replaced by U+FFFD."""
     return text.translate(_CONTROL_IN_LINE)
 
 
 def out(text: str) -> None:
-    """Write text to stdout at once, raw; end quietly when nobody reads any more."""
+    """Write text to stdout without a newline, and flush; end the program quietly if the reader of a pipe has left."""
     _remember(text, sys.stdout)
     _write(text.translate(_CONTROL) if is_terminal(sys.stdout) else text)
 
@@ -73,7 +73,7 @@ def json(value: Any) -> None:
 
 
 def table(content: RenderableType) -> None:
-    """Write a Rich table, or anything Rich renders, to stdout; into a pipe as wide as it is."""
+    """Write anything that Rich renders to stdout; into a pipe in full width."""
     from rich.console import Console
 
     terminal = is_terminal(sys.stdout)
@@ -92,13 +92,13 @@ def table(content: RenderableType) -> None:
 
 
 def info(text: str) -> None:
-    """Say something beside the answer, on stderr, dim; on lines of its own."""
+    """Write a remark to stderr, dim, on lines of its own."""
     _to_stderr(_begin_line() + _styled(text.translate(_CONTROL), "2") + "\n")
     _remember("\n", sys.stderr)
 
 
 def figures(parts: Iterable[str]) -> None:
-    """Say numbers beside the answer, as `info` does, a dot between two; no line of a terminal ends within one."""
+    """Write short figures to stderr, as `info` does, with dots between; a terminal's lines are broken at the dots."""
     lines: list[str] = []
     for part in parts:
         joined = f"{lines[-1]} · {part}" if lines else part
@@ -107,13 +107,13 @@ def figures(parts: Iterable[str]) -> None:
 
 
 def aside(text: str) -> None:
-    """Write text that is no part of the answer to stderr at once, dim."""
+    """Write a piece of text that is no part of the answer to stderr, dim, without a newline."""
     _remember(text, sys.stderr)
     _to_stderr(_styled(text.translate(_CONTROL), "2"))
 
 
 def error(problem: QcliError) -> None:
-    """Say what went wrong, and what to type next, on stderr; on lines of their own."""
+    """Write what went wrong, and the hint what to type next, to stderr, on lines of their own."""
     lines = f"{_styled('error:', '1;31')} {clean(problem.message)}\n"
     if problem.hint:
         lines += f"{_styled('hint:', '1')} {clean(problem.hint)}\n"
@@ -122,7 +122,7 @@ def error(problem: QcliError) -> None:
 
 
 def fail(problem: QcliError) -> NoReturn:
-    """Say what went wrong and end at once, whatever else goes on; a bar is taken away."""
+    """Write an error and end the program at once, from any thread; a progress bar is removed first."""
     if status.shown:
         status.shown.close()
     error(problem)
@@ -130,7 +130,7 @@ def fail(problem: QcliError) -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-    """End at once: what was printed stays, and nobody waits 0.5 s for Numba to be taken apart."""
+    """Flush the streams and end the program at once: the interpreter's own exit takes 0.5 s more with Numba loaded."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
@@ -138,10 +138,10 @@ def leave(code: int) -> NoReturn:
 
 
 class status:  # noqa: N801  (reads as a verb: with console.status("loading") as progress)
-    """A bar on stderr with an estimate of the time left; nothing when stderr is not a terminal.
+    """A progress bar on stderr with an estimate of the time left; nothing if stderr is not a terminal.
 
-    It appears after STATUS_DELAY, vanishes at the end, and may be entered again. A still one is drawn only when it is
-    updated, so that it takes no time from what goes on meanwhile.
+    It appears after STATUS_DELAY, is removed at the end, and may be entered again. With `still` it is drawn only when it
+    is updated, so that it takes no time from what is measured.
     """
 
     shown: ClassVar[status | None] = None  # the one that is drawn now
@@ -171,7 +171,7 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
         self.close()
 
     def update(self, stage: str, fraction: float, detail: str = "") -> None:
-        """Tell how far the stage is, 0 to 1, and what is known by now; a new stage starts a new estimate."""
+        """Draw how far the stage is, 0 to 1, and a detail; a new stage starts a new estimate. It fits `Progress`."""
         if self._timer is None:
             return
         with self._lock:
@@ -181,7 +181,7 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
                 self._draw(self._bar, new)
 
     def close(self) -> None:
-        """Take the bar away; closing twice does no harm."""
+        """Remove the bar; closing twice does no harm."""
         if self._timer is None:
             return
         self._timer.cancel()
@@ -227,14 +227,14 @@ def _progress_bar(still: bool) -> Progress:
 
 
 def _remember(text: str, stream: TextIO) -> None:
-    """Whether a line was left unfinished where a person reads."""
+    """Note whether this text leaves a line unfinished on a terminal."""
     global _line_begun
     if text and is_terminal(stream):
         _line_begun = not text.endswith("\n")
 
 
 def _columns() -> float:
-    """Characters in a line of stderr; a pipe has no end of a line."""
+    """Characters in a line of stderr; infinite for a pipe."""
     if not is_terminal(sys.stderr):
         return math.inf
     try:
@@ -262,7 +262,10 @@ def _write(text: str) -> None:
 
 
 def _output_failed(problem: OSError) -> NoReturn:
-    """Drop what stdout still buffers, else the interpreter complains about it at exit."""
+    """End the program quietly if the reader of a pipe has left; else raise QcliError.
+
+    What stdout still buffers is dropped: the interpreter would complain about it at exit.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     # Windows reports a pipe whose reader left as EINVAL
     if problem.errno == errno.EPIPE or (sys.platform == "win32" and problem.errno == errno.EINVAL):

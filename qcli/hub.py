@@ -1,7 +1,7 @@
-"""The headers of model files that are not here, by HTTP range requests: a few megabytes instead of all.
+"""Headers of model files that are not on this machine, by HTTP range requests: a few megabytes instead of the whole file.
 
-What arrives is put into a file of the same length that is otherwise empty, a hole which takes no room on most disks. The only
-part of qcli that opens a connection, and only when it is asked about a model that is not on this machine.
+A header is written to a sparse file of the full length, which takes no space beyond it on most disks. This is the only part
+of qcli that opens a connection, and only when it is asked about a model that is not on this machine.
 """
 
 from __future__ import annotations
@@ -14,44 +14,45 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from qcli import catalog
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UsageError
-from qcli.gguf.file import MAX_PARTS
 from qcli.gguf.header import MAX_HEADER, read_header
+from qcli.gguf.names import MAX_PARTS, count_parts, part_paths
+from qcli.progress import Progress
 
-Progress = Callable[[str, float], None]
-
-_FIRST = 1 << 20  # bytes asked for; then twice as many as there are
+_FIRST = 1 << 20  # bytes of the first request; each further one doubles what there is
 _TIMEOUT = 30  # seconds without a byte
-_SCRATCH = 256 << 20  # bytes of a file that stands for the one that is not here, to see what the disk gives
-_MOST = 1 << 42  # bytes of a file; no known model comes near
-_TINY = bytes(i % 16 for i in range(256))  # bytes which, as weights of any type, are finite
-_PLACE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./-]+\.gguf)")
-_PART = re.compile(r"-00001-of-(\d{5})\.gguf$")
+_SCRATCH = 256 << 20  # bytes of a file that is read to measure the disk
+_MAX_FILE = 1 << 42  # bytes; no known model comes near
+_FINITE = bytes(i % 16 for i in range(256))  # maps random bytes to ones which are finite as weights of any type
+_REPO_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./-]+\.gguf)")
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A model's file, or its header alone."""
+    """A model's file, or a sparse file with its header alone."""
 
     name: str
     path: Path
-    disk: Path | None = None  # what to read instead of a file that is not here
+    disk: Path | None = None  # beside a header alone: a file to read, to measure the disk where the model would be
 
 
 @contextmanager
 def header_of(model: str | None, progress: Progress | None = None) -> Iterator[Found]:
-    """A path, a name or owner/repo:file; the file itself if it is here. Raises ModelNotFoundError, ModelFileError, QcliError."""
-    place = _PLACE.fullmatch(model or "")
+    """The file of a model if it is on this machine, else its header, until the block ends.
+
+    model: a path, a name or owner/repo:file. Raises ModelNotFoundError, ModelFileError, UsageError, QcliError.
+    """
+    remote = _REPO_FILE.fullmatch(model or "")
     entry = {name.lower(): entry for name, entry in catalog.load_catalog().items()}.get((model or "").lower())
-    if place and not Path(model or "").exists():
-        name, repo, file = place[0], place["repo"], place["file"]
+    if remote and not Path(model or "").exists():
+        name, repo, file = remote[0], remote["repo"], remote["file"]
     elif entry and entry.repo and not Path(entry.name).is_file():
         name, repo, file = entry.name, entry.repo, entry.file
     else:
@@ -66,7 +67,7 @@ def header_of(model: str | None, progress: Progress | None = None) -> Iterator[F
 
 
 def _headers(repo: str, file: str, folder: Path, progress: Progress | None) -> Path:
-    """Fetch the header of a file, or of all its parts; where the first is now."""
+    """Fetch the header of a file, or of all parts of a split model, into a folder; returns the path of the first."""
     parts = _parts(file)
     for i, part in enumerate(parts):
         if progress:
@@ -77,13 +78,10 @@ def _headers(repo: str, file: str, folder: Path, progress: Progress | None) -> P
 
 def _parts(file: str) -> list[str]:
     """The files of a split model, given the first."""
-    split = _PART.search(file)
-    if not split:
-        return [file]
-    count = int(split[1])
+    count = count_parts(file)
     if count > MAX_PARTS:
         raise UsageError(f"{file}: a model of {count} parts", f"qcli reads {MAX_PARTS} at most")
-    return [f"{file[: split.start()]}-{i + 1:05d}-of-{count:05d}.gguf" for i in range(count)]
+    return [path.as_posix() for path in part_paths(Path(file), count)]
 
 
 def _endpoint() -> str:
@@ -98,7 +96,7 @@ def _endpoint() -> str:
 
 
 def _fetch(url: str, path: Path) -> None:
-    """Put a file's header where a file of its length would have it, and nothing after it."""
+    """Fetch the header of a file into a sparse file of its length. Raises ModelFileError, QcliError."""
     done, size = 0, 1
     while done < min(size, MAX_HEADER):
         data, size = _range(url, done, max(done, _FIRST))
@@ -107,19 +105,19 @@ def _fetch(url: str, path: Path) -> None:
             file.write(data)
             file.truncate(size)
         done += len(data)
-        if done >= 4 and not _begins(path):
+        if done >= 4 and not _is_gguf(path):
             raise ModelFileError(f"{url}: is not a GGUF file", "give the name of a .gguf file of this repository")
-        if _is_whole(path, done, url, last=done >= min(size, MAX_HEADER)):
+        if _header_complete(path, done, url, last=done >= min(size, MAX_HEADER)):
             return
 
 
-def _begins(path: Path) -> bool:
+def _is_gguf(path: Path) -> bool:
     with open(path, "rb") as file:
         return file.read(4) == b"GGUF"
 
 
-def _is_whole(path: Path, done: int, url: str, last: bool) -> bool:
-    """Whether the header ends within the bytes that are there; raises ModelFileError if it should and does not."""
+def _header_complete(path: Path, done: int, url: str, last: bool) -> bool:
+    """Whether the first `done` bytes are enough for the header; if not, and they are the last, raises ModelFileError."""
     try:
         with open(path, "rb") as file:
             header = read_header(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
@@ -131,7 +129,7 @@ def _is_whole(path: Path, done: int, url: str, last: bool) -> bool:
 
 
 def _range(url: str, first: int, count: int) -> tuple[bytes, int]:
-    """Bytes of a file from `first` on, at most `count` of them and one at least, and the file's length."""
+    """At least one and at most `count` bytes of a file from `first` on, and the length of the file. Raises QcliError."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={first}-{first + count - 1}", "User-Agent": "qcli"})
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
@@ -144,7 +142,7 @@ def _range(url: str, first: int, count: int) -> tuple[bytes, int]:
         reason = getattr(error, "reason", None) or error
         hint = "check the connection, or give the path of a .gguf file that is here"
         raise QcliError(f"{url}: cannot be read: {reason}", hint) from None
-    if not given or int(given[1]) != first or not data or int(given[3]) > _MOST:
+    if not given or int(given[1]) != first or not data or int(given[3]) > _MAX_FILE:
         raise QcliError(f"{url}: the server does not give parts of files", "download the file, and give its path")
     return data, int(given[3])
 
@@ -160,8 +158,8 @@ def _refused(url: str, code: int) -> QcliError:
 
 
 def _scratch(folder: Path) -> Path:
-    """A file to read instead of one that is not here, on the disk that it would be on."""
-    path, block = folder / "scratch", os.urandom(1 << 20).translate(_TINY)
+    """Write a file of random bytes, to measure the disk."""
+    path, block = folder / "scratch", os.urandom(1 << 20).translate(_FINITE)
     with open(path, "wb") as file:
         for _ in range(_SCRATCH // len(block)):
             file.write(block)
@@ -171,5 +169,5 @@ def _scratch(folder: Path) -> Path:
 
 
 def _nearest(folder: Path) -> Path | None:
-    """The folder, or the nearest one above it that is there and can be written to."""
+    """The folder, or the nearest one above it that exists and can be written to."""
     return next((f for f in (folder, *folder.parents) if f.is_dir() and os.access(f, os.W_OK)), None)

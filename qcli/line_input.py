@@ -1,4 +1,4 @@
-"""The turns a person types: edited and remembered in a terminal, else one turn a line."""
+"""The user's turns of a chat: in a terminal typed lines that can be edited, with a history; else one turn a line."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MAX_LINE = 1 << 20  # characters
 
 
 def is_interactive() -> bool:
-    """Whether a person types and sees the prompt, which goes to stderr."""
+    """Whether standard input and stderr, where the prompt is shown, are a terminal."""
     return sys.stdin is not None and sys.stdin.isatty() and console.is_terminal(sys.stderr)
 
 
 def turns() -> Iterator[str]:
-    """What is typed or piped in, until its end; blank turns are left out."""
+    """The turns that are typed or piped in, until the end of the input, without blank ones."""
     lines = _typed() if is_interactive() else _piped()
     return (line.strip() for line in lines if line.strip())
 
@@ -85,7 +85,7 @@ def _history() -> History:
 
     try:
         return FileHistory(_private_file(user_state_path("qcli", appauthor=False) / "history"))
-    except OSError:  # a home that is read-only: remember for this chat alone
+    except OSError:  # a home that is read-only: a history of this chat alone
         return InMemoryHistory()
 
 

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import fields
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from qcli import catalog
 from qcli.errors import ModelFileError, OutputError, PromptError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.progress import Progress
 from qcli.runtime.engine import Engine
-from qcli.runtime.generate import Progress, Stats, generate_text
-from qcli.runtime.prefix_cache import Held
-from qcli.runtime.sampler import Sampler, Sampling
-from qcli.streaming.budget import parse_size
-from qcli.text.thoughts import Plain, reader
+from qcli.runtime.generate import generate_text
+from qcli.runtime.prefix_cache import PrefixCache
+from qcli.runtime.sampler import Sampler
+from qcli.runtime.sampling import Sampling, SamplingOptions
+from qcli.runtime.stats import Stats
+from qcli.text.thoughts import AnswerParser, answer_parser
 from qcli.text.tokenizer import Tokenizer
+from qcli.wording import parse_size
 
 if TYPE_CHECKING:
     from qcli.text.chat_template import ChatTemplate
@@ -31,19 +33,11 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system", "content": str}
 
 
-class Options(TypedDict, total=False):
+class Options(SamplingOptions, total=False):
     """How to answer; what is left out, or None, is the model's own default."""
 
     max_tokens: int | None  # None: until the model ends or the context is full
-    stop: str | Sequence[str]  # the text ends before the first of these
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    repeat_penalty: float | None
-    frequency_penalty: float | None
-    presence_penalty: float | None
-    seed: int | None
+    stop: str | Sequence[str] | None  # the text ends before the first of these
 
 
 class LLM:
@@ -59,26 +53,26 @@ class LLM:
         ram: int | str | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Map the file and trace the engine; raises ModelNotFoundError, ModelFileError.
+        """Map the file and load the engine; raises ModelNotFoundError, ModelFileError.
 
-        threads: None for the physical cores; ctx: capacity in tokens, None for a sensible one of the model's;
+        threads: None for the physical cores; ctx: capacity in tokens, None for what the model was made for, up to 32,768;
         kv_type: "f16" or, half the size, "q8_0", for the keys and values of attention;
-        ram: bytes, or such as "24GB", that the process may use, None for what is free: experts of a model that needs more
-        are read as they are asked for;
-        progress(stage, fraction) hears of compiling, loading and prefilling.
+        ram: bytes, or a text such as "24GB", that the process may use, None for what is free: if the model needs more,
+        experts are read from the file as tokens are routed to them;
+        progress(stage, fraction from 0 to 1) is called while kernels compile, weights load and prompts are prefilled.
         """
         began = perf_counter()
-        _positive("threads", threads)
-        _positive("ctx", ctx)
+        _check_positive("threads", threads)
+        _check_positive("ctx", ctx)
         path, self._entry = catalog.resolve(path_or_name)
         self.file = GGUFFile.open(path)
         try:
-            room = parse_size(ram) if isinstance(ram, str) else ram
-            self.engine = Engine.load(self.file, threads=threads, ctx=ctx, kv_type=kv_type, ram=room, progress=progress)
+            ram = parse_size(ram) if isinstance(ram, str) else ram
+            self.engine = Engine.load(self.file, threads=threads, ctx=ctx, kv_type=kv_type, ram=ram, progress=progress)
         except BaseException:
             self.file.close()
             raise
-        self._held = Held(self.engine)
+        self._cache = PrefixCache(self.engine)
         self._progress = progress
         self._answer: Generator[str, None, None] | None = None
         self.stats = Stats()  # of the last answer
@@ -91,6 +85,7 @@ class LLM:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
+        """The file's tokenizer, read when first needed. Raises ModelFileError."""
         tokenizer = Tokenizer.from_gguf(self.file)
         if tokenizer.vocab_size > self.engine.vocab_size:
             raise ModelFileError(
@@ -101,12 +96,13 @@ class LLM:
 
     @cached_property
     def template(self) -> ChatTemplate:
+        """The file's chat template, compiled when first needed. Raises ModelFileError."""
         from qcli.text.chat_template import ChatTemplate  # Jinja2 takes 0.05 s that a raw prompt need not wait for
 
         return ChatTemplate.from_gguf(self.file, self.tokenizer)
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
-        """Token ids of a text; `special` reads control tokens written in it."""
+        """Token ids of a text; with `special`, control tokens written in it count as such."""
         return self.tokenizer.encode(text, special)
 
     def detokenize(self, ids: Iterable[int]) -> str:
@@ -117,38 +113,37 @@ class LLM:
         """The prompt that the model's chat template makes of a conversation."""
         return self.template.render(messages, add_generation_prompt=add_generation_prompt)
 
-    def sampling(self, **given: Any) -> Sampling:
-        """The model's default sampling, with what is given and not None in its place."""
-        chosen = catalog.sampling_defaults(self._entry, self.file)
-        chosen |= {name: value for name, value in given.items() if value is not None}
-        return Sampling(**chosen)
+    def sampling(self, **given: Unpack[SamplingOptions]) -> Sampling:
+        """The model's own sampling, with those options replaced that are given and not None. Raises UsageError."""
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return Sampling(**{**catalog.sampling_defaults(self._entry, self.file), **chosen})
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """float32 [T, vocab], one row a token, from an empty state, by the prefill that generation uses."""
+        """Logits after each id, float32 [T, vocab], from an empty state, by the prefill that generation uses."""
         self._stop_answer()
         self._check_ids(ids)
-        return self._held.logits(ids)
+        return self._cache.logits(ids)
 
     def generate(self, prompt: str, **options: Unpack[Options]) -> Generator[str, None, None]:
-        """Continue a prompt as it stands; yields the text in pieces of whole characters."""
+        """Continue a prompt as it stands, without a template; yields the text in pieces of whole characters."""
         return self._start(self.tokenizer.prompt(prompt), None, None, options)
 
     def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Generator[str, None, None]:
-        """Answer a conversation; one that extends the last prefills only what is new.
+        """Answer a conversation; of one that extends the last, only what is new is prefilled.
 
-        Pieces of the class Thought are what the model thinks before it answers.
+        Yields pieces as generate does; those of the class Thought are what the model thinks before it answers.
         """
         if not messages or not str(messages[-1].get("content") or "").strip():
             raise PromptError("there is nothing to answer", "end the conversation with a text to answer")
         ids = self.tokenizer.prompt(self.render(messages))
-        return self._start(ids, self._lasting(messages, ids), reader(self.tokenizer, ids), options)
+        return self._start(ids, self._stable_prefix_length(messages, ids), answer_parser(self.tokenizer, ids), options)
 
     def close(self) -> None:
         """Stop the answer, end the threads, unmap the file."""
         self._stop_answer()
         try:
             self.engine.close()
-        except OutputError as error:  # the heat of its experts
+        except OutputError as error:  # the usage of its experts
             warnings.warn(str(error), stacklevel=2)
         self.file.close()
 
@@ -161,18 +156,18 @@ class LLM:
         self.close()
 
     def _start(
-        self, ids: list[int], mark_at: int | None, reader: Plain | None, options: Options
+        self, ids: list[int], checkpoint_at: int | None, parser: AnswerParser | None, options: Options
     ) -> Generator[str, None, None]:
         self._stop_answer()
         self._check_ids(ids)
-        max_tokens, stop = options.get("max_tokens"), options.get("stop") or ()
-        _positive("max_tokens", max_tokens)
-        sampling = self.sampling(**{name: options.get(name) for name in _SAMPLING})
-        sampler = Sampler(sampling, self.tokenizer.vocab_size)
-        self._held.mark_at = mark_at
+        sampling: dict[str, Any] = {**options}
+        max_tokens, stop = sampling.pop("max_tokens", None), sampling.pop("stop", None) or ()
+        _check_positive("max_tokens", max_tokens)
+        sampler = Sampler(self.sampling(**sampling), self.tokenizer.vocab_size)
+        self._cache.checkpoint_at = checkpoint_at
         self.stats = Stats(load_s=self.load_s)
         self._answer = generate_text(
-            self._held,
+            self._cache,
             self.tokenizer,
             ids,
             sampler,
@@ -180,9 +175,21 @@ class LLM:
             (stop,) if isinstance(stop, str) else stop,
             self.stats,
             self._progress,
-            reader,
+            parser,
         )
         return self._answer
+
+    def _stable_prefix_length(self, messages: Sequence[Message], ids: list[int]) -> int | None:
+        """How many of the prompt's ids the prompt of the next turn will begin with; None if that cannot be told.
+
+        Not all of them with templates that open a thought for the answer and leave thoughts out of the history.
+        """
+        next_turn = [*messages, {"role": "assistant", "content": "."}, {"role": "user", "content": "."}]
+        try:
+            next_ids = self.tokenizer.prompt(self.render(next_turn))
+        except QcliError:  # a template may refuse such a conversation
+            return None
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, next_ids, strict=False)))
 
     def _stop_answer(self) -> None:
         if self._answer is not None:
@@ -197,22 +204,7 @@ class LLM:
             if not 0 <= id <= last:
                 raise UsageError(f"no token has the id {id}", f"ids go from 0 to {last}")
 
-    def _lasting(self, messages: Sequence[Message], ids: list[int]) -> int | None:
-        """How many of the prompt's ids will still begin the prompt of the next turn.
 
-        Not all of them with templates that open a thought for the answer and leave it out of the history.
-        """
-        later = [*messages, {"role": "assistant", "content": "."}, {"role": "user", "content": "."}]
-        try:
-            then = self.tokenizer.prompt(self.render(later))
-        except QcliError:  # a template may refuse such a conversation
-            return None
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, then, strict=False)))
-
-
-def _positive(name: str, value: int | None) -> None:
+def _check_positive(name: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise UsageError(f"{name} cannot be {value}", "give 1 or more, or leave it out")
-
-
-_SAMPLING = [field.name for field in fields(Sampling)]

@@ -14,7 +14,10 @@ constants, as if they had been written into the helper's loops.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -57,6 +60,9 @@ class Weight:
         """Bytes of the weight."""
         return 4 if self.encoding == "f32" else 2
 
+
+_FORMATS = Path(__file__).parent / "formats"
+_DECLARATION = re.compile(r"^BLOCK = (Block\(.*?\))$", re.MULTILINE | re.DOTALL)
 
 Field = int | Scale | Ternary | Weight
 
@@ -104,6 +110,24 @@ class Block:
         constants = ModuleType(self.name)
         vars(constants).update(columns=self.columns, bytes=self.bytes, **self.offsets)
         return constants
+
+
+@cache
+def declared() -> dict[str, Block]:
+    """The block of every quant type by its name.
+
+    Declarations are read without the rest of their files: kernels import LLVM, which takes 0.1 s that whoever only looks
+    into a model file need not wait.
+    """
+    return {path.stem.upper(): _declaration(path) for path in sorted(_FORMATS.glob("[a-z]*.py"))}
+
+
+def _declaration(path: Path) -> Block:
+    found = _DECLARATION.search(path.read_text("utf-8"))
+    if not found:
+        raise TypeError(f"{path.name} declares no BLOCK")
+    block: Block = eval(found[1])
+    return block
 
 
 def halves(data: NDArray[np.uint8]) -> NDArray[np.float32]:

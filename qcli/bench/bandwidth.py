@@ -1,4 +1,4 @@
-"""This machine's read bandwidth: more than the caches hold, read by a team of threads."""
+"""This machine's memory bandwidth: a team of threads reads more than the CPU's caches hold."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.host.memory import available
+from qcli.host.memory import available_memory
 from quant.kernels.bandwidth import STEP, read_all
 from quant.plan import Batch, Plan, aligned
 from quant.team import Team
 
-MOST = 1 << 30  # bytes to read, about
+MOST = 1 << 30  # bytes that a pass reads, about
 _PASSES = 3  # of a sample, 35 ms each at 30 GB/s
 
 
 class Bandwidth:
-    """Sampled while other things are measured, because it drifts."""
+    """Measured between the repetitions of a case, because it drifts."""
 
     def __init__(self, threads: Iterable[int], weights: Sequence[NDArray[np.uint8]] = ()) -> None:
-        """weights: read these, where there is no memory for a buffer beside them."""
+        """threads: the team sizes to measure; weights, uint8 [bytes] each: what to read, else a new buffer."""
         self._sources = _largest(weights) or [_buffer()]
         self._n_bytes = sum(source.nbytes for source in self._sources)
         self._teams = {count: Team(count) for count in threads}
@@ -33,8 +33,8 @@ class Bandwidth:
         self._compiled = {count: plan.compile() for count, plan in self._plans.items()}
 
     def sample(self, threads: int) -> float:
-        """What so many threads read now, in 10^9 bytes a second."""
-        self._seconds(threads)  # wakes them
+        """What this many threads read now, in 10^9 bytes a second: the median of a few passes."""
+        self._seconds(threads)  # wakes the threads
         return median(self._n_bytes / self._seconds(threads) for _ in range(_PASSES)) / 1e9
 
     def close(self) -> None:
@@ -49,13 +49,13 @@ class Bandwidth:
 
 
 def _buffer() -> NDArray[np.float32]:
-    buffer: NDArray[np.float32] = aligned(max(1, min(MOST, available() // 8) // STEP) * STEP // 4, np.float32)
-    buffer[:] = 1  # pages that nobody has written to are all the same one
+    buffer: NDArray[np.float32] = aligned(max(1, min(MOST, available_memory() // 8) // STEP) * STEP // 4, np.float32)
+    buffer[:] = 1  # pages that were never written to are all the same physical page
     return buffer
 
 
 def _largest(weights: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-    """Of tensors, uint8 [bytes] each, the whole steps, until there are enough."""
+    """The largest tensors, uint8 [bytes] each, cut to whole steps, until they add up to MOST bytes."""
     found: list[NDArray[np.float32]] = []
     for tensor in sorted(weights, key=len, reverse=True):
         if sum(source.nbytes for source in found) < MOST and len(tensor) >= STEP:

@@ -1,4 +1,4 @@
-"""What to measure: every combination of sizes, depths, threads and chunks, named as llama-bench names them."""
+"""What to measure: every combination of sizes, depths, threads and batch sizes, named as llama-bench names its tests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from qcli.errors import UsageError
 
 @dataclass(frozen=True)
 class Case:
-    """Prefill of a prompt ("pp") or decoding token by token ("tg"), after `depth` tokens."""
+    """One test of llama-bench: prefill of a prompt ("pp") or decoding token by token ("tg"), after `depth` tokens."""
 
     kind: Literal["pp", "tg"]
     tokens: int
     depth: int
     threads: int
-    batch: int  # tokens of a prompt taken together; 0: as many as the engine chooses
+    batch: int  # tokens of a prompt that go through the layers together; 0: as many as the engine chooses
 
     @property
     def name(self) -> str:
@@ -28,7 +28,7 @@ class Case:
 
 
 def numbers(option: str, text: str, least: int, most: int = 1 << 20) -> list[int]:
-    """A comma-separated list of whole numbers, each once; UsageError names the option."""
+    """The whole numbers of a comma-separated list, without repetitions. Raises UsageError, which names the option."""
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
@@ -42,7 +42,10 @@ def numbers(option: str, text: str, least: int, most: int = 1 << 20) -> list[int
 def combinations(
     prompts: list[int], answers: list[int], depths: list[int], threads: list[int], batches: list[int]
 ) -> list[Case]:
-    """All cases, prefill before decoding; a size of 0 leaves its cases out."""
+    """A case for every combination, prefill before decoding; a prompt or an answer of 0 tokens makes none.
+
+    Raises UsageError if there is no case at all.
+    """
     kinds: list[tuple[Literal["pp", "tg"], list[int]]] = [("pp", prompts), ("tg", answers)]
     cases = [
         Case(kind, size, depth, count, batch)
@@ -57,11 +60,11 @@ def combinations(
 
 
 def context_of(cases: list[Case]) -> int:
-    """The context that all cases need, in tokens."""
+    """Tokens of context that are enough for every case."""
     return max(case.depth + case.tokens for case in cases)
 
 
-def random_ids(vocabulary: int, count: int, seed: int) -> list[int]:
-    """Token ids that follow no text: they are routed to more experts than a text's."""
-    ids: list[int] = np.random.default_rng(seed).integers(0, vocabulary, count).tolist()
+def random_ids(vocab_size: int, count: int, seed: int) -> list[int]:
+    """Random token ids; a router spreads them over more experts than the tokens of a text."""
+    ids: list[int] = np.random.default_rng(seed).integers(0, vocab_size, count).tolist()
     return ids

@@ -1,4 +1,4 @@
-"""The machine that figures are of."""
+"""What the machine is that a benchmark ran on."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides speed besides the memory."""
+    """The CPU, as it is named beside the figures."""
 
-    cpu: str  # as its maker calls it
-    target: str  # what kernels are compiled for
-    dot_unit: str
+    cpu: str  # the maker's name of it, as "AMD EPYC 7B13"
+    target: str  # LLVM's name of it, for which kernels are compiled
+    dot_unit: str  # the instructions that multiply int8
     cores: int  # physical ones that this process may use
 
 
 def this_machine() -> Machine:
-    """The machine below."""
+    """The machine that this runs on."""
     return Machine(_maker_name() or cpu.name(), cpu.name(), cpu.dot_unit(), default_threads())
 
 

@@ -1,4 +1,4 @@
-"""Warm up once, then repetitions interleaved over all cases, so that a machine that drifts does so for all of them."""
+"""Runs every case once to warm up, then all of them in turns, so that a machine whose speed drifts does so for all alike."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Protocol
 
 from qcli.bench.bandwidth import Bandwidth
 from qcli.bench.cases import Case, context_of
-from qcli.bench.disk import Disk
+from qcli.bench.disk import DiskReads
 from qcli.bench.rig import Profile, Rig
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
-from qcli.runtime.engine import Engine, Progress
+from qcli.progress import Progress
+from qcli.runtime.engine import Engine
 from qcli.streaming.cache import Traffic
 
-WAITING = "waiting"
-Rigs = dict[tuple[int, int], Rig]  # by threads and chunk
+WAITING = "waiting"  # the part of the time in which threads wait for others
+Rigs = dict[tuple[int, int], Rig]  # by threads and batch size
 
 
 class Runner(Protocol):
-    """Anything else that can run a case: a peer."""
+    """Another program that can run a case: a peer."""
 
     def run(self, case: Case) -> float:
         """Seconds of one repetition."""
@@ -32,48 +33,53 @@ class Result:
     """All that was measured of one case."""
 
     case: Case
-    bytes_moved: float  # by a repetition, at least
+    bytes_moved: float  # that a repetition reads from memory and writes, at least
     seconds: list[float] = field(default_factory=list)
     peer_seconds: list[float] = field(default_factory=list)
     profile: Profile | None = None
-    bandwidths: list[float] = field(default_factory=list)  # around each repetition, with as many threads, in GB/s
+    bandwidths: list[float] = field(
+        default_factory=list
+    )  # GB/s before and after each repetition, same threads: the mean
     traffic: list[Traffic] = field(default_factory=list)  # of each repetition of a streamed model
 
     @property
     def median_s(self) -> float:
+        """Seconds of the median repetition."""
         return median(self.seconds)
 
     @property
     def tok_per_s(self) -> float:
+        """Tokens a second of the median repetition."""
         return self.case.tokens / self.median_s
 
     @property
     def stdev(self) -> float:
-        """Of the speed, in tok/s."""
+        """Standard deviation of the speed over the repetitions, in tok/s."""
         return _spread(self.case, self.seconds)
 
     @property
     def gb_per_s(self) -> float:
+        """10^9 bytes a second that the median repetition moved, at least."""
         return self.bytes_moved / self.median_s / 1e9
 
     @property
     def bandwidth(self) -> float:
-        """The machine's, in GB/s."""
+        """The machine's memory bandwidth meanwhile, in GB/s."""
         return median(self.bandwidths)
 
     @property
     def roofline(self) -> float:
-        """The share of what the machine's memory gave at the time."""
+        """The share of the machine's memory bandwidth that was used, 0 to 1: each repetition by the bandwidth around it."""
         pairs = zip(self.seconds, self.bandwidths, strict=True)
         return median(self.bytes_moved / seconds / 1e9 / limit for seconds, limit in pairs)
 
     @property
-    def disk(self) -> Disk | None:
+    def disk_reads(self) -> DiskReads | None:
         """None if all of the model stays in memory."""
-        return Disk.of(self.traffic, self.seconds, self.case.tokens) if self.traffic else None
+        return DiskReads.of(self.traffic, self.seconds, self.case.tokens) if self.traffic else None
 
     def times(self) -> dict[str, tuple[float, float]]:
-        """Seconds of each part in the median repetition, at work and waiting, by the shares of the one watched."""
+        """Seconds at work and waiting of each part in the median repetition: the profiled one's, scaled to its length."""
         if self.profile is None:
             return {}
         scale = self.median_s / self.profile.seconds
@@ -86,10 +92,12 @@ class Result:
 
     @property
     def peer_tok_per_s(self) -> float:
+        """Tokens a second of the peer's median repetition."""
         return self.case.tokens / median(self.peer_seconds)
 
     @property
     def peer_stdev(self) -> float:
+        """Standard deviation of the peer's speed, in tok/s."""
         return _spread(self.case, self.peer_seconds)
 
 
@@ -105,9 +113,10 @@ def load_rigs(
     peer: bool = False,
     progress: Progress | None = None,
 ) -> Rigs:
-    """An engine for each number of threads and size of chunk; the weights are shared.
+    """An engine for each number of threads and batch size; the weights are shared.
 
-    ram: see Engine.load; peer: whether there will be one. Raises UsageError if several of these would each need all memory.
+    ram: see Engine.load; peer: whether one will run, too. Raises UsageError if the model is streamed and not alone, as
+    each engine, and the peer, would take all the memory for itself.
     """
     ctx, rigs = context_of(cases), {}
     wanted = dict.fromkeys((case.threads, case.batch) for case in cases)
@@ -118,7 +127,7 @@ def load_rigs(
                 file, threads=threads, ctx=ctx, chunk=chunk, kv_type=kv_type, ram=ram, progress=progress
             )
             rigs[threads, batch] = Rig(engine, file)
-            if engine.supply:
+            if engine.expert_loader:
                 _check_alone(len(wanted), peer)
     except BaseException:
         for rig in rigs.values():
@@ -150,40 +159,40 @@ def measure(
     progress = progress or (lambda _stage, _fraction: None)
     _fill(rigs, cases, progress)
     runs = _warm_up(rigs, cases, peer, progress)
-    left = _Estimate(progress, sum(run.expected for run in runs) * (repetitions + 1))
+    meter = _ProgressMeter(progress, sum(run.expected for run in runs) * (repetitions + 1))
     for _ in range(repetitions):
         for run in runs:
             _repeat(run, bandwidth, peer)
-            left.done(run.expected)
+            meter.add(run.expected)
     for run in runs:
         run.result.profile = run.rig.profile(run.result.case)
-        left.done(run.expected)
+        meter.add(run.expected)
     return [run.result for run in runs]
 
 
 @dataclass
 class _Run:
-    """A case under way."""
+    """A case, the rig that runs it, and what was measured so far."""
 
     rig: Rig
     result: Result
-    expected: float  # seconds that a repetition takes in all, as the first one did
+    expected: float  # seconds that a repetition takes, its peer's among them, by the warm-up
 
 
-class _Estimate:
-    """Tells the progress, given how long everything took while warming up."""
+class _ProgressMeter:
+    """Adds up expected seconds of what is done, and tells their share of the total."""
 
-    def __init__(self, progress: Progress, whole: float) -> None:
-        self._progress, self._whole, self._done = progress, whole, 0.0
-        self.done(0.0)
+    def __init__(self, progress: Progress, total_s: float) -> None:
+        self._progress, self._total_s, self._done = progress, total_s, 0.0
+        self.add(0.0)
 
-    def done(self, seconds: float) -> None:
+    def add(self, seconds: float) -> None:
         self._done += seconds
-        self._progress("measuring", self._done / self._whole)
+        self._progress("measuring", self._done / self._total_s)
 
 
 def _fill(rigs: Rigs, cases: list[Case], progress: Progress) -> None:
-    """From a depth to the next deeper one; peers fill their own."""
+    """Prefill each rig to its depths, from one to the next deeper one; a peer does so itself."""
     for threads, batch, depth in sorted({(case.threads, case.batch, case.depth) for case in cases if case.depth}):
         rigs[threads, batch].fill(depth, progress)
 

@@ -1,4 +1,4 @@
-"""llama.cpp on the same file, by llama-cpp-python, in a process of its own: a crash there ends nothing here."""
+"""llama.cpp on the same file, by llama-cpp-python, in a process of its own: if it crashes, qcli goes on."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ _WORKER = "qcli.bench.peer_worker"
 
 
 def require_peer() -> None:
-    """QcliError if there is no peer on this machine."""
+    """Raises QcliError if llama-cpp-python is not installed."""
     if find_spec("llama_cpp") is None:
         raise QcliError("--peer needs llama-cpp-python, which is not installed", "pip install 'qcli[peer]'")
 
 
 class Peer:
-    """Answers to `run` with seconds; a context manager. Loads the file when first asked."""
+    """The process of the peer; a context manager. The process loads the file at the first `run`."""
 
     def __init__(self, path: Path, ctx: int, kv_type: str = "f16") -> None:
         self._open = ExitStack()
-        # what llama.cpp logs; a pipe that nobody reads would fill up
-        self._said = self._open.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        # not a pipe, which would fill up and block llama.cpp, as nobody reads its log unless it fails
+        self._log = self._open.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", _WORKER, str(path), str(ctx), kv_type],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._log,
             text=True,
         )
         self.about: dict[str, str] = {}  # name, version and CPU features, known after the first run
 
     def run(self, case: Case) -> float:
-        """Seconds of one repetition; QcliError if llama.cpp cannot, or crashes."""
+        """Seconds of one repetition. Raises QcliError if llama.cpp fails or crashes."""
         answer = self._ask(asdict(case))
         self.about = {"name": NAME, **answer["about"]}
         return float(answer["seconds"])
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self._process.kill()
         self._process.communicate()
         self._open.close()
@@ -78,8 +78,8 @@ class Peer:
     def _ended(self) -> NoReturn:
         code = self._process.wait()
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        self._said.seek(0)
-        lines = self._said.read().decode("utf-8", "replace").strip().splitlines()
+        self._log.seek(0)
+        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
         _failed(how + (f": {lines[-1].strip()}" if lines else ""))
 
 

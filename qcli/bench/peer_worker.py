@@ -1,4 +1,4 @@
-"""The process that runs llama.cpp: cases come in as JSON lines, seconds go out; it does as llama-bench does.
+"""The process that runs llama.cpp: reads cases as JSON lines, writes seconds; measures what llama-bench measures.
 
 usage: python -m qcli.bench.peer_worker MODEL CONTEXT KV_TYPE
 """
@@ -20,17 +20,17 @@ _GGML_TYPES = {name.lower(): block.number for name, block in BLOCKS.items()}
 
 
 class Worker:
-    """A model of llama.cpp, a context for each batch size, and a state for each depth."""
+    """A model of llama.cpp, with a context for each batch size, and a saved state for each depth."""
 
     def __init__(self, path: str, ctx: int, kv_type: str) -> None:
         self._api: Any = importlib.import_module("llama_cpp")
         self._api.llama_backend_init()
-        how = self._api.llama_model_default_params()
-        how.n_gpu_layers = 0
-        self._model = self._api.llama_model_load_from_file(path.encode(), how)
+        params = self._api.llama_model_default_params()
+        params.n_gpu_layers = 0
+        self._model = self._api.llama_model_load_from_file(path.encode(), params)
         if not self._model:
             raise RuntimeError(f"cannot load {path}")
-        self._vocabulary = self._api.llama_vocab_n_tokens(self._api.llama_model_get_vocab(self._model))
+        self._vocab_size = self._api.llama_vocab_n_tokens(self._api.llama_model_get_vocab(self._model))
         self._ctx, self._kv_type = ctx, kv_type
         self._contexts: dict[int, Any] = {}
         self._states: dict[tuple[int, int], Any] = {}
@@ -44,7 +44,7 @@ class Worker:
     def run(self, case: Case) -> float:
         """Seconds of one repetition."""
         context = self._begin(case)
-        ids = random_ids(self._vocabulary, case.tokens, seed=0)
+        ids = random_ids(self._vocab_size, case.tokens, seed=0)
         size = case.batch if case.kind == "pp" else 1
         began = perf_counter()
         self._decode(context, ids, size)
@@ -57,7 +57,7 @@ class Worker:
         if case.depth:
             key = case.batch, case.depth
             if key not in self._states:
-                self._decode(context, random_ids(self._vocabulary, case.depth, seed=case.depth), case.batch)
+                self._decode(context, random_ids(self._vocab_size, case.depth, seed=case.depth), case.batch)
                 self._states[key] = self._saved(context)
             state = self._states[key]
             self._api.llama_state_set_data(context, state, len(state))
@@ -65,11 +65,11 @@ class Worker:
 
     def _context(self, batch: int) -> Any:
         if batch not in self._contexts:
-            how = self._api.llama_context_default_params()
-            how.n_ctx = self._ctx
-            how.n_batch = how.n_ubatch = min(batch, self._ctx)
-            how.type_k = how.type_v = _GGML_TYPES[self._kv_type]
-            self._contexts[batch] = self._api.llama_init_from_model(self._model, how)
+            params = self._api.llama_context_default_params()
+            params.n_ctx = self._ctx
+            params.n_batch = params.n_ubatch = min(batch, self._ctx)
+            params.type_k = params.type_v = _GGML_TYPES[self._kv_type]
+            self._contexts[batch] = self._api.llama_init_from_model(self._model, params)
             if not self._contexts[batch]:
                 raise RuntimeError(f"cannot make a context of {self._ctx} tokens")
         return self._contexts[batch]
@@ -90,9 +90,9 @@ class Worker:
 
 
 def main(path: str, ctx: str, kv_type: str) -> None:
-    """Answer until nobody asks."""
+    """Run each case that comes in until the input ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # llama.cpp may print what it likes
+    os.dup2(2, 1)  # what llama.cpp prints goes to the log
     worker = None
     for line in sys.stdin:
         try:

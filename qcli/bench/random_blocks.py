@@ -7,8 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from quant import formats
-from quant.block import Scale, Ternary, Weight
+from quant.block import Scale, Ternary, Weight, declared
 
 Blocks = NDArray[np.uint8]  # [n, bytes]
 Scales = NDArray[np.float32]  # [n]
@@ -16,7 +15,7 @@ Scales = NDArray[np.float32]  # [n]
 
 def random_blocks(random: np.random.Generator, kind: str, count: int, spread: float) -> Blocks:
     """Valid blocks of a type, uint8 [count, bytes]; `spread` is the standard deviation of the weights, about."""
-    block = formats.blocks()[kind]
+    block = declared()[kind]
     first = next(iter(block.fields.values()))
     if isinstance(first, Weight):
         return _floats(random.standard_normal((count, 1), np.float32) * np.float32(spread), first)
@@ -31,7 +30,7 @@ def random_blocks(random: np.random.Generator, kind: str, count: int, spread: fl
 
 def write_scales(random: np.random.Generator, kind: str, blocks: Blocks, spread: float) -> None:
     """Give blocks that hold anything scales that suit weights of such a spread."""
-    block = formats.blocks()[kind]
+    block = declared()[kind]
     for field, holds in block.fields.items():
         if isinstance(holds, Scale):
             for at in range(block.offsets[field], block.offsets[field] + holds.bytes, holds.bytes // holds.count):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.bench.random_blocks import random_blocks
-from qcli.bench.shapes import Role, Shape
+from qcli.bench.shapes import ModelShape, Role
 from qcli.errors import QcliError, UsageError
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.header import Header, Value
+from qcli.gguf.names import layer_of
 from qcli.gguf.types import BLOCKS
-from qcli.host.memory import available
-from qcli.host.pages import pages
+from qcli.host.memory import available_memory
+from qcli.host.pages import allocate_pages
 from qcli.host.threads import default_threads
-from qcli.wording import counted
+from qcli.progress import Progress
+from qcli.wording import counted, size
 from quant import formats
 
-Progress = Callable[[str, float], None]
-
-_RESERVE = 2 << 30  # bytes of memory left to the state, the bandwidth's buffer and everybody else
+_RESERVE = 2 << 30  # bytes of memory left to the state, the buffer of `Bandwidth` and other programs
 _ALIGNMENT = 32  # bytes, as in a file
-_PATTERN = 8 << 20  # random bytes of a type, which all its tensors repeat; F32 ones, routers among them, do not
-_STD = 0.02  # of the weights, about
+_PATTERN = (
+    8 << 20
+)  # random bytes of a type that its tensors repeat; F32 tensors, routers among them, are random throughout
+_STD = 0.02  # standard deviation of the weights, about
 
-Mix = dict[Role, tuple[str, ...]]  # the types of a role, layer by layer in turn
+# The types of a role: layer 0 has the first, layer 1 the second, …, then again the first.
+Mix = dict[Role, tuple[str, ...]]
 
 
 def _mix(most: str, head: str = "", down: tuple[str, ...] = ()) -> Mix:
@@ -38,7 +41,7 @@ def _mix(most: str, head: str = "", down: tuple[str, ...] = ()) -> Mix:
     return mix | {"head": (head or most,), "down": down or (most,)}
 
 
-# Types as files of these names have them; what is not listed is F32.
+# Types as in files of these names; roles that are not listed are F32.
 MIXES = {
     "q4_0": _mix("Q4_0", head="Q8_0"),
     "q4_k_m": _mix("Q4_K", head="Q6_K", down=("Q6_K", "Q4_K")),
@@ -47,23 +50,23 @@ MIXES = {
 
 
 def quants() -> list[str]:
-    """The names that `find_mix` knows: those of files, and every type, which all matrices then have."""
+    """The names that `find_mix` knows: of mixes, and of types, which then all matrices have."""
     return sorted({*MIXES, *(name.lower() for name in formats.names())})
 
 
 def find_mix(name: str) -> Mix:
-    """The types of a quantization; UsageError lists those there are."""
+    """The mix of this name. Raises UsageError, which lists the names."""
     if name.lower() not in quants():
         raise UsageError(f"no quantization is called {name!r}", f"--quant takes {', '.join(quants())}")
     return MIXES.get(name.lower()) or _mix(name.upper())
 
 
-def layers_that_fit(shape: Shape, mix: Mix, wanted: int | None) -> int:
-    """The layers wanted, or as many as memory holds: whole cycles of mixers if possible. QcliError if they do not fit."""
-    room = available() - _RESERVE
-    fitting = max((n for n in range(shape.layers + 1) if size_of(shape, mix, n) <= room), default=0)
+def layers_that_fit(shape: ModelShape, mix: Mix, wanted: int | None) -> int:
+    """`wanted` layers, or as many as fit into memory: whole cycles of mixers if possible. Raises QcliError if they do not fit."""
+    free_bytes = available_memory() - _RESERVE
+    fitting = max((n for n in range(shape.layers + 1) if size_of(shape, mix, n) <= free_bytes), default=0)
     if (wanted or 1) > fitting:
-        needed, free = (f"{count / 1e9:.1f} GB" for count in (size_of(shape, mix, wanted or 1), available()))
+        needed, free = size(size_of(shape, mix, wanted or 1)), size(available_memory())
         hint = f"give --layers {fitting} or less" if fitting else "free some memory, or try a smaller --quant"
         raise QcliError(
             f"{counted(wanted or 1, 'layer')} of {shape.name} would take {needed}, and {free} of memory are free", hint
@@ -72,32 +75,34 @@ def layers_that_fit(shape: Shape, mix: Mix, wanted: int | None) -> int:
     return wanted or (fitting // cycle * cycle or fitting)
 
 
-def size_of(shape: Shape, mix: Mix, layers: int) -> int:
-    """Bytes of the weights of the first layers."""
-    return _end(_slots(shape, mix, layers))
+def size_of(shape: ModelShape, mix: Mix, layers: int) -> int:
+    """Bytes of the weights of the model cut to its first layers."""
+    return _total_bytes(_layout(shape, mix, layers))
 
 
-def random_file(shape: Shape, mix: Mix, layers: int, progress: Progress | None = None) -> GGUFFile:
-    """The model cut to its first layers, as if it had been read from a file."""
-    slots = list(_slots(shape, mix, layers))
-    memory = pages(_end(slots), huge=False)
+def random_file(shape: ModelShape, mix: Mix, layers: int, progress: Progress | None = None) -> GGUFFile:
+    """The model cut to its first layers, with random weights in memory, as if a file had been opened."""
+    layout = list(_layout(shape, mix, layers))
+    memory = allocate_pages(_total_bytes(layout), huge=False)
     path, tensors = Path(shape.name), {}
     with ThreadPoolExecutor(default_threads()) as pool:
         fill = _Filler(pool)
-        for slot in slots:
-            data = memory[slot.offset : slot.offset + slot.n_bytes]
-            fill(data, slot.role, slot.type)
+        for placed in layout:
+            data = memory[placed.offset : placed.offset + placed.n_bytes]
+            fill(data, placed.role, placed.type)
             data.flags.writeable = False
-            blocks = data.reshape(math.prod(slot.shape[:-1]), -1)
-            tensors[slot.name] = Tensor(slot.name, slot.type, slot.shape, blocks, path, slot.offset, slot.n_bytes)
+            blocks = data.reshape(math.prod(placed.shape[:-1]), -1)
+            tensors[placed.name] = Tensor(
+                placed.name, placed.type, placed.shape, blocks, path, placed.offset, placed.n_bytes
+            )
             if progress:
-                progress("making weights", slot.offset / len(memory))
+                progress("making weights", placed.offset / len(memory))
     return GGUFFile(path, Header(3, _metadata(shape, layers), []), tensors)
 
 
 @dataclass(frozen=True)
-class _Slot:
-    """A tensor, and its place in memory."""
+class _PlacedTensor:
+    """A tensor to make, and where in the memory."""
 
     name: str
     role: Role
@@ -107,29 +112,28 @@ class _Slot:
     n_bytes: int
 
 
-def _slots(shape: Shape, mix: Mix, layers: int) -> Iterator[_Slot]:
+def _layout(shape: ModelShape, mix: Mix, layers: int) -> Iterator[_PlacedTensor]:
     offset = 0
     for name, role, dimensions in shape.rows(layers):
         types = mix.get(role, ("F32",))
-        block = name.split(".")[1]
-        kind = types[int(block) % len(types) if block.isdigit() else 0]
+        kind = types[max(0, layer_of(name)) % len(types)]
         n_bytes = BLOCKS[kind].row_bytes(math.prod(dimensions))
-        yield _Slot(name, role, kind, dimensions, offset, n_bytes)
+        yield _PlacedTensor(name, role, kind, dimensions, offset, n_bytes)
         offset += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def _end(slots: Iterable[_Slot]) -> int:
-    return max(slot.offset + slot.n_bytes for slot in slots)
+def _total_bytes(layout: Iterable[_PlacedTensor]) -> int:
+    return max(placed.offset + placed.n_bytes for placed in layout)
 
 
-def _metadata(shape: Shape, layers: int) -> dict[str, Value]:
+def _metadata(shape: ModelShape, layers: int) -> dict[str, Value]:
     keys = {**shape.keys, "block_count": layers, "context_length": shape.context}
     own: dict[str, Value] = {f"{shape.architecture}.{key}": value for key, value in keys.items()}
     return {"general.architecture": shape.architecture, "general.name": shape.name} | own
 
 
 class _Filler:
-    """Fills tensors, uint8 [bytes] each, as their role wants it."""
+    """Fills tensors, uint8 [bytes] each, with values that suit their role."""
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
@@ -147,13 +151,13 @@ class _Filler:
             self._repeat(self._pattern(kind), data)
 
     def _pattern(self, kind: str) -> NDArray[np.uint8]:
-        """Random blocks, begun elsewhere for every tensor: layers that are alike agree on a few experts."""
+        """Random blocks, rotated for every tensor: layers with equal weights would all choose the same few experts."""
         blocks, n_bytes = _PATTERN // BLOCKS[kind].bytes, BLOCKS[kind].bytes
         if kind not in self._patterns:
             self._patterns[kind] = random_blocks(self._random, kind, blocks, _STD).reshape(-1)
         return np.roll(self._patterns[kind], int(self._random.integers(blocks)) * n_bytes)
 
     def _repeat(self, pattern: NDArray[np.uint8], data: NDArray[np.uint8]) -> None:
-        """Several threads, because it is the system that takes the time: for pages that nobody had yet."""
+        """Fill a tensor with copies of the pattern, by several threads: most of the time goes to page faults of new memory."""
         pieces = [data[start : start + len(pattern)] for start in range(0, len(data), len(pattern))]
         list(self._pool.map(lambda piece: np.copyto(piece, pattern[: len(piece)]), pieces))

@@ -1,4 +1,4 @@
-"""One engine, and what it takes to run a case on it again and again."""
+"""A test rig: one engine, on which cases run again and again from the same state."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.bench.cases import Case, random_ids
-from qcli.bench.disk import Room
+from qcli.bench.disk import CacheSize
 from qcli.gguf.file import GGUFFile
+from qcli.gguf.names import layer_of
 from qcli.layers.state import Snapshot
-from qcli.runtime.engine import Engine, Progress
-from qcli.runtime.sampler import Sampler, Sampling
+from qcli.progress import Progress
+from qcli.runtime.engine import Engine
+from qcli.runtime.sampler import Sampler
+from qcli.runtime.sampling import Sampling
 from qcli.streaming.cache import Traffic
 from qcli.streaming.dense import is_expert
 
-SAMPLING, DISK, BOOKKEEPING = "sampling", "disk", "bookkeeping"
+SAMPLING, DISK, BOOKKEEPING = "sampling", "disk", "bookkeeping"  # parts of the time outside of the plans
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One repetition, watched: its seconds, and those of each part of the model, at work and waiting."""
+    """The seconds of one repetition, and of each part of the model in it, at work and waiting for other threads."""
 
     seconds: float
     parts: dict[str, tuple[float, float]]
@@ -31,43 +34,44 @@ class Profile:
 class Rig:
     """Runs cases on one engine; a case begins with the same state every time.
 
-    It takes the same tokens too, unless experts are read from the file: others then, or it would find what it had brought.
+    It takes the same tokens too, unless the model is streamed: then other ones, for which experts have to be read again.
     """
 
     def __init__(self, engine: Engine, file: GGUFFile) -> None:
         self.engine = engine
-        self._sampler = Sampler(Sampling(seed=0), engine.vocab_size)  # top-k 40: random ids leave much to choose from
+        sampling = Sampling(temperature=0.8, min_p=0.0, seed=0)  # top-k 40: random ids leave much to choose from
+        self._sampler = Sampler(sampling, engine.vocab_size)
         self._expert_bytes = mean_expert_bytes(file)
         self._states: dict[int, Snapshot] = {}
-        self._drawing = 0.0
-        self._begun = 0  # cases so far
-        if engine.supply:
-            engine.supply.remembers = False  # random ids are no text that the next start should be ready for
+        self._sampling_s = 0.0
+        self._begun = 0  # repetitions so far
+        if engine.expert_loader:
+            engine.expert_loader.saves_usage = False  # random ids are no text that the next start should be ready for
 
     @property
     def chunk(self) -> int:
-        """Tokens of a prompt that the engine takes together."""
+        """Tokens of a prompt that go through the layers together."""
         return self.engine.prompt_plan.tokens
 
     @property
     def traffic(self) -> Traffic | None:
-        """What the last repetition read from the file; None if all of it stays in memory."""
+        """What the last repetition read from the file; None for a resident model."""
         return self.engine.traffic
 
     @property
     def dense(self) -> list[NDArray[np.uint8]]:
-        """Of a streamed model, the weights that are in memory, uint8 [bytes] of each tensor."""
-        return self.engine.supply.dense if self.engine.supply else []
+        """The dense weights of a streamed model, uint8 [bytes] of each tensor; empty for a resident one."""
+        return self.engine.expert_loader.dense if self.engine.expert_loader else []
 
-    def room(self, ram: int) -> Room | None:
-        """What a streamed model has of so many bytes of memory; None if all of it stays there."""
-        supply = self.engine.supply
-        if supply is None:
+    def cache_size(self, ram: int) -> CacheSize | None:
+        """The expert cache of a streamed model; None for a resident one. ram: bytes that the process may use."""
+        loader = self.engine.expert_loader
+        if loader is None:
             return None
-        return Room(ram, max(len(layer.slots.expert_in) for layer in supply.layers.values()), supply.most_slots)
+        return CacheSize(ram, max(len(layer.slots.expert_in) for layer in loader.layers.values()), loader.max_slots)
 
     def fill(self, depth: int, progress: Progress | None = None) -> None:
-        """Add random tokens up to a depth, and keep the state for the cases that begin there."""
+        """Prefill random tokens up to a depth, and save the state for the cases that begin there."""
         missing = depth - self.engine.position
         self.engine.prefill(random_ids(self.engine.vocab_size, missing, seed=depth), progress)
         self._states[depth] = self.engine.snapshot()
@@ -84,18 +88,18 @@ class Rig:
         return perf_counter() - began
 
     def profile(self, case: Case) -> Profile:
-        """One repetition with a look at the clock around every record: 2 % slower where a token takes 0.7 ms."""
-        self._drawing = 0.0
+        """Run one repetition with the clock read around every kernel: 2 % slower where a token takes 0.7 ms."""
+        self._sampling_s = 0.0
         with self.engine.profile() as times:
             seconds = self.run(case)
-        parts = times.by_part() | {SAMPLING: (self._drawing, 0.0)}
+        parts = times.by_part() | {SAMPLING: (self._sampling_s, 0.0)}
         if self.traffic:
             parts[DISK] = self.traffic.wait_s, 0.0
             parts[BOOKKEEPING] = seconds - sum(work + wait for work, wait in parts.values()), 0.0
         return Profile(seconds, parts)
 
     def bytes_moved(self, case: Case) -> float:
-        """What a repetition must read, and of recurrent states write; found by running the case once."""
+        """Bytes that a repetition must read, and write to recurrent states; found by running the case once."""
         ids = self._begin(case)
         if case.kind == "pp" and case.tokens > 1:
             return self._prefill_bytes(ids)
@@ -116,28 +120,28 @@ class Rig:
         return random_ids(self.engine.vocab_size, case.tokens, seed=self._begun if self.traffic else 0)
 
     def _decode(self, ids: list[int]) -> None:
-        """A token is drawn after every step, as for an answer, but the next step takes one of the ids."""
+        """Sample a token after every step, as for an answer, but feed the next of the ids."""
         for token in ids:
             logits = self.engine.step(token)
             began = perf_counter()
             self._sampler.sample(logits)
-            self._drawing += perf_counter() - began
+            self._sampling_s += perf_counter() - began
 
     def _prefill_bytes(self, ids: list[int]) -> float:
-        """Of weights: the head once, what every token meets once a chunk, an expert once a chunk that is routed to it."""
+        """Bytes of weights: the head once, dense weights once a chunk, an expert once in each chunk that chooses it."""
         engine, touched = self.engine, []
 
-        def note(_stage: str, _fraction: float) -> None:
+        def count_chunk(_stage: str, _fraction: float) -> None:
             touched.append(engine.experts_touched())
             engine.reset_counters()
 
         engine.reset_counters()
-        engine.prefill(ids, note)
-        for_all = self._dense_bytes() - engine.head_bytes
-        return len(touched) * for_all + engine.head_bytes + sum(touched) * self._expert_bytes
+        engine.prefill(ids, count_chunk)
+        layers = self._dense_bytes() - engine.head_bytes
+        return len(touched) * layers + engine.head_bytes + sum(touched) * self._expert_bytes
 
     def _dense_bytes(self) -> float:
-        """Weights that every token meets, the head among them; runs one token."""
+        """Bytes of the weights that every token is multiplied with, the head among them; runs one token."""
         self.engine.reset()
         self.engine.reset_counters()
         self.engine.step(0)
@@ -147,5 +151,5 @@ class Rig:
 def mean_expert_bytes(file: GGUFFile) -> float:
     """Bytes of gate, up and down of one routed expert, on average over the layers; 0 without experts."""
     stacks = {name: tensor for name, tensor in file.tensors.items() if is_expert(tensor)}
-    held = {name.split(".ffn_")[0]: tensor.shape[0] for name, tensor in stacks.items()}
-    return sum(tensor.n_bytes for tensor in stacks.values()) / max(1, sum(held.values()))
+    counts = {layer_of(name): tensor.shape[0] for name, tensor in stacks.items()}
+    return sum(tensor.n_bytes for tensor in stacks.values()) / max(1, sum(counts.values()))

@@ -1,4 +1,4 @@
-"""True shapes of known models, as the tensors and keys that their files would have. A role decides a tensor's type."""
+"""Shapes of known models: the tensors and keys that their files have. The role of a tensor decides its type."""
 
 from __future__ import annotations
 
@@ -9,40 +9,42 @@ from typing import Literal
 from qcli.errors import UsageError
 
 Role = Literal["embedding", "head", "mixer", "experts", "down", "router", "vector", "ones", "decay"]
-Row = tuple[str, Role, tuple[int, ...]]  # name, role, shape in NumPy order
-Keys = dict[str, int | float]
+Row = tuple[str, Role, tuple[int, ...]]  # of the table of tensors: name, role, shape in NumPy order
+Keys = dict[str, int | float]  # of a GGUF file, without the architecture in front
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A model without its weights; `keys` lack the architecture in front and the number of layers."""
+class ModelShape:
+    """A model without its weights; `keys` lack the number of layers."""
 
     name: str
     architecture: str
     layers: int
-    vocabulary: int
+    vocab_size: int
     keys: Keys
-    layer: Callable[[Keys, int], Iterator[Row]]
-    mixers: tuple[str, ...]  # the part of the model that mixes tokens, of each layer in turn
-    context: int
+    layer: Callable[[Keys, int], Iterator[Row]]  # the tensors of one layer, named without "blk.N."
+    mixers: tuple[
+        str, ...
+    ]  # kinds of the layers, as profiles name them: layer 0 has the first, …, then again the first
+    context: int  # tokens
 
     def rows(self, layers: int) -> Iterator[Row]:
-        """Every tensor of the model cut to its first layers."""
+        """The tensors of the model cut to its first layers."""
         n = int(self.keys["embedding_length"])
-        yield "token_embd.weight", "embedding", (self.vocabulary, n)
+        yield "token_embd.weight", "embedding", (self.vocab_size, n)
         yield "output_norm.weight", "ones", (n,)
-        yield "output.weight", "head", (self.vocabulary, n)
+        yield "output.weight", "head", (self.vocab_size, n)
         for i in range(layers):
             for name, role, shape in self.layer(self.keys, i):
                 yield f"blk.{i}.{name}", role, shape
 
-    def count(self, part: str, layers: int) -> int:
-        """How many of the first layers mix tokens in this part of the model."""
-        return sum(self.mixers[i % len(self.mixers)] == part for i in range(layers))
+    def count(self, mixer: str, layers: int) -> int:
+        """How many of the first layers have this kind of mixer."""
+        return sum(self.mixers[i % len(self.mixers)] == mixer for i in range(layers))
 
 
 def qwen3next_layer(keys: Keys, i: int) -> Iterator[Row]:
-    """A block of Qwen3-Next; every `full_attention_interval`th has attention."""
+    """The tensors of a layer of Qwen3-Next; every `full_attention_interval`th has attention."""
     c = {key: int(value) for key, value in keys.items()}
     n, experts = c["embedding_length"], c["expert_count"]
     width, shared = c["expert_feed_forward_length"], c["expert_shared_feed_forward_length"]
@@ -108,11 +110,11 @@ QWEN3_NEXT: Keys = {
 SHAPES = {
     shape.name: shape
     for shape in [
-        Shape(
+        ModelShape(
             name="qwen3-next-80b-a3b",
             architecture="qwen3next",
             layers=48,
-            vocabulary=151_936,
+            vocab_size=151_936,
             keys=QWEN3_NEXT,
             layer=qwen3next_layer,
             mixers=("linear attention",) * 3 + ("attention",),
@@ -122,8 +124,8 @@ SHAPES = {
 }
 
 
-def find_shape(name: str) -> Shape:
-    """The shape of this name; UsageError lists those there are."""
+def find_shape(name: str) -> ModelShape:
+    """The shape of this name. Raises UsageError, which lists the names."""
     try:
         return SHAPES[name.lower()]
     except KeyError:

@@ -1,4 +1,4 @@
-"""What is measured: a file, or a known model's shape with random weights."""
+"""The model that is measured: from a file, or of a known shape with random weights."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from qcli import catalog, models
 from qcli.bench.cases import Case, context_of
-from qcli.bench.random_weights import Mix, Progress, layers_that_fit, random_file, size_of
-from qcli.bench.shapes import Shape
+from qcli.bench.random_weights import Mix, layers_that_fit, random_file, size_of
+from qcli.bench.shapes import ModelShape
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -18,26 +19,27 @@ class Subject:
 
     name: str
     file: GGUFFile
-    shape: Shape | None = None
-    whole_bytes: int = 0  # of all layers, of a shape
+    shape: ModelShape | None = None  # if the weights are random
+    whole_bytes: int = 0  # of that shape with all its layers
 
     @property
     def architecture(self) -> str:
+        """As GGUF names it."""
         return self.file.get_str("general.architecture")
 
     @property
     def layers(self) -> int:
-        """Of the trunk."""
-        drafts = self.file.get_int(f"{self.architecture}.nextn_predict_layers", 0)
-        return self.file.get_int(f"{self.architecture}.block_count") - drafts
+        """Without those of multi-token prediction (MTP), which qcli does not run."""
+        mtp = self.file.get_int(f"{self.architecture}.nextn_predict_layers", 0)
+        return self.file.get_int(f"{self.architecture}.block_count") - mtp
 
     @property
     def size_bytes(self) -> int:
-        """Of all tensors."""
+        """Bytes of all tensors."""
         return sum(tensor.n_bytes for tensor in self.file.tensors.values())
 
-    def check_room(self, cases: list[Case]) -> None:
-        """UsageError if the model was not made for so many tokens."""
+    def check_context(self, cases: list[Case]) -> None:
+        """Raises UsageError if a case needs more context than the model was made for."""
         longest, needed = models.context_length(self.file), context_of(cases)
         if needed > longest:
             raise UsageError(
@@ -46,14 +48,17 @@ class Subject:
 
 
 def of_file(model: str | None) -> Subject:
-    """A model by path or name, the embedded one by default."""
+    """The file of a path or a name; without either, of the embedded model."""
     path, entry = catalog.resolve(model)
     file = GGUFFile.open(path)
     return Subject(catalog.name_of(path, entry), file)
 
 
-def of_shape(shape: Shape, mix: Mix, layers: int | None, progress: Progress | None = None) -> Subject:
-    """Random weights; layers: as many as fit into memory, if not given."""
+def of_shape(shape: ModelShape, mix: Mix, layers: int | None, progress: Progress | None = None) -> Subject:
+    """A model with random weights, cut to its first layers: as many as fit into memory, if no number is given.
+
+    Raises UsageError, or QcliError if they do not fit.
+    """
     if layers is not None and layers > shape.layers:
         raise UsageError(
             f"{shape.name} has {shape.layers} layers, not {layers}", f"give --layers {shape.layers} or less"

@@ -11,7 +11,7 @@ from qcli.text.thoughts import Thought
 from qcli.wording import counted
 
 if TYPE_CHECKING:
-    from qcli.runtime.generate import Stats
+    from qcli.runtime.stats import Stats
 
 
 def show(
@@ -20,7 +20,7 @@ def show(
     write: Callable[[str], None] = console.out,
     aside: Callable[[str], None] = console.aside,
 ) -> tuple[str, bool]:
-    """Pass an answer on as it comes, and thoughts to `aside`; the answer, and whether Ctrl-C ended it."""
+    """Pass the pieces of an answer to `write` as they come, thoughts to `aside`; the answer, and whether Ctrl-C ended it."""
     text: list[str] = []
     interrupted = thinking = False
     try:
@@ -51,20 +51,20 @@ def discard(piece: str) -> None:
 
 def figures(stats: Stats) -> list[str]:
     """Prompt tokens and prefill speed, TTFT, new tokens and decode speed, GB/s, experts, what came from the disk."""
-    kept = stats.prompt_tokens - stats.prefilled_tokens
-    prompt = counted(stats.prompt_tokens, "prompt token") + (f" ({kept} kept)" if kept else "")
-    said = [
+    cached = f" ({stats.cached_tokens} cached)" if stats.cached_tokens else ""
+    prompt = counted(stats.prompt_tokens, "prompt token") + cached
+    shown = [
         prompt + _speed(stats.prefill_tok_per_s),
         f"TTFT {stats.ttft_s:.2f} s",
         f"{stats.new_tokens} new" + _speed(stats.decode_tok_per_s, f", {stats.gb_per_s:.1f} GB/s"),
     ]
-    if stats.experts_held:
-        said.append(f"experts {stats.experts_touched} of {stats.experts_held}")
-    if read := stats.streamed:
-        said.append(f"read {read.bytes_per_step / 1e6:.0f} MB a token")
-        said.append(f"{read.hit_rate:.0%} of the experts were there")
-        said.append(f"{read.wait_s_per_step * 1e3:.0f} ms waiting for the disk")
-    return said
+    if stats.experts_total:
+        shown.append(f"experts {stats.experts_touched} of {stats.experts_total}")
+    if reads := stats.disk_reads:
+        shown.append(f"read {reads.bytes_per_step / 1e6:.0f} MB a token")
+        shown.append(f"{reads.hit_rate:.0%} of the experts were in memory")
+        shown.append(f"{reads.wait_s_per_step * 1e3:.0f} ms waiting for the disk")
+    return shown
 
 
 def _speed(tok_per_s: float, more: str = "") -> str:

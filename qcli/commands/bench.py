@@ -1,4 +1,4 @@
-"""qcli bench: how fast a model runs here, or would run."""
+"""qcli bench: how fast a model runs on this machine, and where the time goes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
+from qcli.wording import parse_size
 
 if TYPE_CHECKING:
     from qcli.bench.cases import Case
-    from qcli.bench.disk import Room
+    from qcli.bench.disk import CacheSize
     from qcli.bench.measure import Result
     from qcli.bench.peer import Peer
     from qcli.bench.random_weights import Mix
-    from qcli.bench.shapes import Shape
+    from qcli.bench.shapes import ModelShape
     from qcli.bench.subject import Subject
     from qcli.commands.bench_report import Report
 
@@ -29,43 +30,44 @@ def _sizes(*names: str, help: str) -> Any:
 
 def bench(
     model: options.Model = None,
-    n_prompt: Annotated[str, _sizes("--n-prompt", "-p", help="Prefill so many tokens; 0: leave it out.")] = "512",
-    n_gen: Annotated[str, _sizes("--n-gen", "-n", help="Decode so many tokens; 0: leave it out.")] = "64",
-    n_depth: Annotated[str, _sizes("--n-depth", "-d", help="Have so many tokens in the context before.")] = "0",
+    n_prompt: Annotated[
+        str, _sizes("--n-prompt", "-p", help="Tokens of a prompt to prefill; 0: no such test.")
+    ] = "512",
+    n_gen: Annotated[str, _sizes("--n-gen", "-n", help="Tokens to decode; 0: no such test.")] = "64",
+    n_depth: Annotated[str, _sizes("--n-depth", "-d", help="Tokens that are in the context before.")] = "0",
     threads: Annotated[str | None, _sizes("--threads", "-t", help="One a physical core, unless told.")] = None,
     batch_size: Annotated[
-        str | None, _sizes("--batch-size", "-b", help="Take so many tokens of a prompt together; else as `qcli run`.")
+        str | None, _sizes("--batch-size", "-b", help="Tokens of a prompt to take together; else as `qcli run`.")
     ] = None,
     kv_type: options.KvType = None,
     ram: options.Ram = None,
     repetitions: Annotated[
-        int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="Repeat each test so often.")
+        int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="Repetitions of each test.")
     ] = 3,
     shape: Annotated[
         str | None,
-        typer.Option("--shape", metavar="NAME", help="Make random weights of a known model's shape: no file."),
+        typer.Option("--shape", metavar="NAME", help="Use random weights of a known model's shape, no file."),
     ] = None,
     layers: Annotated[
         int | None,
-        typer.Option("--layers", metavar="N", min=1, help="With --shape: make so many; else as many as fit."),
+        typer.Option("--layers", metavar="N", min=1, help="With --shape: how many layers; else as many as fit."),
     ] = None,
     quant: Annotated[
         str | None,
-        typer.Option("--quant", metavar="TYPE", help="With --shape: make this type, such as q8_0; else q4_k_m."),
+        typer.Option("--quant", metavar="TYPE", help="With --shape: the weights' type, such as q8_0; else q4_k_m."),
     ] = None,
     peer: Annotated[bool, options.flag("--peer", help="Measure llama.cpp on the same file, too.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure how fast a model runs here, and where the time goes.
 
-    A list, such as -t 1,2, measures each.
+    Lists, such as -t 1,2, measure every combination.
     """
     from qcli.bench.cases import combinations, numbers
     from qcli.bench.peer import require_peer
     from qcli.bench.random_weights import find_mix
     from qcli.bench.shapes import find_shape
     from qcli.host.threads import default_threads
-    from qcli.streaming.budget import parse_size
 
     _check(model, shape, layers, quant, peer, ram)
     n_bytes = parse_size(ram) if ram is not None else None
@@ -105,7 +107,7 @@ def _check(
 
 def _measured(
     model: str | None,
-    chosen: tuple[Shape, Mix] | None,
+    chosen: tuple[ModelShape, Mix] | None,
     layers: int | None,
     cases: list[Case],
     kv_type: str,
@@ -113,7 +115,7 @@ def _measured(
     repetitions: int,
     peer: bool,
 ) -> Report:
-    """Load what is to be measured, all of it before the first repetition, and measure."""
+    """Load the model into an engine for each number of threads and batch size, and run all cases."""
     bar = console.status("loading", still=True)
     with bar, interrupt.ends_all(bar):
         from qcli.bench.bandwidth import Bandwidth
@@ -124,7 +126,7 @@ def _measured(
         from qcli.streaming.budget import limit
 
         subject = of_shape(*chosen, layers, bar.update) if chosen else of_file(model)
-        subject.check_room(cases)
+        subject.check_context(cases)
         ram = sys.maxsize if chosen else limit(ram)  # random weights are in memory already
         rigs = load_rigs(subject.file, cases, kv_type, ram, peer, bar.update)
         first = next(iter(rigs.values()))
@@ -132,21 +134,23 @@ def _measured(
     with bar, ExitStack() as stack:
         for close in (subject.file.close, bandwidth.close, *(rig.close for rig in rigs.values())):
             stack.callback(close)
-        beside = stack.enter_context(Peer(subject.file.path, context_of(cases), kv_type)) if peer else None
-        results = measure(rigs, bandwidth, cases, repetitions, beside, bar.update)
-        return _report(subject, kv_type, first.room(ram), results, beside)
+        peer_process = stack.enter_context(Peer(subject.file.path, context_of(cases), kv_type)) if peer else None
+        results = measure(rigs, bandwidth, cases, repetitions, peer_process, bar.update)
+        return _report(subject, kv_type, first.cache_size(ram), results, peer_process)
 
 
-def _report(subject: Subject, kv_type: str, room: Room | None, results: list[Result], beside: Peer | None) -> Report:
+def _report(
+    subject: Subject, kv_type: str, cache_size: CacheSize | None, results: list[Result], peer: Peer | None
+) -> Report:
     from qcli.bench.estimate import whole_tok_per_s
     from qcli.bench.machine import this_machine
-    from qcli.commands.bench_report import Report, Whole
+    from qcli.commands.bench_report import Report, WholeModel
 
     shape, layers = subject.shape, subject.layers
     whole = None
     if shape:
         estimates = [whole_tok_per_s(shape, layers, result) for result in results]
-        whole = Whole(shape.layers, subject.whole_bytes, estimates)
+        whole = WholeModel(shape.layers, subject.whole_bytes, estimates)
     return Report(
         model=subject.name,
         architecture=subject.architecture,
@@ -156,6 +160,6 @@ def _report(subject: Subject, kv_type: str, room: Room | None, results: list[Res
         machine=this_machine(),
         results=results,
         whole=whole,
-        room=room,
-        peer=beside.about if beside else None,
+        cache_size=cache_size,
+        peer=peer.about if peer else None,
     )

@@ -1,4 +1,4 @@
-"""What `qcli bench` says, as JSON and as tables of 80 columns."""
+"""The results of `qcli bench`, as JSON and as tables of 80 columns."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
-from qcli.bench.disk import Disk, Room
+from qcli.bench.disk import CacheSize, DiskReads
 from qcli.bench.machine import Machine
 from qcli.bench.measure import Result
-from qcli.wording import counted
+from qcli.commands.tables import new_table
+from qcli.wording import counted, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-_WIDTH = 80  # columns that the tables of parts keep to
-_PARTS, _FIGURES = 18, 11  # of these, for the names of parts, and for a case at least
+_WIDTH = 80  # characters in a line of the tables of parts
+_PARTS, _FIGURES = 18, 11  # of these, for the names of the parts, and for each case at least
 
 
 @dataclass(frozen=True)
-class Whole:
-    """All layers of a model of which some were measured."""
+class WholeModel:
+    """The model with all its layers, where only the first were measured."""
 
     layers: int
     size_bytes: int
-    tok_per_s: list[float | None]  # of each result; an estimate, if there can be one
+    tok_per_s: list[float | None]  # an estimate for each result; None if there is none
 
 
 @dataclass(frozen=True)
 class Report:
-    """Results, and what they are of."""
+    """Results, and the model and the machine that they are of."""
 
     model: str
     architecture: str
@@ -41,12 +42,12 @@ class Report:
     kv_type: str
     machine: Machine
     results: Sequence[Result]
-    whole: Whole | None = None
-    room: Room | None = None  # of a streamed model
+    whole: WholeModel | None = None  # if only some layers were measured
+    cache_size: CacheSize | None = None  # of a streamed model
     peer: dict[str, str] | None = None  # name, version, features
 
     def as_json(self) -> list[dict[str, Any]]:
-        """An object for each test; `parts` are seconds of the median repetition."""
+        """An object for each case; `parts` are seconds of the median repetition."""
         return [self._object(i, result) for i, result in enumerate(self.results)]
 
     def drawn(self) -> RenderableType:
@@ -85,8 +86,8 @@ class Report:
             "size_bytes": self.size_bytes,
             "machine": asdict(self.machine) | {"bandwidth_gb_per_s": round(result.bandwidth, 3)},
         }
-        if self.room and result.disk:
-            value["streaming"] = _streaming(self.room, result.disk)
+        if self.cache_size and result.disk_reads:
+            value["streaming"] = _streaming(self.cache_size, result.disk_reads)
         if self.whole:
             estimate = self.whole.tok_per_s[i]
             value["estimate"] = {
@@ -108,20 +109,20 @@ class Report:
         reads = ", ".join(f"{median(rates):.1f} GB/s with {threads}" for threads, rates in samples.items())
         kept = "" if self.kv_type == "f16" else f" · {self.kv_type} keys and values"
         facts = [
-            f"{self.model} · {self.architecture} · {counted(self.layers, 'layer')}{cut} · {gigabytes(self.size_bytes)}{kept}",
+            f"{self.model} · {self.architecture} · {counted(self.layers, 'layer')}{cut} · {size(self.size_bytes)}{kept}",
             f"{machine.cpu} · {counted(machine.cores, 'core')} · {machine.dot_unit}",
             f"memory is read at {reads} thread{'s' if max(samples) > 1 else ''}: the roofline",
         ]
-        if room := self.room:
-            there = f"room for {room.slots} of {room.held} experts in each layer"
-            facts.append(f"streamed: may use {gigabytes(room.ram)}, which is {there}")
+        if cache := self.cache_size:
+            there = f"room for {cache.slots} of {cache.experts_per_layer} experts in each layer"
+            facts.append(f"streamed: may use {size(cache.ram)}, which is {there}")
         return facts
 
     def _several(self, what: str) -> bool:
         return len({getattr(result.case, what) for result in self.results}) > 1
 
     def _labels(self) -> list[str]:
-        """tg64, or tg64 t2 b512 where there are several."""
+        """A short name for each result: tg64, or tg64 t2 b512 where threads or batch sizes differ."""
         more = [what for what in ("threads", "batch") if self._several(what)]
         cases = [result.case for result in self.results]
         return [" ".join([case.name, *(f"{what[0]}{getattr(case, what)}" for what in more)]) for case in cases]
@@ -136,10 +137,10 @@ class Report:
         return table
 
     def _row(self, i: int, result: Result) -> dict[str, str]:
-        """Cells by their heading."""
+        """The cells of a result in the table of speeds, by their heading."""
         case = result.case
         row = {"test": case.name}
-        if not self.room:  # no room in 80 columns, and always the same
+        if not self.cache_size:  # a streamed model has one number of threads, and its table no space in 80 columns
             row["threads"] = str(case.threads)
         if self._several("batch"):
             row["batch"] = str(case.batch)
@@ -153,8 +154,8 @@ class Report:
                 self.peer["name"]: speed(result.peer_tok_per_s),
                 "ratio": f"{result.tok_per_s / result.peer_tok_per_s:.2f}",
             }
-        if result.disk:
-            return _from_disk(result.disk)
+        if result.disk_reads:
+            return _disk_cells(result.disk_reads)
         if self.whole:
             estimate = self.whole.tok_per_s[i]
             return {f"{self.whole.layers} layers": f"≈ {speed(estimate)}" if estimate else "?"}
@@ -163,34 +164,34 @@ class Report:
     def _notes(self) -> list[str]:
         if self.peer:
             return [f"{self.peer['name']}: llama-cpp-python {self.peer['version']}"]
-        if self.room:
+        if self.cache_size:
             return ["hits: experts that were in memory · waits: share of the time, for the disk"]
         if not self.whole:
             return []
-        size = gigabytes(self.whole.size_bytes)
+        whole = size(self.whole.size_bytes)
         if None in self.whole.tok_per_s:
             return [f"?: no estimate for all {self.whole.layers} layers; these lack a kind that the others have"]
-        return [f"≈: an estimate for all {self.whole.layers} layers, if {size} of memory are free"]
+        return [f"≈: an estimate for all {self.whole.layers} layers, if {whole} of memory are free"]
 
 
-def _from_disk(disk: Disk) -> dict[str, str]:
+def _disk_cells(disk: DiskReads) -> dict[str, str]:
     megabytes = disk.bytes_per_token / 1e6
     return {
         "hits": "" if disk.hit_rate is None else f"{disk.hit_rate:.0%}",
         "MB/token": f"{megabytes:.{0 if megabytes >= 100 else 1}f}",
-        "waits": f"{disk.wait:.0%}",
+        "waits": f"{disk.wait_share:.0%}",
         "disk GB/s": f"{disk.gb_per_s:.2f}",
     }
 
 
-def _streaming(room: Room, disk: Disk) -> dict[str, Any]:
+def _streaming(cache: CacheSize, disk: DiskReads) -> dict[str, Any]:
     return {
-        "ram_bytes": room.ram,
-        "slots": room.slots,
-        "held": room.held,
+        "ram_bytes": cache.ram,
+        "slots": cache.slots,
+        "experts_per_layer": cache.experts_per_layer,
         "hit_rate": None if disk.hit_rate is None else round(disk.hit_rate, 4),
         "bytes_per_token": round(disk.bytes_per_token),
-        "wait": round(disk.wait, 4),
+        "wait_share": round(disk.wait_share, 4),
         "disk_gb_per_s": round(disk.gb_per_s, 4),
     }
 
@@ -212,18 +213,11 @@ def _part(result: Result, seconds: float) -> str:
 
 
 def _table(first: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = new_table()
     table.add_column(first, no_wrap=True)
     return table
 
 
 def speed(tok_per_s: float) -> str:
-    """Three digits or more."""
+    """At least three digits: 5.23, 52.3, 523, 5,230."""
     return f"{tok_per_s:,.{0 if tok_per_s >= 100 else 1 if tok_per_s >= 10 else 2}f}"
-
-
-def gigabytes(count: int) -> str:
-    """2.1 GB, 24 MB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

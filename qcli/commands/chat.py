@@ -1,15 +1,16 @@
-"""qcli chat: several turns, each prefilling only what is new."""
+"""qcli chat: a conversation of several turns."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.answer import discard, figures, show
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.line_input import is_interactive, turns
+from qcli.runtime.sampling import SamplingOptions
 
 if TYPE_CHECKING:
     from qcli.llm import LLM, Options
@@ -18,11 +19,12 @@ _COMMAND = re.compile(r"/([a-z?]+)(?:\s+(.*))?", re.DOTALL)
 _HELP = """/clear         begin a new conversation
 /regenerate    answer the last message again
 /system TEXT   set the system message; without a text, drop it
-/stats         figures of the last answer, and the room left
+/stats         figures of the last answer, and how full the context is
 /exit          leave, as does Ctrl-D
 Alt-Enter, or \\ at the end of a line, begins a new line; Ctrl-C stops an answer."""
 
 
+@options.with_sampling
 def chat(
     model: options.Model = None,
     system: options.System = None,
@@ -33,20 +35,12 @@ def chat(
     kv_type: options.KvType = None,
     ram: options.Ram = None,
     quiet: options.Quiet = False,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    min_p: options.MinP = None,
-    repeat_penalty: options.RepeatPenalty = None,
-    frequency_penalty: options.FrequencyPenalty = None,
-    presence_penalty: options.PresencePenalty = None,
-    seed: options.Seed = None,
+    **sampling: Unpack[SamplingOptions],
 ) -> None:
-    """Talk with a model; each turn reads only what is new.
+    """Talk with a model; each turn computes only what is new.
 
     /help lists what else can be typed.
     """
-    given = options.of_answer(locals())
     bar = console.status("loading", quiet)
     with bar, interrupt.ends_all(bar):
         from qcli.llm import LLM
@@ -55,17 +49,18 @@ def chat(
     with llm:
         if is_interactive() and not quiet:
             console.info(f"{llm.name} · /help lists the commands, Ctrl-D leaves")
-        talk = Conversation(llm, bar, given, system, quiet)
+        given: Options = {"max_tokens": max_tokens, "stop": stop, **sampling}
+        conversation = Conversation(llm, bar, given, system, quiet)
         for turn in turns():
-            if not talk.take(turn):
+            if not conversation.take(turn):
                 break
 
 
 class Conversation:
     """The messages so far, answered ones only: a turn that fails or says nothing leaves them as they were."""
 
-    def __init__(self, llm: LLM, bar: console.status, how: Options, system: str | None, quiet: bool) -> None:
-        self._llm, self._bar, self._how, self._quiet = llm, bar, how, quiet
+    def __init__(self, llm: LLM, bar: console.status, given: Options, system: str | None, quiet: bool) -> None:
+        self._llm, self._bar, self._given, self._quiet = llm, bar, given, quiet
         self._system = system
         self._messages: list[dict[str, str]] = []
         self._answers = 0
@@ -110,7 +105,7 @@ class Conversation:
         asked = [*self._messages, {"role": "user", "content": text}]
         try:
             with self._bar:
-                pieces = self._llm.chat(self._opening() + asked, **self._drawn())
+                pieces = self._llm.chat(self._opening() + asked, **self._options())
                 shown, interrupted = show(pieces, self._bar, aside=discard if self._quiet else console.aside)
         except QcliError as problem:
             if not is_interactive():
@@ -129,14 +124,14 @@ class Conversation:
     def _opening(self) -> list[dict[str, str]]:
         return [{"role": "system", "content": self._system}] if self._system else []
 
-    def _drawn(self) -> Options:
-        """A seed for each answer: the same chat can be had again, and /regenerate still differs."""
+    def _options(self) -> Options:
+        """The options of the next answer: each has a seed of its own, so /regenerate differs, yet the chat repeats."""
         self._answers += 1
-        seed = self._how.get("seed")
-        return self._how if seed is None else {**self._how, "seed": seed + self._answers - 1}
+        seed = self._given.get("seed")
+        return self._given if seed is None else {**self._given, "seed": seed + self._answers - 1}
 
 
 def _with_way_out(problem: QcliError) -> QcliError:
     if isinstance(problem, ContextOverflowError):
-        return ContextOverflowError(problem.message, "/clear begins anew; --ctx gives more room")
+        return ContextOverflowError(problem.message, "/clear begins anew; --ctx gives a larger context")
     return problem

@@ -1,4 +1,4 @@
-"""qcli experts: which experts of a model are asked for, as a map of layers and experts."""
+"""qcli experts: how often each expert of a model is chosen, as a map of layers and experts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
-from qcli.wording import counted
+from qcli.wording import counted, parse_size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from qcli.evaluate.expert_counts import LayerCounts
 
 _SHADES = " ·░▒▓█"
-_STEPS = (0.0, 0.5, 1.0, 2.0, 4.0)  # times the average, above which a shade begins
+_STEPS = (0.0, 0.5, 1.0, 2.0, 4.0)  # multiples of the average at which the next shade begins
 _COLOURS = ("grey15", "grey35", "dark_cyan", "green3", "gold1", "red1")
 _NAMES = ("never", "below half", "below", "above", "2 times", "4 times")
-_MOST = 128  # columns of the map
-_BESIDE = 32  # columns for figures
+_MOST = 128  # characters of the map in a line
+_BESIDE = 32  # characters beside it, for figures
 
 
 def experts(
     model: options.GivenModel = None,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", metavar="TEXT", help="Count what this text asks for.")
+        str | None, typer.Option("--prompt", metavar="TEXT", help="Count the experts that this text uses.")
     ] = None,
     file: Annotated[
-        str | None, typer.Option("--file", metavar="FILE", help="Count what the text of a file asks for.")
+        str | None, typer.Option("--file", metavar="FILE", help="Count the experts that the text of a file uses.")
     ] = None,
     ram: options.Ram = None,
     threads: options.Threads = None,
@@ -41,9 +41,9 @@ def experts(
     as_csv: Annotated[bool, options.flag("--csv", help="Print layer, expert and count, one expert a line.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw which experts a text, or earlier runs, asked for.
+    """Draw which experts a text uses, or earlier runs used.
 
-    Earlier runs are known of models larger than memory.
+    Earlier runs are counted for models larger than memory.
     """
     if prompt is not None and file is not None:
         raise UsageError("--prompt and --file are both given", "leave out one of them")
@@ -66,16 +66,15 @@ def _counted(
     from qcli.evaluate import expert_counts
     from qcli.evaluate.scored_text import read_text
     from qcli.gguf.file import GGUFFile
-    from qcli.streaming.budget import parse_size
     from qcli.text.tokenizer import Tokenizer
 
-    room = parse_size(ram) if ram is not None else None
+    n_bytes = parse_size(ram) if ram is not None else None
     with GGUFFile.open(resolve(model)[0]) as opened:
         if prompt is None and file is None:
-            return "earlier runs", expert_counts.by_heat(opened)
+            return "earlier runs", expert_counts.by_usage(opened)
         text = prompt if prompt is not None else read_text(Path(file or ""))
         ids = Tokenizer.from_gguf(opened).prompt(text)
-        layers = expert_counts.by_text(opened, ids, threads=threads, ram=room, progress=bar.update)
+        layers = expert_counts.by_text(opened, ids, threads=threads, ram=n_bytes, progress=bar.update)
         return f"{counted(len(ids), 'token')} of text", layers
 
 
@@ -94,11 +93,11 @@ def _drawn(source: str, layers: list[LayerCounts]) -> RenderableType:
     from rich.text import Text
 
     widest = max(len(layer.counts) for layer in layers)
-    a_column = columns_for(widest, max(16, _width() - _BESIDE))
+    a_column = experts_per_column(widest, max(16, _width() - _BESIDE))
     columns = -(-widest // a_column)
-    heading = f"layer  {f'experts 0 to {widest - 1}':<{columns}}  used  hottest tenth"
+    heading = f"layer  {f'experts 0 to {widest - 1}':<{columns}}  used      top tenth"
     rows = [_row(layer, a_column, columns) for layer in layers]
-    title = Text(f"which experts were asked for: {source}", style="bold")
+    title = Text(f"how often experts were chosen: {source}", style="bold")
     return Group(title, Text(""), Text(heading, style="dim"), *rows, Text(""), _legend(a_column))
 
 
@@ -106,16 +105,16 @@ def _width() -> int:
     return shutil.get_terminal_size().columns if console.answers_a_person() else _MOST + _BESIDE
 
 
-def columns_for(experts: int, room: int) -> int:
-    """How many experts share a column of the map: 1, 2, 4, …"""
+def experts_per_column(experts: int, width: int) -> int:
+    """How many experts share a column of the map, 1, 2, 4, …, so that it fits into `width` characters."""
     each = 1
-    while -(-experts // each) > min(room, _MOST):
+    while -(-experts // each) > min(width, _MOST):
         each *= 2
     return each
 
 
 def shades(layer: LayerCounts, a_column: int) -> list[int]:
-    """Of each column, 0 (nobody asked) to 5 (at least four times as often as the average)."""
+    """The shade of each column: 0 (never chosen) to 5 (at least four times as often as the average)."""
     counts = layer.counts
     average = counts.mean() or 1.0
     means = (counts[first : first + a_column].mean() / average for first in range(0, len(counts), a_column))
@@ -123,11 +122,11 @@ def shades(layer: LayerCounts, a_column: int) -> list[int]:
 
 
 def _row(layer: LayerCounts, a_column: int, columns: int) -> Text:
-    """A line of the map: every column in its colour, how many experts were used, what a tenth of them gets."""
+    """A line of the map: every column in its colour, the share of experts used, the share of choices of the top tenth."""
     from rich.text import Text
 
     cells = [(_SHADES[shade], _COLOURS[shade]) for shade in shades(layer, a_column)]
-    used, tenth = layer.used / len(layer.counts), layer.share_of_hottest(0.1)
+    used, tenth = layer.used / len(layer.counts), layer.share_of_top(0.1)
     padding = " " * max(columns - len(cells), len("experts 0 to 9") - columns)
     return Text.assemble((f"{layer.number:>5}  ", "dim"), *cells, f"{padding}  {used:4.0%}  {tenth:13.0%}")
 

@@ -1,4 +1,4 @@
-"""qcli imatrix: which inputs of a model's weights are large on a text."""
+"""qcli imatrix: an importance matrix, which says how large the inputs of a model's weights are on a text."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from qcli.quantize.imatrix import Starved
     from qcli.quantize.imatrix_file import Imatrix
 
-_SHOWN = 8  # experts of a layer
+_SHOWN = 8  # experts of a layer that are listed
 
 
 def imatrix(
     model: options.GivenModel = None,
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text file of what the model is for.")] = None,
-    out: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Write this .gguf file.")] = None,
-    ctx: Annotated[int, typer.Option("--ctx", "-c", metavar="N", min=4, help="Have so many tokens in a chunk.")] = 512,
-    most: Annotated[int | None, typer.Option("--chunks", metavar="N", min=1, help="Take so many chunks only.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="A text file, like what the model will be used for.")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The .gguf file to write.")] = None,
+    ctx: Annotated[int, typer.Option("--ctx", "-c", metavar="N", min=4, help="Tokens of a chunk.")] = 512,
+    most: Annotated[
+        int | None, typer.Option("--chunks", metavar="N", min=1, help="Use the first N chunks only.")
+    ] = None,
     threads: options.Threads = None,
     force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it is there.")] = False,
     as_json: options.Json = False,
@@ -32,7 +36,7 @@ def imatrix(
 ) -> None:
     """Measure on a text how much each weight matters.
 
-    `qcli quantize --imatrix` goes by it.
+    The importance matrix is for `qcli quantize --imatrix`.
     """
     if model is None or text is None or out is None:
         raise UsageError(
@@ -44,12 +48,12 @@ def imatrix(
             from qcli.catalog import resolve
             from qcli.evaluate.scored_text import chunks, read_text
             from qcli.gguf.file import GGUFFile
-            from qcli.host.atomic_files import Draft
+            from qcli.host.atomic_files import AtomicFiles
             from qcli.quantize import imatrix_file
             from qcli.quantize.imatrix import load, measure, starved
             from qcli.text.tokenizer import Tokenizer
 
-            Draft([to], force)  # before anything takes long
+            AtomicFiles([to], force)  # before anything takes long
             file = GGUFFile.open(resolve(model)[0])
             cut = chunks(Tokenizer.from_gguf(file), read_text(path), ctx, most)
             engine = load(file, ctx, threads, bar.update)
@@ -63,19 +67,20 @@ def imatrix(
         if as_json:
             console.json(_as_json(to, found, layers))
         elif any(layer.counts for layer in layers):
-            console.out(_told(layers))
+            console.out(_in_words(layers))
         if not as_json and not quiet:
             weights, of_text = counted(len(found.entries), "weight"), counted(len(cut), "chunk")
             console.info(f"{to}: {weights}, {of_text} of {counted(ctx, 'token')}")
 
 
-def _told(layers: list[Starved]) -> str:
-    """Which experts met too little to be judged."""
+def _in_words(layers: list[Starved]) -> str:
+    """The experts that too few tokens chose for their importance to be known."""
     from qcli.quantize.imatrix import FEW
 
     count, whole = sum(len(layer.counts) for layer in layers), sum(layer.experts for layer in layers)
     lines = [
-        f"{count} of {whole} experts met fewer than {FEW} tokens: a longer or broader text would judge them better"
+        f"{count} of {whole} experts were chosen by fewer than {FEW} tokens: a longer or broader text would measure"
+        " them better"
     ]
     for layer in filter(lambda layer: layer.counts, layers):
         few = sorted(layer.counts.items(), key=lambda item: item[1])

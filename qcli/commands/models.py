@@ -1,4 +1,4 @@
-"""qcli models: the models known by name."""
+"""qcli models: the models known by name, and which of them are on this machine."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from qcli import console
-from qcli.catalog import Entry, load_catalog
+from qcli.commands import options
+from qcli.wording import size
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from qcli.catalog import Entry
 
-def models(as_json: bool) -> None:
-    """Print what models.toml names, and which of it is on this machine."""
+
+def models(as_json: options.Json = False) -> None:
+    """List the models known by name."""
+    from qcli.catalog import load_catalog
+
     entries = list(load_catalog().values())
     if as_json:
         console.json([_as_dict(entry) for entry in entries])
@@ -32,14 +37,10 @@ def _listed(entries: list[Entry]) -> Text:
     width = max(len(entry.name) for entry in entries)
     blocks = []
     for entry in entries:
-        facts = f"{'':{width - len(entry.name)}}  {_size(entry.bytes):>7}  {entry.where}\n"
+        facts = f"{'':{width - len(entry.name)}}  {size(entry.bytes):>7}  {entry.where}\n"
         rest = f"  {entry.description}\n  {_sampling(entry)}"
         blocks.append(Text.assemble((entry.name, "bold"), facts, (rest, "dim")))
     return Text("\n\n").join(blocks)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _sampling(entry: Entry) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+import inspect
+from collections.abc import Callable
+from functools import cache
+from inspect import Parameter
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-if TYPE_CHECKING:
-    from qcli.llm import Options
+from qcli.runtime.sampling import OPTIONS, Option, SamplingOptions
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 _MODEL = "A GGUF file, or a name that `qcli models` lists."
 
@@ -36,10 +40,13 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", "-t", metavar="N", min=1, max=1024, help="One a physical core, unless told."),
 ]
-Ctx = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, help="Room for prompts and answers, in tokens.")]
+Ctx = Annotated[
+    int | None,
+    typer.Option("--ctx", metavar="N", min=1, help="Tokens of context: what prompts and answers may have together."),
+]
 KvType = Annotated[
     str | None,
-    typer.Option("--kv-type", metavar="TYPE", help="Keep keys and values as f16, or as q8_0 in half the room."),
+    typer.Option("--kv-type", metavar="TYPE", help="Keep keys and values as f16, or as q8_0 in half the memory."),
 ]
 Ram = Annotated[
     str | None,
@@ -51,35 +58,31 @@ Json = Annotated[bool, flag("--json", help="Print one JSON value.")]
 Quiet = Annotated[bool, flag("--quiet", "-q", help="Print the result only: no progress, no remarks.")]
 
 
-def _sampling(*names: str, help: str, min: float | None = None, max: float | None = None) -> Any:
+def with_sampling(command: Command) -> Command:
+    """Give a command the options that qcli.runtime.sampling declares; it gets their values as keywords, **sampling."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD]
+    command.__signature__ = signature.replace(parameters=[*own, *_sampling_parameters()])  # type: ignore[attr-defined]
+    return command
+
+
+@cache
+def _sampling_parameters() -> list[Parameter]:
+    types = get_type_hints(SamplingOptions)
+    return [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[types[name], _typer_option(option)])
+        for name, option in OPTIONS.items()
+        if option.flags
+    ]
+
+
+def _typer_option(option: Option) -> Any:
+    """The Typer option of a sampling option: a value out of its range is refused before a model is loaded."""
+
+    def check(value: float | None) -> float | None:
+        if value is not None:
+            option.check(option.flags[0], value)
+        return value
+
     panel = "Sampling (default: what suits the model)"
-    return typer.Option(*names, metavar="N", help=help, min=min, max=max, rich_help_panel=panel)
-
-
-Temperature = Annotated[
-    float | None,
-    _sampling("--temperature", "--temp", min=0, help="Higher: more daring; 0: always the likeliest token."),
-]
-TopK = Annotated[int | None, _sampling("--top-k", min=0, help="Draw from the k likeliest; 0: from all.")]
-TopP = Annotated[float | None, _sampling("--top-p", min=0, max=1, help="Draw from the likeliest that hold this share.")]
-MinP = Annotated[
-    float | None, _sampling("--min-p", min=0, max=1, help="Draw from those with this share of the best's.")
-]
-RepeatPenalty = Annotated[float | None, _sampling("--repeat-penalty", help="Above 1: fewer repeated tokens.")]
-FrequencyPenalty = Annotated[
-    float | None, _sampling("--frequency-penalty", help="Taken off a logit each time its token occurs.")
-]
-PresencePenalty = Annotated[
-    float | None, _sampling("--presence-penalty", help="Taken off a logit once its token has occurred.")
-]
-Seed = Annotated[int | None, _sampling("--seed", min=0, help="The same seed draws the same text.")]
-
-
-def of_answer(given: Mapping[str, Any]) -> Options:
-    """Of all that a command was given, what LLM.generate and LLM.chat take."""
-    names = (
-        *("max_tokens", "stop", "temperature", "top_k", "top_p", "min_p"),
-        *("repeat_penalty", "frequency_penalty", "presence_penalty", "seed"),
-    )
-    chosen: Any = {name: given[name] for name in names if given[name] is not None}
-    return chosen  # type: ignore[no-any-return]
+    return typer.Option(*option.flags, metavar="N", help=option.help, callback=check, rich_help_panel=panel)

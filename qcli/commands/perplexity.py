@@ -1,4 +1,4 @@
-"""qcli perplexity: how well a model predicts a text, and how far it is from another."""
+"""qcli perplexity: how well a model predicts a text, and how far its predictions are from another model's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
+from qcli.commands.tables import facts
 from qcli.errors import UsageError
 from qcli.wording import counted
 
@@ -24,18 +25,18 @@ if TYPE_CHECKING:
 
 def perplexity(
     model: options.GivenModel = None,
-    text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", help="A text file; with --against, what was kept has one.")
-    ] = None,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text file; not needed with --against.")] = None,
     ctx: Annotated[
-        int | None, typer.Option("--ctx", "-c", metavar="N", min=4, help="Have so many tokens in a chunk; else 512.")
+        int | None, typer.Option("--ctx", "-c", metavar="N", min=4, help="Tokens of a chunk; else 512.")
     ] = None,
-    most: Annotated[int | None, typer.Option("--chunks", metavar="N", min=1, help="Take so many chunks only.")] = None,
+    most: Annotated[
+        int | None, typer.Option("--chunks", metavar="N", min=1, help="Use the first N chunks only.")
+    ] = None,
     save: Annotated[
-        str | None, typer.Option("--save-logits", metavar="FILE", help="Keep the predictions, to compare others with.")
+        str | None, typer.Option("--save-logits", metavar="FILE", help="Save the predictions, for --against.")
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="FILE", help="Compare with predictions that were kept.")
+        str | None, typer.Option("--against", metavar="FILE", help="Compare with predictions that were saved.")
     ] = None,
     threads: options.Threads = None,
     kv_type: options.KvType = None,
@@ -43,9 +44,9 @@ def perplexity(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Score how well a model predicts a text.
+    """Measure how well a model predicts a text.
 
-    That is perplexity and, against kept predictions, KL divergence.
+    That is perplexity and, with --against, KL divergence from another model.
     """
     if model is None or (text is None and against is None):
         raise UsageError("MODEL and TEXT are needed", "type, for example, qcli perplexity MODEL wiki.test.raw")
@@ -56,10 +57,10 @@ def perplexity(
             from qcli.catalog import resolve
             from qcli.evaluate.log_probs_file import LogProbs
             from qcli.gguf.file import GGUFFile
-            from qcli.host.atomic_files import Draft
+            from qcli.host.atomic_files import AtomicFiles
             from qcli.runtime.engine import Engine
 
-            draft = Draft([Path(save)], force) if save is not None else None
+            output = AtomicFiles([Path(save)], force) if save is not None else None
             reference = stack.enter_context(LogProbs(Path(against))) if against is not None else None
             file = stack.enter_context(GGUFFile.open(resolve(model)[0]))
             chunks = _chunks(file, text, ctx, most, reference)
@@ -68,7 +69,7 @@ def perplexity(
             stack.callback(engine.close)
             if reference:
                 reference.check(chunks, engine.vocab_size)
-        scores, interrupted = _scored(engine, chunks, reference, draft, str(file.path.name), bar)
+        scores, interrupted = _scored(engine, chunks, reference, output, str(file.path.name), bar)
         bar.close()
         if scores is None or (interrupted and (as_json or quiet)):
             return interrupt.EXIT_CODE
@@ -103,11 +104,11 @@ def _scored(
     engine: Engine,
     chunks: Sequence[Sequence[int]],
     reference: LogProbs | None,
-    draft: Any,
+    output: Any,
     name: str,
     bar: console.status,
 ) -> tuple[Scores | None, bool]:
-    """The scores of all chunks, or of those before Ctrl-C, and whether it came."""
+    """The scores of all chunks, or of those before Ctrl-C, and whether it was pressed."""
     from qcli.evaluate.log_probs_file import LogProbsWriter
     from qcli.evaluate.perplexity import score
 
@@ -115,8 +116,8 @@ def _scored(
     try:
         with ExitStack() as stack:
             writer = None
-            if draft is not None:
-                writer = LogProbsWriter(stack.enter_context(draft), name, chunks, engine.vocab_size)
+            if output is not None:
+                writer = LogProbsWriter(stack.enter_context(output), name, chunks, engine.vocab_size)
             for scores in score(engine, chunks, reference, writer):
                 bar.update("scoring", scores.chunks / len(chunks), str(scores.perplexity))
             if writer:
@@ -136,23 +137,14 @@ def _rows(scores: Scores, reference: LogProbs | None) -> list[tuple[str, str]]:
             ("mean KL divergence", f"{d.mean_kl.value:.5f} ± {d.mean_kl.error:.5f}"),
             ("99 % are below", f"{d.kl_99:.5f}"),
             ("largest", f"{d.max_kl:.5f}"),
-            ("same top token", f"{d.same.value:.2%} ± {d.same.error:.2%}"),
+            ("same top token", f"{d.same_top_share.value:.2%} ± {d.same_top_share.error:.2%}"),
         ]
     return rows
 
 
 def _drawn(scores: Scores, ctx: int, reference: LogProbs | None) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _rows(scores, reference):
-        table.add_row(Text(console.clean(name)), value)
     tokens, of_text = counted(len(scores.losses), "token"), counted(scores.chunks, "chunk")
-    table.add_row("scored", f"{tokens} of {of_text} of {ctx}")
-    return table
+    return facts([*_rows(scores, reference), ("scored", f"{tokens} of {of_text} of {ctx}")])
 
 
 def _as_json(scores: Scores, ctx: int, reference: LogProbs | None) -> dict[str, Any]:
@@ -166,5 +158,7 @@ def _as_json(scores: Scores, ctx: int, reference: LogProbs | None) -> dict[str, 
         found |= (
             {"reference": reference.model} | both("reference_perplexity", d.reference) | both("ratio", scores.ratio)
         )
-        found |= both("mean_kl", d.mean_kl) | {"kl_99": d.kl_99, "max_kl": d.max_kl} | both("same_top", d.same)
+        found |= (
+            both("mean_kl", d.mean_kl) | {"kl_99": d.kl_99, "max_kl": d.max_kl} | both("same_top", d.same_top_share)
+        )
     return found

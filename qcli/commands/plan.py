@@ -9,13 +9,13 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.wording import counted
+from qcli.wording import counted, parse_size, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from qcli.forecast.outlook import Outlook
+    from qcli.forecast.result import Forecast
 
 
 def plan(
@@ -33,91 +33,87 @@ def plan(
     bar = console.status("looking")
     with bar, interrupt.ends_all(bar), ExitStack() as stack:
         from qcli import hub
-        from qcli.forecast.outlook import foresee
+        from qcli.forecast.forecast import forecast
         from qcli.gguf.file import GGUFFile
-        from qcli.streaming.budget import parse_size
 
         room = parse_size(ram) if ram is not None else None
         found = stack.enter_context(hub.header_of(model, bar.update))
         file = stack.enter_context(GGUFFile.open(found.path))
-        outlook = foresee(
+        result = forecast(
             file, threads=threads, ctx=ctx, kv_type=kv_type, ram=room, disk=found.disk, progress=bar.update
         )
     if as_json:
-        console.json(_as_json(found.name, outlook))
+        console.json(_as_json(found.name, result))
     else:
-        console.table(_drawn(found.name, outlook))
+        console.table(_drawn(found.name, result))
 
 
-def _as_json(name: str, outlook: Outlook) -> dict[str, Any]:
+def _as_json(name: str, result: Forecast) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return {"model": name, **asdict(outlook)}
+    return {"model": name, **asdict(result)}
 
 
-def _drawn(name: str, outlook: Outlook) -> RenderableType:
+def _drawn(name: str, result: Forecast) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    memory = outlook.memory
-    lines = [Text(console.clean(name), style="bold"), Text(verdict(outlook))]
-    if outlook.speed:
-        lines.append(Text(f"about {_speed(outlook.speed.decode_tok_per_s)} tok/s, {_prompts(outlook)}"))
-    return Group(*lines, "", _amounts(outlook), Text(f"may use {_bytes(memory.ram)}; {_machine(outlook)}", style="dim"))
+    memory = result.memory
+    lines = [Text(console.clean(name), style="bold"), Text(verdict(result))]
+    if result.speed:
+        lines.append(Text(f"about {_speed(result.speed.decode_tok_per_s)} tok/s, {_prompts(result)}"))
+    return Group(*lines, "", _amounts(result), Text(f"may use {size(memory.ram)}; {_machine(result)}", style="dim"))
 
 
-def verdict(outlook: Outlook) -> str:
+def verdict(result: Forecast) -> str:
     """Whether it fits, in a line."""
-    memory, streaming = outlook.memory, outlook.streaming
-    if outlook.mode == "resident":
-        return f"resident: it needs {_bytes(memory.needed)}, and all of it stays in memory"
+    memory, streaming = result.memory, result.streaming
+    if result.mode == "resident":
+        return f"resident: it needs {size(memory.needed)}, and all of it stays in memory"
     if streaming is None:
-        return (
-            f"too large: it needs at least {_bytes(memory.needed)}, or a smaller --ctx, or a smaller file of the model"
-        )
-    learnt = "as earlier runs asked for them" if streaming.learnt else "if they are asked for about alike"
+        return f"too large: it needs at least {size(memory.needed)}, or a smaller --ctx, or a smaller file of the model"
+    usage = "as earlier runs used them" if streaming.usage_known else "if all are as likely"
     return (
-        f"streamed: it needs {_bytes(memory.needed)} to stay in memory; room for {streaming.slots} of {streaming.held} experts"
-        f" in each layer\n{streaming.hit_rate:.0%} of the experts will be there ({learnt}); a token reads"
-        f" {_bytes(streaming.bytes_per_token)} from the disk, which gives {_bytes(streaming.disk_bytes_per_s)}/s"
+        f"streamed: it needs {size(memory.needed)} to stay in memory; room for {streaming.slots} of"
+        f" {streaming.experts_per_layer} experts in each layer\n{streaming.hit_rate:.0%} of a token's experts"
+        f" will be in memory ({usage}); a token reads"
+        f" {size(streaming.bytes_per_token)} from the disk, which gives {size(streaming.disk_bytes_per_s)}/s"
     )
 
 
-def _prompts(outlook: Outlook) -> str:
-    assert outlook.speed
-    which = "prompts" if outlook.mode == "resident" else "the first prompt, if"
-    return f"{which} of {counted(outlook.speed.prompt_tokens, 'token')}, at {_speed(outlook.speed.prefill_tok_per_s)} tok/s"
+def _prompts(result: Forecast) -> str:
+    assert result.speed
+    which = "prompts" if result.mode == "resident" else "the first prompt, if"
+    return (
+        f"{which} of {counted(result.speed.prompt_tokens, 'token')}, at {_speed(result.speed.prefill_tok_per_s)} tok/s"
+    )
 
 
-def _machine(outlook: Outlook) -> str:
-    threads, tokens = counted(outlook.threads, "thread"), counted(outlook.ctx, "token")
-    return f"{threads}, context of {tokens} as {outlook.kv_type}; speed measured on random weights"
+def _machine(result: Forecast) -> str:
+    threads, tokens = counted(result.threads, "thread"), counted(result.ctx, "token")
+    return f"{threads}, context of {tokens} as {result.kv_type}; speed measured on random weights"
 
 
-def _amounts(outlook: Outlook) -> Table:
+def _amounts(result: Forecast) -> Table:
     from rich.table import Table
 
-    weights, memory = outlook.weights, outlook.memory
+    weights, memory = result.weights, result.memory
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column()
     rows = [
         ("dense weights", weights.dense, "every token meets them"),
-        ("experts", weights.experts, f"a token reads {_bytes(weights.per_token)}, dense weights among them"),
-        ("keys and values", memory.cache, f"of {counted(outlook.ctx, 'token')}"),
-        ("recurrent state", memory.state - memory.cache, ""),
+        ("experts", weights.experts, f"a token reads {size(weights.per_token)}, dense weights among them"),
+        ("keys and values", memory.kv_cache, f"of {counted(result.ctx, 'token')}"),
+        ("recurrent state", memory.state - memory.kv_cache, ""),
         ("buffers", memory.buffers, ""),
         ("program", memory.program, "with a reserve"),
     ]
     for label, count, note in rows:
         if count:
-            table.add_row(label, _bytes(count), note)
+            table.add_row(label, size(count), note)
     return table
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _speed(tok_per_s: float) -> str:

@@ -11,6 +11,7 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
+from qcli.wording import parse_size
 
 
 def quantize(
@@ -18,27 +19,28 @@ def quantize(
         str | None, typer.Argument(metavar="IN", help="A GGUF file, or a name; best in BF16 or F16.")
     ] = None,
     out: Annotated[str | None, typer.Argument(metavar="OUT", help="The file to write.")] = None,
-    kind: Annotated[str | None, typer.Argument(metavar="TYPE", help="What to make of it: Q4_K_M, Q8_0, …")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="TYPE", help="The type to quantize to: Q4_K_M, Q8_0, …")] = None,
     tensor: Annotated[
         list[str] | None,
         typer.Option(
-            "--tensor", metavar="PATTERN=TYPE", help="Give matrices of such a name this type; may be repeated."
+            "--tensor", metavar="PATTERN=TYPE", help="Give matrices whose name matches this type; may be repeated."
         ),
     ] = None,
     imatrix: Annotated[
         str | None,
-        typer.Option("--imatrix", metavar="FILE", help="Go by what `qcli imatrix` or llama-imatrix measured."),
+        typer.Option("--imatrix", metavar="FILE", help="An importance matrix of `qcli imatrix` or llama-imatrix."),
     ] = None,
     dry_run: Annotated[
-        bool, options.flag("--dry-run", help="Write nothing: show what becomes of each tensor.")
+        bool, options.flag("--dry-run", help="Show what becomes of each tensor, and write nothing.")
     ] = False,
     split_size: Annotated[
-        str | None, typer.Option("--split-size", metavar="SIZE", help="Write parts of at most so much: 4G, 500M.")
+        str | None,
+        typer.Option("--split-size", metavar="SIZE", help="Split into files of at most this size, as in 4G or 500M."),
     ] = None,
     threads: options.Threads = None,
     force: Annotated[bool, options.flag("--force", "-f", help="Replace OUT if it is there.")] = False,
     allow_requantize: Annotated[
-        bool, options.flag("--allow-requantize", help="Take quantized weights, too, though it loses more.")
+        bool, options.flag("--allow-requantize", help="Accept a model that is quantized already; more is lost.")
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -81,8 +83,6 @@ def _arguments(source: str | None, out: str | None, kind: str | None, dry_run: b
 
 
 def _size(given: str) -> int:
-    from qcli.streaming.budget import parse_size
-
     try:
         size = parse_size(given)
     except UsageError:

@@ -1,4 +1,4 @@
-"""What `qcli quantize` tells: the table of a dry run, or what was written."""
+"""What `qcli quantize` prints: the table of a dry run, or what was written."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
-from qcli.commands.show import quantity
-from qcli.wording import counted
+from qcli.commands.tables import new_table
+from qcli.wording import counted, quantity
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def report(job: Job, seconds: float | None, as_json: bool, quiet: bool) -> None:
+    """Print what was done with each tensor, or would be; seconds: None for a dry run."""
     if as_json:
         console.json(_as_json(job, seconds))
     elif seconds is None:
@@ -34,7 +35,7 @@ def report(job: Job, seconds: float | None, as_json: bool, quiet: bool) -> None:
 
 
 def _summary(job: Job) -> str:
-    return f"{quantity(job.n_bytes)}B, {_bits(job.changes):.2f} bits a weight"
+    return f"{quantity(job.n_bytes, 'B')}, {_bits(job.changes):.2f} bits a weight"
 
 
 def _bits(changes: Sequence[Change]) -> float:
@@ -58,15 +59,14 @@ def _as_json(job: Job, seconds: float | None) -> dict[str, Any]:
 
 
 def _drawn(job: Job) -> RenderableType:
-    """What becomes of each kind of tensor: those of all layers with one name and one change are a row."""
+    """A table of the old and the new types: the tensors of all layers with the same name and types share a row."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     groups: dict[tuple[str, str, str], list[Change]] = defaultdict(list)
     for change in job.changes:
         groups[re.sub(r"\d+", "*", change.tensor.name, count=1), change.tensor.type, change.type].append(change)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = new_table()
     for heading in ("tensor", "from", "to"):
         table.add_column(heading, overflow="fold")
     for heading in ("tensors", "size", "becomes"):
@@ -74,7 +74,7 @@ def _drawn(job: Job) -> RenderableType:
     for (name, before, after), changes in groups.items():
         sizes = sum(c.tensor.n_bytes for c in changes), sum(c.new.n_bytes for c in changes)
         became = after if after != before else ""
-        cells = [name, before, became, str(len(changes)), *(f"{quantity(size)}B" for size in sizes)]
+        cells = [name, before, became, str(len(changes)), *(quantity(size, "B") for size in sizes)]
         table.add_row(*(Text(console.clean(cell)) for cell in cells))
     parts = f", {len(job.paths)} parts" if len(job.paths) > 1 else ""
     return Group(table, "", Text(f"{job.name}: {_summary(job)}{parts}"))

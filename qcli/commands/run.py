@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import typer
 
@@ -11,14 +11,16 @@ from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.answer import discard, figures, show
 from qcli.errors import PromptError, UsageError
-from qcli.text.thoughts import inside
+from qcli.runtime.sampling import SamplingOptions
+from qcli.text.thoughts import without_tags
 
 if TYPE_CHECKING:
-    from qcli.runtime.generate import Stats
+    from qcli.runtime.stats import Stats
 
 MAX_INPUT = 64 << 20  # bytes of standard input, far beyond any context
 
 
+@options.with_sampling
 def run(
     prompt: Annotated[
         str | None, typer.Argument(metavar="PROMPT", help="What to answer; standard input is appended.")
@@ -34,17 +36,9 @@ def run(
     ram: options.Ram = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    min_p: options.MinP = None,
-    repeat_penalty: options.RepeatPenalty = None,
-    frequency_penalty: options.FrequencyPenalty = None,
-    presence_penalty: options.PresencePenalty = None,
-    seed: options.Seed = None,
+    **sampling: Unpack[SamplingOptions],
 ) -> int:
     """Answer one prompt, typed or piped in."""
-    given = options.of_answer(locals())
     if raw and system:
         raise UsageError("--raw has no place for a --system message", "leave out one of the two")
     text = _prompt(prompt)
@@ -54,11 +48,12 @@ def run(
 
             llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update)
         with llm:
-            pieces = llm.generate(text if raw else llm.render(_messages(system, text)), **given)
+            whole = text if raw else llm.render(_messages(system, text))
+            pieces = llm.generate(whole, max_tokens=max_tokens, stop=stop, **sampling)
             thoughts: list[str] = []
             if as_json:
                 shown, interrupted = show(pieces, bar, discard, thoughts.append)
-                console.json(_as_json(shown, inside("".join(thoughts)), llm.stats))
+                console.json(_as_json(shown, without_tags("".join(thoughts)), llm.stats))
             else:
                 shown, interrupted = show(pieces, bar, aside=discard if quiet else console.aside)
                 if not shown.endswith("\n"):

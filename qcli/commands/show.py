@@ -1,28 +1,70 @@
-"""qcli show: what is in a model file, whatever its architecture."""
+"""qcli show: what is in a model file, whatever its architecture; with --supported, what qcli runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from qcli import console
-from qcli.catalog import name_of, resolve
-from qcli.gguf.file import GGUFFile, Tensor
-from qcli.gguf.summary import Plain, Summary, Total, summarize
+from qcli.commands import options
+from qcli.commands.tables import facts, new_table
+from qcli.errors import UsageError
+from qcli.wording import counted, quantity
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from qcli.gguf.file import Tensor
+    from qcli.gguf.summary import Plain, Summary, Total
 
-def show(model: str | None, as_json: bool, tensors: bool) -> None:
+# Keys of an architecture that are shown, by the word before the value.
+_ATTENTION = {
+    "heads": "attention.head_count",
+    "kv": "attention.head_count_kv",
+    "head": "attention.key_length",
+    "rotated": "rope.dimension_count",
+    "base": "rope.freq_base",
+    "window": "attention.sliding_window",
+}
+_RECURRENCE = {
+    "heads": "ssm.time_step_rank",
+    "groups": "ssm.group_count",
+    "state": "ssm.state_size",
+    "inner": "ssm.inner_size",
+    "convolution": "ssm.conv_kernel",
+}
+
+
+def show(
+    model: options.GivenModel = None,
+    as_json: options.Json = False,
+    tensors: Annotated[bool, options.flag("--tensors", help="List every key and tensor, too.")] = False,
+    architectures: Annotated[bool, options.flag("--supported", help="List the architectures instead.")] = False,
+) -> None:
+    """Show what is in a model file, or what qcli can run."""
+    if architectures:
+        from qcli.commands.supported import supported
+
+        if model or tensors:
+            raise UsageError("--supported is about no file", "leave out the model and --tensors")
+        supported(as_json)
+    else:
+        _show_file(model, as_json, tensors)
+
+
+def _show_file(model: str | None, as_json: bool, tensors: bool) -> None:
     """Print a model file's summary; `tensors` adds every key and every tensor."""
+    from qcli.catalog import name_of, resolve
+    from qcli.gguf.file import GGUFFile
+    from qcli.gguf.summary import summarize
+
     path, entry = resolve(model)
     with GGUFFile.open(path) as file:
         summary = summarize(file, name_of(path, entry))
         if entry:
-            summary.calls_itself = ""
+            summary.general_name = ""
         listed = list(file.tensors.values()) if tensors else []
         if as_json:
             console.json(_as_json(summary, listed if tensors else None))
@@ -47,7 +89,7 @@ def _drawn(summary: Summary, tensors: list[Tensor]) -> RenderableType:
     from rich.text import Text
 
     title = Text(console.clean(summary.name), style="bold")
-    parts: list[RenderableType] = [title, "", _facts(summary)]
+    parts: list[RenderableType] = [title, "", facts(_facts(summary))]
     if summary.groups:
         parts += ["", _totals("weights", summary.groups), "", _totals("type", summary.types, bits=True)]
     if tensors:
@@ -55,37 +97,24 @@ def _drawn(summary: Summary, tensors: list[Tensor]) -> RenderableType:
     return Group(*parts)
 
 
-def _facts(summary: Summary) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _fact_lines(summary):
-        if value:
-            table.add_row(name, Text(console.clean(value)))
-    return table
-
-
-def _fact_lines(summary: Summary) -> Iterable[tuple[str, str]]:
+def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
     known = "" if summary.supported else " (qcli cannot run it)"
     parts = f", {summary.files} parts" if summary.files > 1 else ""
     yield "file", str(summary.path)
-    yield "calls itself", summary.calls_itself
-    yield "size", f"{quantity(summary.size_bytes)}B{parts}, GGUF {summary.gguf_version}"
+    yield "general.name", summary.general_name
+    yield "size", f"{quantity(summary.size_bytes, 'B')}{parts}, GGUF {summary.gguf_version}"
     yield "architecture", summary.architecture + known
-    if summary.whole.tensors:
-        bits = f"{summary.whole.bits_per_weight:.2f} bits each"
-        yield "parameters", f"{quantity(summary.whole.parameters)}, {bits}"
-        read = f"{quantity(summary.per_token.parameters)} parameters, {quantity(summary.per_token.bytes)}B"
+    if summary.total.tensors:
+        bits = f"{summary.total.bits_per_weight:.2f} bits each"
+        yield "parameters", f"{quantity(summary.total.parameters)}, {bits}"
+        read = f"{quantity(summary.per_token.parameters)} parameters, {quantity(summary.per_token.bytes, 'B')}"
         yield "a token reads", read
         yield "layers", _layers(summary)
     yield "experts", _experts(summary)
     yield "widths", _widths(summary)
-    yield "attention", _attention(summary)
-    yield "recurrence", _recurrence(summary)
-    yield "context", f"{summary.context_length:,} tokens" if summary.context_length else ""
+    yield "attention", _sentence(summary, _ATTENTION)
+    yield "recurrence", _sentence(summary, _RECURRENCE)
+    yield "context", counted(summary.context_length, "token") if summary.context_length else ""
     yield "tokenizer", _tokenizer(summary)
     yield "chat template", "yes" if summary.chat_template else "none: that of its special tokens, or ChatML"
 
@@ -102,9 +131,9 @@ def _layers(summary: Summary) -> str:
 def _experts(summary: Summary) -> str:
     experts = summary.experts
     if experts is None:
-        return "none: every token uses all weights" if summary.whole.tensors else ""
+        return "none: every token uses all weights" if summary.total.tensors else ""
     shared = f" and {experts.shared} shared" if experts.shared else ""
-    return f"{experts.held} in a layer; a token uses {experts.routed}{shared}"
+    return f"{experts.count} in a layer; a token uses {experts.used}{shared}"
 
 
 def _widths(summary: Summary) -> str:
@@ -117,31 +146,8 @@ def _widths(summary: Summary) -> str:
     return _sentence(summary, keys)
 
 
-def _attention(summary: Summary) -> str:
-    keys = {
-        "heads": "attention.head_count",
-        "kv": "attention.head_count_kv",
-        "head": "attention.key_length",
-        "rotated": "rope.dimension_count",
-        "base": "rope.freq_base",
-        "window": "attention.sliding_window",
-    }
-    return _sentence(summary, keys)
-
-
-def _recurrence(summary: Summary) -> str:
-    keys = {
-        "heads": "ssm.time_step_rank",
-        "groups": "ssm.group_count",
-        "state": "ssm.state_size",
-        "inner": "ssm.inner_size",
-        "convolution": "ssm.conv_kernel",
-    }
-    return _sentence(summary, keys)
-
-
 def _sentence(summary: Summary, keys: dict[str, str]) -> str:
-    """The architecture's numbers under these keys, each with its word; what is absent is left out."""
+    """The values of these keys of the architecture, each after its word; absent ones are left out."""
     found = {word: summary.metadata.get(f"{summary.architecture}.{key}") for word, key in keys.items()}
     return ", ".join(f"{word} {_short(value)}" for word, value in found.items() if value is not None)
 
@@ -149,7 +155,7 @@ def _sentence(summary: Summary, keys: dict[str, str]) -> str:
 def _tokenizer(summary: Summary) -> str:
     model, split = (summary.metadata.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
     rule = f" ({_short(split)})" if split else ""
-    return f"{_short(model)}{rule}, {summary.vocabulary:,} tokens" if model else ""
+    return f"{_short(model)}{rule}, {counted(summary.vocab_size, 'token')}" if model else ""
 
 
 def _totals(heading: str, totals: dict[str, Total], bits: bool = False) -> Table:
@@ -157,7 +163,7 @@ def _totals(heading: str, totals: dict[str, Total], bits: bool = False) -> Table
     headings = ["tensors", "parameters", "size", "share", *(["bits"] if bits else [])]
     table = _table([heading], headings)
     for name, total in totals.items():
-        cells = [str(total.tensors), quantity(total.parameters), f"{quantity(total.bytes)}B"]
+        cells = [str(total.tensors), quantity(total.parameters), quantity(total.bytes, "B")]
         cells.append(f"{total.bytes / whole:.1%}")
         table.add_row(name, *cells, *([f"{total.bits_per_weight:.2f}"] if bits else []))
     return table
@@ -174,14 +180,12 @@ def _tensors(tensors: list[Tensor]) -> Table:
     table = _table(["tensor", "type"], ["shape", "size"])
     for tensor in tensors:
         shape = " × ".join(f"{n}" for n in tensor.shape)
-        table.add_row(*_cells(tensor.name, tensor.type, shape, f"{quantity(tensor.n_bytes)}B"))
+        table.add_row(*_cells(tensor.name, tensor.type, shape, quantity(tensor.n_bytes, "B")))
     return table
 
 
 def _table(left: list[str], right: list[str]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = new_table()
     for heading in left:
         table.add_column(heading, min_width=13, overflow="fold")
     for heading in right:
@@ -190,14 +194,14 @@ def _table(left: list[str], right: list[str]) -> Table:
 
 
 def _cells(*texts: str) -> list[RenderableType]:
-    """Text from the file: no markup, no control codes."""
+    """Cells of text from the file: markup stays text, control codes are made visible."""
     from rich.text import Text
 
     return [Text(console.clean(text)) for text in texts]
 
 
 def _short(value: Plain | None) -> str:
-    """A value in a line of its own."""
+    """A value in a few words, in one line."""
     if isinstance(value, dict):
         return f"array of {value['length']:,}"
     if isinstance(value, list):
@@ -209,12 +213,3 @@ def _short(value: Plain | None) -> str:
         return f"{int(value):,}" if value == int(value) and abs(value) < 1e15 else f"{value:.6g}"
     text = str(value)
     return text if len(text) <= 160 else text[:159] + "…"
-
-
-def quantity(n: int) -> str:
-    """A count in three digits and a unit: 38.4 M."""
-    if n < 1000:
-        return f"{n} "
-    n = int(float(f"{n:.3g}"))
-    power, digits = divmod(len(str(n)) - 1, 3)
-    return f"{n / 1000**power:.{2 - digits}f} {' kMGTPE'[power]}"

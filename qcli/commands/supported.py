@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qcli import console, models
+from qcli.commands.tables import new_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,10 +21,9 @@ def supported(as_json: bool) -> None:
 
 
 def _drawn(rows: list[tuple[str, str, str]]) -> RenderableType:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = new_table()
     table.add_column("architecture", style="bold", no_wrap=True)
     table.add_column("what it is, and what was verified", max_width=100)
     for name, about, how in rows:

@@ -1,9 +1,8 @@
-"""Which experts a text asks for: counted as it is read, or remembered from earlier runs."""
+"""How often each expert of a model is chosen: by the tokens of a text, or in earlier runs."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 
 from qcli.errors import PromptError, QcliError
 from qcli.gguf.file import GGUFFile
+from qcli.gguf.names import layer_of
+from qcli.progress import Progress
 from qcli.runtime.engine import Engine
 from qcli.streaming import usage_file
 from qcli.streaming.dense import is_expert
@@ -19,30 +20,27 @@ from quant.kernels.input_squares import add_squares
 from quant.kernels.observer import InputObserver
 from quant.plan import Activation, Ids, Plan, aligned
 
-Progress = Callable[[str, float], None]
-_BLOCK = re.compile(r"blk\.(\d+)\.")
-
 
 @dataclass(frozen=True, eq=False)
 class LayerCounts:
-    """How often each expert of a layer was asked for, float64 [experts]."""
+    """How often each expert of a layer was chosen."""
 
-    number: int
-    counts: NDArray[np.float64]
+    number: int  # of the layer, from 0
+    counts: NDArray[np.float64]  # [experts]
 
     @property
     def used(self) -> int:
-        """Experts that were asked for at all."""
+        """Experts that were chosen at least once."""
         return int(np.count_nonzero(self.counts))
 
-    def share_of_hottest(self, part: float) -> float:
-        """The share of all choices that this part of the experts gets, those asked for most."""
-        hottest = np.sort(self.counts)[::-1][: max(1, round(part * len(self.counts)))]
-        return float(hottest.sum() / max(self.counts.sum(), 1e-9))
+    def share_of_top(self, part: float) -> float:
+        """The share of all choices, 0 to 1, that falls to the most used experts; part: how many of them, 0 to 1."""
+        top = np.sort(self.counts)[::-1][: max(1, round(part * len(self.counts)))]
+        return float(top.sum() / max(self.counts.sum(), 1e-9))
 
 
 class CountingObserver(InputObserver):
-    """Adds up `counts` int64 [experts], by the name of a weight, at every replay of one plan."""
+    """Counts the tokens of every expert at each replay of one plan: `counts` int64 [experts], by the name of a weight."""
 
     def __init__(self) -> None:
         self.counts: dict[str, Ids] = {}
@@ -50,7 +48,7 @@ class CountingObserver(InputObserver):
     def before_product(
         self, plan: Plan, names: Sequence[str], x: Activation, assignments: Assignments | None = None
     ) -> None:
-        """Add a record for experts: one that adds the squares of no column, and counts rows."""
+        """Add a record that counts each expert's rows: that of `InputSquares`, for no columns."""
         if assignments is None or names[0] in self.counts:
             return
         counts = self.counts[names[0]] = aligned(assignments.experts, np.int64)
@@ -65,7 +63,7 @@ def by_text(
     ram: int | None = None,
     progress: Progress | None = None,
 ) -> list[LayerCounts]:
-    """Read a text, in pieces that fit into the context, and count. Raises PromptError, and as Engine.load."""
+    """Prefill a text, in pieces that fit into the context, and count. Raises PromptError, and as Engine.load."""
     if len(ids) < 2:
         raise PromptError("the text is too short", "give two words at least")
     _check(file)
@@ -81,12 +79,12 @@ def by_text(
         engine.close()
 
 
-def by_heat(file: GGUFFile) -> list[LayerCounts]:
-    """What earlier runs asked for, choices long ago counting less. Raises QcliError if none was kept."""
+def by_usage(file: GGUFFile) -> list[LayerCounts]:
+    """What earlier runs of a streamed model counted, recent choices with more weight. Raises QcliError if there were none."""
     _check(file)
     if saved := usage_file.load(usage_file.path_for(file)):
         return _layers(file, saved)
-    message = f"{file.path}: no earlier run tells which experts were asked for; those of models in memory do not"
+    message = f"{file.path}: no earlier run counted the experts used; only runs of models larger than memory do"
     raise QcliError(message, "give a text: --prompt TEXT, or --file FILE")
 
 
@@ -95,12 +93,12 @@ def _part_of(progress: Progress | None, done: int, pieces: int) -> Progress | No
 
 
 def _layers(file: GGUFFile, counts: Mapping[str, NDArray[np.int64] | NDArray[np.float32]]) -> list[LayerCounts]:
-    """Of all weights of a layer, the first one's."""
+    """The counts of each layer, in order: those of its first weight, as gate, up and down have the same."""
     found: dict[int, LayerCounts] = {}
     for name, values in counts.items():
-        block = _BLOCK.match(name)
-        if block and "_exps." in name:
-            found.setdefault(int(block[1]), LayerCounts(int(block[1]), values.astype(np.float64)))
+        layer = layer_of(name)
+        if layer >= 0 and "_exps." in name:
+            found.setdefault(layer, LayerCounts(layer, values.astype(np.float64)))
     return [found[number] for number in sorted(found)]
 
 

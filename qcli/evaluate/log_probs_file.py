@@ -1,7 +1,7 @@
-"""The log-probabilities that a model gives to every next token of a text, kept to compare other models with.
+"""A file of log-probabilities that a model gives to every next token of a text, with which other models are compared.
 
 A GGUF file: `general.type` is "log_probs", `log_probs.model` says whose they are; tensors `tokens` I32 [chunks, ctx], and
-`log_probs` F16 [chunks, ctx - 1 - ctx // 2, vocab], of positions ctx // 2 to ctx - 2. A float16 is good to 1/4096 of a
+`log_probs` F16 [chunks, ctx - 1 - ctx // 2, vocab], of positions ctx // 2 to ctx - 2. Float16 is precise to 1/4096 of a
 log-probability, so to less than 1e-4 of any probability.
 """
 
@@ -17,35 +17,35 @@ from qcli.errors import ModelFileError, ModelNotFoundError, UsageError
 from qcli.evaluate.scored_text import scored_from
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.writer import GGUFWriter, NewTensor, file_bytes, text
-from qcli.host.atomic_files import Draft
+from qcli.host.atomic_files import AtomicFiles
 
 _TYPE = "log_probs"
 _SAVE = "`qcli perplexity MODEL TEXT --save-logits FILE` makes one"
 
 
 class LogProbsWriter:
-    """Writes the file chunk by chunk; raises OutputError."""
+    """Writes the file chunk by chunk. Raises OutputError."""
 
-    def __init__(self, draft: Draft, model: str, chunks: Sequence[Sequence[int]], vocab_size: int) -> None:
+    def __init__(self, output: AtomicFiles, model: str, chunks: Sequence[Sequence[int]], vocab_size: int) -> None:
         ctx = len(chunks[0])
         shape = (len(chunks), ctx - 1 - scored_from(ctx), vocab_size)
         keys = text("general.type", _TYPE) | text(f"{_TYPE}.model", model)
         tensors = [NewTensor("tokens", "I32", (len(chunks), ctx)), NewTensor(_TYPE, "F16", shape)]
-        draft.need(file_bytes(keys, tensors))
-        self._writer = GGUFWriter(draft, draft.paths[0], keys, tensors)
+        output.require_space(file_bytes(keys, tensors))
+        self._writer = GGUFWriter(output, output.paths[0], keys, tensors)
         self._writer.write(np.asarray(chunks, "<i4").view(np.uint8))
 
     def add(self, log_probs: NDArray[np.float32]) -> None:
-        """float32 [scored, vocab] of the next chunk."""
+        """Write those of the next chunk, float32 [scored, vocab]."""
         self._writer.write(log_probs.astype("<f2").view(np.uint8))
 
     def finish(self) -> None:
-        """Have the file on the disk, whole."""
+        """Flush the file to the disk; it is complete then."""
         self._writer.finish()
 
 
 class LogProbs:
-    """A file of a reference, open for reading; a context manager."""
+    """The file of a reference model, open for reading; a context manager."""
 
     def __init__(self, path: Path) -> None:
         """Raises ModelNotFoundError, ModelFileError."""
@@ -72,7 +72,7 @@ class LogProbs:
         self._file.close()
 
     def check(self, chunks: Sequence[Sequence[int]], vocab_size: int) -> None:
-        """Raise UsageError unless a model with such tokens can be compared."""
+        """Raises UsageError unless a model with this vocabulary and these chunks, [tokens] each, can be compared."""
         if vocab_size != self.vocab_size:
             message = (
                 f"{self.path}: was made with {self.vocab_size} tokens in the vocabulary, and the model has {vocab_size}"
@@ -83,7 +83,7 @@ class LogProbs:
             raise UsageError(message, "leave out TEXT and --ctx to take those of the file")
 
     def chunk(self, i: int) -> NDArray[np.float32]:
-        """float32 [scored, vocab]: probabilities of a chunk sum to one."""
+        """Those of a chunk, float32 [scored, vocab], normalized anew: the probabilities of a token sum to 1."""
         values: NDArray[np.float32] = self._values[i].astype(np.float32)
         if not (values <= 0).all():  # neither a NaN nor a probability above one
             raise ModelFileError(f"{self.path}: holds numbers that are no log-probabilities", _SAVE)

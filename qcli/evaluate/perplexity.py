@@ -1,7 +1,7 @@
-"""How well a model predicts a text, and how far its predictions are from another's.
+"""Perplexity of a model on a text, and Kullback-Leibler divergence of its predictions from a reference model's.
 
-Perplexity is exp of the mean of -log p over the scored tokens; the Kullback-Leibler divergence of one prediction is the
-sum of p_reference (log p_reference - log p). Errors are of the mean, tokens taken as independent.
+Perplexity is exp of the mean of -log p over the scored tokens; the divergence of one prediction is the sum over the
+vocabulary of p_reference (log p_reference - log p). Errors are standard errors of the mean, as if tokens were independent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and the standard error of it."""
+    """A value and its standard error."""
 
     value: float
     error: float
@@ -33,13 +33,13 @@ class Estimate:
 
 
 def mean(numbers: Numbers) -> Estimate:
-    """float64 [n]."""
+    """The mean of float64 [n]."""
     error = float(numbers.std(ddof=1)) / math.sqrt(len(numbers)) if len(numbers) > 1 else 0.0
     return Estimate(float(numbers.mean()), error)
 
 
 def exp_mean(numbers: Numbers) -> Estimate:
-    """exp of the mean."""
+    """exp of the mean of float64 [n]; the error is that of the mean, to first order."""
     inner = mean(numbers)
     value = math.exp(min(inner.value, 700))
     return Estimate(value, value * inner.error)
@@ -47,11 +47,11 @@ def exp_mean(numbers: Numbers) -> Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Divergence:
-    """From a reference, a number for each scored token: its own -log p, KL, and whether the likeliest token is the same."""
+    """A comparison with a reference model; every array float64 [scored tokens]."""
 
-    reference_losses: Numbers
+    reference_losses: Numbers  # -log p by the reference
     kl: Numbers
-    same_top: Numbers
+    same_top: Numbers  # 1 where both models find the same token most probable, else 0
 
     @property
     def reference(self) -> Estimate:
@@ -60,37 +60,41 @@ class Divergence:
 
     @property
     def mean_kl(self) -> Estimate:
+        """The mean KL divergence, in nats."""
         return mean(self.kl)
 
     @property
     def kl_99(self) -> float:
+        """The 99th percentile of the KL divergence."""
         return float(np.percentile(self.kl, 99))
 
     @property
     def max_kl(self) -> float:
+        """The largest KL divergence of a token."""
         return float(self.kl.max())
 
     @property
-    def same(self) -> Estimate:
-        """The share of tokens, 0 to 1, whose likeliest successor is the same."""
+    def same_top_share(self) -> Estimate:
+        """The share of tokens, 0 to 1, for which both models find the same next token most probable."""
         return mean(self.same_top)
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What is known after some chunks; losses: -log p of each scored token."""
+    """The result after some chunks."""
 
     chunks: int
-    losses: Numbers
-    divergence: Divergence | None
+    losses: Numbers  # -log p of each scored token, [scored tokens]
+    divergence: Divergence | None  # if there is a reference
 
     @property
     def perplexity(self) -> Estimate:
+        """That of the model."""
         return exp_mean(self.losses)
 
     @property
     def ratio(self) -> Estimate:
-        """Of the perplexity to the reference's; its error is small, for both have the same hard tokens."""
+        """Perplexity by that of the reference; its error is small, as the same tokens are hard for both."""
         assert self.divergence
         return exp_mean(self.losses - self.divergence.reference_losses)
 
@@ -101,7 +105,10 @@ def score(
     reference: LogProbs | None = None,
     save: LogProbsWriter | None = None,
 ) -> Iterator[Scores]:
-    """Yields the scores of the chunks so far, after each. Raises ModelFileError for a model that makes no numbers."""
+    """Yield, after each chunk, the scores of all chunks so far.
+
+    chunks: token ids; save: gets the log-probabilities. Raises ModelFileError for a model whose logits are not finite.
+    """
     losses: list[Numbers] = []
     divergences: list[tuple[Numbers, Numbers, Numbers]] = []
     for i, ids in enumerate(chunks):
@@ -120,7 +127,7 @@ def score(
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 [tokens, vocab] -> the same, in place: log-probabilities."""
+    """Turn logits, float32 [tokens, vocab], into log-probabilities, in place."""
     logits -= logits.max(1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(1, keepdims=True, dtype=np.float64)).astype(np.float32)
     return logits
@@ -129,7 +136,7 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def compare(
     reference: NDArray[np.float32], own: NDArray[np.float32], next_ids: NDArray[np.int64]
 ) -> tuple[Numbers, Numbers, Numbers]:
-    """Log-probabilities float32 [tokens, vocab] of both: the reference's losses, KL and sameness of each token [tokens]."""
+    """The arrays of a Divergence, [tokens] each, from log-probabilities float32 [tokens, vocab] of both models."""
     same = (reference.argmax(1) == own.argmax(1)).astype(np.float64)
     kl = (np.exp(reference) * (reference - own)).sum(1, dtype=np.float64)
     return _losses(reference, next_ids), np.maximum(kl, 0), same

@@ -1,4 +1,4 @@
-"""A text in chunks of a context, as llama-perplexity cuts it: of each chunk, the second half is scored."""
+"""Cuts a text into chunks as llama-perplexity does: the second half of each chunk is scored, the first half is context."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from qcli.errors import ModelNotFoundError, PromptError, QcliError, UsageError
 from qcli.text.tokenizer import Tokenizer
 from qcli.wording import counted
 
-CTX = 512
+CTX = 512  # tokens of a chunk, unless told otherwise
 MAX_TEXT = 1 << 30  # bytes
 
 
 def read_text(path: Path) -> str:
-    """A text file, UTF-8; bytes that are not read as U+FFFD. Raises ModelNotFoundError, QcliError."""
+    """The text of a UTF-8 file; bytes that are no UTF-8 become U+FFFD. Raises ModelNotFoundError, UsageError, QcliError."""
     try:
         if not path.is_file():
             reason = "is not a file" if path.exists() else "no such file"
@@ -26,10 +26,10 @@ def read_text(path: Path) -> str:
 
 
 def chunks(tokenizer: Tokenizer, text: str, ctx: int = CTX, most: int | None = None) -> list[list[int]]:
-    """Token ids [ctx] of each whole chunk, at most so many; PromptError when there is none."""
+    """Token ids [ctx] of each whole chunk, at most `most` chunks. Raises PromptError if the text is shorter than one."""
     if ctx < 4:
         raise UsageError(f"a context of {ctx} tokens leaves nothing to score", f"give --ctx {CTX}")
-    begin = [tokenizer.bos_id] if tokenizer.adds_bos and tokenizer.bos_id is not None else []
+    begin = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
     ids = [*begin, *tokenizer.encode(text, special=False)]
     count = len(ids) // ctx
     if not count:
@@ -40,5 +40,5 @@ def chunks(tokenizer: Tokenizer, text: str, ctx: int = CTX, most: int | None = N
 
 
 def scored_from(ctx: int) -> int:
-    """The first position of a chunk whose prediction counts; the last one that does is ctx - 2."""
+    """The first position of a chunk whose prediction is scored; the last one is ctx - 2."""
     return ctx // 2

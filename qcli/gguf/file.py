@@ -1,11 +1,10 @@
-"""A GGUF model file, or all its shards: metadata, and tensors as read-only views on the mapped file."""
+"""A GGUF model file, or all parts of a split one: metadata, and tensors as read-only views on the mapped file."""
 
 from __future__ import annotations
 
 import math
 import mmap
 import os
-import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +17,11 @@ from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 from qcli.gguf.header import BIG_ENDIAN, Header, Value, printable, read_header
+from qcli.gguf.names import MAX_PARTS, part_paths
 from qcli.gguf.strings import StringArray
 from qcli.host import bus_error
 
-__all__ = ["GGUFFile", "StringArray", "Tensor", "Value"]
-
 _REQUIRED: Final[Any] = object()
-_SPLIT_NAME = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$")
-MAX_PARTS = 1000
 
 _ANOTHER_FILE = "get a GGUF file of this model; its name ends in .gguf"
 _DOWNLOAD_ALL = "the parts do not belong together: download the model again"
@@ -47,7 +43,7 @@ _KINDS = (
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """One tensor of the file; `data` is a view on the map and lives as long as anyone holds it."""
+    """One tensor of the file; `data` is a view on the memory map, which stays as long as there are views."""
 
     name: str
     type: str  # ggml's name: "Q4_K", "F32", …
@@ -61,9 +57,10 @@ class Tensor:
 class GGUFFile:
     """A model file open for reading; a context manager.
 
-    path: as opened (the first shard); version: 2 or 3; metadata: by key, numbers as Python scalars or
+    path: as opened (the first part); version: 2 or 3; metadata: by key, numbers as Python scalars or
     read-only arrays, strings as str or StringArray; entries: the same by key as the (first) file has them, byte for
-    byte; tensors: by name, in file order, all shards together.
+    byte; tensors: by name, in file order, those of all parts; used: names of the tensors that were asked for, so that
+    an architecture can tell which ones it left out.
     """
 
     def __init__(self, path: Path, header: Header, tensors: dict[str, Tensor]) -> None:
@@ -72,11 +69,11 @@ class GGUFFile:
         self.metadata: Mapping[str, Value] = MappingProxyType(header.metadata)
         self.entries: Mapping[str, memoryview] = MappingProxyType(header.entries)
         self.tensors: Mapping[str, Tensor] = MappingProxyType(tensors)
-        self.read: set[str] = set()  # names of tensors that somebody asked for
+        self.used: set[str] = set()
 
     @classmethod
     def open(cls, path: str | Path) -> GGUFFile:
-        """Map a file and check its whole header, and its siblings' if it is the first of a split model.
+        """Map a file and check its whole header, and those of the other parts if it is the first of a split model.
 
         Raises ModelNotFoundError, ModelFileError, UnsupportedModelError (big-endian, GGUF 1, unknown type).
         """
@@ -85,18 +82,18 @@ class GGUFFile:
         first = read_header(map_, path)
         tensors: dict[str, Tensor] = {}
         _add_tensors(tensors, first, map_, path)
-        for number, shard in enumerate(_siblings(path, first), start=1):
-            map_ = _map(shard)
-            header = read_header(map_, shard)
+        for number, part in enumerate(_other_parts(path, first), start=1):
+            map_ = _map(part)
+            header = read_header(map_, part)
             if header.metadata.get("split.no") != number:
-                raise ModelFileError(f"{shard}: does not say that it is part {number + 1}", _DOWNLOAD_ALL)
-            _add_tensors(tensors, header, map_, shard)
+                raise ModelFileError(f"{part}: does not say that it is part {number + 1}", _DOWNLOAD_ALL)
+            _add_tensors(tensors, header, map_, part)
         if first.metadata.get("split.tensors.count", len(tensors)) != len(tensors):
             raise ModelFileError(f"{path}: its parts do not hold as many tensors as it says", _DOWNLOAD_ALL)
         return cls(path, first, tensors)
 
     def close(self) -> None:
-        """Let go of the map; arrays already handed out keep their part of it alive."""
+        """Drop the map; views that were handed out stay valid."""
         self.metadata = MappingProxyType({})
         self.entries = MappingProxyType({})
         self.tensors = MappingProxyType({})
@@ -110,29 +107,29 @@ class GGUFFile:
         self.close()
 
     def get_int(self, key: str, default: int = _REQUIRED) -> int:
-        """A whole number; ModelFileError if absent without a default, or of another type."""
+        """A whole number. Raises ModelFileError if the key is absent and has no default, or is of another type."""
         value = self._get(key, default)
         return value if type(value) is int else self._wrong(key, "a whole number")
 
     def get_float(self, key: str, default: float = _REQUIRED) -> float:
-        """A finite number; ModelFileError likewise."""
+        """A finite number; errors as above."""
         value = self._get(key, default)
         if type(value) not in (int, float) or not math.isfinite(value):
             self._wrong(key, "a finite number")
         return float(value)
 
     def get_bool(self, key: str, default: bool = _REQUIRED) -> bool:
-        """True or false; ModelFileError likewise."""
+        """True or false; errors as above."""
         value = self._get(key, default)
         return value if type(value) is bool else self._wrong(key, "true or false")
 
     def get_str(self, key: str, default: str = _REQUIRED) -> str:
-        """A text; ModelFileError likewise."""
+        """A text; errors as above."""
         value = self._get(key, default)
         return value if type(value) is str else self._wrong(key, "a text")
 
     def get_ints(self, key: str, default: list[int] = _REQUIRED) -> list[int]:
-        """Whole numbers, from an array or one alone; booleans count as 0 and 1. ModelFileError likewise."""
+        """Whole numbers, from an array or a single number; booleans count as 0 and 1; errors as above."""
         value = self._get(key, default)
         if isinstance(value, np.ndarray) and value.dtype.kind in "iub":
             return [int(v) for v in value.tolist()]
@@ -141,10 +138,10 @@ class GGUFFile:
         return value if isinstance(value, list) else self._wrong(key, "whole numbers")
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor of this name; ModelFileError if there is none."""
+        """The tensor of this name. Raises ModelFileError if there is none."""
         if name not in self.tensors:
             raise ModelFileError(f'{self.path}: the tensor "{name}" is missing', _CONVERT_AGAIN)
-        self.read.add(name)
+        self.used.add(name)
         return self.tensors[name]
 
     def _get(self, key: str, default: Any) -> Any:
@@ -162,7 +159,7 @@ class GGUFFile:
 
 
 def _map(path: Path) -> mmap.mmap:
-    """The whole of a regular file that begins like GGUF, mapped read-only."""
+    """A whole file, mapped read-only. Raises ModelNotFoundError, ModelFileError if it is not a regular file of GGUF."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
             raise _not_a_file(path)
@@ -170,7 +167,7 @@ def _map(path: Path) -> mmap.mmap:
             start = file.read(64)
             if start[:4] != b"GGUF":
                 raise _not_gguf(path, start)
-            return bus_error.mapped(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
+            return bus_error.watch(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
     except FileNotFoundError:
         raise ModelNotFoundError(f"{path}: no such file", "`qcli models` lists the models it knows") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
@@ -197,15 +194,14 @@ def _not_gguf(path: Path, start: bytes) -> ModelFileError:
     return ModelFileError(f"{path}: is not a GGUF file" + (f" ({kind})" if kind else ""), _ANOTHER_FILE)
 
 
-def _siblings(path: Path, first: Header) -> list[Path]:
-    """The other files of a split model, in order, given the first."""
+def _other_parts(path: Path, first: Header) -> list[Path]:
+    """The second and further files of a split model, in order, given the first; of another model none."""
     number, count = first.metadata.get("split.no", 0), first.metadata.get("split.count", 1)
     if type(number) is not int or type(count) is not int or not 0 <= number < max(count, 1) <= MAX_PARTS:
         raise ModelFileError(f"{path}: says it is part {number} (from 0) of {count}", _DOWNLOAD_ALL)
     if count <= 1:
         return []
-    stem = _SPLIT_NAME.sub("", path.name)
-    parts = [path.with_name(f"{stem}-{i + 1:05d}-of-{count:05d}.gguf") for i in range(count)]
+    parts = part_paths(path, count)
     if number:
         raise ModelFileError(f"{path}: is part {number + 1} of {count}", f"open the first: {parts[0]}")
     if path != parts[0]:

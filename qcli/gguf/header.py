@@ -1,4 +1,4 @@
-"""The header of one GGUF file: metadata and the table of tensors, every number checked before it is used.
+"""Reads the header of one GGUF file: metadata and the table of tensors, every number checked before it is used.
 
     magic "GGUF" | version u32 | tensors u64 | keys u64
     per key:     name | type u32 | value; an array is its type u32 | length u64 | values
@@ -28,7 +28,7 @@ from qcli.gguf.types import BLOCKS_BY_NUMBER
 
 Value = int | float | bool | str | NDArray[Any] | StringArray
 
-# What bounds time and memory when a file lies; no known model comes near.
+# Limits of time and memory for damaged and hostile files; no known model comes near.
 MAX_HEADER = 1 << 26  # bytes; 262,144 tokens and their merges take 15 MB
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 17
@@ -47,7 +47,7 @@ _CONVERT_AGAIN = "convert it again with a current llama.cpp"
 
 @dataclass(frozen=True)
 class TensorRow:
-    """One row of the table of tensors; its data lie inside the file and belong to no other row."""
+    """One row of the table of tensors; its bytes are inside the file and overlap no other row's."""
 
     name: str
     type: str
@@ -58,6 +58,8 @@ class TensorRow:
 
 @dataclass(frozen=True)
 class Header:
+    """What the header of one file says."""
+
     version: int
     metadata: dict[str, Value]
     tensors: list[TensorRow]
@@ -65,7 +67,7 @@ class Header:
 
 
 def read_header(file: mmap.mmap, path: Path) -> Header:
-    """Read and check a whole header; ModelFileError if it is damaged, UnsupportedModelError if unknown."""
+    """Read and check a whole header. Raises ModelFileError if it is damaged, UnsupportedModelError if of an unknown kind."""
     cursor = _Cursor(file, path)
     version = _version(cursor)
     tensor_count = cursor.count("tensors", MAX_TENSORS, least_bytes=32)
@@ -76,13 +78,13 @@ def read_header(file: mmap.mmap, path: Path) -> Header:
 
 
 def printable(text: str) -> str:
-    """Text from a file, safe to show: no control characters, and not too long."""
+    """Text from a file, safe to print: at most 80 characters, none of them a control character."""
     clean = "".join(c if c.isprintable() else "\ufffd" for c in text[:81])
     return clean if len(clean) <= 80 else clean[:79] + "…"
 
 
 class _Cursor:
-    """A place in the file that moves only over bytes that are there."""
+    """A reading position that moves only over bytes that are there."""
 
     def __init__(self, file: mmap.mmap, path: Path) -> None:
         self.file = file
@@ -98,7 +100,7 @@ class _Cursor:
         return UnsupportedModelError(f"{self.path}: {what}", hint)
 
     def take(self, n: int, what: str) -> int:
-        """Move over n bytes; where they start."""
+        """Move over n bytes; returns where they start."""
         start = self.at
         if n > self.size - start:
             raise self.fail(f"{what} needs {n:,} bytes at byte {start:,}, but the file ends at {self.size:,}")
@@ -126,7 +128,7 @@ class _Cursor:
         return count
 
     def name(self, what: str) -> str:
-        """A key's or a tensor's name: never empty, long or unprintable."""
+        """The name of a key or a tensor: printable, 1 to MAX_NAME bytes."""
         raw = self.string(what)
         name = raw[:MAX_NAME].decode("utf-8", "replace")
         if not name or len(raw) > MAX_NAME or not name.isprintable() or "\ufffd" in name:
@@ -205,7 +207,7 @@ def _alignment(cursor: _Cursor, metadata: dict[str, Value]) -> int:
 
 
 def _tensor_row(cursor: _Cursor, what: str) -> TensorRow:
-    """One row as the file has it: the offset still counts from the start of the data."""
+    """One row as the file has it: its offset counts from the start of the data."""
     name = cursor.name(what)
     what = f'tensor "{printable(name)}"'
     dimensions = cursor.u32(what)
@@ -224,7 +226,7 @@ def _tensor_row(cursor: _Cursor, what: str) -> TensorRow:
 
 
 def _placed(cursor: _Cursor, rows: list[TensorRow], alignment: int) -> list[TensorRow]:
-    """The rows with offsets from the start of the file: aligned, inside, and none over another."""
+    """The rows with offsets from the start of the file. Raises ModelFileError if one is unaligned, outside, or overlaps."""
     start = -(-cursor.at // alignment) * alignment
     for row in rows:
         what, end = f'tensor "{printable(row.name)}"', start + row.offset + row.n_bytes

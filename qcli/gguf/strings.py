@@ -1,10 +1,9 @@
-"""Arrays of strings in a GGUF header: where they lie, found without an object per string.
+"""Arrays of strings in a GGUF header: finds where they are without a Python step for each.
 
-A string is its length (u64) and then its bytes, so the next one is only known from this one: a chain. Nearly
-every length is 1 to 255, which leaves seven zero bytes in a row, and text has none. So the starts are guessed
-all at once from the zero words of a window, and the guess is proven by the chain itself: each start must be
-where the one before it ends. Where a guess fails, a plain walk takes over for some strings. The 303,323
-strings of a Qwen2 vocabulary: 7 ms, where one Python step per string takes 48.
+A string is its length (u64) and then its bytes, so that the start of the next one follows from this one's length. Nearly
+every length is 1 to 255, which leaves seven zero bytes in a row, and text has none. So all starts in a window are guessed
+at once from its zero words, and then checked: each start must be where the string before it ends. Where a guess fails,
+some strings are read one by one. The 303,323 strings of a Qwen2 vocabulary: 7 ms, where one step per string takes 48.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ Positions = NDArray[np.int64]
 
 _LENGTH = struct.Struct("<Q")
 _WINDOW = 1 << 18  # bytes guessed at once: fits in L2
-_FEW = 64  # strings for which a guess does not pay
-_MANY = 1024  # strings that a guess must find to be called a success; failures lengthen the plain walk
+_FEW = 64  # strings or fewer are read one by one
+_MANY = 1024  # strings that a guess must find to count as a success; after failures, more strings are read one by one
 
 Fail = Callable[[int, int], Exception]  # (index, length) of the string that does not fit
 
 
 class StringArray(Sequence[str]):
-    """Strings of a GGUF array, decoded when asked for; bytes that are not UTF-8 read as U+FFFD.
+    """Strings of a GGUF array, decoded at access; bytes that are not UTF-8 become U+FFFD.
 
-    data: uint8 [file], the whole file; offsets, lengths: int64 [len], where each text is in it, in bytes.
+    data: uint8 [file], the whole file; offsets, lengths: int64 [strings], where each text is in it, in bytes.
     """
 
     def __init__(self, data: Bytes, bounds: Positions) -> None:
@@ -62,7 +61,7 @@ class StringArray(Sequence[str]):
         return self.data[start : start + int(self.lengths[index])].tobytes()
 
     def tolist(self, errors: str = "replace") -> list[str]:
-        """Every string at once; `errors` as in bytes.decode: "strict" raises UnicodeDecodeError."""
+        """All strings; `errors` as in bytes.decode: "strict" raises UnicodeDecodeError."""
         if not len(self):
             return []
         start, stop = int(self.offsets[0]) - 8, int(self.offsets[-1] + self.lengths[-1])
@@ -71,17 +70,17 @@ class StringArray(Sequence[str]):
         kept = np.ones(len(region), np.bool_)
         for byte in range(1, 8):
             kept[first - byte] = False
-        region[first - 8] = 0  # what is left of each length separates the texts
+        region[first - 8] = 0  # the one byte of each length that is kept separates the texts
         texts = region[kept].tobytes().decode("utf-8", errors).split("\0")[1:]
         if len(texts) == len(self):
             return texts
-        return [self.raw(i).decode("utf-8", errors) for i in range(len(self))]  # some text holds a zero byte
+        return [self.raw(i).decode("utf-8", errors) for i in range(len(self))]  # some text has a zero byte
 
 
 def find_strings(data: Bytes, at: int, count: int, end: int, fail: Fail) -> Positions:
     """Where each of `count` strings begins, the first at byte `at`, and the last ends: int64 [count + 1].
 
-    data: uint8 [file]; `fail` makes the error for a string that reaches beyond byte `end`.
+    data: uint8 [file]; fail: makes the error for a string that reaches beyond byte `end`.
     """
     bounds = np.empty(count + 1, np.int64)
     bounds[0] = at
@@ -99,7 +98,7 @@ def find_strings(data: Bytes, at: int, count: int, end: int, fail: Fail) -> Posi
 
 
 def _guess(data: Bytes, at: int, end: int) -> Positions:
-    """Where the strings from byte `at` end, as far as the chain proves it: int64 [0 or more]."""
+    """Where the strings from byte `at` on end, those whose guess was right: int64 [0 or more]."""
     first = -(-at // 4) * 4
     words = data[first : min(first + _WINDOW, end) // 4 * 4].view("<u4")
     starts = np.flatnonzero(words == 0) * 4 + (first - 1)
@@ -116,7 +115,7 @@ def _guess(data: Bytes, at: int, end: int) -> Positions:
 
 
 def _walk(data: Bytes, bounds: Positions, end: int, index: int, fail: Fail) -> None:
-    """Fill bounds[1:], one string after another; `index` is the number of the first."""
+    """Fill bounds[1:], one string after another; index: number of the first, for the error."""
     at = int(bounds[0])
     text, ends = data.data, []
     for i in range(index, index + len(bounds) - 1):

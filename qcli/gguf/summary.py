@@ -1,4 +1,4 @@
-"""What a model file holds, read off its tensors and keys, whatever the architecture."""
+"""What is in a model file, by its tensors and keys, whatever the architecture."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from qcli.gguf.file import GGUFFile, StringArray, Tensor, Value
+from qcli.gguf.file import GGUFFile, Tensor
+from qcli.gguf.header import Value
+from qcli.gguf.names import split_layer
+from qcli.gguf.strings import StringArray
 
 Plain = int | float | bool | str | list["Plain"] | dict[str, int]
 
-_BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 _RECURRENT = re.compile(r"ssm_|shortconv\.|time_mix_")
 _ATTENTION = re.compile(r"attn_(q|k|v|qkv|kv|output)\w*\.")
-_DRAFT = re.compile(r"nextn\.")
+_MTP = re.compile(r"nextn\.")
 _EXPERTS = "routed experts"
-_LISTED = 1024  # elements of an array that are spelled out
-# What a tensor is for, in the order of a token's life; the first pattern that its name begins with.
+_LISTED = 1024  # elements; of a longer array, only the length is told
+# What a tensor is for, in the order in which a token passes through: the first pattern that its name begins with.
 _GROUPS = {
     "embedding": re.compile(r"token_embd\.|token_types\.|position_embd\."),
     "norms": re.compile(r"\w*norm\w*\."),
@@ -31,32 +33,34 @@ _GROUPS = {
     "shared experts": re.compile(r"ffn_\w+_shexp\."),
     "dense FFN": re.compile(r"ffn_|channel_mix_"),
     "head": re.compile(r"output\."),
-    "MTP": _DRAFT,
+    "MTP": _MTP,
     "other": re.compile(r""),
 }
 
 
 @dataclass
 class Total:
-    """Tensors added up."""
+    """The sum over some tensors."""
 
     tensors: int = 0
     parameters: int = 0
     bytes: int = 0
 
     def add(self, tensor: Tensor, share: float = 1.0) -> None:
+        """Add a tensor, or a share of its parameters and bytes."""
         self.tensors += 1
         self.parameters += round(share * math.prod(tensor.shape))
         self.bytes += round(share * tensor.n_bytes)
 
     @property
     def bits_per_weight(self) -> float:
+        """0 without tensors."""
         return 8 * self.bytes / self.parameters if self.parameters else 0.0
 
 
 @dataclass
 class Layers:
-    """How many layers of the trunk are of each kind; `mtp` ones come on top."""
+    """How many layers are of each kind; those for multi-token prediction (`mtp`) are not in the total."""
 
     total: int = 0
     recurrent: int = 0
@@ -68,60 +72,60 @@ class Layers:
 
 @dataclass
 class Experts:
-    """Of each layer that has any."""
+    """Of each layer that has any; named as the keys expert_count, expert_used_count and expert_shared_count of GGUF."""
 
-    held: int
-    routed: int  # for each token
+    count: int  # routed ones
+    used: int  # of these, by each token
     shared: int
 
 
 @dataclass
 class Summary:
-    """Everything that `qcli show` says, and its JSON."""
+    """All that `qcli show` prints; its JSON has these names."""
 
     path: Path
     files: int
     gguf_version: int
     name: str
-    calls_itself: str  # general.name, unless models.toml knows better
+    general_name: str  # the key general.name; empty if models.toml names the model
     architecture: str
     supported: bool
     size_bytes: int
     context_length: int
     layers: Layers
     experts: Experts | None
-    vocabulary: int
+    vocab_size: int
     chat_template: bool
-    whole: Total = field(default_factory=Total)
-    per_token: Total = field(default_factory=Total)  # what a decoding step reads: routed experts only, no MTP
+    total: Total = field(default_factory=Total)  # of all tensors
+    per_token: Total = field(default_factory=Total)  # read to decode a token: only the experts used, no MTP
     groups: dict[str, Total] = field(default_factory=dict)
     types: dict[str, Total] = field(default_factory=dict)
     metadata: dict[str, Plain] = field(default_factory=dict)  # every key; a long array by its length
 
 
 def summarize(file: GGUFFile, name: str) -> Summary:
-    """Read the summary of a file that goes by a name; a key that is absent or of an unexpected type is left out."""
+    """The summary of a file; name: what the user calls it. A key that is absent or of an unexpected type counts as empty."""
     architecture = _text(file, "general.architecture")
-    blocks = _blocks(file)
-    drafts = {number for number, names in blocks.items() if _any(_DRAFT, names)}
+    by_layer = _names_by_layer(file)
+    mtp_layers = {number for number, names in by_layer.items() if _any(_MTP, names)}
     paths = {tensor.path for tensor in file.tensors.values()} | {file.path}
     summary = Summary(
         path=file.path,
         files=len(paths),
         gguf_version=file.version,
         name=name,
-        calls_itself=_text(file, "general.name"),
+        general_name=_text(file, "general.name"),
         architecture=architecture,
         supported=is_supported(architecture),
         size_bytes=sum(path.stat().st_size for path in paths),
-        context_length=_whole(file, f"{architecture}.context_length"),
-        layers=_layers([names for number, names in blocks.items() if number not in drafts], len(drafts)),
+        context_length=_whole_number(file, f"{architecture}.context_length"),
+        layers=_layers([names for number, names in by_layer.items() if number not in mtp_layers], len(mtp_layers)),
         experts=_experts(file, architecture),
-        vocabulary=_vocabulary(file),
+        vocab_size=_vocab_size(file),
         chat_template="tokenizer.chat_template" in file.metadata,
         metadata={key: _plain(value) for key, value in file.metadata.items()},
     )
-    _add_up(summary, file, drafts)
+    _add_up(summary, file, mtp_layers)
     return summary
 
 
@@ -132,15 +136,15 @@ def is_supported(architecture: str) -> bool:
     return named and find_spec(f"qcli.models.{module}") is not None
 
 
-def _add_up(summary: Summary, file: GGUFFile, drafts: set[int]) -> None:
+def _add_up(summary: Summary, file: GGUFFile, mtp_layers: set[int]) -> None:
     experts = summary.experts
-    share = experts.routed / experts.held if experts else 1.0
+    share = experts.used / experts.count if experts else 1.0
     tied = "output.weight" not in file.tensors
     groups = {group: Total() for group in _GROUPS}
     for tensor in file.tensors.values():
-        group = _group(tensor.name, drafts)
+        group = _group(tensor.name, mtp_layers)
         groups[group].add(tensor)
-        summary.whole.add(tensor)
+        summary.total.add(tensor)
         summary.types.setdefault(tensor.type, Total()).add(tensor)
         if group != "MTP" and (group != "embedding" or tied):
             summary.per_token.add(tensor, share if group == _EXPERTS else 1.0)
@@ -148,42 +152,42 @@ def _add_up(summary: Summary, file: GGUFFile, drafts: set[int]) -> None:
     summary.types = dict(sorted(summary.types.items(), key=lambda item: -item[1].bytes))
 
 
-def _group(name: str, drafts: set[int]) -> str:
-    block = _BLOCK.fullmatch(name)
-    if block and int(block[1]) in drafts:
+def _group(name: str, mtp_layers: set[int]) -> str:
+    layer, own = split_layer(name)
+    if layer in mtp_layers:
         return "MTP"
-    own = block[2] if block else name
     return next(group for group, pattern in _GROUPS.items() if pattern.match(own))
 
 
-def _blocks(file: GGUFFile) -> dict[int, list[str]]:
-    """The names in each block, without their blk.N. in front."""
-    blocks: dict[int, list[str]] = {}
+def _names_by_layer(file: GGUFFile) -> dict[int, list[str]]:
+    """The names of each layer's tensors, without their blk.N. in front."""
+    layers: dict[int, list[str]] = {}
     for name in file.tensors:
-        if found := _BLOCK.fullmatch(name):
-            blocks.setdefault(int(found[1]), []).append(found[2])
-    return blocks
+        layer, own = split_layer(name)
+        if layer >= 0:
+            layers.setdefault(layer, []).append(own)
+    return layers
 
 
-def _layers(trunk: list[list[str]], drafts: int) -> Layers:
-    recurrent = sum(_any(_RECURRENT, names) for names in trunk)
-    attention = sum(_any(_ATTENTION, names) and not _any(_RECURRENT, names) for names in trunk)
-    routed = sum(_any(_GROUPS[_EXPERTS], names) for names in trunk)
-    return Layers(len(trunk), recurrent, attention, routed, len(trunk) - routed, drafts)
+def _layers(layers: list[list[str]], mtp: int) -> Layers:
+    recurrent = sum(_any(_RECURRENT, names) for names in layers)
+    attention = sum(_any(_ATTENTION, names) and not _any(_RECURRENT, names) for names in layers)
+    routed = sum(_any(_GROUPS[_EXPERTS], names) for names in layers)
+    return Layers(len(layers), recurrent, attention, routed, len(layers) - routed, mtp)
 
 
 def _experts(file: GGUFFile, architecture: str) -> Experts | None:
-    """Those of the widest layer; None for a model without routed experts."""
+    """Those of the layer with most; None for a model without routed experts."""
     stacks = [t.shape[0] for t in file.tensors.values() if "_exps." in t.name and len(t.shape) == 3]
     if not stacks:
         return None
-    held = max(stacks)
-    routed = min(max(_whole(file, f"{architecture}.expert_used_count"), 1), held)
+    count = max(stacks)
+    used = min(max(_whole_number(file, f"{architecture}.expert_used_count"), 1), count)
     shared = any("_shexp." in name for name in file.tensors)
-    return Experts(held, routed, max(_whole(file, f"{architecture}.expert_shared_count"), 1) if shared else 0)
+    return Experts(count, used, max(_whole_number(file, f"{architecture}.expert_shared_count"), 1) if shared else 0)
 
 
-def _vocabulary(file: GGUFFile) -> int:
+def _vocab_size(file: GGUFFile) -> int:
     tokens = file.metadata.get("tokenizer.ggml.tokens")
     return len(tokens) if isinstance(tokens, StringArray) else 0
 
@@ -204,6 +208,6 @@ def _text(file: GGUFFile, key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _whole(file: GGUFFile, key: str) -> int:
+def _whole_number(file: GGUFFile, key: str) -> int:
     value = file.metadata.get(key)
     return value if type(value) is int else 0

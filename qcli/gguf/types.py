@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from quant import formats
-from quant.block import Block
+from quant.block import Block, declared
 
 # Types that files may hold and qcli does not compute with: enough is known of them to list their tensors.
 _WITHOUT_FORMAT = (
@@ -17,5 +16,5 @@ _WITHOUT_FORMAT = (
     Block("Q1_0", number=41, columns=128, all=18),
 )
 
-BLOCKS: dict[str, Block] = {block.name: block for block in _WITHOUT_FORMAT} | formats.blocks()
+BLOCKS: dict[str, Block] = {block.name: block for block in _WITHOUT_FORMAT} | declared()
 BLOCKS_BY_NUMBER: dict[int, Block] = {block.number: block for block in BLOCKS.values()}  # the numbers that files carry

@@ -1,6 +1,6 @@
-"""Writes GGUF: the header at once, then one tensor after the other, in pieces of any size.
+"""Writes GGUF files: the header at once, then one tensor after the other, in pieces of any size.
 
-The layout is that of `gguf_header`; keys come as bytes, so that those of another file pass through unchanged.
+The layout is that of `header.py`; keys are given as bytes, so that those of another file can be copied unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.gguf.types import BLOCKS
-from qcli.host.atomic_files import Draft, output_errors
+from qcli.host.atomic_files import AtomicFiles, output_errors
 
 _U16, _U32, _I32, _F32, _STRING, _ARRAY = 2, 4, 5, 6, 8, 9
 ALIGNMENT = 32
@@ -32,6 +32,7 @@ class NewTensor:
 
     @property
     def n_bytes(self) -> int:
+        """Bytes of its data. Raises ValueError for rows that are not whole blocks."""
         block = BLOCKS[self.type]
         if self.shape[-1] % block.columns:
             raise ValueError(f"{self.name}: rows of {self.shape[-1]} are no multiple of {self.type}'s {block.columns}")
@@ -39,27 +40,27 @@ class NewTensor:
 
 
 class GGUFWriter:
-    """One file; raises OutputError."""
+    """Writes one file. Raises OutputError; ValueError if the data do not fit the table of tensors."""
 
     def __init__(
         self,
-        draft: Draft,
+        output: AtomicFiles,
         path: Path,
         keys: Mapping[str, bytes],
         tensors: Sequence[NewTensor],
         alignment: int = ALIGNMENT,
     ) -> None:
-        """Begin a file of the draft and write its header; keys: each with its whole entry."""
-        self._draft, self._path, self._alignment = draft, path, alignment
-        self._file = draft.open(path)
-        self._left = [tensor.n_bytes for tensor in reversed(tensors)]  # of each tensor to come
-        self._missing = self._left.pop() if self._left else 0  # of the one being written
+        """Create one of the output files and write its header; keys: each with its whole entry."""
+        self._output, self._path, self._alignment = output, path, alignment
+        self._file = output.open(path)
+        self._left = [tensor.n_bytes for tensor in reversed(tensors)]  # bytes of each tensor to come
+        self._missing = self._left.pop() if self._left else 0  # bytes of the current tensor
         self._at = 0
         self._put(header(keys, tensors, alignment))
         self._pad()
 
     def write(self, data: NDArray[np.uint8]) -> None:
-        """Add bytes to the tensor whose turn it is; the last of them begins the next one's turn."""
+        """Add bytes, uint8, to the current tensor; when it is complete, the next one of the table becomes the current one."""
         if data.nbytes > self._missing:
             raise ValueError(f"{data.nbytes} bytes for a tensor that lacks {self._missing}")
         self._put(data.reshape(-1).data)
@@ -69,10 +70,10 @@ class GGUFWriter:
             self._missing = self._left.pop() if self._left else 0
 
     def finish(self) -> None:
-        """Have the file on the disk, whole."""
+        """Flush the file to the disk. Raises ValueError if a tensor is not complete."""
         if self._missing or self._left:
             raise ValueError(f"{self._path}: tensors are missing")
-        self._draft.finish(self._path)
+        self._output.finish(self._path)
 
     def _pad(self) -> None:
         self._put(bytes(-self._at % self._alignment))
@@ -95,45 +96,50 @@ def header(keys: Mapping[str, bytes], tensors: Sequence[NewTensor], alignment: i
 
 
 def file_bytes(keys: Mapping[str, bytes], tensors: Sequence[NewTensor], alignment: int = ALIGNMENT) -> int:
-    """How long such a file is."""
+    """Bytes of a file with these keys and tensors."""
     parts = [len(header(keys, tensors, alignment)), *(tensor.n_bytes for tensor in tensors)]
     return sum(-(-part // alignment) * alignment for part in parts)
 
 
 def u16(key: str, value: int) -> dict[str, bytes]:
-    """A key and its entry, as a piece of the mapping that a writer takes; likewise below."""
+    """A key with a whole number of 16 bits, as its name and its bytes in the file."""
     return {key: _string(key) + struct.pack("<IH", _U16, value)}
 
 
 def u32(key: str, value: int) -> dict[str, bytes]:
+    """The same with 32 bits."""
     return {key: _string(key) + struct.pack("<II", _U32, value)}
 
 
 def i32(key: str, value: int) -> dict[str, bytes]:
+    """The same with 32 bits and a sign."""
     return {key: _string(key) + struct.pack("<Ii", _I32, value)}
 
 
 def f32(key: str, value: float) -> dict[str, bytes]:
+    """The same with a float32."""
     return {key: _string(key) + struct.pack("<If", _F32, value)}
 
 
 def text(key: str, value: str) -> dict[str, bytes]:
+    """The same with a string."""
     return {key: _string(key) + struct.pack("<I", _STRING) + _string(value)}
 
 
 def texts(key: str, values: Sequence[str]) -> dict[str, bytes]:
+    """The same with an array of strings."""
     start = struct.pack("<IIQ", _ARRAY, _STRING, len(values))
     return {key: _string(key) + start + b"".join(map(_string, values))}
 
 
 def split_keys(number: int, count: int, tensors: int) -> dict[str, bytes]:
-    """What says that a file is part `number`, from 0, of `count` with so many tensors in all."""
+    """The keys of part `number`, from 0, of a model split into `count` parts; tensors: of all parts."""
     parts = u16("split.no", number) | u16("split.count", count)
     return parts | i32("split.tensors.count", tensors)
 
 
 def split(tensors: Iterable[NewTensor], most: int) -> list[list[NewTensor]]:
-    """Tensors in order, in parts of at most so many bytes; one that is larger has a part of its own."""
+    """Tensors in order, in parts of at most `most` bytes; a larger tensor gets a part of its own."""
     parts: list[list[NewTensor]] = [[]]
     size = 0
     for tensor in tensors:
@@ -145,19 +151,11 @@ def split(tensors: Iterable[NewTensor], most: int) -> list[list[NewTensor]]:
     return parts
 
 
-def part_paths(path: Path, count: int) -> list[Path]:
-    """The names of a file's parts; of one alone, its own."""
-    if count == 1:
-        return [path]
-    stem = path.name.removesuffix(".gguf")
-    return [path.with_name(f"{stem}-{i + 1:05d}-of-{count:05d}.gguf") for i in range(count)]
-
-
 def write_small(path: Path, keys: Mapping[str, bytes], tensors: Mapping[str, NDArray[Any]], overwrite: bool) -> None:
-    """A file of float32 arrays that are all in memory."""
+    """Write a whole file of float32 arrays. Raises OutputError."""
     rows = [NewTensor(name, "F32", array.shape) for name, array in tensors.items()]
-    with Draft([path], overwrite) as draft:
-        writer = GGUFWriter(draft, path, keys, rows)
+    with AtomicFiles([path], overwrite) as output:
+        writer = GGUFWriter(output, path, keys, rows)
         for array in tensors.values():
             writer.write(np.ascontiguousarray(array, "<f4").view(np.uint8).reshape(-1))
         writer.finish()

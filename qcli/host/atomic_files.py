@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside what they are to become, and renamed when all is done."""
+"""Output files that appear whole or not at all: written under temporary names in their folders, and renamed at the end."""
 
 from __future__ import annotations
 
@@ -11,38 +11,43 @@ from types import TracebackType
 from typing import BinaryIO, ClassVar
 
 from qcli.errors import OutputError
+from qcli.wording import quantity
 
 
-class Draft:
-    """Output files in the making; a context manager. An error, or Ctrl-C, leaves nothing of them behind."""
+class AtomicFiles:
+    """One or more files that are written together. A context manager: an error, or Ctrl-C, leaves none of them behind."""
 
-    begun: ClassVar[set[Draft]] = set()  # in the making now, for who ends the program without an error
+    unfinished: ClassVar[set[AtomicFiles]] = set()  # being written now; for `bus_error`, which ends the process
 
     def __init__(self, paths: list[Path], overwrite: bool = False) -> None:
-        """Raises OutputError when a file is there that may not be overwritten, or has no folder to be in."""
+        """Raises OutputError if a file exists and may not be overwritten, or its folder does not exist."""
         self.paths = paths
         self._overwrite = overwrite
         self._open: dict[Path, BinaryIO] = {}
         for path in paths:
             self._check(path)
 
-    def need(self, n_bytes: int) -> None:
-        """Have room for so many bytes, unless others take it meanwhile."""
+    def require_space(self, n_bytes: int) -> None:
+        """Raise OutputError if the disk has less free space than that."""
         folder = self.paths[0].parent
         with output_errors(folder):
             free = shutil.disk_usage(folder).free
         if free < n_bytes:
-            message = f"{folder}: has {_size(free)} free, and {_size(n_bytes)} are to be written"
-            raise OutputError(message, "make room, or write to another disk")
+            message = f"{folder}: has {quantity(free, 'B')} free, and {quantity(n_bytes, 'B')} are to be written"
+            raise OutputError(message, "free some space, or write to another disk")
+
+    def __enter__(self) -> AtomicFiles:
+        AtomicFiles.unfinished.add(self)
+        return self
 
     def open(self, path: Path) -> BinaryIO:
-        """Begin one of the files."""
+        """Create the temporary file of one of the paths."""
         with output_errors(path):
-            self._open[path] = file = open(self._beside(path), "xb", buffering=1 << 20)  # noqa: SIM115
+            self._open[path] = file = open(self._temporary(path), "xb", buffering=1 << 20)  # noqa: SIM115
         return file
 
     def finish(self, path: Path) -> None:
-        """Have one of the files on the disk, whole; doing so twice does no harm."""
+        """Write one of the files to the disk and close it; does nothing if it is closed."""
         file = self._open[path]
         if file.closed:
             return
@@ -51,27 +56,23 @@ class Draft:
             os.fsync(file.fileno())
             file.close()
 
-    def clear(self) -> None:
-        """Remove what is not finished."""
+    def discard(self) -> None:
+        """Close and remove the temporary files."""
         for path, file in self._open.items():
             with suppress(OSError):  # what is buffered may not fit on the disk
                 file.close()
             with suppress(OSError):
-                self._beside(path).unlink(missing_ok=True)
-
-    def __enter__(self) -> Draft:
-        Draft.begun.add(self)
-        return self
+                self._temporary(path).unlink(missing_ok=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if kind is None:
-                self._keep()
+                self._commit()
         finally:
-            self.clear()
-            Draft.begun.discard(self)
+            self.discard()
+            AtomicFiles.unfinished.discard(self)
 
     def _check(self, path: Path) -> None:
         with output_errors(path):
@@ -84,28 +85,25 @@ class Draft:
             if not os.access(path.parent, os.W_OK):
                 raise OutputError(f"{path.parent}: nothing can be written there", "write to another folder")
 
-    def _keep(self) -> None:
+    def _commit(self) -> None:
+        """Finish all files, then give each its own name."""
         for path in self._open:
             self.finish(path)
         for path in self._open:
-            self._check(path)  # somebody else may have written it meanwhile
+            self._check(path)  # another process may have written it meanwhile
         for path in self._open:
             with output_errors(path):
-                os.replace(self._beside(path), path)
+                os.replace(self._temporary(path), path)
         for folder in {path.parent for path in self._open}:
             _sync_folder(folder)
 
-    def _beside(self, path: Path) -> Path:
+    def _temporary(self, path: Path) -> Path:
         return path.with_name(f"{path.name}.part-{os.getpid()}")
-
-
-def _size(n: int) -> str:
-    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
 
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Tell an operating system's complaint as one about this file."""
+    """Turn an OSError of the block into an OutputError about this path."""
     try:
         yield
     except OSError as problem:
@@ -116,10 +114,10 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new names on the disk too; not every system lets a folder be opened."""
+    """Write the new names to the disk too; not every system lets a folder be opened."""
     with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            os.fsync(descriptor)
         finally:
-            os.close(handle)
+            os.close(descriptor)

@@ -1,4 +1,4 @@
-"""How much memory is free, within what this process may have."""
+"""How much physical memory is available to this process, and how much it uses; in bytes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _MEMINFO = Path("/proc/meminfo")
 _STATM = Path("/proc/self/statm")
 _CGROUPS = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
-_BOUNDLESS = 1 << 62
+_UNLIMITED = 1 << 62
 
 
-def available() -> int:
-    """Bytes that can be taken without pushing anybody else's out; the page cache counts as free."""
+def available_memory() -> int:
+    """What can be allocated without swapping, within the limits of cgroups; the page cache counts as free."""
     if sys.platform == "win32":
-        return _windows()
+        return _windows_available()
     if _MEMINFO.exists():
-        return min(_linux(), _cgroup())
-    # macOS: how much is free is not told; a quarter is left to the others
+        return min(_linux_available(), _cgroup_headroom())
+    # macOS does not say how much is free; a quarter is left to other programs
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
 
 
-def resident() -> int:
-    """Bytes of this process that lie in memory now, as the system counts them; elsewhere the most there ever were."""
+def process_memory() -> int:
+    """The resident set of this process: now on Linux and Windows, its peak elsewhere."""
     if sys.platform == "win32":
-        return _windows_resident()
+        return _windows_process()
     if _STATM.exists():
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     import resource
@@ -36,36 +36,36 @@ def resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _linux() -> int:
+def _linux_available() -> int:
     lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
     return int(lines["MemAvailable"].split()[0]) << 10
 
 
-def _cgroup() -> int:
-    """Room in the tightest of this process's cgroups, version 2 or 1, or a very large number."""
-    rooms = [_BOUNDLESS]
+def _cgroup_headroom() -> int:
+    """What the tightest of this process's cgroups, version 2 or 1, still allows; `_UNLIMITED` if there is no limit."""
+    found = [_UNLIMITED]
     for line in _CGROUPS.read_text().splitlines() if _CGROUPS.exists() else []:
         number, controllers, path = line.split(":", 2)
         if number == "0":
-            rooms += _rooms(_MOUNT, path, ("memory.max", "memory.current", "file"))
+            found += _headrooms(_MOUNT, path, ("memory.max", "memory.current", "file"))
         elif controllers == "memory":
             files = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"
-            rooms += _rooms(_MOUNT / "memory", path, files)
-    return min(rooms)
+            found += _headrooms(_MOUNT / "memory", path, files)
+    return min(found)
 
 
-def _rooms(mount: Path, path: str, names: tuple[str, str, str]) -> list[int]:
-    """Of a group and of the one that a container sees at the top: limit - usage + page cache."""
+def _headrooms(mount: Path, path: str, names: tuple[str, str, str]) -> list[int]:
+    """limit - usage + page cache, of a group and of the one that a container sees at the top."""
     limit, usage, cache = names
-    rooms = []
+    found = []
     for folder in {mount / path.lstrip("/"), mount}:
         try:
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
             used = int((folder / usage).read_text()) - int(stat.get(cache, 0))
-            rooms.append(max(0, int((folder / limit).read_text()) - used))
-        except (OSError, ValueError):  # not limited: no such file, or "max"
+            found.append(max(0, int((folder / limit).read_text()) - used))
+        except (OSError, ValueError):  # no such file, or "max": no limit
             continue
-    return rooms
+    return found
 
 
 class _MemoryStatus(ctypes.Structure):
@@ -78,7 +78,7 @@ class _MemoryStatus(ctypes.Structure):
     ]
 
 
-def _windows() -> int:
+def _windows_available() -> int:
     status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
     ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined,unused-ignore]
     return int(status.free)
@@ -94,7 +94,7 @@ class _ProcessMemory(ctypes.Structure):
     ]
 
 
-def _windows_resident() -> int:
+def _windows_process() -> int:
     counters = _ProcessMemory(size=ctypes.sizeof(_ProcessMemory))
     kernel32: Any = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]
     kernel32.K32GetProcessMemoryInfo(ctypes.c_void_p(-1), ctypes.byref(counters), counters.size)

@@ -1,4 +1,4 @@
-"""Memory that comes from the system by whole pages, and goes back to it."""
+"""Memory in whole pages, asked from the system directly and returned to it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-PAGE = 4096  # what unbuffered reads want offsets, sizes and addresses to be multiples of
+PAGE = 4096  # bytes; unbuffered reads want offsets, sizes and addresses to be multiples of it
 
 
-def pages(size: int, huge: bool = True) -> NDArray[np.uint8]:
-    """Anonymous memory of at least one page, on a page's border, that takes no room before it is written to.
+def allocate_pages(n_bytes: int, huge: bool = True) -> NDArray[np.uint8]:
+    """Zeroed anonymous memory, uint8 [at least n_bytes, whole pages, at least one], aligned to a page.
 
-    huge: in huge pages, where the system has them; else as small as those of a mapped file.
+    A page takes physical memory when it is first written to. huge: use huge pages where the system has them.
     """
-    # what is shared between processes counts as cache in a cgroup, and MADV_DONTNEED would free none of it
+    # memory shared between processes counts as cache in a cgroup, and MADV_DONTNEED would free none of it
     private = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}
-    memory = mmap.mmap(-1, max(PAGE, -(-size // PAGE) * PAGE), **private)
+    memory = mmap.mmap(-1, max(PAGE, -(-n_bytes // PAGE) * PAGE), **private)
     if hasattr(mmap, "MADV_HUGEPAGE"):  # reads of 640 kB came at 2.6 GB/s instead of 1.5
         with suppress(OSError):  # not every kernel has them
             memory.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(memory, np.uint8)
 
 
-def give_back(memory: NDArray[np.uint8], start: int, size: int) -> None:
-    """Let the system have whole pages of what `pages` gave, if it can take them; they take no room before the next write."""
+def release_pages(memory: NDArray[np.uint8], start: int, n_bytes: int) -> None:
+    """Return the physical memory of whole pages within a range of `allocate_pages`; it reads as zeros afterwards.
+
+    Does nothing where the system cannot take pages back.
+    """
     if hasattr(mmap.mmap, "madvise"):
         assert isinstance(memory.base, memoryview)
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-        last = (start + size) // mmap.PAGESIZE * mmap.PAGESIZE
+        last = (start + n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
         if last > first:
             if hasattr(mmap, "MADV_FREE"):  # splits huge pages, whose parts would stay taken for a while
                 with suppress(OSError):

@@ -1,4 +1,4 @@
-"""How many threads to use: one a physical core, within what this process may have."""
+"""How many threads to compute with: one for each physical core that this process may use."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ _PROCESSOR_CORE = 0  # RelationProcessorCore
 
 
 def default_threads() -> int:
-    """Physical performance cores that this process may run on, at most its cgroup's share of time.
+    """Physical performance cores that this process may run on, at most as many as its cgroup's CPU quota.
 
-    Efficiency cores are left out: all threads meet after each step, and the slowest one sets the pace.
+    Efficiency cores are left out: all threads wait for each other after each record, so the slowest sets the pace.
     """
     count = {"darwin": _mac_cores, "win32": _windows_cores}.get(sys.platform, _linux_cores)()
     return max(1, min(count, _quota()))
 
 
-def threads_beside_reading() -> int:
-    """As many, or fewer where there are many cores: lanes that read need some, and all wait for a thread that makes room.
+def streaming_threads() -> int:
+    """As `default_threads`, or fewer where there are many cores, as I/O threads need some while experts are read.
+
+    They would preempt a computing thread, for which all others wait.
 
     48 layers on 16 cores: 278 ms a token with 16 threads, 226 with 12, 222 with 10, 246 with 6; on 8 of these 225 with 8.
     """
@@ -33,37 +35,37 @@ def threads_beside_reading() -> int:
 
 
 def _linux_cores() -> int:
-    allowed = _allowed()
-    return _physical_cores(_fastest(allowed) or allowed)
+    allowed = _allowed_cpus()
+    return _physical_cores(_fastest_cpus(allowed) or allowed)
 
 
-def _allowed() -> set[int]:
+def _allowed_cpus() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return set(os.sched_getaffinity(0))
     return set(range(os.cpu_count() or 1))
 
 
-def _fastest(allowed: set[int]) -> set[int]:
-    """Of CPUs of several kinds, those of the fastest; empty where the system does not tell kinds apart."""
+def _fastest_cpus(allowed: set[int]) -> set[int]:
+    """The CPUs of the fastest kind; empty where the system does not tell kinds apart."""
     try:  # Intel's hybrids
-        return allowed & _listed(_HYBRID.read_text())
+        return allowed & _cpu_list(_HYBRID.read_text())
     except (OSError, ValueError):
         pass
     try:  # Arm's
         capacity = {cpu: int((_CPUS / f"cpu{cpu}" / "cpu_capacity").read_text()) for cpu in allowed}
     except (OSError, ValueError):
         return set()
-    return {cpu for cpu, its in capacity.items() if 2 * its > max(capacity.values())}
+    return {cpu for cpu, value in capacity.items() if 2 * value > max(capacity.values())}
 
 
-def _listed(text: str) -> set[int]:
+def _cpu_list(text: str) -> set[int]:
     """ "0-3,8" -> {0, 1, 2, 3, 8}."""
     ends = [part.split("-") for part in text.strip().split(",")]
     return {cpu for end in ends for cpu in range(int(end[0]), int(end[-1]) + 1)}
 
 
 def _physical_cores(allowed: set[int]) -> int:
-    """Sibling threads of one core count once."""
+    """The number of cores, several hardware threads of one core counted once."""
     cores = set()
     for cpu in allowed:
         try:
@@ -105,7 +107,7 @@ def _highest_class(records: bytes) -> int:
 
 
 def _quota() -> int:
-    """Whole cores that the cgroup's time limit leaves, or a very large number."""
+    """The CPU quota of the cgroup in whole cores, or a very large number if there is none."""
     try:  # version 2, then version 1
         limit, period = (_CGROUP / "cpu.max").read_text().split()
     except (OSError, ValueError):

@@ -223,7 +223,7 @@ class Decoder:
 def refuse_unread_tensors(hparams: Hyperparameters) -> None:
     """UnsupportedModelError if the file has a tensor of a layer that was not read: the model would compute something else."""
     blocks = tuple(f"blk.{i}." for i in range(hparams.num_hidden_layers))
-    for name in hparams.file.tensors.keys() - hparams.file.read:
+    for name in hparams.file.tensors.keys() - hparams.file.used:
         if name.startswith(blocks):
             hparams.unsupported(
                 f'"{name}" is no tensor of {hparams.arch} that qcli knows', "try another file of this model"

@@ -64,7 +64,7 @@ class State:
         return self._touched[-1]
 
     @property
-    def experts_held(self) -> int:
+    def experts_total(self) -> int:
         """Routed experts of all layers."""
         return sum(map(len, self._touched))
 

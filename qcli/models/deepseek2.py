@@ -220,7 +220,7 @@ class LatentAttention:
         q_rank, kv_rank = hparams.size("attention.q_lora_rank") if compressed else n, shape.kv_lora_rank
         both = linear(file, f"{block}.attn_kv_a_mqa", kv_rank + shape.qk_rope_head_dim, n)
         core = AbsorbedAttention if f"{block}.attn_k_b.weight" in file.tensors else NaiveAttention
-        file.read.add(f"{block}.attn_kv_b.weight")  # some files have it beside its halves
+        file.used.add(f"{block}.attn_kv_b.weight")  # some files have it beside its halves
         return cls(
             attn_q_a=linear(file, f"{block}.attn_q_a", q_rank, n) if compressed else None,
             attn_q_a_norm=vector(file, f"{block}.attn_q_a_norm.weight", q_rank) if compressed else None,

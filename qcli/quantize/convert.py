@@ -6,7 +6,7 @@ A tensor is read in slices of some rows; threads dequantize and quantize them; t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from qcli.errors import ModelFileError
 from qcli.gguf.writer import GGUFWriter
 from qcli.host import kernels
-from qcli.host.atomic_files import Draft
+from qcli.host.atomic_files import AtomicFiles
+from qcli.progress import Progress
 from qcli.quantize.job import Change, Job
 from quant import formats, quantizers
-
-Progress = Callable[[str, float], None]
 
 _SLICE = 1 << 19  # weights that a thread takes at once: 2 MB as float32, some ms of work
 _AHEAD = 3  # slices a thread that are read and not yet written
@@ -65,21 +64,21 @@ def compile_kernels(job: Job, progress: Progress | None = None) -> None:
     quantizers.is_finite(np.zeros(16, np.float32))
 
 
-def check_output(job: Job, overwrite: bool = False) -> Draft:
-    """A draft of the job's files; OutputError if one may not be written, or the disk is too full."""
-    draft = Draft(job.paths, overwrite)
-    draft.need(job.n_bytes)
-    return draft
+def check_output(job: Job, overwrite: bool = False) -> AtomicFiles:
+    """The job's files, not yet open; OutputError if one may not be written, or the disk is too full."""
+    output = AtomicFiles(job.paths, overwrite)
+    output.require_space(job.n_bytes)
+    return output
 
 
 def run(job: Job, threads: int, overwrite: bool = False, progress: Progress | None = None) -> None:
     """Write the job's files, all of them or none. Raises OutputError, ModelFileError."""
-    draft = check_output(job, overwrite)
+    output = check_output(job, overwrite)
     compile_kernels(job, progress)
-    with draft:
+    with output:
         whole, done = sum(change.tensor.n_bytes for change in job.changes), 0
         for path, keys, changes in job.parts:
-            writer = GGUFWriter(draft, path, keys, [change.new for change in changes], job.alignment)
+            writer = GGUFWriter(output, path, keys, [change.new for change in changes], job.alignment)
             for piece, converted in _converted(changes, threads):
                 writer.write(converted)
                 done += piece.n_bytes

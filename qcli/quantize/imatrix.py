@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from qcli.errors import ModelFileError
 from qcli.gguf.file import GGUFFile
+from qcli.gguf.names import layer_of
+from qcli.progress import Progress
 from qcli.quantize.imatrix_file import Entry, Imatrix
 from qcli.runtime.engine import Engine
 from quant.kernels.input_squares import InputSquares
-
-Progress = Callable[[str, float], None]
 
 FEW = 64  # tokens below which an expert's importance is mostly chance: a mean of so many squares is good to 20 %
 
@@ -53,8 +52,8 @@ def starved(imatrix: Imatrix, few: int = FEW) -> list[Starved]:
     """Every layer with experts, and those of them that fewer than `few` tokens were routed to."""
     layers: dict[int, Starved] = {}
     for name, entry in imatrix.entries.items():
-        layer = re.match(r"blk\.(\d+)\.", name)
-        if layer and len(entry.counts) > 1 and int(layer[1]) not in layers:
+        layer = layer_of(name)
+        if layer >= 0 and len(entry.counts) > 1 and layer not in layers:
             counts = {expert: n for expert, n in enumerate(entry.counts.tolist()) if n < few}
-            layers[int(layer[1])] = Starved(int(layer[1]), len(entry.counts), counts)
+            layers[layer] = Starved(layer, len(entry.counts), counts)
     return [layers[i] for i in sorted(layers)]

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError, ModelNotFoundError
-from qcli.gguf.file import GGUFFile, StringArray
+from qcli.gguf.file import GGUFFile
 from qcli.gguf.header import printable
+from qcli.gguf.strings import StringArray
 from qcli.gguf.writer import text, texts, u32, write_small
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError, OutputError, UnsupportedModelError, UsageError
 from qcli.gguf.file import GGUFFile, Tensor
-from qcli.gguf.writer import ALIGNMENT, NewTensor, file_bytes, part_paths, split, split_keys, text, u32
+from qcli.gguf.names import part_paths
+from qcli.gguf.writer import ALIGNMENT, NewTensor, file_bytes, split, split_keys, text, u32
 from qcli.quantize.imatrix_file import Imatrix
 from qcli.quantize.mixes import ALIASES, MIXES, Mix
 from qcli.quantize.tensor_types import FLOATS, Overrides, allows_quantization, choose_types

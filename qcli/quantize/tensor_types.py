@@ -13,7 +13,9 @@ from typing import Final
 import numpy as np
 
 from qcli.errors import UsageError
-from qcli.gguf.file import GGUFFile, Tensor, Value
+from qcli.gguf.file import GGUFFile, Tensor
+from qcli.gguf.header import Value
+from qcli.gguf.names import layer_of
 from qcli.gguf.types import BLOCKS
 from qcli.quantize.mixes import Choice, Mix, Place
 
@@ -123,7 +125,7 @@ class _Chooser:
         index, count = self._seen[role], self._values if role == "value" else self._layers
         self._seen[role] += 1
         if self._experts > 1 and role in ("gate", "up", "down") and not (role == "down" and self._mix.below_3_bits):
-            index = _layer(name)
+            index = layer_of(name)
         return Place(index, count, self._experts, self._queries_per_key, self._importance, self._llama_70b)
 
 
@@ -131,13 +133,8 @@ def _role(name: str) -> str:
     return next((role for part, role in _ROLES.items() if part in name), "")
 
 
-def _layer(name: str) -> int:
-    found = re.match(r"blk\.(\d+)\.", name)
-    return int(found[1]) if found else -1
-
-
 def _by_layer(tensor: Tensor) -> tuple[int, bytes]:
-    return _layer(tensor.name), tensor.name.encode()
+    return layer_of(tensor.name), tensor.name.encode()
 
 
 def _fitting(kind: str, columns: int) -> str:

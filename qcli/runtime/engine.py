@@ -1,8 +1,8 @@
-"""One model, loaded: three plans (a token, a chunk of a prompt, its head), a team that replays them, and the state."""
+"""One model, loaded: its state, three compiled plans (a token, a chunk of a prompt, the head), and threads to run them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,32 +14,36 @@ from qcli import models
 from qcli.errors import ContextOverflowError, ModelFileError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.host import kernels
-from qcli.host.memory import resident
-from qcli.host.threads import default_threads, threads_beside_reading
+from qcli.host.memory import process_memory
+from qcli.host.threads import default_threads, streaming_threads
 from qcli.layers.state import Snapshot, State
 from qcli.models import Model
+from qcli.progress import Progress
 from qcli.runtime import sampler
-from qcli.runtime.profile import PartTimes
+from qcli.runtime.profile import Profiler
 from qcli.runtime.program import Program
-from qcli.streaming import budget
+from qcli.streaming import budget, usage_file
 from quant import cpu, team
+from quant.kernels.experts_grouped import MICRO_BATCH
 from quant.kernels.kv_cache import TYPES as KV_TYPES
 from quant.plan import Activation, Plan, aligned
 from quant.team import Team
 
 if TYPE_CHECKING:
     from qcli.streaming.cache import Traffic
-    from qcli.streaming.expert_loader import Supply
+    from qcli.streaming.expert_loader import ExpertLoader
     from quant.kernels.observer import InputObserver
 
-Progress = Callable[[str, float], None]
-
 DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
-DEFAULT_CHUNK = budget.TOGETHER  # tokens of a prompt that go through the layers together
+DEFAULT_CHUNK = MICRO_BATCH  # tokens of a prompt that go through the layers together
 
 
 class Engine:
-    """Token ids in, logits out."""
+    """Token ids in, logits out.
+
+    Three plans work on one state: `step` makes logits of a token, `prompt` hidden states of a chunk of tokens, and
+    `head` logits of the chunk's last.
+    """
 
     def __init__(
         self,
@@ -49,14 +53,14 @@ class Engine:
         chunk: int,
         progress: Progress | None = None,
         observer: InputObserver | None = None,
-        supply: Supply | None = None,
+        expert_loader: ExpertLoader | None = None,
     ) -> None:
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
-        self.supply, self.observer = supply, observer
+        self.expert_loader, self.observer = expert_loader, observer
         step, prompt = (
-            Plan(1, threads, state.batch, supply),
-            Plan(max(2, chunk), threads, state.batch, supply, observer),
+            Plan(1, threads, state.batch, expert_loader),
+            Plan(max(2, chunk), threads, state.batch, expert_loader, observer),
         )
         self._ids: NDArray[np.int64] = aligned(prompt.tokens, np.int64)
         self._logits = model.head(step, model.trunk(step, self._ids))
@@ -67,7 +71,7 @@ class Engine:
         _compile([step, prompt, head], progress)
         self.prompt_plan, self.plans = prompt, [step, prompt, head]
         self._step, self._prompt, self._head = Program.of(step), Program.of(prompt), Program.of(head)
-        self._times: PartTimes | None = None
+        self._profiler: Profiler | None = None  # while profile() is on
         self._heads: dict[int, tuple[Program, Activation]] = {}
         self._team = Team(threads)
 
@@ -84,33 +88,28 @@ class Engine:
         observer: InputObserver | None = None,
         ram: int | None = None,
     ) -> Engine:
-        """Trace the model of a file; compiles kernels when they are not in the cache yet.
+        """Build the model of a file and compile its plans; kernels that are not in the cache yet are compiled.
 
         threads: physical cores by default, fewer of many if experts are read meanwhile; ctx: capacity in tokens;
-        chunk: tokens of a prompt taken together; kv_type: what keys and values are kept as, "f16" or "q8_0";
-        observer: told what weights are multiplied with, in prompts;
-        ram: bytes that the process may use, what is free by default; a model that needs more is streamed from its file.
-        Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if not even that fits.
+        chunk: tokens of a prompt that go through the layers together; kv_type: the type of keys and values in the
+        cache, "f16" or "q8_0"; observer: told what weights are multiplied with, in prompts;
+        ram: bytes that the process may use, what is free by default; if the model needs more, its experts are streamed.
+        Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if even that needs more memory.
         """
         if lacking := cpu.missing():
             raise QcliError(f"this processor ({cpu.name()}) lacks {lacking}", "use a machine from 2013 or later")
         given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
         model, state = model_of(file, ctx, kv_type)
-        room, used = budget.limit(ram), resident()
-        if not state.experts_held or budget.fits(file, model, state, threads, room, used):
+        limit, used = budget.limit(ram), process_memory()
+        if not state.experts_total or budget.fits(file, model, state, threads, limit, used):
             return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer)
-        from qcli.streaming.dense import hold_dense
-        from qcli.streaming.expert_loader import Supply
-
-        whole = partial(budget.whole, file, model, state, threads, used)
-        threads = given or threads_beside_reading()
-        file = hold_dense(file, progress)
-        model, state = model_of(file, ctx, kv_type)
-        supply = Supply(file, state.batch)
-        chunk = chunk or budget.chunk_for(model, state, supply, threads, room)
-        engine = cls(model, state, threads, chunk, progress, observer, supply)
+        resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
+        threads = given or streaming_threads()
+        model, state, loader = _streamed(file, ctx, kv_type, progress)
+        chunk = chunk or budget.chunk_size(model, state, loader, threads, limit)
+        engine = cls(model, state, threads, chunk, progress, observer, loader)
         try:
-            budget.allot(supply, state, engine.plans, room, whole)
+            budget.allocate_slots(loader, state, engine.plans, limit, resident_bytes)
         except BaseException:
             engine.close()
             raise
@@ -118,17 +117,20 @@ class Engine:
 
     @property
     def position(self) -> int:
-        """Tokens now in the state."""
+        """Tokens in the state."""
         return self.state.position
 
     @property
-    def experts_held(self) -> int:
-        """Experts of all layers."""
-        return self.state.experts_held
+    def experts_total(self) -> int:
+        """Experts of all layers together; 0 in a dense model."""
+        return self.state.experts_total
 
     def prefill(self, ids: Sequence[int], progress: Progress | None = None) -> NDArray[np.float32]:
-        """Add ids to the state; float32 [vocab] of the last, overwritten by the next call."""
-        self._check_room(len(ids))
+        """Append ids to the state; logits of the last, float32 [vocab], overwritten by the next call.
+
+        Raises ContextOverflowError, as step and logits do.
+        """
+        self._check_fits(len(ids))
         if len(ids) == 1:
             return self.step(ids[0])
         for done in self._chunks(ids):
@@ -138,16 +140,16 @@ class Engine:
         return _first_row(self._prompt_logits)
 
     def step(self, token: int) -> NDArray[np.float32]:
-        """Add one token; float32 [vocab], overwritten by the next call."""
-        self._check_room(1)
+        """Append one token to the state; its logits, float32 [vocab], overwritten by the next call."""
+        self._check_fits(1)
         self._ids[0] = token
-        self._run(self._step, 1)
+        self._forward(self._step, 1)
         return _first_row(self._logits)
 
     def logits(self, ids: Sequence[int], first: int = 0) -> NDArray[np.float32]:
-        """float32 [T - first, vocab]: positions from `first` on, from an empty state, by the plan that prefill uses."""
+        """Logits of the positions from `first` on, float32 [T - first, vocab]; from an empty state, by prefill's plan."""
         self.reset()
-        self._check_room(len(ids))
+        self._check_fits(len(ids))
         result = np.empty((len(ids) - first, self.vocab_size), np.float32)
         before = 0
         for done in self._chunks(ids):
@@ -162,7 +164,7 @@ class Engine:
         return result
 
     def reset(self) -> None:
-        """Begin an empty text."""
+        """Empty the state."""
         self.state.reset()
 
     def snapshot(self) -> Snapshot:
@@ -170,7 +172,7 @@ class Engine:
         return self.state.snapshot()
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to a snapshot."""
+        """Put the state back to a snapshot of it."""
         self.state.restore(snapshot)
 
     def experts_touched(self) -> int:
@@ -183,16 +185,16 @@ class Engine:
 
     @property
     def traffic(self) -> Traffic | None:
-        """What was read from the file since reset_traffic(); None if all of it stays in memory."""
-        return self.supply.traffic if self.supply else None
+        """What was read from the file since reset_traffic(); None if all weights stay in memory."""
+        return self.expert_loader.traffic if self.expert_loader else None
 
     def reset_traffic(self) -> None:
         """Forget what was read."""
-        if self.supply:
-            self.supply.reset_traffic()
+        if self.expert_loader:
+            self.expert_loader.reset_traffic()
 
     def weight_bytes_per_step(self) -> float:
-        """Bytes of weights that a decode step reads, routed experts only."""
+        """Bytes of weights that a decode step reads; of experts, those that a token is routed to."""
         return float(self._weight_bytes)
 
     def state_bytes_per_step(self, position: int) -> float:
@@ -200,41 +202,42 @@ class Engine:
         return self.state.bytes_per_step(position)
 
     @contextmanager
-    def profile(self) -> Iterator[PartTimes]:
-        """Note meanwhile where the time of replays goes, by part of the model."""
-        self._times = PartTimes()
+    def profile(self) -> Iterator[Profiler]:
+        """Measure within the block how long each part of the model takes."""
+        self._profiler = Profiler()
         try:
-            yield self._times
+            yield self._profiler
         finally:
-            self._times = None
+            self._profiler = None
 
     def close(self) -> None:
-        """End the team's threads, and the reader's."""
+        """End the team's threads and the I/O threads."""
         self._team.close()
-        if self.supply:
-            self.supply.close()
+        if self.expert_loader:
+            self.expert_loader.close()
 
     def _chunks(self, ids: Sequence[int]) -> Iterator[int]:
-        """Run the prompt's plan over ids, chunk by chunk; yields how many are done."""
+        """Put ids through the prompt's plan, chunk by chunk; yields how many are done after each."""
         for first in range(0, len(ids), len(self._ids)):
             part = ids[first : first + len(self._ids)]
             self._ids[: len(part)] = part
-            self._run(self._prompt, len(part))
+            self._forward(self._prompt, len(part))
             yield first + len(part)
 
-    def _run(self, program: Program, tokens: int) -> None:
+    def _forward(self, program: Program, tokens: int) -> None:
+        """Replay a program over the first of self._ids, at the state's position, and move the position on."""
         self.state.batch.set(tokens, self.state.position)
         self._replay(program)
         self.state.position += tokens
 
     def _replay(self, program: Program) -> None:
-        times = self._times
-        if times is None:
-            program.run(lambda records, _parts: self._team.run(records))
+        profiler = self._profiler
+        if profiler is None:
+            program.replay(lambda records, _parts: self._team.run(records))
         else:
-            program.run(lambda records, parts: times.replay(self._team, records, parts))
+            program.replay(lambda records, parts: profiler.replay(self._team, records, parts))
 
-    def _check_room(self, tokens: int) -> None:
+    def _check_fits(self, tokens: int) -> None:
         if self.position + tokens > self.ctx:
             raise ContextOverflowError(
                 f"{self.position} + {tokens} tokens do not fit into a context of {self.ctx}",
@@ -242,7 +245,7 @@ class Engine:
             )
 
     def _head_from(self, first: int) -> tuple[Program, Activation]:
-        """The plan of the head for the tokens of a chunk from one on, traced when first asked for."""
+        """The head for the tokens of a chunk from `first` on: its program, compiled at the first call, and its logits."""
         if first not in self._heads:
             plan = Plan(self._hidden.tokens - first, self.threads, self.state.batch)
             rows = self.model.head(plan, self._hidden.after(first) if first else self._hidden)
@@ -263,7 +266,7 @@ def _state_for(file: GGUFFile, ctx: int | None, kv_type: str) -> State:
 
 
 def model_of(file: GGUFFile, ctx: int | None, kv_type: str) -> tuple[Model, State]:
-    """A file's model, and the state that it runs on."""
+    """A file's model, and the state that it is built upon. Raises ModelFileError, ContextOverflowError."""
     state = _state_for(file, ctx, kv_type)
     try:
         return models.load(file, state), state
@@ -274,12 +277,28 @@ def model_of(file: GGUFFile, ctx: int | None, kv_type: str) -> tuple[Model, Stat
         raise ContextOverflowError(message, "give a smaller --ctx") from None
 
 
+def _streamed(
+    file: GGUFFile, ctx: int | None, kv_type: str, progress: Progress | None
+) -> tuple[Model, State, ExpertLoader]:
+    """The model with its dense weights copied into memory, its state, and what reads its experts.
+
+    It is built anew because a model has the addresses of its weights: one on the mapped file was needed first, to see
+    that it takes more memory than there is.
+    """
+    from qcli.streaming.dense import load_dense
+    from qcli.streaming.expert_loader import ExpertLoader
+
+    file = load_dense(file, progress)
+    model, state = model_of(file, ctx, kv_type)
+    return model, state, ExpertLoader(file, state.batch, usage_path=usage_file.path_for(file))
+
+
 def _first_row(logits: Activation) -> NDArray[np.float32]:
     row: NDArray[np.float32] = logits.values[0]
     return row
 
 
 def _compile(plans: Sequence[Plan], progress: Progress | None) -> None:
-    """Have every kernel of a run ready, so that no token waits for the compiler."""
+    """Compile every kernel of the plans, the team and the sampler, so that no token waits for the compiler."""
     used = dict.fromkeys(kernel for plan in plans for kernel in plan.kernels())
     kernels.prepare([*used, *team.KERNELS, *sampler.KERNELS], progress)

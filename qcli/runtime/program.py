@@ -10,24 +10,25 @@ from numpy.typing import NDArray
 
 from quant.plan import Plan, StageCallback
 
-Replay = Callable[[NDArray[np.int64], list[str]], None]  # records, and the part of the model that each belongs to
+ReplayRecords = Callable[[NDArray[np.int64], list[str]], None]  # the records, and the part of the model of each
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Stages in order: their records, the parts of the model, and the callback of those that are not replayed once."""
+    """The stages of a plan in order: the records of each, the part of the model that each record belongs to, and a
+    callback that replays the stage at each of its yields; None: once."""
 
-    plan: Plan  # keeps the memory whose addresses the records hold
+    plan: Plan  # keeps the memory alive whose addresses are in the records
     stages: list[tuple[NDArray[np.int64], list[str], StageCallback | None]]
 
     @classmethod
     def of(cls, plan: Plan) -> Program:
-        """Compile the kernels and resolve every operand."""
+        """Compile a plan: load its kernels and write the address of every operand into its records."""
         records = plan.compile()
         return cls(plan, [(records[part], plan.parts[part], callback) for part, callback in plan.stages()])
 
-    def run(self, replay: Replay) -> None:
-        """Replay every stage, as often as its callback yields."""
+    def replay(self, replay_records: ReplayRecords) -> None:
+        """Have the records of every stage replayed, in order, as often as the stage's callback yields."""
         for records, parts, callback in self.stages:
             for _ in (None,) if callback is None else callback():
-                replay(records, parts)
+                replay_records(records, parts)

@@ -1,122 +1,116 @@
-"""How much memory there is to use, and whether a model fits into it."""
+"""Decides how memory is used: whether a model stays in it as a whole, and if not, how large chunks and the cache may be.
+
+`Engine.load` asks in this order, as does a forecast: `limit`, `fits`; for a model that does not fit `chunk_size` and
+`allocate_slots`. Amounts are bytes.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qcli.errors import QcliError, UsageError
+from qcli.errors import QcliError
 from qcli.gguf.file import GGUFFile
-from qcli.host.memory import available, resident
+from qcli.host.memory import available_memory, process_memory
 from qcli.layers.state import State
+from qcli.wording import size
+from quant.kernels.experts_grouped import MICRO_BATCH
 from quant.plan import Plan
 
 if TYPE_CHECKING:
     from qcli.models import Model
-    from qcli.streaming.expert_loader import Supply
+    from qcli.streaming.expert_loader import ExpertLoader
 
-RESERVE = 192 << 20  # bytes for what comes after loading: a vocabulary, a chat's text, the interpreter's own
-_LEFT = 512 << 20  # bytes left to everybody else where no limit was given
-_PLENTY = 2 << 30  # bytes beyond all buffers of a plan, so that none has to be traced
-_TRIED = 256  # tokens of the plan that is traced to see how much one takes
-TOGETHER = 1024  # tokens of a prompt that meet an expert together; 512: 15 % slower, 2048: no quicker
-MOST_CHUNK = 4 * TOGETHER
-_UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
-
-
-def parse_size(text: str) -> int:
-    """Bytes: "24GB" and "24G" are 24 * 10^9, "24GiB" 24 * 2^30. Raises UsageError."""
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise UsageError(f'"{text}" is not an amount of memory', "give one such as 24GB or 2.8G")
-    number, unit, binary = found.groups()
-    steps = _UNITS[unit.lower()] // 10
-    return int(float(number) * (1024 if binary else 1000) ** steps)
+RESERVE = 192 << 20  # for what comes after loading: a vocabulary, a chat's text, the interpreter's own
+MAX_CHUNK = 4 * MICRO_BATCH  # tokens
+_LEFT_TO_OTHERS = 512 << 20  # where no limit was given
+_AMPLE = 2 << 30  # more than the buffers of any plan, so that none has to be traced
+_TRACED = 256  # tokens of the plan that is traced to see how much memory one takes
 
 
 def limit(ram: int | None) -> int:
-    """Bytes that the whole process may use: what was given, or what is free."""
-    return max(0, available() + resident() - _LEFT) if ram is None else ram
+    """What the whole process may use: `ram` if it was given, else what is free, less what is left to others."""
+    return max(0, available_memory() + process_memory() - _LEFT_TO_OTHERS) if ram is None else ram
 
 
 def fits(file: GGUFFile, model: Model, state: State, threads: int, ram: int, used: int) -> bool:
-    """Whether all weights can stay mapped, `used` bytes being taken before."""
-    left = ram - _mapped(file, state, used)
-    return left >= _PLENTY or (left > 0 and left >= _prompt_bytes(model, state, threads))
+    """Whether all weights can stay in memory; used: what the process takes already."""
+    left = ram - _without_buffers(file, state, used)
+    return left >= _AMPLE or (left > 0 and left >= _buffer_bytes(model, state, threads))
 
 
-def whole(file: GGUFFile, model: Model, state: State, threads: int, used: int) -> int:
-    """Bytes of memory with which all weights can stay mapped."""
-    return _mapped(file, state, used) + _prompt_bytes(model, state, threads)
+def resident_bytes(file: GGUFFile, model: Model, state: State, threads: int, used: int) -> int:
+    """The least memory with which all weights can stay in it; used: as in `fits`."""
+    return _without_buffers(file, state, used) + _buffer_bytes(model, state, threads)
 
 
-def _mapped(file: GGUFFile, state: State, used: int) -> int:
-    """Without what a prompt's plan takes."""
+def _without_buffers(file: GGUFFile, state: State, used: int) -> int:
+    """What a resident model takes apart from the buffers of its plans."""
     return used + sum(tensor.n_bytes for tensor in file.tensors.values()) + state.n_bytes + RESERVE
 
 
-def _prompt_bytes(model: Model, state: State, threads: int) -> int:
-    """What a resident model's prompts take."""
-    return TOGETHER * _bytes_per_token(model, state, threads)
+def _buffer_bytes(model: Model, state: State, threads: int) -> int:
+    """What the plan of a resident model's prompts takes."""
+    return MICRO_BATCH * _bytes_per_token(model, state, threads)
 
 
-def chunk_for(model: Model, state: State, supply: Supply, threads: int, ram: int) -> int:
-    """Tokens of a prompt to take together: as many as fit into a sixteenth of the memory, as each chunk reads experts anew."""
-    most = ram // 16 // _bytes_per_token(model, state, threads, supply)
-    return min(max(most // TOGETHER, 1) * TOGETHER, MOST_CHUNK)
+def chunk_size(model: Model, state: State, loader: ExpertLoader, threads: int, ram: int) -> int:
+    """Tokens of a streamed model's prompt to take together: each chunk reads experts anew, so the more the better.
+
+    Whole micro-batches, at most `MAX_CHUNK`, whose buffers take a sixteenth of the memory unless one alone takes more.
+    """
+    most = ram // 16 // _bytes_per_token(model, state, threads, loader)
+    return min(max(most // MICRO_BATCH, 1) * MICRO_BATCH, MAX_CHUNK)
 
 
-def _bytes_per_token(model: Model, state: State, threads: int, supply: Supply | None = None) -> int:
-    """What a prompt's plan takes for each token, by one of a few tokens."""
-    plan = Plan(_TRIED, threads, state.batch, supply)
-    model.trunk(plan, np.zeros(_TRIED, np.int64))
-    return plan.n_bytes // _TRIED
+def _bytes_per_token(model: Model, state: State, threads: int, loader: ExpertLoader | None = None) -> int:
+    """What the buffers of a prompt's plan take for each token."""
+    plan = Plan(_TRACED, threads, state.batch, loader)
+    model.trunk(plan, np.zeros(_TRACED, np.int64))
+    return plan.n_bytes // _TRACED
 
 
 @dataclass(frozen=True)
-class Share:
-    """What experts get of the memory."""
+class SlotBudget:
+    """What is left of the memory for the expert cache."""
 
     slots: int  # in each layer
-    lacking: int  # bytes without which not even one token's experts have slots
+    missing_bytes: int  # to have slots for the experts of one token
 
     @property
     def enough(self) -> bool:
-        return self.lacking <= 0
+        """Whether there are slots for the experts of one token."""
+        return self.missing_bytes <= 0
 
 
-def share(supply: Supply, state: State, plans: list[Plan], ram: int, used: int) -> Share:
-    """Slots for what is left, `used` bytes being taken by dense weights and the program."""
+def slot_budget(loader: ExpertLoader, state: State, plans: list[Plan], ram: int, used: int) -> SlotBudget:
+    """What state and buffers of the plans leave; used: what dense weights and the program take."""
     left = ram - used - state.n_bytes - sum(plan.n_bytes for plan in plans) - RESERVE
-    slots = (left - supply.needs(0)) // (supply.needs(1) - supply.needs(0))
-    return Share(min(slots, supply.most_slots), supply.needs(supply.chosen) - left)
+    slots = (left - loader.bytes_for(0)) // (loader.bytes_for(1) - loader.bytes_for(0))
+    return SlotBudget(min(slots, loader.max_slots), loader.bytes_for(loader.experts_per_token) - left)
 
 
-def wanted(ram: int, lacking: int) -> str:
-    """What to give instead, as one would type it."""
-    return f"{-(-(ram + lacking) // 10**8) / 10:.1f}GB"
+def allocate_slots(
+    loader: ExpertLoader, state: State, plans: list[Plan], ram: int, resident_bytes: Callable[[], int]
+) -> None:
+    """Give the expert cache what is left of the memory. Raises QcliError if that is not enough for one token.
 
-
-def allot(supply: Supply, state: State, plans: list[Plan], ram: int, whole: Callable[[], int]) -> None:
-    """Give the experts' slots what is left; raises QcliError if that is not enough for a token's.
-
-    whole: tells with how many bytes nothing need be streamed; a small model takes less so.
+    resident_bytes: see the function of this name; a small model may need less to be resident than to be streamed.
     """
-    found = share(supply, state, plans, ram, resident())
+    found = slot_budget(loader, state, plans, ram, process_memory())
     if not found.enough:
-        enough = wanted(ram, min(found.lacking, whole() - ram))
+        enough = ram_option(ram, min(found.missing_bytes, resident_bytes() - ram))
         raise QcliError(
-            f"{_written(ram)} of memory do not hold this model's dense weights, its context of {state.ctx} tokens and the"
-            f" experts of one token",
+            f"{size(ram)} of memory are not enough for this model's dense weights, its context of {state.ctx} tokens"
+            f" and the experts of one token",
             f"give --ram {enough} if there is as much, a smaller --ctx, or a smaller file of this model",
         )
-    supply.allot(found.slots)
+    loader.allocate(found.slots)
 
 
-def _written(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 10**9 else f"{n_bytes / 1e6:.0f} MB"
+def ram_option(ram: int, missing_bytes: int) -> str:
+    """The value of --ram that would be enough, in tenths of a gigabyte."""
+    return f"{-(-(ram + missing_bytes) // 10**8) / 10:.1f}GB"

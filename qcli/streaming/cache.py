@@ -1,36 +1,39 @@
-"""What a streamed model has of its experts: layers with slots, a reader that brings more, and what that took."""
+"""The cache of a streamed model's experts: its layers, the reader that they share, and counts of what was found and read.
+
+`ExpertLoader` makes one; plans add a layer to it for every layer of experts that they trace.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 
-from qcli.gguf.file import GGUFFile
-from qcli.streaming.layer import Layer
+from qcli.streaming.cached_layer import CachedLayer
 from qcli.streaming.reader import Reader
+from qcli.streaming.source import ExpertSource
 from quant.kernels.experts import GatedExperts
 
 
 @dataclass
 class Traffic:
-    """What was asked for, and what that took."""
+    """What tokens found in the cache, and what was read into it."""
 
-    hits: int = 0  # experts that a token found in memory
-    misses: int = 0
-    bytes_read: int = 0
-    wait_s: float = 0.0  # for reads, by everybody
+    hits: int = 0  # experts chosen by decoded tokens that were in memory
+    misses: int = 0  # and those that were not
+    bytes_read: int = 0  # for decoded tokens and prompts
+    wait_s: float = 0.0  # seconds that kernels waited for reads
 
     @property
     def hit_rate(self) -> float:
-        asked = self.hits + self.misses
-        return self.hits / asked if asked else 0.0
+        """Hits among all experts chosen, 0 to 1."""
+        chosen = self.hits + self.misses
+        return self.hits / chosen if chosen else 0.0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the time that this takes."""
+        """Add the time that the block takes to `wait_s`."""
         began = perf_counter()
         try:
             yield
@@ -38,28 +41,29 @@ class Traffic:
             self.wait_s += perf_counter() - began
 
 
-class Stock:
-    """Layers in the order in which a token meets them."""
+class ExpertCache:
+    """Cached layers in the order in which a token passes through them."""
 
-    def __init__(self, file: GGUFFile, paths: list[Path] | None = None) -> None:
-        """paths: what is read, if not the files of the model. Raises ModelFileError if they cannot be read again."""
-        self._file = file
-        self.reader = Reader(paths or list({tensor.path for tensor in file.tensors.values()}))
+    def __init__(self, source: ExpertSource) -> None:
+        """Raises ModelFileError if a file of the source cannot be opened."""
+        self._source = source
+        self.reader = Reader(source.paths)
         self.traffic = Traffic()
-        self.layers: dict[str, Layer] = {}  # by the name of their gate
+        self.layers: dict[str, CachedLayer] = {}  # by the name of the tensor of their gates
 
-    def layer(self, experts: GatedExperts) -> Layer:
-        """Where these experts are kept; new at the end if they were not known."""
+    def layer(self, experts: GatedExperts) -> CachedLayer:
+        """The cached layer of these experts; a new one at the end if there is none."""
         name = experts.gate.name
         if name not in self.layers:
-            self.layers[name] = self._added(experts)
+            self.layers[name] = CachedLayer(self._source, experts)
         return self.layers[name]
 
-    def following(self, held: Layer) -> Layer | None:
-        """The layer that a token meets next."""
-        layers = list(self.layers.values())
-        place = layers.index(held) + 1
-        return layers[place] if place < len(layers) else None
+    def is_first(self, layer: CachedLayer) -> bool:
+        """Whether a token passes through this layer before all others."""
+        return layer is next(iter(self.layers.values()))
 
-    def _added(self, experts: GatedExperts) -> Layer:
-        return Layer(self._file, experts)
+    def next_layer(self, layer: CachedLayer) -> CachedLayer | None:
+        """The layer that a token passes through after this one; None after the last."""
+        layers = list(self.layers.values())
+        place = layers.index(layer) + 1
+        return layers[place] if place < len(layers) else None

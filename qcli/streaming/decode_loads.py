@@ -1,71 +1,78 @@
-"""One token in a layer: it meets the experts that are in memory while the others are read, and then those."""
+"""Loads the experts of one decoded token in one layer.
+
+Called by `ExpertLoader` twice a layer: `begin` when the router has chosen experts, before kernels multiply those that are in
+memory; `finish` before they multiply the others.
+"""
 
 from __future__ import annotations
 
 from contextlib import suppress
 
-from qcli.streaming.cache import Stock
-from qcli.streaming.layer import Layer
-from qcli.streaming.prefetch import Lookahead
+from qcli.streaming.cache import ExpertCache
+from qcli.streaming.cached_layer import CachedLayer
+from qcli.streaming.prefetch import Prefetcher
 from quant.plan import Ids
 
 
-class TokenTurns:
-    """What happens before experts that are there, and before those that were not."""
+class DecodeLoads:
+    """Sorts a token's experts into those in memory and those to be read, and reads the latter."""
 
-    def __init__(self, stock: Stock, lookahead: Lookahead) -> None:
-        self._stock, self._lookahead = stock, lookahead
+    def __init__(self, cache: ExpertCache, prefetcher: Prefetcher) -> None:
+        self._cache, self._prefetcher = cache, prefetcher
 
-    def before(self, held: Layer, chosen: Ids, here: Ids, late: Ids) -> None:
-        """Send for what is missing, and list the places in `chosen`, see ExpertProvider."""
-        traffic, experts = self._stock.traffic, chosen.tolist()
-        held.slots.choose(chosen)
-        self._lookahead.begin(held.name)
-        traffic.bytes_read -= held.give_up(self._stock.reader, experts)
-        found = [held.is_here(expert) for expert in experts]
-        for expert, is_here in zip(experts, found, strict=True):
-            if not is_here:
-                self._send_for(held, expert, experts)
-        _list(here, [place for place, is_here in enumerate(found) if is_here])
-        _list(late, [place for place, is_here in enumerate(found) if not is_here])
-        traffic.hits += sum(found)
-        traffic.misses += len(found) - sum(found)
+    def begin(self, layer: CachedLayer, chosen: Ids, loaded: Ids, missing: Ids) -> None:
+        """Begin to read chosen experts [k] that are not in memory.
 
-    def after(self, held: Layer, chosen: Ids, late: Ids) -> None:
-        """Wait for what is late; before that, there is time to guess."""
-        if late[0]:
-            self._look_ahead(held, len(chosen))
-        with self._stock.traffic.waiting():
-            for place in late[1 : 1 + late[0]].tolist():
-                held.settle(int(chosen[place]))
-        self._lookahead.end(held.name)
+        loaded, missing: int64 [1 + k] to be filled: a count, then so many indices into `chosen`.
+        """
+        traffic, experts = self._cache.traffic, chosen.tolist()
+        layer.slots.count_usage(chosen)
+        self._prefetcher.begin_layer(layer.name)
+        traffic.bytes_read -= layer.cancel_prefetches(self._cache.reader, experts)
+        hits = [layer.is_loaded(expert) for expert in experts]
+        for expert, hit in zip(experts, hits, strict=True):
+            if not hit:
+                self._load(layer, expert, experts)
+        _fill(loaded, [i for i, hit in enumerate(hits) if hit])
+        _fill(missing, [i for i, hit in enumerate(hits) if not hit])
+        traffic.hits += sum(hits)
+        traffic.misses += len(hits) - sum(hits)
 
-    def _send_for(self, held: Layer, expert: int, keep: list[int]) -> None:
-        """Have an expert read into a slot, urgently; none of `keep` loses its own."""
-        reader, traffic = self._stock.reader, self._stock.traffic
-        if ticket := held.arriving(expert):
-            reader.hurry(ticket)
+    def finish(self, layer: CachedLayer, chosen: Ids, missing: Ids) -> None:
+        """Prefetch for the next layer if there is a read to wait for, then wait. Raises ModelFileError."""
+        if missing[0]:
+            self._prefetch_next(layer, len(chosen))
+        with self._cache.traffic.waiting():
+            for i in missing[1 : 1 + missing[0]].tolist():
+                layer.finish_load(int(chosen[i]))
+        self._prefetcher.end_layer(layer.name)
+
+    def _load(self, layer: CachedLayer, expert: int, pinned: list[int]) -> None:
+        """Have an expert read into a slot urgently, evicting none of `pinned`."""
+        reader, traffic = self._cache.reader, self._cache.traffic
+        if request := layer.pending_load(expert):
+            reader.prioritize(request)
             return
-        while not held.is_here(expert):
+        while not layer.is_loaded(expert):
             try:
-                traffic.bytes_read += held.fetch(reader, expert, keep).n_bytes
+                traffic.bytes_read += layer.begin_load(reader, expert, pinned).n_bytes
                 return
-            except LookupError:  # all others are still being filled, maybe with this one
+            except LookupError:  # all other slots are being read into, maybe for this expert
                 with traffic.waiting():
-                    held.settle_one()
+                    layer.finish_oldest_load()
 
-    def _look_ahead(self, held: Layer, count: int) -> None:
-        """While this layer's experts are read: send for those that the next one is likely to ask for."""
-        following = self._stock.following(held) if self._lookahead.on else None
+    def _prefetch_next(self, layer: CachedLayer, count: int) -> None:
+        """Begin to read the `count` experts that the next layer is predicted to choose, in the background."""
+        following = self._cache.next_layer(layer) if self._prefetcher.enabled else None
         if following is None:
             return
-        guessed = self._lookahead.guess(held.name, following.name, count)
-        for expert in guessed:
-            if not following.is_here(expert) and not following.arriving(expert):
+        predicted = self._prefetcher.predict(layer.name, following.name, count)
+        for expert in predicted:
+            if not following.is_loaded(expert) and not following.pending_load(expert):
                 with suppress(LookupError):
-                    self._stock.traffic.bytes_read += following.guess(self._stock.reader, expert, guessed).n_bytes
+                    self._cache.traffic.bytes_read += following.prefetch(self._cache.reader, expert, predicted).n_bytes
 
 
-def _list(places: Ids, found: list[int]) -> None:
-    places[0] = len(found)
-    places[1 : 1 + len(found)] = found
+def _fill(indices: Ids, found: list[int]) -> None:
+    indices[0] = len(found)
+    indices[1 : 1 + len(found)] = found

@@ -1,101 +1,126 @@
-"""Brings experts into memory as tokens are routed to them: what plans of a streamed model turn to."""
+"""Loads experts into memory as tokens are routed to them: what the plans of a streamed model call while they are replayed.
+
+`Engine.load` makes one for a model that does not fit into memory. While plans are traced, they register each layer of experts
+(`of_token`, `of_tokens`) and its router. `budget` then decides how many slots there are, and `allocate` begins to fill them
+with the experts that earlier runs used most. In every replay, `DecodeLoads` or `PrefillLoads` load what a layer needs.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcli.gguf.file import GGUFFile
 from qcli.streaming import usage_file
-from qcli.streaming.cache import Stock, Traffic
-from qcli.streaming.decode_loads import TokenTurns
+from qcli.streaming.cache import ExpertCache, Traffic
+from qcli.streaming.cached_layer import CachedLayer
+from qcli.streaming.decode_loads import DecodeLoads
 from qcli.streaming.dense import is_expert
-from qcli.streaming.layer import Layer
-from qcli.streaming.prefetch import Lookahead
-from qcli.streaming.prefill_loads import ChunkTurns
-from qcli.streaming.pressure import Pressure
+from qcli.streaming.prefetch import Prefetcher, PrefetchPolicy
+from qcli.streaming.prefill_loads import PrefillLoads
+from qcli.streaming.pressure import MemoryPressure
+from qcli.streaming.source import ExpertSource, ModelFiles
 from quant.kernels.experts import GatedExperts
 from quant.kernels.experts_streamed import ExpertProvider
 from quant.plan import Activation, Batch, Ids, StageCallback
 from quant.weights import Matrix
 
 
-class Supply(ExpertProvider):
-    """An ExpertProvider whose experts have slots for as much memory as it is allotted."""
+class ExpertLoader(ExpertProvider):
+    """An ExpertProvider: an expert cache and what fills it."""
 
     def __init__(
-        self, file: GGUFFile, batch: Batch, stock: Stock | None = None, lookahead: Lookahead | None = None
+        self,
+        file: GGUFFile,
+        batch: Batch,
+        *,
+        source: ExpertSource | None = None,
+        prefetch: PrefetchPolicy | None = None,
+        usage_path: Path | None = None,
+        before_token: Callable[[], None] | None = None,
     ) -> None:
-        """batch: see quant.plan.Plan. Raises ModelFileError if the file cannot be read again."""
+        """batch: see quant.plan.Plan. Raises ModelFileError if a file of the source cannot be opened.
+
+        source: where experts are read from, the files of the model by default; prefetch: when to prefetch, by default if a
+        trial shows that it is quicker; usage_path: where the usage of experts is loaded from and saved, nowhere by default;
+        before_token: called before each decoded token's first layer.
+        """
         self._file, self._batch = file, batch
-        self.stock = stock or Stock(file)
-        self.chosen = 0  # the most experts that a layer gives a token
-        self.remembers = True  # at the end, for the next start, what was asked for
-        self._lookahead = lookahead or Lookahead()
-        self._tokens, self._chunks = TokenTurns(self.stock, self._lookahead), ChunkTurns(self.stock)
-        self._heat_path = usage_file.path_for(file)
-        self._asked = False  # for any expert
-        self._pressure: Pressure | None = None  # before there are slots to give back
-        self._said = False  # that memory is short
-
-    def of_token(self, layer: GatedExperts, chosen: Ids, here: Ids, late: Ids) -> tuple[StageCallback, StageCallback]:
-        """See ExpertProvider."""
-        held = self.stock.layer(layer)
-        self.chosen = max(self.chosen, len(chosen))
-
-        def before() -> Iterator[None]:
-            self._asked = True
-            self._mind_others()
-            self._tokens.before(held, chosen, here, late)
-            yield
-
-        def after() -> Iterator[None]:
-            self._tokens.after(held, chosen, late)
-            yield
-
-        return before, after
-
-    def of_tokens(self, layer: GatedExperts, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> StageCallback:
-        """See ExpertProvider."""
-        held = self.stock.layer(layer)
-
-        def turns() -> Iterator[None]:
-            self._asked = True
-            self._mind_others(held)
-            yield from self._chunks.turns(held, chosen[: self._batch.tokens], slots, starts, counters)
-
-        return turns
+        self.cache = ExpertCache(source or ModelFiles(file))
+        self.experts_per_token = 0  # the most that a layer gives a token
+        self.saves_usage = True  # when it is closed
+        self._prefetcher = Prefetcher(prefetch)
+        self._decode, self._prefill = DecodeLoads(self.cache, self._prefetcher), PrefillLoads(self.cache)
+        self._usage_path, self._before_token = usage_path, before_token
+        self._used = False  # whether any token was routed
+        self._pressure: MemoryPressure | None = None  # None before `allocate`
+        self._warned = False  # that memory is short
 
     def note_router(self, layer: GatedExperts, router: Matrix, h: Activation) -> None:
         """See ExpertProvider."""
         if h.tokens == 1:
-            self._lookahead.note(layer.gate.name, router, h)
+            self._prefetcher.add_router(layer.gate.name, router, h)
+
+    def of_token(
+        self, layer: GatedExperts, chosen: Ids, loaded: Ids, missing: Ids
+    ) -> tuple[StageCallback, StageCallback]:
+        """See ExpertProvider."""
+        cached = self.cache.layer(layer)
+        self.experts_per_token = max(self.experts_per_token, len(chosen))
+
+        def begin() -> Iterator[None]:
+            self._used = True
+            if self._before_token and self.cache.is_first(cached):
+                self._before_token()
+            self._adapt_to_free_memory()
+            self._decode.begin(cached, chosen, loaded, missing)
+            yield
+
+        def finish() -> Iterator[None]:
+            self._decode.finish(cached, chosen, missing)
+            yield
+
+        return begin, finish
+
+    def of_tokens(self, layer: GatedExperts, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> StageCallback:
+        """See ExpertProvider."""
+        cached = self.cache.layer(layer)
+
+        def replays() -> Iterator[None]:
+            self._used = True
+            self._adapt_to_free_memory(prefilling=cached)
+            yield from self._prefill.replays(cached, chosen[: self._batch.tokens], pairs, starts, counters)
+
+        return replays
 
     @property
-    def layers(self) -> dict[str, Layer]:
-        """By the name of their gate."""
-        return self.stock.layers
-
-    def needs(self, slots: int) -> int:
-        """Bytes of memory for so many slots a layer, and to pass experts by."""
-        return sum(slots * layer.room for layer in self.layers.values()) + 2 * self._chunks.staged_bytes
+    def layers(self) -> dict[str, CachedLayer]:
+        """By the tensor name of their gates."""
+        return self.cache.layers
 
     @property
-    def most_slots(self) -> int:
-        """The most that a layer can use."""
-        return max(layer.count for layer in self.layers.values())
+    def max_slots(self) -> int:
+        """The most slots that a layer can use."""
+        return max(layer.expert_count for layer in self.layers.values())
 
-    def allot(self, slots: int) -> None:
-        """Have so many slots in every layer, and begin to fill them."""
+    def bytes_for(self, slots: int) -> int:
+        """Memory of so many slots in each layer, and of the staging buffer."""
+        return sum(slots * layer.slot_bytes for layer in self.layers.values()) + 2 * self._prefill.half_bytes
+
+    def allocate(self, slots: int) -> None:
+        """Have so many slots in every layer, and begin to fill them with the experts that earlier runs used most."""
         for layer in self.layers.values():
-            layer.allot(slots)
-        self._chunks.allot()
-        most = max(layer.slots.count for layer in self.layers.values())
-        self._pressure = Pressure(most, self.chosen, sum(layer.room for layer in self.layers.values()))
-        self._warm_up()
+            layer.allocate(slots)
+        self._prefill.allocate()
+        allocated = max(layer.slots.available for layer in self.layers.values())
+        slot_bytes = sum(layer.slot_bytes for layer in self.layers.values())
+        self._pressure = MemoryPressure(allocated, self.experts_per_token, slot_bytes)
+        if self._usage_path:
+            self._warm_up(usage_file.load(self._usage_path))
 
     @property
     def dense(self) -> list[NDArray[np.uint8]]:
@@ -104,49 +129,48 @@ class Supply(ExpertProvider):
 
     @property
     def traffic(self) -> Traffic:
-        """Since it was reset."""
-        return self.stock.traffic
+        """Hits, misses and reads since `reset_traffic`."""
+        return self.cache.traffic
 
     def reset_traffic(self) -> None:
-        """Count anew."""
-        self.stock.traffic = Traffic()
+        """Count from zero."""
+        self.cache.traffic = Traffic()
 
     @property
-    def heat(self) -> usage_file.Heat:
-        """How often each expert was asked for of late, float32 [experts] by the name of the layer's gate."""
-        return {name: layer.slots.heat for name, layer in self.layers.items()}
+    def usage(self) -> usage_file.Usage:
+        """How often each expert was chosen of late, float32 [experts] by the tensor name of the layer's gates."""
+        return {name: layer.slots.usage for name, layer in self.layers.items()}
 
     def close(self) -> None:
-        """End the reader's lanes, and keep the heat for the next start; raises OutputError if that fails."""
-        self.stock.reader.close()
-        if self._asked and self.remembers:
-            usage_file.save(self._heat_path, self.heat)
+        """End the I/O threads, and save the usage of experts for the next start. Raises OutputError if that fails."""
+        self.cache.reader.close()
+        if self._usage_path and self._used and self.saves_usage:
+            usage_file.save(self._usage_path, self.usage)
 
-    def _warm_up(self) -> None:
-        """Begin to read the experts that were asked for most before, layer by layer, when the disk has nothing to do."""
-        saved = usage_file.load(self._heat_path)
+    def _warm_up(self, saved: usage_file.Usage) -> None:
+        """Begin to load the most used experts in the background, layer by layer."""
         for name, layer in self.layers.items():
-            if len(saved.get(name, ())) == layer.count:
-                layer.slots.heat = saved[name]
-                for expert in layer.slots.hottest(len(layer.slots.expert_in)).tolist():
-                    layer.fetch(self.stock.reader, expert, (), urgent=False)
+            if len(saved.get(name, ())) == layer.expert_count:
+                layer.slots.usage = saved[name]
+                for expert in layer.slots.most_used(len(layer.slots.expert_in)).tolist():
+                    layer.begin_load(self.cache.reader, expert, (), urgent=False)
 
-    def _mind_others(self, chunk_in: Layer | None = None) -> None:
-        """Have fewer slots where other programs left too little memory, and more again later. Raises QcliError.
+    def _adapt_to_free_memory(self, prefilling: CachedLayer | None = None) -> None:
+        """Use fewer slots where other programs left too little memory, and more again later. Raises QcliError.
 
-        chunk_in: where a chunk has come to; the layer keeps what it has if it was read ahead for.
+        prefilling: the layer that a chunk has come to; it keeps its slots if a readahead relies on them.
         """
         if not self._pressure or not self._pressure.due:
             return
         layers = self.layers.values()
-        before = max(layer.slots.count for layer in layers)
+        before = max(layer.slots.available for layer in layers)
         slots = self._pressure.slots_for(before, max(layer.slots.used for layer in layers))
         if slots == before:
             return
         for layer in layers:
-            if layer is not chunk_in or not self._chunks.has_guessed(layer):
-                layer.have(self.stock.reader, slots)
-        if slots < before and not self._said:
-            self._said = True
-            message = f"memory is short: experts keep {slots} of {self._pressure.most} slots in each layer"
+            if layer is not prefilling or not self._prefill.has_readahead(layer):
+                layer.resize(self.cache.reader, slots)
+        if slots < before and not self._warned:
+            self._warned = True
+            message = f"memory is short: {slots} of {self._pressure.max_slots} expert slots in each layer stay in use"
             warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -1,4 +1,8 @@
-"""A prompt's chunk in a layer: experts are met a few at a time, in order, while the next few are read."""
+"""Loads the experts of a prompt's chunk in one layer, in batches: one is multiplied while the next is read.
+
+Called by `ExpertLoader` when the router has chosen experts for every token of the chunk. Of these experts, the most used get
+slots of the layer; the others are read into the staging buffer and are gone after their batch.
+"""
 
 from __future__ import annotations
 
@@ -8,153 +12,171 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcli.streaming.budget import TOGETHER
-from qcli.streaming.cache import Stock
-from qcli.streaming.layer import Layer
-from qcli.streaming.staging_buffer import Ahead, Passing, Stage, Turn
+from qcli.streaming.cache import ExpertCache
+from qcli.streaming.cached_layer import CachedLayer
+from qcli.streaming.staging_buffer import ExpertBatch, Readahead, StagedExpert, StagingBuffer
+from quant.kernels.experts_grouped import MICRO_BATCH
 from quant.plan import Ids
 
-STAGED = 256 << 20  # bytes for experts that a chunk passes by: half are met while the other half is read
-LIKELY = 3.0  # times that an expert is expected to be asked for: if at random, one in twenty of these is not
+STAGING_BYTES = 256 << 20  # of memory: one half is multiplied while the other is read
+READAHEAD_CHOICES = 3.0  # expected choices of an expert to read it ahead: if at random, one in twenty of these has none
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The experts of a layer that a chunk asks for."""
+class NeededExperts:
+    """The experts of a layer that a chunk needs."""
 
-    used: list[int]  # in order
-    stay: set[int]  # in memory from now on
-    keep: list[int]  # whose slots are not for others
+    experts: list[int]  # in ascending order
+    cached: set[int]  # experts that are to be in slots from now on, needed or not
+    pinned: list[int]  # experts whose slots are not given to others meanwhile
 
     @classmethod
-    def of(cls, held: Layer, used: Ids) -> Wanted:
-        stay = held.slots.hottest(held.slots.count).tolist()
-        return cls(used.tolist(), {*stay}, [*stay, *used.tolist()])
+    def of(cls, layer: CachedLayer, needed: Ids) -> NeededExperts:
+        """needed: experts that any token chose, ascending."""
+        cached = layer.slots.most_used(layer.slots.available).tolist()
+        return cls(needed.tolist(), {*cached}, [*cached, *needed.tolist()])
 
 
-class ChunkTurns:
-    """Brings experts into slots if they are to stay, else past a stage."""
+class PrefillLoads:
+    """Reads experts into slots or into the staging buffer, batch by batch."""
 
-    def __init__(self, stock: Stock) -> None:
-        self._stock, self._stage = stock, Stage()
+    def __init__(self, cache: ExpertCache) -> None:
+        self._cache, self._staging = cache, StagingBuffer()
 
     @property
-    def staged_bytes(self) -> int:
-        """Of one half of the stage."""
-        layers = self._stock.layers.values()
-        return max(
-            min(STAGED // 2, max(layer.count * layer.room for layer in layers)), *(layer.room for layer in layers)
-        )
+    def half_bytes(self) -> int:
+        """Bytes of one half of the staging buffer: at least one expert of every layer, at most all of a layer."""
+        layers = self._cache.layers.values()
+        whole_layer = max(layer.expert_count * layer.slot_bytes for layer in layers)
+        return max(min(STAGING_BYTES // 2, whole_layer), *(layer.slot_bytes for layer in layers))
 
-    def allot(self) -> None:
-        """Have the stage."""
-        self._stage.allot(self.staged_bytes)
+    def allocate(self) -> None:
+        """Have the staging buffer."""
+        self._staging.allocate(self.half_bytes)
 
-    def has_guessed(self, held: Layer) -> bool:
-        """Whether slots of the layer are counted on."""
-        return self._stage.ahead_of(held) is not None
+    def has_readahead(self, layer: CachedLayer) -> bool:
+        """Whether a readahead relies on experts that are in the layer's slots now."""
+        return self._staging.readahead_of(layer) is not None
 
-    def turns(self, held: Layer, chosen: Ids, slots: Ids, starts: Ids, counters: Ids) -> Iterator[None]:
-        """See ExpertProvider."""
-        groups = grouped(chosen, held.count, slots)
-        sizes = np.sum([np.diff(group) for group in groups], axis=0)
-        used = np.flatnonzero(sizes)
-        held.slots.choose(used, sizes[used])
-        wanted = Wanted.of(held, used)
-        ahead = self._guessed(held, wanted.used)
-        half = ahead.half if ahead else 0
-        turns = self._cut(held, wanted.used, ahead)
-        coming = self._send_for(held, turns[0], wanted, half, ahead)
-        for i, turn in enumerate(turns):
-            staged, half = coming, 1 - half
-            if i + 1 < len(turns):
-                coming = self._send_for(held, turns[i + 1], wanted, half)
+    def replays(self, layer: CachedLayer, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> Iterator[None]:
+        """Yield once for each replay of the kernels, with the experts of a batch in memory.
+
+        chosen: int64 [tokens, k]; pairs, starts, counters: operands of the kernels, see ExpertProvider. Each batch is
+        replayed once for every micro-batch of the tokens, with `starts` narrowed to its experts.
+        """
+        groups = group_by_expert(chosen, layer.expert_count, pairs)
+        choices = np.sum([np.diff(group) for group in groups], axis=0)  # of each expert
+        used = np.flatnonzero(choices)
+        layer.slots.count_usage(used, choices[used])
+        needed = NeededExperts.of(layer, used)
+        readahead = self._end_readahead(layer, needed.experts)
+        half = readahead.half if readahead else 0
+        batches = self._batches(layer, needed.experts, readahead)
+        reading = self._begin_reads(layer, batches[0], needed, half, readahead)
+        for i, batch in enumerate(batches):
+            staged, half = reading, 1 - half
+            if i + 1 < len(batches):
+                reading = self._begin_reads(layer, batches[i + 1], needed, half)
             else:
-                self._read_ahead(held, int(sizes.sum()), half)
+                self._read_ahead(layer, int(choices.sum()), half)
             try:
-                self._arrive(held, turn.experts, staged)
+                self._finish_reads(layer, batch.experts, staged)
                 for group in groups:
-                    np.clip(group, group[turn.experts[0]], group[turn.experts[-1] + 1], out=starts)
+                    np.clip(group, group[batch.experts[0]], group[batch.experts[-1] + 1], out=starts)
                     counters[:] = 0
                     yield
-            finally:  # even after Ctrl-C: this memory is for others now
-                for passing in staged:
-                    held.forget(passing.expert)
-            for passing in staged:
-                if passing.expert in wanted.stay:
+            finally:  # even after Ctrl-C: the next batch but one is read into this memory
+                for one in staged:
+                    layer.clear_address(one.expert)
+            for one in staged:
+                if one.expert in needed.cached:
                     with suppress(LookupError):
-                        held.adopt(passing.expert, passing.memory, wanted.keep)
+                        layer.insert(one.expert, one.memory, needed.pinned)
 
-    def _guessed(self, held: Layer, used: list[int]) -> Ahead | None:
-        """What was read ahead for the layer, of which these experts are asked for."""
-        ahead = self._stage.ahead_of(held)
-        self._stock.traffic.bytes_read -= self._stage.choose(self._stock.reader, used if ahead else [])
-        return ahead if ahead and used[0] < ahead.end else None
+    def _end_readahead(self, layer: CachedLayer, needed: list[int]) -> Readahead | None:
+        """The readahead of this layer, if any needed expert may be in it."""
+        readahead = self._staging.readahead_of(layer)
+        cancelled = self._staging.end_readahead(self._cache.reader, needed if readahead else [])
+        self._cache.traffic.bytes_read -= cancelled
+        return readahead if readahead and needed[0] < readahead.end else None
 
-    def _read_ahead(self, held: Layer, choices: int, half: int) -> None:
-        """While the last experts of a layer are met: begin to read those that the next one will ask for, almost surely."""
-        if following := self._stock.following(held):
-            heat = following.slots.heat + 1.0  # one more: an expert that nobody ever asked for may be asked for
-            likely = choices * heat / heat.sum() >= LIKELY
-            self._stock.traffic.bytes_read += self._stage.read_ahead(self._stock.reader, following, likely, half)
+    def _batches(self, layer: CachedLayer, needed: list[int], readahead: Readahead | None) -> list[ExpertBatch]:
+        """Needed experts in order, cut where more would be missing than can be staged; first those of the readahead."""
+        places = self.half_bytes // layer.slot_bytes
+        batches = []
+        if readahead:
+            batches.append(ExpertBatch([expert for expert in needed if expert < readahead.end], readahead.missing))
+        batches.append(ExpertBatch())
+        for expert in needed[len(batches[0].experts) :]:
+            if not layer.is_loaded(expert):
+                if len(batches[-1].missing) == places:
+                    batches.append(ExpertBatch())
+                batches[-1].missing.append(expert)
+            batches[-1].experts.append(expert)
+        return [batch for batch in batches if batch.experts]
 
-    def _cut(self, held: Layer, used: list[int], ahead: Ahead | None) -> list[Turn]:
-        """Experts in order, cut where more would be missing than can be staged; first those that have their places."""
-        most = self.staged_bytes // held.room
-        turns = [Turn([expert for expert in used if expert < ahead.end], ahead.missing)] if ahead else []
-        turns.append(Turn())
-        for expert in used[len(turns[0].experts) :]:
-            if not held.is_here(expert):
-                if len(turns[-1].missing) == most:
-                    turns.append(Turn())
-                turns[-1].missing.append(expert)
-            turns[-1].experts.append(expert)
-        return [turn for turn in turns if turn.experts]
-
-    def _send_for(
-        self, held: Layer, turn: Turn, wanted: Wanted, half: int, ahead: Ahead | None = None
-    ) -> list[Passing]:
-        """Begin to read those that are missing; which of them will be in one half of the stage."""
-        reader, traffic = self._stock.reader, self._stock.traffic
-        if not ahead:
-            self._stage.clear(half)
-        staged: list[Passing] = []
-        for expert in turn.experts:
-            if held.is_here(expert):
+    def _begin_reads(
+        self,
+        layer: CachedLayer,
+        batch: ExpertBatch,
+        needed: NeededExperts,
+        half: int,
+        readahead: Readahead | None = None,
+    ) -> list[StagedExpert]:
+        """Begin to read what is missing of a batch; returns the experts that are read into a half of the staging buffer."""
+        reader, traffic = self._cache.reader, self._cache.traffic
+        if not readahead:
+            self._staging.join(half)
+        staged: list[StagedExpert] = []
+        for expert in batch.experts:
+            if layer.is_loaded(expert):
                 continue
-            if ahead and expert in ahead.passing:
-                staged.append(ahead.passing[expert])
+            if readahead and expert in readahead.staged:
+                staged.append(readahead.staged[expert])
                 continue
-            if coming := held.arriving(expert):
-                reader.hurry(coming)
+            if request := layer.pending_load(expert):
+                reader.prioritize(request)
                 continue
-            if expert in wanted.stay:
+            if expert in needed.cached:
                 with suppress(LookupError):
-                    traffic.bytes_read += held.fetch(reader, expert, wanted.keep).n_bytes
+                    traffic.bytes_read += layer.begin_load(reader, expert, needed.pinned).n_bytes
                     continue
-            staged.append(self._stage.read(reader, held, expert, half, turn.missing.index(expert)))
-            traffic.bytes_read += staged[-1].ticket.n_bytes
+            staged.append(self._staging.read(reader, layer, expert, half, batch.missing.index(expert)))
+            traffic.bytes_read += staged[-1].request.n_bytes
         return staged
 
-    def _arrive(self, held: Layer, experts: list[int], staged: list[Passing]) -> None:
-        with self._stock.traffic.waiting():
+    def _finish_reads(self, layer: CachedLayer, experts: list[int], staged: list[StagedExpert]) -> None:
+        """Wait until all experts of a batch are in memory, and let kernels find them. Raises ModelFileError."""
+        with self._cache.traffic.waiting():
             for expert in experts:
-                held.settle(expert)
-            for passing in staged:
-                passing.ticket.wait()
-                held.place(passing.expert, passing.memory)
+                layer.finish_load(expert)
+            for one in staged:
+                one.request.wait()
+                layer.set_address(one.expert, one.memory)
+
+    def _read_ahead(self, layer: CachedLayer, choices: int, half: int) -> None:
+        """Begin to read the next layer's first experts, those that its tokens will choose almost surely.
+
+        choices: of the whole chunk in a layer, from which usage predicts those of each expert.
+        """
+        if following := self._cache.next_layer(layer):
+            usage = following.slots.usage + 1.0  # an expert that was never chosen may be chosen
+            likely = choices * usage / usage.sum() >= READAHEAD_CHOICES
+            n_bytes = self._staging.read_ahead(self._cache.reader, following, likely, half)
+            self._cache.traffic.bytes_read += n_bytes
 
 
-def grouped(chosen: Ids, count: int, slots: Ids) -> list[Ids]:
-    """Choices [tokens, k], `TOGETHER` tokens at a time, to slots in order of expert: where each expert's begin, [count + 1].
+def group_by_expert(chosen: Ids, expert_count: int, pairs: Ids) -> list[Ids]:
+    """Sort the (token, choice) pairs of chosen [tokens, k] by expert, separately in each micro-batch of tokens.
 
-    As many tokens as a resident model takes together, so that an expert meets as many at a time, and its sums are the same.
+    Fills pairs [tokens * k], micro-batch after micro-batch; returns for each where every expert's pairs begin in it, int64
+    [expert_count + 1]. Micro-batches are those of a resident model, so that sums are made of the same parts.
     """
     groups = []
     k = chosen.shape[1]
-    for first in range(0, len(chosen), TOGETHER):
-        flat = chosen[first : first + TOGETHER].reshape(-1)
+    for first in range(0, len(chosen), MICRO_BATCH):
+        flat = chosen[first : first + MICRO_BATCH].reshape(-1)
         base = first * k
-        slots[base : base + len(flat)] = base + np.argsort(flat, kind="stable")
-        groups.append(base + np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=count))]))
+        pairs[base : base + len(flat)] = base + np.argsort(flat, kind="stable")
+        groups.append(base + np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=expert_count))]))
     return groups

@@ -1,57 +1,62 @@
-"""Other programs may come to need memory that was free when experts got their slots: some slots go back, and return later."""
+"""Decides how many slots a layer may use while other programs take and return memory.
+
+`ExpertLoader` asks before each layer of a token or a chunk, at most four times a second.
+"""
 
 from __future__ import annotations
 
 from time import perf_counter
 
 from qcli.errors import QcliError
-from qcli.host.memory import available
+from qcli.host.memory import available_memory
 
-FLOOR = 256 << 20  # bytes to be left free; where no limit was given, `budget` begins with twice as many
-_LEAST = FLOOR // 4  # with fewer, the system may end any program at any moment
-_SPARE = FLOOR // 2  # beyond the floor, so that slots do not come and go
-_EVERY_S = 0.25  # between two looks, which take 0.5 ms where there are cgroups
+FLOOR = 256 << 20  # bytes to leave free; where no limit was given, `budget` begins with twice as many
+_CRITICAL = FLOOR // 4  # bytes; with fewer free, the system may end any program at any moment
+_MARGIN = FLOOR // 2  # bytes beyond the floor, so that slots do not come and go
+_INTERVAL_S = 0.25  # between two checks, which take 0.5 ms where there are cgroups
 _CALM_S = 10.0  # before slots return
 
 
-class Pressure:
-    """How many slots each layer should have."""
+class MemoryPressure:
+    """Compares free memory with what slots take."""
 
-    def __init__(self, most: int, least: int, n_bytes: int) -> None:
-        """most, least: slots in each layer, and those that a token needs; n_bytes: of one slot in every layer."""
-        self.most, self._least, self._bytes = most, least, max(1, n_bytes)
-        self._next = self._calm = 0.0
+    def __init__(self, max_slots: int, min_slots: int, slot_bytes: int) -> None:
+        """max_slots, min_slots: in each layer, as allocated and for one token; slot_bytes: of one slot in every layer."""
+        self.max_slots, self._min_slots, self._slot_bytes = max_slots, min_slots, max(1, slot_bytes)
+        self._next_check = 0.0  # perf_counter()
+        self._calm_since = 0.0
 
     @property
     def due(self) -> bool:
-        """Whether it is time for another look."""
-        return perf_counter() >= self._next
+        """Whether the interval since the last check is over."""
+        return perf_counter() >= self._next_check
 
     def slots_for(self, slots: int, used: int) -> int:
-        """Look: the number to have instead of `slots`, of which `used` hold an expert.
+        """Check free memory; returns the number of slots to have in each layer instead of `slots`, of which `used` are full.
 
-        Raises QcliError where memory is about to end, and none can be given back.
+        Raises QcliError if memory is nearly exhausted and no more slots can be returned.
         """
         now = perf_counter()
-        self._next = now + _EVERY_S
-        free = available()
+        self._next_check = now + _INTERVAL_S
+        free = available_memory()
         if free < FLOOR:
-            self._calm = now
+            self._calm_since = now
             return self._fewer(slots, used, free)
-        more = (free - FLOOR - _SPARE) // self._bytes - (slots - used)  # those that are empty will take memory, too
-        if slots >= self.most or more < 1:
-            self._calm = now
-        if now - self._calm < _CALM_S:
+        more = (free - FLOOR - _MARGIN) // self._slot_bytes - (slots - used)  # free slots will take memory, too
+        if slots >= self.max_slots or more < 1:
+            self._calm_since = now
+        if now - self._calm_since < _CALM_S:
             return slots
-        self._calm = now
-        return min(self.most, slots + min(more, -(-self.most // 8)))
+        self._calm_since = now
+        return min(self.max_slots, slots + min(more, -(-self.max_slots // 8)))
 
     def _fewer(self, slots: int, used: int, free: int) -> int:
-        back = -(-(FLOOR + _SPARE // 2 - free) // self._bytes)
-        fewer = max(self._least, min(slots, used) - back)
-        if free < _LEAST and fewer >= used:
+        """As many less that half of the margin is free again, but at least `min_slots`."""
+        returned = -(-(FLOOR + _MARGIN // 2 - free) // self._slot_bytes)
+        fewer = max(self._min_slots, min(slots, used) - returned)
+        if free < _CRITICAL and fewer >= used:
             raise QcliError(
-                f"memory is short: {free / 1e6:.0f} MB are left, and experts have given back all that they can",
+                f"memory is short: {free / 1e6:.0f} MB are free, and the expert cache cannot shrink any more",
                 "end other programs, or start again with a smaller --ram or --ctx",
             )
         return min(slots, fewer)

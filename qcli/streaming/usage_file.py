@@ -1,4 +1,7 @@
-"""A file beside the kernels that remembers which experts of a model were asked for, so that the next start reads those first."""
+"""A file in the cache folder that says how often each expert of a model was chosen, so that the next start loads those first.
+
+`ExpertLoader` loads it at the start and saves it at the end; `qcli experts` shows it and `qcli plan` predicts hits from it.
+"""
 
 from __future__ import annotations
 
@@ -18,42 +21,42 @@ from qcli.errors import OutputError
 from qcli.gguf.file import GGUFFile
 from qcli.host import folders
 
-Heat = Mapping[str, NDArray[np.float32]]  # float32 [experts] by the name of a layer's gate
+Usage = Mapping[str, NDArray[np.float32]]  # counts with decay, float32 [experts], by the tensor name of a layer's gates
 
 
 def path_for(file: GGUFFile) -> Path:
-    """Where the heat of a model is kept; models are told apart by what their tensors are called, and how long they are."""
+    """Where the usage of a model's experts is kept; models differ by the names, types and shapes of their tensors."""
     tensors = "\n".join(f"{tensor.name} {tensor.type} {tensor.shape}" for tensor in file.tensors.values())
     name = f"{file.path.stem}-{hashlib.sha256(tensors.encode()).hexdigest()[:16]}.npz"
-    return folders.cache() / "heat" / name
+    return folders.cache() / "usage" / name
 
 
-def load(path: Path) -> Heat:
-    """What was saved; nothing if there is no such file, or it is damaged."""
+def load(path: Path) -> Usage:
+    """What was saved; empty if there is no such file or it is damaged."""
     try:
         with open(path, "rb") as file, np.load(file) as saved:
-            return {name: saved[name] for name in saved.files if _is_heat(saved[name])}
+            return {name: saved[name] for name in saved.files if _is_usage(saved[name])}
     except (OSError, ValueError, EOFError, KeyError, BadZipFile):
         return {}
 
 
-def _is_heat(values: NDArray[Any]) -> bool:
+def _is_usage(values: NDArray[Any]) -> bool:
     return values.dtype == np.float32 and values.ndim == 1 and bool((np.isfinite(values) & (values >= 0)).all())
 
 
-def save(path: Path, heat: Heat) -> None:
-    """Written beside, then renamed. Raises OutputError."""
-    arrays: Any = dict(heat)
-    beside = None
+def save(path: Path, usage: Usage) -> None:
+    """Write a temporary file and rename it. Raises OutputError."""
+    arrays: Any = dict(usage)
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-            beside = Path(file.name)
+            temporary = Path(file.name)
             np.savez_compressed(file, **arrays)
-        os.replace(beside, path)
+        os.replace(temporary, path)
     except OSError as error:
-        if beside:
+        if temporary:
             with suppress(OSError):
-                beside.unlink()
-        message = f"{path}: which experts were asked for cannot be kept: {error.strerror or error}"
-        raise OutputError(message, "the next start will read them as they are asked for") from None
+                temporary.unlink()
+        message = f"{path}: how often experts were used cannot be saved: {error.strerror or error}"
+        raise OutputError(message, "the next start will not know which experts to load first") from None

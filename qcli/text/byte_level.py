@@ -1,4 +1,4 @@
-"""Byte-level BPE (tokenizer.ggml.model "gpt2"): words cut by a rule, their bytes merged in the order of a list."""
+"""Byte-level BPE (tokenizer.ggml.model "gpt2"): words cut by a pre-tokenizer, their bytes merged in the order of a list."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tokenizers import AddedToken, Regex, models, pre_tokenizers
 
 from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
-from qcli.text.pre_tokenizers import SPLIT_RULES, SplitRule
+from qcli.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from qcli.text.vocabulary import KEY, Vocabulary, broken, strings, texts
 
-# Files from before May 2024 do not name their rule; these architectures have only ever had one.
+# Files from before May 2024 do not name their pre-tokenizer; these architectures have only ever had one.
 _UNNAMED: Final = {"qwen2": "qwen2", "qwen2moe": "qwen2"}
 
 
@@ -31,53 +31,54 @@ _BYTE_OF_LETTER: Final = _byte_letters()
 class ByteLevel:
     """Text to ids by the tokenizers library. Raises ModelFileError."""
 
-    prefix = ""  # what encoding puts in front of a text
+    space_prefix = ""  # put in front of a text before it is encoded
 
     def __init__(self, file: GGUFFile, vocabulary: Vocabulary) -> None:
-        rule = _split_rule(file)
+        pre = _pre_tokenizer(file)
         bpe = _bpe(file, vocabulary.tokens)
-        bpe.ignore_merges = rule.whole_words
-        self._plain = _pipeline(bpe, rule, vocabulary.always)
-        self._special = _pipeline(bpe, rule, vocabulary.special)
-        self.begins = rule.begins
+        bpe.ignore_merges = pre.ignore_merges
+        self._plain = _pipeline(bpe, pre, vocabulary.user_defined)
+        self._special = _pipeline(bpe, pre, vocabulary.special)
+        self.add_bos = pre.add_bos
 
     def encode(self, text: str, special: bool) -> list[int]:
         """Raises TypeError for lone surrogates."""
         pipeline = self._special if special else self._plain
         return pipeline.encode(text, add_special_tokens=False).ids
 
-    def spelled(self, token: str) -> bytes:
+    def token_bytes(self, token: str) -> bytes:
         """The bytes that a token's letters stand for; other characters stand for themselves."""
         try:
             return bytes(_BYTE_OF_LETTER[ord(letter)] for letter in token)
         except KeyError:
             return b"".join(_letter_bytes(letter) for letter in token)
 
-    byte = spelled
+    byte_token_bytes = token_bytes
 
 
-def _split_rule(file: GGUFFile) -> SplitRule:
+def _pre_tokenizer(file: GGUFFile) -> PreTokenizer:
+    """The pre-tokenizer that the file names. Raises UnsupportedModelError, ModelFileError."""
     key = f"{KEY}pre"
     if key not in file.metadata:
-        return _unnamed_rule(file)
+        return _unnamed_pre_tokenizer(file)
     name = file.get_str(key)
-    if name not in SPLIT_RULES:
-        close = get_close_matches(name, SPLIT_RULES, 1, 0.0)[0]
+    if name not in PRE_TOKENIZERS:
+        close = get_close_matches(name, PRE_TOKENIZERS, 1, 0.0)[0]
         raise UnsupportedModelError(
-            f"{file.path}: no support for the split rule {name!r} ({key})",
-            f"of the {len(SPLIT_RULES)} that qcli knows, the closest in name is {close}",
+            f"{file.path}: no support for the pre-tokenizer {name!r} ({key})",
+            f"of the {len(PRE_TOKENIZERS)} that qcli knows, the closest in name is {close}",
         )
-    return SPLIT_RULES[name]
+    return PRE_TOKENIZERS[name]
 
 
-def _unnamed_rule(file: GGUFFile) -> SplitRule:
+def _unnamed_pre_tokenizer(file: GGUFFile) -> PreTokenizer:
     name = _UNNAMED.get(str(file.metadata.get("general.architecture")))
     if name is None:
         raise ModelFileError(
             f"{file.path}: does not say how its text is cut into words ({KEY}pre is missing)",
             "files from before May 2024 lack it: get a newer one, or convert the model again",
         )
-    return SPLIT_RULES[name]
+    return PRE_TOKENIZERS[name]
 
 
 def _bpe(file: GGUFFile, tokens: list[str]) -> models.BPE:
@@ -97,9 +98,9 @@ def _bpe(file: GGUFFile, tokens: list[str]) -> models.BPE:
         raise broken(file, f"{KEY}merges: {reason}") from error
 
 
-def _pipeline(bpe: models.BPE, rule: SplitRule, special: Iterable[str]) -> tokenizers.Tokenizer:
+def _pipeline(bpe: models.BPE, pre: PreTokenizer, special: Iterable[str]) -> tokenizers.Tokenizer:
     pipeline = tokenizers.Tokenizer(bpe)
-    splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in rule.patterns]
+    splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in pre.patterns]
     letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     pipeline.pre_tokenizer = pre_tokenizers.Sequence([*splits, letters])
     pipeline.add_special_tokens([AddedToken(text, normalized=False) for text in special])

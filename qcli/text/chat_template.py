@@ -90,6 +90,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(["*", "**"])
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """The product or power of two values, as long as it is of moderate size."""
         if operator == "*" and (isinstance(left, Sized) or isinstance(right, Sized)):
             too_much = _extent(left) * _extent(right) > _CHARACTERS
         elif operator == "*":
@@ -115,6 +116,7 @@ class _Generation(Extension):
     tags = {"generation"}  # noqa: RUF012  (as jinja2 declares it)
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
+        """The statements inside the tag."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 

@@ -1,6 +1,6 @@
-"""How text is cut into words before byte-pair merging, by the name a GGUF file gives in tokenizer.ggml.pre.
+"""Pre-tokenizers: how text is cut into words before byte-pair merging, by the name in a file's tokenizer.ggml.pre.
 
-Each rule is the one published in the model family's tokenizer.json, in the dialect of the tokenizers library.
+Patterns are those published in the model family's tokenizer.json, in the dialect of the tokenizers library.
 Text is not normalized first: GGUF carries no normalizer.
 """
 
@@ -11,12 +11,12 @@ from typing import Final
 
 
 @dataclass(frozen=True)
-class SplitRule:
-    """Patterns, each of which cuts what the one before it has left; and what else goes with the name."""
+class PreTokenizer:
+    """Patterns that cut text one after the other, each the pieces of the one before; and what else goes with the name."""
 
     patterns: tuple[str, ...]
-    whole_words: bool = False  # a word that is a token is taken as it is, whatever the merges say
-    begins: bool = False  # whether texts begin with BOS where the file does not say
+    ignore_merges: bool = False  # a word that is a token becomes that token, whatever the merges say
+    add_bos: bool = False  # whether a prompt begins with BOS where the file does not say
 
 
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -78,26 +78,26 @@ _DEEPSEEK_LLM = (
 _STARCODER = (r"\p{N}", _GPT2)
 _DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
 
-SPLIT_RULES: Final = {
-    **dict.fromkeys(["gpt-2", "olmo", "mpt", "gigachat", "a.x-4.0", "mellum"], SplitRule((_GPT2,))),
-    **dict.fromkeys(["starcoder", "smollm", "refact", "minerva-7b"], SplitRule(_STARCODER)),
+PRE_TOKENIZERS: Final = {
+    **dict.fromkeys(["gpt-2", "olmo", "mpt", "gigachat", "a.x-4.0", "mellum"], PreTokenizer((_GPT2,))),
+    **dict.fromkeys(["starcoder", "smollm", "refact", "minerva-7b"], PreTokenizer(_STARCODER)),
     **dict.fromkeys(
         ["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "midm-2.0", "lfm2"],
-        SplitRule((_LLAMA3,), whole_words=True, begins=True),
+        PreTokenizer((_LLAMA3,), ignore_merges=True, add_bos=True),
     ),
-    **dict.fromkeys(["dbrx", "smaug-bpe", "chatglm-bpe"], SplitRule((_LLAMA3,))),
-    **dict.fromkeys(["glm4", "glm5"], SplitRule((_LLAMA3,), whole_words=True)),
-    **dict.fromkeys(["qwen2", "deepseek-r1-qwen", "megrez", "kormo"], SplitRule((_QWEN2,))),
-    "qwen35": SplitRule((_QWEN35,)),
-    **dict.fromkeys(["gpt-4o", "llama4", "kanana2"], SplitRule((_O200K,), whole_words=True)),
-    "tekken": SplitRule((_TEKKEN,), whole_words=True, begins=True),
-    "deepseek-llm": SplitRule(_DEEPSEEK_LLM),
-    "deepseek-coder": SplitRule(_DEEPSEEK_CODER),
-    **dict.fromkeys(["deepseek-v3", "joyai-llm"], SplitRule(_DEEPSEEK_V3)),
-    "kimi-k2": SplitRule((_KIMI_K2,)),
-    "youtu": SplitRule(_YOUTU, whole_words=True),
-    "seed-coder": SplitRule(
+    **dict.fromkeys(["dbrx", "smaug-bpe", "chatglm-bpe"], PreTokenizer((_LLAMA3,))),
+    **dict.fromkeys(["glm4", "glm5"], PreTokenizer((_LLAMA3,), ignore_merges=True)),
+    **dict.fromkeys(["qwen2", "deepseek-r1-qwen", "megrez", "kormo"], PreTokenizer((_QWEN2,))),
+    "qwen35": PreTokenizer((_QWEN35,)),
+    **dict.fromkeys(["gpt-4o", "llama4", "kanana2"], PreTokenizer((_O200K,), ignore_merges=True)),
+    "tekken": PreTokenizer((_TEKKEN,), ignore_merges=True, add_bos=True),
+    "deepseek-llm": PreTokenizer(_DEEPSEEK_LLM),
+    "deepseek-coder": PreTokenizer(_DEEPSEEK_CODER),
+    **dict.fromkeys(["deepseek-v3", "joyai-llm"], PreTokenizer(_DEEPSEEK_V3)),
+    "kimi-k2": PreTokenizer((_KIMI_K2,)),
+    "youtu": PreTokenizer(_YOUTU, ignore_merges=True),
+    "seed-coder": PreTokenizer(
         (rf"{_CONTRACTION}|{_WORD}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACE}",),
     ),
-    "default": SplitRule(_DEFAULT),
+    "default": PreTokenizer(_DEFAULT),
 }

@@ -1,7 +1,7 @@
 """SentencePiece's BPE (tokenizer.ggml.model "llama"): the neighbours with the best score merge first.
 
-Of equal scores the leftmost goes first; a character without a token is spelled in byte tokens. The algorithm is
-Kudo and Richardson's (2018), as in their library.
+Of equal scores the leftmost goes first; a character without a token becomes one byte token for each of its bytes.
+The algorithm is Kudo and Richardson's (2018), as in their library.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from qcli.gguf.file import GGUFFile
 from qcli.text.vocabulary import KEY, TokenType, Vocabulary, broken, token_id
 
 _SPACE: Final = "▁"  # how a token spells a space
-_WORDS: Final = 1 << 15  # whose ids are remembered
+_WORDS: Final = 1 << 15  # words whose ids are kept
 
 
 class SentencePiece:
     """Text to ids by score. Raises ModelFileError."""
 
-    begins = True  # texts begin with BOS where the file does not say
+    add_bos = True  # a prompt begins with BOS where the file does not say
 
     def __init__(self, file: GGUFFile, vocabulary: Vocabulary) -> None:
         tokens, scores = vocabulary.tokens, _scores(file, len(vocabulary.tokens))
@@ -35,27 +35,27 @@ class SentencePiece:
         self._bytes = {_byte(file, text): id for text, id in vocabulary.of_type(TokenType.BYTE)}
         unknown = token_id(file, "unknown", len(tokens), default=0)
         self._unknown = [] if unknown is None else [unknown]
-        self.prefix = " " if file.get_bool(f"{KEY}add_space_prefix", True) else ""
-        self._special, self._always = Marks(vocabulary.special), Marks(vocabulary.always)
+        self.space_prefix = " " if file.get_bool(f"{KEY}add_space_prefix", True) else ""
+        self._special, self._user_defined = SpecialTokens(vocabulary.special), SpecialTokens(vocabulary.user_defined)
         self._breaks = _word_breaks(self._ids)
         self._word = lru_cache(_WORDS)(self._merged)
 
     def encode(self, text: str, special: bool) -> list[int]:
         """Raises UnicodeEncodeError for lone surrogates."""
         ids: list[int] = []
-        for part in (self._special if special else self._always).split(text):
+        for part in (self._special if special else self._user_defined).split(text):
             if isinstance(part, int):
                 ids.append(part)
             else:
-                for word in self._breaks.split((self.prefix + part).replace(" ", _SPACE)):
+                for word in self._breaks.split((self.space_prefix + part).replace(" ", _SPACE)):
                     ids += self._word(word)
         return ids
 
-    def spelled(self, token: str) -> bytes:
+    def token_bytes(self, token: str) -> bytes:
         """The bytes of a token's text."""
         return token.replace(_SPACE, " ").encode()
 
-    def byte(self, token: str) -> bytes:
+    def byte_token_bytes(self, token: str) -> bytes:
         """The byte that a byte token stands for."""
         return bytes([int(token[3:5], 16)])
 
@@ -87,12 +87,12 @@ class SentencePiece:
     def _id_of(self, part: str) -> list[int]:
         if part in self._ids:
             return [self._ids[part]]
-        spelled = [self._bytes.get(byte) for byte in part.encode()]
-        return self._unknown if None in spelled else [id for id in spelled if id is not None]
+        ids = [self._bytes.get(byte) for byte in part.encode()]
+        return self._unknown if None in ids else [id for id in ids if id is not None]
 
 
-class Marks:
-    """Texts to be found in another, of several at one place the longest."""
+class SpecialTokens:
+    """Finds the texts of special tokens in a text; of several that begin at one place, the longest."""
 
     def __init__(self, ids: Mapping[str, int]) -> None:
         self._ids = ids
@@ -103,7 +103,7 @@ class Marks:
         self._first = re.compile(f"[{re.escape(''.join(lengths))}]") if lengths else None
 
     def split(self, text: str) -> Iterator[str | int]:
-        """The ids of those found, and the texts between them."""
+        """The ids of the special tokens in a text, and the texts between them, in order."""
         done = 0
         for place in self._first.finditer(text) if self._first else ():
             at = place.start()

@@ -35,15 +35,15 @@ class Tokenizer:
     """A vocabulary, its merges and its special tokens, read from a GGUF file; raises ModelFileError."""
 
     def __init__(self, file: GGUFFile) -> None:
-        kind = _kind(file)
+        method = _method(file)
         self._vocabulary = vocabulary = Vocabulary.read(file)
-        self._method = kind(file, vocabulary)
-        self.prefix = self._method.prefix.encode()
+        self._method = method(file, vocabulary)
+        self.space_prefix = self._method.space_prefix.encode()
         self.vocab_size = count = len(vocabulary.tokens)
-        sentencepiece = kind is SentencePiece
+        sentencepiece = method is SentencePiece
         self.bos_id = token_id(file, "bos", count, 1 if sentencepiece else None)
         self.eos_id = token_id(file, "eos", count, 2 if sentencepiece else None)
-        self.adds_bos = self.bos_id is not None and file.get_bool(f"{KEY}add_bos_token", self._method.begins)
+        self.add_bos = self.bos_id is not None and file.get_bool(f"{KEY}add_bos_token", self._method.add_bos)
         named = [token_id(file, name, count) for name in ("eot", "eom")]
         texts = _END_TEXTS if _HARMONY in vocabulary.special else (*_END_TEXTS, "<|end|>")
         ends = {self.eos_id, *named, *(vocabulary.special.get(text) for text in texts)}
@@ -65,16 +65,16 @@ class Tokenizer:
             return self._method.encode(readable, special)
 
     def prompt(self, text: str) -> list[int]:
-        """Token ids of a text to be continued: they begin with BOS, once, where the model wants it.
+        """Token ids of a prompt: as `encode`, with BOS before them where the model wants it and the text has none.
 
-        No EOS at the end, whatever add_eos_token says: that one is for texts that are whole.
+        No EOS at the end, whatever add_eos_token says: that one is for texts that are complete.
         """
         ids = self.encode(text)
-        return [self.bos_id, *ids] if self.bos_id is not None and self.adds_bos and ids[:1] != [self.bos_id] else ids
+        return [self.bos_id, *ids] if self.bos_id is not None and self.add_bos and ids[:1] != [self.bos_id] else ids
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
         """The text of some ids, U+FFFD for bytes that make no character; `special`: control tokens too."""
-        stream = StreamDecoder(self, special, whole=True)
+        stream = StreamDecoder(self, special, from_start=True)
         return "".join([*map(stream.push, ids), stream.flush()])
 
     def stream(self, special: bool = False) -> StreamDecoder:
@@ -99,9 +99,9 @@ class Tokenizer:
         text = self.token(id)
         match self._vocabulary.types[id]:
             case TokenType.NORMAL | TokenType.UNDEFINED:
-                return self._method.spelled(text)
+                return self._method.token_bytes(text)
             case TokenType.BYTE:
-                return self._method.byte(text)
+                return self._method.byte_token_bytes(text)
             case TokenType.USER_DEFINED:
                 return text.encode()
             case TokenType.CONTROL | TokenType.UNKNOWN:
@@ -113,25 +113,25 @@ class Tokenizer:
 class StreamDecoder:
     """Text from ids that come one by one: a character shows once it is whole, or surely broken (U+FFFD).
 
-    whole: the ids are a text's from its start on, so that the space that encoding puts there is left out again.
+    from_start: the first id begins a text, so the space that encoding put before it is left out again.
     """
 
-    def __init__(self, tokenizer: Tokenizer, special: bool = False, whole: bool = False) -> None:
+    def __init__(self, tokenizer: Tokenizer, special: bool = False, from_start: bool = False) -> None:
         self._tokenizer = tokenizer
         self._special = special
-        self._starts = whole
+        self._at_start = from_start  # whether the next id follows the start of a text or a special token
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, id: int) -> str:
         """The text that this id completes, possibly none."""
-        text, starts = self._tokenizer._bytes(id, self._special), self._starts
-        self._starts = self._tokenizer.is_special(id)
-        if starts and not self._starts:
-            text = text.removeprefix(self._tokenizer.prefix)
+        text, at_start = self._tokenizer._bytes(id, self._special), self._at_start
+        self._at_start = self._tokenizer.is_special(id)
+        if at_start and not self._at_start:
+            text = text.removeprefix(self._tokenizer.space_prefix)
         return self._decoder.decode(text)
 
     def flush(self) -> str:
-        """What a broken end leaves; the decoder can be used again."""
+        """U+FFFD if the ids have ended within a character, else nothing; the decoder can be used again."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
@@ -149,12 +149,13 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _kind(file: GGUFFile) -> type[ByteLevel] | type[SentencePiece]:
+def _method(file: GGUFFile) -> type[ByteLevel] | type[SentencePiece]:
+    """The class for the file's tokenizer.ggml.model. Raises UnsupportedModelError."""
     model = file.get_str(f"{KEY}model")
-    kinds: dict[str, type[ByteLevel] | type[SentencePiece]] = {"gpt2": ByteLevel, "llama": SentencePiece}
-    if model not in kinds:
+    methods: dict[str, type[ByteLevel] | type[SentencePiece]] = {"gpt2": ByteLevel, "llama": SentencePiece}
+    if model not in methods:
         raise UnsupportedModelError(
             f"{file.path}: no support for the tokenizer {model!r}",
             "qcli reads gpt2, that is byte-level BPE, and llama, that is SentencePiece's BPE",
         )
-    return kinds[model]
+    return methods[model]

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
-from qcli.gguf.file import GGUFFile, StringArray
+from qcli.gguf.file import GGUFFile
+from qcli.gguf.strings import StringArray
 
 KEY: Final = "tokenizer.ggml."
 
@@ -48,8 +49,8 @@ class Vocabulary:
         return cls(tokens, types, {tokens[id]: id for id in ids if tokens[id]})
 
     @property
-    def always(self) -> dict[str, int]:
-        """Texts that are one token wherever they stand: user-defined ones, but no control tokens."""
+    def user_defined(self) -> dict[str, int]:
+        """The ids of user-defined tokens by their text: they are found in every text, control tokens only on request."""
         return {text: id for text, id in self.special.items() if self.types[id] == TokenType.USER_DEFINED}
 
     def of_type(self, *types: TokenType) -> Iterator[tuple[str, int]]:
@@ -59,7 +60,7 @@ class Vocabulary:
 
 
 def strings(file: GGUFFile, name: str) -> StringArray:
-    """An array of strings. Raises ModelFileError, as all of these do."""
+    """The array of strings under tokenizer.ggml.<name>. Raises ModelFileError."""
     value = file.metadata.get(KEY + name)
     if not isinstance(value, StringArray):
         raise broken(file, f"{KEY}{name} must be an array of strings")
@@ -67,7 +68,7 @@ def strings(file: GGUFFile, name: str) -> StringArray:
 
 
 def texts(file: GGUFFile, name: str) -> list[str]:
-    """The same, decoded."""
+    """An array of strings, decoded from UTF-8. Raises ModelFileError."""
     try:
         return strings(file, name).tolist("strict")
     except UnicodeDecodeError as error:
@@ -75,7 +76,7 @@ def texts(file: GGUFFile, name: str) -> list[str]:
 
 
 def token_id(file: GGUFFile, name: str, count: int, default: int | None = None) -> int | None:
-    """The id under tokenizer.ggml.<name>_token_id, of `count` tokens."""
+    """The id under tokenizer.ggml.<name>_token_id, below `count`; the default if the key is absent. Raises ModelFileError."""
     key = f"{KEY}{name}_token_id"
     if key not in file.metadata:
         return default if default is not None and default < count else None
@@ -86,6 +87,7 @@ def token_id(file: GGUFFile, name: str, count: int, default: int | None = None) 
 
 
 def broken(file: GGUFFile, what: str) -> ModelFileError:
+    """The error to raise for a vocabulary that contradicts itself."""
     return ModelFileError(f"{file.path}: {what}", "the file may be damaged: download or convert it again")
 
 

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quant import block
 from quant.block import Block
 from quant.jit import Kernel, function
 
@@ -35,8 +32,6 @@ unpack_rows = function("pppppp")
 # scales and minima: float32 [columns / group, 16] (unused for 'f32'); scratch: TILE_SCRATCH bytes.
 unpack_tile = function("ppppppp")
 TILE_SCRATCH = 2048
-
-_DECLARATION = re.compile(r"^BLOCK = (Block\(.*?\))$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,22 +69,3 @@ def find(name: str) -> Format:
 def names() -> tuple[str, ...]:
     """Every format there is a file for."""
     return tuple(sorted(module.name.upper() for module in pkgutil.iter_modules(__path__)))
-
-
-@cache
-def blocks() -> dict[str, Block]:
-    """The block of every type by its name.
-
-    Declarations are read without the rest of their files: kernels import LLVM, which takes 0.1 s that whoever only looks
-    into a model file need not wait.
-    """
-    return {name: _declared(name) for name in names()}
-
-
-def _declared(name: str) -> Block:
-    source = (Path(__path__[0]) / f"{name.lower()}.py").read_text("utf-8")
-    declaration = _DECLARATION.search(source)
-    if not declaration:
-        raise TypeError(f"quant.formats.{name.lower()} declares no BLOCK")
-    declared: Block = eval(declaration[1], vars(block))
-    return declared

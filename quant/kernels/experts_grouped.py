@@ -38,6 +38,7 @@ from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
 from quant.tile import ENTRY
 from quant.weights import MATRIX, ExpertMatrices, row_address
 
+MICRO_BATCH = 1024  # tokens of a prompt that are grouped by expert together; 512: 15 % slower, 2048: no quicker
 _PIECES = 2  # of down that each thread takes on average: each piece goes through all experts
 # Tokens of an expert up to which rows are not worth unpacking: 16 of 2048 columns take 0.4 us, a dot 0.55 us.
 _BY_ROW = 2

@@ -40,7 +40,7 @@ class ExpertProvider(ABC):
 
     @abstractmethod
     def of_token(
-        self, layer: GatedExperts, chosen: Ids, cached: Ids, missing: Ids
+        self, layer: GatedExperts, chosen: Ids, loaded: Ids, missing: Ids
     ) -> tuple[StageCallback, StageCallback]:
         """For one token's choice, int64 [k]: what runs before experts that are in memory, and before the others.
 

@@ -30,7 +30,7 @@ class FakeSnapshot:
 
 
 class FakeEngine:
-    experts_held = 32
+    experts_total = 32
     threads = 1
 
     def __init__(self, vocab_size=16, ctx=64, following=None):

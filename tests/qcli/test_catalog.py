@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from qcli.catalog import load_catalog, name_of, resolve, sampling_defaults
+from qcli.catalog import Entry, load_catalog, name_of, resolve, sampling_defaults
 from qcli.commands.models import models
 from qcli.errors import ModelNotFoundError
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.sampling import Sampling
 
 INSTRUCT = "Qwen3-Next-80B-A3B-Instruct"
 CACHED = Path("models--Qwen--Qwen3-Next-80B-A3B-Instruct-GGUF", "snapshots")
@@ -136,6 +137,26 @@ def test_nonsense_in_the_file_is_passed_over() -> None:
     said = {"temp": float("nan"), "top_k": -5, "top_p": "x", "min_p": 7.0, "penalty_repeat": float("inf")}
     file = file_saying(**{f"general.sampling.{key}": value for key, value in said.items()})
     assert sampling_defaults(None, file) == sampling_defaults(None, file_saying())
+
+
+def test_what_the_file_says_is_taken_whole() -> None:
+    said = {"temp": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.1, "penalty_repeat": 1.1}
+    found = sampling_defaults(None, file_saying(**{f"general.sampling.{key}": value for key, value in said.items()}))
+    assert found == {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.1, "repeat_penalty": 1.1}
+
+
+def test_a_recommendation_that_rounds_to_nothing_is_passed_over() -> None:
+    assert sampling_defaults(None, file_saying(**{"general.sampling.penalty_repeat": 1e-9})) == {}
+
+
+def test_moderate_sampling_where_nobody_says_anything() -> None:
+    chosen = Sampling(**sampling_defaults(None, file_saying()))  # type: ignore[arg-type]
+    assert (chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p) == (0.7, 40, 0.95, 0.05)
+
+
+@pytest.mark.parametrize("entry", load_catalog().values(), ids=lambda entry: entry.name)
+def test_the_catalog_recommends_what_can_be_meant(entry: Entry) -> None:
+    assert vars(Sampling(**entry.sampling)).items() >= entry.sampling.items()  # type: ignore[arg-type]
 
 
 def test_top_k_is_a_whole_number() -> None:

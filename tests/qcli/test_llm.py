@@ -128,7 +128,7 @@ def test_an_empty_prompt_is_refused_at_once(llm, prompt):
         llm.generate(prompt) if isinstance(prompt, str) else llm.chat(prompt)
 
 
-@pytest.mark.parametrize("wrong", [{"max_tokens": 0}, {"top_p": 3}, {"temperature": -1}])
+@pytest.mark.parametrize("wrong", [{"max_tokens": 0}, {"top_p": 3}, {"temperature": -1}, {"temprature": 1}])
 def test_options_that_cannot_be_meant_are_refused_at_once(llm, wrong):
     with pytest.raises(UsageError):
         llm.generate("Once", **wrong)

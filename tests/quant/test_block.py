@@ -9,7 +9,7 @@ import pytest
 from kernel_helpers import new_plan, replay
 
 from quant import formats
-from quant.block import Block, Scale, Ternary
+from quant.block import Block, Scale, Ternary, declared
 from quant.jit import inline, kernel
 from quant.plan import aligned
 from quant.simd import load_u8, store_i64
@@ -58,12 +58,12 @@ def test_compiled_code_reads_fields_by_name():
 
 @pytest.mark.parametrize("name", formats.names())
 def test_a_declaration_read_alone_is_the_one_beside_the_kernels(name):
-    block = formats.blocks()[name]
+    block = declared()[name]
     assert vars(block) == vars(formats.find(name).block)
     assert block.name == name
 
 
-@pytest.mark.parametrize("name", [name for name, block in formats.blocks().items() if block.columns > 1])
+@pytest.mark.parametrize("name", [name for name, block in declared().items() if block.columns > 1])
 def test_a_drawing_says_what_is_declared(name):
-    block, drawing = formats.blocks()[name], importlib.import_module(f"quant.formats.{name.lower()}").__doc__
+    block, drawing = declared()[name], importlib.import_module(f"quant.formats.{name.lower()}").__doc__
     assert drawing.startswith(f"{name}: {block.columns} columns in {block.bytes} bytes")

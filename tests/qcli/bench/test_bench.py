@@ -141,7 +141,7 @@ def test_a_prompt_that_meets_most_experts_reads_most_matrices_once_a_chunk(rig, 
     head = file.tensors["output.weight" if "output.weight" in file.tensors else "token_embd.weight"].n_bytes
     assert rig.engine.head_bytes == head
     one, two = (rig.bytes_moved(Case("pp", tokens, 0, 1, 32)) for tokens in (32, 64))
-    assert rig.engine.experts_held == 8 * 16
+    assert rig.engine.experts_total == 8 * 16
     assert 0.8 * layers + head < one < 1.01 * layers + head  # not every expert is met
     assert 0.8 * layers < two - one < 1.01 * layers
 

@@ -10,7 +10,7 @@ import pytest
 
 from qcli.bench import bandwidth
 from qcli.bench.cases import Case
-from qcli.bench.disk import Disk
+from qcli.bench.disk import DiskReads
 from qcli.bench.rig import Rig
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
@@ -22,13 +22,13 @@ PARTS = {"embedding", "norms", "linear attention", "attention", "router", "exper
 
 
 @pytest.fixture
-def heat_path(monkeypatch, tmp_path) -> Path:
-    """Where heat would be kept; the embedded model has a few slots for its experts, whatever the memory."""
+def usage_path(monkeypatch, tmp_path) -> Path:
+    """Where usage would be saved; the embedded model has a few slots for its experts, whatever the memory."""
     monkeypatch.setattr(bandwidth, "MOST", 1 << 22)
-    monkeypatch.setattr(usage_file, "path_for", lambda _file: tmp_path / "heat.npz")
+    monkeypatch.setattr(usage_file, "path_for", lambda _file: tmp_path / "usage.npz")
     monkeypatch.setattr(budget, "fits", lambda *_: False)
-    monkeypatch.setattr(budget, "allot", lambda supply, *_: supply.allot(SLOTS))
-    return tmp_path / "heat.npz"
+    monkeypatch.setattr(budget, "allocate_slots", lambda loader, *_: loader.allocate(SLOTS))
+    return tmp_path / "usage.npz"
 
 
 def rig_on(storyteller: Path) -> Rig:
@@ -50,7 +50,7 @@ def ids_taken(monkeypatch, rig: Rig, *cases: Case) -> list[tuple[int, ...]]:
     return found
 
 
-def test_a_streamed_model_takes_other_tokens_every_time(monkeypatch, storyteller, heat_path):
+def test_a_streamed_model_takes_other_tokens_every_time(monkeypatch, storyteller, usage_path):
     rig = rig_on(storyteller)
     prompt, answer = Case("pp", 20, 0, 1, 32), Case("tg", 4, 0, 1, 32)
     found = ids_taken(monkeypatch, rig, prompt, answer, prompt, answer)
@@ -64,37 +64,37 @@ def test_a_resident_one_takes_the_same(monkeypatch, storyteller):
     answer = Case("tg", 4, 0, 1, 32)
     first, second = ids_taken(monkeypatch, rig, answer, answer)
     assert first == second
-    assert (rig.traffic, rig.room(1), rig.dense) == (None, None, [])
+    assert (rig.traffic, rig.cache_size(1), rig.dense) == (None, None, [])
     rig.close()
 
 
-def test_traffic_is_of_the_last_repetition(storyteller, heat_path):
+def test_traffic_is_of_the_last_repetition(storyteller, usage_path):
     rig = rig_on(storyteller)
     found = []
     for _ in range(3):
         rig.run(Case("tg", 4, 0, 1, 32))
         found.append(rig.traffic)
     asked = [traffic.hits + traffic.misses for traffic in found]
-    assert asked == 3 * [4 * 8 * rig.engine.supply.chosen]  # tokens x layers x experts
+    assert asked == 3 * [4 * 8 * rig.engine.expert_loader.experts_per_token]  # tokens x layers x experts
     assert all(traffic.bytes_read for traffic in found)
-    room = rig.room(10**9)
-    assert (room.ram, room.slots, room.held) == (10**9, SLOTS, EXPERTS)
+    size = rig.cache_size(10**9)
+    assert (size.ram, size.slots, size.experts_per_layer) == (10**9, SLOTS, EXPERTS)
     rig.close()
 
 
-def test_random_tokens_leave_no_heat(storyteller, heat_path):
+def test_random_tokens_leave_no_usage(storyteller, usage_path):
     rig = rig_on(storyteller)
     rig.run(Case("tg", 2, 0, 1, 32))
     rig.close()
-    assert not heat_path.exists()
+    assert not usage_path.exists()
 
 
-def test_dense_weights_are_what_bandwidth_reads(storyteller, heat_path):
+def test_dense_weights_are_what_bandwidth_reads(storyteller, usage_path):
     rig = rig_on(storyteller)
     measured = bandwidth.Bandwidth([1], rig.dense)
     assert measured.sample(1) > 0
     measured.close()
-    file = rig.engine.supply._file
+    file = rig.engine.expert_loader._file
     experts = sum(tensor.n_bytes for name, tensor in file.tensors.items() if "_exps." in name)
     assert sum(map(len, rig.dense)) == sum(tensor.n_bytes for tensor in file.tensors.values()) - experts
     rig.close()
@@ -102,20 +102,20 @@ def test_dense_weights_are_what_bandwidth_reads(storyteller, heat_path):
 
 def test_figures_of_the_disk_made_by_hand():
     traffic = [Traffic(30, 10, 400, 0.5), Traffic(20, 20, 800, 1.0), Traffic(10, 30, 600, 0.2)]
-    disk = Disk.of(traffic, [1.0, 4.0, 2.0], tokens=2)
-    assert disk == Disk(0.5, 300, 0.25, 300e-9)
-    assert Disk.of([Traffic(0, 0, 400, 0.5)], [1.0], 100).hit_rate is None  # of a prompt
+    disk = DiskReads.of(traffic, [1.0, 4.0, 2.0], tokens=2)
+    assert disk == DiskReads(0.5, 300, 0.25, 300e-9)
+    assert DiskReads.of([Traffic(0, 0, 400, 0.5)], [1.0], 100).hit_rate is None  # of a prompt
 
 
-def test_json_tells_what_was_read(type_line, heat_path):
+def test_json_tells_what_was_read(type_line, usage_path):
     code, out, err = type_line("bench", *"--ram 3GB -p 40 -n 6 -t 1 -r 1 --json".split())
     assert (code, err) == (0, "")
     prompt, answer = json.loads(out)
     for one in (prompt, answer):
         told = one["streaming"]
-        assert (told["ram_bytes"], told["slots"], told["held"]) == (3 * 10**9, SLOTS, EXPERTS)
+        assert (told["ram_bytes"], told["slots"], told["experts_per_layer"]) == (3 * 10**9, SLOTS, EXPERTS)
         assert told["bytes_per_token"] > 0
-        assert 0 < told["wait"] < 1
+        assert 0 < told["wait_share"] < 1
         rate = told["bytes_per_token"] * one["tok_per_s"] / 1e9
         assert told["disk_gb_per_s"] == pytest.approx(rate, rel=0.01)
         assert set(one["parts"]) == PARTS | {"disk", "bookkeeping"}
@@ -126,7 +126,7 @@ def test_json_tells_what_was_read(type_line, heat_path):
     assert 0 < answer["streaming"]["hit_rate"] < 1
 
 
-def test_the_table_fits_a_terminal(type_line, heat_path):
+def test_the_table_fits_a_terminal(type_line, usage_path):
     code, out, _ = type_line("bench", *"--ram 3GB -p 40 -n 2 -d 0,64 -t 1 -r 1".split())
     assert code == 0
     lines = out.splitlines()
@@ -146,7 +146,7 @@ def test_the_table_fits_a_terminal(type_line, heat_path):
         ("-t 1 --peer", "cannot be given to a --peer too"),
     ],
 )
-def test_only_one_can_have_the_memory(monkeypatch, refused, heat_path, arguments, said):
+def test_only_one_can_have_the_memory(monkeypatch, refused, usage_path, arguments, said):
     monkeypatch.setattr("qcli.bench.peer.require_peer", lambda: None)
     before = threading.active_count()
     refused(["bench", *arguments.split()], 2, said)
@@ -166,4 +166,4 @@ def test_what_cannot_be_meant(refused, arguments, said):
 
 
 def test_memory_that_does_not_hold_a_token(refused):
-    refused(["bench", "--ram", "10MB", "-t", "1"], 1, "do not hold this model's dense weights")
+    refused(["bench", "--ram", "10MB", "-t", "1"], 1, "are not enough for this model's dense weights")

@@ -35,7 +35,7 @@ SMALL = {
     "expert_feed_forward_length": 256,
     "expert_shared_feed_forward_length": 256,
 }
-TINY = replace(TRUE, name="tiny", layers=8, vocabulary=320, keys=QWEN3_NEXT | SMALL)
+TINY = replace(TRUE, name="tiny", layers=8, vocab_size=320, keys=QWEN3_NEXT | SMALL)
 
 
 @pytest.mark.parametrize("kind", formats.names())
@@ -56,8 +56,8 @@ def test_every_quantization_runs_and_meets_many_experts(quant):
     logits = engine.prefill(random_ids(engine.vocab_size, 32, 0))
     assert np.isfinite(logits).all()
     assert logits.std() > 0
-    assert engine.experts_held == 4 * 32
-    assert engine.experts_touched() > 0.6 * engine.experts_held
+    assert engine.experts_total == 4 * 32
+    assert engine.experts_touched() > 0.6 * engine.experts_total
     engine.close()
 
 
@@ -86,7 +86,7 @@ def test_the_true_shape_has_80_billion_weights_of_which_3_work():
 
 
 def gigabytes_free(monkeypatch, count):
-    monkeypatch.setattr(random_weights, "available", lambda: int(count * 1e9))
+    monkeypatch.setattr(random_weights, "available_memory", lambda: int(count * 1e9))
 
 
 def test_as_many_layers_as_fit_whole_cycles_of_them(monkeypatch):
@@ -103,7 +103,7 @@ def test_as_many_layers_as_fit_whole_cycles_of_them(monkeypatch):
 def test_random_weights_that_fill_the_memory_stay_there(monkeypatch, type_line):
     monkeypatch.setitem(SHAPES, "tiny", TINY)
     monkeypatch.setattr(bandwidth, "MOST", 1 << 22)
-    monkeypatch.setattr(budget, "available", lambda: 0)
+    monkeypatch.setattr(budget, "available_memory", lambda: 0)
     code, out, err = type_line(*"bench --shape tiny --layers 4 -p 0 -n 2 -t 1 -r 1 --json".split())
     assert (code, err) == (0, "")
     assert "streaming" not in json.loads(out)[0]

@@ -27,8 +27,8 @@ def test_one_turn_a_line_without_prompts(telling, type_line):
 
 def test_each_turn_reads_only_what_is_new(telling, type_line, storyteller_tokenizer):
     type_line("chat", "-q", piped=TURNS)
-    held = prompt_of(telling, storyteller_tokenizer)
-    assert held == (
+    text = prompt_of(telling, storyteller_tokenizer)
+    assert text == (
         "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nA cat sat.<|im_end|>\n"
         "<|im_start|>user\nAnd then?<|im_end|>\n<|im_start|>assistant\nA cat sat."
     )
@@ -130,4 +130,4 @@ def test_the_embedded_model_chats():
     )  # fmt: skip
     assert done.returncode == 0
     assert len(done.stdout.decode().splitlines()) >= 2
-    assert "kept" in done.stderr.decode().splitlines()[-1]
+    assert "cached" in done.stderr.decode().splitlines()[-1]

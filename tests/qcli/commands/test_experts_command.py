@@ -12,7 +12,7 @@ import reference_models
 from places import DATA
 
 from qcli.commands import experts as command
-from qcli.commands.experts import columns_for, shades
+from qcli.commands.experts import experts_per_column, shades
 from qcli.errors import PromptError, QcliError
 from qcli.evaluate import expert_counts
 from qcli.evaluate.expert_counts import LayerCounts
@@ -26,9 +26,9 @@ IDS = [int(id) for id in np.random.default_rng(3).integers(0, 200, 90)]
 
 @pytest.fixture(autouse=True)
 def kept(monkeypatch, tmp_path):
-    """Heat is kept in a folder of this test's own."""
-    monkeypatch.setattr(usage_file, "path_for", lambda _file: tmp_path / "heat.npz")
-    return tmp_path / "heat.npz"
+    """Usage is saved in a folder of this test's own."""
+    monkeypatch.setattr(usage_file, "path_for", lambda _file: tmp_path / "usage.npz")
+    return tmp_path / "usage.npz"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_models_read_from_the_file_count_alike_and_remember(monkeypatch, kept):
     monkeypatch.setattr(budget, "fits", lambda *_: False)
     streamed = expert_counts.by_text(GGUFFile.open(MODEL), IDS, threads=2, ram=2 * 10**9)
     assert all(np.array_equal(a.counts, b.counts) for a, b in zip(streamed, resident, strict=True))
-    remembered = expert_counts.by_heat(GGUFFile.open(MODEL))
+    remembered = expert_counts.by_usage(GGUFFile.open(MODEL))
     for layer, counts in zip(remembered, resident, strict=True):
         assert np.argmax(layer.counts) in np.flatnonzero(counts.counts >= counts.counts.max() - 1)
         assert 0 < layer.counts.sum() <= counts.counts.sum()
@@ -83,19 +83,19 @@ def test_what_cannot_be_counted(tmp_path):
     with pytest.raises(PromptError, match="too short"):
         expert_counts.by_text(GGUFFile.open(MODEL), [1])
     dense = GGUFFile.open(reference_models.read("llama").write(tmp_path / "dense.gguf"))
-    for ask in (expert_counts.by_heat, lambda file: expert_counts.by_text(file, [1, 2, 3])):
+    for ask in (expert_counts.by_usage, lambda file: expert_counts.by_text(file, [1, 2, 3])):
         with pytest.raises(QcliError, match="no routed experts"):
             ask(dense)
     with pytest.raises(QcliError, match="no earlier run") as caught:
-        expert_counts.by_heat(GGUFFile.open(MODEL))
+        expert_counts.by_usage(GGUFFile.open(MODEL))
     assert "--prompt" in caught.value.hint
 
 
 def test_sums_by_hand():
     layer = LayerCounts(3, np.array([0.0, 1, 2, 3, 14, 0, 0, 0]))
     assert layer.used == 4
-    assert layer.share_of_hottest(0.25) == pytest.approx(17 / 20)
-    assert layer.share_of_hottest(0.01) == pytest.approx(14 / 20)
+    assert layer.share_of_top(0.25) == pytest.approx(17 / 20)
+    assert layer.share_of_top(0.01) == pytest.approx(14 / 20)
     assert shades(layer, 1) == [0, 1, 2, 3, 5, 0, 0, 0]  # the average is 2.5
     assert shades(layer, 2) == [1, 3, 4, 0]
     assert shades(LayerCounts(0, np.zeros(4)), 1) == [0, 0, 0, 0]
@@ -105,7 +105,7 @@ def test_sums_by_hand():
     ("experts", "room", "each"), [(8, 48, 1), (512, 1000, 4), (512, 64, 8), (500, 60, 16), (129, 200, 2)]
 )
 def test_columns(experts, room, each):
-    assert columns_for(experts, room) == each
+    assert experts_per_column(experts, room) == each
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_the_map_into_a_pipe(type_line, small):
     lines = out.splitlines()
     assert code == 0
     assert "\x1b" not in out
-    assert lines[0] == "which experts were asked for: a test"
+    assert lines[0] == "how often experts were chosen: a test"
     assert len([line for line in lines if line[:7].strip().isdigit()]) == 3
     assert "0%" in lines[3]
     assert "a column is the mean of 2 experts" in lines[-1]

@@ -14,7 +14,7 @@ import pytest
 from qcli import console, interrupt
 from qcli.commands.answer import figures
 from qcli.runtime.engine import Engine
-from qcli.runtime.generate import Stats
+from qcli.runtime.stats import Stats
 
 QCLI = [sys.executable, "-m", "qcli"]
 
@@ -81,12 +81,12 @@ def test_stop_and_max_tokens(telling, type_line):
         (["  "], "there is no prompt"),
         (["x", "--bogus"], "--bogus"),
         (["x", "--top-p", "2"], "--top-p"),
-        (["x", "--temperature", "nan"], "temperature"),
+        (["x", "--temperature", "nan"], "--temperature"),
         (["x", "--temperature", "warm"], "--temperature"),
         (["x", "--max-tokens", "0"], "--max-tokens"),
         (["x", "--threads", "0"], "--threads"),
         (["x", "--threads", "100000"], "--threads"),
-        (["x", "--repeat-penalty", "0"], "repeat penalty"),
+        (["x", "--repeat-penalty", "0"], "--repeat-penalty"),
         (["x", "--stop", ""], "stop string"),
         (["x", "--raw", "--system", "y"], "--system"),
         (["x", "y"], "y"),
@@ -243,7 +243,7 @@ import os, signal, sys, time
 from qcli.cli import main
 from qcli.commands.answer import figures
 from qcli.runtime.engine import Engine
-from qcli.runtime.generate import Stats
+from qcli.runtime.stats import Stats
 
 class Loses:
     def __del__(self):  # as a compiler's callback does: an exception in it goes nowhere
@@ -322,5 +322,5 @@ def test_what_the_shell_has_ignored_stays_ignored(name):
 
 
 def test_a_dense_model_has_no_experts_to_tell_of():
-    assert "experts" not in " ".join(figures(Stats(experts_held=0)))
-    assert figures(Stats(experts_touched=3, experts_held=8))[-1] == "experts 3 of 8"
+    assert "experts" not in " ".join(figures(Stats(experts_total=0)))
+    assert figures(Stats(experts_touched=3, experts_total=8))[-1] == "experts 3 of 8"

@@ -16,7 +16,7 @@ from qcli.evaluate.log_probs_file import LogProbs, LogProbsWriter
 from qcli.evaluate.perplexity import compare, exp_mean, log_softmax, mean, score
 from qcli.evaluate.scored_text import chunks, read_text, scored_from
 from qcli.gguf.file import GGUFFile
-from qcli.host.atomic_files import Draft
+from qcli.host.atomic_files import AtomicFiles
 from qcli.runtime.engine import Engine
 
 TINY = DATA / "qwen3next.gguf"
@@ -58,8 +58,8 @@ def test_a_model_that_is_right_so_often_has_the_inverse_as_perplexity(p):
 def test_kl_of_two_that_one_can_compute(tmp_path):
     saved = tmp_path / "half.gguf"
     ids = [counted(16)]
-    with Draft([saved]) as draft:
-        writer = LogProbsWriter(draft, "half", ids, 8)
+    with AtomicFiles([saved]) as output:
+        writer = LogProbsWriter(output, "half", ids, 8)
         list(score(Certain(0.5), ids, save=writer))
         writer.finish()
     with LogProbs(saved) as reference:
@@ -70,7 +70,7 @@ def test_kl_of_two_that_one_can_compute(tmp_path):
     assert found.divergence.max_kl == pytest.approx(wanted, abs=2e-4)
     assert found.divergence.reference.value == pytest.approx(2, rel=5e-4)
     assert found.ratio.value == pytest.approx(2, rel=5e-4)
-    assert found.divergence.same.value == 1
+    assert found.divergence.same_top_share.value == 1
 
 
 def test_means_and_their_errors():
@@ -120,8 +120,8 @@ def test_the_second_half_is_scored_by_the_tokens_before(engine):
 
 def test_a_model_is_no_further_from_itself_than_float16(engine, tmp_path):
     path = tmp_path / "own.gguf"
-    with Draft([path]) as draft:
-        writer = LogProbsWriter(draft, "tiny", CHUNKS, engine.vocab_size)
+    with AtomicFiles([path]) as output:
+        writer = LogProbsWriter(output, "tiny", CHUNKS, engine.vocab_size)
         list(score(engine, CHUNKS, save=writer))
         writer.finish()
     with LogProbs(path) as reference:
@@ -129,7 +129,7 @@ def test_a_model_is_no_further_from_itself_than_float16(engine, tmp_path):
         assert np.exp(reference.chunk(0)).sum(1) == pytest.approx(1, abs=1e-5)
         found = last(score(engine, CHUNKS, reference))
     assert found.divergence.max_kl < 1e-5
-    assert found.divergence.same.value > 0.9
+    assert found.divergence.same_top_share.value > 0.9
     assert found.ratio.value == pytest.approx(1, abs=1e-3)
 
 
@@ -147,8 +147,8 @@ class Words:
 
     bos_id = 99
 
-    def __init__(self, adds_bos: bool) -> None:
-        self.adds_bos = adds_bos
+    def __init__(self, add_bos: bool) -> None:
+        self.add_bos = add_bos
 
     def encode(self, text, special=True):
         assert not special

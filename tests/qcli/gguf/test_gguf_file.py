@@ -16,7 +16,8 @@ from gguf_maker import F32, I32, U16, U32, File, key, small_model, tensor, u32, 
 from places import ROOT
 
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError
-from qcli.gguf.file import GGUFFile, StringArray
+from qcli.gguf.file import GGUFFile
+from qcli.gguf.strings import StringArray
 from qcli.gguf.types import BLOCKS_BY_NUMBER
 
 EMBEDDED = ROOT / "qcli" / "assets" / "storyteller-Q4_K_M.gguf"

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcli.errors import QcliError
-from qcli.gguf.file import GGUFFile, StringArray
-from qcli.gguf.strings import find_strings
+from qcli.gguf.file import GGUFFile
+from qcli.gguf.strings import StringArray, find_strings
 from qcli.gguf.summary import summarize
 
 VALID = bytes(small_model())

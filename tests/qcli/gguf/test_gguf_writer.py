@@ -12,13 +12,13 @@ import pytest
 
 from qcli.errors import OutputError
 from qcli.gguf.file import GGUFFile
+from qcli.gguf.names import part_paths
 from qcli.gguf.writer import (
     GGUFWriter,
     NewTensor,
     f32,
     file_bytes,
     i32,
-    part_paths,
     split,
     split_keys,
     text,
@@ -27,7 +27,7 @@ from qcli.gguf.writer import (
     u32,
     write_small,
 )
-from qcli.host.atomic_files import Draft
+from qcli.host.atomic_files import AtomicFiles
 
 ROWS = [NewTensor("a", "F32", (2, 3)), NewTensor("b", "Q8_0", (2, 32)), NewTensor("c", "F32", (1,))]
 
@@ -37,8 +37,8 @@ def pieces(rows):
 
 
 def write(path, keys, rows, alignment=32, overwrite=False):
-    with Draft([path], overwrite) as draft:
-        writer = GGUFWriter(draft, path, keys, rows, alignment)
+    with AtomicFiles([path], overwrite) as output:
+        writer = GGUFWriter(output, path, keys, rows, alignment)
         for data in pieces(rows):
             writer.write(data[:5])
             writer.write(data[5:])
@@ -95,9 +95,9 @@ def test_parts_are_read_as_one(tmp_path):
     assert [[row.name for row in group] for group in groups] == [["a"], ["b"], ["c"]]
     paths = part_paths(tmp_path / "model.gguf", len(groups))
     assert paths[2].name == "model-00003-of-00003.gguf"
-    with Draft(paths) as draft:
+    with AtomicFiles(paths) as output:
         for i, (path, rows) in enumerate(zip(paths, groups, strict=True)):
-            writer = GGUFWriter(draft, path, split_keys(i, 3, 3), rows)
+            writer = GGUFWriter(output, path, split_keys(i, 3, 3), rows)
             for row in rows:
                 writer.write(np.full(row.n_bytes, i, np.uint8))
             writer.finish()
@@ -110,10 +110,10 @@ def test_one_part_has_the_name_that_was_given(tmp_path):
 
 
 def test_too_much_or_too_little_of_a_tensor_is_a_mistake(tmp_path):
-    with pytest.raises(ValueError, match="lacks"), Draft([tmp_path / "x"]) as draft:
-        GGUFWriter(draft, tmp_path / "x", {}, ROWS).write(np.zeros(25, np.uint8))
-    with pytest.raises(ValueError, match="missing"), Draft([tmp_path / "x"]) as draft:
-        GGUFWriter(draft, tmp_path / "x", {}, ROWS).finish()
+    with pytest.raises(ValueError, match="lacks"), AtomicFiles([tmp_path / "x"]) as output:
+        GGUFWriter(output, tmp_path / "x", {}, ROWS).write(np.zeros(25, np.uint8))
+    with pytest.raises(ValueError, match="missing"), AtomicFiles([tmp_path / "x"]) as output:
+        GGUFWriter(output, tmp_path / "x", {}, ROWS).finish()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,9 +128,9 @@ def test_nothing_is_left_of_what_was_not_finished(tmp_path, problem):
     kept.write_text("before")
 
     def half() -> None:
-        with Draft([kept, tmp_path / "new"], overwrite=True) as draft:
-            for path in draft.paths:
-                draft.open(path).write(b"half")
+        with AtomicFiles([kept, tmp_path / "new"], overwrite=True) as output:
+            for path in output.paths:
+                output.open(path).write(b"half")
             raise problem("now")
 
     with pytest.raises(problem):
@@ -153,7 +153,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
 def test_what_is_there_is_kept_unless_told(tmp_path):
     path = write(tmp_path / "x.gguf", {}, ROWS)
     with pytest.raises(OutputError, match="already"):
-        Draft([path])
+        AtomicFiles([path])
     assert write(path, u32("k", 1), ROWS, overwrite=True).read_bytes()[16] == 1
 
 
@@ -161,8 +161,8 @@ def test_what_comes_to_be_meanwhile_is_kept_too(tmp_path):
     path = tmp_path / "x"
 
     def write_late() -> None:
-        with Draft([path]) as draft:
-            draft.open(path).write(b"mine")
+        with AtomicFiles([path]) as output:
+            output.open(path).write(b"mine")
             path.write_text("theirs")
 
     with pytest.raises(OutputError, match="already"):
@@ -175,9 +175,9 @@ def test_what_cannot_be_a_file_is_refused_before_anything_is_done(tmp_path, targ
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OutputError):
-        Draft([tmp_path / target], overwrite=True)
+        AtomicFiles([tmp_path / target], overwrite=True)
 
 
 def test_more_than_the_disk_has_is_refused(tmp_path):
     with pytest.raises(OutputError, match="free, and"):
-        Draft([tmp_path / "x"]).need(1 << 60)
+        AtomicFiles([tmp_path / "x"]).require_space(1 << 60)

@@ -50,7 +50,7 @@ def disturbed(model, change, moment, arguments):
 
 def assert_lost(said):
     first, second = said.decode().splitlines()
-    assert first == "error: model.gguf: was cut, or its disk is gone, while it was being read"
+    assert first == "error: model.gguf: was truncated, or its disk failed, while it was being read"
     assert second.startswith("hint: ")
 
 

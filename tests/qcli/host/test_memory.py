@@ -23,7 +23,7 @@ def machine(monkeypatch, tmp_path):
 
 
 def test_what_the_system_calls_available(machine):
-    assert memory.available() == 64 << 10
+    assert memory.available_memory() == 64 << 10
 
 
 def test_the_page_cache_of_a_cgroup_is_free(machine):
@@ -31,7 +31,7 @@ def test_the_page_cache_of_a_cgroup_is_free(machine):
     machine("sys/user/me/memory.max", "30000\n")
     machine("sys/user/me/memory.current", "20000\n")
     machine("sys/user/me/memory.stat", "anon 5000\nfile 15000\n")
-    assert memory.available() == 25000
+    assert memory.available_memory() == 25000
 
 
 def test_a_cgroup_without_a_limit(machine):
@@ -39,7 +39,7 @@ def test_a_cgroup_without_a_limit(machine):
     machine("sys/memory.max", "max\n")
     machine("sys/memory.current", "20000\n")
     machine("sys/memory.stat", "file 1\n")
-    assert memory.available() == 64 << 10
+    assert memory.available_memory() == 64 << 10
 
 
 def test_version_1_in_a_container(machine):
@@ -47,8 +47,8 @@ def test_version_1_in_a_container(machine):
     machine("sys/memory/memory.limit_in_bytes", "9000\n")
     machine("sys/memory/memory.usage_in_bytes", "8000\n")
     machine("sys/memory/memory.stat", "cache 1\ntotal_cache 500\n")
-    assert memory.available() == 1500
+    assert memory.available_memory() == 1500
 
 
 def test_this_machine_has_some():
-    assert memory.available() > 1 << 20
+    assert memory.available_memory() > 1 << 20

@@ -89,4 +89,4 @@ def test_windows_tells_classes_of_cores():
 @pytest.mark.parametrize(("cores", "threads_"), [(1, 1), (2, 2), (8, 8), (10, 8), (16, 12), (64, 48)])
 def test_lanes_that_read_have_cores_of_their_own_where_there_are_many(monkeypatch, cores, threads_):
     monkeypatch.setattr(threads, "default_threads", lambda: cores)
-    assert threads.threads_beside_reading() == threads_
+    assert threads.streaming_threads() == threads_

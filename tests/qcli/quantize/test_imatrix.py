@@ -213,7 +213,7 @@ def test_a_line(type_line, tmp_path):
     line = ["imatrix", "storyteller", text, "-o", str(path), "--ctx", "64", "--chunks", "3"]
     code, out, err = type_line(*line)
     assert code == 0, err
-    assert "of 128 experts met fewer than 64 tokens" in out
+    assert "of 128 experts were chosen by fewer than 64 tokens" in out
     assert "layer 0: experts (tokens)" in out
     assert str(path) in err
     assert type_line(*line)[0] == 1

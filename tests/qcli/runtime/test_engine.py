@@ -182,7 +182,7 @@ def test_a_processor_that_cannot_run_it(load, monkeypatch):
 
 def test_experts_are_counted(load):
     engine = load()
-    assert engine.experts_held == EXPERTS
+    assert engine.experts_total == EXPERTS
     assert engine.experts_touched() == 0
     engine.step(3)
     assert engine.experts_touched() == 4 * CHOSEN

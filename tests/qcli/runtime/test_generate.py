@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qcli.errors import ContextOverflowError, UsageError
-from qcli.runtime.generate import Stats, StopGate, generate_ids, generate_text
-from qcli.runtime.prefix_cache import Held
-from qcli.runtime.sampler import Sampler, Sampling
+from qcli.runtime.generate import generate_ids, generate_text
+from qcli.runtime.prefix_cache import PrefixCache
+from qcli.runtime.sampler import Sampler
+from qcli.runtime.sampling import Sampling
+from qcli.runtime.stats import Stats
+from qcli.text.stop_strings import StopStrings
 from qcli.text.tokenizer import Tokenizer
 
 PROMPT = [3, 1, 4]
@@ -23,7 +26,7 @@ def greedy(engine):
 
 def ids(engine, prompt=PROMPT, **limits):
     stats = Stats()
-    return list(generate_ids(Held(engine), prompt, greedy(engine), end_ids=END, stats=stats, **limits)), stats
+    return list(generate_ids(PrefixCache(engine), prompt, greedy(engine), end_ids=END, stats=stats, **limits)), stats
 
 
 def answering(*answer, **sizes):
@@ -77,14 +80,14 @@ def test_a_prompt_that_the_model_was_not_made_for_is_refused_without_one():
 def test_figures():
     _, stats = ids(answering(7, 8, 15))
     assert (stats.prefilled_tokens, stats.decode_steps) == (3, 2)
-    assert (stats.experts_touched, stats.experts_held) == (5, 32)
+    assert (stats.experts_touched, stats.experts_total) == (5, 32)
     assert stats.gb_per_s == pytest.approx(2 * stats.decode_tok_per_s)
     assert 0 < stats.prefill_s <= stats.ttft_s
 
 
 def test_stopping_early_is_a_cancelled_answer():
     engine, stats = answering(7), Stats()
-    tokens = generate_ids(Held(engine), PROMPT, greedy(engine), stats=stats)
+    tokens = generate_ids(PrefixCache(engine), PROMPT, greedy(engine), stats=stats)
     next(tokens)
     tokens.close()
     assert (stats.finish_reason, stats.experts_touched) == ("cancelled", 5)
@@ -93,7 +96,7 @@ def test_stopping_early_is_a_cancelled_answer():
 def test_penalties_count_the_prompt():
     engine = answering(4)
     sampler = Sampler(Sampling(temperature=0, presence_penalty=200), engine.vocab_size)
-    assert next(generate_ids(Held(engine), PROMPT, sampler)) == 0  # 4 stands in the prompt
+    assert next(generate_ids(PrefixCache(engine), PROMPT, sampler)) == 0  # 4 stands in the prompt
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,7 @@ def text(tokenizer, answer, stop=(), **limits):
     script = [*tokenizer.encode(answer, special=False), min(tokenizer.end_ids)]
     engine = FakeEngine(tokenizer.vocab_size, 4096, scripted(len(prompt), script))
     stats = Stats()
-    pieces = list(generate_text(Held(engine), tokenizer, prompt, greedy(engine), None, stop, stats, **limits))
+    pieces = list(generate_text(PrefixCache(engine), tokenizer, prompt, greedy(engine), None, stop, stats, **limits))
     assert all(pieces)
     return pieces, stats
 
@@ -139,17 +142,17 @@ letters = st.text("ab", max_size=12)
 
 @given(st.lists(letters, max_size=6), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
 def test_the_gate_shows_all_before_the_first_stop_string_however_the_text_is_cut(pieces, stop):
-    whole, gate = "".join(pieces), StopGate(stop)
-    shown = "".join([*map(gate.push, pieces), gate.flush()])
+    whole, strings = "".join(pieces), StopStrings(stop)
+    shown = "".join([*map(strings.push, pieces), strings.flush()])
     ends = [(end, end - len(text)) for text in stop for end in range(len(whole) + 1) if whole[:end].endswith(text)]
     assert shown == (whole[: min(ends)[1]] if ends else whole)
-    assert gate.closed == bool(ends)
+    assert strings.found == bool(ends)
 
 
 @given(letters, st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
 def test_the_gate_holds_back_no_more_than_it_must(text, stop):
-    gate = StopGate(stop)
-    shown = gate.push(text)
-    if not gate.closed:
-        held = text[len(shown) :]
-        assert not held or any(string.startswith(held) for string in stop)
+    strings = StopStrings(stop)
+    shown = strings.push(text)
+    if not strings.found:
+        pending = text[len(shown) :]
+        assert not pending or any(string.startswith(pending) for string in stop)

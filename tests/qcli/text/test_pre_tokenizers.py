@@ -1,4 +1,4 @@
-"""Split rules: each on a text that shows what is its own, and on parts of published vocabularies."""
+"""Pre-tokenizers: each on a text that shows what is its own, and on parts of published vocabularies."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 import vocabularies
 from tokenizers import Regex, pre_tokenizers
 
-from qcli.text.pre_tokenizers import SPLIT_RULES
+from qcli.text.pre_tokenizers import PRE_TOKENIZERS
 from qcli.text.tokenizer import Tokenizer
 
 
 def pieces(name: str, text: str) -> list[str]:
-    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in SPLIT_RULES[name].patterns]
+    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in PRE_TOKENIZERS[name].patterns]
     return [piece for piece, _ in pre_tokenizers.Sequence(splits).pre_tokenize_str(text)]
 
 
@@ -72,7 +72,7 @@ def test_what_each_rule_cuts(name: str, text: str, expected: list[str]) -> None:
     assert pieces(name, text) == expected
 
 
-@pytest.mark.parametrize("name", SPLIT_RULES)
+@pytest.mark.parametrize("name", PRE_TOKENIZERS)
 def test_no_rule_loses_text(name: str) -> None:
     text = "Hello, wörld! 12345\r\n\n  「千里」 it's ก็ 🚀 a_b\t//x  "
     assert "".join(pieces(name, text)) == text

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcli.errors import ModelFileError
-from qcli.text.sentencepiece import Marks
+from qcli.text.sentencepiece import SpecialTokens
 from qcli.text.tokenizer import Tokenizer
 
 # ids: 0-2 special, 3-258 bytes, then letters and words; the score is how soon a word is made
@@ -129,10 +129,10 @@ def test_any_text_comes_back(spaced: Tokenizer, text: str) -> None:
 
 
 def test_marks_take_the_longest() -> None:
-    marks = Marks({"<a>": 1, "<a>b": 2, "\n": 3, "\n\n": 4})
-    assert list(marks.split("x<a><a>b\n\n\ny<a")) == ["x", 1, 2, 4, 3, "y<a"]
-    assert list(marks.split("")) == []
-    assert list(Marks({}).split("abc")) == ["abc"]
+    special = SpecialTokens({"<a>": 1, "<a>b": 2, "\n": 3, "\n\n": 4})
+    assert list(special.split("x<a><a>b\n\n\ny<a")) == ["x", 1, 2, 4, 3, "y<a"]
+    assert list(special.split("")) == []
+    assert list(SpecialTokens({}).split("abc")) == ["abc"]
 
 
 DAMAGED: dict[str, tuple[dict[str, Any], str]] = {

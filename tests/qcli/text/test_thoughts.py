@@ -16,9 +16,18 @@ from hypothesis import strategies as st
 from qcli import console
 from qcli.commands.answer import discard, show
 from qcli.runtime.generate import generate_text
-from qcli.runtime.prefix_cache import Held
-from qcli.runtime.sampler import Sampler, Sampling
-from qcli.text.thoughts import Channels, Marked, Plain, Thought, inside, reader, without_thoughts
+from qcli.runtime.prefix_cache import PrefixCache
+from qcli.runtime.sampler import Sampler
+from qcli.runtime.sampling import Sampling
+from qcli.text.thoughts import (
+    AnswerParser,
+    HarmonyParser,
+    ThinkTagParser,
+    Thought,
+    answer_parser,
+    without_tags,
+    without_thoughts,
+)
 from qcli.text.tokenizer import Tokenizer
 
 HARMONY = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>"]
@@ -46,8 +55,8 @@ def thinking(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 def read(tokenizer: Tokenizer, text: str, prompt: str = "") -> tuple[str, str, str]:
     """Thoughts, answer, and all of it."""
-    reading = reader(tokenizer, tokenizer.encode(prompt))
-    pieces = [piece for id in tokenizer.encode(text) for piece in reading.push(id)] + list(reading.flush())
+    parser = answer_parser(tokenizer, tokenizer.encode(prompt))
+    pieces = [piece for id in tokenizer.encode(text) for piece in parser.push(id)] + list(parser.flush())
     thoughts = "".join(piece for piece in pieces if isinstance(piece, Thought))
     return thoughts, "".join(piece for piece in pieces if not isinstance(piece, Thought)), "".join(pieces)
 
@@ -66,9 +75,9 @@ def test_a_thought_that_the_template_opens_or_closes(thinking: Tokenizer) -> Non
 
 def test_a_broken_character_stays_on_its_side(thinking: Tokenizer) -> None:
     half = thinking.encode("é")[0]
-    reading = reader(thinking, [])
+    parser = answer_parser(thinking, [])
     ids = [*thinking.encode("<think>"), half, *thinking.encode("</think>"), half]
-    pieces = [piece for id in ids for piece in reading.push(id)] + list(reading.flush())
+    pieces = [piece for id in ids for piece in parser.push(id)] + list(parser.flush())
     assert [piece for piece in pieces if piece] == ["<think>", "\ufffd", "</think>", "\ufffd"]
     assert [isinstance(piece, Thought) for piece in pieces if piece] == [True, True, True, False]
 
@@ -93,27 +102,27 @@ def test_an_answer_without_channels_is_shown_all_the_same(harmony: Tokenizer) ->
     assert read(harmony, "<|channel|>final<|message|>Hello<|end|><|start|>assist")[1] == "Hello"
 
 
-def test_which_reader(harmony: Tokenizer, thinking: Tokenizer, tmp_path: Path) -> None:
-    assert type(reader(harmony, [])) is Channels
-    assert type(reader(thinking, [])) is Marked
-    assert type(reader(tokenizer_with(tmp_path / "vocab.gguf", []), [])) is Plain
+def test_which_parser(harmony: Tokenizer, thinking: Tokenizer, tmp_path: Path) -> None:
+    assert type(answer_parser(harmony, [])) is HarmonyParser
+    assert type(answer_parser(thinking, [])) is ThinkTagParser
+    assert type(answer_parser(tokenizer_with(tmp_path / "vocab.gguf", []), [])) is AnswerParser
 
 
 @given(st.lists(st.integers(0, 261)))
 def test_no_ids_are_too_odd(harmony: Tokenizer, thinking: Tokenizer, ids: list[int]) -> None:
     for tokenizer in (harmony, thinking):
-        reading = reader(tokenizer, ids)
+        parser = answer_parser(tokenizer, ids)
         for id in ids:
-            list(reading.push(id % tokenizer.vocab_size))
-        list(reading.flush())
+            list(parser.push(id % tokenizer.vocab_size))
+        list(parser.flush())
 
 
 def test_stop_strings_are_looked_for_in_the_answer_alone(thinking: Tokenizer) -> None:
     ids = thinking.encode("<think>stop a</think>b stop c")
     engine = FakeEngine(thinking.vocab_size, 512, following=scripted(1, ids))
     sampler = Sampler(Sampling(temperature=0), thinking.vocab_size)
-    reading = reader(thinking, [])
-    said = generate_text(Held(engine), thinking, [0], sampler, stop=["stop"], max_tokens=99, reader=reading)
+    parser = answer_parser(thinking, [])
+    said = generate_text(PrefixCache(engine), thinking, [0], sampler, stop=["stop"], max_tokens=99, parser=parser)
     assert "".join(said) == "<think>stop a</think>b "
 
 
@@ -149,4 +158,4 @@ def test_thoughts_out_of_the_history() -> None:
     assert without_thoughts(answer) == {"role": "assistant", "content": "Yes <think>.", "more": 1}
     for message in ({"role": "user", "content": "<think>a</think>"}, {"role": "assistant", "content": None}):
         assert without_thoughts(message) == message
-    assert inside("<think>\nhm\n</think>") == "hm"
+    assert without_tags("<think>\nhm\n</think>") == "hm"

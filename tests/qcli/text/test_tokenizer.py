@@ -159,7 +159,7 @@ def test_a_real_vocabulary_opens_at_once(qwen2_file: Path) -> None:
 
 DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
     "no model": ({"model": None}, "tokenizer.ggml.model"),
-    "no split rule": ({"pre": None, "architecture": "llama"}, "tokenizer.ggml.pre is missing"),
+    "no pre-tokenizer": ({"pre": None, "architecture": "llama"}, "tokenizer.ggml.pre is missing"),
     "no tokens": ({"tokens": None}, "tokens must be an array of strings"),
     "tokens are numbers": ({"tokens": [1, 2]}, "tokens must be an array of strings"),
     "no merges": ({"merges": None}, "merges must be an array of strings"),

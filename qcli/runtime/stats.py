@@ -1,0 +1,64 @@
+"""What one answer took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from qcli.streaming.cache import Traffic
+
+
+@dataclass(frozen=True)
+class DiskReads:
+    """What decode steps read from the file of a streamed model, each on average."""
+
+    hit_rate: float  # of the experts that the steps were routed to, the share that was in memory
+    bytes_per_step: float
+    wait_s_per_step: float
+
+    @classmethod
+    def of(cls, traffic: Traffic | None, steps: int) -> DiskReads | None:
+        """None if the model is not streamed, or nothing was decoded."""
+        if traffic is None or not steps:
+            return None
+        return cls(traffic.hit_rate, traffic.bytes_read / steps, traffic.wait_s / steps)
+
+
+@dataclass
+class Stats:
+    """Counts and times of one answer; speeds count the engine's time alone, not that of whoever takes the text."""
+
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    finish_reason: Literal["stop", "length", "cancelled"] = "cancelled"  # until something else ends it
+    load_s: float = 0.0
+    ttft_s: float = 0.0  # time to first token, from the request on
+    prefilled_tokens: int = 0  # of the prompt's; the others were in the prefix cache
+    prefill_s: float = 0.0
+    decode_steps: int = 0
+    decode_s: float = 0.0
+    weight_bytes_per_step: float = 0.0
+    experts_touched: int = 0  # that prompt and answer were routed to, of all layers
+    experts_total: int = 0
+    disk_reads: DiskReads | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that were in the prefix cache."""
+        return self.prompt_tokens - self.prefilled_tokens
+
+    @property
+    def prefill_tok_per_s(self) -> float:
+        """Tokens a second."""
+        return self.prefilled_tokens / self.prefill_s if self.prefill_s else 0.0
+
+    @property
+    def decode_tok_per_s(self) -> float:
+        """Tokens a second."""
+        return self.decode_steps / self.decode_s if self.decode_s else 0.0
+
+    @property
+    def gb_per_s(self) -> float:
+        """Weights read while decoding, in 10^9 bytes a second."""
+        return self.decode_tok_per_s * self.weight_bytes_per_step / 1e9
