@@ -72,6 +72,7 @@ def _call_record(record: Any, rank: Any, size: Any) -> Any:
 
 @function("ppp")
 def replay(control, rank, size):
+    """Run a thread's part of every record, waiting for the others after each; the first thread notes times if asked to."""
     plan, count = load_i64(control + _PLAN), load_i64(control + _COUNT)
     times = load_i64(control + _TIMES) if rank == 0 else 0
     mode = flush_denormals()

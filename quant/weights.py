@@ -54,10 +54,12 @@ class Matrix:
 
     @property
     def rows(self) -> int:
+        """Outputs of a product."""
         return self.data.shape[0]
 
     @property
     def row_bytes(self) -> int:
+        """Bytes from one row to the next."""
         return self.data.shape[1]
 
     @property
@@ -93,10 +95,12 @@ class ExpertMatrices:
 
     @property
     def count(self) -> int:
+        """Experts."""
         return len(self.addresses)
 
     @property
     def row_bytes(self) -> int:
+        """Bytes from one row to the next, of every expert."""
         return self.format.row_bytes(self.columns)
 
     @property

@@ -1,4 +1,4 @@
-"""A matrix for each head times that head's rows, as multi-head latent attention has them (see qcli.models.deepseek2)."""
+"""A matrix for each head times that head's rows, as multi-head latent attention has them (DeepSeek-V2, arXiv 2405.04434)."""
 
 from __future__ import annotations
 
