@@ -29,14 +29,13 @@ from quant.simd import (
     load_f32x16,
     load_i64,
     mul,
-    sigmoid,
-    silu,
     splat,
     store_f32x16,
     sub,
     sum_lanes,
     zero_f32x16,
-)  # fmt: skip
+)
+from quant.vector_math import sigmoid, silu
 
 L2_EPS = np.float32(1e-6)
 DELTA_NET = Layout(

@@ -23,21 +23,9 @@ from quant.kernels.scalar import sigmoid1
 from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.layout import Layout
 from quant.plan import BATCH, Activation, Plan
-from quant.simd import (
-    exp,
-    fma,
-    load_f32,
-    load_f32x16,
-    load_i64,
-    mul,
-    silu,
-    splat,
-    store_f32,
-    store_f32x16,
-    sub,
-    zero_f32x16,
-)  # fmt: skip
+from quant.simd import fma, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16, sub, zero_f32x16
 from quant.tile import transpose16
+from quant.vector_math import exp, silu
 
 _CHUNK = 64
 _ROW = 4 * _CHUNK  # bytes of a row of chunk x chunk scores

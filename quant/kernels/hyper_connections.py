@@ -16,20 +16,8 @@ from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
 from quant.plan import BATCH, Activation, Operand, Plan
-from quant.simd import (
-    add,
-    bits_to_f32,
-    fma,
-    load_f32,
-    load_f32x16,
-    load_i64,
-    mul,
-    sigmoid,
-    silu,
-    splat,
-    store_f32x16,
-    zero_f32x16,
-)  # fmt: skip
+from quant.simd import add, bits_to_f32, fma, load_f32, load_f32x16, load_i64, mul, splat, store_f32x16, zero_f32x16
+from quant.vector_math import sigmoid, silu
 
 _ONE = np.array([1, 0], np.int64)
 

@@ -27,14 +27,14 @@ from quant.simd import (
     load_f32x16,
     load_i64,
     mul,
-    silu,
     splat,
     store_f32,
     store_f32x16,
     store_i64,
     sum_lanes,
     zero_f32x16,
-)  # fmt: skip
+)
+from quant.vector_math import silu
 from quant.weights import Matrix
 
 
