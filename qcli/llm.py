@@ -22,11 +22,14 @@ from qcli.runtime.generate import Progress, Stats, generate_text
 from qcli.runtime.prefix_cache import Held
 from qcli.runtime.sampler import Sampler, Sampling
 from qcli.streaming.budget import parse_size
+from qcli.text.content import content_text
+from qcli.text.thought_marks import ThoughtMarks, thought_marks
 from qcli.text.thoughts import Plain, reader
 from qcli.text.tokenizer import Tokenizer
+from qcli.text.user_text import ControlTexts
 
 if TYPE_CHECKING:
-    from qcli.text.chat_template import ChatTemplate
+    from qcli.text.chat_template import ChatTemplate, Prompt
 
 Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system", "content": str}
 
@@ -105,6 +108,16 @@ class LLM:
 
         return ChatTemplate.from_gguf(self.file, self.tokenizer)
 
+    @cached_property
+    def thought_marks(self) -> list[ThoughtMarks]:
+        """The marks between which the model thinks, most often one pair or none."""
+        return thought_marks(self.tokenizer, self.file.get_str("tokenizer.chat_template", ""))
+
+    def _prompt(self, messages: Sequence[Message]) -> Prompt:
+        """The prompt of a conversation, whose messages spell no control token and no mark of a thought."""
+        marks = frozenset(text for pair in self.thought_marks for text in (pair.open, pair.close))
+        return self.template.prompt(messages, ControlTexts([*self.tokenizer.control_texts, *marks]), marks)
+
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text; `special` reads control tokens written in it."""
         return self.tokenizer.encode(text, special)
@@ -131,17 +144,20 @@ class LLM:
 
     def generate(self, prompt: str, **options: Unpack[Options]) -> Generator[str, None, None]:
         """Continue a prompt as it stands; yields the text in pieces of whole characters."""
-        return self._start(self.tokenizer.prompt(prompt), None, None, options)
+        ids = self.tokenizer.prompt(prompt)
+        return self._start(ids, None, reader(self.tokenizer, self.thought_marks, prompt), options)
 
     def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Generator[str, None, None]:
         """Answer a conversation; one that extends the last prefills only what is new.
 
         Pieces of the class Thought are what the model thinks before it answers.
         """
-        if not messages or not str(messages[-1].get("content") or "").strip():
+        if not messages or not content_text(messages[-1].get("content")).strip():
             raise PromptError("there is nothing to answer", "end the conversation with a text to answer")
-        ids = self.tokenizer.prompt(self.render(messages))
-        return self._start(ids, self._lasting(messages, ids), reader(self.tokenizer, ids), options)
+        prompt = self._prompt(messages)
+        ids = self.tokenizer.prompt(prompt.text, prompt.mark)
+        answer_reader = reader(self.tokenizer, self.thought_marks, prompt.text)
+        return self._start(ids, self._lasting(messages, ids), answer_reader, options)
 
     def close(self) -> None:
         """Stop the answer, end the threads, unmap the file."""
@@ -204,9 +220,10 @@ class LLM:
         """
         later = [*messages, {"role": "assistant", "content": "."}, {"role": "user", "content": "."}]
         try:
-            then = self.tokenizer.prompt(self.render(later))
+            prompt = self._prompt(later)
         except QcliError:  # a template may refuse such a conversation
             return None
+        then = self.tokenizer.prompt(prompt.text, prompt.mark)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, then, strict=False)))
 
 

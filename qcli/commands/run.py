@@ -54,7 +54,7 @@ def run(
 
             llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update)
         with llm:
-            pieces = llm.generate(text if raw else llm.render(_messages(system, text)), **given)
+            pieces = llm.generate(text, **given) if raw else llm.chat(_messages(system, text), **given)
             thoughts: list[str] = []
             if as_json:
                 shown, interrupted = show(pieces, bar, discard, thoughts.append)

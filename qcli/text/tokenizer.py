@@ -9,6 +9,7 @@ import codecs
 import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from qcli.errors import UnsupportedModelError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.text.byte_level import ByteLevel
 from qcli.text.sentencepiece import SentencePiece
-from qcli.text.vocabulary import KEY, TokenType, Vocabulary, token_id
+from qcli.text.vocabulary import KEY, Marks, TokenType, Vocabulary, token_id
 
 # Special tokens that end a turn, whatever the file says: the files of one family name now one, now another.
 _END_TEXTS: Final = (
@@ -64,13 +65,43 @@ class Tokenizer:
             readable = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
             return self._method.encode(readable, special)
 
-    def prompt(self, text: str) -> list[int]:
+    def prompt(self, text: str, mark: str = "") -> list[int]:
         """Token ids of a text to be continued: they begin with BOS, once, where the model wants it.
 
+        mark: what keeps control tokens that a user's text spells from being read as such (see qcli.text.user_text).
         No EOS at the end, whatever add_eos_token says: that one is for texts that are whole.
         """
-        ids = self.encode(text)
+        ids = self._encode_sealed(text, mark) if mark in text and mark else self.encode(text)
         return [self.bos_id, *ids] if self.bos_id is not None and self.adds_bos and ids[:1] != [self.bos_id] else ids
+
+    def _encode_sealed(self, text: str, mark: str) -> list[int]:
+        """Ids of a text whose control tokens count unless a mark is in them."""
+        ids: list[int] = []
+        for part in self._marks.split(text):
+            ids += [part] if isinstance(part, int) else self.encode(part.replace(mark, ""), special=False)
+        return ids
+
+    @cached_property
+    def _marks(self) -> Marks:
+        return Marks(self._vocabulary.special)
+
+    @property
+    def control_texts(self) -> list[str]:
+        """The texts of control tokens: what no user's text may spell."""
+        return [text for text, _ in self._vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN)]
+
+    @property
+    def special_texts(self) -> list[str]:
+        """The texts of control and user-defined tokens."""
+        return list(self._vocabulary.special)
+
+    def find(self, text: str) -> int | None:
+        """The id of a token of any type by its text, as the vocabulary spells it."""
+        return self._ids.get(text)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {text: id for id, text in enumerate(self._vocabulary.tokens)}
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
         """The text of some ids, U+FFFD for bytes that make no character; `special`: control tokens too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -56,6 +57,34 @@ class Vocabulary:
         """Each token of these types, and its id."""
         for id in np.flatnonzero(np.isin(self.types, types)).tolist():
             yield self.tokens[id], id
+
+
+class Marks:
+    """Texts to be found in another, of several at one place the longest."""
+
+    def __init__(self, ids: Mapping[str, int]) -> None:
+        self._ids = ids
+        lengths: dict[str, set[int]] = {}
+        for text in ids:
+            lengths.setdefault(text[0], set()).add(len(text))
+        self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
+        self._first = re.compile(f"[{re.escape(''.join(lengths))}]") if lengths else None
+
+    def split(self, text: str) -> Iterator[str | int]:
+        """The ids of those found, and the texts between them."""
+        done = 0
+        for place in self._first.finditer(text) if self._first else ():
+            at = place.start()
+            if at >= done and (length := self._length(text, at)):
+                if at > done:
+                    yield text[done:at]
+                done = at + length
+                yield self._ids[text[at:done]]
+        if done < len(text):
+            yield text[done:]
+
+    def _length(self, text: str, at: int) -> int:
+        return next((n for n in self._lengths[text[at]] if text[at : at + n] in self._ids), 0)
 
 
 def strings(file: GGUFFile, name: str) -> StringArray:

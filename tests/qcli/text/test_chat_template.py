@@ -14,7 +14,7 @@ from places import DATA, ROOT
 
 from qcli.errors import ModelFileError, UsageError
 from qcli.gguf.file import GGUFFile
-from qcli.text import chat_template
+from qcli.text import template_sandbox
 from qcli.text.chat_template import ChatTemplate
 from qcli.text.default_templates import CHATML
 from qcli.text.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ def test_chatml() -> None:
 
 @pytest.mark.parametrize(("template", "conversation"), RENDERED)
 def test_published_templates(monkeypatch: pytest.MonkeyPatch, template: str, conversation: str) -> None:
-    monkeypatch.setattr(chat_template, "datetime", Noon)
+    monkeypatch.setattr(template_sandbox, "datetime", Noon)
     source = (DATA / "templates" / f"{template}.jinja").read_text("utf-8")
     expected = (DATA / "templates" / f"{template}.{conversation}.txt").read_bytes().decode()
     assert ChatTemplate(source).render(**CONVERSATIONS[conversation]) == expected
@@ -93,7 +93,7 @@ def test_a_file_without_a_template_gets_that_of_its_tokens(token: str, expected:
 
 
 def test_gpt_oss_without_a_template_gets_the_one_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "datetime", Noon)
+    monkeypatch.setattr(template_sandbox, "datetime", Noon)
     published = ChatTemplate((DATA / "templates" / "openai-gpt-oss-120b.jinja").read_text("utf-8"))
     for talk in ([SYSTEM, *HELLO], TALK):
         assert _without_template("<|channel|>").render(talk) == published.render(talk)
@@ -178,7 +178,7 @@ def test_harm_ends_in_one_clear_error(source: str) -> None:
 
 
 def test_endless_templates_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "_SECONDS", 0.05)
+    monkeypatch.setattr(template_sandbox, "_SECONDS", 0.05)
     before = sys.gettrace()
     with pytest.raises(ModelFileError, match=r"runs for more than 0\.05 s"):
         render("{% for i in range(99999) %}{% for j in range(99999) %}{% set x = 1 %}" + "{% endfor %}" * 2)
@@ -186,6 +186,6 @@ def test_endless_templates_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_endless_output_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "_CHARACTERS", 1000)
-    with pytest.raises(ModelFileError, match="writes more than 1000 characters"):
+    monkeypatch.setattr(template_sandbox, "_TEXT", 1000)
+    with pytest.raises(ModelFileError, match="makes a huge text"):
         render("{% for i in range(99999) %}some text{% endfor %}")
