@@ -81,6 +81,15 @@ class ChatTemplate:
         sealed = [sealed_message(m, control, mark, kept if m["role"] == "assistant" else frozenset()) for m in readable]
         return Prompt(self._written(sealed, True, {}), mark)
 
+    def after_answer(self) -> str:
+        """What the template writes behind an answer: the token there ends a turn; "" where it cannot be known."""
+        talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE}]
+        try:
+            written = "" if self._harmony else self.render(talk, add_generation_prompt=False)
+        except QcliError:
+            return ""
+        return written.rpartition(_PROBE)[2] if _PROBE in written else ""
+
     def _known(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         known = map(checked, messages)
         return [without_thoughts(message) if self._harmony else message for message in known]

@@ -11,25 +11,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Final
 
 from qcli.errors import UnsupportedModelError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.text.byte_level import ByteLevel
 from qcli.text.sentencepiece import SentencePiece
+from qcli.text.turn_ends import turn_ends
 from qcli.text.vocabulary import KEY, Marks, TokenType, Vocabulary, token_id
-
-# Special tokens that end a turn, whatever the file says: the files of one family name now one, now another.
-_END_TEXTS: Final = (
-    *("<|im_end|>", "<|endoftext|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),  # Qwen, LFM2, SmolLM
-    *("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),  # Llama 3, Granite
-    *("<end_of_turn>", "<eos>"),  # Gemma
-    *("<|user|>", "<|observation|>"),  # GLM: the next turn begins
-    *("<|return|>", "<|call|>"),  # gpt-oss
-    *("<｜end▁of▁sentence｜>", "<|EOT|>"),  # DeepSeek
-    *("[EOS]", "[EOT]"),  # Kimi
-)
-_HARMONY: Final = "<|channel|>"  # with it, <|end|> ends a message of the turn; without, the turn
 
 
 class Tokenizer:
@@ -46,8 +34,9 @@ class Tokenizer:
         self.eos_id = token_id(file, "eos", count, 2 if sentencepiece else None)
         self.adds_bos = self.bos_id is not None and file.get_bool(f"{KEY}add_bos_token", self._method.begins)
         named = [token_id(file, name, count) for name in ("eot", "eom")]
-        texts = _END_TEXTS if _HARMONY in vocabulary.special else (*_END_TEXTS, "<|end|>")
-        ends = {self.eos_id, *named, *(vocabulary.special.get(text) for text in texts)}
+        known = (vocabulary.special.get(text) for text in turn_ends(vocabulary.special))
+        control = {id for id in known if id is not None and vocabulary.types[id] != TokenType.USER_DEFINED}
+        ends = {self.eos_id, *named, *control}
         self.end_ids = frozenset(id for id in ends if id is not None)
 
     @classmethod
@@ -94,6 +83,11 @@ class Tokenizer:
     def special_texts(self) -> list[str]:
         """The texts of control and user-defined tokens."""
         return list(self._vocabulary.special)
+
+    def first_special(self, text: str) -> int | None:
+        """The control or user-defined token that a text begins with, white space aside."""
+        first = next(self._marks.split(text.lstrip()), None)
+        return first if isinstance(first, int) else None
 
     def find(self, text: str) -> int | None:
         """The id of a token of any type by its text, as the vocabulary spells it."""

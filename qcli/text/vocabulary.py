@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
 from qcli.gguf.file import GGUFFile, StringArray
+from qcli.text.turn_ends import never_text
 
 KEY: Final = "tokenizer.ggml."
 
@@ -29,24 +31,31 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
+_NEVER_TEXT: Final = never_text()
 _SPECIAL: Final = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.USER_DEFINED]
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """tokens: by id; types: TokenType int32 [tokens]; special: the ids of control and user-defined texts."""
+    """tokens: by id; types: TokenType int32 [tokens]; special: the ids of control and user-defined texts.
+
+    mistyped: control tokens that the file calls ordinary text, as some converters do.
+    """
 
     tokens: list[str]
     types: NDArray[np.int32]
     special: Mapping[str, int]
+    mistyped: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, file: GGUFFile) -> Vocabulary:
         """Raises ModelFileError."""
         tokens = texts(file, "tokens")
         types = _types(file, len(tokens))
+        mistyped = [id for id, text in enumerate(tokens) if text in _NEVER_TEXT and types[id] != TokenType.CONTROL]
+        types[mistyped] = TokenType.CONTROL
         ids = np.flatnonzero(np.isin(types, _SPECIAL)).tolist()
-        return cls(tokens, types, {tokens[id]: id for id in ids if tokens[id]})
+        return cls(tokens, types, {tokens[id]: id for id in ids if tokens[id]}, [tokens[id] for id in mistyped])
 
     @property
     def always(self) -> dict[str, int]:
@@ -104,13 +113,14 @@ def texts(file: GGUFFile, name: str) -> list[str]:
 
 
 def token_id(file: GGUFFile, name: str, count: int, default: int | None = None) -> int | None:
-    """The id under tokenizer.ggml.<name>_token_id, of `count` tokens."""
+    """The id under tokenizer.ggml.<name>_token_id, of `count` tokens; one that is none of them is told and left out."""
     key = f"{KEY}{name}_token_id"
     if key not in file.metadata:
         return default if default is not None and default < count else None
     id = file.get_int(key)
     if not 0 <= id < count:
-        raise broken(file, f"{key} is {id}, and there are {count} tokens")
+        warnings.warn(f"{file.path}: {key} is {id}, and there are {count} tokens: it is left out", stacklevel=2)
+        return None
     return id
 
 
