@@ -23,12 +23,15 @@ from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling, SamplingOptions
 from qcli.runtime.stats import Stats
+from qcli.text.content import content_text
+from qcli.text.think_tags import ThinkTags, find_think_tags
 from qcli.text.thoughts import AnswerParser, answer_parser
 from qcli.text.tokenizer import Tokenizer
+from qcli.text.user_text import ControlTexts
 from qcli.wording import parse_size
 
 if TYPE_CHECKING:
-    from qcli.text.chat_template import ChatTemplate
+    from qcli.text.chat_template import ChatTemplate, Prompt
 
 Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system", "content": str}
 
@@ -101,6 +104,16 @@ class LLM:
 
         return ChatTemplate.from_gguf(self.file, self.tokenizer)
 
+    @cached_property
+    def think_tags(self) -> list[ThinkTags]:
+        """The tags between which the model thinks, most often one pair or none."""
+        return find_think_tags(self.tokenizer, self.file.get_str("tokenizer.chat_template", ""))
+
+    def _prompt(self, messages: Sequence[Message]) -> Prompt:
+        """The prompt of a conversation, whose messages spell no control token and no tag of a thought."""
+        tags = frozenset(text for pair in self.think_tags for text in (pair.open, pair.close))
+        return self.template.prompt(messages, ControlTexts([*self.tokenizer.control_texts, *tags]), tags)
+
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text; with `special`, control tokens written in it count as such."""
         return self.tokenizer.encode(text, special)
@@ -125,18 +138,24 @@ class LLM:
         return self._cache.logits(ids)
 
     def generate(self, prompt: str, **options: Unpack[Options]) -> Generator[str, None, None]:
-        """Continue a prompt as it stands, without a template; yields the text in pieces of whole characters."""
-        return self._start(self.tokenizer.prompt(prompt), None, None, options)
+        """Continue a prompt as it stands, without a template; yields the text in pieces of whole characters.
+
+        Control tokens that the prompt spells are read as such. Pieces of the class Thought are what the model thinks.
+        """
+        ids = self.tokenizer.prompt(prompt)
+        return self._start(ids, None, answer_parser(self.tokenizer, self.think_tags, prompt), options)
 
     def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Generator[str, None, None]:
         """Answer a conversation; of one that extends the last, only what is new is prefilled.
 
         Yields pieces as generate does; those of the class Thought are what the model thinks before it answers.
         """
-        if not messages or not str(messages[-1].get("content") or "").strip():
+        if not messages or not content_text(messages[-1].get("content")).strip():
             raise PromptError("there is nothing to answer", "end the conversation with a text to answer")
-        ids = self.tokenizer.prompt(self.render(messages))
-        return self._start(ids, self._stable_prefix_length(messages, ids), answer_parser(self.tokenizer, ids), options)
+        prompt = self._prompt(messages)
+        ids = self.tokenizer.prompt(prompt.text, prompt.mark)
+        parser = answer_parser(self.tokenizer, self.think_tags, prompt.text)
+        return self._start(ids, self._stable_prefix_length(messages, ids), parser, options)
 
     def close(self) -> None:
         """Stop the answer, end the threads, unmap the file."""
@@ -186,9 +205,10 @@ class LLM:
         """
         next_turn = [*messages, {"role": "assistant", "content": "."}, {"role": "user", "content": "."}]
         try:
-            next_ids = self.tokenizer.prompt(self.render(next_turn))
+            prompt = self._prompt(next_turn)
         except QcliError:  # a template may refuse such a conversation
             return None
+        next_ids = self.tokenizer.prompt(prompt.text, prompt.mark)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, next_ids, strict=False)))
 
     def _stop_answer(self) -> None:

@@ -48,8 +48,8 @@ def run(
 
             llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update)
         with llm:
-            whole = text if raw else llm.render(_messages(system, text))
-            pieces = llm.generate(whole, max_tokens=max_tokens, stop=stop, **sampling)
+            options: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}
+            pieces = llm.generate(text, **options) if raw else llm.chat(_messages(system, text), **options)
             thoughts: list[str] = []
             if as_json:
                 shown, interrupted = show(pieces, bar, discard, thoughts.append)

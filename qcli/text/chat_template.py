@@ -1,46 +1,47 @@
-"""The chat template of a model file: messages in, the prompt text out; in the dialect Hugging Face renders.
-
-The template is a program of the file's author, so it runs in jinja2's sandbox, for a bounded time and size.
-"""
+"""The chat template of a model file: messages in, the prompt text out; in the dialect Hugging Face renders."""
 
 from __future__ import annotations
 
-import json
-import sys
-import time
-from collections.abc import Mapping, Sequence, Sized
-from datetime import datetime
-from types import FrameType
-from typing import Any, Final, NoReturn
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, Literal
 
-from jinja2 import Template, TemplateError, nodes
 from jinja2.exceptions import TemplateSyntaxError
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from qcli.errors import ModelFileError, UsageError
+from qcli.errors import ModelFileError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.text import template_sandbox
+from qcli.text.content import checked
 from qcli.text.default_templates import default_template
 from qcli.text.thoughts import without_thoughts
 from qcli.text.tokenizer import Tokenizer
+from qcli.text.user_text import ControlTexts, free_mark, sealed_message
 
-_SECONDS: Final = 5.0  # a template of 8 kB renders 100 messages in a hundredth of that
-_CHARACTERS: Final = 1 << 26
-_BITS: Final = 1 << 10
 _ITSELF: Final = "use --raw to prompt without the template"
+_PROBE: Final = "Zq7wordX"  # a word that no template writes itself
+
+Form = Literal["text", "parts", "left out"]  # how a template reads the content of a message
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered conversation; `mark` stands in what looks like a control token and is people's text."""
+
+    text: str
+    mark: str
 
 
 class ChatTemplate:
     """A compiled chat template. Raises ModelFileError if it does not parse."""
 
     def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "", origin: str = "model") -> None:
-        self._origin = origin
+        self.source, self._origin = source, origin
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._harmony = "<|channel|>final<|message|>" in source
+        self._form = cache(self._probed)
         try:
-            self._template = _environment().from_string(source)
+            self._template = template_sandbox.environment().from_string(source)
         except TemplateSyntaxError as error:
             raise self._broken(f"line {error.lineno}: {error.message}") from error
         except (RecursionError, MemoryError, SyntaxError) as error:
@@ -56,115 +57,77 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
     ) -> str:
-        """The prompt for a conversation of {"role": …, "content": …}; `variables` are the template's own.
+        """The prompt for a conversation of {"role": …, "content": …}, as plain text; `variables` are the template's own.
 
         Raises UsageError when the template refuses the conversation, ModelFileError when it fails.
         """
-        given: dict[str, Any] = {"tools": None, "documents": None, **self._tokens, **variables}
-        given |= {
-            "messages": [without_thoughts(message) if self._harmony else dict(message) for message in messages],
-            "add_generation_prompt": add_generation_prompt,
-        }
+        return self._written([self._formed(m) for m in self._known(messages)], add_generation_prompt, variables)
+
+    def prompt(
+        self, messages: Sequence[Mapping[str, Any]], control: ControlTexts, kept: frozenset[str] = frozenset()
+    ) -> Prompt:
+        """The prompt for the next answer, in which no message can spell a control token (see qcli.text.user_text).
+
+        kept: control tokens that an assistant's own messages may hold, as the template looks for them: marks of thoughts.
+        Raises UsageError, as well, when the template leaves out what somebody says.
+        """
+        known = self._known(messages)
+        for message in known:
+            if message["content"] and self._form(message["role"]) == "left out":
+                hint = "put it into the message itself" if message["role"] in ("system", "developer") else _ITSELF
+                raise UsageError(f"the model's chat template leaves out what the {message['role']} says", hint)
+        readable = [self._formed(message) for message in known]
+        mark = free_mark(readable)
+        sealed = [sealed_message(m, control, mark, kept if m["role"] == "assistant" else frozenset()) for m in readable]
+        return Prompt(self._written(sealed, True, {}), mark)
+
+    def after_answer(self) -> str:
+        """What the template writes behind an answer: the token there ends a turn; "" where it cannot be known."""
+        talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE}]
         try:
-            return _render(self._template, given)
-        except _RefusalError as refusal:
+            written = "" if self._harmony else self.render(talk, add_generation_prompt=False)
+        except QcliError:
+            return ""
+        return written.rpartition(_PROBE)[2] if _PROBE in written else ""
+
+    def _known(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        known = map(checked, messages)
+        return [without_thoughts(message) if self._harmony else message for message in known]
+
+    def _formed(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A message whose content has the form that this template reads."""
+        if not message["content"] or self._form(message["role"]) != "parts":
+            return message
+        return {**message, "content": [{"type": "text", "text": message["content"]}]}
+
+    def _probed(self, role: str) -> Form:
+        """How the template reads such a message: tried with a word that must come out again."""
+        before: list[dict[str, Any]] = (
+            [] if role in ("system", "developer", "user") else [{"role": "user", "content": "a"}]
+        )
+        after = [] if role == "user" else [{"role": "user", "content": "b"}]
+        if role in ("tool", "function"):
+            call = {"type": "function", "id": "call_1", "function": {"name": "f", "arguments": {}}}
+            before.append({"role": "assistant", "content": "", "tool_calls": [call]})
+        forms: dict[Form, Any] = {"text": _PROBE, "parts": [{"type": "text", "text": _PROBE}]}
+        for form, content in forms.items():
+            try:
+                if _PROBE in self._written([*before, {"role": role, "content": content}, *after], True, {}):
+                    return form
+            except QcliError:
+                if form == "text":  # it refuses such a message, or such a conversation: let it say so of the real one
+                    return form
+        return "left out"
+
+    def _written(self, messages: list[dict[str, Any]], add_generation_prompt: bool, variables: dict[str, Any]) -> str:
+        given: dict[str, Any] = {"tools": None, "documents": None, **self._tokens, **variables}
+        given |= {"messages": messages, "add_generation_prompt": add_generation_prompt}
+        try:
+            return template_sandbox.render(self._template, given)
+        except template_sandbox.RefusalError as refusal:
             raise UsageError(f"the model's chat template says: {refusal}", _ITSELF) from refusal
         except Exception as error:  # whatever the program of a stranger may raise
             raise self._broken(str(error) or type(error).__name__) from error
 
     def _broken(self, reason: str) -> ModelFileError:
         return ModelFileError(f"{self._origin}: the chat template is broken: {reason}", _ITSELF)
-
-
-class _RefusalError(TemplateError):
-    """raise_exception was called."""
-
-
-class _EndlessError(Exception):
-    """Out of time or space."""
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Also refuses arithmetic of which one step could fill the memory or take forever."""
-
-    intercepted_binops = frozenset(["*", "**"])
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """The product or power of two values, as long as it is of moderate size."""
-        if operator == "*" and (isinstance(left, Sized) or isinstance(right, Sized)):
-            too_much = _extent(left) * _extent(right) > _CHARACTERS
-        elif operator == "*":
-            too_much = _bits(left) + _bits(right) > _BITS
-        else:
-            too_much = _bits(left) * abs(right) > _BITS
-        if too_much:
-            raise _EndlessError("it computes with huge numbers or texts")
-        return super().call_binop(context, operator, left, right)
-
-
-def _extent(value: Any) -> int:
-    return len(value) if isinstance(value, Sized) else abs(value)
-
-
-def _bits(value: Any) -> int:
-    return value.bit_length() if isinstance(value, int) else 0
-
-
-class _Generation(Extension):
-    """{% generation %} marks what a model has written, for those who train one; what it holds is text like any."""
-
-    tags = {"generation"}  # noqa: RUF012  (as jinja2 declares it)
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """The statements inside the tag."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _environment() -> _Sandbox:
-    extensions = ["jinja2.ext.loopcontrols", _Generation]
-    sandbox = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    sandbox.filters["tojson"] = _tojson
-    sandbox.globals["raise_exception"] = _refuse
-    sandbox.globals["strftime_now"] = _strftime_now
-    return sandbox
-
-
-def _tojson(value: Any, ensure_ascii: bool = False, **layout: Any) -> str:
-    """As json.dumps: jinja2's own filter escapes <, > and & for HTML, which no model was trained on."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, **layout)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise _RefusalError(message)
-
-
-def _strftime_now(format: str) -> str:
-    return datetime.now().strftime(format)
-
-
-def _render(template: Template, variables: dict[str, Any]) -> str:
-    deadline = time.monotonic() + _SECONDS
-
-    def watch(frame: FrameType, event: str, argument: object) -> Any:
-        if time.monotonic() > deadline:
-            raise _EndlessError(f"it runs for more than {_SECONDS:g} s")
-        return watch if frame.f_code.co_filename == "<template>" else None
-
-    before = sys.gettrace()
-    sys.settrace(watch)  # each line of the compiled template: the only way in that every platform has
-    try:
-        return _joined(template, variables)
-    finally:
-        sys.settrace(before)
-
-
-def _joined(template: Template, variables: dict[str, Any]) -> str:
-    parts: list[str] = []
-    size = 0
-    for part in template.generate(variables):
-        size += len(part)
-        if size > _CHARACTERS:
-            raise _EndlessError(f"it writes more than {_CHARACTERS} characters")
-        parts.append(part)
-    return "".join(parts)

@@ -7,7 +7,7 @@ The algorithm is Kudo and Richardson's (2018), as in their library.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from heapq import heappop, heappush
 from typing import Final
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.gguf.file import GGUFFile
-from qcli.text.vocabulary import KEY, TokenType, Vocabulary, broken, token_id
+from qcli.text.vocabulary import KEY, SpecialTokens, TokenType, Vocabulary, broken, token_id
 
 _SPACE: Final = "▁"  # how a token spells a space
 _WORDS: Final = 1 << 15  # words whose ids are kept
@@ -89,34 +89,6 @@ class SentencePiece:
             return [self._ids[part]]
         ids = [self._bytes.get(byte) for byte in part.encode()]
         return self._unknown if None in ids else [id for id in ids if id is not None]
-
-
-class SpecialTokens:
-    """Finds the texts of special tokens in a text; of several that begin at one place, the longest."""
-
-    def __init__(self, ids: Mapping[str, int]) -> None:
-        self._ids = ids
-        lengths: dict[str, set[int]] = {}
-        for text in ids:
-            lengths.setdefault(text[0], set()).add(len(text))
-        self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
-        self._first = re.compile(f"[{re.escape(''.join(lengths))}]") if lengths else None
-
-    def split(self, text: str) -> Iterator[str | int]:
-        """The ids of the special tokens in a text, and the texts between them, in order."""
-        done = 0
-        for place in self._first.finditer(text) if self._first else ():
-            at = place.start()
-            if at >= done and (length := self._length(text, at)):
-                if at > done:
-                    yield text[done:at]
-                done = at + length
-                yield self._ids[text[at:done]]
-        if done < len(text):
-            yield text[done:]
-
-    def _length(self, text: str, at: int) -> int:
-        return next((n for n in self._lengths[text[at]] if text[at : at + n] in self._ids), 0)
 
 
 def _word_breaks(ids: Mapping[str, int]) -> re.Pattern[str]:

@@ -1,21 +1,22 @@
 """What a model thinks before it answers, told apart from the answer.
 
-Two notations are known: <think>…</think>, which may be opened by the chat template, and the channels of gpt-oss
-(OpenAI's harmony format): <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>….
+Two notations are known: a pair of tags (see qcli.text.think_tags), of which the chat template may write the first, and
+the channels of gpt-oss (OpenAI's harmony format):
+<|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>….
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qcli.text.think_tags import ThinkTags
     from qcli.text.tokenizer import Tokenizer
 
-_OPEN, _CLOSE = "<think>", "</think>"
+_OPEN, _CLOSE = "<think>", "</think>"  # how thoughts are marked in what qcli yields, whatever the model writes
 _CHANNEL, _MESSAGE, _START, _END = "<|channel|>", "<|message|>", "<|start|>", "<|end|>"
-_NEAR: Final = 4  # ids at the end of a prompt, where a template may open a thought for the answer
 
 
 class Thought(str):
@@ -43,29 +44,76 @@ class AnswerParser:
 
 
 class ThinkTagParser(AnswerParser):
-    """Thoughts lie between the tokens <think> and </think>."""
+    """Thoughts lie between tokens that open and tokens that close them."""
 
-    def __init__(self, tokenizer: Tokenizer, open: int, close: int, thinking: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, opens: set[int], closes: set[int], thinking: bool) -> None:
         super().__init__(tokenizer, thinking)
-        self._open, self._close = open, close
+        self._opens, self._closes = opens, closes
 
     def push(self, id: int) -> Iterator[str]:
         """The text that this id completes, or the tag that it is."""
-        if id in (self._open, self._close):
+        if id in self._opens or id in self._closes:
             yield from self.flush()
-            self._thinking = id == self._open
+            self._thinking = id in self._opens
             yield Thought(_OPEN if self._thinking else _CLOSE)
         else:
             yield from super().push(id)
 
 
+class SpelledTagParser(AnswerParser):
+    """One thought, at the beginning, between tags that are spelled with ordinary tokens."""
+
+    def __init__(self, tokenizer: Tokenizer, tags: ThinkTags, thinking: bool) -> None:
+        super().__init__(tokenizer, thinking)
+        self._tags = tags
+        self._wanted = tags.close if thinking else tags.open  # the tag that may come next; "" after the thought
+        self._kept = ""  # text that may be the beginning of a tag
+
+    def push(self, id: int) -> Iterator[str]:
+        """The text that is known to be the answer or a thought, once this id has come."""
+        yield from self._read(self._text.push(id))
+
+    def flush(self) -> Iterator[str]:
+        """The rest of the text, after the last id."""
+        yield from self._read(self._text.flush())
+        kept, self._kept = self._kept, ""
+        yield self._piece(kept)
+
+    def _read(self, text: str) -> Iterator[str]:
+        self._kept += text
+        if not self._wanted:
+            text, self._kept = self._kept, ""
+            yield text
+            return
+        at = self._kept.find(self._wanted)
+        if at >= 0 and (self._thinking or not self._kept[:at].strip()):
+            before, self._kept = self._kept[:at], self._kept[at + len(self._wanted) :]
+            if self._thinking:
+                yield Thought(before)
+            self._thinking = not self._thinking
+            self._wanted = self._tags.close if self._thinking else ""
+            yield Thought(_OPEN if self._thinking else _CLOSE)
+            yield from self._read("")
+        elif self._thinking:
+            held = next((n for n in range(len(self._wanted) - 1, 0, -1) if self._kept.endswith(self._wanted[:n])), 0)
+            sure = len(self._kept) - held
+            thought, self._kept = self._kept[:sure], self._kept[sure:]
+            yield Thought(thought)
+        elif not self._wanted.startswith(self._kept.lstrip()):
+            self._wanted = ""  # the answer has begun: no thought comes any more
+            yield from self._read("")
+
+
 class HarmonyParser(AnswerParser):
     """A message's header names its channel: final is the answer, all others are thoughts; headers are not shown."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, begins_with_header: bool = True) -> None:
+        """begins_with_header: as after a chat template; else the answer goes on with a text that the prompt began."""
         super().__init__(tokenizer)
         self._controls = {tokenizer.special_id(text): text for text in (_CHANNEL, _MESSAGE, _START, _END)}
-        self._header: str | None = ""  # as far as it has come; None within the text of a message
+        self._header: str | None = (
+            "" if begins_with_header else None
+        )  # as far as it has come; None within the text of a message
         self._has_controls = False  # whether the answer has had any of the control tokens
 
     def push(self, id: int) -> Iterator[str]:
@@ -105,15 +153,26 @@ class HarmonyParser(AnswerParser):
             yield Thought(_OPEN if thinking else _CLOSE)
 
 
-def answer_parser(tokenizer: Tokenizer, prompt: Sequence[int]) -> AnswerParser:
-    """The parser for the answer to a chat's prompt, by the special tokens of the vocabulary."""
+def answer_parser(tokenizer: Tokenizer, tags: Sequence[ThinkTags], prompt: str) -> AnswerParser:
+    """The parser for the answer to a prompt, as the prompt's text, in which only the template wrote tags, leaves it."""
     if None not in map(tokenizer.special_id, (_CHANNEL, _MESSAGE, _START, _END)):
-        return HarmonyParser(tokenizer)
-    open, close = tokenizer.special_id(_OPEN), tokenizer.special_id(_CLOSE)
-    if open is None or close is None:
+        return HarmonyParser(tokenizer, begins_with_header=_START in prompt)
+    if not tags:
         return AnswerParser(tokenizer)
-    last = [id for id in prompt[-_NEAR:] if id in (open, close)]
-    return ThinkTagParser(tokenizer, open, close, thinking=last[-1:] == [open])
+    thinking = _is_open(tokenizer, tags, prompt)
+    tokens = [pair for pair in tags if pair.open_id is not None and pair.close_id is not None]
+    if tokens:
+        opens, closes = ({getattr(pair, side) for pair in tokens} for side in ("open_id", "close_id"))
+        return ThinkTagParser(tokenizer, opens, closes, thinking)
+    return SpelledTagParser(tokenizer, tags[0], thinking)
+
+
+def _is_open(tokenizer: Tokenizer, tags: Sequence[ThinkTags], prompt: str) -> bool:
+    """Whether the template has opened a thought for the answer: the last tag opens one, and no message ends after it."""
+    names = {text for pair in tags for text in (pair.open, pair.close)}
+    last, opens = max((prompt.rfind(text), text == pair.open) for pair in tags for text in (pair.open, pair.close))
+    rest = prompt[last + 1 :]
+    return last >= 0 and opens and not any(text in rest for text in tokenizer.control_texts if text not in names)
 
 
 def without_tags(thoughts: str) -> str:

@@ -9,26 +9,15 @@ import codecs
 import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
-from typing import Final
 
 from qcli.errors import UnsupportedModelError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.text.byte_level import ByteLevel
 from qcli.text.sentencepiece import SentencePiece
-from qcli.text.vocabulary import KEY, TokenType, Vocabulary, token_id
-
-# Special tokens that end a turn, whatever the file says: the files of one family name now one, now another.
-_END_TEXTS: Final = (
-    *("<|im_end|>", "<|endoftext|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),  # Qwen, LFM2, SmolLM
-    *("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),  # Llama 3, Granite
-    *("<end_of_turn>", "<eos>"),  # Gemma
-    *("<|user|>", "<|observation|>"),  # GLM: the next turn begins
-    *("<|return|>", "<|call|>"),  # gpt-oss
-    *("<｜end▁of▁sentence｜>", "<|EOT|>"),  # DeepSeek
-    *("[EOS]", "[EOT]"),  # Kimi
-)
-_HARMONY: Final = "<|channel|>"  # with it, <|end|> ends a message of the turn; without, the turn
+from qcli.text.turn_ends import turn_ends
+from qcli.text.vocabulary import KEY, SpecialTokens, TokenType, Vocabulary, token_id
 
 
 class Tokenizer:
@@ -45,8 +34,9 @@ class Tokenizer:
         self.eos_id = token_id(file, "eos", count, 2 if sentencepiece else None)
         self.add_bos = self.bos_id is not None and file.get_bool(f"{KEY}add_bos_token", self._method.add_bos)
         named = [token_id(file, name, count) for name in ("eot", "eom")]
-        texts = _END_TEXTS if _HARMONY in vocabulary.special else (*_END_TEXTS, "<|end|>")
-        ends = {self.eos_id, *named, *(vocabulary.special.get(text) for text in texts)}
+        known = (vocabulary.special.get(text) for text in turn_ends(vocabulary.special))
+        control = {id for id in known if id is not None and vocabulary.types[id] != TokenType.USER_DEFINED}
+        ends = {self.eos_id, *named, *control}
         self.end_ids = frozenset(id for id in ends if id is not None)
 
     @classmethod
@@ -64,13 +54,48 @@ class Tokenizer:
             readable = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
             return self._method.encode(readable, special)
 
-    def prompt(self, text: str) -> list[int]:
+    def prompt(self, text: str, mark: str = "") -> list[int]:
         """Token ids of a prompt: as `encode`, with BOS before them where the model wants it and the text has none.
 
+        mark: what keeps control tokens that a user's text spells from being read as such (see qcli.text.user_text).
         No EOS at the end, whatever add_eos_token says: that one is for texts that are complete.
         """
-        ids = self.encode(text)
+        ids = self._encode_sealed(text, mark) if mark and mark in text else self.encode(text)
         return [self.bos_id, *ids] if self.bos_id is not None and self.add_bos and ids[:1] != [self.bos_id] else ids
+
+    def _encode_sealed(self, text: str, mark: str) -> list[int]:
+        """Ids of a text whose control tokens count unless a mark is in them."""
+        ids: list[int] = []
+        for part in self._special_tokens.split(text):
+            ids += [part] if isinstance(part, int) else self.encode(part.replace(mark, ""), special=False)
+        return ids
+
+    @cached_property
+    def _special_tokens(self) -> SpecialTokens:
+        return SpecialTokens(self._vocabulary.special)
+
+    @property
+    def control_texts(self) -> list[str]:
+        """The texts of control tokens: what no user's text may spell."""
+        return [text for text, _ in self._vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN)]
+
+    @property
+    def special_texts(self) -> list[str]:
+        """The texts of control and user-defined tokens."""
+        return list(self._vocabulary.special)
+
+    def first_special(self, text: str) -> int | None:
+        """The control or user-defined token that a text begins with, white space aside."""
+        first = next(self._special_tokens.split(text.lstrip()), None)
+        return first if isinstance(first, int) else None
+
+    def find(self, text: str) -> int | None:
+        """The id of a token of any type by its text, as the vocabulary spells it."""
+        return self._ids.get(text)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {text: id for id, text in enumerate(self._vocabulary.tokens)}
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
         """The text of some ids, U+FFFD for bytes that make no character; `special`: control tokens too."""

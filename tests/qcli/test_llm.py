@@ -8,6 +8,7 @@ from fake_engine import FakeEngine, hashed
 from qcli import LLM
 from qcli.errors import ContextOverflowError, ModelFileError, PromptError, UsageError
 from qcli.runtime.engine import Engine
+from qcli.text.chat_template import Prompt
 
 USER = {"role": "user", "content": "Tell me a story."}
 GREEDY = {"temperature": 0, "max_tokens": 12}
@@ -69,6 +70,9 @@ class ThoughtfulTemplate:
     def render(self, messages, *, add_generation_prompt=True):
         turns = [f"<|im_start|>{m['role']}\n{m['content'].split('</think>')[-1]}<|im_end|>\n" for m in messages]
         return "".join(turns) + "<|im_start|>assistant\n<think>\n" * add_generation_prompt
+
+    def prompt(self, messages, control, kept):
+        return Prompt(self.render(messages), "\ufdd0")
 
 
 def test_chat_reads_only_what_is_new_when_thoughts_are_left_out(engine, llm):

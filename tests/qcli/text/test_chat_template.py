@@ -14,10 +14,11 @@ from places import DATA, ROOT
 
 from qcli.errors import ModelFileError, UsageError
 from qcli.gguf.file import GGUFFile
-from qcli.text import chat_template
+from qcli.text import template_sandbox
 from qcli.text.chat_template import ChatTemplate
 from qcli.text.default_templates import CHATML
 from qcli.text.tokenizer import Tokenizer
+from qcli.text.user_text import ControlTexts
 
 CONVERSATIONS: dict[str, dict[str, Any]] = json.loads((DATA / "conversations.json").read_text("utf-8"))
 RENDERED = sorted(tuple(path.stem.rsplit(".", 1)) for path in (DATA / "templates").glob("*.txt"))
@@ -35,7 +36,7 @@ def test_chatml() -> None:
 
 @pytest.mark.parametrize(("template", "conversation"), RENDERED)
 def test_published_templates(monkeypatch: pytest.MonkeyPatch, template: str, conversation: str) -> None:
-    monkeypatch.setattr(chat_template, "datetime", Noon)
+    monkeypatch.setattr(template_sandbox, "datetime", Noon)
     source = (DATA / "templates" / f"{template}.jinja").read_text("utf-8")
     expected = (DATA / "templates" / f"{template}.{conversation}.txt").read_bytes().decode()
     assert ChatTemplate(source).render(**CONVERSATIONS[conversation]) == expected
@@ -93,7 +94,7 @@ def test_a_file_without_a_template_gets_that_of_its_tokens(token: str, expected:
 
 
 def test_gpt_oss_without_a_template_gets_the_one_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "datetime", Noon)
+    monkeypatch.setattr(template_sandbox, "datetime", Noon)
     published = ChatTemplate((DATA / "templates" / "openai-gpt-oss-120b.jinja").read_text("utf-8"))
     for talk in ([SYSTEM, *HELLO], TALK):
         assert _without_template("<|channel|>").render(talk) == published.render(talk)
@@ -104,6 +105,62 @@ def _without_template(token: str) -> ChatTemplate:
     found = {token: 3}
     tokenizer = SimpleNamespace(bos_id=1, eos_id=2, token=tokens.get, special_id=found.get)
     return ChatTemplate.from_gguf(_file(), tokenizer)  # type: ignore[arg-type]
+
+
+AFTER = {
+    "Qwen3.5-4B": "<|im_end|>",
+    "GLM-4.6": "",
+    "Qwen-QwQ-32B": "<|im_end|>",
+    "HuggingFaceTB-SmolLM3-3B": "<|im_end|>",
+    "deepseek-ai-DeepSeek-V3.1": "<｜end▁of▁sentence｜>",
+    "ibm-granite-granite-4.0": "<|end_of_text|>",
+    "mistralai-Mistral-Nemo-Instruct-2407": "<E>",
+    "openai-gpt-oss-120b": "",  # whose <|end|> ends a message, not the turn
+}
+
+
+@pytest.mark.parametrize(("name", "token"), AFTER.items())
+def test_what_a_template_writes_after_an_answer(name: str, token: str) -> None:
+    source = (DATA / "templates" / f"{name}.jinja").read_text("utf-8")
+    assert ChatTemplate(source, eos_token="<E>").after_answer().strip() == token
+
+
+def test_a_template_that_reads_parts_alone_gets_parts() -> None:
+    parts = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %};{% endfor %}"
+    assert ChatTemplate(parts).render(HELLO) == "Hello;"
+    both = "{% for m in messages %}{{ m.content if m.content is string else 'PARTS' }};{% endfor %}"
+    assert ChatTemplate(both).render(HELLO) == "Hello;"
+
+
+@pytest.mark.parametrize("role", ["system", "user", "tool"])
+def test_a_template_that_leaves_somebody_out_is_told(role: str) -> None:
+    deaf = "{% for m in messages %}{% if m.role != '" + role + "' %}{{ m.content }}{% endif %}{% endfor %}"
+    talk = [{"role": role, "content": "Mind this."}, *HELLO]
+    with pytest.raises(UsageError, match=f"leaves out what the {role} says"):
+        ChatTemplate(deaf).prompt(talk, ControlTexts([]))
+    assert ChatTemplate(deaf).prompt([{"role": "assistant", "content": "Hm."}], ControlTexts([])).text == "Hm."
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"role": "usr", "content": "a"}, "no role is called 'usr'"),
+        ({"content": "a"}, "is no message"),
+        ("Hello", "is no message"),
+        ({"role": "user", "content": 7}, "the content of a message is 7"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "a part that is no text: 'image_url'"),
+    ],
+)
+def test_what_is_no_message_is_the_users_business(message: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        ChatTemplate(CHATML).render([message])
+
+
+def test_content_may_be_parts_or_nothing() -> None:
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+    assert ChatTemplate(CHATML).render([{"role": "user", "content": parts}]).count("Hel\nlo<|im_end|>") == 1
+    silent = [HELLO[0], {"role": "assistant", "content": None}, {"role": "user"}]
+    assert ChatTemplate(CHATML).render(silent).count("\n<|im_end|>") == 2
 
 
 def test_harmony_leaves_thoughts_out_of_the_history() -> None:
@@ -178,7 +235,7 @@ def test_harm_ends_in_one_clear_error(source: str) -> None:
 
 
 def test_endless_templates_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "_SECONDS", 0.05)
+    monkeypatch.setattr(template_sandbox, "_SECONDS", 0.05)
     before = sys.gettrace()
     with pytest.raises(ModelFileError, match=r"runs for more than 0\.05 s"):
         render("{% for i in range(99999) %}{% for j in range(99999) %}{% set x = 1 %}" + "{% endfor %}" * 2)
@@ -186,6 +243,6 @@ def test_endless_templates_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_endless_output_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "_CHARACTERS", 1000)
-    with pytest.raises(ModelFileError, match="writes more than 1000 characters"):
+    monkeypatch.setattr(template_sandbox, "_TEXT", 1000)
+    with pytest.raises(ModelFileError, match="makes a huge text"):
         render("{% for i in range(99999) %}some text{% endfor %}")

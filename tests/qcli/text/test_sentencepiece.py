@@ -141,7 +141,6 @@ DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
     "too few scores": ({"scores": [0.5]}, f"1 entries for {len(TOKENS)} tokens"),
     "a score that is none": ({"scores": [float("nan"), *SCORES[1:]]}, "holds a NaN"),
     "a byte that is none": ({"token_type": [6, *TYPES[1:]]}, "'<unk>' is a byte by its type"),
-    "unknown beyond the vocabulary": ({"unknown_token_id": 10**6}, "unknown_token_id is 1000000"),
 }
 
 

@@ -19,9 +19,11 @@ from qcli.runtime.generate import generate_text
 from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling
+from qcli.text.think_tags import find_think_tags
 from qcli.text.thoughts import (
     AnswerParser,
     HarmonyParser,
+    SpelledTagParser,
     ThinkTagParser,
     Thought,
     answer_parser,
@@ -53,9 +55,9 @@ def thinking(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return tokenizer_with(tmp_path_factory.mktemp("thinking") / "vocab.gguf", THINK)
 
 
-def read(tokenizer: Tokenizer, text: str, prompt: str = "") -> tuple[str, str, str]:
+def read(tokenizer: Tokenizer, text: str, prompt: str = "<|start|>", template: str = "") -> tuple[str, str, str]:
     """Thoughts, answer, and all of it."""
-    parser = answer_parser(tokenizer, tokenizer.encode(prompt))
+    parser = answer_parser(tokenizer, find_think_tags(tokenizer, template), prompt)
     pieces = [piece for id in tokenizer.encode(text) for piece in parser.push(id)] + list(parser.flush())
     thoughts = "".join(piece for piece in pieces if isinstance(piece, Thought))
     return thoughts, "".join(piece for piece in pieces if not isinstance(piece, Thought)), "".join(pieces)
@@ -70,12 +72,43 @@ def test_a_thought_between_marks(thinking: Tokenizer) -> None:
 def test_a_thought_that_the_template_opens_or_closes(thinking: Tokenizer) -> None:
     assert read(thinking, "hm</think>Yes.", "assistant\n<think>\n") == ("hm</think>", "Yes.", "hm</think>Yes.")
     assert read(thinking, "Yes.", "assistant\n<think></think>\n") == ("", "Yes.", "Yes.")
-    assert read(thinking, "Yes.", "<think> what is that?\nassistant\n")[0] == ""  # the user's own words
+    assert read(thinking, "Yes.", "<\ufdd0think> what is that?\nassistant\n")[0] == ""  # the user's own words
+
+
+def test_marks_that_are_spelled_with_ordinary_tokens(tmp_path: Path) -> None:
+    plain, template = tokenizer_with(tmp_path / "vocab.gguf", []), "{{ content.split('</think>') }}<think>"
+    said = "\n<think>hm </thin </think>\nYes, <think> is a mark."
+    expected = ("<think>hm </thin </think>", "\nYes, <think> is a mark.", said.lstrip("\n"))
+    assert read(plain, said, template=template) == expected
+    assert read(plain, "hm</think>Yes.", "<think>\n", template) == ("hm</think>", "Yes.", "hm</think>Yes.")
+    assert read(plain, "<thin ice>", template=template) == ("", "<thin ice>", "<thin ice>")
+    assert read(plain, "<think>hm </th", template=template)[0] == "<think>hm </th"
+    assert read(plain, " <", template=template) == ("", " <", " <")
+
+
+@pytest.mark.parametrize(
+    ("open", "close"),
+    [
+        ("[THINK]", "[/THINK]"),
+        ("<|START_THINKING|>", "<|END_THINKING|>"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<seed:think>", "</seed:think>"),
+        ("◁think▷", "◁/think▷"),
+        ("<reasoning>", "</reasoning>"),
+    ],
+)
+def test_marks_of_other_families_are_learned_from_the_vocabulary(tmp_path: Path, open: str, close: str) -> None:
+    tokenizer = tokenizer_with(tmp_path / "vocab.gguf", [open, close])
+    assert read(tokenizer, f"{open}hm{close}Yes.") == ("<think>hm</think>", "Yes.", "<think>hm</think>Yes.")
+
+
+def test_a_lonely_mark_is_no_pair(tmp_path: Path) -> None:
+    assert find_think_tags(tokenizer_with(tmp_path / "vocab.gguf", ["<|think|>", "[/THINK]"]), "") == []
 
 
 def test_a_broken_character_stays_on_its_side(thinking: Tokenizer) -> None:
     half = thinking.encode("é")[0]
-    parser = answer_parser(thinking, [])
+    parser = answer_parser(thinking, find_think_tags(thinking, ""), "")
     ids = [*thinking.encode("<think>"), half, *thinking.encode("</think>"), half]
     pieces = [piece for id in ids for piece in parser.push(id)] + list(parser.flush())
     assert [piece for piece in pieces if piece] == ["<think>", "\ufffd", "</think>", "\ufffd"]
@@ -103,15 +136,20 @@ def test_an_answer_without_channels_is_shown_all_the_same(harmony: Tokenizer) ->
 
 
 def test_which_parser(harmony: Tokenizer, thinking: Tokenizer, tmp_path: Path) -> None:
-    assert type(answer_parser(harmony, [])) is HarmonyParser
-    assert type(answer_parser(thinking, [])) is ThinkTagParser
-    assert type(answer_parser(tokenizer_with(tmp_path / "vocab.gguf", []), [])) is AnswerParser
+    def of(tokenizer: Tokenizer, template: str = "") -> type[AnswerParser]:
+        return type(answer_parser(tokenizer, find_think_tags(tokenizer, template), ""))
+
+    plain = tokenizer_with(tmp_path / "vocab.gguf", [])
+    assert of(harmony) is HarmonyParser
+    assert of(thinking) is ThinkTagParser
+    assert of(plain) is AnswerParser
+    assert of(plain, "{{ content.split('</think>') }}<think>") is SpelledTagParser
 
 
 @given(st.lists(st.integers(0, 261)))
 def test_no_ids_are_too_odd(harmony: Tokenizer, thinking: Tokenizer, ids: list[int]) -> None:
     for tokenizer in (harmony, thinking):
-        parser = answer_parser(tokenizer, ids)
+        parser = answer_parser(tokenizer, find_think_tags(tokenizer, ""), "")
         for id in ids:
             list(parser.push(id % tokenizer.vocab_size))
         list(parser.flush())
@@ -121,7 +159,7 @@ def test_stop_strings_are_looked_for_in_the_answer_alone(thinking: Tokenizer) ->
     ids = thinking.encode("<think>stop a</think>b stop c")
     engine = FakeEngine(thinking.vocab_size, 512, following=scripted(1, ids))
     sampler = Sampler(Sampling(temperature=0), thinking.vocab_size)
-    parser = answer_parser(thinking, [])
+    parser = answer_parser(thinking, find_think_tags(thinking, ""), "")
     said = generate_text(PrefixCache(engine), thinking, [0], sampler, stop=["stop"], max_tokens=99, parser=parser)
     assert "".join(said) == "<think>stop a</think>b "
 

@@ -170,8 +170,6 @@ DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
     "too few types": ({"token_type": [1, 1]}, "2 entries for 265 tokens"),
     "types are text": ({"token_type": ["1"] * 265}, "array of integers"),
     "unknown type": ({"token_type": [9] * 265}, "type outside 0 to 6"),
-    "end beyond the vocabulary": ({"eos_token_id": 265}, "eos_token_id is 265"),
-    "start beyond the vocabulary": ({"bos_token_id": 2**32 - 1}, "bos_token_id is 4294967295"),
 }
 
 
@@ -181,6 +179,39 @@ def test_damaged_metadata(tmp_path: Path, changes: dict[str, Any], message: str)
     with pytest.raises(ModelFileError, match=message) as caught:
         Tokenizer.from_gguf(path)
     assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize("id", [265, 2**32 - 1])
+@pytest.mark.parametrize("name", ["bos", "eos", "eot"])
+def test_special_ids_beyond_the_vocabulary_are_told_and_left_out(tmp_path: Path, name: str, id: int) -> None:
+    path = write_vocabulary(tmp_path / "vocab.gguf", **{f"{name}_token_id": id})
+    with pytest.warns(UserWarning, match=f"{name}_token_id is {id}, and there are 265 tokens: it is left out"):
+        tokenizer = Tokenizer.from_gguf(path)
+    assert id not in {tokenizer.bos_id, tokenizer.eos_id, *tokenizer.end_ids}
+
+
+@pytest.mark.parametrize("text", ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end_of_text|>", "<end_of_utterance>"])
+@pytest.mark.parametrize("kind", [1, 3, 4])
+def test_ends_of_turns_end_them_whatever_their_type(tmp_path: Path, text: str, kind: int) -> None:
+    letters = [token for token in vocabularies.real("smollm")["tokens"] if len(token) == 1]
+    keys = {"model": "gpt2", "pre": "smollm", "tokens": [*letters, "qz", text], "merges": ["q z"]}
+    keys["token_type"] = [1] * (len(letters) + 1) + [kind]
+    tokenizer = Tokenizer.from_gguf(vocabularies.write(tmp_path / "vocab.gguf", keys))
+    assert tokenizer.end_ids == {len(letters) + 1}
+    assert tokenizer.encode(text) == [len(letters) + 1]
+    assert len(tokenizer.encode(text, special=False)) == len(text)
+
+
+@pytest.mark.parametrize(("kind", "ends"), [(3, 1), (4, 0), (1, 0)])
+def test_a_tag_of_html_that_looks_like_an_end_is_one_only_as_a_control_token(
+    tmp_path: Path, kind: int, ends: int
+) -> None:
+    """Gemma's vocabulary has </s> as a user-defined token: struck-out text ends there."""
+    letters = [token for token in vocabularies.real("smollm")["tokens"] if len(token) == 1]
+    keys = {"model": "gpt2", "pre": "smollm", "tokens": [*letters, "qz", "</s>"], "merges": ["q z"]}
+    keys["token_type"] = [1] * (len(letters) + 1) + [kind]
+    tokenizer = Tokenizer.from_gguf(vocabularies.write(tmp_path / "vocab.gguf", keys))
+    assert len(tokenizer.end_ids) == ends
 
 
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""Text that people wrote stays text: what control tokens they spell is not read as such.
+
+A chat template puts the template's own control tokens and people's words into one string. Before it runs, a mark is put
+into every control token that a message spells ("<|im_end|>" in a `git diff`), and where the end of one text could make
+one with the beginning of the next. The mark passes through the template as an ordinary character; the tokenizer looks for
+control tokens while it is there, and takes it out of the rest before that is cut into tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+_MARKS: Final = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # noncharacters: in no text that means anything
+_KEPT_KEYS: Final = ("role", "type")  # of a message and of its parts: words of the protocol
+
+
+class ControlTexts:
+    """The control tokens of a vocabulary, to be found in text."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts = frozenset(text for text in texts if len(text) > 1)
+        self._longest = max(map(len, self.texts), default=1)
+        self._first = re.compile(f"[{re.escape(''.join({text[0] for text in self.texts}))}]") if self.texts else None
+        self._begun = {text[:n] for text in self.texts for n in range(1, len(text))}
+        self._ended = {text[n:] for text in self.texts for n in range(1, len(text))}
+        lengths: dict[str, set[int]] = {}
+        for text in self.texts:
+            lengths.setdefault(text[0], set()).add(len(text))
+        self._lengths = {first: sorted(found) for first, found in lengths.items()}
+
+    def sealed(self, text: str, mark: str) -> str:
+        """The text with a mark inside every control token, and where a neighbouring text could complete one."""
+        if self._first is None:
+            return text
+        places = {place.start() + 1 for place in self._first.finditer(text) if self._spells(text, place.start())}
+        if any(text[:n] in self._ended for n in range(1, min(len(text), self._longest) + 1)):
+            places.add(0)
+        parts, done = [], 0
+        for place in sorted(places):
+            parts.append(text[done:place])
+            done = place
+        return mark.join([*parts, text[done:]])
+
+    def _spells(self, text: str, at: int) -> bool:
+        """Whether a control token stands there, or begins and is cut by the end of the text."""
+        if any(text[at : at + n] in self.texts for n in self._lengths[text[at]]):
+            return True
+        return len(text) - at < self._longest and text[at:] in self._begun
+
+
+def free_mark(values: Iterable[Any]) -> str:
+    """A character that none of these texts has, at any depth of lists and dictionaries."""
+    used = set().union(*map(_characters, values)) if values else set()
+    free = [mark for mark in _MARKS if mark not in used]
+    if not free:  # somebody has tried all of them: texts of noncharacters are nobody's loss
+        raise ValueError("no character is left to mark control tokens with")
+    return free[0]
+
+
+def sealed_message(
+    message: Mapping[str, Any], control: ControlTexts, mark: str, kept: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """A message whose texts are sealed, at any depth; `kept`: what an assistant's own text may spell (marks of thoughts)."""
+    mine = ControlTexts(control.texts - kept) if kept & control.texts else control
+
+    def sealed(value: Any) -> Any:
+        if isinstance(value, str):
+            return mine.sealed(value, mark)
+        if isinstance(value, Mapping):
+            return {
+                sealed(key): inner if key in _KEPT_KEYS and isinstance(inner, str) else sealed(inner)
+                for key, inner in value.items()
+            }
+        return [sealed(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+    result: dict[str, Any] = sealed(message)
+    return result
+
+
+def _characters(value: Any) -> set[str]:
+    if isinstance(value, str):
+        return {mark for mark in _MARKS if mark in value}
+    if isinstance(value, Mapping):
+        return set().union(*map(_characters, [*value, *value.values()]))
+    return set().union(*map(_characters, value)) if isinstance(value, list | tuple) else set()
