@@ -14,6 +14,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.text import template_sandbox
 from qcli.text.content import checked
 from qcli.text.default_templates import default_template
+from qcli.text.template_functions import RefusalError
 from qcli.text.thoughts import without_thoughts
 from qcli.text.tokenizer import Tokenizer
 from qcli.text.user_text import ControlTexts, free_mark, sealed_message
@@ -124,7 +125,7 @@ class ChatTemplate:
         given |= {"messages": messages, "add_generation_prompt": add_generation_prompt}
         try:
             return template_sandbox.render(self._template, given)
-        except template_sandbox.RefusalError as refusal:
+        except RefusalError as refusal:
             raise UsageError(f"the model's chat template says: {refusal}", _ITSELF) from refusal
         except Exception as error:  # whatever the program of a stranger may raise
             raise self._broken(str(error) or type(error).__name__) from error

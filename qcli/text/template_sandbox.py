@@ -7,16 +7,13 @@ multiply its size; what is printed, compared or hashed later is then as bounded 
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sized
-from datetime import datetime
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from jinja2 import Template, TemplateError, nodes
+from jinja2 import Template, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.ext import Extension
 from jinja2.parser import Parser
@@ -24,12 +21,12 @@ from jinja2.runtime import Context, str_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from qcli.text.template_functions import FILTERS, EndlessError, check_format, refuse, strftime_now
+
 _SECONDS: Final = 5.0  # a template of 8 kB renders 100 messages in a hundredth of that
 _TEXT: Final = 1 << 22  # characters that a template may make, besides four times those it is given
 _ITEMS: Final = 1 << 20  # of a container, those inside others counted as often as they are reached
 _BITS: Final = 1 << 10
-_NOT_ASCII: Final = re.compile("[^\\x00-\\x7f\\ufdd0-\\ufdef]+")  # but for the marks of qcli.text.user_text
-_WIDE: Final = re.compile(r"\d{5,}|\*|{[^{}]*:[^{}]*{")  # in a format: a huge width, or one that an argument says
 
 # Filters of jinja2 that published templates use, and others that make nothing larger than what they are given.
 _FILTERS: Final = (
@@ -49,14 +46,6 @@ _FILTERS: Final = (
         "wordcount",
     ),
 )
-
-
-class RefusalError(TemplateError):
-    """The template called raise_exception."""
-
-
-class EndlessError(Exception):
-    """The template ran out of time or space."""
 
 
 def render(template: Template, variables: dict[str, Any]) -> str:
@@ -84,7 +73,7 @@ def environment() -> ImmutableSandboxedEnvironment:
     sandbox = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation])
     sandbox.filters = {name: sandbox.filters[name] for name in _FILTERS} | sandbox.measured_filters()
     del sandbox.globals["lipsum"]
-    sandbox.globals |= {"raise_exception": _refuse, "strftime_now": _strftime_now}
+    sandbox.globals |= {"raise_exception": refuse, "strftime_now": strftime_now}
     return sandbox
 
 
@@ -153,7 +142,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if isinstance(left, str) and operator == "%":
-            _check_format(left)
+            check_format(left)
         elif isinstance(left, Sized) or isinstance(right, Sized):
             self._check_sized(operator, left, right)
         elif operator != "+" and _bits(left) * (abs(right) if operator == "**" else 1) + _bits(right) > _BITS:
@@ -172,7 +161,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """str.format, which the sandbox replaces by one that is safe: with bounded widths."""
         if getattr(value, "__name__", "") in ("format", "format_map") and isinstance(value.__self__, str):
-            _check_format(value.__self__)
+            check_format(value.__self__)
         return super().wrap_str_format(value)
 
     def measured_filters(self) -> dict[str, Callable[..., Any]]:
@@ -194,7 +183,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             later = [space + line if line or blank else line for line in lines[1:]]
             return "\n".join([space + lines[0] if first else lines[0], *later])
 
-        return {"join": join, "replace": replace, "indent": indent, **_SIMPLE_FILTERS}
+        return {"join": join, "replace": replace, "indent": indent, **FILTERS}
 
     def _check_sized(self, operator: str, left: Any, right: Any) -> None:
         lists = not isinstance(left, str) and not isinstance(right, str)
@@ -224,11 +213,6 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def _check_joined(self, separator: str, parts: Any) -> None:
         self.check(sum(len(part) + len(separator) for part in parts if isinstance(part, str)))
-
-
-def _check_format(text: str) -> None:
-    if _WIDE.search(text):
-        raise EndlessError("it pads a text to a huge width")
 
 
 def _extent(value: Any) -> int:
@@ -275,41 +259,3 @@ class _Generation(Extension):
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _format(text: Any, *values: Any, **named: Any) -> str:
-    _check_format(str(text))
-    formatted: str = str(text) % (named or values)
-    return formatted
-
-
-def _round(value: float, precision: int = 0, method: str = "common") -> float:
-    return round(value, max(-20, min(precision, 20)))
-
-
-def _sum(values: Iterable[Any], attribute: str | None = None) -> Any:
-    return sum(value if attribute is None else value[attribute] for value in values)
-
-
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **layout: Any) -> str:
-    """As json.dumps: jinja2's own filter escapes <, > and & for HTML, which no model was trained on."""
-    text = json.dumps(value, ensure_ascii=False, indent=min(indent, 16) if indent else indent, **layout)
-    return _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text) if ensure_ascii else text
-
-
-_SIMPLE_FILTERS: Final[dict[str, Callable[..., Any]]] = {
-    "format": _format,
-    "round": _round,
-    "sum": _sum,
-    "tojson": _tojson,
-}
-
-
-def _refuse(message: str) -> NoReturn:
-    raise RefusalError(message)
-
-
-def _strftime_now(format: str) -> str:
-    if len(format) > 1000 or re.search(r"%[_^#0-]*\d", format):
-        raise EndlessError("it pads a date to a huge width")
-    return datetime.now().strftime(format)

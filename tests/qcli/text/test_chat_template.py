@@ -14,7 +14,7 @@ from places import DATA, ROOT
 
 from qcli.errors import ModelFileError, UsageError
 from qcli.gguf.file import GGUFFile
-from qcli.text import template_sandbox
+from qcli.text import template_functions, template_sandbox
 from qcli.text.chat_template import ChatTemplate
 from qcli.text.default_templates import CHATML
 from qcli.text.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ def test_chatml() -> None:
 
 @pytest.mark.parametrize(("template", "conversation"), RENDERED)
 def test_published_templates(monkeypatch: pytest.MonkeyPatch, template: str, conversation: str) -> None:
-    monkeypatch.setattr(template_sandbox, "datetime", Noon)
+    monkeypatch.setattr(template_functions, "datetime", Noon)
     source = (DATA / "templates" / f"{template}.jinja").read_text("utf-8")
     expected = (DATA / "templates" / f"{template}.{conversation}.txt").read_bytes().decode()
     assert ChatTemplate(source).render(**CONVERSATIONS[conversation]) == expected
@@ -94,7 +94,7 @@ def test_a_file_without_a_template_gets_that_of_its_tokens(token: str, expected:
 
 
 def test_gpt_oss_without_a_template_gets_the_one_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_sandbox, "datetime", Noon)
+    monkeypatch.setattr(template_functions, "datetime", Noon)
     published = ChatTemplate((DATA / "templates" / "openai-gpt-oss-120b.jinja").read_text("utf-8"))
     for talk in ([SYSTEM, *HELLO], TALK):
         assert _without_template("<|channel|>").render(talk) == published.render(talk)

@@ -7,7 +7,8 @@ import tracemalloc
 import pytest
 
 from qcli.text import template_sandbox
-from qcli.text.template_sandbox import EndlessError, environment, render
+from qcli.text.template_functions import EndlessError
+from qcli.text.template_sandbox import environment, render
 
 DOUBLED = "{%% set ns = namespace(x=%s) %%}{%% for i in range(60) %%}{%% set ns.x = %s %%}{%% endfor %%}{{ ns.x }}"
 GREEDY = [
