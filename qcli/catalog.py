@@ -16,6 +16,7 @@ from typing import Final
 from qcli.errors import ModelNotFoundError
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.names import stem_of
+from qcli.host import folders
 from qcli.runtime.sampling import OPTIONS
 from qcli.wording import size
 
@@ -65,7 +66,7 @@ def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
     names = {name.lower(): entry for name, entry in load_catalog().items()}
     if model is None:
         return _local(names[EMBEDDED]), names[EMBEDDED]
-    path = Path(model).expanduser()
+    path = folders.expanded(model)
     if isinstance(model, str) and str(model).lower() in names and not path.is_file():
         return _local(names[model.lower()]), names[model.lower()]
     if isinstance(model, str) and not (model and path.exists()) and not _like_a_path(model):
@@ -130,14 +131,22 @@ def _closest(model: str) -> str:
 
 def cached(repo: str, file: str) -> Path | None:
     """A file that `hf download` has put into its cache, of several revisions the newest; None if there is none."""
-    revisions = hub_cache() / f"models--{repo.replace('/', '--')}" / "snapshots"
+    if (hub := hub_cache()) is None:
+        return None
+    revisions = hub / f"models--{repo.replace('/', '--')}" / "snapshots"
     found = [path for path in revisions.glob(f"*/{file}") if path.is_file()]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def hub_cache() -> Path:
-    """The folder where huggingface_hub keeps downloads, by the environment variables that it documents."""
+def hub_cache() -> Path | None:
+    """The folder where huggingface_hub keeps downloads, by the environment variables that it documents.
+
+    None if nothing names one, not even a home.
+    """
     if hub := os.environ.get("HF_HUB_CACHE"):
-        return Path(hub).expanduser()
-    cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("HF_HOME") or f"{cache_home}/huggingface").expanduser() / "hub"
+        return folders.expanded(hub)
+    try:
+        given = os.environ.get("HF_HOME")
+        return (folders.expanded(given) if given else folders.shared_cache() / "huggingface") / "hub"
+    except FileNotFoundError:
+        return None

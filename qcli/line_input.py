@@ -80,12 +80,13 @@ def _keys() -> KeyBindings:
 
 
 def _history() -> History:
-    from platformdirs import user_state_path
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
+    from qcli.host import folders
+
     try:
-        return FileHistory(_private_file(user_state_path("qcli", appauthor=False) / "history"))
-    except OSError:  # a home that is read-only: a history of this chat alone
+        return FileHistory(_private_file(folders.state() / "history"))
+    except OSError:  # a home that is read-only, or none: a history of this chat alone
         return InMemoryHistory()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from qcli.host import folders
+from qcli.host import folders, threads
 from quant import kernel_cache
 from quant.jit import Kernel
 from quant.prepare import prepare as compile_and_load
@@ -14,4 +14,5 @@ kernel_cache.configure(folders.cache, folders.spare_cache, hint=f"{folders.CHOOS
 
 def prepare(kernels: Sequence[Kernel], progress: Callable[[str, float], None] | None = None) -> None:
     """Have every kernel compiled and loaded, so that no token waits for the compiler; progress(stage, fraction)."""
-    compile_and_load(kernels, (lambda fraction: progress("compiling kernels", fraction)) if progress else None)
+    told = (lambda fraction: progress("compiling kernels", fraction)) if progress else None
+    compile_and_load(kernels, told, threads.processors())
