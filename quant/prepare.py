@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from quant import kernel_cache
+from quant import kernel_cache, numba_environment
 from quant.jit import Kernel
 
 _MOST_COMPILERS = 8
@@ -49,7 +49,7 @@ def _processors() -> int:
 
 def _compile_beside(kernels: Sequence[Kernel], compilers: int) -> Iterator[int]:
     """Compile in processes of their own; yields how many are done. What they leave out is for the caller to do."""
-    environment = {**os.environ, "NUMBA_NUM_THREADS": "1"}
+    environment = {**numba_environment.without(os.environ), "NUMBA_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-P", "-m", "quant.compile_worker", str(kernel_cache.root())]
     quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
