@@ -30,7 +30,11 @@ def chunks(tokenizer: Tokenizer, text: str, ctx: int = CTX, most: int | None = N
     if ctx < 4:
         raise UsageError(f"a context of {ctx} tokens leaves nothing to score", f"give --ctx {CTX}")
     begin = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
-    ids = [*begin, *tokenizer.encode(text, special=False)]
+    ids = list(begin)
+    for piece in tokenizer.encode_in_pieces(text, special=False):
+        ids += piece
+        if most and len(ids) >= most * ctx:
+            break
     count = len(ids) // ctx
     if not count:
         message = f"the text has {counted(len(ids), 'token')}, and a chunk takes {ctx}"
