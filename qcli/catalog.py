@@ -24,6 +24,13 @@ EMBEDDED: Final = "storyteller"
 _HERE: Final = Path(__file__).parent
 _LIST: Final = "`qcli models` lists the names, or give the path of a .gguf file"
 
+# https://huggingface.co/owner/name/resolve/main/file.gguf, with as much of it as was copied, and owner/name:file.gguf
+_REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+_REMOTE: Final = re.compile(
+    rf"(?:(?:https?:/+)?(?:huggingface\.co|hf\.co)/|hf:/+){_REPO}(?:/(?:resolve|blob|tree)/[^/]+)?(?:/(?P<file>[^?]*))?(?:\?.*)?"
+    rf"|{_REPO.replace('repo', 'named')}:(?P<quant>[\w./-]+)|[a-z]{{2,}}:/+.*"
+)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -67,6 +74,11 @@ def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
     if model is None:
         return _local(names[EMBEDDED]), names[EMBEDDED]
     path = folders.expanded(model)
+    if (address := _REMOTE.fullmatch(str(model))) and not path.exists():
+        raise ModelNotFoundError(
+            f"{model}: is not on this machine",
+            _download(address["repo"] or address["named"], address["file"] or address["quant"]),
+        )
     if isinstance(model, str) and str(model).lower() in names and not path.is_file():
         return _local(names[model.lower()]), names[model.lower()]
     if isinstance(model, str) and not (model and path.exists()) and not _like_a_path(model):
@@ -121,6 +133,18 @@ def _local(entry: Entry) -> Path:
 
 def _like_a_path(model: str) -> bool:
     return model.endswith(".gguf") or "/" in model or os.sep in model
+
+
+def _download(repo: str | None, file: str | None) -> str:
+    """What to type to have a file of an address on this machine; None for what the address does not tell."""
+    if repo and file:
+        wanted = file if file.endswith(".gguf") else f"--include '*{file}*'"  # Q4_K_M, as peers have it
+        return f"`hf download {repo} {wanted}` gets it: give the path of the file"
+    return (
+        f"`hf download {repo}` gets its files: give the path of one"
+        if repo
+        else "download it, and give the path of the file"
+    )
 
 
 def _closest(model: str) -> str:

@@ -11,6 +11,7 @@ from qcli.text.thoughts import Thought
 from qcli.wording import counted
 
 if TYPE_CHECKING:
+    from qcli.llm import LLM
     from qcli.runtime.stats import Stats
 
 
@@ -43,6 +44,15 @@ def show(
     finally:
         bar.close()
     return "".join(text), interrupted
+
+
+def tell_of_default_template(llm: LLM) -> None:
+    """Tell a person whose model brings no chat template how it is asked, and that it may not know how to answer."""
+    if not llm.file.get_str("tokenizer.chat_template", ""):
+        remark = (
+            "has no chat template and is asked in a usual form; one that was not made for chats may answer nonsense"
+        )
+        console.info(f"{llm.name} {remark} (qcli run --raw has it continue a text)")
 
 
 def discard(piece: str) -> None:

@@ -42,23 +42,24 @@ def imatrix(
         raise UsageError(
             "MODEL, TEXT and -o FILE are needed", "type, for example, qcli imatrix MODEL TEXT -o imatrix.gguf"
         )
-    path, to = Path(text), Path(out)
+    to = Path(out)
     with console.status("loading", quiet) as bar, interrupt.cleans_up():
         with interrupt.ends_all(bar):
             from qcli.catalog import resolve
-            from qcli.evaluate.scored_text import chunks, read_text
+            from qcli.evaluate.scored_text import chunks
             from qcli.gguf.file import GGUFFile
             from qcli.host.atomic_files import AtomicFiles
             from qcli.quantize import imatrix_file
             from qcli.quantize.imatrix import load, measure, starved
             from qcli.text.tokenizer import Tokenizer
+            from qcli.text_input import read_file
 
             AtomicFiles([to], force)  # before anything takes long
             file = GGUFFile.open(resolve(model)[0])
-            cut = chunks(Tokenizer.from_gguf(file), read_text(path), ctx, most)
+            cut = chunks(Tokenizer.from_gguf(file), read_file(text), ctx, most)
             engine = load(file, ctx, threads, bar.update)
         try:
-            found = measure(engine, cut, path.name, bar.update)
+            found = measure(engine, cut, Path(text).name, bar.update)
         finally:
             engine.close()
         imatrix_file.write(to, found, force)
