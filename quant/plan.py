@@ -54,7 +54,8 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     count = int(np.prod(shape))
     raw = np.zeros(count * np.dtype(dtype).itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+    memory: NDArray[Any] = raw[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+    return memory
 
 
 BATCH = Layout("tokens", "position")

@@ -54,11 +54,11 @@ class Matrix:
 
     @property
     def rows(self) -> int:
-        return self.data.shape[0]
+        return len(self.data)
 
     @property
     def row_bytes(self) -> int:
-        return self.data.shape[1]
+        return int(self.data.shape[1])
 
     @property
     def address(self) -> int:
@@ -132,6 +132,6 @@ def operands_of(weights: Matrix | ExpertMatrices, **kernels: Any) -> dict[str, A
 
 
 @inline
-def row_address(matrix, expert, row):
+def row_address(matrix: Any, expert: Any, row: Any) -> Any:
     """Where a row of an expert's matrix begins, given its MATRIX table."""
     return load_i64(load_i64(matrix + MATRIX.addresses) + 8 * expert) + row * load_i64(matrix + MATRIX.row_bytes)
