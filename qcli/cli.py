@@ -12,9 +12,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from qcli import __version__, console, interrupt
+from qcli.commands.usage import Command, Group, usage_error
 from qcli.errors import QcliError
 from qcli.host import bus_error
-from qcli.usage_wording import Command, Group, usage_error
 
 # In the order that --help lists them: each is a function of its own name, in a module of that name in qcli/commands/.
 COMMANDS = "run chat bench plan experts quantize imatrix perplexity show models".split()

@@ -64,8 +64,8 @@ def _counted(
     from qcli.catalog import resolve
     from qcli.evaluate import expert_counts
     from qcli.gguf.file import GGUFFile
+    from qcli.terminal.text_input import read_file
     from qcli.text.tokenizer import Tokenizer
-    from qcli.text_input import read_file
 
     n_bytes = parse_size(ram) if ram is not None else None
     with GGUFFile.open(resolve(model)[0]) as opened:

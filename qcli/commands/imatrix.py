@@ -51,8 +51,8 @@ def imatrix(
             from qcli.host.atomic_files import AtomicFiles
             from qcli.quantize import imatrix_file
             from qcli.quantize.imatrix import load, measure, starved
+            from qcli.terminal.text_input import read_file
             from qcli.text.tokenizer import Tokenizer
-            from qcli.text_input import read_file
 
             AtomicFiles([to], force)  # before anything takes long
             file = GGUFFile.open(resolve(model)[0])

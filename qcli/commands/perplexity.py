@@ -87,8 +87,8 @@ def _chunks(
     file: Any, text: str | None, ctx: int | None, most: int | None, reference: LogProbs | None
 ) -> list[list[int]]:
     from qcli.evaluate.scored_text import CTX, chunks
+    from qcli.terminal.text_input import read_file
     from qcli.text.tokenizer import Tokenizer
-    from qcli.text_input import read_file
 
     if text is None:
         assert reference

@@ -12,8 +12,8 @@ from qcli.commands import options
 from qcli.commands.answer import discard, figures, show, tell_of_default_template
 from qcli.errors import PromptError, UsageError
 from qcli.runtime.sampling import SamplingOptions
+from qcli.terminal.text_input import STDIN, read_stdin
 from qcli.text.thoughts import without_tags
-from qcli.text_input import STDIN, read_stdin
 
 if TYPE_CHECKING:
     from qcli.runtime.stats import Stats
