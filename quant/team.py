@@ -21,9 +21,10 @@ from quant.plan import OPERANDS, RECORD_BYTES, aligned
 from quant.simd import I64, load_i64, pointer, store_i64
 
 # Byte offsets in the control block; words that different threads write lie on different cache lines.
-_ARRIVED, _PHASE, _EPOCH, _PLAN, _COUNT, _YIELD, _TIMES, _NAP, _SIZE = 0, 128, 256, 384, 392, 400, 408, 416, 512
+_ARRIVED, _PHASE, _EPOCH = 0, 128, 256
+_PLAN, _COUNT, _YIELD, _TIMES, _NAP, _SPINS, _SIZE = 384, 392, 400, 408, 416, 424, 512
 _SPINS_BEFORE_YIELD = 2_000  # about 30 us: longer than any wait on a quiet machine
-_SPINS_BEFORE_NAP = 100_000  # about 1.5 ms: longer than sampling and printing a token
+SPINS_BEFORE_NAP = 100_000  # about 1.5 ms: longer than sampling and printing a token; read when a team is made
 _NAP_US = 50
 _NAPS_BEFORE_SLEEP = (
     2_000  # 0.1 s and more: longer than reading experts; waking from sleep takes the interpreter's lock
@@ -97,7 +98,7 @@ def _note(entry, work, wait):
 @function("pp", returns=True)
 def wait(control, epoch):
     """Spin until the epoch changes, or for a moment, then look again after every nap; gives the epoch last seen."""
-    for _ in range(_SPINS_BEFORE_NAP):
+    for _ in range(load_i64(control + _SPINS)):
         now = atomic_load(control + _EPOCH)
         if now != epoch:
             return now
@@ -126,6 +127,7 @@ class Team:
         self.size = size
         self._control = aligned(_SIZE // 8, np.int64)
         self._control[_YIELD // 8], self._control[_NAP // 8] = _system_calls()
+        self._control[_SPINS // 8] = SPINS_BEFORE_NAP
         self._address: int = self._control.ctypes.data
         self._wake = threading.Condition()
         self._closed = False
