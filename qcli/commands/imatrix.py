@@ -53,15 +53,15 @@ def imatrix(
             from qcli.quantize.imatrix import load, measure, starved
             from qcli.text.tokenizer import Tokenizer
 
-            AtomicFiles([to], force)  # before anything takes long
             file = GGUFFile.open(resolve(model)[0])
+            output = AtomicFiles([to], force, reads=[*file.paths, path])  # before anything takes long
             cut = chunks(Tokenizer.from_gguf(file), read_text(path), ctx, most)
             engine = load(file, ctx, threads, bar.update)
         try:
             found = measure(engine, cut, path.name, bar.update)
         finally:
             engine.close()
-        imatrix_file.write(to, found, force)
+        imatrix_file.write(output, found)
         bar.close()
         layers = starved(found)
         if as_json:

@@ -6,7 +6,7 @@ import math
 import mmap
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -57,14 +57,16 @@ class Tensor:
 class GGUFFile:
     """A model file open for reading; a context manager.
 
-    path: as opened (the first part); version: 2 or 3; metadata: by key, numbers as Python scalars or
+    path: as opened (the first part); paths: of all parts; version: 2 or 3; metadata: by key, numbers as Python scalars or
     read-only arrays, strings as str or StringArray; entries: the same by key as the (first) file has them, byte for
     byte; tensors: by name, in file order, those of all parts; used: names of the tensors that were asked for, so that
     an architecture can tell which ones it left out.
     """
 
-    def __init__(self, path: Path, header: Header, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, path: Path, header: Header, tensors: dict[str, Tensor], others: Sequence[Path] = ()) -> None:
+        """others: the second and further files of a split model."""
         self.path = path
+        self.paths = [path, *others]
         self.version = header.version
         self.metadata: Mapping[str, Value] = MappingProxyType(header.metadata)
         self.entries: Mapping[str, memoryview] = MappingProxyType(header.entries)
@@ -82,7 +84,8 @@ class GGUFFile:
         first = read_header(map_, path)
         tensors: dict[str, Tensor] = {}
         _add_tensors(tensors, first, map_, path)
-        for number, part in enumerate(_other_parts(path, first), start=1):
+        others = _other_parts(path, first)
+        for number, part in enumerate(others, start=1):
             map_ = _map(part)
             header = read_header(map_, part)
             if header.metadata.get("split.no") != number:
@@ -90,7 +93,7 @@ class GGUFFile:
             _add_tensors(tensors, header, map_, part)
         if first.metadata.get("split.tensors.count", len(tensors)) != len(tensors):
             raise ModelFileError(f"{path}: its parts do not hold as many tensors as it says", _DOWNLOAD_ALL)
-        return cls(path, first, tensors)
+        return cls(path, first, tensors, others)
 
     def close(self) -> None:
         """Drop the map; views that were handed out stay valid."""

@@ -66,7 +66,7 @@ def compile_kernels(job: Job, progress: Progress | None = None) -> None:
 
 def check_output(job: Job, overwrite: bool = False) -> AtomicFiles:
     """The job's files, not yet open; OutputError if one may not be written, or the disk is too full."""
-    output = AtomicFiles(job.paths, overwrite)
+    output = AtomicFiles(job.paths, overwrite, reads=job.reads)
     output.require_space(job.n_bytes)
     return output
 
