@@ -16,7 +16,7 @@ from qcli.gguf.names import part_paths
 from qcli.gguf.writer import ALIGNMENT, NewTensor, file_bytes, split, split_keys, text, u32
 from qcli.quantize.imatrix_file import Imatrix
 from qcli.quantize.mixes import ALIASES, MIXES, Mix
-from qcli.quantize.tensor_types import FLOATS, Overrides, allows_quantization, choose_types
+from qcli.quantize.tensor_types import FLOATS, Overrides, allows_quantization, fitting, wanted_types
 from quant import formats, quantizers
 
 _DROPPED = ("split.", "quantize.imatrix.")
@@ -29,6 +29,7 @@ class Change:
 
     tensor: Tensor
     type: str
+    wanted: str  # by the mix or the user; another than `type` where blocks of it do not fit the rows
     importance: NDArray[np.float32] | None = None  # [experts, columns]
 
     @property
@@ -123,8 +124,8 @@ def make_job(
     name, mix = find_mix(mix_name)
     if not source.tensors:
         raise ModelFileError(f"{source.path}: holds no tensors", "give the file of a whole model")
-    chosen = choose_types(source, mix, overrides, imatrix is not None)
-    changes = [_change(source, tensor, chosen[tensor.name], imatrix) for tensor in source.tensors.values()]
+    wanted = wanted_types(source, mix, overrides, imatrix is not None)
+    changes = [_change(source, tensor, wanted[tensor.name], imatrix) for tensor in source.tensors.values()]
     _check_sources(source, changes, allow_requantize)
     _check_importance(source, changes, mix, imatrix)
     alignment = source.get_int("general.alignment", ALIGNMENT)
@@ -136,15 +137,16 @@ def make_job(
     return Job(source, name, parts, alignment, reads, lacking)
 
 
-def _change(source: GGUFFile, tensor: Tensor, kind: str, imatrix: tuple[Path, Imatrix] | None) -> Change:
+def _change(source: GGUFFile, tensor: Tensor, wanted: str, imatrix: tuple[Path, Imatrix] | None) -> Change:
+    kind = fitting(wanted, tensor)
     if imatrix is None or not allows_quantization(tensor) or kind in FLOATS:
-        return Change(tensor, kind)
+        return Change(tensor, kind, wanted)
     experts = tensor.shape[0] if len(tensor.shape) > 2 else 1
     try:
-        return Change(tensor, kind, imatrix[1].importance(tensor.name, experts, tensor.shape[-1]))
+        return Change(tensor, kind, wanted, imatrix[1].importance(tensor.name, experts, tensor.shape[-1]))
     except ValueError as problem:
         if not _counts(tensor.name):
-            return Change(tensor, kind)
+            return Change(tensor, kind, wanted)
         message = f"{imatrix[0]}: {tensor.name}: {problem}"
         raise ModelFileError(message, f"measure it on this model: `qcli imatrix {source.path} TEXT -o FILE`") from None
 

@@ -175,14 +175,6 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, value):
     assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
 
 
-def test_numbers_beyond_f16_are_refused(tmp_path):
-    numbers = np.full((4, 32), 1e5, np.float32)
-    model = maker.File([], [maker.tensor("a.weight", (4, 32))], numbers.tobytes())
-    source = maker.write(tmp_path / "in.gguf", model)
-    with GGUFFile.open(source) as file, pytest.raises(ModelFileError, match="too large for F16"):
-        quantize(file, tmp_path / "out.gguf", "F16")
-
-
 def test_a_source_that_shrinks_is_told_so(tmp_path, tiny):
     path = tmp_path / "in.gguf"
     path.write_bytes(TINY.read_bytes())

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from itertools import groupby
+from pathlib import Path
 
 import pytest
 from named_tensors import named
 from places import DATA
 
+from qcli.commands.quantize_report import replacements
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.gguf.types import BLOCKS
 from qcli.quantize import job
 from qcli.quantize.mixes import MIXES
 from qcli.quantize.tensor_types import allows_quantization, choose_types
@@ -100,3 +103,40 @@ def test_an_override_that_nothing_answers_to(tiny):
         choose_types(tiny, MIXES["Q8_0"], [job.override("nowhere=Q8_0")])
     with pytest.raises(UsageError, match="attn_norm"):
         choose_types(tiny, MIXES["Q8_0"], [job.override("attn_norm=Q8_0")])
+
+
+def test_a_type_that_does_not_fit_the_rows_is_replaced_and_told(shapes):
+    file = shapes["odd"]  # rows of 576 and of 1536
+    changes = job.make_job(file, Path("x"), "Q4_K_M").changes
+    for change in changes:
+        fits = change.tensor.shape[-1] % BLOCKS[change.wanted].columns == 0
+        assert fits == (change.type == change.wanted), change.tensor.name
+    lines = replacements(changes)
+    assert {line.split(":")[0] for line in lines} == {"Q5_0 in place of Q4_K", "Q8_0 in place of Q6_K"}
+    assert all("whose rows of 576 are no multiple of 256" in line for line in lines)
+    counts = [int(re.search(r": (\d+) matri", line)[1]) for line in lines]
+    assert sum(counts) == sum(change.type != change.wanted for change in changes)
+
+
+def test_what_the_user_asks_for_is_told_too(tiny):
+    changes = job.make_job(tiny, Path("x"), "Q8_0", overrides=[job.override("attn_q.weight=Q6_K")]).changes
+    columns = tiny.tensors["blk.3.attn_q.weight"].shape[-1]
+    (line,) = replacements(changes)
+    assert line.startswith("Q8_0 in place of Q6_K: 1 matrix, such as blk.3.attn_q.weight")
+    assert f"rows of {columns} " in line
+
+
+def test_types_that_fit_are_told_in_no_line(tiny):
+    assert replacements(job.make_job(tiny, Path("x"), "Q8_0").changes) == []
+
+
+def test_the_lines_come_with_a_dry_run_and_not_with_json(type_line):
+    line = ("quantize", str(TINY), "Q8_0", "--dry-run", "--tensor", "attn_q.weight=Q6_K")
+    code, out, err = type_line(*line)
+    assert code == 0
+    assert "Q8_0 in place of Q6_K" in err
+    code, out, err = type_line(*line, "--json")
+    assert (code, err) == (0, "")
+    told = next(t for t in json.loads(out)["tensors"] if t["name"] == "blk.3.attn_q.weight")
+    assert (told["wanted"], told["to"]) == ("Q6_K", "Q8_0")
+    assert type_line(*line, "--quiet")[2] == ""
