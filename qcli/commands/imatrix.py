@@ -48,12 +48,14 @@ def imatrix(
             from qcli.catalog import resolve
             from qcli.evaluate.scored_text import chunks, read_text
             from qcli.gguf.file import GGUFFile
+            from qcli.gguf.kinds import require_model
             from qcli.host.atomic_files import AtomicFiles
             from qcli.quantize import imatrix_file
             from qcli.quantize.imatrix import load, measure, starved
             from qcli.text.tokenizer import Tokenizer
 
             file = GGUFFile.open(resolve(model)[0])
+            require_model(file)
             output = AtomicFiles([to], force, reads=[*file.paths, path])  # before anything takes long
             cut = chunks(Tokenizer.from_gguf(file), read_text(path), ctx, most)
             engine = load(file, ctx, threads, bar.update)

@@ -57,11 +57,13 @@ def perplexity(
             from qcli.catalog import resolve
             from qcli.evaluate.log_probs_file import LogProbs
             from qcli.gguf.file import GGUFFile
+            from qcli.gguf.kinds import require_model
             from qcli.host.atomic_files import AtomicFiles
             from qcli.runtime.engine import Engine
 
             reference = stack.enter_context(LogProbs(Path(against))) if against is not None else None
             file = stack.enter_context(GGUFFile.open(resolve(model)[0]))
+            require_model(file)
             reads = [*file.paths, *(Path(given) for given in (text, against) if given is not None)]
             output = AtomicFiles([Path(save)], force, reads=reads) if save is not None else None
             chunks = _chunks(file, text, ctx, most, reference)

@@ -124,6 +124,8 @@ def make_job(
     name, mix = find_mix(mix_name)
     if not source.tensors:
         raise ModelFileError(f"{source.path}: holds no tensors", "give the file of a whole model")
+    for tensor in source.tensors.values():
+        source.tensor(tensor.name)  # refuses what cannot be copied
     wanted = wanted_types(source, mix, overrides, imatrix is not None)
     changes = [_change(source, tensor, wanted[tensor.name], imatrix) for tensor in source.tensors.values()]
     _check_sources(source, changes, allow_requantize)
