@@ -48,20 +48,22 @@ def imatrix(
             from qcli.catalog import resolve
             from qcli.evaluate.scored_text import chunks, read_text
             from qcli.gguf.file import GGUFFile
+            from qcli.gguf.kinds import require_model
             from qcli.host.atomic_files import AtomicFiles
             from qcli.quantize import imatrix_file
             from qcli.quantize.imatrix import load, measure, starved
             from qcli.text.tokenizer import Tokenizer
 
-            AtomicFiles([to], force)  # before anything takes long
             file = GGUFFile.open(resolve(model)[0])
+            require_model(file)
+            output = AtomicFiles([to], force, reads=[*file.paths, path])  # before anything takes long
             cut = chunks(Tokenizer.from_gguf(file), read_text(path), ctx, most)
             engine = load(file, ctx, threads, bar.update)
         try:
             found = measure(engine, cut, path.name, bar.update)
         finally:
             engine.close()
-        imatrix_file.write(to, found, force)
+        imatrix_file.write(output, found)
         bar.close()
         layers = starved(found)
         if as_json:

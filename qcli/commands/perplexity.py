@@ -57,12 +57,15 @@ def perplexity(
             from qcli.catalog import resolve
             from qcli.evaluate.log_probs_file import LogProbs
             from qcli.gguf.file import GGUFFile
+            from qcli.gguf.kinds import require_model
             from qcli.host.atomic_files import AtomicFiles
             from qcli.runtime.engine import Engine
 
-            output = AtomicFiles([Path(save)], force) if save is not None else None
             reference = stack.enter_context(LogProbs(Path(against))) if against is not None else None
             file = stack.enter_context(GGUFFile.open(resolve(model)[0]))
+            require_model(file)
+            reads = [*file.paths, *(Path(given) for given in (text, against) if given is not None)]
+            output = AtomicFiles([Path(save)], force, reads=reads) if save is not None else None
             chunks = _chunks(file, text, ctx, most, reference)
             size = len(chunks[0])
             engine = Engine.load(file, threads=threads, ctx=size, chunk=size, kv_type=kv_type, progress=bar.update)
