@@ -133,7 +133,9 @@ class Reader:
             return True
 
     def close(self) -> None:
-        """End the I/O threads, each after the span that it is reading, and close the files."""
+        """End the I/O threads, each after the span that it is reading, and close the files; twice does no harm."""
+        if self._closed:  # others may have got the numbers of these descriptors
+            return
         self._closed = True
         for _ in self._threads:
             self._wakeups.put(None)

@@ -14,6 +14,7 @@ from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling
 from qcli.runtime.stats import Stats
 from qcli.text.stop_strings import StopStrings
+from qcli.text.thoughts import AnswerParser
 from qcli.text.tokenizer import Tokenizer
 
 PROMPT = [3, 1, 4]
@@ -109,7 +110,8 @@ def text(tokenizer, answer, stop=(), **limits):
     script = [*tokenizer.encode(answer, special=False), min(tokenizer.end_ids)]
     engine = FakeEngine(tokenizer.vocab_size, 4096, scripted(len(prompt), script))
     stats = Stats()
-    pieces = list(generate_text(PrefixCache(engine), tokenizer, prompt, greedy(engine), None, stop, stats, **limits))
+    ids = generate_ids(PrefixCache(engine), prompt, greedy(engine), None, tokenizer.end_ids, stats, **limits)
+    pieces = list(generate_text(ids, AnswerParser(tokenizer), StopStrings(stop), stats))
     assert all(pieces)
     return pieces, stats
 

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from qcli import console
 from qcli.commands.answer import discard, show
-from qcli.runtime.generate import generate_text
+from qcli.runtime.generate import generate_ids, generate_text
 from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling
+from qcli.runtime.stats import Stats
+from qcli.text.stop_strings import StopStrings
 from qcli.text.think_tags import find_think_tags
 from qcli.text.thoughts import (
     AnswerParser,
@@ -160,7 +162,8 @@ def test_stop_strings_are_looked_for_in_the_answer_alone(thinking: Tokenizer) ->
     engine = FakeEngine(thinking.vocab_size, 512, following=scripted(1, ids))
     sampler = Sampler(Sampling(temperature=0), thinking.vocab_size)
     parser = answer_parser(thinking, find_think_tags(thinking, ""), "")
-    said = generate_text(PrefixCache(engine), thinking, [0], sampler, stop=["stop"], max_tokens=99, parser=parser)
+    tokens = generate_ids(PrefixCache(engine), [0], sampler, max_tokens=99)
+    said = generate_text(tokens, parser, StopStrings(["stop"]), Stats())
     assert "".join(said) == "<think>stop a</think>b "
 
 
@@ -170,10 +173,11 @@ def pieces_of(*pieces: str) -> Iterator[Any]:
 
 def test_the_terminal_shows_thoughts_apart(capsys: pytest.CaptureFixture[str]) -> None:
     bar = console.status("x", quiet=True)
-    said = show(pieces_of(Thought("<think>"), Thought("hm"), Thought("</think>"), "\n\n", "\nYes", "\n."), bar)  # type: ignore[arg-type]
+    thought = [Thought("<think>"), Thought("h\n"), Thought("\nm"), Thought("</think>"), Thought("\n")]
+    said = show(pieces_of(*thought, "Yes", "\n."), bar)  # type: ignore[arg-type]
     shown = capsys.readouterr()
     assert said == ("Yes\n.", False)
-    assert (shown.out, shown.err) == ("Yes\n.", "<think>hm</think>\n\n")
+    assert (shown.out, shown.err) == ("Yes\n.", "<think>h\n\nm</think>\n\n")
     show(pieces_of(Thought("hm"), "Yes"), bar, aside=discard)  # type: ignore[arg-type]
     assert capsys.readouterr() == ("Yes", "")
 
