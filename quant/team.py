@@ -127,7 +127,7 @@ class Team:
         self._control = aligned(_SIZE // 8, np.int64)
         self._control[_YIELD // 8], self._control[_NAP // 8] = _system_calls()
         self._address: int = self._control.ctypes.data
-        self._wake = threading.Condition()
+        self._wake = threading.Condition()  # reentrant, for the collector's sake
         self._awake = False  # whether a replay is about to begin, so that helpers stay awake
         self._closed = False
         self._process = os.getpid()
@@ -154,13 +154,17 @@ class Team:
 
     def close(self) -> None:
         """End the helpers; closing twice does no harm."""
-        if self._closed or os.getpid() != self._process:
-            return
-        self._closed = True
-        self._control[_EPOCH // 8] += 1
-        self._wake_helpers()
-        for helper in self._helpers:
-            helper.join()
+        self.dismiss()
+        if os.getpid() == self._process:
+            for helper in self._helpers:
+                helper.join()
+
+    def dismiss(self) -> None:
+        """Let the helpers end without waiting for them, as the garbage collector must: one of them may be running it."""
+        if not self._closed and os.getpid() == self._process:
+            self._closed = True
+            self._control[_EPOCH // 8] += 1
+            self._wake_helpers()
 
     def _wake_helpers(self) -> None:
         if self._helpers:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -77,7 +76,7 @@ class Engine:
         self._heads: dict[int, tuple[Program, Activation]] = {}
         self._team = Team(threads)
         self._lifetime = Lifetime()
-        self._dropped = weakref.finalize(self, _end_later, self._lifetime, self._team, expert_loader)
+        self._dropped = weakref.finalize(self, _dismiss, self._lifetime, self._team, expert_loader)
         self._dropped.atexit = False  # threads end with the process, anyway
 
     @classmethod
@@ -123,6 +122,10 @@ class Engine:
             engine.close()
             raise
         return engine
+
+    def __repr__(self) -> str:
+        used = "closed" if self._lifetime.closed else f"{self.position} of {self.ctx} tokens of context used"
+        return f"<Engine: {self.threads} threads, {used}>"
 
     @property
     def position(self) -> int:
@@ -223,8 +226,10 @@ class Engine:
     def close(self) -> None:
         """End the team's threads and the I/O threads; closing twice does no harm, nor does it in a forked child."""
         self._lifetime.closed = True
-        if self._dropped.detach():
-            _end(self._lifetime, self._team, self.expert_loader)
+        if self._dropped.detach() and self._lifetime.here:
+            self._team.close()
+            if self.expert_loader:
+                self.expert_loader.close()
 
     def _chunks(self, ids: Sequence[int]) -> Iterator[int]:
         """Put ids through the prompt's plan, chunk by chunk; yields how many are done after each."""
@@ -265,20 +270,12 @@ class Engine:
         return self._heads[first]
 
 
-def _end(lifetime: Lifetime, team: Team, loader: ExpertLoader | None) -> None:
-    """End all threads, if they are of this process."""
+def _dismiss(lifetime: Lifetime, team: Team, loader: ExpertLoader | None) -> None:
+    """Let all threads end that are of this process."""
     if lifetime.here:
-        team.close()
+        team.dismiss()
         if loader:
-            loader.close()
-
-
-def _end_later(lifetime: Lifetime, team: Team, loader: ExpertLoader | None) -> None:
-    """End all threads in yet another one: the garbage collector may call this in any of them, which cannot wait for itself."""
-    if loader:
-        loader.saves_usage = False  # as after an error: only who closes an engine is done with it
-    with suppress(RuntimeError):  # the interpreter ends
-        _thread.start_new_thread(_end, (lifetime, team, loader))
+            loader.cache.reader.dismiss()
 
 
 def _first_row(logits: Activation) -> NDArray[np.float32]:
