@@ -183,4 +183,5 @@ class Team:
                 replay(self._address, rank, self.size)
                 continue
             with self._wake:
-                self._wake.wait_for(lambda seen=epoch: self._awake or self._control[_EPOCH // 8] != seen)
+                while not self._awake and self._control[_EPOCH // 8] == epoch:
+                    self._wake.wait()
