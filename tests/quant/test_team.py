@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -166,7 +167,7 @@ def add_operands(rank, size, total, whole, half, memory, late):
 
 def test_operands_are_numbers_floats_arrays_and_what_is_known_late():
     plan, total, memory = new_plan(1), aligned(2, np.int64), np.array([1000], np.int64)
-    known = {}
+    known: dict[str, Callable[[], int]] = {}
     plan.add(add_operands, total, 7, 0.5, memory, lambda: known["late"])
     known["late"] = lambda: 30
     with running(plan) as run:

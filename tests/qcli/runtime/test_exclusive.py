@@ -96,7 +96,7 @@ def test_one_that_was_closed_just_ends(exclusive):
 
 
 def test_what_an_answer_raises_ends_it(exclusive):
-    answer = begun(exclusive, (1 / n for n in (1, 0, 1)))
+    answer = begun(exclusive, (str(1 / n) for n in (1, 0, 1)))
     next(answer)
     with pytest.raises(ZeroDivisionError):
         next(answer)
@@ -140,7 +140,8 @@ def test_two_threads_cannot_read_one_answer_at_once(exclusive):
 
 
 def test_an_answer_closed_by_another_thread_ends_after_its_step(exclusive):
-    slow, read = Slow(), []
+    read: list[str] = []
+    slow = Slow()
     answer = begun(exclusive, slow)
     reader = in_a_thread(lambda: read.extend(answer))
     slow.reached.wait(10)

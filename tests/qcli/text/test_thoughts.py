@@ -174,11 +174,11 @@ def pieces_of(*pieces: str) -> Iterator[Any]:
 def test_the_terminal_shows_thoughts_apart(capsys: pytest.CaptureFixture[str]) -> None:
     bar = console.status("x", quiet=True)
     thought = [Thought("<think>"), Thought("h\n"), Thought("\nm"), Thought("</think>"), Thought("\n")]
-    said = show(pieces_of(*thought, "Yes", "\n."), bar)  # type: ignore[arg-type]
+    said = show(pieces_of(*thought, "Yes", "\n."), bar)
     shown = capsys.readouterr()
     assert said == ("Yes\n.", False)
     assert (shown.out, shown.err) == ("Yes\n.", "<think>h\n\nm</think>\n\n")
-    show(pieces_of(Thought("hm"), "Yes"), bar, aside=discard)  # type: ignore[arg-type]
+    show(pieces_of(Thought("hm"), "Yes"), bar, aside=discard)
     assert capsys.readouterr() == ("Yes", "")
 
 
