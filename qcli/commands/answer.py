@@ -11,6 +11,7 @@ from qcli.text.thoughts import Thought
 from qcli.wording import counted
 
 if TYPE_CHECKING:
+    from qcli.llm import LLM
     from qcli.runtime.stats import Stats
 
 
@@ -44,6 +45,12 @@ def show(
     finally:
         bar.close()
     return "".join(text), interrupted
+
+
+def note_mistyped(llm: LLM) -> None:
+    """Tell in one line which control tokens the file calls ordinary text, if there are any."""
+    if mistyped := llm.tokenizer.mistyped:
+        console.info(f"read as control tokens, though the file calls them ordinary text: {' '.join(mistyped)}")
 
 
 def discard(piece: str) -> None:
