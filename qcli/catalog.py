@@ -132,7 +132,7 @@ def _local(entry: Entry) -> Path:
 
 
 def _like_a_path(model: str) -> bool:
-    return model.endswith(".gguf") or "/" in model or os.sep in model
+    return model.lower().endswith(".gguf") or "/" in model or os.sep in model
 
 
 def _download(repo: str | None, file: str | None) -> str:

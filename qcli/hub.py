@@ -30,7 +30,7 @@ _TIMEOUT = 30  # seconds without a byte
 _SCRATCH = 256 << 20  # bytes of a file that is read to measure the disk
 _MAX_FILE = 1 << 42  # bytes; no known model comes near
 _FINITE = bytes(i % 16 for i in range(256))  # maps random bytes to ones which are finite as weights of any type
-_REPO_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./-]+\.gguf)")
+_REPO_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./-]+\.(?i:gguf))")
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 

@@ -16,7 +16,11 @@ from qcli.catalog import resolve
 from qcli.cli import invoke
 from qcli.runtime.engine import Engine
 from qcli.text.tokenizer import Tokenizer
+from quant import team
 from quant.prepare import compile_missing
+
+# Between replays of a test Python works for long; helpers that spin meanwhile would take the cores from other tests.
+team.SPINS_BEFORE_NAP = 1_000
 
 _MANY = 300  # tests; fewer compile what they use as they come to it
 

@@ -64,11 +64,13 @@ def _counted(
     from qcli.catalog import resolve
     from qcli.evaluate import expert_counts
     from qcli.gguf.file import GGUFFile
+    from qcli.gguf.kinds import require_model
     from qcli.terminal.text_input import read_file
     from qcli.text.tokenizer import Tokenizer
 
     n_bytes = parse_size(ram) if ram is not None else None
     with GGUFFile.open(resolve(model)[0]) as opened:
+        require_model(opened)
         if prompt is None and file is None:
             return "earlier runs", expert_counts.by_usage(opened)
         text = prompt if prompt is not None else read_file(file or "")

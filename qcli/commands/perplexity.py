@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +12,7 @@ from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.tables import facts
 from qcli.errors import UsageError
+from qcli.host.folders import expanded
 from qcli.wording import counted
 
 if TYPE_CHECKING:
@@ -57,12 +57,15 @@ def perplexity(
             from qcli.catalog import resolve
             from qcli.evaluate.log_probs_file import LogProbs
             from qcli.gguf.file import GGUFFile
+            from qcli.gguf.kinds import require_model
             from qcli.host.atomic_files import AtomicFiles
             from qcli.runtime.engine import Engine
 
-            output = AtomicFiles([Path(save)], force) if save is not None else None
-            reference = stack.enter_context(LogProbs(Path(against))) if against is not None else None
+            reference = stack.enter_context(LogProbs(expanded(against))) if against is not None else None
             file = stack.enter_context(GGUFFile.open(resolve(model)[0]))
+            require_model(file)
+            reads = [*file.paths, *(expanded(given) for given in (text, against) if given is not None)]
+            output = AtomicFiles([expanded(save)], force, reads=reads) if save is not None else None
             chunks = _chunks(file, text, ctx, most, reference)
             size = len(chunks[0])
             engine = Engine.load(file, threads=threads, ctx=size, chunk=size, kv_type=kv_type, progress=bar.update)

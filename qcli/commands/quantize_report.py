@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qcli import console
 from qcli.commands.tables import new_table
+from qcli.gguf.types import BLOCKS
 from qcli.wording import counted, quantity
 
 if TYPE_CHECKING:
@@ -26,12 +27,29 @@ def report(job: Job, seconds: float | None, as_json: bool, quiet: bool) -> None:
         console.table(_drawn(job))
     if as_json or quiet:
         return
+    for line in replacements(job.changes):
+        console.info(line)
     if job.without_importance:
         what = f"{counted(len(job.without_importance), 'matrix', 'matrices')}, such as {job.without_importance[0]}"
         console.info(f"the importance matrix says nothing about {what}")
     if seconds is not None:
         parts = f" in {len(job.paths)} parts" if len(job.paths) > 1 else ""
         console.info(f"{job.paths[0]}{parts}: {_summary(job)}, in {seconds:.1f} s")
+
+
+def replacements(changes: Sequence[Change]) -> list[str]:
+    """A line for each type that did not fit the rows of some matrices, and the type that they have in its place."""
+    groups: dict[tuple[str, str], list[Change]] = defaultdict(list)
+    for change in changes:
+        if change.type != change.wanted:
+            groups[change.wanted, change.type].append(change)
+    return [_replacement(wanted, kind, of) for (wanted, kind), of in groups.items()]
+
+
+def _replacement(wanted: str, kind: str, of: Sequence[Change]) -> str:
+    which = counted(len(of), "matrix", "matrices") + f", such as {console.clean(of[0].tensor.name)}"
+    rows, columns = of[0].tensor.shape[-1], BLOCKS[wanted].columns
+    return f"{kind} in place of {wanted}: {which}, whose rows of {rows} are no multiple of {columns}"
 
 
 def _summary(job: Job) -> str:
@@ -51,7 +69,8 @@ def _as_json(job: Job, seconds: float | None) -> dict[str, Any]:
         "bits_per_weight": _bits(job.changes),
         "without_importance": job.without_importance,
         "tensors": [
-            {"name": c.tensor.name, "shape": list(c.tensor.shape), "from": c.tensor.type, "to": c.type, "bytes": c.new.n_bytes}
+            {"name": c.tensor.name, "shape": list(c.tensor.shape), "from": c.tensor.type, "to": c.type, "wanted": c.wanted,
+             "bytes": c.new.n_bytes}
             for c in job.changes
         ],
         "seconds": seconds,

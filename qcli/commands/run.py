@@ -9,7 +9,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.commands.answer import discard, figures, show, tell_of_default_template
+from qcli.commands.answer import discard, figures, note_mistyped, show, tell_of_default_template
 from qcli.errors import PromptError, UsageError
 from qcli.runtime.sampling import SamplingOptions
 from qcli.terminal.text_input import STDIN, read_stdin
@@ -17,6 +17,8 @@ from qcli.text.thoughts import without_tags
 
 if TYPE_CHECKING:
     from qcli.runtime.stats import Stats
+
+_RAW = "Continue the prompt as it stands, without a chat template; control tokens that it spells count as such."
 
 
 @options.with_sampling
@@ -27,7 +29,7 @@ def run(
     ] = None,
     model: options.Model = None,
     system: options.System = None,
-    raw: Annotated[bool, options.flag("--raw", help="Continue the prompt, without a chat template.")] = False,
+    raw: Annotated[bool, options.flag("--raw", help=_RAW)] = False,
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
     threads: options.Threads = None,
@@ -36,11 +38,13 @@ def run(
     ram: options.Ram = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     **sampling: Unpack[SamplingOptions],
 ) -> int:
     """Answer one prompt, typed or piped in."""
     if raw and system:
         raise UsageError("--raw has no place for a --system message", "leave out one of the two")
+    options.check_remarks(quiet, verbose)
     text = _prompt(prompt, quiet)
     with console.status("loading", quiet) as bar:
         with interrupt.ends_all(bar):
@@ -50,8 +54,8 @@ def run(
         with llm:
             if not raw and not quiet:
                 tell_of_default_template(llm)
-            options: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}
-            pieces = llm.generate(text, **options) if raw else llm.chat(_messages(system, text), **options)
+            given: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}
+            pieces = llm.generate(text, **given) if raw else llm.chat(_messages(system, text), **given)
             thoughts: list[str] = []
             if as_json:
                 shown, interrupted = show(pieces, bar, discard, thoughts.append)
@@ -62,6 +66,8 @@ def run(
                     console.out("\n")
                 if not quiet:
                     console.figures(figures(llm.stats))
+            if verbose:
+                note_mistyped(llm)
     return interrupt.EXIT_CODE if interrupted else 0
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -25,7 +26,10 @@ _REQUIRED: Final[Any] = object()
 
 _ANOTHER_FILE = "get a GGUF file of this model; its name ends in .gguf"
 _DOWNLOAD_ALL = "the parts do not belong together: download the model again"
+_KEEP_PARTS = "keep the parts apart, as they were downloaded, or join them with llama.cpp's `llama-gguf-split --merge`"
+_PIECE = re.compile(r"(?<=\.gguf)[-.](split-\w+|part-?\w+|\d{3})$", re.IGNORECASE)
 _CONVERT_AGAIN = "convert the model again with a current llama.cpp"
+_ANOTHER_TYPE = "get another file of the model: those called Q4_K_M, Q5_K_M, Q6_K or Q8_0 run, and most others"
 _KINDS = (
     (b"PK\x03\x04", "a zip archive or PyTorch checkpoint"),
     (b"\x80\x02", "a pickled PyTorch checkpoint"),
@@ -52,19 +56,22 @@ class Tensor:
     path: Path
     offset: int  # bytes, from the start of the file
     n_bytes: int
+    odd: str = ""  # why there are no weights in it, and no data; `GGUFFile.tensor` refuses it
 
 
 class GGUFFile:
     """A model file open for reading; a context manager.
 
-    path: as opened (the first part); version: 2 or 3; metadata: by key, numbers as Python scalars or
+    path: as opened (the first part); paths: of all parts; version: 2 or 3; metadata: by key, numbers as Python scalars or
     read-only arrays, strings as str or StringArray; entries: the same by key as the (first) file has them, byte for
     byte; tensors: by name, in file order, those of all parts; used: names of the tensors that were asked for, so that
     an architecture can tell which ones it left out.
     """
 
-    def __init__(self, path: Path, header: Header, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, path: Path, header: Header, tensors: dict[str, Tensor], others: Sequence[Path] = ()) -> None:
+        """others: the second and further files of a split model."""
         self.path = path
+        self.paths = [path, *others]
         self.version = header.version
         self.metadata: Mapping[str, Value] = MappingProxyType(header.metadata)
         self.entries: Mapping[str, memoryview] = MappingProxyType(header.entries)
@@ -78,11 +85,11 @@ class GGUFFile:
         Raises ModelNotFoundError, ModelFileError, UnsupportedModelError (big-endian, GGUF 1, unknown type).
         """
         path = Path(path)
-        map_ = _map(path)
-        first = read_header(map_, path)
+        map_, first = _first(path)
         tensors: dict[str, Tensor] = {}
         _add_tensors(tensors, first, map_, path)
-        for number, part in enumerate(_other_parts(path, first), start=1):
+        others = _other_parts(path, first, map_)
+        for number, part in enumerate(others, start=1):
             map_ = _map(part)
             header = read_header(map_, part)
             if header.metadata.get("split.no") != number:
@@ -90,7 +97,7 @@ class GGUFFile:
             _add_tensors(tensors, header, map_, part)
         if first.metadata.get("split.tensors.count", len(tensors)) != len(tensors):
             raise ModelFileError(f"{path}: its parts do not hold as many tensors as it says", _DOWNLOAD_ALL)
-        return cls(path, first, tensors)
+        return cls(path, first, tensors, others)
 
     def close(self) -> None:
         """Drop the map; views that were handed out stay valid."""
@@ -138,11 +145,14 @@ class GGUFFile:
         return value if isinstance(value, list) else self._wrong(key, "whole numbers")
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor of this name. Raises ModelFileError if there is none."""
+        """The tensor of this name. Raises ModelFileError if there is none, UnsupportedModelError for an odd one."""
         if name not in self.tensors:
             raise ModelFileError(f'{self.path}: the tensor "{name}" is missing', _CONVERT_AGAIN)
         self.used.add(name)
-        return self.tensors[name]
+        tensor = self.tensors[name]
+        if tensor.odd:
+            raise UnsupportedModelError(f'{tensor.path}: the tensor "{printable(name)}" {tensor.odd}', _ANOTHER_TYPE)
+        return tensor
 
     def _get(self, key: str, default: Any) -> Any:
         value = self.metadata.get(key, default)
@@ -179,7 +189,7 @@ def _map(path: Path) -> mmap.mmap:
 def _not_a_file(path: Path) -> ModelFileError:
     if not path.is_dir():
         return ModelFileError(f"{path}: is not a regular file", _ANOTHER_FILE)
-    inside = sorted(path.glob("*.gguf"))
+    inside = sorted(inner for inner in path.iterdir() if inner.suffix.lower() == ".gguf")
     return ModelFileError(f"{path}: is a directory", f"type {inside[0]}" if inside else _ANOTHER_FILE)
 
 
@@ -194,7 +204,25 @@ def _not_gguf(path: Path, start: bytes) -> ModelFileError:
     return ModelFileError(f"{path}: is not a GGUF file" + (f" ({kind})" if kind else ""), _ANOTHER_FILE)
 
 
-def _other_parts(path: Path, first: Header) -> list[Path]:
+def _first(path: Path) -> tuple[mmap.mmap, Header]:
+    """The first file; the hint is another for a piece that was cut off by bytes, as some downloads are."""
+    try:
+        return (map_ := _map(path)), read_header(map_, path)
+    except ModelFileError as problem:
+        whole = _PIECE.sub("", path.name)
+        if whole == path.name:
+            raise
+        hint = f"it is a piece of a file: `cat` all pieces in their order into {whole}"
+        raise type(problem)(problem.message, hint) from None
+
+
+def _are_joined(first: Header, map_: mmap.mmap) -> bool:
+    """Whether another file follows in the same file."""
+    end = max((row.offset + row.n_bytes for row in first.tensors), default=4)
+    return map_.find(b"GGUF" + first.version.to_bytes(4, "little"), end) >= 0
+
+
+def _other_parts(path: Path, first: Header, map_: mmap.mmap) -> list[Path]:
     """The second and further files of a split model, in order, given the first; of another model none."""
     number, count = first.metadata.get("split.no", 0), first.metadata.get("split.count", 1)
     if type(number) is not int or type(count) is not int or not 0 <= number < max(count, 1) <= MAX_PARTS:
@@ -204,6 +232,8 @@ def _other_parts(path: Path, first: Header) -> list[Path]:
     parts = part_paths(path, count)
     if number:
         raise ModelFileError(f"{path}: is part {number + 1} of {count}", f"open the first: {parts[0]}")
+    if not all(part.exists() for part in [path, *parts[1:]]) and _are_joined(first, map_):
+        raise ModelFileError(f"{path}: is several parts of a model, joined into one file", _KEEP_PARTS)
     if path != parts[0]:
         raise ModelFileError(f"{path}: is part 1 of {count}, but not named so", f"name it {parts[0].name}")
     for part in parts:
@@ -217,5 +247,7 @@ def _add_tensors(tensors: dict[str, Tensor], header: Header, map_: mmap.mmap, pa
     for row in header.tensors:
         if row.name in tensors:
             raise ModelFileError(f'{path}: the tensor "{printable(row.name)}" appears twice', _DOWNLOAD_ALL)
-        data = np.frombuffer(map_, np.uint8, row.n_bytes, row.offset).reshape(math.prod(row.shape[:-1]), -1)
-        tensors[row.name] = Tensor(row.name, row.type, row.shape, data, path, row.offset, row.n_bytes)
+        data = np.empty((1, 0), np.uint8)
+        if not row.odd:
+            data = np.frombuffer(map_, np.uint8, row.n_bytes, row.offset).reshape(math.prod(row.shape[:-1]), -1)
+        tensors[row.name] = Tensor(row.name, row.type, row.shape, data, path, row.offset, row.n_bytes, row.odd)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -47,13 +47,17 @@ _CONVERT_AGAIN = "convert it again with a current llama.cpp"
 
 @dataclass(frozen=True)
 class TensorRow:
-    """One row of the table of tensors; its bytes are inside the file and overlap no other row's."""
+    """One row of the table of tensors; its bytes are inside the file and overlap no other row's.
+
+    A tensor that nobody asks for may be odd: of a type that is not known, with rows that are no whole blocks, or empty.
+    """
 
     name: str
     type: str
     shape: tuple[int, ...]  # NumPy order: the fastest last
     n_bytes: int
     offset: int  # from the start of the file
+    odd: str = ""  # why no weights can be made of it: then n_bytes is 0, and its bytes are passed over
 
 
 @dataclass(frozen=True)
@@ -214,15 +218,16 @@ def _tensor_row(cursor: _Cursor, what: str) -> TensorRow:
     if dimensions > MAX_DIMENSIONS:
         raise cursor.fail(f"{what} has {dimensions:,} dimensions; GGUF allows {MAX_DIMENSIONS}")
     shape = tuple(cursor.u64(what) for _ in range(dimensions))[::-1] or (1,)
-    if 0 in shape:
-        raise cursor.fail(f"{what} is empty: its shape is {shape}")
-    number = cursor.u32(what)
+    number, offset = cursor.u32(what), cursor.u64(what)
     if number not in BLOCKS_BY_NUMBER:
-        raise cursor.refuse(f"{what} is of type {number}, which qcli does not know", _CONVERT_AGAIN)
+        return TensorRow(name, f"type {number}", shape, 0, offset, f"is of type {number}, which qcli does not know")
     block = BLOCKS_BY_NUMBER[number]
+    if 0 in shape:
+        return TensorRow(name, f"{block.name}?", shape, 0, offset, f"is empty: its shape is {shape}")
     if shape[-1] % block.columns:
-        raise cursor.fail(f"{what} has rows of {shape[-1]:,}, no multiple of {block.name}'s {block.columns}")
-    return TensorRow(name, block.name, shape, block.row_bytes(math.prod(shape)), cursor.u64(what))
+        odd = f"has rows of {shape[-1]:,}, no multiple of {block.name}'s {block.columns}"
+        return TensorRow(name, f"{block.name}?", shape, 0, offset, odd)
+    return TensorRow(name, block.name, shape, block.row_bytes(math.prod(shape)), offset)
 
 
 def _placed(cursor: _Cursor, rows: list[TensorRow], alignment: int) -> list[TensorRow]:
@@ -237,4 +242,4 @@ def _placed(cursor: _Cursor, rows: list[TensorRow], alignment: int) -> list[Tens
     for one, two in pairwise(sorted(rows, key=attrgetter("offset"))):
         if one.offset + one.n_bytes > two.offset:
             raise cursor.fail(f'tensors "{printable(one.name)}" and "{printable(two.name)}" overlap')
-    return [TensorRow(row.name, row.type, row.shape, row.n_bytes, start + row.offset) for row in rows]
+    return [replace(row, offset=start + row.offset) for row in rows]

@@ -8,7 +8,8 @@ from pathlib import Path
 MAX_PARTS = 1000  # files of one model that are read
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
-_FIRST_PART = re.compile(r"-00001-of-(\d{5})\.gguf$")
+_FIRST_PART = re.compile(r"-00001-of-(\d{5})\.gguf$", re.IGNORECASE)
+_ENDING_AS_TYPED = re.compile(r"(?:-\d{5}(-of-)\d{5})?(\.gguf)?$", re.IGNORECASE)
 _ENDING = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 
 
@@ -42,4 +43,5 @@ def part_paths(path: Path, count: int) -> list[Path]:
     if count == 1:
         return [path]
     stem = stem_of(path.name)
-    return [path.with_name(f"{stem}-{i + 1:05d}-of-{count:05d}.gguf") for i in range(count)]
+    of, ending = _ENDING_AS_TYPED.search(path.name).groups()  # type: ignore[union-attr]
+    return [path.with_name(f"{stem}-{i + 1:05d}{of or '-of-'}{count:05d}{ending or '.gguf'}") for i in range(count)]

@@ -49,7 +49,7 @@ class Total:
     def add(self, tensor: Tensor, share: float = 1.0) -> None:
         """Add a tensor, or a share of its parameters and bytes."""
         self.tensors += 1
-        self.parameters += round(share * math.prod(tensor.shape))
+        self.parameters += 0 if tensor.odd else round(share * math.prod(tensor.shape))
         self.bytes += round(share * tensor.n_bytes)
 
     @property

@@ -151,11 +151,11 @@ def split(tensors: Iterable[NewTensor], most: int) -> list[list[NewTensor]]:
     return parts
 
 
-def write_small(path: Path, keys: Mapping[str, bytes], tensors: Mapping[str, NDArray[Any]], overwrite: bool) -> None:
-    """Write a whole file of float32 arrays. Raises OutputError."""
+def write_small(output: AtomicFiles, keys: Mapping[str, bytes], tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Write the one file of `output`: whole, of float32 arrays. Raises OutputError."""
     rows = [NewTensor(name, "F32", array.shape) for name, array in tensors.items()]
-    with AtomicFiles([path], overwrite) as output:
-        writer = GGUFWriter(output, path, keys, rows)
+    with output:
+        writer = GGUFWriter(output, output.paths[0], keys, rows)
         for array in tensors.values():
             writer.write(np.ascontiguousarray(array, "<f4").view(np.uint8).reshape(-1))
         writer.finish()

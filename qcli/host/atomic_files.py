@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +19,14 @@ class AtomicFiles:
 
     unfinished: ClassVar[set[AtomicFiles]] = set()  # being written now; for `bus_error`, which ends the process
 
-    def __init__(self, paths: list[Path], overwrite: bool = False) -> None:
-        """Raises OutputError if a file exists and may not be overwritten, or its folder does not exist."""
+    def __init__(self, paths: list[Path], overwrite: bool = False, *, reads: Iterable[Path]) -> None:
+        """Raises OutputError if a file exists and may not be overwritten, or its folder does not exist.
+
+        reads: every file that what is written is made from; none of them is replaced, whatever name or link leads to it.
+        """
         self.paths = paths
         self._overwrite = overwrite
+        self._reads = {path: _identity(path) for path in reads}
         self._open: dict[Path, BinaryIO] = {}
         for path in paths:
             self._check(path)
@@ -76,6 +80,7 @@ class AtomicFiles:
 
     def _check(self, path: Path) -> None:
         with output_errors(path):
+            self._check_is_not_read(path)
             if path.exists() and not path.is_file():
                 raise OutputError(f"{path}: is not a file that could be replaced", "give the path of a file to write")
             if path.exists() and not self._overwrite:
@@ -84,6 +89,13 @@ class AtomicFiles:
                 raise OutputError(f"{path}: there is no folder {path.parent}", f"`mkdir -p {path.parent}` makes it")
             if not os.access(path.parent, os.W_OK):
                 raise OutputError(f"{path.parent}: nothing can be written there", "write to another folder")
+
+    def _check_is_not_read(self, path: Path) -> None:
+        there = _identity(path)
+        source = next((source for source, identity in self._reads.items() if there and identity == there), None)
+        if source is not None:
+            same = "" if path == source else f", which is {source}"
+            raise OutputError(f"{path}: is a file to be read{same}", "give another path to write to")
 
     def _commit(self) -> None:
         """Finish all files, then give each its own name."""
@@ -99,6 +111,15 @@ class AtomicFiles:
 
     def _temporary(self, path: Path) -> Path:
         return path.with_name(f"{path.name}.part-{os.getpid()}")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Of a file that is there, what all its names have in common: paths in any spelling, links of both kinds."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # ValueError: a zero byte in the path
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextmanager

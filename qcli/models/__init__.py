@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from qcli.errors import UnsupportedModelError
 from qcli.gguf.file import GGUFFile
+from qcli.gguf.kinds import require_model
 from qcli.layers.state import State
 from quant.plan import Activation, Plan
 
@@ -60,6 +61,7 @@ def load(file: GGUFFile, state: State) -> Model:
 
 
 def _module(file: GGUFFile) -> Any:
+    require_model(file)
     name = file.get_str("general.architecture")
     if name.replace("_", "-") in supported():
         return importlib.import_module(f"qcli.models.{module_name(name)}")

@@ -5,6 +5,7 @@ A tensor is read in slices of some rows; threads dequantize and quantize them; t
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from qcli.gguf.writer import GGUFWriter
 from qcli.host import kernels
 from qcli.host.atomic_files import AtomicFiles
 from qcli.progress import Progress
+from qcli.quantize import range_check
 from qcli.quantize.job import Change, Job
 from quant import formats, quantizers
 
@@ -66,7 +68,7 @@ def compile_kernels(job: Job, progress: Progress | None = None) -> None:
 
 def check_output(job: Job, overwrite: bool = False) -> AtomicFiles:
     """The job's files, not yet open; OutputError if one may not be written, or the disk is too full."""
-    output = AtomicFiles(job.paths, overwrite)
+    output = AtomicFiles(job.paths, overwrite, reads=job.reads)
     output.require_space(job.n_bytes)
     return output
 
@@ -140,9 +142,14 @@ def _convert(piece: Slice, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if not quantizers.is_finite(values):
         raise _unfit(change, "holds numbers that are not finite", "the model is damaged: download it again")
     converted = quantizers.find(change.type).quantize(values, piece.importance)
-    if change.type == "F16" and not np.isfinite(converted.view(np.float16)).all():
-        raise _unfit(change, "holds numbers too large for F16", "make it BF16")
-    return converted
+    if range_check.holds(change.type, values, piece.importance, converted):
+        return converted
+    largest = range_check.largest(values)
+    if largest <= range_check.SURE:
+        raise _unfit(change, f"has an importance that {change.type} cannot be made by", "measure the imatrix again")
+    other = "BF16" if change.type != "BF16" else "F32"
+    hint = f"--tensor '{re.escape(change.tensor.name)}={other}' makes it a type that holds them"
+    raise _unfit(change, f"holds numbers too large for {change.type}: {largest:.3g}", hint)
 
 
 def _unfit(change: Change, what: str, hint: str) -> ModelFileError:

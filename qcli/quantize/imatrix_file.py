@@ -22,6 +22,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.gguf.header import printable
 from qcli.gguf.strings import StringArray
 from qcli.gguf.writer import text, texts, u32, write_small
+from qcli.host.atomic_files import AtomicFiles
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _MEASURE = "`qcli imatrix MODEL TEXT -o FILE` makes one"
@@ -77,15 +78,15 @@ def read(path: Path) -> Imatrix:
         ) from None
 
 
-def write(path: Path, imatrix: Imatrix, overwrite: bool = False) -> None:
-    """As GGUF. Raises OutputError."""
+def write(output: AtomicFiles, imatrix: Imatrix) -> None:
+    """As GGUF, into the one file of `output`. Raises OutputError."""
     keys = text("general.type", "imatrix") | texts("imatrix.datasets", imatrix.datasets)
     keys |= u32("imatrix.chunk_count", imatrix.chunks) | u32("imatrix.chunk_size", imatrix.chunk_size)
     tensors: dict[str, NDArray[np.float32]] = {}
     for name, entry in sorted(imatrix.entries.items()):
         tensors[name + _SUMS] = entry.sums
         tensors[name + _COUNTS] = entry.counts.astype(np.float32).reshape(-1, 1)
-    write_small(path, keys, tensors, overwrite)
+    write_small(output, keys, tensors)
 
 
 def _read_gguf(path: Path) -> Imatrix:

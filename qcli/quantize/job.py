@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.errors import ModelFileError, OutputError, UnsupportedModelError, UsageError
+from qcli.errors import ModelFileError, UnsupportedModelError, UsageError
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.names import part_paths
 from qcli.gguf.writer import ALIGNMENT, NewTensor, file_bytes, split, split_keys, text, u32
 from qcli.quantize.imatrix_file import Imatrix
 from qcli.quantize.mixes import ALIASES, MIXES, Mix
-from qcli.quantize.tensor_types import FLOATS, Overrides, allows_quantization, choose_types
+from qcli.quantize.tensor_types import FLOATS, Overrides, allows_quantization, fitting, wanted_types
 from quant import formats, quantizers
 
 _DROPPED = ("split.", "quantize.imatrix.")
@@ -29,6 +29,7 @@ class Change:
 
     tensor: Tensor
     type: str
+    wanted: str  # by the mix or the user; another than `type` where blocks of it do not fit the rows
     importance: NDArray[np.float32] | None = None  # [experts, columns]
 
     @property
@@ -50,6 +51,7 @@ class Job:
     name: str  # of the mix
     parts: list[tuple[Path, dict[str, bytes], list[Change]]]
     alignment: int
+    reads: list[Path]  # the files that it is made from
     without_importance: list[str]  # matrices to quantize of which the imatrix says nothing
 
     @property
@@ -117,33 +119,36 @@ def make_job(
     """Decide on every tensor of `source`, to be written to `out` under a mix's name.
 
     overrides: patterns and types, see `override`; imatrix: its path, and itself; split_bytes: the most of one file.
-    Raises UsageError, ModelFileError, OutputError for what cannot be meant or done.
+    Raises UsageError, ModelFileError for what cannot be meant or done.
     """
     name, mix = find_mix(mix_name)
     if not source.tensors:
         raise ModelFileError(f"{source.path}: holds no tensors", "give the file of a whole model")
-    chosen = choose_types(source, mix, overrides, imatrix is not None)
-    changes = [_change(source, tensor, chosen[tensor.name], imatrix) for tensor in source.tensors.values()]
+    for tensor in source.tensors.values():
+        source.tensor(tensor.name)  # refuses what cannot be copied
+    wanted = wanted_types(source, mix, overrides, imatrix is not None)
+    changes = [_change(source, tensor, wanted[tensor.name], imatrix) for tensor in source.tensors.values()]
     _check_sources(source, changes, allow_requantize)
     _check_importance(source, changes, mix, imatrix)
     alignment = source.get_int("general.alignment", ALIGNMENT)
     keys = _keys(source, mix, imatrix)
     parts = _parts(out, keys, changes, split_bytes, alignment)
-    _check_paths(source, [path for path, _, _ in parts])
+    reads = [*source.paths, *([imatrix[0]] if imatrix else [])]
     guided = [c for c in changes if c.converts and c.type not in FLOATS]
     lacking = [c.tensor.name for c in guided if c.importance is None and _counts(c.tensor.name)] if imatrix else []
-    return Job(source, name, parts, alignment, lacking)
+    return Job(source, name, parts, alignment, reads, lacking)
 
 
-def _change(source: GGUFFile, tensor: Tensor, kind: str, imatrix: tuple[Path, Imatrix] | None) -> Change:
+def _change(source: GGUFFile, tensor: Tensor, wanted: str, imatrix: tuple[Path, Imatrix] | None) -> Change:
+    kind = fitting(wanted, tensor)
     if imatrix is None or not allows_quantization(tensor) or kind in FLOATS:
-        return Change(tensor, kind)
+        return Change(tensor, kind, wanted)
     experts = tensor.shape[0] if len(tensor.shape) > 2 else 1
     try:
-        return Change(tensor, kind, imatrix[1].importance(tensor.name, experts, tensor.shape[-1]))
+        return Change(tensor, kind, wanted, imatrix[1].importance(tensor.name, experts, tensor.shape[-1]))
     except ValueError as problem:
         if not _counts(tensor.name):
-            return Change(tensor, kind)
+            return Change(tensor, kind, wanted)
         message = f"{imatrix[0]}: {tensor.name}: {problem}"
         raise ModelFileError(message, f"measure it on this model: `qcli imatrix {source.path} TEXT -o FILE`") from None
 
@@ -185,13 +190,6 @@ def _check_importance(
             message = f"{imatrix[0]}: says nothing about {name}, which {change.type} needs"
             block = re.sub(r"^(blk)\.(\d+)\..*", r"^\1\\.\2\\.", name)  # an MTP block has many such
             raise UsageError(message, f"--tensor '{block}=Q4_K' gives it another type")
-
-
-def _check_paths(source: GGUFFile, paths: Sequence[Path]) -> None:
-    own = {tensor.path.resolve() for tensor in source.tensors.values()} | {source.path.resolve()}
-    for path in paths:
-        if path.resolve() in own:
-            raise OutputError(f"{path}: is the file to be read", "give another path to write to")
 
 
 def _keys(source: GGUFFile, mix: Mix, imatrix: tuple[Path, Imatrix] | None) -> dict[str, bytes]:

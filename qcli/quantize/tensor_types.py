@@ -59,7 +59,13 @@ _SHORT: Final = dict.fromkeys("IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S IQ
 
 
 def choose_types(file: GGUFFile, mix: Mix, overrides: Overrides = (), importance: bool = False) -> dict[str, str]:
-    """The type of every tensor by name; importance: whether there is a matrix of it.
+    """The type that every tensor gets, by name: the one of `wanted_types`, or what fits its rows in place of that."""
+    wanted = wanted_types(file, mix, overrides, importance)
+    return {name: fitting(kind, file.tensors[name]) for name, kind in wanted.items()}
+
+
+def wanted_types(file: GGUFFile, mix: Mix, overrides: Overrides = (), importance: bool = False) -> dict[str, str]:
+    """The type that every tensor should have, by name; importance: whether there is a matrix of it.
 
     The first override whose pattern is in a tensor's name decides; UsageError for a pattern that is in none.
     """
@@ -73,7 +79,7 @@ def choose_types(file: GGUFFile, mix: Mix, overrides: Overrides = (), importance
         hit = next((entry for entry in overrides if entry[0].search(tensor.name)), None)
         if hit:
             unused.discard(hit[0].pattern)
-        chosen[tensor.name] = _fitting(hit[1] if hit else chooser.type_of(tensor), tensor.shape[-1])
+        chosen[tensor.name] = hit[1] if hit else chooser.type_of(tensor)
     if unused:
         message = f"no matrix that may be quantized has a name with {min(unused)!r} in it"
         raise UsageError(message, "`qcli show MODEL --tensors` lists the names")
@@ -107,7 +113,8 @@ class _Chooser:
         mix, name = self._mix, tensor.name
         embeds = name in ("token_embd.weight", "per_layer_token_embd.weight")
         if name == "output.weight" or (self._tied and embeds):
-            return mix.head if tensor.shape[-1] % BLOCKS[mix.default].columns == 0 else "Q8_0"
+            fits = tensor.shape[-1] % BLOCKS[mix.default].columns == 0
+            return mix.head if fits or _SHORT.get(mix.head) == "Q8_0" else "Q8_0"
         if mix.expert and len(tensor.shape) > 2 and tensor.shape[0] > 1:
             return mix.expert
         if embeds:
@@ -137,8 +144,11 @@ def _by_layer(tensor: Tensor) -> tuple[int, bytes]:
     return layer_of(tensor.name), tensor.name.encode()
 
 
-def _fitting(kind: str, columns: int) -> str:
-    """The type itself, or what takes its place where rows of so many columns are no multiple of its block."""
+def fitting(kind: str, tensor: Tensor) -> str:
+    """The type itself, or what takes its place where a tensor's rows are no multiple of its block."""
+    columns = tensor.shape[-1]
+    if kind == tensor.type:
+        return kind
     if columns % BLOCKS[kind].columns:
         kind = _SHORT.get(kind, kind)
     return kind if columns % BLOCKS[kind].columns == 0 else "F16"

@@ -26,7 +26,7 @@ def is_expert(tensor: Tensor) -> bool:
 
 def load_dense(file: GGUFFile, progress: Progress | None = None) -> GGUFFile:
     """A copy of the file whose dense tensors are in memory; experts stay mapped. Raises ModelFileError."""
-    dense = [tensor for tensor in file.tensors.values() if not is_expert(tensor)]
+    dense = [tensor for tensor in file.tensors.values() if tensor.n_bytes and not is_expert(tensor)]
     total, done = sum(tensor.n_bytes for tensor in dense), 0
     tensors = dict(file.tensors)
     with Reader(list({tensor.path for tensor in dense})) as reader:

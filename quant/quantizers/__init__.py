@@ -8,6 +8,7 @@ make a block without meaning, never a crash: see `is_finite`.
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ sixteen_blocks = function("pppp")
 _SCRATCH = 128 * 1024
 _TABLE = ROW_MEANS + 64  # bytes of the addresses and means of sixteen blocks
 _LANES = 16
+_MODERATE = 32  # exponents of 2 between which the importance of a row is taken as it is
 _PIECE = 1 << 17  # numbers that a thread takes at once: 1 to 10 ms of work
 
 Importance = NDArray[np.float32] | None
@@ -68,7 +70,7 @@ class Quantizer:
         """The same, written into `out`: uint8 [rows, row bytes], as a slice of a larger tensor's rows."""
         x = np.ascontiguousarray(x, np.float32)
         self._check(out, x, importance)
-        importance = None if importance is None else np.ascontiguousarray(importance, np.float32)
+        importance = None if importance is None else _moderate(np.ascontiguousarray(importance, np.float32))
         blocks = x.size // self.block.columns
         if 0 < blocks < _LANES:
             self._quantize_few(out, x, importance)
@@ -118,6 +120,17 @@ class Quantizer:
                     done.result()
             finally:
                 pieces.clear()  # interrupted: each thread ends with the piece that it has
+
+
+def _moderate(importance: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Importance, float32 [columns], the largest brought near 1 if sums of products with it would leave float32.
+
+    Only relations count, and a power of two changes none of them.
+    """
+    largest = float(importance.max(initial=0))
+    if largest == 0 or 2.0**-_MODERATE < largest < 2.0**_MODERATE:
+        return importance
+    return np.ldexp(importance, -math.frexp(largest)[1]).astype(np.float32)
 
 
 @function("pppppppppp")

@@ -58,7 +58,7 @@ def test_a_model_that_is_right_so_often_has_the_inverse_as_perplexity(p):
 def test_kl_of_two_that_one_can_compute(tmp_path):
     saved = tmp_path / "half.gguf"
     ids = [counted(16)]
-    with AtomicFiles([saved]) as output:
+    with AtomicFiles([saved], reads=()) as output:
         writer = LogProbsWriter(output, "half", ids, 8)
         list(score(Certain(0.5), ids, save=writer))
         writer.finish()
@@ -120,7 +120,7 @@ def test_the_second_half_is_scored_by_the_tokens_before(engine):
 
 def test_a_model_is_no_further_from_itself_than_float16(engine, tmp_path):
     path = tmp_path / "own.gguf"
-    with AtomicFiles([path]) as output:
+    with AtomicFiles([path], reads=()) as output:
         writer = LogProbsWriter(output, "tiny", CHUNKS, engine.vocab_size)
         list(score(engine, CHUNKS, save=writer))
         writer.finish()

@@ -37,7 +37,7 @@ def pieces(rows):
 
 
 def write(path, keys, rows, alignment=32, overwrite=False):
-    with AtomicFiles([path], overwrite) as output:
+    with AtomicFiles([path], overwrite, reads=()) as output:
         writer = GGUFWriter(output, path, keys, rows, alignment)
         for data in pieces(rows):
             writer.write(data[:5])
@@ -48,7 +48,7 @@ def write(path, keys, rows, alignment=32, overwrite=False):
 
 def test_a_file_by_hand(tmp_path):
     path = tmp_path / "one.gguf"
-    write_small(path, u32("k", 7), {"t": np.array([1.5, -2], np.float32)}, overwrite=False)
+    write_small(AtomicFiles([path], reads=()), u32("k", 7), {"t": np.array([1.5, -2], np.float32)})
     table = maker.File([maker.key("k", maker.U32, 7)], [maker.tensor("t", (2,))], struct.pack("<2f", 1.5, -2))
     assert path.read_bytes() == bytes(table).ljust(len(path.read_bytes()), b"\0")
 
@@ -95,7 +95,7 @@ def test_parts_are_read_as_one(tmp_path):
     assert [[row.name for row in group] for group in groups] == [["a"], ["b"], ["c"]]
     paths = part_paths(tmp_path / "model.gguf", len(groups))
     assert paths[2].name == "model-00003-of-00003.gguf"
-    with AtomicFiles(paths) as output:
+    with AtomicFiles(paths, reads=()) as output:
         for i, (path, rows) in enumerate(zip(paths, groups, strict=True)):
             writer = GGUFWriter(output, path, split_keys(i, 3, 3), rows)
             for row in rows:
@@ -110,9 +110,9 @@ def test_one_part_has_the_name_that_was_given(tmp_path):
 
 
 def test_too_much_or_too_little_of_a_tensor_is_a_mistake(tmp_path):
-    with pytest.raises(ValueError, match="lacks"), AtomicFiles([tmp_path / "x"]) as output:
+    with pytest.raises(ValueError, match="lacks"), AtomicFiles([tmp_path / "x"], reads=()) as output:
         GGUFWriter(output, tmp_path / "x", {}, ROWS).write(np.zeros(25, np.uint8))
-    with pytest.raises(ValueError, match="missing"), AtomicFiles([tmp_path / "x"]) as output:
+    with pytest.raises(ValueError, match="missing"), AtomicFiles([tmp_path / "x"], reads=()) as output:
         GGUFWriter(output, tmp_path / "x", {}, ROWS).finish()
     assert list(tmp_path.iterdir()) == []
 
@@ -128,7 +128,7 @@ def test_nothing_is_left_of_what_was_not_finished(tmp_path, problem):
     kept.write_text("before")
 
     def half() -> None:
-        with AtomicFiles([kept, tmp_path / "new"], overwrite=True) as output:
+        with AtomicFiles([kept, tmp_path / "new"], overwrite=True, reads=()) as output:
             for path in output.paths:
                 output.open(path).write(b"half")
             raise problem("now")
@@ -153,7 +153,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
 def test_what_is_there_is_kept_unless_told(tmp_path):
     path = write(tmp_path / "x.gguf", {}, ROWS)
     with pytest.raises(OutputError, match="already"):
-        AtomicFiles([path])
+        AtomicFiles([path], reads=())
     assert write(path, u32("k", 1), ROWS, overwrite=True).read_bytes()[16] == 1
 
 
@@ -161,7 +161,7 @@ def test_what_comes_to_be_meanwhile_is_kept_too(tmp_path):
     path = tmp_path / "x"
 
     def write_late() -> None:
-        with AtomicFiles([path]) as output:
+        with AtomicFiles([path], reads=()) as output:
             output.open(path).write(b"mine")
             path.write_text("theirs")
 
@@ -175,9 +175,9 @@ def test_what_cannot_be_a_file_is_refused_before_anything_is_done(tmp_path, targ
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OutputError):
-        AtomicFiles([tmp_path / target], overwrite=True)
+        AtomicFiles([tmp_path / target], overwrite=True, reads=())
 
 
 def test_more_than_the_disk_has_is_refused(tmp_path):
     with pytest.raises(OutputError, match="free, and"):
-        AtomicFiles([tmp_path / "x"]).require_space(1 << 60)
+        AtomicFiles([tmp_path / "x"], reads=()).require_space(1 << 60)

@@ -14,6 +14,7 @@ from tiny_model import Tiny, f32
 
 from qcli.errors import ModelFileError, ModelNotFoundError, OutputError
 from qcli.gguf.file import GGUFFile
+from qcli.host.atomic_files import AtomicFiles
 from qcli.quantize import imatrix_file
 from qcli.quantize.imatrix import load, measure, starved
 from qcli.quantize.imatrix_file import Entry, Imatrix
@@ -123,7 +124,7 @@ def test_experts_that_met_little_are_named():
 
 def test_a_file_is_read_back(tmp_path):
     path = tmp_path / "im.gguf"
-    imatrix_file.write(path, some())
+    imatrix_file.write(AtomicFiles([path], reads=()), some())
     found = imatrix_file.read(path)
     assert (found.datasets, found.chunks, found.chunk_size) == (["a.txt", "b.txt"], 4, 512)
     for name, entry in some().entries.items():
@@ -135,7 +136,7 @@ def test_a_file_is_read_back(tmp_path):
         assert file.tensors["blk.0.ffn_up_exps.weight.in_sum2"].shape == (3, 2)
         assert file.tensors["blk.0.ffn_up_exps.weight.counts"].shape == (3, 1)
     with pytest.raises(OutputError, match="already"):
-        imatrix_file.write(path, some())
+        imatrix_file.write(AtomicFiles([path], reads=()), some())
 
 
 def dat(name=b"blk.0.w.weight", calls=4, values=(1.0, 2.0), count=None, entries=1, tail=b"") -> bytes:

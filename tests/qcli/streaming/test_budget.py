@@ -1,4 +1,4 @@
-"""How memory is shared out: amounts as people write them, models that fit, and one that cannot."""
+"""How memory is shared out: models that fit, and one that cannot."""
 
 from __future__ import annotations
 
