@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
+from qcli.host.folders import expanded
 from qcli.wording import parse_size
 
 
@@ -56,9 +56,9 @@ def quantize(
     overrides = [job.override(given) for given in tensor or ()]
     split_bytes = None if split_size is None else _size(split_size)
     with GGUFFile.open(resolve(source)[0]) as file, console.status("loading", quiet) as bar, interrupt.cleans_up():
-        about = None if imatrix is None else (Path(imatrix), imatrix_file.read(Path(imatrix)))
+        about = None if imatrix is None else (expanded(imatrix), imatrix_file.read(expanded(imatrix)))
         todo = job.make_job(
-            file, Path(out), kind,
+            file, expanded(out), kind,
             overrides=overrides, imatrix=about, allow_requantize=allow_requantize, split_bytes=split_bytes,
         )  # fmt: skip
         seconds = None

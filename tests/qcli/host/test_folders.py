@@ -134,3 +134,15 @@ def test_nothing_is_made_where_one_is(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=here, env=environment, capture_output=True, text=True)
     assert Path(done.stdout.strip()).is_relative_to(tmp_path / ".cache" / "qcli")
     assert list(here.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize(
+    "line",
+    ["imatrix storyteller {text} --output=~/none/x", "perplexity storyteller {text} --save-logits=~/none/x"],
+)
+def test_a_tilde_that_the_shell_leaves_is_the_home(type_line, home, line):
+    (home / "text").write_text("A cat sat on a mat. " * 400)
+    code, out, err = type_line(*line.format(text=home / "text").split())
+    assert (code, out) == (1, "")
+    assert f"there is no folder {home / 'none'}" in err
