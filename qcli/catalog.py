@@ -16,12 +16,20 @@ from typing import Final
 from qcli.errors import ModelNotFoundError
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.names import stem_of
+from qcli.host import folders
 from qcli.runtime.sampling import OPTIONS
 from qcli.wording import size
 
 EMBEDDED: Final = "storyteller"
 _HERE: Final = Path(__file__).parent
 _LIST: Final = "`qcli models` lists the names, or give the path of a .gguf file"
+
+# https://huggingface.co/owner/name/resolve/main/file.gguf, with as much of it as was copied, and owner/name:file.gguf
+_REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+_REMOTE: Final = re.compile(
+    rf"(?:(?:https?:/+)?(?:huggingface\.co|hf\.co)/|hf:/+){_REPO}(?:/(?:resolve|blob|tree)/[^/]+)?(?:/(?P<file>[^?]*))?(?:\?.*)?"
+    rf"|{_REPO.replace('repo', 'named')}:(?P<quant>[\w./-]+)|[a-z]{{2,}}:/+.*"
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,12 @@ def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
     names = {name.lower(): entry for name, entry in load_catalog().items()}
     if model is None:
         return _local(names[EMBEDDED]), names[EMBEDDED]
-    path = Path(model).expanduser()
+    path = folders.expanded(model)
+    if (address := _REMOTE.fullmatch(str(model))) and not path.exists():
+        raise ModelNotFoundError(
+            f"{model}: is not on this machine",
+            _download(address["repo"] or address["named"], address["file"] or address["quant"]),
+        )
     if isinstance(model, str) and str(model).lower() in names and not path.is_file():
         return _local(names[model.lower()]), names[model.lower()]
     if isinstance(model, str) and not (model and path.exists()) and not _like_a_path(model):
@@ -122,6 +135,18 @@ def _like_a_path(model: str) -> bool:
     return model.lower().endswith(".gguf") or "/" in model or os.sep in model
 
 
+def _download(repo: str | None, file: str | None) -> str:
+    """What to type to have a file of an address on this machine; None for what the address does not tell."""
+    if repo and file:
+        wanted = file if file.endswith(".gguf") else f"--include '*{file}*'"  # Q4_K_M, as peers have it
+        return f"`hf download {repo} {wanted}` gets it: give the path of the file"
+    return (
+        f"`hf download {repo}` gets its files: give the path of one"
+        if repo
+        else "download it, and give the path of the file"
+    )
+
+
 def _closest(model: str) -> str:
     names = {name.lower(): name for name in load_catalog()}
     close = get_close_matches(model.lower(), names, n=2, cutoff=0.4)
@@ -130,14 +155,22 @@ def _closest(model: str) -> str:
 
 def cached(repo: str, file: str) -> Path | None:
     """A file that `hf download` has put into its cache, of several revisions the newest; None if there is none."""
-    revisions = hub_cache() / f"models--{repo.replace('/', '--')}" / "snapshots"
+    if (hub := hub_cache()) is None:
+        return None
+    revisions = hub / f"models--{repo.replace('/', '--')}" / "snapshots"
     found = [path for path in revisions.glob(f"*/{file}") if path.is_file()]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def hub_cache() -> Path:
-    """The folder where huggingface_hub keeps downloads, by the environment variables that it documents."""
+def hub_cache() -> Path | None:
+    """The folder where huggingface_hub keeps downloads, by the environment variables that it documents.
+
+    None if nothing names one, not even a home.
+    """
     if hub := os.environ.get("HF_HUB_CACHE"):
-        return Path(hub).expanduser()
-    cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("HF_HOME") or f"{cache_home}/huggingface").expanduser() / "hub"
+        return folders.expanded(hub)
+    try:
+        given = os.environ.get("HF_HOME")
+        return (folders.expanded(given) if given else folders.shared_cache() / "huggingface") / "hub"
+    except FileNotFoundError:
+        return None

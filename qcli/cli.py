@@ -7,12 +7,13 @@ import os
 import sys
 import warnings
 from importlib import import_module
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from qcli import __version__, console, interrupt
-from qcli.errors import QcliError, UsageError
+from qcli.commands.usage_wording import Command, Group, usage_error
+from qcli.errors import QcliError
 from qcli.host import bus_error
 
 # In the order that --help lists them: each is a function of its own name, in a module of that name in qcli/commands/.
@@ -20,6 +21,7 @@ COMMANDS = "run chat bench plan experts quantize imatrix perplexity show models"
 
 app = typer.Typer(
     name="qcli",
+    cls=Group,
     help="Run quantized Mixture-of-Experts language models on the CPU.",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for name in COMMANDS:
-    app.command()(getattr(import_module(f"qcli.commands.{name}"), name))
+    app.command(cls=Command)(getattr(import_module(f"qcli.commands.{name}"), name))
 
 
 def _version(wanted: bool) -> None:
@@ -77,7 +79,7 @@ def _as_error(problem: Exception) -> QcliError:
     if isinstance(problem, QcliError):
         return problem
     if hasattr(problem, "format_message"):  # Typer's own errors; their base class has no stable name
-        return _usage_error(problem)
+        return usage_error(problem)
     if isinstance(problem, MemoryError):
         return QcliError("there is not enough memory", "try a smaller --ctx, or a smaller model")
     if isinstance(problem, OSError):
@@ -95,10 +97,3 @@ def _system_error(problem: OSError) -> QcliError:
         return again
     where = f"{problem.filename}: " if problem.filename else ""
     return QcliError(f"{where}{problem.strerror or problem}", "see whether the disk is there")
-
-
-def _usage_error(problem: Any) -> QcliError:
-    context = getattr(problem, "ctx", None)
-    command = context.command_path if context else "qcli"
-    what = problem.format_message().splitlines()[0].rstrip(".")
-    return UsageError(what, f"{command} --help lists what can be typed")

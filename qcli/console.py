@@ -13,21 +13,23 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TextIO
 
+from qcli import typed_echo
 from qcli.errors import QcliError
+from qcli.terminal_text import Filter, destination
+from qcli.terminal_text import clean as clean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress, TaskID
 
 STATUS_DELAY = 0.25  # seconds; shorter work shows no progress bar
-_CONTROL = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
-_CONTROL_IN_LINE = {**_CONTROL, ord("\t"): " ", ord("\n"): " "}
-_line_begun = False  # whether the last line on the terminal is unfinished
+_shown_on_stdout, _shown_on_stderr = Filter(), Filter()
+_unfinished: dict[object, bool] = {}  # whether the last line is, by where a stream goes: a terminal, a pipe, a file
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -55,15 +57,10 @@ def setup() -> None:
             reconfigure(errors="replace", encoding=encoding)
 
 
-def clean(text: str) -> str:
-    """Text from a file or a model as one line, control codes replaced by U+FFFD."""
-    return text.translate(_CONTROL_IN_LINE)
-
-
 def out(text: str) -> None:
     """Write text to stdout without a newline, and flush; end the program quietly if the reader of a pipe has left."""
     _remember(text, sys.stdout)
-    _write(text.translate(_CONTROL) if is_terminal(sys.stdout) else text)
+    _write(_shown_on_stdout(text) if is_terminal(sys.stdout) else text)
 
 
 def json(value: Any) -> None:
@@ -93,8 +90,9 @@ def table(content: RenderableType) -> None:
 
 def info(text: str) -> None:
     """Write a remark to stderr, dim, on lines of its own."""
-    _to_stderr(_begin_line() + _styled(text.translate(_CONTROL), "2") + "\n")
-    _remember("\n", sys.stderr)
+    with _bar_aside():
+        _to_stderr(_begin_line() + _styled(Filter()(text), "2") + "\n")
+        _remember("\n", sys.stderr)
 
 
 def figures(parts: Iterable[str]) -> None:
@@ -109,7 +107,7 @@ def figures(parts: Iterable[str]) -> None:
 def aside(text: str) -> None:
     """Write a piece of text that is no part of the answer to stderr, dim, without a newline."""
     _remember(text, sys.stderr)
-    _to_stderr(_styled(text.translate(_CONTROL), "2"))
+    _to_stderr(_styled(_shown_on_stderr(text), "2"))
 
 
 def error(problem: QcliError) -> None:
@@ -155,6 +153,7 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
         self._lock = threading.RLock()  # a signal may close it in the midst of an update
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._echo_again: Callable[[], object] = lambda: None
         self._timer: threading.Timer | None = None
 
     def __enter__(self) -> status:
@@ -189,6 +188,7 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
             self._timer = None
             if self._bar is not None:
                 self._bar.stop()
+                self._echo_again()
                 self._bar = self._task = status.shown = None
 
     def _show(self) -> None:
@@ -197,6 +197,7 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
                 status.shown = self
                 self._bar = _progress_bar(self._still)
                 self._draw(self._bar, new=True)
+                self._echo_again = typed_echo.off()
                 self._bar.start()
 
     def _draw(self, bar: Progress, new: bool) -> None:
@@ -209,6 +210,18 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
         described = f"{self._label} {self._detail}".rstrip()
         completed = self._fraction or 0.0
         bar.update(self._task, completed=completed, total=total, description=described, refresh=self._still)
+
+
+@contextmanager
+def _bar_aside() -> Iterator[None]:
+    """Take the bar away for the time of the block."""
+    with status.shown._lock if status.shown else nullcontext():
+        bar = status.shown and status.shown._bar
+        if bar:
+            bar.stop()
+        yield
+        if bar:
+            bar.start()
 
 
 def _progress_bar(still: bool) -> Progress:
@@ -227,10 +240,9 @@ def _progress_bar(still: bool) -> Progress:
 
 
 def _remember(text: str, stream: TextIO) -> None:
-    """Note whether this text leaves a line unfinished on a terminal."""
-    global _line_begun
-    if text and is_terminal(stream):
-        _line_begun = not text.endswith("\n")
+    """Note whether this text leaves a line unfinished where the stream goes."""
+    if text:
+        _unfinished[destination(stream)] = not text.endswith("\n")
 
 
 def _columns() -> float:
@@ -244,7 +256,7 @@ def _columns() -> float:
 
 
 def _begin_line() -> str:
-    return "\n" if _line_begun and is_terminal(sys.stderr) else ""
+    return "\n" if _unfinished.get(destination(sys.stderr)) else ""
 
 
 def _styled(text: str, code: str) -> str:
@@ -276,6 +288,8 @@ def _output_failed(problem: OSError) -> NoReturn:
 
 
 def _to_stderr(text: str) -> None:
+    with suppress(OSError, ValueError):  # what comes first is shown first, should both go to one place
+        sys.stdout.flush()
     with suppress(OSError):  # nobody reads it, and there is nowhere else to say so
         sys.stderr.write(text)
         sys.stderr.flush()

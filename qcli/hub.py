@@ -168,6 +168,7 @@ def _scratch(folder: Path) -> Path:
     return path
 
 
-def _nearest(folder: Path) -> Path | None:
-    """The folder, or the nearest one above it that exists and can be written to."""
-    return next((f for f in (folder, *folder.parents) if f.is_dir() and os.access(f, os.W_OK)), None)
+def _nearest(folder: Path | None) -> Path | None:
+    """The folder, or the nearest one above it that exists and can be written to; None for the system's own choice."""
+    above = (folder, *folder.parents) if folder else ()
+    return next((f for f in above if f.is_dir() and os.access(f, os.W_OK)), None)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcli import console, interrupt
+from qcli.host.text_input import stdin_lines
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-MAX_LINE = 1 << 20  # characters
+MAX_LINE = 1 << 20  # bytes
 
 
 def is_interactive() -> bool:
@@ -24,14 +25,8 @@ def is_interactive() -> bool:
 
 def turns() -> Iterator[str]:
     """The turns that are typed or piped in, until the end of the input, without blank ones."""
-    lines = _typed() if is_interactive() else _piped()
+    lines = _typed() if is_interactive() else stdin_lines(MAX_LINE)
     return (line.strip() for line in lines if line.strip())
-
-
-def _piped() -> Iterator[str]:
-    if sys.stdin is None:
-        return iter(())
-    return iter(lambda: sys.stdin.readline(MAX_LINE), "")
 
 
 def _typed() -> Iterator[str]:
@@ -80,12 +75,13 @@ def _keys() -> KeyBindings:
 
 
 def _history() -> History:
-    from platformdirs import user_state_path
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
+    from qcli.host import folders
+
     try:
-        return FileHistory(_private_file(user_state_path("qcli", appauthor=False) / "history"))
-    except OSError:  # a home that is read-only: a history of this chat alone
+        return FileHistory(_private_file(folders.state() / "history"))
+    except OSError:  # a home that is read-only, or none: a history of this chat alone
         return InMemoryHistory()
 
 

@@ -13,13 +13,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from quant import cpu
+from quant import cpu, numba_environment
 from quant.block import Block
 from quant.declarations import CFunction, Inline, Intrinsic, Vector, vector_llvm
 from quant.layout import Layout
-
-# A forced name without features would otherwise be joined by the features of this machine.
-numba.config.CPU_NAME, numba.config.CPU_FEATURES = cpu.name(), cpu.features()
 
 # No fast-math flag: results must not depend on how rows are grouped, so sums are ordered by hand with vectors.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy"}
@@ -46,6 +43,19 @@ class _VectorModel(models.PrimitiveModel):
 
 def machine_code(function: CFunction) -> tuple[str, bytes]:
     """Compile a function: the name of its symbol, and an object file. Raises TypeError if it might raise an exception."""
+    with numba_environment.set_aside():
+        _configure()
+        return _compiled(function)
+
+
+def _configure() -> None:
+    """Have Numba's settings be its defaults, whatever the program around set by variables, and its processor ours."""
+    numba.config.reload_config()
+    # A forced name without features would otherwise be joined by the features of this machine.
+    numba.config.CPU_NAME, numba.config.CPU_FEATURES = cpu.name(), cpu.features()
+
+
+def _compiled(function: CFunction) -> tuple[str, bytes]:
     result = types.int64 if function.returns else types.void
     arguments = result(*[_ARGUMENTS[letter] for letter in function.parameters])
     compiled = numba.cfunc(arguments, **_OPTIONS)(_bound(function.body))

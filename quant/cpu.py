@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Mapping
 from functools import cache
 
 import llvmlite.binding as llvm
 
+from quant.cpu_probe import LACKS_F16C
+
+_CHOICES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
 _AVX512_VNNI = frozenset(
     "cascadelake cooperlake icelake-client icelake-server rocketlake tigerlake sapphirerapids emeraldrapids "
     "graniterapids graniterapids-d diamondrapids znver4 znver5 znver6".split()
@@ -85,6 +90,24 @@ def missing() -> str:
     if not is_x86() or dot_unit() != "portable" or "NUMBA_CPU_NAME" in os.environ:
         return ""
     return "" if _host().get("f16c") else "F16C"
+
+
+@cache
+def wrongly_chosen() -> str:
+    """Why no kernel can run on the processor that NUMBA_CPU_NAME and NUMBA_CPU_FEATURES choose, or nothing."""
+    chosen = " and ".join(f"{variable}={os.environ[variable]}" for variable in _CHOICES if variable in os.environ)
+    if not chosen:
+        return ""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-P", "-m", "quant.cpu_probe", name(), features()]
+    try:
+        tried = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+    except OSError:  # no such interpreter, as in a frozen program
+        return ""
+    if tried.returncode == LACKS_F16C:
+        return f"{chosen}: such a processor lacks F16C"
+    unknown = tried.returncode or b"not a recognized" in tried.stderr
+    return f"{chosen}: the compiler knows no such processor" if unknown else ""
 
 
 def is_x86() -> bool:

@@ -40,13 +40,14 @@ def configure(*candidates: Callable[[], Path], hint: str = "") -> None:
 
 @cache
 def root() -> Path | None:
-    """The application's folder that is used: the first that can be made, else the first; None if it named none."""
+    """The application's folder that is used: the first that can be made, else the first that it names; None if none."""
+    named: list[Path] = []
     for candidate in _candidates:
         with suppress(OSError):
-            chosen = candidate()
-            (chosen / _subfolder()).mkdir(parents=True, exist_ok=True)
-            return chosen
-    return _candidates[0]() if _candidates else None
+            named.append(candidate())
+            (named[-1] / _subfolder()).mkdir(parents=True, exist_ok=True)
+            return named[-1]
+    return named[0] if named else None
 
 
 def folder() -> Path | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from quant import cpu, kernel_cache
+from quant import cpu, kernel_cache, numba_environment
 from quant.declarations import CFunction
 
 
@@ -24,7 +24,8 @@ def address(function: CFunction) -> int:
 
 
 def _compile(function: CFunction) -> tuple[str, bytes]:
-    from quant import compiler  # and Numba, which takes half a second: only where something must be compiled
+    with numba_environment.set_aside():
+        from quant import compiler  # and Numba, which takes half a second: only where something must be compiled
 
     code = compiler.machine_code(function)
     kernel_cache.save(function, *code)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from quant import kernel_cache
+from quant import kernel_cache, numba_environment
 from quant.jit import Kernel
 
 _MOST_COMPILERS = 8
@@ -17,9 +17,11 @@ _WORTH_A_PROCESS = 4  # kernels; starting a compiler takes as long as compiling 
 _POLL_SECONDS = 0.05
 
 
-def prepare(kernels: Sequence[Kernel], progress: Callable[[float], None] | None = None) -> None:
-    """Compile what is missing, and load every kernel; progress(fraction compiled) is called from time to time."""
-    missing = compile_missing(kernels, progress)
+def prepare(
+    kernels: Sequence[Kernel], progress: Callable[[float], None] | None = None, processors: int | None = None
+) -> None:
+    """Compile what is missing, by at most so many processes, and load every kernel; progress(fraction compiled)."""
+    missing = compile_missing(kernels, progress, processors)
     for done, kernel in enumerate(missing):
         if progress and not kernel_cache.has(kernel):
             progress(done / len(missing))
@@ -28,10 +30,12 @@ def prepare(kernels: Sequence[Kernel], progress: Callable[[float], None] | None 
         )  # loaded, or compiled here; the kernel keeps it, so a cache that cannot be written costs once
 
 
-def compile_missing(kernels: Sequence[Kernel], progress: Callable[[float], None] | None = None) -> list[Kernel]:
+def compile_missing(
+    kernels: Sequence[Kernel], progress: Callable[[float], None] | None = None, processors: int | None = None
+) -> list[Kernel]:
     """Have processes compile the kernels that the cache lacks, where that is quicker; gives those that it lacked."""
     missing = [kernel for kernel in kernels if not kernel_cache.has(kernel)]
-    compilers = min(_processors(), _MOST_COMPILERS, len(missing) // _WORTH_A_PROCESS)
+    compilers = min(processors or _processors(), _MOST_COMPILERS, len(missing) // _WORTH_A_PROCESS)
     if compilers > 1 and kernel_cache.is_writable():
         for done in _compile_beside(missing, compilers):
             if progress:
@@ -45,7 +49,7 @@ def _processors() -> int:
 
 def _compile_beside(kernels: Sequence[Kernel], compilers: int) -> Iterator[int]:
     """Compile in processes of their own; yields how many are done. What they leave out is for the caller to do."""
-    environment = {**os.environ, "NUMBA_NUM_THREADS": "1"}
+    environment = {**numba_environment.without(os.environ), "NUMBA_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-P", "-m", "quant.compile_worker", str(kernel_cache.root())]
     quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

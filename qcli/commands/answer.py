@@ -53,6 +53,15 @@ def note_mistyped(llm: LLM) -> None:
         console.info(f"read as control tokens, though the file calls them ordinary text: {' '.join(mistyped)}")
 
 
+def tell_of_default_template(llm: LLM) -> None:
+    """Tell a person whose model brings no chat template how it is asked, and that it may not know how to answer."""
+    if not llm.file.get_str("tokenizer.chat_template", ""):
+        remark = (
+            "has no chat template and is asked in a usual form; one that was not made for chats may answer nonsense"
+        )
+        console.info(f"{llm.name} {remark} (qcli run --raw has it continue a text)")
+
+
 def discard(piece: str) -> None:
     """Show nothing."""
 

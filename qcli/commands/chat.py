@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Unpack
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.commands.answer import discard, figures, note_mistyped, show
+from qcli.commands.answer import discard, figures, note_mistyped, show, tell_of_default_template
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.line_input import is_interactive, turns
 from qcli.runtime.sampling import SamplingOptions
@@ -15,10 +16,13 @@ from qcli.runtime.sampling import SamplingOptions
 if TYPE_CHECKING:
     from qcli.llm import LLM, Options
 
-_COMMAND = re.compile(r"/([a-z?]+)(?:\s+(.*))?", re.DOTALL)
+_COMMAND = re.compile(r"/([A-Za-z?]+)(?:\s+(.*))?", re.DOTALL)
+_COMMANDS = ("clear", "regenerate", "system", "stats", "exit", "help")
+_MEANT = {"quit": "exit", "bye": "exit", "q": "exit", "?": "help", "h": "help", "reset": "clear", "retry": "regenerate"}
 _HELP = """/clear         begin a new conversation
 /regenerate    answer the last message again
-/system TEXT   set the system message; without a text, drop it
+/system TEXT   set the system message; without a text, show it
+/system off    drop it
 /stats         figures of the last answer, and how full the context is
 /exit          leave, as does Ctrl-D
 Alt-Enter, or \\ at the end of a line, begins a new line; Ctrl-C stops an answer."""
@@ -53,6 +57,8 @@ def chat(
             note_mistyped(llm)
         if is_interactive() and not quiet:
             console.info(f"{llm.name} · /help lists the commands, Ctrl-D leaves")
+        if not quiet:
+            tell_of_default_template(llm)
         given: Options = {"max_tokens": max_tokens, "stop": stop, **sampling}
         conversation = Conversation(llm, bar, given, system, quiet)
         for turn in turns():
@@ -71,13 +77,20 @@ class Conversation:
 
     def take(self, turn: str) -> bool:
         """Obey a command or answer a message; False to leave."""
-        command = _COMMAND.fullmatch(turn)
-        if not command:
-            self._answer(turn)
-        elif command[1] == "exit":
-            return False
-        else:
-            self._obey(command[1], (command[2] or "").strip())
+        command, argument = parsed(turn)
+        try:
+            if not command:
+                self._answer(turn)
+            elif argument and command != "system":
+                raise UsageError(f"/{command} takes nothing after it", "begin a message with another word")
+            elif command == "exit":
+                return False
+            else:
+                self._obey(command, argument)
+        except QcliError as problem:
+            if not is_interactive():
+                raise
+            console.error(_with_way_out(problem))
         return True
 
     def _obey(self, name: str, argument: str) -> None:
@@ -89,33 +102,31 @@ class Conversation:
         elif name == "regenerate":
             self._regenerate()
         elif name == "system":
-            self._system = argument or None
-            console.info("the system message is set" if argument else "no system message")
+            self._set_system(argument)
         elif name == "stats":
             engine = self._llm.engine
             console.figures(figures(self._llm.stats))
             console.info(f"{engine.position} of the context's {engine.ctx} tokens used")
         else:
-            console.error(UsageError(f"there is no command /{name}", "/help lists them"))
+            raise UsageError(f"there is no command /{name}", _instead(name))
+
+    def _set_system(self, argument: str) -> None:
+        if argument:
+            self._system = None if argument.lower() == "off" else argument
+        console.info(f"the system message is: {self._system}" if self._system else "there is no system message")
 
     def _regenerate(self) -> None:
         if not self._messages:
-            console.error(UsageError("there is no answer yet", "type a message first"))
-            return
-        *self._messages, asked, _ = self._messages
-        self._answer(asked["content"])
+            raise UsageError("there is no answer yet", "type a message first")
+        *before, asked, _ = self._messages
+        self._answer(asked["content"], before)
 
-    def _answer(self, text: str) -> None:
-        asked = [*self._messages, {"role": "user", "content": text}]
-        try:
-            with self._bar:
-                pieces = self._llm.chat(self._opening() + asked, **self._options())
-                shown, interrupted = show(pieces, self._bar, aside=discard if self._quiet else console.aside)
-        except QcliError as problem:
-            if not is_interactive():
-                raise
-            console.error(_with_way_out(problem))
-            return
+    def _answer(self, text: str, before: list[dict[str, str]] | None = None) -> None:
+        """Answer a text after the messages so far, or after these; what is answered stays."""
+        asked = [*(self._messages if before is None else before), {"role": "user", "content": text}]
+        with self._bar:
+            pieces = self._llm.chat(self._opening() + asked, **self._options())
+            shown, interrupted = show(pieces, self._bar, aside=discard if self._quiet else console.aside)
         if not shown.endswith("\n"):
             console.out("\n")
         if shown:
@@ -139,3 +150,23 @@ def _with_way_out(problem: QcliError) -> QcliError:
     if isinstance(problem, ContextOverflowError):
         return ContextOverflowError(problem.message, "/clear begins anew; --ctx gives a larger context")
     return problem
+
+
+def parsed(turn: str) -> tuple[str, str]:
+    """The command that a turn is and what follows it; no command if it is a message, which may begin with a path.
+
+    A word alone, or one like a command, is that command, typed wrongly: nothing of the kind goes to the model.
+    """
+    found = _COMMAND.fullmatch(turn)
+    if not found:
+        return "", ""
+    name, argument = found[1].lower(), (found[2] or "").strip()
+    name = _MEANT.get(name, name) if not argument else name
+    if name in _COMMANDS or not argument or get_close_matches(name, _COMMANDS, n=1, cutoff=0.7):
+        return name, argument
+    return "", ""
+
+
+def _instead(name: str) -> str:
+    close = get_close_matches(name, _COMMANDS, n=1)
+    return f"did you mean /{close[0]}? /help lists them" if close else "/help lists them"

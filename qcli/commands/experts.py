@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,9 +63,9 @@ def _counted(
 ) -> tuple[str, list[LayerCounts]]:
     from qcli.catalog import resolve
     from qcli.evaluate import expert_counts
-    from qcli.evaluate.scored_text import read_text
     from qcli.gguf.file import GGUFFile
     from qcli.gguf.kinds import require_model
+    from qcli.host.text_input import read_file
     from qcli.text.tokenizer import Tokenizer
 
     n_bytes = parse_size(ram) if ram is not None else None
@@ -74,7 +73,7 @@ def _counted(
         require_model(opened)
         if prompt is None and file is None:
             return "earlier runs", expert_counts.by_usage(opened)
-        text = prompt if prompt is not None else read_text(Path(file or ""))
+        text = prompt if prompt is not None else read_file(file or "")
         ids = Tokenizer.from_gguf(opened).prompt(text)
         layers = expert_counts.by_text(opened, ids, threads=threads, ram=n_bytes, progress=bar.update)
         return f"{counted(len(ids), 'token')} of text", layers

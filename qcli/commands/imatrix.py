@@ -42,25 +42,28 @@ def imatrix(
         raise UsageError(
             "MODEL, TEXT and -o FILE are needed", "type, for example, qcli imatrix MODEL TEXT -o imatrix.gguf"
         )
-    path, to = Path(text), Path(out)
+    to = Path(out)
     with console.status("loading", quiet) as bar, interrupt.cleans_up():
         with interrupt.ends_all(bar):
             from qcli.catalog import resolve
-            from qcli.evaluate.scored_text import chunks, read_text
+            from qcli.evaluate.scored_text import chunks
             from qcli.gguf.file import GGUFFile
             from qcli.gguf.kinds import require_model
             from qcli.host.atomic_files import AtomicFiles
+            from qcli.host.folders import expanded
+            from qcli.host.text_input import STDIN, read_file
             from qcli.quantize import imatrix_file
             from qcli.quantize.imatrix import load, measure, starved
             from qcli.text.tokenizer import Tokenizer
 
             file = GGUFFile.open(resolve(model)[0])
             require_model(file)
-            output = AtomicFiles([to], force, reads=[*file.paths, path])  # before anything takes long
-            cut = chunks(Tokenizer.from_gguf(file), read_text(path), ctx, most)
+            reads = [*file.paths, *([] if text == STDIN else [expanded(text)])]
+            output = AtomicFiles([to], force, reads=reads)  # before anything takes long
+            cut = chunks(Tokenizer.from_gguf(file), read_file(text), ctx, most)
             engine = load(file, ctx, threads, bar.update)
         try:
-            found = measure(engine, cut, path.name, bar.update)
+            found = measure(engine, cut, Path(text).name, bar.update)
         finally:
             engine.close()
         imatrix_file.write(output, found)

@@ -89,7 +89,8 @@ def perplexity(
 def _chunks(
     file: Any, text: str | None, ctx: int | None, most: int | None, reference: LogProbs | None
 ) -> list[list[int]]:
-    from qcli.evaluate.scored_text import CTX, chunks, read_text
+    from qcli.evaluate.scored_text import CTX, chunks
+    from qcli.host.text_input import read_file
     from qcli.text.tokenizer import Tokenizer
 
     if text is None:
@@ -99,7 +100,7 @@ def _chunks(
             raise UsageError(message, "leave out --ctx")
         return reference.chunks[:most]
     size = ctx or (len(reference.chunks[0]) if reference else CTX)
-    cut = chunks(Tokenizer.from_gguf(file), read_text(Path(text)), size, most)
+    cut = chunks(Tokenizer.from_gguf(file), read_file(text), size, most)
     return cut[: len(reference.chunks)] if reference else cut
 
 

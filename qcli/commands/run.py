@@ -9,8 +9,9 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.commands.answer import discard, figures, note_mistyped, show
+from qcli.commands.answer import discard, figures, note_mistyped, show, tell_of_default_template
 from qcli.errors import PromptError, UsageError
+from qcli.host.text_input import STDIN, read_stdin
 from qcli.runtime.sampling import SamplingOptions
 from qcli.text.thoughts import without_tags
 
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from qcli.runtime.stats import Stats
 
 _RAW = "Continue the prompt as it stands, without a chat template; control tokens that it spells count as such."
-MAX_INPUT = 64 << 20  # bytes of standard input, far beyond any context
 
 
 @options.with_sampling
 def run(
     prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="What to answer; standard input is appended.")
+        str | None,
+        typer.Argument(metavar="PROMPT", help="What to answer; standard input is appended, or all of it for -."),
     ] = None,
     model: options.Model = None,
     system: options.System = None,
@@ -44,13 +45,15 @@ def run(
     if raw and system:
         raise UsageError("--raw has no place for a --system message", "leave out one of the two")
     options.check_remarks(quiet, verbose)
-    text = _prompt(prompt)
+    text = _prompt(prompt, quiet)
     with console.status("loading", quiet) as bar:
         with interrupt.ends_all(bar):
             from qcli.llm import LLM
 
             llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update)
         with llm:
+            if not raw and not quiet:
+                tell_of_default_template(llm)
             given: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}
             pieces = llm.generate(text, **given) if raw else llm.chat(_messages(system, text), **given)
             thoughts: list[str] = []
@@ -68,21 +71,20 @@ def run(
     return interrupt.EXIT_CODE if interrupted else 0
 
 
-def _prompt(argument: str | None) -> str:
-    """The argument, then a blank line and what is piped in, if either is there."""
-    text = "\n\n".join(part for part in (argument, _piped()) if part)
+def _prompt(argument: str | None, quiet: bool) -> str:
+    """The argument, then a blank line and what is piped in, if either is there; "-" alone is what is piped or typed."""
+    given = "" if argument == STDIN else argument
+    piped = read_stdin("the prompt" if not given else "what to add to the prompt", quiet) if _asked(argument) else ""
+    piped = piped.removesuffix("\n").removesuffix("\r")
+    text = "\n\n".join(part for part in (given, piped) if part)
     if not text.strip():
         raise PromptError("there is no prompt", 'type one, as in: qcli run "Once upon a time"')
     return text
 
 
-def _piped() -> str:
-    if sys.stdin is None or sys.stdin.isatty():
-        return ""
-    data = sys.stdin.buffer.read(MAX_INPUT + 1)
-    if len(data) > MAX_INPUT:
-        raise UsageError(f"more than {MAX_INPUT >> 20} MiB on standard input", "pipe in a part of it")
-    return data.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
+def _asked(argument: str | None) -> bool:
+    """Whether standard input is a part of the prompt."""
+    return argument == STDIN or not (sys.stdin is None or sys.stdin.isatty())
 
 
 def _messages(system: str | None, text: str) -> list[dict[str, str]]:

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from qcli.errors import ModelNotFoundError, PromptError, QcliError, UsageError
+from qcli.errors import PromptError, UsageError
 from qcli.text.tokenizer import Tokenizer
 from qcli.wording import counted
 
 CTX = 512  # tokens of a chunk, unless told otherwise
-MAX_TEXT = 1 << 30  # bytes
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file; bytes that are no UTF-8 become U+FFFD. Raises ModelNotFoundError, UsageError, QcliError."""
-    try:
-        if not path.is_file():
-            reason = "is not a file" if path.exists() else "no such file"
-            raise ModelNotFoundError(f"{path}: {reason}", "give the path of a text file")
-        if path.stat().st_size > MAX_TEXT:
-            raise UsageError(f"{path}: is larger than {MAX_TEXT >> 30} GiB", "give a part of it")
-        return path.read_bytes().decode("utf-8", "replace")
-    except OSError as problem:
-        raise QcliError(f"{path}: cannot be read: {problem.strerror}", "check its permissions") from None
 
 
 def chunks(tokenizer: Tokenizer, text: str, ctx: int = CTX, most: int | None = None) -> list[list[int]]:
@@ -30,7 +14,11 @@ def chunks(tokenizer: Tokenizer, text: str, ctx: int = CTX, most: int | None = N
     if ctx < 4:
         raise UsageError(f"a context of {ctx} tokens leaves nothing to score", f"give --ctx {CTX}")
     begin = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
-    ids = [*begin, *tokenizer.encode(text, special=False)]
+    ids = list(begin)
+    for piece in tokenizer.encode_in_pieces(text, special=False):
+        ids += piece
+        if most and len(ids) >= most * ctx:
+            break
     count = len(ids) // ctx
     if not count:
         message = f"the text has {counted(len(ids), 'token')}, and a chunk takes {ctx}"

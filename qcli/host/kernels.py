@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from qcli.host import folders
-from quant import kernel_cache
+from qcli.errors import QcliError, UsageError
+from qcli.host import folders, threads
+from quant import cpu, kernel_cache
 from quant.jit import Kernel
 from quant.prepare import prepare as compile_and_load
 
@@ -14,4 +15,14 @@ kernel_cache.configure(folders.cache, folders.spare_cache, hint=f"{folders.CHOOS
 
 def prepare(kernels: Sequence[Kernel], progress: Callable[[str, float], None] | None = None) -> None:
     """Have every kernel compiled and loaded, so that no token waits for the compiler; progress(stage, fraction)."""
-    compile_and_load(kernels, (lambda fraction: progress("compiling kernels", fraction)) if progress else None)
+    check_processor()
+    told = (lambda fraction: progress("compiling kernels", fraction)) if progress else None
+    compile_and_load(kernels, told, threads.processors())
+
+
+def check_processor() -> None:
+    """Raise QcliError if no kernel can run on this processor, UsageError if none can on the one that was chosen."""
+    if problem := cpu.wrongly_chosen():
+        raise UsageError(problem, "leave out NUMBA_CPU_NAME and NUMBA_CPU_FEATURES, or choose another")
+    if lacking := cpu.missing():
+        raise QcliError(f"this processor ({cpu.name()}) lacks {lacking}", "use a machine from 2013 or later")

@@ -8,11 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from qcli.host import cgroups
+
 _MEMINFO = Path("/proc/meminfo")
 _STATM = Path("/proc/self/statm")
-_CGROUPS = Path("/proc/self/cgroup")
-_MOUNT = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 62
+_LIMITS = (  # of a cgroup, version 2 and version 1: its limit, what it uses, and which of that is page cache
+    ("memory.max", "memory.current", "file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"),
+)
 
 
 def available_memory() -> int:
@@ -42,30 +46,20 @@ def _linux_available() -> int:
 
 
 def _cgroup_headroom() -> int:
-    """What the tightest of this process's cgroups, version 2 or 1, still allows; `_UNLIMITED` if there is no limit."""
-    found = [_UNLIMITED]
-    for line in _CGROUPS.read_text().splitlines() if _CGROUPS.exists() else []:
-        number, controllers, path = line.split(":", 2)
-        if number == "0":
-            found += _headrooms(_MOUNT, path, ("memory.max", "memory.current", "file"))
-        elif controllers == "memory":
-            files = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"
-            found += _headrooms(_MOUNT / "memory", path, files)
-    return min(found)
+    """What the tightest of this process's cgroups still allows; `_UNLIMITED` if there is no limit."""
+    return min(
+        (_headroom(folder, *names) for folder in cgroups.folders("memory") for names in _LIMITS), default=_UNLIMITED
+    )
 
 
-def _headrooms(mount: Path, path: str, names: tuple[str, str, str]) -> list[int]:
-    """limit - usage + page cache, of a group and of the one that a container sees at the top."""
-    limit, usage, cache = names
-    found = []
-    for folder in {mount / path.lstrip("/"), mount}:
-        try:
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            used = int((folder / usage).read_text()) - int(stat.get(cache, 0))
-            found.append(max(0, int((folder / limit).read_text()) - used))
-        except (OSError, ValueError):  # no such file, or "max": no limit
-            continue
-    return found
+def _headroom(folder: Path, limit: str, usage: str, cache: str) -> int:
+    """limit - usage + page cache, of one group."""
+    try:
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        used = int((folder / usage).read_text()) - int(stat.get(cache, 0))
+        return max(0, int((folder / limit).read_text()) - used)
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return _UNLIMITED
 
 
 class _MemoryStatus(ctypes.Structure):

@@ -8,19 +8,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from qcli.host import cgroups
+
 _CPUS = Path("/sys/devices/system/cpu")
 _HYBRID = Path("/sys/devices/cpu_core/cpus")
-_CGROUP = Path("/sys/fs/cgroup")
+_UNLIMITED = 1 << 20
 _PROCESSOR_CORE = 0  # RelationProcessorCore
 
 
 def default_threads() -> int:
-    """Physical performance cores that this process may run on, at most as many as its cgroup's CPU quota.
+    """Physical performance cores that this process may run on, at most as many as its cgroups' CPU quota.
 
     Efficiency cores are left out: all threads wait for each other after each record, so the slowest sets the pace.
     """
     count = {"darwin": _mac_cores, "win32": _windows_cores}.get(sys.platform, _linux_cores)()
     return max(1, min(count, _quota()))
+
+
+def processors() -> int:
+    """Hardware threads that this process may run on, at most as many as its cgroups' CPU quota: for compilers."""
+    return max(1, min(len(_allowed_cpus()), _quota()))
 
 
 def streaming_threads() -> int:
@@ -107,16 +114,21 @@ def _highest_class(records: bytes) -> int:
 
 
 def _quota() -> int:
-    """The CPU quota of the cgroup in whole cores, or a very large number if there is none."""
-    try:  # version 2, then version 1
-        limit, period = (_CGROUP / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            limit = (_CGROUP / "cpu" / "cpu.cfs_quota_us").read_text()
-            period = (_CGROUP / "cpu" / "cpu.cfs_period_us").read_text()
-        except OSError:
-            return 1 << 20
+    """The CPU quota of the tightest of this process's cgroups in whole cores, a very large number if there is none."""
+    return min((_quota_of(folder) for folder in cgroups.folders("cpu")), default=_UNLIMITED)
+
+
+def _quota_of(folder: Path) -> int:
     try:
-        return max(1, int(limit) // int(period)) if int(limit) > 0 else 1 << 20
-    except (ValueError, ZeroDivisionError):  # "max": no limit
-        return 1 << 20
+        limit, period = (int(text) for text in _quota_files(folder))
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return _UNLIMITED
+    return max(1, limit // period) if limit > 0 and period > 0 else _UNLIMITED
+
+
+def _quota_files(folder: Path) -> list[str]:
+    """The time that a group may compute in a period, and that period: as version 2 has them, else as version 1."""
+    try:
+        return (folder / "cpu.max").read_text().split()
+    except OSError:
+        return [(folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")]

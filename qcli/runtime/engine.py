@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.errors import ContextOverflowError, QcliError
+from qcli.errors import ContextOverflowError
 from qcli.gguf.file import GGUFFile
 from qcli.host import kernels
 from qcli.host.memory import process_memory
@@ -25,7 +25,7 @@ from qcli.runtime.lifetime import Lifetime
 from qcli.runtime.profile import Profiler
 from qcli.runtime.program import Program
 from qcli.streaming import budget
-from quant import cpu, team
+from quant import team
 from quant.kernels.experts_grouped import MICRO_BATCH
 from quant.plan import Activation, Plan, aligned
 from quant.team import Team
@@ -100,8 +100,7 @@ class Engine:
         ram: bytes that the process may use, what is free by default; if the model needs more, its experts are streamed.
         Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if even that needs more memory.
         """
-        if lacking := cpu.missing():
-            raise QcliError(f"this processor ({cpu.name()}) lacks {lacking}", "use a machine from 2013 or later")
+        kernels.check_processor()
         given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
         model, state = model_of(file, ctx, kv_type)
         limit, used = budget.limit(ram), process_memory()

@@ -28,7 +28,7 @@ def path_for(file: GGUFFile) -> Path:
     """Where the usage of a model's experts is kept; models differ by the names, types and shapes of their tensors."""
     tensors = "\n".join(f"{tensor.name} {tensor.type} {tensor.shape}" for tensor in file.tensors.values())
     name = f"{file.path.stem}-{hashlib.sha256(tensors.encode()).hexdigest()[:16]}.npz"
-    return folders.cache() / "usage" / name
+    return folders.some_cache() / "usage" / name
 
 
 def load(path: Path) -> Usage:

@@ -46,6 +46,10 @@ class ByteLevel:
         pipeline = self._special if special else self._plain
         return pipeline.encode(text, add_special_tokens=False).ids
 
+    def may_cut(self, text: str, at: int) -> bool:
+        """Whether a text can be encoded in two parts at a border of words."""
+        return True
+
     def token_bytes(self, token: str) -> bytes:
         """The bytes that a token's letters stand for; other characters stand for themselves."""
         try:

@@ -51,6 +51,10 @@ class SentencePiece:
                     ids += self._word(word)
         return ids
 
+    def may_cut(self, text: str, at: int) -> bool:
+        """Whether a text can be encoded in two parts at a border of words: no token may reach across."""
+        return text[at] == " " and bool(self._breaks.search(text[at - 1] + _SPACE, 1))
+
     def token_bytes(self, token: str) -> bytes:
         """The bytes of a token's text."""
         return token.replace(_SPACE, " ").encode()

@@ -15,6 +15,7 @@ from pathlib import Path
 from qcli.errors import UnsupportedModelError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.text.byte_level import ByteLevel
+from qcli.text.pieces import Cutter
 from qcli.text.sentencepiece import SentencePiece
 from qcli.text.turn_ends import turn_ends
 from qcli.text.vocabulary import KEY, SpecialTokens, TokenType, Vocabulary, token_id
@@ -51,11 +52,23 @@ class Tokenizer:
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text; with `special`, control tokens written in it count as such: not for text of other people."""
+        return [id for ids in self.encode_in_pieces(text, special) for id in ids]
+
+    def encode_in_pieces(self, text: str, special: bool = True) -> Iterator[list[int]]:
+        """As `encode`, some of the ids after the other: for long texts, of which not all may be needed."""
+        for i, piece in enumerate(self._cutter.pieces(text)):
+            yield self._encode_piece(piece.removeprefix(self._method.space_prefix) if i else piece, special)
+
+    def _encode_piece(self, text: str, special: bool) -> list[int]:
         try:
             return self._method.encode(text, special)
         except (TypeError, UnicodeEncodeError):  # lone surrogates, as Python reads undecodable bytes: U+FFFD
             readable = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
             return self._method.encode(readable, special)
+
+    @cached_property
+    def _cutter(self) -> Cutter:
+        return Cutter(self._vocabulary.special, self._method.may_cut)
 
     def prompt(self, text: str, mark: str = "") -> list[int]:
         """Token ids of a prompt: as `encode`, with BOS before them where the model wants it and the text has none.

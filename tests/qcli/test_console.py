@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from rich.table import Table
@@ -175,3 +176,62 @@ def test_a_full_disk_is_an_error_with_a_hint():
 def test_text_that_the_encoding_lacks_still_prints():
     done = run("console.setup()\nconsole.out('é\\ud800')", env=os.environ | {"PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stdout) == (0, b"??")
+
+
+def test_the_end_of_a_line_as_windows_has_it_is_one():
+    assert in_terminal(r'console.out("a\r\nb\n")') == "a\r\nb\r\n"
+    assert in_terminal(r'for piece in ("a\r", "\nb", "\r", "c\n"): console.out(piece)') == "a\r\nb\ufffdc\r\n"
+    assert in_terminal(r'console.aside("a\r"); console.aside("\n")', NO_COLOR="1") == "a\r\n"
+
+
+ONE_PIPE: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+
+
+def test_what_follows_an_unfinished_line_in_the_same_pipe_begins_a_new_one():
+    code = "from qcli import console\nconsole.aside('welcome to'); console.info('31 tokens'); console.out('x'); console.info('y')"
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, **ONE_PIPE)
+    assert done.stdout == b"welcome to\n31 tokens\nx\ny\n"
+    apart = run("console.aside('welcome to'); console.out('x'); console.info('31 tokens')")
+    assert (apart.stdout, apart.stderr) == (b"x", b"welcome to\n31 tokens\n")
+
+
+def test_what_is_printed_first_comes_first_in_a_pipe():
+    code = "from qcli import console\nprint('answer'); console.info('figures')"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, **ONE_PIPE).stdout == b"answer\nfigures\n"
+
+
+TYPED = """
+import os, sys, time
+print("ready", flush=True)
+with console.status("loading") as bar:
+    time.sleep({delay})
+    print("bar", flush=True)
+    sys.stdin.readline()
+print("over", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
+def test_what_is_typed_into_a_bar_leaves_no_remains_of_it():
+    import pty
+
+    child, terminal = pty.fork()
+    if not child:
+        os.environ["TERM"] = "xterm"
+        code = f"from qcli import console\n{TYPED.format(delay=console.STATUS_DELAY * 3)}"
+        os.execv(sys.executable, [sys.executable, "-c", code])
+
+    def until(word: bytes) -> bytes:
+        seen = b""
+        while word not in seen:
+            seen += os.read(terminal, 4096)
+        return seen
+
+    until(b"bar")
+    os.write(terminal, b"typed ahead\n")
+    assert b"typed ahead" not in until(b"over")
+    os.write(terminal, b"again\n")
+    assert b"again" in until(b"again")  # the echo is back
+    os.waitpid(child, 0)
+    os.close(terminal)

@@ -10,6 +10,7 @@ import pytest
 
 from qcli import line_input
 from qcli.errors import ContextOverflowError
+from qcli.gguf.file import GGUFFile
 
 TURNS = "Hello\n\nAnd then?\n"
 
@@ -56,10 +57,72 @@ def test_regenerate_needs_an_answer(telling, type_line):
 
 
 def test_help_exit_and_unknown_commands(telling, type_line):
-    code, out, err = type_line("chat", piped="/help\n/dance\n/exit\nHello\n")
+    code, out, err = type_line("chat", piped="/help\n/exit\nHello\n")
     assert (code, out) == (0, "")
     assert "/regenerate" in err
+    for line in ("/dance", "/EXIT now", "/sytem Be brief.", "/help me, please", "/halp"):
+        code, out, err = type_line("chat", piped=f"{line}\nHello\n")
+        assert (code, out) == (2, ""), line
+        assert line.split()[0].lower() in err
+        assert "hint: " in err
+
+
+def test_a_mistyped_command_in_a_terminal_is_told_and_the_chat_goes_on(telling, typing, type_line):
+    code, out, err = type_line("chat", piped="/dance\n/regenerat\n/regenerate\nHello\n")
+    assert (code, out) == (0, "A cat sat.\n")
     assert "there is no command /dance" in err
+    assert "did you mean /regenerate?" in err
+    assert "there is no answer yet" in err
+
+
+@pytest.mark.parametrize("word", ["/quit", "/bye", "/q", "/Exit"])
+def test_other_words_for_leaving(telling, type_line, word):
+    assert type_line("chat", piped=f"{word}\nHello\n")[:2] == (0, "")
+
+
+@pytest.mark.parametrize(
+    "line", ["/usr is full, why?", "/think hi", "/etc/hosts", "/ hi", "// hi", "/quit smoking: how?"]
+)
+def test_what_begins_with_a_slash_may_be_a_message(telling, type_line, line):
+    assert type_line("chat", "-q", piped=line + "\n")[:2] == (0, "A cat sat.\n")
+
+
+def test_the_system_message_is_shown_and_dropped(telling, type_line, storyteller_tokenizer):
+    lines = "/system\n/system Be brief.\n/system\nYo\n/system off\n/system\nHi\n"
+    _, _, err = type_line("chat", "-q", "--system", "Rhyme.", piped=lines)
+    assert [line.partition("system message")[2] for line in err.splitlines()] == [
+        *(" is: Rhyme.", " is: Be brief.", " is: Be brief.", "", "")
+    ]
+    assert "system" not in prompt_of(telling, storyteller_tokenizer)
+
+
+def test_an_answer_that_does_not_come_again_leaves_the_last(telling, typing, type_line, storyteller_tokenizer):
+    whole = telling.restore
+
+    def interrupted(snapshot):
+        telling.restore = whole
+        raise KeyboardInterrupt
+
+    telling.restore = interrupted
+    type_line("chat", piped="Hi\n/regenerate\nGo on\n")
+    assert "Hi<|im_end|>\n<|im_start|>assistant\nA cat sat.<|im_end|>\n<|im_start|>user\nGo on" in prompt_of(
+        telling, storyteller_tokenizer
+    )
+
+
+@pytest.mark.parametrize("command", ["chat", "run"])
+def test_a_model_without_a_template_is_told_of(telling, type_line, monkeypatch, command):
+    assert "chat template" not in type_line(command, piped="Hi\n")[2]
+    whole = GGUFFile.get_str
+
+    def without(file, key, *default):
+        return "" if key == "tokenizer.chat_template" else whole(file, key, *default)
+
+    monkeypatch.setattr(GGUFFile, "get_str", without)
+    code, out, err = type_line(command, piped="Hi\n")
+    assert (code, out) == (0, "A cat sat.\n")
+    assert "has no chat template" in err.splitlines()[0]
+    assert "template" not in type_line(command, "-q", piped="Hi\n")[2]
 
 
 def test_a_path_is_no_command(telling, type_line):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from qcli.host import memory
+from qcli.host import cgroups, memory
 
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
     """Writes files of a Linux machine: machine(path, content)."""
-    for name, path in {"_MEMINFO": "meminfo", "_CGROUPS": "cgroup", "_MOUNT": "sys"}.items():
-        monkeypatch.setattr(memory, name, tmp_path / path)
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(cgroups, "_CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "_MOUNT", tmp_path / "sys")
     monkeypatch.setattr(memory.sys, "platform", "linux")
 
     def write(path, content):
@@ -32,6 +33,14 @@ def test_the_page_cache_of_a_cgroup_is_free(machine):
     machine("sys/user/me/memory.current", "20000\n")
     machine("sys/user/me/memory.stat", "anon 5000\nfile 15000\n")
     assert memory.available_memory() == 25000
+
+
+def test_the_limit_of_a_group_around_it_holds_too(machine):
+    machine("cgroup", "0::/user/me\n")
+    machine("sys/user/memory.max", "30000\n")
+    machine("sys/user/memory.current", "20000\n")
+    machine("sys/user/memory.stat", "file 0\n")
+    assert memory.available_memory() == 10000
 
 
 def test_a_cgroup_without_a_limit(machine):

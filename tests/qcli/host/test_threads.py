@@ -6,15 +6,15 @@ import os
 
 import pytest
 
-from qcli.host import threads
+from qcli.host import cgroups, threads
 
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """Describe a machine: a core of each CPU that the process may use, and files of its cgroup."""
 
-    def describe(cores: list[int], cgroup: dict[str, str] | None = None) -> int:
-        files = {f"cgroup/{name}": text for name, text in (cgroup or {}).items()}
+    def describe(cores: list[int], cgroup: dict[str, str] | None = None, groups: str = "0::/\n") -> int:
+        files = {f"cgroup/{name}": text for name, text in (cgroup or {}).items()} | {"groups": groups}
         for cpu, core in enumerate(cores):
             siblings = ",".join(str(other) for other, its in enumerate(cores) if its == core)
             files[f"cpu/cpu{cpu}/topology/thread_siblings_list"] = siblings + "\n"
@@ -25,7 +25,8 @@ def machine(tmp_path, monkeypatch):
         return threads.default_threads()
 
     monkeypatch.setattr(threads, "_CPUS", tmp_path / "cpu")
-    monkeypatch.setattr(threads, "_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "_MOUNT", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "_CGROUPS", tmp_path / "groups")
     monkeypatch.setattr(threads, "_HYBRID", tmp_path / "cpu_core")
     monkeypatch.setattr("sys.platform", "linux")
     return describe
@@ -59,6 +60,37 @@ def test_the_limit_of_a_cgroup(machine, limit, expected):
 def test_the_limit_of_an_older_cgroup(machine, quota, expected):
     files = {"cpu/cpu.cfs_quota_us": quota + "\n", "cpu/cpu.cfs_period_us": "100000\n"}
     assert machine([0, 1, 2, 3], files) == expected
+
+
+@pytest.mark.parametrize(
+    ("groups", "path"),
+    [
+        ("0::/user/job\n", "user/job/cpu.max"),
+        ("0::/user/job/step\n", "user/cpu.max"),  # the limit of a group holds for all in it
+        ("4:memory:/x\n3:cpu,cpuacct:/docker/abc\n", "cpu,cpuacct/docker/abc/cpu.cfs"),
+        ("3:cpu,cpuacct:/docker/abc\n", "cpu/docker/cpu.cfs"),
+        ("0::/../../elsewhere\n", "cpu.max"),  # a container whose group is outside of what it sees
+        ("3:cpu:/docker/abc\n", "cpu/cpu.cfs"),  # a container that sees its group at the top, by the host's name
+    ],
+)
+def test_the_limit_of_the_process_is_that_of_its_own_group_and_those_around_it(machine, groups, path):
+    if path.endswith("max"):
+        files = {path: "200000 100000\n"}
+    else:
+        files = {f"{path}_quota_us": "200000\n", f"{path}_period_us": "100000\n"}
+    assert machine([0, 1, 2, 3], files, groups) == 2
+
+
+def test_the_tightest_limit_counts(machine):
+    files = {"cpu.max": "max 100000\n", "a/cpu.max": "100000 100000\n", "a/b/cpu.max": "300000 100000\n"}
+    assert machine([0, 1, 2, 3], files, "0::/a/b\n") == 1
+    assert machine([0, 1, 2, 3], files, "0::/elsewhere\n") == 4
+
+
+def test_compilers_keep_to_the_quota_and_may_use_every_hardware_thread(machine):
+    machine([0, 0, 1, 1], {"cpu.max": "300000 100000\n"})
+    assert threads.processors() == 3
+    assert threads.default_threads() == 2
 
 
 def test_this_machine():

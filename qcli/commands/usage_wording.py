@@ -1,0 +1,68 @@
+"""The command line's own complaints and help in plain words, where the library that reads it speaks of types."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from qcli.errors import UsageError
+
+# What Typer says of a value or a word -> what a person reads; several versions of it word things differently.
+_PLAIN = (
+    (r"Input should be a valid integer.*|.*is not a valid (int|integer)(eger)?( range)?", "needs a whole number"),
+    (r"Input should be a (valid|finite) number.*|.*is not a valid float( range)?", "needs a number"),
+    (r"Input should be greater than or equal to (\S+)|.*is not in the range x>=(\S+)", r"needs \1\2 or more"),
+    (r"Input should be less than or equal to (\S+)|.*is not in the range .*<=(\S+)", r"needs \1\2 or less"),
+    (r"Option '?(-\S+?)'? requires an argument", r"\1 needs a value"),
+    (r"Option '?(-\S+?)'? does not take a value", r"\1 takes no value"),
+    (r"No such option: (\S+)( .*)?", r"there is no option \1"),
+    (r"No such command '([^']*)'.*", r"there is no command \1"),
+    (r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", r"one word too many: \1"),
+)
+
+
+class _PlainHelp:
+    """Shows --help as what it is, an option without a value."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        if option is not None:
+            option.metavar = ""
+            option.opts = sorted(option.opts, key=len)
+        return option
+
+
+class Command(_PlainHelp, TyperCommand):
+    """A command."""
+
+
+class Group(_PlainHelp, TyperGroup):
+    """The program with its commands."""
+
+
+def usage_error(problem: Any) -> UsageError:
+    """What is wrong with the words of a command line, from the exception that says so."""
+    context = getattr(problem, "ctx", None)
+    hint = f"{context.command_path if context else 'qcli'} --help lists what can be typed"
+    parameter, said = getattr(problem, "param", None), getattr(problem, "message", "")
+    if parameter is not None and said:
+        name = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.metavar or parameter.name
+        return UsageError(f"{name} {_plain(said)}" if _plain(said) != said else f"{name}: {said}", hint)
+    said = problem.format_message()
+    close = getattr(problem, "possibilities", None) or re.findall(r"'([^']+)'", said.partition("Did you mean")[2])
+    if close:
+        hint = f"did you mean {' or '.join(sorted(close))}? {hint}"
+    return UsageError(_plain(said.splitlines()[0].rstrip(".")), _hint(said, hint))
+
+
+def _plain(said: str) -> str:
+    for pattern, words in _PLAIN:
+        if found := re.fullmatch(pattern, said.rstrip("."), re.DOTALL):
+            return found.expand(words.replace(r"\1\2", r"\1" if found.re.groups < 2 or found[1] else r"\2"))
+    return said
+
+
+def _hint(said: str, hint: str) -> str:
+    return f"a text of several words needs quotes around it; {hint}" if "unexpected extra argument" in said else hint

@@ -1,0 +1,43 @@
+"""Long texts cut where no token can reach across, so that their tokens need not all be made at once.
+
+A cut lies between a letter or digit and a space or line feed with a letter or digit after it: no pre-tokenizer has such
+a border within a word, and the word after it begins with the space. Special tokens near a cut are looked for by their text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+PIECE = 1 << 18  # characters, or more up to the next border: tokens of it take some 30 MB
+
+_LETTERS = "0-9A-Za-zÀ-ÖØ-öø-ɏΑ-ΡΣ-Ωα-ωА-яぁ-ゖァ-ヺ一-龥가-힣"  # only such as every version of Unicode knows
+_BORDER = re.compile(f"(?<=[{_LETTERS}])(?=[ \n][{_LETTERS}])")
+_WORDY = re.compile(f"[{_LETTERS}]|.*[{_LETTERS}][ \n]|.*[ \n][{_LETTERS}]", re.DOTALL)
+
+
+class Cutter:
+    """Cuts texts for one vocabulary."""
+
+    def __init__(self, special: Iterable[str], may_cut: Callable[[str, int], bool], size: int = PIECE) -> None:
+        """special: texts of special tokens; may_cut(text, at): whether the way to merge letters allows it, too."""
+        self._near = [text for text in special if _WORDY.match(text)]
+        self._reach = max(map(len, self._near), default=0)
+        self._may_cut, self._size = may_cut, size
+
+    def pieces(self, text: str) -> Iterator[str]:
+        """The text in pieces of about `size` characters; whole where there is no border."""
+        done = 0
+        while len(text) - done > self._size and (at := self._border(text, done + self._size)):
+            yield text[done:at]
+            done = at
+        yield text[done:]
+
+    def _border(self, text: str, begin: int) -> int:
+        """The first border from `begin` on; 0 if there is none."""
+        found = (border.start() for border in _BORDER.finditer(text, begin))
+        return next((at for at in found if self._may_cut(text, at) and not self._special_near(text, at)), 0)
+
+    def _special_near(self, text: str, at: int) -> bool:
+        window = text[max(0, at - self._reach) : at + 1 + self._reach]
+        return any(special in window for special in self._near)

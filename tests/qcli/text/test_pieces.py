@@ -1,0 +1,105 @@
+"""Long texts in pieces: the same words and the same tokens as of the whole, whatever the pre-tokenizer."""
+
+from __future__ import annotations
+
+import pytest
+import vocabularies
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentencepiece_vocabulary import write
+from tokenizers import Regex, pre_tokenizers
+
+from qcli.text.pieces import PIECE, Cutter
+from qcli.text.pre_tokenizers import PRE_TOKENIZERS
+from qcli.text.tokenizer import Tokenizer
+
+SIGNS = [
+    *" \n\r\t'.,_-=!/#3a9ZéßЯж日本の한글。！٣あ",
+    "  ",
+    "\n\n",
+    "\u00a0",
+    "\u3000",
+    "\u0301",
+    "🦊",
+    "'s",
+    "'LL",
+    " 's",
+]
+WORDS = ["the", "fox", "said", "camelCase", "12345", "<tool>", "<tool one>", " of", "x = [1, 2]"]
+texts = st.lists(st.one_of(st.sampled_from(SIGNS), st.sampled_from(WORDS)), max_size=30).map("".join)
+spaced = st.lists(st.sampled_from([*WORDS, *SIGNS]), max_size=30).map(" ".join)
+EVERY = [pytest.param(pre, id=name) for name, pre in {p.patterns: (n, p) for n, p in PRE_TOKENIZERS.items()}.values()]
+
+
+def cutter(size, special=(), may_cut=lambda text, at: True):
+    return Cutter(special, may_cut, size)
+
+
+@pytest.mark.parametrize("pre", EVERY)
+@settings(max_examples=150, deadline=None)
+@given(text=st.one_of(texts, spaced), size=st.integers(1, 6))
+def test_no_word_is_cut_in_two(pre, text, size):
+    splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in pre.patterns]
+    split = pre_tokenizers.Sequence(splits).pre_tokenize_str
+    pieces = list(cutter(size).pieces(text))
+    assert "".join(pieces) == text
+    assert [word for piece in pieces for word, _ in split(piece)] == [word for word, _ in split(text)]
+
+
+def test_pieces_are_about_as_long_as_wanted():
+    text = "The fox said to the crow that it sang well. " * 100
+    pieces = list(cutter(200).pieces(text))
+    assert "".join(pieces) == text
+    assert all(200 <= len(piece) < 220 for piece in pieces[:-1])
+
+
+def test_a_text_without_borders_stays_whole():
+    assert list(cutter(4).pieces("x" * 50)) == ["x" * 50]
+    assert list(
+        cutter(4).pieces(
+            "a b c d",
+        )
+    ) == ["a b c d"[:5], " d"]
+    assert list(cutter(4, may_cut=lambda text, at: False).pieces("a b c d")) == ["a b c d"]
+    assert list(cutter(4).pieces("")) == [""]
+
+
+def test_a_special_token_is_not_cut():
+    assert list(cutter(2, ["one two"]).pieces("xx one two yy zz and")) == ["xx one two yy", " zz", " and"]
+
+
+@pytest.fixture(scope="module", params=vocabularies.NAMES)
+def published(request, tmp_path_factory):
+    """Tokenizers of published vocabularies: one for the whole text, one for pieces of a few characters."""
+    keys = vocabularies.real(request.param)
+    keys.pop("cases")
+    path = vocabularies.write(tmp_path_factory.mktemp("vocabulary") / "v.gguf", keys)
+    whole, cut = Tokenizer.from_gguf(path), Tokenizer.from_gguf(path)
+    cut.__dict__["_cutter"] = Cutter(cut.special_texts, cut._method.may_cut, size=5)
+    return whole, cut
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.one_of(texts, spaced), special=st.booleans())
+def test_the_tokens_are_those_of_the_whole(published, text, special):
+    whole, cut = published
+    assert cut.encode(text, special) == whole.encode(text, special)
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+@settings(max_examples=100, deadline=None)
+@given(
+    text=st.lists(st.sampled_from(["a", "b", "c", "ab", " ", "  ", "\n", "<tool>", "a b"]), max_size=30).map("".join)
+)
+def test_user_defined_tokens_and_scores_see_no_border(tmp_path_factory, prefix, text):
+    whole, cut = (Tokenizer.from_gguf(write(tmp_path_factory.mktemp("sp"), add_space_prefix=prefix)) for _ in "12")
+    cut.__dict__["_cutter"] = Cutter(cut.special_texts, cut._method.may_cut, size=3)
+    assert cut.encode(text) == whole.encode(text)
+
+
+def test_ids_come_as_they_are_needed(storyteller_tokenizer):
+    text = "A cat sat on a mat. " * (2 * PIECE // 20)
+    first, *rest = storyteller_tokenizer.encode_in_pieces(text)
+    assert rest
+    assert len(first) < len(text) / 2
+    assert [*first, *(id for ids in rest for id in ids)] == storyteller_tokenizer._encode_piece(text, True)
