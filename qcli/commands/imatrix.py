@@ -10,6 +10,7 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.errors import UsageError
+from qcli.host.folders import expanded
 from qcli.wording import counted
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def imatrix(
         raise UsageError(
             "MODEL, TEXT and -o FILE are needed", "type, for example, qcli imatrix MODEL TEXT -o imatrix.gguf"
         )
-    to = Path(out)
+    to = expanded(out)
     with console.status("loading", quiet) as bar, interrupt.cleans_up():
         with interrupt.ends_all(bar):
             from qcli.catalog import resolve
@@ -50,16 +51,14 @@ def imatrix(
             from qcli.gguf.file import GGUFFile
             from qcli.gguf.kinds import require_model
             from qcli.host.atomic_files import AtomicFiles
-            from qcli.host.folders import expanded
-            from qcli.host.text_input import STDIN, read_file
             from qcli.quantize import imatrix_file
             from qcli.quantize.imatrix import load, measure, starved
+            from qcli.terminal.text_input import read_file
             from qcli.text.tokenizer import Tokenizer
 
             file = GGUFFile.open(resolve(model)[0])
             require_model(file)
-            reads = [*file.paths, *([] if text == STDIN else [expanded(text)])]
-            output = AtomicFiles([to], force, reads=reads)  # before anything takes long
+            output = AtomicFiles([to], force, reads=[*file.paths, expanded(text)])  # before anything takes long
             cut = chunks(Tokenizer.from_gguf(file), read_file(text), ctx, most)
             engine = load(file, ctx, threads, bar.update)
         try:

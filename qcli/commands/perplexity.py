@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +12,7 @@ from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.tables import facts
 from qcli.errors import UsageError
+from qcli.host.folders import expanded
 from qcli.wording import counted
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ def perplexity(
             from qcli.host.atomic_files import AtomicFiles
             from qcli.runtime.engine import Engine
 
-            reference = stack.enter_context(LogProbs(Path(against))) if against is not None else None
+            reference = stack.enter_context(LogProbs(expanded(against))) if against is not None else None
             file = stack.enter_context(GGUFFile.open(resolve(model)[0]))
             require_model(file)
-            reads = [*file.paths, *(Path(given) for given in (text, against) if given is not None)]
-            output = AtomicFiles([Path(save)], force, reads=reads) if save is not None else None
+            reads = [*file.paths, *(expanded(given) for given in (text, against) if given is not None)]
+            output = AtomicFiles([expanded(save)], force, reads=reads) if save is not None else None
             chunks = _chunks(file, text, ctx, most, reference)
             size = len(chunks[0])
             engine = Engine.load(file, threads=threads, ctx=size, chunk=size, kv_type=kv_type, progress=bar.update)
@@ -90,7 +90,7 @@ def _chunks(
     file: Any, text: str | None, ctx: int | None, most: int | None, reference: LogProbs | None
 ) -> list[list[int]]:
     from qcli.evaluate.scored_text import CTX, chunks
-    from qcli.host.text_input import read_file
+    from qcli.terminal.text_input import read_file
     from qcli.text.tokenizer import Tokenizer
 
     if text is None:

@@ -180,3 +180,23 @@ def test_the_list_as_json(hub: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (listed[INSTRUCT]["where"], listed[INSTRUCT]["path"]) == ("cached", str(path))
     assert listed["Qwen3-Next-80B-A3B-Thinking"]["path"] is None
     assert listed["storyteller"]["sampling"] == {"temperature": 0.7, "top_p": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("https://huggingface.co/owner/name/resolve/main/a/b.gguf?download=true", "hf download owner/name a/b.gguf`"),
+        ("huggingface.co/owner/name/blob/main/b.gguf", "hf download owner/name b.gguf`"),
+        ("https://hf.co/owner/name", "hf download owner/name`"),
+        ("hf://owner/name/b.gguf", "hf download owner/name b.gguf`"),
+        ("owner/name:b.gguf", "hf download owner/name b.gguf`"),
+        ("owner/name:Q4_K_M", "hf download owner/name --include '*Q4_K_M*'`"),
+        ("https://example.org/b.gguf", "download it"),
+        ("ftp://example.org/b.gguf", "download it"),
+    ],
+)
+def test_an_address_is_no_file_and_the_hint_says_how_to_get_it(address, hint):
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve(address)
+    assert caught.value.message == f"{address}: is not on this machine"
+    assert hint in caught.value.hint

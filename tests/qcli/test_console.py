@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from typing import Any
 
 import pytest
 from rich.table import Table
@@ -184,20 +183,28 @@ def test_the_end_of_a_line_as_windows_has_it_is_one():
     assert in_terminal(r'console.aside("a\r"); console.aside("\n")', NO_COLOR="1") == "a\r\n"
 
 
-ONE_PIPE: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+def in_one_pipe(code: str) -> bytes:
+    """What a pipe gets of stdout and stderr together."""
+    command = [sys.executable, "-c", f"from qcli import console\n{code}"]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60).stdout
 
 
 def test_what_follows_an_unfinished_line_in_the_same_pipe_begins_a_new_one():
-    code = "from qcli import console\nconsole.aside('welcome to'); console.info('31 tokens'); console.out('x'); console.info('y')"
-    done = subprocess.run([sys.executable, "-c", code], timeout=60, **ONE_PIPE)
-    assert done.stdout == b"welcome to\n31 tokens\nx\ny\n"
+    code = "console.aside('welcome to'); console.info('31 tokens'); console.out('x'); console.info('y')"
+    assert in_one_pipe(code) == b"welcome to\n31 tokens\nx\ny\n"
     apart = run("console.aside('welcome to'); console.out('x'); console.info('31 tokens')")
     assert (apart.stdout, apart.stderr) == (b"x", b"welcome to\n31 tokens\n")
 
 
 def test_what_is_printed_first_comes_first_in_a_pipe():
-    code = "from qcli import console\nprint('answer'); console.info('figures')"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, **ONE_PIPE).stdout == b"answer\nfigures\n"
+    assert in_one_pipe("print('answer'); console.info('figures')") == b"answer\nfigures\n"
+
+
+def test_a_remark_takes_the_bar_away_meanwhile():
+    remark = "    console.info('by the way')\n"
+    seen = in_terminal(BAR + remark + f"    time.sleep({console.STATUS_DELAY})", NO_COLOR="1")
+    assert "\x1b[2K" in seen[: seen.index("by the way")]
+    assert "loading weights" in seen[seen.index("by the way\r\n") :]
 
 
 TYPED = """

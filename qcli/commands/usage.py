@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from qcli.errors import UsageError
 
@@ -24,14 +24,22 @@ _PLAIN = (
 
 
 class _PlainHelp:
-    """Shows --help as what it is, an option without a value."""
+    """Shows --help as an option without a value, and arguments by their names alone."""
 
     def get_help_option(self, ctx: Any) -> Any:
+        """The option --help."""
         option = super().get_help_option(ctx)  # type: ignore[misc]
         if option is not None:
             option.metavar = ""
-            option.opts = sorted(option.opts, key=len)
         return option
+
+    def get_params(self, ctx: Any) -> Any:
+        """The options and arguments."""
+        parameters = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if isinstance(parameter, TyperArgument):
+                parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+        return parameters
 
 
 class Command(_PlainHelp, TyperCommand):

@@ -1,0 +1,57 @@
+"""Complaints of the command line and its help, in plain words."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("line", "said", "hint"),
+    [
+        ("run x --threads abc", "--threads needs a whole number", "qcli run --help"),
+        ("run x --threads 1.5", "--threads needs a whole number", "qcli run --help"),
+        ("run x --threads 0", "--threads needs 1 or more", "qcli run --help"),
+        ("run x -t 9999", "--threads needs 1024 or less", "qcli run --help"),
+        ("run x --temp warm", "--temperature needs a number", "qcli run --help"),
+        ("run x --threads", "--threads needs a value", "--help"),
+        ("run x --json=5", "--json takes no value", "--help"),
+        ("run x --bogus", "there is no option --bogus", "qcli run --help"),
+        ("run x --jso", "there is no option --jso", "did you mean --json"),
+        ("cook", "there is no command cook", "qcli --help"),
+        ("chta", "there is no command chta", "did you mean chat?"),
+        ("run x y", "one word too many: y", "quotes"),
+    ],
+)
+def test_what_is_wrong_with_a_command_line(type_line, line, said, hint):
+    code, out, err = type_line(*line.split())
+    first, second = err.splitlines()
+    assert (code, out, first) == (2, "", f"error: {said}")
+    assert hint in second
+
+
+@pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
+@pytest.mark.parametrize("command", [[], ["run"], ["show"], ["quantize"]])
+def test_help_in_a_terminal_shows_no_types(command):
+    import pty
+
+    mine, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    line = [sys.executable, "-m", "qcli", *command, "--help"]
+    child = subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(mine, 4096):
+            seen += chunk
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(mine)
+    assert child.wait(60) == 0
+    plain = re.sub(r"\x1b\[[\d;]*m", "", seen.decode())
+    assert "--help" in plain
+    assert not re.search(r"<\w+>", plain)
