@@ -23,6 +23,7 @@ from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling, SamplingOptions
 from qcli.runtime.stats import Stats
+from qcli.runtime.token_ids import token_ids
 from qcli.text.content import content_text
 from qcli.text.think_tags import ThinkTags, find_think_tags
 from qcli.text.thoughts import AnswerParser, answer_parser
@@ -120,7 +121,7 @@ class LLM:
 
     def detokenize(self, ids: Iterable[int]) -> str:
         """The text of token ids, control tokens left out."""
-        return self.tokenizer.decode(ids)
+        return self.tokenizer.decode(token_ids(ids, self.tokenizer.vocab_size))
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """The prompt that the model's chat template makes of a conversation."""
@@ -134,6 +135,7 @@ class LLM:
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits after each id, float32 [T, vocab], from an empty state, by the prefill that generation uses."""
         self._stop_answer()
+        ids = token_ids(ids, self.engine.vocab_size)
         self._check_ids(ids)
         return self._cache.logits(ids)
 
