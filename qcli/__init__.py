@@ -19,3 +19,8 @@ def __getattr__(name: str) -> Any:
 
         return LLM
     raise AttributeError(f"module 'qcli' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The names that there are, LLM among them before it is imported."""
+    return sorted({*globals(), *__all__} - {"TYPE_CHECKING", "annotations"})

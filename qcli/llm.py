@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
 from time import perf_counter
@@ -18,13 +18,15 @@ from qcli.errors import ModelFileError, OutputError, PromptError, QcliError, Usa
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
 from qcli.runtime.engine import Engine
-from qcli.runtime.generate import generate_text
+from qcli.runtime.exclusive import Answer, Exclusive
+from qcli.runtime.generate import generate_ids, generate_text
 from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.sampler import Sampler
-from qcli.runtime.sampling import Sampling, SamplingOptions
+from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions
 from qcli.runtime.stats import Stats
 from qcli.runtime.token_ids import token_ids
-from qcli.text.content import content_text
+from qcli.text.content import checked
+from qcli.text.stop_strings import StopStrings
 from qcli.text.think_tags import ThinkTags, find_think_tags
 from qcli.text.thoughts import AnswerParser, answer_parser
 from qcli.text.tokenizer import Tokenizer
@@ -45,7 +47,12 @@ class Options(SamplingOptions, total=False):
 
 
 class LLM:
-    """A model by path or by name (None: the embedded one); a context manager. One answer at a time."""
+    """A model by path or by name (None: the embedded one); a context manager.
+
+    One answer at a time: a new one ends one that was left unread, and reading that one on is a QcliError, as its rest would
+    be missing. While another thread reads an answer, a new one is refused with a QcliError; a lock of your own makes threads
+    wait for each other. After close(), and in a child process after os.fork(), whatever needs the model is a QcliError.
+    """
 
     def __init__(
         self,
@@ -77,8 +84,8 @@ class LLM:
             self.file.close()
             raise
         self._cache = PrefixCache(self.engine)
-        self._progress = progress
-        self._answer: Generator[str, None, None] | None = None
+        self._exclusive = Exclusive(partial(_end, self.engine, self.file))
+        self._progress = self._exclusive.heard(progress)
         self.stats = Stats()  # of the last answer
         self.load_s = perf_counter() - began
 
@@ -87,9 +94,16 @@ class LLM:
         """What models.toml calls the model, else its file's name."""
         return catalog.name_of(self.file.path, self._entry)
 
+    def __repr__(self) -> str:
+        if self._exclusive.lifetime.closed:
+            return f"<LLM {self.name}: closed>"
+        engine = self.engine
+        return f"<LLM {self.name}: {engine.threads} threads, {engine.position} of {engine.ctx} tokens of context used>"
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The file's tokenizer, read when first needed. Raises ModelFileError."""
+        self._check_open()
         tokenizer = Tokenizer.from_gguf(self.file)
         if tokenizer.vocab_size > self.engine.vocab_size:
             raise ModelFileError(
@@ -101,6 +115,7 @@ class LLM:
     @cached_property
     def template(self) -> ChatTemplate:
         """The file's chat template, compiled when first needed. Raises ModelFileError."""
+        self._check_open()
         from qcli.text.chat_template import ChatTemplate  # Jinja2 takes 0.05 s that a raw prompt need not wait for
 
         return ChatTemplate.from_gguf(self.file, self.tokenizer)
@@ -108,6 +123,7 @@ class LLM:
     @cached_property
     def think_tags(self) -> list[ThinkTags]:
         """The tags between which the model thinks, most often one pair or none."""
+        self._check_open()
         return find_think_tags(self.tokenizer, self.file.get_str("tokenizer.chat_template", ""))
 
     def _prompt(self, messages: Sequence[Message]) -> Prompt:
@@ -115,60 +131,78 @@ class LLM:
         tags = frozenset(text for pair in self.think_tags for text in (pair.open, pair.close))
         return self.template.prompt(messages, ControlTexts([*self.tokenizer.control_texts, *tags]), tags)
 
+    @cached_property
+    def _ends_of_turns(self) -> frozenset[int]:
+        """The ids that end an answer in a conversation: the vocabulary's, and what the template writes after an answer."""
+        written = self.tokenizer.first_special(self.template.after_answer())
+        tags = {id for pair in self.think_tags for id in (pair.open_id, pair.close_id)}
+        return self.tokenizer.end_ids if written is None or written in tags else self.tokenizer.end_ids | {written}
+
     def tokenize(self, text: str, special: bool = True) -> list[int]:
-        """Token ids of a text; with `special`, control tokens written in it count as such."""
-        return self.tokenizer.encode(text, special)
+        """Token ids of a text.
+
+        special=True, for prompts that you have written: "<|im_end|>" in the text is the control token of that name.
+        special=False, for text of other people: it is read as the ten characters that stand there.
+        """
+        self._check_open()
+        return self.tokenizer.encode(_checked_text(text), special)
 
     def detokenize(self, ids: Iterable[int]) -> str:
         """The text of token ids, control tokens left out."""
+        self._check_open()
         return self.tokenizer.decode(token_ids(ids, self.tokenizer.vocab_size))
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """The prompt that the model's chat template makes of a conversation."""
+        self._check_open()
         return self.template.render(messages, add_generation_prompt=add_generation_prompt)
 
     def sampling(self, **given: Unpack[SamplingOptions]) -> Sampling:
         """The model's own sampling, with those options replaced that are given and not None. Raises UsageError."""
-        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        self._check_open()
+        chosen: dict[str, Any] = {n: value for n, value in given.items() if value is not None or n not in OPTIONS}
         return Sampling(**{**catalog.sampling_defaults(self._entry, self.file), **chosen})
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits after each id, float32 [T, vocab], from an empty state, by the prefill that generation uses."""
-        self._stop_answer()
-        ids = token_ids(ids, self.engine.vocab_size)
-        self._check_ids(ids)
-        return self._cache.logits(ids)
+        with self._exclusive.use():
+            self._exclusive.end_unread()
+            ids = token_ids(ids, self.engine.vocab_size)
+            self._check_ids(ids)
+            return self._cache.logits(ids)
 
-    def generate(self, prompt: str, **options: Unpack[Options]) -> Generator[str, None, None]:
+    def generate(self, prompt: str, **options: Unpack[Options]) -> Answer:
         """Continue a prompt as it stands, without a template; yields the text in pieces of whole characters.
 
         Control tokens that the prompt spells are read as such. Pieces of the class Thought are what the model thinks.
         """
-        ids = self.tokenizer.prompt(prompt)
-        return self._start(ids, None, answer_parser(self.tokenizer, self.think_tags, prompt), options)
+        with self._exclusive.use():
+            ids = self.tokenizer.prompt(_checked_text(prompt))
+            parser = answer_parser(self.tokenizer, self.think_tags, prompt)
+            return self._begin(ids, None, parser, self.tokenizer.end_ids, options)
 
-    def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Generator[str, None, None]:
+    def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Answer:
         """Answer a conversation; of one that extends the last, only what is new is prefilled.
 
         Yields pieces as generate does; those of the class Thought are what the model thinks before it answers.
         """
-        if not messages or not content_text(messages[-1].get("content")).strip():
-            raise PromptError("there is nothing to answer", "end the conversation with a text to answer")
-        prompt = self._prompt(messages)
-        ids = self.tokenizer.prompt(prompt.text, prompt.mark)
-        parser = answer_parser(self.tokenizer, self.think_tags, prompt.text)
-        return self._start(ids, self._stable_prefix_length(messages, ids), parser, options)
+        with self._exclusive.use():
+            messages = _checked_messages(messages)
+            prompt = self._prompt(messages)
+            ids = self.tokenizer.prompt(prompt.text, prompt.mark)
+            parser = answer_parser(self.tokenizer, self.think_tags, prompt.text)
+            return self._begin(ids, self._stable_prefix_length(messages, ids), parser, self._ends_of_turns, options)
 
     def close(self) -> None:
-        """Stop the answer, end the threads, unmap the file."""
-        self._stop_answer()
-        try:
-            self.engine.close()
-        except OutputError as error:  # the usage of its experts
-            warnings.warn(str(error), stacklevel=2)
-        self.file.close()
+        """Stop the answer, end the threads, unmap the file; closing twice does no harm.
+
+        Another thread that computes finishes its token first; in a callback of this thread, it is the callback's call that
+        closes when it returns. A forked child has nothing to close.
+        """
+        self._exclusive.close()
 
     def __enter__(self) -> LLM:
+        self._check_open()
         return self
 
     def __exit__(
@@ -176,29 +210,25 @@ class LLM:
     ) -> None:
         self.close()
 
-    def _start(
-        self, ids: list[int], checkpoint_at: int | None, parser: AnswerParser | None, options: Options
-    ) -> Generator[str, None, None]:
-        self._stop_answer()
+    def _begin(
+        self,
+        ids: list[int],
+        checkpoint_at: int | None,
+        parser: AnswerParser,
+        end_ids: frozenset[int],
+        options: Options,
+    ) -> Answer:
         self._check_ids(ids)
         sampling: dict[str, Any] = {**options}
         max_tokens, stop = sampling.pop("max_tokens", None), sampling.pop("stop", None) or ()
         _check_positive("max_tokens", max_tokens)
+        stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop)
         sampler = Sampler(self.sampling(**sampling), self.tokenizer.vocab_size)
+        self._exclusive.end_unread()
         self._cache.checkpoint_at = checkpoint_at
         self.stats = Stats(load_s=self.load_s)
-        self._answer = generate_text(
-            self._cache,
-            self.tokenizer,
-            ids,
-            sampler,
-            max_tokens,
-            (stop,) if isinstance(stop, str) else stop,
-            self.stats,
-            self._progress,
-            parser,
-        )
-        return self._answer
+        tokens = generate_ids(self._cache, ids, sampler, max_tokens, end_ids, self.stats, self._progress)
+        return self._exclusive.begin(generate_text(tokens, parser, stop_strings, self.stats))
 
     def _stable_prefix_length(self, messages: Sequence[Message], ids: list[int]) -> int | None:
         """How many of the prompt's ids the prompt of the next turn will begin with; None if that cannot be told.
@@ -213,10 +243,8 @@ class LLM:
         next_ids = self.tokenizer.prompt(prompt.text, prompt.mark)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, next_ids, strict=False)))
 
-    def _stop_answer(self) -> None:
-        if self._answer is not None:
-            self._answer.close()
-            self._answer = None
+    def _check_open(self) -> None:
+        self._exclusive.lifetime.check_open()
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         if not len(ids):
@@ -225,6 +253,29 @@ class LLM:
         for id in (min(ids), max(ids)):
             if not 0 <= id <= last:
                 raise UsageError(f"no token has the id {id}", f"ids go from 0 to {last}")
+
+
+def _end(engine: Engine, file: GGUFFile) -> None:
+    try:
+        engine.close()
+    except OutputError as error:  # the usage of its experts
+        warnings.warn(str(error), stacklevel=2)
+    file.close()
+
+
+def _checked_text(text: str) -> str:
+    if not isinstance(text, str):
+        raise UsageError(f"{text!r:.60} is no text", "give a str; chat() takes messages")
+    return text
+
+
+def _checked_messages(messages: Sequence[Message]) -> Sequence[Message]:
+    if isinstance(messages, str | bytes | Mapping):
+        raise UsageError(f"{messages!r:.60} is no list of messages", 'give [{"role": "user", "content": "…"}]')
+    messages = [*messages]
+    if not messages or not checked(messages[-1])["content"].strip():
+        raise PromptError("there is nothing to answer", "end the conversation with a text to answer")
+    return messages
 
 
 def _check_positive(name: str, value: int | None) -> None:

@@ -6,7 +6,7 @@ is an int64 in the end: an integer, a float (its float32 bits), an array or a `B
 by the plan), a kernel (its address), a table of operands (`plan.table`), or a function that is asked for one of these when
 the plan is compiled.
 
-Compile. `plan.compile()` compiles the kernels, or loads them from the store, and resolves every operand: int64 [records,
+Compile. `plan.compile()` compiles the kernels, or loads them from the kernel cache, and resolves every operand: int64 [records,
 1 + OPERANDS], the address of the kernel, then its operands.
 
 Replay. `quant.team.Team.run` walks through these records: every thread calls the kernel with its rank, the number of
@@ -54,7 +54,8 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     count = int(np.prod(shape))
     raw = np.zeros(count * np.dtype(dtype).itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+    memory: NDArray[Any] = raw[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+    return memory
 
 
 BATCH = Layout("tokens", "position")

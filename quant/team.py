@@ -7,6 +7,7 @@ of an answer, nap for a while, as the next may have to be read from a disk, and 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 from typing import Any
@@ -21,9 +22,10 @@ from quant.plan import OPERANDS, RECORD_BYTES, aligned
 from quant.simd import I64, load_i64, pointer, store_i64
 
 # Byte offsets in the control block; words that different threads write lie on different cache lines.
-_ARRIVED, _PHASE, _EPOCH, _PLAN, _COUNT, _YIELD, _TIMES, _NAP, _SIZE = 0, 128, 256, 384, 392, 400, 408, 416, 512
+_ARRIVED, _PHASE, _EPOCH = 0, 128, 256
+_PLAN, _COUNT, _YIELD, _TIMES, _NAP, _SPINS, _SIZE = 384, 392, 400, 408, 416, 424, 512
 _SPINS_BEFORE_YIELD = 2_000  # about 30 us: longer than any wait on a quiet machine
-_SPINS_BEFORE_NAP = 100_000  # about 1.5 ms: longer than sampling and printing a token
+SPINS_BEFORE_NAP = 100_000  # about 1.5 ms: longer than sampling and printing a token; read when a team is made
 _NAP_US = 50
 _NAPS_BEFORE_SLEEP = (
     2_000  # 0.1 s and more: longer than reading experts; waking from sleep takes the interpreter's lock
@@ -72,7 +74,12 @@ def _call_record(record: Any, rank: Any, size: Any) -> Any:
 
 @function("ppp")
 def replay(control, rank, size):
-    """One thread's part of a replay: every record on its share, a barrier after each; size: threads of the team."""
+    """One thread's part of a replay: every record on its share, a barrier after each; size: threads of the team.
+
+    The first thread lets the others begin: here, where no signal can come between that and its own part.
+    """
+    if rank == 0:
+        atomic_add(control + _EPOCH, 1)
     plan, count = load_i64(control + _PLAN), load_i64(control + _COUNT)
     times = load_i64(control + _TIMES) if rank == 0 else 0
     mode = flush_denormals()
@@ -97,7 +104,7 @@ def _note(entry, work, wait):
 @function("pp", returns=True)
 def wait(control, epoch):
     """Spin until the epoch changes, or for a moment, then look again after every nap; gives the epoch last seen."""
-    for _ in range(_SPINS_BEFORE_NAP):
+    for _ in range(load_i64(control + _SPINS)):
         now = atomic_load(control + _EPOCH)
         if now != epoch:
             return now
@@ -110,25 +117,22 @@ def wait(control, epoch):
     return epoch
 
 
-@function("p")
-def start(control):
-    """Let the helpers begin a replay."""
-    atomic_add(control + _EPOCH, 1)
-
-
-KERNELS = (replay, wait, start)  # what a team itself runs
+KERNELS = (replay, wait)  # what a team itself runs
 
 
 class Team:
-    """`size` threads, the caller's among them."""
+    """`size` threads, the caller's among them, of the process that made it; one replay at a time."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._control = aligned(_SIZE // 8, np.int64)
         self._control[_YIELD // 8], self._control[_NAP // 8] = _system_calls()
+        self._control[_SPINS // 8] = SPINS_BEFORE_NAP
         self._address: int = self._control.ctypes.data
-        self._wake = threading.Condition()
+        self._wake = threading.Condition()  # reentrant, for the collector's sake
+        self._awake = False  # whether a replay is about to begin, so that helpers stay awake
         self._closed = False
+        self._process = os.getpid()
         self._helpers = [threading.Thread(target=self._help, args=(r,), daemon=True) for r in range(1, size)]
         for helper in self._helpers:
             helper.start()
@@ -137,39 +141,49 @@ class Team:
         """Replay a compiled plan, int64 [records, 1 + OPERANDS]; returns when every thread has done its last record.
 
         times int64 [records, 2]: the first thread adds there, in ticks, how long it worked and how long it waited.
+        Raises RuntimeError where there are no helpers any more: after close(), and in a child after os.fork().
         """
+        if self._closed or os.getpid() != self._process:
+            raise RuntimeError("the threads of this team have ended")
         self._control[_TIMES // 8] = 0 if times is None else times.ctypes.data
         self._control[_PLAN // 8] = plan.ctypes.data
         self._control[_COUNT // 8] = len(plan)
-        self._release()
-        replay(self._address, 0, self.size)
+        try:
+            self._wake_helpers()
+            replay(self._address, 0, self.size)
+        finally:
+            self._awake = False
 
     def close(self) -> None:
-        """End the helpers."""
-        if not self._closed:
-            self._closed = True
-            self._release()
+        """End the helpers; closing twice does no harm."""
+        self.dismiss()
+        if os.getpid() == self._process:
             for helper in self._helpers:
                 helper.join()
 
-    def _release(self) -> None:
+    def dismiss(self) -> None:
+        """Let the helpers end without waiting for them, as the garbage collector must: one of them may be running it."""
+        if not self._closed and os.getpid() == self._process:
+            self._closed = True
+            self._control[_EPOCH // 8] += 1
+            self._wake_helpers()
+
+    def _wake_helpers(self) -> None:
         if self._helpers:
             with self._wake:
-                start(self._address)
+                self._awake = True
                 self._wake.notify_all()
 
     def _help(self, rank: int) -> None:
         epoch = 0
         while True:
-            epoch = self._next_epoch(epoch)
+            now = wait(self._address, epoch)
             if self._closed:
                 return
-            replay(self._address, rank, self.size)
-
-    def _next_epoch(self, epoch: int) -> int:
-        now = wait(self._address, epoch)
-        if now == epoch:
+            if now != epoch:
+                epoch = now
+                replay(self._address, rank, self.size)
+                continue
             with self._wake:
-                self._wake.wait_for(lambda: self._control[_EPOCH // 8] != epoch)
-            now = int(self._control[_EPOCH // 8])
-        return now
+                while not self._awake and self._control[_EPOCH // 8] == epoch:
+                    self._wake.wait()

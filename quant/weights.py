@@ -54,13 +54,13 @@ class Matrix:
 
     @property
     def rows(self) -> int:
-        """Rows of the matrix: the length of a product."""
-        return self.data.shape[0]
+        """Rows of the matrix: outputs of a product."""
+        return len(self.data)
 
     @property
     def row_bytes(self) -> int:
         """Bytes from one row to the next."""
-        return self.data.shape[1]
+        return int(self.data.shape[1])
 
     @property
     def address(self) -> int:
@@ -136,6 +136,6 @@ def operands_of(weights: Matrix | ExpertMatrices, **kernels: Any) -> dict[str, A
 
 
 @inline
-def row_address(matrix, expert, row):
+def row_address(matrix: Any, expert: Any, row: Any) -> Any:
     """Where a row of an expert's matrix begins, given its MATRIX table."""
     return load_i64(load_i64(matrix + MATRIX.addresses) + 8 * expert) + row * load_i64(matrix + MATRIX.row_bytes)

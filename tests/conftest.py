@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from pathlib import Path
@@ -15,7 +16,11 @@ from qcli.catalog import resolve
 from qcli.cli import invoke
 from qcli.runtime.engine import Engine
 from qcli.text.tokenizer import Tokenizer
+from quant import team
 from quant.prepare import compile_missing
+
+# Between replays of a test Python works for long; helpers that spin meanwhile would take the cores from other tests.
+team.SPINS_BEFORE_NAP = 1_000
 
 _MANY = 300  # tests; fewer compile what they use as they come to it
 
@@ -23,18 +28,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's backgro
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that wait for processes of their own last."""
-    items.sort(key=lambda item: item.get_closest_marker("begun_early") is not None)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """No workers for a choice of tests, which are quicker without; None: as many as pytest-xdist chooses."""
+    return 0 if config.option.keyword or any(".py" in given for given in config.args) else None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Before many tests: compile all kernels that the cache lacks, in several processes, and begin what takes long."""
+    """Before many tests: compile all kernels that the cache lacks, in several processes.
+
+    The first worker does so before it tells what it collected, and until all have told that no test begins.
+    """
     if len(session.items) < _MANY or session.config.option.collectonly:
         return
-    compile_missing(suite_kernels.declared())
-    for begin in {mark.kwargs["by"] for item in session.items for mark in item.iter_markers("begun_early")}:
-        begin()
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+        compile_missing(suite_kernels.declared())
 
 
 @pytest.fixture(scope="session")

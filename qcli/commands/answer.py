@@ -11,6 +11,7 @@ from qcli.text.thoughts import Thought
 from qcli.wording import counted
 
 if TYPE_CHECKING:
+    from qcli.llm import LLM
     from qcli.runtime.stats import Stats
 
 
@@ -23,19 +24,20 @@ def show(
     """Pass the pieces of an answer to `write` as they come, thoughts to `aside`; the answer, and whether Ctrl-C ended it."""
     text: list[str] = []
     interrupted = thinking = False
+    lines = ""  # that end the thoughts so far
     try:
         with closing(pieces):
             for piece in pieces:
                 bar.close()
                 if isinstance(piece, Thought):
-                    thinking = True
-                    aside(piece)
+                    shown = (lines + piece).rstrip("\n")
+                    lines = (lines + piece)[len(shown) :]
+                    thinking = thinking or bool(shown)
+                    aside(shown)
                     continue
-                if thinking:
-                    piece = piece.lstrip("\n")  # a blank line before the answer, however many the model leaves
                 if thinking and piece:
-                    thinking = False
-                    aside("\n\n")
+                    thinking, lines = False, ""
+                    aside("\n\n")  # one blank line before the answer, however many the model leaves
                 text.append(piece)
                 write(piece)
     except KeyboardInterrupt:
@@ -43,6 +45,12 @@ def show(
     finally:
         bar.close()
     return "".join(text), interrupted
+
+
+def note_mistyped(llm: LLM) -> None:
+    """Tell in one line which control tokens the file calls ordinary text, if there are any."""
+    if mistyped := llm.tokenizer.mistyped:
+        console.info(f"read as control tokens, though the file calls them ordinary text: {' '.join(mistyped)}")
 
 
 def discard(piece: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.commands.answer import discard, figures, show
+from qcli.commands.answer import discard, figures, note_mistyped, show
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.line_input import is_interactive, turns
 from qcli.runtime.sampling import SamplingOptions
@@ -35,18 +35,22 @@ def chat(
     kv_type: options.KvType = None,
     ram: options.Ram = None,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     **sampling: Unpack[SamplingOptions],
 ) -> None:
     """Talk with a model; each turn computes only what is new.
 
     /help lists what else can be typed.
     """
+    options.check_remarks(quiet, verbose)
     bar = console.status("loading", quiet)
     with bar, interrupt.ends_all(bar):
         from qcli.llm import LLM
 
         llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update)
     with llm:
+        if verbose:
+            note_mistyped(llm)
         if is_interactive() and not quiet:
             console.info(f"{llm.name} · /help lists the commands, Ctrl-D leaves")
         given: Options = {"max_tokens": max_tokens, "stop": stop, **sampling}

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from qcli.errors import UsageError
 from qcli.runtime.sampling import OPTIONS, Option, SamplingOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -56,6 +57,13 @@ Ram = Annotated[
 ]
 Json = Annotated[bool, flag("--json", help="Print one JSON value.")]
 Quiet = Annotated[bool, flag("--quiet", "-q", help="Print the result only: no progress, no remarks.")]
+Verbose = Annotated[bool, flag("--verbose", "-v", help="Tell what of the file had to be put right.")]
+
+
+def check_remarks(quiet: bool, verbose: bool) -> None:
+    """Raise UsageError where both no remarks and more of them are asked for."""
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose cannot both be meant", "leave out one of the two")
 
 
 def with_sampling(command: Command) -> Command:

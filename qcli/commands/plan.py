@@ -103,7 +103,7 @@ def _amounts(result: Forecast) -> Table:
     table.add_column(justify="right", no_wrap=True)
     table.add_column()
     rows = [
-        ("dense weights", weights.dense, "every token meets them"),
+        ("dense weights", weights.dense, "every token reads them"),
         ("experts", weights.experts, f"a token reads {size(weights.per_token)}, dense weights among them"),
         ("keys and values", memory.kv_cache, f"of {counted(result.ctx, 'token')}"),
         ("recurrent state", memory.state - memory.kv_cache, ""),

@@ -9,7 +9,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.commands.answer import discard, figures, show
+from qcli.commands.answer import discard, figures, note_mistyped, show
 from qcli.errors import PromptError, UsageError
 from qcli.runtime.sampling import SamplingOptions
 from qcli.text.thoughts import without_tags
@@ -17,6 +17,7 @@ from qcli.text.thoughts import without_tags
 if TYPE_CHECKING:
     from qcli.runtime.stats import Stats
 
+_RAW = "Continue the prompt as it stands, without a chat template; control tokens that it spells count as such."
 MAX_INPUT = 64 << 20  # bytes of standard input, far beyond any context
 
 
@@ -27,7 +28,7 @@ def run(
     ] = None,
     model: options.Model = None,
     system: options.System = None,
-    raw: Annotated[bool, options.flag("--raw", help="Continue the prompt, without a chat template.")] = False,
+    raw: Annotated[bool, options.flag("--raw", help=_RAW)] = False,
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
     threads: options.Threads = None,
@@ -36,11 +37,13 @@ def run(
     ram: options.Ram = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     **sampling: Unpack[SamplingOptions],
 ) -> int:
     """Answer one prompt, typed or piped in."""
     if raw and system:
         raise UsageError("--raw has no place for a --system message", "leave out one of the two")
+    options.check_remarks(quiet, verbose)
     text = _prompt(prompt)
     with console.status("loading", quiet) as bar:
         with interrupt.ends_all(bar):
@@ -48,8 +51,8 @@ def run(
 
             llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update)
         with llm:
-            options: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}
-            pieces = llm.generate(text, **options) if raw else llm.chat(_messages(system, text), **options)
+            given: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}
+            pieces = llm.generate(text, **given) if raw else llm.chat(_messages(system, text), **given)
             thoughts: list[str] = []
             if as_json:
                 shown, interrupted = show(pieces, bar, discard, thoughts.append)
@@ -60,6 +63,8 @@ def run(
                     console.out("\n")
                 if not quiet:
                     console.figures(figures(llm.stats))
+            if verbose:
+                note_mistyped(llm)
     return interrupt.EXIT_CODE if interrupted else 0
 
 

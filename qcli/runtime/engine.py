@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from qcli.models import Model
 from qcli.progress import Progress
 from qcli.runtime import sampler
 from qcli.runtime.build import model_of, streamed_model_of
+from qcli.runtime.lifetime import Lifetime
 from qcli.runtime.profile import Profiler
 from qcli.runtime.program import Program
 from qcli.streaming import budget
@@ -40,7 +42,8 @@ class Engine:
     """Token ids in, logits out.
 
     Three plans work on one state: `step` makes logits of a token, `prompt` hidden states of a chunk of tokens, and
-    `head` logits of the chunk's last.
+    `head` logits of the chunk's last. For one thread at a time, of the process that loaded it, until it is closed: after
+    that prefill, step and logits raise QcliError. One that is dropped without close() ends its threads, too.
     """
 
     def __init__(
@@ -72,6 +75,9 @@ class Engine:
         self._profiler: Profiler | None = None  # while profile() is on
         self._heads: dict[int, tuple[Program, Activation]] = {}
         self._team = Team(threads)
+        self._lifetime = Lifetime()
+        self._dropped = weakref.finalize(self, _dismiss, self._lifetime, self._team, expert_loader)
+        self._dropped.atexit = False  # threads end with the process, anyway
 
     @classmethod
     def load(
@@ -104,14 +110,22 @@ class Engine:
         resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
         threads = given or streaming_threads()
         model, state, loader = streamed_model_of(file, ctx, kv_type, progress)
-        chunk = chunk or budget.chunk_size(model, state, loader, threads, limit)
-        engine = cls(model, state, threads, chunk, progress, observer, loader)
+        try:
+            chunk = chunk or budget.chunk_size(model, state, loader, threads, limit)
+            engine = cls(model, state, threads, chunk, progress, observer, loader)
+        except BaseException:
+            loader.close()
+            raise
         try:
             budget.allocate_slots(loader, state, engine.plans, limit, resident_bytes)
         except BaseException:
             engine.close()
             raise
         return engine
+
+    def __repr__(self) -> str:
+        used = "closed" if self._lifetime.closed else f"{self.position} of {self.ctx} tokens of context used"
+        return f"<Engine: {self.threads} threads, {used}>"
 
     @property
     def position(self) -> int:
@@ -126,7 +140,7 @@ class Engine:
     def prefill(self, ids: Sequence[int], progress: Progress | None = None) -> NDArray[np.float32]:
         """Append ids to the state; logits of the last, float32 [vocab], overwritten by the next call.
 
-        Raises ContextOverflowError, as step and logits do.
+        Raises ContextOverflowError, as step and logits do, and QcliError after close().
         """
         self._check_fits(len(ids))
         if len(ids) == 1:
@@ -146,6 +160,7 @@ class Engine:
 
     def logits(self, ids: Sequence[int], first: int = 0) -> NDArray[np.float32]:
         """Logits of the positions from `first` on, float32 [T - first, vocab]; from an empty state, by prefill's plan."""
+        self._lifetime.check()
         self.reset()
         self._check_fits(len(ids))
         result = np.empty((len(ids) - first, self.vocab_size), np.float32)
@@ -209,10 +224,12 @@ class Engine:
             self._profiler = None
 
     def close(self) -> None:
-        """End the team's threads and the I/O threads."""
-        self._team.close()
-        if self.expert_loader:
-            self.expert_loader.close()
+        """End the team's threads and the I/O threads; closing twice does no harm, nor does it in a forked child."""
+        self._lifetime.closed = True
+        if self._dropped.detach() and self._lifetime.here:
+            self._team.close()
+            if self.expert_loader:
+                self.expert_loader.close()
 
     def _chunks(self, ids: Sequence[int]) -> Iterator[int]:
         """Put ids through the prompt's plan, chunk by chunk; yields how many are done after each."""
@@ -229,6 +246,7 @@ class Engine:
         self.state.position += tokens
 
     def _replay(self, program: Program) -> None:
+        self._lifetime.check()  # once more: a callback may have closed it in the midst of a prompt
         profiler = self._profiler
         if profiler is None:
             program.replay(lambda records, _parts: self._team.run(records))
@@ -236,6 +254,7 @@ class Engine:
             program.replay(lambda records, parts: profiler.replay(self._team, records, parts))
 
     def _check_fits(self, tokens: int) -> None:
+        self._lifetime.check()
         if self.position + tokens > self.ctx:
             raise ContextOverflowError(
                 f"{self.position} + {tokens} tokens do not fit into a context of {self.ctx}",
@@ -249,6 +268,14 @@ class Engine:
             rows = self.model.head(plan, self._hidden.after(first) if first else self._hidden)
             self._heads[first] = Program.of(plan), rows
         return self._heads[first]
+
+
+def _dismiss(lifetime: Lifetime, team: Team, loader: ExpertLoader | None) -> None:
+    """Let all threads end that are of this process."""
+    if lifetime.here:
+        team.dismiss()
+        if loader:
+            loader.cache.reader.dismiss()
 
 
 def _first_row(logits: Activation) -> NDArray[np.float32]:

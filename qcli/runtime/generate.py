@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from qcli.errors import ContextOverflowError
 from qcli.progress import Progress
 from qcli.runtime.stats import DiskReads, Stats
+from qcli.text.answer_start import AnswerStart
 from qcli.text.stop_strings import StopStrings
 from qcli.text.thoughts import AnswerParser, Thought
 
 if TYPE_CHECKING:
     from qcli.runtime.prefix_cache import PrefixCache
     from qcli.runtime.sampler import Sampler
-    from qcli.text.tokenizer import Tokenizer
 
 
 def generate_ids(
@@ -66,28 +66,20 @@ def generate_ids(
 
 
 def generate_text(
-    cache: PrefixCache,
-    tokenizer: Tokenizer,
-    ids: Sequence[int],
-    sampler: Sampler,
-    max_tokens: int | None = None,
-    stop: Sequence[str] = (),
-    stats: Stats | None = None,
-    progress: Progress | None = None,
-    parser: AnswerParser | None = None,
+    tokens: Generator[int, None, None], parser: AnswerParser, stop_strings: StopStrings, stats: Stats
 ) -> Generator[str, None, None]:
-    """The text of generate_ids in pieces, whole characters only, up to the first stop string of the answer.
+    """The text of what generate_ids yields, in pieces, whole characters only, up to the first stop string of the answer.
 
-    parser: makes text of ids, thoughts as Thought; None: all text is the answer.
+    parser: makes text of ids, thoughts as Thought; stats: those of generate_ids.
     """
-    stats = stats or Stats()
-    parser, stop_strings = parser or AnswerParser(tokenizer), StopStrings(stop)
-    with closing(generate_ids(cache, ids, sampler, max_tokens, tokenizer.end_ids, stats, progress)) as tokens:
+    answer = AnswerStart()
+    with closing(tokens):
         for token in tokens:
-            yield from _shown(stop_strings, parser.push(token))
+            yield from _shown(stop_strings, answer.push(parser.push(token)))
             if stop_strings.found:
                 break
-    yield from _shown(stop_strings, parser.flush())
+    yield from _shown(stop_strings, answer.push(parser.flush()))
+    yield from _shown(stop_strings, answer.flush())
     if text := stop_strings.flush():
         yield text
     if stop_strings.found:

@@ -25,7 +25,7 @@ class DiskReads:
         return cls(traffic.hit_rate, traffic.bytes_read / steps, traffic.wait_s / steps)
 
 
-@dataclass
+@dataclass(repr=False)
 class Stats:
     """Counts and times of one answer; speeds count the engine's time alone, not that of whoever takes the text."""
 
@@ -42,6 +42,13 @@ class Stats:
     experts_touched: int = 0  # that prompt and answer were routed to, of all layers
     experts_total: int = 0
     disk_reads: DiskReads | None = None
+
+    def __repr__(self) -> str:
+        if not self.prompt_tokens:
+            return "<Stats: no answer yet>"
+        prompt = f"{self.prompt_tokens} prompt tokens, {self.cached_tokens} of them cached"
+        speeds = f"{self.prefill_tok_per_s:.1f} and {self.decode_tok_per_s:.1f} tok/s"
+        return f"<Stats: {prompt}; {self.new_tokens} new; {speeds}; TTFT {self.ttft_s:.3f} s; {self.finish_reason}>"
 
     @property
     def cached_tokens(self) -> int:

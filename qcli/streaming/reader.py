@@ -99,6 +99,7 @@ class Reader:
         self._wakeups: SimpleQueue[None] = SimpleQueue()  # one for each span, or more; a Condition is written in Python
         self._closed = False
         files = self._files * (threads if shared else 1)
+        self._at_work = len(files)
         self._threads = [threading.Thread(target=self._work, args=(own,), daemon=True) for own in files]
         for thread in self._threads:
             thread.start()
@@ -133,15 +134,16 @@ class Reader:
             return True
 
     def close(self) -> None:
-        """End the I/O threads, each after the span that it is reading, and close the files."""
+        """End the I/O threads, each after the span that it is reading, and close the files; twice does no harm."""
+        self.dismiss()
+        for thread in self._threads:
+            thread.join()
+
+    def dismiss(self) -> None:
+        """As `close`, without waiting: the garbage collector may call this in one of the threads."""
         self._closed = True
         for _ in self._threads:
             self._wakeups.put(None)
-        for thread in self._threads:
-            thread.join()
-        for descriptor in [both for files in self._files for pair in files.values() for both in pair]:
-            if descriptor is not None:
-                os.close(descriptor)
 
     def __enter__(self) -> Reader:
         return self
@@ -162,6 +164,7 @@ class Reader:
                 message = f"{span.path}: cannot be read any more: {reason}"
                 request.error = ModelFileError(message, "has the file changed, or its disk gone? Start again")
             self._end_span(request)
+        self._leave()
 
     def _next(self) -> tuple[ReadRequest, Span] | None:
         """The span to read next, waiting for one; None when the reader is closed."""
@@ -176,6 +179,16 @@ class Reader:
                     if request.spans_begun == len(request.spans):
                         queue.popleft()
                     return request, request.spans[request.spans_begun - 1]
+
+    def _leave(self) -> None:
+        """Close the files if this is the last thread to end."""
+        with self._lock:
+            self._at_work -= 1
+            if self._at_work:
+                return
+        for descriptor in [both for files in self._files for pair in files.values() for both in pair]:
+            if descriptor is not None:
+                os.close(descriptor)
 
     def _end_span(self, request: ReadRequest) -> None:
         with self._lock:

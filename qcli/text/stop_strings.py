@@ -11,7 +11,9 @@ class StopStrings:
     """Passes text on up to the first stop string; keeps back an end that may be the start of one."""
 
     def __init__(self, strings: Sequence[str]) -> None:
-        """Raises UsageError for an empty string."""
+        """Raises UsageError for an empty string, and for what is no string."""
+        if not isinstance(strings, list | tuple) or not all(isinstance(string, str) for string in strings):
+            raise UsageError(f"{strings!r:.60} are no stop strings", "give a text, or a list of texts")
         if not all(strings):
             raise UsageError("a stop string cannot be empty", "leave out --stop, or give it a text")
         self._strings = tuple(strings)

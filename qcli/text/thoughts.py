@@ -107,14 +107,26 @@ class SpelledTagParser(AnswerParser):
 class HarmonyParser(AnswerParser):
     """A message's header names its channel: final is the answer, all others are thoughts; headers are not shown."""
 
-    def __init__(self, tokenizer: Tokenizer, begins_with_header: bool = True) -> None:
-        """begins_with_header: as after a chat template; else the answer goes on with a text that the prompt began."""
+    def __init__(self, tokenizer: Tokenizer, prompt: str) -> None:
+        """prompt: tells whether the answer begins with a header, as after a chat template, or within one, or goes on with a
+        text that the prompt began."""
         super().__init__(tokenizer)
-        self._controls = {tokenizer.special_id(text): text for text in (_CHANNEL, _MESSAGE, _START, _END)}
-        self._header: str | None = (
-            "" if begins_with_header else None
-        )  # as far as it has come; None within the text of a message
+        controls = (_CHANNEL, _MESSAGE, _START, _END)
+        self._controls = {tokenizer.special_id(text): text for text in controls}
+        self._header: str | None = None  # as far as it has come; None within the text of a message
+        self._unread = ""  # of the header, what the answer has written
+        self._read_prompt(prompt[max(prompt.rfind(_START), 0) :])
         self._has_controls = False  # whether the answer has had any of the control tokens
+
+    def _read_prompt(self, message: str) -> None:
+        """Go through the last message of a prompt as if the model had written it."""
+        for part in re.split(f"({'|'.join(map(re.escape, self._controls.values()))})", message):
+            if part in self._controls.values():
+                list(self._obey(part))
+            elif self._header is not None:
+                self._header += part
+        if self._header is not None or _CHANNEL not in message:
+            self._thinking = False
 
     def push(self, id: int) -> Iterator[str]:
         """The text that this id completes; nothing within a header; tags where thoughts begin and end."""
@@ -122,7 +134,9 @@ class HarmonyParser(AnswerParser):
         if control is not None:
             yield from self._obey(control)
         elif self._header is not None:
-            self._header += self._text.push(id)
+            text = self._text.push(id)
+            self._header += text
+            self._unread += text
         else:
             yield from super().push(id)
 
@@ -132,7 +146,7 @@ class HarmonyParser(AnswerParser):
         if self._header is None:
             yield self._piece(rest)
         elif not self._has_controls:  # an answer without any channel
-            yield self._header + rest
+            yield self._unread + rest
         yield from self._switch(thinking=False)
 
     def _obey(self, control: str) -> Iterator[str]:
@@ -156,7 +170,7 @@ class HarmonyParser(AnswerParser):
 def answer_parser(tokenizer: Tokenizer, tags: Sequence[ThinkTags], prompt: str) -> AnswerParser:
     """The parser for the answer to a prompt, as the prompt's text, in which only the template wrote tags, leaves it."""
     if None not in map(tokenizer.special_id, (_CHANNEL, _MESSAGE, _START, _END)):
-        return HarmonyParser(tokenizer, begins_with_header=_START in prompt)
+        return HarmonyParser(tokenizer, prompt)
     if not tags:
         return AnswerParser(tokenizer)
     thinking = _is_open(tokenizer, tags, prompt)
@@ -168,11 +182,21 @@ def answer_parser(tokenizer: Tokenizer, tags: Sequence[ThinkTags], prompt: str) 
 
 
 def _is_open(tokenizer: Tokenizer, tags: Sequence[ThinkTags], prompt: str) -> bool:
-    """Whether the template has opened a thought for the answer: the last tag opens one, and no message ends after it."""
+    """Whether the prompt has opened a thought for the answer: the last tag opens one, and no message ends after it.
+
+    One that stands within a raw text, and no message begins before it, is a word like others: "What does <think> mean?"
+    """
     names = {text for pair in tags for text in (pair.open, pair.close)}
-    last, opens = max((prompt.rfind(text), text == pair.open) for pair in tags for text in (pair.open, pair.close))
-    rest = prompt[last + 1 :]
-    return last >= 0 and opens and not any(text in rest for text in tokenizer.control_texts if text not in names)
+    last, length, opens = max(
+        (prompt.rfind(text), len(text), text == pair.open) for pair in tags for text in (pair.open, pair.close)
+    )
+    if last < 0 or not opens:
+        return False
+    controls = [text for text in tokenizer.control_texts if text not in names]
+    rest = prompt[last + length :]
+    return not rest.strip() or (
+        not any(text in rest for text in controls) and any(text in prompt[:last] for text in controls)
+    )
 
 
 def without_tags(thoughts: str) -> str:

@@ -39,6 +39,9 @@ class Tokenizer:
         ends = {self.eos_id, *named, *control}
         self.end_ids = frozenset(id for id in ends if id is not None)
 
+    def __repr__(self) -> str:
+        return f"<Tokenizer: {type(self._method).__name__}, {self.vocab_size} tokens>"
+
     @classmethod
     def from_gguf(cls, source: str | Path | GGUFFile) -> Tokenizer:
         """Read a model's tokenizer, or that of a vocabulary-only file. Raises ModelFileError."""
@@ -47,7 +50,7 @@ class Tokenizer:
             return cls(file)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
-        """Token ids of a text; with `special`, control tokens written in it count as such."""
+        """Token ids of a text; with `special`, control tokens written in it count as such: not for text of other people."""
         try:
             return self._method.encode(text, special)
         except (TypeError, UnicodeEncodeError):  # lone surrogates, as Python reads undecodable bytes: U+FFFD
@@ -78,6 +81,11 @@ class Tokenizer:
     def control_texts(self) -> list[str]:
         """The texts of control tokens: what no user's text may spell."""
         return [text for text, _ in self._vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN)]
+
+    @property
+    def mistyped(self) -> list[str]:
+        """Control tokens that the file calls ordinary text; they are read as control tokens all the same."""
+        return self._vocabulary.mistyped
 
     @property
     def special_texts(self) -> list[str]:

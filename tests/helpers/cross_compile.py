@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -26,7 +28,7 @@ def signed_points(builder, low, signs):
 
 
 # Result, arguments and code of each operation.
-OPERATIONS = {
+OPERATIONS: dict[str, tuple[Any, list[Any], Callable[..., Any]]] = {
     "dot": (SUMS, [SUMS, BYTES, BYTES], dot_wide_llvm),
     "lookup": (BYTES, [BYTES], lambda builder, index: lookup_llvm(builder, range(16), index)),
     "points": (BYTES, [BYTES, I64], signed_points),

@@ -33,8 +33,13 @@ def module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """Every module that a file imports, anywhere in it, by its full name; of `from a import b` also a.b."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     package = path.relative_to(ROOT).parent.parts
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
@@ -52,20 +57,22 @@ def import_graph(*folders: str) -> dict[str, set[str]]:
     `from qcli import console` is an import of qcli.console, not of what qcli/__init__.py holds.
     """
     paths = {module(path): path for folder in folders for path in sources(folder)}
-    return {importer: _targets(path) & paths.keys() - {importer} for importer, path in paths.items()}
+    return {importer: set(_targets(path)) & paths.keys() - {importer} for importer, path in paths.items()}
 
 
-def _targets(path: Path) -> set[str]:
-    found = set()
+@cache
+def _targets(path: Path) -> frozenset[str]:
+    found: set[str] = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {target if _is_module(target) else str(node.module) for target in inner}
-    return found
+    return frozenset(found)
 
 
+@cache
 def _is_module(dotted: str) -> bool:
     place = ROOT.joinpath(*dotted.split("."))
     return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()

@@ -150,13 +150,13 @@ def test_a_recommendation_that_rounds_to_nothing_is_passed_over() -> None:
 
 
 def test_moderate_sampling_where_nobody_says_anything() -> None:
-    chosen = Sampling(**sampling_defaults(None, file_saying()))  # type: ignore[arg-type]
+    chosen = Sampling(**sampling_defaults(None, file_saying()))
     assert (chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p) == (0.7, 40, 0.95, 0.05)
 
 
 @pytest.mark.parametrize("entry", load_catalog().values(), ids=lambda entry: entry.name)
 def test_the_catalog_recommends_what_can_be_meant(entry: Entry) -> None:
-    assert vars(Sampling(**entry.sampling)).items() >= entry.sampling.items()  # type: ignore[arg-type]
+    assert vars(Sampling(**entry.sampling)).items() >= entry.sampling.items()
 
 
 def test_top_k_is_a_whole_number() -> None:

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from rich.table import Table
+from terminal import in_terminal
 
 from qcli import console
 from qcli.errors import QcliError, UsageError
@@ -19,27 +20,6 @@ def run(code, **options):
     """Run code in a Python of its own; its stdout, stderr and exit code."""
     command = [sys.executable, "-c", f"from qcli import console\n{code}"]
     return subprocess.run(command, capture_output=True, timeout=60, **options)
-
-
-def in_terminal(code, exit_code=0, **environment):
-    """What a terminal gets on stdout and stderr together."""
-    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
-    mine, theirs = pty.openpty()
-    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
-    child = subprocess.Popen(
-        [sys.executable, "-c", f"from qcli import console\n{code}"],
-        stdin=theirs, stdout=theirs, stderr=theirs, env=plain | {"TERM": "xterm"} | environment,
-    )  # fmt: skip
-    os.close(theirs)
-    seen = b""
-    try:
-        while chunk := os.read(mine, 4096):
-            seen += chunk
-    except OSError:  # how Linux says that the other end is closed
-        pass
-    os.close(mine)
-    assert child.wait(60) == exit_code
-    return seen.decode()
 
 
 def test_the_answer_goes_to_stdout_and_the_rest_to_stderr(capsys):

@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from test_console import in_terminal
+from terminal import in_terminal
 
 from qcli import console, interrupt
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 from places import ROOT
@@ -19,9 +20,11 @@ def roots(path: Path) -> set[str]:
     return {target.split(".")[0] for target in imports(path)}
 
 
-def names(path: Path) -> set[str]:
+@cache
+def names(path: Path) -> frozenset[str]:
     """Every name in a file, dotted as written: print, sys.stdout."""
-    return {ast.unparse(node) for node in ast.walk(tree(path)) if isinstance(node, ast.Name | ast.Attribute)}
+    found = (node for node in ast.walk(tree(path)) if isinstance(node, ast.Name | ast.Attribute))
+    return frozenset(node.id if isinstance(node, ast.Name) else ast.unparse(node) for node in found)
 
 
 def lines(path: Path) -> int:

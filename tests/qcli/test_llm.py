@@ -6,7 +6,7 @@ import pytest
 from fake_engine import FakeEngine, hashed
 
 from qcli import LLM
-from qcli.errors import ContextOverflowError, ModelFileError, PromptError, UsageError
+from qcli.errors import ContextOverflowError, ModelFileError, PromptError, QcliError, UsageError
 from qcli.runtime.engine import Engine
 from qcli.text.chat_template import Prompt
 
@@ -74,6 +74,9 @@ class ThoughtfulTemplate:
     def prompt(self, messages, control, kept):
         return Prompt(self.render(messages), "\ufdd0")
 
+    def after_answer(self):
+        return "<|im_end|>\n"
+
 
 def test_chat_reads_only_what_is_new_when_thoughts_are_left_out(engine, llm):
     llm.template = ThoughtfulTemplate()
@@ -96,7 +99,8 @@ def test_an_answer_left_unread_does_not_spoil_the_next(llm):
     unread = llm.chat([USER], **GREEDY)
     next(unread)
     assert "".join(llm.chat([USER], **GREEDY)) == whole
-    assert list(unread) == []
+    with pytest.raises(QcliError, match="ended early: another one has begun"):
+        next(unread)
 
 
 def test_logits_between_two_turns_do_not_spoil_the_second(engine, llm):
@@ -150,6 +154,34 @@ def test_ids_outside_the_vocabulary_never_reach_the_engine(llm, ids):
         llm.logits(ids)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"temprature": None}, {"max_token": 5}, {"stop": 5}, {"stop": ["a", 5]}, {"stop": [""]}]
+)
+def test_options_that_nobody_knows_are_refused_at_once(llm, wrong):
+    for ask in (lambda: llm.generate("Once", **wrong), lambda: llm.chat([USER], **wrong)):
+        with pytest.raises(UsageError):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "wrong", ["Hello", USER, [{"role": "usr", "content": "a"}], [{"content": "a"}], ["Hello"], [None]]
+)
+def test_what_is_no_conversation_is_refused_at_once(llm, wrong):
+    with pytest.raises(UsageError):
+        llm.chat(wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"Once", ["Once"]])
+def test_what_is_no_text_is_refused_at_once(llm, wrong):
+    for ask in (llm.generate, llm.tokenize):
+        with pytest.raises(UsageError, match="is no text"):
+            ask(wrong)
+
+
+def test_messages_may_come_from_an_iterator(llm):
+    assert list(llm.chat(iter([USER]), **GREEDY)) == list(llm.chat((USER,), **GREEDY))
+
+
 def test_a_prompt_that_does_not_fit(engine, llm):
     engine.ctx = 4
     with pytest.raises(ContextOverflowError):
@@ -182,4 +214,5 @@ def test_closing_twice_does_no_harm(engine):
     llm.close()
     llm.close()
     assert engine.closed
-    assert list(answer) == []
+    with pytest.raises(QcliError, match="ended early: the model was closed"):
+        next(answer)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import platform
 import subprocess
 import sys
-from functools import cache
 
 import llvmlite.binding as llvm
 import pytest
@@ -42,13 +40,12 @@ def start(command, processor, features=None):
     environment = {**os.environ, "NUMBA_CPU_NAME": processor, "PYTHONPATH": str(ROOT)}
     if features is not None:
         environment["NUMBA_CPU_FEATURES"] = features
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, *command], env=environment, text=True, **pipes)
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, *command], env=environment, text=True, stdout=pipe, stderr=pipe)
 
 
-@cache
-def processes() -> dict[str, subprocess.Popen]:
-    """A part of the tests, begun for every processor at once."""
+@pytest.mark.parametrize("processor", here())
+def test_kernels_compiled_for_another_processor(processor):
     names = (
         "quant/test_simd.py",
         "quant/blocks/test_lookup.py",
@@ -58,18 +55,9 @@ def processes() -> dict[str, subprocess.Popen]:
         "quant/quantizers/test_quantizers.py",
     )
     files = [str(TESTS / name) for name in names]
-    plain = ["-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    plain = ["-q", "-n0", "--noconftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     command = ["-m", "pytest", *plain, "--rootdir", str(ROOT), "-k", CHOSEN, *files]
-    running = {name: start(command, name, row[0]) for name, row in here().items()}
-    for process in running.values():
-        atexit.register(process.kill)
-    return running
-
-
-@pytest.mark.begun_early(by=processes)
-@pytest.mark.parametrize("processor", here())
-def test_kernels_compiled_for_another_processor(processor):
-    process = processes()[processor]
+    process = start(command, processor, here()[processor][0])
     said, complained = process.communicate(timeout=900)
     assert process.returncode == 0, said + complained
     assert " passed" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -115,6 +116,37 @@ def test_closing_ends_the_helpers_and_may_be_done_twice():
     assert threading.active_count() == before
 
 
+def test_a_team_that_was_closed_runs_nothing():
+    for size in SIZES:
+        plan, counts = counting_plan(size, 1)
+        team = Team(size)
+        team.close()
+        with pytest.raises(RuntimeError, match="have ended"):
+            team.run(plan.compile())
+        assert counts[0] == 0
+
+
+@pytest.mark.parametrize("rest", [0, 0.5])  # seconds: helpers are awake, or have fallen asleep
+def test_an_interruption_before_a_replay_leaves_nobody_behind(monkeypatch, rest):
+    """Helpers that had begun would wait for the first thread at a barrier."""
+    plan, counts = counting_plan(3, 10)
+    team, compiled = Team(3), plan.compile()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    for _ in range(3):
+        time.sleep(rest)
+        before = int(counts[0])
+        with monkeypatch.context() as now:
+            now.setattr("quant.team.replay", interrupted)  # as soon as helpers are awake
+            with pytest.raises(KeyboardInterrupt):
+                team.run(compiled)
+        team.run(compiled)
+        assert counts[0] == before + 30
+    team.close()
+
+
 def test_two_teams_do_not_meet():
     (one, ones), (two, twos) = counting_plan(2, 5), counting_plan(2, 7)
     with running(one) as run_one, running(two) as run_two:
@@ -135,7 +167,7 @@ def add_operands(rank, size, total, whole, half, memory, late):
 
 def test_operands_are_numbers_floats_arrays_and_what_is_known_late():
     plan, total, memory = new_plan(1), aligned(2, np.int64), np.array([1000], np.int64)
-    known = {}
+    known: dict[str, Callable[[], int]] = {}
     plan.add(add_operands, total, 7, 0.5, memory, lambda: known["late"])
     known["late"] = lambda: 30
     with running(plan) as run:

@@ -87,12 +87,8 @@ def positive(x, w, most):
     """-> scale, q"""
     if x.max() < 1e-15:
         return F(0), np.zeros(len(x), F)
-    best = None
-    for i in (0, *range(-4, 0), *range(1, 5)):
-        inverse = (F(0.1) * F(i) + F(most)) / x.max()
-        difference = x - F(1) / inverse * levels(inverse * x, 0, most)
-        error = total(w * difference * difference)
-        if best is None or error < best[0]:
-            best = error, inverse
-    q = levels(best[1] * x, 0, most)
+    inverses = [(F(0.1) * F(i) + F(most)) / x.max() for i in (0, *range(-4, 0), *range(1, 5))]
+    differences = [x - F(1) / inverse * levels(inverse * x, 0, most) for inverse in inverses]
+    errors = [total(w * difference * difference) for difference in differences]
+    q = levels(inverses[np.argmin(errors)] * x, 0, most)
     return improve(x, w, q, 0, most, True), q

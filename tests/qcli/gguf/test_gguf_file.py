@@ -83,6 +83,7 @@ def test_views_outlive_the_file(written):
         data = file.tensor("token_embd.weight").data
         tokens = file.metadata["tokenizer.ggml.tokens"]
     assert data[0, :4].tolist() == [0, 1, 2, 3]
+    assert isinstance(tokens, StringArray)
     assert tokens[5] == "t5"
     assert not file.tensors
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import deepseek2_model
 import numpy as np
 import pytest
+import qwen4exp_model
 import reference_models
-import test_deepseek2
-import test_qwen4exp
 from tiny_model import Tiny, f32
 
 from qcli.errors import QcliError
@@ -21,9 +22,9 @@ def plain(request, tmp_path_factory):
     """The path of a sound file."""
     path = tmp_path_factory.mktemp("plain") / "model.gguf"
     if request.param == "qwen4exp":
-        return test_qwen4exp.write(test_qwen4exp.Shape(), path)
+        return qwen4exp_model.write(qwen4exp_model.Shape(), path)
     if request.param.startswith("deepseek2"):
-        return replace(test_deepseek2.MODELS["V3"], absorbed=request.param == "deepseek2").write(path)
+        return replace(deepseek2_model.MODELS["V3"], absorbed=request.param == "deepseek2").write(path)
     return reference_models.read(request.param).write(path)
 
 
@@ -55,10 +56,10 @@ def test_numbers_that_are_wrong(plain, tmp_path):
         if key.startswith("general.") or isinstance(value, str):
             continue
         several = value if isinstance(value, list | np.ndarray) else None
-        first = several[0] if several is not None else value
+        first: Any = several[0] if several is not None else value
         for other in (0, -1, 1, 2 * first, first + 16, 2**31):
             changed = Tiny(
-                model.keys | {key: np.array([other, *several[1:]]) if several is not None else type(value)(other)},
+                model.keys | {key: np.array([other, *several[1:]]) if several is not None else type(first)(other)},
                 model.tensors,
                 model.columns,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,7 +261,7 @@ def try_to_run(path):
 
 @pytest.mark.parametrize("key", [*WHOLE, *OTHERS])
 def test_every_number_of_the_header_may_be_wrong(tmp_path, key):
-    value = NUMBERS.get(key, 0)
+    value: Any = NUMBERS.get(key, 0)
     others = [0, 1, -1, 2, 3, value - 1, value + 1, 2 * value, value // 2, value + 16, 2**31 - 1, 2**31, 2**32, 2**62]
     for i, other in enumerate(others):
         model = Tiny.read()

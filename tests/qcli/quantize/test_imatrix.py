@@ -89,8 +89,8 @@ def test_parts_of_a_file_keep_the_name_of_their_tensor(tmp_path):
         model.put(f"blk.{i}.ffn_gate_up_exps.weight", kind, np.concatenate([gate, up], axis=1), columns)
     found = measured(model.write(tmp_path / "fused.gguf"))
     plain = measured(TINY)
-    fused, gate = (m.entries[f"blk.2.ffn_gate{part}_exps.weight"] for m, part in ((found, "_up"), (plain, "")))
-    assert np.array_equal(fused.sums, gate.sums)
+    fused, apart = (m.entries[f"blk.2.ffn_gate{part}_exps.weight"] for m, part in ((found, "_up"), (plain, "")))
+    assert np.array_equal(fused.sums, apart.sums)
     assert "blk.0.ssm_ba.weight" in found.entries
 
 

@@ -259,7 +259,8 @@ STORIES = {
 @pytest.mark.parametrize(("prompt", "expected"), STORIES.items())
 def test_the_embedded_model_tells_its_story(load, storyteller, prompt, expected):
     tokenizer, engine = Tokenizer.from_gguf(storyteller), load(storyteller, threads=2)
-    logits, story = engine.prefill(tokenizer.encode(prompt)), []
+    story: list[int] = []
+    logits = engine.prefill(tokenizer.encode(prompt))
     while len(tokenizer.decode(story)) < len(expected):
         story.append(int(logits.argmax()))
         logits = engine.step(story[-1])

@@ -14,6 +14,7 @@ from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling
 from qcli.runtime.stats import Stats
 from qcli.text.stop_strings import StopStrings
+from qcli.text.thoughts import AnswerParser
 from qcli.text.tokenizer import Tokenizer
 
 PROMPT = [3, 1, 4]
@@ -85,6 +86,15 @@ def test_figures():
     assert 0 < stats.prefill_s <= stats.ttft_s
 
 
+def test_figures_in_one_line():
+    assert repr(Stats()) == "<Stats: no answer yet>"
+    stats = Stats(
+        prompt_tokens=9, new_tokens=5, prefilled_tokens=4, prefill_s=0.5, decode_steps=4, decode_s=2, ttft_s=0.6
+    )
+    figures = "9 prompt tokens, 5 of them cached; 5 new; 8.0 and 2.0 tok/s; TTFT 0.600 s; cancelled"
+    assert repr(stats) == f"<Stats: {figures}>"
+
+
 def test_stopping_early_is_a_cancelled_answer():
     engine, stats = answering(7), Stats()
     tokens = generate_ids(PrefixCache(engine), PROMPT, greedy(engine), stats=stats)
@@ -109,7 +119,8 @@ def text(tokenizer, answer, stop=(), **limits):
     script = [*tokenizer.encode(answer, special=False), min(tokenizer.end_ids)]
     engine = FakeEngine(tokenizer.vocab_size, 4096, scripted(len(prompt), script))
     stats = Stats()
-    pieces = list(generate_text(PrefixCache(engine), tokenizer, prompt, greedy(engine), None, stop, stats, **limits))
+    ids = generate_ids(PrefixCache(engine), prompt, greedy(engine), None, tokenizer.end_ids, stats, **limits)
+    pieces = list(generate_text(ids, AnswerParser(tokenizer), StopStrings(stop), stats))
     assert all(pieces)
     return pieces, stats
 

@@ -49,7 +49,8 @@ def test_reading_ahead_of_a_layer_changes_no_bit(monkeypatch, likely, chunk, sta
 def test_a_chunk_reads_no_expert_twice(monkeypatch, likely, staged):
     monkeypatch.setattr("qcli.streaming.prefill_loads.READAHEAD_CHOICES", likely)
     engine = streamed(monkeypatch, 4, staged=staged)
-    read, offsets = Reader.read, []
+    read = Reader.read
+    offsets: list[int] = []
 
     def noted(reader, spans, urgent=True):
         offsets.extend(span.offset for span in spans)

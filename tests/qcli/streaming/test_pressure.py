@@ -82,7 +82,8 @@ def test_memory_that_others_need_is_given_back_and_no_bit_changes(monkeypatch, e
 def test_memory_that_comes_and_goes_within_a_prompt_changes_no_bit(monkeypatch, expected, others, likely):
     monkeypatch.setattr("qcli.streaming.prefill_loads.READAHEAD_CHOICES", likely)
     engine = streamed(monkeypatch, 12, staged=10 * STORED)
-    looks, seen = np.random.default_rng(0), set()
+    looks = np.random.default_rng(0)
+    seen: set[int] = set()
 
     def free():
         others.time += 6

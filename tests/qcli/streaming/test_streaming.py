@@ -92,5 +92,5 @@ def test_the_line_of_figures_tells_what_was_read(monkeypatch):
         assert "".join(llm.generate("Once upon a time", max_tokens=12, temperature=0.0)) == text
         line = " · ".join(figures(llm.stats))
         assert " MB a token · " in line
-        assert "% of the experts were there" in line
-        assert llm.stats.streamed.hit_rate > 0.5
+        assert "% of the experts were in memory" in line
+        assert llm.stats.disk_reads.hit_rate > 0.5

@@ -51,7 +51,7 @@ class Noon(datetime):
 def test_a_file_brings_its_template_and_tokens() -> None:
     tokenizer = SimpleNamespace(bos_id=1, eos_id=None, token=lambda id: f"<{id}>")
     file = _file(**{"tokenizer.chat_template": "{{ bos_token }}|{{ eos_token }}|{{ messages[0].content }}"})
-    assert ChatTemplate.from_gguf(file, tokenizer).render(HELLO) == "<1>||Hello"  # type: ignore[arg-type]
+    assert ChatTemplate.from_gguf(file, tokenizer).render(HELLO) == "<1>||Hello"
 
 
 TALK = [*HELLO, {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "Bye"}]
@@ -104,7 +104,7 @@ def _without_template(token: str) -> ChatTemplate:
     tokens = {1: "<B>", 2: "<E>"}
     found = {token: 3}
     tokenizer = SimpleNamespace(bos_id=1, eos_id=2, token=tokens.get, special_id=found.get)
-    return ChatTemplate.from_gguf(_file(), tokenizer)  # type: ignore[arg-type]
+    return ChatTemplate.from_gguf(_file(), tokenizer)
 
 
 AFTER = {

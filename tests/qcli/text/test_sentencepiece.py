@@ -92,7 +92,7 @@ def test_a_stream_goes_on_after_a_prompt(spaced: Tokenizer) -> None:
 
 
 def test_what_the_file_leaves_unsaid(spaced: Tokenizer) -> None:
-    assert (spaced.bos_id, spaced.eos_id, spaced.end_ids) == (1, 2, {2})
+    assert (spaced.bos_id, spaced.eos_id, spaced.end_ids) == (1, 2, frozenset({2}))
     assert spaced.prompt("a") == [1, ID["▁a"]]
     assert spaced.prompt("<s>a") == [1, ID["▁a"]]
 

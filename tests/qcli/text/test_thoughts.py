@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from qcli import console
 from qcli.commands.answer import discard, show
-from qcli.runtime.generate import generate_text
+from qcli.runtime.generate import generate_ids, generate_text
 from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling
+from qcli.runtime.stats import Stats
+from qcli.text.stop_strings import StopStrings
 from qcli.text.think_tags import find_think_tags
 from qcli.text.thoughts import (
     AnswerParser,
@@ -38,11 +40,7 @@ THINK = ["<think>", "</think>"]
 
 def tokenizer_with(path: Path, special: list[str]) -> Tokenizer:
     """A token for each byte, one merge, and control tokens."""
-    keys = vocabularies.real("smollm")
-    letters = [token for token in keys["tokens"] if len(token) == 1]
-    changes = {"tokens": [*letters, "qz", *special], "merges": ["q z"]}
-    changes["token_type"] = [1] * (len(letters) + 1) + [3] * len(special)
-    return Tokenizer.from_gguf(vocabularies.write(path, {"model": "gpt2", "pre": "smollm", **changes}))
+    return Tokenizer.from_gguf(vocabularies.of_bytes(path, dict.fromkeys(special, 3)))
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +133,52 @@ def test_an_answer_without_channels_is_shown_all_the_same(harmony: Tokenizer) ->
     assert read(harmony, "<|channel|>final<|message|>Hello<|end|><|start|>assist")[1] == "Hello"
 
 
+@pytest.mark.parametrize(
+    ("prompt", "said", "thoughts", "answer"),
+    [
+        ("Once upon", " a time", "", " a time"),
+        ("Once upon", " a<|channel|>analysis<|message|>hm", "<think>hm</think>", " a"),
+        ("<|start|>user<|message|>Hi", " you", "", " you"),
+        ("<|start|>user<|message|>Hi<|end|><|start|>assistant", "Hello", "", "Hello"),
+        ("<|start|>assistant<|channel|>", "final<|message|>Hello", "", "Hello"),
+        ("<|start|>assistant<|channel|>ana", "lysis<|message|>hm", "<think>hm</think>", ""),
+        ("<|start|>assistant<|channel|>analysis<|message|>", "hm", "hm</think>", ""),
+        (
+            "<|start|>assistant<|channel|>analysis<|message|>h",
+            "m<|end|><|start|>assistant<|channel|>final<|message|>Yes",
+            "m</think>",
+            "Yes",
+        ),
+        ("<|start|>assistant<|channel|>final<|message|>Hello", " you", "", " you"),
+        ("<|channel|>analysis<|message|>a<|end|><|start|>assistant", "<|channel|>final<|message|>Yes", "", "Yes"),
+    ],
+)
+def test_a_raw_prompt_is_gone_on_with_where_it_ends(
+    harmony: Tokenizer, prompt: str, said: str, thoughts: str, answer: str
+) -> None:
+    assert read(harmony, said, prompt)[:2] == (thoughts, answer)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "open"),
+    [
+        ("<think>", True),
+        ("Say it. <think>\n", True),
+        ("What does <think> mean?", False),
+        ("<|im_start|>assistant\n<think>\nLet me", True),
+        ("<|im_start|>user\nWhat is <think>?<|im_end|>\n<|im_start|>assistant\n", False),
+        ("<|im_start|>assistant\n<think>a</think>", False),
+    ],
+)
+@pytest.mark.parametrize("tags", [THINK, []])
+def test_a_raw_prompt_opens_a_thought_at_its_end_or_in_a_message(
+    tmp_path: Path, tags: list[str], prompt: str, open: bool
+) -> None:
+    tokenizer = tokenizer_with(tmp_path / "vocab.gguf", ["<|im_start|>", "<|im_end|>", *tags])
+    thoughts, answer, _ = read(tokenizer, "hm", prompt, "<think></think>")
+    assert (thoughts, answer) == (("hm", "") if open else ("", "hm"))
+
+
 def test_which_parser(harmony: Tokenizer, thinking: Tokenizer, tmp_path: Path) -> None:
     def of(tokenizer: Tokenizer, template: str = "") -> type[AnswerParser]:
         return type(answer_parser(tokenizer, find_think_tags(tokenizer, template), ""))
@@ -160,7 +204,8 @@ def test_stop_strings_are_looked_for_in_the_answer_alone(thinking: Tokenizer) ->
     engine = FakeEngine(thinking.vocab_size, 512, following=scripted(1, ids))
     sampler = Sampler(Sampling(temperature=0), thinking.vocab_size)
     parser = answer_parser(thinking, find_think_tags(thinking, ""), "")
-    said = generate_text(PrefixCache(engine), thinking, [0], sampler, stop=["stop"], max_tokens=99, parser=parser)
+    tokens = generate_ids(PrefixCache(engine), [0], sampler, max_tokens=99)
+    said = generate_text(tokens, parser, StopStrings(["stop"]), Stats())
     assert "".join(said) == "<think>stop a</think>b "
 
 
@@ -170,11 +215,12 @@ def pieces_of(*pieces: str) -> Iterator[Any]:
 
 def test_the_terminal_shows_thoughts_apart(capsys: pytest.CaptureFixture[str]) -> None:
     bar = console.status("x", quiet=True)
-    said = show(pieces_of(Thought("<think>"), Thought("hm"), Thought("</think>"), "\n\n", "\nYes", "\n."), bar)  # type: ignore[arg-type]
+    thought = [Thought("<think>"), Thought("h\n"), Thought("\nm"), Thought("</think>"), Thought("\n")]
+    said = show(pieces_of(*thought, "Yes", "\n."), bar)
     shown = capsys.readouterr()
     assert said == ("Yes\n.", False)
-    assert (shown.out, shown.err) == ("Yes\n.", "<think>hm</think>\n\n")
-    show(pieces_of(Thought("hm"), "Yes"), bar, aside=discard)  # type: ignore[arg-type]
+    assert (shown.out, shown.err) == ("Yes\n.", "<think>h\n\nm</think>\n\n")
+    show(pieces_of(Thought("hm"), "Yes"), bar, aside=discard)
     assert capsys.readouterr() == ("Yes", "")
 
 

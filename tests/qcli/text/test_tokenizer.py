@@ -82,7 +82,7 @@ def test_decode_hides_control_tokens_unless_asked(small: Tokenizer) -> None:
 
 
 def test_ids_of_the_ends(small: Tokenizer) -> None:
-    assert (small.vocab_size, small.bos_id, small.eos_id, small.end_ids) == (265, None, END, {END})
+    assert (small.vocab_size, small.bos_id, small.eos_id, small.end_ids) == (265, None, END, frozenset({END}))
     assert small.token(HELLO) == "hello"
 
 

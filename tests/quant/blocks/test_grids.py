@@ -34,7 +34,7 @@ def test_a_grid_holds_the_levels_that_its_codes_stand_for(name):
     assert found.shape == SHAPES[name]
     assert len(np.unique(found, axis=0)) == len(found)
     bits = 2 if found.shape[1] == 8 else 3
-    levels = [value - 1 for value in levels] if name == "IQ1_S" else levels
+    levels = tuple(value - 1 for value in levels) if name == "IQ1_S" else levels
     apart = codes(name)[:, None] >> np.arange(found.shape[1]) * bits & (1 << bits) - 1
     assert np.array_equal(np.array(levels)[apart], found)
 

@@ -45,7 +45,9 @@ class Layer:
         for width in (self.width, self.values):
             row, kind = row_shape(self.kv, width)
             caches.append(aligned((self.keys, 256, row), kind))
-        self.heads = Heads(self.queries, self.keys, self.width, self.values, *caches, eps=1e-6, **self.options)
+        k_cache, v_cache = caches
+        shape = self.queries, self.keys, self.width, self.values
+        self.heads = Heads(*shape, k_cache, v_cache, eps=1e-6, **self.options)
         self.rope = Rope(frequencies(self.rotary, BASE), interleaved=self.interleaved) if self.rotary else None
 
     def run(self, sizes, threads=1):
@@ -173,6 +175,7 @@ def test_capped_scores_are_never_far_apart():
 def test_interleaved_pairs_rotate_a_quarter():
     """Position 1 at frequency pi / 2: (1, 0, 0, 1) -> (0, 1, -1, 0)."""
     layer = Layer(queries=2, keys=1, width=16, values=16, tokens=2, rotary=4, interleaved=True)
+    assert layer.rope
     layer.rope = replace(layer.rope, frequencies=np.full(2, np.pi / 2, np.float32))
     layer.k[:] = 0
     layer.k[:, [0, 3]] = 1

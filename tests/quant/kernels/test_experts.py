@@ -54,8 +54,11 @@ class Setup:
 
     def expected(self, h, logits, shared_gate):
         """Every token by the twin, float64 [tokens, n]."""
-        routed = [np.array([values(m) for m in part]) for part in (self.gate, self.up, self.down)]
-        routed = routed, [np.array([bias(m) for m in part]) for part in (self.gate, self.up, self.down)]
+        parts = self.gate, self.up, self.down
+        routed = (
+            [np.array([values(m) for m in part]) for part in parts],
+            [np.array([bias(m) for m in part]) for part in parts],
+        )
         shared = ([values(m) for m in self.shared], [bias(m) for m in self.shared]) if self.shared else None
         kinds = self.gate[0].format.activation, self.down[0].format.activation
         gates = [None] * len(h) if shared_gate is None else shared_gate[:, 0]

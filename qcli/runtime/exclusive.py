@@ -1,0 +1,146 @@
+"""One answer at a time, and one thread in it: whoever else wants the model meanwhile is told so."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from qcli.errors import QcliError
+from qcli.progress import Progress
+from qcli.runtime.lifetime import Lifetime
+
+
+class Exclusive:
+    """Exclusive use of a model: by one thread at a time, for one answer at a time, until it is closed.
+
+    A new answer ends one that the same thread has left unread; one that another thread is reading is not to be ended.
+    """
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        """end: what closes the model, once nobody uses it any more."""
+        self.lifetime = Lifetime()
+        self._end = end
+        self._free = threading.Condition()  # its lock is held for moments only, and by a signal's handler once more
+        self._user: object = None  # whoever uses the model right now
+        self._thread = 0  # that of the user
+        self._answer: weakref.ref[Answer] | None = None  # an answer that nobody has any more is over
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """Have the model for oneself within the block. Raises QcliError if it is closed or in use, or the process forked."""
+        me = object()
+        try:  # first of all, as Ctrl-C may come anywhere
+            self.lifetime.check()
+            with self._free:
+                if self._user is not None:
+                    raise _busy()
+                self._user, self._thread = me, threading.get_ident()
+            yield
+        finally:
+            if self._user is me:
+                with self._free:
+                    self._user = None
+                    self._free.notify_all()
+                if self.lifetime.closed:
+                    self.close()
+
+    def end_unread(self) -> None:
+        """End an answer that this thread has left unread; called within `use`. Raises QcliError if it is another thread's."""
+        if not (answer := self._unread()):
+            return
+        if answer.thread != threading.get_ident() and answer.thread in {t.ident for t in threading.enumerate()}:
+            raise _busy()
+        answer.end("another one has begun since", "read an answer to its end before you ask for the next")
+
+    def begin(self, pieces: Generator[str, None, None]) -> Answer:
+        """Make an answer of what yields its pieces; called within `use`, after `end_unread`."""
+        answer = Answer(self, pieces)
+        self._answer = weakref.ref(answer)
+        return answer
+
+    def heard(self, progress: Progress | None) -> Progress:
+        """A progress callback that ends a long prefill once another thread has closed the model."""
+
+        def report(stage: str, fraction: float) -> None:
+            self.lifetime.check_open()
+            if progress:
+                progress(stage, fraction)
+
+        return report
+
+    def close(self) -> None:
+        """Close the model: at once, when another thread has done its step, or when the caller's own call returns."""
+        self.lifetime.closed = True
+        if not self.lifetime.here:  # threads, and locks that they held, have stayed behind
+            return
+        with self._free:
+            if self._user is not None and self._thread == threading.get_ident():
+                return  # in a callback or a signal's handler: `use` closes
+            self._free.wait_for(lambda: self._user is None)
+        if answer := self._unread():
+            answer.end("the model was closed", "read an answer to its end before you close the model")
+        self._end()
+
+    def _unread(self) -> Answer | None:
+        """The answer that is not over yet, if there is one."""
+        answer = self._answer() if self._answer else None
+        return None if answer is None or answer.over else answer
+
+
+class Answer(Generator[str, None, None]):
+    """An answer as it comes: an iterator of pieces of text. close() ends it early, as does dropping it."""
+
+    def __init__(self, exclusive: Exclusive, pieces: Generator[str, None, None]) -> None:
+        self._exclusive, self._pieces = exclusive, pieces
+        self._ended: QcliError | None = None
+        self._running = False  # whether a thread is in the midst of a step
+        self.over = False  # whether nothing more comes
+        self.thread = threading.get_ident()  # that reads it
+
+    def send(self, value: None) -> str:
+        """The next piece. Raises QcliError if it is not to be had any more, and whatever the model raises."""
+        if self._ended:
+            raise self._ended
+        if self.over:
+            raise StopIteration
+        with self._exclusive.use():
+            self.thread = threading.get_ident()
+            try:
+                self._running = True
+                piece = next(self._pieces)
+            except BaseException:
+                self.over = True
+                raise
+            finally:
+                self._running = False
+            if self.over:  # it was closed meanwhile
+                self._pieces.close()
+                raise StopIteration
+            return piece
+
+    def throw(self, kind: Any, value: BaseException | object = None, trace: TracebackType | None = None, /) -> str:
+        """Raise an exception where the answer is, which ends it."""
+        self.over = True
+        return self._pieces.throw(kind, value, trace)
+
+    def close(self) -> None:
+        """End it here; in the midst of a step of another thread, after that step."""
+        self.over = True
+        if not self._running:
+            self._pieces.close()
+
+    def end(self, reason: str, hint: str) -> None:
+        """Close it, and tell whoever reads on why it is incomplete."""
+        self.close()
+        self._ended = QcliError(f"this answer has ended early: {reason}", hint)
+
+
+def _busy() -> QcliError:
+    return QcliError(
+        "the model is giving another answer",
+        "read that to its end or close() it first, or load the model a second time",
+    )
