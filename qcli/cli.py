@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from qcli import __version__, console, interrupt
-from qcli.commands.usage_wording import Command, Group, usage_error
+from qcli.commands.usage import Command, Group, usage_error
 from qcli.errors import QcliError
 from qcli.host import bus_error
 

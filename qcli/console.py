@@ -18,10 +18,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TextIO
 
-from qcli import typed_echo
 from qcli.errors import QcliError
-from qcli.terminal_text import Filter, destination
-from qcli.terminal_text import clean as clean
+from qcli.terminal import echo
+from qcli.terminal.text import Filter, destination
+from qcli.terminal.text import clean as clean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -197,7 +197,7 @@ class status:  # noqa: N801  (reads as a verb: with console.status("loading") as
                 status.shown = self
                 self._bar = _progress_bar(self._still)
                 self._draw(self._bar, new=True)
-                self._echo_again = typed_echo.off()
+                self._echo_again = echo.off()
                 self._bar.start()
 
     def _draw(self, bar: Progress, new: bool) -> None:

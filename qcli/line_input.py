@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcli import console, interrupt
-from qcli.host.text_input import stdin_lines
+from qcli.terminal.text_input import stdin_lines
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History

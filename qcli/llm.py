@@ -24,6 +24,7 @@ from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions
 from qcli.runtime.stats import Stats
+from qcli.runtime.token_ids import token_ids
 from qcli.text.content import checked
 from qcli.text.stop_strings import StopStrings
 from qcli.text.think_tags import ThinkTags, find_think_tags
@@ -149,7 +150,7 @@ class LLM:
     def detokenize(self, ids: Iterable[int]) -> str:
         """The text of token ids, control tokens left out."""
         self._check_open()
-        return self.tokenizer.decode(ids)
+        return self.tokenizer.decode(token_ids(ids, self.tokenizer.vocab_size))
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """The prompt that the model's chat template makes of a conversation."""
@@ -166,6 +167,7 @@ class LLM:
         """Logits after each id, float32 [T, vocab], from an empty state, by the prefill that generation uses."""
         with self._exclusive.use():
             self._exclusive.end_unread()
+            ids = token_ids(ids, self.engine.vocab_size)
             self._check_ids(ids)
             return self._cache.logits(ids)
 

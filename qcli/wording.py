@@ -7,6 +7,8 @@ import re
 from qcli.errors import UsageError
 
 _TYPED = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+_LONG = 60  # characters
+_MOST = 1 << 60  # bytes
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -33,8 +35,15 @@ def quantity(n: int, unit: str = "") -> str:
 
 def parse_size(text: str) -> int:
     """Bytes: "24GB" and "24G" are 24 * 10^9, "24GiB" 24 * 2^30. Raises UsageError."""
-    found = _TYPED.fullmatch(text.strip())
-    if not found:
-        raise UsageError(f'"{text}" is not an amount of memory', "give one such as 24GB or 2.8G")
-    number, unit, binary = found.groups()
-    return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit.lower()])
+    found = _TYPED.fullmatch(text.strip()) if len(text) < _LONG else None
+    if found:
+        number, unit, binary = found.groups()
+        n_bytes = int(float(number) * (1024 if binary else 1000) ** _POWERS[unit.lower()])
+        if n_bytes <= _MOST:
+            return n_bytes
+    raise UsageError(f'"{shortened(text)}" is not an amount of memory', "give one such as 24GB or 2.8G")
+
+
+def shortened(text: str) -> str:
+    """At most so many characters of what was typed, as a message has room for."""
+    return text if len(text) < _LONG else f"{text[: _LONG // 2]}… ({len(text)} characters)"

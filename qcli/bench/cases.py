@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from qcli.errors import UsageError
+from qcli.wording import shortened
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def numbers(option: str, text: str, least: int, most: int = 1 << 20) -> list[int
         found = []
     if not found or not all(least <= number <= most for number in found):
         hint = f"give whole numbers from {least} to {most}, with commas between them"
-        raise UsageError(f"{option} cannot be {text!r}", hint)
+        raise UsageError(f"{option} cannot be {shortened(text)!r}", hint)
     return list(dict.fromkeys(found))
 
 

@@ -47,12 +47,6 @@ def show(
     return "".join(text), interrupted
 
 
-def note_mistyped(llm: LLM) -> None:
-    """Tell in one line which control tokens the file calls ordinary text, if there are any."""
-    if mistyped := llm.tokenizer.mistyped:
-        console.info(f"read as control tokens, though the file calls them ordinary text: {' '.join(mistyped)}")
-
-
 def tell_of_default_template(llm: LLM) -> None:
     """Tell a person whose model brings no chat template how it is asked, and that it may not know how to answer."""
     if not llm.file.get_str("tokenizer.chat_template", ""):
@@ -60,6 +54,12 @@ def tell_of_default_template(llm: LLM) -> None:
             "has no chat template and is asked in a usual form; one that was not made for chats may answer nonsense"
         )
         console.info(f"{llm.name} {remark} (qcli run --raw has it continue a text)")
+
+
+def note_mistyped(llm: LLM) -> None:
+    """Tell in one line which control tokens the file calls ordinary text, if there are any."""
+    if mistyped := llm.tokenizer.mistyped:
+        console.info(f"read as control tokens, though the file calls them ordinary text: {' '.join(mistyped)}")
 
 
 def discard(piece: str) -> None:

@@ -65,7 +65,7 @@ def _counted(
     from qcli.evaluate import expert_counts
     from qcli.gguf.file import GGUFFile
     from qcli.gguf.kinds import require_model
-    from qcli.host.text_input import read_file
+    from qcli.terminal.text_input import read_file
     from qcli.text.tokenizer import Tokenizer
 
     n_bytes = parse_size(ram) if ram is not None else None

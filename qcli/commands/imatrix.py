@@ -51,15 +51,14 @@ def imatrix(
             from qcli.gguf.file import GGUFFile
             from qcli.gguf.kinds import require_model
             from qcli.host.atomic_files import AtomicFiles
-            from qcli.host.text_input import STDIN, read_file
             from qcli.quantize import imatrix_file
             from qcli.quantize.imatrix import load, measure, starved
+            from qcli.terminal.text_input import read_file
             from qcli.text.tokenizer import Tokenizer
 
             file = GGUFFile.open(resolve(model)[0])
             require_model(file)
-            reads = [*file.paths, *([] if text == STDIN else [expanded(text)])]
-            output = AtomicFiles([to], force, reads=reads)  # before anything takes long
+            output = AtomicFiles([to], force, reads=[*file.paths, expanded(text)])  # before anything takes long
             cut = chunks(Tokenizer.from_gguf(file), read_file(text), ctx, most)
             engine = load(file, ctx, threads, bar.update)
         try:

@@ -88,9 +88,7 @@ def _typer_option(option: Option) -> Any:
     """The Typer option of a sampling option: a value out of its range is refused before a model is loaded."""
 
     def check(value: float | None) -> float | None:
-        if value is not None:
-            option.check(option.flags[0], value)
-        return value
+        return None if value is None else option.check(option.flags[0], value)
 
     panel = "Sampling (default: what suits the model)"
     return typer.Option(*option.flags, metavar="N", help=option.help, callback=check, rich_help_panel=panel)

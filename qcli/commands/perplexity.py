@@ -90,7 +90,7 @@ def _chunks(
     file: Any, text: str | None, ctx: int | None, most: int | None, reference: LogProbs | None
 ) -> list[list[int]]:
     from qcli.evaluate.scored_text import CTX, chunks
-    from qcli.host.text_input import read_file
+    from qcli.terminal.text_input import read_file
     from qcli.text.tokenizer import Tokenizer
 
     if text is None:

@@ -11,8 +11,8 @@ from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.answer import discard, figures, note_mistyped, show, tell_of_default_template
 from qcli.errors import PromptError, UsageError
-from qcli.host.text_input import STDIN, read_stdin
 from qcli.runtime.sampling import SamplingOptions
+from qcli.terminal.text_input import STDIN, read_stdin
 from qcli.text.thoughts import without_tags
 
 if TYPE_CHECKING:

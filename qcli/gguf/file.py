@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
+from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UnsupportedModelError
 from qcli.gguf.header import BIG_ENDIAN, Header, Value, printable, read_header
 from qcli.gguf.names import MAX_PARTS, part_paths
 from qcli.gguf.strings import StringArray
@@ -77,6 +77,7 @@ class GGUFFile:
         self.entries: Mapping[str, memoryview] = MappingProxyType(header.entries)
         self.tensors: Mapping[str, Tensor] = MappingProxyType(tensors)
         self.used: set[str] = set()
+        self._closed = False
 
     @classmethod
     def open(cls, path: str | Path) -> GGUFFile:
@@ -100,7 +101,8 @@ class GGUFFile:
         return cls(path, first, tensors, others)
 
     def close(self) -> None:
-        """Drop the map; views that were handed out stay valid."""
+        """Drop the map; views that were handed out stay valid. What asks for keys or tensors after that is a QcliError."""
+        self._closed = True
         self.metadata = MappingProxyType({})
         self.entries = MappingProxyType({})
         self.tensors = MappingProxyType({})
@@ -146,6 +148,7 @@ class GGUFFile:
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of this name. Raises ModelFileError if there is none, UnsupportedModelError for an odd one."""
+        self._check_open()
         if name not in self.tensors:
             raise ModelFileError(f'{self.path}: the tensor "{name}" is missing', _CONVERT_AGAIN)
         self.used.add(name)
@@ -154,7 +157,12 @@ class GGUFFile:
             raise UnsupportedModelError(f'{tensor.path}: the tensor "{printable(name)}" {tensor.odd}', _ANOTHER_TYPE)
         return tensor
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise QcliError(f"{self.path}: was closed here", "open it again, or close it later")
+
     def _get(self, key: str, default: Any) -> Any:
+        self._check_open()
         value = self.metadata.get(key, default)
         if value is _REQUIRED:
             raise ModelFileError(f'{self.path}: the key "{key}" is missing', _CONVERT_AGAIN)

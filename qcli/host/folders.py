@@ -11,8 +11,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from platformdirs import user_cache_path, user_state_path
-
 from qcli.errors import UsageError
 
 CHOOSES_CACHE = "QCLI_CACHE_DIR"
@@ -23,6 +21,8 @@ def cache() -> Path:
 
     Raises UsageError if QCLI_CACHE_DIR is no full path, FileNotFoundError if there is no home.
     """
+    from platformdirs import user_cache_path  # 2 ms that --help need not wait for
+
     if not (chosen := os.environ.get(CHOOSES_CACHE)):
         return _absolute(lambda: user_cache_path("qcli", appauthor=False), ".cache/qcli")
     path = expanded(chosen)
@@ -41,6 +41,8 @@ def some_cache() -> Path:
 
 def state() -> Path:
     """For what a person would miss, such as ~/.local/state/qcli. Raises FileNotFoundError if there is no home."""
+    from platformdirs import user_state_path
+
     return _absolute(lambda: user_state_path("qcli", appauthor=False), ".local/state/qcli")
 
 

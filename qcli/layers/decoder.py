@@ -225,6 +225,4 @@ def refuse_unread_tensors(hparams: Hyperparameters) -> None:
     blocks = tuple(f"blk.{i}." for i in range(hparams.num_hidden_layers))
     for name in hparams.file.tensors.keys() - hparams.file.used:
         if name.startswith(blocks):
-            hparams.unsupported(
-                f'"{name}" is no tensor of {hparams.arch} that qcli knows', "try another file of this model"
-            )
+            hparams.unsupported(f'"{name}" is no tensor of {hparams.arch} that qcli knows')

@@ -104,7 +104,7 @@ def read_routing(hparams: Hyperparameters, *, scores: str = "softmax", normalise
     """How the router of a file chooses experts and weighs them; scores, normalised: where the file does not say."""
     kind = hparams.count("expert_gating_func") or {"softmax": 1, "sigmoid": 2}[scores]
     if kind not in (1, 2, 3):
-        hparams.unsupported(f"routing by the function {kind} is not supported", "try another model")
+        hparams.unsupported(f"routing by the function {kind} is not supported")
     by_sigmoid = kind == 2
     return Routing(
         experts_per_token=hparams.num_experts_per_tok,

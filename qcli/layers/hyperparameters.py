@@ -12,6 +12,7 @@ from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
 
 _DOWNLOAD = "download the model again"
+ANOTHER_MODEL = "all files of this model have that in common: take another model"
 
 
 class Hyperparameters:
@@ -114,6 +115,6 @@ class Hyperparameters:
         """The file contradicts itself."""
         raise ModelFileError(f"{self.file.path}: {message}", _DOWNLOAD)
 
-    def unsupported(self, message: str, hint: str) -> NoReturn:
+    def unsupported(self, message: str, hint: str = ANOTHER_MODEL) -> NoReturn:
         """The file is sound, but qcli cannot run it."""
         raise UnsupportedModelError(f"{self.file.path}: {message}", hint)

@@ -56,7 +56,7 @@ class RopeScaling:
         """The keys `rope.scaling.*`, and `rope.scale_linear` of older files."""
         kind = hparams.text("rope.scaling.type", "linear")
         if kind not in ("none", "linear", "yarn"):
-            hparams.unsupported(f'RoPE scaling of the type "{kind}" is not supported', "get a file without it")
+            hparams.unsupported(f'RoPE scaling of the type "{kind}" is not supported')
         old = hparams.number("rope.scale_linear", 0, 1e6, 0.0)
         factor = hparams.number("rope.scaling.factor", 0, 1e6, old) or 1.0
         attention = hparams.number("rope.scaling.attn_factor", 0, 1e6, 1.0)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile, Tensor
+from qcli.layers.hyperparameters import ANOTHER_MODEL
 from quant import formats
 from quant.weights import ExpertMatrices, Matrix, experts_of
 
@@ -82,7 +83,7 @@ def _matrix(file: GGUFFile, tensor: Tensor) -> Matrix:
     try:
         return Matrix(tensor.data, _format(file, tensor), tensor.shape[-1], name=tensor.name)
     except ValueError as error:
-        raise UnsupportedModelError(f'{file.path}: the tensor "{tensor.name}": {error}', "try another model") from None
+        raise UnsupportedModelError(f'{file.path}: the tensor "{tensor.name}": {error}', ANOTHER_MODEL) from None
 
 
 def _format(file: GGUFFile, tensor: Tensor) -> formats.Format:

@@ -61,7 +61,7 @@ def _rope_and_scale(hparams: Hyperparameters) -> tuple[Rope, float]:
     Transformers does where `mscale` and `mscale_all_dim` are the same).
     """
     if hparams.has("attention.temperature_scale"):
-        hparams.unsupported("attention whose temperature depends on the position is not supported", "try another model")
+        hparams.unsupported("attention whose temperature depends on the position is not supported")
     rope = read_rope(hparams, head_dim=hparams.size("rope.dimension_count"), interleaved=True)
     multiplier = 10 * hparams.number("rope.scaling.yarn_log_multiplier", 0, 100, 0.0)  # stored as a tenth
     if not multiplier or hparams.text("rope.scaling.type", "none") != "yarn":

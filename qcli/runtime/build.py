@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qcli import models
-from qcli.errors import ContextOverflowError, ModelFileError, UsageError
+from qcli.errors import ContextOverflowError, ModelFileError, UnsupportedModelError, UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.layers.hyperparameters import ANOTHER_MODEL
 from qcli.layers.state import State
 from qcli.models import Model
 from qcli.progress import Progress
@@ -37,7 +38,8 @@ def model_of(file: GGUFFile, ctx: int | None, kv_type: str) -> tuple[Model, Stat
     try:
         return models.load(file, state), state
     except ValueError as error:  # shapes that fit the file but not the kernels
-        raise ModelFileError(f"{file.path}: {error}", "try another file of this model") from error
+        message = f"{file.path}: qcli does not support the shapes of this model: {error}"
+        raise UnsupportedModelError(message, ANOTHER_MODEL) from error
     except MemoryError:
         message = f"{file.path}: there is no memory for a context of {state.ctx} tokens"
         raise ContextOverflowError(message, "give a smaller --ctx") from None

@@ -85,12 +85,15 @@ class Sampler:
     def _penalize(self) -> None:
         how = self.sampling
         ids = np.fromiter(self._counts.keys(), np.intp, len(self._counts))
-        counts = np.fromiter(self._counts.values(), np.float32, len(self._counts))
-        repeat, frequency, presence = np.array(
-            [how.repeat_penalty, how.frequency_penalty, how.presence_penalty], np.float32
-        )
-        seen = self._logits[ids]
-        self._logits[ids] = np.where(seen > 0, seen / repeat, seen * repeat) - counts * frequency - presence
+        counts = np.fromiter(self._counts.values(), np.float64, len(self._counts))
+        seen = self._logits[ids].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a logit of -inf or NaN stays one
+            scaled = np.where(seen > 0, seen / how.repeat_penalty, seen * how.repeat_penalty)
+            left = scaled - counts * how.frequency_penalty - how.presence_penalty
+        finite = np.isfinite(seen)
+        left[finite] = np.clip(left[finite], -_LARGEST, _LARGEST)
+        self._logits[ids] = left
 
 
+_LARGEST = 1e38  # a logit that penalties make: finite as float32, and as the difference of two
 _NOT_FINITE = {"nan": "NaN instead of logits", "inf": "an infinite logit", "-inf": "no possible token"}

@@ -7,12 +7,15 @@ and a GGUF file may recommend, the default and every check. What it does to the 
 from __future__ import annotations
 
 import sys
+from operator import index
 from types import SimpleNamespace
 from typing import Annotated, Any, Final, NamedTuple, TypedDict, Unpack, get_type_hints
 
 from qcli.errors import UsageError
+from qcli.wording import shortened
 
 _FINITE: Final = sys.float_info.max
+_PENALTY: Final = 1e30  # beyond it, logits would leave float32
 
 
 class Option(NamedTuple):
@@ -23,26 +26,42 @@ class Option(NamedTuple):
     default: float | None  # where neither the user nor the model says anything
     off: float | None = None  # where the model recommends other options and not this one; None: the default
     minimum: float = -_FINITE
-    exclusive: bool = False  # whether the minimum itself is refused
     maximum: float = _FINITE
+    whole: bool = False  # whether it is a whole number, of any length where there is no maximum
     gguf_key: str | None = None  # what a file recommends
 
     def accepts(self, value: float) -> bool:
         """Whether a value lies in the range; NaN and infinities never do."""
-        return self.minimum <= value <= self.maximum and not (self.exclusive and value == self.minimum)
+        if self.maximum == _FINITE and self.whole and isinstance(value, int):
+            return self.minimum <= value
+        return self.minimum <= value <= self.maximum
 
-    def check(self, name: str, value: float) -> None:
-        """Raise UsageError for a value outside the range; name: of the option, as the user has typed it."""
-        if not self.accepts(value):
-            raise UsageError(f"{name} cannot be {value}", f"give a number {self._range()}")
+    def check(self, name: str, value: Any) -> Any:
+        """The value as a number of Python; name: of the option, as the user has typed it.
+
+        Raises UsageError for a value outside the range, and for what is no number, or no whole one where it must be.
+        """
+        number = self._number(value)
+        if number is None or not self.accepts(number):
+            kind = "whole number" if self.whole else "number"
+            raise UsageError(f"{name} cannot be {shortened(str(value))}", f"give a {kind} {self._range()}")
+        return number
+
+    def _number(self, value: Any) -> float | None:
+        """Of a number of any class, NumPy's too, the int or float; None of anything else."""
+        if isinstance(value, str | bytes | bool):
+            return None
+        try:
+            if self.whole:
+                return index(value) if not isinstance(value, float) else int(value) if value.is_integer() else None
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            return None
 
     def _range(self) -> str:
         if self.minimum == -_FINITE:
             return "that is finite"
-        least = f"above {self.minimum}" if self.exclusive else f"from {self.minimum}"
-        if self.maximum < _FINITE:
-            return f"{least} to {self.maximum}"
-        return least if self.exclusive else f"{least} up"
+        return f"from {self.minimum} up" if self.maximum == _FINITE else f"from {self.minimum} to {self.maximum}"
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -76,6 +95,7 @@ class SamplingOptions(TypedDict, total=False):
             default=40,
             off=0,
             minimum=0,
+            whole=True,
             gguf_key="general.sampling.top_k",
         ),
     ]
@@ -109,8 +129,8 @@ class SamplingOptions(TypedDict, total=False):
             flags=("--repeat-penalty",),
             help="Above 1: fewer repeated tokens.",
             default=1.0,
-            minimum=0,
-            exclusive=True,
+            minimum=1e-30,
+            maximum=_PENALTY,
             gguf_key="general.sampling.penalty_repeat",
         ),
     ]
@@ -120,6 +140,8 @@ class SamplingOptions(TypedDict, total=False):
             flags=("--frequency-penalty",),
             help="Taken off a logit each time its token occurs.",
             default=0.0,
+            minimum=-_PENALTY,
+            maximum=_PENALTY,
         ),
     ]
     presence_penalty: Annotated[
@@ -128,6 +150,8 @@ class SamplingOptions(TypedDict, total=False):
             flags=("--presence-penalty",),
             help="Taken off a logit once its token has occurred.",
             default=0.0,
+            minimum=-_PENALTY,
+            maximum=_PENALTY,
         ),
     ]
     penalty_last_n: Annotated[
@@ -137,6 +161,7 @@ class SamplingOptions(TypedDict, total=False):
             help="Tokens that penalties look back on; -1: all.",
             default=64,
             minimum=-1,
+            whole=True,
         ),
     ]
     seed: Annotated[
@@ -147,6 +172,7 @@ class SamplingOptions(TypedDict, total=False):
             default=None,
             minimum=0,
             maximum=2**64 - 1,
+            whole=True,
         ),
     ]
 
@@ -165,8 +191,7 @@ class Sampling(SimpleNamespace):
             if name not in OPTIONS:
                 raise UsageError(f"there is no sampling option {name}", f"there are: {', '.join(OPTIONS)}")
             if value is not None:
-                OPTIONS[name].check(name, value)
-                setattr(self, name, value)
+                setattr(self, name, OPTIONS[name].check(name, value))
 
     @property
     def penalizes(self) -> bool:

@@ -59,3 +59,10 @@ def test_amounts_of_memory_are_read_as_people_write_them():
     for text in ("", "lots", "-1G", "1.2.3G", "5 apples", "1e9"):
         with pytest.raises(UsageError, match="not an amount"):
             parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 5000 + "GB", "2000000TB", "1e400", "-1", "nan", "inf", ""])
+def test_no_amount_of_memory_however_long(text):
+    with pytest.raises(UsageError, match="is not an amount of memory") as caught:
+        parse_size(text)
+    assert len(caught.value.message) < 120

@@ -266,3 +266,13 @@ def test_split_files_with_the_same_tensor(tmp_path):
     paths[1].write_bytes(paths[1].read_bytes().replace(b"t1", b"t0"))
     with pytest.raises(ModelFileError, match='"t0" appears twice'):
         GGUFFile.open(paths[0])
+
+
+def test_a_file_that_was_closed_is_not_called_damaged(tmp_path: Path) -> None:
+    with GGUFFile.open(write(tmp_path / "m.gguf", small_model())) as file:
+        view = file.tensor("token_embd.weight").data
+    for use in (lambda: file.tensor("token_embd.weight"), lambda: file.get_str("general.name", "?")):
+        with pytest.raises(QcliError, match="was closed here") as caught:
+            use()
+        assert not isinstance(caught.value, ModelFileError)
+    assert view.size == 4 * 32

@@ -6,7 +6,6 @@ import pytest
 import vocabularies
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sentencepiece_vocabulary import write
 from tokenizers import Regex, pre_tokenizers
 
 from qcli.text.pieces import PIECE, Cutter
@@ -86,13 +85,21 @@ def test_the_tokens_are_those_of_the_whole(published, text, special):
     assert cut.encode(text, special) == whole.encode(text, special)
 
 
+SCORES = {"▁": -90, "a": -91, "b": -92, "c": -93, "ab": -1, "bc": -2, "▁a": -4, "▁▁": -5, "aa": -6, "c▁": -3, "b▁a": -7}
+
+
 @pytest.mark.parametrize("prefix", [True, False])
 @settings(max_examples=100, deadline=None)
 @given(
     text=st.lists(st.sampled_from(["a", "b", "c", "ab", " ", "  ", "\n", "<tool>", "a b"]), max_size=30).map("".join)
 )
 def test_user_defined_tokens_and_scores_see_no_border(tmp_path_factory, prefix, text):
-    whole, cut = (Tokenizer.from_gguf(write(tmp_path_factory.mktemp("sp"), add_space_prefix=prefix)) for _ in "12")
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *SCORES, "<tool>", "  ", "a b"]
+    types = [2, 3, 3, *[6] * 256, *[1] * len(SCORES), 4, 4, 4]
+    keys = {"model": "llama", "tokens": tokens, "token_type": types, "add_space_prefix": prefix}
+    keys["scores"] = [0.0] * 259 + [float(score) for score in SCORES.values()] + [-1000.0] * 3
+    path = vocabularies.write(tmp_path_factory.mktemp("sp") / "v.gguf", keys, "llama")
+    whole, cut = (Tokenizer.from_gguf(path) for _ in "12")
     cut.__dict__["_cutter"] = Cutter(cut.special_texts, cut._method.may_cut, size=3)
     assert cut.encode(text) == whole.encode(text)
 

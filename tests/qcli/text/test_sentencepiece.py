@@ -7,13 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import vocabularies
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sentencepiece_vocabulary import ID, SCORES, TOKENS, TYPES, WORDS, write
 
 from qcli.errors import ModelFileError
 from qcli.text.sentencepiece import SpecialTokens
 from qcli.text.tokenizer import Tokenizer
+
+# ids: 0-2 special, 3-258 bytes, then letters and words; the score is how soon a word is made
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+WORDS = {"▁": -90, "a": -91, "b": -92, "c": -93, "ab": -1, "bc": -2, "abc": -3, "▁a": -4, "▁▁": -5, "aa": -6, "aaa": -7}
+SPECIAL = {"[INST]": 3, "<tool>": 4, "  ": 4, "unused": 5}
+TOKENS = ["<unk>", "<s>", "</s>", *BYTES, *WORDS, *SPECIAL]
+TYPES = [2, 3, 3, *[6] * 256, *[1] * len(WORDS), *SPECIAL.values()]
+SCORES = [0.0] * 259 + [float(score) for score in WORDS.values()] + [-1000.0] * len(SPECIAL)
+ID = {token: id for id, token in enumerate(TOKENS)}
+
+
+def write(path: Path, **changes: Any) -> Path:
+    keys = {"model": "llama", "tokens": TOKENS, "token_type": TYPES, "scores": SCORES}
+    return vocabularies.write(path / "vocab.gguf", keys | changes, "llama")
 
 
 @pytest.fixture(scope="module")

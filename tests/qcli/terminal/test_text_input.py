@@ -8,12 +8,11 @@ import os
 import subprocess
 import sys
 import threading
-from typing import Any
 
 import pytest
 
 from qcli.errors import ModelNotFoundError, QcliError, UsageError
-from qcli.host import text_input
+from qcli.terminal import text_input
 
 TEXT = "Zażółć 🦊\r\nend\n"
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
@@ -102,8 +101,10 @@ def test_a_dash_is_standard_input(telling, type_line):
 
 def test_a_pipe_that_stays_open_is_told_of():
     command = [sys.executable, "-m", "qcli", "run", "hi", "-n", "1"]
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as child:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:  # fmt: skip
+        assert child.stderr
         assert b"waiting for the end of standard input" in child.stderr.readline()
         out, _ = child.communicate(b"", timeout=300)
     assert child.returncode == 0
