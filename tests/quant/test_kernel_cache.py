@@ -39,8 +39,9 @@ def answer(declared: Kernel) -> int:
 
 def kept(declared: Kernel) -> Path:
     """The file that holds a kernel's code."""
-    (path,) = kernel_cache.folder().glob(f"{declared.name}-*")
-    return path
+    folder = kernel_cache.folder()
+    assert folder is not None
+    return folder / f"{declared.name}-{sources.digest(declared.body.__module__)}.o"
 
 
 def again(declared: Kernel) -> Kernel:
