@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
+from terminal import in_terminal
 
 
 @pytest.mark.parametrize(
@@ -34,24 +32,10 @@ def test_what_is_wrong_with_a_command_line(type_line, line, said, hint):
     assert hint in second
 
 
-@pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
 @pytest.mark.parametrize("command", [[], ["run"], ["show"], ["quantize"]])
 def test_help_in_a_terminal_shows_no_types(command):
-    import pty
-
-    mine, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    line = [sys.executable, "-m", "qcli", *command, "--help"]
-    child = subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
-    os.close(theirs)
-    seen = b""
-    try:
-        while chunk := os.read(mine, 4096):
-            seen += chunk
-    except OSError:  # how Linux says that the other end is closed
-        pass
-    os.close(mine)
-    assert child.wait(60) == 0
-    plain = re.sub(r"\x1b\[[\d;]*m", "", seen.decode())
+    code = f"from qcli.cli import invoke\nimport sys\nsys.exit(invoke({[*command, '--help']}))"
+    seen = in_terminal(code, COLUMNS="120")
+    plain = re.sub(r"\x1b\[[\d;]*m", "", seen)
     assert "--help" in plain
     assert not re.search(r"<\w+>", plain)
