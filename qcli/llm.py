@@ -128,8 +128,16 @@ class LLM:
 
     def _prompt(self, messages: Sequence[Message]) -> Prompt:
         """The prompt of a conversation, whose messages spell no control token and no tag of a thought."""
-        tags = frozenset(text for pair in self.think_tags for text in (pair.open, pair.close))
-        return self.template.prompt(messages, ControlTexts([*self.tokenizer.control_texts, *tags]), tags)
+        return self.template.prompt(messages, self._control, self._tags)
+
+    @cached_property
+    def _tags(self) -> frozenset[str]:
+        return frozenset(text for pair in self.think_tags for text in (pair.open, pair.close))
+
+    @cached_property
+    def _control(self) -> ControlTexts:
+        """What no message may spell: gathered once, from a vocabulary that may have 150,000 tokens."""
+        return ControlTexts([*self.tokenizer.control_texts, *self._tags])
 
     @cached_property
     def _ends_of_turns(self) -> frozenset[int]:

@@ -20,6 +20,7 @@ class ControlTexts:
     """The control tokens of a vocabulary, to be found in text."""
 
     def __init__(self, texts: Iterable[str]) -> None:
+        self._without: dict[frozenset[str], ControlTexts] = {}
         self.texts = frozenset(text for text in texts if len(text) > 1)
         self._longest = max(map(len, self.texts), default=1)
         self._first = re.compile(f"[{re.escape(''.join({text[0] for text in self.texts}))}]") if self.texts else None
@@ -29,6 +30,14 @@ class ControlTexts:
         for text in self.texts:
             lengths.setdefault(text[0], set()).add(len(text))
         self._lengths = {first: sorted(found) for first, found in lengths.items()}
+
+    def without(self, kept: frozenset[str]) -> ControlTexts:
+        """All of these but some; made once, as every message of an assistant asks for the same."""
+        if not kept & self.texts:
+            return self
+        if kept not in self._without:
+            self._without[kept] = ControlTexts(self.texts - kept)
+        return self._without[kept]
 
     def sealed(self, text: str, mark: str) -> str:
         """The text with a mark inside every control token, and where a neighbouring text could complete one."""
@@ -63,7 +72,7 @@ def sealed_message(
     message: Mapping[str, Any], control: ControlTexts, mark: str, kept: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
     """A message whose texts are sealed, at any depth; `kept`: what an assistant's own text may spell (marks of thoughts)."""
-    mine = ControlTexts(control.texts - kept) if kept & control.texts else control
+    mine = control.without(kept)
 
     def sealed(value: Any) -> Any:
         if isinstance(value, str):
