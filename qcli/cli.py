@@ -6,10 +6,12 @@ import gc
 import os
 import sys
 import warnings
+from functools import cache
 from importlib import import_module
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.main import get_command
 
 from qcli import __version__, console, interrupt
 from qcli.commands.usage import Command, Group, usage_error
@@ -50,10 +52,16 @@ def qcli(
         console.out(context.get_help() + "\n")
 
 
+@cache
+def _command() -> Any:
+    """The commands and their options, read from their functions: what Typer does anew for every call of `app`."""
+    return get_command(app)
+
+
 def invoke(arguments: list[str]) -> int:
     """Run one command line; its exit code: 0, 1 model or machine, 2 usage, 130 interrupted."""
     try:
-        result = app(arguments, prog_name="qcli", standalone_mode=False)
+        result = _command()(arguments, prog_name="qcli", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except Exception as problem:
         if os.environ.get("QCLI_DEBUG"):
@@ -67,6 +75,7 @@ def invoke(arguments: list[str]) -> int:
 
 def main() -> NoReturn:
     """Run the command line that was typed."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here uses its threads, and they take 40 ms to start
     gc.set_threshold(100_000)  # the first token comes after 0.85 s, not 1.05: importing Numba leaves no garbage
     console.setup()
     warnings.showwarning = lambda message, *_: console.info(str(message))

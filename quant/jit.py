@@ -31,6 +31,11 @@ class Kernel(CFunction):
         """The machine address of the function."""
         return loader.address(self)
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether its code is in memory already."""
+        return "address" in vars(self)
+
     @cached_property
     def _callable(self) -> Any:
         result = ctypes.c_int64 if self.returns else None

@@ -30,6 +30,7 @@ Memory that is shared by name. All layers ask for the same few names, so a plan 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -51,10 +52,10 @@ Ids = NDArray[np.int64]
 
 def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     """Zeroed memory on a 64-byte border."""
-    count = int(np.prod(shape))
-    raw = np.zeros(count * np.dtype(dtype).itemsize + 64, np.uint8)
+    size = np.dtype(dtype).itemsize * (shape if isinstance(shape, int) else math.prod(shape))
+    raw = np.zeros(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    memory: NDArray[Any] = raw[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+    memory: NDArray[Any] = raw[start : start + size].view(dtype).reshape(shape)
     return memory
 
 
@@ -267,6 +268,8 @@ class Plan:
         return compiled
 
     def _resolve(self, operand: Operand) -> int:
+        if type(operand) is int:
+            return operand
         while callable(operand) and not isinstance(operand, Kernel):
             operand = operand()
         if isinstance(operand, Kernel):
@@ -275,7 +278,8 @@ class Plan:
             operand = operand.table
         if isinstance(operand, np.ndarray):
             self._kept.append(operand)
-            return operand.ctypes.data
+            address: int = operand.__array_interface__["data"][0]  # as operand.ctypes.data, without that object
+            return address
         if isinstance(operand, float):
             return int(struct.unpack("<i", struct.pack("<f", operand))[0])
         return int(operand)

@@ -34,7 +34,7 @@ def compile_missing(
     kernels: Sequence[Kernel], progress: Callable[[float], None] | None = None, processors: int | None = None
 ) -> list[Kernel]:
     """Have processes compile the kernels that the cache lacks, where that is quicker; gives those that it lacked."""
-    missing = [kernel for kernel in kernels if not kernel_cache.has(kernel)]
+    missing = [kernel for kernel in kernels if not (kernel.is_loaded or kernel_cache.has(kernel))]
     compilers = min(processors or _processors(), _MOST_COMPILERS, len(missing) // _WORTH_A_PROCESS)
     if compilers > 1 and kernel_cache.is_writable():
         for done in _compile_beside(missing, compilers):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
 import sys
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: its threads would spin beside those of other tests
 
 import pytest
 import suite_kernels
@@ -40,6 +43,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
     The first worker does so before it tells what it collected, and until all have told that no test begins.
     """
+    gc.freeze()
+    gc.set_threshold(100_000)
     if len(session.items) < _MANY or session.config.option.collectonly:
         return
     if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":

@@ -83,7 +83,9 @@ def read_header(file: mmap.mmap, path: Path) -> Header:
 
 def printable(text: str) -> str:
     """Text from a file, safe to print: at most 80 characters, none of them a control character."""
-    clean = "".join(c if c.isprintable() else "\ufffd" for c in text[:81])
+    clean = text[:81]
+    if not clean.isprintable():
+        clean = "".join(c if c.isprintable() else "\ufffd" for c in clean)
     return clean if len(clean) <= 80 else clean[:79] + "…"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,9 +38,10 @@ def module_name(architecture: str) -> str:
     return architecture.replace("-", "_")
 
 
-def supported() -> list[str]:
-    """The architectures there is a file for, as files spell them."""
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+@cache
+def supported() -> tuple[str, ...]:
+    """The architectures there is a file for, as files spell them, in alphabetical order."""
+    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)))
 
 
 def verified(architecture: str) -> tuple[str, str]:

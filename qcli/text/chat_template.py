@@ -42,7 +42,7 @@ class ChatTemplate:
         self._harmony = "<|channel|>final<|message|>" in source
         self._form = cache(self._probed)
         try:
-            self._template = template_sandbox.environment().from_string(source)
+            self._template = template_sandbox.compiled(source)
         except TemplateSyntaxError as error:
             raise self._broken(f"line {error.lineno}: {error.message}") from error
         except (RecursionError, MemoryError, SyntaxError) as error:

@@ -16,7 +16,13 @@ IDS = [int(id) for id in np.random.default_rng(5).integers(0, 200, 150)]
 
 
 def streamed(
-    monkeypatch, slots: int, path: Path = MODEL, usage_path: Path | None = None, staged: int = 1, chunk: int = 64
+    monkeypatch,
+    slots: int,
+    path: Path = MODEL,
+    usage_path: Path | None = None,
+    staged: int = 1,
+    chunk: int = 64,
+    threads: int = 2,
 ) -> Engine:
     """An engine that has so many slots in each layer, and `staged` bytes of staging memory, but room for two experts."""
 
@@ -27,7 +33,7 @@ def streamed(
     monkeypatch.setattr(usage_file, "path_for", lambda _file: usage_path)
     monkeypatch.setattr(budget, "fits", lambda *_: False)
     monkeypatch.setattr(budget, "allocate_slots", allocate)
-    return Engine.load(GGUFFile.open(path), threads=2, ctx=256, chunk=chunk)
+    return Engine.load(GGUFFile.open(path), threads=threads, ctx=256, chunk=chunk)
 
 
 def logits_of(engine: Engine) -> list[np.ndarray]:

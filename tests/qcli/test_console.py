@@ -15,6 +15,8 @@ from terminal import in_terminal
 from qcli import console
 from qcli.errors import QcliError, UsageError
 
+SOON = 0.08  # seconds after which bars appear here
+
 
 def run(code, **options):
     """Run code in a Python of its own; its stdout, stderr and exit code."""
@@ -60,9 +62,10 @@ def test_a_status_in_a_pipe_prints_nothing(capsys):
 
 BAR = f"""
 import time
+console.STATUS_DELAY = {SOON}
 with console.status("loading") as bar:
     bar.update("loading weights", 0.5)
-    time.sleep({console.STATUS_DELAY * 3})
+    time.sleep({SOON * 5})
 """
 
 
@@ -202,16 +205,17 @@ def test_what_is_printed_first_comes_first_in_a_pipe():
 
 def test_a_remark_takes_the_bar_away_meanwhile():
     remark = "    console.info('by the way')\n"
-    seen = in_terminal(BAR + remark + f"    time.sleep({console.STATUS_DELAY})", NO_COLOR="1")
+    seen = in_terminal(BAR + remark + f"    time.sleep({SOON})", NO_COLOR="1")
     assert "\x1b[2K" in seen[: seen.index("by the way")]
     assert "loading weights" in seen[seen.index("by the way\r\n") :]
 
 
 TYPED = """
 import os, sys, time
+console.STATUS_DELAY = {soon}
 print("ready", flush=True)
 with console.status("loading") as bar:
-    time.sleep({delay})
+    time.sleep(3 * {soon})
     print("bar", flush=True)
     sys.stdin.readline()
 print("over", flush=True)
@@ -226,7 +230,7 @@ def test_what_is_typed_into_a_bar_leaves_no_remains_of_it():
     child, terminal = pty.fork()
     if not child:
         os.environ["TERM"] = "xterm"
-        code = f"from qcli import console\n{TYPED.format(delay=console.STATUS_DELAY * 3)}"
+        code = f"from qcli import console\n{TYPED.format(soon=SOON)}"
         os.execv(sys.executable, [sys.executable, "-c", code])
 
     def until(word: bytes) -> bytes:

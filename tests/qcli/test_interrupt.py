@@ -12,14 +12,15 @@ from qcli import console, interrupt
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
-KILLED = f"""
+KILLED = """
 import os, signal, time
 from contextlib import nullcontext
 from qcli import interrupt
 interrupt.raises()
-with console.status("loading") as bar, {{around}}:
-    time.sleep({console.STATUS_DELAY * 3})
-    os.kill(os.getpid(), signal.{{name}})
+console.STATUS_DELAY = 0.05
+with console.status("loading") as bar, {around}:
+    time.sleep(0.3)
+    os.kill(os.getpid(), signal.{name})
     time.sleep(60)
 """
 

@@ -192,7 +192,7 @@ def test_summaries_are_json(tmp_path):
 def test_what_is_supported(capsys):
     supported(as_json=True)
     rows = json.loads(capsys.readouterr().out)
-    assert [row["architecture"] for row in rows] == models.supported()
+    assert [row["architecture"] for row in rows] == list(models.supported())
     assert all(row["about"] and row["verified"] for row in rows)
     supported(as_json=False)
     said = capsys.readouterr().out

@@ -35,7 +35,7 @@ def test_reading_ahead_of_a_layer_changes_no_bit(monkeypatch, likely, chunk, sta
     engine = streamed(monkeypatch, 4, staged=staged, chunk=chunk)
     read = StagingBuffer.read_ahead
     monkeypatch.setattr(StagingBuffer, "read_ahead", lambda *given: ahead.append(read(*given)) or ahead[-1])
-    for ids in (IDS[:100], IDS[100:]):
+    for ids in (IDS[:100], IDS[100:]) if chunk == 64 else (IDS[:25], IDS[25:45]):
         found.append((resident.prefill(ids).copy(), engine.prefill(ids).copy()))
         found.append((resident.step(1).copy(), engine.step(1).copy()))
     assert all(np.array_equal(a, b) for a, b in found)
@@ -68,7 +68,7 @@ def test_a_chunk_reads_no_expert_twice(monkeypatch, likely, staged):
 @pytest.mark.parametrize("likely", [0, 3])
 def test_a_prompt_interrupted_in_any_turn_leaves_nothing_behind(monkeypatch, expected, likely, staged):
     monkeypatch.setattr("qcli.streaming.prefill_loads.READAHEAD_CHOICES", likely)
-    engine = streamed(monkeypatch, 4, staged=staged)
+    engine = streamed(monkeypatch, 4, staged=staged, threads=1)
     replay, left = engine._team.run, [0]
 
     def run(records, *rest):
@@ -78,17 +78,17 @@ def test_a_prompt_interrupted_in_any_turn_leaves_nothing_behind(monkeypatch, exp
         replay(records, *rest)
 
     monkeypatch.setattr(engine._team, "run", run)
-    whole = engine.prefill(IDS[:40]).copy()
+    whole = engine.prefill(IDS[:16]).copy()
     stop = 1
     while left[0] <= 0:  # until there are no more turns to be interrupted
         engine.reset()
         left[0] = stop
         with suppress(KeyboardInterrupt):
-            engine.prefill(IDS[:40])
+            engine.prefill(IDS[:16])
         stop += 1
         if left[0] == 0:
             engine.reset()
-            assert np.array_equal(engine.prefill(IDS[:40]), whole)
+            assert np.array_equal(engine.prefill(IDS[:16]), whole)
     assert stop > 12
     left[0] = 0
     engine.reset()

@@ -8,7 +8,7 @@ import pytest
 
 from qcli.text import template_sandbox
 from qcli.text.template_functions import EndlessError
-from qcli.text.template_sandbox import environment, render
+from qcli.text.template_sandbox import compiled, render
 
 DOUBLED = "{%% set ns = namespace(x=%s) %%}{%% for i in range(60) %%}{%% set ns.x = %s %%}{%% endfor %%}{{ ns.x }}"
 GREEDY = [
@@ -49,7 +49,7 @@ def test_what_would_fill_the_memory_is_refused(source, monkeypatch):
     tracemalloc.start()
     try:
         with pytest.raises(EndlessError):
-            render(environment().from_string(source), {})
+            render(compiled(source), {})
         assert tracemalloc.get_traced_memory()[1] < 20 << 20
     finally:
         tracemalloc.stop()
@@ -58,7 +58,7 @@ def test_what_would_fill_the_memory_is_refused(source, monkeypatch):
 def test_a_long_message_may_be_repeated_and_cut():
     text = "word " * (1 << 20)
     source = "{{ m ~ '|' ~ m }}{{ (m + m).split('|') | length }}{{ m.strip() | length }}"
-    assert len(render(environment().from_string(source), {"m": text})) == 2 * len(text) + 1 + len("15242879")
+    assert len(render(compiled(source), {"m": text})) == 2 * len(text) + 1 + len("15242879")
 
 
 @pytest.mark.parametrize(
@@ -77,4 +77,4 @@ def test_a_long_message_may_be_repeated_and_cut():
     ],
 )
 def test_ordinary_work_goes_on(source, expected):
-    assert render(environment().from_string(source), {}) == expected
+    assert render(compiled(source), {}) == expected
