@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from itertools import takewhile
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -14,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from qcli import catalog
-from qcli.errors import ModelFileError, OutputError, PromptError, QcliError, UsageError
+from qcli.errors import ModelFileError, OutputError, PromptError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
+from qcli.runtime.chat_prompts import ChatPrompts
+from qcli.runtime.checkpoint import Checkpoint
 from qcli.runtime.engine import Engine
 from qcli.runtime.exclusive import Answer, Exclusive
 from qcli.runtime.generate import generate_ids, generate_text
@@ -30,11 +31,10 @@ from qcli.text.stop_strings import StopStrings
 from qcli.text.think_tags import ThinkTags, find_think_tags
 from qcli.text.thoughts import AnswerParser, answer_parser
 from qcli.text.tokenizer import Tokenizer
-from qcli.text.user_text import ControlTexts
 from qcli.wording import parse_size
 
 if TYPE_CHECKING:
-    from qcli.text.chat_template import ChatTemplate, Prompt
+    from qcli.text.chat_template import ChatTemplate
 
 Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system", "content": str}
 
@@ -126,25 +126,9 @@ class LLM:
         self._check_open()
         return find_think_tags(self.tokenizer, self.file.get_str("tokenizer.chat_template", ""))
 
-    def _prompt(self, messages: Sequence[Message]) -> Prompt:
-        """The prompt of a conversation, whose messages spell no control token and no tag of a thought."""
-        return self.template.prompt(messages, self._control, self._tags)
-
     @cached_property
-    def _tags(self) -> frozenset[str]:
-        return frozenset(text for pair in self.think_tags for text in (pair.open, pair.close))
-
-    @cached_property
-    def _control(self) -> ControlTexts:
-        """What no message may spell: gathered once, from a vocabulary that may have 150,000 tokens."""
-        return ControlTexts([*self.tokenizer.control_texts, *self._tags])
-
-    @cached_property
-    def _ends_of_turns(self) -> frozenset[int]:
-        """The ids that end an answer in a conversation: the vocabulary's, and what the template writes after an answer."""
-        written = self.tokenizer.first_special(self.template.after_answer())
-        tags = {id for pair in self.think_tags for id in (pair.open_id, pair.close_id)}
-        return self.tokenizer.end_ids if written is None or written in tags else self.tokenizer.end_ids | {written}
+    def _prompts(self) -> ChatPrompts:
+        return ChatPrompts(self.tokenizer, self.template, self.think_tags)
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text.
@@ -187,19 +171,42 @@ class LLM:
         with self._exclusive.use():
             ids = self.tokenizer.prompt(_checked_text(prompt))
             parser = answer_parser(self.tokenizer, self.think_tags, prompt)
-            return self._begin(ids, None, parser, self.tokenizer.end_ids, options)
+            return self._begin(ids, (), parser, self.tokenizer.end_ids, options)
 
-    def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Answer:
-        """Answer a conversation; of one that extends the last, only what is new is prefilled.
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        begun: Sequence[int] = (),
+        like: Iterable[Sequence[Message]] = (),
+        **options: Unpack[Options],
+    ) -> Answer:
+        """Answer a conversation; of one that begins like another that was there, only what is new is prefilled.
 
+        An answer among the messages may say by which ids it was generated ("ids"), as `Answer.ids` has them.
+        begun: ids of the answer so far, which goes on from there; like: conversations that may come later and begin like
+        this one, so that what they share need not be prefilled again.
         Yields pieces as generate does; those of the class Thought are what the model thinks before it answers.
         """
         with self._exclusive.use():
             messages = _checked_messages(messages)
-            prompt = self._prompt(messages)
-            ids = self.tokenizer.prompt(prompt.text, prompt.mark)
+            prompt, ids = self._prompts.of(messages)
+            begun = token_ids(begun, self.tokenizer.vocab_size)
             parser = answer_parser(self.tokenizer, self.think_tags, prompt.text)
-            return self._begin(ids, self._stable_prefix_length(messages, ids), parser, self._ends_of_turns, options)
+            marks = self._prompts.marks(messages, ids, like)
+            return self._begin(ids + begun, marks, parser, self._prompts.end_ids, options, begun)
+
+    def checkpoint(self) -> Checkpoint:
+        """What the model has read and said so far, to come back to by restore(); keys and values are not copied."""
+        with self._exclusive.use():
+            self._exclusive.end_unread()
+            return self._cache.checkpoint()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint of this model; what was given up meanwhile is prefilled again."""
+        with self._exclusive.use():
+            self._exclusive.end_unread()
+            self._cache.restore(checkpoint, self._progress)
 
     def close(self) -> None:
         """Stop the answer, end the threads, unmap the file; closing twice does no harm.
@@ -221,10 +228,11 @@ class LLM:
     def _begin(
         self,
         ids: list[int],
-        checkpoint_at: int | None,
+        marks: Collection[int],
         parser: AnswerParser,
         end_ids: frozenset[int],
         options: Options,
+        begun: Sequence[int] = (),
     ) -> Answer:
         self._check_ids(ids)
         sampling: dict[str, Any] = {**options}
@@ -233,23 +241,10 @@ class LLM:
         stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop)
         sampler = Sampler(self.sampling(**sampling), self.tokenizer.vocab_size)
         self._exclusive.end_unread()
-        self._cache.checkpoint_at = checkpoint_at
         self.stats = Stats(load_s=self.load_s)
-        tokens = generate_ids(self._cache, ids, sampler, max_tokens, end_ids, self.stats, self._progress)
-        return self._exclusive.begin(generate_text(tokens, parser, stop_strings, self.stats))
-
-    def _stable_prefix_length(self, messages: Sequence[Message], ids: list[int]) -> int | None:
-        """How many of the prompt's ids the prompt of the next turn will begin with; None if that cannot be told.
-
-        Not all of them with templates that open a thought for the answer and leave thoughts out of the history.
-        """
-        next_turn = [*messages, {"role": "assistant", "content": "."}, {"role": "user", "content": "."}]
-        try:
-            prompt = self._prompt(next_turn)
-        except QcliError:  # a template may refuse such a conversation
-            return None
-        next_ids = self.tokenizer.prompt(prompt.text, prompt.mark)
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, next_ids, strict=False)))
+        tokens = generate_ids(self._cache, ids, sampler, max_tokens, end_ids, self.stats, self._progress, marks)
+        said = [*begun]
+        return self._exclusive.begin(generate_text(tokens, parser, stop_strings, self.stats, said), said)
 
     def _check_open(self) -> None:
         self._exclusive.lifetime.check_open()
