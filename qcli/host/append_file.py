@@ -38,12 +38,15 @@ class AppendFile:
         return cls(path, descriptor)
 
     @classmethod
-    def open(cls, path: Path) -> AppendFile:
-        """Open a file that is there. Raises UsageError if another process has it open, OutputError if it cannot be."""
+    def open(cls, path: Path, called: str) -> AppendFile:
+        """Open a file that is there, and which errors call so.
+
+        Raises UsageError if another process has it open, OutputError if it cannot be opened for writing.
+        """
         with output_errors(path):
             descriptor = os.open(path, _FLAGS)
         try:
-            _check(path, descriptor)
+            _check(path, descriptor, called)
             return cls(path, descriptor)
         except BaseException:
             os.close(descriptor)
@@ -92,14 +95,14 @@ class AppendFile:
             self._torn = False
 
 
-def _check(path: Path, descriptor: int) -> None:
+def _check(path: Path, descriptor: int, called: str) -> None:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         raise OutputError(f"{path}: is not a file", "move it away")
     if not _lock(descriptor):
-        raise UsageError(f"{path.name}: another qcli has it open", "leave that one, or begin a new conversation")
+        raise UsageError(f"{called}: another qcli has it open", "leave that one first")
     if not os.fstat(descriptor).st_nlink:
-        raise QcliError(f"{path.name}: was removed just now", "`qcli sessions` lists those that are there")
+        raise QcliError(f"{called}: was removed just now", "`qcli sessions` lists those that are there")
 
 
 def _lock(descriptor: int) -> bool:

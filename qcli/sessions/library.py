@@ -42,6 +42,11 @@ class Summary:
     size: int  # bytes of its file
     path: Path
 
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return shortened(self.name or self.title or self.id)
+
 
 class Library:
     """A folder of conversations."""
@@ -89,7 +94,7 @@ class Library:
 
         Raises UsageError if another process has it open, OutputError if it cannot be written, QcliError if it cannot be read.
         """
-        log = SessionLog.open(summary.path)
+        log = SessionLog.open(summary.path, summary.called)
         _tell(summary, log.damaged)
         return log
 
@@ -111,7 +116,7 @@ class Library:
 
     def remove(self, summary: Summary) -> None:
         """Delete a conversation. Raises UsageError if another process has it open, OutputError."""
-        AppendFile.open(summary.path).close()
+        AppendFile.open(summary.path, summary.called).close()
         with output_errors(summary.path):
             summary.path.unlink()
 
@@ -179,5 +184,4 @@ def _folded(name: str) -> str:
 
 def _tell(summary: Summary, damaged: int) -> None:
     if damaged:
-        which = summary.name or summary.id
-        warnings.warn(f"{which}: {counted(damaged, 'damaged line')} of it left out", stacklevel=3)
+        warnings.warn(f"{summary.called}: {counted(damaged, 'damaged line')} of it left out", stacklevel=3)

@@ -32,12 +32,12 @@ class SessionLog(Session):
         self._file: AppendFile | None = None
 
     @classmethod
-    def open(cls, path: Path) -> SessionLog:
-        """The session of a file, which is then locked until `close`.
+    def open(cls, path: Path, called: str) -> SessionLog:
+        """The session of a file, which errors call so, and which is locked until `close`.
 
         Raises UsageError if another process has it open, OutputError if it cannot be written, QcliError if it cannot be read.
         """
-        file = AppendFile.open(path)
+        file = AppendFile.open(path, called)
         try:
             with file.reader() as opened:
                 found = reader.read(opened)
