@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
@@ -16,17 +16,17 @@ from qcli import catalog
 from qcli.errors import ModelFileError, OutputError, PromptError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
-from qcli.runtime.chat_prompts import ChatPrompts
-from qcli.runtime.checkpoint import Checkpoint
+from qcli.runtime.chat_prompts import ChatPrompts, Message, checked_messages
+from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Keep, Marks
 from qcli.runtime.engine import Engine
 from qcli.runtime.exclusive import Answer, Exclusive
 from qcli.runtime.generate import generate_ids, generate_text
 from qcli.runtime.prefix_cache import PrefixCache
+from qcli.runtime.resume import Resumed, resume
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions
 from qcli.runtime.stats import Stats
 from qcli.runtime.token_ids import token_ids
-from qcli.text.content import checked
 from qcli.text.stop_strings import StopStrings
 from qcli.text.think_tags import ThinkTags, find_think_tags
 from qcli.text.thoughts import AnswerParser, answer_parser
@@ -34,9 +34,8 @@ from qcli.text.tokenizer import Tokenizer
 from qcli.wording import parse_size
 
 if TYPE_CHECKING:
+    from qcli.runtime.state_store import StateStore
     from qcli.text.chat_template import ChatTemplate
-
-Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system", "content": str}
 
 
 class Options(SamplingOptions, total=False):
@@ -62,6 +61,7 @@ class LLM:
         *,
         kv_type: str | None = None,
         ram: int | str | None = None,
+        keep: Keep = None,
         progress: Progress | None = None,
     ) -> None:
         """Map the file and load the engine; raises ModelNotFoundError, ModelFileError.
@@ -70,6 +70,8 @@ class LLM:
         kv_type: "f16" or, half the size, "q8_0", for the keys and values of attention;
         ram: bytes, or a text such as "24GB", that the process may use, None for what is free: if the model needs more,
         experts are read from the file as tokens are routed to them;
+        keep: what to keep on disk for the next process, so that it need not prefill it: "beginnings" of prompts, as system
+        messages are, or "turns", every conversation after each answer;
         progress(stage, fraction from 0 to 1) is called while kernels compile, weights load and prompts are prefilled.
         """
         began = perf_counter()
@@ -83,11 +85,20 @@ class LLM:
         except BaseException:
             self.file.close()
             raise
-        self._cache = PrefixCache(self.engine)
-        self._exclusive = Exclusive(partial(_end, self.engine, self.file))
+        self._keep = keep
+        self._cache = PrefixCache(self.engine, self._store(kv_type) if keep else None)
+        self._exclusive = Exclusive(partial(_end, self._cache, self.file))
         self._progress = self._exclusive.heard(progress)
         self.stats = Stats()  # of the last answer
         self.load_s = perf_counter() - began
+
+    def _store(self, kv_type: str | None) -> StateStore | None:
+        """The states of this model on disk."""
+        from qcli.runtime.state_store import store_for
+
+        state = self.engine.state
+        empty = Checkpoint((), state.recurrent_copy(), np.zeros(self.engine.vocab_size, np.float32))
+        return store_for(self.file, kv_type or state.kv_type, empty)
 
     @property
     def name(self) -> str:
@@ -171,7 +182,7 @@ class LLM:
         with self._exclusive.use():
             ids = self.tokenizer.prompt(_checked_text(prompt))
             parser = answer_parser(self.tokenizer, self.think_tags, prompt)
-            return self._begin(ids, (), parser, self.tokenizer.end_ids, options)
+            return self._begin(ids, NO_MARKS, parser, self.tokenizer.end_ids, options)
 
     def chat(
         self,
@@ -189,11 +200,11 @@ class LLM:
         Yields pieces as generate does; those of the class Thought are what the model thinks before it answers.
         """
         with self._exclusive.use():
-            messages = _checked_messages(messages)
+            messages = checked_messages(messages)
             prompt, ids = self._prompts.of(messages)
             begun = token_ids(begun, self.tokenizer.vocab_size)
             parser = answer_parser(self.tokenizer, self.think_tags, prompt.text)
-            marks = self._prompts.marks(messages, ids, like)
+            marks = self._prompts.marks(messages, ids, like, self._keep)
             return self._begin(ids + begun, marks, parser, self._prompts.end_ids, options, begun)
 
     def checkpoint(self) -> Checkpoint:
@@ -225,10 +236,16 @@ class LLM:
     ) -> None:
         self.close()
 
+    def resume(self, messages: Sequence[Message]) -> Resumed:
+        """Bring back what is known of a conversation, and prefill what is not, so that the next answer begins at once."""
+        with self._exclusive.use():
+            self._exclusive.end_unread()
+            return resume(self._cache, self._prompts, checked_messages(messages), self._keep, self._progress)
+
     def _begin(
         self,
         ids: list[int],
-        marks: Collection[int],
+        marks: Marks,
         parser: AnswerParser,
         end_ids: frozenset[int],
         options: Options,
@@ -258,9 +275,11 @@ class LLM:
                 raise UsageError(f"no token has the id {id}", f"ids go from 0 to {last}")
 
 
-def _end(engine: Engine, file: GGUFFile) -> None:
+def _end(cache: PrefixCache, file: GGUFFile) -> None:
     try:
-        engine.close()
+        if cache.store:
+            cache.store.close()
+        cache.engine.close()
     except OutputError as error:  # the usage of its experts
         warnings.warn(str(error), stacklevel=2)
     file.close()
@@ -270,15 +289,6 @@ def _checked_text(text: str) -> str:
     if not isinstance(text, str):
         raise UsageError(f"{text!r:.60} is no text", "give a str; chat() takes messages")
     return text
-
-
-def _checked_messages(messages: Sequence[Message]) -> Sequence[Message]:
-    if isinstance(messages, str | bytes | Mapping):
-        raise UsageError(f"{messages!r:.60} is no list of messages", 'give [{"role": "user", "content": "…"}]')
-    messages = [*messages]
-    if not messages or not checked(messages[-1])["content"].strip():
-        raise PromptError("there is nothing to answer", "end the conversation with a text to answer")
-    return messages
 
 
 def _check_positive(name: str, value: int | None) -> None:

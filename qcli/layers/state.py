@@ -27,8 +27,8 @@ class _Cache:
     tokens_per_row: int
 
     def of(self, first: int, end: int) -> NDArray[Any]:
-        """The rows that positions from `first` to `end` are written to, a view."""
-        return self.rows[:, first // self.tokens_per_row : -(-end // self.tokens_per_row)]
+        """The rows that positions from `first` to `end` completed, a view."""
+        return self.rows[:, first // self.tokens_per_row : end // self.tokens_per_row]
 
     def bytes_read(self, position: int) -> float:
         """What the step at a position reads."""

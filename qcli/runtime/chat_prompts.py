@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qcli.errors import QcliError
+from qcli.errors import PromptError, QcliError, UsageError
+from qcli.runtime.checkpoint import Keep, Marks
 from qcli.runtime.kept_states import common_length
+from qcli.text.content import checked
 from qcli.text.think_tags import ThinkTags
 from qcli.text.tokenizer import Tokenizer
 from qcli.text.user_text import ControlTexts
@@ -18,6 +20,16 @@ Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system", "conten
 
 _WORTH_A_MARK = 32  # tokens of a system message; fewer are sooner read again than a prompt is cut once more
 _ANOTHER = {"role": "user", "content": "."}
+
+
+def checked_messages(messages: Sequence[Message]) -> Sequence[Message]:
+    """Messages of a conversation whose last is to be answered. Raises UsageError, PromptError if that says nothing."""
+    if isinstance(messages, str | bytes | Mapping):
+        raise UsageError(f"{messages!r:.60} is no list of messages", 'give [{"role": "user", "content": "…"}]')
+    messages = [*messages]
+    if not messages or not checked(messages[-1])["content"].strip():
+        raise PromptError("there is nothing to answer", "end the conversation with a text to answer")
+    return messages
 
 
 class ChatPrompts:
@@ -45,18 +57,30 @@ class ChatPrompts:
         prompt = self._template.prompt(plain, self._control, self._tags)
         return prompt, self._tokenizer.prompt(prompt.text, prompt.mark, known)
 
-    def marks(self, messages: Sequence[Message], ids: list[int], like: Iterable[Sequence[Message]] = ()) -> set[int]:
-        """After how many of the prompt's ids others part from it: the next turn's, that of another chat, and `like` ones.
+    def marks(
+        self, messages: Sequence[Message], ids: list[int], like: Iterable[Sequence[Message]], keep: Keep
+    ) -> Marks:
+        """Where to keep checkpoints of a prompt, and which of them on disk: where it and others that may come part.
 
-        The next turn's does not begin with all of the ids with templates that open a thought for the answer and leave
-        thoughts out of the history.
+        Others are that of the next turn, those of chats with the same system message, and `like` ones. The next turn's does
+        not begin with all of the ids with templates that open a thought for the answer and leave thoughts out of the history.
         """
-        others = [[*messages, {"role": "assistant", "content": "."}, _ANOTHER], *like]
-        marks = {self._shared(other, ids) for other in others}
+        beginnings = {self._shared(other, ids) for other in like}
         if messages[0]["role"] in ("system", "developer"):
             system = self._shared([messages[0], _ANOTHER], ids)
-            marks |= {system} if system >= _WORTH_A_MARK else set()
-        return marks - {0}
+            beginnings |= {system} if system >= _WORTH_A_MARK else set()
+        if keep == "beginnings":
+            return Marks(frozenset(beginnings - {0}), frozenset(beginnings - {0}))
+        next_turn = self._shared([*messages, {"role": "assistant", "content": "."}, _ANOTHER], ids)
+        positions = frozenset((beginnings | {next_turn}) - {0})
+        if keep == "turns":
+            return Marks(positions, positions - {len(ids)}, after_answer=True, answer_on_disk=True)
+        return Marks(positions, after_answer=True)
+
+    def settled(self, messages: Sequence[Message]) -> list[int]:
+        """The ids that the prompt of whatever is asked next begins with."""
+        ids = self.of([*messages, _ANOTHER])[1]
+        return ids[: self._shared([*messages, {"role": "user", "content": "Zq?"}], ids)]
 
     def _shared(self, messages: Sequence[Message], ids: list[int]) -> int:
         """How many of the ids the prompt of another conversation begins with."""

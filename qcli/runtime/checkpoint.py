@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,3 +32,19 @@ class Checkpoint:
         """Memory of its arrays and ids."""
         logits = 0 if self.logits is None else self.logits.nbytes
         return sum(array.nbytes for array in self.recurrent) + logits + 8 * len(self.ids)
+
+
+Keep = Literal["beginnings", "turns"] | None  # what to keep on disk
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Where to keep checkpoints of a prompt and its answer: after so many of the prompt's ids."""
+
+    positions: frozenset[int] = frozenset()
+    on_disk: frozenset[int] = frozenset()  # those of them that the next process may want
+    after_answer: bool = False
+    answer_on_disk: bool = False
+
+
+NO_MARKS = Marks()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from qcli.errors import ContextOverflowError
 from qcli.progress import Progress
+from qcli.runtime.checkpoint import NO_MARKS, Marks
 from qcli.runtime.stats import DiskReads, Stats
 from qcli.text.answer_start import AnswerStart
 from qcli.text.stop_strings import StopStrings
@@ -27,12 +28,11 @@ def generate_ids(
     end_ids: frozenset[int] = frozenset(),
     stats: Stats | None = None,
     progress: Progress | None = None,
-    marks: Collection[int] = (),
+    marks: Marks = NO_MARKS,
 ) -> Generator[int, None, None]:
     """Prefill the ids of a prompt, then yield those of its answer until an end id, max_tokens or a full context.
 
     The end id is not yielded; the last token yielded may not be in the state yet.
-    marks: where to keep checkpoints of the prompt, see PrefixCache.prefill; where there are any, also one after the answer.
     Raises ContextOverflowError when the prompt does not fit.
     """
     engine, stats = cache.engine, stats or Stats()
@@ -62,8 +62,8 @@ def generate_ids(
             stats.decode_steps += 1
         stats.finish_reason = "stop"
     finally:
-        if marks and stats.new_tokens:
-            cache.checkpoint()
+        if marks.after_answer and stats.new_tokens:
+            cache.checkpoint(marks.answer_on_disk)
         stats.experts_touched = engine.experts_touched()
         stats.weight_bytes_per_step = engine.weight_bytes_per_step()
         stats.disk_reads = DiskReads.of(engine.traffic, stats.decode_steps)

@@ -8,14 +8,14 @@ are, and at multiples of the engine's chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qcli.progress import Progress
-from qcli.runtime.checkpoint import Checkpoint
+from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Marks
 from qcli.runtime.kept_states import KeptStates, common_length
 from qcli.streaming.budget import checkpoint_bytes
 
@@ -35,20 +35,17 @@ class PrefixCache:
         self._ids: list[int] = []  # whose keys and values the state has
         self._whole = True  # whether it has their recurrent states, too: not after an error in the midst of a step
 
-    def prefill(self, ids: Sequence[int], progress: Progress | None = None, marks: Iterable[int] = ()) -> np.ndarray:
-        """Bring the state to exactly these ids, keeping the longest prefix that is known; float32 [vocab] of the last.
-
-        marks: after how many ids to make a checkpoint, as other texts may begin like that.
-        """
-        ids, marks = list(ids), {*marks}
-        start = first = self._rewind(ids, marks)
+    def prefill(self, ids: Sequence[int], progress: Progress | None = None, marks: Marks = NO_MARKS) -> np.ndarray:
+        """Bring the state to exactly these ids, keeping the longest prefix that is known; float32 [vocab] of the last."""
+        ids = list(ids)
+        start = first = self.rewind(ids, marks)
         self.prefilled = len(ids) - start
-        for end in sorted({mark for mark in marks if start < mark < len(ids)} | {len(ids)}):
+        for end in sorted({mark for mark in marks.positions if start < mark < len(ids)} | {len(ids)}):
             if end > first:
                 told = _within(progress, first - start, end - first, len(ids) - start)
                 self._append(ids[first:end], partial(self.engine.prefill, ids[first:end], told))
-            if end in marks:
-                self.checkpoint()
+            if end in marks.positions:
+                self.checkpoint(end in marks.on_disk)
             first = end
         assert self._logits is not None
         return self._logits
@@ -65,15 +62,18 @@ class PrefixCache:
         self._ids, self._whole = [], False
         return self.engine.logits(ids)
 
-    def checkpoint(self) -> Checkpoint:
-        """Keep a checkpoint of the text in the state, in memory and on disk."""
+    def checkpoint(self, on_disk: bool = False) -> Checkpoint:
+        """Keep a checkpoint of the text in the state in memory, and if it is to be so on the disk."""
         known = next((c for c in self.kept.checkpoints if len(c.ids) == len(self._ids) and [*c.ids] == self._ids), None)
         if known:
-            return known
+            return self._saved(known, on_disk)
         logits = None if self._logits is None else self._logits.copy()
         checkpoint = Checkpoint(tuple(self._ids), self.engine.state.recurrent_copy(), logits)
         self.kept.add(checkpoint)
-        if self.store:
+        return self._saved(checkpoint, on_disk)
+
+    def _saved(self, checkpoint: Checkpoint, on_disk: bool) -> Checkpoint:
+        if on_disk and self.store:
             self.store.save(checkpoint, self.engine.state.rows)
         return checkpoint
 
@@ -98,7 +98,7 @@ class PrefixCache:
             self._ids += ids[: self.engine.position - before]
             self._logits = self.engine.last_logits
 
-    def _rewind(self, ids: list[int], marks: set[int]) -> int:
+    def rewind(self, ids: list[int], marks: Marks = NO_MARKS) -> int:
         """Bring the state to the longest prefix of ids that it, a checkpoint or the disk has; the prefix's length."""
         while True:
             in_place, on_disk = self._in_place(ids, marks), self.store.longest(ids) if self.store else 0
@@ -113,7 +113,7 @@ class PrefixCache:
             elif self._go_to(ids[:on_disk], None):
                 return on_disk
 
-    def _in_place(self, ids: list[int], marks: set[int]) -> int:
+    def _in_place(self, ids: list[int], marks: Marks) -> int:
         """How many of the ids can stay in the state: a recurrent state has to be left as it is, or emptied."""
         there = common_length(self._ids, ids)
         if self._whole and there == len(self._ids) and (there < len(ids) or self._logits is not None):
@@ -121,7 +121,9 @@ class PrefixCache:
         if self.engine.state.recurrent_bytes:
             return 0
         there = min(there, len(ids) - 1)
-        return max([there // self.engine.chunk * self.engine.chunk, *(mark for mark in marks if mark <= there)])
+        return max(
+            [there // self.engine.chunk * self.engine.chunk, *(mark for mark in marks.positions if mark <= there)]
+        )
 
     def _go_back_to(self, position: int) -> None:
         """Forget what follows a position of the text in the state."""

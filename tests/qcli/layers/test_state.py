@@ -49,8 +49,8 @@ def test_rows_are_put_back_each_where_it_was(first, end):
     keys[:], means[:] = 9, 9
     kept.put_back(first, end)
     assert keys[1, :, 0].tolist() == [n if first <= n < end else 9 for n in range(8)]
-    assert means[0, :, 5].tolist() == [n if first // 3 <= n <= (end - 1) // 3 else 9 for n in range(3)]
-    assert [rows.shape[1] for rows in state.rows(2, 7)] == [5, 3]
+    assert means[0, :, 5].tolist() == [n if first // 3 <= n < end // 3 else 9 for n in range(3)]
+    assert [rows.shape[1] for rows in state.rows(2, 7)] == [5, 2]
 
 
 def test_what_is_undone_and_what_is_finished():

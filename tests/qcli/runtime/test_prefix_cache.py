@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from qcli.errors import ModelFileError
+from qcli.runtime.checkpoint import Marks
 from qcli.runtime.prefix_cache import PrefixCache
+
+
+def at(*positions):
+    return Marks(frozenset(positions))
 
 
 def fresh(ids):
@@ -35,7 +40,7 @@ def test_another_conversation_begins_anew():
 
 def test_a_checkpoint_saves_the_prompt_when_the_answer_reads_differently():
     cache = PrefixCache(FakeEngine())
-    cache.prefill([1, 2, 3], marks=[3])
+    cache.prefill([1, 2, 3], marks=at(*[3]))
     cache.step(4)
     assert cache.prefill([1, 2, 3, 9, 9]).tolist() == fresh([1, 2, 3, 9, 9]).tolist()
     assert cache.engine.fed == [3, 2]
@@ -43,14 +48,14 @@ def test_a_checkpoint_saves_the_prompt_when_the_answer_reads_differently():
 
 def test_a_checkpoint_inside_the_prompt_leaves_out_what_will_not_last():
     cache = PrefixCache(FakeEngine())
-    cache.prefill([1, 2, 3], marks=[2])
+    cache.prefill([1, 2, 3], marks=at(*[2]))
     cache.prefill([1, 2, 8, 8, 8])
     assert cache.engine.fed == [2, 1, 3]
 
 
 def test_the_same_prompt_again_feeds_nothing():
     cache = PrefixCache(FakeEngine())
-    first = cache.prefill([1, 2, 3], marks=[3]).tolist()
+    first = cache.prefill([1, 2, 3], marks=at(*[3])).tolist()
     cache.step(4)
     assert cache.prefill([1, 2, 3]).tolist() == first
     assert cache.prefilled == 0
@@ -77,7 +82,7 @@ def test_after_an_interruption_what_is_in_the_state_is_not_read_again(ids):
         cache.prefill([1, 2, 3, 4, 5])
     cache.prefill([1, 2, 3, 8])
     assert cache.prefilled == 1
-    cache.prefill([1, 2, 3, 8, 4], marks=[4, 5])
+    cache.prefill([1, 2, 3, 8, 4], marks=at(*[4, 5]))
     assert cache.prefilled == 1
 
 
@@ -92,7 +97,7 @@ def test_logits_of_all_positions_leave_nothing_to_reuse():
 def test_every_branch_is_gone_back_to_without_reading():
     cache, texts = PrefixCache(FakeEngine()), {}
     for ids in ([1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 3, 6, 7], [1, 2, 3, 6, 8, 9], [5]):
-        texts[tuple(ids)] = cache.prefill(ids, marks=[3, len(ids)]).copy()
+        texts[tuple(ids)] = cache.prefill(ids, marks=at(*[3, len(ids)])).copy()
     for ids in ([1, 2, 3, 4, 5], [1, 2, 3, 6, 8, 9], [1, 2, 3], [5], [1, 2, 3, 6, 7], [1, 2, 3, 4, 5]):
         assert np.array_equal(cache.prefill(ids), texts[tuple(ids)])
         assert cache.prefilled == 0
@@ -104,7 +109,7 @@ def test_a_text_without_recurrent_states_is_taken_up_at_marks_and_multiples_of_a
     cache.prefill(range(20))
     found = []
     for ids, marks in ([*range(19), 1], []), ([*range(18), 2], [17]), ([*range(17), 3], [18]), ([1], []):
-        cache.prefill(ids, marks=marks)
+        cache.prefill(ids, marks=at(*marks))
         found.append(cache.prefilled)
     assert found == [4, 2, 2, 1]
 
@@ -114,7 +119,7 @@ def test_the_least_recently_used_is_given_up_first():
     cache = PrefixCache(engine)
     cache.kept.most_bytes = 3 * (8 + 4 * engine.vocab_size + 8 * 4 + 64)
     for last in range(4):
-        cache.prefill([1, 2, 3, last], marks=[4])
+        cache.prefill([1, 2, 3, last], marks=at(*[4]))
     assert cache.kept.n_bytes <= cache.kept.most_bytes
     cache.prefill([1, 2, 3, 0])
     assert cache.prefilled == 4
@@ -127,9 +132,9 @@ def test_twenty_forks_of_a_long_text_stay_under_the_limit():
     cache = PrefixCache(engine)
     cache.kept.most_bytes = 20_000
     text = [id % 7 for id in range(400)]
-    cache.prefill(text, marks=[400])
+    cache.prefill(text, marks=at(*[400]))
     for fork in range(20):
-        cache.prefill([*text, *[fork % 5] * (fork + 1), 9, 9], marks=[400, 401 + fork])
+        cache.prefill([*text, *[fork % 5] * (fork + 1), 9, 9], marks=at(*[400, 401 + fork]))
         assert cache.kept.n_bytes <= 20_000
         assert cache.prefilled <= 402 if fork else 22
 
@@ -147,11 +152,11 @@ class AnyHistory(RuleBasedStateMachine):
     def limit(self, most):
         self.cache.kept.most_bytes = most
 
-    @rule(keep=st.integers(0, 12), new=st.lists(st.integers(0, 2), min_size=1, max_size=3), at=st.data())
-    def prefill(self, keep, new, at):
+    @rule(keep=st.integers(0, 12), new=st.lists(st.integers(0, 2), min_size=1, max_size=3), where=st.data())
+    def prefill(self, keep, new, where):
         self.ids = [*self.ids[:keep], *new]
-        marks = at.draw(st.lists(st.integers(1, len(self.ids)), max_size=3))
-        self.shown = self.cache.prefill(self.ids, marks=marks)
+        marks = where.draw(st.lists(st.integers(1, len(self.ids)), max_size=3))
+        self.shown = self.cache.prefill(self.ids, marks=at(*marks))
 
     @precondition(lambda self: self.shown is not None)
     @rule()
