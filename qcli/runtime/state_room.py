@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,10 +108,12 @@ class _Node:
     def used(self) -> float:
         return max((file.used for file in self.files), default=0.0)
 
-    @property
-    def is_thinned(self) -> bool:
-        """Whether its state is one of the many older ones; whichever comes after it, it stays so."""
-        return self.state is not None and self.depth > 0 and self.height >= _NEWEST * (self.depth & -self.depth)
+    def is_thinned(self, newest: int = _NEWEST) -> bool:
+        """Whether its state is one of the many older ones; whichever comes after it, it stays so.
+
+        newest: states that stay in any case; of as many before them every 2nd does, of twice as many every 4th, …
+        """
+        return self.depth > 0 and self.height >= newest * (self.depth & -self.depth)
 
 
 class _Room:
@@ -180,18 +182,17 @@ def _expendable(nodes: dict[_Key, _Node], own: list[_Key]) -> Iterator[list[_Fil
     yield from _side_branches(nodes, own)
     mine = [nodes[key] for key in own]
     others = sorted((node for key, node in nodes.items() if key not in set(own)), key=lambda node: node.used)
-    for node in (*mine, *others):
-        if node.is_thinned:
-            yield from _drop_state(node)
+    yield from _states(node for node in (*mine, *others) if node.is_thinned())
     yield from _from_the_ends(nodes, set(own))
-    for node in mine:
-        yield from _drop_state(node)
+    yield from _states(node for newest in (2, 1) for node in mine if node.is_thinned(newest))
+    yield from _states([*mine[1:], *mine[:1]])
 
 
-def _drop_state(node: _Node) -> Iterator[list[_File]]:
-    if node.state:
-        yield [node.state]
-        node.state = None
+def _states(nodes: Iterable[_Node]) -> Iterator[list[_File]]:
+    for node in nodes:
+        if node.state:
+            yield [node.state]
+            node.state = None
 
 
 def _side_branches(nodes: dict[_Key, _Node], own: list[_Key]) -> Iterator[list[_File]]:

@@ -156,14 +156,15 @@ class StateStore:
         try:
             if state_file.read(path, header, arrays):
                 return True
+            problem = "is damaged"
+            with suppress(OSError):
+                path.unlink()
         except FileNotFoundError:
             return False
-        except OSError:
-            pass  # as damaged: the disk fails, or the file belongs to another user
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror or error}"
         self._damaged.add(path)
-        with suppress(OSError):
-            path.unlink()
-        self._remarks.setdefault("read", f"{path}: is damaged, so what was kept there is computed again")
+        self._remarks.setdefault("read", f"{path}: {problem}; what was kept there is computed again")
         self._tell()
         return False
 
