@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qcli.host.memory import available_memory
 from qcli.progress import Progress
 from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Marks
 from qcli.runtime.kept_states import KeptStates, common_length
 from qcli.streaming.budget import checkpoint_bytes
+from qcli.streaming.pressure import FLOOR
 
 if TYPE_CHECKING:
     from qcli.runtime.engine import Engine
@@ -30,6 +32,8 @@ class PrefixCache:
     def __init__(self, engine: Engine, store: StateStore | None = None) -> None:
         self.engine, self.store = engine, store
         self.kept = KeptStates(engine.state, checkpoint_bytes(engine.state))
+        if engine.expert_loader:
+            engine.expert_loader.give_up_first = self.kept.clear
         self.prefilled = 0  # ids that the last prefill did not find in the state
         self._logits: np.ndarray | None = None  # of the last id in the state, if they are known
         self._ids: list[int] = []  # whose keys and values the state has
@@ -67,6 +71,8 @@ class PrefixCache:
         known = next((c for c in self.kept.checkpoints if len(c.ids) == len(self._ids) and [*c.ids] == self._ids), None)
         if known:
             return self._saved(known, on_disk)
+        if available_memory() < FLOOR + self.engine.state.recurrent_bytes:
+            self.kept.clear()
         logits = None if self._logits is None else self._logits.copy()
         checkpoint = Checkpoint(tuple(self._ids), self.engine.state.recurrent_copy(), logits)
         self.kept.add(checkpoint)

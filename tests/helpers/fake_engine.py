@@ -32,6 +32,7 @@ class FakeEngine:
     experts_total = 32
     threads = 1
     chunk = 8
+    expert_loader = None
 
     def __init__(self, vocab_size=16, ctx=64, following=None, recurrent=True):
         self.vocab_size, self.ctx, self.longest = vocab_size, ctx, 4 * ctx

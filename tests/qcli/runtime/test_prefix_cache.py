@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from fake_engine import FakeEngine
@@ -178,10 +180,9 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(token=st.integers(0, 2), prefilling=st.booleans(), problem=st.sampled_from([KeyboardInterrupt, OSError]))
     def fails(self, token, prefilling, problem):
         self.cache.engine.fail_next = problem()
-        try:
+        with suppress(KeyboardInterrupt, OSError):
             self.cache.prefill([*self.ids, token, 0]) if prefilling else self.cache.step(token)
-        except (KeyboardInterrupt, OSError):
-            self.shown = None
+        self.cache.engine.fail_next = self.shown = None
 
     @invariant()
     def as_if_fresh(self):
