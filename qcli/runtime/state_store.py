@@ -1,6 +1,6 @@
 """States on disk: checkpoints and the rows below them, by the token ids that led there. A cache: losing it costs time alone.
 
-    store = store_for(file, "f16", template)     # in the user's folder for caches, one folder for each model
+    store = store_for(file, state, vocab_size)   # in the user's folder for caches, one folder for each model
     store.save(checkpoint, rows)                 # returns at once; written in the background
     n = store.longest(ids)                       # so many of these ids need not be computed
     checkpoint = store.read(ids[:n], rows, first=m)
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from qcli.gguf.file import GGUFFile
 from qcli.host import folders
+from qcli.layers.state import State
 from qcli.runtime import state_file, state_room, state_tree
 from qcli.runtime.checkpoint import Checkpoint
 from qcli.runtime.fingerprint import fingerprint
@@ -40,7 +41,7 @@ _MOST_WAITING = 256 << 20  # bytes of recurrent states; what waits beyond that i
 _NICENESS = 10  # of the thread that writes, so that it does not take a core from those that compute
 
 
-def store_for(file: GGUFFile, kv_type: str, template: Checkpoint) -> StateStore | None:
+def store_for(file: GGUFFile, state: State, vocab_size: int) -> StateStore | None:
     """The states of a model in the user's folder for caches; None if they may have no room, or there is no folder.
 
     Raises UsageError if QCLI_STATES_LIMIT is no size, or QCLI_CACHE_DIR no full path.
@@ -48,8 +49,11 @@ def store_for(file: GGUFFile, kv_type: str, template: Checkpoint) -> StateStore 
     most_bytes = state_room.limit()
     if not most_bytes:
         return None
+    template = Checkpoint((), state.recurrent_copy(), np.zeros(vocab_size, np.float32))
     try:
-        return StateStore(folders.some_cache() / state_room.FOLDER / fingerprint(file, kv_type), most_bytes, template)
+        return StateStore(
+            folders.some_cache() / state_room.FOLDER / fingerprint(file, state.kv_type), most_bytes, template
+        )
     except OSError:
         return None
 
