@@ -64,7 +64,7 @@ class StateStore:
         self.folder, self._most_bytes = folder, most_bytes
         self._shapes = [array.shape for array in template.recurrent]
         self._vocab = None if template.logits is None else template.logits.shape
-        self._damaged: set[Path] = set()
+        self._damaged: set[str] = set()  # names of files
         self._waiting: deque[tuple[Checkpoint, Rows]] = deque()  # the first is being written
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -89,7 +89,7 @@ class StateStore:
         array = state_tree.as_array(ids)
         key = state_tree.keys(array, [len(array)])[len(array)]
         tree = StateTree(self.folder, self._damaged)
-        if key not in tree.states:
+        if not tree.has_state(key):
             return None
         state = self._read_state(key)
         if state is None or not self._read_rows(array, [EMPTY, *tree.chain(key)], rows, first):
@@ -163,7 +163,7 @@ class StateStore:
             return False
         except OSError as error:
             problem = f"cannot be read: {error.strerror or error}"
-        self._damaged.add(path)
+        self._damaged.add(path.name)
         self._remarks.setdefault("read", f"{path}: {problem}; what was kept there is computed again")
         self._tell()
         return False
@@ -190,7 +190,7 @@ class StateStore:
         tree = StateTree(self.folder, self._damaged)
         parent = tree.longest_rows(ids)
         chain = tree.chain(parent)
-        if key in tree.states:
+        if tree.has_state(key):
             self._touch(key, chain)
             return
         arrays = [*checkpoint.recurrent, *([] if checkpoint.logits is None else [checkpoint.logits])]
@@ -207,7 +207,7 @@ class StateStore:
             return
         for path, content in files.items():
             state_file.write(path, *content)
-            self._damaged.discard(path)
+            self._damaged.discard(path.name)
 
     def _touch(self, key: str, chain: Sequence[str]) -> None:
         """Note that a node was used now, and its rows."""

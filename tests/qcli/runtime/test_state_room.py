@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import warnings
 from itertools import pairwise
@@ -164,6 +165,19 @@ def test_rows_whose_parents_are_gone_go_first(root):
     add(store, [5], [6])
     assert [n for n in (4, 5, 6) if store.longest([n])] == [4, 5, 6]
     assert list(root.rglob("3-*")) == []
+
+
+def test_another_process_may_delete_while_one_writes(root, monkeypatch):
+    store, make_room = opened(root, 10**9), state_room.make_room
+    add(store, [1])
+    monkeypatch.setattr(
+        state_room, "make_room", lambda *args: (shutil.rmtree(args[0]), args[0].mkdir(), make_room(*args))[2]
+    )
+    add(store, [1, 2])
+    monkeypatch.undo()
+    assert store.longest([1, 2]) == 0
+    add(store, [1, 2])
+    assert ends(store, [1, 2]) == [2]
 
 
 def test_there_are_never_more_files_than_can_be_looked_through(root, monkeypatch):
