@@ -107,7 +107,7 @@ class AtomicFiles:
             with output_errors(path):
                 os.replace(self._temporary(path), path)
         for folder in {path.parent for path in self._open}:
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def _temporary(self, path: Path) -> Path:
         return path.with_name(f"{path.name}.part-{os.getpid()}")
@@ -134,7 +134,7 @@ def output_errors(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Write the new names to the disk too; not every system lets a folder be opened."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The user's folders, and that for what may be lost: compiled kernels, and which experts of a model were used.
+"""The user's folders, for conversations, and for what may be lost: compiled kernels, which experts of a model were used.
 
 No folder depends on where a command is typed, as code in them is run and what people typed is kept.
 """
@@ -45,6 +45,13 @@ def state() -> Path:
     from platformdirs import user_state_path
 
     return _absolute(lambda: user_state_path("qcli", appauthor=False), ".local/state/qcli")
+
+
+def data() -> Path:
+    """For what a person made and keeps, such as ~/.local/share/qcli. Raises FileNotFoundError if there is no home."""
+    from platformdirs import user_data_path
+
+    return _absolute(lambda: user_data_path("qcli", appauthor=False), ".local/share/qcli")
 
 
 def shared_cache() -> Path:

@@ -34,7 +34,7 @@ from qcli.runtime.fingerprint import fingerprint
 from qcli.runtime.state_tree import EMPTY, Ids, StateTree, end_of
 from qcli.wording import shortened
 
-Rows = Callable[[int, int], list[NDArray[Any]]]  # rows(a, b): of each cache [heads, b - a, row], a writable view
+Rows = Callable[[int, int], list[NDArray[Any]]]  # rows(a, b): of each cache [heads, rows, row], a writable view
 
 _MOST_WAITING = 256 << 20  # bytes of recurrent states; what waits beyond that is not written
 _NICENESS = 10  # of the thread that writes, so that it does not take a core from those that compute
@@ -141,14 +141,14 @@ class StateStore:
             if end <= first:
                 continue
             views = rows(max(first, start), end)
-            whole = views if first <= start else [_longer(view, end - start) for view in views]
+            whole = views if first <= start else [np.empty_like(view) for view in rows(start, end)]
             path = state_tree.rows_path(self.folder, node, parent)
             header = state_file.header(keys[end], whole, keys[start], ids[start:end].tobytes())
             if not self._read(path, header, whole):
                 return False
             if whole is not views:
                 for view, longer in zip(views, whole, strict=True):
-                    view[:] = longer[:, first - start :]
+                    view[:] = longer[:, longer.shape[1] - view.shape[1] :]
         return True
 
     def _read(self, path: Path, header: bytes, arrays: state_file.Arrays) -> bool:
@@ -239,11 +239,6 @@ def _size(path: Path) -> int:
 
 def _n_bytes(checkpoint: Checkpoint) -> int:
     return sum(array.nbytes for array in checkpoint.recurrent)
-
-
-def _longer(view: NDArray[Any], rows: int) -> NDArray[Any]:
-    """An array as a view of a cache, of so many rows."""
-    return np.empty((view.shape[0], rows, *view.shape[2:]), view.dtype)
 
 
 def _make_private(folder: Path) -> None:

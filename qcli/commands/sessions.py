@@ -1,0 +1,174 @@
+"""qcli sessions: the conversations that are kept, to list, look at, rename, delete and take elsewhere."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qcli import console
+from qcli.commands import options
+from qcli.commands.tables import facts, new_table
+from qcli.errors import UsageError
+from qcli.wording import counted, shortened
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from qcli.sessions.library import Library, Summary
+    from qcli.sessions.session import Session
+
+_ACTIONS = {  # how many names it may have, and how it is typed
+    "list": (0, 0, "list"),
+    "show": (0, 1, "show [NAME]"),
+    "rename": (2, 2, "rename NAME NEW"),
+    "rm": (1, 1000, "rm NAME"),
+    "export": (0, 1, "export [NAME] [-o FILE]"),
+}
+_WITH_JSON = ("list", "show", "export")
+
+
+def sessions(
+    action: Annotated[
+        str,
+        typer.Argument(
+            metavar="ACTION", show_default=False, help="list, show, rename, rm (delete) or export; list unless told."
+        ),
+    ] = "list",
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME", help="Its name, or its number in the list; show and export: the last unless told."
+        ),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="export: write to FILE instead.")
+    ] = None,
+    force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it is there.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """List conversations that are kept; show, rename, delete, export one.
+
+    export writes Markdown, or with --json all that is known.
+    """
+    given = names or []
+    _check(action, given, output, as_json)
+    from qcli.sessions.library import Library
+
+    library = Library()
+    if action == "list":
+        _list(library, as_json)
+    elif action == "rename":
+        summary = library.find(given[0])
+        library.rename(summary, given[1])
+        console.info(f"{summary.called} is now called {given[1].strip()}")
+    elif action == "rm":
+        for summary in dict.fromkeys([library.find(name) for name in given]):
+            library.remove(summary)
+            console.info(f"deleted: {summary.called}")
+    else:
+        summary = library.find(given[0]) if given else library.last()
+        _read(library.read(summary), summary, action, output, force, as_json)
+
+
+def _check(action: str, names: list[str], output: str | None, as_json: bool) -> None:
+    """Raise UsageError if these words and options cannot be meant together."""
+    if action not in _ACTIONS:
+        close = get_close_matches(action, _ACTIONS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UsageError(f"no action is called {shortened(action)!r}", f"{hint}there are {', '.join(_ACTIONS)}")
+    least, most, line = _ACTIONS[action]
+    if not least <= len(names) <= most:
+        raise UsageError(f"{action} cannot have {counted(len(names), 'name')}", f"type `qcli sessions {line}`")
+    if as_json and action not in _WITH_JSON:
+        raise UsageError(f"--json is not for {action}", "leave it out")
+    if output is not None and action != "export":
+        raise UsageError(
+            f"--output is not for {action}", f"leave it out, or type `qcli sessions {_ACTIONS['export'][2]}`"
+        )
+
+
+def _list(library: Library, as_json: bool) -> None:
+    summaries = library.list()
+    if as_json:
+        console.json([_as_json(summary) for summary in summaries])
+    elif summaries:
+        console.table(_listed(summaries))
+    else:
+        console.info("there is no conversation yet: `qcli chat` begins one")
+
+
+def _as_json(summary: Summary) -> dict[str, Any]:
+    return {**vars(summary), "path": str(summary.path)}
+
+
+def _listed(summaries: list[Summary]) -> Table:
+    """A line for each, in which texts are cut to what the terminal has room for."""
+    from rich.text import Text
+
+    from qcli.sessions.markdown import moment
+
+    table = new_table()
+    table.add_column("", justify="right", no_wrap=True)
+    for heading, most in (("name", 16), ("begins", 40), ("model", 12)):
+        table.add_column(heading, max_width=most)
+    for heading, least in (("messages", 8), ("changed", 16)):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=least)
+    for summary in summaries:
+        shown = (summary.name, summary.title, summary.model)
+        texts = (Text(console.clean(text), no_wrap=True, overflow="ellipsis") for text in shown)
+        table.add_row(str(summary.number), *texts, f"{summary.messages:,}", moment(summary.changed))
+    return table
+
+
+def _read(session: Session, summary: Summary, action: str, output: str | None, force: bool, as_json: bool) -> None:
+    if output is not None:
+        _write(summary, session, output, force, as_json)
+    elif as_json:
+        console.json(_whole(summary, session))
+    elif action == "show":
+        _show(summary, session)
+    else:
+        from qcli.sessions.markdown import markdown
+
+        console.out(markdown(session))
+
+
+def _show(summary: Summary, session: Session) -> None:
+    from rich.text import Text
+
+    from qcli.sessions.markdown import moment
+
+    branch = session.branch()
+    console.table(Text(console.clean(session.name or session.title or summary.id), style="bold"))
+    others = len(session.messages) - len(branch)
+    counts = f"{len(branch)}, and {others} in other branches" if others else str(len(branch))
+    console.table(facts([("model", session.model), ("changed", moment(session.changed)), ("messages", counts)]))
+    for message in branch:
+        console.table(Text(f"\n{message.role}", style="dim"))
+        console.out(message.text.rstrip("\n") + "\n")
+
+
+def _write(summary: Summary, session: Session, output: str, force: bool, as_json: bool) -> None:
+    import json
+
+    from qcli.host.atomic_files import AtomicFiles
+    from qcli.host.folders import expanded
+    from qcli.sessions.markdown import markdown
+
+    text = json.dumps(_whole(summary, session), indent=2) + "\n" if as_json else markdown(session)
+    to = expanded(output)
+    with AtomicFiles([to], force, reads=[summary.path]) as files:
+        files.open(to).write(text.encode("utf-8", "replace"))
+    console.info(f"{summary.called} is written to {to}")
+
+
+def _whole(summary: Summary, session: Session) -> dict[str, Any]:
+    """All that is known of a session; `branch` has the ids of those messages that go on."""
+    return {
+        **{name: value for name, value in _as_json(summary).items() if name not in ("number", "messages")},
+        "header": session.header,
+        "branch": [message.id for message in session.branch()],
+        "messages": [vars(message) for message in session.messages.values()],
+    }
