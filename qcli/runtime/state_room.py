@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qcli.errors import UsageError
+from qcli.host.folders import CHOOSES_CACHE
 from qcli.runtime import state_tree
 from qcli.runtime.state_file import PART
 from qcli.runtime.state_tree import EMPTY
@@ -52,7 +53,7 @@ def model_folders(root: Path) -> list[Path]:
 
 
 def make_room(folder: Path, most_bytes: int, n_bytes: int, chain: Sequence[str]) -> str:
-    """Delete states, of this model and of others beside it, until n_bytes more fit; "", or why they do not.
+    """Delete states, of this model and of others beside it, until n_bytes more fit; "", or why they do not, and a hint.
 
     chain: keys of the nodes below the one to be written, the first one first; their rows stay.
     """
@@ -62,8 +63,8 @@ def make_room(folder: Path, most_bytes: int, n_bytes: int, chain: Sequence[str])
     room = _Room(nodes, n_bytes)
     free = shutil.disk_usage(folder).free
     most_bytes, told = min(
-        (most_bytes, f"{LIMIT} is {size(most_bytes)}, which is too little"),
-        (room.total + free - _SPARE, f"its disk has only {size(free)} free"),
+        (most_bytes, f"it takes more than {size(most_bytes)}; {LIMIT} sets another limit"),
+        (room.total + free - _SPARE, f"the disk has only {size(free)} free; {CHOOSES_CACHE} chooses another folder"),
     )
     own = [(folder, key) for key in chain if (folder, key) in nodes]  # another process may have deleted some
     if sum(file.n_bytes for key in own for file in nodes[key].rows) + n_bytes > most_bytes:
@@ -73,7 +74,7 @@ def make_room(folder: Path, most_bytes: int, n_bytes: int, chain: Sequence[str])
             break
         for file in files:
             room.remove(file)
-    return "" if room.fits(most_bytes) else told
+    return "" if room.total + n_bytes <= most_bytes else told
 
 
 _Key = tuple[Path, str]

@@ -110,8 +110,7 @@ class StateStore:
             while len(self._waiting) > 2 and sum(_n_bytes(c) for c, _ in self._waiting) > _MOST_WAITING:
                 del self._waiting[1]
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._write_all, name="qcli-states", daemon=True)
-                self._thread.start()
+                self._begin_to_write()
 
     def wait(self) -> None:
         """Wait until nothing is being written: before rows that were saved are overwritten."""
@@ -168,6 +167,14 @@ class StateStore:
         self._tell()
         return False
 
+    def _begin_to_write(self) -> None:
+        self._thread = threading.Thread(target=self._write_all, name="qcli-states", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as problem:  # too many threads, or the interpreter is about to end
+            self._waiting.clear()
+            self._cannot(str(problem))
+
     def _write_all(self) -> None:
         """Write what waits, until nothing does: what the thread runs."""
         if sys.platform == "linux":  # where each thread has its own
@@ -177,7 +184,8 @@ class StateStore:
             try:
                 self._write(*self._waiting[0])
             except Exception as problem:  # a lost state costs time, a traceback in the midst of an answer more
-                self._cannot(getattr(problem, "strerror", None) or str(problem) or type(problem).__name__)
+                reason = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
+                self._cannot(f"{shortened(reason)}; {folders.CHOOSES_CACHE} chooses another folder")
             with self._lock:
                 self._waiting.popleft()
                 if not self._waiting:
@@ -218,8 +226,7 @@ class StateStore:
                 os.utime(path)
 
     def _cannot(self, reason: str) -> None:
-        place, hint = self.folder.parent, f"{folders.CHOOSES_CACHE} chooses another folder"
-        remark = f"{place}: what was computed cannot be kept there: {shortened(reason)}; {hint}"
+        remark = f"{self.folder.parent}: what was computed cannot be kept there: {reason}"
         self._remarks.setdefault("write", remark)
 
     def _tell(self) -> None:
