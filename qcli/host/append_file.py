@@ -80,9 +80,9 @@ class AppendFile:
                 _sync(self._descriptor)
                 self.end = before + len(data)
             except BaseException:  # Ctrl-C, too
-                self.end = before
+                self.end, self._torn = before, True
                 with suppress(OSError):
-                    os.ftruncate(self._descriptor, before)
+                    self._cut_off()
                 raise
 
     def close(self) -> None:
@@ -99,8 +99,11 @@ class AppendFile:
         if found.st_size != self.end and not self._torn:
             raise OutputError(f"{self.path}: another program wrote to it meanwhile", "leave, and resume it")
         if self._torn:
-            os.ftruncate(self._descriptor, self.end)
-            self._torn = False
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        os.ftruncate(self._descriptor, self.end)
+        self._torn = False
 
 
 def _check(path: Path, descriptor: int, called: str) -> None:

@@ -107,7 +107,7 @@ def test_a_file_that_is_cut_anywhere_holds_a_turn_or_does_not(path, log, monkeyp
         assert len(kept) >= 2 * (end >= one_turn)
         assert found.session.head == (kept[-1].id if kept else None)
         assert found.damaged == 0
-        if end % 7 == 0:
+        if end % 19 == 0:
             with SessionLog.open(path, "it") as again:
                 again.append(Message(again.next_id(), again.head, "user", "More?"))
             assert same(read(path), again)
@@ -149,6 +149,19 @@ def test_what_does_not_reach_the_disk_was_not_written(path, log, monkeypatch, pr
     with pytest.raises((OutputError, KeyboardInterrupt)):
         new.append(ASKED)
     assert not new.path.exists()
+
+
+def test_what_cannot_be_cut_off_at_once_is_cut_off_later(path, log, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fail)
+        broken.setattr(os, "ftruncate", fail)
+        with pytest.raises(OutputError, match="Input/output"):
+            log.append(*AGAIN)
+    log.append(Message(3, 2, "user", "Better?"))
+    assert same(read(path), log)
 
 
 def test_a_disk_that_cannot_say_so_is_written_all_the_same(path, log, monkeypatch):
