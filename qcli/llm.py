@@ -189,17 +189,19 @@ class LLM:
             parser = answer_parser(self.tokenizer, self.think_tags, prompt)
             return self._begin(ids, None, parser, self.tokenizer.end_ids, options)
 
-    def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Answer:
+    def chat(self, messages: Sequence[Message], *, begun: Sequence[int] = (), **options: Unpack[Options]) -> Answer:
         """Answer a conversation; of one that extends the last, only what is new is prefilled.
 
         Yields pieces as generate does; those of the class Thought are what the model thinks before it answers.
+        begun: the ids of an answer that was cut, to go on with; only what is new is yielded.
         """
         with self._exclusive.use():
             messages = _checked_messages(messages)
             prompt = self._prompt(messages)
             ids = self.tokenizer.prompt(prompt.text, prompt.mark)
             parser = answer_parser(self.tokenizer, self.think_tags, prompt.text)
-            return self._begin(ids, self._stable_prefix_length(messages, ids), parser, self._ends_of_turns, options)
+            stable = self._stable_prefix_length(messages, ids)
+            return self._begin(ids, stable, parser, self._ends_of_turns, options, begun)
 
     def close(self) -> None:
         """Stop the answer, end the threads, unmap the file; closing twice does no harm.
@@ -225,7 +227,10 @@ class LLM:
         parser: AnswerParser,
         end_ids: frozenset[int],
         options: Options,
+        begun: Sequence[int] = (),
     ) -> Answer:
+        said = token_ids(begun, self.engine.vocab_size)
+        ids = [*ids, *said]
         self._check_ids(ids)
         sampling: dict[str, Any] = {**options}
         max_tokens, stop = sampling.pop("max_tokens", None), sampling.pop("stop", None) or ()
@@ -236,7 +241,7 @@ class LLM:
         self._cache.checkpoint_at = checkpoint_at
         self.stats = Stats(load_s=self.load_s)
         tokens = generate_ids(self._cache, ids, sampler, max_tokens, end_ids, self.stats, self._progress)
-        return self._exclusive.begin(generate_text(tokens, parser, stop_strings, self.stats))
+        return self._exclusive.begin(generate_text(tokens, parser, stop_strings, self.stats, said), said)
 
     def _stable_prefix_length(self, messages: Sequence[Message], ids: list[int]) -> int | None:
         """How many of the prompt's ids the prompt of the next turn will begin with; None if that cannot be told.

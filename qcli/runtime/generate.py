@@ -66,15 +66,23 @@ def generate_ids(
 
 
 def generate_text(
-    tokens: Generator[int, None, None], parser: AnswerParser, stop_strings: StopStrings, stats: Stats
+    tokens: Generator[int, None, None],
+    parser: AnswerParser,
+    stop_strings: StopStrings,
+    stats: Stats,
+    ids: list[int] | None = None,
 ) -> Generator[str, None, None]:
     """The text of what generate_ids yields, in pieces, whole characters only, up to the first stop string of the answer.
 
-    parser: makes text of ids, thoughts as Thought; stats: those of generate_ids.
+    parser: makes text of ids, thoughts as Thought; stats: those of generate_ids; ids: those that the answer was begun with,
+    whose text is not yielded again; what is generated is appended.
     """
-    answer = AnswerStart()
+    answer, ids = AnswerStart(), [] if ids is None else ids
+    for id in ids:
+        list(_shown(stop_strings, answer.push(parser.push(id))))
     with closing(tokens):
         for token in tokens:
+            ids.append(token)
             yield from _shown(stop_strings, answer.push(parser.push(token)))
             if stop_strings.found:
                 break

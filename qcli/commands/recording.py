@@ -1,0 +1,117 @@
+"""What `run` and `chat` share: which conversation is meant, which model goes on with it, and whether it is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcli.errors import ModelNotFoundError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qcli.llm import LLM
+    from qcli.sessions.conversation import Conversation
+    from qcli.sessions.library import Library
+    from qcli.sessions.log import SessionLog
+    from qcli.sessions.session import Session
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was typed of conversations."""
+
+    go_on: bool = False  # with the last one
+    resume: str | None = None
+    save: bool = False
+    name: str | None = None
+    no_save: bool = False
+    ctx_full: str = "stop"
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for what cannot be meant together."""
+        from qcli.sessions import context
+
+        context.checked(self.ctx_full, "--ctx-full")
+        if self.go_on and self.resume is not None:
+            raise UsageError("--continue and --resume cannot both be meant", "leave out one of the two")
+        if self.no_save and (self.save or self.name is not None):
+            raise UsageError("--no-save records nothing", "leave it out, or leave out --save and --name")
+        if self.name is not None and self.old:
+            hint = "`qcli sessions rename` gives it another, or leave out --name"
+            raise UsageError("--name is for a new conversation, and that one is there already", hint)
+
+    @property
+    def old(self) -> bool:
+        """Whether a conversation is gone on with that is there already."""
+        return self.go_on or self.resume is not None
+
+    def opened(self, library: Library) -> SessionLog | None:
+        """The conversation to go on with; None for a new one. Raises UsageError, OutputError, QcliError."""
+        if self.name is not None:
+            library.check_name(self.name)  # before anything takes long
+        if not self.old:
+            return None
+        return library.open(library.last() if self.resume is None else library.find(self.resume))
+
+    def conversation(
+        self,
+        llm: LLM,
+        library: Library,
+        log: SessionLog | None,
+        tell: Callable[[str], object],
+        *,
+        records: bool,
+        system: str | None,
+        options: dict[str, Any],
+    ) -> Conversation:
+        """The conversation that is meant, on the log that `opened` gave; records: whether a new one is recorded."""
+        from qcli.sessions.conversation import Conversation
+        from qcli.sessions.header import header_of
+        from qcli.sessions.unsaved import Unsaved
+
+        if log is None and records and not self.no_save:
+            try:
+                log = library.create(header_of(llm), self.name or "")
+            except OutputError as problem:  # there is no home: no reason not to talk
+                if self.save or self.name:
+                    raise
+                tell(f"{problem.message}: this one is not recorded")
+        found = Conversation(llm, log, system=system, ctx_full=self.ctx_full, tell=tell, library=library, **options)
+        if log is not None and self.no_save:
+            found.log = Unsaved.of(log)
+            log.close()
+        return found
+
+
+def model_of(log: Session | None) -> str | None:
+    """The model that a conversation was held with, by its file, else by name; None for none.
+
+    Raises ModelNotFoundError if it is there under neither.
+    """
+    if log is None:
+        return None
+    path, name = str(log.header.get("path", "")), log.model
+    if path and Path(path).is_file():
+        return path
+    from qcli.catalog import resolve
+
+    try:
+        resolve(name)
+    except ModelNotFoundError:
+        message = f"{path or name}: the model of this conversation is no longer there"
+        raise ModelNotFoundError(message, "-m MODEL goes on with another one, or the same in another place") from None
+    return name
+
+
+def tell_of_resumed(conversation: Conversation, tell: Callable[[str], object]) -> None:
+    """Tell which conversation goes on, how long it is, and what is not as it was."""
+    from qcli.sessions.header import what_differs
+    from qcli.wording import counted
+
+    log = conversation.log
+    called = log.name or f'"{log.title}"'
+    tell(f"resumed {called}: {counted(len(log.branch()), 'message')}")
+    if differs := what_differs(log.header, conversation.llm):
+        tell(f"{differs}: all of it is read again")

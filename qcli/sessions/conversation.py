@@ -1,0 +1,269 @@
+"""A conversation with a model: what is said, taken back, said otherwise, and gone on with another day."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import replace
+from time import time
+from typing import Any
+
+from qcli.errors import OutputError, UsageError
+from qcli.sessions import context
+from qcli.sessions.header import header_of
+from qcli.sessions.library import Library
+from qcli.sessions.log import SessionLog
+from qcli.sessions.model import Model
+from qcli.sessions.reply import Reply
+from qcli.sessions.said import Said
+from qcli.sessions.session import Message
+from qcli.sessions.unsaved import Unsaved
+from qcli.wording import counted
+
+_SEEDS = 1 << 64
+_NEARLY = 0.9  # of the context is full: said once
+
+
+class Conversation:
+    """Messages that a model answers, as a tree: what is taken back or said otherwise stays in it.
+
+    Each turn is added to the log when its answer ends, also one that was ended early, if anything was said. While an answer
+    is read, nothing else can be done: what is called meanwhile ends it.
+    """
+
+    def __init__(
+        self,
+        llm: Model,
+        log: SessionLog | None = None,
+        *,
+        system: str | None = None,
+        ctx_full: str = "stop",
+        tell: Callable[[str], object] | None = None,
+        library: Library | None = None,
+        **options: Any,
+    ) -> None:
+        """log: where it is recorded, and what it goes on from; None: nowhere, until `save`.
+
+        system: a system message in place of the log's; "" for none; ctx_full: "stop": an answer ends when the context is
+        full, and what does not fit is a ContextOverflowError; "oldest": the oldest turns are left out of the prompt;
+        tell: gets remarks; library: where `save` and `fork` record; options: those of every answer, as LLM.chat takes them.
+        """
+        self.llm = llm
+        self.log: SessionLog | Unsaved = Unsaved() if log is None else log
+        self._system = system
+        self._ctx_full = context.checked(ctx_full)
+        self._tell = tell or (lambda remark: None)
+        self.library = library or Library()
+        self._options = options
+        self._answer: Generator[str, None, None] | None = None  # the one that is being read
+        self._told_nearly = False
+        self.problem: OutputError | None = None  # why it is recorded no longer
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation so far, as LLM.chat takes it."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return system + context.prompt([m for m in self.log.branch() if m.role != "system"])
+
+    @property
+    def system(self) -> str:
+        """The system message of the next answer; "" for none."""
+        return context.system_text(self.log.branch()) if self._system is None else self._system
+
+    @system.setter
+    def system(self, text: str) -> None:
+        self._system = text
+
+    @property
+    def turns(self) -> int:
+        """How many messages of the user there are."""
+        return len(self._asked())
+
+    def ask(self, text: str, **options: Any) -> Generator[str, None, None]:
+        """Answer a message: pieces as LLM.chat yields them."""
+        self._settle()
+        return self._begin(self.log.branch(), text, options)
+
+    def edit(self, text: str, **options: Any) -> Generator[str, None, None]:
+        """Answer another text in place of the last message."""
+        branch = self._up_to_last_question()
+        return self._begin(branch[:-1], text, options)
+
+    def regenerate(self, **options: Any) -> Generator[str, None, None]:
+        """Answer the last message again."""
+        branch = self._up_to_last_question()
+        if self.system != context.system_text(branch):
+            return self._begin(branch[:-1], branch[-1].text, options)
+        return self._start(branch, [], None, options)
+
+    def resume_answer(self, **options: Any) -> Generator[str, None, None]:
+        """Go on with the last answer, which was cut by its end of tokens, by the context, or by whoever read it."""
+        branch = self._up_to_last_question()
+        last = self.log.branch()[-1]
+        if last.finish_reason == "stop":
+            raise UsageError("the last answer is complete", "ask for more, or regenerate it")
+        return self._start(branch, [], last if last.role == "assistant" else None, options)
+
+    def last_question(self) -> str:
+        """The user's last message. Raises UsageError if there is none."""
+        return self._up_to_last_question()[-1].text
+
+    def undo(self, n: int = 1) -> None:
+        """Take the last n turns back. Raises UsageError if there are fewer."""
+        self._settle()
+        asked = self._asked()
+        if not 0 < n <= len(asked):
+            raise UsageError(_too_few(n, len(asked), "to take back"), "type a message first" if not asked else "")
+        self.log.set_head(asked[-n].parent)
+
+    def redo(self, n: int = 1) -> None:
+        """Bring n turns back that were taken back, of several branches that of the last message written."""
+        self._settle()
+        ahead = self._ahead()
+        ends = [message for message in ahead if message.role == "assistant"]
+        if not 0 < n <= len(ends):
+            raise UsageError(_too_few(n, len(ends), "to bring back"), "undo takes turns back" if not ends else "")
+        self.log.set_head(ends[n - 1].id)
+
+    def fork(self, name: str = "") -> Conversation:
+        """A new conversation that goes on from here; this one stays as it is. It is recorded if this one is."""
+        self._settle()
+        log: SessionLog | Unsaved = Unsaved() if isinstance(self.log, Unsaved) else self._new_log(name)
+        if branch := self.log.branch():
+            log.append(*branch)
+        forked = Conversation(
+            self.llm,
+            system=self._system,
+            ctx_full=self._ctx_full,
+            tell=self._tell,
+            library=self.library,
+            **self._options,
+        )
+        forked.log = log
+        return forked
+
+    def save(self, name: str = "") -> None:
+        """Give it a name; one that is in memory alone is recorded from now on. Raises UsageError, OutputError."""
+        self._settle()
+        if not isinstance(self.log, Unsaved):
+            if name:
+                self.log.set_name(self.library.check_name(name, but=self.log.path))
+            return
+        log = self._new_log(name)
+        if self.log.messages:
+            log.append(*self.log.messages.values())
+            log.set_head(self.log.head)
+        self.log, self.problem = log, None
+
+    def close(self) -> None:
+        """End an answer that is being read, and let others go on with the conversation."""
+        self._settle()
+        self.log.close()
+
+    def _new_log(self, name: str) -> SessionLog:
+        return self.library.create(header_of(self.llm), name)
+
+    def _settle(self) -> None:
+        """End an answer that is being read; what it has said so far is recorded."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.close()
+
+    def _asked(self) -> list[Message]:
+        return [message for message in self.log.branch() if message.role == "user"]
+
+    def _up_to_last_question(self) -> list[Message]:
+        self._settle()
+        branch = self.log.branch()
+        while branch and branch[-1].role != "user":
+            branch.pop()
+        if not branch:
+            raise UsageError("there is no answer yet", "type a message first")
+        return branch
+
+    def _ahead(self) -> list[Message]:
+        """The messages after the head, up to the last one that was written."""
+        below, last = {self.log.head}, None
+        for message in self.log.messages.values():
+            if message.parent in below:
+                below.add(message.id)
+                last = message.id
+        start = self.log.head or 0
+        return [message for message in self.log.branch(last) if message.id > start] if last else []
+
+    def _begin(self, branch: list[Message], text: str, options: dict[str, Any]) -> Generator[str, None, None]:
+        """Answer a text after a branch, and after a system message if that has changed."""
+        new = [Message(0, None, "user", text, time=time())]
+        if self.system != context.system_text(branch):
+            new.insert(0, Message(0, None, "system", self.system, time=time()))
+        return self._start(branch, new, None, options)
+
+    def _start(
+        self, branch: list[Message], new: list[Message], begun: Message | None, options: dict[str, Any]
+    ) -> Generator[str, None, None]:
+        given = {**self._options, **options}
+        if given.get("seed") is None:
+            given["seed"] = secrets.randbits(32)
+        elif "seed" not in options:  # one seed, and still another answer each time
+            answers = sum(message.role == "assistant" for message in self.log.messages.values())
+            given["seed"] = (given["seed"] + answers) % _SEEDS
+        said = Said.after(begun)
+        self._answer = self._answered(branch, new, said, given)
+        return self._answer
+
+    def _answered(
+        self, branch: list[Message], new: list[Message], said: Said, options: dict[str, Any]
+    ) -> Generator[str, None, None]:
+        """The pieces of an answer, which is recorded in the end, after the new messages before it."""
+        reply = Reply(self.llm, [*branch, *new], said, self._ctx_full, self._tell, options)
+        try:
+            with closing(reply.pieces()) as pieces:
+                yield from pieces
+        finally:
+            if said.counts():
+                self._record(branch, new, said.message(self._recorded(options), self.llm.stats, self.llm.engine.ctx))
+
+    def _recorded(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options of an answer, those that were not given too."""
+        others = {name: options[name] for name in ("max_tokens", "stop") if options.get(name)}
+        sampling = {name: value for name, value in options.items() if name not in ("max_tokens", "stop")}
+        return {**vars(self.llm.sampling(**sampling)), **others}
+
+    def _record(self, branch: list[Message], new: list[Message], answer: Message) -> None:
+        parent, id = (branch[-1].id if branch else None), self.log.next_id()
+        turn = []
+        for message in [*new, answer]:
+            turn.append(replace(message, id=id, parent=parent))
+            parent, id = id, id + 1
+        try:
+            self.log.append(*turn)
+        except OutputError as problem:
+            self._go_on_in_memory(problem)
+            self.log.append(*turn)
+        self._system = None
+        self._tell_when_nearly_full(answer)
+
+    def _go_on_in_memory(self, problem: OutputError) -> None:
+        log, self.log = self.log, Unsaved.of(self.log)
+        log.close()
+        self.problem = problem
+        self._tell(f"{problem.message}: the conversation goes on in memory alone")
+
+    def _tell_when_nearly_full(self, answer: Message) -> None:
+        ctx = self.llm.engine.ctx
+        used = answer.figures["prompt_tokens"] + self.llm.stats.new_tokens
+        if self._told_nearly or not _NEARLY * ctx <= used < ctx:
+            return
+        self._told_nearly = True
+        what = "--ctx gives a larger one, --ctx-full oldest leaves out the oldest turns"
+        what = "the oldest turns will be left out" if self._ctx_full == "oldest" else what
+        self._tell(f"the context is nearly full, {used:,} of {ctx:,} tokens: {what}")
+
+
+def _too_few(n: int, there: int, what: str) -> str:
+    return f"there is no turn {what}" if not there else f"{counted(n, 'turn')} {what}: there {_are(there)}"
+
+
+def _are(n: int) -> str:
+    return f"is only {n}" if n == 1 else f"are only {n}"
