@@ -28,14 +28,22 @@ class AppendFile:
         self._descriptor = descriptor
 
     @classmethod
-    def create(cls, path: Path) -> AppendFile:
-        """Make the file, and its folder if that is not there. Raises OutputError."""
+    def create(cls, path: Path, data: bytes) -> AppendFile:
+        """Make a file of these bytes, and its folder if that is not there. Raises OutputError: there is no file then."""
         with output_errors(path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
-        _lock(descriptor)
-        sync_folder(path.parent)
-        return cls(path, descriptor)
+        file = cls(path, descriptor)
+        try:
+            _lock(descriptor)
+            file.append(data)
+            sync_folder(path.parent)
+        except BaseException:  # Ctrl-C, too
+            file.close()
+            with suppress(OSError):
+                path.unlink()
+            raise
+        return file
 
     @classmethod
     def open(cls, path: Path, called: str) -> AppendFile:

@@ -76,8 +76,8 @@ class Library:
         listed = self.list()
         if wanted == "-" or (wanted.isdecimal() and len(wanted) < 10):
             return _numbered(listed, 2 if wanted == "-" else int(wanted))
-        key = _folded(wanted)
-        found = [summary for summary in listed if key in (_folded(summary.name), summary.id)]
+        found = [summary for summary in listed if wanted and wanted in (summary.name, summary.id)]
+        found = found or [summary for summary in listed if wanted and _folded(wanted) == _folded(summary.name)]
         if len(found) > 1:
             numbers = " and ".join(str(summary.number) for summary in found)
             raise UsageError(f"{len(found)} conversations are called {shortened(wanted)!r}", f"numbers {numbers}")
@@ -174,7 +174,7 @@ def _numbered(listed: list[Summary], number: int) -> Summary:
 
 def _closest(wanted: str, listed: list[Summary]) -> str:
     names = {_folded(summary.name): summary.name for summary in listed if summary.name}
-    close = get_close_matches(_folded(wanted), names, n=1, cutoff=0.4)
+    close = get_close_matches(_folded(wanted), names, n=1)
     return f"did you mean {names[close[0]]}? {LIST}" if close else LIST
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -91,28 +90,26 @@ class SessionLog(Session):
     def _change(self, lines: Iterable[bytes], **changes: Any) -> None:
         """Write lines and the mark of the session as it is after these changes, then make them here."""
         after = Session(**{**self._values(), "changed": time.time(), **changes})
-        if self._file is not None:
-            self._write(self._file, b"".join([*lines, mark_line(after)]))
+        if self._file is not None and self._file.end:
+            self._file.append(self._bounded([*lines, mark_line(after)]))
         elif after.messages:
-            header = header_line(after.header)
-            self._create(b"".join([header, *map(message_line, after.messages.values()), mark_line(after)]))
+            whole = [header_line(after.header), *map(message_line, after.messages.values()), mark_line(after)]
+            self._begin(self._bounded(whole))
         vars(self).update(vars(after))
 
     def _values(self) -> dict[str, Any]:
         return {part.name: getattr(self, part.name) for part in fields(Session)}
 
-    def _create(self, data: bytes) -> None:
-        file = AppendFile.create(self.path)
-        try:
-            self._write(file, data)
-        except BaseException:
-            file.close()
-            with suppress(OSError):
-                self.path.unlink()
-            raise
-        self._file = file
+    def _begin(self, data: bytes) -> None:
+        """Make the file, or fill one that came to nothing."""
+        if self._file is None:
+            self._file = AppendFile.create(self.path, data)
+        else:
+            self._file.append(data)
 
-    def _write(self, file: AppendFile, data: bytes) -> None:
-        if file.end + len(data) > reader.MAX_FILE or max(map(len, data.splitlines())) >= reader.MAX_LINE:
+    def _bounded(self, lines: list[bytes]) -> bytes:
+        data = b"".join(lines)
+        size = len(data) + (self._file.end if self._file else 0)
+        if size > reader.MAX_FILE or max(map(len, lines)) > reader.MAX_LINE:
             raise OutputError(f"{self.path}: has no room for so much", "begin a new conversation")
-        file.append(data)
+        return data

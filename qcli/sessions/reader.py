@@ -42,8 +42,8 @@ def last_mark(file: BinaryIO, size: int) -> Mark | None:
     lines = file.read(_TAIL).split(b"\n")[:-1]  # what follows the last newline is no whole line
     for line in reversed(lines if size <= _TAIL else lines[1:]):
         record = parsed(line)
-        if record and "head" in record:
-            return mark_of(record)
+        if record and "head" in record and (mark := mark_of(record)):
+            return mark
     return None
 
 
@@ -60,14 +60,15 @@ class _Reader:
         """Take the line that ends before byte `end`."""
         record = parsed(line)
         self._lines += 1
-        if record is None or (self._lines == 1) != ("version" in record):
+        if record is None or ("version" in record and self._lines > 1):
             self._found.damaged += 1
             return
         self._end = end
-        if self._lines == 1:
+        if "version" in record:
             self._begin(record)
+            self._found.end = end
         elif "id" in record:
-            self._take_message(record)
+            self._take_message(message_of(record))
         elif "head" in record:
             self._take_mark(mark_of(record))
         elif isinstance(record.get("header"), dict):
@@ -86,15 +87,17 @@ class _Reader:
             raise QcliError("this conversation was written by a newer qcli", "`pip install -U qcli` gets one")
         self._found.session.header = header_of(record)
 
-    def _take_message(self, record: dict[str, Any]) -> None:
-        message = message_of(record)
+    def _take_message(self, message: Message | None) -> None:
         if message is None or message.id <= self._last or len(self._found.session.messages) >= MAX_MESSAGES:
             self._found.damaged += 1
         else:
             self._last = message.id
             self._waiting.append(message)
 
-    def _take_mark(self, mark: Mark) -> None:
+    def _take_mark(self, mark: Mark | None) -> None:
+        if mark is None:
+            self._found.damaged += 1
+            return
         self._settle()
         session = self._found.session
         session.name, session.changed, session.head = mark.name, mark.changed, mark.head

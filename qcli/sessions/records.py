@@ -15,7 +15,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeGuard
 
 from qcli.sessions.session import ROLES, Message, Session
 
@@ -79,10 +79,10 @@ def parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def header_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The header of a record; keys that qcli writes are of the kinds that it writes."""
-    texts = {name: _text(record, name) for name in _TEXTS if name in record}
-    times = {"created": _time(record["created"])} if "created" in record else {}
-    return {name: value for name, value in record.items() if name != "version"} | texts | times
+    """The header of a record; keys that qcli writes are of the kinds that it writes, and all values are flat."""
+    header = {name: value for name, value in _flat(record).items() if name != "version"}
+    header |= {name: _text(record, name) for name in _TEXTS if name in record}
+    return header | ({"created": _time(record["created"])} if "created" in record else {})
 
 
 def message_of(record: Mapping[str, Any]) -> Message | None:
@@ -90,18 +90,22 @@ def message_of(record: Mapping[str, Any]) -> Message | None:
     given = {name: value for name, value in record.items() if name in _KINDS}
     if not {"id", "role", "text"} <= given.keys() or not all(_KINDS[name](value) for name, value in given.items()):
         return None
-    return Message(**{"parent": None, **given, "ids": tuple(given.get("ids", ())), "time": _time(given.get("time"))})
+    given |= {name: _flat(given[name]) for name in ("sampling", "figures") if name in given}
+    given |= {"ids": tuple(given.get("ids", ())), "time": _time(given.get("time"))}
+    return Message(**{"parent": None, **given})
 
 
-def mark_of(record: Mapping[str, Any]) -> Mark:
-    """The mark of a record; what is of another kind than it should be counts as not given."""
-    name = _text(record, "name")
+def mark_of(record: Mapping[str, Any]) -> Mark | None:
+    """The mark of a record; None without a head. All else that is of another kind than it should be counts as not given."""
+    head, name, count = record.get("head"), _text(record, "name"), record.get("messages")
+    if head is not None and not _is_id(head):
+        return None
     return Mark(
-        head=_id(record, "head"),
+        head=head,
         name=name if is_name(name) else "",
         title=_text(record, "title"),
         model=_text(record, "model"),
-        messages=_id(record, "messages") or 0,
+        messages=count if _is_id(count) else 0,
         changed=_time(record.get("changed")),
     )
 
@@ -135,6 +139,15 @@ def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Words, figures and lists of them: nothing is so deep that it could not be shown."""
+    return {
+        name: value
+        for name, value in values.items()
+        if not any(isinstance(part, list | dict) for part in (value if isinstance(value, list) else [value]))
+    }
+
+
 def _time(value: Any) -> float:
     return float(value) if type(value) in (int, float) and 0 <= value < _LATEST else 0.0
 
@@ -142,11 +155,6 @@ def _time(value: Any) -> float:
 def _text(record: Mapping[str, Any], name: str) -> str:
     value = record.get(name)
     return value if isinstance(value, str) else ""
-
-
-def _id(record: Mapping[str, Any], name: str) -> int | None:
-    value = record.get(name)
-    return value if _is_id(value) else None
 
 
 def _is_text(value: Any) -> bool:
@@ -157,7 +165,7 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 < value < _MOST_ID
 
 

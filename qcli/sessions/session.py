@@ -58,7 +58,8 @@ class Session:
 
     @property
     def title(self) -> str:
-        """The beginning of the user's first message, in one line."""
-        first = next((message.text for message in self.branch() if message.role == "user"), "")
+        """The beginning of the user's first message in one line: of the branch, or if that has none, of all."""
+        messages = (*self.branch(), *self.messages.values())
+        first = next((message.text for message in messages if message.role == "user"), "")
         words = " ".join(first[: 10 * _TITLE].split())
         return words if len(words) <= _TITLE else words[: _TITLE - 1] + "…"
