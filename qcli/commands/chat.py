@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Unpack
 
@@ -51,27 +52,25 @@ def chat(
     options.check_remarks(quiet, verbose)
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
     bar = console.status("loading", quiet)
-    with bar, interrupt.ends_all(bar):
-        from qcli.llm import LLM
-        from qcli.sessions.library import Library
+    with ExitStack() as stack:
+        with bar, interrupt.ends_all(bar):
+            from qcli.llm import LLM
+            from qcli.sessions.library import Library
 
-        library = Library()
-        log = wanted.opened(library)
-        llm = LLM(
-            model_of(log) if model is None else model, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update
-        )
-    with llm:
+            library = Library()
+            log = wanted.opened(library, stack)
+            chosen = model_of(log) if model is None else model
+            llm = stack.enter_context(LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update))
         if verbose:
             note_mistyped(llm)
         given: Options = {"max_tokens": max_tokens, "stop": stop, **sampling}
-        talk = _begun(llm, library, log, wanted, system, given, bar, quiet)
+        talk = stack.enter_context(_begun(llm, library, log, wanted, system, given, bar, quiet))
         if not quiet:
             _greet(talk, log)
         for turn in turns():
             if not _take(talk, turn):
                 break
-        talk.conversation.close()
-    return 1 if not is_interactive() and (talk.unanswered or talk.conversation.problem) else 0
+    return int(not talk.interactive and talk.incomplete)
 
 
 def _begun(
@@ -97,7 +96,7 @@ def _begun(
 
 
 def _greet(talk: Talk, log: SessionLog | None) -> None:
-    if is_interactive():
+    if talk.interactive:
         recorded = "" if talk.path is None else "; `qcli chat -c` comes back"
         console.info(f"{talk.llm.name} · /help lists the commands, Ctrl-D leaves{recorded}")
     tell_of_default_template(talk.llm)
@@ -116,7 +115,7 @@ def _take(talk: Talk, turn: str) -> bool:
         else:
             talk.say(talk.conversation.ask(turn))
     except QcliError as problem:
-        if not is_interactive():
+        if not talk.interactive:
             raise
         console.error(problem)
     return True

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from qcli import console
 from qcli.commands.answer import figures
-from qcli.commands.recording import tell_of_resumed
+from qcli.commands.recording import called, tell_of_resumed
 from qcli.commands.talk import Talk, number
 from qcli.errors import UsageError
 from qcli.wording import counted
@@ -101,8 +101,12 @@ def _redo(talk: Talk, argument: str) -> None:
 
 def _tell_turns(talk: Talk, done: str) -> None:
     turns = talk.conversation.turns
-    last = f', the last one: "{_short(talk.conversation.last_question())}"' if turns else ""
-    console.info(f"{done} · {counted(turns, 'turn')}{last}")
+    last = (
+        f'{counted(turns, "turn")}, the last: "{_short(talk.conversation.last_question())}"'
+        if turns
+        else "none is left"
+    )
+    console.info(f"{done} · {last}")
 
 
 def _short(text: str) -> str:
@@ -135,6 +139,8 @@ def _continue(talk: Talk, argument: str) -> None:
 def _fork(talk: Talk, argument: str) -> None:
     if talk.path is None:
         raise UsageError("only a recorded conversation can be forked", "/save records this one")
+    if not talk.conversation.turns:
+        raise UsageError("there is nothing to fork yet", "type a message first")
     talk.go_to(talk.conversation.fork(argument))
     console.info("a copy, which goes on from here; /resume - goes back to the other one")
 
@@ -144,9 +150,9 @@ def _sessions(talk: Talk, argument: str) -> None:
     if not listed:
         console.info("no conversation is recorded yet")
     for summary in listed[:_LISTED]:
-        called = summary.name or f'"{summary.title}"'
         here = " · this one" if summary.path == talk.path else ""
-        console.info(f"{summary.number:3}  {called} · {counted(summary.messages, 'message')} · {summary.model}{here}")
+        messages = counted(summary.messages, "message")
+        console.info(f"{summary.number:3}  {called(summary.name, summary.title)} · {messages} · {summary.model}{here}")
     if len(listed) > _LISTED:
         console.info(f"     and {len(listed) - _LISTED:,} more: `qcli sessions` lists them all")
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcli.errors import ModelNotFoundError, OutputError, UsageError
+from qcli.wording import counted, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import ExitStack
 
     from qcli.llm import LLM
     from qcli.sessions.conversation import Conversation
@@ -47,13 +49,13 @@ class Wanted:
         """Whether a conversation is gone on with that is there already."""
         return self.go_on or self.resume is not None
 
-    def opened(self, library: Library) -> SessionLog | None:
-        """The conversation to go on with; None for a new one. Raises UsageError, OutputError, QcliError."""
+    def opened(self, library: Library, stack: ExitStack) -> SessionLog | None:
+        """The conversation to go on with, which `stack` closes; None for a new one. Raises UsageError, OutputError, QcliError."""
         if self.name is not None:
             library.check_name(self.name)  # before anything takes long
         if not self.old:
             return None
-        return library.open(library.last() if self.resume is None else library.find(self.resume))
+        return stack.enter_context(library.open(library.last() if self.resume is None else library.find(self.resume)))
 
     def conversation(
         self,
@@ -85,33 +87,39 @@ class Wanted:
         return found
 
 
-def model_of(log: Session | None) -> str | None:
-    """The model that a conversation was held with, by its file, else by name; None for none.
+def called(name: str, title: str) -> str:
+    """What a conversation is called: its name, else how it begins."""
+    return name or (f'"{shortened(title)}"' if title else "a conversation")
 
-    Raises ModelNotFoundError if it is there under neither.
+
+def model_of(log: Session | None) -> str | None:
+    """The model that a conversation was held with: a name, or the path of its file if no name means that; None for none.
+
+    Raises ModelNotFoundError if it is no longer there.
     """
     if log is None:
         return None
-    path, name = str(log.header.get("path", "")), log.model
-    if path and Path(path).is_file():
-        return path
     from qcli.catalog import resolve
 
+    path = str(log.header.get("path", ""))
+    is_there = bool(path) and Path(path).is_file()
     try:
-        resolve(name)
+        if resolve(log.model)[0] == Path(path) or not is_there:
+            return log.model
     except ModelNotFoundError:
-        message = f"{path or name}: the model of this conversation is no longer there"
-        raise ModelNotFoundError(message, "-m MODEL goes on with another one, or the same in another place") from None
-    return name
+        if not is_there:
+            message = f"{path or log.model}: the model of this conversation is no longer there"
+            raise ModelNotFoundError(
+                message, "-m MODEL goes on with another, or with the same in another place"
+            ) from None
+    return path
 
 
 def tell_of_resumed(conversation: Conversation, tell: Callable[[str], object]) -> None:
     """Tell which conversation goes on, how long it is, and what is not as it was."""
     from qcli.sessions.header import what_differs
-    from qcli.wording import counted
 
     log = conversation.log
-    called = log.name or f'"{log.title}"'
-    tell(f"resumed {called}: {counted(len(log.branch()), 'message')}")
+    tell(f"resumed {called(log.name, log.title)}: {counted(len(log.branch()), 'message')}")
     if differs := what_differs(log.header, conversation.llm):
         tell(f"{differs}: all of it is read again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
@@ -58,42 +59,42 @@ def run(
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
     _check_raw(raw, system, wanted)
     text = _prompt(prompt, files or [], raw, quiet)
-    with console.status("loading", quiet) as bar:
+    with ExitStack() as stack:
+        bar = stack.enter_context(console.status("loading", quiet))
         with interrupt.ends_all(bar):
             from qcli.llm import LLM
             from qcli.sessions.library import Library
 
             library = Library()
-            log = wanted.opened(library)
-            llm = LLM(
-                model_of(log) if model is None else model, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update
-            )
-        with llm:
-            if not raw and not quiet:
-                tell_of_default_template(llm)
-            given: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}
-            tell = discard if quiet or as_json else console.info
-            records = save or name is not None
-            conversation = wanted.conversation(llm, library, log, tell, records=records, system=system, options=given)
-            if log is not None:
-                tell_of_resumed(conversation, tell)
-            pieces = llm.generate(text, **given) if raw else conversation.ask(text)
-            thoughts: list[str] = []
-            if as_json:
-                shown, interrupted = show(pieces, bar, discard, thoughts.append)
-                console.json(_as_json(shown, without_tags("".join(thoughts)), llm.stats))
-            else:
-                shown, interrupted = show(pieces, bar, aside=discard if quiet else console.aside)
-                if not shown.endswith("\n"):
-                    console.out("\n")
-                if not quiet:
-                    console.figures(figures(llm.stats))
-            if verbose:
-                note_mistyped(llm)
-            conversation.close()
-    if conversation.problem:
-        raise conversation.problem
-    return interrupt.EXIT_CODE if interrupted else 0
+            log = wanted.opened(library, stack)
+            chosen = model_of(log) if model is None else model
+            llm = stack.enter_context(LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update))
+        if not raw and not quiet:
+            tell_of_default_template(llm)
+        given: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}
+        tell = discard if quiet or as_json else console.info
+        records = save or name is not None
+        conversation = stack.enter_context(
+            wanted.conversation(llm, library, log, tell, records=records, system=system, options=given)
+        )
+        if log is not None:
+            tell_of_resumed(conversation, tell)
+        pieces = llm.generate(text, **given) if raw else conversation.ask(text)
+        thoughts: list[str] = []
+        if as_json:
+            shown, interrupted = show(pieces, bar, discard, thoughts.append)
+            console.json(_as_json(shown, without_tags("".join(thoughts)), llm.stats))
+        else:
+            shown, interrupted = show(pieces, bar, aside=discard if quiet else console.aside)
+            if not shown.endswith("\n"):
+                console.out("\n")
+            if not quiet:
+                console.figures(figures(llm.stats))
+        if verbose:
+            note_mistyped(llm)
+    if conversation.problem and (quiet or as_json):
+        raise conversation.problem  # nobody was told yet
+    return interrupt.EXIT_CODE if interrupted else int(bool(conversation.problem))
 
 
 def _check_raw(raw: bool, system: str | None, wanted: Wanted) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from qcli import console
 from qcli.commands.answer import discard, figures, show
-from qcli.errors import ContextOverflowError, QcliError, UsageError
+from qcli.errors import ContextOverflowError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ class Talk:
     interactive: bool  # whether a person types
     make: Callable[[SessionLog | None, str | None], Conversation]  # of a log or a new one, with another system message
     before: Path | None = None  # the file of the conversation that was left for this one
-    unanswered: int = 0  # messages that did not fit into the context
+    incomplete: bool = False  # whether a message was not answered, or not recorded as it should be
     _full: bool = False  # whether the last message did not
 
     def say(self, pieces: Generator[str, None, None]) -> None:
@@ -43,6 +43,7 @@ class Talk:
             self._tell_of_overflow(problem)
             return
         self._full = False
+        self.incomplete = self.incomplete or self.conversation.problem is not None
         if not shown.endswith("\n"):
             console.out("\n")
         if not self.quiet:
@@ -56,6 +57,12 @@ class Talk:
         self.conversation.close()
         self.conversation = conversation
         self._full = False
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.conversation.close()
 
     @property
     def path(self) -> Path | None:
@@ -76,9 +83,9 @@ class Talk:
         return next((summary for summary in others if summary.path == self.before), others[0])
 
     def _tell_of_overflow(self, problem: ContextOverflowError) -> None:
-        self.unanswered += 1
+        self.incomplete = True
         if self._full:
-            console.error(QcliError("not answered: the context is still full"))
+            console.info("not answered: the context is still full")
         else:
             hint = "/undo takes turns back, /clear begins anew; --ctx gives a larger context, --ctx-full oldest goes on"
             console.error(ContextOverflowError(f"not answered: {problem.message}", hint))

@@ -11,7 +11,7 @@ from typing import Any
 
 from qcli.errors import OutputError, UsageError
 from qcli.sessions import context
-from qcli.sessions.header import header_of
+from qcli.sessions.header import header_of, what_differs
 from qcli.sessions.library import Library
 from qcli.sessions.log import SessionLog
 from qcli.sessions.model import Model
@@ -114,7 +114,7 @@ class Conversation:
         self._settle()
         asked = self._asked()
         if not 0 < n <= len(asked):
-            raise UsageError(_too_few(n, len(asked), "to take back"), "type a message first" if not asked else "")
+            raise UsageError(_too_few(len(asked), "to take back"), "type a message first" if not asked else "")
         self.log.set_head(asked[-n].parent)
 
     def redo(self, n: int = 1) -> None:
@@ -123,7 +123,7 @@ class Conversation:
         ahead = self._ahead()
         ends = [message for message in ahead if message.role == "assistant"]
         if not 0 < n <= len(ends):
-            raise UsageError(_too_few(n, len(ends), "to bring back"), "undo takes turns back" if not ends else "")
+            raise UsageError(_too_few(len(ends), "to bring back"), "undo takes turns back" if not ends else "")
         self.log.set_head(ends[n - 1].id)
 
     def fork(self, name: str = "") -> Conversation:
@@ -160,6 +160,12 @@ class Conversation:
         """End an answer that is being read, and let others go on with the conversation."""
         self._settle()
         self.log.close()
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
 
     def _new_log(self, name: str) -> SessionLog:
         return self.library.create(header_of(self.llm), name)
@@ -237,10 +243,15 @@ class Conversation:
             turn.append(replace(message, id=id, parent=parent))
             parent, id = id, id + 1
         try:
+            if isinstance(self.log, SessionLog) and what_differs(self.log.header, self.llm):
+                self.log.set_header(**header_of(self.llm))
             self.log.append(*turn)
         except OutputError as problem:
             self._go_on_in_memory(problem)
             self.log.append(*turn)
+        except KeyboardInterrupt:  # once more, in the midst of the writing
+            self.log.append(*turn)
+            raise
         self._system = None
         self._tell_when_nearly_full(answer)
 
@@ -248,7 +259,7 @@ class Conversation:
         log, self.log = self.log, Unsaved.of(self.log)
         log.close()
         self.problem = problem
-        self._tell(f"{problem.message}: the conversation goes on in memory alone")
+        self._tell(f"{problem.message}: from here on, the conversation is not recorded")
 
     def _tell_when_nearly_full(self, answer: Message) -> None:
         ctx = self.llm.engine.ctx
@@ -261,9 +272,9 @@ class Conversation:
         self._tell(f"the context is nearly full, {used:,} of {ctx:,} tokens: {what}")
 
 
-def _too_few(n: int, there: int, what: str) -> str:
-    return f"there is no turn {what}" if not there else f"{counted(n, 'turn')} {what}: there {_are(there)}"
-
-
-def _are(n: int) -> str:
-    return f"is only {n}" if n == 1 else f"are only {n}"
+def _too_few(there: int, what: str) -> str:
+    return (
+        f"there {'is' if there == 1 else 'are'} only {counted(there, 'turn')} {what}"
+        if there
+        else f"there is no turn {what}"
+    )

@@ -87,8 +87,8 @@ class Reply:
         self._said.left_out = messages
         dropped = sum(message.role == "user" for message in context.talk(self._branch)[before:messages])
         if dropped:
-            turns = counted(dropped, "oldest turn")
-            self._tell(f"the context is full: the {turns} stay in the conversation, but the model no longer sees them")
+            turns = "oldest turn" if dropped == 1 else f"{dropped:,} oldest turns"
+            self._tell(f"the context is full: from here on, the model no longer sees the {turns}")
 
     def _fitting(self, at_least: int) -> int:
         room = (
