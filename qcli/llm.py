@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
-from itertools import takewhile
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -14,29 +13,29 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from qcli import catalog
-from qcli.errors import ModelFileError, OutputError, PromptError, QcliError, UsageError
+from qcli.errors import ModelFileError, OutputError, PromptError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
+from qcli.runtime.chat_prompts import ChatPrompts, Message, checked_messages
+from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Keep, Marks
 from qcli.runtime.engine import Engine
 from qcli.runtime.exclusive import Answer, Exclusive
 from qcli.runtime.generate import generate_ids, generate_text
 from qcli.runtime.prefix_cache import PrefixCache
+from qcli.runtime.resume import Resumed, resume
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions
 from qcli.runtime.stats import Stats
 from qcli.runtime.token_ids import token_ids
-from qcli.text.content import checked
 from qcli.text.stop_strings import StopStrings
 from qcli.text.think_tags import ThinkTags, find_think_tags
 from qcli.text.thoughts import AnswerParser, answer_parser
 from qcli.text.tokenizer import Tokenizer
-from qcli.text.user_text import ControlTexts
 from qcli.wording import parse_size
 
 if TYPE_CHECKING:
-    from qcli.text.chat_template import ChatTemplate, Prompt
-
-Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system", "content": str}
+    from qcli.runtime.state_store import StateStore
+    from qcli.text.chat_template import ChatTemplate
 
 
 class Options(SamplingOptions, total=False):
@@ -62,6 +61,7 @@ class LLM:
         *,
         kv_type: str | None = None,
         ram: int | str | None = None,
+        keep: Keep = None,
         progress: Progress | None = None,
     ) -> None:
         """Map the file and load the engine; raises ModelNotFoundError, ModelFileError.
@@ -70,6 +70,8 @@ class LLM:
         kv_type: "f16" or, half the size, "q8_0", for the keys and values of attention;
         ram: bytes, or a text such as "24GB", that the process may use, None for what is free: if the model needs more,
         experts are read from the file as tokens are routed to them;
+        keep: what to keep on disk for the next process, so that it need not prefill it: "beginnings" of prompts, as system
+        messages are, or "turns", every conversation after each answer;
         progress(stage, fraction from 0 to 1) is called while kernels compile, weights load and prompts are prefilled.
         """
         began = perf_counter()
@@ -83,11 +85,20 @@ class LLM:
         except BaseException:
             self.file.close()
             raise
-        self._cache = PrefixCache(self.engine)
-        self._exclusive = Exclusive(partial(_end, self.engine, self.file))
+        self._keep = keep
+        self._cache = PrefixCache(self.engine, self._store(kv_type) if keep else None)
+        self._exclusive = Exclusive(partial(_end, self._cache, self.file))
         self._progress = self._exclusive.heard(progress)
         self.stats = Stats()  # of the last answer
         self.load_s = perf_counter() - began
+
+    def _store(self, kv_type: str | None) -> StateStore | None:
+        """The states of this model on disk."""
+        from qcli.runtime.state_store import store_for
+
+        state = self.engine.state
+        empty = Checkpoint((), state.recurrent_copy(), np.zeros(self.engine.vocab_size, np.float32))
+        return store_for(self.file, kv_type or state.kv_type, empty)
 
     @property
     def name(self) -> str:
@@ -126,25 +137,9 @@ class LLM:
         self._check_open()
         return find_think_tags(self.tokenizer, self.file.get_str("tokenizer.chat_template", ""))
 
-    def _prompt(self, messages: Sequence[Message]) -> Prompt:
-        """The prompt of a conversation, whose messages spell no control token and no tag of a thought."""
-        return self.template.prompt(messages, self._control, self._tags)
-
     @cached_property
-    def _tags(self) -> frozenset[str]:
-        return frozenset(text for pair in self.think_tags for text in (pair.open, pair.close))
-
-    @cached_property
-    def _control(self) -> ControlTexts:
-        """What no message may spell: gathered once, from a vocabulary that may have 150,000 tokens."""
-        return ControlTexts([*self.tokenizer.control_texts, *self._tags])
-
-    @cached_property
-    def _ends_of_turns(self) -> frozenset[int]:
-        """The ids that end an answer in a conversation: the vocabulary's, and what the template writes after an answer."""
-        written = self.tokenizer.first_special(self.template.after_answer())
-        tags = {id for pair in self.think_tags for id in (pair.open_id, pair.close_id)}
-        return self.tokenizer.end_ids if written is None or written in tags else self.tokenizer.end_ids | {written}
+    def _prompts(self) -> ChatPrompts:
+        return ChatPrompts(self.tokenizer, self.template, self.think_tags)
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text.
@@ -187,21 +182,42 @@ class LLM:
         with self._exclusive.use():
             ids = self.tokenizer.prompt(_checked_text(prompt))
             parser = answer_parser(self.tokenizer, self.think_tags, prompt)
-            return self._begin(ids, None, parser, self.tokenizer.end_ids, options)
+            return self._begin(ids, NO_MARKS, parser, self.tokenizer.end_ids, options)
 
-    def chat(self, messages: Sequence[Message], *, begun: Sequence[int] = (), **options: Unpack[Options]) -> Answer:
-        """Answer a conversation; of one that extends the last, only what is new is prefilled.
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        begun: Sequence[int] = (),
+        like: Iterable[Sequence[Message]] = (),
+        **options: Unpack[Options],
+    ) -> Answer:
+        """Answer a conversation; of one that begins like another that was there, only what is new is prefilled.
 
+        An answer among the messages may say by which ids it was generated ("ids"), as `Answer.ids` has them.
+        begun: ids of the answer so far, which goes on from there; like: conversations that may come later and begin like
+        this one, so that what they share need not be prefilled again.
         Yields pieces as generate does; those of the class Thought are what the model thinks before it answers.
-        begun: the ids of an answer that was cut, to go on with; only what is new is yielded.
         """
         with self._exclusive.use():
-            messages = _checked_messages(messages)
-            prompt = self._prompt(messages)
-            ids = self.tokenizer.prompt(prompt.text, prompt.mark)
+            messages = checked_messages(messages)
+            prompt, ids = self._prompts.of(messages)
+            begun = token_ids(begun, self.tokenizer.vocab_size)
             parser = answer_parser(self.tokenizer, self.think_tags, prompt.text)
-            stable = self._stable_prefix_length(messages, ids)
-            return self._begin(ids, stable, parser, self._ends_of_turns, options, begun)
+            marks = self._prompts.marks(messages, ids, like, self._keep)
+            return self._begin(ids + begun, marks, parser, self._prompts.end_ids, options, begun)
+
+    def checkpoint(self) -> Checkpoint:
+        """What the model has read and said so far, to come back to by restore(); keys and values are not copied."""
+        with self._exclusive.use():
+            self._exclusive.end_unread()
+            return self._cache.checkpoint()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint of this model; what was given up meanwhile is prefilled again."""
+        with self._exclusive.use():
+            self._exclusive.end_unread()
+            self._cache.restore(checkpoint, self._progress)
 
     def close(self) -> None:
         """Stop the answer, end the threads, unmap the file; closing twice does no harm.
@@ -220,17 +236,21 @@ class LLM:
     ) -> None:
         self.close()
 
+    def resume(self, messages: Sequence[Message]) -> Resumed:
+        """Bring back what is known of a conversation, and prefill what is not, so that the next answer begins at once."""
+        with self._exclusive.use():
+            self._exclusive.end_unread()
+            return resume(self._cache, self._prompts, checked_messages(messages), self._keep, self._progress)
+
     def _begin(
         self,
         ids: list[int],
-        checkpoint_at: int | None,
+        marks: Marks,
         parser: AnswerParser,
         end_ids: frozenset[int],
         options: Options,
         begun: Sequence[int] = (),
     ) -> Answer:
-        said = token_ids(begun, self.engine.vocab_size)
-        ids = [*ids, *said]
         self._check_ids(ids)
         sampling: dict[str, Any] = {**options}
         max_tokens, stop = sampling.pop("max_tokens", None), sampling.pop("stop", None) or ()
@@ -238,23 +258,10 @@ class LLM:
         stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop)
         sampler = Sampler(self.sampling(**sampling), self.tokenizer.vocab_size)
         self._exclusive.end_unread()
-        self._cache.checkpoint_at = checkpoint_at
         self.stats = Stats(load_s=self.load_s)
-        tokens = generate_ids(self._cache, ids, sampler, max_tokens, end_ids, self.stats, self._progress)
+        tokens = generate_ids(self._cache, ids, sampler, max_tokens, end_ids, self.stats, self._progress, marks)
+        said = [*begun]
         return self._exclusive.begin(generate_text(tokens, parser, stop_strings, self.stats, said), said)
-
-    def _stable_prefix_length(self, messages: Sequence[Message], ids: list[int]) -> int | None:
-        """How many of the prompt's ids the prompt of the next turn will begin with; None if that cannot be told.
-
-        Not all of them with templates that open a thought for the answer and leave thoughts out of the history.
-        """
-        next_turn = [*messages, {"role": "assistant", "content": "."}, {"role": "user", "content": "."}]
-        try:
-            prompt = self._prompt(next_turn)
-        except QcliError:  # a template may refuse such a conversation
-            return None
-        next_ids = self.tokenizer.prompt(prompt.text, prompt.mark)
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, next_ids, strict=False)))
 
     def _check_open(self) -> None:
         self._exclusive.lifetime.check_open()
@@ -268,9 +275,11 @@ class LLM:
                 raise UsageError(f"no token has the id {id}", f"ids go from 0 to {last}")
 
 
-def _end(engine: Engine, file: GGUFFile) -> None:
+def _end(cache: PrefixCache, file: GGUFFile) -> None:
     try:
-        engine.close()
+        if cache.store:
+            cache.store.close()
+        cache.engine.close()
     except OutputError as error:  # the usage of its experts
         warnings.warn(str(error), stacklevel=2)
     file.close()
@@ -280,15 +289,6 @@ def _checked_text(text: str) -> str:
     if not isinstance(text, str):
         raise UsageError(f"{text!r:.60} is no text", "give a str; chat() takes messages")
     return text
-
-
-def _checked_messages(messages: Sequence[Message]) -> Sequence[Message]:
-    if isinstance(messages, str | bytes | Mapping):
-        raise UsageError(f"{messages!r:.60} is no list of messages", 'give [{"role": "user", "content": "…"}]')
-    messages = [*messages]
-    if not messages or not checked(messages[-1])["content"].strip():
-        raise PromptError("there is nothing to answer", "end the conversation with a text to answer")
-    return messages
 
 
 def _check_positive(name: str, value: int | None) -> None:

@@ -12,7 +12,7 @@ from qcli.bench.cases import Case, random_ids
 from qcli.bench.disk import CacheSize
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.names import layer_of
-from qcli.layers.state import Snapshot
+from qcli.layers.state import Recurrent
 from qcli.progress import Progress
 from qcli.runtime.engine import Engine
 from qcli.runtime.sampler import Sampler
@@ -42,7 +42,7 @@ class Rig:
         sampling = Sampling(temperature=0.8, min_p=0.0, seed=0)  # top-k 40: random ids leave much to choose from
         self._sampler = Sampler(sampling, engine.vocab_size)
         self._expert_bytes = mean_expert_bytes(file)
-        self._states: dict[int, Snapshot] = {}
+        self._states: dict[int, tuple[int, Recurrent]] = {}  # by depth; keys and values behind it are any
         self._sampling_s = 0.0
         self._begun = 0  # repetitions so far
         if engine.expert_loader:
@@ -74,7 +74,7 @@ class Rig:
         """Prefill random tokens up to a depth, and save the state for the cases that begin there."""
         missing = depth - self.engine.position
         self.engine.prefill(random_ids(self.engine.vocab_size, missing, seed=depth), progress)
-        self._states[depth] = self.engine.snapshot()
+        self._states[depth] = depth, self.engine.state.recurrent_copy()
 
     def run(self, case: Case) -> float:
         """Seconds of one repetition."""
@@ -105,7 +105,7 @@ class Rig:
             return self._prefill_bytes(ids)
         self._decode(ids)
         middle = case.depth + (case.tokens - 1) // 2
-        return case.tokens * (self.engine.weight_bytes_per_step() + self.engine.state_bytes_per_step(middle))
+        return case.tokens * (self.engine.weight_bytes_per_step() + self.engine.state.bytes_per_step(middle))
 
     def close(self) -> None:
         """End the engine's threads."""
@@ -113,7 +113,7 @@ class Rig:
 
     def _begin(self, case: Case) -> list[int]:
         if case.depth:
-            self.engine.restore(self._states[case.depth])
+            self.engine.state.rewind(*self._states[case.depth])
         else:
             self.engine.reset()
         self._begun += 1

@@ -9,6 +9,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from qcli.errors import UsageError
@@ -63,13 +64,21 @@ def spare_cache() -> Path:
 
     Raises OSError: there is no temporary folder, or another user made that one, or could write to it.
     """
-    user = getattr(os, "getuid", lambda: None)()
-    mine = Path(tempfile.gettempdir()) / f"qcli-{'qcli' if user is None else user}"
+    mine = _spare()
     mine.mkdir(exist_ok=True, mode=0o700)
-    found = mine.lstat()
-    if user is not None and (found.st_uid != user or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022):
+    if not _is_mine(mine):
         raise PermissionError(f"{mine} is somebody else's")
     return mine
+
+
+def caches() -> list[Path]:
+    """Every folder of this user in which something that may be lost can be now; none is made. Raises UsageError."""
+    found = []
+    with suppress(FileNotFoundError):
+        found.append(cache())
+    with suppress(OSError):
+        found += [_spare()] if _is_mine(_spare()) else []
+    return [folder for folder in found if folder.is_dir()]
 
 
 def expanded(path: str | Path) -> Path:
@@ -78,6 +87,23 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def _spare() -> Path:
+    user = _user()
+    return Path(tempfile.gettempdir()) / f"qcli-{'qcli' if user is None else user}"
+
+
+def _is_mine(folder: Path) -> bool:
+    """Whether it is a folder of this user that nobody else can write to. Raises OSError."""
+    found, user = folder.lstat(), _user()
+    return user is None or (found.st_uid == user and stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o022)
+
+
+def _user() -> int | None:
+    """None where the system has no numbers for users."""
+    number: int | None = getattr(os, "getuid", lambda: None)()
+    return number
 
 
 def _absolute(named: Callable[[], Path], below_home: str) -> Path:

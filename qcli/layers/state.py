@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +11,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import UsageError
+from qcli.host.signals import interrupts_wait
 from quant.kernels import kv_cache
 from quant.plan import Batch, aligned
 
+Recurrent = tuple[NDArray[np.float32], ...]  # a copy of the recurrent states of all layers
+
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A copy of a state at a position: a recurrent state cannot be computed backwards, only be restored."""
+class _Cache:
+    """Keys, or values, of a layer: [heads, rows, row], a row for each `tokens_per_row` positions."""
 
-    position: int
-    recurrent: list[NDArray[np.float32]]
-    caches: list[NDArray[Any]]
+    rows: NDArray[Any]
+    window: int  # how many of the last positions are read
+    tokens_per_row: int
+
+    def of(self, first: int, end: int) -> NDArray[Any]:
+        """The rows that positions from `first` to `end` completed, a view."""
+        return self.rows[:, first // self.tokens_per_row : end // self.tokens_per_row]
+
+    def bytes_read(self, position: int) -> float:
+        """What the step at a position reads."""
+        return self.rows[:, 0].nbytes * min(position + 1, self.window) / self.tokens_per_row
+
+
+@dataclass(frozen=True, eq=False)
+class RowsCopy:
+    """A copy of the rows of keys and values of positions from `first` to `end`, in every cache."""
+
+    first: int
+    end: int
+    caches: Sequence[_Cache]
+    arrays: Sequence[NDArray[Any]]
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the copies."""
+        return sum(array.nbytes for array in self.arrays)
+
+    def put_back(self, first: int, end: int) -> None:
+        """Write those of positions from `first` to `end` back to where they were."""
+        for cache, array in zip(self.caches, self.arrays, strict=True):
+            rows, skipped = cache.of(first, end), first // cache.tokens_per_row - self.first // cache.tokens_per_row
+            rows[:] = array[:, skipped : skipped + rows.shape[1]]
 
 
 class State:
@@ -34,8 +68,7 @@ class State:
         self.batch = Batch()
         self.position = 0
         self._recurrent: list[NDArray[np.float32]] = []
-        self._caches: list[NDArray[Any]] = []
-        self._windows: list[int] = []
+        self._caches: list[_Cache] = []
         self._touched: list[NDArray[np.uint8]] = []
 
     def recurrent(self, *shape: int) -> NDArray[np.float32]:
@@ -43,10 +76,11 @@ class State:
         self._recurrent.append(aligned(shape, np.float32))
         return self._recurrent[-1]
 
-    def cache(self, heads: int, width: int, window: int = 0) -> NDArray[Any]:
-        """Allocate the cache of a layer's keys or values, [heads, ctx, row] of `kv_type`, written up to `position`.
+    def cache(self, heads: int, width: int, window: int = 0, tokens_per_row: int = 1) -> NDArray[Any]:
+        """Allocate the cache of a layer's keys or values, [heads, rows, row] of `kv_type`, written up to `position`.
 
-        width: of a key or value; window: how many of the last positions are read, if not all.
+        width: of a key or value; window: how many of the last positions are read, if not all; tokens_per_row: how many
+        positions one row stands for, where a layer keeps a mean of several keys.
         """
         try:
             row, dtype = kv_cache.row_shape(self.kv_type, width)
@@ -54,9 +88,9 @@ class State:
             raise UsageError(
                 f"keys and values cannot be kept as {self.kv_type}: {error}", "give --kv-type f16"
             ) from None
-        self._caches.append(aligned((heads, self.ctx, row), dtype))
-        self._windows.append(window or self.ctx)
-        return self._caches[-1]
+        rows = aligned((heads, -(-self.ctx // tokens_per_row), row), dtype)
+        self._caches.append(_Cache(rows, window or self.ctx, tokens_per_row))
+        return rows
 
     def touched(self, experts: int) -> NDArray[np.uint8]:
         """Allocate a layer's marks, uint8 [experts]: 1 for an expert that was routed to since they were cleared."""
@@ -71,17 +105,21 @@ class State:
     @property
     def n_bytes(self) -> int:
         """Bytes that a full context takes."""
-        return sum(array.nbytes for array in (*self._recurrent, *self._caches))
+        return self.recurrent_bytes + self.cache_bytes
+
+    @property
+    def recurrent_bytes(self) -> int:
+        """Of these, the bytes of recurrent states, which do not grow; 0: a text can be cut anywhere."""
+        return sum(array.nbytes for array in self._recurrent)
 
     @property
     def cache_bytes(self) -> int:
         """Of these, the bytes of keys and values, which grow with the context."""
-        return sum(cache.nbytes for cache in self._caches)
+        return sum(cache.rows.nbytes for cache in self._caches)
 
     def bytes_per_step(self, position: int) -> float:
         """Bytes that the decode step at a position moves: recurrent states are read and written, caches read up to it."""
-        read = sum(c.nbytes / self.ctx * min(position + 1, w) for c, w in zip(self._caches, self._windows, strict=True))
-        return 2.0 * sum(array.nbytes for array in self._recurrent) + read
+        return 2.0 * self.recurrent_bytes + sum(cache.bytes_read(position) for cache in self._caches)
 
     def experts_touched(self) -> int:
         """Experts that were routed to since the marks were cleared, of all layers."""
@@ -98,15 +136,39 @@ class State:
             array[:] = 0
         self.position = 0
 
-    def snapshot(self) -> Snapshot:
-        """Copy the recurrent states, and the caches up to `position`."""
-        caches = [cache[:, : self.position].copy() for cache in self._caches]
-        return Snapshot(self.position, [array.copy() for array in self._recurrent], caches)
+    def recurrent_copy(self) -> Recurrent:
+        """Copy the recurrent states. With the rows of keys and values up to `position`, they are all that a text left."""
+        return tuple(array.copy() for array in self._recurrent)
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go back to a snapshot of this state."""
-        for array, before in zip(self._recurrent, snapshot.recurrent, strict=True):
+    def rewind(self, position: int, recurrent: Recurrent) -> None:
+        """Go back to a position of this text, whose rows of keys and values are still there; recurrent: copied there."""
+        for array, before in zip(self._recurrent, recurrent, strict=True):
             array[:] = before
-        for cache, kept in zip(self._caches, snapshot.caches, strict=True):
-            cache[:, : snapshot.position] = kept
-        self.position = snapshot.position
+        self.position = position
+
+    def rows(self, first: int, end: int) -> list[NDArray[Any]]:
+        """The rows of keys and values of positions from `first` to `end`, in every cache: views [heads, rows, row]."""
+        return [cache.of(first, end) for cache in self._caches]
+
+    def copy_rows(self, first: int, end: int) -> RowsCopy:
+        """Copy the rows of positions from `first` to `end`, for a text that another one is about to overwrite."""
+        return RowsCopy(first, end, self._caches, [rows.copy() for rows in self.rows(first, end)])
+
+
+@contextmanager
+def all_or_nothing(state: State, wait: bool) -> Iterator[None]:
+    """Let what the block adds to a text be in the state whole or not at all: have Ctrl-C wait for it, or undo it.
+
+    An error in the midst undoes it too, unless Ctrl-C waits: then nobody knows what the recurrent states are.
+    """
+    if wait:
+        with interrupts_wait():
+            yield
+        return
+    position, before = state.position, state.recurrent_copy()
+    try:
+        yield
+    except BaseException:
+        with interrupts_wait():
+            state.rewind(position, before)
+        raise

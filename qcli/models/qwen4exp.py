@@ -112,7 +112,7 @@ class IndexedAttention:
             top_k=hparams.size("attention.indexer.top_k") // block_size,
             norms=norms,
             eps=hparams.rms_norm_eps,
-            k_cache=state.cache(1, width, -(-state.ctx // block_size)),
+            k_cache=state.cache(1, width, tokens_per_row=block_size),
             partial_sum=state.recurrent(width),
         )
         return cls(

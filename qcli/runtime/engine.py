@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,8 +15,9 @@ from qcli.errors import ContextOverflowError
 from qcli.gguf.file import GGUFFile
 from qcli.host import kernels
 from qcli.host.memory import process_memory
+from qcli.host.signals import interrupts_wait
 from qcli.host.threads import default_threads, streaming_threads
-from qcli.layers.state import Snapshot, State
+from qcli.layers.state import State, all_or_nothing
 from qcli.models import Model
 from qcli.progress import Progress
 from qcli.runtime import sampler
@@ -36,14 +37,16 @@ if TYPE_CHECKING:
     from quant.kernels.observer import InputObserver
 
 DEFAULT_CHUNK = MICRO_BATCH  # tokens of a prompt that go through the layers together
+_FINISHED = 32  # tokens of a streamed model that Ctrl-C waits for
 
 
 class Engine:
     """Token ids in, logits out.
 
     Three plans work on one state: `step` makes logits of a token, `prompt` hidden states of a chunk of tokens, and
-    `head` logits of the chunk's last. For one thread at a time, of the process that loaded it, until it is closed: after
-    that prefill, step and logits raise QcliError. One that is dropped without close() ends its threads, too.
+    `head` logits of the chunk's last. Ctrl-C ends a call where the state is whole; `position` tells where that is. For one
+    thread at a time, of the process that loaded it, until it is closed: after that prefill, step and logits raise
+    QcliError. One that is dropped without close() ends its threads, too.
     """
 
     def __init__(
@@ -63,7 +66,9 @@ class Engine:
             Plan(1, threads, state.batch, expert_loader),
             Plan(max(2, chunk), threads, state.batch, expert_loader, observer),
         )
-        self._ids: NDArray[np.int64] = aligned(prompt.tokens, np.int64)
+        self.chunk = prompt.tokens  # of a prompt that go through the layers together
+        self._ids: NDArray[np.int64] = aligned(self.chunk, np.int64)
+        self.last_logits: NDArray[np.float32] | None = None  # of the last token in the state, where they are known
         self._logits = model.head(step, model.trunk(step, self._ids))
         self._hidden = model.trunk(prompt, self._ids)
         head = Plan(1, threads, state.batch)
@@ -144,18 +149,20 @@ class Engine:
         self._check_fits(len(ids))
         if len(ids) == 1:
             return self.step(ids[0])
-        for done in self._chunks(ids):
+        for done in self._chunks(ids, then=self._read_prompt_logits):
             if progress:
                 progress("prefill", done / len(ids))
-        self._replay(self._head)
         return _first_row(self._prompt_logits)
 
     def step(self, token: int) -> NDArray[np.float32]:
         """Append one token to the state; its logits, float32 [vocab], overwritten by the next call."""
         self._check_fits(1)
         self._ids[0] = token
-        self._forward(self._step, 1)
-        return _first_row(self._logits)
+        self.last_logits = None
+        with interrupts_wait():
+            self._forward(self._step, 1)
+            self.last_logits = _first_row(self._logits)
+        return self.last_logits
 
     def logits(self, ids: Sequence[int], first: int = 0) -> NDArray[np.float32]:
         """Logits of the positions from `first` on, float32 [T - first, vocab]; from an empty state, by prefill's plan."""
@@ -178,14 +185,7 @@ class Engine:
     def reset(self) -> None:
         """Empty the state."""
         self.state.reset()
-
-    def snapshot(self) -> Snapshot:
-        """Copy the state."""
-        return self.state.snapshot()
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Put the state back to a snapshot of it."""
-        self.state.restore(snapshot)
+        self.last_logits = None
 
     def experts_touched(self) -> int:
         """Experts routed to since reset_counters()."""
@@ -209,10 +209,6 @@ class Engine:
         """Bytes of weights that a decode step reads; of experts, those that a token is routed to."""
         return float(self._weight_bytes)
 
-    def state_bytes_per_step(self, position: int) -> float:
-        """Bytes of state that the decode step at a position reads and writes."""
-        return self.state.bytes_per_step(position)
-
     @contextmanager
     def profile(self) -> Iterator[Profiler]:
         """Measure within the block how long each part of the model takes."""
@@ -230,13 +226,27 @@ class Engine:
             if self.expert_loader:
                 self.expert_loader.close()
 
-    def _chunks(self, ids: Sequence[int]) -> Iterator[int]:
-        """Put ids through the prompt's plan, chunk by chunk; yields how many are done after each."""
-        for first in range(0, len(ids), len(self._ids)):
-            part = ids[first : first + len(self._ids)]
+    def _chunks(self, ids: Sequence[int], then: Callable[[], None] | None = None) -> Iterator[int]:
+        """Put ids through the prompt's plan, chunk by chunk; yields how many are done after each.
+
+        Chunks end at multiples of their size, counted from the start of the text, wherever these ids begin in it.
+        then: done together with the last of them.
+        """
+        first, self.last_logits = 0, None
+        while first < len(ids):
+            part = ids[first : first + self.chunk - self.position % self.chunk]
+            first += len(part)
             self._ids[: len(part)] = part
-            self._forward(self._prompt, len(part))
-            yield first + len(part)
+            with all_or_nothing(self.state, wait=len(part) <= _FINISHED or not self.expert_loader):
+                self._forward(self._prompt, len(part))
+                if then and first == len(ids):
+                    then()
+            yield first
+
+    def _read_prompt_logits(self) -> None:
+        """Make logits of the last token that went through the prompt's plan."""
+        self._replay(self._head)
+        self.last_logits = _first_row(self._prompt_logits)
 
     def _forward(self, program: Program, tokens: int) -> None:
         """Replay a program over the first of self._ids, at the state's position, and move the position on."""

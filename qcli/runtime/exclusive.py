@@ -56,11 +56,8 @@ class Exclusive:
             raise _busy()
         answer.end("another one has begun since", "read an answer to its end before you ask for the next")
 
-    def begin(self, pieces: Generator[str, None, None], ids: list[int] | None = None) -> Answer:
-        """Make an answer of what yields its pieces; called within `use`, after `end_unread`.
-
-        ids: those of the answer, to which what yields the pieces appends.
-        """
+    def begin(self, pieces: Generator[str, None, None], ids: list[int]) -> Answer:
+        """Make an answer of what yields its pieces and appends to its ids; called within `use`, after `end_unread`."""
         answer = Answer(self, pieces, ids)
         self._answer = weakref.ref(answer)
         return answer
@@ -95,13 +92,13 @@ class Exclusive:
 
 
 class Answer(Generator[str, None, None]):
-    """An answer as it comes: an iterator of pieces of text. close() ends it early, as does dropping it."""
+    """An answer as it comes: an iterator of pieces of text. close() ends it early, as does dropping it.
 
-    def __init__(self, exclusive: Exclusive, pieces: Generator[str, None, None], ids: list[int] | None = None) -> None:
-        self._exclusive, self._pieces = exclusive, pieces
-        self.ids = (
-            [] if ids is None else ids
-        )  # of the answer so far, with those that it was begun with; no id that ends a turn
+    `ids`: the token ids generated so far, thoughts included, the one that ends a turn not.
+    """
+
+    def __init__(self, exclusive: Exclusive, pieces: Generator[str, None, None], ids: list[int]) -> None:
+        self._exclusive, self._pieces, self.ids = exclusive, pieces, ids
         self._ended: QcliError | None = None
         self._running = False  # whether a thread is in the midst of a step
         self.over = False  # whether nothing more comes

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from qcli.errors import ContextOverflowError
 from qcli.progress import Progress
+from qcli.runtime.checkpoint import NO_MARKS, Marks
 from qcli.runtime.stats import DiskReads, Stats
 from qcli.text.answer_start import AnswerStart
 from qcli.text.stop_strings import StopStrings
@@ -27,6 +28,7 @@ def generate_ids(
     end_ids: frozenset[int] = frozenset(),
     stats: Stats | None = None,
     progress: Progress | None = None,
+    marks: Marks = NO_MARKS,
 ) -> Generator[int, None, None]:
     """Prefill the ids of a prompt, then yield those of its answer until an end id, max_tokens or a full context.
 
@@ -42,7 +44,7 @@ def generate_ids(
         sampler.accept(id)
     try:
         began = perf_counter()
-        logits = cache.prefill(ids, progress)
+        logits = cache.prefill(ids, progress, marks)
         stats.prefilled_tokens, stats.prefill_s = cache.prefilled, perf_counter() - began
         token = sampler.sample(logits)
         stats.ttft_s = perf_counter() - began
@@ -60,6 +62,8 @@ def generate_ids(
             stats.decode_steps += 1
         stats.finish_reason = "stop"
     finally:
+        if marks.after_answer and stats.new_tokens:
+            cache.checkpoint(marks.answer_on_disk)
         stats.experts_touched = engine.experts_touched()
         stats.weight_bytes_per_step = engine.weight_bytes_per_step()
         stats.disk_reads = DiskReads.of(engine.traffic, stats.decode_steps)
@@ -70,16 +74,17 @@ def generate_text(
     parser: AnswerParser,
     stop_strings: StopStrings,
     stats: Stats,
-    ids: list[int] | None = None,
+    ids: list[int],
 ) -> Generator[str, None, None]:
     """The text of what generate_ids yields, in pieces, whole characters only, up to the first stop string of the answer.
 
-    parser: makes text of ids, thoughts as Thought; stats: those of generate_ids; ids: those that the answer was begun with,
-    whose text is not yielded again; what is generated is appended.
+    parser: makes text of ids, thoughts as Thought; stats: those of generate_ids;
+    ids: of the answer so far, whose text has been there before; those that come are appended.
     """
-    answer, ids = AnswerStart(), [] if ids is None else ids
-    for id in ids:
-        list(_shown(stop_strings, answer.push(parser.push(id))))
+    answer = AnswerStart()
+    for token in ids:
+        for _ in _shown(stop_strings, answer.push(parser.push(token))):
+            pass
     with closing(tokens):
         for token in tokens:
             ids.append(token)

@@ -1,85 +1,174 @@
-"""The prefix cache: a prompt that begins like what the engine has in its state prefills only the rest."""
+"""The prefix cache: a prompt that begins like a text that was there before prefills only the rest.
+
+Texts form a tree. One of them, a path of that tree, is in the engine's state, with the keys and values of all its ids. A
+checkpoint lets the state go back to a position of a text that was there: in memory (`kept_states`), or on disk
+(`state_store`). Where a prompt is cut into pieces shows in the last bits of its logits, so it is cut only where its marks
+are, and at multiples of the engine's chunk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qcli.host.memory import available_memory
 from qcli.progress import Progress
+from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Marks
+from qcli.runtime.kept_states import KeptStates, common_length
+from qcli.streaming.budget import checkpoint_bytes
+from qcli.streaming.pressure import FLOOR
 
 if TYPE_CHECKING:
-    from qcli.layers.state import Snapshot
     from qcli.runtime.engine import Engine
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A copy of the state after some ids, to go back to: a recurrent state cannot be rewound, only restored."""
-
-    ids: list[int]
-    snapshot: Snapshot
-    logits: np.ndarray  # float32 [vocab], of the last id
+    from qcli.runtime.state_store import StateStore
 
 
 class PrefixCache:
-    """An engine, the ids that its state has, and at most one checkpoint of an earlier state."""
+    """An engine, the ids that its state has, and checkpoints of this text and of others."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._ids: list[int] = []
-        self._valid = True  # whether the state has exactly _ids: not after an interrupted call
-        self._checkpoint: Checkpoint | None = None
-        self.checkpoint_at: int | None = None  # after how many ids the next prefill makes a checkpoint
+    def __init__(self, engine: Engine, store: StateStore | None = None) -> None:
+        self.engine, self.store = engine, store
+        self.kept = KeptStates(engine.state, checkpoint_bytes(engine.state))
+        if engine.expert_loader:
+            engine.expert_loader.give_up_first = self.kept.clear
         self.prefilled = 0  # ids that the last prefill did not find in the state
+        self._logits: np.ndarray | None = None  # of the last id in the state, if they are known
+        self._ids: list[int] = []  # whose keys and values the state has
+        self._whole = True  # whether it has their recurrent states, too: not after an error in the midst of a step
 
-    def prefill(self, ids: Sequence[int], progress: Progress | None = None) -> np.ndarray:
-        """Bring the state to exactly these ids, keeping the longest prefix that is there; float32 [vocab] of the last."""
+    def prefill(self, ids: Sequence[int], progress: Progress | None = None, marks: Marks = NO_MARKS) -> np.ndarray:
+        """Bring the state to exactly these ids, keeping the longest prefix that is known; float32 [vocab] of the last."""
         ids = list(ids)
-        start = self._rewind(ids)
+        start = first = self.rewind(ids, marks)
         self.prefilled = len(ids) - start
-        if self.checkpoint_at is not None and start < self.checkpoint_at <= len(ids):
-            self._checkpoint = None  # two snapshots of a long chat need not fit into memory
-            logits = self._append(ids[start : self.checkpoint_at], progress)
-            self._checkpoint = Checkpoint(ids[: self.checkpoint_at], self.engine.snapshot(), logits.copy())
-            start = self.checkpoint_at
-        if start < len(ids):
-            return self._append(ids[start:], progress)
-        assert self._checkpoint is not None  # _rewind goes to the very end only by way of the checkpoint
-        return self._checkpoint.logits
+        for end in sorted({mark for mark in marks.positions if start < mark < len(ids)} | {len(ids)}):
+            if end > first:
+                told = _within(progress, first - start, end - first, len(ids) - start)
+                self._append(ids[first:end], partial(self.engine.prefill, ids[first:end], told))
+            if end in marks.positions:
+                self.checkpoint(end in marks.on_disk)
+            first = end
+        assert self._logits is not None
+        return self._logits
 
     def step(self, token: int) -> np.ndarray:
         """Add one token; float32 [vocab]."""
-        self._valid = False
-        logits = self.engine.step(token)
-        self._ids.append(token)
-        self._valid = True
-        return logits
+        self._append([token], partial(self.engine.step, token))
+        assert self._logits is not None
+        return self._logits
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """float32 [T, vocab] of every position, from an empty state; the next prefill starts from an empty one, too."""
-        self._valid = False
+        self._leave(0)
+        self._ids, self._whole = [], False
         return self.engine.logits(ids)
 
-    def _append(self, ids: list[int], progress: Progress | None) -> np.ndarray:
-        self._valid = False
-        logits = self.engine.prefill(ids, progress)
-        self._ids += ids
-        self._valid = True
-        return logits
+    def checkpoint(self, on_disk: bool = False) -> Checkpoint:
+        """Keep a checkpoint of the text in the state in memory, and if it is to be so on the disk."""
+        known = next((c for c in self.kept.checkpoints if len(c.ids) == len(self._ids) and [*c.ids] == self._ids), None)
+        if known:
+            return self._saved(known, on_disk)
+        if available_memory() < FLOOR + self.engine.state.recurrent_bytes:
+            self.kept.clear()
+        logits = None if self._logits is None else self._logits.copy()
+        checkpoint = Checkpoint(tuple(self._ids), self.engine.state.recurrent_copy(), logits)
+        self.kept.add(checkpoint)
+        return self._saved(checkpoint, on_disk)
 
-    def _rewind(self, ids: list[int]) -> int:
-        """Bring the state to the longest prefix of ids that it or the checkpoint has; the prefix's length."""
-        if self._valid and len(self._ids) < len(ids) and ids[: len(self._ids)] == self._ids:
-            return len(self._ids)
-        self._valid = False
-        if self._checkpoint and ids[: len(self._checkpoint.ids)] == self._checkpoint.ids:
-            self.engine.restore(self._checkpoint.snapshot)
-            self._ids = list(self._checkpoint.ids)
+    def _saved(self, checkpoint: Checkpoint, on_disk: bool) -> Checkpoint:
+        if on_disk and self.store:
+            self.store.save(checkpoint, self.engine.state.rows)
+        return checkpoint
+
+    def restore(self, checkpoint: Checkpoint, progress: Progress | None = None) -> None:
+        """Bring the state to a checkpoint of this engine; what of it was given up meanwhile is prefilled again."""
+        if all(kept is not checkpoint for kept in self.kept.checkpoints):
+            self.kept.checkpoints.append(checkpoint)
+        if checkpoint.ids:
+            self.prefill(checkpoint.ids, progress)
+        else:
+            self._go_back_to(0)
+
+    def _append(self, ids: list[int], compute: Callable[[], object]) -> None:
+        """Add ids. Ctrl-C may leave only the first of them in the state; after an error nobody knows what is there."""
+        before = self.engine.position
+        try:
+            compute()
+        except Exception:
+            self._whole = not self.engine.state.recurrent_bytes
+            raise
+        finally:
+            self._ids += ids[: self.engine.position - before]
+            self._logits = self.engine.last_logits
+
+    def rewind(self, ids: list[int], marks: Marks = NO_MARKS) -> int:
+        """Bring the state to the longest prefix of ids that it, a checkpoint or the disk has; the prefix's length."""
+        while True:
+            in_place, on_disk = self._in_place(ids, marks), self.store.longest(ids) if self.store else 0
+            kept = self.kept.longest(ids)
+            in_memory = kept.position if kept else 0
+            if in_place >= max(in_memory, on_disk):
+                self._go_back_to(in_place)
+                return in_place
+            if kept and in_memory >= on_disk:
+                if self._go_to(list(kept.ids), kept):
+                    return in_memory
+            elif self._go_to(ids[:on_disk], None):
+                return on_disk
+
+    def _in_place(self, ids: list[int], marks: Marks) -> int:
+        """How many of the ids can stay in the state: a recurrent state has to be left as it is, or emptied."""
+        there = common_length(self._ids, ids)
+        if self._whole and there == len(self._ids) and (there < len(ids) or self._logits is not None):
+            return there
+        if self.engine.state.recurrent_bytes:
+            return 0
+        there = min(there, len(ids) - 1)
+        return max(
+            [there // self.engine.chunk * self.engine.chunk, *(mark for mark in marks.positions if mark <= there)]
+        )
+
+    def _go_back_to(self, position: int) -> None:
+        """Forget what follows a position of the text in the state."""
+        if self._whole and position == len(self._ids):
+            return
+        self._leave(position)
+        if position:
+            self.engine.state.rewind(position, ())
         else:
             self.engine.reset()
-            self._ids = []
-        self._valid = True
-        return len(self._ids)
+        self._ids, self._logits, self._whole = self._ids[:position], None, True
+
+    def _go_to(self, ids: list[int], kept: Checkpoint | None) -> bool:
+        """Bring the state to these ids by a checkpoint in memory, or by that on disk; whether it could be done."""
+        there = common_length(self._ids, ids)
+        self._leave(there)
+        self._ids, self._logits, self._whole = self._ids[:there], None, False
+        if kept:
+            reached = self.kept.put_back(kept, there)
+        else:
+            assert self.store
+            kept = self.store.read(ids, self.engine.state.rows, there)
+            reached = kept is not None
+            if kept:
+                self.engine.state.rewind(kept.position, kept.recurrent)
+                self.kept.add(kept)
+        if reached and kept:
+            self._ids, self._logits, self._whole = ids, kept.logits, True
+        return reached
+
+    def _leave(self, position: int) -> None:
+        """Before the rows behind a position are overwritten: have those kept that checkpoints need."""
+        if self.store:
+            self.store.wait()
+        self.kept.leave(self._ids, position)
+
+
+def _within(progress: Progress | None, before: int, part: int, total: int) -> Progress | None:
+    """The progress of a part of a prompt as that of the whole."""
+    if not progress:
+        return None
+    return lambda stage, fraction: progress(stage, (before + fraction * part) / total)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 RESERVE = 192 << 20  # for what comes after loading: a vocabulary, a chat's text, the interpreter's own
 MAX_CHUNK = 4 * MICRO_BATCH  # tokens
+_CHECKPOINTS = 4  # in memory at the same time
+_LOGITS = 1 << 20  # bytes, with one checkpoint
+_LEFT_ROWS = 64 << 20  # bytes
 _LEFT_TO_OTHERS = 512 << 20  # where no limit was given
 _AMPLE = 2 << 30  # more than the buffers of any plan, so that none has to be traced
 _TRACED = 256  # tokens of the plan that is traced to see how much memory one takes
@@ -34,6 +37,16 @@ _TRACED = 256  # tokens of the plan that is traced to see how much memory one ta
 def limit(ram: int | None) -> int:
     """What the whole process may use: `ram` if it was given, else what is free, less what is left to others."""
     return max(0, available_memory() + process_memory() - _LEFT_TO_OTHERS) if ram is None else ram
+
+
+def checkpoint_bytes(state: State) -> int:
+    """What checkpoints of a state may take, and the keys and values of texts that were left."""
+    return _CHECKPOINTS * (state.recurrent_bytes + _LOGITS) + min(_LEFT_ROWS, state.cache_bytes // 4)
+
+
+def _state_bytes(state: State) -> int:
+    """What a state takes with its checkpoints, and the copy that a chunk's interruption goes back to."""
+    return state.n_bytes + checkpoint_bytes(state) + state.recurrent_bytes
 
 
 def fits(file: GGUFFile, model: Model, state: State, threads: int, ram: int, used: int) -> bool:
@@ -49,7 +62,7 @@ def resident_bytes(file: GGUFFile, model: Model, state: State, threads: int, use
 
 def _without_buffers(file: GGUFFile, state: State, used: int) -> int:
     """What a resident model takes apart from the buffers of its plans."""
-    return used + sum(tensor.n_bytes for tensor in file.tensors.values()) + state.n_bytes + RESERVE
+    return used + sum(tensor.n_bytes for tensor in file.tensors.values()) + _state_bytes(state) + RESERVE
 
 
 def _buffer_bytes(model: Model, state: State, threads: int) -> int:
@@ -88,7 +101,7 @@ class SlotBudget:
 
 def slot_budget(loader: ExpertLoader, state: State, plans: list[Plan], ram: int, used: int) -> SlotBudget:
     """What state and buffers of the plans leave; used: what dense weights and the program take."""
-    left = ram - used - state.n_bytes - sum(plan.n_bytes for plan in plans) - RESERVE
+    left = ram - used - _state_bytes(state) - sum(plan.n_bytes for plan in plans) - RESERVE
     slots = (left - loader.bytes_for(0)) // (loader.bytes_for(1) - loader.bytes_for(0))
     return SlotBudget(min(slots, loader.max_slots), loader.bytes_for(loader.experts_per_token) - left)
 

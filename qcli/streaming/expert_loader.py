@@ -58,6 +58,7 @@ class ExpertLoader(ExpertProvider):
         self._usage_path, self._before_token = usage_path, before_token
         self._used = False  # whether any token was routed
         self._pressure: MemoryPressure | None = None  # None before `allocate`
+        self.give_up_first: Callable[[], int] = int  # gives up what is missed less than slots; bytes
         self._warned = False  # that memory is short
 
     def note_router(self, layer: GatedExperts, router: Matrix, h: Activation) -> None:
@@ -165,7 +166,7 @@ class ExpertLoader(ExpertProvider):
         layers = self.layers.values()
         before = max(layer.slots.available for layer in layers)
         slots = self._pressure.slots_for(before, max(layer.slots.used for layer in layers))
-        if slots == before:
+        if slots == before or (slots < before and self.give_up_first()):
             return
         for layer in layers:
             if layer is not prefilling or not self._prefill.has_readahead(layer):

@@ -41,7 +41,7 @@ from quant.simd import (
 
 @dataclass(frozen=True)
 class Indexer:
-    """The index heads of one layer, and its cache [1, context, row], whose row b is the key of block b.
+    """The index heads of one layer, and its cache [1, blocks, row], whose row b is the key of block b.
 
     partial_sum float32 [head_dim]: the sum of the index keys that follow the last complete block.
     """
@@ -63,7 +63,7 @@ class Indexer:
     @property
     def blocks(self) -> int:
         """Blocks of the context, an incomplete one counted."""
-        return -(-self.k_cache.shape[1] // self.block_size)
+        return self.k_cache.shape[1]
 
     def table(self, plan: Plan, rope: Rope) -> Operand:
         """The INDEXER table of this layer."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 
 from qcli.errors import ContextOverflowError
+from qcli.layers.state import State
 
 
 def hashed(vocab_size):
@@ -15,36 +15,50 @@ def hashed(vocab_size):
     return lambda ids: zlib.crc32(np.array(ids, np.int64).tobytes()) % vocab_size
 
 
+def _checksum(ids):
+    """Of all ids in their order, as the two halves of an integer, which float32 can hold; of none it is zero."""
+    whole = zlib.crc32(np.array(ids, np.int64).tobytes())
+    return [float(whole & 0xFFFF), float(whole >> 16)]
+
+
 def scripted(prompt_size, answer):
     """A next-token function: the answer's ids, one by one, after a prompt of a known size."""
     return lambda ids: answer[min(max(len(ids) - prompt_size, 0), len(answer) - 1)]
 
 
-@dataclass(frozen=True)
-class FakeSnapshot:
-    ids: tuple[int, ...]
-
-    @property
-    def position(self):
-        return len(self.ids)
-
-
 class FakeEngine:
+    """Its recurrent state is a checksum of all ids, its keys are the ids themselves: it looks at both."""
+
     experts_total = 32
     threads = 1
+    chunk = 8
+    expert_loader = None
 
-    def __init__(self, vocab_size=16, ctx=64, following=None):
+    def __init__(self, vocab_size=16, ctx=64, following=None, recurrent=True):
         self.vocab_size, self.ctx, self.longest = vocab_size, ctx, 4 * ctx
         self.following = following or hashed(vocab_size)
-        self.ids: tuple[int, ...] = ()
+        self.state = State(ctx)
+        self._keys = self.state.cache(1, 16)
+        self._checksum = self.state.recurrent(2) if recurrent else np.zeros(2, np.float32)
+        self._looks = recurrent
         self.fed: list[int] = []  # how many ids each prefill got
         self.fail_next: BaseException | None = None
         self.closed = False
+        self.last_logits = None
         self._row = np.zeros(vocab_size, np.float32)
 
     @property
     def position(self):
-        return len(self.ids)
+        return self.state.position
+
+    @property
+    def ids(self):
+        """Those in the state; whether the recurrent state is that of them is checked."""
+        low, high = self._keys[0, : self.position, :2].T.astype(np.int64)
+        ids = tuple((low + 1024 * high).tolist())
+        if self._looks:
+            assert self._checksum.tolist() == _checksum(ids)
+        return ids
 
     def prefill(self, ids, progress=None):
         assert len(ids)
@@ -54,14 +68,19 @@ class FakeEngine:
         return logits
 
     def step(self, token):
-        if len(self.ids) == self.ctx:
+        if self.position == self.ctx:
             raise ContextOverflowError("full")
-        self.ids += (token,)
-        if self.fail_next:  # the id is in the state, and nobody was told
+        ids, self.last_logits = (*self.ids, int(token)), None
+        self._keys[0, self.position, :2] = token % 1024, token // 1024
+        self._checksum[:] = _checksum(ids)
+        if self.fail_next:  # the id is in the state, in part or whole
             problem, self.fail_next = self.fail_next, None
+            self.state.position += isinstance(problem, KeyboardInterrupt)
             raise problem
+        self.state.position += 1
         self._row[:] = 0
-        self._row[self.following(self.ids)] = 99
+        self._row[self.following(ids)] = 99
+        self.last_logits = self._row
         return self._row
 
     def logits(self, ids):
@@ -69,13 +88,8 @@ class FakeEngine:
         return np.array([self.step(id) for id in ids])
 
     def reset(self):
-        self.ids = ()
-
-    def snapshot(self):
-        return FakeSnapshot(self.ids)
-
-    def restore(self, snapshot):
-        self.ids = snapshot.ids
+        self.state.reset()
+        self.last_logits = None
 
     def experts_touched(self):
         assert not self.closed
@@ -94,7 +108,8 @@ class FakeEngine:
 
     def open(self):
         """As good as new, for another run."""
-        self.closed, self.ids = False, ()
+        self.closed = False
+        self.reset()
         self.fed.clear()
         return self
 
@@ -110,7 +125,7 @@ class TellingEngine(FakeEngine):
         self._answer, self._prompt_size = answer, 0
 
     def prefill(self, ids, progress=None):
-        self._prompt_size = len(self.ids) + len(ids)
+        self._prompt_size = self.position + len(ids)
         return super().prefill(ids, progress)
 
     def _next(self, ids):

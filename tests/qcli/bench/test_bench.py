@@ -148,9 +148,9 @@ def test_a_prompt_that_meets_most_experts_reads_most_matrices_once_a_chunk(rig, 
 
 def test_decoding_reads_the_weights_of_a_step_and_the_state(rig):
     moved = rig.bytes_moved(Case("tg", 3, 0, 1, 32))
-    state = rig.engine.state_bytes_per_step(1)
+    state = rig.engine.state.bytes_per_step(1)
     assert moved == 3 * (rig.engine.weight_bytes_per_step() + state)
-    deeper = rig.engine.state_bytes_per_step(101) - state
+    deeper = rig.engine.state.bytes_per_step(101) - state
     assert deeper == 100 * 2 * 2 * 2 * 64 * 2  # positions x attention layers x (k, v) x heads x width x float16
 
 

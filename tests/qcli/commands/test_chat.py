@@ -97,13 +97,13 @@ def test_the_system_message_is_shown_and_dropped(telling, type_line, storyteller
 
 
 def test_an_answer_that_does_not_come_again_leaves_the_last(telling, typing, type_line, storyteller_tokenizer):
-    whole = telling.restore
+    whole = telling.state.rewind
 
-    def interrupted(snapshot):
-        telling.restore = whole
+    def interrupted(*_):
+        telling.state.rewind = whole
         raise KeyboardInterrupt
 
-    telling.restore = interrupted
+    telling.state.rewind = interrupted
     type_line("chat", piped="Hi\n/regenerate\nGo on\n")
     assert "Hi<|im_end|>\n<|im_start|>assistant\nA cat sat.<|im_end|>\n<|im_start|>user\nGo on" in prompt_of(
         telling, storyteller_tokenizer

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 
 from qcli.errors import UsageError
-from qcli.layers.state import State
+from qcli.layers.state import State, all_or_nothing
 
 
 def test_a_step_reads_caches_up_to_its_position():
@@ -27,15 +29,50 @@ def test_recurrent_states_are_read_and_written():
     assert state.bytes_per_step(0) == state.bytes_per_step(63) == 2 * 4 * 32
 
 
-def test_a_snapshot_is_put_back():
+def test_a_position_is_gone_back_to():
     state = State(8)
     cache, recurrent = state.cache(1, 16), state.recurrent(3)
     cache[:, :2], recurrent[:], state.position = 1, 2, 2
-    before = state.snapshot()
-    cache[:, :4], recurrent[:], state.position = 3, 4, 4
-    state.restore(before)
+    before = state.recurrent_copy()
+    cache[:, 2:4], recurrent[:], state.position = 3, 4, 4
+    state.rewind(2, before)
     assert (state.position, recurrent.tolist()) == (2, [2, 2, 2])
-    assert np.array_equal(cache[0, :, 0], [1, 1, 3, 3, 0, 0, 0, 0])  # what lies beyond the position means nothing
+
+
+@pytest.mark.parametrize(("first", "end"), [(2, 7), (3, 5), (2, 3), (6, 7)])
+def test_rows_are_put_back_each_where_it_was(first, end):
+    state = State(8)
+    keys, means = state.cache(2, 16), state.cache(1, 32, tokens_per_row=3)
+    assert means.shape == (1, 3, 32)
+    keys[:], means[:] = np.arange(8)[:, None], np.arange(3)[:, None]
+    kept = state.copy_rows(2, 7)
+    keys[:], means[:] = 9, 9
+    kept.put_back(first, end)
+    assert keys[1, :, 0].tolist() == [n if first <= n < end else 9 for n in range(8)]
+    assert means[0, :, 5].tolist() == [n if first // 3 <= n < end // 3 else 9 for n in range(3)]
+    assert [rows.shape[1] for rows in state.rows(2, 7)] == [5, 2]
+
+
+def test_what_is_undone_and_what_is_finished():
+    state = State(8)
+    recurrent = state.recurrent(1)
+
+    def half():
+        recurrent[:], state.position = 5, state.position + 2
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), all_or_nothing(state, wait=False):
+        half()
+    assert (state.position, recurrent[0]) == (0, 0)
+
+    def late():
+        with all_or_nothing(state, wait=True):
+            signal.raise_signal(signal.SIGINT)
+            recurrent[:], state.position = 5, 2
+
+    with pytest.raises(KeyboardInterrupt):
+        late()
+    assert (state.position, recurrent[0]) == (2, 5)
 
 
 def test_heads_that_do_not_divide_into_blocks():

@@ -63,12 +63,15 @@ def test_caches_of_int8(tmp_path):
     assert error(logits, expected(c, IDS)) <= 0.05
 
 
-def test_a_snapshot_holds_all_that_a_text_left(tmp_path):
+def test_recurrent_states_and_rows_are_all_that_a_text_left(tmp_path):
     engine = load(write(SHAPES["sees few blocks"], tmp_path / "model.gguf"))
     engine.prefill(IDS[:33])
-    before = engine.snapshot()
+    before, rows = engine.state.recurrent_copy(), engine.state.copy_rows(0, 33)
     once = [engine.step(token).copy() for token in IDS[33:60]]
-    engine.restore(before)
+    engine.reset()
+    engine.prefill(IDS[40:])
+    rows.put_back(0, 33)
+    engine.state.rewind(33, before)
     assert np.array_equal(once, [engine.step(token).copy() for token in IDS[33:60]])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import numpy as np
@@ -87,34 +88,45 @@ def test_a_text_may_come_in_parts(load, parts):
     assert error(logits, whole) < 1e-5
 
 
-def test_a_snapshot_is_gone_back_to_bit_by_bit(load):
+def test_a_position_is_gone_back_to_bit_by_bit(load):
     engine = load()
     engine.prefill(IDS[:50])
-    snapshot = engine.snapshot()
-    assert snapshot.position == 50
+    before = engine.state.recurrent_copy()
     expected = [engine.prefill(IDS[50:60]).copy(), *(engine.step(token).copy() for token in IDS[60:70])]
     engine.prefill(IDS[70:])
     for _ in range(2):
-        engine.restore(snapshot)
+        engine.state.rewind(50, before)
         assert engine.position == 50
         found = [engine.prefill(IDS[50:60]).copy(), *(engine.step(token).copy() for token in IDS[60:70])]
         assert np.array_equal(found, expected)
 
 
-def test_a_snapshot_outlives_a_reset_and_another_text(load):
-    engine = load()
-    empty = engine.snapshot()
-    engine.prefill(IDS[:40])
-    snapshot, expected = engine.snapshot(), engine.step(7).copy()
+@pytest.mark.parametrize("first", [0, 5, 32, 40])
+def test_where_a_text_is_taken_up_does_not_show_in_whole_chunks(load, first):
+    whole, parts = load(chunk=32), load(chunk=32)
+    expected = [whole.prefill(IDS[:first]).copy() if first else None, whole.prefill(IDS[first:96]).copy()]
+    found = [parts.prefill(IDS[:first]).copy() if first else None]
+    for begin, end in ((first, 64), (64, 96)):
+        found[1:] = [parts.prefill(IDS[begin:end]).copy()]
+    assert np.array_equal(found[-1], expected[-1])
+
+
+def test_ctrl_c_leaves_the_state_whole(load):
+    engine = load(chunk=16)
+    engine.prefill(IDS[:20])
+
+    def interrupt(stage, fraction):
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.prefill(IDS[20:60], interrupt)
+    assert engine.position == 32
+    assert engine.last_logits is None
+    found = engine.prefill(IDS[32:60]).copy()
+    assert np.array_equal(found, engine.last_logits)
     engine.reset()
-    engine.prefill(IDS[40:])
-    engine.restore(snapshot)
-    assert np.array_equal(engine.step(7), expected)
-    engine.restore(empty)
-    assert engine.position == 0
-    first = engine.step(7).copy()
-    engine.reset()
-    assert np.array_equal(engine.step(7), first)
+    engine.prefill(IDS[:20])
+    assert np.array_equal(engine.prefill(IDS[20:60]), found)
 
 
 def test_reset_forgets_everything(load):
@@ -157,9 +169,9 @@ def test_keys_and_values_in_half_the_memory(load):
     every = half.logits(IDS)
     assert error(every, full.logits(IDS)) < 0.02
     assert error(by_steps(half, IDS), every) < 2e-3  # a value beside a rounding border may fall to either side
-    snapshot = half.snapshot()
+    position, before = half.position, half.state.recurrent_copy()
     expected = half.step(5).copy()
-    half.restore(snapshot)
+    half.state.rewind(position, before)
     assert np.array_equal(half.step(5), expected)
     with pytest.raises(UsageError, match='"q4_0"') as caught:
         load(kv_type="q4_0")

@@ -34,7 +34,7 @@ def exclusive(closed: Closed) -> Exclusive:
 def begun(exclusive: Exclusive, pieces: Iterator[str]) -> Answer:
     with exclusive.use():
         exclusive.end_unread()
-        return exclusive.begin(piece for piece in pieces)
+        return exclusive.begin((piece for piece in pieces), [])
 
 
 def in_a_thread(work) -> threading.Thread:

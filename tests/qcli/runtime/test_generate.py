@@ -120,7 +120,7 @@ def text(tokenizer, answer, stop=(), **limits):
     engine = FakeEngine(tokenizer.vocab_size, 4096, scripted(len(prompt), script))
     stats = Stats()
     ids = generate_ids(PrefixCache(engine), prompt, greedy(engine), None, tokenizer.end_ids, stats, **limits)
-    pieces = list(generate_text(ids, AnswerParser(tokenizer), StopStrings(stop), stats))
+    pieces = list(generate_text(ids, AnswerParser(tokenizer), StopStrings(stop), stats, []))
     assert all(pieces)
     return pieces, stats
 

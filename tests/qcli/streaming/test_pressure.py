@@ -8,6 +8,8 @@ from streamed_engine import IDS, streamed
 
 from qcli.errors import QcliError
 from qcli.host.pages import PAGE
+from qcli.runtime.checkpoint import Marks
+from qcli.runtime.prefix_cache import PrefixCache
 from qcli.streaming import pressure
 
 STORED = 6 * PAGE  # bytes that one expert takes in memory
@@ -74,6 +76,19 @@ def test_memory_that_others_need_is_given_back_and_no_bit_changes(monkeypatch, e
     free(10)
     with pytest.raises(QcliError, match="memory is short"):
         engine.prefill(IDS[:64])
+    engine.close()
+
+
+def test_checkpoints_are_given_up_before_slots(monkeypatch, others):
+    cache = PrefixCache(engine := streamed(monkeypatch, 12, chunk=32))
+    cache.prefill(IDS[:40], marks=Marks(frozenset({32, 40})))
+    assert len(cache.kept.checkpoints) == 2
+    others.free, others.time = 255, others.time + 11
+    cache.step(IDS[40])
+    assert cache.kept.checkpoints == []
+    assert {layer.slots.available for layer in engine.expert_loader.layers.values()} == {12}
+    cache.prefill(IDS[:40])
+    assert cache.prefilled == 40
     engine.close()
 
 

@@ -205,7 +205,7 @@ def test_stop_strings_are_looked_for_in_the_answer_alone(thinking: Tokenizer) ->
     sampler = Sampler(Sampling(temperature=0), thinking.vocab_size)
     parser = answer_parser(thinking, find_think_tags(thinking, ""), "")
     tokens = generate_ids(PrefixCache(engine), [0], sampler, max_tokens=99)
-    said = generate_text(tokens, parser, StopStrings(["stop"]), Stats())
+    said = generate_text(tokens, parser, StopStrings(["stop"]), Stats(), [])
     assert "".join(said) == "<think>stop a</think>b "
 
 

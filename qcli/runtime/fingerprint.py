@@ -1,0 +1,29 @@
+"""What tells the states of one model from those of all others: a hash of its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from qcli.gguf.file import GGUFFile
+from qcli.runtime.state_file import STATE_VERSION
+
+_SAMPLE = 4096  # bytes of each tensor
+
+
+def fingerprint(file: GGUFFile, kv_type: str) -> str:
+    """32 hexadecimal digits of a model and how its states are kept; the same wherever the file lies.
+
+    The header is hashed whole, of each tensor what the table says and a page from its midst: models that differ in some
+    weights alone differ in most bytes of a tensor. kv_type: of keys and values, "f16" or "q8_0".
+    """
+    digest = hashlib.sha256(json.dumps(["qcli", STATE_VERSION, kv_type]).encode())
+    for key, value in file.entries.items():
+        digest.update(json.dumps([key, len(value)]).encode())
+        digest.update(value)
+    for tensor in file.tensors.values():
+        digest.update(json.dumps([tensor.name, tensor.type, tensor.shape, tensor.n_bytes, tensor.odd]).encode())
+        data = tensor.data.reshape(-1)
+        first = max(0, len(data) - _SAMPLE) // 2
+        digest.update(data[first : first + _SAMPLE].data)
+    return digest.hexdigest()[:32]

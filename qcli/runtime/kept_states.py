@@ -1,0 +1,107 @@
+"""Checkpoints in memory, and the keys and values that they need where another text has overwritten them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcli.layers.state import RowsCopy, State
+from qcli.runtime.checkpoint import Checkpoint
+
+
+def common_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many ids two texts begin with in common."""
+    size = min(len(a), len(b))
+    differ = np.flatnonzero(np.asarray(a[:size], np.int64) != np.asarray(b[:size], np.int64))
+    return int(differ[0]) if len(differ) else size
+
+
+@dataclass(frozen=True, eq=False)
+class _Branch:
+    """The end of a text that was left: its ids from the start, and rows of keys and values from where it was left."""
+
+    ids: tuple[int, ...]
+    rows: RowsCopy
+
+    @property
+    def n_bytes(self) -> int:
+        return self.rows.n_bytes + 8 * len(self.ids)
+
+
+class KeptStates:
+    """At most so many bytes of checkpoints and of rows, the least recently used given up first."""
+
+    def __init__(self, state: State, most_bytes: int) -> None:
+        self._state, self.most_bytes = state, most_bytes
+        self.checkpoints: list[Checkpoint] = []  # the most recently used last
+        self._branches: list[_Branch] = []
+        self._there: Sequence[int] = ()  # ids whose rows are in the state; there may be more
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of all that is kept."""
+        return sum(c.n_bytes for c in self.checkpoints) + sum(branch.n_bytes for branch in self._branches)
+
+    def add(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint of the text that is in the state; an earlier one of the same ids goes."""
+        self.checkpoints = [c for c in self.checkpoints if c.ids != checkpoint.ids] + [checkpoint]
+        self._there = checkpoint.ids
+        self._trim()
+
+    def longest(self, ids: Sequence[int]) -> Checkpoint | None:
+        """The checkpoint with the most ids that a text begins with."""
+        found = [c for c in self.checkpoints if c.ids == tuple(ids[: c.position])]
+        return max(found, key=lambda c: c.position, default=None)
+
+    def leave(self, ids: Sequence[int], position: int) -> None:
+        """Copy what checkpoints need of the text in the state, `ids`, whose rows from a position on will be overwritten."""
+        beyond = [c for c in self.checkpoints if position < c.position == common_length(c.ids, ids)]
+        self._there = ids[:position]
+        if beyond:
+            end = max(c.position for c in beyond)
+            self._branches.append(_Branch(tuple(ids[:end]), self._state.copy_rows(position, end)))
+            self._trim()
+
+    def put_back(self, checkpoint: Checkpoint, there: int) -> bool:
+        """Bring the state to a checkpoint, of whose rows the first `there` are in the state; whether it could be done."""
+        self.checkpoints.remove(checkpoint)
+        for branch, end in self._path(checkpoint, there):
+            branch.rows.put_back(there, end)
+            there = end
+        if there < checkpoint.position:
+            return False
+        self._state.rewind(checkpoint.position, checkpoint.recurrent)
+        self.add(checkpoint)
+        return True
+
+    def clear(self) -> int:
+        """Give everything up; the bytes that it took."""
+        n_bytes = self.n_bytes
+        self.checkpoints, self._branches = [], []
+        return n_bytes
+
+    def _path(self, checkpoint: Checkpoint, there: int) -> list[tuple[_Branch, int]]:
+        """The branches whose rows lead from a position to a checkpoint, each with the position up to which it is followed."""
+        path = []
+        while there < checkpoint.position:
+            ends = [(common_length(b.ids, checkpoint.ids), b) for b in self._branches if b.rows.first <= there]
+            end, branch = max(ends, key=lambda pair: pair[0], default=(there, None))
+            if branch is None or end <= there:
+                break
+            path.append((branch, end))
+            there = end
+        return path
+
+    def _trim(self) -> None:
+        """Give up the least recently used, all but the newest checkpoint, and rows that no checkpoint needs any more."""
+        self._branches = self._needed()
+        while len(self.checkpoints) > 1 and self.n_bytes > self.most_bytes:
+            del self.checkpoints[0]
+            self._branches = self._needed()
+
+    def _needed(self) -> list[_Branch]:
+        paths = [self._path(c, common_length(self._there, c.ids)) for c in self.checkpoints]
+        used = {id(branch) for path in paths for branch, _ in path}
+        return [branch for branch in self._branches if id(branch) in used]

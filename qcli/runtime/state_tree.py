@@ -1,0 +1,119 @@
+"""The files of a model's states, known by their names: a tree of prefixes of token ids.
+
+A node is a prefix at whose end a state was saved. Its key is the number of its ids and a hash of them all.
+
+    <key>.<key of its parent>.rows     the rows that its caches have beyond those of its parent
+    <key>.state                        recurrent states and logits at its end
+
+A node of which only rows are left serves those below it. A node may be there twice, with rows from different parents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+_KEY = r"\d{1,9}-[0-9a-f]{32}"
+_NAME = re.compile(rf"({_KEY})\.(?:({_KEY})\.rows|state)")
+
+Ids = NDArray[np.int32]
+
+
+def as_array(ids: Sequence[int]) -> Ids:
+    """Token ids as they are hashed and written."""
+    return np.array(ids, "<i4")
+
+
+def keys(ids: Ids, ends: Iterable[int]) -> dict[int, str]:
+    """The keys of the prefixes that end there, by their ends, in ascending order; ends beyond the ids are left out."""
+    digest, done, found = hashlib.blake2b(digest_size=16), 0, {}
+    for end in sorted({end for end in ends if end <= len(ids)}):
+        digest.update(ids[done:end].data)
+        done = end
+        found[end] = f"{end}-{digest.hexdigest()}"
+    return found
+
+
+def end_of(key: str) -> int:
+    """The number of ids of a node."""
+    return int(key.partition("-")[0])
+
+
+EMPTY = keys(as_array([]), [0])[0]  # of no ids: the parent of all that have none
+
+
+@dataclass(frozen=True)
+class StateName:
+    """A file of a node, by its name: of rows, or of its state, which has no parent."""
+
+    path: Path
+    key: str
+    parent: str | None
+
+
+def rows_path(folder: Path, key: str, parent: str) -> Path:
+    """The file of a node's rows."""
+    return folder / f"{key}.{parent}.rows"
+
+
+def state_path(folder: Path, key: str) -> Path:
+    """The file of a node's state."""
+    return folder / f"{key}.state"
+
+
+def names(folder: Path) -> Iterator[StateName]:
+    """The files of all nodes; none if the folder is not there or cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                found = _NAME.fullmatch(entry.name)
+                if not found or not entry.is_file(follow_symlinks=False):
+                    continue
+                key, parent = found.groups()
+                if parent is None or end_of(parent) < end_of(key):
+                    yield StateName(Path(entry.path), key, parent)
+    except OSError:
+        return
+
+
+class StateTree:
+    """What a folder holds now: nodes whose rows are there from the first id on, and which of them have a state."""
+
+    def __init__(self, folder: Path, without: Container[Path] = ()) -> None:
+        """without: files that are known to be damaged."""
+        self._parents: dict[str, str] = {}
+        found = [name for name in names(folder) if name.path not in without]
+        for name in sorted(found, key=lambda name: end_of(name.key)):
+            if name.parent is not None and (name.parent == EMPTY or name.parent in self._parents):
+                self._parents[name.key] = name.parent
+        self.states = {name.key for name in found if name.parent is None and name.key in self._parents}
+
+    @cached_property
+    def _ends(self) -> set[int]:
+        return {end_of(key) for key in self._parents}
+
+    def longest_state(self, ids: Ids) -> int:
+        """The end of the longest prefix of ids that has a state; 0: none."""
+        found = keys(ids, {end_of(key) for key in self.states})
+        return max((end for end, key in found.items() if key in self.states), default=0)
+
+    def longest_rows(self, ids: Ids) -> str:
+        """The key of the longest prefix of ids of which all rows are there, EMPTY if there is none."""
+        found = keys(ids, self._ends)
+        return next((key for _, key in sorted(found.items(), reverse=True) if key in self._parents), EMPTY)
+
+    def chain(self, key: str) -> list[str]:
+        """A node and those before it, the first one first; empty if rows are missing."""
+        found = []
+        while key in self._parents:
+            found.append(key)
+            key = self._parents[key]
+        return found[::-1]
