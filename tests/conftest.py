@@ -74,9 +74,10 @@ def telling(monkeypatch, storyteller_tokenizer) -> TellingEngine:
 
 @pytest.fixture
 def data_folder(monkeypatch, tmp_path_factory) -> Path:
-    """In place of the user's own folder for conversations, an empty one."""
+    """In place of the user's own folder for conversations, an empty one; no states are kept."""
     folder = tmp_path_factory.mktemp("data")
     monkeypatch.setattr(folders, "data", lambda: folder)
+    monkeypatch.setenv("QCLI_STATES_LIMIT", "0")
     return folder
 
 

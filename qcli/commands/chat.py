@@ -10,7 +10,7 @@ from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.answer import discard, note_mistyped, tell_of_default_template
 from qcli.commands.chat_commands import obey, parsed
-from qcli.commands.recording import Wanted, model_of, tell_of_resumed
+from qcli.commands.recording import Wanted, bring_back, model_of
 from qcli.commands.talk import Talk
 from qcli.errors import QcliError
 from qcli.line_input import is_interactive, turns
@@ -51,6 +51,7 @@ def chat(
     """
     options.check_remarks(quiet, verbose)
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
+    records = is_interactive() or save or name is not None or wanted.old
     bar = console.status("loading", quiet)
     with ExitStack() as stack:
         with bar, interrupt.ends_all(bar):
@@ -60,11 +61,13 @@ def chat(
             library = Library()
             log = wanted.opened(library, stack)
             chosen = model_of(log) if model is None else model
-            llm = stack.enter_context(LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update))
+            keep = wanted.keep(records)
+            llm = LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
+            stack.enter_context(llm)
         if verbose:
             note_mistyped(llm)
         given: Options = {"max_tokens": max_tokens, "stop": stop, **sampling}
-        talk = stack.enter_context(_begun(llm, library, log, wanted, system, given, bar, quiet))
+        talk = stack.enter_context(_begun(llm, library, log, wanted, records, system, given, bar, quiet))
         if not quiet:
             _greet(talk, log)
         for turn in turns():
@@ -78,6 +81,7 @@ def _begun(
     library: Library,
     log: SessionLog | None,
     wanted: Wanted,
+    records: bool,
     system: str | None,
     given: Options,
     bar: console.status,
@@ -85,7 +89,6 @@ def _begun(
 ) -> Talk:
     """A chat with the conversation that is wanted."""
     tell = discard if quiet else console.info
-    records = is_interactive() or wanted.save or wanted.name is not None or wanted.old
 
     def make(wanted: Wanted, log: SessionLog | None, system: str | None) -> Conversation:
         return wanted.conversation(llm, library, log, tell, records=records, system=system, options={**given})
@@ -101,7 +104,7 @@ def _greet(talk: Talk, log: SessionLog | None) -> None:
         console.info(f"{talk.llm.name} · /help lists the commands, Ctrl-D leaves{recorded}")
     tell_of_default_template(talk.llm)
     if log is not None:
-        tell_of_resumed(talk.conversation, console.info)
+        bring_back(talk.conversation, talk.bar, console.info)
 
 
 def _take(talk: Talk, turn: str) -> bool:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from qcli import console
 from qcli.commands.answer import figures
-from qcli.commands.recording import called, tell_of_resumed
+from qcli.commands.recording import bring_back, called
 from qcli.commands.talk import Talk, number
 from qcli.errors import UsageError
 from qcli.wording import counted
@@ -159,7 +159,7 @@ def _sessions(talk: Talk, argument: str) -> None:
 
 def _resume(talk: Talk, argument: str) -> None:
     talk.go_to(talk.make(talk.library.open(talk.found(argument or "-")), None))
-    tell_of_resumed(talk.conversation, console.info)
+    bring_back(talk.conversation, talk.bar, console.info)
 
 
 def _save(talk: Talk, argument: str) -> None:

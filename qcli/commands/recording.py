@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
 
+    from qcli import console
     from qcli.llm import LLM
+    from qcli.runtime.checkpoint import Keep
     from qcli.sessions.conversation import Conversation
     from qcli.sessions.library import Library
     from qcli.sessions.log import SessionLog
@@ -48,6 +50,12 @@ class Wanted:
     def old(self) -> bool:
         """Whether a conversation is gone on with that is there already."""
         return self.go_on or self.resume is not None
+
+    def keep(self, recorded: bool, otherwise: Keep = None) -> Keep:
+        """What states are kept on disk: those of a conversation that is recorded, `otherwise` of another one."""
+        if self.no_save:
+            return None
+        return "turns" if recorded or self.old else otherwise
 
     def opened(self, library: Library, stack: ExitStack) -> SessionLog | None:
         """The conversation to go on with, which `stack` closes; None for a new one. Raises UsageError, OutputError, QcliError."""
@@ -115,11 +123,25 @@ def model_of(log: Session | None) -> str | None:
     return path
 
 
-def tell_of_resumed(conversation: Conversation, tell: Callable[[str], object]) -> None:
+def bring_back(conversation: Conversation, bar: console.status, tell: Callable[[str], object]) -> None:
+    """Bring a conversation back, and tell how long it is, what of it was not known any more, and what has changed."""
+    try:
+        with bar:
+            came = conversation.bring_back()
+    except KeyboardInterrupt:  # what is missing is read with the next message
+        came = None
+    more = ""
+    if came is not None:
+        again = f"{came.missing:,} of them read again" if came.missing else "nothing to compute"
+        more = f" · {counted(came.tokens, 'token')}, {came.seconds:.1f} s, {again}"
+    tell_of_resumed(conversation, tell, more)
+
+
+def tell_of_resumed(conversation: Conversation, tell: Callable[[str], object], more: str = "") -> None:
     """Tell which conversation goes on, how long it is, and what is not as it was."""
     from qcli.sessions.header import what_differs
 
     log = conversation.log
-    tell(f"resumed {called(log.name, log.title)}: {counted(len(log.branch()), 'message')}")
-    if differs := what_differs(log.header, conversation.llm):
-        tell(f"{differs}: all of it is read again")
+    tell(f"resumed {called(log.name, log.title)}: {counted(len(log.branch()), 'message')}{more}")
+    if log.messages and (differs := what_differs(log.header, conversation.llm)):
+        tell(differs)

@@ -58,7 +58,10 @@ def run(
     options.check_remarks(quiet, verbose)
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
     _check_raw(raw, system, wanted)
-    text = _prompt(prompt, files or [], raw, quiet)
+    about = _texts(files or [], raw)
+    text = _prompt(prompt, STDIN in (files or []), quiet)
+    records = save or name is not None
+    keep = None if raw else wanted.keep(records, otherwise="beginnings")
     with ExitStack() as stack:
         bar = stack.enter_context(console.status("loading", quiet))
         with interrupt.ends_all(bar):
@@ -68,18 +71,19 @@ def run(
             library = Library()
             log = wanted.opened(library, stack)
             chosen = model_of(log) if model is None else model
-            llm = stack.enter_context(LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update))
+            llm = stack.enter_context(
+                LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
+            )
         if not raw and not quiet:
             tell_of_default_template(llm)
         given: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}
         tell = discard if quiet or as_json else console.info
-        records = save or name is not None
         conversation = stack.enter_context(
             wanted.conversation(llm, library, log, tell, records=records, system=system, options=given)
         )
         if log is not None:
             tell_of_resumed(conversation, tell)
-        pieces = llm.generate(text, **given) if raw else conversation.ask(text)
+        pieces = llm.generate(about + text, **given) if raw else conversation.ask(text, about=about)
         thoughts: list[str] = []
         if as_json:
             shown, interrupted = show(pieces, bar, discard, thoughts.append)
@@ -104,16 +108,15 @@ def _check_raw(raw: bool, system: str | None, wanted: Wanted) -> None:
         raise UsageError("--raw continues a text, which is no conversation to record", "leave out --raw")
 
 
-def _prompt(argument: str | None, files: list[str], raw: bool, quiet: bool) -> str:
-    """The texts of files, and then what is asked about them."""
+def _texts(files: list[str], raw: bool) -> str:
+    """The texts of files as they stand before what is asked about them; the next question may begin with the same."""
     texts = [(name, read_file(name)) for name in files]
-    text = _question(argument, STDIN in files, quiet)
     if raw:
-        return "".join(text for _, text in texts) + text
-    return "\n\n".join([*(fenced(Path(name).name, text) for name, text in texts), text])
+        return "".join(text for _, text in texts)
+    return "".join(f"{fenced(Path(name).name, text)}\n\n" for name, text in texts)
 
 
-def _question(argument: str | None, stdin_is_read: bool, quiet: bool) -> str:
+def _prompt(argument: str | None, stdin_is_read: bool, quiet: bool) -> str:
     """The argument, then a blank line and what is piped in, if either is there; "-" alone is what is piped or typed."""
     given = "" if argument == STDIN else argument
     what = "the prompt" if not given else "what to add to the prompt"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from qcli.errors import UsageError
+from qcli.sessions.model import Model
 from qcli.sessions.session import Message
 
 CtxFull = Literal["stop", "oldest"]
@@ -29,11 +30,22 @@ def system_text(branch: Sequence[Message]) -> str:
     return next((message.text for message in reversed(branch) if message.role == "system"), "")
 
 
-def prompt(branch: Sequence[Message], left_out: int = 0) -> list[dict[str, str]]:
-    """The messages of a branch as a chat template takes them, without so many of the oldest of user and assistant."""
+def prompt(branch: Sequence[Message], left_out: int = 0, llm: Model | None = None) -> list[dict[str, Any]]:
+    """The messages of a branch as LLM.chat takes them, without so many of the oldest of user and assistant.
+
+    llm: the model whose own answers are given with the ids by which it generated them.
+    """
     system = system_text(branch)
-    first = [{"role": "system", "content": system}] if system else []
-    return first + [{"role": m.role, "content": m.text} for m in talk(branch)[left_out:]]
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    for message in talk(branch)[left_out:]:
+        ids = {"ids": message.ids} if llm and is_of(message, llm) else {}
+        messages.append({"role": message.role, "content": message.text, **ids})
+    return messages
+
+
+def is_of(answer: Message, llm: Model) -> bool:
+    """Whether the ids of an answer are those of this model."""
+    return bool(answer.ids) and answer.figures.get("model") == llm.name and max(answer.ids) < llm.engine.vocab_size
 
 
 def talk(branch: Sequence[Message]) -> list[Message]:

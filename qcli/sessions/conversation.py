@@ -9,8 +9,10 @@ from dataclasses import replace
 from time import time
 from typing import Any
 
-from qcli.errors import OutputError, UsageError
-from qcli.sessions import context
+from qcli.errors import ContextOverflowError, OutputError, UsageError
+from qcli.host.signals import interrupts_wait
+from qcli.runtime.resume import Resumed
+from qcli.sessions import context, turns
 from qcli.sessions.header import header_of, what_differs
 from qcli.sessions.library import Library
 from qcli.sessions.log import SessionLog
@@ -19,7 +21,6 @@ from qcli.sessions.reply import Reply
 from qcli.sessions.said import Said
 from qcli.sessions.session import Message
 from qcli.sessions.unsaved import Unsaved
-from qcli.wording import counted
 
 _SEEDS = 1 << 64
 _NEARLY = 0.9  # of the context is full: said once
@@ -78,12 +79,15 @@ class Conversation:
     @property
     def turns(self) -> int:
         """How many messages of the user there are."""
-        return len(self._asked())
+        return len(turns.asked(self.log.branch()))
 
-    def ask(self, text: str, **options: Any) -> Generator[str, None, None]:
-        """Answer a message: pieces as LLM.chat yields them."""
+    def ask(self, text: str, *, about: str = "", **options: Any) -> Generator[str, None, None]:
+        """Answer a message: pieces as LLM.chat yields them.
+
+        about: a text that the message begins with, and other messages may begin with, too: it is kept apart.
+        """
         self._settle()
-        return self._begin(self.log.branch(), text, options)
+        return self._begin(self.log.branch(), about + text, options, about)
 
     def edit(self, text: str, **options: Any) -> Generator[str, None, None]:
         """Answer another text in place of the last message."""
@@ -103,7 +107,24 @@ class Conversation:
         last = self.log.branch()[-1]
         if last.finish_reason == "stop":
             raise UsageError("the last answer is complete", "ask for more, or regenerate it")
+        if last.role == "assistant" and not context.is_of(last, self.llm):
+            raise UsageError("the last answer is another model's", "regenerate it, or ask for more")
         return self._start(branch, [], last if last.role == "assistant" else None, options)
+
+    def bring_back(self) -> Resumed | None:
+        """Have the model know the conversation so far, from what is kept of it or by reading it; None: it has no room.
+
+        What `ask` would do at first, done before anything is asked.
+        """
+        self._settle()
+        branch = self.log.branch()
+        messages = context.prompt(branch, context.left_out_before(branch, self.llm.engine.ctx), self.llm)
+        if not messages or not messages[-1]["content"].strip():
+            return None
+        try:
+            return self.llm.resume(messages)
+        except ContextOverflowError:
+            return None
 
     def last_question(self) -> str:
         """The user's last message. Raises UsageError if there is none."""
@@ -112,19 +133,12 @@ class Conversation:
     def undo(self, n: int = 1) -> None:
         """Take the last n turns back. Raises UsageError if there are fewer."""
         self._settle()
-        asked = self._asked()
-        if not 0 < n <= len(asked):
-            raise UsageError(_too_few(len(asked), "to take back"), "type a message first" if not asked else "")
-        self.log.set_head(asked[-n].parent)
+        self.log.set_head(turns.head_before(self.log, n))
 
     def redo(self, n: int = 1) -> None:
         """Bring n turns back that were taken back, of several branches that of the last message written."""
         self._settle()
-        ahead = self._ahead()
-        ends = [message for message in ahead if message.role == "assistant"]
-        if not 0 < n <= len(ends):
-            raise UsageError(_too_few(len(ends), "to bring back"), "undo takes turns back" if not ends else "")
-        self.log.set_head(ends[n - 1].id)
+        self.log.set_head(turns.head_after(self.log, n))
 
     def fork(self, name: str = "") -> Conversation:
         """A new conversation that goes on from here; this one stays as it is. It is recorded if this one is."""
@@ -176,37 +190,26 @@ class Conversation:
         if answer is not None:
             answer.close()
 
-    def _asked(self) -> list[Message]:
-        return [message for message in self.log.branch() if message.role == "user"]
-
     def _up_to_last_question(self) -> list[Message]:
         self._settle()
-        branch = self.log.branch()
-        while branch and branch[-1].role != "user":
-            branch.pop()
-        if not branch:
-            raise UsageError("there is no answer yet", "type a message first")
-        return branch
+        return turns.up_to_last_question(self.log.branch())
 
-    def _ahead(self) -> list[Message]:
-        """The messages after the head, up to the last one that was written."""
-        below, last = {self.log.head}, None
-        for message in self.log.messages.values():
-            if message.parent in below:
-                below.add(message.id)
-                last = message.id
-        start = self.log.head or 0
-        return [message for message in self.log.branch(last) if message.id > start] if last else []
-
-    def _begin(self, branch: list[Message], text: str, options: dict[str, Any]) -> Generator[str, None, None]:
+    def _begin(
+        self, branch: list[Message], text: str, options: dict[str, Any], about: str = ""
+    ) -> Generator[str, None, None]:
         """Answer a text after a branch, and after a system message if that has changed."""
         new = [Message(0, None, "user", text, time=time())]
         if self.system != context.system_text(branch):
             new.insert(0, Message(0, None, "system", self.system, time=time()))
-        return self._start(branch, new, None, options)
+        return self._start(branch, new, None, options, about)
 
     def _start(
-        self, branch: list[Message], new: list[Message], begun: Message | None, options: dict[str, Any]
+        self,
+        branch: list[Message],
+        new: list[Message],
+        begun: Message | None,
+        options: dict[str, Any],
+        about: str = "",
     ) -> Generator[str, None, None]:
         given = {**self._options, **options}
         if given.get("seed") is None:
@@ -215,20 +218,21 @@ class Conversation:
             answers = sum(message.role == "assistant" for message in self.log.messages.values())
             given["seed"] = (given["seed"] + answers) % _SEEDS
         said = Said.after(begun)
-        self._answer = self._answered(branch, new, said, given)
+        self._answer = self._answered(branch, new, said, given, about)
         return self._answer
 
     def _answered(
-        self, branch: list[Message], new: list[Message], said: Said, options: dict[str, Any]
+        self, branch: list[Message], new: list[Message], said: Said, options: dict[str, Any], about: str
     ) -> Generator[str, None, None]:
         """The pieces of an answer, which is recorded in the end, after the new messages before it."""
-        reply = Reply(self.llm, [*branch, *new], said, self._ctx_full, self._tell, options)
+        reply = Reply(self.llm, [*branch, *new], said, self._ctx_full, self._tell, options, about)
         try:
             with closing(reply.pieces()) as pieces:
                 yield from pieces
         finally:
             if said.counts():
-                self._record(branch, new, said.message(self._recorded(options), self.llm.stats, self.llm.engine.ctx))
+                with interrupts_wait():
+                    self._record(branch, new, said.message(self._recorded(options), self.llm))
 
     def _recorded(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options of an answer, those that were not given too."""
@@ -249,9 +253,6 @@ class Conversation:
         except OutputError as problem:
             self._go_on_in_memory(problem)
             self.log.append(*turn)
-        except KeyboardInterrupt:  # once more, in the midst of the writing
-            self.log.append(*turn)
-            raise
         self._system = None
         self._tell_when_nearly_full(answer)
 
@@ -270,11 +271,3 @@ class Conversation:
         what = "--ctx gives a larger one, --ctx-full oldest leaves out the oldest turns"
         what = "the oldest turns will be left out" if self._ctx_full == "oldest" else what
         self._tell(f"the context is nearly full, {used:,} of {ctx:,} tokens: {what}")
-
-
-def _too_few(there: int, what: str) -> str:
-    return (
-        f"there {'is' if there == 1 else 'are'} only {counted(there, 'turn')} {what}"
-        if there
-        else f"there is no turn {what}"
-    )

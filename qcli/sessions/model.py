@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from qcli.gguf.file import GGUFFile
     from qcli.runtime.engine import Engine
     from qcli.runtime.exclusive import Answer
+    from qcli.runtime.resume import Resumed
     from qcli.runtime.stats import Stats
 
 
@@ -34,6 +35,10 @@ class Model(Protocol):
     @property
     def sampling(self) -> Callable[..., Any]:
         """Every sampling option of an answer, those that are not given as suits the model."""
+
+    @property
+    def resume(self) -> Callable[..., Resumed]:
+        """Brings back what is known of messages."""
 
     def render(self, messages: Sequence[dict[str, str]]) -> str:
         """The prompt of messages."""

@@ -15,6 +15,7 @@ from qcli.sessions.session import Message
 from qcli.wording import counted
 
 _OF_THE_TEMPLATE = 2048  # bytes that a template may add to messages, and some more for each
+_ANOTHER = "Zq?"  # a question that nobody asks
 
 
 class Reply:
@@ -28,11 +29,12 @@ class Reply:
         ctx_full: CtxFull,
         tell: Callable[[str], object],
         options: dict[str, Any],
+        about: str = "",
     ) -> None:
-        """options: as LLM.chat takes them."""
+        """options: as LLM.chat takes them; about: what the last message begins with, and others may begin with, too."""
         self._llm, self._branch, self._said, self._tell = llm, branch, said, tell
         self._oldest = ctx_full == "oldest"
-        self._options = options
+        self._options, self._about = options, about
         self._most: int | None = options.get("max_tokens")
         self._ctx: int = llm.engine.ctx
 
@@ -60,8 +62,9 @@ class Reply:
         said = self._said
         said.finish_reason = "interrupted"
         options = self._options if self._most is None else {**self._options, "max_tokens": self._most - said.new}
-        messages = context.prompt(self._branch, said.left_out)
-        with closing(self._llm.chat(messages, begun=tuple(said.ids), **options)) as answer:
+        messages = context.prompt(self._branch, said.left_out, self._llm)
+        like = [[*messages[:-1], {"role": "user", "content": self._about + _ANOTHER}]] if self._about else []
+        with closing(self._llm.chat(messages, begun=tuple(said.ids), like=like, **options)) as answer:
             try:
                 for piece in answer:
                     said.add(piece)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
-from qcli.runtime.stats import Stats
+from qcli.sessions.model import Model
 from qcli.sessions.session import Message
 from qcli.text.thoughts import Thought, without_tags
 
@@ -51,14 +51,16 @@ class Said:
             return self.new > 0 or self.finish_reason == "stop"
         return bool(self.text or "".join(self._thoughts))
 
-    def message(self, sampling: Mapping[str, Any], stats: Stats, ctx: int) -> Message:
-        """The message, without a place in a conversation yet; stats: of the answer; ctx: tokens of context."""
+    def message(self, sampling: Mapping[str, Any], llm: Model) -> Message:
+        """The message, without a place in a conversation yet; llm: the model that has just said it."""
+        stats = llm.stats
         speeds = ("ttft_s", "prefill_tok_per_s", "decode_tok_per_s")
         figures = {
             "prompt_tokens": stats.prompt_tokens,
             "cached_tokens": stats.cached_tokens,
             "new_tokens": self.new,
-            "ctx": ctx,
+            "model": llm.name,
+            "ctx": llm.engine.ctx,
             "left_out": self.left_out,
             **{name: round(getattr(stats, name), 4) for name in speeds},
         }

@@ -66,7 +66,8 @@ def test_nothing_is_left_of_a_chat_without_a_message(type_turns):
 def test_going_on_with_the_last_conversation(type_turns, type_line, telling, storyteller_tokenizer):
     type_turns("Hi", "Ho", "/undo")
     _, said = type_turns("Hey", options=["-c"])
-    assert said[1] == 'resumed "Hi": 2 messages'
+    assert said[1].startswith('resumed "Hi": 2 messages · 18 tokens, ')
+    assert said[1].endswith(" s, 18 of them read again")
     prompt = storyteller_tokenizer.decode(telling.ids, special=True)
     assert prompt.count("A cat sat.") == 2
     assert "Ho" not in prompt
@@ -170,7 +171,8 @@ def test_fork_and_back(type_turns):
     _, said = type_turns("One", "/fork side", "Two", "/resume -", "Three", "/resume", "/sessions", "/resume side")
     assert listed() == [("One", 4), ("side", 4)]
     assert (texts("side"), texts("1")) == (["One", "Two"], ["One", "Three"])
-    assert said[2:4] == ['resumed "One": 2 messages', "resumed side: 4 messages"]
+    assert [line.partition(" · ")[0] for line in said[2:4]] == ['resumed "One": 2 messages', "resumed side: 4 messages"]
+    assert all(line.endswith("nothing to compute") for line in said[2:4])
     assert said[4:6] == [
         '  1  "One" · 4 messages · storyteller',
         "  2  side · 4 messages · storyteller · this one",

@@ -13,8 +13,8 @@ SAT = "A cat sat.\n"
 
 
 def asked(engine, tokenizer):
-    """The prompt that the engine was given first."""
-    return tokenizer.decode(engine.ids[: engine.fed[0]], special=True)
+    """The prompt that the engine was given, in one part or more."""
+    return tokenizer.decode(engine.ids[: sum(engine.fed)], special=True)
 
 
 def branch():
@@ -92,7 +92,8 @@ def test_the_text_of_files_stands_before_the_question(telling, type_line, storyt
         "<|im_start|>user\na.txt:\n```\nTom\n```\n\nb.md:\n````\n```\nJerry\n```\n````\n\nWho?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-    telling.fed.clear()
+    whole = storyteller_tokenizer.decode(telling.ids[: telling.fed[0]])
+    assert whole.endswith("````\n\n")  # a part of its own, which the prompt of the next question begins with
     type_line("run", "Who?", "--raw", *files)
     assert asked(telling, storyteller_tokenizer) == "Tom\n```\nJerry\n```Who?"
 
