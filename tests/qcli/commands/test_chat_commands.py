@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from qcli import line_input
+from qcli.commands.recording import Wanted
 from qcli.sessions.library import Library
 
 SAT = "A cat sat.\n"
@@ -247,3 +248,36 @@ def test_a_home_that_is_not_there_is_no_reason_not_to_talk(type_turns, monkeypat
     out, said = type_turns("Hi")
     assert (out, "this one is not recorded" in said[0]) == (SAT, True)
     refused(["run", "Hi", "--save"], 1, "home")
+
+
+def test_a_conversation_that_another_qcli_has_open(type_turns, type_line):
+    type_turns("Hi")
+    library = Library()
+    with library.open(library.last()):
+        for line in (["chat", "-c"], ["run", "Ho", "-c"]):
+            code, out, err = type_line(*line, piped="Ho\n")
+            assert (code, out, "another qcli has it open" in err) == (2, "", True)
+    assert type_line("run", "Ho", "-c", "-q") == (0, SAT, "")
+
+
+def test_a_conversation_that_has_outgrown_the_context_comes_back_all_the_same(type_turns, telling):
+    type_turns("Hi", "word " * 100, "Ho")
+    telling.ctx = 64
+    out, said = type_turns("Hey", "/undo 2", "Hey", options=["-c"])
+    assert said[1].endswith("6 messages")
+    assert said[2].startswith("error: not answered: the prompt has ")
+    assert out == SAT
+
+
+def test_ctrl_c_while_a_conversation_comes_back(type_turns, telling, monkeypatch):
+    type_turns("Hi")
+    telling.fail_next = KeyboardInterrupt()
+    out, said = type_turns("Ho", options=["-c"])
+    assert (out, said[1]) == (SAT, 'resumed "Hi": 2 messages')
+
+
+def test_states_are_kept_on_disk_of_what_is_recorded_alone():
+    assert Wanted().keep(recorded=True) == Wanted(go_on=True).keep(recorded=False) == "turns"
+    assert Wanted().keep(recorded=False) is None
+    assert Wanted().keep(recorded=False, otherwise="beginnings") == "beginnings"
+    assert Wanted(go_on=True, no_save=True).keep(recorded=False, otherwise="beginnings") is None
