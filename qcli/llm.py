@@ -16,6 +16,7 @@ from qcli import catalog
 from qcli.errors import ModelFileError, OutputError, PromptError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
+from qcli.runtime import saved_text
 from qcli.runtime.chat_prompts import ChatPrompts, Message, checked_messages
 from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Keep, Marks
 from qcli.runtime.engine import Engine
@@ -25,8 +26,10 @@ from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.resume import Resumed, resume
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions
+from qcli.runtime.state_store import store_for
 from qcli.runtime.stats import Stats
 from qcli.runtime.token_ids import token_ids
+from qcli.text.content import checked_text
 from qcli.text.stop_strings import StopStrings
 from qcli.text.think_tags import ThinkTags, find_think_tags
 from qcli.text.thoughts import AnswerParser, answer_parser
@@ -34,7 +37,6 @@ from qcli.text.tokenizer import Tokenizer
 from qcli.wording import parse_size
 
 if TYPE_CHECKING:
-    from qcli.runtime.state_store import StateStore
     from qcli.text.chat_template import ChatTemplate
 
 
@@ -86,19 +88,12 @@ class LLM:
             self.file.close()
             raise
         self._keep = keep
-        self._cache = PrefixCache(self.engine, self._store(kv_type) if keep else None)
+        store = store_for(self.file, self.engine.state, self.engine.vocab_size) if keep else None
+        self._cache = PrefixCache(self.engine, store)
         self._exclusive = Exclusive(partial(_end, self._cache, self.file))
         self._progress = self._exclusive.heard(progress)
         self.stats = Stats()  # of the last answer
         self.load_s = perf_counter() - began
-
-    def _store(self, kv_type: str | None) -> StateStore | None:
-        """The states of this model on disk."""
-        from qcli.runtime.state_store import store_for
-
-        state = self.engine.state
-        empty = Checkpoint((), state.recurrent_copy(), np.zeros(self.engine.vocab_size, np.float32))
-        return store_for(self.file, kv_type or state.kv_type, empty)
 
     @property
     def name(self) -> str:
@@ -148,7 +143,7 @@ class LLM:
         special=False, for text of other people: it is read as the ten characters that stand there.
         """
         self._check_open()
-        return self.tokenizer.encode(_checked_text(text), special)
+        return self.tokenizer.encode(checked_text(text), special)
 
     def detokenize(self, ids: Iterable[int]) -> str:
         """The text of token ids, control tokens left out."""
@@ -180,7 +175,7 @@ class LLM:
         Control tokens that the prompt spells are read as such. Pieces of the class Thought are what the model thinks.
         """
         with self._exclusive.use():
-            ids = self.tokenizer.prompt(_checked_text(prompt))
+            ids = self.tokenizer.prompt(checked_text(prompt))
             parser = answer_parser(self.tokenizer, self.think_tags, prompt)
             return self._begin(ids, NO_MARKS, parser, self.tokenizer.end_ids, options)
 
@@ -212,6 +207,20 @@ class LLM:
         with self._exclusive.use():
             self._exclusive.end_unread()
             return self._cache.checkpoint()
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write what the model has read and said so far into a file, keys and values too. Raises OutputError."""
+        checkpoint = self.checkpoint()
+        if checkpoint.logits is None:
+            raise UsageError("there is nothing to save yet", "have the model answer something first")
+        saved_text.save(Path(path), checkpoint, self.engine.state, self.file, overwrite)
+
+    def load(self, path: str | Path) -> None:
+        """Go on from what save() wrote, of this model. Raises QcliError."""
+        with self._exclusive.use():
+            self._exclusive.end_unread()
+            read = partial(saved_text.load, Path(path), self.engine.vocab_size, self.engine.state, self.file)
+            self._cache.adopt(read)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint of this model; what was given up meanwhile is prefilled again."""
@@ -277,18 +286,10 @@ class LLM:
 
 def _end(cache: PrefixCache, file: GGUFFile) -> None:
     try:
-        if cache.store:
-            cache.store.close()
-        cache.engine.close()
+        cache.close()
     except OutputError as error:  # the usage of its experts
         warnings.warn(str(error), stacklevel=2)
     file.close()
-
-
-def _checked_text(text: str) -> str:
-    if not isinstance(text, str):
-        raise UsageError(f"{text!r:.60} is no text", "give a str; chat() takes messages")
-    return text
 
 
 def _check_positive(name: str, value: int | None) -> None:

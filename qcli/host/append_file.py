@@ -21,29 +21,12 @@ _LOCKED_BYTE = (1 << 31) - 2  # Windows lets nobody read a locked byte: it is on
 class AppendFile:
     """A file for its user alone, open and locked; `end` is where what counts ends, and the next addition begins there."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int = -1) -> None:
+        """An open file; without one, the file is made by the first addition, and its folder if that is not there."""
         self.path = path
-        self.end = os.fstat(descriptor).st_size
+        self.end = os.fstat(descriptor).st_size if descriptor >= 0 else 0
         self._torn = False
         self._descriptor = descriptor
-
-    @classmethod
-    def create(cls, path: Path, data: bytes) -> AppendFile:
-        """Make a file of these bytes, and its folder if that is not there. Raises OutputError: there is no file then."""
-        with output_errors(path):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
-        file = cls(path, descriptor)
-        try:
-            _lock(descriptor)
-            file.append(data)
-            sync_folder(path.parent)
-        except BaseException:  # Ctrl-C, too
-            file.close()
-            with suppress(OSError):
-                path.unlink()
-            raise
-        return file
 
     @classmethod
     def open(cls, path: Path, called: str) -> AppendFile:
@@ -71,25 +54,47 @@ class AppendFile:
         self.end = end
 
     def append(self, data: bytes) -> None:
-        """Add bytes and wait until they are on the disk. Raises OutputError: the file is as it was before."""
+        """Add bytes and wait until they are on the disk. Raises OutputError: the file is as it was before, or not there."""
         with output_errors(self.path):
-            self._prepare()
-            before = self.end
-            try:
-                _write(self._descriptor, data)
-                _sync(self._descriptor)
-                self.end = before + len(data)
-            except BaseException:  # Ctrl-C, too
-                self.end = before
-                with suppress(OSError):
-                    os.ftruncate(self._descriptor, before)
-                raise
+            if self._descriptor < 0:
+                self._create(data)
+            else:
+                self._prepare()
+                self._add(data)
 
     def close(self) -> None:
         """Close the file, which unlocks it; closing twice does no harm."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _create(self, data: bytes) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._descriptor = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+            _lock(self._descriptor)
+            self._add(data)
+            sync_folder(self.path.parent)
+        except FileExistsError:
+            raise
+        except BaseException:  # Ctrl-C, too
+            self.close()
+            self.end = 0
+            with suppress(OSError):
+                self.path.unlink()
+            raise
+
+    def _add(self, data: bytes) -> None:
+        before = self.end
+        try:
+            _write(self._descriptor, data)
+            _sync(self._descriptor)
+            self.end = before + len(data)
+        except BaseException:
+            self.end, self._torn = before, True
+            with suppress(OSError):
+                self._cut_off()
+            raise
 
     def _prepare(self) -> None:
         """Cut off what does not count, unless others have written the file."""
@@ -99,8 +104,11 @@ class AppendFile:
         if found.st_size != self.end and not self._torn:
             raise OutputError(f"{self.path}: another program wrote to it meanwhile", "leave, and resume it")
         if self._torn:
-            os.ftruncate(self._descriptor, self.end)
-            self._torn = False
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        os.ftruncate(self._descriptor, self.end)
+        self._torn = False
 
 
 def _check(path: Path, descriptor: int, called: str) -> None:

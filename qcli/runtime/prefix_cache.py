@@ -78,6 +78,21 @@ class PrefixCache:
         self.kept.add(checkpoint)
         return self._saved(checkpoint, on_disk)
 
+    def adopt(self, read: Callable[[], Checkpoint]) -> None:
+        """Bring the state to a text whose keys and values `read` writes into it, and whose checkpoint it gives."""
+        self._leave(0)
+        self._ids, self._logits, self._whole = [], None, False
+        checkpoint = read()
+        self.engine.state.rewind(checkpoint.position, checkpoint.recurrent)
+        self._ids, self._logits, self._whole = [*checkpoint.ids], checkpoint.logits, True
+        self.kept.add(checkpoint)
+
+    def close(self) -> None:
+        """Have what is to be kept written, and close the engine. Raises OutputError, see Engine.close."""
+        if self.store:
+            self.store.close()
+        self.engine.close()
+
     def _saved(self, checkpoint: Checkpoint, on_disk: bool) -> Checkpoint:
         if on_disk and self.store:
             self.store.save(checkpoint, self.engine.state.rows)

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,17 +54,22 @@ def write(path: Path, header: bytes, arrays: Arrays) -> None:
     descriptor, temporary = tempfile.mkstemp(PART, path.name[:24], path.parent)
     try:
         with open(descriptor, "wb", _BUFFER) as file:
-            file.write(header)
-            checksum = zlib.crc32(header)
-            for piece in _pieces(arrays):
-                checksum = zlib.crc32(piece, checksum)
-                file.write(piece)
-            file.write(checksum.to_bytes(_CHECKSUM_BYTES, "little"))
+            write_to(file, header, arrays)
         _rename(temporary, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def write_to(file: BinaryIO, header: bytes, arrays: Arrays) -> None:
+    """Write what such a file holds."""
+    file.write(header)
+    checksum = zlib.crc32(header)
+    for piece in _pieces(arrays):
+        checksum = zlib.crc32(piece, checksum)
+        file.write(piece)
+    file.write(checksum.to_bytes(_CHECKSUM_BYTES, "little"))
 
 
 def read(path: Path, header: bytes, arrays: Arrays) -> bool:

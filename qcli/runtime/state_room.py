@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qcli.errors import UsageError
+from qcli.host.folders import CHOOSES_CACHE
 from qcli.runtime import state_tree
 from qcli.runtime.state_file import PART
-from qcli.runtime.state_tree import EMPTY, end_of
+from qcli.runtime.state_tree import EMPTY
 from qcli.wording import parse_size, size
 
 FOLDER = "states"  # in the folder for caches: for each model one, named by its fingerprint
@@ -52,7 +53,7 @@ def model_folders(root: Path) -> list[Path]:
 
 
 def make_room(folder: Path, most_bytes: int, n_bytes: int, chain: Sequence[str]) -> str:
-    """Delete states, of this model and of others beside it, until n_bytes more fit; "", or why they do not.
+    """Delete states, of this model and of others beside it, until n_bytes more fit; "", or why they do not, and a hint.
 
     chain: keys of the nodes below the one to be written, the first one first; their rows stay.
     """
@@ -62,10 +63,10 @@ def make_room(folder: Path, most_bytes: int, n_bytes: int, chain: Sequence[str])
     room = _Room(nodes, n_bytes)
     free = shutil.disk_usage(folder).free
     most_bytes, told = min(
-        (most_bytes, f"{LIMIT} is {size(most_bytes)}, which is too little"),
-        (room.total + free - _SPARE, f"its disk has only {size(free)} free"),
+        (most_bytes, f"it takes more than {size(most_bytes)}; {LIMIT} sets another limit"),
+        (room.total + free - _SPARE, f"the disk has only {size(free)} free; {CHOOSES_CACHE} chooses another folder"),
     )
-    own = [(folder, key) for key in chain]
+    own = [(folder, key) for key in chain if (folder, key) in nodes]  # another process may have deleted some
     if sum(file.n_bytes for key in own for file in nodes[key].rows) + n_bytes > most_bytes:
         return told
     for files in _expendable(nodes, own):
@@ -73,7 +74,7 @@ def make_room(folder: Path, most_bytes: int, n_bytes: int, chain: Sequence[str])
             break
         for file in files:
             room.remove(file)
-    return "" if room.fits(most_bytes) else told
+    return "" if room.total + n_bytes <= most_bytes else told
 
 
 _Key = tuple[Path, str]
@@ -129,11 +130,10 @@ class _Room:
 
     def remove(self, file: _File) -> None:
         """Delete a file; one that cannot be deleted goes on to take its room."""
-        with suppress(FileNotFoundError):
-            try:
-                file.path.unlink()
-            except PermissionError:
-                return
+        try:
+            file.path.unlink(missing_ok=True)
+        except OSError:  # Windows, while another process reads it
+            return
         self.total -= file.n_bytes
         self._count -= 1
 
@@ -141,16 +141,17 @@ class _Room:
 def _nodes(folders: Collection[Path]) -> dict[_Key, _Node]:
     """All nodes of all models, by folder and key, those of few ids first."""
     nodes: dict[_Key, _Node] = {}
-    found = [(folder, name) for folder in folders for name in state_tree.names(folder)]
-    for folder, name in sorted(found, key=lambda pair: end_of(pair[1].key)):
+    found = [(folder, file) for folder in folders for file in state_tree.files(folder)]
+    for folder, file in sorted(found, key=lambda pair: pair[1].end):
         with suppress(OSError):
-            about = name.path.stat()
-            file = _File(name.path, name.parent, about.st_size, about.st_mtime)
-            node = nodes.setdefault((folder, name.key), _Node())
-            if name.parent is None:
-                node.state = file
+            path = folder / file.name
+            about = path.stat()
+            kept = _File(path, file.parent, about.st_size, about.st_mtime)
+            node = nodes.setdefault((folder, file.key), _Node())
+            if file.parent is None:
+                node.state = kept
             else:
-                node.rows.append(file)
+                node.rows.append(kept)
     for key, node in nodes.items():
         _place(nodes, key, node)
     for node in reversed(nodes.values()):

@@ -1,6 +1,6 @@
 """States on disk: checkpoints and the rows below them, by the token ids that led there. A cache: losing it costs time alone.
 
-    store = store_for(file, "f16", template)     # in the user's folder for caches, one folder for each model
+    store = store_for(file, state, vocab_size)   # in the user's folder for caches, one folder for each model
     store.save(checkpoint, rows)                 # returns at once; written in the background
     n = store.longest(ids)                       # so many of these ids need not be computed
     checkpoint = store.read(ids[:n], rows, first=m)
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from qcli.gguf.file import GGUFFile
 from qcli.host import folders
+from qcli.layers.state import State
 from qcli.runtime import state_file, state_room, state_tree
 from qcli.runtime.checkpoint import Checkpoint
 from qcli.runtime.fingerprint import fingerprint
@@ -40,7 +41,7 @@ _MOST_WAITING = 256 << 20  # bytes of recurrent states; what waits beyond that i
 _NICENESS = 10  # of the thread that writes, so that it does not take a core from those that compute
 
 
-def store_for(file: GGUFFile, kv_type: str, template: Checkpoint) -> StateStore | None:
+def store_for(file: GGUFFile, state: State, vocab_size: int) -> StateStore | None:
     """The states of a model in the user's folder for caches; None if they may have no room, or there is no folder.
 
     Raises UsageError if QCLI_STATES_LIMIT is no size, or QCLI_CACHE_DIR no full path.
@@ -48,8 +49,11 @@ def store_for(file: GGUFFile, kv_type: str, template: Checkpoint) -> StateStore 
     most_bytes = state_room.limit()
     if not most_bytes:
         return None
+    template = Checkpoint((), state.recurrent_copy(), np.zeros(vocab_size, np.float32))
     try:
-        return StateStore(folders.some_cache() / state_room.FOLDER / fingerprint(file, kv_type), most_bytes, template)
+        return StateStore(
+            folders.some_cache() / state_room.FOLDER / fingerprint(file, state.kv_type), most_bytes, template
+        )
     except OSError:
         return None
 
@@ -64,7 +68,7 @@ class StateStore:
         self.folder, self._most_bytes = folder, most_bytes
         self._shapes = [array.shape for array in template.recurrent]
         self._vocab = None if template.logits is None else template.logits.shape
-        self._damaged: set[Path] = set()
+        self._damaged: set[str] = set()  # names of files
         self._waiting: deque[tuple[Checkpoint, Rows]] = deque()  # the first is being written
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -89,7 +93,7 @@ class StateStore:
         array = state_tree.as_array(ids)
         key = state_tree.keys(array, [len(array)])[len(array)]
         tree = StateTree(self.folder, self._damaged)
-        if key not in tree.states:
+        if not tree.has_state(key):
             return None
         state = self._read_state(key)
         if state is None or not self._read_rows(array, [EMPTY, *tree.chain(key)], rows, first):
@@ -110,8 +114,7 @@ class StateStore:
             while len(self._waiting) > 2 and sum(_n_bytes(c) for c, _ in self._waiting) > _MOST_WAITING:
                 del self._waiting[1]
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._write_all, name="qcli-states", daemon=True)
-                self._thread.start()
+                self._begin_to_write()
 
     def wait(self) -> None:
         """Wait until nothing is being written: before rows that were saved are overwritten."""
@@ -163,10 +166,18 @@ class StateStore:
             return False
         except OSError as error:
             problem = f"cannot be read: {error.strerror or error}"
-        self._damaged.add(path)
+        self._damaged.add(path.name)
         self._remarks.setdefault("read", f"{path}: {problem}; what was kept there is computed again")
         self._tell()
         return False
+
+    def _begin_to_write(self) -> None:
+        self._thread = threading.Thread(target=self._write_all, name="qcli-states", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as problem:  # too many threads, or the interpreter is about to end
+            self._waiting.clear()
+            self._cannot(str(problem))
 
     def _write_all(self) -> None:
         """Write what waits, until nothing does: what the thread runs."""
@@ -177,7 +188,8 @@ class StateStore:
             try:
                 self._write(*self._waiting[0])
             except Exception as problem:  # a lost state costs time, a traceback in the midst of an answer more
-                self._cannot(getattr(problem, "strerror", None) or str(problem) or type(problem).__name__)
+                reason = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
+                self._cannot(f"{shortened(reason)}; {folders.CHOOSES_CACHE} chooses another folder")
             with self._lock:
                 self._waiting.popleft()
                 if not self._waiting:
@@ -190,7 +202,7 @@ class StateStore:
         tree = StateTree(self.folder, self._damaged)
         parent = tree.longest_rows(ids)
         chain = tree.chain(parent)
-        if key in tree.states:
+        if tree.has_state(key):
             self._touch(key, chain)
             return
         arrays = [*checkpoint.recurrent, *([] if checkpoint.logits is None else [checkpoint.logits])]
@@ -207,7 +219,7 @@ class StateStore:
             return
         for path, content in files.items():
             state_file.write(path, *content)
-            self._damaged.discard(path)
+            self._damaged.discard(path.name)
 
     def _touch(self, key: str, chain: Sequence[str]) -> None:
         """Note that a node was used now, and its rows."""
@@ -218,8 +230,7 @@ class StateStore:
                 os.utime(path)
 
     def _cannot(self, reason: str) -> None:
-        place, hint = self.folder.parent, f"{folders.CHOOSES_CACHE} chooses another folder"
-        remark = f"{place}: what was computed cannot be kept there: {shortened(reason)}; {hint}"
+        remark = f"{self.folder.parent}: what was computed cannot be kept there: {reason}"
         self._remarks.setdefault("write", remark)
 
     def _tell(self) -> None:

@@ -14,9 +14,8 @@ import hashlib
 import os
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,11 +49,11 @@ def end_of(key: str) -> int:
 EMPTY = keys(as_array([]), [0])[0]  # of no ids: the parent of all that have none
 
 
-@dataclass(frozen=True)
-class StateName:
+class StateFile(NamedTuple):
     """A file of a node, by its name: of rows, or of its state, which has no parent."""
 
-    path: Path
+    name: str
+    end: int  # the node's number of ids
     key: str
     parent: str | None
 
@@ -69,7 +68,7 @@ def state_path(folder: Path, key: str) -> Path:
     return folder / f"{key}.state"
 
 
-def names(folder: Path) -> Iterator[StateName]:
+def files(folder: Path) -> Iterator[StateFile]:
     """The files of all nodes; none if the folder is not there or cannot be read."""
     try:
         with os.scandir(folder) as entries:
@@ -78,8 +77,9 @@ def names(folder: Path) -> Iterator[StateName]:
                 if not found or not entry.is_file(follow_symlinks=False):
                     continue
                 key, parent = found.groups()
-                if parent is None or end_of(parent) < end_of(key):
-                    yield StateName(Path(entry.path), key, parent)
+                file = StateFile(entry.name, end_of(key), key, parent)
+                if parent is None or end_of(parent) < file.end:
+                    yield file
     except OSError:
         return
 
@@ -87,27 +87,27 @@ def names(folder: Path) -> Iterator[StateName]:
 class StateTree:
     """What a folder holds now: nodes whose rows are there from the first id on, and which of them have a state."""
 
-    def __init__(self, folder: Path, without: Container[Path] = ()) -> None:
-        """without: files that are known to be damaged."""
+    def __init__(self, folder: Path, without: Container[str] = ()) -> None:
+        """without: names of files that are known to be damaged."""
         self._parents: dict[str, str] = {}
-        found = [name for name in names(folder) if name.path not in without]
-        for name in sorted(found, key=lambda name: end_of(name.key)):
-            if name.parent is not None and (name.parent == EMPTY or name.parent in self._parents):
-                self._parents[name.key] = name.parent
-        self.states = {name.key for name in found if name.parent is None and name.key in self._parents}
+        found = sorted((file for file in files(folder) if file.name not in without), key=lambda file: file.end)
+        for file in found:
+            if file.parent is not None and (file.parent == EMPTY or file.parent in self._parents):
+                self._parents[file.key] = file.parent
+        self._states = {f.key: f.end for f in found if f.parent is None and f.key in self._parents}
 
-    @cached_property
-    def _ends(self) -> set[int]:
-        return {end_of(key) for key in self._parents}
+    def has_state(self, key: str) -> bool:
+        """Whether a node's state is there, and all rows."""
+        return key in self._states
 
     def longest_state(self, ids: Ids) -> int:
         """The end of the longest prefix of ids that has a state; 0: none."""
-        found = keys(ids, {end_of(key) for key in self.states})
-        return max((end for end, key in found.items() if key in self.states), default=0)
+        found = keys(ids, self._states.values())
+        return max((end for end, key in found.items() if key in self._states), default=0)
 
     def longest_rows(self, ids: Ids) -> str:
         """The key of the longest prefix of ids of which all rows are there, EMPTY if there is none."""
-        found = keys(ids, self._ends)
+        found = keys(ids, map(end_of, self._parents))
         return next((key for _, key in sorted(found.items(), reverse=True) if key in self._parents), EMPTY)
 
     def chain(self, key: str) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -26,6 +27,7 @@ from qcli.sessions.session import Session
 from qcli.wording import counted, shortened
 
 LIST = "`qcli sessions` lists them"
+_ENDING = ".jsonl"
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,10 @@ class Library:
             raise OutputError("there is no home folder to keep conversations in", "set HOME to one")
         named = self.check_name(name) if name else ""
         letters = "".join(SystemRandom().choices(ascii_lowercase, k=6))
-        return SessionLog(self.folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{letters}.jsonl", header, named)
+        return SessionLog(self.folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{letters}{_ENDING}", header, named)
 
     def list(self) -> list[Summary]:
-        """All conversations, the one that was changed last first."""
+        """All conversations, the one that was changed last first. Raises QcliError if the folder cannot be read."""
         found = sorted(self._marks(), key=lambda item: (item[1].changed, item[0].name), reverse=True)
         return [_summary(number, *item) for number, item in enumerate(found, 1)]
 
@@ -133,11 +135,7 @@ class Library:
 
     def _marks(self) -> Iterator[tuple[Path, Mark, int]]:
         """Every file with something in it: what it says of itself, and its size."""
-        try:
-            paths = [*self.folder.glob("*.jsonl")] if self.folder else []
-        except OSError:
-            paths = []
-        for path in paths:
+        for path in self._paths():
             try:
                 if (found := path.stat()).st_size and stat.S_ISREG(found.st_mode):
                     with open(path, "rb") as file:
@@ -146,6 +144,16 @@ class Library:
                         yield path, mark, found.st_size
             except OSError as problem:
                 warnings.warn(f"{path}: cannot be read: {problem.strerror or problem}", stacklevel=2)
+
+    def _paths(self) -> Sequence[Path]:
+        try:
+            names = os.listdir(self.folder) if self.folder else []
+        except FileNotFoundError:
+            return ()
+        except OSError as problem:
+            reason = problem.strerror or problem
+            raise QcliError(f"{self.folder}: cannot be read: {reason}", "check its permissions") from None
+        return [Path(self.folder or "", name) for name in names if name.endswith(_ENDING)]
 
 
 def _read_mark(file: BinaryIO) -> Mark | None:

@@ -28,7 +28,8 @@ class SessionLog(Session):
         super().__init__({"created": now, **header}, name, changed=now)
         self.path = path
         self.damaged = 0  # lines that were left out
-        self._file: AppendFile | None = None
+        self._file = AppendFile(path)
+        self._end = 0  # of what the file holds of this session
 
     @classmethod
     def open(cls, path: Path, called: str) -> SessionLog:
@@ -43,10 +44,8 @@ class SessionLog(Session):
         except BaseException:
             file.close()
             raise
-        file.cut(found.end)
         log = cls(path, {})
-        vars(log).update(vars(found.session))
-        log.damaged, log._file = found.damaged, file
+        vars(log).update(vars(found.session), damaged=found.damaged, _file=file, _end=found.end)
         return log
 
     def append(self, *messages: Message) -> None:
@@ -78,8 +77,7 @@ class SessionLog(Session):
 
     def close(self) -> None:
         """Close and unlock the file; the session can still be read."""
-        if self._file is not None:
-            self._file.close()
+        self._file.close()
 
     def __enter__(self) -> SessionLog:
         return self
@@ -90,26 +88,18 @@ class SessionLog(Session):
     def _change(self, lines: Iterable[bytes], **changes: Any) -> None:
         """Write lines and the mark of the session as it is after these changes, then make them here."""
         after = Session(**{**self._values(), "changed": time.time(), **changes})
-        if self._file is not None and self._file.end:
-            self._file.append(self._bounded([*lines, mark_line(after)]))
+        if self._end:
+            self._add([*lines, mark_line(after)])
         elif after.messages:
-            whole = [header_line(after.header), *map(message_line, after.messages.values()), mark_line(after)]
-            self._begin(self._bounded(whole))
-        vars(self).update(vars(after))
+            self._add([header_line(after.header), *map(message_line, after.messages.values()), mark_line(after)])
+        vars(self).update(vars(after), _end=self._file.end)
 
     def _values(self) -> dict[str, Any]:
         return {part.name: getattr(self, part.name) for part in fields(Session)}
 
-    def _begin(self, data: bytes) -> None:
-        """Make the file, or fill one that came to nothing."""
-        if self._file is None:
-            self._file = AppendFile.create(self.path, data)
-        else:
-            self._file.append(data)
-
-    def _bounded(self, lines: list[bytes]) -> bytes:
+    def _add(self, lines: list[bytes]) -> None:
         data = b"".join(lines)
-        size = len(data) + (self._file.end if self._file else 0)
-        if size > reader.MAX_FILE or max(map(len, lines)) > reader.MAX_LINE:
+        if self._end + len(data) > reader.MAX_FILE or max(map(len, lines)) > reader.MAX_LINE:
             raise OutputError(f"{self.path}: has no room for so much", "begin a new conversation")
-        return data
+        self._file.cut(self._end)  # a torn end, or what Ctrl-C kept from being known here
+        self._file.append(data)

@@ -35,3 +35,10 @@ def _part_text(part: Any) -> str:
         return str(part["text"])
     kind = part.get("type") if isinstance(part, Mapping) else part
     raise UsageError(f"a message holds a part that is no text: {kind!r:.60}", "qcli reads text alone")
+
+
+def checked_text(text: Any) -> str:
+    """A text as it is; UsageError if it is something else."""
+    if not isinstance(text, str):
+        raise UsageError(f"{text!r:.60} is no text", "give a str; chat() takes messages")
+    return text

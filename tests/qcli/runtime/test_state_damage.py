@@ -189,6 +189,19 @@ def test_whatever_fails_while_writing_is_a_remark_in_the_thread_that_saves(store
         store.close()
 
 
+def test_a_thread_that_cannot_be_started_is_a_remark(store, monkeypatch):
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("threading.Thread.start", fail)
+        with pytest.warns(RuntimeWarning, match="can't start new thread"):
+            save(store, [*IDS, 1])
+    assert store.longest([*IDS, 1]) == 30
+    save(store, [*IDS, 1])
+    assert comes_back(store, [*IDS, 1])
+
+
 def test_what_a_killed_process_left_goes_after_a_while(store, folder):
     for name, age in (("old.part", 3600), ("young.part", 0)):
         (folder / name).write_bytes(b"half")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import warnings
 from itertools import pairwise
@@ -150,7 +151,7 @@ def test_a_conversation_larger_than_the_limit_is_told_once_and_costs_no_other(ro
     store = opened(root, 2 * STATE)
     add(store, [1])
     big = StatefulModel(**{**MODEL, "recurrent": ((19_999,),)})
-    with pytest.warns(RuntimeWarning, match="QCLI_STATES_LIMIT is 38 kB, which is too little"):
+    with pytest.warns(RuntimeWarning, match="it takes more than 38 kB; QCLI_STATES_LIMIT"):
         save(store, [3, 1], big)
     save(store, [3, 2], big)
     assert store.longest([1]) == 1
@@ -166,12 +167,28 @@ def test_rows_whose_parents_are_gone_go_first(root):
     assert list(root.rglob("3-*")) == []
 
 
+def test_another_process_may_delete_while_one_writes(root, monkeypatch):
+    store, make_room = opened(root, 10**9), state_room.make_room
+    add(store, [1])
+    monkeypatch.setattr(
+        state_room, "make_room", lambda *args: (shutil.rmtree(args[0]), args[0].mkdir(), make_room(*args))[2]
+    )
+    add(store, [1, 2])
+    monkeypatch.undo()
+    assert store.longest([1, 2]) == 0
+    add(store, [1, 2])
+    assert ends(store, [1, 2]) == [2]
+
+
 def test_there_are_never_more_files_than_can_be_looked_through(root, monkeypatch):
     monkeypatch.setattr(state_room, "_MOST_FILES", 20)
     store = opened(root, 10**9)
     add(store, *([n] for n in range(30)))
     assert sum(1 for _ in root.rglob("*.*")) <= 20
     assert store.longest([29]) == 1
+    text = list(range(40))
+    add(store, *prefixes(text))  # rows of a conversation that goes on are not deleted
+    assert ends(store, text)[-1] == 40
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,8 +12,8 @@ from stateful_model import StatefulModel, comes_back, save
 
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.layers.state import State
 from qcli.runtime import state_file
-from qcli.runtime.checkpoint import Checkpoint
 from qcli.runtime.state_store import StateStore, store_for
 
 IDS = list(range(100, 140))
@@ -198,17 +198,17 @@ def test_a_forked_child_does_not_wait_for_the_threads_of_its_parent(store, monke
 
 def test_the_store_of_a_model(tmp_path, monkeypatch, storyteller):
     monkeypatch.setenv("QCLI_CACHE_DIR", str(tmp_path))
-    template = Checkpoint((), (), None)
+    plain, half = State(64), State(64, "q8_0")
     with GGUFFile.open(storyteller) as file:
-        store = store_for(file, "f16", template)
+        store = store_for(file, plain, 16)
         assert store.folder.parent == tmp_path / "states"
-        assert store.folder != store_for(file, "q8_0", template).folder
+        assert store.folder != store_for(file, half, 16).folder
         assert list(tmp_path.iterdir()) == []
         monkeypatch.setenv("QCLI_STATES_LIMIT", "0")
-        assert store_for(file, "f16", template) is None
+        assert store_for(file, plain, 16) is None
         monkeypatch.setenv("QCLI_STATES_LIMIT", "much")
         with pytest.raises(UsageError, match="QCLI_STATES_LIMIT"):
-            store_for(file, "f16", template)
+            store_for(file, plain, 16)
         monkeypatch.delenv("QCLI_STATES_LIMIT")
         monkeypatch.setattr("qcli.host.folders.some_cache", lambda: (_ for _ in ()).throw(PermissionError()))
-        assert store_for(file, "f16", template) is None
+        assert store_for(file, plain, 16) is None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from functools import partial
+from itertools import count
 
 import pytest
 
@@ -107,7 +109,7 @@ def test_a_file_that_is_cut_anywhere_holds_a_turn_or_does_not(path, log, monkeyp
         assert len(kept) >= 2 * (end >= one_turn)
         assert found.session.head == (kept[-1].id if kept else None)
         assert found.damaged == 0
-        if end % 7 == 0:
+        if end % 19 == 0:
             with SessionLog.open(path, "it") as again:
                 again.append(Message(again.next_id(), again.head, "user", "More?"))
             assert same(read(path), again)
@@ -149,6 +151,63 @@ def test_what_does_not_reach_the_disk_was_not_written(path, log, monkeypatch, pr
     with pytest.raises((OutputError, KeyboardInterrupt)):
         new.append(ASKED)
     assert not new.path.exists()
+
+
+def test_what_cannot_be_cut_off_at_once_is_cut_off_later(path, log, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fail)
+        broken.setattr(os, "ftruncate", fail)
+        with pytest.raises(OutputError, match="Input/output"):
+            log.append(*AGAIN)
+    log.append(Message(3, 2, "user", "Better?"))
+    assert same(read(path), log)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_ctrl_c_anywhere_in_the_writing(path, monkeypatch, begun):
+    """Before each line of qcli's own code in turn: what the file holds, and what is known here, go on as one."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    for moment in count():
+        path.unlink(missing_ok=True)
+        log = SessionLog(path, {})
+        if begun:
+            log.append(ASKED, ANSWERED)
+        first = log.next_id()
+        turn = Message(first, log.head, "user", "And?"), Message(first + 1, first, "assistant", "So.")
+        interrupted = ctrl_c(moment, lambda log=log, turn=turn: log.append(*turn))
+        kept = len(read(path).session.messages) if path.exists() else 0
+        assert kept in (first - 1, first + 1)
+        assert log.next_id() in (first, kept + 1)
+        log.append(Message(log.next_id(), log.head, "user", "More?"))
+        assert same(read(path), log)
+        log.close()
+        if not interrupted:
+            break
+    assert moment > 30
+
+
+def ctrl_c(moment, call):
+    """Interrupt a call before this line of qcli's code, counted from 0; False if it ended before."""
+    lines = count()
+
+    def trace(frame, event, _):
+        if event == "line" and next(lines) == moment:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace if "qcli" in frame.f_code.co_filename else None
+
+    usual = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(usual)
+    return False
 
 
 def test_a_disk_that_cannot_say_so_is_written_all_the_same(path, log, monkeypatch):

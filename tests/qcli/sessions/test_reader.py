@@ -143,7 +143,7 @@ def test_random_damage_leaves_a_session_that_goes_on(tmp_path, monkeypatch):
     chance = random.Random(13)
     whole = HEADER + TURN + MARK + TURN_2 + MARK_4 + b'{"header": {"model": "b"}}\n{"head": 2}\n'
     path = tmp_path / "1.jsonl"
-    for _ in range(300):
+    for _ in range(150):
         data = bytearray(whole)
         for _ in range(chance.randrange(1, 9)):
             at = chance.randrange(len(data))
