@@ -77,7 +77,7 @@ def data_folder(monkeypatch, tmp_path_factory) -> Path:
     """In place of the user's own folder for conversations, an empty one; no states are kept."""
     folder = tmp_path_factory.mktemp("data")
     monkeypatch.setattr(folders, "data", lambda: folder)
-    monkeypatch.setenv("QCLI_STATES_LIMIT", "0")
+    monkeypatch.setattr("qcli.llm.store_for", lambda *_: None)
     return folder
 
 
