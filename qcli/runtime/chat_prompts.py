@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qcli.errors import PromptError, QcliError, UsageError
 from qcli.runtime.checkpoint import Keep, Marks
-from qcli.runtime.kept_states import common_length
+from qcli.runtime.history import common_length
 from qcli.text.content import checked
 from qcli.text.think_tags import ThinkTags
 from qcli.text.tokenizer import Tokenizer

@@ -21,6 +21,7 @@ class Checkpoint:
     ids: tuple[int, ...]  # of the text up to here
     recurrent: Recurrent
     logits: NDArray[np.float32] | None  # float32 [vocab], after the last id
+    history: tuple[int, ...] = ()  # of each id, 32 bits that follow from it and all before it, and how they were cut
 
     @property
     def position(self) -> int:
@@ -31,7 +32,7 @@ class Checkpoint:
     def n_bytes(self) -> int:
         """Memory of its arrays and ids."""
         logits = 0 if self.logits is None else self.logits.nbytes
-        return sum(array.nbytes for array in self.recurrent) + logits + 8 * len(self.ids)
+        return sum(array.nbytes for array in self.recurrent) + logits + 16 * len(self.ids)
 
 
 Keep = Literal["beginnings", "turns"] | None  # what to keep on disk

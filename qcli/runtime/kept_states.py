@@ -5,29 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from qcli.layers.state import RowsCopy, State
 from qcli.runtime.checkpoint import Checkpoint
-
-
-def common_length(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many ids two texts begin with in common."""
-    size = min(len(a), len(b))
-    differ = np.flatnonzero(np.asarray(a[:size], np.int64) != np.asarray(b[:size], np.int64))
-    return int(differ[0]) if len(differ) else size
+from qcli.runtime.history import common_length
 
 
 @dataclass(frozen=True, eq=False)
 class _Branch:
-    """The end of a text that was left: its ids from the start, and rows of keys and values from where it was left."""
+    """The end of a text that was left: its history from the start, and rows of keys and values from where it was left."""
 
-    ids: tuple[int, ...]
+    history: tuple[int, ...]
     rows: RowsCopy
 
     @property
     def n_bytes(self) -> int:
-        return self.rows.n_bytes + 8 * len(self.ids)
+        return self.rows.n_bytes + 8 * len(self.history)
 
 
 class KeptStates:
@@ -37,7 +29,7 @@ class KeptStates:
         self._state, self.most_bytes = state, most_bytes
         self.checkpoints: list[Checkpoint] = []  # the most recently used last
         self._branches: list[_Branch] = []
-        self._there: Sequence[int] = ()  # ids whose rows are in the state; there may be more
+        self._there: Sequence[int] = ()  # the history of rows that are in the state; there may be more
 
     @property
     def n_bytes(self) -> int:
@@ -47,7 +39,7 @@ class KeptStates:
     def add(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint of the text that is in the state; an earlier one of the same ids goes."""
         self.checkpoints = [c for c in self.checkpoints if c.ids != checkpoint.ids] + [checkpoint]
-        self._there = checkpoint.ids
+        self._there = checkpoint.history
         self._trim()
 
     def longest(self, ids: Sequence[int]) -> Checkpoint | None:
@@ -55,22 +47,27 @@ class KeptStates:
         found = [c for c in self.checkpoints if c.ids == tuple(ids[: c.position])]
         return max(found, key=lambda c: c.position, default=None)
 
-    def leave(self, ids: Sequence[int], position: int) -> None:
-        """Copy what checkpoints need of the text in the state, `ids`, whose rows from a position on will be overwritten."""
-        beyond = [c for c in self.checkpoints if position < c.position == common_length(c.ids, ids)]
-        self._there = ids[:position]
+    def use(self, checkpoint: Checkpoint) -> None:
+        """Count a checkpoint as the most recently used, which is not given up."""
+        self.checkpoints.remove(checkpoint)
+        self.checkpoints.append(checkpoint)
+
+    def leave(self, history: Sequence[int], position: int) -> None:
+        """Copy what checkpoints need of the text in the state, whose rows from a position on will be overwritten."""
+        beyond = [c.position for c in self.checkpoints if position < c.position == common_length(c.history, history)]
+        self._there = history[:position]
         if beyond:
-            end = max(c.position for c in beyond)
-            self._branches.append(_Branch(tuple(ids[:end]), self._state.copy_rows(position, end)))
+            end = max(beyond)
+            self._branches.append(_Branch(tuple(history[:end]), self._state.copy_rows(position, end)))
             self._trim()
 
     def put_back(self, checkpoint: Checkpoint, there: int) -> bool:
         """Bring the state to a checkpoint, of whose rows the first `there` are in the state; whether it could be done."""
-        self.checkpoints.remove(checkpoint)
         for branch, end in self._path(checkpoint, there):
             branch.rows.put_back(there, end)
             there = end
         if there < checkpoint.position:
+            self.checkpoints.remove(checkpoint)
             return False
         self._state.rewind(checkpoint.position, checkpoint.recurrent)
         self.add(checkpoint)
@@ -86,7 +83,7 @@ class KeptStates:
         """The branches whose rows lead from a position to a checkpoint, each with the position up to which it is followed."""
         path = []
         while there < checkpoint.position:
-            ends = [(common_length(b.ids, checkpoint.ids), b) for b in self._branches if b.rows.first <= there]
+            ends = [(common_length(b.history, checkpoint.history), b) for b in self._branches if b.rows.first <= there]
             end, branch = max(ends, key=lambda pair: pair[0], default=(there, None))
             if branch is None or end <= there:
                 break
@@ -102,6 +99,6 @@ class KeptStates:
             self._branches = self._needed()
 
     def _needed(self) -> list[_Branch]:
-        paths = [self._path(c, common_length(self._there, c.ids)) for c in self.checkpoints]
+        paths = [self._path(c, common_length(self._there, c.history)) for c in self.checkpoints]
         used = {id(branch) for path in paths for branch, _ in path}
         return [branch for branch in self._branches if id(branch) in used]

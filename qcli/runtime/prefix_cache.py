@@ -17,7 +17,8 @@ import numpy as np
 from qcli.host.memory import available_memory
 from qcli.progress import Progress
 from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Marks
-from qcli.runtime.kept_states import KeptStates, common_length
+from qcli.runtime.history import common_length, extend
+from qcli.runtime.kept_states import KeptStates
 from qcli.streaming.budget import checkpoint_bytes
 from qcli.streaming.pressure import FLOOR
 
@@ -37,6 +38,7 @@ class PrefixCache:
         self.prefilled = 0  # ids that the last prefill did not find in the state
         self._logits: np.ndarray | None = None  # of the last id in the state, if they are known
         self._ids: list[int] = []  # whose keys and values the state has
+        self._history: list[int] = []  # how each of them came there
         self._whole = True  # whether it has their recurrent states, too: not after an error in the midst of a step
 
     def prefill(self, ids: Sequence[int], progress: Progress | None = None, marks: Marks = NO_MARKS) -> np.ndarray:
@@ -63,28 +65,29 @@ class PrefixCache:
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """float32 [T, vocab] of every position, from an empty state; the next prefill starts from an empty one, too."""
         self._leave(0)
-        self._ids, self._whole = [], False
+        self._ids, self._history, self._whole = [], [], False
         return self.engine.logits(ids)
 
     def checkpoint(self, on_disk: bool = False) -> Checkpoint:
         """Keep a checkpoint of the text in the state in memory, and if it is to be so on the disk."""
-        known = next((c for c in self.kept.checkpoints if len(c.ids) == len(self._ids) and [*c.ids] == self._ids), None)
+        history = tuple(self._history)
+        known = next((c for c in self.kept.checkpoints if c.history == history), None)
         if known:
             return self._saved(known, on_disk)
         if available_memory() < FLOOR + self.engine.state.recurrent_bytes:
             self.kept.clear()
         logits = None if self._logits is None else self._logits.copy()
-        checkpoint = Checkpoint(tuple(self._ids), self.engine.state.recurrent_copy(), logits)
+        checkpoint = Checkpoint(tuple(self._ids), self.engine.state.recurrent_copy(), logits, history)
         self.kept.add(checkpoint)
         return self._saved(checkpoint, on_disk)
 
     def adopt(self, read: Callable[[], Checkpoint]) -> None:
         """Bring the state to a text whose keys and values `read` writes into it, and whose checkpoint it gives."""
         self._leave(0)
-        self._ids, self._logits, self._whole = [], None, False
+        self._stay_at(0, whole=False)
         checkpoint = read()
         self.engine.state.rewind(checkpoint.position, checkpoint.recurrent)
-        self._ids, self._logits, self._whole = [*checkpoint.ids], checkpoint.logits, True
+        self._is_at(checkpoint)
         self.kept.add(checkpoint)
 
     def close(self) -> None:
@@ -116,7 +119,9 @@ class PrefixCache:
             self._whole = not self.engine.state.recurrent_bytes
             raise
         finally:
-            self._ids += ids[: self.engine.position - before]
+            added = ids[: self.engine.position - before]
+            self._ids += added
+            extend(self._history, added, self.engine.chunk)
             self._logits = self.engine.last_logits
 
     def rewind(self, ids: list[int], marks: Marks = NO_MARKS) -> int:
@@ -155,31 +160,49 @@ class PrefixCache:
             self.engine.state.rewind(position, ())
         else:
             self.engine.reset()
-        self._ids, self._logits, self._whole = self._ids[:position], None, True
+        self._stay_at(position, whole=True)
 
     def _go_to(self, ids: list[int], kept: Checkpoint | None) -> bool:
         """Bring the state to these ids by a checkpoint in memory, or by that on disk; whether it could be done."""
-        there = common_length(self._ids, ids)
+        there = min(
+            common_length(self._ids, ids), common_length(self._history, kept.history if kept else self._history)
+        )
+        if kept:
+            self.kept.use(kept)
         self._leave(there)
-        self._ids, self._logits, self._whole = self._ids[:there], None, False
+        self._stay_at(there, whole=False)
         if kept:
             reached = self.kept.put_back(kept, there)
         else:
             assert self.store
-            kept = self.store.read(ids, self.engine.state.rows, there)
+            kept = self.store.read(ids, self.engine.state.rows, self._history)
             reached = kept is not None
             if kept:
                 self.engine.state.rewind(kept.position, kept.recurrent)
                 self.kept.add(kept)
         if reached and kept:
-            self._ids, self._logits, self._whole = ids, kept.logits, True
+            self._is_at(kept)
         return reached
+
+    def _stay_at(self, position: int, whole: bool) -> None:
+        """Note that the text in the state ends there, and whether the recurrent states are those of that position."""
+        self._ids, self._history, self._logits, self._whole = (
+            self._ids[:position],
+            self._history[:position],
+            None,
+            whole,
+        )
+
+    def _is_at(self, checkpoint: Checkpoint) -> None:
+        """Note that the text in the state is that of a checkpoint."""
+        self._ids, self._history = [*checkpoint.ids], [*checkpoint.history]
+        self._logits, self._whole = checkpoint.logits, True
 
     def _leave(self, position: int) -> None:
         """Before the rows behind a position are overwritten: have those kept that checkpoints need."""
         if self.store:
             self.store.wait()
-        self.kept.leave(self._ids, position)
+        self.kept.leave(self._history, position)
 
 
 def _within(progress: Progress | None, before: int, part: int, total: int) -> Progress | None:

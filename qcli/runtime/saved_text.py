@@ -22,7 +22,7 @@ _AGAIN = "save it again with this model, in this version of qcli and with this -
 def save(path: Path, checkpoint: Checkpoint, state: State, file: GGUFFile, overwrite: bool) -> None:
     """Write a checkpoint of the text in the state, and the keys and values below it. Raises OutputError."""
     arrays = _arrays(checkpoint, state)
-    ids = np.array(checkpoint.ids, "<i4").tobytes()
+    ids = np.array([checkpoint.ids, checkpoint.history], "<u4").tobytes()
     header = state_file.header(fingerprint(file, state.kv_type), arrays, ids=ids)
     with AtomicFiles([path], overwrite, reads=file.paths) as files:
         files.require_space(state_file.size(header, arrays))
@@ -35,14 +35,15 @@ def load(path: Path, vocab_size: int, state: State, file: GGUFFile) -> Checkpoin
     try:
         with open(path, "rb") as opened:
             line = opened.readline(_LINE)
-            ids = opened.read(4 * state.ctx + 4)[: _ids_bytes(line)]
+            ids = opened.read(8 * state.ctx + 8)[: _ids_bytes(line)]
     except OSError as error:
         raise QcliError(f"{path}: {error.strerror}", "give the path of a file that save() wrote") from None
-    count = len(ids) // 4
-    if not 0 < count <= state.ctx or not 0 <= min(known := np.frombuffer(ids, "<i4")) <= max(known) < vocab_size:
+    count = len(ids) // 8
+    known, history = np.frombuffer(ids[: 8 * count], "<u4").reshape(2, -1)
+    if not 0 < count <= state.ctx or max(known) >= vocab_size:
         raise QcliError(f"{path}: is no text of this model that fits into {state.ctx} tokens of context", _AGAIN)
     recurrent = tuple(np.empty_like(array) for array in state.recurrent_copy())
-    checkpoint = Checkpoint(tuple(known.tolist()), recurrent, np.empty(vocab_size, np.float32))
+    checkpoint = Checkpoint(tuple(known.tolist()), recurrent, np.empty(vocab_size, np.float32), tuple(history.tolist()))
     arrays = _arrays(checkpoint, state)
     if not state_file.read(path, state_file.header(fingerprint(file, state.kv_type), arrays, ids=ids), arrays):
         raise QcliError(f"{path}: is damaged, or of another model", _AGAIN)

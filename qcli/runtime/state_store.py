@@ -3,7 +3,7 @@
     store = store_for(file, state, vocab_size)   # in the user's folder for caches, one folder for each model
     store.save(checkpoint, rows)                 # returns at once; written in the background
     n = store.longest(ids)                       # so many of these ids need not be computed
-    checkpoint = store.read(ids[:n], rows, first=m)
+    checkpoint = store.read(ids[:n], rows, history)
 
 Conversations share what they have in common: the rows of a prefix are written once. Whatever goes wrong is a miss: files
 that are damaged, of another process or gone, a full disk, a folder that is read-only. What a user should know of it is
@@ -17,7 +17,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +32,7 @@ from qcli.layers.state import State
 from qcli.runtime import state_file, state_room, state_tree
 from qcli.runtime.checkpoint import Checkpoint
 from qcli.runtime.fingerprint import fingerprint
-from qcli.runtime.state_tree import EMPTY, Ids, StateTree, end_of
+from qcli.runtime.state_tree import EMPTY, Ids, StateTree, end_of, history_of
 from qcli.wording import shortened
 
 Rows = Callable[[int, int], list[NDArray[Any]]]  # rows(a, b): of each cache [heads, rows, row], a writable view
@@ -84,22 +84,23 @@ class StateStore:
         tree = StateTree(self.folder, self._damaged)
         return max(on_its_way, tree.longest_state(state_tree.as_array(ids)))
 
-    def read(self, ids: Sequence[int], rows: Rows, first: int) -> Checkpoint | None:
-        """The checkpoint of exactly these ids; fills the rows from position `first` on, those below must be there.
+    def read(self, ids: Sequence[int], rows: Rows, history: Sequence[int]) -> Checkpoint | None:
+        """The checkpoint of exactly these ids; fills the rows that are not there.
 
-        None if a file is missing or damaged: then `longest` gives less, and rows from `first` on are of no use.
+        history: of those of the first ids that are there; a node's rows stay that have the history of the node.
+        None if a file is missing or damaged: then `longest` gives less, and other rows are of no use.
         """
         self.wait()
         array = state_tree.as_array(ids)
-        key = state_tree.keys(array, [len(array)])[len(array)]
         tree = StateTree(self.folder, self._damaged)
-        if not tree.has_state(key):
+        if (key := tree.state_of(array)) == EMPTY:
             return None
-        state = self._read_state(key)
-        if state is None or not self._read_rows(array, [EMPTY, *tree.chain(key)], rows, first):
+        state, chain = self._read_state(key), tree.chain(key)
+        there = _common(chain, history)
+        if state is None or not self._read_rows(array, [EMPTY, *chain], rows, there):
             return None
-        self._touch(key, tree.chain(key))
-        return Checkpoint(tuple(ids), *state)
+        self._touch(key, chain)
+        return Checkpoint(tuple(ids), *state, (*history[:there], *_history(chain, there)))
 
     def save(self, checkpoint: Checkpoint, rows: Rows) -> None:
         """Have a checkpoint written, and the rows below it that are not on the disk; returns at once.
@@ -137,21 +138,15 @@ class StateStore:
         return (tuple(recurrent), logits) if self._read(path, state_file.header(key, given), given) else None
 
     def _read_rows(self, ids: Ids, chain: list[str], rows: Rows, first: int) -> bool:
-        """Fill rows from `first` on, from the files of a chain of nodes that begins with EMPTY."""
-        keys = state_tree.keys(ids, map(end_of, chain))
+        """Fill rows from `first` on, the end of a node, from the files of a chain of nodes that begins with EMPTY."""
         for parent, node in pairwise(chain):
             start, end = end_of(parent), end_of(node)
             if end <= first:
                 continue
-            views = rows(max(first, start), end)
-            whole = views if first <= start else [np.empty_like(view) for view in rows(start, end)]
-            path = state_tree.rows_path(self.folder, node, parent)
-            header = state_file.header(keys[end], whole, keys[start], ids[start:end].tobytes())
-            if not self._read(path, header, whole):
+            views = rows(start, end)
+            header = state_file.header(node, views, parent, ids[start:end].tobytes())
+            if not self._read(state_tree.rows_path(self.folder, node, parent), header, views):
                 return False
-            if whole is not views:
-                for view, longer in zip(views, whole, strict=True):
-                    view[:] = longer[:, longer.shape[1] - view.shape[1] :]
         return True
 
     def _read(self, path: Path, header: bytes, arrays: state_file.Arrays) -> bool:
@@ -198,9 +193,9 @@ class StateStore:
 
     def _write(self, checkpoint: Checkpoint, rows: Rows) -> None:
         ids = state_tree.as_array(checkpoint.ids)
-        key = state_tree.keys(ids, [len(ids)])[len(ids)]
+        key = state_tree.keys(ids, [len(ids)], checkpoint.history)[len(ids)]
         tree = StateTree(self.folder, self._damaged)
-        parent = tree.longest_rows(ids)
+        parent = tree.longest_rows(ids, checkpoint.history)
         chain = tree.chain(parent)
         if tree.has_state(key):
             self._touch(key, chain)
@@ -239,6 +234,24 @@ class StateStore:
             self._remarks[about] = ""
             if remark:
                 warnings.warn(remark, RuntimeWarning, stacklevel=3)
+
+
+def _common(chain: Sequence[str], history: Sequence[int]) -> int:
+    """The end of the last node of a chain whose rows are those of a text with this history."""
+    ends = [end_of(node) for node in chain]
+    return max(
+        (end for end, node in zip(ends, chain, strict=True) if [*history[end - 1 : end]] == [history_of(node)]),
+        default=0,
+    )
+
+
+def _history(chain: Sequence[str], first: int) -> Iterator[int]:
+    """The history of a chain's ids from `first` on; within a node any that no other text has."""
+    for node, before in zip(chain, [0, *map(end_of, chain)], strict=False):
+        if before >= first:
+            last = history_of(node)
+            yield from ((last ^ i * 0x9E3779B1) & 0xFFFFFFFF for i in range(end_of(node) - before - 1, 0, -1))
+            yield last
 
 
 def _size(path: Path) -> int:

@@ -21,7 +21,10 @@ from hypothesis import strategies as st
 from places import DATA
 
 from qcli import cli
+from qcli.host import folders
 from qcli.runtime.engine import Engine
+from qcli.sessions.library import Library
+from qcli.sessions.log import Message
 
 LOAD = Engine.load
 CASES = int(os.environ.get("QCLI_FUZZ_CASES", "2000"))
@@ -58,7 +61,22 @@ PATHS = [
     ),
     *("owner/repo", "owner/repo:file.gguf", "/dev/null", "read-only/out", ""),
 ]
-WORDS = [*NUMBERS, *SIZES, *TEXTS, *PATHS, "Q4_K_M", "Q9", "?", "f16", "q8_0", "qwen3-next-80b-a3b", "a=b", "blk=Q8_0"]
+ACTIONS = ["list", "show", "rename", "rm", "export"]
+WORDS = [
+    *NUMBERS,
+    *SIZES,
+    *TEXTS,
+    *PATHS,
+    "Q4_K_M",
+    "Q9",
+    "?",
+    "f16",
+    "q8_0",
+    "qwen3-next-80b-a3b",
+    "a=b",
+    "blk=Q8_0",
+    *ACTIONS,
+]
 VARIABLES = {
     "NO_COLOR": ["", "1"],
     "COLUMNS": ["0", "1", "40", "-5", "abc", "100000"],
@@ -97,6 +115,7 @@ def commands() -> dict[str, list[str]]:
 
 
 COMMANDS = commands()
+LEFT_OUT = {("sessions", "--force"), ("sessions", "-f")}  # it reads no model, and would replace one as it is told to
 BOUNDED = {
     "bench": ["--shape", "qwen3-next-80b-a3b", "--layers", "0"],  # refused after all else was read: it would take long
 }
@@ -105,7 +124,7 @@ BOUNDED = {
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
     name = draw(st.sampled_from([*COMMANDS, "nonsense", "", "-h", "--version"]))
-    options = [option for option in COMMANDS.get(name, []) if option.startswith("-")]
+    options = [option for option in COMMANDS.get(name, []) if option.startswith("-") and (name, option) not in LEFT_OUT]
     words = [name]
     for _ in range(draw(st.integers(0, 5))):
         if options and draw(st.booleans()):
@@ -119,8 +138,12 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, storyteller: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a model, a text and some that are neither."""
+    """A folder with a model, a text and some that are neither; conversations of nobody's."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(folders, "data", lambda: tmp_path / "data")
+    for text in TEXTS:
+        with Library().create({"model": text}) as log:
+            log.append(Message(1, None, "user", text), Message(2, 1, "assistant", text, text))
     shutil.copy(DATA / "qwen3next.gguf", tmp_path / "model.gguf")
     (tmp_path / "link.gguf").symlink_to("model.gguf")
     (tmp_path / "text.txt").write_text("A cat sat on a mat. " * 40)

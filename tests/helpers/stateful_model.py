@@ -65,5 +65,5 @@ def save(store: StateStore, ids: Sequence[int], model: StatefulModel | None = No
 def comes_back(store: StateStore, ids: Sequence[int], model: StatefulModel | None = None) -> bool:
     """Whether a state is there and right, read into a model that knows nothing."""
     model = model or StatefulModel()
-    found = store.read(ids, model.rows, 0)
+    found = store.read(ids, model.rows, ())
     return found is not None and model.is_after(found, ids)

@@ -241,7 +241,7 @@ def test_what_comes_back_is_right_whatever_was_done_to_the_files(actions, asked)
             assert store.longest(ids) == twin if whole else store.longest(ids) <= twin
             while n := store.longest(ids):
                 model = StatefulModel()
-                found = store.read(ids[:n], model.rows, 0)
+                found = store.read(ids[:n], model.rows, ())
                 assert found is not None or not whole
                 assert found is None or model.is_after(found, ids[:n])
                 if found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_what_was_saved_comes_back_in_another_process(folder, kind):
 def test_a_checkpoint_may_have_no_logits(store):
     model = StatefulModel(vocab=None)
     save(store, IDS, model)
-    assert store.read(IDS, model.rows, 0).logits is None
+    assert store.read(IDS, model.rows, ()).logits is None
 
 
 def test_the_longest_is_a_prefix(store):
@@ -62,7 +63,7 @@ def test_the_longest_is_a_prefix(store):
     assert [store.longest(IDS[:n]) for n in (0, 9, 10, 29, 30, 40)] == [0, 0, 10, 20, 30, 30]
     assert store.longest([*IDS[:25], 7, 7, 7, 7, 7]) == 20
     assert store.longest([7, *IDS]) == 0
-    assert store.read(IDS[:15], StatefulModel().rows, 0) is None  # a prefix, but no state was saved there
+    assert store.read(IDS[:15], StatefulModel().rows, ()) is None  # a prefix, but no state was saved there
 
 
 def test_texts_that_begin_alike_share_rows(store, folder):
@@ -83,18 +84,39 @@ def test_saving_again_writes_nothing(store, folder):
     assert {path: path.stat().st_ino for path in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize("first", [0, 5, 10, 15, 29, 30])
-def test_rows_below_the_first_are_left_alone(store, first):
-    save(store, IDS[:10])
-    save(store, IDS[:30])
-    model = StatefulModel()
-    assert store.read(IDS[:30], model.rows, first) is not None
+HISTORY = list(range(100, 100 + len(IDS)))
+
+
+@pytest.mark.parametrize(("there", "first"), [(0, 0), (5, 0), (10, 10), (15, 10), (29, 10), (30, 30), (40, 30)])
+def test_rows_of_whole_nodes_that_are_there_are_left_alone(store, there, first):
     true = StatefulModel()
-    true.compute(IDS[:30])
-    for found, wanted in zip(model.caches, true.caches, strict=True):
-        assert np.array_equal(found[:, first:30], wanted[:, first:30])
-        assert (found[:, :first] == 77).all()
-        assert (found[:, 30:] == 77).all()
+    for end in (10, 30):
+        store.save(replace(true.compute(IDS[:end]), history=tuple(HISTORY[:end])), true.rows)
+    store.wait()
+    model = StatefulModel()
+    found = store.read(IDS[:30], model.rows, HISTORY[:there])
+    assert [found.history[i] for i in (9, 29)] == [HISTORY[9], HISTORY[29]]
+    assert len(set(found.history)) == 30
+    for mine, wanted in zip(model.caches, true.caches, strict=True):
+        assert np.array_equal(mine[:, first:30], wanted[:, first:30])
+        assert (mine[:, :first] == 77).all()
+        assert (mine[:, 30:] == 77).all()
+
+
+def test_the_same_text_computed_in_two_ways_is_kept_twice(store, folder):
+    one, two = StatefulModel(), StatefulModel()
+    one.compute(IDS[:20])
+    two.compute(IDS[:20])
+    for cache in two.caches:
+        cache[:, :20] += 1  # the last bits
+    for model, history in ((one, HISTORY), (two, HISTORY[::-1])):
+        for end in (10, 20):
+            store.save(replace(model.checkpoint(IDS[:end]), history=tuple(history[:end])), model.rows)
+    store.wait()
+    found = store.read(IDS[:20], (model := StatefulModel()).rows, ())
+    true = one if found.history[19] == HISTORY[19] else two
+    assert all(np.array_equal(a[:, :20], b[:, :20]) for a, b in zip(model.caches, true.caches, strict=True))
+    assert len(list(folder.glob("*.rows"))) == 4
 
 
 def test_a_state_on_its_way_to_the_disk_counts(store, monkeypatch):
@@ -139,7 +161,7 @@ def test_after_close_nothing_is_written(store, folder):
 def test_nothing_is_kept_of_no_ids(store, folder):
     save(store, [])
     assert not folder.exists()
-    assert store.read([], StatefulModel().rows, 0) is None
+    assert store.read([], StatefulModel().rows, ()) is None
 
 
 @posix
@@ -175,11 +197,11 @@ def test_a_model_of_other_shapes_never_gets_them(store, folder):
     save(store, IDS)
     wide = StatefulModel(recurrent=((2, 4), (5,)))
     with pytest.warns(RuntimeWarning, match="is damaged"):
-        assert opened(folder, wide).read(IDS, wide.rows, 0) is None
+        assert opened(folder, wide).read(IDS, wide.rows, ()) is None
     save(store, IDS)
     q8 = StatefulModel(caches=((2, 6, np.uint8), (1, 5, np.uint8), (3, 1, np.float32)))  # the same number of bytes
     with pytest.warns(RuntimeWarning, match="is damaged"):
-        assert opened(folder, q8).read(IDS, q8.rows, 0) is None
+        assert opened(folder, q8).read(IDS, q8.rows, ()) is None
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes of POSIX")

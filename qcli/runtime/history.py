@@ -1,0 +1,33 @@
+"""How a text was computed: two that were cut into other pieces differ in the last bits, though their ids are the same.
+
+Each id of a text has 32 bits that follow from all ids before it and from the chunks and steps that they came in: where two
+texts have the same, their keys and values are the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+_SPREAD = 0x9E3779B1  # an odd number, whose multiples are far apart
+_STEP = 0x5BD1E995
+
+
+def extend(history: list[int], ids: Sequence[int], chunk: int) -> None:
+    """Append the history of ids that were added together, as Engine.prefill cuts them into chunks, or by a step."""
+    first = 0
+    while first < len(ids):
+        part = ids[first : first + chunk - len(history) % chunk]
+        before = history[-1] if history else 0
+        last = zlib.crc32(np.array(part, "<i4").tobytes(), before ^ (_STEP if len(ids) == 1 else 0))
+        history += [(last ^ (i * _SPREAD)) & 0xFFFFFFFF for i in range(len(part) - 1, -1, -1)]
+        first += len(part)
+
+
+def common_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many numbers two sequences begin with in common."""
+    size = min(len(a), len(b))
+    differ = np.flatnonzero(np.asarray(a[:size], np.int64) != np.asarray(b[:size], np.int64))
+    return int(differ[0]) if len(differ) else size
