@@ -6,24 +6,29 @@ texts have the same, their keys and values are the same, bit for bit.
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
 _SPREAD = 0x9E3779B1  # an odd number, whose multiples are far apart
-_STEP = 0x5BD1E995
 
 
-def extend(history: list[int], ids: Sequence[int], chunk: int) -> None:
+def extend(history: list[int], ids: Sequence[int], chunk: int, step: bool) -> None:
     """Append the history of ids that were added together, as Engine.prefill cuts them into chunks, or by a step."""
     first = 0
     while first < len(ids):
         part = ids[first : first + chunk - len(history) % chunk]
-        before = history[-1] if history else 0
-        last = zlib.crc32(np.array(part, "<i4").tobytes(), before ^ (_STEP if len(ids) == 1 else 0))
+        last = _hash(history[-1] if history else 0, part, step)
         history += [(last ^ (i * _SPREAD)) & 0xFFFFFFFF for i in range(len(part) - 1, -1, -1)]
         first += len(part)
+
+
+def _hash(before: int, part: Sequence[int], step: bool) -> int:
+    """32 bits of what was before and what is added; not a CRC, as that of two parts is that of both in one."""
+    told = before.to_bytes(4, "little") + np.array(part, "<i4").tobytes()
+    digest = hashlib.blake2b(told, digest_size=4, person=b"step" if step else b"chunk")
+    return int.from_bytes(digest.digest(), "little")
 
 
 def common_length(a: Sequence[int], b: Sequence[int]) -> int:

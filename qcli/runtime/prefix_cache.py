@@ -121,7 +121,7 @@ class PrefixCache:
         finally:
             added = ids[: self.engine.position - before]
             self._ids += added
-            extend(self._history, added, self.engine.chunk)
+            extend(self._history, added, self.engine.chunk, step=len(ids) == 1)
             self._logits = self.engine.last_logits
 
     def rewind(self, ids: list[int], marks: Marks = NO_MARKS) -> int:

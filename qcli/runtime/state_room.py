@@ -32,6 +32,7 @@ _NEWEST = 4  # states of a conversation that are not thinned
 _MOST_FILES = 4096  # of all models, so that looking for a state takes no time that is felt
 _SPARE = 200_000_000  # bytes of the disk that are left to others
 _GRACE = 600  # seconds within which another process may still write what belongs to a file
+_PART_GRACE = 60  # seconds since the last byte of a file that is being written
 _FINGERPRINT = re.compile("[0-9a-f]{32}")
 
 
@@ -224,5 +225,5 @@ def _remove_parts(folders: Collection[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
             for path in folder.glob(f"*{PART}"):
-                if path.lstat().st_mtime < time.time() - _GRACE:
+                if path.lstat().st_mtime < time.time() - _PART_GRACE:
                     path.unlink()
