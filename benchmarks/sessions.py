@@ -83,9 +83,8 @@ def build(model: str, tokens: int, options: dict[str, Any], folder: Path) -> Tal
         talk, *_ = ask(llm, talk, "What about the bird?", max_tokens=8)
         llm._cache.store.wait()
         state = llm.engine.state
-        print(
-            f"the next turn: {llm.stats.prefilled_tokens} + {llm.stats.new_tokens} tokens, {(written(folder) - before) / 1e6:.1f} MB"
-        )
+        turn = f"{llm.stats.prefilled_tokens} + {llm.stats.new_tokens} tokens"
+        print(f"the next turn: {turn}, {(written(folder) - before) / 1e6:.1f} MB")
         print(
             f"recurrent states {state.recurrent_bytes / 1e6:.2f} MB, rows {state.cache_bytes / state.ctx:.0f} bytes a token"
         )

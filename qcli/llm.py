@@ -29,6 +29,7 @@ from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions
 from qcli.runtime.state_store import store_for
 from qcli.runtime.stats import Stats
 from qcli.runtime.token_ids import token_ids
+from qcli.sessions.conversation import Conversation
 from qcli.text.content import checked_text
 from qcli.text.stop_strings import StopStrings
 from qcli.text.think_tags import ThinkTags, find_think_tags
@@ -50,9 +51,9 @@ class Options(SamplingOptions, total=False):
 class LLM:
     """A model by path or by name (None: the embedded one); a context manager.
 
-    One answer at a time: a new one ends one that was left unread, and reading that one on is a QcliError, as its rest would
-    be missing. While another thread reads an answer, a new one is refused with a QcliError; a lock of your own makes threads
-    wait for each other. After close(), and in a child process after os.fork(), whatever needs the model is a QcliError.
+    One answer at a time: a new one ends one that was left unread, and reading that one on is a QcliError. While another
+    thread reads an answer, a new one is refused; a lock of your own makes threads wait for each other. After close(), and in
+    a child process after os.fork(), whatever needs the model is a QcliError.
     """
 
     def __init__(
@@ -70,8 +71,7 @@ class LLM:
 
         threads: None for the physical cores; ctx: capacity in tokens, None for what the model was made for, up to 32,768;
         kv_type: "f16" or, half the size, "q8_0", for the keys and values of attention;
-        ram: bytes, or a text such as "24GB", that the process may use, None for what is free: if the model needs more,
-        experts are read from the file as tokens are routed to them;
+        ram: bytes, or "24GB", that the process may use, None for what is free: beyond that, experts are read as needed;
         keep: what to keep on disk for the next process, so that it need not prefill it: "beginnings" of prompts, as system
         messages are, or "turns", every conversation after each answer;
         progress(stage, fraction from 0 to 1) is called while kernels compile, weights load and prompts are prefilled.
@@ -101,10 +101,9 @@ class LLM:
         return catalog.name_of(self.file.path, self._entry)
 
     def __repr__(self) -> str:
-        if self._exclusive.lifetime.closed:
-            return f"<LLM {self.name}: closed>"
         engine = self.engine
-        return f"<LLM {self.name}: {engine.threads} threads, {engine.position} of {engine.ctx} tokens of context used>"
+        used = f"{engine.threads} threads, {engine.position} of {engine.ctx} tokens of context used"
+        return f"<LLM {self.name}: {'closed' if self._exclusive.lifetime.closed else used}>"
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -227,6 +226,10 @@ class LLM:
         with self._exclusive.use():
             self._exclusive.end_unread()
             self._cache.restore(checkpoint, self._progress)
+
+    def conversation(self, **given: Any) -> Conversation:
+        """A conversation with this model, whose turns can be taken back, edited and forked; `given` as Conversation takes."""
+        return Conversation(self, **given)
 
     def close(self) -> None:
         """Stop the answer, end the threads, unmap the file; closing twice does no harm.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from weakref import WeakKeyDictionary
 
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.state_file import STATE_VERSION
@@ -11,13 +12,23 @@ from qcli.runtime.state_file import STATE_VERSION
 _SAMPLE = 4096  # bytes of each tensor
 
 
-def fingerprint(file: GGUFFile, kv_type: str) -> str:
+_digests: WeakKeyDictionary[GGUFFile, bytes] = WeakKeyDictionary()  # of files that were read already
+
+
+def fingerprint(file: GGUFFile, kv_type: str = "") -> str:
     """32 hexadecimal digits of a model and how its states are kept; the same wherever the file lies.
 
     The header is hashed whole, of each tensor what the table says and a page from its midst: models that differ in some
-    weights alone differ in most bytes of a tensor. kv_type: of keys and values, "f16" or "q8_0".
+    weights alone differ in most bytes of a tensor. kv_type: of keys and values, "f16" or "q8_0"; "": of the model alone.
     """
-    digest = hashlib.sha256(json.dumps(["qcli", STATE_VERSION, kv_type]).encode())
+    if file not in _digests:
+        _digests[file] = _digest(file)
+    told = json.dumps(["qcli", STATE_VERSION, kv_type]).encode()
+    return hashlib.sha256(told + _digests[file]).hexdigest()[:32]
+
+
+def _digest(file: GGUFFile) -> bytes:
+    digest = hashlib.sha256()
     for key, value in file.entries.items():
         digest.update(json.dumps([key, len(value)]).encode())
         digest.update(value)
@@ -26,4 +37,4 @@ def fingerprint(file: GGUFFile, kv_type: str) -> str:
         data = tensor.data.reshape(-1)
         first = max(0, len(data) - _SAMPLE) // 2
         digest.update(data[first : first + _SAMPLE].data)
-    return digest.hexdigest()[:32]
+    return digest.digest()

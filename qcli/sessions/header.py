@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from qcli.runtime.fingerprint import fingerprint
+
 if TYPE_CHECKING:
     from qcli.sessions.model import Model
 
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
 def header_of(llm: Model) -> dict[str, Any]:
     """The header of a conversation with this model."""
     template = hashlib.sha256(llm.template.source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return {"model": llm.name, "path": str(llm.file.path.absolute()), "template": template}
+    path, model = str(llm.file.path.absolute()), fingerprint(llm.file)
+    return {"model": llm.name, "path": path, "fingerprint": model, "template": template}
 
 
 def what_differs(header: Mapping[str, Any], llm: Model) -> str:
@@ -21,4 +24,6 @@ def what_differs(header: Mapping[str, Any], llm: Model) -> str:
     now = header_of(llm)
     if header.get("model") != now["model"]:
         return f"it was held with {header.get('model') or 'another model'}, and {llm.name} goes on with it"
+    if header.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
+        return f"it was held with another file of {llm.name}, and is read again"
     return "" if header.get("template") == now["template"] else f"the chat template of {llm.name} has changed since"
