@@ -54,7 +54,7 @@ def main(layers: int = 48, tokens: int = 4096, turns: int = 8) -> None:
             print(f"turn {turn}, {end} tokens: {told}")
         store.close()
         began = perf_counter()
-        assert store.read(ids, rows, 0)
+        assert store.read(ids, rows, ())
         took = perf_counter() - began
         n_bytes = sum(array.nbytes for array in (*caches, *recurrent, logits))
         print(f"on disk: {total / 1e6:.1f} MB; read back: {n_bytes / 1e6:.1f} MB in {took:.3f} s")
