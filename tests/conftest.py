@@ -17,6 +17,7 @@ from fake_engine import TellingEngine
 
 from qcli.catalog import resolve
 from qcli.cli import invoke
+from qcli.host import folders
 from qcli.runtime.engine import Engine
 from qcli.text.tokenizer import Tokenizer
 from quant import team
@@ -72,7 +73,16 @@ def telling(monkeypatch, storyteller_tokenizer) -> TellingEngine:
 
 
 @pytest.fixture
-def type_line(monkeypatch, capsys):
+def data_folder(monkeypatch, tmp_path_factory) -> Path:
+    """In place of the user's own folder for conversations, an empty one; no states are kept."""
+    folder = tmp_path_factory.mktemp("data")
+    monkeypatch.setattr(folders, "data", lambda: folder)
+    monkeypatch.setattr("qcli.llm.store_for", lambda *_: None)
+    return folder
+
+
+@pytest.fixture
+def type_line(monkeypatch, capsys, data_folder):
     """Run one command line in this process; its exit code, stdout and stderr."""
 
     def run(*arguments: str, piped: str = "") -> tuple[int, str, str]:

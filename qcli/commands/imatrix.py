@@ -26,7 +26,7 @@ def imatrix(
         str | None, typer.Argument(metavar="TEXT", help="A text file, like what the model will be used for.")
     ] = None,
     out: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The .gguf file to write.")] = None,
-    ctx: Annotated[int, typer.Option("--ctx", "-c", metavar="N", min=4, help="Tokens of a chunk.")] = 512,
+    ctx: Annotated[int, typer.Option("--ctx", metavar="N", min=4, help="Tokens of a chunk.")] = 512,
     most: Annotated[
         int | None, typer.Option("--chunks", metavar="N", min=1, help="Use the first N chunks only.")
     ] = None,

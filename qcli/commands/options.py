@@ -59,6 +59,22 @@ Json = Annotated[bool, flag("--json", help="Print one JSON value.")]
 Quiet = Annotated[bool, flag("--quiet", "-q", help="Print the result only: no progress, no remarks.")]
 Verbose = Annotated[bool, flag("--verbose", "-v", help="Tell what of the file had to be put right.")]
 
+Continue = Annotated[bool, flag("--continue", "-c", help="Go on with the last conversation.")]
+Resume = Annotated[
+    str | None,
+    typer.Option("--resume", metavar="NAME|NUMBER", help="Go on with one of those that `qcli sessions` lists."),
+]
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Record the conversation under this name.")]
+NO_SAVE = "Record nothing, and keep no state that a later start could go on from."
+CtxFull = Annotated[
+    str,
+    typer.Option(
+        "--ctx-full",
+        metavar="stop|oldest",
+        help="When the context is full: cut the answer, or forget the oldest turns.",
+    ),
+]
+
 
 def check_remarks(quiet: bool, verbose: bool) -> None:
     """Raise UsageError where both no remarks and more of them are asked for."""

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 def perplexity(
     model: options.GivenModel = None,
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text file; not needed with --against.")] = None,
-    ctx: Annotated[
-        int | None, typer.Option("--ctx", "-c", metavar="N", min=4, help="Tokens of a chunk; else 512.")
-    ] = None,
+    ctx: Annotated[int | None, typer.Option("--ctx", metavar="N", min=4, help="Tokens of a chunk; else 512.")] = None,
     most: Annotated[
         int | None, typer.Option("--chunks", metavar="N", min=1, help="Use the first N chunks only.")
     ] = None,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import typer
@@ -10,14 +13,17 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.answer import discard, figures, note_mistyped, show, tell_of_default_template
+from qcli.commands.recording import Wanted, model_of, tell_of_resumed
 from qcli.errors import PromptError, UsageError
 from qcli.runtime.sampling import SamplingOptions
-from qcli.terminal.text_input import STDIN, read_stdin
+from qcli.terminal.text_input import STDIN, read_file, read_stdin
 from qcli.text.thoughts import without_tags
 
 if TYPE_CHECKING:
     from qcli.runtime.stats import Stats
 
+_SAVE = "Record prompt and answer as a new conversation, for `qcli run -c` and `qcli chat -c`."
+_FILE = "A text that the prompt is about, which stands before it; may be repeated."
 _RAW = "Continue the prompt as it stands, without a chat template; control tokens that it spells count as such."
 
 
@@ -28,12 +34,19 @@ def run(
         typer.Argument(metavar="PROMPT", help="What to answer; standard input is appended, or all of it for -."),
     ] = None,
     model: options.Model = None,
+    files: Annotated[list[str] | None, typer.Option("--file", "-f", metavar="FILE", help=_FILE)] = None,
     system: options.System = None,
     raw: Annotated[bool, options.flag("--raw", help=_RAW)] = False,
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
+    go_on: options.Continue = False,
+    resume: options.Resume = None,
+    save: Annotated[bool, options.flag("--save", help=_SAVE)] = False,
+    name: options.Name = None,
+    no_save: Annotated[bool, options.flag("--no-save", help=options.NO_SAVE)] = False,
     threads: options.Threads = None,
     ctx: options.Ctx = None,
+    ctx_full: options.CtxFull = "stop",
     kv_type: options.KvType = None,
     ram: options.Ram = None,
     as_json: options.Json = False,
@@ -42,39 +55,72 @@ def run(
     **sampling: Unpack[SamplingOptions],
 ) -> int:
     """Answer one prompt, typed or piped in."""
-    if raw and system:
-        raise UsageError("--raw has no place for a --system message", "leave out one of the two")
     options.check_remarks(quiet, verbose)
-    text = _prompt(prompt, quiet)
-    with console.status("loading", quiet) as bar:
+    wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
+    _check_raw(raw, system, wanted)
+    about = _texts(files or [], raw)
+    text = _prompt(prompt, STDIN in (files or []), quiet)
+    records = save or name is not None
+    keep = None if raw else wanted.keep(records, otherwise="beginnings")
+    with ExitStack() as stack:
+        bar = stack.enter_context(console.status("loading", quiet))
         with interrupt.ends_all(bar):
             from qcli.llm import LLM
+            from qcli.sessions.library import Library
 
-            llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, progress=bar.update)
-        with llm:
-            if not raw and not quiet:
-                tell_of_default_template(llm)
-            given: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}
-            pieces = llm.generate(text, **given) if raw else llm.chat(_messages(system, text), **given)
-            thoughts: list[str] = []
-            if as_json:
-                shown, interrupted = show(pieces, bar, discard, thoughts.append)
-                console.json(_as_json(shown, without_tags("".join(thoughts)), llm.stats))
-            else:
-                shown, interrupted = show(pieces, bar, aside=discard if quiet else console.aside)
-                if not shown.endswith("\n"):
-                    console.out("\n")
-                if not quiet:
-                    console.figures(figures(llm.stats))
-            if verbose:
-                note_mistyped(llm)
-    return interrupt.EXIT_CODE if interrupted else 0
+            library = Library()
+            log = wanted.opened(library, stack)
+            chosen = model_of(log) if model is None else model
+            llm = stack.enter_context(
+                LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
+            )
+        if not raw and not quiet:
+            tell_of_default_template(llm)
+        given: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}
+        tell = discard if quiet or as_json else console.info
+        conversation = stack.enter_context(
+            wanted.conversation(llm, library, log, tell, records=records, system=system, options=given)
+        )
+        if log is not None:
+            tell_of_resumed(conversation, tell)
+        pieces = llm.generate(about + text, **given) if raw else conversation.ask(text, about=about)
+        thoughts: list[str] = []
+        if as_json:
+            shown, interrupted = show(pieces, bar, discard, thoughts.append)
+            console.json(_as_json(shown, without_tags("".join(thoughts)), llm.stats))
+        else:
+            shown, interrupted = show(pieces, bar, aside=discard if quiet else console.aside)
+            if not shown.endswith("\n"):
+                console.out("\n")
+            if not quiet:
+                console.figures(figures(llm.stats))
+        if verbose:
+            note_mistyped(llm)
+    if conversation.problem and (quiet or as_json):
+        raise conversation.problem  # nobody was told yet
+    return interrupt.EXIT_CODE if interrupted else int(bool(conversation.problem))
 
 
-def _prompt(argument: str | None, quiet: bool) -> str:
+def _check_raw(raw: bool, system: str | None, wanted: Wanted) -> None:
+    if raw and system:
+        raise UsageError("--raw has no place for a --system message", "leave out one of the two")
+    if raw and (wanted.old or wanted.save or wanted.name is not None):
+        raise UsageError("--raw continues a text, which is no conversation to record", "leave out --raw")
+
+
+def _texts(files: list[str], raw: bool) -> str:
+    """The texts of files as they stand before what is asked about them; the next question may begin with the same."""
+    texts = [(name, read_file(name)) for name in files]
+    if raw:
+        return "".join(text for _, text in texts)
+    return "".join(f"{fenced(Path(name).name, text)}\n\n" for name, text in texts)
+
+
+def _prompt(argument: str | None, stdin_is_read: bool, quiet: bool) -> str:
     """The argument, then a blank line and what is piped in, if either is there; "-" alone is what is piped or typed."""
     given = "" if argument == STDIN else argument
-    piped = read_stdin("the prompt" if not given else "what to add to the prompt", quiet) if _asked(argument) else ""
+    what = "the prompt" if not given else "what to add to the prompt"
+    piped = read_stdin(what, quiet) if _asked(argument) and not stdin_is_read else ""
     piped = piped.removesuffix("\n").removesuffix("\r")
     text = "\n\n".join(part for part in (given, piped) if part)
     if not text.strip():
@@ -87,9 +133,11 @@ def _asked(argument: str | None) -> bool:
     return argument == STDIN or not (sys.stdin is None or sys.stdin.isatty())
 
 
-def _messages(system: str | None, text: str) -> list[dict[str, str]]:
-    first = [{"role": "system", "content": system}] if system else []
-    return [*first, {"role": "user", "content": text}]
+def fenced(name: str, text: str) -> str:
+    """A file's text as it stands in a message: under its name, in a fence that the text itself does not have."""
+    longest = max((len(run) for run in re.findall("`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{name}:\n{fence}\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}"
 
 
 def _as_json(text: str, thoughts: str, stats: Stats) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def sessions(
     force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it is there.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """List conversations that are kept; show, rename, delete, export one.
+    """List, show, rename, delete or export conversations.
 
     export writes Markdown, or with --json all that is known.
     """

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import NamedTuple
 
+from qcli.errors import ContextOverflowError
 from qcli.progress import Progress
 from qcli.runtime.chat_prompts import ChatPrompts, Message
 from qcli.runtime.checkpoint import NO_MARKS, Keep, Marks
@@ -25,9 +26,15 @@ class Resumed(NamedTuple):
 def resume(
     cache: PrefixCache, prompts: ChatPrompts, messages: Sequence[Message], keep: Keep, progress: Progress | None
 ) -> Resumed:
-    """Bring the state to a conversation, from memory or disk, and prefill what neither has."""
+    """Bring the state to a conversation, from memory or disk, and prefill what neither has.
+
+    Raises ContextOverflowError if the context has no room for it.
+    """
     began = perf_counter()
     ids = prompts.settled(messages)
+    if len(ids) > cache.engine.ctx:
+        message = f"the conversation has {len(ids)} tokens, and the context holds {cache.engine.ctx}"
+        raise ContextOverflowError(message, f"give --ctx {len(ids) + 512} (ctx= in Python) if memory allows")
     missing = len(ids) - cache.rewind(ids)
     if missing > _SOON_READ:
         end = frozenset({len(ids)})

@@ -129,10 +129,21 @@ def test_a_path_is_no_command(telling, type_line):
     assert type_line("chat", "-q", piped="/etc/hosts is what?\n")[1] == "A cat sat.\n"
 
 
-def test_a_conversation_that_outgrows_the_context_ends_with_1(telling, type_line):
-    code, out, err = type_line("chat", piped="word " * 400 + "\n")
-    assert (code, out) == (1, "")
-    assert "--ctx" in err
+def test_a_message_that_outgrows_the_context_is_told_of_and_costs_only_its_answer(telling, type_line):
+    long = "word " * 400 + "\n"
+    code, out, err = type_line("chat", piped=f"Hi\n{long}{long}Ho\n{long}")
+    assert (code, out) == (1, "A cat sat.\n" * 2)
+    assert err.count("--ctx-full oldest") == 2
+    assert err.count("not answered") == 3
+    assert err.count("still full") == 1
+
+
+@pytest.mark.parametrize(("rule", "answers"), [("stop", 11), ("oldest", 50)])
+def test_fifty_turns_go_on_to_the_end(telling, type_line, rule, answers):
+    turns = "".join(f"Tell me story number {i}, please.\n" for i in range(50))
+    code, out, err = type_line("chat", "--ctx-full", rule, piped=turns)
+    assert (code, out) == (int(answers < 50), "A cat sat.\n" * answers)
+    assert err.count("error:") == int(answers < 50)
 
 
 @pytest.fixture

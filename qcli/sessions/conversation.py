@@ -1,0 +1,273 @@
+"""A conversation with a model: what is said, taken back, said otherwise, and gone on with another day."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import replace
+from time import time
+from typing import Any
+
+from qcli.errors import ContextOverflowError, OutputError, UsageError
+from qcli.host.signals import interrupts_wait
+from qcli.runtime.resume import Resumed
+from qcli.sessions import context, turns
+from qcli.sessions.header import header_of, what_differs
+from qcli.sessions.library import Library
+from qcli.sessions.log import SessionLog
+from qcli.sessions.model import Model
+from qcli.sessions.reply import Reply
+from qcli.sessions.said import Said
+from qcli.sessions.session import Message
+from qcli.sessions.unsaved import Unsaved
+
+_SEEDS = 1 << 64
+_NEARLY = 0.9  # of the context is full: said once
+
+
+class Conversation:
+    """Messages that a model answers, as a tree: what is taken back or said otherwise stays in it.
+
+    Each turn is added to the log when its answer ends, also one that was ended early, if anything was said. While an answer
+    is read, nothing else can be done: what is called meanwhile ends it.
+    """
+
+    def __init__(
+        self,
+        llm: Model,
+        log: SessionLog | None = None,
+        *,
+        system: str | None = None,
+        ctx_full: str = "stop",
+        tell: Callable[[str], object] | None = None,
+        library: Library | None = None,
+        **options: Any,
+    ) -> None:
+        """log: where it is recorded, and what it goes on from; None: nowhere, until `save`.
+
+        system: a system message in place of the log's; "" for none; ctx_full: "stop": an answer ends when the context is
+        full, and what does not fit is a ContextOverflowError; "oldest": the oldest turns are left out of the prompt;
+        tell: gets remarks; library: where `save` and `fork` record; options: those of every answer, as LLM.chat takes them.
+        """
+        self.llm = llm
+        self.log: SessionLog | Unsaved = Unsaved() if log is None else log
+        self._system = system
+        self._ctx_full = context.checked(ctx_full)
+        self._tell = tell or (lambda remark: None)
+        self.library = library or Library()
+        self._options = options
+        self._answer: Generator[str, None, None] | None = None  # the one that is being read
+        self._told_nearly = False
+        self.problem: OutputError | None = None  # why it is recorded no longer
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation so far, as LLM.chat takes it."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return system + context.prompt([m for m in self.log.branch() if m.role != "system"])
+
+    @property
+    def system(self) -> str:
+        """The system message of the next answer; "" for none."""
+        return context.system_text(self.log.branch()) if self._system is None else self._system
+
+    @system.setter
+    def system(self, text: str) -> None:
+        self._system = text
+
+    @property
+    def turns(self) -> int:
+        """How many messages of the user there are."""
+        return len(turns.asked(self.log.branch()))
+
+    def ask(self, text: str, *, about: str = "", **options: Any) -> Generator[str, None, None]:
+        """Answer a message: pieces as LLM.chat yields them.
+
+        about: a text that the message begins with, and other messages may begin with, too: it is kept apart.
+        """
+        self._settle()
+        return self._begin(self.log.branch(), about + text, options, about)
+
+    def edit(self, text: str, **options: Any) -> Generator[str, None, None]:
+        """Answer another text in place of the last message."""
+        branch = self._up_to_last_question()
+        return self._begin(branch[:-1], text, options)
+
+    def regenerate(self, **options: Any) -> Generator[str, None, None]:
+        """Answer the last message again."""
+        branch = self._up_to_last_question()
+        if self.system != context.system_text(branch):
+            return self._begin(branch[:-1], branch[-1].text, options)
+        return self._start(branch, [], None, options)
+
+    def resume_answer(self, **options: Any) -> Generator[str, None, None]:
+        """Go on with the last answer, which was cut by its end of tokens, by the context, or by whoever read it."""
+        branch = self._up_to_last_question()
+        last = self.log.branch()[-1]
+        if last.finish_reason == "stop":
+            raise UsageError("the last answer is complete", "ask for more, or regenerate it")
+        if last.role == "assistant" and not context.is_of(last, self.llm):
+            raise UsageError("the last answer is another model's", "regenerate it, or ask for more")
+        return self._start(branch, [], last if last.role == "assistant" else None, options)
+
+    def bring_back(self) -> Resumed | None:
+        """Have the model know the conversation so far, from what is kept of it or by reading it; None: it has no room.
+
+        What `ask` would do at first, done before anything is asked.
+        """
+        self._settle()
+        branch = self.log.branch()
+        messages = context.prompt(branch, context.left_out_before(branch, self.llm.engine.ctx), self.llm)
+        if not messages or not messages[-1]["content"].strip():
+            return None
+        try:
+            return self.llm.resume(messages)
+        except ContextOverflowError:
+            return None
+
+    def last_question(self) -> str:
+        """The user's last message. Raises UsageError if there is none."""
+        return self._up_to_last_question()[-1].text
+
+    def undo(self, n: int = 1) -> None:
+        """Take the last n turns back. Raises UsageError if there are fewer."""
+        self._settle()
+        self.log.set_head(turns.head_before(self.log, n))
+
+    def redo(self, n: int = 1) -> None:
+        """Bring n turns back that were taken back, of several branches that of the last message written."""
+        self._settle()
+        self.log.set_head(turns.head_after(self.log, n))
+
+    def fork(self, name: str = "") -> Conversation:
+        """A new conversation that goes on from here; this one stays as it is. It is recorded if this one is."""
+        self._settle()
+        log: SessionLog | Unsaved = Unsaved() if isinstance(self.log, Unsaved) else self._new_log(name)
+        if branch := self.log.branch():
+            log.append(*branch)
+        forked = Conversation(
+            self.llm,
+            system=self._system,
+            ctx_full=self._ctx_full,
+            tell=self._tell,
+            library=self.library,
+            **self._options,
+        )
+        forked.log = log
+        return forked
+
+    def save(self, name: str = "") -> None:
+        """Give it a name; one that is in memory alone is recorded from now on. Raises UsageError, OutputError."""
+        self._settle()
+        if not isinstance(self.log, Unsaved):
+            if name:
+                self.log.set_name(self.library.check_name(name, but=self.log.path))
+            return
+        log = self._new_log(name)
+        if self.log.messages:
+            log.append(*self.log.messages.values())
+            log.set_head(self.log.head)
+        self.log, self.problem = log, None
+
+    def close(self) -> None:
+        """End an answer that is being read, and let others go on with the conversation."""
+        self._settle()
+        self.log.close()
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
+
+    def _new_log(self, name: str) -> SessionLog:
+        return self.library.create(header_of(self.llm), name)
+
+    def _settle(self) -> None:
+        """End an answer that is being read; what it has said so far is recorded."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.close()
+
+    def _up_to_last_question(self) -> list[Message]:
+        self._settle()
+        return turns.up_to_last_question(self.log.branch())
+
+    def _begin(
+        self, branch: list[Message], text: str, options: dict[str, Any], about: str = ""
+    ) -> Generator[str, None, None]:
+        """Answer a text after a branch, and after a system message if that has changed."""
+        new = [Message(0, None, "user", text, time=time())]
+        if self.system != context.system_text(branch):
+            new.insert(0, Message(0, None, "system", self.system, time=time()))
+        return self._start(branch, new, None, options, about)
+
+    def _start(
+        self,
+        branch: list[Message],
+        new: list[Message],
+        begun: Message | None,
+        options: dict[str, Any],
+        about: str = "",
+    ) -> Generator[str, None, None]:
+        given = {**self._options, **options}
+        if given.get("seed") is None:
+            given["seed"] = secrets.randbits(32)
+        elif "seed" not in options:  # one seed, and still another answer each time
+            answers = sum(message.role == "assistant" for message in self.log.messages.values())
+            given["seed"] = (given["seed"] + answers) % _SEEDS
+        said = Said.after(begun)
+        self._answer = self._answered(branch, new, said, given, about)
+        return self._answer
+
+    def _answered(
+        self, branch: list[Message], new: list[Message], said: Said, options: dict[str, Any], about: str
+    ) -> Generator[str, None, None]:
+        """The pieces of an answer, which is recorded in the end, after the new messages before it."""
+        reply = Reply(self.llm, [*branch, *new], said, self._ctx_full, self._tell, options, about)
+        try:
+            with closing(reply.pieces()) as pieces:
+                yield from pieces
+        finally:
+            if said.counts():
+                with interrupts_wait():
+                    self._record(branch, new, said.message(self._recorded(options), self.llm))
+
+    def _recorded(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options of an answer, those that were not given too."""
+        others = {name: options[name] for name in ("max_tokens", "stop") if options.get(name)}
+        sampling = {name: value for name, value in options.items() if name not in ("max_tokens", "stop")}
+        return {**vars(self.llm.sampling(**sampling)), **others}
+
+    def _record(self, branch: list[Message], new: list[Message], answer: Message) -> None:
+        parent, id = (branch[-1].id if branch else None), self.log.next_id()
+        turn = []
+        for message in [*new, answer]:
+            turn.append(replace(message, id=id, parent=parent))
+            parent, id = id, id + 1
+        try:
+            if isinstance(self.log, SessionLog) and what_differs(self.log.header, self.llm):
+                self.log.set_header(**header_of(self.llm))
+            self.log.append(*turn)
+        except OutputError as problem:
+            self._go_on_in_memory(problem)
+            self.log.append(*turn)
+        self._system = None
+        self._tell_when_nearly_full(answer)
+
+    def _go_on_in_memory(self, problem: OutputError) -> None:
+        log, self.log = self.log, Unsaved.of(self.log)
+        log.close()
+        self.problem = problem
+        self._tell(f"{problem.message}: from here on, the conversation is not recorded")
+
+    def _tell_when_nearly_full(self, answer: Message) -> None:
+        ctx = self.llm.engine.ctx
+        used = answer.figures["prompt_tokens"] + self.llm.stats.new_tokens
+        if self._told_nearly or not _NEARLY * ctx <= used < ctx:
+            return
+        self._told_nearly = True
+        what = "--ctx gives a larger one, --ctx-full oldest leaves out the oldest turns"
+        what = "the oldest turns will be left out" if self._ctx_full == "oldest" else what
+        self._tell(f"the context is nearly full, {used:,} of {ctx:,} tokens: {what}")

@@ -1,0 +1,78 @@
+"""What a model has said of an answer so far, and the message that becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import time
+from typing import Any
+
+from qcli.sessions.model import Model
+from qcli.sessions.session import Message
+from qcli.text.thoughts import Thought, without_tags
+
+
+@dataclass
+class Said:
+    """An answer as it comes, on top of one that was begun."""
+
+    ids: list[int] = field(default_factory=list)
+    finish_reason: str = "interrupted"  # until something else ends it
+    left_out: int = 0  # messages that its prompt is without
+    _text: list[str] = field(default_factory=list)
+    _thoughts: list[str] = field(default_factory=list)
+    _begun: Message | None = None
+
+    @classmethod
+    def after(cls, begun: Message | None) -> Said:
+        """What follows an answer that was cut; a character that was cut with it is said again."""
+        if begun is None:
+            return cls()
+        text = begun.text.rstrip("\ufffd") if begun.finish_reason == "length" else begun.text
+        return cls(list(begun.ids), _text=[text], _thoughts=[begun.thoughts], _begun=begun)
+
+    def add(self, piece: str) -> None:
+        """Add a piece of the answer."""
+        (self._thoughts if isinstance(piece, Thought) else self._text).append(piece)
+
+    @property
+    def new(self) -> int:
+        """How many ids have come."""
+        return len(self.ids) - (len(self._begun.ids) if self._begun else 0)
+
+    @property
+    def text(self) -> str:
+        """The answer, without thoughts."""
+        return "".join(self._text)
+
+    def counts(self) -> bool:
+        """Whether there is anything to keep: something was said, or what was begun has turned out to be complete."""
+        if self._begun:
+            return self.new > 0 or self.finish_reason == "stop"
+        return bool(self.text or "".join(self._thoughts))
+
+    def message(self, sampling: Mapping[str, Any], llm: Model) -> Message:
+        """The message, without a place in a conversation yet; llm: the model that has just said it."""
+        stats = llm.stats
+        speeds = ("ttft_s", "prefill_tok_per_s", "decode_tok_per_s")
+        figures = {
+            "prompt_tokens": stats.prompt_tokens,
+            "cached_tokens": stats.cached_tokens,
+            "new_tokens": self.new,
+            "model": llm.name,
+            "ctx": llm.engine.ctx,
+            "left_out": self.left_out,
+            **{name: round(getattr(stats, name), 4) for name in speeds},
+        }
+        return Message(
+            0,
+            None,
+            "assistant",
+            self.text,
+            without_tags("".join(self._thoughts)),
+            tuple(self.ids),
+            self.finish_reason,
+            sampling,
+            figures,
+            time(),
+        )
