@@ -81,6 +81,7 @@ class File:
 
 
 def write(path: Path, content: File | bytes) -> Path:
+    path.unlink(missing_ok=True)  # a file that is written over is sent to the disk at once by some file systems
     path.write_bytes(bytes(content))
     return path
 

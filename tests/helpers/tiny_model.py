@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +46,17 @@ class Tiny:
 
     def write(self, path: Path) -> Path:
         """As a GGUF file."""
+        return self.writer()(path, self.keys)
+
+    def writer(self) -> Callable[[Path, dict[str, object]], Path]:
+        """What writes these tensors with any keys, several times as fast as `write`."""
         rows, data = [], bytearray()
         for name, (kind, values) in self.tensors.items():
             data += bytes(-len(data) % 32)
             shape = (*values.shape[:-1], self.columns[name])
             rows.append(maker.tensor(name, shape, GGMLQuantizationType[kind].value, len(data)))
             data += values.tobytes()
-        return maker.write(path, maker.File([_key(*item) for item in self.keys.items()], rows, data))
+        return lambda path, keys: maker.write(path, maker.File([_key(*item) for item in keys.items()], rows, data))
 
 
 def f32(values) -> np.ndarray:

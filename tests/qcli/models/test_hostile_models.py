@@ -52,28 +52,22 @@ def test_sound_files_run(plain):
 
 def test_numbers_that_are_wrong(plain, tmp_path):
     model = Tiny.read(plain)
+    write = model.writer()
     for key, value in model.keys.items():
         if key.startswith("general.") or isinstance(value, str):
             continue
         several = value if isinstance(value, list | np.ndarray) else None
         first: Any = several[0] if several is not None else value
         for other in (0, -1, 1, 2 * first, first + 16, 2**31):
-            changed = Tiny(
-                model.keys | {key: np.array([other, *several[1:]]) if several is not None else type(first)(other)},
-                model.tensors,
-                model.columns,
-            )
-            runs(changed.write(tmp_path / "model.gguf"))
+            wrong = np.array([other, *several[1:]]) if several is not None else type(first)(other)
+            runs(write(tmp_path / "model.gguf", model.keys | {key: wrong}))
 
 
 def test_keys_that_are_missing(plain, tmp_path):
     model = Tiny.read(plain)
+    write = model.writer()
     for key in model.keys:
-        runs(
-            Tiny({k: v for k, v in model.keys.items() if k != key}, model.tensors, model.columns).write(
-                tmp_path / "model.gguf"
-            )
-        )
+        runs(write(tmp_path / "model.gguf", {k: v for k, v in model.keys.items() if k != key}))
 
 
 def test_tensors_that_are_missing_or_short(plain, tmp_path):
@@ -97,8 +91,9 @@ def test_tensors_that_are_missing_or_short(plain, tmp_path):
 @pytest.mark.parametrize("value", ["text", 1.5, True, np.array([1, 2])])
 def test_keys_of_another_type(plain, tmp_path, value):
     model = Tiny.read(plain)
+    write = model.writer()
     for key in model.keys:
-        runs(Tiny(model.keys | {key: value}, model.tensors, model.columns).write(tmp_path / "model.gguf"))
+        runs(write(tmp_path / "model.gguf", model.keys | {key: value}))
 
 
 def test_weights_that_are_no_numbers_do_no_harm(plain, tmp_path):

@@ -45,7 +45,7 @@ def test_logits_are_those_of_the_twin(c, tmp_path):
     for options in ({}, {"threads": 2, "chunk": 32}, {"threads": 3, "chunk": 7}):
         engine = load(path, **options)
         assert error(engine.logits(IDS), wanted) <= 1e-3
-        for sizes in ([1] * 90, [5, 1, 1, 40, 3, 1, 39], [64, 26]):
+        for sizes in ([5, 1, 1, 40, 3, 1, 39], [64, 26], *([] if options else [[1] * 90])):
             logits, ends = in_pieces(engine, sizes)
             assert error(logits, wanted[ends]) <= 1e-3
         engine.close()
