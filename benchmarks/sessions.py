@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--talk", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    options = {"threads": given.threads, "ram": given.ram, "ctx": given.tokens + 1024}
+    options = {"threads": given.threads, "ram": given.ram, "ctx": given.tokens + 4096}
     if given.talk:
         resumed(given.model, json.loads(Path(given.talk).read_text()), options)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system", "content": str}
 
 _WORTH_A_MARK = 32  # tokens of a system message; fewer are sooner read again than a prompt is cut once more
+_KNOWN = 16  # answers of which the texts and ids before them are remembered
 _ANOTHER = {"role": "user", "content": "."}
 
 
@@ -42,20 +44,59 @@ class ChatPrompts:
         written = tokenizer.first_special(template.after_answer())
         tags = {id for pair in think_tags for id in (pair.open_id, pair.close_id)}
         ends = frozenset() if written is None or written in tags else {written}
-        self.end_ids = (
-            tokenizer.end_ids | ends
-        )  # that end an answer: the vocabulary's, and what the template writes there
+        self._known: OrderedDict[int, tuple[str, list[int]]] = OrderedDict()  # conversations up to an answer's end
+        self.end_ids = tokenizer.end_ids | ends  # that end an answer, one of them what the template writes there
 
     def of(self, messages: Sequence[Message]) -> tuple[Prompt, list[int]]:
         """The prompt of a conversation, whose messages spell no control token and no tag of a thought, and its ids.
 
-        An answer among them may say by which ids it was generated ("ids").
+        An answer among them may say by which ids it was generated ("ids"). Those are its ids here, too, as another encoding
+        of the same text would not be what the state has.
         """
-        said = {m["content"]: m["ids"] for m in messages if m["role"] == "assistant" and m.get("ids") and m["content"]}
-        known = {text: ids for text, ids in said.items() if self._tokenizer.decode(ids) == text}
+        prompt = self._rendered(messages)
+        spoken = self._spoken(messages, prompt.mark)
+        text, ids = next((known for known in spoken if prompt.text.startswith(known[0])), ("", []))
+        return prompt, ids + self._tokenizer.prompt(prompt.text[len(text) :], prompt.mark, first=not text)
+
+    def _rendered(self, messages: Sequence[Message]) -> Prompt:
         plain = [{key: value for key, value in message.items() if key != "ids"} for message in messages]
-        prompt = self._template.prompt(plain, self._control, self._tags)
-        return prompt, self._tokenizer.prompt(prompt.text, prompt.mark, known)
+        return self._template.prompt(plain, self._control, self._tags)
+
+    def _spoken(self, messages: Sequence[Message], mark: str) -> list[tuple[str, list[int]]]:
+        """The conversation up to the end of each answer that has ids: text and ids, the longest first.
+
+        As they were when the answer was generated: the prompt for it, and what the model said.
+        """
+        ends = self._ends_of_answers(messages, mark)
+        first = next((i for i in range(len(ends) - 1, -1, -1) if ends[i][1] in self._known), 0)
+        found, text, ids = [], "", list[int]()
+        for end, key in ends[first:]:
+            if key not in self._known:
+                try:
+                    before = self._rendered(messages[: end - 1])
+                except QcliError:  # a template may refuse a conversation that is taken up in its midst
+                    break
+                if before.mark != mark or not before.text.startswith(text):
+                    break
+                said = messages[end - 1]
+                ids = [*ids, *self._tokenizer.prompt(before.text[len(text) :], mark, first=not text), *said["ids"]]
+                self._known[key] = before.text + self._control.without(self._tags).sealed(said["content"], mark), ids
+            text, ids = self._known[key]
+            self._known.move_to_end(key)
+            found.append((text, ids))
+        while len(self._known) > _KNOWN:
+            self._known.popitem(last=False)
+        return found[::-1]
+
+    def _ends_of_answers(self, messages: Sequence[Message], mark: str) -> list[tuple[int, int]]:
+        """After how many messages there is an answer with its own ids, and a hash of the conversation up to there."""
+        found, key = [], 0
+        for i, message in enumerate(messages):
+            ids = message.get("ids") or ()
+            key = hash((key, mark, message["role"], str(message["content"]), tuple(ids)))
+            if message["role"] == "assistant" and ids and self._tokenizer.decode(ids) == message["content"]:
+                found.append((i + 1, key))
+        return found
 
     def marks(
         self, messages: Sequence[Message], ids: list[int], like: Iterable[Sequence[Message]], keep: Keep

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import codecs
 import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 
 from qcli.errors import UnsupportedModelError, UsageError
 from qcli.gguf.file import GGUFFile
@@ -71,32 +70,22 @@ class Tokenizer:
     def _cutter(self) -> Cutter:
         return Cutter(self._vocabulary.special, self._method.may_cut)
 
-    def prompt(self, text: str, mark: str = "", said: Mapping[str, Sequence[int]] = MappingProxyType({})) -> list[int]:
+    def prompt(self, text: str, mark: str = "", first: bool = True) -> list[int]:
         """Token ids of a prompt: as `encode`, with BOS before them where the model wants it and the text has none.
 
         mark: what keeps control tokens that a user's text spells from being read as such (see qcli.text.user_text).
-        said: answers of the model that the prompt may have, with their ids as they were generated: another encoding of the
-        same text would not be what the state has. No EOS at the end, whatever add_eos_token says: that one is for texts
-        that are complete.
+        first: whether the prompt begins with this text. No EOS at the end, whatever add_eos_token says: that one is for
+        texts that are complete.
         """
-        ids = self._encode_sealed(text, mark, said) if said or (mark and mark in text) else self.encode(text)
-        return [self.bos_id, *ids] if self.bos_id is not None and self.add_bos and ids[:1] != [self.bos_id] else ids
+        ids = self._encode_sealed(text, mark) if mark and mark in text else self.encode(text)
+        wanted = first and self.bos_id is not None and self.add_bos and ids[:1] != [self.bos_id]
+        return [self.bos_id, *ids] if wanted and self.bos_id is not None else ids
 
-    def _encode_sealed(self, text: str, mark: str, said: Mapping[str, Sequence[int]]) -> list[int]:
-        """Ids of a text whose control tokens count unless a mark is in them, and whose answers have ids of their own.
-
-        An answer is what stands between control tokens and begins like the end of the prompt, where the next one comes.
-        """
-        parts = [part if isinstance(part, int) else part.replace(mark, "") for part in self._special_tokens.split(text)]
-        opening = parts[-1] if parts and isinstance(parts[-1], str) else ""
+    def _encode_sealed(self, text: str, mark: str) -> list[int]:
+        """Ids of a text whose control tokens count unless a mark is in them."""
         ids: list[int] = []
-        for part in parts:
-            if isinstance(part, int):
-                ids.append(part)
-            elif part.startswith(opening) and (answer := part.removeprefix(opening)) in said:
-                ids += [*self.encode(opening, special=False), *said[answer]]
-            else:
-                ids += self.encode(part, special=False)
+        for part in self._special_tokens.split(text):
+            ids += [part] if isinstance(part, int) else self.encode(part.replace(mark, ""), special=False)
         return ids
 
     @cached_property

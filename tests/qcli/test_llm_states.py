@@ -10,6 +10,7 @@ import pytest
 
 from qcli import LLM
 from qcli.errors import OutputError, QcliError, UsageError
+from qcli.text.chat_template import ChatTemplate
 
 HOW = {"temperature": 0.8, "seed": 3}
 USER = {"role": "user", "content": "Tell me a story about a cat."}
@@ -62,6 +63,28 @@ def test_the_ids_of_an_answer_are_those_of_the_next_prompt(llm):
     with suppress(StopIteration):
         next(llm.chat([USER, {**said, "ids": [5, 6, 7]}, NEXT], **HOW))  # of another text: they are not believed
     assert llm.stats.prompt_tokens <= prompt
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: ",
+        "{% for m in messages %}{{ '[Q] ' ~ m.content ~ ' [/Q]' if m.role == 'user' else m.content ~ '</s>' }}{% endfor %}",
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n",
+    ],
+)
+def test_each_turn_reads_only_what_is_new_however_the_answer_was_spelled(llm, monkeypatch, template):
+    """Of a long chat, with templates that write control tokens around messages, or none."""
+    monkeypatch.setattr(llm, "template", ChatTemplate(template))
+    llm.__dict__.pop("_prompts", None)
+    talk = []
+    for turn in range(20):
+        talk += [NEXT, answer(llm, [*talk, NEXT], max_tokens=6, seed=turn, temperature=3)]
+        assert llm.stats.prefilled_tokens < 24
+    llm.__dict__.pop("_prompts")
+    answer(llm, [*talk, NEXT], max_tokens=6)  # nothing is remembered but the messages
+    assert llm.stats.prefilled_tokens < 24
+    llm.__dict__.pop("_prompts")
 
 
 def test_a_checkpoint_is_gone_back_to(llm):
