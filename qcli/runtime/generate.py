@@ -62,7 +62,7 @@ def generate_ids(
             stats.decode_steps += 1
         stats.finish_reason = "stop"
     finally:
-        if marks.after_answer and stats.new_tokens:
+        if marks.after_answer and stats.new_tokens and cache.whole:
             cache.checkpoint(marks.answer_on_disk)
         stats.experts_touched = engine.experts_touched()
         stats.weight_bytes_per_step = engine.weight_bytes_per_step()

@@ -43,8 +43,9 @@ class KeptStates:
         self._trim()
 
     def longest(self, ids: Sequence[int]) -> Checkpoint | None:
-        """The checkpoint with the most ids that a text begins with."""
+        """The checkpoint with the most ids that a text begins with; one of all of them has the logits after them."""
         found = [c for c in self.checkpoints if c.ids == tuple(ids[: c.position])]
+        found = [c for c in found if c.position < len(ids) or c.logits is not None]
         return max(found, key=lambda c: c.position, default=None)
 
     def use(self, checkpoint: Checkpoint) -> None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qcli.errors import QcliError
 from qcli.host.memory import available_memory
+from qcli.host.signals import interrupts_wait
 from qcli.progress import Progress
 from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Marks
 from qcli.runtime.history import common_length, extend
@@ -39,7 +41,7 @@ class PrefixCache:
         self._logits: np.ndarray | None = None  # of the last id in the state, if they are known
         self._ids: list[int] = []  # whose keys and values the state has
         self._history: list[int] = []  # how each of them came there
-        self._whole = True  # whether it has their recurrent states, too: not after an error in the midst of a step
+        self.whole = True  # whether it has their recurrent states, too: not after an error in the midst of a step
 
     def prefill(self, ids: Sequence[int], progress: Progress | None = None, marks: Marks = NO_MARKS) -> np.ndarray:
         """Bring the state to exactly these ids, keeping the longest prefix that is known; float32 [vocab] of the last."""
@@ -65,11 +67,16 @@ class PrefixCache:
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """float32 [T, vocab] of every position, from an empty state; the next prefill starts from an empty one, too."""
         self._leave(0)
-        self._ids, self._history, self._whole = [], [], False
+        self._ids, self._history, self.whole = [], [], False
         return self.engine.logits(ids)
 
     def checkpoint(self, on_disk: bool = False) -> Checkpoint:
-        """Keep a checkpoint of the text in the state in memory, and if it is to be so on the disk."""
+        """Keep a checkpoint of the text in the state in memory, and if it is to be so on the disk.
+
+        Raises QcliError if an error has left the state in the midst of a step.
+        """
+        if not self.whole:
+            raise QcliError("an error has ended the last answer, and nothing is known after it", "ask something first")
         history = tuple(self._history)
         known = next((c for c in self.kept.checkpoints if c.history == history), None)
         if known:
@@ -97,7 +104,7 @@ class PrefixCache:
         self.engine.close()
 
     def _saved(self, checkpoint: Checkpoint, on_disk: bool) -> Checkpoint:
-        if on_disk and self.store:
+        if on_disk and self.store and checkpoint.logits is not None:
             self.store.save(checkpoint, self.engine.state.rows)
         return checkpoint
 
@@ -105,10 +112,8 @@ class PrefixCache:
         """Bring the state to a checkpoint of this engine; what of it was given up meanwhile is prefilled again."""
         if all(kept is not checkpoint for kept in self.kept.checkpoints):
             self.kept.checkpoints.append(checkpoint)
-        if checkpoint.ids:
+        if not self._go_to([*checkpoint.ids], checkpoint):
             self.prefill(checkpoint.ids, progress)
-        else:
-            self._go_back_to(0)
 
     def _append(self, ids: list[int], compute: Callable[[], object]) -> None:
         """Add ids. Ctrl-C may leave only the first of them in the state; after an error nobody knows what is there."""
@@ -116,13 +121,14 @@ class PrefixCache:
         try:
             compute()
         except Exception:
-            self._whole = not self.engine.state.recurrent_bytes
+            self.whole = not self.engine.state.recurrent_bytes
             raise
         finally:
-            added = ids[: self.engine.position - before]
-            self._ids += added
-            extend(self._history, added, self.engine.chunk, step=len(ids) == 1)
-            self._logits = self.engine.last_logits
+            with interrupts_wait():
+                added = ids[: self.engine.position - before]
+                self._ids += added
+                extend(self._history, added, self.engine.chunk, step=len(ids) == 1)
+                self._logits = self.engine.last_logits
 
     def rewind(self, ids: list[int], marks: Marks = NO_MARKS) -> int:
         """Bring the state to the longest prefix of ids that it, a checkpoint or the disk has; the prefix's length."""
@@ -142,7 +148,7 @@ class PrefixCache:
     def _in_place(self, ids: list[int], marks: Marks) -> int:
         """How many of the ids can stay in the state: a recurrent state has to be left as it is, or emptied."""
         there = common_length(self._ids, ids)
-        if self._whole and there == len(self._ids) and (there < len(ids) or self._logits is not None):
+        if self.whole and there == len(self._ids) and (there < len(ids) or self._logits is not None):
             return there
         if self.engine.state.recurrent_bytes:
             return 0
@@ -153,7 +159,7 @@ class PrefixCache:
 
     def _go_back_to(self, position: int) -> None:
         """Forget what follows a position of the text in the state."""
-        if self._whole and position == len(self._ids):
+        if self.whole and position == len(self._ids):
             return
         self._leave(position)
         if position:
@@ -186,7 +192,7 @@ class PrefixCache:
 
     def _stay_at(self, position: int, whole: bool) -> None:
         """Note that the text in the state ends there, and whether the recurrent states are those of that position."""
-        self._ids, self._history, self._logits, self._whole = (
+        self._ids, self._history, self._logits, self.whole = (
             self._ids[:position],
             self._history[:position],
             None,
@@ -196,7 +202,7 @@ class PrefixCache:
     def _is_at(self, checkpoint: Checkpoint) -> None:
         """Note that the text in the state is that of a checkpoint."""
         self._ids, self._history = [*checkpoint.ids], [*checkpoint.history]
-        self._logits, self._whole = checkpoint.logits, True
+        self._logits, self.whole = checkpoint.logits, True
 
     def _leave(self, position: int) -> None:
         """Before the rows behind a position are overwritten: have those kept that checkpoints need."""

@@ -73,7 +73,7 @@ class StateStore:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._remarks: dict[str, str] = {}  # by what they are about; empty once they were told
-        self._closed = False
+        self._closed, self._process = False, os.getpid()  # a forked child writes nothing
 
     def longest(self, ids: Sequence[int]) -> int:
         """Tokens of the longest prefix of ids that has a checkpoint, on the disk or on its way there; 0: none."""
@@ -108,7 +108,7 @@ class StateStore:
         Until `wait` returns, rows(0, len(checkpoint.ids)) and the arrays of the checkpoint must stay as they are.
         """
         self._tell()
-        if self._closed or not checkpoint.ids:
+        if self._closed or not checkpoint.ids or os.getpid() != self._process:
             return
         with self._lock:
             self._waiting.append((checkpoint, rows))

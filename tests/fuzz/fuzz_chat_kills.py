@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_nothing_is_lost_but_the_turn_under_way(tmp_path, monkeypatch):
     turns = compared = 0
     for kill in range(1, KILLS + 1):
         read, write = os.pipe()
-        pid = child(lambda out=write: talk(library, out))
+        pid = child(partial(talk, library, write))
         os.close(write)
         time.sleep(chance.uniform(0.05, 0.6))
         os.kill(pid, signal.SIGKILL)

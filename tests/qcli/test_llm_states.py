@@ -77,7 +77,7 @@ def test_each_turn_reads_only_what_is_new_however_the_answer_was_spelled(llm, mo
     """Of a long chat, with templates that write control tokens around messages, or none."""
     monkeypatch.setattr(llm, "template", ChatTemplate(template))
     llm.__dict__.pop("_prompts", None)
-    talk = []
+    talk: list[dict] = []
     for turn in range(20):
         talk += [NEXT, answer(llm, [*talk, NEXT], max_tokens=6, seed=turn, temperature=3)]
         assert llm.stats.prefilled_tokens < 24

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from qcli.errors import ModelFileError
+from qcli.errors import ModelFileError, QcliError
 from qcli.runtime.checkpoint import Marks
 from qcli.runtime.prefix_cache import PrefixCache
 
@@ -86,6 +86,36 @@ def test_after_an_interruption_what_is_in_the_state_is_not_read_again(ids):
     assert cache.prefilled == 1
     cache.prefill([1, 2, 3, 8, 4], marks=at(*[4, 5]))
     assert cache.prefilled == 1
+
+
+def test_a_text_whose_logits_are_not_known_is_gone_back_to_and_on_from():
+    cache = PrefixCache(FakeEngine())
+    cache.engine.fail_next = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        cache.prefill([1, 2, 3])
+    kept = cache.checkpoint()
+    assert kept.logits is None
+    cache.prefill([5, 6])
+    cache.restore(kept)
+    assert cache.engine.ids == kept.ids == (1,)
+    cache.prefill([1, 2])
+    assert cache.prefilled == 1
+    cache.restore(kept)
+    assert cache.prefill([1]).tolist() == fresh([1]).tolist()
+
+
+def test_no_checkpoint_is_made_of_what_an_error_has_left():
+    cache = PrefixCache(FakeEngine())
+    empty = cache.checkpoint()
+    cache.prefill([1, 2])
+    cache.engine.fail_next = ModelFileError("unreadable", "try again")
+    with pytest.raises(ModelFileError):
+        cache.step(3)
+    with pytest.raises(QcliError, match="nothing is known"):
+        cache.checkpoint()
+    cache.restore(empty)
+    assert cache.engine.ids == ()
+    assert cache.checkpoint().ids == ()
 
 
 def test_logits_of_all_positions_leave_nothing_to_reuse():
@@ -173,7 +203,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule()
     def checkpoint(self):
-        if self.shown is not None:
+        if self.cache.whole:
             self.cache.checkpoint()
 
     @precondition(lambda self: self.shown is not None)
