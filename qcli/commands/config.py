@@ -93,8 +93,8 @@ def _show(settings: Settings, found: list[Value], as_json: bool, all_keys: bool)
         console.json({"file": path, "settings": listed, "unknown": settings.unknown()} if all_keys else listed[0])
         return
     console.table(_drawn(settings, found, all_keys))
-    for key in settings.unknown() if all_keys and settings.file else ():
-        console.info(f"{settings.file.where(key) if settings.file else ''}: {shortened(key)} is no setting of qcli")
+    for problem in settings.remarks() if all_keys else ():
+        console.info(problem)
 
 
 def _drawn(settings: Settings, found: list[Value], all_keys: bool) -> RenderableType:
@@ -109,7 +109,7 @@ def _drawn(settings: Settings, found: list[Value], all_keys: bool) -> Renderable
     for each in found:
         said = each.value is not None
         value = Text(console.clean(_words(each.value) if said else each.setting.otherwise), style="" if said else "dim")
-        where = each.where.rpartition("/")[2] if each.source == "file" else each.where or "default"
+        where = each.where.replace(str(settings.path), "config.toml") or "default"
         table.add_row(Text(each.setting.key), value, Text(console.clean(where), style="" if said else "dim"))
     if not all_keys:
         return Group(table, Text(""), Text(found[0].setting.help, style="dim"))

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def models(as_json: options.Json = False) -> None:
-    """List the models known by name."""
+    """List the models known by name.
+
+    Your own stand in models.toml, in the folder that `qcli config` names: [NAME], and below it path = "FILE".
+    """
     from qcli.catalog import load_catalog
 
     entries = list(load_catalog().values())

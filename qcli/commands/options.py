@@ -95,7 +95,7 @@ def first_names_model(model: str | None, first: str | None, second: str | None) 
 
     if second is None:
         if model is None and first is not None and is_model(first, names=False):
-            hint = f'type one, as in: qcli run {first} "Why is the sky blue?" (or `qcli chat {first}`)'
+            hint = f'type one, as in: qcli run {first} "Why is the sky blue?" (or `qcli run {first} -` for what is piped in)'
             raise UsageError(f"{first} is a model, and there is no prompt", hint)
         return model, first
     if first is None or model is not None or not is_model(first):

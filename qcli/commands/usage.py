@@ -55,8 +55,8 @@ class Command(_PlainHelp, TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run it, with the user's settings in place of options that were not typed."""
-        configured.fill(ctx)
-        return super().invoke(ctx)
+        with configured.filled(ctx):
+            return super().invoke(ctx)
 
 
 class Group(_PlainHelp, TyperGroup):

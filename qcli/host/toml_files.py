@@ -127,7 +127,10 @@ def _begins(line: str, key: str) -> bool:
 
 
 def _text_of(path: Path) -> str:
-    if not path.exists():
+    try:
+        if not path.exists():
+            return ""
+    except OSError:  # a folder that this user may not enter, and where nothing can be set
         return ""
     if not path.is_file():
         raise QcliError(f"{path}: is no file that could be read", "move it away")

@@ -102,6 +102,7 @@ SETTINGS: Final[dict[str, Setting]] = {
         _whole("threads", "Threads to compute with.", "physical cores", 1024, shared=True),
         Setting("ram", "The memory to use, as in 24GB.", "what is free", _size, shared=True),
         _whole("ctx", "Tokens that prompts and answers may have together.", "what suits the model"),
+        _whole("max_tokens", "Tokens after which an answer stops.", "when the model ends"),
         Setting(
             "ctx_full",
             "When the context is full: cut the answer, or forget the oldest turns.",

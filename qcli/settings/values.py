@@ -17,6 +17,7 @@ from qcli.host.toml_files import TomlFile
 from qcli.settings.declared import SETTINGS, Setting
 from qcli.wording import shortened
 
+Source = Literal["environment", "file", "default"]
 LIST = "`qcli config` lists them"
 
 
@@ -26,7 +27,7 @@ class Value:
 
     setting: Setting
     value: Any  # as a command takes it; None where nobody says anything
-    source: Literal["environment", "file", "default"]
+    source: Source
     where: str = ""  # the variable, or the file and line
 
 
@@ -56,6 +57,17 @@ class Settings:
     def unknown(self) -> list[str]:
         """The keys of the file that are no settings."""
         return [key for key in (self.file.values if self.file else {}) if key not in SETTINGS]
+
+    def remarks(self) -> list[str]:
+        """Of each key of the file that is no setting, where it stands and which may be meant."""
+        told = []
+        for key in self.unknown():
+            try:
+                said = f"{shortened(key)} is written {known(key).key}"
+            except UsageError as problem:
+                said = f"{problem.message}; {problem.hint}"
+            told.append(f"{self.file.where(key) if self.file else ''}: {said}")
+        return told
 
     def set(self, key: str, text: str) -> Value:
         """Write a value into the file. Raises UsageError, OutputError, QcliError."""

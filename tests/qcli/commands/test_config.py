@@ -84,7 +84,7 @@ def test_chats_are_not_recorded_where_save_is_false(
 
 
 def test_all_settings_with_where_they_come_from(type_line, file, monkeypatch):
-    file.write_text("\ntemperature = 0.5\nthread = 2\n", "utf-8")
+    file.write_text("\ntemperature = 0.5\nthread = 2\ntop-k = 2\n", "utf-8")
     monkeypatch.setenv("QCLI_RAM", "2GB")
     code, out, err = type_line("config")
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line and not line.startswith(" ")}
@@ -93,7 +93,8 @@ def test_all_settings_with_where_they_come_from(type_line, file, monkeypatch):
     assert rows["ram"] == ["2GB", "QCLI_RAM"]
     assert rows["threads"][-1] == "default"
     assert str(file) in out
-    assert "line 3: thread is no setting" in err
+    assert "line 3: there is no setting thread; did you mean threads?" in err
+    assert "line 4: top-k is written top_k" in err
 
 
 def test_as_json(type_line, file):
@@ -150,6 +151,26 @@ def test_what_cannot_be_set(refused, line, code, said):
 def test_a_wrong_file_is_one_line_of_text(refused, file, text, line):
     file.write_text(text, "utf-8")
     refused(line, 2, f"{file}, line 1: ")
+
+
+def test_a_model_that_is_not_there_any_more_is_told_with_its_line(refused, file):
+    file.write_text("model = 'gone.gguf'", "utf-8")
+    refused(["run", "Hi"], 1, f"{file}, line 1: model: gone.gguf")
+
+
+def test_another_file_that_is_not_there_is_no_concern_of_the_settings(type_line, file):
+    file.write_text("model = 'storyteller'", "utf-8")
+    assert "model" not in type_line("run", "Hi", "-f", "gone.txt")[2].splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [("show --supported", 0, ""), ("bench --shape none", 2, "none"), ("show", 1, "model: gone")],
+)
+def test_the_model_of_the_settings_where_one_is_meant(type_line, file, line, code, said):
+    file.write_text("model = 'gone'\nthreads = 2\nram = '1GB'\nctx = 64", "utf-8")
+    left, _, err = type_line(*line.split())
+    assert (left, said in err, "gone" in err) == (code, True, "gone" in said)
 
 
 def test_help_reads_no_file(type_line, file):
