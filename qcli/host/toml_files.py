@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tomllib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from qcli.host.atomic_files import AtomicFiles, output_errors
 from qcli.wording import shortened
 
 _MOST = 1 << 20  # bytes
+_LONG = 1000  # characters of a line, beyond which its comment is not looked for
 _MARK = "\ufeff"  # with which some editors begin a text
 _EXAMPLE = 'a line is KEY = VALUE, with quotes around a text, as in: model = "storyteller"'
 _HEADER = re.compile(r"""\s*\[\s*(?:"(?P<quoted>[^"]*)"|'(?P<literal>[^']*)'|(?P<bare>[^\[\]"'\s]+))\s*\]""")
@@ -47,7 +49,7 @@ class TomlFile:
     def line_of(self, key: str, table: str = "") -> int | None:
         """The line, from 1, in which a key stands; if it is not found, that of its table."""
         inside, found = "", None
-        for number, line in enumerate(self.text.removeprefix(_MARK).splitlines(), 1):
+        for number, line in enumerate(_lines(self.text.removeprefix(_MARK)), 1):
             if header := _HEADER.match(line):
                 inside = next(name for name in header.groups() if name is not None)
                 found = number if table and inside == table else found
@@ -82,7 +84,7 @@ def changed(text: str, key: str, literal: str | None) -> str:
     wanted = {name: value for name, value in values.items() if name != key}
     if literal is not None:
         wanted |= tomllib.loads(f"{key} = {literal}")
-    lines = body.splitlines(keepends=True)
+    lines = _lines(body)
     edits = _replaced(lines, key, literal) if key in values else _inserted(lines, f"{key} = {literal}")
     for edit in edits if wanted != values else [body]:
         try:
@@ -93,21 +95,19 @@ def changed(text: str, key: str, literal: str | None) -> str:
     raise UsageError(f"{key} stands in the file in a way that cannot be changed from here", "change it with an editor")
 
 
-def _replaced(lines: list[str], key: str, literal: str | None) -> list[str]:
+def _replaced(lines: list[str], key: str, literal: str | None) -> Iterator[str]:
     """Texts in which a line that begins with the key, or that and some of the next, are replaced: the likeliest first."""
-    found = []
     for start in (number for number, line in enumerate(lines) if _begins(line, key)):
-        rest = _AFTER_VALUE.search(lines[start].rstrip("\r\n"))
+        rest = _AFTER_VALUE.search(lines[start].rstrip("\r\n")) if len(lines[start]) < _LONG else None
         ending = _ending(lines[start:])
         for after in (rest["rest"] if rest else "", ""):
             new = "" if literal is None else f"{key} = {literal}{after}{ending}"
-            found.append("".join([*lines[:start], new, *lines[start + 1 :]]))
+            yield "".join([*lines[:start], new, *lines[start + 1 :]])
         for end in range(start + 2, min(len(lines), start + 100) + 1):
-            found.append("".join([*lines[:start], new, *lines[end:]]))
-    return found
+            yield "".join([*lines[:start], new, *lines[end:]])
 
 
-def _inserted(lines: list[str], line: str) -> list[str]:
+def _inserted(lines: list[str], line: str) -> Iterable[str]:
     """Texts with another line: before the first table, else at the beginning."""
     first = next((number for number, each in enumerate(lines) if each.lstrip().startswith("[")), len(lines))
     while 0 < first < len(lines) and lines[first - 1].lstrip().startswith("#"):
@@ -116,6 +116,11 @@ def _inserted(lines: list[str], line: str) -> list[str]:
     before = "".join(lines[:first])
     before += ending if before and not before.endswith(("\n", "\r")) else ""
     return [f"{before}{line}{ending}{''.join(lines[first:])}", f"{line}{ending}{''.join(lines)}"]
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of TOML, which knows fewer ends of them than Python, with their ends."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def _ending(lines: list[str]) -> str:
@@ -151,7 +156,7 @@ def _text_of(path: Path) -> str:
 def _broken(path: Path, text: str, said: str) -> UsageError:
     reason, _, where = said.partition(" (at ")
     reason = reason[:1].lower() + reason[1:]
-    lines = text.splitlines()
+    lines = _lines(text)
     found = re.match(r"line (\d+)", where)
     number = int(found[1]) if found else max(1, len(lines))
     line = lines[number - 1].strip() if number <= len(lines) else ""

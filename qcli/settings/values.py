@@ -73,7 +73,7 @@ class Settings:
         """Write a value into the file. Raises UsageError, OutputError, QcliError."""
         setting = known(key)
         value = setting.parse(setting.key, text)
-        self._write(setting.key, json.dumps(value, ensure_ascii=False))
+        self._write(setting.key, json.dumps(setting.read(text.strip()), ensure_ascii=False))
         return Value(setting, value, "file", str(self.path))
 
     def unset(self, key: str) -> bool:
