@@ -22,7 +22,8 @@ CACHED = Path("models--Qwen--Qwen3-Next-80B-A3B-Instruct-GGUF", "snapshots")
 
 @pytest.fixture(autouse=True)
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of huggingface.co."""
+    """An empty cache of huggingface.co, and no models of the user's own."""
+    monkeypatch.setattr(folders, "config", lambda: tmp_path / "config")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
