@@ -113,8 +113,9 @@ def _drawn(settings: Settings, found: list[Value], all_keys: bool) -> Renderable
         table.add_row(Text(each.setting.key), value, Text(console.clean(where), style="" if said else "dim"))
     if not all_keys:
         return Group(table, Text(""), Text(found[0].setting.help, style="dim"))
-    place = f"{settings.path or 'there is no home folder'}{'' if settings.path and settings.path.exists() else ' (none yet)'}"
-    return Group(table, Text(""), Text(console.clean(f"file: {place}"), style="dim"), Text(_HINT, style="dim"))
+    is_there = settings.file is not None and bool(settings.file.text)
+    place = f"file: {settings.path or 'no home folder to keep one in'}{'' if is_there else ' (nothing yet)'}"
+    return Group(table, Text(""), Text(console.clean(place), style="dim"), Text(_HINT, style="dim"))
 
 
 def _words(value: Any) -> str:
