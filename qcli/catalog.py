@@ -1,27 +1,32 @@
-"""The models of models.toml: finds the file that a name or a path means, and sampling options that suit the model."""
+"""The models known by name: finds the file that a name or a path means, and sampling options that suit the model.
+
+They are those of the models.toml that ships, and of the user's own, in the folder for settings.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from qcli.errors import ModelNotFoundError
+from qcli.errors import ModelNotFoundError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.names import stem_of
 from qcli.host import folders
+from qcli.host.toml_files import TomlFile
 from qcli.runtime.sampling import OPTIONS
-from qcli.wording import size
+from qcli.wording import shortened, size
 
 EMBEDDED: Final = "storyteller"
 _HERE: Final = Path(__file__).parent
+_OWN_KEYS: Final = ("path", "repo", "file", "description", "named", "sampling")
 _LIST: Final = "`qcli models` lists the names, or give the path of a .gguf file"
 
 # https://huggingface.co/owner/name/resolve/main/file.gguf, with as much of it as was copied, and owner/name:file.gguf
@@ -34,12 +39,13 @@ _REMOTE: Final = re.compile(
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of models.toml: in this package (asset), or on huggingface.co (repo, file)."""
+    """One model of models.toml: in this package (asset), on huggingface.co (repo, file), or the user's own (local)."""
 
     name: str
-    description: str
-    bytes: int
-    sha256: str
+    description: str = ""
+    bytes: int = 0
+    sha256: str = ""
+    local: str = ""
     asset: str = ""
     repo: str = ""
     file: str = ""
@@ -49,20 +55,78 @@ class Entry:
     @property
     def path(self) -> Path | None:
         """The file, if it is on this machine."""
+        if self.local:
+            return Path(self.local) if Path(self.local).is_file() else None
         return _HERE / "assets" / self.asset if self.asset else cached(self.repo, self.file)
 
     @property
     def where(self) -> str:
-        """Whether the file is "embedded", "cached" or "not downloaded"."""
+        """Whether the file is "embedded", "cached" or "not downloaded"; of the user's own "on disk" or "missing"."""
+        if self.local:
+            return "on disk" if self.path else "missing"
         return "embedded" if self.asset else "cached" if self.path else "not downloaded"
 
 
-@cache
 def load_catalog() -> dict[str, Entry]:
-    """The entries of models.toml by name, in its order."""
+    """The entries by name, in the order of the files: ours, as the user's models.toml may change them, then the user's.
+
+    Raises UsageError for a wrong file of the user's, QcliError for one that cannot be read.
+    """
+    try:
+        return _entries(folders.config() / "models.toml")
+    except FileNotFoundError:
+        return _entries(None)
+
+
+@cache
+def _entries(own: Path | None) -> dict[str, Entry]:
     installed, checkout = _HERE / "models.toml", _HERE.parent / "models.toml"
     with open(installed if installed.exists() else checkout, "rb") as file:
-        return {name: Entry(name, **values) for name, values in tomllib.load(file).items()}
+        found = {name: Entry(name, **values) for name, values in tomllib.load(file).items()}
+    if own is not None:
+        written, names = TomlFile.read(own), {name.lower(): name for name in found}
+        for given, values in written.values.items():
+            name = names.get(given.lower(), given)
+            found[name] = _own_entry(written, given, values, found.get(name, Entry(given)))
+    return found
+
+
+def _own_entry(written: TomlFile, name: str, values: Any, known: Entry) -> Entry:
+    """An entry with what a table of the user's models.toml says. Raises UsageError."""
+
+    def refused(key: str, said: str, hint: str) -> UsageError:
+        return UsageError(f"{written.where(key, name)}: {shortened(key)} {said}", hint)
+
+    if not isinstance(values, dict):
+        raise UsageError(f"{written.where(name)}: {shortened(name)} is no table", "a model begins with [its name]")
+    for key, value in values.items():
+        if key not in _OWN_KEYS:
+            raise refused(key, f"says nothing of {shortened(name)}", f"there are: {', '.join(_OWN_KEYS)}")
+        if key != "sampling" and not (isinstance(value, str) and value.isprintable()):
+            raise refused(key, f"cannot be {shortened(str(value))}", "give a text in quotes")
+    said = {key: value for key, value in values.items() if key not in ("path", "sampling")}
+    if "sampling" in values:
+        said["sampling"] = _own_sampling(values["sampling"], refused)
+    if "path" in values or {"repo", "file"} <= values.keys():
+        local = str(written.path.parent / folders.expanded(values["path"])) if "path" in values else ""
+        known = replace(known, bytes=0, sha256="", asset="", repo="", file="", local=local)
+    found = replace(known, **said)
+    if not (found.local or found.asset or (found.repo and found.file)):
+        raise refused(name, "has no file", "give its path, or repo and file of huggingface.co")
+    return found
+
+
+def _own_sampling(values: Any, refused: Callable[[str, str, str], UsageError]) -> dict[str, float | int]:
+    if not isinstance(values, dict):
+        raise refused("sampling", "is no table", "as in: sampling = { temperature = 0.7 }")
+    for name, value in values.items():
+        try:
+            values[name] = OPTIONS[name].check(name, value)
+        except KeyError:
+            raise refused("sampling", f"has no option {shortened(name)}", f"there are: {', '.join(OPTIONS)}") from None
+        except UsageError as problem:
+            raise refused("sampling", f"is wrong: {problem.message}", problem.hint) from None
+    return values
 
 
 def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
@@ -86,6 +150,15 @@ def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
     return path, None
 
 
+def is_model(word: str, names: bool = True) -> bool:
+    """Whether a word means a model: the path of a .gguf file that is there, or (names) a name of models.toml."""
+    try:
+        is_file = word.lower().endswith(".gguf") and folders.expanded(word).is_file()
+    except (OSError, ValueError):  # no path: it is too long, or holds a zero byte
+        is_file = False
+    return is_file or (names and word.lower() in {name.lower() for name in load_catalog()})
+
+
 def name_of(path: Path, entry: Entry | None) -> str:
     """The name of a model that was resolved: that of its entry, else that of its file without the ending.
 
@@ -100,14 +173,14 @@ def sampling_defaults(entry: Entry | None, file: GGUFFile) -> dict[str, float]:
 
     With a recommendation, the options that it leaves out and that would filter are off; without one, none are named.
     """
-    given = entry.sampling if entry else _by_general_name(file) or _recommended_in(file)
+    given = (entry.sampling if entry else {}) or _by_general_name(file) or _recommended_in(file)
     off = {name: option.off for name, option in OPTIONS.items() if option.off is not None}
     return {**off, **given} if given else {}
 
 
 def _by_general_name(file: GGUFFile) -> Mapping[str, float | int]:
     name = re.sub(r"[^a-z0-9.]+", "-", str(file.metadata.get("general.name", "")).lower())
-    matches = (entry for entry in load_catalog().values() if entry.named and fnmatchcase(name, entry.named))
+    matches = (entry for entry in reversed(load_catalog().values()) if entry.named and fnmatchcase(name, entry.named))
     return next((entry.sampling for entry in matches), {})
 
 
@@ -125,9 +198,13 @@ def _recommended_in(file: GGUFFile) -> dict[str, float]:
 
 def _local(entry: Entry) -> Path:
     path = entry.path
+    if path is None and entry.local:
+        hint = f"put it there, or give another path below [{entry.name}] in your models.toml"
+        raise ModelNotFoundError(f"{entry.local}: there is no such file, which {entry.name} means", hint)
     if path is None:
         hint = f"`hf download {entry.repo} {entry.file}` gets it, or give the path of a .gguf file"
-        raise ModelNotFoundError(f"{entry.name} is not on this machine ({size(entry.bytes)})", hint)
+        told = f" ({size(entry.bytes)})" if entry.bytes else ""
+        raise ModelNotFoundError(f"{entry.name} is not on this machine{told}", hint)
     return path
 
 

@@ -19,13 +19,12 @@ from qcli.errors import QcliError
 from qcli.host import bus_error
 
 # In the order that --help lists them: each is a function of its own name, in a module of that name in qcli/commands/.
-COMMANDS = "run chat sessions bench plan experts quantize imatrix perplexity show models cache".split()
+COMMANDS = "run chat sessions bench plan experts quantize imatrix perplexity show models cache config".split()
 
 app = typer.Typer(
     name="qcli",
     cls=Group,
     help="Run quantized Mixture-of-Experts language models on the CPU.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich" if console.answers_a_person() else None,  # boxes are for people
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -19,6 +19,7 @@ from qcli.catalog import resolve
 from qcli.cli import invoke
 from qcli.host import folders
 from qcli.runtime.engine import Engine
+from qcli.settings.declared import SETTINGS
 from qcli.text.tokenizer import Tokenizer
 from quant import team
 from quant.prepare import compile_missing
@@ -74,9 +75,12 @@ def telling(monkeypatch, storyteller_tokenizer) -> TellingEngine:
 
 @pytest.fixture
 def data_folder(monkeypatch, tmp_path_factory) -> Path:
-    """In place of the user's own folder for conversations, an empty one; no states are kept."""
+    """In place of the user's own folders for conversations and settings, empty ones; no states are kept."""
     folder = tmp_path_factory.mktemp("data")
     monkeypatch.setattr(folders, "data", lambda: folder)
+    monkeypatch.setattr(folders, "config", lambda: folder / "config")
+    for setting in SETTINGS.values():
+        monkeypatch.delenv(setting.variable, raising=False)
     monkeypatch.setattr("qcli.llm.store_for", lambda *_: None)
     return folder
 

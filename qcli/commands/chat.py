@@ -27,6 +27,7 @@ _SAVE = "Record a conversation that is piped in; typed ones are recorded anyway.
 
 @options.with_sampling
 def chat(
+    named: options.GivenModel = None,
     model: options.Model = None,
     system: options.System = None,
     max_tokens: options.MaxTokens = None,
@@ -50,6 +51,7 @@ def chat(
     /help lists what else can be typed. What is typed in a terminal is recorded, readable by you alone: -c goes on with it.
     """
     options.check_remarks(quiet, verbose)
+    model = options.named_model(model, named)
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
     records = is_interactive() or save or name is not None or wanted.old
     bar = console.status("loading", quiet)

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def models(as_json: options.Json = False) -> None:
-    """List the models known by name."""
+    """List the models known by name.
+
+    Your own stand in models.toml, in the folder that `qcli config` names: [NAME], and below it path = "FILE".
+    """
     from qcli.catalog import load_catalog
 
     entries = list(load_catalog().values())
@@ -27,7 +30,7 @@ def models(as_json: options.Json = False) -> None:
 
 
 def _as_dict(entry: Entry) -> dict[str, object]:
-    fields = {key: value for key, value in asdict(entry).items() if value and key not in ("asset", "named")}
+    fields = {key: value for key, value in asdict(entry).items() if value and key not in ("asset", "named", "local")}
     return fields | {"where": entry.where, "path": str(entry.path) if entry.path else None}
 
 
@@ -37,10 +40,16 @@ def _listed(entries: list[Entry]) -> Text:
     width = max(len(entry.name) for entry in entries)
     blocks = []
     for entry in entries:
-        facts = f"{'':{width - len(entry.name)}}  {size(entry.bytes):>7}  {entry.where}\n"
-        rest = f"  {entry.description}\n  {_sampling(entry)}"
-        blocks.append(Text.assemble((entry.name, "bold"), facts, (rest, "dim")))
+        n_bytes = size(_bytes(entry)) if _bytes(entry) else ""
+        facts = f"{'':{width - len(entry.name)}}  {n_bytes:>7}  {entry.where}"
+        rest = "".join(f"\n  {console.clean(line)}" for line in (entry.description, _sampling(entry)) if line)
+        blocks.append(Text.assemble((console.clean(entry.name), "bold"), facts, (rest, "dim")))
     return Text("\n\n").join(blocks)
+
+
+def _bytes(entry: Entry) -> int:
+    """The size of the file as the list gives it, else as it is on this machine; 0 if nobody knows."""
+    return entry.bytes or (entry.path.stat().st_size if entry.path else 0)
 
 
 def _sampling(entry: Entry) -> str:

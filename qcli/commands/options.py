@@ -10,8 +10,10 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from qcli.commands import completion
 from qcli.errors import UsageError
 from qcli.runtime.sampling import OPTIONS, Option, SamplingOptions
+from qcli.wording import shortened
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -23,10 +25,10 @@ def flag(*names: str, help: str) -> Any:
     return typer.Option(*names, metavar="", help=help)
 
 
-GivenModel = Annotated[str | None, typer.Argument(metavar="MODEL", help=_MODEL)]
+GivenModel = Annotated[str | None, typer.Argument(metavar="MODEL", help=_MODEL, autocompletion=completion.models)]
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="MODEL", help=_MODEL),
+    typer.Option("--model", "-m", metavar="MODEL", help=_MODEL, autocompletion=completion.models),
 ]
 System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system message.")]
 MaxTokens = Annotated[
@@ -62,7 +64,12 @@ Verbose = Annotated[bool, flag("--verbose", "-v", help="Tell what of the file ha
 Continue = Annotated[bool, flag("--continue", "-c", help="Go on with the last conversation.")]
 Resume = Annotated[
     str | None,
-    typer.Option("--resume", metavar="NAME|NUMBER", help="Go on with one of those that `qcli sessions` lists."),
+    typer.Option(
+        "--resume",
+        metavar="NAME|NUMBER",
+        help="Go on with one of those that `qcli sessions` lists.",
+        autocompletion=completion.conversations,
+    ),
 ]
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Record the conversation under this name.")]
 NO_SAVE = "Record nothing, and keep no state that a later start could go on from."
@@ -80,6 +87,30 @@ def check_remarks(quiet: bool, verbose: bool) -> None:
     """Raise UsageError where both no remarks and more of them are asked for."""
     if quiet and verbose:
         raise UsageError("--quiet and --verbose cannot both be meant", "leave out one of the two")
+
+
+def first_names_model(model: str | None, first: str | None, second: str | None) -> tuple[str | None, str | None]:
+    """The model and the prompt, where a model may be typed before a prompt. Raises UsageError for what is neither."""
+    from qcli.catalog import is_model
+
+    if second is None:
+        if model is None and first is not None and is_model(first, names=False):
+            hint = f'type one, as in: qcli run {first} "Why is the sky blue?" (or `qcli run {first} -` for what is piped in)'
+            raise UsageError(f"{first} is a model, and there is no prompt", hint)
+        return model, first
+    if first is None or model is not None or not is_model(first):
+        raise UsageError(
+            f"one word too many: {shortened(second)}",
+            "a text of several words needs quotes around it; qcli run --help lists what can be typed",
+        )
+    return first, second
+
+
+def named_model(model: str | None, named: str | None) -> str | None:
+    """The model, typed with -m or without. Raises UsageError if it is typed twice."""
+    if model is not None and named is not None:
+        raise UsageError(f"two models are given: {shortened(named)}, and {shortened(model)} with -m", "leave out one")
+    return named if model is None else model
 
 
 def with_sampling(command: Command) -> Command:

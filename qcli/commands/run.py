@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import typer
 
 from qcli import console, interrupt
-from qcli.commands import options
+from qcli.commands import completion, options
 from qcli.commands.answer import discard, figures, note_mistyped, show, tell_of_default_template
 from qcli.commands.recording import Wanted, model_of, tell_of_resumed
 from qcli.errors import PromptError, UsageError
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from qcli.runtime.stats import Stats
 
 _SAVE = "Record prompt and answer as a new conversation, for `qcli run -c` and `qcli chat -c`."
+_FIRST = "Where two words are typed: a GGUF file, or a name that `qcli models` lists, as with -m."
 _FILE = "A text that the prompt is about, which stands before it; may be repeated."
 _RAW = "Continue the prompt as it stands, without a chat template; control tokens that it spells count as such."
 
 
 @options.with_sampling
 def run(
-    prompt: Annotated[
+    first: Annotated[str | None, typer.Argument(metavar="MODEL", help=_FIRST, autocompletion=completion.models)] = None,
+    second: Annotated[
         str | None,
         typer.Argument(metavar="PROMPT", help="What to answer; standard input is appended, or all of it for -."),
     ] = None,
@@ -56,6 +58,7 @@ def run(
 ) -> int:
     """Answer one prompt, typed or piped in."""
     options.check_remarks(quiet, verbose)
+    model, prompt = options.first_names_model(model, first, second)
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
     _check_raw(raw, system, wanted)
     about = _texts(files or [], raw)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qcli import console
-from qcli.commands import options
+from qcli.commands import completion, options
 from qcli.commands.tables import facts, new_table
 from qcli.errors import UsageError
 from qcli.wording import counted, shortened
@@ -39,7 +39,9 @@ def sessions(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME", help="Its name, or its number in the list; show and export: the last unless told."
+            metavar="NAME",
+            help="Its name, or its number in the list; show and export: the last unless told.",
+            autocompletion=completion.conversations,
         ),
     ] = None,
     output: Annotated[

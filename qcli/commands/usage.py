@@ -7,6 +7,7 @@ from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
+from qcli.commands import configured
 from qcli.errors import UsageError
 
 # What Typer says of a value or a word -> what a person reads; several versions of it word things differently.
@@ -37,6 +38,8 @@ class _PlainHelp:
         """The options and arguments."""
         parameters = super().get_params(ctx)  # type: ignore[misc]
         for parameter in parameters:
+            if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+                parameter.metavar = ""
             if isinstance(parameter, TyperArgument):
                 parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
         return parameters
@@ -44,6 +47,16 @@ class _PlainHelp:
 
 class Command(_PlainHelp, TyperCommand):
     """A command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the words of its line; a number below zero is a word, no option."""
+        ctx.ignore_unknown_options |= any(re.fullmatch(r"-\d+(\.\d*)?", word) for word in args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it, with the user's settings in place of options that were not typed."""
+        with configured.filled(ctx):
+            return super().invoke(ctx)
 
 
 class Group(_PlainHelp, TyperGroup):

@@ -1,4 +1,4 @@
-"""The user's folders, for conversations, and for what may be lost: compiled kernels, which experts of a model were used.
+"""The user's folders: for settings, for conversations, and for what may be lost, as compiled kernels are.
 
 No folder depends on where a command is typed, as code in them is run and what people typed is kept.
 """
@@ -52,6 +52,13 @@ def data() -> Path:
     from platformdirs import user_data_path
 
     return _absolute(lambda: user_data_path("qcli", appauthor=False), ".local/share/qcli")
+
+
+def config() -> Path:
+    """For what a person has set, such as ~/.config/qcli. Raises FileNotFoundError if there is no home."""
+    from platformdirs import user_config_path
+
+    return _absolute(lambda: user_config_path("qcli", appauthor=False), ".config/qcli")
 
 
 def shared_cache() -> Path:

@@ -11,8 +11,9 @@ import pytest
 
 from qcli.catalog import Entry, load_catalog, name_of, resolve, sampling_defaults
 from qcli.commands.models import models
-from qcli.errors import ModelNotFoundError
+from qcli.errors import ModelNotFoundError, UsageError
 from qcli.gguf.file import GGUFFile
+from qcli.host import folders
 from qcli.runtime.sampling import Sampling
 
 INSTRUCT = "Qwen3-Next-80B-A3B-Instruct"
@@ -21,7 +22,8 @@ CACHED = Path("models--Qwen--Qwen3-Next-80B-A3B-Instruct-GGUF", "snapshots")
 
 @pytest.fixture(autouse=True)
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of huggingface.co."""
+    """An empty cache of huggingface.co, and no models of the user's own."""
+    monkeypatch.setattr(folders, "config", lambda: tmp_path / "config")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
@@ -200,3 +202,53 @@ def test_an_address_is_no_file_and_the_hint_says_how_to_get_it(address, hint):
         resolve(address)
     assert caught.value.message == f"{address}: is not on this machine"
     assert hint in caught.value.hint
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's models.toml, which is not there yet."""
+    monkeypatch.setattr(folders, "config", lambda: tmp_path)
+    return tmp_path / "models.toml"
+
+
+def test_models_of_the_users_own(own: Path) -> None:
+    own.write_text(
+        '[mine]\npath = "m.gguf"\nsampling = { temperature = 0.1 }\n[theirs]\nrepo = "a/b"\nfile = "c.gguf"\n'
+    )
+    with pytest.raises(ModelNotFoundError, match=r"there is no such file, which mine means.*models\.toml"):
+        resolve("Mine")
+    (own.parent / "m.gguf").write_bytes(b"GGUF")
+    path, entry = resolve("Mine")
+    assert path == own.parent / "m.gguf"
+    assert entry is not None
+    assert (entry.name, entry.where) == ("mine", "on disk")
+    assert sampling_defaults(entry, file_saying())["temperature"] == 0.1
+    with pytest.raises(ModelNotFoundError, match=r"hf download a/b c\.gguf"):
+        resolve("theirs")
+
+
+def test_our_models_as_the_user_would_have_them(own: Path) -> None:
+    own.write_text("[StoryTeller]\nsampling = { temperature = 0.2 }\n")
+    path, entry = resolve("storyteller")
+    assert entry is not None
+    assert (path.is_file(), entry.where, dict(entry.sampling)) == (True, "embedded", {"temperature": 0.2})
+    own.unlink()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mine = 1", "line 1: mine is no table"),
+        ("[mine]\npath = 1", "line 2: path cannot be 1"),
+        ("[mine]\n\nfle = 'x'", "line 3: fle says nothing of mine"),
+        ("[mine]\ndescription = 'x'", "line 1: mine has no file"),
+        ("[mine]\npath = 'x'\nsampling = { temperature = -1 }", "line 3: sampling is wrong: temperature cannot be -1"),
+        ("[mine]\npath = 'x'\nsampling = { warmth = 1 }", "line 3: sampling has no option warmth"),
+        ("[mine", "line 1: cannot be read"),
+    ],
+)
+def test_a_wrong_models_toml_is_told_with_its_line(own: Path, text: str, said: str) -> None:
+    own.write_text(text)
+    with pytest.raises(UsageError) as refused:
+        load_catalog()
+    assert f"{own}, {said}" in refused.value.message

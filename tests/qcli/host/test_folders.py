@@ -14,7 +14,7 @@ from qcli.errors import UsageError
 from qcli.host import folders
 
 posix = pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="folders as XDG names them")
-_CHOICES = ("QCLI_CACHE_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME", "HF_HUB_CACHE")
+_CHOICES = ("QCLI_CACHE_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "HF_HUB_CACHE")
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +43,8 @@ def homeless(monkeypatch):
 def test_relative_paths_of_xdg_are_ignored(home, monkeypatch, relative):
     monkeypatch.setenv("XDG_CACHE_HOME", relative)
     monkeypatch.setenv("XDG_STATE_HOME", relative)
+    monkeypatch.setenv("XDG_CONFIG_HOME", relative)
+    assert folders.config() == home / ".config" / "qcli"
     assert folders.cache() == home / ".cache" / "qcli"
     assert folders.state() == home / ".local" / "state" / "qcli"
     assert catalog.hub_cache() == home / ".cache" / "huggingface" / "hub"

@@ -1,0 +1,127 @@
+"""The settings: each is declared once. config.toml, QCLI_<KEY> of the environment, `qcli config` and all checks follow."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from qcli.errors import UsageError
+from qcli.runtime.sampling import OPTIONS, Option
+from qcli.wording import parse_size, shortened
+
+_ANY: Final = sys.float_info.max  # no limit, as Option has it
+_TRUTHS: Final = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+
+
+class Setting(NamedTuple):
+    """What is to know of one setting."""
+
+    key: str  # in config.toml
+    help: str
+    otherwise: str  # what holds where nobody says anything
+    accepted: Callable[
+        [str, Any], Any
+    ]  # the value of a file as commands take it; UsageError about the name it is given
+    read: Callable[[str], Any] = str  # what is typed, as a file would have it
+    shared: bool = False  # whether it holds for all commands that load a model, not for run and chat alone
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"QCLI_{self.key.upper()}"
+
+    def parse(self, named: str, text: str) -> Any:
+        """The value of what was typed; named: where, as errors say it. Raises UsageError."""
+        return self.accepted(named, self.read(text.strip()))
+
+
+def _text(named: str, value: Any) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise UsageError(f"{named} cannot be {_shown(value)}", "give a text")
+    return value
+
+
+def _size(named: str, value: Any) -> str:
+    try:
+        parse_size(str(value))
+    except UsageError as problem:
+        raise UsageError(f"{named} cannot be {_shown(value)}", problem.hint) from None
+    return str(value)
+
+
+def _choice(choices: tuple[str, ...], named: str, value: Any) -> str:
+    if value not in choices:
+        raise UsageError(f"{named} cannot be {_shown(value)}", f"give {' or '.join(choices)}")
+    return str(value)
+
+
+def _truth(named: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{named} cannot be {_shown(value)}", "give true or false")
+    return value
+
+
+def _shown(value: Any) -> str:
+    return shortened(str(value).lower() if isinstance(value, bool) else repr(value) if value == "" else str(value))
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _in_range(option: Option, named: str, value: Any) -> Any:
+    return option.check(named, str(value).lower() if isinstance(value, bool) else value)
+
+
+def _whole(key: str, help: str, otherwise: str, maximum: float = _ANY, shared: bool = False) -> Setting:
+    option = Option(flags=(), help=help, default=None, minimum=1, maximum=maximum, whole=True)
+    return Setting(key, help, otherwise, partial(_in_range, option), _number, shared)
+
+
+def _sampling() -> Iterator[Setting]:
+    for key, option in OPTIONS.items():
+        if option.flags:
+            otherwise = "another one each time" if option.default is None else "what suits the model"
+            yield Setting(key, option.help, otherwise, partial(_in_range, option), _number)
+
+
+SETTINGS: Final[dict[str, Setting]] = {
+    setting.key: setting
+    for setting in (
+        Setting("model", "The model, where none is typed.", "storyteller", _text, shared=True),
+        _whole("threads", "Threads to compute with.", "physical cores", 1024, shared=True),
+        Setting("ram", "The memory to use, as in 24GB.", "what is free", _size, shared=True),
+        _whole("ctx", "Tokens that prompts and answers may have together.", "what suits the model"),
+        _whole("max_tokens", "Tokens after which an answer stops.", "when the model ends"),
+        Setting(
+            "ctx_full",
+            "When the context is full: cut the answer, or forget the oldest turns.",
+            "stop",
+            partial(_choice, ("stop", "oldest")),
+        ),
+        Setting(
+            "kv_type",
+            "Keep keys and values as f16, or as q8_0 in half the memory.",
+            "f16",
+            partial(_choice, ("f16", "q8_0")),
+        ),
+        Setting(
+            "save",
+            "Whether chats are recorded that are typed in a terminal.",
+            "true",
+            _truth,
+            lambda text: _TRUTHS.get(text.lower(), text),
+        ),
+        *_sampling(),
+    )
+}
