@@ -87,14 +87,14 @@ def short_figures(stats: Stats, used: int, ctx: int) -> list[str]:
     if not stats.prompt_tokens:
         return []
     speed = stats.decode_tok_per_s
-    shown = [f"{speed:.{0 if speed >= 10 else 1}f} tok/s"] if speed else []
+    shown = [f"{speed:,.{0 if speed >= 9.95 else 1}f} tok/s"] if speed else []
     return [*shown, _duration(stats.ttft_s + stats.decode_s), f"context {ceil(100 * used / ctx)} %"]
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.{0 if seconds >= 9.95 else 1}f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    if seconds < 59.5:
+        return f"{seconds:.{0 if seconds >= 9.95 else 1 if seconds >= 0.095 else 2}f} s"
+    return f"{round(seconds) // 60} min {round(seconds) % 60} s"
 
 
 def figures(stats: Stats) -> list[str]:

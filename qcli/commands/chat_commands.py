@@ -91,11 +91,15 @@ def completions(talk: Talk, before: str) -> Iterator[tuple[str, str, str]]:
         meant = _meant(found[1].lower())
         if len(meant) == 1:
             for offered, help in COMMANDS[meant[0]].words(talk, typed):
-                if offered.lower().startswith(typed.lower()):
+                if _bare(offered).startswith(_bare(typed)):
                     yield typed, offered, help
     elif word.startswith("@"):
         for path in chat_files.paths(word[1:]):
             yield word, f'@"{path}"' if " " in path else f"@{path}", ""
+
+
+def _bare(text: str) -> str:
+    return text.replace('"', "").lower()
 
 
 def _meant(word: str) -> list[str]:

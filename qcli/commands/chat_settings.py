@@ -165,5 +165,5 @@ def tokens(talk: Talk, argument: str) -> None:
     for message, n in zip(branch, counts, strict=True):
         console.info(f"{n:{width},}  {message.role}: {short(message.text)}")
     whole = len(llm.tokenize(llm.render(talk.conversation.messages)))
-    share = f"{whole / llm.engine.ctx:.0%} of the context's {llm.engine.ctx:,}"
+    share = f"{100 * whole / llm.engine.ctx:.0f} % of the context's {llm.engine.ctx:,}"
     console.info(f"{counted(whole, 'token')} with what the model puts between messages: {share}")

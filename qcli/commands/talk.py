@@ -135,8 +135,8 @@ class Talk:
 
     def _tell_figures(self) -> None:
         tell_figures(self.llm, self.stats)
-        if self.interactive:
-            console.info("")
+        if self.interactive and not self.quiet:
+            console.info("")  # between this turn and the next
 
     def _tell_of_overflow(self, problem: ContextOverflowError) -> None:
         self.incomplete = True
