@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
+from os.path import exists
 
 from qcli.commands import chat_files, chat_settings, chat_turns, listing
 from qcli.commands.talk import Talk
@@ -63,7 +63,7 @@ def parsed(turn: str) -> tuple[str, str]:
     meant = _meant(word)
     if len(meant) == 1:
         return meant[0], argument
-    if argument and not meant and Path(f"/{found[1]}").exists():
+    if argument and not meant and exists(f"/{found[1]}"):
         return "", ""
     return word, argument
 

@@ -73,7 +73,9 @@ def set_option(talk: Talk, argument: str) -> None:
     if not argument:
         width = max(map(len, SETTINGS))
         listing.tell([(f"{name:{width}}  {s.shown(talk)}", s.help) for name, s in SETTINGS.items()])
-        console.info(f"/set NAME VALUE changes one, /set NAME {DEFAULT} goes back to what suits the model")
+        listing.tell(
+            [("/set NAME VALUE", "changes one"), (f"/set NAME {DEFAULT}", "goes back to what suits the model")]
+        )
         return
     words = re.split(r"[\s=]+", argument)
     if words[0].lower() == "parameter" and len(words) > 1:  # as it is typed elsewhere
@@ -152,7 +154,7 @@ def stats(talk: Talk, argument: str) -> None:
 
 
 def tokens(talk: Talk, argument: str) -> None:
-    """Tell how many tokens each message has, and all together."""
+    """Tell how many tokens each message has, and all together that the model still sees."""
     branch = talk.conversation.log.branch()
     if not branch:
         raise UsageError("there is no message yet", "type one first")
@@ -162,8 +164,11 @@ def tokens(talk: Talk, argument: str) -> None:
         for message in branch
     ]
     width = max(len(f"{n:,}") for n in counts)
+    left_out = context.left_out_before(branch, llm.engine.ctx)
+    unseen = {message.id for message in context.talk(branch)[:left_out]}
     for message, n in zip(branch, counts, strict=True):
-        console.info(f"{n:{width},}  {message.role}: {short(message.text)}")
-    whole = len(llm.tokenize(llm.render(talk.conversation.messages)))
+        role = f"{message.role}, no longer seen" if message.id in unseen else message.role
+        console.info(f"{n:{width},}  {role}: {short(message.text)}")
+    whole = len(llm.tokenize(llm.render(context.prompt(branch, left_out))))
     share = f"{100 * whole / llm.engine.ctx:.0f} % of the context's {llm.engine.ctx:,}"
     console.info(f"{counted(whole, 'token')} with what the model puts between messages: {share}")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from glob import glob
+from os.path import isdir, isfile  # which hold for no name that a system does not take, where those of Path raise
 from pathlib import Path
 
 from qcli.errors import UsageError
@@ -39,7 +40,7 @@ def fenced(name: str, text: str) -> str:
 
 def typed_names(line: str) -> list[str]:
     """The files that a line names, in quotes where a name has spaces; a pattern such as *.md stands for all it fits."""
-    if expanded(line).is_file():
+    if isfile(expanded(line)):
         return [line]
     try:
         words = shlex.split(line, posix=sys.platform != "win32")
@@ -49,7 +50,7 @@ def typed_names(line: str) -> list[str]:
     for word in words:
         name = word.strip('"')
         found = sorted(glob(str(expanded(name)))) if re.search(r"[*?[]", name) else []
-        names += [path for path in found if Path(path).is_file()] or [name]
+        names += [path for path in found if isfile(path)] or [name]
     return names
 
 
@@ -64,7 +65,7 @@ def mentioned(message: str) -> tuple[str, list[str]]:
     def name(found: re.Match[str]) -> str:
         given: str = found[1] or found[2]
         for file in (given, given.rstrip(_AFTER_A_NAME)):
-            if file and expanded(file).is_file():
+            if file and isfile(expanded(file)):
                 names.append(file)
                 return found[0].replace("@", "", 1)
         _check_is_no_slip(given.rstrip(_AFTER_A_NAME))
@@ -75,13 +76,13 @@ def mentioned(message: str) -> tuple[str, list[str]]:
 
 def _check_is_no_slip(name: str) -> None:
     path = expanded(name)
-    if not path.name or not path.parent.is_dir():
+    if not path.name or not isdir(path.parent):
         return
-    if path.is_dir():
+    if isdir(path):
         raise UsageError(f"@{name}: is a folder", "name its files, or type /read with a pattern such as *.md")
     try:
         close = get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1, cutoff=0.8)
-    except OSError:
+    except OSError:  # a folder that cannot be looked into
         return
     if close:
         raise UsageError(f"@{name}: no such file", f"did you mean @{Path(name).with_name(close[0])}?")

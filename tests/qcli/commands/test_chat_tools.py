@@ -116,7 +116,7 @@ def test_lists_fit_the_terminal(columns, monkeypatch, capsys):
 
 def test_set_shows_all_changes_one_and_goes_back(type_turns):
     _, said = type_turns("/set")
-    assert {line.split()[0] for line in said[:-1]} == {*SETTINGS} >= {*OPTIONS}
+    assert {line.split()[0] for line in said[:-2]} == {*SETTINGS} >= {*OPTIONS}
     _, said = type_turns(
         "/set temp", "/set temp 0.25", "/set parameter top-k=7", "/set temperature", "/set temp default"
     )
@@ -210,6 +210,12 @@ def test_files_stand_fenced_before_the_message(type_turns, tmp_path):
         files + 'What of a.txt, and "b c.txt"?',
         "mail @joe or x@a.txt",
     ]
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "~nobody/x", "a\0b", "/", "no/such/a.txt", "angular/core"])
+def test_what_is_no_name_of_a_file_stays_as_it_stands(name):
+    assert file_texts.mentioned(f"see @{name} there") == (f"see @{name} there", [])
+    assert parsed(f"/{name} there") != ("help", "")
 
 
 def test_a_pattern_names_the_files_that_it_fits(tmp_path, monkeypatch):
@@ -335,6 +341,13 @@ def test_tokens_by_message(type_turns, telling):
     whole = int(said[5].split()[0])
     assert sum(int(line.split()[0]) for line in said[2:5]) < whole < 64
     assert said[5].endswith(f"{100 * whole / 256:.0f} % of the context's 256")
+
+
+def test_tokens_of_what_is_no_longer_seen(type_turns):
+    turns = [f"Tell me story number {i}, please." for i in range(12)]
+    _, said = type_turns(*turns, "/tokens", options=["--ctx-full", "oldest"])
+    assert sum("user, no longer seen: Tell" in line for line in said) > 2
+    assert int(said[-1].split()[0]) < 256
 
 
 # --- completion ----------------------------------------------------------------------------------------------------
