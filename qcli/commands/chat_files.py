@@ -50,7 +50,7 @@ def export(talk: Talk, argument: str) -> None:
         raise UsageError("there is nothing to export yet", "type a message first")
     to, session = expanded(argument.strip("\"'")), talk.conversation.log
     if to.suffix.lower() not in (".json", *_MARKDOWN):
-        raise UsageError(f"{to.name}: has no ending that tells how to write it", "give a name with .md or .json")
+        raise UsageError(f"{to}: has no ending that tells how to write it", "give a name with .md or .json")
     is_there = to.is_file() and talk.interactive
     if is_there and not agreed(f"{to} is there already. Replace it?"):
         console.info("nothing was written")
