@@ -7,20 +7,23 @@ if TYPE_CHECKING:
     from typing import Any
 
     from qcli.llm import LLM
+    from qcli.sessions.conversation import Conversation
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "__version__"]
+__all__ = ["LLM", "Conversation", "__version__"]
+
+_MODULES = {"LLM": "qcli.llm", "Conversation": "qcli.sessions.conversation"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import LLM, and Numba with it, when it is first asked for: `qcli --help` needs neither."""
-    if name == "LLM":
-        from qcli.llm import LLM
+    """Import a class, and what it needs, when it is first asked for: `qcli --help` needs none."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'qcli' has no attribute {name!r}")
+    from importlib import import_module
 
-        return LLM
-    raise AttributeError(f"module 'qcli' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    """The names that there are, LLM among them before it is imported."""
+    """The names that there are, those among them that are not imported yet."""
     return sorted({*globals(), *__all__} - {"TYPE_CHECKING", "annotations"})

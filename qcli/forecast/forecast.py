@@ -77,7 +77,7 @@ class Setup:
         experts, dense = weight_bytes(self.file, experts=True), weight_bytes(self.file, experts=False)
         weights = Weights(dense, experts, round(engine.weight_bytes_per_step()))
         buffers = sum(plan.n_bytes for plan in engine.plans)
-        program += budget.RESERVE
+        program += budget.RESERVE + budget.state_bytes(state) - state.n_bytes  # checkpoints
         needed = self.ram + missing_bytes if missing_bytes else program + dense + experts + state.n_bytes + buffers
         memory = Memory(self.ram, state.n_bytes, state.cache_bytes, buffers, program, needed)
         return Forecast(mode, self.threads, state.ctx, state.kv_type, weights, memory, streaming, speed)

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from qcli.errors import ContextOverflowError
+from qcli.host.signals import interrupts_wait
 from qcli.sessions import context
 from qcli.sessions.context import CtxFull
 from qcli.sessions.model import Model
@@ -66,9 +67,7 @@ class Reply:
         like = [[*messages[:-1], {"role": "user", "content": self._about + _ANOTHER}]] if self._about else []
         with closing(self._llm.chat(messages, begun=tuple(said.ids), like=like, **options)) as answer:
             try:
-                for piece in answer:
-                    said.add(piece)
-                    yield piece
+                yield from _noted(answer, said)
             finally:
                 said.ids = list(answer.ids)
         said.finish_reason = self._llm.stats.finish_reason
@@ -109,3 +108,25 @@ class Reply:
         if most + said <= self._ctx // context.KEPT:
             return most + said
         return len(self._llm.tokenize(self._llm.render(messages))) + said
+
+
+def _noted(answer: Generator[str, None, None], said: Said) -> Generator[str, None, None]:
+    """The pieces of an answer, each noted before Ctrl-C can come in between: ids, text and what was shown are the same.
+
+    But for the first one, whose prompt may take long.
+    """
+    piece: str | None = next(answer, None)
+    while piece is not None:
+        said.add(piece)
+        yield piece
+        piece = interrupt = None
+        try:
+            with interrupts_wait():
+                piece = next(answer, None)
+        except KeyboardInterrupt as came:
+            interrupt = came
+        if interrupt:
+            if piece is not None:
+                said.add(piece)
+                yield piece
+            raise interrupt

@@ -44,7 +44,7 @@ def checkpoint_bytes(state: State) -> int:
     return _CHECKPOINTS * (state.recurrent_bytes + _LOGITS) + min(_LEFT_ROWS, state.cache_bytes // 4)
 
 
-def _state_bytes(state: State) -> int:
+def state_bytes(state: State) -> int:
     """What a state takes with its checkpoints, and the copy that a chunk's interruption goes back to."""
     return state.n_bytes + checkpoint_bytes(state) + state.recurrent_bytes
 
@@ -62,7 +62,7 @@ def resident_bytes(file: GGUFFile, model: Model, state: State, threads: int, use
 
 def _without_buffers(file: GGUFFile, state: State, used: int) -> int:
     """What a resident model takes apart from the buffers of its plans."""
-    return used + sum(tensor.n_bytes for tensor in file.tensors.values()) + _state_bytes(state) + RESERVE
+    return used + sum(tensor.n_bytes for tensor in file.tensors.values()) + state_bytes(state) + RESERVE
 
 
 def _buffer_bytes(model: Model, state: State, threads: int) -> int:
@@ -101,7 +101,7 @@ class SlotBudget:
 
 def slot_budget(loader: ExpertLoader, state: State, plans: list[Plan], ram: int, used: int) -> SlotBudget:
     """What state and buffers of the plans leave; used: what dense weights and the program take."""
-    left = ram - used - _state_bytes(state) - sum(plan.n_bytes for plan in plans) - RESERVE
+    left = ram - used - state_bytes(state) - sum(plan.n_bytes for plan in plans) - RESERVE
     slots = (left - loader.bytes_for(0)) // (loader.bytes_for(1) - loader.bytes_for(0))
     return SlotBudget(min(slots, loader.max_slots), loader.bytes_for(loader.experts_per_token) - left)
 

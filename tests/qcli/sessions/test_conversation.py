@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
+from pkgutil import resolve_name
 
 import pytest
 from fake_engine import FakeEngine, hashed
@@ -128,6 +130,27 @@ def test_a_stopped_answer_is_kept_and_gone_on_with_as_if_nothing_had_happened(ll
     assert again.ids == whole.ids
     assert again.parent == cut.parent
     assert again.figures["new_tokens"] == 12 - len(cut.ids)
+
+
+@pytest.mark.parametrize("place", ["qcli.runtime.generate.StopStrings.push", "qcli.runtime.sampler.Sampler.sample"])
+def test_wherever_ctrl_c_comes_ids_and_text_and_what_was_shown_are_the_same(llm, talk, monkeypatch, place):
+    room, name = place.rsplit(".", 1)
+    owner = resolve_name(room)
+    whole, calls, shown = getattr(owner, name), [], []
+
+    def interrupted(*given):
+        calls.append(given)
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return whole(*given)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        shown.extend(talk.ask("Hi"))
+    talk.close()
+    answer = talk.log.branch()[-1]
+    assert answer.finish_reason == "interrupted"
+    assert answer.text == llm.detokenize(answer.ids) == "".join(shown) != ""
 
 
 def test_an_answer_that_was_cut_at_its_end_of_tokens_goes_on(talk):
