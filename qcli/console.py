@@ -100,7 +100,7 @@ def figures(parts: Iterable[str]) -> None:
     lines: list[str] = []
     for part in parts:
         joined = f"{lines[-1]} · {part}" if lines else part
-        lines[-1:] = [joined] if len(joined) <= _columns() else [*lines[-1:], part]
+        lines[-1:] = [joined] if len(joined) <= columns() else [*lines[-1:], part]
     info("\n".join(lines))
 
 
@@ -245,7 +245,7 @@ def _remember(text: str, stream: TextIO) -> None:
         _unfinished[destination(stream)] = not text.endswith("\n")
 
 
-def _columns() -> float:
+def columns() -> float:
     """Characters in a line of stderr; infinite for a pipe."""
     if not is_terminal(sys.stderr):
         return math.inf

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcli import console, interrupt
+from qcli.terminal.text import clean
 from qcli.terminal.text_input import stdin_lines
 
 if TYPE_CHECKING:
+    from prompt_toolkit.completion import CompleteEvent, Completer
+    from prompt_toolkit.document import Document
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+Completions = Callable[[str], Iterable[tuple[str, str, str]]]
+
 MAX_LINE = 1 << 20  # bytes
+_QUOTES = '"""'
 
 
 def is_interactive() -> bool:
@@ -23,13 +30,27 @@ def is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and console.is_terminal(sys.stderr)
 
 
-def turns() -> Iterator[str]:
-    """The turns that are typed or piped in, until the end of the input, without blank ones."""
-    lines = _typed() if is_interactive() else stdin_lines(MAX_LINE)
+def turns(completions: Completions = lambda before: ()) -> Iterator[str]:
+    """The turns that are typed or piped in, until the end of the input, without blank ones.
+
+    completions: what Tab offers after the text before the cursor: the end of it that is replaced, by what, and a line of help.
+    """
+    lines = _typed(completions) if is_interactive() else stdin_lines(MAX_LINE)
     return (line.strip() for line in lines if line.strip())
 
 
-def _typed() -> Iterator[str]:
+def agreed(question: str) -> bool:
+    """Whether a person at the terminal answers a question with yes."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.output import create_output
+
+    session: PromptSession[str] = PromptSession(f"{clean(question)} [y/N] ", output=create_output(stdout=sys.stderr))
+    with suppress(KeyboardInterrupt, EOFError), interrupt.gives_back():
+        return session.prompt().strip().lower() in ("y", "yes")
+    return False
+
+
+def _typed(completions: Completions) -> Iterator[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 
@@ -39,6 +60,8 @@ def _typed() -> Iterator[str]:
         prompt_continuation="  ",
         key_bindings=_keys(),
         history=_history(),
+        completer=_completer(completions),
+        complete_while_typing=False,
         output=create_output(stdout=sys.stderr),
     )
     while True:
@@ -61,7 +84,9 @@ def _keys() -> KeyBindings:
     @keys.add("enter")
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
-        if buffer.document.char_before_cursor == "\\":
+        if _quote_is_open(buffer.text):
+            buffer.insert_text("\n")
+        elif buffer.document.char_before_cursor == "\\":
             buffer.delete_before_cursor()
             buffer.insert_text("\n")
         else:
@@ -72,6 +97,23 @@ def _keys() -> KeyBindings:
         event.current_buffer.insert_text("\n")
 
     return keys
+
+
+def _quote_is_open(text: str) -> bool:
+    """Whether a text begins with three quotes and does not end with three more: Enter begins another line of it."""
+    begun = text.strip()
+    return begun.startswith(_QUOTES) and (len(begun) < 2 * len(_QUOTES) or not begun.endswith(_QUOTES))
+
+
+def _completer(completions: Completions) -> Completer:
+    from prompt_toolkit.completion import Completer, Completion
+
+    class Offered(Completer):
+        def get_completions(self, document: Document, event: CompleteEvent) -> Iterator[Completion]:
+            for replaced, text, help in completions(document.text_before_cursor):
+                yield Completion(clean(text), -len(replaced), display_meta=clean(help))
+
+    return Offered()
 
 
 def _history() -> History:

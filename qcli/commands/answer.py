@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import closing
+from math import ceil, inf
 from typing import TYPE_CHECKING
 
 from qcli import console
@@ -64,6 +65,36 @@ def note_mistyped(llm: LLM) -> None:
 
 def discard(piece: str) -> None:
     """Show nothing."""
+
+
+def usual_stats(quiet: bool, verbose: bool) -> str:
+    """What is told after an answer unless something is asked for: short figures if somebody sees them, long ones, or off."""
+    if quiet or verbose:
+        return "off" if quiet else "long"
+    return "short" if console.columns() < inf else "off"
+
+
+def tell_figures(llm: LLM, which: str) -> None:
+    """Tell the figures of the last answer: those that are "short", "long", or with "off" none."""
+    if which == "long":
+        console.figures(figures(llm.stats))
+    elif which == "short":
+        console.figures(short_figures(llm.stats, llm.engine.position, llm.engine.ctx))
+
+
+def short_figures(stats: Stats, used: int, ctx: int) -> list[str]:
+    """Decode speed, the time that the answer took, and how much of a context of `ctx` tokens is used."""
+    if not stats.prompt_tokens:
+        return []
+    speed = stats.decode_tok_per_s
+    shown = [f"{speed:,.{0 if speed >= 9.95 else 1}f} tok/s"] if speed else []
+    return [*shown, _duration(stats.ttft_s + stats.decode_s), f"context {ceil(100 * used / ctx)} %"]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 59.5:
+        return f"{seconds:.{0 if seconds >= 9.95 else 1 if seconds >= 0.095 else 2}f} s"
+    return f"{round(seconds) // 60} min {round(seconds) % 60} s"
 
 
 def figures(stats: Stats) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Unpack
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.commands.answer import discard, note_mistyped, tell_of_default_template
-from qcli.commands.chat_commands import obey, parsed
+from qcli.commands.answer import discard, note_mistyped, tell_of_default_template, usual_stats
+from qcli.commands.chat_commands import completions, is_leaving, obey, parsed, quoted
 from qcli.commands.recording import Wanted, bring_back, model_of
 from qcli.commands.talk import Talk
 from qcli.errors import QcliError
@@ -17,6 +18,9 @@ from qcli.line_input import is_interactive, turns
 from qcli.runtime.sampling import SamplingOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qcli.commands.talk import Make
     from qcli.llm import LLM, Options
     from qcli.sessions.conversation import Conversation
     from qcli.sessions.library import Library
@@ -64,40 +68,36 @@ def chat(
             log = wanted.opened(library, stack)
             chosen = model_of(log) if model is None else model
             keep = wanted.keep(records)
-            llm = LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
-            stack.enter_context(llm)
+
+            def load(model: str | None) -> LLM:
+                return LLM(model, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
+
+            llm = stack.enter_context(load(chosen))
         if verbose:
             note_mistyped(llm)
         given: Options = {"max_tokens": max_tokens, "stop": stop, **sampling}
-        talk = stack.enter_context(_begun(llm, library, log, wanted, records, system, given, bar, quiet))
+        make = _maker(library, wanted, records, discard if quiet else console.info)
+        first = make(llm, log, system, {**given})
+        make = _maker(library, replace(wanted, name=None), records, discard if quiet else console.info)
+        stats = usual_stats(quiet, verbose)
+        talk = stack.enter_context(
+            Talk(llm, first, library, bar, quiet, is_interactive(), make, load, chosen, {**given}, stats)
+        )
         if not quiet:
             _greet(talk, log)
-        for turn in turns():
+        for turn in turns(partial(completions, talk)):
             if not _take(talk, turn):
                 break
     return int(not talk.interactive and talk.incomplete)
 
 
-def _begun(
-    llm: LLM,
-    library: Library,
-    log: SessionLog | None,
-    wanted: Wanted,
-    records: bool,
-    system: str | None,
-    given: Options,
-    bar: console.status,
-    quiet: bool,
-) -> Talk:
-    """A chat with the conversation that is wanted."""
-    tell = discard if quiet else console.info
+def _maker(library: Library, wanted: Wanted, records: bool, tell: Callable[[str], object]) -> Make:
+    """What makes conversations as they are wanted, of a log or new ones."""
 
-    def make(wanted: Wanted, log: SessionLog | None, system: str | None) -> Conversation:
-        return wanted.conversation(llm, library, log, tell, records=records, system=system, options={**given})
+    def make(llm: LLM, log: SessionLog | None, system: str | None, given: dict[str, Any]) -> Conversation:
+        return wanted.conversation(llm, library, log, tell, records=records, system=system, options=given)
 
-    later = replace(wanted, name=None)
-    first = make(wanted, log, system)
-    return Talk(llm, first, library, bar, quiet, is_interactive(), lambda log, system: make(later, log, system))
+    return make
 
 
 def _greet(talk: Talk, log: SessionLog | None) -> None:
@@ -111,14 +111,15 @@ def _greet(talk: Talk, log: SessionLog | None) -> None:
 
 def _take(talk: Talk, turn: str) -> bool:
     """Obey a command or answer a message; False to leave."""
-    command, argument = parsed(turn)
-    if (command, argument) == ("exit", ""):
+    text = quoted(turn) if talk.interactive else None
+    command, argument = parsed(turn) if text is None else ("", "")
+    if (command, argument) == ("exit", "") or (talk.interactive and is_leaving(turn)):
         return False
     try:
         if command:
             obey(talk, command, argument)
         else:
-            talk.say(talk.conversation.ask(turn))
+            talk.ask(turn if text is None else text)
     except QcliError as problem:
         if not talk.interactive:
             raise

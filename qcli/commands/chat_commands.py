@@ -1,26 +1,29 @@
-"""What can be typed in a chat besides messages: words that begin with a slash."""
+"""What can be typed in a chat besides messages: each command is declared once, in COMMANDS.
+
+From its declaration follow what is obeyed, /help, what Tab offers, and what is meant by a word that is nearly one.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from os.path import exists
 
-from qcli import console
-from qcli.commands.answer import figures
-from qcli.commands.recording import bring_back, called
-from qcli.commands.talk import Talk, number
+from qcli.commands import chat_files, chat_settings, chat_turns, listing
+from qcli.commands.talk import Talk
 from qcli.errors import UsageError
-from qcli.wording import counted
 
-_COMMAND = re.compile(r"/([A-Za-z?]+)(?:\s+(.*))?", re.DOTALL)
-_MEANT = {
-    **{"quit": "exit", "bye": "exit", "q": "exit", "?": "help", "h": "help", "reset": "clear", "new": "clear"},
-    **{"retry": "regenerate", "back": "undo", "list": "sessions", "load": "resume", "name": "save", "branch": "fork"},
-}
+_COMMAND = re.compile(r"/([A-Za-z?][^\s/]*)(?:\s+(.*))?", re.DOTALL)
+_LEAVING = ("exit", "quit")  # without a slash, too
+_QUOTES = '"""'
 _KEYS = (
-    "Alt-Enter, or \\ at the end of a line, begins a new line; Ctrl-C stops an answer, which /continue goes on with."
+    ("@FILE", "in a message: the message is about the text of that file"),
+    ('"""', "begins a message of several lines, and ends it"),
+    ("Alt-Enter", "or \\ at the end of a line: begins a new line"),
+    ("Ctrl-C", "stops an answer, which /continue goes on with"),
+    ("Tab", "completes commands, names and files; the beginning of a command is enough"),
 )
 
 
@@ -29,175 +32,173 @@ class Command:
     """A command of a chat."""
 
     does: Callable[[Talk, str], None]
-    help: tuple[str, ...]  # "what is typed: what it does"
-    takes: bool = False  # whether something may follow it
+    help: str  # in one line
+    takes: str = ""  # what may follow it
+    also: tuple[str, ...] = ()  # other words for it
+    words: Callable[[Talk, str], Iterable[tuple[str, str]]] = lambda talk, typed: ()  # that Tab offers, and their help
+
+
+def is_leaving(turn: str) -> bool:
+    """Whether a turn that a person types is a word alone that means to leave, without a slash."""
+    return turn.lower() in _LEAVING
+
+
+def quoted(turn: str) -> str | None:
+    """The message between two times three quotes, whatever it begins with; None if there are none."""
+    if turn.startswith(_QUOTES) and turn.endswith(_QUOTES) and len(turn) > 2 * len(_QUOTES):
+        return turn.removeprefix(_QUOTES).removesuffix(_QUOTES).strip("\r\n")
+    return None
 
 
 def parsed(turn: str) -> tuple[str, str]:
-    """The command that a turn is and what follows it; no command if it is a message, which may begin with a path.
+    """The command that a turn is, and what follows it; no command if it is a message.
 
-    A word alone, or one like a command, is that command, typed wrongly: nothing of the kind goes to the model.
+    A word after a slash is a command, if need be one that is mistyped and never goes to the model, unless it is the path
+    of something in the root of the disk and more follows; a word with another slash in it is a path.
     """
     found = _COMMAND.fullmatch(turn)
     if not found:
         return "", ""
-    name, argument = found[1].lower(), (found[2] or "").strip()
-    name = _MEANT.get(name, name) if not argument else name
-    if name in COMMANDS or not argument or get_close_matches(name, COMMANDS, n=1, cutoff=0.7):
-        return name, argument
-    return "", ""
+    word, argument = found[1].lower(), (found[2] or "").strip()
+    meant = _meant(word)
+    if len(meant) == 1:
+        return meant[0], argument
+    if argument and not meant and exists(f"/{found[1]}"):
+        return "", ""
+    return word, argument
 
 
 def obey(talk: Talk, name: str, argument: str) -> None:
     """Do what a command says, all but /exit. Raises QcliError."""
     command = COMMANDS.get(name)
     if command is None:
-        raise UsageError(f"there is no command /{name}", _instead(name))
+        raise _unknown(name)
     if argument and not command.takes:
         raise UsageError(f"/{name} takes nothing after it", "begin a message with another word")
     command.does(talk, argument)
 
 
-def _instead(name: str) -> str:
-    close = get_close_matches(name, COMMANDS, n=1)
-    return f"did you mean /{close[0]}? /help lists them" if close else "/help lists them"
+def completions(talk: Talk, before: str) -> Iterator[tuple[str, str, str]]:
+    """What Tab offers after the text before the cursor: the end of it that is replaced, by what, and its help."""
+    word = before[max(before.rfind(space) for space in " \n\t") + 1 :]
+    if "\n" not in before and (found := re.match(r"/([^\s/]*)(\s+)?", before)):
+        if not found[2]:
+            for name, command in COMMANDS.items():
+                if name.startswith(found[1].lower()):
+                    yield before, f"/{name}" + (" " if command.takes else ""), command.help
+            return
+        typed = before[found.end() :]
+        meant = _meant(found[1].lower())
+        if len(meant) == 1:
+            for offered, help in COMMANDS[meant[0]].words(talk, typed):
+                if _bare(offered).startswith(_bare(typed)):
+                    yield typed, offered, help
+    elif word.startswith("@"):
+        for path in chat_files.paths(word[1:]):
+            yield word, f'@"{path}"' if " " in path else f"@{path}", ""
+
+
+def _bare(text: str) -> str:
+    return text.replace('"', "").lower()
+
+
+def _meant(word: str) -> list[str]:
+    """The commands that a word can mean: the one of that name, else those that begin so."""
+    if word in COMMANDS:
+        return [word]
+    if other := [name for name, command in COMMANDS.items() if word in command.also]:
+        return other
+    return [name for name in COMMANDS if name.startswith(word)]
+
+
+def _unknown(word: str) -> UsageError:
+    if meant := _meant(word):
+        return UsageError(f"/{word} can be {_listed(meant)}", "type some letters more")
+    words = {word: name for name, command in COMMANDS.items() for word in (name, *command.also)}
+    close = get_close_matches(word, words, n=1)
+    hint = f"did you mean /{words[close[0]]}? /help lists them" if close else "/help lists them"
+    return UsageError(f"there is no command /{word:.40}", hint)
+
+
+def _listed(names: list[str]) -> str:
+    return " or ".join(f"/{name}" for name in names)
 
 
 def _help(talk: Talk, argument: str) -> None:
-    lines = [line.partition(": ") for command in COMMANDS.values() for line in command.help]
-    width = max(len(typed) for typed, _, _ in lines)
-    console.info("\n".join([*(f"{typed:{width}}  {does}" for typed, _, does in lines), _KEYS]))
-
-
-def _clear(talk: Talk, argument: str) -> None:
-    talk.go_to(talk.make(None, talk.conversation.system))
-    console.info("a new conversation")
-
-
-def _system(talk: Talk, argument: str) -> None:
-    if argument:
-        talk.conversation.system = "" if argument.lower() == "off" else argument
-    system = talk.conversation.system
-    console.info(f"the system message is: {system}" if system else "there is no system message")
-
-
-def _stats(talk: Talk, argument: str) -> None:
-    engine = talk.llm.engine
-    console.figures(figures(talk.llm.stats))
-    console.info(f"{engine.position} of the context's {engine.ctx} tokens used")
-
-
-def _undo(talk: Talk, argument: str) -> None:
-    n = number(argument, "undo")
-    talk.conversation.undo(n)
-    _tell_turns(talk, f"{counted(n, 'turn')} taken back; /redo brings back")
-
-
-def _redo(talk: Talk, argument: str) -> None:
-    n = number(argument, "redo")
-    talk.conversation.redo(n)
-    _tell_turns(talk, f"{counted(n, 'turn')} brought back")
-
-
-def _tell_turns(talk: Talk, done: str) -> None:
-    turns = talk.conversation.turns
-    last = (
-        f'{counted(turns, "turn")}, the last: "{_short(talk.conversation.last_question())}"'
-        if turns
-        else "none is left"
-    )
-    console.info(f"{done} · {last}")
-
-
-def _short(text: str) -> str:
-    words = " ".join(text[:400].split())
-    return words if len(words) <= 60 else words[:59] + "…"
-
-
-def _edit(talk: Talk, argument: str) -> None:
-    from qcli.terminal.editor import edited
-
-    if not talk.interactive:
-        raise UsageError("/edit needs a terminal", "/undo takes the last message back, and another one can follow")
-    before = talk.conversation.last_question()
-    text = edited(before)
-    if not text.strip() or text.strip() == before.strip():
-        console.info("nothing was changed; /regenerate answers the message again")
+    if not argument:
+        listing.tell([*(_shown(name) for name in COMMANDS), *_KEYS])
         return
-    console.info(f"> {text}")
-    talk.say(talk.conversation.edit(text))
+    word = argument.removeprefix("/").lower()
+    meant = _meant(word)
+    if not meant:
+        raise _unknown(word)
+    listing.tell([_shown(name) for name in meant])
+    if len(meant) == 1 and (also := COMMANDS[meant[0]].also):
+        words = ", ".join(f"/{word}" for word in also)
+        listing.tell([("also typed as", words)])
 
 
-def _regenerate(talk: Talk, argument: str) -> None:
-    talk.say(talk.conversation.regenerate())
+def _shown(name: str) -> tuple[str, str]:
+    return f"/{name} {COMMANDS[name].takes}".rstrip(), COMMANDS[name].help
 
 
-def _continue(talk: Talk, argument: str) -> None:
-    talk.say(talk.conversation.resume_answer())
-
-
-def _fork(talk: Talk, argument: str) -> None:
-    if talk.path is None:
-        raise UsageError("only a recorded conversation can be forked", "/save records this one")
-    if not talk.conversation.turns:
-        raise UsageError("there is nothing to fork yet", "type a message first")
-    talk.go_to(talk.conversation.fork(argument))
-    console.info("a copy, which goes on from here; /resume - goes back to the other one")
-
-
-def _sessions(talk: Talk, argument: str) -> None:
-    listed = talk.library.list()
-    if not listed:
-        console.info("no conversation is recorded yet")
-    for summary in listed[:_LISTED]:
-        here = " · this one" if summary.path == talk.path else ""
-        messages = counted(summary.messages, "message")
-        console.info(f"{summary.number:3}  {called(summary.name, summary.title)} · {messages} · {summary.model}{here}")
-    if len(listed) > _LISTED:
-        console.info(f"     and {len(listed) - _LISTED:,} more: `qcli sessions` lists them all")
-
-
-def _resume(talk: Talk, argument: str) -> None:
-    talk.go_to(talk.make(talk.library.open(talk.found(argument or "-")), None))
-    bring_back(talk.conversation, talk.bar, console.info)
-
-
-def _save(talk: Talk, argument: str) -> None:
-    if talk.path is not None and not argument:
-        raise UsageError("this conversation is recorded already", "/save NAME gives it a name")
-    talk.conversation.save(argument)
-    name = talk.conversation.log.name
-    console.info(f"recorded as {name}" if name else "recorded from now on, with all that was said")
+def _command_names(talk: Talk, typed: str) -> Iterator[tuple[str, str]]:
+    return ((name, command.help) for name, command in COMMANDS.items())
 
 
 def _exit(talk: Talk, argument: str) -> None:
     """The chat itself looks for this word, and leaves."""
 
 
-_LISTED = 20
 COMMANDS: dict[str, Command] = {
-    "undo": Command(_undo, ("/undo [N]: take the last turn back, or the last N",), takes=True),
-    "redo": Command(_redo, ("/redo [N]: bring back what was taken back",), takes=True),
+    "undo": Command(chat_turns.undo, "take the last turn back, or the last N", "[N]", ("back",)),
+    "redo": Command(chat_turns.redo, "bring back what was taken back", "[N]"),
     "edit": Command(
-        _edit, ("/edit: change your last message in an editor ($VISUAL or $EDITOR), and have it answered",)
+        chat_turns.edit, "change your last message in an editor ($VISUAL or $EDITOR), and have it answered"
     ),
-    "regenerate": Command(_regenerate, ("/regenerate: answer the last message again",)),
-    "continue": Command(_continue, ("/continue: go on with an answer that was stopped or cut",)),
-    "clear": Command(_clear, ("/clear: begin a new conversation",)),
-    "fork": Command(_fork, ("/fork [NAME]: go on in a copy, and leave this conversation as it is",), takes=True),
-    "sessions": Command(_sessions, ("/sessions: list the conversations that are recorded",)),
+    "regenerate": Command(chat_turns.regenerate, "answer the last message again", also=("retry",)),
+    "continue": Command(chat_turns.resume_answer, "go on with an answer that was stopped or cut"),
+    "read": Command(
+        chat_files.read, "have the next message be about the text of files", "FILE...", words=chat_files.file_names
+    ),
+    "copy": Command(
+        chat_files.copy,
+        "copy the last answer, the one N answers back, or the last block of code",
+        "[N|code]",
+        words=lambda talk, typed: [("code", "the last block of code")],
+    ),
+    "clear": Command(chat_turns.clear, "begin a new conversation", also=("reset", "new")),
+    "fork": Command(chat_turns.fork, "go on in a copy, and leave this conversation as it is", "[NAME]", ("branch",)),
+    "sessions": Command(chat_turns.sessions, "list the conversations that are recorded", also=("list",)),
     "resume": Command(
-        _resume,
-        ("/resume [NAME]: go on with another one, by name or number; -, or nothing: the one before",),
-        takes=True,
+        chat_turns.resume,
+        "go on with another one, by name or number; -, or nothing: the one before",
+        "[NAME]",
+        ("load",),
+        chat_turns.session_names,
     ),
-    "save": Command(_save, ("/save [NAME]: record this conversation, or give it a name",), takes=True),
-    "system": Command(
-        _system,
-        ("/system TEXT: set the system message; without a text, show it", "/system off: drop it"),
-        takes=True,
+    "save": Command(chat_turns.save, "record this conversation, or give it a name", "[NAME]", ("name",)),
+    "export": Command(
+        chat_files.export,
+        "write this conversation to a file, as its ending says: .md or .json",
+        "FILE",
+        words=chat_files.file_names,
     ),
-    "stats": Command(_stats, ("/stats: figures of the last answer, and how full the context is",)),
-    "help": Command(_help, ("/help: list these commands",)),
-    "exit": Command(_exit, ("/exit: leave, as does Ctrl-D",)),
+    "system": Command(chat_turns.system, "set the system message; without a text, show it; off: drop it", "[TEXT|off]"),
+    "model": Command(
+        chat_settings.model,
+        "go on with another model, which reads this conversation; without a name, show the model",
+        "[NAME]",
+        words=chat_settings.model_names,
+    ),
+    "set": Command(
+        chat_settings.set_option,
+        "show all settings, or change one, as in /set temperature 0.2",
+        "[NAME [VALUE]]",
+        words=chat_settings.set_words,
+    ),
+    "tokens": Command(chat_settings.tokens, "tell how many tokens each message has"),
+    "stats": Command(chat_settings.stats, "tell the figures of the last answer, and how full the context is"),
+    "help": Command(_help, "list these commands, or tell what one does", "[COMMAND]", ("?", "h"), _command_names),
+    "exit": Command(_exit, "leave, as does Ctrl-D", also=("quit", "bye", "q")),
 }

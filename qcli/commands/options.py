@@ -59,7 +59,7 @@ Ram = Annotated[
 ]
 Json = Annotated[bool, flag("--json", help="Print one JSON value.")]
 Quiet = Annotated[bool, flag("--quiet", "-q", help="Print the result only: no progress, no remarks.")]
-Verbose = Annotated[bool, flag("--verbose", "-v", help="Tell what of the file had to be put right.")]
+Verbose = Annotated[bool, flag("--verbose", "-v", help="Tell all figures, and what of the file had to be put right.")]
 
 Continue = Annotated[bool, flag("--continue", "-c", help="Go on with the last conversation.")]
 Resume = Annotated[

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qcli import console
     from qcli.llm import LLM
     from qcli.runtime.checkpoint import Keep
+    from qcli.runtime.resume import Resumed
     from qcli.sessions.conversation import Conversation
     from qcli.sessions.library import Library
     from qcli.sessions.log import SessionLog
@@ -125,16 +126,21 @@ def model_of(log: Session | None) -> str | None:
 
 def bring_back(conversation: Conversation, bar: console.status, tell: Callable[[str], object]) -> None:
     """Bring a conversation back, and tell how long it is, what of it was not known any more, and what has changed."""
-    try:
-        with bar:
-            came = conversation.bring_back()
-    except KeyboardInterrupt:  # what is missing is read with the next message
-        came = None
+    came = come_back(conversation, bar)
     more = ""
     if came is not None:
         again = f"{came.missing:,} of them read again" if came.missing else "nothing to compute"
         more = f" · {counted(came.tokens, 'token')}, {came.seconds:.1f} s, {again}"
     tell_of_resumed(conversation, tell, more)
+
+
+def come_back(conversation: Conversation, bar: console.status) -> Resumed | None:
+    """Have the model know a conversation before anything is asked; None if it has no room, or Ctrl-C ended it."""
+    try:
+        with bar:
+            return conversation.bring_back()
+    except KeyboardInterrupt:  # what is missing is read with the next message
+        return None
 
 
 def tell_of_resumed(conversation: Conversation, tell: Callable[[str], object], more: str = "") -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import typer
 
 from qcli import console, interrupt
 from qcli.commands import completion, options
-from qcli.commands.answer import discard, figures, note_mistyped, show, tell_of_default_template
+from qcli.commands.answer import discard, note_mistyped, show, tell_figures, tell_of_default_template, usual_stats
+from qcli.commands.file_texts import joined, read_texts
 from qcli.commands.recording import Wanted, model_of, tell_of_resumed
 from qcli.errors import PromptError, UsageError
 from qcli.runtime.sampling import SamplingOptions
-from qcli.terminal.text_input import STDIN, read_file, read_stdin
+from qcli.terminal.text_input import STDIN, read_stdin
 from qcli.text.thoughts import without_tags
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 _SAVE = "Record prompt and answer as a new conversation, for `qcli run -c` and `qcli chat -c`."
 _FIRST = "Where two words are typed: a GGUF file, or a name that `qcli models` lists, as with -m."
 _FILE = "A text that the prompt is about, which stands before it; may be repeated."
+_STATS = "Tell all figures of the answer; else short ones, and those in a terminal alone."
 _RAW = "Continue the prompt as it stands, without a chat template; control tokens that it spells count as such."
 
 
@@ -52,6 +52,7 @@ def run(
     kv_type: options.KvType = None,
     ram: options.Ram = None,
     as_json: options.Json = False,
+    stats: Annotated[bool, options.flag("--stats", help=_STATS)] = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     **sampling: Unpack[SamplingOptions],
@@ -59,6 +60,8 @@ def run(
     """Answer one prompt, typed or piped in."""
     options.check_remarks(quiet, verbose)
     model, prompt = options.first_names_model(model, first, second)
+    if quiet and stats:
+        raise UsageError("--quiet and --stats cannot both be meant", "leave out one of the two")
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
     _check_raw(raw, system, wanted)
     about = _texts(files or [], raw)
@@ -95,8 +98,8 @@ def run(
             shown, interrupted = show(pieces, bar, aside=discard if quiet else console.aside)
             if not shown.endswith("\n"):
                 console.out("\n")
-            if not quiet:
-                console.figures(figures(llm.stats))
+        if not as_json or stats:
+            tell_figures(llm, "long" if stats else usual_stats(quiet, verbose))
         if verbose:
             note_mistyped(llm)
     if conversation.problem and (quiet or as_json):
@@ -113,10 +116,8 @@ def _check_raw(raw: bool, system: str | None, wanted: Wanted) -> None:
 
 def _texts(files: list[str], raw: bool) -> str:
     """The texts of files as they stand before what is asked about them; the next question may begin with the same."""
-    texts = [(name, read_file(name)) for name in files]
-    if raw:
-        return "".join(text for _, text in texts)
-    return "".join(f"{fenced(Path(name).name, text)}\n\n" for name, text in texts)
+    texts = read_texts(files)
+    return "".join(text for _, text in texts) if raw else joined(texts)
 
 
 def _prompt(argument: str | None, stdin_is_read: bool, quiet: bool) -> str:
@@ -134,13 +135,6 @@ def _prompt(argument: str | None, stdin_is_read: bool, quiet: bool) -> str:
 def _asked(argument: str | None) -> bool:
     """Whether standard input is a part of the prompt."""
     return argument == STDIN or not (sys.stdin is None or sys.stdin.isatty())
-
-
-def fenced(name: str, text: str) -> str:
-    """A file's text as it stands in a message: under its name, in a fence that the text itself does not have."""
-    longest = max((len(run) for run in re.findall("`{3,}", text)), default=2)
-    fence = "`" * (longest + 1)
-    return f"{name}:\n{fence}\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}"
 
 
 def _as_json(text: str, thoughts: str, stats: Stats) -> dict[str, Any]:

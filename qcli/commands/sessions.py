@@ -167,10 +167,7 @@ def _write(summary: Summary, session: Session, output: str, force: bool, as_json
 
 
 def _whole(summary: Summary, session: Session) -> dict[str, Any]:
-    """All that is known of a session; `branch` has the ids of those messages that go on."""
-    return {
-        **{name: value for name, value in _as_json(summary).items() if name not in ("number", "messages")},
-        "header": session.header,
-        "branch": [message.id for message in session.branch()],
-        "messages": [vars(message) for message in session.messages.values()],
-    }
+    from qcli.sessions.export import whole
+
+    facts = {name: value for name, value in _as_json(summary).items() if name not in ("number", "messages")}
+    return whole(session, **facts)

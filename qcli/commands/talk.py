@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from qcli import console
-from qcli.commands.answer import discard, figures, show
-from qcli.errors import ContextOverflowError, UsageError
+from qcli.commands.answer import discard, show, tell_figures
+from qcli.commands.file_texts import Texts, joined, mentioned, read_texts
+from qcli.errors import ContextOverflowError, QcliError, UsageError
+from qcli.wording import counted, quantity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,10 +20,14 @@ if TYPE_CHECKING:
     from qcli.sessions.library import Library, Summary
     from qcli.sessions.log import SessionLog
 
+    Make = Callable[[LLM, SessionLog | None, str | None, dict[str, Any]], Conversation]
+
+COUNTED = 1 << 20  # characters of a file, of which the tokens are told; of more, the size alone
+
 
 @dataclass
 class Talk:
-    """A chat, whose conversation may be left for another one."""
+    """A chat, whose conversation may be left for another one, and whose model may be changed."""
 
     llm: LLM
     conversation: Conversation
@@ -29,10 +35,31 @@ class Talk:
     bar: console.status
     quiet: bool
     interactive: bool  # whether a person types
-    make: Callable[[SessionLog | None, str | None], Conversation]  # of a log or a new one, with another system message
+    make: Make
+    load: Callable[[str | None], LLM]
+    model: str | None  # as it was named; None: the embedded one
+    options: dict[str, Any]  # of every answer, as LLM.chat takes them
+    stats: str  # what is told after an answer: short, long or off
     before: Path | None = None  # the file of the conversation that was left for this one
     incomplete: bool = False  # whether a message was not answered, or not recorded as it should be
+    texts: Texts = field(default_factory=list)  # that the next message is about
     _full: bool = False  # whether the last message did not
+
+    def ask(self, message: str) -> None:
+        """Answer a message, which is about the texts that were read for it, and the files that it names with an @."""
+        if self.interactive:
+            message, names = mentioned(message)
+            self.attach(read_texts(names))
+        about, self.texts = joined(self.texts), []
+        self.say(self.conversation.ask(message, about=about))
+
+    def attach(self, texts: Texts) -> None:
+        """Have the next message be about texts, each of which is told with its size."""
+        for name, text in texts:
+            tokens = counted(len(self.llm.tokenize(text, special=False)), "token") if len(text) <= COUNTED else ""
+            size = quantity(len(text.encode("utf-8", "replace")), "B")
+            console.info(" · ".join(filter(None, (name, size, tokens))))
+        self.texts = [*self.texts, *texts]
 
     def say(self, pieces: Generator[str, None, None]) -> None:
         """Show an answer as it comes; one that has no room is told of, and the chat goes on."""
@@ -46,10 +73,17 @@ class Talk:
         self.incomplete = self.incomplete or self.conversation.problem is not None
         if not shown.endswith("\n"):
             console.out("\n")
-        if not self.quiet:
-            console.figures(figures(self.llm.stats))
+        self._tell_figures()
         if interrupted and not self.interactive:
             raise KeyboardInterrupt
+
+    def set(self, name: str, value: Any) -> None:
+        """Have all answers from now on given with this value of an option; None: what suits the model."""
+        self.options[name] = self.conversation.options[name] = value
+
+    def begin(self, log: SessionLog | None, system: str | None) -> None:
+        """Leave the conversation for that of a log, or for a new one; system: a message in place of the log's."""
+        self.go_to(self.make(self.llm, log, system, self.options))
 
     def go_to(self, conversation: Conversation) -> None:
         """Leave the conversation for another one, which is open already."""
@@ -58,11 +92,28 @@ class Talk:
         self.conversation = conversation
         self._full = False
 
+    def change_model(self, name: str) -> None:
+        """Have another model go on with the conversation; the one before is closed first, as both may not fit into memory.
+
+        Raises QcliError if the model cannot be had; the one before then goes on, and is loaded again if it was closed.
+        """
+        self.llm.close()
+        try:
+            self.llm = self.load(name)
+            self.model = name
+        except QcliError:
+            self.llm = self.load(self.model)
+            raise
+        finally:
+            self.conversation.llm = self.llm
+            self._full = False
+
     def __enter__(self) -> Talk:
         return self
 
     def __exit__(self, *problem: object) -> None:
         self.conversation.close()
+        self.llm.close()
 
     @property
     def path(self) -> Path | None:
@@ -82,6 +133,11 @@ class Talk:
             raise UsageError("there is no other conversation yet", "/clear begins a new one")
         return next((summary for summary in others if summary.path == self.before), others[0])
 
+    def _tell_figures(self) -> None:
+        tell_figures(self.llm, self.stats)
+        if self.interactive and not self.quiet:
+            console.info("")  # between this turn and the next
+
     def _tell_of_overflow(self, problem: ContextOverflowError) -> None:
         self.incomplete = True
         if self._full:
@@ -92,10 +148,10 @@ class Talk:
         self._full = True
 
 
-def number(typed: str, command: str) -> int:
+def number(typed: str, command: str, of: str = "turns") -> int:
     """How many turns are meant: 1 unless a number was typed. Raises UsageError."""
     if not typed:
         return 1
     if not (typed.isdecimal() and len(typed) < 7 and int(typed)):
-        raise UsageError(f"/{command} takes a number of turns, not {typed!r:.40}", f"type /{command}, or /{command} 2")
+        raise UsageError(f"/{command} takes a number of {of}, not {typed!r:.40}", f"type /{command}, or /{command} 2")
     return int(typed)

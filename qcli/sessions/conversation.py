@@ -56,7 +56,7 @@ class Conversation:
         self._ctx_full = context.checked(ctx_full)
         self._tell = tell or (lambda remark: None)
         self.library = library or Library()
-        self._options = options
+        self.options = options  # of the answers to come
         self._answer: Generator[str, None, None] | None = None  # the one that is being read
         self._told_nearly = False
         self.problem: OutputError | None = None  # why it is recorded no longer
@@ -152,7 +152,7 @@ class Conversation:
             ctx_full=self._ctx_full,
             tell=self._tell,
             library=self.library,
-            **self._options,
+            **self.options,
         )
         forked.log = log
         return forked
@@ -211,7 +211,7 @@ class Conversation:
         options: dict[str, Any],
         about: str = "",
     ) -> Generator[str, None, None]:
-        given = {**self._options, **options}
+        given = {**self.options, **options}
         if given.get("seed") is None:
             given["seed"] = secrets.randbits(32)
         elif "seed" not in options:  # one seed, and still another answer each time

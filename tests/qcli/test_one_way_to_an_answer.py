@@ -92,7 +92,7 @@ def test_every_way_leads_to_the_same_answer_and_the_same_thoughts(scripted, type
     code, out, err = type_line("run", QUESTIONS[-1], "-m", path, "--json")
     assert (code, [json.loads(out)[part] for part in ("thoughts", "text")], err) == (0, expected, "")
     for line, piped in ((["run", QUESTIONS[-1]], ""), (["chat"], QUESTIONS[-1])):
-        code, out, err = type_line(*line, "-m", path, piped=piped)
+        code, out, err = type_line(*line, "-m", path, "--verbose", piped=piped)
         thoughts, _, rest = err.rpartition("</think>")
         assert (code, [without_tags(thoughts), out]) == (0, [expected[0], expected[1] + "\n"])
         assert rest.count("\n") == (3 if thoughts else 1)  # a blank line, the line of figures

@@ -21,7 +21,8 @@ def prompt_of(engine, tokenizer):
 
 
 def test_one_turn_a_line_without_prompts(telling, type_line):
-    code, out, err = type_line("chat", piped=TURNS)
+    assert type_line("chat", piped=TURNS) == (0, "A cat sat.\nA cat sat.\n", "")
+    code, out, err = type_line("chat", "--verbose", piped=TURNS)
     assert (code, out) == (0, "A cat sat.\nA cat sat.\n")
     assert err.count(" new at ") == err.count("\n") == 2
 
@@ -68,9 +69,9 @@ def test_help_exit_and_unknown_commands(telling, type_line):
 
 
 def test_a_mistyped_command_in_a_terminal_is_told_and_the_chat_goes_on(telling, typing, type_line):
-    code, out, err = type_line("chat", piped="/dance\n/regenerat\n/regenerate\nHello\n")
+    code, out, err = type_line("chat", piped="/dance\n/regenarate\n/dance with me\n/regenerate\nHello\n")
     assert (code, out) == (0, "A cat sat.\n")
-    assert "there is no command /dance" in err
+    assert err.count("there is no command /dance") == 2
     assert "did you mean /regenerate?" in err
     assert "there is no answer yet" in err
 
@@ -80,8 +81,19 @@ def test_other_words_for_leaving(telling, type_line, word):
     assert type_line("chat", piped=f"{word}\nHello\n")[:2] == (0, "")
 
 
+@pytest.mark.parametrize("word", ["exit", "Quit"])
+def test_a_word_alone_leaves_where_a_person_types_it(telling, typing, type_line, monkeypatch, word):
+    assert type_line("chat", piped=f"{word}\nHello\n")[:2] == (0, "")
+    monkeypatch.setattr("qcli.commands.chat.is_interactive", lambda: False)
+    assert type_line("chat", piped=f"{word}\n")[1] == "A cat sat.\n"
+
+
 @pytest.mark.parametrize(
-    "line", ["/usr is full, why?", "/think hi", "/etc/hosts", "/ hi", "// hi", "/quit smoking: how?"]
+    "line",
+    [
+        pytest.param("/usr is full, why?", marks=pytest.mark.skipif(os.name == "nt", reason="there is none")),
+        *("/etc/hosts", "/ hi", "// hi", "/2 of it", "/r/python is what?"),
+    ],
 )
 def test_what_begins_with_a_slash_may_be_a_message(telling, type_line, line):
     assert type_line("chat", "-q", piped=line + "\n")[:2] == (0, "A cat sat.\n")
@@ -199,7 +211,7 @@ def test_history_is_private(tmp_path):
 
 def test_the_embedded_model_chats():
     done = subprocess.run(
-        [sys.executable, "-m", "qcli", "chat", "-n", "8", "--temperature", "0"],
+        [sys.executable, "-m", "qcli", "chat", "--verbose", "-n", "8", "--temperature", "0"],
         input=b"Tell me a story.\nGo on.\n", capture_output=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import time
 import pytest
 
 from qcli import console, interrupt
-from qcli.commands.answer import figures
+from qcli.commands.answer import figures, short_figures
 from qcli.runtime.engine import Engine
 from qcli.runtime.stats import Stats
 
@@ -25,11 +26,30 @@ def asked(engine, tokenizer):
 
 
 def test_the_answer_on_stdout_and_one_line_of_figures_on_stderr(telling, type_line):
-    code, out, err = type_line("run", "Tell me")
+    code, out, err = type_line("run", "Tell me", "--stats")
     assert (code, out) == (0, "A cat sat.\n")
     assert err.count("\n") == 1
     for figure in ("prompt tokens at", "tok/s", "TTFT", "4 new at", "GB/s", "experts 5 of 32"):
         assert figure in err
+
+
+def test_figures_are_told_where_somebody_sees_them_or_asks_for_them(telling, type_line, monkeypatch):
+    assert type_line("run", "Tell me") == (0, "A cat sat.\n", "")
+    assert "TTFT" in type_line("run", "Tell me", "--verbose")[2]
+    assert "TTFT" in type_line("run", "Tell me", "--json", "--stats")[2]
+    assert type_line("run", "Tell me", "--stats", "-q")[0] == 2
+    monkeypatch.setattr("qcli.console.columns", lambda: 80)
+    err = type_line("run", "Tell me")[2]
+    assert re.fullmatch(r"[\d,.]+ tok/s · [\d.]+ s · context \d+ %\n", err)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.03, "0.03 s"), (0.1, "0.1 s"), (5.04, "5.0 s"), (12.4, "12 s"), (59.6, "1 min 0 s")]
+)
+def test_short_figures(seconds, told):
+    stats = Stats(prompt_tokens=3, ttft_s=seconds / 2, decode_s=seconds / 2, decode_steps=0)
+    assert short_figures(stats, 3, 400) == [told, "context 1 %"]
+    assert short_figures(Stats(), 0, 400) == []
 
 
 def test_quiet(telling, type_line):
@@ -148,7 +168,7 @@ def interrupt_at(engine, step):
 
 def test_ctrl_c_keeps_what_was_printed_and_exits_with_130(telling, type_line):
     interrupt_at(telling, 1)
-    code, out, err = type_line("run", "x")
+    code, out, err = type_line("run", "x", "--stats")
     assert (code, out) == (130, "A cat\n")
     assert "2 new" in err
 
@@ -193,7 +213,7 @@ STORY = [*QCLI, "run", "--raw", "Once upon a time", "--temperature", "0"]
 
 
 def test_the_embedded_model_tells_a_story():
-    done = subprocess.run([*STORY, "-n", "24"], input=b"", capture_output=True, timeout=300)
+    done = subprocess.run([*STORY, "-n", "24", "--stats"], input=b"", capture_output=True, timeout=300)
     story = done.stdout.decode()
     assert done.returncode == 0
     assert len(story.split()) > 10
@@ -270,7 +290,10 @@ def test_a_signal_while_kernels_compile_is_not_lost():
 @posix
 def test_a_signal_ends_the_story_with_130():
     with subprocess.Popen(
-        [*STORY, "--max-tokens", "1500"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*STORY, "--max-tokens", "1500", "--stats"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as child:
         assert child.stdout.read(10)
         child.send_signal(signal.SIGINT)

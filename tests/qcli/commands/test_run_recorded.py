@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from qcli.commands.run import fenced
+from qcli.commands.file_texts import fenced
 from qcli.sessions.library import Library
 
 SAT = "A cat sat.\n"

@@ -1,0 +1,125 @@
+"""The commands of a chat that go from turn to turn, and from conversation to conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qcli import console
+from qcli.commands.recording import bring_back, called
+from qcli.commands.talk import Talk, number
+from qcli.errors import UsageError
+from qcli.wording import counted
+
+_LISTED = 20
+
+
+def undo(talk: Talk, argument: str) -> None:
+    """Take turns back."""
+    n = number(argument, "undo")
+    talk.conversation.undo(n)
+    _tell_turns(talk, f"{counted(n, 'turn')} taken back; /redo brings back")
+
+
+def redo(talk: Talk, argument: str) -> None:
+    """Bring turns back."""
+    n = number(argument, "redo")
+    talk.conversation.redo(n)
+    _tell_turns(talk, f"{counted(n, 'turn')} brought back")
+
+
+def edit(talk: Talk, argument: str) -> None:
+    """Have the last message changed in an editor, and answer it."""
+    from qcli.terminal.editor import edited
+
+    if not talk.interactive:
+        raise UsageError("/edit needs a terminal", "/undo takes the last message back, and another one can follow")
+    before = talk.conversation.last_question()
+    text = edited(before)
+    if not text.strip() or text.strip() == before.strip():
+        console.info("nothing was changed; /regenerate answers the message again")
+        return
+    console.info(f"> {text}")
+    talk.say(talk.conversation.edit(text))
+
+
+def regenerate(talk: Talk, argument: str) -> None:
+    """Answer the last message again."""
+    talk.say(talk.conversation.regenerate())
+
+
+def resume_answer(talk: Talk, argument: str) -> None:
+    """Go on with an answer."""
+    talk.say(talk.conversation.resume_answer())
+
+
+def clear(talk: Talk, argument: str) -> None:
+    """Begin a new conversation with the same system message."""
+    talk.begin(None, talk.conversation.system)
+    console.info("a new conversation")
+
+
+def fork(talk: Talk, argument: str) -> None:
+    """Go on in a copy."""
+    if talk.path is None:
+        raise UsageError("only a recorded conversation can be forked", "/save records this one")
+    if not talk.conversation.turns:
+        raise UsageError("there is nothing to fork yet", "type a message first")
+    talk.go_to(talk.conversation.fork(argument))
+    console.info("a copy, which goes on from here; /resume - goes back to the other one")
+
+
+def sessions(talk: Talk, argument: str) -> None:
+    """List the recorded conversations."""
+    listed = talk.library.list()
+    if not listed:
+        console.info("no conversation is recorded yet")
+    for summary in listed[:_LISTED]:
+        here = " · this one" if summary.path == talk.path else ""
+        messages = counted(summary.messages, "message")
+        console.info(f"{summary.number:3}  {called(summary.name, summary.title)} · {messages} · {summary.model}{here}")
+    if len(listed) > _LISTED:
+        console.info(f"     and {len(listed) - _LISTED:,} more: `qcli sessions` lists them all")
+
+
+def resume(talk: Talk, argument: str) -> None:
+    """Go on with another conversation."""
+    talk.begin(talk.library.open(talk.found(argument or "-")), None)
+    bring_back(talk.conversation, talk.bar, console.info)
+
+
+def session_names(talk: Talk, typed: str) -> Iterator[tuple[str, str]]:
+    """What can be typed after /resume, and how each begins."""
+    for summary in talk.library.list()[:_LISTED]:
+        if summary.path != talk.path:
+            yield summary.name or str(summary.number), summary.title
+
+
+def save(talk: Talk, argument: str) -> None:
+    """Record the conversation, or name it."""
+    if talk.path is not None and not argument:
+        raise UsageError("this conversation is recorded already", "/save NAME gives it a name")
+    talk.conversation.save(argument)
+    name = talk.conversation.log.name
+    console.info(f"recorded as {name}" if name else "recorded from now on, with all that was said")
+
+
+def system(talk: Talk, argument: str) -> None:
+    """Show, set or drop the system message."""
+    if argument:
+        talk.conversation.system = "" if argument.lower() == "off" else argument
+    text = talk.conversation.system
+    console.info(f"the system message is: {text}" if text else "there is no system message")
+
+
+def short(text: str) -> str:
+    """A line's worth of a text."""
+    words = " ".join(text[:400].split())
+    return words if len(words) <= 60 else words[:59] + "…"
+
+
+def _tell_turns(talk: Talk, done: str) -> None:
+    turns = talk.conversation.turns
+    last = (
+        f'{counted(turns, "turn")}, the last: "{short(talk.conversation.last_question())}"' if turns else "none is left"
+    )
+    console.info(f"{done} · {last}")

@@ -1,0 +1,61 @@
+"""What a person types at a prompt: several lines, completion, and the answer to a question."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from qcli import line_input
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="a console is needed there")
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """Have these keys typed."""
+    monkeypatch.setattr("prompt_toolkit.output.create_output", lambda stdout: DummyOutput())
+    monkeypatch.setattr(line_input, "is_interactive", lambda: True)
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        yield keys.send_text
+
+
+def offered(before):
+    """As a chat offers it, of one command."""
+    return [(before, "/undo ", "take back\x1b")] if "/undo".startswith(before) else []
+
+
+@pytest.mark.parametrize(
+    ("keys", "turns"),
+    [
+        ("one\rtwo\r", ["one", "two"]),
+        ("one\\\rtwo\r", ["one\ntwo"]),
+        ("one\x1b\rtwo\r", ["one\ntwo"]),
+        ('"""one\rtwo"""\r', ['"""one\ntwo"""']),
+        (" \rone\r", ["one"]),
+    ],
+)
+def test_turns_that_are_typed(typed, keys, turns, data_folder, monkeypatch):
+    monkeypatch.setattr("qcli.host.folders.state", lambda: data_folder)
+    typed(keys + "\x04")
+    assert list(line_input.turns(offered)) == turns
+
+
+def test_what_is_offered_replaces_what_is_typed_and_obeys_no_control_code():
+    found = list(line_input._completer(offered).get_completions(Document("/un"), CompleteEvent()))
+    assert [(item.text, item.start_position, item.display_meta_text) for item in found] == [
+        ("/undo ", -3, "take back\ufffd")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "yes"), [("y\r", True), ("YES\r", True), ("\r", False), ("n\r", False), ("\x03", False), ("\x04", False)]
+)
+def test_a_question(typed, keys, yes):
+    typed(keys)
+    assert line_input.agreed("Replace it?") is yes
