@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TextIO
 
 from qcli.errors import QcliError
 from qcli.terminal import echo
-from qcli.terminal.text import Filter, destination
+from qcli.terminal.text import Filter, columns, destination
 from qcli.terminal.text import clean as clean
 
 if TYPE_CHECKING:
@@ -63,6 +63,17 @@ def out(text: str) -> None:
     _write(_shown_on_stdout(text) if is_terminal(sys.stdout) else text)
 
 
+def screen_columns() -> int:
+    """Characters in a line of the terminal that stdout is, as it is now."""
+    return columns(sys.stdout)
+
+
+def screen(text: str) -> None:
+    """Write to stdout, a terminal, what may hold control codes of our own; those of others are out of it already."""
+    _remember(text, sys.stdout)
+    _write(text)
+
+
 def json(value: Any) -> None:
     """Write one JSON value and a newline to stdout."""
     ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
@@ -98,9 +109,10 @@ def info(text: str) -> None:
 def figures(parts: Iterable[str]) -> None:
     """Write short figures to stderr, as `info` does, with dots between; a terminal's lines are broken at the dots."""
     lines: list[str] = []
+    room = columns(sys.stderr) if is_terminal(sys.stderr) else math.inf
     for part in parts:
         joined = f"{lines[-1]} · {part}" if lines else part
-        lines[-1:] = [joined] if len(joined) <= _columns() else [*lines[-1:], part]
+        lines[-1:] = [joined] if len(joined) <= room else [*lines[-1:], part]
     info("\n".join(lines))
 
 
@@ -243,16 +255,6 @@ def _remember(text: str, stream: TextIO) -> None:
     """Note whether this text leaves a line unfinished where the stream goes."""
     if text:
         _unfinished[destination(stream)] = not text.endswith("\n")
-
-
-def _columns() -> float:
-    """Characters in a line of stderr; infinite for a pipe."""
-    if not is_terminal(sys.stderr):
-        return math.inf
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or math.inf
-    except OSError:
-        return 80
 
 
 def _begin_line() -> str:

@@ -41,6 +41,7 @@ def chat(
     ctx_full: options.CtxFull = "stop",
     kv_type: options.KvType = None,
     ram: options.Ram = None,
+    plain: options.Plain = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     **sampling: Unpack[SamplingOptions],
@@ -68,6 +69,7 @@ def chat(
             note_mistyped(llm)
         given: Options = {"max_tokens": max_tokens, "stop": stop, **sampling}
         talk = stack.enter_context(_begun(llm, library, log, wanted, records, system, given, bar, quiet))
+        talk.plain = plain
         if not quiet:
             _greet(talk, log)
         for turn in turns():

@@ -12,7 +12,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.commands.answer import discard, figures, note_mistyped, show, tell_of_default_template
+from qcli.commands.answer import Screen, discard, figures, note_mistyped, show, tell_of_default_template
 from qcli.commands.recording import Wanted, model_of, tell_of_resumed
 from qcli.errors import PromptError, UsageError
 from qcli.runtime.sampling import SamplingOptions
@@ -50,6 +50,7 @@ def run(
     kv_type: options.KvType = None,
     ram: options.Ram = None,
     as_json: options.Json = False,
+    plain: options.Plain = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     **sampling: Unpack[SamplingOptions],
@@ -89,9 +90,9 @@ def run(
             shown, interrupted = show(pieces, bar, discard, thoughts.append)
             console.json(_as_json(shown, without_tags("".join(thoughts)), llm.stats))
         else:
-            shown, interrupted = show(pieces, bar, aside=discard if quiet else console.aside)
-            if not shown.endswith("\n"):
-                console.out("\n")
+            screen = Screen(plain or raw)
+            shown, interrupted = show(pieces, bar, screen, discard if quiet else console.aside)
+            screen.end_line(shown)
             if not quiet:
                 console.figures(figures(llm.stats))
         if verbose:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qcli import console
-from qcli.commands.answer import discard, figures, show
+from qcli.commands.answer import Screen, discard, figures, show
 from qcli.errors import ContextOverflowError, UsageError
 
 if TYPE_CHECKING:
@@ -31,21 +31,22 @@ class Talk:
     interactive: bool  # whether a person types
     make: Callable[[SessionLog | None, str | None], Conversation]  # of a log or a new one, with another system message
     before: Path | None = None  # the file of the conversation that was left for this one
+    plain: bool = False  # whether Markdown stays as the model writes it
     incomplete: bool = False  # whether a message was not answered, or not recorded as it should be
     _full: bool = False  # whether the last message did not
 
     def say(self, pieces: Generator[str, None, None]) -> None:
         """Show an answer as it comes; one that has no room is told of, and the chat goes on."""
+        screen = Screen(self.plain)
         try:
             with self.bar:
-                shown, interrupted = show(pieces, self.bar, aside=discard if self.quiet else console.aside)
+                shown, interrupted = show(pieces, self.bar, screen, discard if self.quiet else console.aside)
         except ContextOverflowError as problem:
             self._tell_of_overflow(problem)
             return
         self._full = False
         self.incomplete = self.incomplete or self.conversation.problem is not None
-        if not shown.endswith("\n"):
-            console.out("\n")
+        screen.end_line(shown)
         if not self.quiet:
             console.figures(figures(self.llm.stats))
         if interrupted and not self.interactive:
