@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TextIO
 
 from qcli.errors import QcliError
 from qcli.terminal import echo
-from qcli.terminal.text import Filter, destination
+from qcli.terminal.text import Filter, columns, destination
 from qcli.terminal.text import clean as clean
 
 if TYPE_CHECKING:
@@ -63,6 +63,17 @@ def out(text: str) -> None:
     _write(_shown_on_stdout(text) if is_terminal(sys.stdout) else text)
 
 
+def screen_columns() -> int:
+    """Characters in a line of the terminal that stdout is, as it is now."""
+    return columns(sys.stdout)
+
+
+def screen(text: str) -> None:
+    """Write to stdout, a terminal, what may hold control codes of our own; those of others are out of it already."""
+    _remember(text, sys.stdout)
+    _write(text)
+
+
 def json(value: Any) -> None:
     """Write one JSON value and a newline to stdout."""
     ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
@@ -95,12 +106,17 @@ def info(text: str) -> None:
         _remember("\n", sys.stderr)
 
 
+def stderr_columns() -> float:
+    """Characters in a line of stderr; infinite for a pipe."""
+    return columns(sys.stderr) if is_terminal(sys.stderr) else math.inf
+
+
 def figures(parts: Iterable[str]) -> None:
     """Write short figures to stderr, as `info` does, with dots between; a terminal's lines are broken at the dots."""
     lines: list[str] = []
     for part in parts:
         joined = f"{lines[-1]} · {part}" if lines else part
-        lines[-1:] = [joined] if len(joined) <= columns() else [*lines[-1:], part]
+        lines[-1:] = [joined] if len(joined) <= stderr_columns() else [*lines[-1:], part]
     info("\n".join(lines))
 
 
@@ -245,16 +261,6 @@ def _remember(text: str, stream: TextIO) -> None:
         _unfinished[destination(stream)] = not text.endswith("\n")
 
 
-def columns() -> float:
-    """Characters in a line of stderr; infinite for a pipe."""
-    if not is_terminal(sys.stderr):
-        return math.inf
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or math.inf
-    except OSError:
-        return 80
-
-
 def _begin_line() -> str:
     return "\n" if _unfinished.get(destination(sys.stderr)) else ""
 
@@ -282,9 +288,8 @@ def _output_failed(problem: OSError) -> NoReturn:
     # Windows reports a pipe whose reader left as EINVAL
     if problem.errno == errno.EPIPE or (sys.platform == "win32" and problem.errno == errno.EINVAL):
         raise SystemExit(0) from None
-    raise QcliError(
-        f"cannot write to the standard output: {problem.strerror}", "check the disk or the file it goes to"
-    ) from None
+    message = f"cannot write to the standard output: {problem.strerror}"
+    raise QcliError(message, "check the disk or the file it goes to") from None
 
 
 def _to_stderr(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
 from contextlib import closing
 from math import ceil, inf
@@ -14,6 +15,34 @@ from qcli.wording import counted
 if TYPE_CHECKING:
     from qcli.llm import LLM
     from qcli.runtime.stats import Stats
+    from qcli.terminal.markdown import MarkdownWriter
+
+
+class Screen:
+    """Where an answer is shown: on a terminal its Markdown is rendered, unless it is wanted plain; else it stays as it is."""
+
+    def __init__(self, plain: bool = False) -> None:
+        self._markdown = None if plain or not console.answers_a_person() else _markdown()
+
+    def __call__(self, piece: str) -> None:
+        """Show a piece."""
+        (self._markdown or console.out)(piece)
+
+    def finish(self) -> None:
+        """Show what waits for its place."""
+        if self._markdown:
+            self._markdown.close()
+
+    def end_line(self, shown: str) -> None:
+        """End the line after an answer that has none at its end; what is rendered has."""
+        if not self._markdown and not shown.endswith("\n"):
+            console.out("\n")
+
+
+def _markdown() -> MarkdownWriter:
+    from qcli.terminal.markdown import MarkdownWriter
+
+    return MarkdownWriter(console.screen, console.screen_columns, no_color=bool(os.environ.get("NO_COLOR")))
 
 
 def show(
@@ -22,7 +51,11 @@ def show(
     write: Callable[[str], None] = console.out,
     aside: Callable[[str], None] = console.aside,
 ) -> tuple[str, bool]:
-    """Pass the pieces of an answer to `write` as they come, thoughts to `aside`; the answer, and whether Ctrl-C ended it."""
+    """Pass the pieces of an answer to `write` as they come, thoughts to `aside`; the answer, and whether Ctrl-C ended it.
+
+    What a Screen holds back is shown at the end, and before thoughts that come later.
+    """
+    finish = write.finish if isinstance(write, Screen) else lambda: None
     text: list[str] = []
     interrupted = thinking = False
     lines = ""  # that end the thoughts so far
@@ -34,6 +67,7 @@ def show(
                     shown = (lines + piece).rstrip("\n")
                     lines = (lines + piece)[len(shown) :]
                     thinking = thinking or bool(shown)
+                    finish()
                     aside(shown)
                     continue
                 if thinking and piece:
@@ -45,6 +79,7 @@ def show(
         interrupted = True
     finally:
         bar.close()
+        finish()
     return "".join(text), interrupted
 
 
@@ -71,7 +106,7 @@ def usual_stats(quiet: bool, verbose: bool) -> str:
     """What is told after an answer unless something is asked for: short figures if somebody sees them, long ones, or off."""
     if quiet or verbose:
         return "off" if quiet else "long"
-    return "short" if console.columns() < inf else "off"
+    return "short" if console.stderr_columns() < inf else "off"
 
 
 def tell_figures(llm: LLM, which: str) -> None:

@@ -46,6 +46,7 @@ def chat(
     ctx_full: options.CtxFull = "stop",
     kv_type: options.KvType = None,
     ram: options.Ram = None,
+    plain: options.Plain = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     **sampling: Unpack[SamplingOptions],
@@ -81,7 +82,7 @@ def chat(
         make = _maker(library, replace(wanted, name=None), records, discard if quiet else console.info)
         stats = usual_stats(quiet, verbose)
         talk = stack.enter_context(
-            Talk(llm, first, library, bar, quiet, is_interactive(), make, load, chosen, {**given}, stats)
+            Talk(llm, first, library, bar, quiet, is_interactive(), make, load, chosen, {**given}, stats, plain=plain)
         )
         if not quiet:
             _greet(talk, log)

@@ -13,7 +13,7 @@ _LEAST = 24  # columns for what stands on the right
 
 def tell(rows: Sequence[tuple[str, str]]) -> None:
     """Write rows of two texts to stderr, wrapped at words; into a pipe each as one line."""
-    columns = console.columns()
+    columns = console.stderr_columns()
     left = max(len(first) for first, _ in rows) + 2
     if columns > 10_000:
         lines = [f"{first:{left}}{second}".rstrip() for first, second in rows]

@@ -61,6 +61,7 @@ Json = Annotated[bool, flag("--json", help="Print one JSON value.")]
 Quiet = Annotated[bool, flag("--quiet", "-q", help="Print the result only: no progress, no remarks.")]
 Verbose = Annotated[bool, flag("--verbose", "-v", help="Tell all figures, and what of the file had to be put right.")]
 
+Plain = Annotated[bool, flag("--plain", help="Show the answer as the model writes it: Markdown stays as it is.")]
 Continue = Annotated[bool, flag("--continue", "-c", help="Go on with the last conversation.")]
 Resume = Annotated[
     str | None,

@@ -10,7 +10,15 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import completion, options
-from qcli.commands.answer import discard, note_mistyped, show, tell_figures, tell_of_default_template, usual_stats
+from qcli.commands.answer import (
+    Screen,
+    discard,
+    note_mistyped,
+    show,
+    tell_figures,
+    tell_of_default_template,
+    usual_stats,
+)
 from qcli.commands.file_texts import joined, read_texts
 from qcli.commands.recording import Wanted, model_of, tell_of_resumed
 from qcli.errors import PromptError, UsageError
@@ -52,6 +60,7 @@ def run(
     kv_type: options.KvType = None,
     ram: options.Ram = None,
     as_json: options.Json = False,
+    plain: options.Plain = False,
     stats: Annotated[bool, options.flag("--stats", help=_STATS)] = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -95,9 +104,9 @@ def run(
             shown, interrupted = show(pieces, bar, discard, thoughts.append)
             console.json(_as_json(shown, without_tags("".join(thoughts)), llm.stats))
         else:
-            shown, interrupted = show(pieces, bar, aside=discard if quiet else console.aside)
-            if not shown.endswith("\n"):
-                console.out("\n")
+            screen = Screen(plain or raw)
+            shown, interrupted = show(pieces, bar, screen, discard if quiet else console.aside)
+            screen.end_line(shown)
         if not as_json or stats:
             tell_figures(llm, "long" if stats else usual_stats(quiet, verbose))
         if verbose:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
-from qcli.commands.answer import discard, show, tell_figures
+from qcli.commands.answer import Screen, discard, show, tell_figures
 from qcli.commands.file_texts import Texts, joined, mentioned, read_texts
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.wording import counted, quantity
@@ -41,6 +41,7 @@ class Talk:
     options: dict[str, Any]  # of every answer, as LLM.chat takes them
     stats: str  # what is told after an answer: short, long or off
     before: Path | None = None  # the file of the conversation that was left for this one
+    plain: bool = False  # whether Markdown stays as the model writes it
     incomplete: bool = False  # whether a message was not answered, or not recorded as it should be
     texts: Texts = field(default_factory=list)  # that the next message is about
     _full: bool = False  # whether the last message did not
@@ -63,16 +64,16 @@ class Talk:
 
     def say(self, pieces: Generator[str, None, None]) -> None:
         """Show an answer as it comes; one that has no room is told of, and the chat goes on."""
+        screen = Screen(self.plain)
         try:
             with self.bar:
-                shown, interrupted = show(pieces, self.bar, aside=discard if self.quiet else console.aside)
+                shown, interrupted = show(pieces, self.bar, screen, discard if self.quiet else console.aside)
         except ContextOverflowError as problem:
             self._tell_of_overflow(problem)
             return
         self._full = False
         self.incomplete = self.incomplete or self.conversation.problem is not None
-        if not shown.endswith("\n"):
-            console.out("\n")
+        screen.end_line(shown)
         self._tell_figures()
         if interrupted and not self.interactive:
             raise KeyboardInterrupt

@@ -14,6 +14,11 @@ def clean(text: str) -> str:
     return text.translate(_CONTROL_IN_LINE)
 
 
+def control_codes_shown(text: str) -> str:
+    """A text with its line ends and tabs, control codes replaced by U+FFFD."""
+    return text.translate(_CONTROL)
+
+
 def destination(stream: TextIO) -> object:
     """Where a stream goes: the same for two that go to one terminal, one pipe or one file, as after 2>&1."""
     try:
@@ -21,6 +26,14 @@ def destination(stream: TextIO) -> object:
     except (OSError, ValueError):
         return id(stream)
     return found.st_dev, found.st_ino
+
+
+def columns(stream: TextIO) -> int:
+    """Characters in a line of a terminal as it is now; 80 if it does not know."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 class Filter:

@@ -104,7 +104,7 @@ def test_help_tells_of_every_command_and_of_one(type_turns):
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
 def test_lists_fit_the_terminal(columns, monkeypatch, capsys):
-    monkeypatch.setattr("qcli.console.columns", lambda: columns)
+    monkeypatch.setattr("qcli.console.stderr_columns", lambda: columns)
     listing.tell([("/short", "word " * 30), ("/longer [N]", "a word")])
     said = capsys.readouterr().err
     assert said.split().count("word") == 31
