@@ -82,7 +82,7 @@ def test_a_model_that_is_cut_leaves_no_half_of_a_file(model):
 @pytest.mark.parametrize("change", [REPLACE, "os.unlink(model)"], ids=["replaced", "deleted"])
 def test_a_model_that_is_replaced_or_deleted_tells_its_story_to_the_end(model, change):
     model.with_name("other").write_bytes(bytes(1000))
-    done = disturbed(model, change, "qcli.console:out", STORY)
+    done = disturbed(model, change, "qcli.console:out", [*STORY, "--stats"])
     assert done.returncode == 0
     assert len(done.stdout.split()) > 100
     assert b" new at " in done.stderr
