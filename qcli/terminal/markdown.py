@@ -17,6 +17,7 @@ And but for what is meant to differ:
   copied; Rich has blank lines, a space at the left, and breaks long lines;
 - an image stands where it is in the text, with its address; a link that is its own address is shown once;
 - HTML is shown, for an answer may say vector<int>;
+- lists and quotes leave eight cells for text, on however narrow a terminal, and are text where they are more than 20 deep;
 - between two blocks there is one blank line.
 """
 
@@ -39,7 +40,7 @@ from qcli.terminal.text import Filter
 from qcli.terminal.wrapped_lines import Lines, Painter
 
 _NARROWEST = 8  # cells for text
-_DEEPEST = 20  # containers within each other; what would begin more is text, as with Rich
+_DEEPEST = 20  # containers within each other; what would begin more is text
 _COLORS = {"standard": ColorSystem.STANDARD, "256": ColorSystem.EIGHT_BIT, "truecolor": ColorSystem.TRUECOLOR}
 
 
