@@ -96,7 +96,8 @@ class Inline:
                 self._open.append(mark[0])
             else:
                 literal = re.sub(r"([*_~`\[\\])", r"\\\1", mark[0])
-                self._words = self._words[:start] + literal + self._words[mark.end() :]
+                yield from self._parsed(self._words[:start] + literal)
+                self._words, self._before = self._words[mark.end() :], ""
         yield from self._parsed(self._words)
         self._before = self._words[-1:] if re.match(f"[{_WIDE}]", self._words[-1:]) else ""
         self._words = ""
@@ -233,7 +234,7 @@ def _end_of_link(text: str, start: int) -> int | None:
 
 def _balanced(text: str, start: int, opening: str, closing: str) -> int | None:
     depth = 0
-    for found in re.finditer(rf"\\.|\{opening}|\{closing}", text[start:], re.DOTALL):
+    for found in re.finditer(rf"\\.|\{opening}|\{closing}", text[start : start + 2 * WAIT_SPAN], re.DOTALL):
         depth += (found[0] == opening) - (found[0] == closing)
         if not depth:
             return start + found.end()

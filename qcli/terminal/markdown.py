@@ -17,6 +17,7 @@ And but for what is meant to differ:
   copied; Rich has blank lines, a space at the left, and breaks long lines;
 - an image stands where it is in the text, with its address; a link that is its own address is shown once;
 - HTML is shown, for an answer may say vector<int>;
+- lists and quotes leave eight cells for text, on however narrow a terminal, and are text where they are more than 20 deep;
 - between two blocks there is one blank line.
 """
 
@@ -38,6 +39,8 @@ from qcli.terminal.markdown_leaves import Code, Paragraph
 from qcli.terminal.text import Filter
 from qcli.terminal.wrapped_lines import Lines, Painter
 
+_NARROWEST = 8  # cells for text
+_DEEPEST = 20  # containers within each other; what would begin more is text
 _COLORS = {"standard": ColorSystem.STANDARD, "256": ColorSystem.EIGHT_BIT, "truecolor": ColorSystem.TRUECOLOR}
 
 
@@ -67,11 +70,11 @@ class MarkdownWriter:
 
     def close(self) -> None:
         """Show what is left at the end, of the text or of what has come of it; the next piece begins a new text."""
-        if shown := "".join(self._left()):
+        if shown := "".join(self._rest()):
             self._write(shown)
         self._filter, self._any = Filter(), False
 
-    def _left(self) -> Iterator[str]:
+    def _rest(self) -> Iterator[str]:
         if self._line:
             yield from self._take(self._line)
         yield from self._end_leaf()
@@ -140,7 +143,7 @@ class MarkdownWriter:
         if before:
             yield from self._end_leaf()
             yield from self._leave(depth)
-        while blocks.indentation(rest) < 4 and not self._is_underline(rest):
+        while blocks.indentation(rest) < 4 and len(self._containers) < _DEEPEST and not self._is_underline(rest):
             found = blocks.container(rest, self._paragraph is not None)
             if not found:
                 break
@@ -259,7 +262,12 @@ class MarkdownWriter:
 
     def _begin(self) -> tuple[str, int]:
         """What the next line starts with, and the cells that are left for its text."""
-        return self._start(), max(1, self._width() - sum(one.cells for one in self._containers))
+        return self._start(), self._left()
+
+    def _left(self) -> int:
+        """The cells that the containers leave for text; a few, however narrow the terminal is."""
+        columns = self._width()
+        return max(min(columns, _NARROWEST), columns - sum(one.cells for one in self._containers))
 
     def _start(self) -> str:
         shown = ""
@@ -272,8 +280,7 @@ class MarkdownWriter:
 
     def _drawn(self, content: RenderableType) -> Iterator[str]:
         """What Rich draws, within the containers."""
-        left = max(1, self._width() - sum(one.cells for one in self._containers))
-        options = self._console.options.update(width=left)
+        options = self._console.options.update(width=self._left())
         lines = self._console.render_lines(content, options, style=self._style, pad=False)
         for line in lines:
             while line and not line[-1].text.strip():

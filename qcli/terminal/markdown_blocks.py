@@ -13,7 +13,7 @@ _CODE_IN_ITEM = re.compile(r"[-+*.)>](?: {5}| *\t)")
 _QUOTE = re.compile(r" {0,3}> ?")
 _ITEM = re.compile(r"( {0,3})([-+*]|(\d{1,9})([.)]))( +|$)")
 _RULE = re.compile(r" {0,3}([-*_])(?: *\1){2,} *$")
-_HEADING = re.compile(r" {0,3}(#{1,6})(?: +(.*?))?(?: +#+)? *$")
+_HEADING = re.compile(r" {0,3}(#{1,6})(?: |$)")
 _UNDERLINE = re.compile(r" {0,3}(?:-+|=+) *$")
 _FENCE = re.compile(r"( {0,3})(`{3,}(?=[^`]*$)|~{3,}) *(\S*).*$")
 _HEADER_RULE = re.compile(r" {0,3}\|?(?: *:?-+:? *\|)* *:?-+:? *\|? *$")
@@ -116,7 +116,11 @@ def is_underline(line: str) -> bool:
 def heading(line: str) -> tuple[int, str] | None:
     """The level and the text of a heading."""
     found = _HEADING.match(line)
-    return (len(found[1]), found[2] or "") if found else None
+    if not found:
+        return None
+    text = line[found.end() :].strip()
+    without = text.rstrip("#")  # those at its end are no part of it if a space stands before them
+    return len(found[1]), text if without[-1:].strip() else without.rstrip()
 
 
 def fence(line: str) -> Fence | None:

@@ -151,3 +151,13 @@ def test_no_color_keeps_the_layout() -> None:
     plain = sent([text], no_color=True)
     assert STYLE.sub("", plain) == STYLE.sub("", sent([text]))
     assert not re.search(r"\x1b\[[\d;]*\b(3[0-7]|4[0-7]|9[0-7])\b", plain)
+
+
+def test_what_is_nested_without_end_stays_readable() -> None:
+    shown = screen("> " * 50 + "deep down\n", 40).split("\n")
+    assert shown[0].startswith("▌ " * 20 + "> ")
+    assert "".join(line.removeprefix("▌ " * 20) for line in shown).replace(" ", "") == ">" * 30 + "deepdown"
+
+
+def test_marks_at_the_end_of_a_heading_are_left_out() -> None:
+    assert screen("## C# ##\n\n## F#\n\n##\n") == "C#\n\nF#\n\n"
