@@ -178,7 +178,7 @@ def _layers(layers: list[list[str]], mtp: int) -> Layers:
 
 def _experts(file: GGUFFile, architecture: str) -> Experts | None:
     """Those of the layer with most; None for a model without routed experts."""
-    stacks = [t.shape[0] for t in file.tensors.values() if "_exps." in t.name and len(t.shape) == 3]
+    stacks = [t.shape[0] for t in file.tensors.values() if "_exps." in t.name and len(t.shape) == 3 and t.shape[0]]
     if not stacks:
         return None
     count = max(stacks)

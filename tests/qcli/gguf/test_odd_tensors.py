@@ -13,6 +13,7 @@ from places import DATA
 from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.header import read_header
+from qcli.gguf.summary import summarize
 from qcli.quantize import job
 
 TINY = DATA / "qwen3next.gguf"
@@ -85,3 +86,11 @@ def test_arrays_of_odd_tensors_hold_nothing(tmp_path):
     path = write(tmp_path / "m.gguf", File(tensors=[tensor("t", (32,), 99)], data=bytes(32)))
     with GGUFFile.open(path) as file:
         assert file.tensors["t"].data.nbytes == file.tensors["t"].n_bytes == 0
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 32), (2, 0, 32), (2, 4, 0)])
+def test_a_model_whose_experts_are_none_is_summarized(tmp_path, shape):
+    rows = [tensor("a", (8,)), tensor("blk.0.ffn_up_exps.weight", shape, 0, 32)]
+    with GGUFFile.open(write(tmp_path / "m.gguf", File(tensors=rows, data=bytes(32)))) as file:
+        summary = summarize(file, "model")
+    assert (summary.experts and summary.experts.count) == (shape[0] or None)
