@@ -58,7 +58,7 @@ def test_numbers_that_are_wrong(plain, tmp_path):
             continue
         several = value if isinstance(value, list | np.ndarray) else None
         first: Any = several[0] if several is not None else value
-        for other in (0, -1, 1, 2 * first, first + 16, 2**31):
+        for other in {0, -1, 1, 2 * first, first + 16, 2**31} - {first}:
             wrong = np.array([other, *several[1:]]) if several is not None else type(first)(other)
             runs(write(tmp_path / "model.gguf", model.keys | {key: wrong}))
 
