@@ -94,7 +94,11 @@ INSTRUCTIONS = [
 @pytest.fixture(scope="module")
 def assemblies():
     script = str(HELPERS / "cross_compile.py")
-    return {row[:2]: start([script, row[0], "dot"], row[1]) for row in INSTRUCTIONS}
+    started = {row[:2]: start([script, row[0], "dot"], row[1]) for row in INSTRUCTIONS}
+    yield started
+    for process in started.values():  # those that another worker's tests have asked for
+        if process.returncode is None:
+            process.communicate()
 
 
 def mnemonics(code):
