@@ -94,7 +94,9 @@ class ChatPrompts:
         for i, message in enumerate(messages):
             ids = message.get("ids") or ()
             key = hash((key, mark, message["role"], str(message["content"]), tuple(ids)))
-            if message["role"] == "assistant" and ids and self._tokenizer.decode(ids) == message["content"]:
+            if message["role"] != "assistant" or not ids:
+                continue
+            if key in self._known or self._tokenizer.decode(ids) == message["content"]:
                 found.append((i + 1, key))
         return found
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-import deepseek2_model
+import every_architecture
 import numpy as np
 import pytest
-import qwen4exp_model
-import reference_models
 from tiny_model import Tiny, f32
 
 from qcli.errors import QcliError
@@ -17,15 +14,10 @@ from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
 
 
-@pytest.fixture(scope="module", params=[*reference_models.NAMES, "qwen4exp", "deepseek2", "deepseek2 apart"])
+@pytest.fixture(scope="module", params=every_architecture.NAMES)
 def plain(request, tmp_path_factory):
     """The path of a sound file."""
-    path = tmp_path_factory.mktemp("plain") / "model.gguf"
-    if request.param == "qwen4exp":
-        return qwen4exp_model.write(qwen4exp_model.Shape(), path)
-    if request.param.startswith("deepseek2"):
-        return replace(deepseek2_model.MODELS["V3"], absorbed=request.param == "deepseek2").write(path)
-    return reference_models.read(request.param).write(path)
+    return every_architecture.write(request.param, tmp_path_factory.mktemp("plain") / "model.gguf")
 
 
 def runs(path) -> bool:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import deepseek2_model
+import every_architecture
 import numpy as np
 import pytest
-import qwen4exp_model
-import reference_models
 from streamed_engine import MODEL, streamed
 
 from qcli.gguf.file import GGUFFile
@@ -17,7 +13,7 @@ from qcli.runtime.engine import Engine
 from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.state_store import StateStore
 
-NAMES = [*reference_models.NAMES, "qwen3next", "qwen4exp", "deepseek2", "deepseek2 apart"]
+NAMES = ["qwen3next", *every_architecture.NAMES]
 IDS = np.random.default_rng(8).integers(6, 60, 200).tolist()
 FIRST, SECOND, OTHER = IDS[:40], IDS[40:75], IDS[80:100]  # what is asked
 
@@ -27,12 +23,7 @@ def path(request, tmp_path_factory):
     """The file of an architecture."""
     if request.param == "qwen3next":
         return MODEL
-    path = tmp_path_factory.mktemp("model") / "model.gguf"
-    if request.param == "qwen4exp":
-        return qwen4exp_model.write(qwen4exp_model.Shape(), path)
-    if request.param.startswith("deepseek2"):
-        return replace(deepseek2_model.MODELS["V3"], absorbed=request.param == "deepseek2").write(path)
-    return reference_models.read(request.param).write(path)
+    return every_architecture.write(request.param, tmp_path_factory.mktemp("model") / "model.gguf")
 
 
 @pytest.fixture
