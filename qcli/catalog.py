@@ -21,6 +21,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.gguf.names import stem_of
 from qcli.host import folders
 from qcli.host.toml_files import TomlFile
+from qcli.hub.cache import cached
 from qcli.runtime.sampling import OPTIONS
 from qcli.wording import shortened, size
 
@@ -228,26 +229,3 @@ def _closest(model: str) -> str:
     names = {name.lower(): name for name in load_catalog()}
     close = get_close_matches(model.lower(), names, n=2, cutoff=0.4)
     return f"did you mean {' or '.join(names[name] for name in close)}? {_LIST}" if close else _LIST
-
-
-def cached(repo: str, file: str) -> Path | None:
-    """A file that `hf download` has put into its cache, of several revisions the newest; None if there is none."""
-    if (hub := hub_cache()) is None:
-        return None
-    revisions = hub / f"models--{repo.replace('/', '--')}" / "snapshots"
-    found = [path for path in revisions.glob(f"*/{file}") if path.is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
-
-
-def hub_cache() -> Path | None:
-    """The folder where huggingface_hub keeps downloads, by the environment variables that it documents.
-
-    None if nothing names one, not even a home.
-    """
-    if hub := os.environ.get("HF_HUB_CACHE"):
-        return folders.expanded(hub)
-    try:
-        given = os.environ.get("HF_HOME")
-        return (folders.expanded(given) if given else folders.shared_cache() / "huggingface") / "hub"
-    except FileNotFoundError:
-        return None

@@ -32,12 +32,12 @@ def plan(
     """Tell whether a model would fit here, and how fast it would be."""
     bar = console.status("looking")
     with bar, interrupt.ends_all(bar), ExitStack() as stack:
-        from qcli import hub
         from qcli.forecast.forecast import forecast
         from qcli.gguf.file import GGUFFile
+        from qcli.hub import headers
 
         room = parse_size(ram) if ram is not None else None
-        found = stack.enter_context(hub.header_of(model, bar.update))
+        found = stack.enter_context(headers.header_of(model, bar.update))
         file = stack.enter_context(GGUFFile.open(found.path))
         result = forecast(
             file, threads=threads, ctx=ctx, kv_type=kv_type, ram=room, disk=found.disk, progress=bar.update

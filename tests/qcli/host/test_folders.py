@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from qcli import catalog
 from qcli.errors import UsageError
 from qcli.host import folders
+from qcli.hub import cache
 
 posix = pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="folders as XDG names them")
 _CHOICES = ("QCLI_CACHE_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "HF_HUB_CACHE")
@@ -47,14 +47,14 @@ def test_relative_paths_of_xdg_are_ignored(home, monkeypatch, relative):
     assert folders.config() == home / ".config" / "qcli"
     assert folders.cache() == home / ".cache" / "qcli"
     assert folders.state() == home / ".local" / "state" / "qcli"
-    assert catalog.hub_cache() == home / ".cache" / "huggingface" / "hub"
+    assert cache.hub_cache() == home / ".cache" / "huggingface" / "hub"
 
 
 @posix
 def test_full_paths_of_xdg_are_taken(home, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "c"))
     assert folders.cache() == home / "c" / "qcli"
-    assert catalog.hub_cache() == home / "c" / "huggingface" / "hub"
+    assert cache.hub_cache() == home / "c" / "huggingface" / "hub"
 
 
 @posix
@@ -63,8 +63,8 @@ def test_without_a_home_there_is_no_folder_of_ones_own(homeless, monkeypatch, tm
     for find in (folders.cache, folders.state, folders.shared_cache):
         with pytest.raises(FileNotFoundError):
             find()
-    assert catalog.hub_cache() is None
-    assert catalog.cached("a/b", "c.gguf") is None
+    assert cache.hub_cache() is None
+    assert cache.cached("a/b", "c.gguf") is None
     assert folders.some_cache() == folders.spare_cache() == tmp_path / f"qcli-{os.getuid()}"
 
 
@@ -78,9 +78,9 @@ def test_a_tilde_in_what_is_chosen_is_the_home(home, monkeypatch):
     monkeypatch.setenv("QCLI_CACHE_DIR", "~/x")
     assert folders.cache() == home / "x"
     monkeypatch.setenv("HF_HOME", "~/hf")
-    assert catalog.hub_cache() == home / "hf" / "hub"
+    assert cache.hub_cache() == home / "hf" / "hub"
     monkeypatch.setenv("HF_HUB_CACHE", "~/hub")
-    assert catalog.hub_cache() == home / "hub"
+    assert cache.hub_cache() == home / "hub"
 
 
 @pytest.mark.parametrize("chosen", ["cache", "~nobody-of-this-name/x", "."])

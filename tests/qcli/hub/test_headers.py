@@ -12,11 +12,12 @@ from brief_forecast import be_brief
 from gguf_maker import STRING, File, key, tensor, write
 from places import DATA
 
-from qcli import catalog, hub
+from qcli import catalog
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UsageError
 from qcli.forecast.forecast import forecast
 from qcli.gguf.file import GGUFFile
 from qcli.host.memory import process_memory
+from qcli.hub import headers
 from qcli.streaming import budget
 
 MODEL = DATA / "qwen3next.gguf"
@@ -78,7 +79,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(hub, "_SCRATCH", 4 << 20)
+    monkeypatch.setattr(headers, "_SCRATCH", 4 << 20)
     yield handler
     there.shutdown()
     there.server_close()
@@ -91,7 +92,7 @@ def tables_of(file: GGUFFile) -> list[tuple]:
 
 def test_only_the_header_is_read(server, tmp_path):
     model = shutil.copy(MODEL, server.folder / "model.gguf")
-    with GGUFFile.open(model) as file, hub.header_of("some/repo:model.gguf") as found:
+    with GGUFFile.open(model) as file, headers.header_of("some/repo:model.gguf") as found:
         assert found.name == "some/repo:model.gguf"
         with GGUFFile.open(found.path) as header:
             assert tables_of(header) == tables_of(file)
@@ -102,9 +103,9 @@ def test_only_the_header_is_read(server, tmp_path):
 
 @pytest.mark.parametrize("first", [5, 64, 1000])
 def test_a_header_may_come_in_any_pieces(server, monkeypatch, first):
-    monkeypatch.setattr(hub, "_FIRST", first)
+    monkeypatch.setattr(headers, "_FIRST", first)
     model = shutil.copy(MODEL, server.folder / "model.gguf")
-    with GGUFFile.open(model) as file, hub.header_of("some/repo:model.gguf") as found:
+    with GGUFFile.open(model) as file, headers.header_of("some/repo:model.gguf") as found:
         assert tables_of(GGUFFile.open(found.path)) == tables_of(file)
         begins = min(t.offset for t in file.tensors.values())
     assert len(server.asked) > 3
@@ -118,7 +119,7 @@ def test_a_header_may_come_in_any_pieces(server, monkeypatch, first):
 def test_a_model_that_is_not_here_is_planned_with_another_file_s_disk(server, too_small, monkeypatch):
     shutil.copy(MODEL, server.folder / "model.gguf")
     monkeypatch.setattr("qcli.forecast.forecast.hit_rate", lambda *_: 0.5)
-    with hub.header_of("some/repo:model.gguf") as found, GGUFFile.open(found.path) as file:
+    with headers.header_of("some/repo:model.gguf") as found, GGUFFile.open(found.path) as file:
         seen = forecast(file, threads=2, ctx=64, ram=process_memory() + 10**9, disk=found.disk)
         assert found.disk.stat().st_size == 4 << 20
     assert seen.mode == "streamed"
@@ -133,12 +134,12 @@ def test_every_part_of_a_split_model_is_asked_for(server):
         keys = [key("general.architecture", STRING, "llama"), key("split.no", U16, i), key("split.count", U16, 3)]
         content = File(keys, [tensor(f"t{i}.weight", (32,))], bytes(128))
         write(server.folder / f"big-0000{i + 1}-of-00003.gguf", content)
-    with hub.header_of("a/b:big-00001-of-00003.gguf") as found, GGUFFile.open(found.path) as file:
+    with headers.header_of("a/b:big-00001-of-00003.gguf") as found, GGUFFile.open(found.path) as file:
         assert list(file.tensors) == ["t0.weight", "t1.weight", "t2.weight"]
     (server.folder / "big-00003-of-00003.gguf").unlink()
     with (
         pytest.raises(ModelNotFoundError, match=r"big-00003-of-00003.gguf: no such file"),
-        hub.header_of("a/b:big-00001-of-00003.gguf"),
+        headers.header_of("a/b:big-00001-of-00003.gguf"),
     ):
         pass
 
@@ -146,16 +147,16 @@ def test_every_part_of_a_split_model_is_asked_for(server):
 def test_a_name_of_the_catalog_and_a_file_that_was_downloaded(server, monkeypatch, tmp_path):
     entry = next(entry for entry in catalog.load_catalog().values() if entry.repo)
     shutil.copy(MODEL, server.folder / entry.file)
-    with hub.header_of(entry.name.upper()) as found:
+    with headers.header_of(entry.name.upper()) as found:
         assert found.name == entry.name
     assert server.asked[0][0] == f"/{entry.repo}/resolve/main/{entry.file}"
     snapshot = tmp_path / "cache" / "models--a--b" / "snapshots" / "1"
     snapshot.mkdir(parents=True)
     shutil.copy(MODEL, snapshot / "model.gguf")
     server.asked.clear()
-    with hub.header_of("a/b:model.gguf") as found:
+    with headers.header_of("a/b:model.gguf") as found:
         assert (found.path, found.disk) == (snapshot / "model.gguf", None)
-    with hub.header_of(str(MODEL)) as found:
+    with headers.header_of(str(MODEL)) as found:
         assert found.path == MODEL
     assert server.asked == []
 
@@ -174,7 +175,7 @@ def test_a_name_of_the_catalog_and_a_file_that_was_downloaded(server, monkeypatc
 def test_what_a_server_may_answer(server, model, kind, said):
     (server.folder / "page.gguf").write_text("<html>" + 100 * "no ")
     (server.folder / "cut.gguf").write_bytes(MODEL.read_bytes()[:3000])
-    with pytest.raises(kind, match=said) as caught, hub.header_of(model):
+    with pytest.raises(kind, match=said) as caught, headers.header_of(model):
         pass
     assert caught.value.hint
     assert "/tmp" not in caught.value.message
@@ -183,7 +184,7 @@ def test_what_a_server_may_answer(server, model, kind, said):
 def test_a_server_without_ranges_and_none_at_all(server, monkeypatch):
     shutil.copy(MODEL, server.folder / "model.gguf")
     monkeypatch.setattr(server, "whole", True)
-    with pytest.raises(QcliError, match="does not give parts"), hub.header_of("a/b:model.gguf"):
+    with pytest.raises(QcliError, match="does not give parts"), headers.header_of("a/b:model.gguf"):
         pass
     for name, value, said in (
         ("HF_ENDPOINT", "http://127.0.0.1:9", "cannot be read"),
@@ -191,6 +192,6 @@ def test_a_server_without_ranges_and_none_at_all(server, monkeypatch):
         ("HF_HUB_OFFLINE", "1", "HF_HUB_OFFLINE is set"),
     ):
         monkeypatch.setenv(name, value)
-        with pytest.raises(QcliError, match=said) as caught, hub.header_of("a/b:model.gguf"):
+        with pytest.raises(QcliError, match=said) as caught, headers.header_of("a/b:model.gguf"):
             pass
         assert caught.value.hint

@@ -23,6 +23,7 @@ from qcli import catalog
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UsageError
 from qcli.gguf.header import MAX_HEADER, read_header
 from qcli.gguf.names import MAX_PARTS, count_parts, part_paths
+from qcli.hub.cache import cached, hub_cache
 from qcli.progress import Progress
 
 _FIRST = 1 << 20  # bytes of the first request; each further one doubles what there is
@@ -59,10 +60,10 @@ def header_of(model: str | None, progress: Progress | None = None) -> Iterator[F
         path, entry = catalog.resolve(model)
         yield Found(catalog.name_of(path, entry), path)
         return
-    if local := catalog.cached(repo, file):
+    if local := cached(repo, file):
         yield Found(name, local)
         return
-    with tempfile.TemporaryDirectory(prefix="qcli-", dir=_nearest(catalog.hub_cache())) as folder:
+    with tempfile.TemporaryDirectory(prefix="qcli-", dir=_nearest(hub_cache())) as folder:
         yield Found(name, _headers(repo, file, Path(folder), progress), _scratch(Path(folder)))
 
 

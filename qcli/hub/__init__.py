@@ -1,0 +1,1 @@
+"""Models that are published on huggingface.co, and what of them its library keeps on this machine."""
