@@ -211,7 +211,7 @@ class Plan:
 
         def fill() -> NDArray[np.int64]:
             for line, row in zip(filled, ordered, strict=True):
-                line[:] = [self._resolve(operand) for operand in row]
+                line[:] = self._resolved(row)
             return filled
 
         return fill
@@ -264,8 +264,11 @@ class Plan:
         compiled = aligned((len(self._records), 1 + OPERANDS), np.int64)
         for row, (kernel, operands) in zip(compiled, self._records, strict=True):
             row[0] = kernel.address
-            row[1 : 1 + len(operands)] = [self._resolve(operand) for operand in operands]
+            row[1 : 1 + len(operands)] = self._resolved(operands)
         return compiled
+
+    def _resolved(self, operands: Sequence[Operand]) -> list[int]:
+        return [operand if type(operand) is int else self._resolve(operand) for operand in operands]
 
     def _resolve(self, operand: Operand) -> int:
         if isinstance(operand, np.ndarray):
