@@ -11,6 +11,7 @@ from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.answer import discard, note_mistyped, tell_of_default_template, usual_stats
 from qcli.commands.chat_commands import completions, is_leaving, obey, parsed, quoted
+from qcli.commands.examples import examples
 from qcli.commands.recording import Wanted, bring_back, model_of
 from qcli.commands.talk import Talk
 from qcli.errors import QcliError
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 _SAVE = "Record a conversation that is piped in; typed ones are recorded anyway."
 
 
+@examples(
+    ("qcli chat", "Talks with the small model that comes with qcli."),
+    ("qcli chat -c", "Goes on with the last conversation."),
+)
 @options.with_sampling
 def chat(
     named: options.GivenModel = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qcli import console
 from qcli.commands import options
+from qcli.commands.examples import examples
 from qcli.wording import size
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from qcli.catalog import Entry
 
 
+@examples(
+    ("qcli models", "Lists them with sizes, and which are on this machine."),
+    ("qcli models --json", "The same for a program."),
+)
 def models(as_json: options.Json = False) -> None:
     """List the models known by name.
 

@@ -19,6 +19,7 @@ from qcli.commands.answer import (
     tell_of_default_template,
     usual_stats,
 )
+from qcli.commands.examples import examples
 from qcli.commands.file_texts import joined, read_texts
 from qcli.commands.recording import Wanted, model_of, tell_of_resumed
 from qcli.errors import PromptError, UsageError
@@ -36,6 +37,10 @@ _STATS = "Tell all figures of the answer; else short ones, and those in a termin
 _RAW = "Continue the prompt as it stands, without a chat template; control tokens that it spells count as such."
 
 
+@examples(
+    ('qcli run "Why is the sky blue?"', "Answers one question."),
+    ('git diff | qcli run "Write a commit message"', "Answers about what is piped in."),
+)
 @options.with_sampling
 def run(
     first: Annotated[str | None, typer.Argument(metavar="MODEL", help=_FIRST, autocompletion=completion.models)] = None,
