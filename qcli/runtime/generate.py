@@ -110,9 +110,9 @@ def _check_fits(tokens: int, ctx: int, longest: int) -> None:
     """Raise ContextOverflowError for a prompt of more than ctx tokens; longest: what the model was made for."""
     if tokens <= ctx:
         return
-    message = f"the prompt has {tokens} tokens, and the context holds {ctx}"
+    message = f"the prompt has {tokens:,} tokens, and the context holds {ctx:,}"
     if tokens > longest:
-        raise ContextOverflowError(message, f"give a shorter prompt: the model was made for {longest} tokens")
+        raise ContextOverflowError(message, f"give a shorter prompt: the model was made for {longest:,} tokens")
     wanted = min(tokens + 512, longest)
     hint = f"give --ctx {wanted} or more (ctx= in Python) if memory allows, or a shorter prompt"
     raise ContextOverflowError(message, hint)
