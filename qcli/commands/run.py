@@ -49,6 +49,7 @@ def run(
     raw: Annotated[bool, options.flag("--raw", help=_RAW)] = False,
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
+    think: options.Think = None,
     go_on: options.Continue = False,
     resume: options.Resume = None,
     save: Annotated[bool, options.flag("--save", help=_SAVE)] = False,
@@ -91,7 +92,7 @@ def run(
             )
         if not raw and not quiet:
             tell_of_default_template(llm)
-        given: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}
+        given: Any = {"max_tokens": max_tokens, "stop": stop, "think": think, **sampling}
         tell = discard if quiet or as_json else console.info
         conversation = stack.enter_context(
             wanted.conversation(llm, library, log, tell, records=records, system=system, options=given)
