@@ -76,6 +76,7 @@ def chat(
                 return LLM(model, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
 
             llm = stack.enter_context(load(chosen))
+        llm.thinking.manner(think)
         if verbose:
             note_mistyped(llm)
         given: Options = {"max_tokens": max_tokens, "stop": stop, "think": think, **sampling}

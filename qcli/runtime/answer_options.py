@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from qcli.errors import UsageError
 from qcli.runtime.sampling import SamplingOptions
 from qcli.text.stop_strings import StopStrings
-from qcli.text.think_setting import think_setting
+from qcli.text.think_setting import WITH_TEMPLATE, think_setting
 
 
 class Options(SamplingOptions, total=False):
@@ -34,10 +34,10 @@ class Checked(NamedTuple):
 
     def without_template(self) -> Checked:
         """These, for a text that no template writes. Raises UsageError for what a template alone can tell a model."""
-        if self.think in ("default", "hide") or self.budget is not None:
-            return self
-        hint = "write it into the prompt as the model wants it, or have it answer a conversation"
-        raise UsageError(f"think cannot be {self.think} for a text that is continued as it stands", hint)
+        if self.think in WITH_TEMPLATE:
+            hint = "write it into the prompt as the model wants it, or have it answer a conversation"
+            raise UsageError(f"think cannot be {self.think} for a text that is continued as it stands", hint)
+        return self
 
 
 def checked(options: Options) -> Checked:

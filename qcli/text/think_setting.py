@@ -12,6 +12,7 @@ Think = str | int | None  # a word of WORDS, or after how many tokens a thought 
 
 EFFORTS: Final = ("low", "medium", "high")
 WORDS: Final = ("default", "on", "off", "hide", *EFFORTS)
+WITH_TEMPLATE: Final = ("on", "off", *EFFORTS)  # what a chat template alone can tell a model
 HELP: Final = "Whether to think before answering: on, off, hide, low, medium, high, or at most so many tokens."
 
 

@@ -86,10 +86,15 @@ class Thinking:
         return f"\n\n{self._sentence}{before}{self._tags.close}{after}"
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """What can be said of this model's thinking, besides a number of tokens."""
+        return ("default", *(("on",) if self.thinks else ()), "off", "hide", *self.efforts)
+
+    @property
     def _offered(self) -> str:
-        if not self.thinks:
-            return "leave it out, or give default"
-        return f"give {', '.join(('default', 'on', 'off', 'hide', *self.efforts))}, or a number of tokens"
+        return (
+            f"give {', '.join(self.words)}, or a number of tokens" if self.thinks else "leave it out, or give default"
+        )
 
     @cached_property
     def _tags(self) -> ThinkTags | None:

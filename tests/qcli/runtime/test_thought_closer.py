@@ -32,7 +32,9 @@ def make(tmp_path_factory):
 
 def written(closer, ids, most=200):
     """What is written if the model wants these ids: all of it, and the ids."""
-    wanted, pieces, said = list(ids), [], []
+    wanted = list(ids)
+    pieces: list[str] = []
+    said: list[int] = []
     while len(said) < most:
         forced = closer.next_id()
         if forced is None and not wanted:
