@@ -99,6 +99,27 @@ def test_every_way_leads_to_the_same_answer_and_the_same_thoughts(scripted, type
         assert type_line(*line, "-m", path, "--quiet", piped=piped) == (0, expected[1] + "\n", "")
 
 
+@pytest.mark.parametrize("tags", [CONTROL, None])
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_whoever_is_told_not_to_think_answers_at_once(scripted, type_line, template, tags):
+    path = str(scripted(template.read_text("utf-8"), ANSWER, tags))
+    code, out, err = type_line("run", QUESTIONS[0], "-m", path, "--json", "--think", "off")
+    assert (code, [json.loads(out)[part] for part in ("thoughts", "text")], err) == (0, ["", ANSWER], "")
+    assert type_line("chat", "-m", path, "-q", "--think", "off", piped="Hi\nHo\n") == (0, f"{ANSWER}\n" * 2, "")
+
+
+@pytest.mark.parametrize("template", [t for t in TEMPLATES if re.search("Qwen3|gpt-oss", t.stem)], ids=lambda p: p.stem)
+def test_thoughts_that_are_hidden_are_nowhere_but_in_json(scripted, type_line, template):
+    source = template.read_text("utf-8")
+    said, *expected = told(source, scripted(source, ""))
+    path = str(scripted(source, said))
+    for line, piped in ((["run", "Hi"], ""), (["chat"], "Hi")):
+        code, out, err = type_line(*line, "-m", path, "--think", "hide", piped=piped)
+        assert (code, out, err) == (0, expected[1] + "\n", "")
+    code, out, err = type_line("run", "Hi", "-m", path, "--json", "--think", "hide")
+    assert (code, [json.loads(out)[part] for part in ("thoughts", "text")]) == (0, expected)
+
+
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_model_that_does_not_think_is_not_made_to_by_the_question(scripted, template, question):
