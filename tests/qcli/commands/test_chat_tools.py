@@ -360,7 +360,11 @@ class Here:
     stats = "short"
     path = None
     library = Library
-    llm = type("Model", (), {"sampling": staticmethod(lambda **_: type("Drawn", (), dict.fromkeys(OPTIONS, 1)))})
+    drawn, thinking = (
+        type("Drawn", (), dict.fromkeys(OPTIONS, 1)),
+        type("Thinking", (), {"thinks": True, "words": ("on",)}),
+    )
+    llm = type("Model", (), {"sampling": staticmethod(lambda **_: Here.drawn), "thinking": thinking})
 
 
 @pytest.mark.parametrize(
@@ -370,6 +374,8 @@ class Here:
         ("/ex", ["/export ", "/exit"]),
         ("/set top", ["top_k", "top_p"]),
         ("/set stats l", ["stats long"]),
+        ("/set think h", ["think hide", "think high"]),
+        ("/think ", ["on"]),
         ("/help und", ["undo"]),
         ("/model story", ["storyteller"]),
         ("/copy ", ["code"]),
