@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from qcli.errors import QcliError, ThinkError
 from qcli.text.chat_template import PLAIN, ChatTemplate, Manner
-from qcli.text.think_setting import EFFORTS, Think
+from qcli.text.think_setting import EFFORTS, Think, think_setting
 from qcli.text.think_tags import ThinkTags
 
 _SWITCHES: Final = ("enable_thinking", "thinking", "reasoning")
@@ -45,9 +45,10 @@ class Thinking:
         """How prompts are written so that the model thinks as it is told.
 
         Of a model that does not think, "off", "hide" and a number of tokens hold anyway.
-        Raises ThinkError for what it cannot be told.
+        Raises UsageError for what nobody can be told, ThinkError for what this model cannot.
         """
-        if think in (None, "default"):
+        think = "default" if think is None else think_setting("think", think)
+        if think == "default":
             return PLAIN
         if not self.thinks:
             if think == "on" or think in EFFORTS:

@@ -116,8 +116,9 @@ def test_a_text_that_no_template_writes_can_be_given_a_budget_alone(thinker):
 
 @pytest.mark.parametrize("think", ["low", "maybe", -1])
 def test_what_the_model_cannot_be_told_is_refused(thinker, think):
-    with pytest.raises(UsageError, match="think cannot be"):
-        thinker.chat([USER], think=think)
+    for use in (lambda: thinker.chat([USER], think=think), lambda: thinker.render([USER], think=think)):
+        with pytest.raises(UsageError, match="think cannot be"):
+            use()
 
 
 @pytest.fixture
