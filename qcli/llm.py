@@ -31,6 +31,7 @@ from qcli.runtime.stats import Stats
 from qcli.runtime.token_ids import token_ids
 from qcli.sessions.conversation import Conversation
 from qcli.text.content import checked_text
+from qcli.text.loops import LoopDetector
 from qcli.text.stop_strings import StopStrings
 from qcli.text.think_tags import ThinkTags, find_think_tags
 from qcli.text.thoughts import AnswerParser, answer_parser
@@ -46,6 +47,7 @@ class Options(SamplingOptions, total=False):
 
     max_tokens: int | None  # None: until the model ends or the context is full
     stop: str | Sequence[str] | None  # the text ends before the first of these
+    stop_loops: bool | None  # True: an answer that goes round in circles ends, with finish_reason "loop"
 
 
 class LLM:
@@ -265,15 +267,15 @@ class LLM:
     ) -> Answer:
         self._check_ids(ids)
         sampling: dict[str, Any] = {**options}
-        max_tokens, stop = sampling.pop("max_tokens", None), sampling.pop("stop", None) or ()
+        max_tokens, stop, ends_loops = (sampling.pop(name, None) for name in ("max_tokens", "stop", "stop_loops"))
         _check_positive("max_tokens", max_tokens)
-        stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop)
+        stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop or ())
         sampler = Sampler(self.sampling(**sampling), self.tokenizer.vocab_size)
         self._exclusive.end_unread()
-        self.stats = Stats(load_s=self.load_s)
+        self.stats, said = Stats(load_s=self.load_s), [*begun]
+        loops = LoopDetector() if ends_loops else None
         tokens = generate_ids(self._cache, ids, sampler, max_tokens, end_ids, self.stats, self._progress, marks)
-        said = [*begun]
-        return self._exclusive.begin(generate_text(tokens, parser, stop_strings, self.stats, said), said)
+        return self._exclusive.begin(generate_text(tokens, parser, stop_strings, self.stats, said, loops), said)
 
     def _check_open(self) -> None:
         self._exclusive.lifetime.check_open()
@@ -281,10 +283,9 @@ class LLM:
     def _check_ids(self, ids: Sequence[int]) -> None:
         if not len(ids):
             raise PromptError("the prompt is empty", "give it some text")
-        last = self.engine.vocab_size - 1
         for id in (min(ids), max(ids)):
-            if not 0 <= id <= last:
-                raise UsageError(f"no token has the id {id}", f"ids go from 0 to {last}")
+            if not 0 <= id < self.engine.vocab_size:
+                raise UsageError(f"no token has the id {id}", f"ids go from 0 to {self.engine.vocab_size - 1}")
 
 
 def _end(cache: PrefixCache, file: GGUFFile) -> None:

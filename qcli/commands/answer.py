@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from math import ceil, inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qcli import console
+from qcli.runtime.sampling import OPTIONS
 from qcli.text.thoughts import Thought
 from qcli.wording import counted
 
@@ -90,6 +91,16 @@ def tell_of_default_template(llm: LLM) -> None:
             "has no chat template and is asked in a usual form; one that was not made for chats may answer nonsense"
         )
         console.info(f"{llm.name} {remark} (qcli run --raw has it continue a text)")
+
+
+def tell_of_loop(llm: LLM, hint: str, options: Mapping[str, Any]) -> None:
+    """Tell that the last answer was stopped as it repeats itself, if it was.
+
+    hint: what can be typed, {} being a repeat_penalty higher than that of the answer's options.
+    """
+    if llm.stats.finish_reason == "loop":
+        penalty = llm.sampling(**{name: value for name, value in options.items() if name in OPTIONS}).repeat_penalty
+        console.info(f"it repeats itself: stopped · {hint.format(round(max(1.0, penalty) + 0.1, 2))}")
 
 
 def note_mistyped(llm: LLM) -> None:

@@ -36,6 +36,7 @@ def chat(
     system: options.System = None,
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
+    stop_loops: options.StopLoops = None,
     go_on: options.Continue = False,
     resume: options.Resume = None,
     save: Annotated[bool, options.flag("--save", help=_SAVE)] = False,
@@ -76,7 +77,7 @@ def chat(
             llm = stack.enter_context(load(chosen))
         if verbose:
             note_mistyped(llm)
-        given: Options = {"max_tokens": max_tokens, "stop": stop, **sampling}
+        given: Options = {"max_tokens": max_tokens, "stop": stop, "stop_loops": stop_loops is not False, **sampling}
         make = _maker(library, wanted, records, discard if quiet else console.info)
         first = make(llm, log, system, {**given})
         make = _maker(library, replace(wanted, name=None), records, discard if quiet else console.info)

@@ -18,6 +18,7 @@ from qcli.commands.talk import Talk
 from qcli.errors import UsageError
 from qcli.runtime.sampling import OPTIONS, Option
 from qcli.sessions import context
+from qcli.settings import declared
 from qcli.wording import counted, shortened
 
 DEFAULT = "default"
@@ -61,9 +62,20 @@ def _change_stats(talk: Talk, typed: str) -> None:
     talk.stats = STATS[0] if typed == DEFAULT else typed
 
 
+def _change_stop_loops(talk: Talk, typed: str) -> None:
+    setting = declared.SETTINGS["stop_loops"]
+    talk.set("stop_loops", True if typed == DEFAULT else setting.parse("stop_loops", typed))
+
+
 SETTINGS: dict[str, Setting] = {
     **{name: _option(name, option) for name, option in OPTIONS.items()},
     "max_tokens": _option("max_tokens", _MAX_TOKENS),
+    "stop_loops": Setting(
+        declared.SETTINGS["stop_loops"].help,
+        lambda talk: "on" if talk.options.get("stop_loops", True) else "off",
+        _change_stop_loops,
+        ("on", "off", DEFAULT),
+    ),
     "stats": Setting("What is told after an answer.", lambda talk: talk.stats, _change_stats, (*STATS, DEFAULT)),
 }
 

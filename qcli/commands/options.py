@@ -39,6 +39,14 @@ Stop = Annotated[
     list[str] | None,
     typer.Option("--stop", metavar="TEXT", help="End the answer before this text; may be repeated."),
 ]
+StopLoops = Annotated[
+    bool | None,
+    typer.Option(
+        "--stop-loops/--no-stop-loops",
+        metavar="",
+        help="End an answer that repeats itself, or let it (default: end it, but with --raw).",
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", "-t", metavar="N", min=1, max=1024, help="One a physical core, unless told."),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
-from qcli.commands.answer import Screen, discard, show, tell_figures
+from qcli.commands.answer import Screen, discard, show, tell_figures, tell_of_loop
 from qcli.commands.file_texts import Texts, joined, mentioned, read_texts
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.wording import counted, quantity
@@ -74,6 +74,8 @@ class Talk:
         self._full = False
         self.incomplete = self.incomplete or self.conversation.problem is not None
         screen.end_line(shown)
+        if not self.quiet:
+            tell_of_loop(self.llm, "/regenerate tries again, /continue goes on, /set repeat_penalty {}", self.options)
         self._tell_figures()
         if interrupted and not self.interactive:
             raise KeyboardInterrupt

@@ -236,8 +236,9 @@ class Conversation:
 
     def _recorded(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options of an answer, those that were not given too."""
-        others = {name: options[name] for name in ("max_tokens", "stop") if options.get(name)}
-        sampling = {name: value for name, value in options.items() if name not in ("max_tokens", "stop")}
+        named = ("max_tokens", "stop", "stop_loops")
+        others = {name: options[name] for name in named if options.get(name)}
+        sampling = {name: value for name, value in options.items() if name not in named}
         return {**vars(self.llm.sampling(**sampling)), **others}
 
     def _record(self, branch: list[Message], new: list[Message], answer: Message) -> None:

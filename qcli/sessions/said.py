@@ -28,7 +28,7 @@ class Said:
         """What follows an answer that was cut; a character that was cut with it is said again."""
         if begun is None:
             return cls()
-        text = begun.text.rstrip("\ufffd") if begun.finish_reason == "length" else begun.text
+        text = begun.text.rstrip("\ufffd") if begun.finish_reason in ("length", "loop") else begun.text
         return cls(list(begun.ids), _text=[text], _thoughts=[begun.thoughts], _begun=begun)
 
     def add(self, piece: str) -> None:

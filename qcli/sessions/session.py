@@ -20,7 +20,7 @@ class Message:
     text: str
     thoughts: str = ""
     ids: tuple[int, ...] = ()  # an answer's token ids as generated, without the one that ended it
-    finish_reason: str = ""  # "stop", "length", "interrupted"
+    finish_reason: str = ""  # "stop", "length", "loop", "interrupted"
     sampling: Mapping[str, Any] = field(default_factory=dict)  # the options of the answer, with the seed that was used
     figures: Mapping[str, Any] = field(default_factory=dict)  # prompt_tokens, new_tokens, timings
     time: float = 0.0  # when it was written, in seconds since 1970
