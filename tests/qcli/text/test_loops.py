@@ -8,7 +8,7 @@ import pytest
 
 from qcli.text.loops import LoopDetector
 
-SENTENCE = "The fox ran over the hill and looked for its friend, but nobody was there any more. "
+SENTENCE = "The little fox ran over the hill and looked for its friend, but nobody was there any more. "
 WAIT = "Wait, let me check that again. If x is 3, then y has to be 5, and z cannot be 4.\n\n"
 FUNCTION = "def area(width, height):\n    # the area of a rectangle\n    return width * height\n\n\n"
 
@@ -43,7 +43,7 @@ def test_the_same_again_and_again_is_a_loop(end, unit):
 def test_a_sentence_of_20_tokens_or_more_is_noticed_the_third_time(end, storyteller_tokenizer):
     assert len(storyteller_tokenizer.encode(SENTENCE)) >= 20
     assert end(SENTENCE * 2) is None
-    assert end(SENTENCE * 4) - len(SENTENCE * 3) in range(len("The fox "))  # the first of all begins without a blank
+    assert end(SENTENCE * 4) - len(SENTENCE * 3) in range(len("The "))  # the first of all begins without a blank
 
 
 def test_lines_are_the_same_whatever_their_numbers(end):
