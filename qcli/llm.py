@@ -211,8 +211,7 @@ class LLM:
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write what the model has read and said so far into a file, keys and values too. Raises OutputError."""
-        checkpoint = self.checkpoint()
-        if checkpoint.logits is None:
+        if (checkpoint := self.checkpoint()).logits is None:
             raise UsageError("there is nothing to save yet", "have the model answer something first")
         saved_text.save(Path(path), checkpoint, self.engine.state, self.file, overwrite)
 

@@ -60,10 +60,10 @@ def test_json_is_one_object_with_these_fields_and_all_there_is(telling, type_lin
     code, out, err = type_line("run", "Tell me", "--json")
     answer = json.loads(out)
     assert (code, err) == (0, "")
-    assert list(answer) == ["text", "thoughts", "prompt_tokens", "new_tokens", "finish_reason", "timings"]
+    assert list(answer) == ["model", "text", "thoughts", "prompt_tokens", "new_tokens", "finish_reason", "timings"]
     assert list(answer["timings"]) == ["load_s", "ttft_s", "prefill_tok_per_s", "decode_tok_per_s"]
     assert (answer["text"], answer["finish_reason"]) == ("A cat sat.", "stop")
-    assert answer["prompt_tokens"] == telling.fed[0]
+    assert (answer["model"], answer["prompt_tokens"]) == ("storyteller", telling.fed[0])
 
 
 @pytest.mark.parametrize(
