@@ -84,9 +84,13 @@ def show(
     return "".join(text), interrupted
 
 
-def tell_of_default_template(llm: LLM) -> None:
-    """Tell a person whose model brings no chat template how it is asked, and that it may not know how to answer."""
-    if not llm.file.get_str("tokenizer.chat_template", ""):
+def tell_of_limits(llm: LLM, to_a_person: bool) -> None:
+    """Tell what a model is not made for, as it brings no chat template, or to a person as models.toml says of a toy."""
+    from qcli.catalog import note_of  # NumPy, which --help need not wait for
+
+    if to_a_person and (note := note_of(llm.file.path)):
+        console.info(f"{llm.name} {note} · `qcli models` lists others, which -m NAME takes")
+    elif not llm.file.get_str("tokenizer.chat_template", ""):
         remark = (
             "has no chat template and is asked in a usual form; one that was not made for chats may answer nonsense"
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.commands.answer import discard, note_mistyped, tell_of_default_template, usual_stats
+from qcli.commands.answer import discard, note_mistyped, tell_of_limits, usual_stats
 from qcli.commands.chat_commands import completions, is_leaving, obey, parsed, quoted
 from qcli.commands.recording import Wanted, bring_back, model_of
 from qcli.commands.talk import Talk
@@ -106,7 +106,7 @@ def _greet(talk: Talk, log: SessionLog | None) -> None:
     if talk.interactive:
         recorded = "" if talk.path is None else "; `qcli chat -c` comes back"
         console.info(f"{talk.llm.name} · /help lists the commands, Ctrl-D leaves{recorded}")
-    tell_of_default_template(talk.llm)
+    tell_of_limits(talk.llm, talk.interactive)
     if log is not None:
         bring_back(talk.conversation, talk.bar, console.info)
 

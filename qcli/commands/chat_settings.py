@@ -11,7 +11,7 @@ from typing import Any
 
 from qcli import console, interrupt
 from qcli.commands import listing
-from qcli.commands.answer import figures, tell_of_default_template
+from qcli.commands.answer import figures, tell_of_limits
 from qcli.commands.chat_turns import short
 from qcli.commands.recording import come_back
 from qcli.commands.talk import Talk
@@ -135,7 +135,7 @@ def model(talk: Talk, argument: str) -> None:
     came = come_back(talk.conversation, talk.bar)
     read = f" · {counted(came.tokens, 'token')} read in {came.seconds:.1f} s" if came is not None else ""
     console.info(f"{talk.llm.name} goes on{read}")
-    tell_of_default_template(talk.llm)
+    tell_of_limits(talk.llm, talk.interactive)
 
 
 def _is_this_one(talk: Talk, name: str) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from inspect import signature
-from typing import Annotated, Any, Unpack
+from math import inf
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import typer
 
@@ -15,7 +16,7 @@ from qcli.commands.answer import (
     discard,
     note_mistyped,
     tell_figures,
-    tell_of_default_template,
+    tell_of_limits,
     tell_of_loop,
     usual_stats,
 )
@@ -29,6 +30,9 @@ from qcli.line_input import is_interactive
 from qcli.runtime.sampling import SamplingOptions
 from qcli.settings.values import Settings
 from qcli.terminal.text_input import STDIN, read_stdin
+
+if TYPE_CHECKING:
+    from qcli.llm import LLM
 
 _SAVE = "Record prompt and answer as a new conversation, for `qcli run -c` and `qcli chat -c`."
 _FIRST = "Where two words are typed: a GGUF file, or a name that `qcli models` lists, as with -m."
@@ -118,7 +122,7 @@ def run(
                 LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
             )
         if not raw and not quiet:
-            tell_of_default_template(llm)
+            tell_of_limits(llm, to_a_person=not as_json and _is_first_answer_of(llm))
         sources = [*map(expanded, read), llm.file.path, *([] if log is None else [log.path])]
         output.check(sources)
         ends_loops = not raw if stop_loops is None else stop_loops
@@ -145,6 +149,14 @@ def run(
     if answer.interrupted:
         return interrupt.EXIT_CODE
     return int(bool(conversation.problem) or (answer.cut and to is not None))
+
+
+def _is_first_answer_of(llm: LLM) -> bool:
+    """Whether a person sees an answer of this model, of which there is something to know, for the first time."""
+    from qcli.catalog import note_of
+    from qcli.host.once import first_time
+
+    return console.stderr_columns() < inf and bool(note_of(llm.file.path)) and first_time(f"answer-of-{llm.name}")
 
 
 def _has_no_prompt(first: str | None) -> bool:

@@ -16,6 +16,7 @@ SENTENCE = "The cat sat on the mat and it looked at the dog again. "
 @pytest.fixture
 def answers(telling, storyteller_tokenizer):
     """Let the engine answer a text."""
+
     def answer(text):
         telling._answer = [*storyteller_tokenizer.encode(text, special=False), min(storyteller_tokenizer.end_ids)]
 
