@@ -146,7 +146,7 @@ class Talk:
         if self._full:
             console.info("not answered: the context is still full")
         else:
-            hint = "/undo takes turns back, /clear begins anew; --ctx gives a larger context, --ctx-full oldest goes on"
+            hint = "/compact, /undo and /clear make room; --ctx gives a larger context, --ctx-full oldest goes on"
             console.error(ContextOverflowError(f"not answered: {problem.message}", hint))
         self._full = True
 
