@@ -89,7 +89,7 @@ def tell_of_limits(llm: LLM, to_a_person: bool) -> None:
     from qcli.catalog import note_of  # NumPy, which --help need not wait for
 
     if to_a_person and (note := note_of(llm.file.path)):
-        console.info(f"{llm.name} {note} · `qcli models` lists others, which -m NAME takes")
+        console.info(f"{llm.name} {note} · `qcli models` lists others to talk with")
     elif not llm.file.get_str("tokenizer.chat_template", ""):
         remark = (
             "has no chat template and is asked in a usual form; one that was not made for chats may answer nonsense"

@@ -177,9 +177,11 @@ def tokens(talk: Talk, argument: str) -> None:
     ]
     width = max(len(f"{n:,}") for n in counts)
     left_out = context.left_out_before(branch, llm.engine.ctx)
-    unseen = {message.id for message in context.talk(branch)[:left_out]}
+    said = context.talk(branch)
+    unseen = {message.id: "no longer seen" for message in said[:left_out]}
+    unseen |= {message.id: "summed up" for message in said[: context.summed_up(branch)]}
     for message, n in zip(branch, counts, strict=True):
-        role = f"{message.role}, no longer seen" if message.id in unseen else message.role
+        role = f"{message.role}, {unseen[message.id]}" if message.id in unseen else message.role
         console.info(f"{n:{width},}  {role}: {short(message.text)}")
     whole = len(llm.tokenize(llm.render(context.prompt(branch, left_out))))
     share = f"{100 * whole / llm.engine.ctx:.0f} % of the context's {llm.engine.ctx:,}"

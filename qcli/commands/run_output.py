@@ -89,9 +89,9 @@ class Output:
         """What of what is wanted an answer does not have."""
         if not self.code or answer.code is not None or answer.interrupted:
             return None
-        if answer.cut and "```" in answer.text:
-            hint = "leave out -x to see what there is of it"
-            return QcliError(f"the block of code is not whole: {_WHY[answer.why]}", hint)
+        if answer.cut:
+            hint = "leave out -x to see what there is of the answer"
+            return QcliError(f"the answer has no whole block of code: {_WHY[answer.why]}", hint)
         return QcliError("the answer has no block of code", "leave out -x to see it, or ask for code")
 
     def _text(self, answer: Answered, llm: LLM) -> str:

@@ -34,7 +34,7 @@ def test_code_that_nothing_closes_counts_where_the_model_has_ended(answers, type
     assert type_line("run", "x", "-x") == (0, "ls -l", "")
     code, out, err = type_line("run", "x", "-x", "-n", "4")
     assert (code, out) == (1, "")
-    assert "the block of code is not whole: it was cut" in err
+    assert "the answer has no whole block of code: it was cut" in err
 
 
 def test_no_code_is_an_error_in_one_line(type_line, telling):
