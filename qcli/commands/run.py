@@ -169,10 +169,14 @@ def _as_chat(typed: dict[str, Any]) -> dict[str, Any]:
     """The options of a chat that is opened as there is no prompt. Raises PromptError for those that chats do not have."""
     if lost := next((flag for name, flag in _ONE_ANSWER.items() if typed[name]), None):
         raise PromptError(f"there is no prompt, which {lost} needs", 'type one, as in: qcli run "Once upon a time"')
+    settings = Settings()
     given = {name: value for name, value in typed.items() if name in signature(chat).parameters}
+    given["named"] = typed["first"]
+    if given["named"] and given["model"] == settings.value("model").value:  # it was not typed
+        given["model"] = None
     if not (given["save"] or given["name"] or given["go_on"] or given["resume"]):
-        given["no_save"] = given["no_save"] or Settings().value("save").value is False
-    return {**given, "named": None, "model": typed["first"] or typed["model"]}
+        given["no_save"] = given["no_save"] or settings.value("save").value is False
+    return given
 
 
 def _check_raw(raw: bool, system: str | None, wanted: Wanted) -> None:

@@ -170,11 +170,15 @@ def at_a_terminal(telling, monkeypatch):
         monkeypatch.setattr(f"{place}.is_interactive", lambda: True)
 
 
-def test_without_a_prompt_a_terminal_talks(at_a_terminal, type_line, storyteller):
+def test_without_a_prompt_a_terminal_talks(at_a_terminal, type_line, storyteller, monkeypatch):
     code, out, err = type_line("run", piped="Hi\n/exit\n")
     assert (code, out) == (0, "A cat sat.\n")
     assert "/help lists the commands" in err
     assert type_line("run", str(storyteller), "--system", "Be brief.", piped="/system\n")[2].count("Be brief.") == 1
+    assert type_line("run", str(storyteller), "-m", "storyteller")[0] == 2  # two models
+    monkeypatch.setenv("QCLI_MODEL", "gone")
+    assert type_line("run", str(storyteller), piped="Hi\n")[1] == "A cat sat.\n"
+    monkeypatch.delenv("QCLI_MODEL")
     assert "resumed" in type_line("run", "-c", piped="/exit\n")[2]
 
 
