@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ def test_blocks(text, blocks):
 def test_the_first_one_is_the_same_however_the_text_is_cut(text, cuts):
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     first = FirstBlock()
-    closed = any([first.push(text[a:b]) for a, b in zip(places, places[1:], strict=False)])
+    closed = any([first.push(text[a:b]) for a, b in pairwise(places)])
     blocks = code_blocks(text)
     if closed:
         assert first.found == blocks[0]
