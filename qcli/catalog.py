@@ -50,6 +50,7 @@ class Entry:
     asset: str = ""
     repo: str = ""
     file: str = ""
+    note: str = ""  # goes on with the name: what a person has to know who talks with it
     named: str = ""  # a pattern for general.name: files that match get the same sampling options
     sampling: Mapping[str, float | int] = field(default_factory=dict)
 
@@ -166,6 +167,11 @@ def name_of(path: Path, entry: Entry | None) -> str:
     Not general.name: converters write the folder that they found the model in, "Hf" or "Snapshots", and quantizers keep it.
     """
     return entry.name if entry else stem_of(path.name) or path.name
+
+
+def note_of(path: Path) -> str:
+    """What has to be known of the model of a file, as its entry says; "" for nothing."""
+    return next((entry.note for entry in load_catalog().values() if entry.note and entry.path == path), "")
 
 
 def sampling_defaults(entry: Entry | None, file: GGUFFile) -> dict[str, float]:

@@ -220,8 +220,7 @@ class LLM:
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write what the model has read and said so far into a file, keys and values too. Raises OutputError."""
-        checkpoint = self.checkpoint()
-        if checkpoint.logits is None:
+        if (checkpoint := self.checkpoint()).logits is None:
             raise UsageError("there is nothing to save yet", "have the model answer something first")
         saved_text.save(Path(path), checkpoint, self.engine.state, self.file, overwrite)
 
@@ -281,7 +280,7 @@ class LLM:
         tokens = generate_ids(
             self._cache, ids, sampler, wanted.max_tokens, end_ids, self.stats, self._progress, marks, closer.next_id
         )
-        return self._exclusive.begin(generate_text(tokens, closer, wanted.stop, self.stats, said), said)
+        return self._exclusive.begin(generate_text(tokens, closer, wanted.stop, self.stats, said, wanted.loops), said)
 
     def _closing_ids(self) -> list[int]:
         return self.tokenizer.encode(self.thinking.closing_words)

@@ -75,10 +75,11 @@ def telling(monkeypatch, storyteller_tokenizer) -> TellingEngine:
 
 @pytest.fixture
 def data_folder(monkeypatch, tmp_path_factory) -> Path:
-    """In place of the user's own folders for conversations and settings, empty ones; no states are kept."""
+    """In place of the user's own folders, but for what may be lost, empty ones; no states are kept."""
     folder = tmp_path_factory.mktemp("data")
     monkeypatch.setattr(folders, "data", lambda: folder)
     monkeypatch.setattr(folders, "config", lambda: folder / "config")
+    monkeypatch.setattr(folders, "state", lambda: folder / "state")
     for setting in SETTINGS.values():
         monkeypatch.delenv(setting.variable, raising=False)
     monkeypatch.setattr("qcli.llm.store_for", lambda *_: None)

@@ -69,6 +69,14 @@ Think = Annotated[
         autocompletion=completion.one_of(think_setting.WORDS),
     ),
 ]
+StopLoops = Annotated[
+    bool | None,
+    typer.Option(
+        "--stop-loops/--no-stop-loops",
+        metavar="",
+        help="End an answer that repeats itself (default), or let it go on, as --raw does.",
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(
@@ -141,7 +149,7 @@ def first_names_model(model: str | None, first: str | None, second: str | None) 
     from qcli.catalog import is_model
 
     if second is None:
-        if model is None and first is not None and is_model(first, names=False):
+        if first is not None and is_model(first, names=False):
             hint = f'type one, as in: qcli run {first} "Why is the sky blue?" (or `qcli run {first} -` for what is piped in)'
             raise UsageError(f"{first} is a model, and there is no prompt", hint)
         return model, first

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from qcli.errors import UsageError
 from qcli.runtime.sampling import SamplingOptions
+from qcli.text.loops import LoopDetector
 from qcli.text.stop_strings import StopStrings
 from qcli.text.think_setting import WITH_TEMPLATE, Think, think_setting
 
@@ -16,6 +17,7 @@ class Options(SamplingOptions, total=False):
 
     max_tokens: int | None  # None: until the model ends or the context is full
     stop: str | Sequence[str] | None  # the text ends before the first of these
+    stop_loops: bool | None  # True: an answer that goes round in circles ends, with finish_reason "loop"
     think: (
         Think  # "on", "off", "low", "medium", "high", or most tokens of a thought; "hide" is "on" to whoever shows it
     )
@@ -28,6 +30,7 @@ class Checked(NamedTuple):
     max_tokens: int | None
     stop: StopStrings
     think: str | int  # as think_setting has it
+    loops: LoopDetector | None  # ends an answer that has become one
 
     @property
     def budget(self) -> int | None:
@@ -45,10 +48,12 @@ class Checked(NamedTuple):
 def checked(options: Options) -> Checked:
     """Options of an answer. Raises UsageError."""
     sampling: dict[str, Any] = {**options}
-    max_tokens, stop, think = (sampling.pop(name, None) for name in ("max_tokens", "stop", "think"))
+    others = "max_tokens", "stop", "think", "stop_loops"
+    max_tokens, stop, think, stop_loops = (sampling.pop(name, None) for name in others)
     check_positive("max_tokens", max_tokens)
     stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop or ())
-    return Checked(sampling, max_tokens, stop_strings, "default" if think is None else think_setting("think", think))
+    think = "default" if think is None else think_setting("think", think)
+    return Checked(sampling, max_tokens, stop_strings, think, LoopDetector() if stop_loops else None)
 
 
 def check_positive(name: str, value: int | None) -> None:

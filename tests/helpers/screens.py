@@ -9,7 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -17,6 +17,19 @@ import pyte
 
 PATIENCE = 20.0  # seconds
 _ROWS = 24
+
+
+class _Screen(pyte.HistoryScreen):
+    """What a terminal shows, and has shown."""
+
+    def __init__(self, answer: Callable[[str], None], columns: int) -> None:
+        """answer: takes what the terminal tells of itself, such as where the cursor is."""
+        super().__init__(columns, _ROWS, history=10_000, ratio=1e-9)
+        self._answer = answer
+
+    def write_process_input(self, data: str) -> None:
+        """Tell the program something."""
+        self._answer(data)
 
 
 class Terminal:
@@ -27,14 +40,13 @@ class Terminal:
         import pty
         import termios
 
-        self._screen = pyte.HistoryScreen(columns, _ROWS, history=10_000, ratio=1e-9)
+        self._screen = _Screen(self.type, columns)
         self._stream = pyte.ByteStream(self._screen)
         self._mine, theirs = pty.openpty()
         self._set_size = lambda columns: fcntl.ioctl(
             self._mine, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, columns, 0, 0)
         )
         self._set_size(columns)
-        self._screen.write_process_input = lambda data: os.write(self._mine, data.encode())  # where is the cursor?
         plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
         self.child = subprocess.Popen(
             [sys.executable, *command], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,

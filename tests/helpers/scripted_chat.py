@@ -72,7 +72,7 @@ class ScriptedEngine(FakeEngine):
 
 def main() -> None:
     engine = ScriptedEngine(Tokenizer.from_gguf(resolve(None)[0]))
-    Engine.load = lambda *_, **__: engine.open()  # type: ignore[method-assign, assignment]
+    Engine.load = lambda *_, **__: engine.open()  # type: ignore[method-assign]
     from qcli.cli import main as qcli
 
     sys.argv[0] = "qcli"

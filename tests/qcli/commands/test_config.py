@@ -182,6 +182,7 @@ def test_help_reads_no_file(type_line, file):
     ("line", "said"),
     [
         (["run", "m.gguf"], "m.gguf is a model, and there is no prompt"),
+        (["run", "m.gguf", "-m", "storyteller"], "m.gguf is a model, and there is no prompt"),
         (["run", "Once", "upon"], "one word too many: upon"),
         (["run", "storyteller", "Hi", "-m", "storyteller"], "one word too many: Hi"),
         (["chat", "storyteller", "-m", "m.gguf"], "two models are given"),
