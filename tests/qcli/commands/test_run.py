@@ -321,7 +321,8 @@ main()
 @posix
 @pytest.mark.parametrize("milliseconds", [0, 5, 20, 50, 100, 200, 300])
 def test_a_signal_while_all_is_imported_ends_it_in_silence(milliseconds):
-    command = [sys.executable, "-c", BEGUN, *STORY[3:], "--max-tokens", "1500", "--quiet"]
+    story = [*STORY[3:5], "Once upon a time " * 300]  # is read for longer than the last signal waits
+    command = [sys.executable, "-c", BEGUN, *story, "--quiet"]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as child:  # fmt: skip
