@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -16,18 +17,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from qcli.errors import ModelNotFoundError, UsageError
+from qcli.errors import ModelNotFoundError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.names import stem_of
 from qcli.host import folders
 from qcli.host.toml_files import TomlFile
 from qcli.hub.cache import cached
+from qcli.local_models.search import find
 from qcli.runtime.sampling import OPTIONS
 from qcli.wording import shortened, size
 
 EMBEDDED: Final = "storyteller"
 _HERE: Final = Path(__file__).parent
-_OWN_KEYS: Final = ("path", "repo", "file", "description", "named", "sampling")
+_OWN_KEYS: Final = ("path", "alias", "repo", "file", "description", "named", "sampling")
 _LIST: Final = "`qcli models` lists the names, or give the path of a .gguf file"
 
 # https://huggingface.co/owner/name/resolve/main/file.gguf, with as much of it as was copied, and owner/name:file.gguf
@@ -40,13 +42,14 @@ _REMOTE: Final = re.compile(
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of models.toml: in this package (asset), on huggingface.co (repo, file), or the user's own (local)."""
+    """One model of models.toml: in this package (asset), on huggingface.co (repo, file), or the user's own (local, alias)."""
 
     name: str
     description: str = ""
     bytes: int = 0
     sha256: str = ""
     local: str = ""
+    alias: str = ""  # what the model is called otherwise; nothing else is said of where it is
     asset: str = ""
     repo: str = ""
     file: str = ""
@@ -56,6 +59,10 @@ class Entry:
     @property
     def path(self) -> Path | None:
         """The file, if it is on this machine."""
+        if self.alias:
+            with suppress(QcliError):
+                return _file_of(self)[0]
+            return None
         if self.local:
             return Path(self.local) if Path(self.local).is_file() else None
         return _HERE / "assets" / self.asset if self.asset else cached(self.repo, self.file)
@@ -63,7 +70,7 @@ class Entry:
     @property
     def where(self) -> str:
         """Whether the file is "embedded", "cached" or "not downloaded"; of the user's own "on disk" or "missing"."""
-        if self.local:
+        if self.local or self.alias:
             return "on disk" if self.path else "missing"
         return "embedded" if self.asset else "cached" if self.path else "not downloaded"
 
@@ -74,13 +81,24 @@ def load_catalog() -> dict[str, Entry]:
     Raises UsageError for a wrong file of the user's, QcliError for one that cannot be read.
     """
     try:
-        return _entries(folders.config() / "models.toml")
+        own = own_file()
     except FileNotFoundError:
-        return _entries(None)
+        return _entries(None, ())
+    try:
+        status = own.stat()
+        return _entries(own, (status.st_mtime_ns, status.st_size))
+    except OSError:  # it is not there, or cannot be read: then an error says so
+        return _entries(own, ())
+
+
+def own_file() -> Path:
+    """The user's models.toml. Raises FileNotFoundError if there is no home."""
+    return folders.config() / "models.toml"
 
 
 @cache
-def _entries(own: Path | None) -> dict[str, Entry]:
+def _entries(own: Path | None, version: tuple[int, ...]) -> dict[str, Entry]:
+    """version: of the user's file, which a command may change."""
     installed, checkout = _HERE / "models.toml", _HERE.parent / "models.toml"
     with open(installed if installed.exists() else checkout, "rb") as file:
         found = {name: Entry(name, **values) for name, values in tomllib.load(file).items()}
@@ -108,11 +126,11 @@ def _own_entry(written: TomlFile, name: str, values: Any, known: Entry) -> Entry
     said = {key: value for key, value in values.items() if key not in ("path", "sampling")}
     if "sampling" in values:
         said["sampling"] = _own_sampling(values["sampling"], refused)
-    if "path" in values or {"repo", "file"} <= values.keys():
+    if "path" in values or "alias" in values or {"repo", "file"} <= values.keys():
         local = str(written.path.parent / folders.expanded(values["path"])) if "path" in values else ""
         known = replace(known, bytes=0, sha256="", asset="", repo="", file="", local=local)
     found = replace(known, **said)
-    if not (found.local or found.asset or (found.repo and found.file)):
+    if not (found.local or found.alias or found.asset or (found.repo and found.file)):
         raise refused(name, "has no file", "give its path, or repo and file of huggingface.co")
     return found
 
@@ -133,31 +151,60 @@ def _own_sampling(values: Any, refused: Callable[[str, str, str], UsageError]) -
 def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
     """The file that a path or a name means, and the entry of the name; for None, of the embedded model.
 
-    Raises ModelNotFoundError.
+    A path that exists goes before a name of models.toml, that before what other tools call a model of theirs, and that
+    before an address of huggingface.co. Raises ModelNotFoundError; UsageError if an address could mean several models.
     """
-    names = {name.lower(): entry for name, entry in load_catalog().items()}
+    names = _by_lower_case()
     if model is None:
-        return _local(names[EMBEDDED]), names[EMBEDDED]
+        return _file_of(names[EMBEDDED])
     path = folders.expanded(model)
+    if isinstance(model, str) and model.lower() in names and not path.is_file():
+        return _file_of(names[model.lower()])
+    if isinstance(model, str) and model and not path.exists() and (found := find(model)):
+        return found.path, Entry(found.name, local=str(found.path))
     if (address := _REMOTE.fullmatch(str(model))) and not path.exists():
         raise ModelNotFoundError(
             f"{model}: is not on this machine",
             _download(address["repo"] or address["named"], address["file"] or address["quant"]),
         )
-    if isinstance(model, str) and str(model).lower() in names and not path.is_file():
-        return _local(names[model.lower()]), names[model.lower()]
     if isinstance(model, str) and not (model and path.exists()) and not _like_a_path(model):
         raise ModelNotFoundError(f"no model is called {model!r}", _closest(model))
     return path, None
 
 
+def _by_lower_case() -> dict[str, Entry]:
+    return {name.lower(): entry for name, entry in load_catalog().items()}
+
+
+def _file_of(entry: Entry) -> tuple[Path, Entry]:
+    """The file of an entry, and the entry; of an alias, with the sampling of what it stands for, unless it has its own."""
+    passed, sampling = {entry.name.lower()}, entry.sampling
+    meant = entry
+    while meant.alias:
+        known = _by_lower_case().get(meant.alias.lower())
+        if known is None:
+            found = find(meant.alias)
+            known = Entry(found.name, local=str(found.path)) if found else None
+        if known is None or known.name.lower() in passed:
+            hint = f"give another alias below [{meant.name}] in your models.toml"
+            raise ModelNotFoundError(f"{entry.name} stands for {meant.alias}, which is no model on this machine", hint)
+        passed.add(known.name.lower())
+        meant, sampling = known, sampling or known.sampling
+    return _local(meant), replace(entry, sampling=sampling)
+
+
 def is_model(word: str, names: bool = True) -> bool:
-    """Whether a word means a model: the path of a .gguf file that is there, or (names) a name of models.toml."""
+    """Whether a word means a model: the path of a .gguf file that is there, or (names) a name of one."""
     try:
         is_file = word.lower().endswith(".gguf") and folders.expanded(word).is_file()
     except (OSError, ValueError):  # no path: it is too long, or holds a zero byte
         is_file = False
-    return is_file or (names and word.lower() in {name.lower() for name in load_catalog()})
+    if is_file or not names:
+        return is_file
+    try:
+        return word.lower() in _by_lower_case() or find(word) is not None
+    except ModelNotFoundError:  # several are called so
+        return True
 
 
 def name_of(path: Path, entry: Entry | None) -> str:

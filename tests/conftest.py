@@ -18,6 +18,7 @@ from fake_engine import TellingEngine
 from qcli.catalog import resolve
 from qcli.cli import invoke
 from qcli.host import folders
+from qcli.local_models import places
 from qcli.runtime.engine import Engine
 from qcli.settings.declared import SETTINGS
 from qcli.text.tokenizer import Tokenizer
@@ -73,12 +74,26 @@ def telling(monkeypatch, storyteller_tokenizer) -> TellingEngine:
     return engine
 
 
+def no_models_of_others(monkeypatch, folder: Path) -> None:
+    """Have the folders in which models are looked for be empty ones of a test."""
+    monkeypatch.setattr(places, "home", lambda: folder / "home")
+    monkeypatch.setattr(places, "OLLAMA_SERVICES", ())
+    monkeypatch.delenv("OLLAMA_MODELS", raising=False)
+    monkeypatch.setenv("LLAMA_CACHE", str(folder / "llama.cpp"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder / "hub"))
+
+
 @pytest.fixture
 def data_folder(monkeypatch, tmp_path_factory) -> Path:
-    """In place of the user's own folders for conversations and settings, empty ones; no states are kept."""
+    """In place of the user's own folders for conversations and settings, empty ones; no states are kept.
+
+    Nor are there models of other tools: their folders are below its `home`, and the hub's cache is its `hub`.
+    """
     folder = tmp_path_factory.mktemp("data")
     monkeypatch.setattr(folders, "data", lambda: folder)
     monkeypatch.setattr(folders, "config", lambda: folder / "config")
+    monkeypatch.setattr(folders, "state", lambda: folder / "state")
+    no_models_of_others(monkeypatch, folder)
     for setting in SETTINGS.values():
         monkeypatch.delenv(setting.variable, raising=False)
     monkeypatch.setattr("qcli.llm.store_for", lambda *_: None)
