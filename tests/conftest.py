@@ -14,11 +14,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: its threads 
 import pytest
 import suite_kernels
 from fake_engine import TellingEngine
+from foreign_models import no_models_of_others
 
 from qcli.catalog import resolve
 from qcli.cli import invoke
 from qcli.host import folders
-from qcli.local_models import places
 from qcli.runtime.engine import Engine
 from qcli.settings.declared import SETTINGS
 from qcli.text.tokenizer import Tokenizer
@@ -72,15 +72,6 @@ def telling(monkeypatch, storyteller_tokenizer) -> TellingEngine:
     engine = TellingEngine(storyteller_tokenizer.vocab_size, 256, answer)
     monkeypatch.setattr(Engine, "load", lambda *_, **__: engine.open())
     return engine
-
-
-def no_models_of_others(monkeypatch, folder: Path) -> None:
-    """Have the folders in which models are looked for be empty ones of a test."""
-    monkeypatch.setattr(places, "home", lambda: folder / "home")
-    monkeypatch.setattr(places, "OLLAMA_SERVICES", ())
-    monkeypatch.delenv("OLLAMA_MODELS", raising=False)
-    monkeypatch.setenv("LLAMA_CACHE", str(folder / "llama.cpp"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(folder / "hub"))
 
 
 @pytest.fixture

@@ -89,6 +89,7 @@ def run(
             llm = stack.enter_context(
                 LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
             )
+            wanted.note_use(llm)
         if not raw and not quiet:
             tell_of_default_template(llm)
         given: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}

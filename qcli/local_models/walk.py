@@ -15,7 +15,7 @@ _DEEPEST = 6  # folders below each other
 class Walk:
     """How much is looked at for one tool, and what could not be."""
 
-    left: int = MOST
+    left: int = field(default_factory=lambda: MOST)
     remarks: list[str] = field(default_factory=list)  # at most one for each folder that was asked for
 
     def files(self, folder: Path, ending: str = "") -> list[str]:

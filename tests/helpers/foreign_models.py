@@ -6,6 +6,18 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
+
+from qcli.local_models import places
+
+
+def no_models_of_others(monkeypatch: Any, folder: Path) -> None:
+    """Have the folders in which models are looked for be empty ones of a test."""
+    monkeypatch.setattr(places, "home", lambda: folder / "home")
+    monkeypatch.setattr(places, "OLLAMA_SERVICES", ())
+    monkeypatch.delenv("OLLAMA_MODELS", raising=False)
+    monkeypatch.setenv("LLAMA_CACHE", str(folder / "llama.cpp"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder / "hub"))
 
 
 def put(path: Path, data: bytes) -> Path:

@@ -1,16 +1,15 @@
-"""Names to files, sampling to models, and the list that `qcli models` shows."""
+"""Names to files, and sampling to models."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from foreign_models import no_models_of_others
 
 from qcli.catalog import Entry, load_catalog, name_of, resolve, sampling_defaults
-from qcli.commands.models import models
 from qcli.errors import ModelNotFoundError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.host import folders
@@ -24,7 +23,7 @@ CACHED = Path("models--Qwen--Qwen3-Next-80B-A3B-Instruct-GGUF", "snapshots")
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of huggingface.co, and no models of the user's own."""
     monkeypatch.setattr(folders, "config", lambda: tmp_path / "config")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    no_models_of_others(monkeypatch, tmp_path)
     return tmp_path / "hub"
 
 
@@ -164,24 +163,6 @@ def test_the_catalog_recommends_what_can_be_meant(entry: Entry) -> None:
 def test_top_k_is_a_whole_number() -> None:
     top_k = sampling_defaults(None, file_saying(**{"general.sampling.top_k": 20.0}))["top_k"]
     assert isinstance(top_k, int)
-
-
-def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
-    models(as_json=False)
-    shown = capsys.readouterr().out
-    assert "storyteller                    24 MB  embedded\n" in shown
-    assert "Qwen3-Next-80B-A3B-Instruct  48.4 GB  not downloaded\n" in shown
-    assert max(map(len, shown.splitlines())) < 80
-
-
-def test_the_list_as_json(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = download(hub, "1")
-    models(as_json=True)
-    listed = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
-    assert list(listed) == list(load_catalog())
-    assert (listed[INSTRUCT]["where"], listed[INSTRUCT]["path"]) == ("cached", str(path))
-    assert listed["Qwen3-Next-80B-A3B-Thinking"]["path"] is None
-    assert listed["storyteller"]["sampling"] == {"temperature": 0.7, "top_p": 0.9}
 
 
 @pytest.mark.parametrize(

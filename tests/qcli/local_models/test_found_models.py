@@ -7,6 +7,7 @@ import json
 import foreign_models
 import pytest
 from foreign_models import put
+from places import ROOT
 
 from qcli.catalog import resolve
 from qcli.errors import ModelNotFoundError, UsageError
@@ -14,6 +15,7 @@ from qcli.local_models import walk
 from qcli.local_models.search import find, search
 
 GGUF = b"GGUF" + bytes(60)
+FOUND = ("tale:1b", "pub/tales", "x_y_z", "own/Tale-GGUF:Q4_K_M")
 
 
 def names() -> list[tuple[str, str]]:
@@ -187,7 +189,7 @@ def test_a_folder_that_cannot_be_read_is_told_of_once(lm_studio, monkeypatch):
 def test_of_a_huge_folder_so_much_is_looked_at(lm_studio, monkeypatch):
     for i in range(30):
         put(lm_studio / "p" / f"r{i}" / "m.gguf", GGUF)
-    monkeypatch.setattr(walk.Walk.__init__, "__defaults__", (20, *walk.Walk.__init__.__defaults__[1:]))
+    monkeypatch.setattr(walk, "MOST", 20)
     found = search()
     assert len(found.models) < 30
     assert len(found.remarks) == 1
@@ -208,18 +210,17 @@ def test_what_exists_goes_before_what_is_known_and_that_before_what_is_found(oll
     assert str(resolve("other")[0]) == "other"
 
 
-def test_each_is_run_by_its_name_and_nothing_is_written_to(
-    type_line, telling, storyteller, ollama, lm_studio, hub, data_folder
-):
-    data = storyteller.read_bytes()
+def test_each_is_run_by_its_name_and_nothing_is_written_to(type_line, ollama, lm_studio, hub, data_folder):
+    data = (ROOT / "tests" / "data" / "qwen3next.gguf").read_bytes()
     foreign_models.ollama(ollama, "library/tale/1b", data)
     foreign_models.hub(hub, "own/Tale-GGUF", "1" * 40, {"Tale-Q4_K_M.gguf": data})
-    for place in (lm_studio / "pub" / "tales" / "t.gguf", data_folder / "llama.cpp" / "x_y_z.gguf"):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.hardlink_to(storyteller)
+    put(lm_studio / "pub" / "tales" / "t.gguf", data)
+    put(data_folder / "llama.cpp" / "x_y_z.gguf", data)
     folders = [data_folder / "home", hub, data_folder / "llama.cpp"]
     before = [foreign_models.tree(folder) for folder in folders]
-    for name in ("tale:1b", "pub/tales", "x_y_z", "own/Tale-GGUF:Q4_K_M"):
-        assert type_line("run", name, "Hi", "-q") == (0, "A cat sat.\n", "")
+    answers = {type_line("run", name, "Hi", "-q", "-n", "2", "--seed", "1", "--ctx", "64") for name in FOUND}
+    assert len(answers) == 1
+    code, out, err = answers.pop()
+    assert (code, bool(out), err) == (0, True, "")
     assert type_line("models")[0] == 0
     assert [foreign_models.tree(folder) for folder in folders] == before
