@@ -38,7 +38,7 @@ class Row:
         """All that is known, without what is not."""
         said: dict[str, Any] = {"name": self.name, "where": self.where, "path": str(self.path) if self.path else None}
         facts = {key: getattr(self, key) for key in ("bytes", "architecture", "quant", "fit", "last_used")}
-        own = ("description", "repo", "file", "alias", "sha256", "sampling")
+        own = ("description", "repo", "file", "alias_of", "aliases", "sha256", "sampling")
         more = {key: getattr(self.entry, key) for key in own} if self.entry else {}
         return said | {key: value for key, value in (facts | more).items() if value}
 
@@ -50,7 +50,7 @@ def all_rows() -> tuple[list[Row], list[str]]:
     from qcli.local_models.search import search
 
     rows = [_of_entry(entry) for entry in load_catalog().values()]
-    known = {row.path.resolve() for row in rows if row.path}
+    known = {row.path.resolve() for row in rows if row.path and row.entry and row.entry.repo}
     searched = search()
     rows += [_of_found(found) for found in searched.models if found.path.resolve() not in known]
     here = [row for row in rows if row.path]

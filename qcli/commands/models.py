@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qcli import console
+from qcli import console, interrupt
 from qcli.commands import completion, options
 from qcli.errors import UsageError
 from qcli.wording import counted, shortened, size
@@ -48,6 +48,9 @@ def models(
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="add: what it is to be called; else as the file is.")
     ] = None,
+    updates: Annotated[
+        bool, options.flag("--updates", help="Ask huggingface.co what has changed of those that were downloaded.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """List the models that are known or on this machine, those of Ollama, LM Studio and llama.cpp too.
@@ -56,15 +59,17 @@ def models(
     """
     given = words or []
     _check(action, given, name, as_json)
+    if updates and action != "list":
+        raise UsageError(f"--updates is not for {action}", "leave it out")
     if action == "list":
-        _list(as_json)
+        (_list_updates if updates else _list)(as_json)
         return
-    from qcli.commands import own_models
+    from qcli.commands import own_names
 
     if action == "add":
-        own_models.add(given[0], name)
+        own_names.add(given[0], name)
     else:
-        own_models.alias(*given)
+        own_names.alias(*given)
 
 
 def _check(action: str, words: list[str], name: str | None, as_json: bool) -> None:
@@ -95,6 +100,21 @@ def _list(as_json: bool) -> None:
         console.table(_drawn(rows))
     for remark in remarks:
         console.info(remark)
+
+
+def _list_updates(as_json: bool) -> None:
+    from qcli.commands.model_updates import updates
+    from qcli.commands.tables import facts
+
+    bar = console.status("asking")
+    with bar, interrupt.ends_all(bar):
+        found = updates(bar.update)
+    if as_json:
+        console.json([vars(one) for one in found])
+    elif found:
+        console.table(facts((one.name, one.told) for one in found))
+    else:
+        console.info("no model was downloaded from huggingface.co")
 
 
 def _drawn(rows: list[Row]) -> RenderableType:

@@ -48,14 +48,14 @@ def rm(
 
 def _forgotten(name: str, yes: bool) -> bool:
     """Take a name of the user's own out of models.toml, if it is one and that is wanted; whether it is one."""
-    from qcli.commands.own_models import own_table
+    from qcli.commands.own_names import own_table
 
     table = own_table(name)
     if table is None:
         return False
     file, key = table
     values = file.values[key]
-    meant = values.get("path") or values.get("alias")
+    meant = values.get("path") or values.get("alias_of")
     if _wanted(f"forget the name {key}? {meant} stays", yes, name):
         file.remove_table(key)
         console.info(f"{key} is forgotten; {meant} stays")

@@ -168,11 +168,13 @@ def test_a_model_gets_another_name_that_follows_it(type_line, listed, ollama, da
     assert listed()["u"]["path"] == str(new)
     assert type_line("models", "alias", "STORYTELLER", "s")[0] == 0
     assert listed()["s"]["quant"] == "Q4_K_M"
-    assert (data_folder / "config" / "models.toml").read_text().count("alias = ") == 3
+    assert type_line("models", "alias", f"{INSTRUCT}:Q8_0", "big") == (0, "", f"big now means {INSTRUCT}:Q8_0\n")
+    assert f"{INSTRUCT}:Q8_0 is not on this machine" in type_line("run", "-m", "big", "Hi")[2]
+    assert (data_folder / "config" / "models.toml").read_text().count("alias_of = ") == 4
 
 
 def test_an_alias_that_leads_nowhere_or_back(type_line, data_folder):
-    put(data_folder / "config" / "models.toml", b'[a]\nalias = "b"\n[b]\nalias = "A"\n[c]\nalias = "gone"\n')
+    put(data_folder / "config" / "models.toml", b'[a]\nalias_of = "b"\n[b]\nalias_of = "A"\n[c]\nalias_of = "gone"\n')
     for name in ("a", "c"):
         code, out, err = type_line("run", "-m", name, "Hi")
         assert (code, out) == (1, "")

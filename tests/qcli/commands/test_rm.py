@@ -148,12 +148,12 @@ def test_a_download_of_llama_cpp_in_the_hubs_layout(type_line, data_folder):
 
 def test_a_name_of_the_users_own_is_forgotten_and_the_file_stays(type_line, data_folder, asked):
     mine = put(data_folder / "config" / "m.gguf", SMALL)
-    text = '# first\n[mine]\npath = "m.gguf"\n# of it\n\n# of the next\n["x:y"]\nalias = "mine"\n'
+    text = '# first\n[mine]\npath = "m.gguf"\n# of it\n\n# of the next\n["x:y"]\nalias_of = "mine"\n'
     own = put(data_folder / "config" / "models.toml", text.encode())
     questions = asked(True)
     assert type_line("rm", "MINE") == (0, "", "mine is forgotten; m.gguf stays\n")
     assert questions == ["forget the name mine? m.gguf stays"]
-    assert own.read_text() == '# first\n# of the next\n["x:y"]\nalias = "mine"\n'
+    assert own.read_text() == '# first\n# of the next\n["x:y"]\nalias_of = "mine"\n'
     assert mine.exists()
     assert type_line("rm", "x:Y", "-y")[0] == 0
     assert own.read_text() == "# first\n# of the next\n"

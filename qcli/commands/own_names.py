@@ -31,25 +31,21 @@ def add(file: str, name: str | None) -> None:
 
 def alias(name: str, new: str) -> None:
     """Give a model that has a name another one, which goes on to mean it when its file changes. Raises as `add` does."""
-    from qcli.catalog import load_catalog
-    from qcli.local_models.search import find
+    from qcli.catalog import entry_of
 
-    known = {each.lower(): entry.name for each, entry in load_catalog().items()}.get(name.lower())
-    found = None if known else find(name)
-    if not (known or found):
-        raise UsageError(
-            f"no model is called {shortened(name)}", "`qcli models` lists them, `qcli models add FILE` adds a file"
-        )
-    meant = known or (found.name if found else name)
-    _write(new.strip(), "alias", meant)
-    console.info(f"{new.strip()} now means {meant}")
+    entry = entry_of(name)
+    if entry is None:
+        hint = "`qcli models` lists them, `qcli models add FILE` adds a file"
+        raise UsageError(f"no model is called {shortened(name)}", hint)
+    _write(new.strip(), "alias_of", entry.name)
+    console.info(f"{new.strip()} now means {entry.name}")
 
 
 def own_table(name: str) -> tuple[TomlFile, str] | None:
     """The user's models.toml, and how a name is written in it, where that is an alias or the path of a file."""
     file = _file()
     for key, values in file.values.items():
-        if key.lower() == name.lower() and isinstance(values, dict) and ("path" in values or "alias" in values):
+        if key.lower() == name.lower() and isinstance(values, dict) and ("path" in values or "alias_of" in values):
             return file, key
     return None
 
