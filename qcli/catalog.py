@@ -23,7 +23,7 @@ from qcli.host.toml_files import TomlFile
 from qcli.hub.address import Address, parse
 from qcli.hub.cached_models import cached_model
 from qcli.hub.quant_names import plain, quant_of
-from qcli.local_models.search import find
+from qcli.local_models.search import find, search
 from qcli.own_models import checked
 from qcli.wording import shortened, size
 
@@ -203,7 +203,8 @@ def named(word: str, beginnings: bool = True) -> Entry | None:
     if entry is None and beginnings and len(name) >= _SHORTEST:
         begun = [one for key, one in entries.items() if key.lower().startswith(name)]
         if len(begun) > 1:
-            raise ModelNotFoundError(f"no model is called {word!r}", _did_you_mean([one.name for one in begun]))
+            close = [one.name for one in search().models if one.name.lower().startswith(name)]
+            raise ModelNotFoundError(f"no model is called {word!r}", _did_you_mean(close + [one.name for one in begun]))
         entry = begun[0] if begun else None
     if entry is None or word.lower() in known or quant in ("", "latest"):
         return entry
@@ -278,7 +279,7 @@ def _like_a_path(model: str) -> bool:
 
 
 def _closest(model: str) -> str:
-    names = {name.lower(): name for name in load_catalog()}
+    names = {name.lower(): name for name in (*load_catalog(), *(found.name for found in search().models))}
     close = get_close_matches(model.lower(), names, n=2, cutoff=0.4)
     return _did_you_mean([names[name] for name in close])
 

@@ -29,7 +29,9 @@ class Row:
     bytes: int = 0
     architecture: str = ""
     quant: str = ""
-    fit: str = ""  # "in memory", "streamed", "too large", "cannot run"; "" where nobody knows
+    fit: str = (
+        ""  # "in memory", "streamed", "too large", "cannot run"; by its size alone "larger than memory"; "": not known
+    )
     last_used: float | None = None  # seconds since 1970
     entry: Entry | None = None  # of models.toml
     is_model: bool = True
@@ -47,19 +49,20 @@ def all_rows() -> tuple[list[Row], list[str]]:
     """Every model that is known or found, and remarks on what could not be looked at. Raises UsageError, QcliError."""
     from qcli.catalog import load_catalog
     from qcli.forecast import glance
+    from qcli.local_models import hub
     from qcli.local_models.search import search
 
     rows = [_of_entry(entry) for entry in load_catalog().values()]
     known = {row.path.resolve() for row in rows if row.path and row.entry and row.entry.repo}
     searched = search()
-    rows += [_of_found(found) for found in searched.models if found.path.resolve() not in known]
+    rows += [_of_found(one) for one in searched.models if one.tool != hub.TOOL or one.path.resolve() not in known]
     here = [row for row in rows if row.path]
     free = glance.room()
     for row in here[:MOST_READ]:
         _read(row, free)
     for row in rows:
         if row.path is None and row.bytes:
-            row.fit = "in memory" if glance.fits(row.bytes, free) else ""
+            row.fit = "in memory" if glance.fits(row.bytes, free) else "larger than memory"
     left = len(here) - MOST_READ
     remarks = [f"{left:,} more files were not read; `qcli show NAME` reads one"] if left > 0 else []
     return [row for row in rows if row.is_model], [*searched.remarks, *remarks]

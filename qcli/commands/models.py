@@ -26,6 +26,9 @@ _ACTIONS = {  # how many words follow it, and how it is typed
     "add": (1, "add FILE [--name NAME]"),
     "alias": (2, "alias NAME NEW"),
 }
+_MOST_LISTED = 400
+_TOGETHER = 20  # characters of a fact whose words stay in one line
+_STAYS = "\N{NO-BREAK SPACE}"
 _HINT = "`qcli run -m NAME` runs one that is here; `qcli rm NAME` deletes one"
 
 
@@ -97,7 +100,8 @@ def _list(as_json: bool) -> None:
     if as_json:
         console.json([row.as_json() for row in rows])
     else:
-        console.table(_drawn(rows))
+        console.table(_drawn(rows[:_MOST_LISTED]))
+        remarks += [f"{len(rows) - _MOST_LISTED:,} more are listed by --json"] if len(rows) > _MOST_LISTED else []
     for remark in remarks:
         console.info(remark)
 
@@ -137,14 +141,15 @@ class _Group:
 
     def __init__(self, headings: Iterable[str], rows: Iterable[list[str]]) -> None:
         self.rows = [[console.clean(cell) for cell in row] for row in rows]
-        self._table = _table(headings, self.rows)
+        self._headings = [*headings]
+        self._table = _table(self._headings, self.rows)
 
     def __rich_measure__(self, screen: Console, options: ConsoleOptions) -> Measurement:
         return screen.measure(self._table, options=options)
 
     def __rich_console__(self, screen: Console, options: ConsoleOptions) -> RenderResult:
         width = screen.measure(self._table, options=options.update(width=10_000)).maximum
-        yield self._table if width <= options.max_width else _blocks(self.rows, options.max_width)
+        yield self._table if width <= options.max_width else _blocks(self._headings, self.rows, options.max_width)
 
 
 def _of_here(row: Row) -> list[str]:
@@ -171,16 +176,19 @@ def _table(headings: Iterable[str], rows: list[list[str]]) -> Table:
     return table
 
 
-def _blocks(rows: Iterable[list[str]], columns: int) -> Text:
+def _blocks(headings: list[str], rows: Iterable[list[str]], columns: int) -> Text:
     import textwrap
 
     from rich.text import Text
 
     drawn = []
     for first, *cells in rows:
-        told = " · ".join(cell for cell in cells if cell)
-        lines = textwrap.wrap(told, max(columns, 20), initial_indent="  ", subsequent_indent="  ")
-        drawn.append(Text.assemble((first, "bold"), ("".join(f"\n{line}" for line in lines), "dim")))
+        named = zip(headings[1:], cells, strict=True)
+        told = [f"used {cell}" if heading == "last used" else cell for heading, cell in named if cell]
+        joined = " · ".join(cell if len(cell) > _TOGETHER else cell.replace(" ", _STAYS) for cell in told)
+        lines = textwrap.wrap(joined, max(columns, _TOGETHER), initial_indent="  ", subsequent_indent="  ")
+        below = "".join(f"\n{line}" for line in lines).replace(_STAYS, " ")
+        drawn.append(Text.assemble((first, "bold"), (below, "dim")))
     return Text("\n", overflow="fold").join(drawn)
 
 

@@ -68,8 +68,10 @@ def _delete(name: str, yes: bool, other_tools: bool) -> None:
     from qcli.hub.cache import hub_cache
     from qcli.local_models import last_used
     from qcli.local_models.removal import from_hub
-    from qcli.local_models.search import find
+    from qcli.local_models.search import find, search
 
+    if len(several := [found.name for found in search().models if found.repo.lower() == name.lower()]) > 1:
+        raise UsageError(f"{name}: {len(several)} models of it are here", f"type one of: {', '.join(several)}")
     path, entry = resolve(name)
     if entry and entry.asset:
         raise UsageError(f"{entry.name} is a part of qcli", "it cannot be deleted by itself")
@@ -82,7 +84,7 @@ def _delete(name: str, yes: bool, other_tools: bool) -> None:
         raise UsageError(f"{shortened(str(path))}: is a file of your own", "delete it as you do any other")
     called = entry.name if entry else name
     where = f", which {found.tool} downloaded" if found else ""
-    if _wanted(f"delete {called}{where}? it frees {size(removal.n_bytes)}", yes, name):
+    if _wanted(f"delete {called} ({path.name}){where}? it frees {size(removal.n_bytes)}", yes, name):
         target = path.resolve()
         removal.run()
         last_used.forget(target)

@@ -34,7 +34,8 @@ def lm_studio() -> list[Path]:
         return []
     pointed = read_text(own / ".lmstudio-home-pointer").strip()
     homes = [*([Path(pointed)] if pointed else []), own / ".lmstudio", own / ".cache" / "lm-studio"]
-    return list(dict.fromkeys(_of_lm_studio(folder) for folder in homes if folder.is_absolute()))
+    folders_named = {path.resolve(): path for path in map(_of_lm_studio, homes) if path.is_absolute()}
+    return [*folders_named.values()]
 
 
 def llama_cpp() -> list[Path]:

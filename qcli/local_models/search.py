@@ -33,9 +33,8 @@ def search() -> Search:
     for tool in _TOOLS:
         walk = Walk()
         for found in tool.find(walk):
-            key = (found.name, found.path.resolve())
-            if key not in seen:
-                seen.add(key)
+            if found.path not in seen or found.tool == ollama.TOOL:  # of which one blob may have several names
+                seen.add(found.path)
                 models.append(found)
         remarks += walk.remarks
     return Search(models, remarks)

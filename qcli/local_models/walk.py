@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MOST = 20_000  # files and folders looked at for each tool
+MOST = 10_000  # files and folders looked at for each tool
 _DEEPEST = 6  # folders below each other
 
 

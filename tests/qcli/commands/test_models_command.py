@@ -15,7 +15,7 @@ from places import ROOT
 from rich.console import Console
 
 from qcli.catalog import load_catalog
-from qcli.commands import model_rows
+from qcli.commands import model_rows, models
 from qcli.commands.models import _day, _drawn
 from qcli.forecast import glance
 from qcli.gguf.file import GGUFFile
@@ -121,6 +121,8 @@ def test_of_very_many_files_the_first_are_read(type_line, ollama, monkeypatch):
     code, out, err = type_line("models")
     assert (code, err) == (0, "2 more files were not read; `qcli show NAME` reads one\n")
     assert "m2:1b" in out
+    monkeypatch.setattr(models, "_MOST_LISTED", 3)
+    assert type_line("models")[2].endswith("\n3 more are listed by --json\n")
 
 
 def test_what_a_file_says_is_shown_without_control_codes(type_line, ollama):

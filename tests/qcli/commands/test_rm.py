@@ -107,9 +107,17 @@ def test_a_person_is_asked(type_line, hub, asked):
     assert asked(False) == []
     assert type_line("rm", "own/Other") == (0, "", "")
     assert tree(hub) == before
-    assert asked(True) == ["delete own/Other? it frees 5 kB"]
+    assert asked(True) == ["delete own/Other (Other.gguf)? it frees 5 kB"]
     assert type_line("rm", "own/Other", "own/Mo:Q8_0")[0] == 0
     assert not any("Other" in name or "Q8_0" in name for name in files(hub))
+
+
+def test_of_several_quantizations_one_has_to_be_named(type_line, hub):
+    before = tree(hub)
+    code, _, err = type_line("rm", "Own/mo", "--yes")
+    assert code == 2
+    assert "type one of: own/Mo:Q4_0, own/Mo:Q8_0" in err
+    assert tree(hub) == before
 
 
 def test_nobody_can_be_asked(type_line, hub):

@@ -167,6 +167,14 @@ def test_names_that_mean_several_are_refused_with_a_list(lm_studio):
         resolve("c/r")
 
 
+@pytest.mark.parametrize("typed", ["qwen3", "qwen3:31b", "qwen3-n"])
+def test_a_name_that_is_wrong_is_answered_with_close_ones_that_are_here(ollama, typed):
+    foreign_models.ollama(ollama, "library/qwen3/30b", GGUF)
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve(typed)
+    assert ("did you mean qwen3:30b" in caught.value.hint) == (typed != "qwen3-n")
+
+
 def test_links_that_lead_back_and_doors_that_are_locked(lm_studio):
     put(lm_studio / "p" / "r" / "m.gguf", GGUF)
     (lm_studio / "p" / "r" / "again").symlink_to(lm_studio, target_is_directory=True)
