@@ -170,8 +170,8 @@ def test_top_k_is_a_whole_number() -> None:
 def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     models(as_json=False)
     shown = capsys.readouterr().out
-    assert "storyteller                    24 MB  embedded\n" in shown
-    assert "Qwen3-Next-80B-A3B-Instruct  48.4 GB  not downloaded\n" in shown
+    assert "storyteller                     24 MB  embedded\n" in shown
+    assert "Qwen3-Next-80B-A3B-Instruct   48.4 GB  not downloaded\n" in shown
     assert max(map(len, shown.splitlines())) < 80
 
 
