@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from qcli.catalog import Entry, load_catalog, name_of, resolve, sampling_defaults
+from qcli.catalog import Entry, load_catalog, name_of, resolve
 from qcli.commands.models import models
 from qcli.errors import ModelNotFoundError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.host import folders
+from qcli.recommended_sampling import sampling_defaults
 from qcli.runtime.sampling import Sampling
 
 INSTRUCT = "Qwen3-Next-80B-A3B-Instruct"
@@ -80,7 +81,7 @@ def test_a_model_to_download_says_how() -> None:
     with pytest.raises(ModelNotFoundError) as caught:
         resolve(INSTRUCT.lower())
     assert caught.value.message == f"{INSTRUCT} is not on this machine (48.4 GB)"
-    assert f"`hf download Qwen/{INSTRUCT}-GGUF {INSTRUCT}-Q4_K_M.gguf`" in caught.value.hint
+    assert f"`qcli pull {INSTRUCT}`" in caught.value.hint
 
 
 def test_a_downloaded_model_is_found(hub: Path) -> None:
@@ -185,23 +186,28 @@ def test_the_list_as_json(hub: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize(
-    ("address", "hint"),
+    ("address", "pulled"),
     [
-        ("https://huggingface.co/owner/name/resolve/main/a/b.gguf?download=true", "hf download owner/name a/b.gguf`"),
-        ("huggingface.co/owner/name/blob/main/b.gguf", "hf download owner/name b.gguf`"),
-        ("https://hf.co/owner/name", "hf download owner/name`"),
-        ("hf://owner/name/b.gguf", "hf download owner/name b.gguf`"),
-        ("owner/name:b.gguf", "hf download owner/name b.gguf`"),
-        ("owner/name:Q4_K_M", "hf download owner/name --include '*Q4_K_M*'`"),
-        ("https://example.org/b.gguf", "download it"),
-        ("ftp://example.org/b.gguf", "download it"),
+        ("https://huggingface.co/owner/name/resolve/main/a/b.gguf?download=true", "owner/name:a/b.gguf"),
+        ("huggingface.co/owner/name/blob/main/b.gguf", "huggingface.co/owner/name/blob/main/b.gguf"),
+        ("hf://owner/name/b.gguf", "hf://owner/name/b.gguf"),
+        ("owner/name:b c.gguf", "'owner/name:b c.gguf'"),
+        ("owner/name/sub/b.gguf", "owner/name/sub/b.gguf"),
+        ("owner/name:Q4_K_M", "owner/name:Q4_K_M"),
+        ("owner/name", "owner/name"),
     ],
 )
-def test_an_address_is_no_file_and_the_hint_says_how_to_get_it(address, hint):
+def test_a_model_of_the_hub_that_is_not_here_can_be_pulled_by_the_same_words(address: str, pulled: str) -> None:
     with pytest.raises(ModelNotFoundError) as caught:
         resolve(address)
-    assert caught.value.message == f"{address}: is not on this machine"
-    assert hint in caught.value.hint
+    assert caught.value.message.endswith("is not on this machine")
+    assert f"`qcli pull {pulled}` gets it" in caught.value.hint
+
+
+@pytest.mark.parametrize("address", ["https://example.org/b.gguf", "ftp://example.org/b.gguf"])
+def test_an_address_of_another_site_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match=r"is no address of huggingface\.co \(download it"):
+        resolve(address)
 
 
 @pytest.fixture
@@ -223,7 +229,7 @@ def test_models_of_the_users_own(own: Path) -> None:
     assert entry is not None
     assert (entry.name, entry.where) == ("mine", "on disk")
     assert sampling_defaults(entry, file_saying())["temperature"] == 0.1
-    with pytest.raises(ModelNotFoundError, match=r"hf download a/b c\.gguf"):
+    with pytest.raises(ModelNotFoundError, match=r"`qcli pull theirs` gets it"):
         resolve("theirs")
 
 

@@ -138,7 +138,7 @@ def test_a_models_path_is_kept_in_full(type_line, file, tmp_path, monkeypatch):
         ("config set threads many", 2, "threads cannot be many"),
         ("config set thread 1", 2, "there is no setting thread"),
         ("config unset thread", 2, "there is no setting thread"),
-        ("config set model storytelle", 1, "no model is called"),
+        ("config set model storyteler", 1, "no model is called"),
         ("config set model nowhere.gguf", 2, "no such file"),
     ],
 )
