@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from qcli.errors import QcliError
-from qcli.host.atomic_files import output_errors
 from qcli.hub import api
 from qcli.hub.connection import TRIES, Answer, Client, RefusedError, TransientError, cannot, pause
 from qcli.hub.sites import shown
 from qcli.hub.transfer_part import BLOCK, Part
-from qcli.hub.transfer_work import SPAN, Span, Work
+from qcli.hub.transfer_work import Span, Work
 from qcli.interrupt import cleans_up
 
 LANES: Final = 6
@@ -48,25 +47,25 @@ class Transfer:
         source: api.Source,
         part: Part,
         *,
-        progress: Callable[[int], None] = lambda _: None,
+        progress: Callable[[int, int], None] = lambda *_: None,
         lanes: int = LANES,
         save_every: float = SAVE_EVERY,
     ) -> None:
-        """progress: told the bytes that are there, now and then."""
+        """progress: told how many bytes are there, and how many are in the checksum, now and then."""
         self._name, self._source, self._part = name, source, part
         self._progress, self._save_every = progress, save_every
-        self._work = Work(part.there)
+        self._work = Work(part.there, lanes)
         self._location = source.location
-        self._clients = [api.client() for _ in range(max(1, min(lanes, -(-part.there.count(0) // SPAN * 4))))]
+        self._clients = [api.client() for _ in range(self._work.lanes)]
         self._problem: BaseException | None = None
         self._last_trouble = TransientError("nothing came")
-        self._hash = hashlib.sha256()
+        self._hash, self._hashed = hashlib.sha256(), 0
         self.received = 0  # bytes, among them those that were lost
 
     def run(self) -> Result:
-        """Fetch what is missing, and wait for it. Raises QcliError; what came by then is kept, also at Ctrl-C."""
+        """Fetch what is missing. Raises QcliError, OSError of the disk; what came by then is kept, also at Ctrl-C."""
         before = self._part.bytes_there
-        with cleans_up(), output_errors(self._part.path):
+        with cleans_up():
             self._part.begin()
             lanes = [threading.Thread(target=self._lane, args=(i,), daemon=True) for i in range(len(self._clients))]
             hasher = threading.Thread(target=self._take_checksum, daemon=True)
@@ -74,24 +73,27 @@ class Transfer:
                 for thread in (*lanes, hasher):
                     thread.start()
                 self._watch(lanes)
+                self._leave(lanes)
+                while hasher.is_alive():
+                    hasher.join(_TOLD_EVERY)
+                    self._tell()
             finally:
-                self._end(lanes)
-            while hasher.is_alive():  # not to be interrupted only while it waits for a lock
-                hasher.join(_TOLD_EVERY)
-            if self._problem:
-                raise self._problem
+                self._work.close()
+                self._leave(lanes)
+        if self._problem:
+            raise self._problem
         return Result(self._hash.hexdigest(), self._part.bytes - before)
 
     def _watch(self, lanes: list[threading.Thread]) -> None:
         """Until all is there, or nothing more will come: tell how far it is, and mark what is there."""
         saved = heard = time.monotonic()
         received = 0
-        while not self._work.finished and not self._problem:
-            if not any(lane.is_alive() for lane in lanes):
+        while not (self._work.finished or self._work.closed):
+            if not any(lane.is_alive() for lane in lanes) and not self._work.finished:
                 raise cannot(self._name, self._last_trouble)
-            lanes[0].join(_TOLD_EVERY) if lanes[0].is_alive() else time.sleep(_TOLD_EVERY / 4)
+            self._work.rest(min(_TOLD_EVERY, self._save_every))
             now = time.monotonic()
-            self._progress(self._part.bytes_there)
+            self._tell()
             if now - saved >= self._save_every:
                 self._part.save()
                 saved = time.monotonic()
@@ -99,19 +101,18 @@ class Transfer:
                 received, heard = self.received, now
             if now - heard > _STALLED:
                 raise cannot(self._name, TransientError("nothing comes"))
-        self._progress(self._part.bytes_there)
 
-    def _end(self, lanes: list[threading.Thread]) -> None:
-        finished = self._work.finished
-        if not finished or self._problem:
-            self._work.close()
+    def _tell(self) -> None:
+        self._progress(self._part.bytes_there, self._hashed)
+
+    def _leave(self, lanes: list[threading.Thread]) -> None:
+        """End the lanes, and mark what they brought."""
         for client in self._clients:
             client.close()
         for lane in lanes:
-            lane.join(1.0)  # one that is still connecting writes nothing any more
+            if lane.ident:
+                lane.join(1.0)  # one that is still connecting writes nothing any more
         self._part.save()
-        if not finished:
-            self._problem = self._problem or QcliError("the transfer has ended")
 
     def _lane(self, lane: int) -> None:
         client, failures = self._clients[lane], 0
@@ -119,12 +120,11 @@ class Transfer:
         try:
             with open(self._part.path, "r+b", buffering=0) as file:
                 while failures < TRIES and (span := self._work.take(lane)):
-                    begun = span.next
                     try:
                         self._fetch(lane, client, span, file, room)
                         failures = 0
                     except TransientError as trouble:
-                        failures = 1 if span.next > begun else failures + 1
+                        failures = 1 if span.written else failures + 1
                         self._rest(span, trouble, failures)
                     finally:
                         self._work.give_back(span)
@@ -143,7 +143,7 @@ class Transfer:
         self._work.give_back(span)
         if not self._work.closed:
             self._last_trouble = trouble
-            self._work.wait_until_closed(pause(trouble, failures - 1) if failures < TRIES else 0)
+            self._work.rest(pause(trouble, failures - 1) if failures < TRIES else 0)
 
     def _fetch(self, lane: int, client: Client, span: Span, file: BinaryIO, room: memoryview) -> None:
         """Fetch a span's blocks, in order. Raises TransientError, RefusedError, QcliError, OSError."""
@@ -232,10 +232,13 @@ class Transfer:
                     while not self._work.wait_for(block):
                         if self._work.closed:
                             return
+                    if self._work.closed:
+                        return
                     got = file.readinto(room[: self._part.length(block)])
                     if got != self._part.length(block):
                         raise OSError("it was cut by another program")
                     self._hash.update(room[:got])
+                    self._hashed += got
         except OSError as problem:
             self._problem = problem
             self._work.close()

@@ -14,9 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from qcli.errors import OutputError
 from qcli.host.atomic_files import sync_folder
-from qcli.wording import size
 
 BLOCK: Final = 1 << 20  # bytes that are marked together
 PART_SUFFIX: Final = ".qcli.incomplete"  # huggingface_hub counts what ends so among broken downloads, and can delete it
@@ -119,10 +117,3 @@ class Part:
             os.fsync(file.fileno())
         os.replace(written, self.map_path)
         self._saved = there
-
-
-def require_space(folder: Path, needed: int, free: int) -> None:
-    """Raise OutputError if a folder's disk has less free than needed, in bytes."""
-    if needed > free:
-        said = f"{folder}: has {size(free)} free, and {size(needed)} are to be fetched"
-        raise OutputError(said, "free some space, or give a folder on another disk with --to")

@@ -7,9 +7,9 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-SPAN = 32  # blocks of one request
+_SPAN = 32  # blocks of one request, or fewer, so that each lane has two
 _SLOW = 2.0  # seconds in which a lane that keeps the others waiting gets no block
-_LEAST_SHARED = 4  # blocks; fewer are not worth another request
+_LEAST = 4  # blocks; fewer are not worth another request
 
 
 @dataclass(eq=False)
@@ -19,19 +19,22 @@ class Span:
     next: int
     end: int
     doubled: bool = False  # another lane fetches the same
+    written: int = 0  # blocks
     since: float = field(default_factory=time.monotonic)
 
 
 class Work:
     """The blocks of a file that are still missing. For several threads."""
 
-    def __init__(self, there: bytearray) -> None:
-        """there: 1 for each block that is there; it is marked by `done`."""
+    def __init__(self, there: bytearray, lanes: int) -> None:
+        """there: 1 for each block that is there; it is marked by `done`. lanes: how many there may be, at most."""
         self._there = there
         self._waiting = deque(_gaps(there))
         self._active: list[Span] = []
         self._writing: set[int] = set()
         self._missing = there.count(0)
+        self.lanes = max(1, min(lanes, -(-self._missing // _LEAST)))
+        self._span = max(_LEAST, min(_SPAN, -(-self._missing // (2 * self.lanes))))
         self._alone: int | None = None
         self._changed = threading.Condition()
         self.closed = False
@@ -72,6 +75,7 @@ class Work:
             self._there[span.next] = 1
             self._missing -= 1
             span.next += 1
+            span.written += 1
             span.since = time.monotonic()
             self._changed.notify_all()
 
@@ -95,7 +99,7 @@ class Work:
         """Whether this lane fetches all, as `alone` told."""
         return self._alone == lane
 
-    def wait_until_closed(self, seconds: float) -> None:
+    def rest(self, seconds: float) -> None:
         """Wait so long, unless all is there before, or nothing more is wanted."""
         end = time.monotonic() + seconds
         with self._changed:
@@ -116,18 +120,18 @@ class Work:
             return bool(self._there[block])
 
     def _next(self) -> Span | None:
-        while self._waiting:
+        if self._waiting:
             first, end = self._waiting.popleft()
-            if end - first > SPAN:
-                self._waiting.appendleft((first + SPAN, end))
-            return Span(first, min(end, first + SPAN))
+            if end - first > self._span:
+                self._waiting.appendleft((first + self._span, end))
+            return Span(first, min(end, first + self._span))
         return None
 
     def _share(self) -> Span | None:
         """Half of what the lane with the most has left; or all that one has left from which nothing comes."""
         single = [span for span in self._active if not span.doubled and span.next < span.end]
         most = max(single, key=lambda span: span.end - span.next, default=None)
-        if most and (left := most.end - most.next) >= _LEAST_SHARED:
+        if most and (left := most.end - most.next) >= _LEAST:
             most.end -= left // 2
             return Span(most.end, most.end + left // 2)
         for slow in single:
