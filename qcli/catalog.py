@@ -164,6 +164,12 @@ def named(word: str, beginnings: bool = True) -> Entry | None:
     return _of_quant(entry, word.partition(":")[2])
 
 
+def address_of(model: str) -> Address | None:
+    """Where on huggingface.co a name or an address leads; None for what is not there, as a path. Raises as `named`."""
+    entry = named(model)
+    return entry.address if entry else parse(model)
+
+
 def _of_quant(entry: Entry, quant: str) -> Entry:
     if plain(quant) == plain(entry.quant or quant_of(entry.file or entry.asset)):
         return entry
