@@ -115,7 +115,8 @@ def choose(files: Iterable[RepoFile], address: Address) -> Variant:
         raise _not_there(files, listed, address)
     found = _plainest(found)
     if len(found) > 1:
-        named = [one.name for one in found]
+        quants = {one.quant for one in found} - {""}
+        named = [one.quant if len(quants) == len(found) else one.name for one in found]
         raise UsageError(f"{address}: could be {_told(named)}", f"name one, as in {address.repo}:{named[0]}")
     return found[0]
 

@@ -24,6 +24,7 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> None:
         (REPO, Address(REPO)),
         (f" {REPO}\n", Address(REPO)),
         (f"{REPO}/", Address(REPO)),
+        (f"{REPO}:", Address(REPO)),
         (f"{REPO}:latest", Address(REPO)),
         (f"{REPO}:UD-Q4_K_XL", Address(REPO, "UD-Q4_K_XL")),
         (f"{REPO}:IQ4_XS-4.67bpw", Address(REPO, "IQ4_XS-4.67bpw")),
@@ -63,12 +64,21 @@ def test_an_address(typed: str, meant: Address) -> None:
     "typed",
     [
         *("", "storyteller", "a.gguf", "./owner/name", "../name", "/owner/name", "~/owner/name.gguf", "folder/a.gguf"),
-        *("C:/models/a.gguf", "C:\\models\\a.gguf", "folder\\a.gguf", "qwen3:30b-a3b", "a/b/c", "a/b:c d", "a b/c"),
+        *(
+            "C:/models/a.gguf",
+            "C:\\models\\a.gguf",
+            "folder\\a.gguf",
+            "qwen3:30b-a3b",
+            "a/b/c",
+            "a/b/../c.gguf",
+            "a/b:c d",
+            "a b/c",
+        ),
         *("owner/name--x", "owner/na..me", "-owner/name", "owner/name.git", "owner/name:", "x/" + 200 * "y"),
     ],
 )
 def test_what_is_no_address(typed: str) -> None:
-    assert parse(typed) in (None, Address("owner/name"))
+    assert parse(typed) is None
 
 
 @pytest.mark.parametrize(

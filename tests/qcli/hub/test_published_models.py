@@ -231,10 +231,14 @@ def test_the_table_is_long() -> None:
 @pytest.mark.parametrize(
     ("typed", "kind", "said"),
     [
-        ("byteshape/Qwen3-30B-A3B-Instruct-2507-GGUF:IQ4_XS", UsageError, "3.87bpw.gguf, Qwen3-30B"),
-        ("byteshape/Qwen3-30B-A3B-Instruct-2507-GGUF:Q3_K_S", UsageError, "2.66bpw.gguf"),
+        (
+            "byteshape/Qwen3-30B-A3B-Instruct-2507-GGUF:IQ4_XS",
+            UsageError,
+            "could be IQ4_XS-3.87bpw, IQ4_XS-4.67bpw",
+        ),
+        ("byteshape/Qwen3-30B-A3B-Instruct-2507-GGUF:Q3_K_S", UsageError, "Q3_K_S-2.66bpw"),
         ("mudler/LFM2.5-8B-A1B-APEX-GGUF", UsageError, "APEX-Balanced.gguf"),
-        ("unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF:Q4", UsageError, "Q4_0.gguf"),
+        ("unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF:Q4", UsageError, "could be Q4_0, Q4_1, Q4_K_M"),
         ("mudler/LFM2.5-8B-A1B-APEX-GGUF:Q4_K_M", ModelNotFoundError, "there are LFM2.5-8B-A1B-APEX-Balanced"),
         ("unsloth/Qwen3.6-35B-A3B-GGUF:Q9_K", ModelNotFoundError, "has no Q9_K (there are MXFP4_MOE, Q8_0"),
         ("unsloth/Qwen3.6-35B-A3B-GGUF:mmproj-F16.gguf", ModelNotFoundError, "has no file mmproj-F16.gguf"),
