@@ -23,6 +23,7 @@ from qcli.host.toml_files import TomlFile
 from qcli.hub.address import Address, parse
 from qcli.hub.cached_models import cached_model
 from qcli.hub.quant_names import plain, quant_of
+from qcli.local_models.found import Found
 from qcli.local_models.search import find, search
 from qcli.own_models import checked
 from qcli.wording import shortened, size
@@ -150,7 +151,9 @@ def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
     if not isinstance(model, str) or path.is_file():
         return path, None
     is_there = path.exists()
-    entry = named(model, beginnings=False) if is_there else entry_of(model, beginnings=not _like_a_path(model))
+    if found := None if is_there or model.lower() in _known() else find(model):
+        return found.path, None if found.path.suffix.lower() == ".gguf" else _made_for(found)
+    entry = named(model, beginnings=not is_there and not _like_a_path(model))
     if entry:
         return _file_of(entry)
     if is_there:
@@ -165,8 +168,13 @@ def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
 def entry_of(word: str, beginnings: bool = True) -> Entry | None:
     """The entry that a word means, also of a model of other tools, for which one is made. As `named` else."""
     if word.lower() not in _known() and (found := find(word)):
-        return Entry(found.name, local=str(found.path))
+        return _made_for(found)
     return named(word, beginnings)
+
+
+def _made_for(found: Found) -> Entry:
+    """An entry for a model of another tool, whose file may have no name of its own: Ollama's are called by checksums."""
+    return Entry(found.name, local=str(found.path))
 
 
 def _known() -> dict[str, Entry]:

@@ -19,7 +19,7 @@ from qcli.errors import QcliError
 from qcli.host import bus_error
 
 # In the order that --help lists them: each is a function of its own name, in a module of that name in qcli/commands/.
-COMMANDS = "run chat sessions bench plan experts quantize imatrix perplexity show models rm cache config".split()
+COMMANDS = "run chat sessions pull models rm bench plan experts quantize imatrix perplexity show cache config".split()
 
 app = typer.Typer(
     name="qcli",

@@ -56,9 +56,10 @@ def models(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """List the models that are known or on this machine, those of Ollama, LM Studio and llama.cpp too.
+    """List models that are known or on this machine.
 
-    Names of your own are kept in models.toml, in the folder that `qcli config` names: [NAME], and below it path = "FILE".
+    Those that Ollama, LM Studio, llama.cpp and others have downloaded run by the names that are listed. Names of your own are
+    kept in models.toml, in the folder that `qcli config` names: [NAME], and below it path = "FILE".
     """
     given = words or []
     _check(action, given, name, as_json)

@@ -67,23 +67,25 @@ def _delete(name: str, yes: bool, other_tools: bool) -> None:
     from qcli.catalog import resolve
     from qcli.hub.cache import hub_cache
     from qcli.local_models import last_used
+    from qcli.local_models.hub import TOOL
     from qcli.local_models.removal import from_hub
-    from qcli.local_models.search import find, search
+    from qcli.local_models.search import search
 
-    if len(several := [found.name for found in search().models if found.repo.lower() == name.lower()]) > 1:
-        raise UsageError(f"{name}: {len(several)} models of it are here", f"type one of: {', '.join(several)}")
+    models = search().models
+    if len(several := {found.name for found in models if found.repo.lower() == name.lower()}) > 1:
+        raise UsageError(f"{name}: {len(several)} models of it are here", f"type one of: {', '.join(sorted(several))}")
     path, entry = resolve(name)
     if entry and entry.asset:
         raise UsageError(f"{entry.name} is a part of qcli", "it cannot be deleted by itself")
+    found = next((found for found in models if found.path == path), None)
     hub = hub_cache()
     removal = from_hub(_parts(path), hub) if hub else None
-    found = find(entry.name) if entry and removal is None else None
-    if found:
+    if found and not removal:
         removal = _of_another_tool(found, other_tools)
     if removal is None:
         raise UsageError(f"{shortened(str(path))}: is a file of your own", "delete it as you do any other")
-    called = entry.name if entry else name
-    where = f", which {found.tool} downloaded" if found else ""
+    called = entry.name if entry else found.name if found else name
+    where = f", which {found.tool} downloaded" if found and found.tool != TOOL else ""
     if _wanted(f"delete {called} ({path.name}){where}? it frees {size(removal.n_bytes)}", yes, name):
         target = path.resolve()
         removal.run()

@@ -132,6 +132,8 @@ def _plain(text: str, strict: bool = False) -> Address | None:
     if len(repo) > _MOST or (revision is not None and not is_safe(revision)):
         return None
     if rest.lower().endswith(".gguf"):
+        if found["by"] == "/" and not strict and not is_safe(rest):
+            return None
         return Address(repo, None, _checked_file(rest, text), revision)
     if not rest:
         return Address(repo, None, None, revision) if strict or not repo.lower().endswith(".gguf") else None

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -113,13 +114,13 @@ def source_of(repo: str, file: str, revision: str | None = None) -> Source:
     if not size.isdigit() or not 0 < int(size[:20]) <= MAX_BYTES:
         said = f"says that it has {size[:20]} bytes" if size else "does not tell how long it is"
         raise QcliError(f"{shown(url)}: the server {said}", "take another file or server")
-    linked, commit = _etag(told.get("X-Linked-Etag")), told.get("X-Repo-Commit", "")
+    linked, commit = _unquoted(told.get("X-Linked-Etag")), told.get("X-Repo-Commit", "")
     commit = commit if _COMMIT.fullmatch(commit) else ""
     return Source(
         url=f"{base}/{commit}/{quote(file)}" if commit else url,
         location=there or "",
         bytes=int(size),
-        etag=linked or _etag(told.get("ETag")),
+        etag=etag_of(told),
         sha256=linked if _SHA256.fullmatch(linked) else None,
         commit=commit or None,
     )
@@ -153,8 +154,12 @@ def _no_hub(url: str) -> QcliError:
     return QcliError(f"{shown(url)}: does not answer as huggingface.co would", "check HF_ENDPOINT and the proxy")
 
 
-def _etag(told: str | None) -> str:
-    """As a name in the cache: without the marks around it."""
+def etag_of(headers: Message) -> str:
+    """What tells this content from another, without the marks around it; "" if nothing does."""
+    return _unquoted(headers.get("X-Linked-Etag")) or _unquoted(headers.get("ETag"))
+
+
+def _unquoted(told: str | None) -> str:
     return (told or "").strip().removeprefix("W/").strip('"')
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -53,14 +52,15 @@ def _snapshots(address: Address) -> list[Path]:
     return [folder for _, folder in sorted(found, reverse=True)]
 
 
-def _repo_folders(repo: str) -> Iterator[Path]:
-    """The folder of a repository, whichever way its name was typed: the hub takes no notice of case."""
+def _repo_folders(repo: str) -> list[Path]:
+    """The folder of a repository; if there is none, those whose names differ in case, of which the hub takes no notice."""
     hub, name = hub_cache(), f"models--{repo.replace('/', '--')}"
-    if hub is None:
-        return
-    if (hub / name).is_dir():
-        yield hub / name
-    yield from (folder for folder in _children(hub) if folder.name.lower() == name.lower() and folder.name != name)
+    if hub is None or (hub / name).is_dir():
+        return [hub / name] if hub else []
+    try:
+        return [hub / other for other in os.listdir(hub) if other.lower() == name.lower()]
+    except OSError:
+        return []
 
 
 def _children(folder: Path) -> list[Path]:

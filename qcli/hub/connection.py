@@ -129,10 +129,12 @@ class Client:
         for _ in range(_REDIRECTS + 1):
             answer = self._ask(url, method, headers or {})
             there = answer.redirect
-            if there is None or (stay and site_of(there) != site_of(url)):
+            if there is None:
                 return answer
             if site_of(url).scheme == "https" and site_of(there).scheme != "https":
                 raise QcliError(f"{shown(url)}: leads to an address without encryption", "take another server")
+            if stay and site_of(there) != site_of(url):
+                return answer
             answer.finish()
             url = there
         raise QcliError(f"{shown(url)}: leads from one address to the next without end", "take another server")

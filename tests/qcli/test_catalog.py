@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from foreign_models import no_models_of_others
 
-from qcli.catalog import Entry, load_catalog, name_of, resolve
+from qcli.catalog import Entry, is_model, load_catalog, name_of, named, resolve
 from qcli.errors import ModelNotFoundError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.host import folders
+from qcli.hub.address import Address, parse
 from qcli.recommended_sampling import sampling_defaults
 from qcli.runtime.sampling import Sampling
 
@@ -191,6 +192,86 @@ def test_an_address_of_another_site_is_refused(address: str) -> None:
         resolve(address)
 
 
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("qwen3-30b-a3b", "Qwen3-30B-A3B-Instruct-2507"),
+        ("QWEN3-30B-A3B-T", "Qwen3-30B-A3B-Thinking-2507"),
+        ("qwen3.6", "Qwen3.6-35B-A3B"),
+        ("gpt-oss-120b", "gpt-oss-120b"),
+        ("qwen3.6:latest", "Qwen3.6-35B-A3B"),
+        ("qwen3.6:q4_k_m", "Qwen3.6-35B-A3B"),
+        ("qwen3.6:UD-Q5_K_XL", "Qwen3.6-35B-A3B:UD-Q5_K_XL"),
+        ("qwen3-next-80b-a3b-instruct:Q8_0", f"{INSTRUCT}:Q8_0"),
+        ("story:Q4_K_M", "storyteller"),
+    ],
+)
+def test_a_name_its_alias_and_how_it_alone_begins(typed: str, name: str) -> None:
+    entry = named(typed)
+    assert entry is not None
+    assert entry.name == name
+    again = named(entry.name)
+    assert again is not None
+    assert again.address == entry.address
+
+
+@pytest.mark.parametrize("typed", ["", "st", "tory", "q:Q4_K_M", "owner/qwen3.6", ":Q8_0"])
+def test_what_names_nothing(typed: str) -> None:
+    assert named(typed) is None
+
+
+def test_the_beginning_of_several_names_lists_them() -> None:
+    with pytest.raises(ModelNotFoundError, match=r"did you mean gpt-oss-20b or gpt-oss-120b\?"):
+        resolve("gpt-oss")
+    with pytest.raises(UsageError, match=r"storyteller is a single file: there is no Q8_0 of it"):
+        resolve("storyteller:Q8_0")
+
+
+def test_another_quantization_keeps_the_sampling_and_nothing_of_the_file(hub: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=rf"`qcli pull {INSTRUCT}:Q8_0` gets it"):
+        resolve(f"{INSTRUCT}:Q8_0")
+    path = download(hub, "1").with_name(f"{INSTRUCT}-Q8_0.gguf")
+    path.write_bytes(b"GGUF")
+    found, entry = resolve(f"{INSTRUCT.lower()}:q8_0")
+    assert entry is not None
+    assert (found, entry.sha256, entry.bytes) == (path, "", 0)
+    assert entry.sampling == load_catalog()[INSTRUCT].sampling
+
+
+def test_an_address_of_what_was_downloaded(hub: Path) -> None:
+    path = download(hub, "1")
+    for typed in (f"Qwen/{INSTRUCT}-GGUF", f"hf.co/qwen/{INSTRUCT}-GGUF:Q4_K_M", f"Qwen/{INSTRUCT}-GGUF/{path.name}"):
+        assert resolve(typed) == (path, None)
+
+
+def test_a_path_that_is_there_wins_over_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "owner" / "name").write_bytes(b"GGUF")
+    assert resolve("owner/name") == (Path("owner/name"), None)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        *(("storyteller", True), ("gpt-oss", True), ("owner/name:Q8_0", True), ("hf.co/owner/name", True)),
+        *(("and/or", False), ("https://example.org/x", False), ("Why", False), ("storyteller:Q8_0", False)),
+    ],
+)
+def test_a_word_that_means_a_model(word: str, meant: bool) -> None:
+    assert is_model(word) is meant
+
+
+@pytest.mark.parametrize("entry", load_catalog().values(), ids=lambda entry: entry.name)
+def test_an_entry_can_be_asked_for(entry: Entry) -> None:
+    for name in (entry.name, *entry.aliases):
+        assert named(name) == entry
+    if entry.repo:
+        assert parse(str(entry.address)) == entry.address
+        assert entry.file or entry.quant
+        assert bool(entry.sha256) == bool(entry.bytes) == bool(entry.file)
+
+
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's models.toml, which is not there yet."""
@@ -222,6 +303,15 @@ def test_our_models_as_the_user_would_have_them(own: Path) -> None:
     own.unlink()
 
 
+def test_another_file_of_a_model_we_know(own: Path) -> None:
+    own.write_text(f'[{INSTRUCT}]\nquant = "Q8_0"\naliases = ["next"]\n[mine]\nrepo = "a/b"\n')
+    entry = named("Next")
+    assert entry is not None
+    assert (entry.address, entry.bytes, entry.sha256) == (Address(f"Qwen/{INSTRUCT}-GGUF", "Q8_0"), 0, "")
+    assert entry.sampling["top_k"] == 20
+    assert load_catalog()["mine"].address == Address("a/b")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -229,6 +319,9 @@ def test_our_models_as_the_user_would_have_them(own: Path) -> None:
         ("[mine]\npath = 1", "line 2: path cannot be 1"),
         ("[mine]\n\nfle = 'x'", "line 3: fle says nothing of mine"),
         ("[mine]\ndescription = 'x'", "line 1: mine has no file"),
+        ("[mine]\nrepo = 'a/b:Q8_0'", "line 2: repo cannot be a/b:Q8_0"),
+        ("[mine]\nrepo = 'a/b'\nfile = '../c.gguf'", "line 3: file cannot be ../c.gguf"),
+        ("[mine]\naliases = 'x'", "line 2: aliases cannot be x"),
         ("[mine]\npath = 'x'\nsampling = { temperature = -1 }", "line 3: sampling is wrong: temperature cannot be -1"),
         ("[mine]\npath = 'x'\nsampling = { warmth = 1 }", "line 3: sampling has no option warmth"),
         ("[mine", "line 1: cannot be read"),
@@ -239,3 +332,13 @@ def test_a_wrong_models_toml_is_told_with_its_line(own: Path, text: str, said: s
     with pytest.raises(UsageError) as refused:
         load_catalog()
     assert f"{own}, {said}" in refused.value.message
+
+
+def test_a_name_with_a_dot_needs_quotes(own: Path) -> None:
+    own.write_text("[mine.1]\npath = 'x'")
+    with pytest.raises(
+        UsageError, match=r'1 says nothing of mine \(a name with a dot in it needs quotes, as in \["mine.1"\]'
+    ):
+        load_catalog()
+    own.write_text("['mine.1']\npath = 'x'")
+    assert "mine.1" in load_catalog()

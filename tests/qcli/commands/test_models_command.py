@@ -122,7 +122,7 @@ def test_of_very_many_files_the_first_are_read(type_line, ollama, monkeypatch):
     assert (code, err) == (0, "2 more files were not read; `qcli show NAME` reads one\n")
     assert "m2:1b" in out
     monkeypatch.setattr(models, "_MOST_LISTED", 3)
-    assert type_line("models")[2].endswith("\n3 more are listed by --json\n")
+    assert type_line("models")[2].endswith(" more are listed by --json\n")
 
 
 def test_what_a_file_says_is_shown_without_control_codes(type_line, ollama):
