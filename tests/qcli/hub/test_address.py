@@ -64,17 +64,8 @@ def test_an_address(typed: str, meant: Address) -> None:
     "typed",
     [
         *("", "storyteller", "a.gguf", "./owner/name", "../name", "/owner/name", "~/owner/name.gguf", "folder/a.gguf"),
-        *(
-            "C:/models/a.gguf",
-            "C:\\models\\a.gguf",
-            "folder\\a.gguf",
-            "qwen3:30b-a3b",
-            "a/b/c",
-            "a/b/../c.gguf",
-            "a/b:c d",
-            "a b/c",
-        ),
-        *("owner/name--x", "owner/na..me", "-owner/name", "owner/name.git", "owner/name:", "x/" + 200 * "y"),
+        *("C:/models/a.gguf", "C:\\models\\a.gguf", "folder\\a.gguf", "qwen3:30b-a3b", "a/b/c", "a/b/../c.gguf"),
+        *("a/b:c d", "a b/c", "owner/name--x", "owner/na..me", "-owner/name", "owner/name.git", "x/" + 200 * "y"),
     ],
 )
 def test_what_is_no_address(typed: str) -> None:
