@@ -53,6 +53,7 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> None:
         (f"https://huggingface.co/{REPO}/blob/refs/pr/3/a.gguf#L1", Address(REPO, None, "a.gguf", "refs/pr/3")),
         (f"https://huggingface.co/{REPO}?show_file_info=Q8_0%2Fa.gguf", Address(REPO, None, "Q8_0/a.gguf")),
         (f"https://mirror.example/hf/{REPO}/resolve/main/a.gguf", Address(REPO, None, "a.gguf")),
+        (f"mirror.example/hf/{REPO}/a.gguf", Address(REPO, None, "a.gguf")),
     ],
 )
 def test_an_address(typed: str, meant: Address) -> None:
