@@ -21,7 +21,7 @@ from qcli.gguf.names import stem_of
 from qcli.host import folders
 from qcli.host.toml_files import TomlFile
 from qcli.hub.address import Address, parse
-from qcli.hub.cached_models import cached_model
+from qcli.hub.cached_models import cached_labels, cached_model
 from qcli.hub.quant_names import plain, quant_of
 from qcli.local_models.found import Found
 from qcli.local_models.search import find, search
@@ -279,7 +279,9 @@ def _downloaded(address: Address, typed: str) -> Path:
         return path
     words = typed if shlex.quote(typed) == typed else shlex.quote(str(address))
     sure = "" if typed != address.repo else ", if it is a model of huggingface.co"
-    raise ModelNotFoundError(f"{shortened(typed)}: is not on this machine", f"`qcli pull {words}` gets it{sure}")
+    labels = cached_labels(address.repo)[:_MOST_TOLD]
+    here = f"; on this machine is its {', '.join(labels)}" if labels else ""
+    raise ModelNotFoundError(f"{shortened(typed)}: is not on this machine", f"`qcli pull {words}` gets it{sure}{here}")
 
 
 def _like_a_path(model: str) -> bool:

@@ -11,7 +11,7 @@ from qcli.errors import ModelNotFoundError
 from qcli.hub.address import Address
 from qcli.hub.cache import hub_cache
 from qcli.hub.quant_names import is_model_file
-from qcli.hub.repo_files import RepoFile, choose
+from qcli.hub.repo_files import RepoFile, choose, variants
 
 _MOST: Final = 10_000  # files of one repository that are looked at
 _COMMIT: Final = 40  # hexadecimal digits
@@ -27,6 +27,12 @@ def cached_model(address: Address) -> Path | None:
         with suppress(ModelNotFoundError):
             return snapshot / choose(files_in(snapshot), address).name
     return None
+
+
+def cached_labels(repo: str) -> list[str]:
+    """What there is of a repository, each quantization once, the smallest of the newest revision first."""
+    snapshots = _snapshots(Address(repo))
+    return list(dict.fromkeys(one.label for snapshot in snapshots for one in variants(files_in(snapshot))))
 
 
 def files_in(snapshot: Path) -> list[RepoFile]:

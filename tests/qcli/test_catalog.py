@@ -242,6 +242,8 @@ def test_an_address_of_what_was_downloaded(hub: Path) -> None:
     path = download(hub, "1")
     for typed in (f"Qwen/{INSTRUCT}-GGUF", f"hf.co/qwen/{INSTRUCT}-GGUF:Q4_K_M", f"Qwen/{INSTRUCT}-GGUF/{path.name}"):
         assert resolve(typed) == (path, None)
+    with pytest.raises(ModelNotFoundError, match=r"GGUF:Q8_0` gets it; on this machine is its Q4_K_M\)"):
+        resolve(f"Qwen/{INSTRUCT}-GGUF:Q8_0")
 
 
 def test_a_path_that_is_there_wins_over_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
