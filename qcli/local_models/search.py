@@ -14,6 +14,7 @@ from qcli.local_models.walk import Walk
 from qcli.wording import shortened
 
 _TOOLS = (hub, lm_studio, llama_cpp, ollama)  # of several that have a model of one name, the first is meant
+_LONGEST = 1000  # characters of a name
 _NAMED = 8  # of models that may be meant
 
 
@@ -46,6 +47,8 @@ def find(name: str) -> Found | None:
     Of an address without a quantization, the one that a download would take. Raises ModelNotFoundError if different
     models are called so, UsageError if an address could mean several.
     """
+    if len(name) > _LONGEST:  # a prompt
+        return None
     models = search().models
     exact = [found for found in models if found.name.lower() == name.lower()]
     called = exact[:1] or [found for found in models if found.is_called(name)]
@@ -65,9 +68,10 @@ def _by_address(name: str, models: list[Found]) -> Found | None:
         return None
     if address is None or address.revision is not None:
         return None
-    for tool in dict.fromkeys(found.tool for found in models):
-        its = [found for found in models if (found.tool, found.repo.lower()) == (tool, address.repo.lower())]
-        with suppress(ModelNotFoundError):
+    fitting = [found for found in models if found.repo.lower() == address.repo.lower()]
+    for tool in dict.fromkeys(found.tool for found in fitting):
+        its = [found for found in fitting if found.tool == tool]
+        with suppress(ModelNotFoundError):  # what is asked for is not among its files
             chosen = choose([RepoFile(file) for found in its for file in found.files], address)
             return next(found for found in its if chosen.name in found.files)
     return None
