@@ -103,6 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
     site: str
     protocol_version = "HTTP/1.1"
     wbufsize = -1
+    disable_nagle_algorithm = True
 
     def do_HEAD(self) -> None:
         self._answer()
