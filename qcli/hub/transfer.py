@@ -88,6 +88,7 @@ class Transfer:
         """Until all is there, or nothing more will come: tell how far it is, and mark what is there."""
         saved = heard = time.monotonic()
         received = 0
+        self._tell()
         while not (self._work.finished or self._work.closed):
             self._work.rest(min(_TOLD_EVERY, self._save_every))
             now = time.monotonic()
