@@ -105,10 +105,8 @@ def _pulled(model: str, entry: Entry | None, address: Address, to: Path | None, 
                 told.remark(f"the source was not asked: {problem.message}")
                 return Pulled(local, local.stat().st_size, 0, ()), model
             raise
-    if entry is None and not (address.quant or address.file):
-        variant = chosen(listing)
-    else:
-        variant = choose(listing.files, address)
+    open_ = entry is None and not (address.quant or address.file)
+    variant = chosen(listing) if open_ else choose(listing.files, address)
     known = entry.sha256 if entry and variant.name == entry.file else None
     with told:
         work = Pull(
@@ -121,9 +119,7 @@ def _pulled(model: str, entry: Entry | None, address: Address, to: Path | None, 
             remark=told.remark,
         )
         pulled = work.run()
-    if entry or address.quant or address.file:
-        return pulled, model
-    return pulled, f"{model}:{variant.quant or variant.name}"
+    return pulled, f"{model}:{variant.quant or variant.name}" if open_ else model
 
 
 def _cached(address: Address) -> Path | None:

@@ -51,7 +51,7 @@ def _row(number: int, one: Variant, usual: bool) -> tuple[str, str]:
     if len(one.files) > 1:
         facts.append(f"in {len(one.files)} files")
     if usual:
-        facts.append("what most people take")
+        facts.append("the usual choice")
     return f"{number:3}  {one.label}", " · ".join(fact for fact in facts if fact)
 
 

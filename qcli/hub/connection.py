@@ -53,12 +53,12 @@ class RefusedError(Exception):
 class Answer:
     """What a server answers: status and headers, and a body to read."""
 
-    def __init__(self, url: str, response: http.client.HTTPResponse, leave: Callable[[], None]) -> None:
+    def __init__(self, url: str, response: http.client.HTTPResponse, close: Callable[[], None]) -> None:
         self.url = url
         self.status = response.status
         self.headers = response.headers
         self._response = response
-        self._leave = leave
+        self._close = close
 
     @property
     def redirect(self) -> str | None:
@@ -97,11 +97,11 @@ class Answer:
             with suppress(OSError, http.client.HTTPException):
                 self._response.read()
                 return
-        self._leave()
+        self._close()
 
 
 class Client:
-    """One connection, for one thread; `close` may come from any.
+    """One connection, for one thread.
 
     headers: sent with every request, those that tell who one is to the site of `home` alone.
     """
@@ -112,6 +112,7 @@ class Client:
         self._timeout = timeout
         self._site: Site | None = None
         self._connection: http.client.HTTPConnection | None = None
+        self._response: http.client.HTTPResponse | None = None
         self._socket: socket.socket | None = None
         self._closed = False
 
@@ -139,10 +140,21 @@ class Client:
             url = there
         raise QcliError(f"{shown(url)}: leads from one address to the next without end", "take another server")
 
+    def interrupt(self, for_good: bool = True) -> None:
+        """End what is being read, from any thread: its reader gets TransientError."""
+        self._closed |= for_good
+        if (there := self._socket) is not None:
+            with suppress(OSError, ValueError):
+                there.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """Close the connection, now and for good; what reads from it in another thread gets TransientError."""
-        self._closed = True
-        self._leave()
+        """Close the connection; a further request opens another, unless it was interrupted for good."""
+        self.interrupt(for_good=False)
+        for opened in (self._response, self._connection):
+            if opened is not None:
+                with suppress(OSError, http.client.HTTPException):
+                    opened.close()
+        self._response = self._connection = self._site = self._socket = None
 
     def _ask(self, url: str, method: str, headers: Mapping[str, str]) -> Answer:
         site = site_of(url)
@@ -155,12 +167,12 @@ class Client:
             except (OSError, http.client.HTTPException):
                 if not kept or self._closed:
                     raise
-                self._leave()  # the server had closed a connection that was kept
+                self.close()  # the server had closed a connection that was kept
                 response = self._sent(site, url, method, sent)
-        except (OSError, ValueError, http.client.HTTPException) as problem:
-            self._leave()
+        except (OSError, ValueError, AttributeError, http.client.HTTPException) as problem:
+            self.close()
             raise _trouble(problem) from None
-        answer = Answer(url, response, self._leave)
+        answer = Answer(url, response, self.close)
         if answer.status < 400:
             return answer
         wait, reason = _wait(answer), answer.headers.get("X-Error-Code", "")
@@ -173,7 +185,7 @@ class Client:
         if self._closed:
             raise OSError("was closed")
         if self._site != site or self._connection is None:
-            self._leave()
+            self.close()
             self._connection = connection_to(site, self._timeout)
             self._site = site
         target = quote(urlsplit(url)._replace(fragment="").geturl(), safe=_NOT_QUOTED)
@@ -184,18 +196,8 @@ class Client:
             target = target[target.index("/") :] if "/" in target else "/"
         self._connection.request(method, target, headers=headers)
         self._socket = self._connection.sock
-        return self._connection.getresponse()
-
-    def _leave(self) -> None:
-        """Close the connection; the next request opens another."""
-        connection, self._connection, self._site = self._connection, None, None
-        if self._socket is not None:
-            with suppress(OSError, ValueError):
-                self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads
-            self._socket = None
-        if connection is not None:
-            with suppress(OSError):
-                connection.close()
+        self._response = self._connection.getresponse()
+        return self._response
 
 
 def patiently(work: Callable[[], T], what: str, client: Client | None = None, most: float = 60) -> T:
@@ -204,7 +206,7 @@ def patiently(work: Callable[[], T], what: str, client: Client | None = None, mo
     Raises QcliError.
     """
     for attempt in range(TRIES):
-        timer = threading.Timer(most, client._leave) if client else None
+        timer = threading.Timer(most, client.interrupt, (False,)) if client else None
         try:
             if timer:
                 timer.daemon = True

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from qcli.errors import OutputError
 from qcli.host.atomic_files import output_errors, sync_folder
 from qcli.hub.cache import CachedRepo
-from qcli.hub.transfer_part import Part
+from qcli.hub.transfer_part import Part, begun
 
 _NOTICE = 0.5  # seconds until it is told that another download is waited for
 
@@ -44,6 +44,9 @@ class Place(Protocol):
     def lock(self, file: Wanted) -> Path:
         """The file that is locked meanwhile."""
 
+    def forget_others(self, file: Wanted) -> bool:
+        """Delete what was begun of the file when it had another content; whether there was any."""
+
     def keep(self, file: Wanted, part: Part) -> None:
         """Take in a file that has come and was checked. Raises OSError."""
 
@@ -69,11 +72,21 @@ class InCache:
 
     def part(self, file: Wanted) -> Part:
         """Beside the contents."""
-        return Part(self._repo.blob(file.etag), file.bytes, file.etag)
+        return Part(self._repo.blob(file.etag), file.bytes, file.etag, file.name)
 
     def lock(self, file: Wanted) -> Path:
         """The one that huggingface_hub locks, too."""
         return self._repo.lock(file.etag)
+
+    def forget_others(self, file: Wanted) -> bool:
+        """Each content has files of its own; those that another process is at are left alone."""
+        found = False
+        for etag in begun(self._repo.blob("x").parent, file.name):
+            if etag != file.etag:
+                with suppress(TimeoutError, OutputError), locked(self._repo.lock(etag), _leave_it):
+                    Part(self._repo.blob(etag), 1, etag).discard()
+                    found = True
+        return found
 
     def keep(self, file: Wanted, part: Part) -> None:
         """Under the name of its content."""
@@ -111,11 +124,15 @@ class InFolder:
 
     def part(self, file: Wanted) -> Part:
         """A hidden file in the folder."""
-        return Part(self._hidden(file), file.bytes, file.etag)
+        return Part(self._hidden(file), file.bytes, file.etag, file.name)
 
     def lock(self, file: Wanted) -> Path:
         """A hidden file in the folder, gone when all is there."""
         return self._hidden(file).with_name(self._hidden(file).name + ".qcli.lock")
+
+    def forget_others(self, file: Wanted) -> bool:
+        """All contents come by the same hidden file: it is looked at when it is opened."""
+        return False
 
     def keep(self, file: Wanted, part: Part) -> None:
         """As it is, until all files have come."""
@@ -146,18 +163,18 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    lock = WeakFileLock(path, timeout=_NOTICE)
-    try:
+    with ExitStack() as stack:
         with output_errors(path):
             try:
-                lock.__enter__()
+                stack.enter_context(WeakFileLock(path, timeout=_NOTICE))
             except TimeoutError:
                 waiting()
-                lock = WeakFileLock(path)
-                lock.__enter__()
+                stack.enter_context(WeakFileLock(path))
         yield
-    finally:
-        lock.__exit__(None, None, None)
+
+
+def _leave_it() -> NoReturn:
+    raise TimeoutError
 
 
 def _length(path: Path) -> int:

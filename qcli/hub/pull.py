@@ -147,7 +147,7 @@ class Pull:
         part = self._place.part(file)
         with output_errors(part.path):
             part.path.parent.mkdir(parents=True, exist_ok=True)
-            if part.look():
+            if part.look() | self._place.forget_others(file):
                 self._remark(f"{file.name}: the source has another file than the one that was begun: it is begun anew")
         if part.bytes_there:
             self._remark(f"{file.name}: goes on after {size(part.bytes_there)}")

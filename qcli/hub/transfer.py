@@ -72,7 +72,7 @@ class Transfer:
             try:
                 for thread in (*lanes, hasher):
                     thread.start()
-                self._watch(lanes)
+                self._watch()
                 self._leave(lanes)
                 while hasher.is_alive():
                     hasher.join(_TOLD_EVERY)
@@ -84,13 +84,12 @@ class Transfer:
             raise self._problem
         return Result(self._hash.hexdigest(), self._part.bytes - before)
 
-    def _watch(self, lanes: list[threading.Thread]) -> None:
+    def _watch(self) -> None:
         """Until all is there, or nothing more will come: tell how far it is, and mark what is there."""
         saved = heard = time.monotonic()
         received = 0
+        self._tell()
         while not (self._work.finished or self._work.closed):
-            if not any(lane.is_alive() for lane in lanes) and not self._work.finished:
-                raise cannot(self._name, self._last_trouble)
             self._work.rest(min(_TOLD_EVERY, self._save_every))
             now = time.monotonic()
             self._tell()
@@ -101,6 +100,8 @@ class Transfer:
                 received, heard = self.received, now
             if now - heard > _STALLED:
                 raise cannot(self._name, TransientError("nothing comes"))
+        if not (self._work.finished or self._problem):
+            raise cannot(self._name, self._last_trouble)
 
     def _tell(self) -> None:
         self._progress(self._part.bytes_there, self._hashed)
@@ -108,7 +109,7 @@ class Transfer:
     def _leave(self, lanes: list[threading.Thread]) -> None:
         """End the lanes, and mark what they brought."""
         for client in self._clients:
-            client.close()
+            client.interrupt()
         for lane in lanes:
             if lane.ident:
                 lane.join(1.0)  # one that is still connecting writes nothing any more
@@ -132,6 +133,9 @@ class Transfer:
             self._fail(api.refused(self._name, problem))
         except BaseException as problem:
             self._fail(problem)
+        finally:
+            client.close()
+            self._work.leave()
 
     def _fail(self, problem: BaseException) -> None:
         if not (self._work.finished or self._work.closed):
@@ -158,13 +162,14 @@ class Transfer:
             self._check_range(answer, span.next * BLOCK)
         while span.next < span.end and not self._work.closed:
             data = self._block(answer, room[: self._part.length(span.next)])
+            is_last = answer.status == 200 and span.next + 1 == len(self._part.there)
+            if is_last and answer.readinto(memoryview(bytearray(1))):
+                raise self._changed(f"sends more than the {self._part.bytes:,} bytes that it told")
             if self._work.may_write(span):
                 file.seek(span.next * BLOCK)
                 while data:
                     data = data[file.write(data) :]
                 self._work.done(span)
-        if answer.status == 200 and not answer.headers.get("Content-Length") and answer.readinto(room[:1]):
-            raise self._changed(f"sends more than the {self._part.bytes:,} bytes that it told")
         answer.finish()
 
     def _ask(self, client: Client, wanted: dict[str, str]) -> Answer:
@@ -185,7 +190,7 @@ class Transfer:
             raise QcliError(f"{shown(answer.url)}: the server sends it compressed", "take another server")
         etag = api.etag_of(answer.headers)
         if not (self._source.sha256 or self._source.location) and etag and etag != self._source.etag:
-            raise self._changed("has changed meanwhile")
+            raise self._changed("has another file meanwhile")
         return answer
 
     def _is_all_of_it(self, lane: int, answer: Answer, span: Span) -> bool:

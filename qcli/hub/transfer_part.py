@@ -25,13 +25,13 @@ _LONGEST_MAP = 1 << 20  # bytes, of the largest file that is fetched and more
 class Part:
     """The two files of one download. One process at a time has it; who opens it sees to that."""
 
-    def __init__(self, stem: Path, n_bytes: int, etag: str) -> None:
-        """Nothing is read or written yet. etag: what tells this content from another; "" if nothing does."""
+    def __init__(self, stem: Path, n_bytes: int, etag: str, name: str = "") -> None:
+        """Nothing is read or written yet. etag: what tells this content from another, "" if nothing does; name: whose it is."""
         self.path = stem.with_name(stem.name + PART_SUFFIX)
         self.map_path = stem.with_name(stem.name + MAP_SUFFIX)
         self.bytes = n_bytes
         self.there = bytearray(-(-n_bytes // BLOCK))  # 1 for a block that is written
-        self._told = {"bytes": n_bytes, "etag": etag, "block": BLOCK}
+        self._told = {"name": name, "bytes": n_bytes, "etag": etag, "block": BLOCK}
         self._saved = bytes(self.there)
 
     def length(self, block: int) -> int:
@@ -117,3 +117,14 @@ class Part:
             os.fsync(file.fileno())
         os.replace(written, self.map_path)
         self._saved = there
+
+
+def begun(folder: Path, name: str) -> list[str]:
+    """The ETags of all contents in a folder that were begun to be fetched for a file of this name."""
+    found = []
+    for path in folder.glob(f"*{MAP_SUFFIX}"):
+        with suppress(OSError, ValueError, RecursionError), open(path, "rb") as file:
+            told = json.loads(file.readline(_LONGEST_MAP))
+            if isinstance(told, dict) and told.get("name") == name and isinstance(told.get("etag"), str):
+                found.append(told["etag"])
+    return found

@@ -34,6 +34,7 @@ class Work:
         self._writing: set[int] = set()
         self._missing = there.count(0)
         self.lanes = max(1, min(lanes, -(-self._missing // _LEAST)))
+        self._there_are = self.lanes
         self._span = max(_LEAST, min(_SPAN, -(-self._missing // (2 * self.lanes))))
         self._alone: int | None = None
         self._changed = threading.Condition()
@@ -105,6 +106,14 @@ class Work:
         with self._changed:
             while not self.closed and self._missing and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)
+
+    def leave(self) -> None:
+        """A lane ends; nothing more comes when the last has."""
+        with self._changed:
+            self._there_are -= 1
+            if not self._there_are:
+                self.closed = self._missing > 0
+            self._changed.notify_all()
 
     def close(self) -> None:
         """No lane gets any more."""

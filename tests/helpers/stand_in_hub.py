@@ -41,21 +41,15 @@ class Fault:
 class StandInHub:
     """Repositories of files by name, all at one commit."""
 
-    def __init__(self, repos: dict[str, dict[str, bytes]]) -> None:
+    def __init__(self, repos: dict[str, dict[str, bytes]], address: str = "", store_address: str = "") -> None:
         self.repos = repos
+        self.address, self.store_address = address, store_address
         self.asked: list[Asked] = []
-        self.sent = 0  # bytes of the bodies of large files
+        self.sent = 0  # bytes of files
         self.fault: Callable[[Asked], Fault | None] = lambda asked: None
         self.stores_elsewhere = True  # with checksums; else as a plain mirror has it
         self.lists: Callable[[dict], object] = lambda told: told
-        self.address = self.store_address = ""
         self._lock = threading.Lock()
-
-    @contextmanager
-    def running(self) -> Iterator[StandInHub]:
-        """Answer until the block ends."""
-        with _served(self, "hub") as self.address, _served(self, "store") as self.store_address:
-            yield self
 
     def requests(self, site: str, method: str = "GET") -> list[Asked]:
         """Those to one of the servers."""
@@ -82,27 +76,49 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@contextmanager
-def _served(hub: StandInHub, site: str) -> Iterator[str]:
-    handler = type("Handler", (_Handler,), {"hub": hub, "site": site})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    server.block_on_close = False
-    thread = threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+class Servers:
+    """The two servers; each connection goes to what stands in for the hub at that time."""
+
+    def __init__(self) -> None:
+        self.hub = StandInHub({})
+
+    @contextmanager
+    def running(self) -> Iterator[Servers]:
+        """Answer until the block ends."""
+        with self._served("hub") as self.address, self._served("store") as self.store_address:
+            yield self
+
+    def stand_in(self, repos: dict[str, dict[str, bytes]]) -> StandInHub:
+        """A hub with these repositories, for whoever connects from now on."""
+        self.hub = StandInHub(repos, self.address, self.store_address)
+        return self.hub
+
+    @contextmanager
+    def _served(self, site: str) -> Iterator[str]:
+        handler = type("Handler", (_Handler,), {"servers": self, "site": site})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.daemon_threads = True
+        server.block_on_close = False
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    hub: StandInHub
+    servers: Servers
     site: str
     protocol_version = "HTTP/1.1"
     wbufsize = -1
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        super().setup()
+        self.hub = self.servers.hub
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -176,5 +192,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection |= fault.cut is not None or "Content-Length" in headers
         self.wfile.write(body)
         self.wfile.flush()
-        if status in (200, 206):
+        if "/resolve/" in self.path:
             self.hub.count(len(body))
