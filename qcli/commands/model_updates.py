@@ -28,13 +28,14 @@ class Update:
     revision: str = ""  # the commit that it was downloaded at
     newest: str = ""  # the hub's commit now
     bytes: int = 0  # of the files that have changed
+    address: str = ""  # by which the same file is pulled, whatever else its repository has
     problem: str = ""
 
     @property
     def told(self) -> str:
         """In a few words."""
         if self.state == "changed":
-            return f"changed: `qcli pull {self.name}` gets {size(self.bytes)}"
+            return f"changed: `qcli pull {self.address}` gets {size(self.bytes)}"
         return {"same": "up to date", "gone": "is not published there any more"}.get(self.state, self.problem)
 
 
@@ -67,13 +68,16 @@ def updates(progress: Progress | None = None) -> list[Update]:
 
 
 def _compared(found: Found, files: dict[str, RepoFile], newest: str) -> Update:
+    from qcli.hub.quant_names import quant_of
+
     revision = _revision(found)
     there = [files.get(name) for name in found.files]
     if not all(there):
         return Update(found.name, "gone", revision, newest)
     changed = [file for file, path in zip(there, found.parts, strict=True) if file and _differs(path, file)]
     n_bytes = sum(file.bytes or 0 for file in changed)
-    return Update(found.name, "changed" if changed else "same", revision, newest, n_bytes)
+    address = f"{found.repo}:{quant_of(found.files[0]) or found.files[0]}"
+    return Update(found.name, "changed" if changed else "same", revision, newest, n_bytes, address)
 
 
 def _revision(found: Found) -> str:

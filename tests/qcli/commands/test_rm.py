@@ -5,6 +5,7 @@ from __future__ import annotations
 import foreign_models
 import pytest
 from foreign_models import put, tree
+from huggingface_hub import scan_cache_dir
 
 from qcli import line_input
 from qcli.catalog import load_catalog
@@ -15,7 +16,7 @@ SMALL, LARGE = b"GGUF" + bytes(60), b"GGUF" + bytes(4996)
 
 
 @pytest.fixture
-def hub(data_folder):
+def cache(data_folder):
     """The hub's cache with two revisions of a repository, of which only one file has changed, and another repository."""
     folder = data_folder / "hub"
     foreign_models.hub(folder, "own/Mo", OLD, {"Mo-Q4_0.gguf": b"GGUF old", "Mo-Q8_0.gguf": LARGE})
@@ -41,46 +42,46 @@ def files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
 
 
-def test_a_model_goes_from_all_revisions_with_its_blob(type_line, hub):
-    blobs = len(list((hub / "models--own--Mo" / "blobs").iterdir()))
+def test_a_model_goes_from_all_revisions_with_its_blob(type_line, cache):
+    blobs = len(list((cache / "models--own--Mo" / "blobs").iterdir()))
     code, out, err = type_line("rm", "own/Mo:Q8_0", "--yes")
     assert (code, out, err) == (0, "", "own/Mo:Q8_0 is deleted: 5 kB freed\n")
-    left = files(hub / "models--own--Mo")
+    left = files(cache / "models--own--Mo")
     assert not any("Q8_0" in name for name in left)
     assert len([name for name in left if name.startswith("blobs/")]) == blobs - 1
     assert "refs/main" in left
 
 
-def test_a_blob_that_another_file_refers_to_stays(type_line, hub):
+def test_a_blob_that_another_file_refers_to_stays(type_line, cache):
     assert type_line("rm", "own/Mo:Q4_0", "-y")[2] == "own/Mo:Q4_0 is deleted: 0 kB freed\n"
-    assert (hub / "models--own--Mo" / "snapshots" / NEW / "same.bin").read_bytes() == SMALL
-    assert not (hub / "models--own--Mo" / "snapshots" / OLD / "Mo-Q4_0.gguf").is_symlink()
+    assert (cache / "models--own--Mo" / "snapshots" / NEW / "same.bin").read_bytes() == SMALL
+    assert not (cache / "models--own--Mo" / "snapshots" / OLD / "Mo-Q4_0.gguf").is_symlink()
 
 
-def test_of_a_repository_of_which_nothing_is_left_nothing_stays(type_line, hub):
-    put(hub / "models--own--Other" / ".no_exist" / NEW / "config.json", b"")
-    before = tree(hub / "models--own--Mo")
+def test_of_a_repository_of_which_nothing_is_left_nothing_stays(type_line, cache):
+    put(cache / "models--own--Other" / ".no_exist" / NEW / "config.json", b"")
+    before = tree(cache / "models--own--Mo")
     assert type_line("rm", "own/other", "-y")[0] == 0
-    assert [path.name for path in hub.iterdir()] == ["models--own--Mo"]
-    assert tree(hub / "models--own--Mo") == before
+    assert [path.name for path in cache.iterdir()] == ["models--own--Mo"]
+    assert tree(cache / "models--own--Mo") == before
 
 
-def test_what_is_still_downloaded_stays(type_line, hub):
-    unfinished = put(hub / "models--own--Other" / "blobs" / "abc.incomplete", b"half")
+def test_what_is_still_downloaded_stays(type_line, cache):
+    unfinished = put(cache / "models--own--Other" / "blobs" / "abc.incomplete", b"half")
     assert type_line("rm", "own/Other", "-y")[0] == 0
     assert unfinished.exists()
 
 
-def test_all_parts_of_a_split_model(type_line, hub):
+def test_all_parts_of_a_split_model(type_line, cache):
     parts = {f"S-0000{i}-of-00002.gguf": b"GGUF" + bytes(1000 * i) for i in (1, 2)}
-    foreign_models.hub(hub, "own/Split", NEW, parts)
+    foreign_models.hub(cache, "own/Split", NEW, parts)
     assert type_line("rm", "own/Split", "-y")[2] == "own/Split is deleted: 3 kB freed\n"
-    assert not (hub / "models--own--Split").exists()
+    assert not (cache / "models--own--Split").exists()
 
 
-def test_a_model_of_our_list(type_line, hub):
+def test_a_model_of_our_list(type_line, cache):
     entry = next(entry for entry in load_catalog().values() if entry.repo)
-    snapshot = foreign_models.hub(hub, entry.repo, NEW, {entry.file: SMALL})
+    snapshot = foreign_models.hub(cache, entry.repo, NEW, {entry.file: SMALL})
     last_used.note(snapshot / entry.file)
     assert type_line("rm", entry.name.lower(), "-y")[2] == f"{entry.name} is deleted: 0 kB freed\n"
     assert last_used.when(snapshot / entry.file) is None
@@ -102,30 +103,30 @@ def test_a_link_out_of_the_cache_goes_and_what_it_leads_to_stays(type_line, data
     assert mine.exists()
 
 
-def test_a_person_is_asked(type_line, hub, asked):
-    before = tree(hub)
+def test_a_person_is_asked(type_line, cache, asked):
+    before = tree(cache)
     assert asked(False) == []
     assert type_line("rm", "own/Other") == (0, "", "")
-    assert tree(hub) == before
+    assert tree(cache) == before
     assert asked(True) == ["delete own/Other (Other.gguf)? it frees 5 kB"]
     assert type_line("rm", "own/Other", "own/Mo:Q8_0")[0] == 0
-    assert not any("Other" in name or "Q8_0" in name for name in files(hub))
+    assert not any("Other" in name or "Q8_0" in name for name in files(cache))
 
 
-def test_of_several_quantizations_one_has_to_be_named(type_line, hub):
-    before = tree(hub)
+def test_of_several_quantizations_one_has_to_be_named(type_line, cache):
+    before = tree(cache)
     code, _, err = type_line("rm", "Own/mo", "--yes")
     assert code == 2
     assert "type one of: own/Mo:Q4_0, own/Mo:Q8_0" in err
-    assert tree(hub) == before
+    assert tree(cache) == before
 
 
-def test_nobody_can_be_asked(type_line, hub):
-    before = tree(hub)
+def test_nobody_can_be_asked(type_line, cache):
+    before = tree(cache)
     code, out, err = type_line("rm", "own/Other")
     assert (code, out) == (1, "")
     assert "`qcli rm own/Other --yes` does it unasked" in err
-    assert tree(hub) == before
+    assert tree(cache) == before
 
 
 def test_what_other_tools_have_is_left_alone_unless_that_is_said(type_line, data_folder):
@@ -185,3 +186,17 @@ def test_a_file_of_ones_own_is_no_models_name(type_line, tmp_path):
     assert code == 2
     assert "is a file of your own" in err
     assert mine.exists()
+
+
+def test_the_way_of_a_model_from_pull_to_rm(type_line, hub, tmp_path):
+    """Pulled from a server in place of huggingface.co, listed, run, asked about, deleted."""
+    assert type_line("pull", "some/Model-GGUF:Q4_K_M", "-q")[0] == 0
+    assert type_line("run", "-m", "some/model-gguf", "Hi", "-n", "1", "--ctx", "64", "-q")[0] == 0
+    row = next(line for line in type_line("models")[1].splitlines() if line.startswith("some/Model-GGUF")).split()
+    assert (row[1:5], row[-3:]) == (["1", "MB", "qwen3next", "Q4_K_M"], ["today", "hub", "cache"])
+    assert type_line("models", "--updates")[1].split() == ["some/Model-GGUF", "up", "to", "date"]
+    hub.repos["some/Model-GGUF"]["Model-Q4_K_M.gguf"] = LARGE
+    assert "changed: `qcli pull some/Model-GGUF:Q4_K_M` gets 5 kB" in type_line("models", "--updates")[1]
+    assert type_line("rm", "some/Model-GGUF", "-y")[2] == "some/Model-GGUF is deleted: 1 MB freed\n"
+    assert [path for path in files(tmp_path / "cache") if not path.endswith(".lock")] == []
+    assert scan_cache_dir(tmp_path / "cache").warnings == []
