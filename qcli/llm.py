@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from qcli import catalog
+from qcli import catalog, recommended_sampling
 from qcli.errors import OutputError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
@@ -165,7 +165,7 @@ class LLM:
         """The model's own sampling, with those options replaced that are given and not None. Raises UsageError."""
         self._check_open()
         chosen: dict[str, Any] = {n: value for n, value in given.items() if value is not None or n not in OPTIONS}
-        return Sampling(**{**catalog.sampling_defaults(self._entry, self.file), **chosen})
+        return Sampling(**{**recommended_sampling.sampling_defaults(self._entry, self.file), **chosen})
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits after each id, float32 [T, vocab], from an empty state, by the prefill that generation uses."""

@@ -93,10 +93,8 @@ def show(
 
 def tell_of_limits(llm: LLM, to_a_person: bool) -> None:
     """Tell what a model is not made for, as it brings no chat template, or to a person as models.toml says of a toy."""
-    from qcli.catalog import note_of  # NumPy, which --help need not wait for
-
-    if to_a_person and (note := note_of(llm.file.path)):
-        console.info(f"{llm.name} {note} · `qcli models` lists others to talk with")
+    if to_a_person and (note := note_of(llm)):
+        console.info(f"{llm.name} {note} · to talk: `qcli models`, `qcli pull NAME`")
     elif not llm.file.get_str("tokenizer.chat_template", ""):
         remark = (
             "has no chat template and is asked in a usual form; one that was not made for chats may answer nonsense"
@@ -112,6 +110,14 @@ def tell_of_loop(llm: LLM, hint: str, options: Mapping[str, Any]) -> None:
     if llm.stats.finish_reason == "loop":
         penalty = llm.sampling(**{name: value for name, value in options.items() if name in OPTIONS}).repeat_penalty
         console.info(f"it repeats itself: stopped · {hint.format(round(max(1.0, penalty) + 0.1, 2))}")
+
+
+def note_of(llm: LLM) -> str:
+    """What has to be known of a model, as models.toml says; "" for nothing."""
+    from qcli.catalog import load_catalog  # NumPy, which --help need not wait for
+
+    entries = load_catalog().values()
+    return next((entry.note for entry in entries if entry.note and entry.path == llm.file.path), "")
 
 
 def note_mistyped(llm: LLM) -> None:

@@ -79,7 +79,9 @@ def chat(
             keep = wanted.keep(records)
 
             def load(model: str | None) -> LLM:
-                return LLM(model, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
+                llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
+                wanted.note_use(llm)
+                return llm
 
             llm = stack.enter_context(load(chosen))
         llm.thinking.manner(think)

@@ -15,6 +15,7 @@ from qcli.commands import completion, options
 from qcli.commands.answer import (
     discard,
     note_mistyped,
+    note_of,
     tell_figures,
     tell_of_limits,
     tell_of_loop,
@@ -128,6 +129,7 @@ def run(
             llm = stack.enter_context(
                 LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
             )
+        wanted.note_use(llm)
         if not raw:
             llm.thinking.manner(think)
         if not raw and not quiet:
@@ -162,10 +164,9 @@ def run(
 
 def _is_first_answer_of(llm: LLM) -> bool:
     """Whether a person sees an answer of this model, of which there is something to know, for the first time."""
-    from qcli.catalog import note_of
     from qcli.host.once import first_time
 
-    return console.stderr_columns() < inf and bool(note_of(llm.file.path)) and first_time(f"answer-of-{llm.name}")
+    return console.stderr_columns() < inf and bool(note_of(llm)) and first_time(f"answer-of-{llm.name}")
 
 
 def _has_no_prompt(first: str | None) -> bool:

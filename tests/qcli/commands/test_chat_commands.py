@@ -18,7 +18,7 @@ def type_turns(type_line, telling, monkeypatch):
     """Type lines in a chat in a terminal; stdout and the lines of stderr that are not blank."""
     monkeypatch.setattr("qcli.commands.chat.is_interactive", lambda: True)
     monkeypatch.setattr(line_input, "is_interactive", lambda: False)
-    monkeypatch.setattr("qcli.catalog.note_of", lambda path: "")
+    monkeypatch.setattr("qcli.commands.answer.note_of", lambda llm: "")
 
     def run(*lines, options=()):
         code, out, err = type_line("chat", *options, piped="".join(line + "\n" for line in lines))

@@ -39,7 +39,7 @@ def test_figures_are_told_where_somebody_sees_them_or_asks_for_them(telling, typ
     assert "TTFT" in type_line("run", "Tell me", "--json", "--stats")[2]
     assert type_line("run", "Tell me", "--stats", "-q")[0] == 2
     monkeypatch.setattr("qcli.console.stderr_columns", lambda: 80)
-    assert "`qcli models` lists others" in type_line("run", "Tell me")[2].splitlines()[0]  # once
+    assert "to talk: `qcli models`" in type_line("run", "Tell me")[2].splitlines()[0]  # once
     err = type_line("run", "Tell me")[2]
     assert re.fullmatch(r"[\d,.]+ tok/s · [\d.]+ s · context \d+ %\n", err)
 
