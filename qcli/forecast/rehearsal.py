@@ -1,0 +1,67 @@
+"""A token of a synthetic model, run for a moment: enough to compare the files of a repository, of which there may be many.
+
+`forecast` takes seconds for one file, and measures prompts and reads, too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+from qcli import models
+from qcli.forecast.simulated_cache import SimulatedCache
+from qcli.forecast.synthetic_model import SyntheticModel, expert_layers
+from qcli.gguf.file import GGUFFile
+from qcli.host import kernels
+from qcli.progress import Progress
+from qcli.runtime.build import model_of
+from qcli.runtime.program import Program
+from quant import team
+from quant.plan import Plan
+from quant.team import Team
+
+_CTX = 128  # tokens
+_SECONDS = 0.3  # of tokens, about
+_LEAST = 2  # tokens, after one that loads the caches
+
+
+class Rehearsal:
+    """A model of a file's shape, whose weights are random. Raises as `model_of`, and MemoryError."""
+
+    def __init__(self, file: GGUFFile, threads: int) -> None:
+        self._synthetic = SyntheticModel(file)
+        ctx = min(_CTX, models.context_length(file))
+        self._model, self._state = model_of(self._synthetic.file, ctx, "f16")
+        self._threads = threads
+
+    def disk_bytes_per_s(self, disk: Path) -> float:
+        """How fast a file's pieces as large as this model's experts are read; to be asked before `token_seconds`."""
+        cache = SimulatedCache(self._synthetic, self._state.batch, disk)
+        try:
+            self._model.trunk(Plan(1, self._threads, self._state.batch, cache.loader), np.zeros(1, np.int64))
+            return cache.disk_bytes_per_s()
+        finally:
+            cache.loader.close()
+
+    def token_seconds(self, progress: Progress | None = None) -> float:
+        """Median seconds of a token with all experts in memory, near the beginning of a text."""
+        for layer in expert_layers(self._model, self._state.batch):
+            self._synthetic.set_addresses(layer)
+        plan, ids = Plan(1, self._threads, self._state.batch), np.zeros(1, np.int64)
+        self._model.head(plan, self._model.trunk(plan, ids))
+        kernels.prepare([*dict.fromkeys(plan.kernels()), *team.KERNELS], progress)
+        program, crew = Program.of(plan), Team(self._threads)
+        random, seconds = np.random.default_rng(), list[float]()
+        try:
+            while len(seconds) <= _LEAST or (sum(seconds[1:]) < _SECONDS and len(seconds) < self._state.ctx):
+                ids[0] = random.integers(0, self._model.vocab_size)
+                began = perf_counter()
+                self._state.batch.set(1, len(seconds))
+                program.replay(lambda records, _parts: crew.run(records))
+                seconds.append(perf_counter() - began)
+        finally:
+            crew.close()
+        return median(seconds[1:])
