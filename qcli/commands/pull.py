@@ -107,6 +107,7 @@ def _pulled(model: str, entry: Entry | None, address: Address, to: Path | None, 
             raise
     open_ = entry is None and not (address.quant or address.file)
     variant = chosen(listing) if open_ else choose(listing.files, address)
+    told.files = [file.name for file in variant.files]
     known = entry.sha256 if entry and variant.name == entry.file else None
     with told:
         work = Pull(
@@ -140,6 +141,7 @@ class _Progress:
 
     def __init__(self, quiet: bool) -> None:
         self.came = False  # whether anything did
+        self.files: list[str] = []
         self._quiet = quiet
         self._bar = console.status("asking", quiet)
         self._plain = not quiet and console.stderr_columns() == math.inf
@@ -169,11 +171,13 @@ class _Progress:
         if not total:
             return
         amount = f"{size(done)} of {size(total)}, {size(self._rate(done))}/s"
+        if len(self.files) > 1:
+            amount += f", part {self.files.index(file) + 1} of {len(self.files)}"
         self._bar.update(stage, done / total, amount)
         now = time.monotonic()
         if self._plain and now - self._said >= _LINE_EVERY:
             self._said = now
-            console.info(f"{stage} {file.rpartition('/')[2]}: {amount}")
+            console.info(f"{stage} {amount}")
 
     def _rate(self, done: int) -> float:
         """Bytes a second over the last few seconds."""

@@ -150,7 +150,7 @@ class Pull:
             if part.look() | self._place.forget_others(file):
                 self._remark(f"{file.name}: the source has another file than the one that was begun: it is begun anew")
         if part.bytes_there:
-            self._remark(f"{file.name}: goes on after {size(part.bytes_there)}")
+            self._remark(f"{file.name.rpartition('/')[2]}: goes on after {size(part.bytes_there)}")
         self._check(file, part, self._transfer(file, source, part))
         with output_errors(part.path):
             self._place.keep(file, part)
