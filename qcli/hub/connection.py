@@ -64,7 +64,12 @@ class Answer:
     def redirect(self) -> str | None:
         """The address that is given in place of this one."""
         there = self.headers.get("Location")
-        return urljoin(self.url, there) if there and self.status in (301, 302, 303, 307, 308) else None
+        if not there or self.status not in (301, 302, 303, 307, 308):
+            return None
+        try:
+            return urljoin(self.url, there)
+        except ValueError:
+            return there  # `site_of` refuses it
 
     def readinto(self, room: memoryview) -> int:
         """Fill some of the room, and return how many bytes; 0 at the end. Raises TransientError."""
@@ -230,9 +235,11 @@ def pause(trouble: TransientError, attempt: int) -> float:
     return trouble.wait or min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
 
 
-def cannot(what: str, trouble: TransientError) -> QcliError:
-    """What to tell after the last attempt."""
-    return QcliError(f"{what}: cannot be fetched: {trouble.said}", "check the connection, and type the same again")
+def cannot(what: str, trouble: TransientError, then: str = "") -> QcliError:
+    """What to tell after the last attempt, and what comes of another."""
+    return QcliError(
+        f"{what}: cannot be fetched: {trouble.said}", f"check the connection, and type the same again{then}"
+    )
 
 
 def _wait(answer: Answer) -> float:

@@ -107,7 +107,11 @@ class Pull:
             self._remark(
                 f"{file.name}: was published anew since this version of qcli; it is checked by the new SHA-256"
             )
-        wanted = Wanted(file.name, source.bytes, source.etag or sha256 or "", sha256)
+        etag = source.etag or sha256 or ""
+        if not etag and isinstance(self._place, InCache):
+            said = f"{file.name}: the server tells nothing by which it could be known again"
+            raise QcliError(said, "give --to FOLDER, or take another server")
+        wanted = Wanted(file.name, source.bytes, etag, sha256)
         return _Item(wanted, None if self._is_here(wanted) else source)
 
     def _is_here(self, file: Wanted) -> bool:

@@ -14,7 +14,7 @@ from qcli.hub.transfer import Transfer
 from qcli.hub.transfer_part import Part
 
 REPO, NAME = "some/Model-GGUF", "Model-Q4_K_M.gguf"
-BLOCK = 1 << 14
+BLOCK = 1 << 15
 
 
 class Killed(BaseException):
@@ -66,6 +66,12 @@ def test_every_byte_is_asked_for_once(hub, tmp_path, data):
     asked = sorted(one.range for one in hub.requests("store"))
     assert [first for first, _ in asked] == [0, *(last + 1 for _, last in asked[:-1])]
     assert asked[-1][1] == len(data) - 1
+
+
+def test_what_is_there_is_only_read(hub, tmp_path):
+    fetch(hub, tmp_path)
+    hub.sent = 0
+    assert fetch(hub, tmp_path) == hub.sent == 0
 
 
 def test_the_token_goes_to_the_hub_alone(hub, tmp_path):
