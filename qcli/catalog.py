@@ -21,8 +21,10 @@ from qcli.gguf.names import stem_of
 from qcli.host import folders
 from qcli.host.toml_files import TomlFile
 from qcli.hub.address import Address, parse
-from qcli.hub.cached_models import cached_model
+from qcli.hub.cached_models import cached_labels, cached_model
 from qcli.hub.quant_names import plain, quant_of
+from qcli.local_models.found import Found
+from qcli.local_models.search import find, search
 from qcli.own_models import checked
 from qcli.wording import shortened, size
 
@@ -35,7 +37,7 @@ _MOST_TOLD: Final = 6  # names in a hint
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of models.toml: in this package (asset), on huggingface.co (repo), or the user's own (local).
+    """One model of models.toml: in this package (asset), on huggingface.co (repo), or the user's own (local, alias_of).
 
     Of a repository one file is meant, or one quantization, or what suits best.
     """
@@ -45,11 +47,13 @@ class Entry:
     bytes: int = 0
     sha256: str = ""
     local: str = ""
+    alias_of: str = ""  # the name of another one, whose file it is
     asset: str = ""
     repo: str = ""
     file: str = ""
     quant: str = ""
     aliases: tuple[str, ...] = ()  # other names that mean it
+    note: str = ""  # goes on with the name: what a person has to know who talks with it
     named: str = ""  # a pattern for general.name: files that match get the same sampling options
     sampling: Mapping[str, float | int] = field(default_factory=dict)
 
@@ -61,6 +65,10 @@ class Entry:
     @property
     def path(self) -> Path | None:
         """The file, if it is on this machine."""
+        if self.alias_of:
+            with suppress(ModelNotFoundError, UsageError):
+                return _file_of(self)[0]
+            return None
         if self.local:
             return Path(self.local) if Path(self.local).is_file() else None
         if self.asset:
@@ -72,7 +80,7 @@ class Entry:
     @property
     def where(self) -> str:
         """Whether the file is "embedded", "cached" or "not downloaded"; of the user's own "on disk" or "missing"."""
-        if self.local:
+        if self.local or self.alias_of:
             return "on disk" if self.path else "missing"
         return "embedded" if self.asset else "cached" if self.path else "not downloaded"
 
@@ -83,13 +91,24 @@ def load_catalog() -> dict[str, Entry]:
     Raises UsageError for a wrong file of the user's, QcliError for one that cannot be read.
     """
     try:
-        return _entries(folders.config() / "models.toml")
+        own = own_file()
     except FileNotFoundError:
-        return _entries(None)
+        return _entries(None, ())
+    try:
+        status = own.stat()
+        return _entries(own, (status.st_mtime_ns, status.st_size))
+    except OSError:  # it is not there, or cannot be read: then an error says so
+        return _entries(own, ())
+
+
+def own_file() -> Path:
+    """The user's models.toml. Raises FileNotFoundError if there is no home."""
+    return folders.config() / "models.toml"
 
 
 @cache
-def _entries(own: Path | None) -> dict[str, Entry]:
+def _entries(own: Path | None, version: tuple[int, ...]) -> dict[str, Entry]:
+    """version: of the user's file, which a command may change."""
     installed, checkout = _HERE / "models.toml", _HERE.parent / "models.toml"
     with open(installed if installed.exists() else checkout, "rb") as file:
         found = {name: Entry(name, **_as_fields(values)) for name, values in tomllib.load(file).items()}
@@ -105,12 +124,12 @@ def _own_entry(written: TomlFile, name: str, values: Any, known: Entry) -> Entry
     """An entry with what a table of the user's models.toml says. Raises UsageError."""
     said = checked(written, name, values)
     path = said.pop("path", "")
-    if path or said.keys() & {"repo", "file", "quant"}:  # another file
+    if path or said.keys() & {"repo", "file", "quant", "alias_of"}:  # another file
         local = str(written.path.parent / folders.expanded(path)) if path else ""
-        repo = "" if local else known.repo
+        repo = "" if local or "alias_of" in said else known.repo
         known = replace(known, bytes=0, sha256="", asset="", repo=repo, file="", quant="", local=local)
     found = replace(known, **_as_fields(said))
-    if not (found.local or found.asset or found.repo):
+    if not (found.local or found.asset or found.repo or found.alias_of):
         hint = "give its path, or repo and file (or quant) of huggingface.co"
         raise UsageError(f"{written.where(name, name)}: {shortened(name)} has no file", hint)
     return found
@@ -123,24 +142,62 @@ def _as_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
     """The file that a path, a name or an address of huggingface.co means, and the entry of the name.
 
-    model: None for the embedded model; a Path is taken as it is. Raises ModelNotFoundError, UsageError.
+    A file that exists goes before a name of models.toml, that before a model of other tools as these call it, and that before
+    the beginning of a name. model: None for the embedded model; a Path is taken as it is. Raises ModelNotFoundError,
+    UsageError.
     """
     if model is None:
-        embedded = load_catalog()[EMBEDDED]
-        return _local(embedded), embedded
+        return _file_of(load_catalog()[EMBEDDED])
     path = folders.expanded(model)
     if not isinstance(model, str) or path.is_file():
         return path, None
-    entry = named(model, beginnings=not _like_a_path(model) and not path.exists())
+    is_there = path.exists()
+    if found := None if is_there or model.lower() in _known() else find(model):
+        return found.path, None if found.path.suffix.lower() == ".gguf" else _made_for(found)
+    entry = named(model, beginnings=not is_there and not _like_a_path(model))
     if entry:
-        return _local(entry), entry
-    if path.exists():
+        return _file_of(entry)
+    if is_there:
         return path, None
     if address := parse(model):
         return _downloaded(address, model), None
     if _like_a_path(model):
         return path, None
     raise ModelNotFoundError(f"no model is called {model!r}", _closest(model))
+
+
+def entry_of(word: str, beginnings: bool = True) -> Entry | None:
+    """The entry that a word means, also of a model of other tools, for which one is made. As `named` else."""
+    if word.lower() not in _known() and (found := find(word)):
+        return _made_for(found)
+    return named(word, beginnings)
+
+
+def _made_for(found: Found) -> Entry:
+    """An entry for a model of another tool, whose file may have no name of its own: Ollama's are called by checksums."""
+    return Entry(found.name, local=str(found.path))
+
+
+def _known() -> dict[str, Entry]:
+    """The entries by all of their names, in lower case."""
+    entries = load_catalog()
+    known = {alias.lower(): entry for entry in entries.values() for alias in entry.aliases}
+    return known | {key.lower(): entry for key, entry in entries.items()}
+
+
+def _file_of(entry: Entry) -> tuple[Path, Entry]:
+    """The file of an entry, and the entry; of an alias, with the sampling of what it stands for, unless it has its own."""
+    meant, sampling, passed = entry, entry.sampling, {entry.name.lower()}
+    while meant.alias_of:
+        known = entry_of(meant.alias_of, beginnings=False)
+        if known is None or known.name.lower() in passed:
+            hint = f"give another alias_of below [{meant.name}] in your models.toml"
+            raise ModelNotFoundError(
+                f"{entry.name} stands for {meant.alias_of}, which is no model on this machine", hint
+            )
+        passed.add(known.name.lower())
+        meant, sampling = known, sampling or known.sampling
+    return _local(meant), replace(entry, sampling=sampling)
 
 
 def named(word: str, beginnings: bool = True) -> Entry | None:
@@ -150,14 +207,13 @@ def named(word: str, beginnings: bool = True) -> Entry | None:
     ModelNotFoundError for the beginning of several names.
     """
     name, _, quant = word.lower().partition(":")
-    entries = load_catalog()
-    known = {alias.lower(): entry for entry in entries.values() for alias in entry.aliases}
-    known |= {key.lower(): entry for key, entry in entries.items()}
+    entries, known = load_catalog(), _known()
     entry = known.get(word.lower()) or known.get(name)
     if entry is None and beginnings and len(name) >= _SHORTEST:
         begun = [one for key, one in entries.items() if key.lower().startswith(name)]
         if len(begun) > 1:
-            raise ModelNotFoundError(f"no model is called {word!r}", _did_you_mean([one.name for one in begun]))
+            close = [one.name for one in search().models if one.name.lower().startswith(name)]
+            raise ModelNotFoundError(f"no model is called {word!r}", _did_you_mean(close + [one.name for one in begun]))
         entry = begun[0] if begun else None
     if entry is None or word.lower() in known or quant in ("", "latest"):
         return entry
@@ -188,7 +244,7 @@ def is_model(word: str, names: bool = True) -> bool:
     if is_file or not names:
         return is_file
     try:
-        if named(word):
+        if entry_of(word):
             return True
         address = parse(word)
         return address is not None and (word != address.repo or cached_model(address) is not None)
@@ -224,7 +280,9 @@ def _downloaded(address: Address, typed: str) -> Path:
         return path
     words = typed if shlex.quote(typed) == typed else shlex.quote(str(address))
     sure = "" if typed != address.repo else ", if it is a model of huggingface.co"
-    raise ModelNotFoundError(f"{shortened(typed)}: is not on this machine", f"`qcli pull {words}` gets it{sure}")
+    labels = cached_labels(address.repo)[:_MOST_TOLD]
+    here = f"; on this machine is its {', '.join(labels)}" if labels else ""
+    raise ModelNotFoundError(f"{shortened(typed)}: is not on this machine", f"`qcli pull {words}` gets it{sure}{here}")
 
 
 def _like_a_path(model: str) -> bool:
@@ -232,7 +290,7 @@ def _like_a_path(model: str) -> bool:
 
 
 def _closest(model: str) -> str:
-    names = {name.lower(): name for name in load_catalog()}
+    names = {name.lower(): name for name in (*load_catalog(), *(found.name for found in search().models))}
     close = get_close_matches(model.lower(), names, n=2, cutoff=0.4)
     return _did_you_mean([names[name] for name in close])
 

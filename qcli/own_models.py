@@ -11,7 +11,7 @@ from qcli.hub.address import Address, is_safe, parse
 from qcli.runtime.sampling import OPTIONS
 from qcli.wording import shortened
 
-_TEXTS: Final = ("path", "repo", "file", "quant", "description", "named")
+_TEXTS: Final = ("path", "alias_of", "repo", "file", "quant", "description", "named")
 _KEYS: Final = (*_TEXTS, "aliases", "sampling")
 _AS_IN: Final = {
     "aliases": 'as in: aliases = ["short", "shorter"]',
@@ -30,7 +30,10 @@ def checked(written: TomlFile, name: str, values: Any) -> dict[str, Any]:
         raise UsageError(f"{written.where(name)}: {shortened(name)} is no table", "a model begins with [its name]")
     for key, value in values.items():
         if key not in _KEYS:
-            raise refused(key, f"says nothing of {shortened(name)}", f"there are: {', '.join(_KEYS)}")
+            hint = f"there are: {', '.join(_KEYS)}"
+            if isinstance(value, dict):
+                hint = f'a name with a dot in it needs quotes, as in ["{name}.{key}"]'
+            raise refused(key, f"says nothing of {shortened(name)}", hint)
         if key == "sampling":
             _check_sampling(value, refused)
         elif not _can_be(key, value):

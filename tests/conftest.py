@@ -14,6 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: its threads 
 import pytest
 import suite_kernels
 from fake_engine import TellingEngine
+from foreign_models import no_models_of_others
 from places import DATA
 from stand_in_hub import Servers
 
@@ -77,10 +78,15 @@ def telling(monkeypatch, storyteller_tokenizer) -> TellingEngine:
 
 @pytest.fixture
 def data_folder(monkeypatch, tmp_path_factory) -> Path:
-    """In place of the user's own folders for conversations and settings, empty ones; no states are kept."""
+    """In place of the user's own folders, but for what may be lost, empty ones; no states are kept.
+
+    Nor are there models of other tools: their folders are below its `home`, and the hub's cache is its `hub`.
+    """
     folder = tmp_path_factory.mktemp("data")
     monkeypatch.setattr(folders, "data", lambda: folder)
     monkeypatch.setattr(folders, "config", lambda: folder / "config")
+    monkeypatch.setattr(folders, "state", lambda: folder / "state")
+    no_models_of_others(monkeypatch, folder)
     for setting in SETTINGS.values():
         monkeypatch.delenv(setting.variable, raising=False)
     monkeypatch.setattr("qcli.llm.store_for", lambda *_: None)

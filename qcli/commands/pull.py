@@ -13,6 +13,7 @@ import typer
 
 from qcli import console
 from qcli.commands import completion, options
+from qcli.commands.examples import examples
 from qcli.commands.pull_choice import chosen
 from qcli.errors import ModelNotFoundError, QcliError, UsageError
 from qcli.wording import shortened, size
@@ -27,6 +28,10 @@ _RATE_OVER = 5.0  # seconds
 _GOES_ON = "what came is kept: the same command goes on from there"
 
 
+@examples(
+    ("qcli pull qwen3-30b-a3b", "Downloads a model that `qcli models` lists."),
+    ("qcli pull unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF:Q4_K_M", "One quantization of a repository."),
+)
 def pull(
     model: Annotated[
         str,

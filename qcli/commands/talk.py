@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
-from qcli.commands.answer import Screen, discard, show, tell_figures
+from qcli.commands.answer import Screen, show, tell_figures, tell_of_loop, thoughts_aside
 from qcli.commands.file_texts import Texts, joined, mentioned, read_texts
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.wording import counted, quantity
@@ -65,15 +65,18 @@ class Talk:
     def say(self, pieces: Generator[str, None, None]) -> None:
         """Show an answer as it comes; one that has no room is told of, and the chat goes on."""
         screen = Screen(self.plain)
+        aside = thoughts_aside(self.llm, self.options.get("think"), self.quiet)
         try:
             with self.bar:
-                shown, interrupted = show(pieces, self.bar, screen, discard if self.quiet else console.aside)
+                shown, interrupted = show(pieces, self.bar, screen, aside)
         except ContextOverflowError as problem:
             self._tell_of_overflow(problem)
             return
         self._full = False
         self.incomplete = self.incomplete or self.conversation.problem is not None
         screen.end_line(shown)
+        if not self.quiet:
+            tell_of_loop(self.llm, "/regenerate tries again, /continue goes on, /set repeat_penalty {}", self.options)
         self._tell_figures()
         if interrupted and not self.interactive:
             raise KeyboardInterrupt
@@ -144,7 +147,7 @@ class Talk:
         if self._full:
             console.info("not answered: the context is still full")
         else:
-            hint = "/undo takes turns back, /clear begins anew; --ctx gives a larger context, --ctx-full oldest goes on"
+            hint = "/compact, /undo and /clear make room; --ctx gives a larger context, --ctx-full oldest goes on"
             console.error(ContextOverflowError(f"not answered: {problem.message}", hint))
         self._full = True
 

@@ -62,7 +62,7 @@ def parse(text: str) -> Address | None:
         if scheme in ("http", "https") and (rest := _after_host(found["rest"])) is not None:
             return _below_hub(rest, text)
         raise UsageError(f"{shortened(text)}: is no address of huggingface.co", "download it, and give the file's path")
-    if (rest := _after_host(text, only_hub=True)) is not None:
+    if (rest := _after_host(text)) is not None:
         return _below_hub(rest, text)
     return _plain(text)
 
@@ -76,11 +76,11 @@ def is_safe(name: str) -> bool:
     )
 
 
-def _after_host(text: str, only_hub: bool = False) -> str | None:
+def _after_host(text: str) -> str | None:
     """What follows huggingface.co/ or the mirror of HF_ENDPOINT; None for another site."""
     lower = text.lower().removeprefix("www.")
     mirror = re.sub(r"^https?:/+", "", os.environ.get("HF_ENDPOINT", "").lower()).rstrip("/")
-    for host in _HOSTS if only_hub or not mirror else (mirror, *_HOSTS):
+    for host in (mirror, *_HOSTS) if mirror else _HOSTS:
         if lower == host or lower.startswith((f"{host}/", f"{host}?")):
             return text[len(text) - len(lower) + len(host) :].lstrip("/")
     return None
@@ -132,6 +132,8 @@ def _plain(text: str, strict: bool = False) -> Address | None:
     if len(repo) > _MOST or (revision is not None and not is_safe(revision)):
         return None
     if rest.lower().endswith(".gguf"):
+        if found["by"] == "/" and not strict and not is_safe(rest):
+            return None
         return Address(repo, None, _checked_file(rest, text), revision)
     if not rest:
         return Address(repo, None, None, revision) if strict or not repo.lower().endswith(".gguf") else None

@@ -76,15 +76,6 @@ class CachedRepo:
         os.replace(written, ref)
 
 
-def cached(repo: str, file: str) -> Path | None:
-    """A file that was downloaded into the cache, of several revisions the newest; None if there is none."""
-    if (hub := hub_cache()) is None:
-        return None
-    revisions = hub / f"models--{repo.replace('/', '--')}" / "snapshots"
-    found = [path for path in revisions.glob(f"*/{file}") if path.is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
-
-
 def hub_cache() -> Path | None:
     """The folder, by the environment variables that huggingface_hub documents; None if nothing names one, not even a home."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -12,7 +11,7 @@ from qcli.errors import ModelNotFoundError
 from qcli.hub.address import Address
 from qcli.hub.cache import hub_cache
 from qcli.hub.quant_names import is_model_file
-from qcli.hub.repo_files import RepoFile, choose
+from qcli.hub.repo_files import RepoFile, choose, variants
 
 _MOST: Final = 10_000  # files of one repository that are looked at
 _COMMIT: Final = 40  # hexadecimal digits
@@ -28,6 +27,12 @@ def cached_model(address: Address) -> Path | None:
         with suppress(ModelNotFoundError):
             return snapshot / choose(files_in(snapshot), address).name
     return None
+
+
+def cached_labels(repo: str) -> list[str]:
+    """What there is of a repository, each quantization once, the smallest of the newest revision first."""
+    snapshots = _snapshots(Address(repo))
+    return list(dict.fromkeys(one.label for snapshot in snapshots for one in variants(files_in(snapshot))))
 
 
 def files_in(snapshot: Path) -> list[RepoFile]:
@@ -53,14 +58,15 @@ def _snapshots(address: Address) -> list[Path]:
     return [folder for _, folder in sorted(found, reverse=True)]
 
 
-def _repo_folders(repo: str) -> Iterator[Path]:
-    """The folder of a repository, whichever way its name was typed: the hub takes no notice of case."""
+def _repo_folders(repo: str) -> list[Path]:
+    """The folder of a repository; if there is none, those whose names differ in case, of which the hub takes no notice."""
     hub, name = hub_cache(), f"models--{repo.replace('/', '--')}"
-    if hub is None:
-        return
-    if (hub / name).is_dir():
-        yield hub / name
-    yield from (folder for folder in _children(hub) if folder.name.lower() == name.lower() and folder.name != name)
+    if hub is None or (hub / name).is_dir():
+        return [hub / name] if hub else []
+    try:
+        return [hub / other for other in os.listdir(hub) if other.lower() == name.lower()]
+    except OSError:
+        return []
 
 
 def _children(folder: Path) -> list[Path]:

@@ -19,10 +19,10 @@ from qcli import catalog
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError
 from qcli.gguf.header import MAX_HEADER, read_header
 from qcli.hub import api
-from qcli.hub.address import Address
 from qcli.hub.cache import hub_cache
 from qcli.hub.connection import Client, RefusedError, TransientError, patiently
-from qcli.hub.repo_files import MAX_BYTES, choose
+from qcli.hub.quant_names import plain
+from qcli.hub.repo_files import MAX_BYTES, Variant, choose
 from qcli.hub.sites import shown
 from qcli.progress import Progress
 
@@ -51,12 +51,15 @@ def header_of(model: str | None, progress: Progress | None = None) -> Iterator[F
         yield found
         return
     assert model is not None  # the embedded model is here
-    entry = catalog.named(model)
-    address = catalog.address_of(model)
+    entry, address = catalog.named(model), catalog.address_of(model)
     assert address is not None
+    there = api.list_files(address.repo, address.revision)
+    variant = choose(there.files, address)
+    asked = address.file or (address.quant and plain(address.quant) == plain(variant.quant))
+    name = entry.name if entry else model if asked else there.repo
     with tempfile.TemporaryDirectory(prefix="qcli-", dir=_nearest(hub_cache())) as folder:
-        path = _headers(address, Path(folder), progress)
-        yield Found(entry.name if entry else model, path, _scratch(Path(folder)))
+        path = _headers(there, variant, Path(folder), progress)
+        yield Found(name if asked else f"{name}:{variant.quant or variant.name}", path, _scratch(Path(folder)))
 
 
 def _here(model: str | None) -> Found | None:
@@ -70,10 +73,9 @@ def _here(model: str | None) -> Found | None:
     return Found(catalog.name_of(path, entry), path)
 
 
-def _headers(address: Address, folder: Path, progress: Progress | None) -> Path:
+def _headers(there: api.Listing, variant: Variant, folder: Path, progress: Progress | None) -> Path:
     """Fetch the header of a file, or of all parts of a split model, into a folder; returns the path of the first."""
-    there = api.list_files(address.repo, address.revision)
-    files = choose(there.files, address).files
+    files = variant.files
     with closing(api.client()) as hub:
         for i, file in enumerate(files):
             if progress:

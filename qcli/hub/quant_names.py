@@ -16,9 +16,9 @@ _QUANT = re.compile(
     rf"(?<![^-._ ])(?P<quant>{_MAKER}?{_TYPE}(?:[-_](?P<bits>\d+(?:\.\d+)?)bpw)?)(?![^-._ ])", re.IGNORECASE
 )
 _NO_TYPE = re.compile(r"^(?:ud|i1|smol)-|-[\d-]+bpw$")
-# parts of models, and notes on them: projectors of pictures, importance matrices, heads that draft tokens
+# parts of models, and notes on them: projectors of pictures, importance matrices, heads that draft tokens, cut files
 _NO_MODEL = re.compile(
-    r"(?:^|[-._/])(?:mmproj|imatrix|draft)(?:[-._/]|$)|(?:^|/)(?:mtp|eagle\d|dflash|dspark)[-._]|[-._](?:eagle\d|dflash)\.gguf$",
+    r"(?:^|[-._/])(?:mmproj|imatrix|draft)(?:[-._/]|$)|(?:^|/)(?:mtp|eagle\d|dflash|dspark)[-._]|[-._](?:eagle\d|dflash)\.gguf$|-chunk-\d+-of-\d+\.gguf$",
     re.IGNORECASE,
 )
 

@@ -23,7 +23,7 @@ MAX_BYTES: Final = 1 << 42  # of one file; no known model comes near
 _MOST_FILES = 10_000  # that are models, or parts; a large repository has hundreds
 _MOST_TOLD = 12  # names in a message
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
-_JOINED = re.compile(r"\.gguf[-.](?:split|part)[-.]?\w+$", re.IGNORECASE)
+_JOINED = re.compile(r"\.gguf(?:[-.](?:split|part)[-.]?\w+|\.[a-z])$|-chunk-\d+-of-\d+\.gguf$", re.IGNORECASE)
 # what to take where nothing tells more: the best that a machine for the size of 4 bits can do, then what comes near
 _ORDER: Final = (
     *("q4-k-m", "q4-k-xl", "mxfp4-moe", "mxfp4", "q4-k-l", "iq4-nl", "iq4-xs", "q4-k-s", "q4-k", "q4-0", "q4-1"),
@@ -115,7 +115,8 @@ def choose(files: Iterable[RepoFile], address: Address) -> Variant:
         raise _not_there(files, listed, address)
     found = _plainest(found)
     if len(found) > 1:
-        named = [one.name for one in found]
+        quants = {one.quant for one in found} - {""}
+        named = [one.quant if len(quants) == len(found) else one.name for one in found]
         raise UsageError(f"{address}: could be {_told(named)}", f"name one, as in {address.repo}:{named[0]}")
     return found[0]
 

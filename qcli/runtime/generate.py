@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -12,12 +12,16 @@ from qcli.progress import Progress
 from qcli.runtime.checkpoint import NO_MARKS, Marks
 from qcli.runtime.stats import DiskReads, Stats
 from qcli.text.answer_start import AnswerStart
+from qcli.text.loops import LoopDetector
 from qcli.text.stop_strings import StopStrings
 from qcli.text.thoughts import AnswerParser, Thought
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from qcli.runtime.prefix_cache import PrefixCache
     from qcli.runtime.sampler import Sampler
+    from qcli.runtime.thought_closer import ThoughtCloser
 
 
 def generate_ids(
@@ -29,10 +33,12 @@ def generate_ids(
     stats: Stats | None = None,
     progress: Progress | None = None,
     marks: Marks = NO_MARKS,
+    next_id: Callable[[], int | None] = lambda: None,
 ) -> Generator[int, None, None]:
     """Prefill the ids of a prompt, then yield those of its answer until an end id, max_tokens or a full context.
 
     The end id is not yielded; the last token yielded may not be in the state yet.
+    next_id: the id that has to come next, None to draw one; asked once the id before has been read.
     Raises ContextOverflowError when the prompt does not fit.
     """
     engine, stats = cache.engine, stats or Stats()
@@ -46,7 +52,7 @@ def generate_ids(
         began = perf_counter()
         logits = cache.prefill(ids, progress, marks)
         stats.prefilled_tokens, stats.prefill_s = cache.prefilled, perf_counter() - began
-        token = sampler.sample(logits)
+        token = _chosen(next_id, sampler, logits)
         stats.ttft_s = perf_counter() - began
         engine.reset_traffic()
         while token not in end_ids:
@@ -57,7 +63,7 @@ def generate_ids(
                 stats.finish_reason = "length"
                 return
             began = perf_counter()
-            token = sampler.sample(cache.step(token))
+            token = _chosen(next_id, sampler, cache.step(token))
             stats.decode_s += perf_counter() - began
             stats.decode_steps += 1
         stats.finish_reason = "stop"
@@ -69,27 +75,39 @@ def generate_ids(
         stats.disk_reads = DiskReads.of(engine.traffic, stats.decode_steps)
 
 
+def _chosen(next_id: Callable[[], int | None], sampler: Sampler, logits: np.ndarray) -> int:
+    forced = next_id()
+    return sampler.sample(logits) if forced is None else forced
+
+
 def generate_text(
     tokens: Generator[int, None, None],
-    parser: AnswerParser,
+    parser: AnswerParser | ThoughtCloser,
     stop_strings: StopStrings,
     stats: Stats,
     ids: list[int],
+    loops: LoopDetector | None = None,
 ) -> Generator[str, None, None]:
     """The text of what generate_ids yields, in pieces, whole characters only, up to the first stop string of the answer.
 
     parser: makes text of ids, thoughts as Thought; stats: those of generate_ids;
-    ids: of the answer so far, whose text has been there before; those that come are appended.
+    ids: of the answer so far, whose text has been there before; those that come are appended;
+    loops: what tells that the answer has become a loop, and ends it.
     """
     answer = AnswerStart()
     for token in ids:
-        for _ in _shown(stop_strings, answer.push(parser.push(token))):
+        before = [*answer.push(parser.push(token))]
+        for _ in _shown(stop_strings, before):
             pass
+        if loops:
+            loops.skip("".join(before))
     with closing(tokens):
         for token in tokens:
             ids.append(token)
-            yield from _shown(stop_strings, answer.push(parser.push(token)))
-            if stop_strings.found:
+            stats.thought_tokens += parser.thinking
+            pieces = [*answer.push(parser.push(token))]
+            yield from _shown(stop_strings, pieces)
+            if stop_strings.found or (loops and loops.push(token, "".join(pieces))):
                 break
     yield from _shown(stop_strings, answer.push(parser.flush()))
     yield from _shown(stop_strings, answer.flush())
@@ -97,6 +115,8 @@ def generate_text(
         yield text
     if stop_strings.found:
         stats.finish_reason = "stop"
+    elif loops and loops.found:
+        stats.finish_reason = "loop"
 
 
 def _shown(stop_strings: StopStrings, pieces: Iterable[str]) -> Iterator[str]:
@@ -110,9 +130,9 @@ def _check_fits(tokens: int, ctx: int, longest: int) -> None:
     """Raise ContextOverflowError for a prompt of more than ctx tokens; longest: what the model was made for."""
     if tokens <= ctx:
         return
-    message = f"the prompt has {tokens} tokens, and the context holds {ctx}"
+    message = f"the prompt has {tokens:,} tokens, and the context holds {ctx:,}"
     if tokens > longest:
-        raise ContextOverflowError(message, f"give a shorter prompt: the model was made for {longest} tokens")
+        raise ContextOverflowError(message, f"give a shorter prompt: the model was made for {longest:,} tokens")
     wanted = min(tokens + 512, longest)
     hint = f"give --ctx {wanted} or more (ctx= in Python) if memory allows, or a shorter prompt"
     raise ContextOverflowError(message, hint)

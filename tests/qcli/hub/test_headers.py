@@ -197,12 +197,18 @@ def test_what_a_server_may_answer(server, model, kind, said):
     assert "/tmp" not in caught.value.message
 
 
-@pytest.mark.parametrize("typed", ["a/b", "a/b:q8_0", "A/B:MODEL-Q8_0.GGUF", "hf.co/a/b/Model-Q8_0.gguf"])
-def test_a_model_is_asked_for_in_many_words(server, typed):
-    shutil.copy(MODEL, server.folder / "Model-Q8_0.gguf")
-    (server.folder / "mmproj-Q8_0.gguf").write_bytes(b"GGUF")
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        *(("a/b", "a/b:UD-Q4_K_M"), ("hf:a/b:Q4_K_M", "a/b:UD-Q4_K_M"), ("qwen3.6", "Qwen3.6-35B-A3B:UD-Q4_K_M")),
+        *((typed, typed) for typed in ("a/b:ud-q4_k_m", "A/B:MODEL-UD-Q4_K_M.GGUF", "hf.co/a/b/Model-UD-Q4_K_M.gguf")),
+    ],
+)
+def test_a_model_is_asked_for_in_many_words_and_another_than_was_named_is_told(server, typed, name):
+    shutil.copy(MODEL, server.folder / "Model-UD-Q4_K_M.gguf")
+    (server.folder / "mmproj-Q4_K_M.gguf").write_bytes(b"GGUF")
     with headers.header_of(typed) as found:
-        assert (found.name, found.path.name) == (typed, "Model-Q8_0.gguf")
+        assert (found.name, found.path.name) == (name, "Model-UD-Q4_K_M.gguf")
 
 
 def test_a_server_without_ranges_and_none_at_all(server, monkeypatch):
