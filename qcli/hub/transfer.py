@@ -68,6 +68,7 @@ class Transfer:
         before = self._part.bytes_there
         with cleans_up():
             self._part.begin()
+            self._tell()
             lanes = [threading.Thread(target=self._lane, args=(i,), daemon=True) for i in range(len(self._clients))]
             hasher = threading.Thread(target=self._take_checksum, daemon=True)
             try:
@@ -89,7 +90,6 @@ class Transfer:
         """Until all is there, or nothing more will come: tell how far it is, and mark what is there."""
         saved = heard = time.monotonic()
         received = 0
-        self._tell()
         while not (self._work.finished or self._work.closed):
             self._work.rest(min(_TOLD_EVERY, self._save_every))
             now = time.monotonic()
