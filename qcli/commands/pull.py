@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _LINE_EVERY = 30.0  # seconds between lines where no bar can be
 _RATE_OVER = 5.0  # seconds
+_LIST = "`qcli models` lists the names"
 _GOES_ON = "what came is kept: the same command goes on from there"
 
 
@@ -76,16 +77,20 @@ def pull(
 def _meant(model: str) -> tuple[Entry | None, Address | None]:
     """The entry of models.toml, and the address on the hub; no address for what is on this machine as it is."""
     from qcli.catalog import named, resolve
+    from qcli.host import folders
     from qcli.hub.address import parse
 
-    if Path(model).is_file():
-        return None, None
+    try:
+        if folders.expanded(model).is_file():
+            return None, None
+    except OSError:  # it is too long for a path, and for any name
+        raise ModelNotFoundError(f"no model is called {shortened(model)!r}", _LIST) from None
     if entry := named(model):
         return entry, entry.address
     if address := parse(model):
         return None, address
     resolve(model)  # tells names that are near
-    raise ModelNotFoundError(f"no model is called {shortened(model)!r}", "`qcli models` lists the names")
+    raise ModelNotFoundError(f"no model is called {shortened(model)!r}", _LIST)
 
 
 def _here(entry: Entry | None, model: str) -> Path:

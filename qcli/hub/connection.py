@@ -23,7 +23,8 @@ from qcli.hub.sites import Site, connection_to, proxied, shown, site_of
 from qcli.wording import counted
 
 LONGEST_WAIT = 120  # seconds that a server may ask to wait
-TRIES = 6
+TRIES = 6  # of a lane that fetches
+_QUESTIONS = 4  # tries of a question, for whose answer a person waits
 _TIMEOUT = 30.0  # seconds without a byte
 _REDIRECTS = 5
 _FIRST_PAUSE = 1.0  # seconds; each further one takes twice as long
@@ -210,7 +211,7 @@ def patiently(work: Callable[[], T], what: str, client: Client | None = None, mo
 
     Raises QcliError.
     """
-    for attempt in range(TRIES):
+    for attempt in range(_QUESTIONS):
         timer = threading.Timer(most, client.interrupt, (False,)) if client else None
         try:
             if timer:
@@ -222,7 +223,7 @@ def patiently(work: Callable[[], T], what: str, client: Client | None = None, mo
         finally:
             if timer:
                 timer.cancel()
-        if attempt + 1 < TRIES:
+        if attempt + 1 < _QUESTIONS:
             time.sleep(pause(last, attempt))
     raise cannot(what, last)
 

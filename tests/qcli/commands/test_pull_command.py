@@ -103,6 +103,7 @@ def test_without_a_network_nothing_comes(hub, refused, monkeypatch):
     ("model", "code", "said"),
     [
         ("nonsuch", 1, "no model is called"),
+        ("a" * 5000, 1, "(5000 characters)"),
         ("no/such", 1, "there is no such repository"),
         (f"{REPO}:Q9", 1, "has no Q9"),
         (f"{REPO}:other.gguf", 1, "has no file other.gguf"),
