@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Fit = Literal["in memory", "streamed", "too large", "larger than memory", "cannot run"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a model would be run with; None for the usual."""
+
+    threads: int | None = None
+    ctx: int | None = None
+    kv_type: str | None = None
+    ram: int | None = None
+
+
+USUAL: Final = Options()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ The types are those of the mix that the name stands for (`qcli.quantize.mixes`),
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from quant import formats
 Types = Mapping[str, str]  # by the names of tensors
 
 _SIZES = ("XS", "S", "M", "L", "XL", "XXL", "P")  # of a mix: those that publishers make beside the usual ones
+_TRAINED = "MXFP4"
 _SOME_BITS = ("IQ1_S", "IQ2_XXS", "Q2_K", "IQ3_XXS", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")
 
 
@@ -47,16 +48,16 @@ def types_under(file: GGUFFile, quant: str, n_bytes: int | None) -> Types | None
         return None
     mixes = [named] if named else [MIXES[name] for name in _SOME_BITS]
     found = [types for mix in mixes for types in _ways(file, mix)]
-    best = found[0] if n_bytes is None else min(found, key=lambda types: abs(bytes_under(file, types) - n_bytes))
+    best = min(found, key=lambda types: abs(bytes_under(file, types) - (n_bytes or 0)))
     changed = {kind for name, kind in best.items() if kind != file.tensors[name].type}
     return best if changed <= set(formats.names()) else None
 
 
-def _ways(file: GGUFFile, mix: Mix) -> Iterator[Types]:
-    """All matrices by the mix; or only the dense ones, as of models whose experts were trained in their type."""
+def _ways(file: GGUFFile, mix: Mix) -> list[Types]:
+    """By the mix; or with experts that stay as they were trained, as those of gpt-oss do, whatever its files are called."""
     types = choose_types(file, mix)
-    yield types
-    yield types | {tensor.name: tensor.type for tensor in file.tensors.values() if is_expert(tensor)}
+    trained = {t.name: t.type for t in file.tensors.values() if t.type == _TRAINED and is_expert(t)}
+    return [types | trained, types] if trained else [types]
 
 
 def own_types(file: GGUFFile) -> Types:

@@ -1,4 +1,4 @@
-"""How each of a model's files would run here, without any of them: one header tells their shapes, one rehearsal each type's speed.
+"""How each of a model's files would run here, without any of them: by one header, and one rehearsal of each type.
 
 A file's types follow from its name (`retyped`), its amounts are scaled to its real size, and of files with the same main type
 one is rehearsed.
@@ -14,7 +14,7 @@ from typing import Final
 
 from qcli.errors import QcliError, UnsupportedModelError
 from qcli.forecast import glance
-from qcli.forecast.prospect import Offer, Prospect
+from qcli.forecast.prospect import USUAL, Offer, Options, Prospect
 from qcli.forecast.recommendation import recommended
 from qcli.forecast.rehearsal import Rehearsal
 from qcli.forecast.retyped import (
@@ -33,19 +33,10 @@ from qcli.gguf.types import BLOCKS
 from qcli.host.threads import default_threads
 from qcli.hub.quant_names import bits_of
 from qcli.progress import Progress
+from qcli.runtime.build import state_for
 from qcli.streaming.dense import is_expert
 
 SECONDS: Final = 8.0  # of rehearsals after the first, for which kernels may have to be compiled
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a model would be run with; None for the usual."""
-
-    threads: int | None = None
-    ctx: int | None = None
-    kv_type: str | None = None
-    ram: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,7 @@ class _Measured:
     seconds: float  # of a token
 
 
-def by_size(offers: Sequence[Offer], options: Options = Options()) -> Survey:
+def by_size(offers: Sequence[Offer], options: Options = USUAL) -> Survey:
     """What can be told of files without a header of any of them."""
     free = glance.room(options.ram)
     found = [_by_size(offer, free) for offer in offers]
@@ -87,13 +78,14 @@ def by_size(offers: Sequence[Offer], options: Options = Options()) -> Survey:
 def survey(
     file: GGUFFile,
     offers: Sequence[Offer],
-    options: Options = Options(),
+    options: Options = USUAL,
     disk: Callable[[], Path] | None = None,
     progress: Progress | None = None,
 ) -> Survey:
     """How each file would run, without speeds unless there is a disk to measure.
 
-    file: a header of the model; disk: makes a file, if experts are to be read.
+    file: a header of the model; disk: makes a file, if experts are to be read. Raises UsageError,
+    ContextOverflowError for options that it cannot have.
     """
     asked = _Surveyor(file, options)
     cases = [asked.case(offer) for offer in offers]
@@ -111,7 +103,9 @@ def _by_size(offer: Offer, free: int) -> Prospect:
         return Prospect(offer.quant, offer.bytes, None, "cannot run")
     block = BLOCKS[mix.expert or mix.default] if mix else None
     bits = bits_of(offer.quant) or (8 * block.bytes / block.columns if block else None)
-    return Prospect(offer.quant, offer.bytes, bits, "in memory" if glance.fits(offer.bytes or 0, free) else "larger than memory")
+    return Prospect(
+        offer.quant, offer.bytes, bits, "in memory" if glance.fits(offer.bytes or 0, free) else "larger than memory"
+    )
 
 
 class _Surveyor:
@@ -124,6 +118,8 @@ class _Surveyor:
         self._weights = max(1, weights_in(file))
         self._header = min((tensor.offset for tensor in file.tensors.values()), default=0)
         self._runs = is_supported(str(file.metadata.get("general.architecture")))
+        if self._runs:
+            state_for(file, options.ctx, options.kv_type or "f16")
         self._measured: dict[str, _Measured | None] = {}  # by main type; None for one that cannot run
         self._disk_bytes_per_s: float | None = None
 
@@ -192,7 +188,7 @@ class _Surveyor:
             if perf_counter() > ends:
                 break
             if progress:
-                progress(f"trying {case.offer.quant}", i / len(chosen))
+                progress("trying each type", i / len(chosen))
             self._rehearse(case, disk if reads and not self._disk_bytes_per_s else None, progress)
             ends = min(ends, perf_counter() + SECONDS)
 
