@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,12 +11,14 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options, prospect_table
 from qcli.commands.examples import examples
+from qcli.errors import QcliError
 from qcli.wording import counted, parse_size, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from qcli.catalog import Entry
     from qcli.forecast.prospect import Options
     from qcli.forecast.result import Forecast
     from qcli.forecast.survey import Survey
@@ -81,13 +84,35 @@ def _several(model: str | None) -> tuple[Listing | None, list[Variant]]:
 
 
 def _of_one(model: str | None, given: Options, bar: console.status) -> tuple[str, Forecast]:
-    """The name of one model, and how it would run."""
+    """The name of one model, and how it would run; where its header is not to be had, by its shape, if that is known."""
+    from qcli import catalog
     from qcli.forecast.forecast import forecast
     from qcli.gguf.file import GGUFFile
     from qcli.hub import headers
 
-    with headers.header_of(model, bar.update) as found, GGUFFile.open(found.path) as file:
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(headers.header_of(model, bar.update))
+        except QcliError as problem:
+            entry = catalog.named(model) if model and type(problem) is QcliError else None
+            if entry is None or not entry.shape:
+                raise
+            return entry.name, _by_shape(entry, given, bar, problem)
+        file = stack.enter_context(GGUFFile.open(found.path))
         return found.name, forecast(file, **vars(given), disk=found.disk, progress=bar.update)
+
+
+def _by_shape(entry: Entry, given: Options, bar: console.status, problem: QcliError) -> Forecast:
+    """How a model of our list would run. Raises the problem if its quantization is not one that is known."""
+    from qcli.forecast.forecast import forecast
+    from qcli.forecast.known_shape import known_model
+
+    with known_model(entry) as known:
+        if known is None:
+            raise problem
+        file, disk = known
+        console.info(f"told by the shape that qcli knows of it: {problem.message}")
+        return forecast(file, **vars(given), disk=disk, progress=bar.update)
 
 
 def _tell(listing: Listing, found: list[Variant], survey: Survey, remark: str) -> None:

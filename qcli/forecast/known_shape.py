@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from qcli.bench.shapes import ModelShape
+from qcli.bench.shapes import ModelShape, find_shape
+from qcli.catalog import Entry
+from qcli.forecast.retyped import retyped, types_under
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.header import Header, Value
 from qcli.host.pages import allocate_pages
+from qcli.hub.headers import scratch
+from qcli.hub.quant_names import quant_of
 
 
 def header_of_shape(shape: ModelShape) -> GGUFFile:
@@ -23,3 +30,18 @@ def header_of_shape(shape: ModelShape) -> GGUFFile:
     keys = {**shape.keys, "block_count": shape.layers, "context_length": shape.context}
     own: dict[str, Value] = {f"{shape.architecture}.{key}": value for key, value in keys.items()}
     return GGUFFile(path, Header(3, {"general.architecture": shape.architecture} | own, []), tensors)
+
+
+@contextmanager
+def known_model(entry: Entry) -> Iterator[tuple[GGUFFile, Path] | None]:
+    """What `header_of` would give for an entry of models.toml: a header, and a file to measure the disk with.
+
+    None where the shape is not known, or the types of the quantization are not.
+    """
+    base = header_of_shape(find_shape(entry.shape)) if entry.shape else None
+    types = types_under(base, entry.quant or quant_of(entry.file), entry.bytes or None) if base else None
+    if base is None or types is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="qcli-") as folder:
+        yield retyped(base, types), scratch(Path(folder))

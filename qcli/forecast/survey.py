@@ -31,8 +31,9 @@ from qcli.gguf.file import GGUFFile
 from qcli.gguf.summary import is_supported
 from qcli.gguf.types import BLOCKS
 from qcli.host.threads import default_threads
-from qcli.hub.quant_names import bits_of
+from qcli.hub.quant_names import bits_of, plain
 from qcli.progress import Progress
+from qcli.quantize.mixes import MIXES
 from qcli.runtime.build import state_for
 from qcli.streaming.dense import is_expert
 
@@ -108,6 +109,11 @@ def _by_size(offer: Offer, free: int) -> Prospect:
     )
 
 
+def _is_usual(quant: str) -> bool:
+    """Whether a name is that of a mix, so that its types are those that were guessed."""
+    return plain(quant).upper().replace("-", "_") in MIXES
+
+
 class _Surveyor:
     """One model on this machine."""
 
@@ -180,8 +186,9 @@ class _Surveyor:
         """Measure each main type once: first that of the file which is likely to be taken, then those of large files."""
         run = sorted((case for case in cases if case.fit != "too large"), key=lambda case: -case.amounts.per_token)
         chosen: dict[str, _Case] = {likely.main: likely} if likely else {}
-        for case in sorted(run, key=lambda case: not case.offer.own):
-            chosen.setdefault(case.main, case)
+        for main in dict.fromkeys(case.main for case in run):
+            alike = [case for case in run if case.main == main]
+            chosen.setdefault(main, min(alike, key=lambda case: (not case.offer.own, not _is_usual(case.offer.quant))))
         reads = any(case.fit == "streamed" for case in run)
         ends = float("inf")
         for i, case in enumerate(chosen.values()):
