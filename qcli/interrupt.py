@@ -10,6 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from qcli import console
+from qcli.host import temporary
 
 EXIT_CODE = 130
 
@@ -47,6 +48,7 @@ def ends_all(bar: console.status) -> Iterator[None]:
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         bar.close()
+        temporary.remove_all()
         console.leave(EXIT_CODE)
 
     with _meanwhile({signal.SIGINT: leave, **dict.fromkeys(_ORDERS, _end)}):
@@ -76,6 +78,7 @@ def _end(number: int, frame: FrameType | None) -> None:
     try:
         if console.status.shown:
             console.status.shown.close()
+        temporary.remove_all()
     finally:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)

@@ -11,7 +11,7 @@ import typer
 from qcli import console, interrupt
 from qcli.commands import options, prospect_table
 from qcli.commands.examples import examples
-from qcli.errors import QcliError
+from qcli.errors import ModelNotFoundError, QcliError, UsageError
 from qcli.wording import counted, parse_size, size
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qcli.forecast.prospect import Options
     from qcli.forecast.result import Forecast
     from qcli.forecast.survey import Survey
+    from qcli.hub.address import Address
     from qcli.hub.api import Listing
     from qcli.hub.repo_files import Variant
 
@@ -69,18 +70,35 @@ def plan(
 
 def _several(model: str | None) -> tuple[Listing | None, list[Variant]]:
     """A repository and its models, if these are several and the words name none of them. Raises as `header_of`."""
-    from qcli import catalog
-    from qcli.hub import api, headers
+    from qcli.hub import api
+    from qcli.hub.cached_models import cached_labels
     from qcli.hub.repo_files import variants
 
-    if model is None or headers.is_here(model):
+    address = _repository(model) if model else None
+    if address is None:
         return None, []
-    address = catalog.address_of(model)
-    if address is None or address.quant or address.file:
-        return None, []
-    listing = api.list_files(address.repo, address.revision)
+    try:
+        listing = api.list_files(address.repo, address.revision)
+    except QcliError as problem:
+        if type(problem) is QcliError and cached_labels(address.repo):  # then what is here is planned
+            return None, []
+        raise
     found = variants(listing.files)
     return (listing, found) if len(found) > 1 else (None, [])
+
+
+def _repository(model: str) -> Address | None:
+    """The repository that is meant as a whole, whether or not something of it was downloaded."""
+    from qcli import catalog
+    from qcli.hub.cached_models import cached_model
+
+    address = catalog.address_of(model)
+    if address is None or address.quant or address.file:
+        return None
+    try:
+        return address if catalog.resolve(model)[0] == cached_model(address) else None
+    except (ModelNotFoundError, UsageError):  # nothing of it is here, or several models
+        return address
 
 
 def _of_one(model: str | None, given: Options, bar: console.status) -> tuple[str, Forecast]:

@@ -104,6 +104,7 @@ def _total(widths: Sequence[int], gap: int = 2) -> int:
 
 def _reason(found: Sequence[Variant], survey: Survey) -> str:
     if not survey.recommended:
-        return f"none of them runs here: {size(max(0, survey.free))} of memory are free for a model"
+        free = f": {size(max(0, survey.free))} of memory are free for a model"
+        return f"none of them runs here{free if any(one.fit == 'too large' for one in survey.files) else ''}"
     taken, reason = survey.recommended
     return f"* {clean(found[taken].label)}: {reason}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from qcli.forecast.retyped import retyped, types_under
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.header import Header, Value
 from qcli.host.pages import allocate_pages
+from qcli.host.temporary import temporary_folder
 from qcli.hub.headers import scratch
 from qcli.hub.quant_names import quant_of
 
@@ -43,5 +43,5 @@ def known_model(entry: Entry) -> Iterator[tuple[GGUFFile, Path] | None]:
     if base is None or types is None:
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="qcli-") as folder:
-        yield retyped(base, types), scratch(Path(folder))
+    with temporary_folder() as folder:
+        yield retyped(base, types), scratch(folder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import mmap
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from urllib.parse import quote
 from qcli import catalog
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError
 from qcli.gguf.header import MAX_HEADER, read_header
+from qcli.host.temporary import temporary_folder
 from qcli.hub import api
 from qcli.hub.cache import hub_cache
 from qcli.hub.connection import Client, RefusedError, TransientError, patiently
@@ -64,13 +64,8 @@ def header_of(model: str | None, progress: Progress | None = None) -> Iterator[F
 @contextmanager
 def header_in(there: api.Listing, variant: Variant, progress: Progress | None = None) -> Iterator[Path]:
     """The header of one of a repository's models, in a folder that is gone after the block. Raises as `header_of`."""
-    with tempfile.TemporaryDirectory(prefix="qcli-", dir=_nearest(hub_cache())) as folder:
-        yield _headers(there, variant, Path(folder), progress)
-
-
-def is_here(model: str | None) -> bool:
-    """Whether a model's file is on this machine, not on huggingface.co. Raises ModelNotFoundError, UsageError."""
-    return _here(model) is not None
+    with temporary_folder(_nearest(hub_cache())) as folder:
+        yield _headers(there, variant, folder, progress)
 
 
 def _here(model: str | None) -> Found | None:

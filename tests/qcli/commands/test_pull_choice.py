@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from gguf_maker import small_model
 
 from qcli.bench.shapes import find_shape
 from qcli.catalog import load_catalog
@@ -107,6 +108,23 @@ def test_a_repository_is_planned(three, told, type_line):
     assert found["models"][2]["tok_per_s"] is None
 
 
+def test_what_was_downloaded_is_planned_where_the_source_cannot_be_asked(three, told, type_line, monkeypatch):
+    seen = []
+
+    def forecast(file, **_):
+        seen.append(file.path.name)
+        raise QcliError("enough")
+
+    monkeypatch.setattr("qcli.forecast.forecast.forecast", forecast)
+    for quant in ("Q4_K_M", "Q8_0"):
+        assert type_line("pull", f"{REPO}:{quant}")[0] == 0
+        assert type_line("plan", REPO)[1].startswith(f"{REPO}\n")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    type_line("plan", f"{REPO}:Q8_0")
+    assert seen == ["Model-Q8_0.gguf"]
+    assert "error" in type_line("plan", REPO)[2]
+
+
 def test_one_header_is_fetched_and_no_more(three, type_line):
     code, _, err = type_line("pull", REPO)
     assert code == 2
@@ -126,6 +144,19 @@ def test_without_a_header_the_sizes_are_told(three, type_line):
     assert "is not a GGUF file" in err
     assert "Q8_0" in out
     assert json.loads(type_line("plan", REPO, "--json")[1])["remark"].endswith("is not a GGUF file")
+
+
+def test_what_is_not_supported_and_what_is_too_much(three, type_line):
+    strange = small_model()
+    three.repos[REPO] = {f"M-{quant}.gguf": bytes(strange) for quant in ("Q4_K_M", "Q8_0")}
+    code, out, err = type_line("plan", REPO)
+    assert code == 0
+    assert "qcli has no tiny models yet" in err
+    assert out.endswith("\nnone of them runs here\n")
+    three.repos[REPO] = {f"m{i}-Q4_0.gguf": b"" for i in range(201)}
+    code, out, err = type_line("pull", REPO)
+    assert (code, out) == (2, "")
+    assert "has 201 models, too many to compare" in err
 
 
 def test_options_that_no_file_can_have(three, type_line):
@@ -151,7 +182,9 @@ def test_names_of_a_server_write_no_control_codes_and_nothing_that_runs_is_said(
     files = [Prospect(one.quant, None, None, "cannot run") for one in found]
     text = "\n".join(prospect_table.lines(found, Survey(files, None, -5), 80))
     assert text.replace("\n", "").isprintable()
-    assert "none of them runs here: 0 kB" in text
+    assert text.endswith("none of them runs here")
+    files[0] = Prospect("", None, None, "too large")
+    assert prospect_table.lines(found, Survey(files, None, -5), 80)[-1].startswith("none of them runs here: 0 kB")
 
 
 def test_offline_a_model_of_our_list_is_planned_by_its_shape(type_line, monkeypatch):
