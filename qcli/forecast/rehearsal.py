@@ -31,10 +31,11 @@ _LEAST = 2  # tokens, after one that loads the caches
 
 
 class Rehearsal:
-    """A model of a file's shape, whose weights are random. Raises as `model_of`, and MemoryError."""
+    """A model of a file's shape, whose weights are random."""
 
-    def __init__(self, file: GGUFFile, threads: int) -> None:
-        self._synthetic = SyntheticModel(file)
+    def __init__(self, file: GGUFFile, threads: int, before: Rehearsal | None = None) -> None:
+        """before: one that is over, whose memory is used again. Raises as `model_of`, and MemoryError."""
+        self._synthetic: SyntheticModel = SyntheticModel(file, before._synthetic if before else None)
         ctx = min(_CTX, models.context_length(file))
         self._model, self._state = model_of(self._synthetic.file, ctx, "f16")
         self._threads = threads

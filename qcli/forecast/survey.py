@@ -128,6 +128,7 @@ class _Surveyor:
             state_for(file, options.ctx, options.kv_type or "f16")
         self._measured: dict[str, _Measured | None] = {}  # by main type; None for one that cannot run
         self._disk_bytes_per_s: float | None = None
+        self._last: Rehearsal | None = None
 
     def case(self, offer: Offer) -> _Case | None:
         """None for a file that cannot run."""
@@ -183,8 +184,11 @@ class _Surveyor:
     def rehearse(
         self, cases: Sequence[_Case], likely: _Case | None, disk: Callable[[], Path], progress: Progress | None
     ) -> None:
-        """Measure each main type once: first that of the file which is likely to be taken, then those of large files."""
-        run = sorted((case for case in cases if case.fit != "too large"), key=lambda case: -case.amounts.per_token)
+        """Measure each main type once: first that of the file which is likely to be taken, then what is next to it."""
+        centre = likely.amounts.per_token if likely else 0.0
+        run = sorted(
+            (case for case in cases if case.fit != "too large"), key=lambda case: abs(case.amounts.per_token - centre)
+        )
         chosen: dict[str, _Case] = {likely.main: likely} if likely else {}
         for main in dict.fromkeys(case.main for case in run):
             alike = [case for case in run if case.main == main]
@@ -201,10 +205,10 @@ class _Surveyor:
 
     def _rehearse(self, case: _Case, disk: Callable[[], Path] | None, progress: Progress | None) -> None:
         try:
-            rehearsal = Rehearsal(retyped(self._file, case.types), self._threads)
+            self._last = Rehearsal(retyped(self._file, case.types), self._threads, self._last)
             if disk:
-                self._disk_bytes_per_s = rehearsal.disk_bytes_per_s(disk())
-            self._measured[case.main] = _Measured(case, rehearsal.token_seconds(progress) * case.scale)
+                self._disk_bytes_per_s = self._last.disk_bytes_per_s(disk())
+            self._measured[case.main] = _Measured(case, self._last.token_seconds(progress) * case.scale)
         except UnsupportedModelError:
             self._measured[case.main] = None
         except (QcliError, MemoryError, OSError):  # no memory for it now, say: the others' speeds tell enough

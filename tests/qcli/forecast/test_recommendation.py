@@ -65,7 +65,7 @@ def taken(found: list[Prospect], memory: int = 99) -> tuple[int, str]:
 
 
 def test_streaming_has_to_be_of_use():
-    slow = [one("Q4_K_M", 4.8, "streamed", tok_per_s=2.0), one("IQ2_M", 2.7)]
+    slow = [one("Q4_K_M", 4.8, "streamed", tok_per_s=4.0), one("IQ2_M", 2.7)]
     assert taken(slow, 4) == (1, "the best that stays in memory; so few bits cost knowledge")
     quick = [replace(slow[0], tok_per_s=7.4), slow[1]]
     assert taken(quick, 4)[0] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import reference_models
 from places import DATA
 
 from qcli.bench.shapes import find_shape
@@ -84,3 +85,12 @@ def test_a_model_is_built_of_it_and_its_own_file_stays_as_it_is(file):
     assert tensor.data.nbytes == tensor.n_bytes
     model, _ = model_of(SyntheticModel(other).file, 64, "f16")
     assert model.vocab_size == file.tensors["token_embd.weight"].shape[0]
+
+
+@pytest.mark.parametrize("name", reference_models.NAMES)
+def test_every_architecture_is_built_in_other_types(name, tmp_path):
+    with GGUFFile.open(reference_models.read(name).write(tmp_path / "model.gguf")) as file:
+        for quant in ("Q8_0", "Q4_K_M"):
+            model, state = model_of(SyntheticModel(retyped(file, types_under(file, quant, None))).file, 64, "f16")
+            assert model.vocab_size > 0
+            assert state.ctx == 64

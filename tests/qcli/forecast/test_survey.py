@@ -30,7 +30,7 @@ class Faked:
     asked: list[str]
     refuses: type[Exception] | None = None
 
-    def __init__(self, file: GGUFFile, threads: int) -> None:
+    def __init__(self, file: GGUFFile, threads: int, before: object = None) -> None:
         self.file = file
         self.asked.append(file.tensors["blk.0.ffn_up_exps.weight"].type)
         if self.refuses:
@@ -97,9 +97,13 @@ def test_a_streamed_file_reads_what_memory_has_no_room_for(monkeypatch, file, fa
 
 
 def test_types_for_which_there_is_no_time_are_told_from_others(monkeypatch, file, faked):
+    offers = [Offer("BF16", None), Offer("Q8_0", None), Offer("Q4_1", None), Offer("Q5_0", None)]
+    survey(file, offers, disk=lambda: MODEL)
+    assert faked == ["Q8_0", "Q5_0", "Q4_1", "BF16"]  # what is likely to be taken, then what is next to it
+    faked.clear()
     monkeypatch.setattr(surveys, "SECONDS", -1)
-    found = survey(file, [Offer("Q8_0", None), Offer("Q4_1", None), Offer("Q4_0", None)], disk=lambda: MODEL).files
-    assert len(faked) == 1
+    found = survey(file, offers[1:], disk=lambda: MODEL).files
+    assert faked == ["Q8_0"]
     assert all(one.tok_per_s for one in found)
     assert sorted(one.estimated for one in found) == [False, True, True]
 
