@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from qcli import console
 from qcli.commands.answer import Screen, discard, show, tell_figures
 from qcli.commands.file_texts import Texts, joined, mentioned, read_texts
 from qcli.errors import ContextOverflowError, QcliError, UsageError
+from qcli.terminal.keyboard import Keyboard
+from qcli.text.thoughts import Thought
 from qcli.wording import counted, quantity
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ class Talk:
     model: str | None  # as it was named; None: the embedded one
     options: dict[str, Any]  # of every answer, as LLM.chat takes them
     stats: str  # what is told after an answer: short, long or off
+    keyboard: Keyboard  # while an answer comes, if a person types
+    key_is_news: bool = True  # whether nobody was told yet which key ends a thought
     before: Path | None = None  # the file of the conversation that was left for this one
     plain: bool = False  # whether Markdown stays as the model writes it
     incomplete: bool = False  # whether a message was not answered, or not recorded as it should be
@@ -64,9 +69,12 @@ class Talk:
 
     def say(self, pieces: Generator[str, None, None]) -> None:
         """Show an answer as it comes; one that has no room is told of, and the chat goes on."""
-        screen = Screen(self.plain)
+        screen, before = Screen(self.plain), self.conversation.log.head
         try:
-            with self.bar:
+            if self.interactive and not self.quiet:
+                pieces = self._with_word_on_key(pieces)
+            with self.keys_kept(), self.bar:
+                self.bar.begin("reading")
                 shown, interrupted = show(pieces, self.bar, screen, discard if self.quiet else console.aside)
         except ContextOverflowError as problem:
             self._tell_of_overflow(problem)
@@ -74,9 +82,18 @@ class Talk:
         self._full = False
         self.incomplete = self.incomplete or self.conversation.problem is not None
         screen.end_line(shown)
-        self._tell_figures()
         if interrupted and not self.interactive:
             raise KeyboardInterrupt
+        if interrupted and not self.quiet:
+            goes_on = self.conversation.log.head != before and self.conversation.is_cut
+            console.info("stopped · /continue goes on" if goes_on else "stopped")
+        self._tell_figures()
+
+    @contextmanager
+    def keys_kept(self) -> Iterator[None]:
+        """Within the block, keep what a person types for the next message, and show nothing of it."""
+        with self.keyboard if self.interactive else nullcontext():
+            yield
 
     def set(self, name: str, value: Any) -> None:
         """Have all answers from now on given with this value of an option; None: what suits the model."""
@@ -133,6 +150,15 @@ class Talk:
         if not others:
             raise UsageError("there is no other conversation yet", "/clear begins a new one")
         return next((summary for summary in others if summary.path == self.before), others[0])
+
+    def _with_word_on_key(self, pieces: Generator[str, None, None]) -> Generator[str, None, None]:
+        """The pieces of an answer; before the first thought of all, a word on the key that ends it."""
+        with closing(pieces):
+            for piece in pieces:
+                if isinstance(piece, Thought) and piece.strip() and self.key_is_news:
+                    self.key_is_news = False
+                    console.info("thinking · Ctrl-T has it answer now")
+                yield piece
 
     def _tell_figures(self) -> None:
         tell_figures(self.llm, self.stats)

@@ -111,6 +111,18 @@ class Conversation:
             raise UsageError("the last answer is another model's", "regenerate it, or ask for more")
         return self._start(branch, [], last if last.role == "assistant" else None, options)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether there is a last answer, not complete, that resume_answer can go on with."""
+        branch = self.log.branch()
+        last = branch[-1] if branch else None
+        return (
+            last is not None
+            and last.role == "assistant"
+            and last.finish_reason != "stop"
+            and context.is_of(last, self.llm)
+        )
+
     def bring_back(self) -> Resumed | None:
         """Have the model know the conversation so far, from what is kept of it or by reading it; None: it has no room.
 

@@ -135,7 +135,7 @@ def test_ctrl_c_within_a_long_chunk_undoes_it(load, monkeypatch):
     engine.prefill(IDS[:5])
 
     def interrupt(stage, fraction):
-        if 0.2 < fraction:
+        if fraction > 0.2:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):

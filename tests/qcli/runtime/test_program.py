@@ -19,15 +19,15 @@ def program(*stages):
     return Program(Plan(2, 1, Batch()), made)
 
 
-def test_in_pieces_the_same_records_are_replayed_in_the_same_order():
-    for told in (None, lambda fraction: None):
-        seen = []
-        program(5, -2, 9).replay(lambda records, parts: seen.extend(zip(records.tolist(), parts, strict=True)), told)
-        assert seen == [(n, str(n)) for n in [*range(5), 5, 6, 5, 6, *range(7, 16)]]
+@pytest.mark.parametrize("told", [None, lambda fraction: None])
+def test_in_pieces_the_same_records_are_replayed_in_the_same_order(told):
+    seen: list[tuple[int, str]] = []
+    program(5, -2, 9).replay(lambda records, parts: seen.extend(zip(records.tolist(), parts, strict=True)), told)
+    assert seen == [(n, str(n)) for n in [*range(5), 5, 6, 5, 6, *range(7, 16)]]
 
 
 def test_what_is_told_grows_to_the_whole():
-    told = []
+    told: list[float] = []
     program(5, 5, 30).replay(lambda records, parts: None, told.append)
     assert told == sorted(told)
     assert (told[0], told[-1]) == (1 / 40, 1.0)
