@@ -20,7 +20,7 @@ from qcli.errors import QcliError, UsageError
 from qcli.progress import Progress
 from qcli.terminal import modes
 from qcli.terminal.bar import Bar, Surface
-from qcli.terminal.text import Filter, columns, destination
+from qcli.terminal.text import Filter, columns, destination, is_terminal
 from qcli.terminal.text import clean as clean
 
 if TYPE_CHECKING:
@@ -31,11 +31,6 @@ _LONG = 2.0  # seconds; shorter work in Python shows none
 _NOTEBOOK_COLUMNS = 80
 _shown_on_stdout, _shown_on_stderr = Filter(), Filter()
 _unfinished: dict[object, bool] = {}  # whether the last line is, by where a stream goes: a terminal, a pipe, a file
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Whether the stream is a terminal that understands cursor codes; a closed stream is none."""
-    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def answers_a_person() -> bool:
@@ -52,8 +47,7 @@ def setup() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure:
+        if reconfigure := getattr(stream, "reconfigure", None):
             encoding = "utf-8" if sys.platform == "win32" and not stream.isatty() else None
             reconfigure(errors="replace", encoding=encoding)
 
@@ -127,6 +121,12 @@ def aside(text: str) -> None:
     _to_stderr(_styled(_shown_on_stderr(text), "2"))
 
 
+def in_place(text: str) -> None:
+    """Write a dim line to stderr, a terminal, over the one that this wrote before, and cut to its width; "" removes it."""
+    _to_stderr("\r\x1b[K" + _styled(text[: columns(sys.stderr) - 1], "2"))
+    _remember(text or "\n", sys.stderr)
+
+
 def error(problem: QcliError) -> None:
     """Write what went wrong, and the hint what to type next, to stderr, on lines of their own."""
     lines = f"{_styled('error:', '1;31')} {clean(problem.message)}\n"
@@ -176,7 +176,7 @@ class Telling(Bar):
             hint = 'give "auto", False, or a function that takes a stage and a fraction'
             raise UsageError(f"progress cannot be {progress!r:.40}", hint)
         self._given = progress if callable(progress) else None
-        super().__init__("", _surface_of_python() if progress in ("auto", True) else None, _LONG)
+        super().__init__("loading", _surface_of_python() if progress in ("auto", True) else None, _LONG)
 
     def __call__(self, stage: str, fraction: float) -> None:
         """Tell how far a stage is."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from qcli import console, interrupt
 from qcli.terminal.keyboard import left_to_others
-from qcli.terminal.text import clean
+from qcli.terminal.text import clean, is_terminal
 from qcli.terminal.text_input import stdin_lines
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _QUOTES = '"""'
 
 def is_interactive() -> bool:
     """Whether standard input and stderr, where the prompt is shown, are a terminal."""
-    return sys.stdin is not None and sys.stdin.isatty() and console.is_terminal(sys.stderr)
+    return sys.stdin is not None and sys.stdin.isatty() and is_terminal(sys.stderr)
 
 
 def turns(completions: Completions = lambda before: (), begun: Callable[[], str] = str) -> Iterator[str]:

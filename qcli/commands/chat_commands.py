@@ -23,6 +23,7 @@ _KEYS = (
     ('"""', "begins a message of several lines, and ends it"),
     ("Alt-Enter", "or \\ at the end of a line: begins a new line"),
     ("Ctrl-C", "stops an answer, which /continue goes on with"),
+    ("Ctrl-T", "ends a thought, and has the model answer"),
     ("Tab", "completes commands, names and files; the beginning of a command is enough"),
 )
 
@@ -196,6 +197,12 @@ COMMANDS: dict[str, Command] = {
         "show all settings, or change one, as in /set temperature 0.2",
         "[NAME [VALUE]]",
         words=chat_settings.set_words,
+    ),
+    "think": Command(
+        chat_settings.think,
+        "have the model think, or not: on, off, hide, low, medium, high, or at most N tokens",
+        "[VALUE|N]",
+        words=chat_settings.think_words,
     ),
     "tokens": Command(chat_settings.tokens, "tell how many tokens each message has"),
     "stats": Command(chat_settings.stats, "tell the figures of the last answer, and how full the context is"),

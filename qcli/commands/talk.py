@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
-from qcli.commands.answer import Screen, discard, show, tell_figures
+from qcli.commands.answer import Screen, show, tell_figures, thoughts_aside
 from qcli.commands.file_texts import Texts, joined, mentioned, read_texts
 from qcli.errors import ContextOverflowError, QcliError, UsageError
-from qcli.terminal.keyboard import Keyboard
+from qcli.terminal.keyboard import CTRL_T, Keyboard
 from qcli.text.thoughts import Thought
 from qcli.wording import counted, quantity
 
@@ -43,13 +43,16 @@ class Talk:
     model: str | None  # as it was named; None: the embedded one
     options: dict[str, Any]  # of every answer, as LLM.chat takes them
     stats: str  # what is told after an answer: short, long or off
-    keyboard: Keyboard  # while an answer comes, if a person types
+    keyboard: Keyboard  # while something is computed, if a person types
     key_is_news: bool = True  # whether nobody was told yet which key ends a thought
     before: Path | None = None  # the file of the conversation that was left for this one
     plain: bool = False  # whether Markdown stays as the model writes it
     incomplete: bool = False  # whether a message was not answered, or not recorded as it should be
     texts: Texts = field(default_factory=list)  # that the next message is about
     _full: bool = False  # whether the last message did not
+
+    def __post_init__(self) -> None:
+        self.keyboard.keys[CTRL_T] = lambda: self.llm.end_thought()
 
     def ask(self, message: str) -> None:
         """Answer a message, which is about the texts that were read for it, and the files that it names with an @."""
@@ -70,12 +73,13 @@ class Talk:
     def say(self, pieces: Generator[str, None, None]) -> None:
         """Show an answer as it comes; one that has no room is told of, and the chat goes on."""
         screen, before = Screen(self.plain), self.conversation.log.head
+        aside = thoughts_aside(self.llm, self.options.get("think"), self.quiet)
         try:
             if self.interactive and not self.quiet:
                 pieces = self._with_word_on_key(pieces)
             with self.keys_kept(), self.bar:
                 self.bar.begin("reading")
-                shown, interrupted = show(pieces, self.bar, screen, discard if self.quiet else console.aside)
+                shown, interrupted = show(pieces, self.bar, screen, aside)
         except ContextOverflowError as problem:
             self._tell_of_overflow(problem)
             return
@@ -155,9 +159,9 @@ class Talk:
         """The pieces of an answer; before the first thought of all, a word on the key that ends it."""
         with closing(pieces):
             for piece in pieces:
-                if isinstance(piece, Thought) and piece.strip() and self.key_is_news:
+                if isinstance(piece, Thought) and self.key_is_news:
                     self.key_is_news = False
-                    console.info("thinking · Ctrl-T has it answer now")
+                    console.info("it thinks first: Ctrl-T ends that, and has it answer")
                 yield piece
 
     def _tell_figures(self) -> None:

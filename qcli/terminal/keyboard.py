@@ -8,7 +8,7 @@ import re
 import select
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, ClassVar
 
@@ -34,9 +34,8 @@ class Keyboard:
 
     reading: ClassVar[Keyboard | None] = None  # the one that is entered
 
-    def __init__(self, keys: Mapping[str, Callable[[], object]] | None = None) -> None:
-        """keys: what is called when a key is typed, by its character; in another thread, and it must not raise."""
-        self._keys = dict(keys or {})
+    def __init__(self) -> None:
+        self.keys: dict[str, Callable[[], object]] = {}  # what a key does, in another thread; it must not raise
         self._typed: list[str] = []
         self._entered = 0
         self._end: Callable[[], None] = lambda: None
@@ -63,8 +62,8 @@ class Keyboard:
 
     def _take(self, characters: str) -> None:
         for character in characters:
-            if character in self._keys:
-                self._keys[character]()
+            if character in self.keys:
+                self.keys[character]()
             elif len(self._typed) < _MOST:
                 self._typed.append(character)
 

@@ -8,7 +8,7 @@ from qcli.progress import heard_out, part_of, reading
 
 
 def test_a_part_is_told_as_that_of_the_whole():
-    told: list[float] = []
+    told: list[tuple[str, float]] = []
     half = part_of(lambda *now: told.append(now), reading(1910), 955, 955, 1910)
     assert half
     half("any", 0.0)
