@@ -204,7 +204,7 @@ def _terminal_surface() -> Surface:
 
 def _surface_of_python() -> Surface | None:
     """Where a person sees what a program in Python tells of itself; None for a pipe, and for tests."""
-    if "PYTEST_CURRENT_TEST" in os.environ:
+    if os.environ.get("PYTEST_CURRENT_TEST"):
         return None
     if type(sys.stderr).__module__.startswith("ipykernel"):
         return Surface(_to_stderr, lambda: _NOTEBOOK_COLUMNS, "utf-8", False, often=0.25)

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from qcli.terminal import modes
 
@@ -103,16 +103,10 @@ def _begin_reading(take: Callable[[str], None]) -> Callable[[], None]:
     """Have a thread read keys; returns what ends that."""
     if sys.stdin is None or not sys.stdin.isatty():
         return lambda: None
-    over = threading.Event()
     if sys.platform == "win32":
-        thread = threading.Thread(target=_read_console, args=(take, over), daemon=True)
-        thread.start()
+        import msvcrt
 
-        def end() -> None:
-            over.set()
-            thread.join()
-
-        return end
+        return _read_console(msvcrt, take)
     return _read_terminal(sys.stdin.fileno(), take)
 
 
@@ -151,20 +145,30 @@ def _key_by_key(attributes: modes.Attributes) -> None:
     import termios
 
     attributes[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
+    attributes[3] |= termios.NOFLSH  # a signal throws away nothing that was typed before it
     attributes[6][termios.VMIN], attributes[6][termios.VTIME] = 1, 0
     if hasattr(termios, "VSTATUS"):  # macOS
         attributes[6][termios.VSTATUS] = b"\xff"
 
 
-def _read_console(take: Callable[[str], None], over: threading.Event) -> None:
-    """On Windows: nothing is shown that is read so."""
-    if sys.platform == "win32":
-        import msvcrt
+def _read_console(console: Any, take: Callable[[str], None]) -> Callable[[], None]:
+    """On Windows, whose console shows nothing of what is read so; console: msvcrt."""
+    over = threading.Event()
 
+    def read() -> None:
         while not over.wait(_LEFT_ALONE):
-            while msvcrt.kbhit():
-                key = msvcrt.getwch()
-                if key in "\x00\xe0" and msvcrt.kbhit():  # an arrow or a function key
-                    msvcrt.getwch()
+            while console.kbhit():
+                key = console.getwch()
+                if key in "\x00\xe0" and console.kbhit():  # an arrow or a function key, whose code follows
+                    console.getwch()
                 else:
                     take(key)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+
+    def end() -> None:
+        over.set()
+        thread.join()
+
+    return end

@@ -23,9 +23,9 @@ class ProgressLine:
     def begin(self, stage: str) -> None:
         """A stage of which nobody knows yet how long it takes."""
         self.stage, self._detail = stage, ""
-        self._began = self._told_at = self._clock()
         self._told: float | None = None  # fraction
-        self._step = self._shown = 0.0
+        self._first, self._step, self._shown = 0.0, 0.0, 0.0
+        self._began = self._first_at = self._told_at = self._clock()
         self._drawn = 0
 
     def tell(self, stage: str, fraction: float, detail: str = "") -> None:
@@ -33,8 +33,10 @@ class ProgressLine:
         if stage != self.stage:
             self.begin(stage)
         self._detail = detail
-        if self._told is None or fraction != self._told:
-            self._step = fraction - (self._told or 0.0)
+        if self._told is None:
+            self._first, self._first_at = fraction, self._clock()
+        if fraction != self._told:
+            self._step = max(0.0, fraction - (fraction if self._told is None else self._told))
             self._told, self._told_at = fraction, self._clock()
 
     def text(self, columns: int, dim: Callable[[str], str] = str, encoding: str = "utf-8") -> str:
@@ -58,27 +60,30 @@ class ProgressLine:
         told, since = self._told or 0.0, self._clock() - self._told_at
         if told >= 1:
             return 1.0
-        elapsed = self._told_at - self._began
-        speed = told / elapsed if elapsed > 0 else 0.0
-        likely = min(told + min(speed * since, max(self._step, 0.0)), 0.99)
-        self._shown = max(likely, told, self._shown if told else 0.0)
+        likely = min(told + min(self._speed() * since, self._step), 0.99)
+        self._shown = max(likely, told, self._shown)
         return self._shown
 
+    def _speed(self) -> float:
+        """Of the fraction, in 1 / s, since the first word; 0.0 if there was no other."""
+        elapsed, told = self._told_at - self._first_at, self._told or 0.0
+        return max(0.0, told - self._first) / elapsed if elapsed > 0 else 0.0
+
     def _left(self, fraction: float) -> str:
-        elapsed = self._told_at - self._began
-        if not self._told or fraction >= 1 or self._clock() - self._began < _SURE or elapsed <= 0:
+        speed = self._speed()
+        if not speed or fraction >= 1 or self._clock() - self._began < _SURE:
             return ""
-        return f" · {duration((1 - fraction) * elapsed / self._told)} left"
+        return f" · {time_left((1 - fraction) / speed)}"
 
 
-def duration(seconds: float) -> str:
-    """3 s, 1 min 20 s, 2 h 5 min: rounded up."""
+def time_left(seconds: float) -> str:
+    """3 s left, 1 min 20 s left, 2 h 5 min left: rounded up."""
     whole = max(1, ceil(seconds))
     if whole < 60:
-        return f"{whole} s"
+        return f"{whole} s left"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+        return f"{whole // 60} min {whole % 60} s left"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min left"
 
 
 def _bar(fraction: float, cells: int) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -84,6 +85,62 @@ def test_a_still_status_is_drawn_only_when_it_is_updated():
 
 def test_a_short_status_never_shows():
     assert in_terminal('with console.status("loading") as bar: bar.update("loading", 0.5)') == ""
+
+
+PYTHON = f"""
+import time
+console._LONG = {SOON}
+told = console.Telling({{wanted}})
+for _ in range(5):
+    told("reading 979 tokens", 0.5)
+    time.sleep({SOON / 2})
+told.close()
+print("over")
+"""
+
+
+@pytest.mark.parametrize("wanted", ['"auto"', "True"])
+def test_python_tells_people_how_far_long_work_is(wanted):
+    seen = in_terminal(PYTHON.format(wanted=wanted), PYTEST_CURRENT_TEST="")
+    assert "reading 979 tokens ━" in seen
+    assert seen.endswith("\r\x1b[2Kover\r\n")
+
+
+@pytest.mark.parametrize("wanted", ["False", "None", "lambda stage, fraction: None"])
+def test_python_tells_nobody_who_does_not_want_to_know(wanted):
+    assert in_terminal(PYTHON.format(wanted=wanted), PYTEST_CURRENT_TEST="") == "over\r\n"
+
+
+def test_short_work_in_python_shows_nothing():
+    assert in_terminal(PYTHON.replace(f"= {SOON}", "= 9").format(wanted='"auto"'), PYTEST_CURRENT_TEST="") == "over\r\n"
+
+
+def test_tests_and_pipes_see_nothing_of_work_in_python():
+    assert in_terminal(PYTHON.format(wanted='"auto"'), PYTEST_CURRENT_TEST="test_x") == "over\r\n"
+    assert run(PYTHON.format(wanted='"auto"')).stderr == b""
+
+
+def test_a_notebook_gets_a_line_without_control_codes(monkeypatch):
+    """As ipykernel has it: no terminal, and \\r is all that its output obeys."""
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(console, "_LONG", 0.0)
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "")
+    told = console.Telling("auto")
+    told("reading 979 tokens", 0.5)
+    while "━" not in stream.getvalue():
+        time.sleep(0.001)
+    told.close()
+    seen = stream.getvalue()
+    assert "reading 979 tokens ━━━━━━━━━━━━──────────── 50 %" in seen
+    assert not set(seen) & {"\x1b", "\n"}
+    assert seen.endswith(" \r")
+
+
+@pytest.mark.parametrize("wrong", ["yes", 3, [1]])
+def test_progress_that_cannot_be_meant_is_refused(wrong):
+    with pytest.raises(UsageError):
+        console.Telling(wrong)
 
 
 FIGURES = """
