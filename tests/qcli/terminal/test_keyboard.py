@@ -177,7 +177,8 @@ def test_who_takes_them_first_keeps_them(terminal):
 
 def test_windows_tells_keys_one_by_one():
     class Console:
-        keys = list("Hi\r\xe0H\x00;!")
+        def __init__(self):
+            self.keys = list("Hi\r\xe0H\x00;!")
 
         def kbhit(self):
             return bool(self.keys)
