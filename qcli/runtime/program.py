@@ -36,8 +36,8 @@ class Program:
         told(fraction of the records that are done) is called in between, several times a second: the records are the
         same, and in the same order, but handed over a few at a time; whoever is told may raise.
         """
-        done, whole = 0, sum(len(records) for records, _, _ in self.stages)
-        pace = Pace()
+        done = reached = 0
+        whole, pace = sum(len(records) for records, _, _ in self.stages), Pace()
         for records, parts, callback in self.stages:
             for _ in (None,) if callback is None else callback():
                 if told is None:
@@ -45,7 +45,8 @@ class Program:
                     continue
                 for piece in pace.pieces(len(records)):
                     replay_records(records[piece], parts[piece])
-                    told((done + piece.stop) / whole)
+                    reached = max(reached, done + piece.stop)  # a stage may begin again
+                    told(reached / whole)
             done += len(records)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -90,7 +91,7 @@ def test_a_short_status_never_shows():
 PYTHON = f"""
 import time
 console._LONG = {SOON}
-told = console.Telling({{wanted}})
+told = console.Telling("auto")
 for _ in range(5):
     told("reading 979 tokens", 0.5)
     time.sleep({SOON / 2})
@@ -99,42 +100,63 @@ print("over")
 """
 
 
-@pytest.mark.parametrize("wanted", ['"auto"', "True"])
-def test_python_tells_people_how_far_long_work_is(wanted):
-    seen = in_terminal(PYTHON.format(wanted=wanted), PYTEST_CURRENT_TEST="")
+def test_python_tells_people_how_far_long_work_is():
+    seen = in_terminal(PYTHON, PYTEST_CURRENT_TEST="")
     assert "reading 979 tokens ━" in seen
     assert seen.endswith("\r\x1b[2Kover\r\n")
+    assert in_terminal(PYTHON) == "over\r\n"  # tests see nothing
 
 
-@pytest.mark.parametrize("wanted", ["False", "None", "lambda stage, fraction: None"])
-def test_python_tells_nobody_who_does_not_want_to_know(wanted):
-    assert in_terminal(PYTHON.format(wanted=wanted), PYTEST_CURRENT_TEST="") == "over\r\n"
+class OutStream(io.StringIO):
+    """The output of a notebook's cell, which is no terminal and obeys \\r alone."""
+
+    __module__ = "ipykernel.iostream"
 
 
-def test_short_work_in_python_shows_nothing():
-    assert in_terminal(PYTHON.replace(f"= {SOON}", "= 9").format(wanted='"auto"'), PYTEST_CURRENT_TEST="") == "over\r\n"
-
-
-def test_tests_and_pipes_see_nothing_of_work_in_python():
-    assert in_terminal(PYTHON.format(wanted='"auto"'), PYTEST_CURRENT_TEST="test_x") == "over\r\n"
-    assert run(PYTHON.format(wanted='"auto"')).stderr == b""
-
-
-def test_a_notebook_gets_a_line_without_control_codes(monkeypatch):
-    """As ipykernel has it: no terminal, and \\r is all that its output obeys."""
-    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+def telling(monkeypatch, wanted, stream):
+    """What Python has whose stderr this is; in the test itself, as pytest sets stderr and its variable for each phase."""
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(console, "_LONG", 0.0)
     monkeypatch.setenv("PYTEST_CURRENT_TEST", "")
-    told = console.Telling("auto")
+    return console.Telling(wanted)
+
+
+@pytest.mark.parametrize("wanted", ["auto", True])
+def test_a_notebook_gets_a_line_without_control_codes(monkeypatch, wanted):
+    monkeypatch.setattr(console, "_LONG", 0.0)
+    cell = OutStream()
+    told = telling(monkeypatch, wanted, cell)
     told("reading 979 tokens", 0.5)
-    while "━" not in stream.getvalue():
+    end = time.monotonic() + 10
+    while "━" not in cell.getvalue() and time.monotonic() < end:
         time.sleep(0.001)
     told.close()
-    seen = stream.getvalue()
-    assert "reading 979 tokens ━━━━━━━━━━━━──────────── 50 %" in seen
-    assert not set(seen) & {"\x1b", "\n"}
-    assert seen.endswith(" \r")
+    assert "reading 979 tokens ━━━━━━━━━━━━──────────── 50 %" in cell.getvalue()
+    assert not set(cell.getvalue()) & {"\x1b", "\n"}
+    assert cell.getvalue().endswith(" \r")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stream"),
+    [
+        (False, OutStream()),
+        (None, OutStream()),
+        (lambda stage, fraction: None, OutStream()),
+        ("auto", io.StringIO()),
+    ],
+)
+def test_where_nobody_wants_to_know_or_looks_nothing_is_begun(monkeypatch, wanted, stream):
+    before = threading.active_count()
+    told = telling(monkeypatch, wanted, stream)
+    told("reading 979 tokens", 0.5)
+    assert threading.active_count() == before
+
+
+def test_short_work_in_python_shows_nothing(monkeypatch):
+    cell = OutStream()
+    told = telling(monkeypatch, "auto", cell)
+    told("reading 979 tokens", 0.5)
+    told.close()
+    assert cell.getvalue() == ""
 
 
 @pytest.mark.parametrize("wrong", ["yes", 3, [1]])

@@ -219,6 +219,7 @@ import os, sys, time
 from qcli import console, interrupt
 from qcli.terminal.keyboard import Keyboard
 interrupt.raises()
+console.STATUS_DELAY = 0.0
 with {held}:
     print("[begun]", flush=True)
     while True:
@@ -234,7 +235,7 @@ def until(terminal, word):
 
 
 @posix
-@pytest.mark.parametrize("held", ["Keyboard()", "console.silent_keyboard()"])
+@pytest.mark.parametrize("held", ["Keyboard()", "console.silent_keyboard()", "console.status('loading')"])
 def test_the_terminal_is_given_back_when_a_program_is_stopped_and_when_it_ends(held):
     import pty
 
@@ -243,6 +244,7 @@ def test_the_terminal_is_given_back_when_a_program_is_stopped_and_when_it_ends(h
         os.environ["TERM"] = "xterm"
         os.execv(sys.executable, [sys.executable, "-c", SHELL, JOB.format(held=held)])
     until(terminal, b"[begun]")
+    wait_for(lambda: not echoes(terminal))
     os.write(terminal, b"unseen\x1a")
     assert b"unseen" not in until(terminal, b"[echo stopped]")
     wait_for(lambda: not echoes(terminal))
