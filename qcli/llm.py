@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
-from qcli import catalog, console
+from qcli import catalog, console, recommended_sampling
 from qcli.errors import OutputError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
@@ -136,7 +136,7 @@ class LLM:
         return Thinking(self.template, self.think_tags, speaks_harmony(self.tokenizer), architecture)
 
     def _prompts(self, think: Think) -> ChatPrompts:
-        """The prompts of conversations whose next answer is thought about so. Raises UsageError if the model cannot."""
+        """The prompts of conversations whose next answer is thought about so. Raises UsageError."""
         manner = self.thinking.manner(think)
         if manner not in self._written:
             self._written[manner] = ChatPrompts(self.tokenizer, self.template, self.think_tags, manner)
@@ -167,7 +167,7 @@ class LLM:
         """The model's own sampling, with those options replaced that are given and not None. Raises UsageError."""
         self._check_open()
         chosen: dict[str, Any] = {n: value for n, value in given.items() if value is not None or n not in OPTIONS}
-        return Sampling(**{**catalog.sampling_defaults(self._entry, self.file), **chosen})
+        return Sampling(**{**recommended_sampling.sampling_defaults(self._entry, self.file), **chosen})
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits after each id, float32 [T, vocab], from an empty state, by the prefill that generation uses."""
@@ -222,8 +222,7 @@ class LLM:
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write what the model has read and said so far into a file, keys and values too. Raises OutputError."""
-        checkpoint = self.checkpoint()
-        if checkpoint.logits is None:
+        if (checkpoint := self.checkpoint()).logits is None:
             raise UsageError("there is nothing to save yet", "have the model answer something first")
         saved_text.save(Path(path), checkpoint, self.engine.state, self.file, overwrite)
 
@@ -283,7 +282,7 @@ class LLM:
         tokens = generate_ids(
             self._cache, ids, sampler, wanted.max_tokens, end_ids, self.stats, self._progress, marks, closer.next_id
         )
-        return self._exclusive.begin(generate_text(tokens, closer, wanted.stop, self.stats, said), said)
+        return self._exclusive.begin(generate_text(tokens, closer, wanted.stop, self.stats, said, wanted.loops), said)
 
     def _closing_ids(self) -> list[int]:
         return self.tokenizer.encode(self.thinking.closing_words)

@@ -10,6 +10,7 @@ A field is eight bytes: an integer, an address, or a float32 in the lower four.
 from __future__ import annotations
 
 from collections import namedtuple
+from operator import itemgetter
 from typing import Any
 
 FIELD_BYTES = 8
@@ -22,6 +23,7 @@ class Layout:
         self.names = names
         self.bytes = FIELD_BYTES * len(names)
         self._offsets = {name: FIELD_BYTES * i for i, name in enumerate(names)}
+        self._in_order = itemgetter(*names) if len(names) > 1 else lambda values: (values[names[0]],)
         if len(self._offsets) != len(names):
             raise ValueError(f"a field is named twice: {names}")
 
@@ -32,12 +34,13 @@ class Layout:
             raise AttributeError(f"no field is called {name!r}") from None
         return offset
 
-    def in_order(self, values: dict[str, Any]) -> list[Any]:
+    def in_order(self, values: dict[str, Any]) -> tuple[Any, ...]:
         """The values of all fields, by name, in the table's order; TypeError if one is missing or unknown."""
         if values.keys() != self._offsets.keys():
             wrong = sorted(values.keys() ^ self._offsets.keys())
             raise TypeError(f"fields missing or unknown: {', '.join(wrong)}")
-        return [values[name] for name in self.names]
+        ordered: tuple[Any, ...] = self._in_order(values)
+        return ordered
 
     def as_constants(self) -> Any:
         """The offsets as a named tuple, which compiled code reads as constants."""

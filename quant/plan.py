@@ -45,6 +45,7 @@ from quant.layout import Layout
 OPERANDS = 10  # that a record has room for, after its kernel; what needs more reads a table
 RECORD_BYTES = 8 * (1 + OPERANDS)
 _TABLE_WORDS = 8192  # int64 that tables are given memory for at a time
+_FLOAT32 = struct.Struct("<f").pack
 
 T = TypeVar("T")
 Ids = NDArray[np.int64]
@@ -204,14 +205,13 @@ class Plan:
     def tables(self, layout: Layout, rows: Sequence[dict[str, Operand]]) -> Operand:
         """The same for several tables, one behind the other, `layout.bytes` apart."""
         ordered = [layout.in_order(row) for row in rows]
-        for used in (used for row in ordered for used in row):
-            if isinstance(used, Kernel):
-                self.use(used)
+        for kernel in [used for row in ordered for used in row if isinstance(used, Kernel)]:
+            self.use(kernel)
         filled = self._table_words(len(ordered) * len(layout.names)).reshape(len(ordered), -1)
 
         def fill() -> NDArray[np.int64]:
             for line, row in zip(filled, ordered, strict=True):
-                line[:] = [self._resolve(operand) for operand in row]
+                line[:] = self._resolved(row)
             return filled
 
         return fill
@@ -264,22 +264,23 @@ class Plan:
         compiled = aligned((len(self._records), 1 + OPERANDS), np.int64)
         for row, (kernel, operands) in zip(compiled, self._records, strict=True):
             row[0] = kernel.address
-            row[1 : 1 + len(operands)] = [self._resolve(operand) for operand in operands]
+            row[1 : 1 + len(operands)] = self._resolved(operands)
         return compiled
 
+    def _resolved(self, operands: Sequence[Operand]) -> list[int]:
+        return [operand if type(operand) is int else self._resolve(operand) for operand in operands]
+
     def _resolve(self, operand: Operand) -> int:
-        if type(operand) is int:
-            return operand
-        while callable(operand) and not isinstance(operand, Kernel):
-            operand = operand()
-        if isinstance(operand, Kernel):
-            return operand.address
-        if isinstance(operand, Batch):
-            operand = operand.table
         if isinstance(operand, np.ndarray):
             self._kept.append(operand)
             address: int = operand.__array_interface__["data"][0]  # as operand.ctypes.data, without that object
             return address
+        if isinstance(operand, int):
+            return int(operand)
         if isinstance(operand, float):
-            return int(struct.unpack("<i", struct.pack("<f", operand))[0])
-        return int(operand)
+            return int.from_bytes(_FLOAT32(operand), "little", signed=True)
+        if isinstance(operand, Kernel):
+            return operand.address
+        if isinstance(operand, Batch):
+            return self._resolve(operand.table)
+        return self._resolve(operand()) if callable(operand) else int(operand)  # an integer of NumPy's

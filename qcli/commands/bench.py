@@ -10,6 +10,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
+from qcli.commands.examples import examples
 from qcli.errors import UsageError
 from qcli.wording import parse_size
 
@@ -28,40 +29,49 @@ def _sizes(*names: str, help: str) -> Any:
     return typer.Option(*names, metavar="N,…", help=help)
 
 
+@examples(
+    ("qcli bench", "Measures the small model that comes with qcli."),
+    ("qcli bench -m model.gguf -t 1,2,4 -p 0", "How fast it answers with 1, 2 and 4 threads."),
+)
 def bench(
     model: options.Model = None,
-    n_prompt: Annotated[
-        str, _sizes("--n-prompt", "-p", help="Tokens of a prompt to prefill; 0: no such test.")
-    ] = "512",
-    n_gen: Annotated[str, _sizes("--n-gen", "-n", help="Tokens to decode; 0: no such test.")] = "64",
-    n_depth: Annotated[str, _sizes("--n-depth", "-d", help="Tokens that are in the context before.")] = "0",
-    threads: Annotated[str | None, _sizes("--threads", "-t", help="One a physical core, unless told.")] = None,
+    n_prompt: Annotated[str, _sizes("--n-prompt", "-p", help="Read a prompt of N tokens; 0: no such test.")] = "512",
+    n_gen: Annotated[str, _sizes("--n-gen", "-n", help="Answer with N tokens; 0: no such test.")] = "64",
+    n_depth: Annotated[str, _sizes("--n-depth", "-d", help="Tokens that were read before the test.")] = "0",
+    threads: Annotated[
+        str | None, _sizes("--threads", "-t", help="Threads of the processor (default: one for each physical core).")
+    ] = None,
     batch_size: Annotated[
-        str | None, _sizes("--batch-size", "-b", help="Tokens of a prompt to take together; else as `qcli run`.")
+        str | None,
+        _sizes("--batch-size", "-b", help="Tokens of a prompt to take together (default: as `qcli run` does)."),
     ] = None,
     kv_type: options.KvType = None,
     ram: options.Ram = None,
     repetitions: Annotated[
-        int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="Repetitions of each test.")
+        int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="Repeat each test N times.")
     ] = 3,
     shape: Annotated[
         str | None,
-        typer.Option("--shape", metavar="NAME", help="Use random weights of a known model's shape, no file."),
+        typer.Option("--shape", metavar="NAME", help="Random weights in the shape of a known model, without its file."),
     ] = None,
     layers: Annotated[
         int | None,
-        typer.Option("--layers", metavar="N", min=1, help="With --shape: how many layers; else as many as fit."),
+        typer.Option(
+            "--layers", metavar="N", min=1, help="With --shape: its first N layers (default: as many as fit)."
+        ),
     ] = None,
     quant: Annotated[
         str | None,
-        typer.Option("--quant", metavar="TYPE", help="With --shape: the weights' type, such as q8_0; else q4_k_m."),
+        typer.Option(
+            "--quant", metavar="TYPE", help="With --shape: the type of the weights, such as q8_0 (default: q4_k_m)."
+        ),
     ] = None,
-    peer: Annotated[bool, options.flag("--peer", help="Measure llama.cpp on the same file, too.")] = False,
+    peer: Annotated[bool, options.flag("--peer", help="Measure llama.cpp beside it, with the same file.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure how fast a model runs here, and where the time goes.
 
-    Lists, such as -t 1,2, measure every combination.
+    A list, as in -t 1,2, measures each of its numbers, with each of the other lists.
     """
     from qcli.bench.cases import combinations, numbers
     from qcli.bench.peer import require_peer

@@ -12,6 +12,7 @@ import typer
 
 from qcli import console
 from qcli.commands import options
+from qcli.commands.examples import examples
 from qcli.commands.tables import new_table
 from qcli.errors import OutputError, UsageError
 from qcli.wording import counted, shortened, size
@@ -48,19 +49,23 @@ class Kept:
         return sum(path.match(_COUNTED[self.name]) for path in self.files)
 
 
+@examples(
+    ("qcli cache", "What is kept, and how much space it takes."),
+    ("qcli cache clear states", "Frees the space that saved conversations take."),
+)
 def cache(
-    action: Annotated[str, typer.Argument(metavar="ACTION", help="show or clear; show unless told.")] = "show",
+    action: Annotated[
+        str, typer.Argument(metavar="ACTION", show_default=False, help="show or clear (default: show).")
+    ] = "show",
     kinds: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="KIND", help="kernels, states (of conversations) or usage (of experts); all unless told."
-        ),
+        typer.Argument(metavar="KIND", help="kernels, states (of conversations) or usage (of experts) (default: all)."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Show what is kept to save time, or clear it.
 
-    All of it is made again when it is needed; texts of conversations are not in it.
+    What is cleared is made again when it is needed. Conversations are not in it: `qcli sessions` lists those.
     """
     _check(action, kinds or [])
     found = [kept(name) for name in _KINDS if name in (kinds or _KINDS)]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from qcli import console, interrupt
 from qcli.commands import options
-from qcli.commands.answer import discard, note_mistyped, tell_of_default_template, usual_stats
+from qcli.commands.answer import discard, note_mistyped, tell_of_limits, usual_stats
 from qcli.commands.chat_commands import completions, is_leaving, obey, parsed, quoted
+from qcli.commands.examples import examples
 from qcli.commands.recording import Wanted, bring_back, model_of
 from qcli.commands.talk import Talk
 from qcli.errors import QcliError
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 _SAVE = "Record a conversation that is piped in; typed ones are recorded anyway."
 
 
+@examples(
+    ("qcli chat", "Talks with the small model that comes with qcli."),
+    ("qcli chat -c", "Goes on with the last conversation."),
+)
 @options.with_sampling
 def chat(
     named: options.GivenModel = None,
@@ -39,6 +44,7 @@ def chat(
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
     think: options.Think = None,
+    stop_loops: options.StopLoops = None,
     go_on: options.Continue = False,
     resume: options.Resume = None,
     save: Annotated[bool, options.flag("--save", help=_SAVE)] = False,
@@ -75,13 +81,21 @@ def chat(
             keep = wanted.keep(records)
 
             def load(model: str | None) -> LLM:
-                return LLM(model, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
+                llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
+                wanted.note_use(llm)
+                return llm
 
             llm = stack.enter_context(load(chosen))
         llm.thinking.manner(think)
         if verbose:
             note_mistyped(llm)
-        given: Options = {"max_tokens": max_tokens, "stop": stop, "think": think, **sampling}
+        given: Options = {
+            "max_tokens": max_tokens,
+            "stop": stop,
+            "think": think,
+            "stop_loops": stop_loops is not False,
+            **sampling,
+        }
         make = _maker(library, wanted, records, discard if quiet else console.info)
         first = make(llm, log, system, {**given})
         make = _maker(library, replace(wanted, name=None), records, discard if quiet else console.info)
@@ -124,7 +138,7 @@ def _greet(talk: Talk, log: SessionLog | None) -> None:
     if talk.interactive:
         recorded = "" if talk.path is None else "; `qcli chat -c` comes back"
         console.info(f"{talk.llm.name} · /help lists the commands, Ctrl-D leaves{recorded}")
-    tell_of_default_template(talk.llm)
+    tell_of_limits(talk.llm, talk.interactive)
     if log is not None:
         with talk.keys_kept():
             bring_back(talk.conversation, talk.bar, console.info)

@@ -9,6 +9,7 @@ import typer
 
 from qcli import console
 from qcli.commands import completion, options
+from qcli.commands.examples import examples
 from qcli.errors import UsageError
 from qcli.wording import shortened
 
@@ -21,13 +22,17 @@ _WORDS = {"show": (0, 1, "show [KEY]"), "set": (2, 2, "set KEY VALUE"), "unset":
 _HINT = "`qcli config set KEY VALUE` and `qcli config unset KEY` change the file; what is typed goes before all"
 
 
+@examples(
+    ("qcli config", "Shows all settings, and where each comes from."),
+    ("qcli config set threads 4", "Uses 4 threads unless told otherwise."),
+)
 def config(
     action: Annotated[
         str,
         typer.Argument(
             metavar="ACTION",
             show_default=False,
-            help="show, set or unset; show unless told.",
+            help="show, set or unset (default: show).",
             autocompletion=completion.one_of(_WORDS),
         ),
     ] = "show",
@@ -37,9 +42,9 @@ def config(
     value: Annotated[str | None, typer.Argument(metavar="VALUE", help="set: what it is to be.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show, set or unset what holds where nothing else is typed.
+    """Show or change the settings.
 
-    For example: qcli config set threads 4, qcli config unset threads.
+    A setting holds wherever nothing else is typed.
     """
     given = [word for word in (key, value) if word is not None]
     _check(action, given)
@@ -78,7 +83,10 @@ def _as_meant(key: str, text: str) -> str:
         raise UsageError(
             f"{shortened(text)}: no such file", "`qcli models` lists names, or give the path of a .gguf file"
         )
-    return entry.name if entry else str(Path.absolute(expanded(path)))
+    if entry:
+        return entry.name
+    given = expanded(text)
+    return str(Path.absolute(given)) if given.is_file() else text  # an address, which another revision may have, too
 
 
 def _as_dict(found: Value) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
+from qcli.commands.examples import examples
 from qcli.errors import UsageError
 from qcli.wording import counted, parse_size
 
@@ -26,6 +27,10 @@ _MOST = 128  # characters of the map in a line
 _BESIDE = 32  # characters beside it, for figures
 
 
+@examples(
+    ('qcli experts --prompt "Once upon a time"', "Which experts this text uses, layer by layer."),
+    ("qcli experts model.gguf", "Which ones earlier runs used."),
+)
 def experts(
     model: options.GivenModel = None,
     prompt: Annotated[
@@ -40,9 +45,9 @@ def experts(
     as_csv: Annotated[bool, options.flag("--csv", help="Print layer, expert and count, one expert a line.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw which experts a text uses, or earlier runs used.
+    """Draw which experts of a model a text uses.
 
-    Earlier runs are counted for models larger than memory.
+    Without a text: which ones earlier answers used, which is counted of models larger than memory.
     """
     if prompt is not None and file is not None:
         raise UsageError("--prompt and --file are both given", "leave out one of them")

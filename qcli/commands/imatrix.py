@@ -9,6 +9,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
+from qcli.commands.examples import examples
 from qcli.errors import UsageError
 from qcli.host.folders import expanded
 from qcli.wording import counted
@@ -20,15 +21,20 @@ if TYPE_CHECKING:
 _SHOWN = 8  # experts of a layer that are listed
 
 
+@examples(
+    ("qcli imatrix model-BF16.gguf notes.txt -o notes.imatrix.gguf", "Measures on notes.txt."),
+    ("qcli imatrix model-BF16.gguf notes.txt -o notes.imatrix.gguf --chunks 50", "Uses the first 25,600 tokens alone."),
+)
 def imatrix(
-    model: options.GivenModel = None,
+    model: options.NeededModel = None,
     text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", help="A text file, like what the model will be used for.")
+        str | None,
+        typer.Argument(metavar="TEXT", help="A text file: the more like what the model will be used for, the better."),
     ] = None,
     out: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The .gguf file to write.")] = None,
-    ctx: Annotated[int, typer.Option("--ctx", metavar="N", min=4, help="Tokens of a chunk.")] = 512,
+    ctx: Annotated[int, typer.Option("--ctx", metavar="N", min=4, help="Cut the text into pieces of N tokens.")] = 512,
     most: Annotated[
-        int | None, typer.Option("--chunks", metavar="N", min=1, help="Use the first N chunks only.")
+        int | None, typer.Option("--chunks", metavar="N", min=1, help="Use the first N pieces alone (default: all).")
     ] = None,
     threads: options.Threads = None,
     force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it is there.")] = False,
@@ -37,7 +43,7 @@ def imatrix(
 ) -> None:
     """Measure on a text how much each weight matters.
 
-    The importance matrix is for `qcli quantize --imatrix`.
+    `qcli quantize --imatrix` keeps more of those that matter.
     """
     if model is None or text is None or out is None:
         raise UsageError(
@@ -83,7 +89,7 @@ def _in_words(layers: list[Starved]) -> str:
 
     count, whole = sum(len(layer.counts) for layer in layers), sum(layer.experts for layer in layers)
     lines = [
-        f"{count} of {whole} experts were chosen by fewer than {FEW} tokens: a longer or broader text would measure"
+        f"{count:,} of {whole:,} experts were chosen by fewer than {FEW} tokens: a longer or broader text would measure"
         " them better"
     ]
     for layer in filter(lambda layer: layer.counts, layers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import cache
 from inspect import Parameter
@@ -18,7 +19,8 @@ from qcli.wording import shortened
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_MODEL = "A GGUF file, or a name that `qcli models` lists."
+_FILE_OR_NAME = "A .gguf file, or a name that `qcli models` lists"
+_MODEL = f"{_FILE_OR_NAME} (default: the small model that comes with qcli)."
 
 
 def flag(*names: str, help: str) -> Any:
@@ -31,14 +33,28 @@ def _checked_think(value: str | None) -> str | int | None:
 
 
 GivenModel = Annotated[str | None, typer.Argument(metavar="MODEL", help=_MODEL, autocompletion=completion.models)]
+NeededModel = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help=f"{_FILE_OR_NAME}.", autocompletion=completion.models)
+]
 Model = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="MODEL", help=_MODEL, autocompletion=completion.models),
 ]
-System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system message.")]
+System = Annotated[
+    str | None,
+    typer.Option(
+        "--system", metavar="TEXT", help='What the model should be or do in every answer, as in "Answer in French."'
+    ),
+]
 MaxTokens = Annotated[
     int | None,
-    typer.Option("--max-tokens", "-n", metavar="N", min=1, help="Stop after so many tokens; else when the model ends."),
+    typer.Option(
+        "--max-tokens",
+        "-n",
+        metavar="N",
+        min=1,
+        help="End the answer after N tokens, words or parts of words (default: where the model ends it).",
+    ),
 ]
 Stop = Annotated[
     list[str] | None,
@@ -54,29 +70,53 @@ Think = Annotated[
         autocompletion=completion.one_of(think_setting.WORDS),
     ),
 ]
+StopLoops = Annotated[
+    bool | None,
+    typer.Option(
+        "--stop-loops/--no-stop-loops",
+        metavar="",
+        help="End an answer that repeats itself (default), or let it go on, as --raw does.",
+    ),
+]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", "-t", metavar="N", min=1, max=1024, help="One a physical core, unless told."),
+    typer.Option(
+        "--threads",
+        "-t",
+        metavar="N",
+        min=1,
+        max=1024,
+        help="Threads of the processor (default: one for each physical core).",
+    ),
 ]
 Ctx = Annotated[
     int | None,
-    typer.Option("--ctx", metavar="N", min=1, help="Tokens of context: what prompts and answers may have together."),
+    typer.Option(
+        "--ctx",
+        metavar="N",
+        min=1,
+        help="Tokens that the model can see at a time (default: what it was made for, up to 32,768).",
+    ),
 ]
 KvType = Annotated[
     str | None,
-    typer.Option("--kv-type", metavar="TYPE", help="Keep keys and values as f16, or as q8_0 in half the memory."),
+    typer.Option(
+        "--kv-type", metavar="TYPE", help="How what was read is kept: f16, or q8_0 in half the memory (default: f16)."
+    ),
 ]
 Ram = Annotated[
     str | None,
     typer.Option(
-        "--ram", metavar="SIZE", help="Use so much memory, as in 24GB, reading experts as needed; else what is free."
+        "--ram",
+        metavar="SIZE",
+        help="Memory to use, as in 24GB; what does not fit is read from the disk as needed (default: what is free).",
     ),
 ]
-Json = Annotated[bool, flag("--json", help="Print one JSON value.")]
-Quiet = Annotated[bool, flag("--quiet", "-q", help="Print the result only: no progress, no remarks.")]
-Verbose = Annotated[bool, flag("--verbose", "-v", help="Tell all figures, and what of the file had to be put right.")]
+Json = Annotated[bool, flag("--json", help="Print the result as JSON, for programs.")]
+Quiet = Annotated[bool, flag("--quiet", "-q", help="Print the result alone: no progress, no remarks.")]
+Verbose = Annotated[bool, flag("--verbose", "-v", help="Tell all figures, and what was odd about the file.")]
 
-Plain = Annotated[bool, flag("--plain", help="Show the answer as the model writes it: Markdown stays as it is.")]
+Plain = Annotated[bool, flag("--plain", help="Show the answer as the model writes it, with the signs of Markdown.")]
 Continue = Annotated[bool, flag("--continue", "-c", help="Go on with the last conversation.")]
 Resume = Annotated[
     str | None,
@@ -94,7 +134,7 @@ CtxFull = Annotated[
     typer.Option(
         "--ctx-full",
         metavar="stop|oldest",
-        help="When the context is full: cut the answer, or forget the oldest turns.",
+        help="When the model can see no more: stop the answer, or forget the oldest turns.",
     ),
 ]
 
@@ -110,9 +150,13 @@ def first_names_model(model: str | None, first: str | None, second: str | None) 
     from qcli.catalog import is_model
 
     if second is None:
-        if model is None and first is not None and is_model(first, names=False):
+        if first is not None and is_model(first, names=False):
             hint = f'type one, as in: qcli run {first} "Why is the sky blue?" (or `qcli run {first} -` for what is piped in)'
             raise UsageError(f"{first} is a model, and there is no prompt", hint)
+        if first is not None and re.fullmatch(r"\S+\.gguf", first, re.IGNORECASE):
+            raise UsageError(
+                f"{first}: no such file", 'give the path of one that is there, and a prompt: qcli run FILE "Hello"'
+            )
         return model, first
     if first is None or model is not None or not is_model(first):
         raise UsageError(

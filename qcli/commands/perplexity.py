@@ -10,6 +10,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
+from qcli.commands.examples import examples
 from qcli.commands.tables import facts
 from qcli.errors import UsageError
 from qcli.host.folders import expanded
@@ -23,12 +24,19 @@ if TYPE_CHECKING:
     from qcli.runtime.engine import Engine
 
 
+@examples(
+    ("qcli perplexity model-BF16.gguf notes.txt --save-logits notes.logits", "How well the model predicts notes.txt."),
+    ("qcli perplexity model-Q4_K_M.gguf --against notes.logits", "How much a smaller copy of it differs."),
+)
 def perplexity(
-    model: options.GivenModel = None,
+    model: options.NeededModel = None,
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text file; not needed with --against.")] = None,
-    ctx: Annotated[int | None, typer.Option("--ctx", metavar="N", min=4, help="Tokens of a chunk; else 512.")] = None,
+    ctx: Annotated[
+        int | None,
+        typer.Option("--ctx", metavar="N", min=4, help="Cut the text into pieces of N tokens (default: 512)."),
+    ] = None,
     most: Annotated[
-        int | None, typer.Option("--chunks", metavar="N", min=1, help="Use the first N chunks only.")
+        int | None, typer.Option("--chunks", metavar="N", min=1, help="Use the first N pieces alone (default: all).")
     ] = None,
     save: Annotated[
         str | None, typer.Option("--save-logits", metavar="FILE", help="Save the predictions, for --against.")
@@ -44,7 +52,7 @@ def perplexity(
 ) -> int:
     """Measure how well a model predicts a text.
 
-    That is perplexity and, with --against, KL divergence from another model.
+    Perplexity: the lower, the better. With --against: how far its predictions are from those of another model.
     """
     if model is None or (text is None and against is None):
         raise UsageError("MODEL and TEXT are needed", "type, for example, qcli perplexity MODEL wiki.test.raw")

@@ -9,6 +9,7 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
+from qcli.commands.examples import examples
 from qcli.wording import counted, parse_size, size
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from qcli.forecast.result import Forecast
 
 
+@examples(
+    ("qcli plan model.gguf", "Whether it fits into memory, and how fast it would be."),
+    ("qcli plan model.gguf --ram 16GB --ctx 8192", "The same with less memory and a shorter context."),
+)
 def plan(
     model: Annotated[
         str | None,

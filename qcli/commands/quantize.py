@@ -9,43 +9,62 @@ import typer
 
 from qcli import console, interrupt
 from qcli.commands import options
+from qcli.commands.examples import examples
 from qcli.errors import UsageError
 from qcli.host.folders import expanded
 from qcli.wording import parse_size
 
 
+@examples(
+    ("qcli quantize model-BF16.gguf model-Q4_K_M.gguf Q4_K_M", "Writes a copy of less than a third of the size."),
+    ("qcli quantize model-BF16.gguf model-Q4_K_M.gguf Q4_K_M --dry-run", "Tells its size, and writes nothing."),
+)
 def quantize(
     source: Annotated[
-        str | None, typer.Argument(metavar="IN", help="A GGUF file, or a name; best in BF16 or F16.")
+        str | None,
+        typer.Argument(metavar="IN", help="A .gguf file, or a name that `qcli models` lists; best one in BF16 or F16."),
     ] = None,
     out: Annotated[str | None, typer.Argument(metavar="OUT", help="The file to write.")] = None,
-    kind: Annotated[str | None, typer.Argument(metavar="TYPE", help="The type to quantize to: Q4_K_M, Q8_0, …")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="TYPE", help="The type of the smaller weights: Q4_K_M, Q8_0, …")
+    ] = None,
     tensor: Annotated[
         list[str] | None,
         typer.Option(
-            "--tensor", metavar="PATTERN=TYPE", help="Give matrices whose name matches this type; may be repeated."
+            "--tensor",
+            metavar="PATTERN=TYPE",
+            help="Another type for weights whose name matches, as in 'output*=Q6_K'; may be repeated.",
         ),
     ] = None,
     imatrix: Annotated[
         str | None,
-        typer.Option("--imatrix", metavar="FILE", help="An importance matrix of `qcli imatrix` or llama-imatrix."),
+        typer.Option(
+            "--imatrix",
+            metavar="FILE",
+            help="What `qcli imatrix` (or llama-imatrix) has measured: more is kept of what matters.",
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, options.flag("--dry-run", help="Show what becomes of each tensor, and write nothing.")
+        bool, options.flag("--dry-run", help="Tell what the file would be like, and write nothing.")
     ] = False,
     split_size: Annotated[
         str | None,
-        typer.Option("--split-size", metavar="SIZE", help="Split into files of at most this size, as in 4G or 500M."),
+        typer.Option(
+            "--split-size",
+            metavar="SIZE",
+            help="Write several files of at most this size, as in 4G or 500M (default: one file).",
+        ),
     ] = None,
     threads: options.Threads = None,
     force: Annotated[bool, options.flag("--force", "-f", help="Replace OUT if it is there.")] = False,
     allow_requantize: Annotated[
-        bool, options.flag("--allow-requantize", help="Accept a model that is quantized already; more is lost.")
+        bool,
+        options.flag("--allow-requantize", help="Accept weights that were made smaller before, of which more is lost."),
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a copy of a model with smaller weights."""
+    """Write a copy of a model that takes less space and is faster."""
     from qcli.catalog import resolve
     from qcli.commands.quantize_report import report
     from qcli.gguf.file import GGUFFile

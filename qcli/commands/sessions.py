@@ -9,6 +9,7 @@ import typer
 
 from qcli import console
 from qcli.commands import completion, options
+from qcli.commands.examples import examples
 from qcli.commands.tables import facts, new_table
 from qcli.errors import UsageError
 from qcli.wording import counted, shortened
@@ -29,18 +30,22 @@ _ACTIONS = {  # how many names it may have, and how it is typed
 _WITH_JSON = ("list", "show", "export")
 
 
+@examples(
+    ("qcli sessions", "Lists the recorded conversations, the last first."),
+    ("qcli sessions export 1 -o talk.md", "Writes the first of the list as Markdown."),
+)
 def sessions(
     action: Annotated[
         str,
         typer.Argument(
-            metavar="ACTION", show_default=False, help="list, show, rename, rm (delete) or export; list unless told."
+            metavar="ACTION", show_default=False, help="list, show, rename, rm (delete) or export (default: list)."
         ),
     ] = "list",
     names: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="NAME",
-            help="Its name, or its number in the list; show and export: the last unless told.",
+            help="Its name, or its number in the list (default: the last).",
             autocompletion=completion.conversations,
         ),
     ] = None,
@@ -52,7 +57,7 @@ def sessions(
 ) -> None:
     """List, show, rename, delete or export conversations.
 
-    export writes Markdown, or with --json all that is known.
+    export writes Markdown, or all that is known with --json.
     """
     given = names or []
     _check(action, given, output, as_json)

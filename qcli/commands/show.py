@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from qcli import console
 from qcli.commands import options
+from qcli.commands.examples import examples
 from qcli.commands.tables import facts, new_table
 from qcli.errors import UsageError
 from qcli.wording import counted, quantity
@@ -37,11 +38,17 @@ _RECURRENCE = {
 }
 
 
+@examples(
+    ("qcli show model.gguf", "Size, types of weights and what the model was made for."),
+    ("qcli show --supported", "Which kinds of models qcli can run."),
+)
 def show(
     model: options.GivenModel = None,
     as_json: options.Json = False,
-    tensors: Annotated[bool, options.flag("--tensors", help="List every key and tensor, too.")] = False,
-    architectures: Annotated[bool, options.flag("--supported", help="List the architectures instead.")] = False,
+    tensors: Annotated[bool, options.flag("--tensors", help="List everything that is in the file.")] = False,
+    architectures: Annotated[
+        bool, options.flag("--supported", help="List the kinds of models that qcli can run instead.")
+    ] = False,
 ) -> None:
     """Show what is in a model file, or what qcli can run."""
     if architectures:

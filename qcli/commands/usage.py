@@ -7,7 +7,8 @@ from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
-from qcli.commands import configured
+from qcli import console
+from qcli.commands import configured, examples
 from qcli.errors import UsageError
 
 # What Typer says of a value or a word -> what a person reads; several versions of it word things differently.
@@ -25,7 +26,24 @@ _PLAIN = (
 
 
 class _PlainHelp:
-    """Shows --help as an option without a value, and arguments by their names alone."""
+    """Shows --help as an option without a value, arguments by their names alone, and examples at the end."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._examples = examples.of(named.get("callback"))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help; one with boxes is printed at once."""
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+        if self._examples and self.rich_markup_mode:  # type: ignore[attr-defined]
+            console.table(examples.drawn(self._examples))
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, in a help without boxes."""
+        if self._examples:
+            with formatter.section("For example"):
+                for typed, does in self._examples:
+                    formatter.write(f"  {typed}\n    {does}\n")
 
     def get_help_option(self, ctx: Any) -> Any:
         """The option --help."""
@@ -40,6 +58,7 @@ class _PlainHelp:
         for parameter in parameters:
             if getattr(parameter, "is_flag", False) and parameter.metavar is None:
                 parameter.metavar = ""
+            parameter._get_number_range_help_str = lambda: ""  # [x>=1]: a wrong number is told, and what is right
             if isinstance(parameter, TyperArgument):
                 parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
         return parameters

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from qcli.errors import UsageError
 from qcli.runtime.sampling import SamplingOptions
+from qcli.text.loops import LoopDetector
 from qcli.text.stop_strings import StopStrings
-from qcli.text.think_setting import WITH_TEMPLATE, think_setting
+from qcli.text.think_setting import WITH_TEMPLATE, Think, think_setting
 
 
 class Options(SamplingOptions, total=False):
@@ -16,7 +17,10 @@ class Options(SamplingOptions, total=False):
 
     max_tokens: int | None  # None: until the model ends or the context is full
     stop: str | Sequence[str] | None  # the text ends before the first of these
-    think: str | int | None  # see qcli.text.think_setting
+    stop_loops: bool | None  # True: an answer that goes round in circles ends, with finish_reason "loop"
+    think: (
+        Think  # "on", "off", "low", "medium", "high", or most tokens of a thought; "hide" is "on" to whoever shows it
+    )
 
 
 class Checked(NamedTuple):
@@ -25,7 +29,8 @@ class Checked(NamedTuple):
     sampling: dict[str, Any]
     max_tokens: int | None
     stop: StopStrings
-    think: str | int
+    think: str | int  # as think_setting has it
+    loops: LoopDetector | None  # ends an answer that has become one
 
     @property
     def budget(self) -> int | None:
@@ -43,10 +48,12 @@ class Checked(NamedTuple):
 def checked(options: Options) -> Checked:
     """Options of an answer. Raises UsageError."""
     sampling: dict[str, Any] = {**options}
-    max_tokens, stop, think = (sampling.pop(name, None) for name in ("max_tokens", "stop", "think"))
+    others = "max_tokens", "stop", "think", "stop_loops"
+    max_tokens, stop, think, stop_loops = (sampling.pop(name, None) for name in others)
     check_positive("max_tokens", max_tokens)
     stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop or ())
-    return Checked(sampling, max_tokens, stop_strings, "default" if think is None else think_setting("think", think))
+    think = "default" if think is None else think_setting("think", think)
+    return Checked(sampling, max_tokens, stop_strings, think, LoopDetector() if stop_loops else None)
 
 
 def check_positive(name: str, value: int | None) -> None:

@@ -81,7 +81,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(
             flags=("--temperature", "--temp"),
-            help="Higher: more daring; 0: always the likeliest token.",
+            help="Higher: more daring; 0: always the likeliest word.",
             default=0.7,
             minimum=0,
             gguf_key="general.sampling.temp",
@@ -91,7 +91,7 @@ class SamplingOptions(TypedDict, total=False):
         int | None,
         Option(
             flags=("--top-k",),
-            help="Draw from the k likeliest; 0: from all.",
+            help="Choose among the N likeliest tokens; 0: among all.",
             default=40,
             off=0,
             minimum=0,
@@ -103,7 +103,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(
             flags=("--top-p",),
-            help="Draw from the likeliest that together hold this share, from 0 to 1.",
+            help="Choose among the likeliest that together have this share, from 0 to 1.",
             default=0.95,
             off=1.0,
             minimum=0,
@@ -115,7 +115,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(
             flags=("--min-p",),
-            help="Draw from those with this share, from 0 to 1, of the likeliest's probability.",
+            help="Choose among those at least N times as likely as the likeliest; from 0 to 1.",
             default=0.05,
             off=0.0,
             minimum=0,
@@ -127,7 +127,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(
             flags=("--repeat-penalty",),
-            help="Above 1: fewer repeated tokens.",
+            help="Above 1: fewer repetitions.",
             default=1.0,
             minimum=1e-30,
             maximum=_PENALTY,
@@ -138,7 +138,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(
             flags=("--frequency-penalty",),
-            help="Taken off a logit each time its token occurs.",
+            help="Above 0: the more often a word was said, the less likely it comes again.",
             default=0.0,
             minimum=-_PENALTY,
             maximum=_PENALTY,
@@ -148,7 +148,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(
             flags=("--presence-penalty",),
-            help="Taken off a logit once its token has occurred.",
+            help="Above 0: what was said once comes less likely again.",
             default=0.0,
             minimum=-_PENALTY,
             maximum=_PENALTY,
@@ -168,7 +168,7 @@ class SamplingOptions(TypedDict, total=False):
         int | None,
         Option(
             flags=("--seed",),
-            help="The same seed draws the same text.",
+            help="The same number gives the same answer again.",
             default=None,
             minimum=0,
             maximum=2**64 - 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import ClassVar
+from unittest.mock import Mock
 
 import pytest
 
@@ -23,7 +24,7 @@ SAT = "A cat sat.\n"
 
 @pytest.fixture
 def type_turns(type_line, telling, monkeypatch, tmp_path):
-    """Type lines in a chat in a terminal, in an empty folder; stdout and the lines of stderr after the greeting."""
+    """Type lines in a chat in a terminal, in an empty folder; stdout and the lines of stderr after the two of the greeting."""
     monkeypatch.setattr("qcli.commands.chat.is_interactive", lambda: True)
     monkeypatch.setattr(line_input, "is_interactive", lambda: False)
     monkeypatch.chdir(tmp_path)
@@ -31,7 +32,7 @@ def type_turns(type_line, telling, monkeypatch, tmp_path):
     def run(*lines, options=()):
         code, out, err = type_line("chat", *options, piped="".join(line + "\n" for line in lines))
         assert code == 0
-        return out, [line for line in err.splitlines() if line][1:]
+        return out, [line for line in err.splitlines() if line][2:]
 
     return run
 
@@ -357,10 +358,8 @@ class Here:
     """Of a chat what completion asks for."""
 
     options: ClassVar[dict] = {}
-    stats = "short"
-    path = None
-    library = Library
-    llm = type("Model", (), {"sampling": staticmethod(lambda **_: type("Drawn", (), dict.fromkeys(OPTIONS, 1)))})
+    stats, path, library = "short", None, Library
+    llm = Mock(thinking=Mock(thinks=True, words=("off", "hide")))
 
 
 @pytest.mark.parametrize(
@@ -370,6 +369,7 @@ class Here:
         ("/ex", ["/export ", "/exit"]),
         ("/set top", ["top_k", "top_p"]),
         ("/set stats l", ["stats long"]),
+        ("/think h", ["hide"]),
         ("/help und", ["undo"]),
         ("/model story", ["storyteller"]),
         ("/copy ", ["code"]),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 from terminal import in_terminal
+
+from qcli.cli import COMMANDS, _command
+from qcli.commands import examples
 
 
 @pytest.mark.parametrize(
@@ -39,3 +43,28 @@ def test_help_in_a_terminal_shows_no_types(command):
     plain = re.sub(r"\x1b\[[\d;]*m", "", seen)
     assert "--help" in plain
     assert not re.search(r"<\w+>", plain)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_two_examples_that_can_be_typed(type_line, name):
+    command = _command().commands[name]
+    shown = examples.of(command.callback)
+    assert len(shown) >= 2
+    _, help, _ = type_line(name, "--help")
+    for typed, does in shown:
+        assert f"  {typed}\n    {does}\n" in help
+        program, called, *words = shlex.split(typed.rpartition("| ")[2])
+        assert (program, called) == ("qcli", name)
+        assert command.make_context(name, words).args == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_tells_no_ranges(type_line, name):
+    assert not re.search(r"\[[^]]*[<>]=", type_line(name, "--help")[1])
+
+
+@pytest.mark.parametrize("line", ["run -m {} hi", "show {}", "run hi -f {}", "plan {}", "run {} hi"])
+def test_a_name_longer_than_any_file_has(type_line, line):
+    code, out, err = type_line(*line.format("a/" * 3000).split())
+    assert (code in (1, 2), out, len(err.splitlines())) == (True, "", 2)
+    assert len(err) < 400
