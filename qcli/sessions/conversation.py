@@ -12,6 +12,7 @@ from typing import Any
 from qcli.errors import ContextOverflowError, OutputError, UsageError
 from qcli.host.signals import interrupts_wait
 from qcli.runtime.resume import Resumed
+from qcli.runtime.sampling import OPTIONS
 from qcli.sessions import context, turns
 from qcli.sessions.header import header_of, what_differs
 from qcli.sessions.library import Library
@@ -241,7 +242,7 @@ class Conversation:
     def _recorded(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options of an answer, those that were not given too."""
         others = {name: options[name] for name in _NO_SAMPLING if options.get(name)}
-        sampling = {name: value for name, value in options.items() if name not in _NO_SAMPLING}
+        sampling = {name: value for name, value in options.items() if name in OPTIONS}
         return {**vars(self.llm.sampling(**sampling)), **others}
 
     def _record(self, branch: list[Message], new: list[Message], answer: Message) -> None:
