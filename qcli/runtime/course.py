@@ -10,9 +10,10 @@ from qcli.progress import Progress
 from qcli.runtime.answer_options import Checked
 from qcli.runtime.checkpoint import Marks
 from qcli.runtime.chooser import Chooser
-from qcli.runtime.generate import Reader, generate_ids, generate_text
+from qcli.runtime.generate import generate_ids, generate_text
 from qcli.runtime.guide import Guide
 from qcli.runtime.log_probs import LogProbs
+from qcli.runtime.reader import Reader
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling
 from qcli.runtime.stats import Stats

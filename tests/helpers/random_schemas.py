@@ -54,7 +54,20 @@ def _string(drawn: random.Random, depth: int = 0) -> dict[str, Any]:
 
 
 def _choice(drawn: random.Random, depth: int = 0) -> dict[str, Any]:
-    values = [None, True, 0, -1.5, "yes", "no", 'say "hi"', "a\nb", {"k": [1, 2]}, [], "<tool_call>", "</think>"]
+    values: list[Any] = [
+        None,
+        True,
+        0,
+        -1.5,
+        "yes",
+        "no",
+        'say "hi"',
+        "a\nb",
+        {"k": [1, 2]},
+        [],
+        "<tool_call>",
+        "</think>",
+    ]
     return (
         {"enum": drawn.sample(values, drawn.randint(1, 5))} if drawn.random() < 0.7 else {"const": drawn.choice(values)}
     )

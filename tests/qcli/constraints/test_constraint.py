@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from time import process_time
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def fits(text, **given):
 
 
 def nested(levels):
-    schema = {"type": "integer"}
+    schema: dict[str, Any] = {"type": "integer"}
     for _ in range(levels):
         schema = {"type": "object", "properties": {"a": schema}}
     return schema
