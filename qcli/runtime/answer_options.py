@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from qcli.errors import UsageError
 from qcli.runtime.sampling import SamplingOptions
+from qcli.text.loops import LoopDetector
 from qcli.text.stop_strings import StopStrings
 from qcli.text.think_setting import WITH_TEMPLATE, Think, think_setting
 from qcli.wording import shortened
@@ -24,6 +25,7 @@ class Options(SamplingOptions, total=False):
 
     max_tokens: int | None  # None: until the model ends or the context is full
     stop: str | Sequence[str] | None  # the text ends before the first of these
+    stop_loops: bool | None  # True: an answer that goes round in circles ends, with finish_reason "loop"
     think: (
         Think  # "on", "off", "low", "medium", "high", or most tokens of a thought; "hide" is "on" to whoever shows it
     )
@@ -42,6 +44,7 @@ class Checked(NamedTuple):
     max_tokens: int | None
     stop: StopStrings
     think: str | int  # as think_setting has it
+    loops: LoopDetector | None  # ends an answer that has become one
     constraint: Constraint | None = None
     logprobs: int | None = None
 
@@ -61,16 +64,16 @@ class Checked(NamedTuple):
 def checked(options: Options) -> Checked:
     """Options of an answer. Raises UsageError."""
     sampling: dict[str, Any] = {**options}
-    max_tokens, stop, think, logprobs = (
-        sampling.pop(name, None) for name in ("max_tokens", "stop", "think", "logprobs")
-    )
+    others = "max_tokens", "stop", "think", "stop_loops", "logprobs"
+    max_tokens, stop, think, stop_loops, logprobs = (sampling.pop(name, None) for name in others)
     held = _held_to(sampling.pop("constraint", None), {name: sampling.pop(name, None) for name in _FORMS})
     check_positive("max_tokens", max_tokens)
     if logprobs is not None and not (type(logprobs) is int and 0 <= logprobs <= _MOST_LIKELY):
         raise UsageError(f"logprobs cannot be {shortened(str(logprobs))}", f"give a number from 0 to {_MOST_LIKELY}")
     stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop or ())
     setting = "default" if think is None else think_setting("think", think)
-    return Checked(sampling, max_tokens, stop_strings, setting, held, logprobs)
+    loops = LoopDetector() if stop_loops else None
+    return Checked(sampling, max_tokens, stop_strings, setting, loops, held, logprobs)
 
 
 def _held_to(constraint: Constraint | None, forms: dict[str, Any]) -> Constraint | None:

@@ -82,7 +82,7 @@ class Course:
             cache, prompt.ids, self._chooser, wanted.max_tokens, prompt.end_ids, self._stats, progress, prompt.marks,
             self._is_over,
         )  # fmt: skip
-        return generate_text(tokens, self._reader, wanted.stop, self._stats, self.said)
+        return generate_text(tokens, self._reader, wanted.stop, self._stats, self.said, wanted.loops)
 
 
 def _matcher(vocabulary: Vocabulary, constraint: Constraint) -> Matcher:

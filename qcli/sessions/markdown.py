@@ -7,7 +7,11 @@ from datetime import datetime
 from qcli.sessions.session import Message, Session
 from qcli.wording import counted
 
-_ENDED_EARLY = {"length": "cut off at its longest", "interrupted": "interrupted"}
+_ENDED_EARLY = {
+    "length": "cut off at its longest",
+    "loop": "cut off, as it repeated itself",
+    "interrupted": "interrupted",
+}
 
 
 def markdown(session: Session) -> str:

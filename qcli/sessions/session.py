@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-ROLES: Final = ("system", "user", "assistant")
+ROLES: Final = ("system", "user", "assistant", "summary")
 _TITLE = 80  # characters
 
 
@@ -20,9 +20,9 @@ class Message:
     text: str
     thoughts: str = ""
     ids: tuple[int, ...] = ()  # an answer's token ids as generated, without the one that ended it
-    finish_reason: str = ""  # "stop", "length", "interrupted"
+    finish_reason: str = ""  # "stop", "length", "loop", "interrupted"
     sampling: Mapping[str, Any] = field(default_factory=dict)  # the options of the answer, with the seed that was used
-    figures: Mapping[str, Any] = field(default_factory=dict)  # prompt_tokens, new_tokens, timings
+    figures: Mapping[str, Any] = field(default_factory=dict)  # prompt_tokens, new_tokens, timings; of a summary, up_to
     time: float = 0.0  # when it was written, in seconds since 1970
 
 

@@ -14,6 +14,28 @@ def asked(branch: Sequence[Message]) -> list[Message]:
     return [message for message in branch if message.role == "user"]
 
 
+def steps(branch: Sequence[Message]) -> list[Message]:
+    """What can be taken back, one by one: the messages of the user, each with what follows it, and summaries of turns.
+
+    A summary between a question and its answer is none: it was there before, and the answer was given again.
+    """
+    before = [None, *branch]
+    return [
+        message
+        for last, message in zip(before, branch, strict=False)
+        if message.role == "user" or _is_made_there(message, last)
+    ]
+
+
+def _is_made_there(message: Message, before: Message | None) -> bool:
+    return message.role == "summary" and before is not None and before.role == "assistant"
+
+
+def after_last_question(branch: Sequence[Message]) -> list[Message]:
+    """The summaries after the user's last message: they hold as well where it is answered again."""
+    return [message for message in branch[len(up_to_last_question(branch)) :] if message.role == "summary"]
+
+
 def up_to_last_question(branch: Sequence[Message]) -> list[Message]:
     """A branch without what follows the user's last message. Raises UsageError if there is none."""
     last = max((i for i, message in enumerate(branch) if message.role == "user"), default=None)
@@ -23,8 +45,8 @@ def up_to_last_question(branch: Sequence[Message]) -> list[Message]:
 
 
 def head_before(session: Session, n: int) -> int | None:
-    """The head without the last n turns. Raises UsageError if there are fewer."""
-    questions = asked(session.branch())
+    """The head without the last n steps. Raises UsageError if there are fewer."""
+    questions = steps(session.branch())
     if not 0 < n <= len(questions):
         hint = "take back fewer" if questions else "type a message first"
         raise UsageError(_too_few(len(questions), "to take back"), hint)
@@ -32,8 +54,14 @@ def head_before(session: Session, n: int) -> int | None:
 
 
 def head_after(session: Session, n: int) -> int:
-    """The head n turns further, on the branch of the last message written of those that follow. Raises UsageError."""
-    ends = [message.id for message in _ahead(session) if message.role == "assistant"]
+    """The head n steps further, on the branch of the last message written of those that follow. Raises UsageError."""
+    ahead = _ahead(session)
+    last = None if session.head is None else session.messages[session.head]
+    ends = [
+        message.id
+        for before, message in zip([last, *ahead], ahead, strict=False)
+        if message.role == "assistant" or _is_made_there(message, before)
+    ]
     if not 0 < n <= len(ends):
         hint = "bring back fewer" if ends else "undo takes turns back"
         raise UsageError(_too_few(len(ends), "to bring back"), hint)
