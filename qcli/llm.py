@@ -279,7 +279,7 @@ class LLM:
     def _begin(self, prompt: Prompt, wanted: Checked) -> Answer:
         check_ids(prompt.ids, self.engine.vocab_size)
         if wanted.constraint and not self._preparation:
-            self._preparation = Preparation(self.file.path)
+            self._preparation = Preparation(self.file.path, self.tokenizer)
         vocabulary = self._preparation.vocabulary() if wanted.constraint and self._preparation else None
         sampling = self.sampling(**wanted.sampling)
         self._exclusive.end_unread()

@@ -118,7 +118,8 @@ class Form:
         return QcliError(*self._why_not_whole(stats, max_tokens))
 
     def _why_not_whole(self, stats: Stats, max_tokens: int | None) -> tuple[str, str]:
-        message, seen = "the answer is not whole: it", "" if self.partial else "; --partial prints what there is"
+        message = "the answer is not whole: it"
+        seen = "; --partial prints what there is" if self.is_shown_whole and not self.partial else ""
         if stats.finish_reason == "stop":
             return f"{message} was cut at a --stop text", "leave out --stop"
         if stats.finish_reason == "loop":

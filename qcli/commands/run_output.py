@@ -50,7 +50,7 @@ class Output:
         from qcli.host.atomic_files import AtomicFiles
 
         if self.form.constraint and self.code:
-            raise UsageError("-x takes a block of code out of an answer of no form", "leave out one of the two")
+            raise UsageError("-x and a form of the answer cannot both be meant", "leave out one of the two")
         if self.force and self.to is None:
             raise UsageError("--force replaces the file of -o, and there is none", "give -o FILE, or leave out --force")
         if self.to == "-":

@@ -97,4 +97,5 @@ def _openings(tokenizer: Tokenizer, tags: Sequence[ThinkTags], prompt: Prompt) -
         return []
     if any(prompt.text.rstrip().endswith(pair.close) for pair in tags):
         return []
-    return [[pair.open_id] if pair.open_id is not None else tokenizer.encode_after(pair.open) for pair in tags]
+    tokens = [[pair.open_id] for pair in tags if pair.open_id is not None and pair.close_id is not None]
+    return tokens or [tokenizer.encode_after(pair.open) for pair in tags[:1]]
