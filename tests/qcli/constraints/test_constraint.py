@@ -156,6 +156,29 @@ def test_others_that_are_refused(given, said):
     assert len(caught.value.message.splitlines()) == 1
 
 
+OPEN = {"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {}}}}, "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "expected"),
+    [
+        (OPEN, '{"a":{"b":1}}', True),
+        (OPEN, '{"a":{"b":1},"c":2}', False),  # nobody has asked for it
+        (OPEN, '{"a":{"c":2}}', False),
+        (OPEN | {"additionalProperties": True}, '{"a":{},"c":2}', True),
+        ({"$defs": {"x": OPEN}, "$ref": "#/$defs/x"}, '{"a":{},"c":2}', False),
+        ({"type": "object"}, '{"c":2}', True),
+        ({"properties": {"a": {}}, "required": ["a", "c"]}, '{"a":1,"c":2}', True),
+        ({"properties": {"a": {}}, "minProperties": 2, "required": ["a"]}, '{"a":1,"c":2}', True),
+        ({"allOf": [{"properties": {"a": {}}}, {"properties": {"c": {}}, "required": ["c"]}]}, '{"a":1,"c":2}', True),
+        ({"properties": {"a": {}}, "anyOf": [{"required": ["c"], "properties": {"c": {}}}]}, '{"a":1,"c":2}', True),
+        ({"properties": {"properties": {}}, "default": {"properties": {"a": 1}}}, '{"properties":{"z":1}}', True),
+    ],
+)
+def test_properties_that_a_schema_does_not_name_are_not_made_up(schema, text, expected):
+    assert fits(text, schema=schema) == expected
+
+
 def test_names_that_look_like_keywords_are_none():
     assert fits('{"$ref":"a"}', schema={"type": "object", "properties": {"$ref": {"const": "a"}}, "required": ["$ref"]})
     assert fits('{"$ref":"http://x"}', schema={"const": {"$ref": "http://x"}})
