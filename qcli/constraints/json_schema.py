@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from math import isfinite
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from llguidance import LLMatcher
 
 from qcli.constraints.check import reason
+from qcli.constraints.reasons import TOO_LARGE
 from qcli.errors import UsageError
 from qcli.wording import shortened
 
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
 _DEEPEST: Final = 50  # levels of a schema; llguidance reads 127 levels of JSON
-_MOST: Final = 20_000  # values in a schema
-_SEARCHED: Final = 2_000  # parts of a wrong schema that are tried, to tell which it is
+_MOST: Final = 10_000  # values in a schema
+_SEARCHED: Final = 0.3  # seconds in which parts of a wrong schema are tried, to tell which it is
 _OPTIONS: Final[JsonCompileOptions] = {
     "whitespace_flexible": False,
     "item_separator": ",",
@@ -66,14 +68,16 @@ def grammar_of(schema: Any, where: str) -> str:
                 message = f"{where}: {_place(pointer)}: {key} to {shortened(target)}, which is outside of the schema"
                 raise UsageError(message, "put what it names under $defs, and refer to it as #/$defs/NAME")
     try:
-        closed = _grammar(_closed(schema)) if _can_be_closed(schema) else ""
-        if closed and not reason(closed):
-            return closed
-        grammar = _grammar(schema)
+        grammar = _grammar(_closed(schema) if _can_be_closed(schema) else schema)
+        why = reason(grammar)
+        if why not in (None, TOO_LARGE):
+            grammar = _grammar(schema)
+            why = reason(grammar)
     except ValueError as problem:
         raise UsageError(f"{where}: {problem}", "give a JSON Schema") from None
-    if why := reason(grammar):
-        raise UsageError(f"{where}: {_place(_wrong_part(schema, why))}: {why}", "put it right, or leave it out")
+    if why:
+        place = "" if why == TOO_LARGE else f"{_place(_wrong_part(schema, why))}: "
+        raise UsageError(f"{where}: {place}{why}", "put it right, or leave it out")
     return grammar
 
 
@@ -156,8 +160,9 @@ def _wrong_part(schema: Any, why: str) -> str:
     """The pointer of the innermost schema that cannot be followed for the same reason."""
     found = ""
     shared = {key: schema[key] for key in ("$defs", "definitions") if isinstance(schema, dict) and key in schema}
-    for tried, (pointer, part) in enumerate(_parts(schema)):
-        if tried >= _SEARCHED:
+    until = monotonic() + _SEARCHED
+    for pointer, part in _parts(schema):
+        if monotonic() > until:
             break
         if pointer.startswith(found) and reason(_grammar({**shared, **part})) == why:
             found = pointer

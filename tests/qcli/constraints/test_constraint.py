@@ -14,7 +14,7 @@ from qcli.constraints.matcher import Matcher
 from qcli.constraints.vocabulary import Vocabulary
 from qcli.errors import QcliError, UsageError
 
-BYTES = Vocabulary.of_bytes()
+BYTES = Vocabulary([bytes([byte]) for byte in range(256)], lambda text: list(text.encode()))
 CAT = {
     "type": "object",
     "properties": {"name": {"type": "string"}},
@@ -103,7 +103,8 @@ def test_a_schema_comes_as_a_mapping_as_json_or_in_a_file(tmp_path, monkeypatch)
         ({"type": "string", "pattern": "(?=a)b"}, "looks ahead"),
         ({"type": "string", "minLength": 10**12}, "too large"),
         ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]}, "anyOf can"),
-        ({"enum": [f"x{i}" for i in range(50_000)]}, "too large: more than 20,000 values"),
+        ({"enum": [f"x{i}" for i in range(50_000)]}, "too large: more than 10,000 values"),
+        ({"properties": {f"p{i}": {"type": "null"} for i in range(1500)}, "type": "object"}, "it is too large"),
         ({"maximum": float("nan")}, "no JSON"),
         ({"a": {1: 2}}, "no JSON"),
         (nested(60), "nested too deep"),
@@ -132,6 +133,7 @@ def test_schemas_that_are_refused(schema, said):
         ({"regex": r"(a)\1"}, "backreferences"),
         ({"regex": r"[^\s\S]"}, "no text fits it"),
         ({"regex": "a" * (1 << 21)}, "too long"),
+        ({"regex": "(a{1,1000}){1,1000}"}, "too large"),
         ({"choices": []}, "cannot be empty"),
         ({"choices": ["a", ""]}, "cannot be empty"),
         ({"choices": "ab"}, "no choices"),
@@ -177,6 +179,12 @@ OPEN = {"type": "object", "properties": {"a": {"type": "object", "properties": {
 )
 def test_properties_that_a_schema_does_not_name_are_not_made_up(schema, text, expected):
     assert fits(text, schema=schema) == expected
+
+
+def test_there_may_be_many_choices():
+    many = [f"choice {i}" for i in range(9000)]
+    assert fits(many[-1], choices=many)
+    assert fits(f'"{many[5]}"', schema={"enum": many})
 
 
 def test_names_that_look_like_keywords_are_none():
