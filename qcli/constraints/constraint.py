@@ -78,7 +78,7 @@ def _regex(given: str) -> str:
 
 
 def _choices(given: Sequence[str]) -> str:
-    if isinstance(given, str) or not all(isinstance(choice, str) for choice in given):
+    if not isinstance(given, list | tuple | set) or not all(isinstance(choice, str) for choice in given):
         raise UsageError(f"{given!r:.60} are no choices", "give a list of texts")
     choices = list(dict.fromkeys(given))
     if not choices or "" in choices:

@@ -137,6 +137,7 @@ def test_schemas_that_are_refused(schema, said):
         ({"choices": []}, "cannot be empty"),
         ({"choices": ["a", ""]}, "cannot be empty"),
         ({"choices": "ab"}, "no choices"),
+        ({"choices": 3}, "no choices"),
         ({"choices": [f"{i}" for i in range(20_000)]}, "too many"),
         ({"grammar": 'start: "a" b\n'}, 'line 1, column 8: unknown name: "b"'),
         ({"grammar": "start: start\n"}, "no text fits it"),
