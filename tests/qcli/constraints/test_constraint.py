@@ -148,6 +148,7 @@ def test_schemas_that_are_refused(schema, said):
         ({"grammar": 'root ::= "\\uD800"\n'}, "no character"),
         ({"grammar": "root ::= " + "(" * 5000 + '"a"' + ")" * 5000}, "nested too deep"),
         ({"grammar": "nowhere.lark"}, "no such file"),
+        ({"grammar": '{"grammars":\n[]}'}, "is JSON, no grammar"),
         ({"grammar": 3}, "no grammar"),
         ({"schema": {}, "regex": "a"}, "a schema and a regular expression cannot both be meant"),
     ],
