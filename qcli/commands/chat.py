@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from qcli.commands.talk import Make
     from qcli.llm import LLM
-    from qcli.runtime.answer_options import Options
     from qcli.sessions.conversation import Conversation
     from qcli.sessions.library import Library
     from qcli.sessions.log import SessionLog
@@ -89,7 +88,7 @@ def chat(
         llm.thinking.manner(think)
         if verbose:
             note_mistyped(llm)
-        given: Options = {
+        given: dict[str, Any] = {
             "max_tokens": max_tokens,
             "stop": stop,
             "think": think,
