@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcli import console, interrupt
+from qcli.terminal.keyboard import left_to_others
 from qcli.terminal.text import clean, is_terminal
 from qcli.terminal.text_input import stdin_lines
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from prompt_toolkit.document import Document
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    from qcli.terminal.keyboard import Keyboard
 
 Completions = Callable[[str], Iterable[tuple[str, str, str]]]
 
@@ -30,12 +33,14 @@ def is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and is_terminal(sys.stderr)
 
 
-def turns(completions: Completions = lambda before: ()) -> Iterator[str]:
+def turns(completions: Completions = lambda before: (), keyboard: Keyboard | None = None) -> Iterator[str]:
     """The turns that are typed or piped in, until the end of the input, without blank ones.
 
-    completions: what Tab offers after the text before the cursor: the end of it that is replaced, by what, and a line of help.
+    completions: what Tab offers after the text before the cursor: the end of it that is replaced, by what, and a line of help;
+    keyboard: what it has read before a turn is the beginning of that turn, and can be changed; before the first one, Enter at
+    its end sends it, as nothing was shown yet that could change what is asked.
     """
-    lines = _typed(completions) if is_interactive() else stdin_lines(MAX_LINE)
+    lines = _typed(completions, keyboard) if is_interactive() else stdin_lines(MAX_LINE)
     return (line.strip() for line in lines if line.strip())
 
 
@@ -50,12 +55,12 @@ def asked(question: str) -> str | None:
     from prompt_toolkit.output import create_output
 
     session: PromptSession[str] = PromptSession(f"{clean(question)} ", output=create_output(stdout=sys.stderr))
-    with suppress(KeyboardInterrupt, EOFError), interrupt.gives_back():
+    with suppress(KeyboardInterrupt, EOFError), interrupt.gives_back(), left_to_others():
         return session.prompt().strip()
     return None
 
 
-def _typed(completions: Completions) -> Iterator[str]:
+def _typed(completions: Completions, keyboard: Keyboard | None) -> Iterator[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 
@@ -67,12 +72,17 @@ def _typed(completions: Completions) -> Iterator[str]:
         history=_history(),
         completer=_completer(completions),
         complete_while_typing=False,
+        enable_suspend=True,
         output=create_output(stdout=sys.stderr),
     )
+    is_first = True
     while True:
         try:
+            begun = keyboard.typed() if keyboard else ""
+            sent = is_first and bool(begun.strip()) and keyboard is not None and keyboard.was_sent
+            is_first = False
             with interrupt.gives_back():
-                line = session.prompt()
+                line = session.prompt(default=begun, accept_default=sent)
         except KeyboardInterrupt:
             console.info("Ctrl-D or /exit leaves")
         except EOFError:

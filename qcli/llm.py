@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
-from qcli import catalog, recommended_sampling
-from qcli.errors import OutputError, UsageError
+from qcli import catalog, console, recommended_sampling
+from qcli.constraints.python_types import parsed
+from qcli.constraints.vocabulary import Preparation
+from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
 from qcli.runtime import saved_text
 from qcli.runtime.answer_options import Checked, Options, check_positive, checked
 from qcli.runtime.chat_prompts import ChatPrompts, Message, checked_messages
-from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Keep, Marks
+from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Keep
+from qcli.runtime.course import Course, Prompt
+from qcli.runtime.end import end_model
 from qcli.runtime.engine import Engine
 from qcli.runtime.exclusive import Answer, Exclusive
-from qcli.runtime.generate import generate_ids, generate_text
 from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.resume import Resumed, resume
-from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions
 from qcli.runtime.state_store import store_for
 from qcli.runtime.stats import Stats
@@ -35,7 +36,7 @@ from qcli.runtime.token_ids import check_ids, token_ids
 from qcli.sessions.conversation import Conversation
 from qcli.text.content import checked_text
 from qcli.text.think_tags import ThinkTags, find_think_tags
-from qcli.text.thoughts import answer_parser, speaks_harmony
+from qcli.text.thoughts import speaks_harmony
 from qcli.text.tokenizer import Tokenizer
 from qcli.wording import parse_size
 
@@ -62,7 +63,8 @@ class LLM:
         kv_type: str | None = None,
         ram: int | str | None = None,
         keep: Keep = None,
-        progress: Progress | None = None,
+        constrained: bool = False,
+        progress: Progress | Literal["auto"] | bool | None = "auto",
     ) -> None:
         """Map the file and load the engine; raises ModelNotFoundError, ModelFileError.
 
@@ -71,24 +73,28 @@ class LLM:
         ram: bytes, or "24GB", that the process may use, None for what is free: beyond that, experts are read as needed;
         keep: what to keep on disk for the next process, so that it need not prefill it: "beginnings" of prompts, as system
         messages are, or "turns", every conversation after each answer;
-        progress(stage, fraction from 0 to 1) is called while kernels compile, weights load and prompts are prefilled.
+        constrained: whether answers will have a form to keep to, for which the vocabulary is made ready meanwhile;
+        progress: is told a stage and a fraction from 0 to 1 while kernels compile, weights load, prompts are prefilled;
+        "auto" shows it to people, in a terminal or a notebook, if that takes some seconds, False to nobody.
         """
         began = perf_counter()
         check_positive("threads", threads)
         check_positive("ctx", ctx)
         path, self._entry = catalog.resolve(path_or_name)
         self.file = GGUFFile.open(path)
-        try:
-            ram = parse_size(ram) if isinstance(ram, str) else ram
-            self.engine = Engine.load(self.file, threads=threads, ctx=ctx, kv_type=kv_type, ram=ram, progress=progress)
-        except BaseException:
-            self.file.close()
-            raise
+        self._preparation = Preparation(path) if constrained else None
+        with console.Telling(progress) as told:
+            try:
+                ram = parse_size(ram) if isinstance(ram, str) else ram
+                self.engine = Engine.load(self.file, threads=threads, ctx=ctx, kv_type=kv_type, ram=ram, progress=told)
+            except BaseException:
+                self.file.close()
+                raise
         self._keep = keep
         store = store_for(self.file, self.engine.state, self.engine.vocab_size) if keep else None
         self._cache = PrefixCache(self.engine, store)
-        self._exclusive = Exclusive(partial(_end, self._cache, self.file))
-        self._progress = self._exclusive.heard(progress)
+        self._exclusive = Exclusive(partial(end_model, self._cache, self.file), told.close)
+        self._progress = self._exclusive.heard(told)
         self._written: dict[Manner, ChatPrompts] = {}
         self._closer: weakref.ref[ThoughtCloser] | None = None  # of the last answer, which has it
         self.stats = Stats()  # of the last answer
@@ -108,7 +114,8 @@ class LLM:
     def tokenizer(self) -> Tokenizer:
         """The file's tokenizer, read when first needed. Raises ModelFileError."""
         self._check_open()
-        return Tokenizer.of_model(self.file, self.engine.vocab_size)
+        prepared = self._preparation and self._preparation.tokenizer()
+        return (prepared or Tokenizer.from_gguf(self.file)).checked(self.file, self.engine.vocab_size)
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -183,7 +190,7 @@ class LLM:
         with self._exclusive.use():
             wanted = checked(options).without_template()
             ids = self.tokenizer.prompt(checked_text(prompt))
-            return self._begin(ids, NO_MARKS, prompt, self.tokenizer.end_ids, wanted)
+            return self._begin(Prompt(ids, prompt, self.tokenizer.end_ids, NO_MARKS), wanted)
 
     def chat(
         self,
@@ -206,7 +213,17 @@ class LLM:
             prompt, ids = prompts.of(messages)
             begun = token_ids(begun, self.tokenizer.vocab_size)
             marks = prompts.marks(messages, ids, like, self._keep)
-            return self._begin(ids + begun, marks, prompt.text, prompts.end_ids, wanted, begun)
+            may_think = wanted.think != "off"
+            return self._begin(Prompt(ids + begun, prompt.text, prompts.end_ids, marks, begun, may_think), wanted)
+
+    def parse(self, asked: str | Sequence[Message], kind: Any, **options: Unpack[Options]) -> Any:
+        """Answer a conversation, or a question, by an object of a type: a dataclass, a pydantic model, or such as list[str].
+
+        Raises QcliError for an answer that is cut by max_tokens or by the context.
+        """
+        messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+        options["schema"] = kind
+        return parsed(kind, self.chat(messages, **options), lambda: self.stats.fits)
 
     def end_thought(self) -> None:
         """Have the answer that is being read close its thought now, by the model's own words, and go on; from any thread."""
@@ -261,37 +278,22 @@ class LLM:
         with self._exclusive.use_anew():
             return resume(self._cache, self._prompts(think), checked_messages(messages), self._keep, self._progress)
 
-    def _begin(
-        self,
-        ids: list[int],
-        marks: Marks,
-        prompt: str,
-        end_ids: frozenset[int],
-        wanted: Checked,
-        begun: Sequence[int] = (),
-    ) -> Answer:
-        check_ids(ids, self.engine.vocab_size)
-        sampler = Sampler(self.sampling(**wanted.sampling), self.tokenizer.vocab_size)
-        parser = answer_parser(self.tokenizer, self.think_tags, prompt)
+    def _begin(self, prompt: Prompt, wanted: Checked) -> Answer:
+        check_ids(prompt.ids, self.engine.vocab_size)
+        if wanted.constraint and not self._preparation:
+            self._preparation = Preparation(self.file.path, self.tokenizer)
+        vocabulary = self._preparation.vocabulary() if wanted.constraint and self._preparation else None
+        sampling = self.sampling(**wanted.sampling)
         self._exclusive.end_unread()
-        self.stats, said = Stats(load_s=self.load_s), [*begun]
-        closer = ThoughtCloser(parser, self._closing_ids, wanted.budget)
-        self._closer = weakref.ref(closer)
-        tokens = generate_ids(
-            self._cache, ids, sampler, wanted.max_tokens, end_ids, self.stats, self._progress, marks, closer.next_id
+        self.stats = Stats(load_s=self.load_s)
+        course = Course(
+            self.tokenizer, self.think_tags, prompt, wanted, sampling, self._closing_ids, vocabulary, self.stats
         )
-        return self._exclusive.begin(generate_text(tokens, closer, wanted.stop, self.stats, said, wanted.loops), said)
+        self._closer = weakref.ref(course.closer)
+        return self._exclusive.begin(course.pieces(self._cache, self._progress), course.said, course.logprobs)
 
     def _closing_ids(self) -> list[int]:
         return self.tokenizer.encode(self.thinking.closing_words)
 
     def _check_open(self) -> None:
         self._exclusive.lifetime.check_open()
-
-
-def _end(cache: PrefixCache, file: GGUFFile) -> None:
-    try:
-        cache.close()
-    except OutputError as error:  # the usage of its experts
-        warnings.warn(str(error), stacklevel=2)
-    file.close()

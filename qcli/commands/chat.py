@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
@@ -17,13 +17,13 @@ from qcli.commands.talk import Talk
 from qcli.errors import QcliError
 from qcli.line_input import is_interactive, turns
 from qcli.runtime.sampling import SamplingOptions
+from qcli.terminal.keyboard import Keyboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qcli.commands.talk import Make
     from qcli.llm import LLM
-    from qcli.runtime.answer_options import Options
     from qcli.sessions.conversation import Conversation
     from qcli.sessions.library import Library
     from qcli.sessions.log import SessionLog
@@ -68,8 +68,9 @@ def chat(
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
     records = is_interactive() or save or name is not None or wanted.old
     bar = console.status("loading", quiet)
+    keyboard = Keyboard()
     with ExitStack() as stack:
-        with bar, interrupt.ends_all(bar):
+        with keyboard if is_interactive() else nullcontext(), bar, interrupt.ends_all(bar):
             from qcli.llm import LLM
             from qcli.sessions.library import Library
 
@@ -87,7 +88,7 @@ def chat(
         llm.thinking.manner(think)
         if verbose:
             note_mistyped(llm)
-        given: Options = {
+        given: dict[str, Any] = {
             "max_tokens": max_tokens,
             "stop": stop,
             "think": think,
@@ -99,11 +100,25 @@ def chat(
         make = _maker(library, replace(wanted, name=None), records, discard if quiet else console.info)
         stats = usual_stats(quiet, verbose)
         talk = stack.enter_context(
-            Talk(llm, first, library, bar, quiet, is_interactive(), make, load, chosen, {**given}, stats, plain=plain)
+            Talk(
+                llm,
+                first,
+                library,
+                bar,
+                quiet,
+                is_interactive(),
+                make,
+                load,
+                chosen,
+                {**given},
+                stats,
+                keyboard,
+                plain=plain,
+            )
         )
         if not quiet:
             _greet(talk, log)
-        for turn in turns(partial(completions, talk)):
+        for turn in turns(partial(completions, talk), keyboard):
             if not _take(talk, turn):
                 break
     return int(not talk.interactive and talk.incomplete)
@@ -124,7 +139,8 @@ def _greet(talk: Talk, log: SessionLog | None) -> None:
         console.info(f"{talk.llm.name} · /help lists the commands, Ctrl-D leaves{recorded}")
     tell_of_limits(talk.llm, talk.interactive)
     if log is not None:
-        bring_back(talk.conversation, talk.bar, console.info)
+        with talk.keys_kept():
+            bring_back(talk.conversation, talk.bar, console.info)
 
 
 def _take(talk: Talk, turn: str) -> bool:

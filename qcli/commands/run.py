@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import typer
 
 from qcli import console, interrupt
-from qcli.commands import completion, options
+from qcli.commands import completion, forms, options
 from qcli.commands.answer import (
     discard,
     note_mistyped,
@@ -24,6 +24,7 @@ from qcli.commands.answer import (
 from qcli.commands.chat import chat
 from qcli.commands.examples import examples
 from qcli.commands.file_texts import joined, read_texts
+from qcli.commands.forms import Form
 from qcli.commands.recording import Wanted, model_of, tell_of_resumed
 from qcli.commands.run_output import Output
 from qcli.errors import PromptError, UsageError
@@ -55,6 +56,13 @@ _ONE_ANSWER = {
     "force": "--force",
     "as_json": "--json",
     "stats": "--stats",
+    "schema": "--schema",
+    "regex": "--regex",
+    "choices": "--choice",
+    "grammar": "--grammar",
+    "stream": "--stream",
+    "partial": "--partial",
+    "logprobs": "--logprobs",
 }
 
 
@@ -76,6 +84,12 @@ def run(
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
     think: options.Think = None,
+    schema: forms.Schema = None,
+    regex: forms.Regex = None,
+    choices: forms.Choices = None,
+    grammar: forms.Grammar = None,
+    stream: forms.Stream = False,
+    partial: forms.Partial = False,
     stop_loops: options.StopLoops = None,
     go_on: options.Continue = False,
     resume: options.Resume = None,
@@ -91,6 +105,7 @@ def run(
     to: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help=_OUTPUT)] = None,
     force: Annotated[bool, options.flag("--force", help=_FORCE)] = False,
     as_json: options.Json = False,
+    logprobs: forms.LogProbs = None,
     plain: options.Plain = False,
     stats: Annotated[bool, options.flag("--stats", help=_STATS)] = False,
     quiet: options.Quiet = False,
@@ -110,7 +125,10 @@ def run(
         raise UsageError("--quiet and --stats cannot both be meant", "leave out one of the two")
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
     _check_raw(raw, system, wanted, think)
-    output = Output(as_json, code, to, force, raw, plain, quiet, think)
+    if logprobs is not None and not as_json:
+        raise UsageError("--logprobs are a part of --json", "add --json, or leave it out")
+    form = Form.typed(schema, regex, choices, grammar, stream, partial)
+    output = Output(as_json, code, to, force, raw, plain, quiet, think, form, max_tokens)
     read = [name for name in files or [] if name != STDIN]
     output.check(read)
     about = _texts(files or [], raw)
@@ -118,6 +136,7 @@ def run(
     records = save or name is not None
     keep = None if raw else wanted.keep(records, otherwise="beginnings")
     with ExitStack() as stack:
+        stack.enter_context(console.silent_keyboard())
         bar = stack.enter_context(console.status("loading", quiet))
         with interrupt.ends_all(bar):
             from qcli.llm import LLM
@@ -127,7 +146,16 @@ def run(
             log = wanted.opened(library, stack)
             chosen = model_of(log) if model is None else model
             llm = stack.enter_context(
-                LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
+                LLM(
+                    chosen,
+                    threads,
+                    ctx,
+                    kv_type=kv_type,
+                    ram=ram,
+                    keep=keep,
+                    constrained=form.constraint is not None,
+                    progress=bar.update,
+                )
             )
         wanted.note_use(llm)
         if not raw:
@@ -138,12 +166,14 @@ def run(
         output.check(sources)
         ends_loops = not raw if stop_loops is None else stop_loops
         given: Any = {"max_tokens": max_tokens, "stop": stop, "think": think, "stop_loops": ends_loops, **sampling}
+        given |= {"constraint": form.constraint, "logprobs": logprobs}
         tell = discard if quiet or as_json else console.info
         conversation = stack.enter_context(
             wanted.conversation(llm, library, log, tell, records=records, system=system, options=given)
         )
         if log is not None:
             tell_of_resumed(conversation, tell)
+        bar.begin("reading")
         pieces = llm.generate(about + text, **given) if raw else conversation.ask(text, about=about)
         answer = output.read(pieces, bar, llm)
         output.write(answer, llm, sources)
@@ -153,7 +183,7 @@ def run(
             tell_figures(llm, "long" if stats else usual_stats(quiet, verbose))
         if verbose:
             note_mistyped(llm)
-    if problem := output.lacks(answer):
+    if problem := output.lacks(answer, llm.stats):
         raise problem
     if conversation.problem and (quiet or as_json):
         raise conversation.problem  # nobody was told yet

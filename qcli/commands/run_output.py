@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qcli import console
 from qcli.commands.answer import Screen, discard, show, thoughts_aside
+from qcli.commands.forms import ANY, Form
 from qcli.errors import OutputError, QcliError, UsageError
 from qcli.host.folders import expanded
 from qcli.text.thoughts import Thought, without_tags
@@ -18,6 +19,7 @@ from qcli.wording import quantity
 
 if TYPE_CHECKING:
     from qcli.llm import LLM
+    from qcli.runtime.stats import Stats
     from qcli.text.code_blocks import FirstBlock
 
 _PARTIAL = ".partial"  # at the end of the name of what is not whole
@@ -40,11 +42,15 @@ class Output:
     plain: bool = False
     quiet: bool = False
     think: str | int | None = None  # as it was typed
+    form: Form = ANY
+    max_tokens: int | None = None
 
     def check(self, reads: Iterable[str | Path]) -> None:
         """Raise UsageError, OutputError for a file that cannot be written; reads: what it may not replace."""
         from qcli.host.atomic_files import AtomicFiles
 
+        if self.form.constraint and self.code:
+            raise UsageError("-x and a form of the answer cannot both be meant", "leave out one of the two")
         if self.force and self.to is None:
             raise UsageError("--force replaces the file of -o, and there is none", "give -o FILE, or leave out --force")
         if self.to == "-":
@@ -64,11 +70,13 @@ class Output:
             interrupted = show(_unseen(pieces, said, bar, block), bar, discard, aside)[1]
             text = "".join(said)
         else:
-            screen = Screen(self.plain or self.raw)
+            screen = Screen(self.plain or self.raw or self.form.constraint is not None)
             text, interrupted = show(pieces, bar, screen, aside)
             screen.end_line(text)
         finish = "stop" if block and block.found is not None else llm.stats.finish_reason
         cut = interrupted or finish not in (("stop", "length") if self.raw else ("stop",))
+        if self.form.constraint:
+            cut = interrupted or not llm.stats.fits
         code = block.end() if block and not cut else None
         return Answered(text, without_tags("".join(thoughts)), code, finish, interrupted, cut)
 
@@ -81,13 +89,19 @@ class Output:
         if self.to is not None:
             if (text := self._text(answer, llm)) and (answer.text or not answer.cut):
                 self._write_file(text, answer, reads)
+        elif answer.cut and self.form.hides_what_is_cut:
+            return
         elif self.as_json:
             console.json(self._as_json(answer, llm))
         elif answer.code is not None:
             console.out(answer.code)
+        elif self.form.is_shown_whole:
+            console.out(self._text(answer, llm))
 
-    def lacks(self, answer: Answered) -> QcliError | None:
-        """What of what is wanted an answer does not have."""
+    def lacks(self, answer: Answered, stats: Stats) -> QcliError | None:
+        """What of what is wanted an answer does not have, if it was not told yet."""
+        if self.form.constraint and not answer.interrupted and (self.to is None or self.quiet):
+            return self.form.lacks(stats, self.max_tokens)
         if not self.code or answer.code is not None or answer.interrupted:
             return None
         if answer.cut:
@@ -121,7 +135,12 @@ class Output:
 
     def _is_unseen(self) -> bool:
         """Whether an answer is not shown as it comes."""
-        return self.as_json or self.code or (self.to is not None and not console.answers_a_person())
+        return (
+            self.as_json
+            or self.code
+            or self.form.is_shown_whole
+            or (self.to is not None and not console.answers_a_person())
+        )
 
     def _as_json(self, answer: Answered, llm: LLM) -> dict[str, Any]:
         stats = llm.stats
@@ -129,11 +148,13 @@ class Output:
         return {
             "model": llm.name,
             "text": answer.text,
+            **self.form.as_json(answer.text, stats),
             **({"code": answer.code} if self.code else {}),
             "thoughts": answer.thoughts,
             "prompt_tokens": stats.prompt_tokens,
             "new_tokens": stats.new_tokens,
             "finish_reason": answer.finish_reason,
+            **({"logprobs": stats.logprobs} if stats.logprobs else {}),
             "timings": {name: round(getattr(stats, name), 4) for name in timings},
         }
 

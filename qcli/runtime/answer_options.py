@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from qcli.errors import UsageError
 from qcli.runtime.sampling import SamplingOptions
 from qcli.text.loops import LoopDetector
 from qcli.text.stop_strings import StopStrings
 from qcli.text.think_setting import WITH_TEMPLATE, Think, think_setting
+from qcli.wording import shortened
+
+if TYPE_CHECKING:
+    from qcli.constraints.constraint import Constraint
+
+_FORMS: Final = ("schema", "regex", "choices", "grammar")
+_MOST_LIKELY: Final = 20  # tokens a place
 
 
 class Options(SamplingOptions, total=False):
@@ -21,6 +29,12 @@ class Options(SamplingOptions, total=False):
     think: (
         Think  # "on", "off", "low", "medium", "high", or most tokens of a thought; "hide" is "on" to whoever shows it
     )
+    schema: Any  # of JSON: see qcli.constraints.constraint for it and the three that follow, of which one may be given
+    regex: str | None
+    choices: Sequence[str] | None
+    grammar: str | Path | None
+    constraint: Constraint | None  # in place of these four: what was made of one of them
+    logprobs: int | None  # of each token of the answer, and of so many of the likeliest in its place
 
 
 class Checked(NamedTuple):
@@ -31,6 +45,8 @@ class Checked(NamedTuple):
     stop: StopStrings
     think: str | int  # as think_setting has it
     loops: LoopDetector | None  # ends an answer that has become one
+    constraint: Constraint | None = None
+    logprobs: int | None = None
 
     @property
     def budget(self) -> int | None:
@@ -48,12 +64,26 @@ class Checked(NamedTuple):
 def checked(options: Options) -> Checked:
     """Options of an answer. Raises UsageError."""
     sampling: dict[str, Any] = {**options}
-    others = "max_tokens", "stop", "think", "stop_loops"
-    max_tokens, stop, think, stop_loops = (sampling.pop(name, None) for name in others)
+    others = "max_tokens", "stop", "think", "stop_loops", "logprobs"
+    max_tokens, stop, think, stop_loops, logprobs = (sampling.pop(name, None) for name in others)
+    held = _held_to(sampling.pop("constraint", None), {name: sampling.pop(name, None) for name in _FORMS})
     check_positive("max_tokens", max_tokens)
+    if logprobs is not None and not (type(logprobs) is int and 0 <= logprobs <= _MOST_LIKELY):
+        raise UsageError(f"logprobs cannot be {shortened(str(logprobs))}", f"give a number from 0 to {_MOST_LIKELY}")
     stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop or ())
-    think = "default" if think is None else think_setting("think", think)
-    return Checked(sampling, max_tokens, stop_strings, think, LoopDetector() if stop_loops else None)
+    setting = "default" if think is None else think_setting("think", think)
+    loops = LoopDetector() if stop_loops else None
+    return Checked(sampling, max_tokens, stop_strings, setting, loops, held, logprobs)
+
+
+def _held_to(constraint: Constraint | None, forms: dict[str, Any]) -> Constraint | None:
+    if all(value is None for value in forms.values()):
+        return constraint
+    if constraint is not None:
+        raise UsageError("constraint and another form cannot both be meant", "give one of them")
+    from qcli.constraints import constraint as given
+
+    return given.constraint(**forms)
 
 
 def check_positive(name: str, value: int | None) -> None:

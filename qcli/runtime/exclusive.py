@@ -20,10 +20,10 @@ class Exclusive:
     A new answer ends one that the same thread has left unread; one that another thread is reading is not to be ended.
     """
 
-    def __init__(self, end: Callable[[], None]) -> None:
-        """end: what closes the model, once nobody uses it any more."""
+    def __init__(self, end: Callable[[], None], after: Callable[[], None] = lambda: None) -> None:
+        """end: what closes the model, once nobody uses it any more; after: called after each use, by its user."""
         self.lifetime = Lifetime()
-        self._end = end
+        self._end, self._after = end, after
         self._free = threading.Condition()  # its lock is held for moments only, and by a signal's handler once more
         self._user: object = None  # whoever uses the model right now
         self._thread = 0  # that of the user
@@ -42,6 +42,7 @@ class Exclusive:
             yield
         finally:
             if self._user is me:
+                self._after()
                 with self._free:
                     self._user = None
                     self._free.notify_all()
@@ -63,9 +64,11 @@ class Exclusive:
             raise _busy()
         answer.end("another one has begun since", "read an answer to its end before you ask for the next")
 
-    def begin(self, pieces: Generator[str, None, None], ids: list[int]) -> Answer:
+    def begin(
+        self, pieces: Generator[str, None, None], ids: list[int], logprobs: list[dict[str, Any]] | None = None
+    ) -> Answer:
         """Make an answer of what yields its pieces and appends to its ids; called within `use`, after `end_unread`."""
-        answer = Answer(self, pieces, ids)
+        answer = Answer(self, pieces, ids, [] if logprobs is None else logprobs)
         self._answer = weakref.ref(answer)
         return answer
 
@@ -102,10 +105,17 @@ class Answer(Generator[str, None, None]):
     """An answer as it comes: an iterator of pieces of text. close() ends it early, as does dropping it.
 
     `ids`: the token ids generated so far, thoughts included, the one that ends a turn not.
+    `logprobs`: if they were asked for, of each token of the answer's text: its own and the likeliest, as OpenAI has them.
     """
 
-    def __init__(self, exclusive: Exclusive, pieces: Generator[str, None, None], ids: list[int]) -> None:
-        self._exclusive, self._pieces, self.ids = exclusive, pieces, ids
+    def __init__(
+        self,
+        exclusive: Exclusive,
+        pieces: Generator[str, None, None],
+        ids: list[int],
+        logprobs: list[dict[str, Any]],
+    ) -> None:
+        self._exclusive, self._pieces, self.ids, self.logprobs = exclusive, pieces, ids, logprobs
         self._ended: QcliError | None = None
         self._running = False  # whether a thread is in the midst of a step
         self.over = False  # whether nothing more comes

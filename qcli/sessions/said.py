@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
+from qcli.runtime.sampling import OPTIONS
 from qcli.sessions.model import Model
 from qcli.sessions.session import Message
 from qcli.text.thoughts import Thought, without_tags
@@ -83,5 +84,5 @@ class Said:
 def _recorded(options: Mapping[str, Any], llm: Model) -> dict[str, Any]:
     """The options of an answer, those that were not given too."""
     others = {name: options[name] for name in _NO_SAMPLING if options.get(name)}
-    sampling = {name: value for name, value in options.items() if name not in _NO_SAMPLING}
+    sampling = {name: value for name, value in options.items() if name in OPTIONS}
     return {**vars(llm.sampling(**sampling)), **others}
