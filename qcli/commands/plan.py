@@ -45,7 +45,10 @@ def plan(
     kv_type: options.KvType = None,
     as_json: options.Json = False,
 ) -> None:
-    """Tell whether a model would fit here, and how fast it would be; of a repository, which of its files to take."""
+    """Tell whether a model would fit here, and how fast it would be.
+
+    Of a repository of huggingface.co it compares all files, and tells which one to take.
+    """
     from qcli.forecast.prospect import Options
 
     given = Options(threads, ctx, kv_type, parse_size(ram) if ram is not None else None)
