@@ -50,6 +50,8 @@ def pull(
 ) -> None:
     """Get a model from huggingface.co, and check it.
 
+    Of a repository with several it lists how each would run here, and asks which one to get.
+
     A download that was broken off goes on where it was. HF_TOKEN, HF_HOME, HF_ENDPOINT and proxies are those of
     huggingface_hub.
     """

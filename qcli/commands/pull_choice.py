@@ -32,9 +32,12 @@ def chosen(listing: Listing) -> Variant:
     first = _told(listing, found)
     if is_interactive() and (taken := _asked(listing, found, first)):
         return taken
-    said = "none was taken" if is_interactive() else f"has {len(found)} of them"
-    label = (first or (default(found) or found)[0]).label
-    raise UsageError(f"{listing.repo}: {said}", f"name one, as in `qcli pull {listing.repo}:{label}`")
+    hint = f"name one, as in `qcli pull {listing.repo}:{(first or (default(found) or found)[0]).label}`"
+    if is_interactive():
+        raise UsageError(f"{listing.repo}: none was taken", hint)
+    raise UsageError(
+        f"{listing.repo}: has {len(found)} of them", f"{hint}; `qcli plan {listing.repo}` tells speeds, too"
+    )
 
 
 def _told(listing: Listing, found: list[Variant]) -> Variant | None:

@@ -92,7 +92,7 @@ def test_a_script_gets_the_list_at_once(three, told, type_line):
         "",
         "* Q4_K_M: the best that stays in memory",
         f"error: {REPO}: has 3 of them",
-        f"hint: name one, as in `qcli pull {REPO}:Q4_K_M`",
+        f"hint: name one, as in `qcli pull {REPO}:Q4_K_M`; `qcli plan {REPO}` tells speeds, too",
     ]
 
 
