@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TextIO
 
 from qcli.errors import QcliError
 from qcli.terminal import echo
-from qcli.terminal.text import Filter, columns, destination
+from qcli.terminal.text import Filter, columns, destination, is_terminal
 from qcli.terminal.text import clean as clean
 
 if TYPE_CHECKING:
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 STATUS_DELAY = 0.25  # seconds; shorter work shows no progress bar
 _shown_on_stdout, _shown_on_stderr = Filter(), Filter()
 _unfinished: dict[object, bool] = {}  # whether the last line is, by where a stream goes: a terminal, a pipe, a file
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Whether the stream is a terminal that understands cursor codes; a closed stream is none."""
-    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def answers_a_person() -> bool:
@@ -51,8 +46,7 @@ def setup() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure:
+        if reconfigure := getattr(stream, "reconfigure", None):
             encoding = "utf-8" if sys.platform == "win32" and not stream.isatty() else None
             reconfigure(errors="replace", encoding=encoding)
 
@@ -124,6 +118,12 @@ def aside(text: str) -> None:
     """Write a piece of text that is no part of the answer to stderr, dim, without a newline."""
     _remember(text, sys.stderr)
     _to_stderr(_styled(_shown_on_stderr(text), "2"))
+
+
+def in_place(text: str) -> None:
+    """Write a dim line to stderr, a terminal, over the one that this wrote before, and cut to its width; "" removes it."""
+    _to_stderr("\r\x1b[K" + _styled(text[: columns(sys.stderr) - 1], "2"))
+    _remember(text or "\n", sys.stderr)
 
 
 def error(problem: QcliError) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcli import console, interrupt
-from qcli.terminal.text import clean
+from qcli.terminal.text import clean, is_terminal
 from qcli.terminal.text_input import stdin_lines
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _QUOTES = '"""'
 
 def is_interactive() -> bool:
     """Whether standard input and stderr, where the prompt is shown, are a terminal."""
-    return sys.stdin is not None and sys.stdin.isatty() and console.is_terminal(sys.stderr)
+    return sys.stdin is not None and sys.stdin.isatty() and is_terminal(sys.stderr)
 
 
 def turns(completions: Completions = lambda before: ()) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from qcli import catalog
-from qcli.errors import ModelFileError, OutputError, PromptError, UsageError
+from qcli.errors import OutputError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
 from qcli.runtime import saved_text
+from qcli.runtime.answer_options import Checked, Options, check_positive, checked
 from qcli.runtime.chat_prompts import ChatPrompts, Message, checked_messages
 from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Keep, Marks
 from qcli.runtime.engine import Engine
@@ -28,24 +30,19 @@ from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions
 from qcli.runtime.state_store import store_for
 from qcli.runtime.stats import Stats
-from qcli.runtime.token_ids import token_ids
+from qcli.runtime.thought_closer import ThoughtCloser
+from qcli.runtime.token_ids import check_ids, token_ids
 from qcli.sessions.conversation import Conversation
 from qcli.text.content import checked_text
-from qcli.text.stop_strings import StopStrings
 from qcli.text.think_tags import ThinkTags, find_think_tags
-from qcli.text.thoughts import AnswerParser, answer_parser
+from qcli.text.thoughts import answer_parser, speaks_harmony
 from qcli.text.tokenizer import Tokenizer
 from qcli.wording import parse_size
 
 if TYPE_CHECKING:
-    from qcli.text.chat_template import ChatTemplate
-
-
-class Options(SamplingOptions, total=False):
-    """How to answer; what is left out, or None, is the model's own default."""
-
-    max_tokens: int | None  # None: until the model ends or the context is full
-    stop: str | Sequence[str] | None  # the text ends before the first of these
+    from qcli.text.chat_template import ChatTemplate, Manner
+    from qcli.text.think_setting import Think
+    from qcli.text.thinking import Thinking
 
 
 class LLM:
@@ -77,8 +74,8 @@ class LLM:
         progress(stage, fraction from 0 to 1) is called while kernels compile, weights load and prompts are prefilled.
         """
         began = perf_counter()
-        _check_positive("threads", threads)
-        _check_positive("ctx", ctx)
+        check_positive("threads", threads)
+        check_positive("ctx", ctx)
         path, self._entry = catalog.resolve(path_or_name)
         self.file = GGUFFile.open(path)
         try:
@@ -92,6 +89,8 @@ class LLM:
         self._cache = PrefixCache(self.engine, store)
         self._exclusive = Exclusive(partial(_end, self._cache, self.file))
         self._progress = self._exclusive.heard(progress)
+        self._written: dict[Manner, ChatPrompts] = {}
+        self._closer: weakref.ref[ThoughtCloser] | None = None  # of the last answer, which has it
         self.stats = Stats()  # of the last answer
         self.load_s = perf_counter() - began
 
@@ -109,13 +108,7 @@ class LLM:
     def tokenizer(self) -> Tokenizer:
         """The file's tokenizer, read when first needed. Raises ModelFileError."""
         self._check_open()
-        tokenizer = Tokenizer.from_gguf(self.file)
-        if tokenizer.vocab_size > self.engine.vocab_size:
-            raise ModelFileError(
-                f"{self.file.path}: {tokenizer.vocab_size} tokens, {self.engine.vocab_size} embeddings",
-                "the file contradicts itself: download or convert it again",
-            )
-        return tokenizer
+        return Tokenizer.of_model(self.file, self.engine.vocab_size)
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -132,8 +125,20 @@ class LLM:
         return find_think_tags(self.tokenizer, self.file.get_str("tokenizer.chat_template", ""))
 
     @cached_property
-    def _prompts(self) -> ChatPrompts:
-        return ChatPrompts(self.tokenizer, self.template, self.think_tags)
+    def thinking(self) -> Thinking:
+        """How the model is told to think or not."""
+        self._check_open()
+        from qcli.text.thinking import Thinking
+
+        architecture = self.file.get_str("general.architecture", "")
+        return Thinking(self.template, self.think_tags, speaks_harmony(self.tokenizer), architecture)
+
+    def _prompts(self, think: Think) -> ChatPrompts:
+        """The prompts of conversations whose next answer is thought about so. Raises UsageError if the model cannot."""
+        manner = self.thinking.manner(think)
+        if manner not in self._written:
+            self._written[manner] = ChatPrompts(self.tokenizer, self.template, self.think_tags, manner)
+        return self._written[manner]
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text.
@@ -149,10 +154,12 @@ class LLM:
         self._check_open()
         return self.tokenizer.decode(token_ids(ids, self.tokenizer.vocab_size))
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
+    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, *, think: Think = None) -> str:
         """The prompt that the model's chat template makes of a conversation."""
         self._check_open()
-        return self.template.render(messages, add_generation_prompt=add_generation_prompt)
+        manner = self.thinking.manner(think)
+        text = self.template.render(messages, add_generation_prompt=add_generation_prompt, **dict(manner.variables))
+        return text + manner.ending if add_generation_prompt else text
 
     def sampling(self, **given: Unpack[SamplingOptions]) -> Sampling:
         """The model's own sampling, with those options replaced that are given and not None. Raises UsageError."""
@@ -162,21 +169,21 @@ class LLM:
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits after each id, float32 [T, vocab], from an empty state, by the prefill that generation uses."""
-        with self._exclusive.use():
-            self._exclusive.end_unread()
+        with self._exclusive.use_anew():
             ids = token_ids(ids, self.engine.vocab_size)
-            self._check_ids(ids)
+            check_ids(ids, self.engine.vocab_size)
             return self._cache.logits(ids)
 
     def generate(self, prompt: str, **options: Unpack[Options]) -> Answer:
         """Continue a prompt as it stands, without a template; yields the text in pieces of whole characters.
 
-        Control tokens that the prompt spells are read as such. Pieces of the class Thought are what the model thinks.
+        Control tokens that the prompt spells are read as such. Pieces of the class Thought are what the model thinks; of
+        `think`, a number of tokens alone has a meaning here.
         """
         with self._exclusive.use():
+            wanted = checked(options).without_template()
             ids = self.tokenizer.prompt(checked_text(prompt))
-            parser = answer_parser(self.tokenizer, self.think_tags, prompt)
-            return self._begin(ids, NO_MARKS, parser, self.tokenizer.end_ids, options)
+            return self._begin(ids, NO_MARKS, prompt, self.tokenizer.end_ids, wanted)
 
     def chat(
         self,
@@ -194,17 +201,21 @@ class LLM:
         Yields pieces as generate does; those of the class Thought are what the model thinks before it answers.
         """
         with self._exclusive.use():
-            messages = checked_messages(messages)
-            prompt, ids = self._prompts.of(messages)
+            messages, wanted = checked_messages(messages), checked(options)
+            prompts = self._prompts(wanted.think)
+            prompt, ids = prompts.of(messages)
             begun = token_ids(begun, self.tokenizer.vocab_size)
-            parser = answer_parser(self.tokenizer, self.think_tags, prompt.text)
-            marks = self._prompts.marks(messages, ids, like, self._keep)
-            return self._begin(ids + begun, marks, parser, self._prompts.end_ids, options, begun)
+            marks = prompts.marks(messages, ids, like, self._keep)
+            return self._begin(ids + begun, marks, prompt.text, prompts.end_ids, wanted, begun)
+
+    def end_thought(self) -> None:
+        """Have the answer that is being read close its thought now, by the model's own words, and go on; from any thread."""
+        if self._closer and (closer := self._closer()):
+            closer.end_thought()
 
     def checkpoint(self) -> Checkpoint:
         """What the model has read and said so far, to come back to by restore(); keys and values are not copied."""
-        with self._exclusive.use():
-            self._exclusive.end_unread()
+        with self._exclusive.use_anew():
             return self._cache.checkpoint()
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
@@ -216,15 +227,13 @@ class LLM:
 
     def load(self, path: str | Path) -> None:
         """Go on from what save() wrote, of this model. Raises QcliError."""
-        with self._exclusive.use():
-            self._exclusive.end_unread()
+        with self._exclusive.use_anew():
             read = partial(saved_text.load, Path(path), self.engine.vocab_size, self.engine.state, self.file)
             self._cache.adopt(read)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint of this model; what was given up meanwhile is prefilled again."""
-        with self._exclusive.use():
-            self._exclusive.end_unread()
+        with self._exclusive.use_anew():
             self._cache.restore(checkpoint, self._progress)
 
     def conversation(self, **given: Any) -> Conversation:
@@ -248,43 +257,37 @@ class LLM:
     ) -> None:
         self.close()
 
-    def resume(self, messages: Sequence[Message]) -> Resumed:
+    def resume(self, messages: Sequence[Message], think: Think = None) -> Resumed:
         """Bring back what is known of a conversation, and prefill what is not, so that the next answer begins at once."""
-        with self._exclusive.use():
-            self._exclusive.end_unread()
-            return resume(self._cache, self._prompts, checked_messages(messages), self._keep, self._progress)
+        with self._exclusive.use_anew():
+            return resume(self._cache, self._prompts(think), checked_messages(messages), self._keep, self._progress)
 
     def _begin(
         self,
         ids: list[int],
         marks: Marks,
-        parser: AnswerParser,
+        prompt: str,
         end_ids: frozenset[int],
-        options: Options,
+        wanted: Checked,
         begun: Sequence[int] = (),
     ) -> Answer:
-        self._check_ids(ids)
-        sampling: dict[str, Any] = {**options}
-        max_tokens, stop = sampling.pop("max_tokens", None), sampling.pop("stop", None) or ()
-        _check_positive("max_tokens", max_tokens)
-        stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop)
-        sampler = Sampler(self.sampling(**sampling), self.tokenizer.vocab_size)
+        check_ids(ids, self.engine.vocab_size)
+        sampler = Sampler(self.sampling(**wanted.sampling), self.tokenizer.vocab_size)
+        parser = answer_parser(self.tokenizer, self.think_tags, prompt)
         self._exclusive.end_unread()
-        self.stats = Stats(load_s=self.load_s)
-        tokens = generate_ids(self._cache, ids, sampler, max_tokens, end_ids, self.stats, self._progress, marks)
-        said = [*begun]
-        return self._exclusive.begin(generate_text(tokens, parser, stop_strings, self.stats, said), said)
+        self.stats, said = Stats(load_s=self.load_s), [*begun]
+        closer = ThoughtCloser(parser, self._closing_ids, wanted.budget)
+        self._closer = weakref.ref(closer)
+        tokens = generate_ids(
+            self._cache, ids, sampler, wanted.max_tokens, end_ids, self.stats, self._progress, marks, closer.next_id
+        )
+        return self._exclusive.begin(generate_text(tokens, closer, wanted.stop, self.stats, said), said)
+
+    def _closing_ids(self) -> list[int]:
+        return self.tokenizer.encode(self.thinking.closing_words)
 
     def _check_open(self) -> None:
         self._exclusive.lifetime.check_open()
-
-    def _check_ids(self, ids: Sequence[int]) -> None:
-        if not len(ids):
-            raise PromptError("the prompt is empty", "give it some text")
-        last = self.engine.vocab_size - 1
-        for id in (min(ids), max(ids)):
-            if not 0 <= id <= last:
-                raise UsageError(f"no token has the id {id}", f"ids go from 0 to {last}")
 
 
 def _end(cache: PrefixCache, file: GGUFFile) -> None:
@@ -293,8 +296,3 @@ def _end(cache: PrefixCache, file: GGUFFile) -> None:
     except OutputError as error:  # the usage of its experts
         warnings.warn(str(error), stacklevel=2)
     file.close()
-
-
-def _check_positive(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise UsageError(f"{name} cannot be {value}", "give 1 or more, or leave it out")

@@ -24,6 +24,13 @@ def size(n_bytes: float) -> str:
     return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.0f} kB"
 
 
+def duration(seconds: float) -> str:
+    """0.25 s, 4.1 s, 38 s, 2 min 5 s."""
+    if seconds < 59.5:
+        return f"{seconds:.{0 if seconds >= 9.95 else 1 if seconds >= 0.095 else 2}f} s"
+    return f"{round(seconds) // 60} min {round(seconds) % 60} s"
+
+
 def quantity(n: int, unit: str = "") -> str:
     """Three digits and a power of 1000, for tables: 38.4 M, or 15.2 MB of unit "B"."""
     if n < 1000:

@@ -9,8 +9,9 @@ from math import ceil, inf
 from typing import TYPE_CHECKING
 
 from qcli import console
+from qcli.commands.folded_thoughts import FoldedThoughts
 from qcli.text.thoughts import Thought
-from qcli.wording import counted
+from qcli.wording import counted, duration
 
 if TYPE_CHECKING:
     from qcli.llm import LLM
@@ -55,6 +56,7 @@ def show(
 
     What a Screen holds back is shown at the end, and before thoughts that come later.
     """
+    folded = aside if isinstance(aside, FoldedThoughts) else None
     finish = write.finish if isinstance(write, Screen) else lambda: None
     text: list[str] = []
     interrupted = thinking = False
@@ -72,13 +74,17 @@ def show(
                     continue
                 if thinking and piece:
                     thinking, lines = False, ""
-                    aside("\n\n")  # one blank line before the answer, however many the model leaves
+                    folded.end() if folded else aside(
+                        "\n\n"
+                    )  # one blank line before the answer, however many the model leaves
                 text.append(piece)
                 write(piece)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         bar.close()
+        if folded:
+            folded.end()
         finish()
     return "".join(text), interrupted
 
@@ -96,6 +102,13 @@ def note_mistyped(llm: LLM) -> None:
     """Tell in one line which control tokens the file calls ordinary text, if there are any."""
     if mistyped := llm.tokenizer.mistyped:
         console.info(f"read as control tokens, though the file calls them ordinary text: {' '.join(mistyped)}")
+
+
+def thoughts_aside(llm: LLM, think: str | int | None, quiet: bool) -> Callable[[str], None]:
+    """What shows the thoughts of the next answer: as they come, or if they are to be hidden their number."""
+    if quiet:
+        return discard
+    return FoldedThoughts(lambda: llm.stats) if think == "hide" else console.aside
 
 
 def discard(piece: str) -> None:
@@ -123,13 +136,7 @@ def short_figures(stats: Stats, used: int, ctx: int) -> list[str]:
         return []
     speed = stats.decode_tok_per_s
     shown = [f"{speed:,.{0 if speed >= 9.95 else 1}f} tok/s"] if speed else []
-    return [*shown, _duration(stats.ttft_s + stats.decode_s), f"context {ceil(100 * used / ctx)} %"]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 59.5:
-        return f"{seconds:.{0 if seconds >= 9.95 else 1 if seconds >= 0.095 else 2}f} s"
-    return f"{round(seconds) // 60} min {round(seconds) % 60} s"
+    return [*shown, duration(stats.ttft_s + stats.decode_s), f"context {ceil(100 * used / ctx)} %"]
 
 
 def figures(stats: Stats) -> list[str]:

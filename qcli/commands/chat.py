@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qcli.commands.talk import Make
-    from qcli.llm import LLM, Options
+    from qcli.llm import LLM
+    from qcli.runtime.answer_options import Options
     from qcli.sessions.conversation import Conversation
     from qcli.sessions.library import Library
     from qcli.sessions.log import SessionLog
@@ -41,6 +42,7 @@ def chat(
     system: options.System = None,
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
+    think: options.Think = None,
     go_on: options.Continue = False,
     resume: options.Resume = None,
     save: Annotated[bool, options.flag("--save", help=_SAVE)] = False,
@@ -79,9 +81,10 @@ def chat(
                 return LLM(model, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
 
             llm = stack.enter_context(load(chosen))
+        llm.thinking.manner(think)
         if verbose:
             note_mistyped(llm)
-        given: Options = {"max_tokens": max_tokens, "stop": stop, **sampling}
+        given: Options = {"max_tokens": max_tokens, "stop": stop, "think": think, **sampling}
         make = _maker(library, wanted, records, discard if quiet else console.info)
         first = make(llm, log, system, {**given})
         make = _maker(library, replace(wanted, name=None), records, discard if quiet else console.info)

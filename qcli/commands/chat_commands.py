@@ -197,6 +197,12 @@ COMMANDS: dict[str, Command] = {
         "[NAME [VALUE]]",
         words=chat_settings.set_words,
     ),
+    "think": Command(
+        chat_settings.think,
+        "have the model think, or not: on, off, hide, low, medium, high, or at most N tokens",
+        "[VALUE|N]",
+        words=chat_settings.think_words,
+    ),
     "tokens": Command(chat_settings.tokens, "tell how many tokens each message has"),
     "stats": Command(chat_settings.stats, "tell the figures of the last answer, and how full the context is"),
     "help": Command(_help, "list these commands, or tell what one does", "[COMMAND]", ("?", "h"), _command_names),

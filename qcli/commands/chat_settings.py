@@ -18,6 +18,7 @@ from qcli.commands.talk import Talk
 from qcli.errors import UsageError
 from qcli.runtime.sampling import OPTIONS, Option
 from qcli.sessions import context
+from qcli.text import think_setting
 from qcli.wording import counted, shortened
 
 DEFAULT = "default"
@@ -61,9 +62,21 @@ def _change_stats(talk: Talk, typed: str) -> None:
     talk.stats = STATS[0] if typed == DEFAULT else typed
 
 
+def _shown_think(talk: Talk) -> str:
+    value = talk.options.get("think")
+    return DEFAULT if value is None else f"{value}"
+
+
+def _change_think(talk: Talk, typed: str) -> None:
+    value = think_setting.think_setting("think", typed)
+    talk.llm.thinking.manner(value)
+    talk.set("think", None if value == DEFAULT else value)
+
+
 SETTINGS: dict[str, Setting] = {
     **{name: _option(name, option) for name, option in OPTIONS.items()},
     "max_tokens": _option("max_tokens", _MAX_TOKENS),
+    "think": Setting(think_setting.HELP, _shown_think, _change_think, think_setting.WORDS),
     "stats": Setting("What is told after an answer.", lambda talk: talk.stats, _change_stats, (*STATS, DEFAULT)),
 }
 
@@ -88,6 +101,21 @@ def set_option(talk: Talk, argument: str) -> None:
         console.info(f"{name} is now {SETTINGS[name].shown(talk)}")
     else:
         listing.tell([(f"{name} {SETTINGS[name].shown(talk)}", SETTINGS[name].help)])
+
+
+def think(talk: Talk, argument: str) -> None:
+    """Show or change whether, how long and how openly the model thinks."""
+    if argument:
+        set_option(talk, f"think {argument}")
+        return
+    known = talk.llm.thinking
+    offered = f"/think takes {', '.join(known.words)}, or a number of tokens" if known.thinks else "this model does not"
+    console.info(f"think is {_shown_think(talk)}; {offered}")
+
+
+def think_words(talk: Talk, typed: str) -> Iterator[tuple[str, str]]:
+    """What can be typed after /think."""
+    return ((word, "") for word in talk.llm.thinking.words)
 
 
 def _named(typed: str) -> str:
@@ -120,10 +148,20 @@ def model(talk: Talk, argument: str) -> None:
         return
     with talk.bar, interrupt.ends_all(talk.bar):
         talk.change_model(argument)
+    _think_as_it_can(talk)
     came = come_back(talk.conversation, talk.bar)
     read = f" · {counted(came.tokens, 'token')} read in {came.seconds:.1f} s" if came is not None else ""
     console.info(f"{talk.llm.name} goes on{read}")
     tell_of_default_template(talk.llm)
+
+
+def _think_as_it_can(talk: Talk) -> None:
+    """Leave it to a new model how to think if it cannot think as the one before was told to."""
+    try:
+        talk.llm.thinking.manner(talk.options.get("think"))
+    except UsageError as problem:
+        talk.set("think", None)
+        console.info(f"{problem.message}: it is {DEFAULT} from here on")
 
 
 def _is_this_one(talk: Talk, name: str) -> bool:

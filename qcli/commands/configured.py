@@ -48,6 +48,8 @@ def _is_wanted(setting: Setting, context: Any, typed: set[str]) -> bool:
     key, command = setting.key, context.command.name
     if key not in context.params or key in typed or not (setting.shared or command in _TALK):
         return False
+    if key == "think" and context.params.get("raw"):  # without a chat template, nobody is told to think
+        return False
     if key == "save":  # of chats; `qcli run` records where it is told to
         return command == "chat" and not typed.intersection(_SAVES)
     return not typed.intersection(_NAMES_A_MODEL) if key == "model" else command != "bench"

@@ -13,6 +13,7 @@ import typer
 from qcli.commands import completion
 from qcli.errors import UsageError
 from qcli.runtime.sampling import OPTIONS, Option, SamplingOptions
+from qcli.text import think_setting
 from qcli.wording import shortened
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -24,6 +25,10 @@ _MODEL = f"{_FILE_OR_NAME} (default: the small model that comes with qcli)."
 def flag(*names: str, help: str) -> Any:
     """An option without a value; Typer would have a person read <bool> beside it."""
     return typer.Option(*names, metavar="", help=help)
+
+
+def _checked_think(value: str | None) -> str | int | None:
+    return None if value is None else think_setting.think_setting("--think", value)
 
 
 GivenModel = Annotated[str | None, typer.Argument(metavar="MODEL", help=_MODEL, autocompletion=completion.models)]
@@ -53,6 +58,16 @@ MaxTokens = Annotated[
 Stop = Annotated[
     list[str] | None,
     typer.Option("--stop", metavar="TEXT", help="End the answer before this text; may be repeated."),
+]
+Think = Annotated[
+    str | None,
+    typer.Option(
+        "--think",
+        metavar="VALUE",
+        help=think_setting.HELP,
+        callback=_checked_think,
+        autocompletion=completion.one_of(think_setting.WORDS),
+    ),
 ]
 Threads = Annotated[
     int | None,

@@ -17,6 +17,7 @@ from qcli.commands.answer import (
     show,
     tell_figures,
     tell_of_default_template,
+    thoughts_aside,
     usual_stats,
 )
 from qcli.commands.examples import examples
@@ -25,6 +26,7 @@ from qcli.commands.recording import Wanted, model_of, tell_of_resumed
 from qcli.errors import PromptError, UsageError
 from qcli.runtime.sampling import SamplingOptions
 from qcli.terminal.text_input import STDIN, read_stdin
+from qcli.text.think_setting import WITH_TEMPLATE
 from qcli.text.thoughts import without_tags
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def run(
     raw: Annotated[bool, options.flag("--raw", help=_RAW)] = False,
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
+    think: options.Think = None,
     go_on: options.Continue = False,
     resume: options.Resume = None,
     save: Annotated[bool, options.flag("--save", help=_SAVE)] = False,
@@ -77,7 +80,7 @@ def run(
     if quiet and stats:
         raise UsageError("--quiet and --stats cannot both be meant", "leave out one of the two")
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
-    _check_raw(raw, system, wanted)
+    _check_raw(raw, system, wanted, think)
     about = _texts(files or [], raw)
     text = _prompt(prompt, STDIN in (files or []), quiet)
     records = save or name is not None
@@ -94,9 +97,11 @@ def run(
             llm = stack.enter_context(
                 LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
             )
+        if not raw:
+            llm.thinking.manner(think)
         if not raw and not quiet:
             tell_of_default_template(llm)
-        given: Any = {"max_tokens": max_tokens, "stop": stop, **sampling}
+        given: Any = {"max_tokens": max_tokens, "stop": stop, "think": think, **sampling}
         tell = discard if quiet or as_json else console.info
         conversation = stack.enter_context(
             wanted.conversation(llm, library, log, tell, records=records, system=system, options=given)
@@ -110,7 +115,7 @@ def run(
             console.json(_as_json(shown, without_tags("".join(thoughts)), llm.stats))
         else:
             screen = Screen(plain or raw)
-            shown, interrupted = show(pieces, bar, screen, discard if quiet else console.aside)
+            shown, interrupted = show(pieces, bar, screen, thoughts_aside(llm, think, quiet))
             screen.end_line(shown)
         if not as_json or stats:
             tell_figures(llm, "long" if stats else usual_stats(quiet, verbose))
@@ -121,11 +126,13 @@ def run(
     return interrupt.EXIT_CODE if interrupted else int(bool(conversation.problem))
 
 
-def _check_raw(raw: bool, system: str | None, wanted: Wanted) -> None:
+def _check_raw(raw: bool, system: str | None, wanted: Wanted, think: str | int | None) -> None:
     if raw and system:
         raise UsageError("--raw has no place for a --system message", "leave out one of the two")
     if raw and (wanted.old or wanted.save or wanted.name is not None):
         raise UsageError("--raw continues a text, which is no conversation to record", "leave out --raw")
+    if raw and think in WITH_TEMPLATE:
+        raise UsageError(f"--raw has no place for --think {think}", "leave out one of the two")
 
 
 def _texts(files: list[str], raw: bool) -> str:

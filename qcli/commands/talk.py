@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
-from qcli.commands.answer import Screen, discard, show, tell_figures
+from qcli.commands.answer import Screen, show, tell_figures, thoughts_aside
 from qcli.commands.file_texts import Texts, joined, mentioned, read_texts
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.wording import counted, quantity
@@ -65,9 +65,10 @@ class Talk:
     def say(self, pieces: Generator[str, None, None]) -> None:
         """Show an answer as it comes; one that has no room is told of, and the chat goes on."""
         screen = Screen(self.plain)
+        aside = thoughts_aside(self.llm, self.options.get("think"), self.quiet)
         try:
             with self.bar:
-                shown, interrupted = show(pieces, self.bar, screen, discard if self.quiet else console.aside)
+                shown, interrupted = show(pieces, self.bar, screen, aside)
         except ContextOverflowError as problem:
             self._tell_of_overflow(problem)
             return

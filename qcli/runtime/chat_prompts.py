@@ -15,7 +15,7 @@ from qcli.text.tokenizer import Tokenizer
 from qcli.text.user_text import ControlTexts
 
 if TYPE_CHECKING:
-    from qcli.text.chat_template import ChatTemplate, Prompt
+    from qcli.text.chat_template import ChatTemplate, Manner, Prompt
 
 Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system", "content": str}
 
@@ -35,10 +35,12 @@ def checked_messages(messages: Sequence[Message]) -> Sequence[Message]:
 
 
 class ChatPrompts:
-    """The prompts of a model's conversations."""
+    """The prompts of a model's conversations, all written in one manner."""
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, think_tags: Sequence[ThinkTags]) -> None:
-        self._tokenizer, self._template = tokenizer, template
+    def __init__(
+        self, tokenizer: Tokenizer, template: ChatTemplate, think_tags: Sequence[ThinkTags], manner: Manner
+    ) -> None:
+        self._tokenizer, self._template, self._manner = tokenizer, template, manner
         self._tags = frozenset(text for pair in think_tags for text in (pair.open, pair.close))
         self._control = ControlTexts([*tokenizer.control_texts, *self._tags])  # what no message may spell
         written = tokenizer.first_special(template.after_answer())
@@ -60,7 +62,7 @@ class ChatPrompts:
 
     def _rendered(self, messages: Sequence[Message]) -> Prompt:
         plain = [{key: value for key, value in message.items() if key != "ids"} for message in messages]
-        return self._template.prompt(plain, self._control, self._tags)
+        return self._template.prompt(plain, self._control, self._tags, self._manner)
 
     def _spoken(self, messages: Sequence[Message], mark: str) -> list[tuple[str, list[int]]]:
         """The conversation up to the end of each answer that has ids: text and ids, the longest first.

@@ -48,6 +48,13 @@ class Exclusive:
                 if self.lifetime.closed:
                     self.close()
 
+    @contextmanager
+    def use_anew(self) -> Iterator[None]:
+        """As `use`, after an answer that this thread has left unread has ended. Raises QcliError, too, as `end_unread`."""
+        with self.use():
+            self.end_unread()
+            yield
+
     def end_unread(self) -> None:
         """End an answer that this thread has left unread; called within `use`. Raises QcliError if it is another thread's."""
         if not (answer := self._unread()):

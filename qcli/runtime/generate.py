@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -16,8 +16,11 @@ from qcli.text.stop_strings import StopStrings
 from qcli.text.thoughts import AnswerParser, Thought
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from qcli.runtime.prefix_cache import PrefixCache
     from qcli.runtime.sampler import Sampler
+    from qcli.runtime.thought_closer import ThoughtCloser
 
 
 def generate_ids(
@@ -29,10 +32,12 @@ def generate_ids(
     stats: Stats | None = None,
     progress: Progress | None = None,
     marks: Marks = NO_MARKS,
+    next_id: Callable[[], int | None] = lambda: None,
 ) -> Generator[int, None, None]:
     """Prefill the ids of a prompt, then yield those of its answer until an end id, max_tokens or a full context.
 
     The end id is not yielded; the last token yielded may not be in the state yet.
+    next_id: the id that has to come next, None to draw one; asked once the id before has been read.
     Raises ContextOverflowError when the prompt does not fit.
     """
     engine, stats = cache.engine, stats or Stats()
@@ -46,7 +51,7 @@ def generate_ids(
         began = perf_counter()
         logits = cache.prefill(ids, progress, marks)
         stats.prefilled_tokens, stats.prefill_s = cache.prefilled, perf_counter() - began
-        token = sampler.sample(logits)
+        token = _chosen(next_id, sampler, logits)
         stats.ttft_s = perf_counter() - began
         engine.reset_traffic()
         while token not in end_ids:
@@ -57,7 +62,7 @@ def generate_ids(
                 stats.finish_reason = "length"
                 return
             began = perf_counter()
-            token = sampler.sample(cache.step(token))
+            token = _chosen(next_id, sampler, cache.step(token))
             stats.decode_s += perf_counter() - began
             stats.decode_steps += 1
         stats.finish_reason = "stop"
@@ -69,9 +74,14 @@ def generate_ids(
         stats.disk_reads = DiskReads.of(engine.traffic, stats.decode_steps)
 
 
+def _chosen(next_id: Callable[[], int | None], sampler: Sampler, logits: np.ndarray) -> int:
+    forced = next_id()
+    return sampler.sample(logits) if forced is None else forced
+
+
 def generate_text(
     tokens: Generator[int, None, None],
-    parser: AnswerParser,
+    parser: AnswerParser | ThoughtCloser,
     stop_strings: StopStrings,
     stats: Stats,
     ids: list[int],
@@ -88,6 +98,7 @@ def generate_text(
     with closing(tokens):
         for token in tokens:
             ids.append(token)
+            stats.thought_tokens += parser.thinking
             yield from _shown(stop_strings, answer.push(parser.push(token)))
             if stop_strings.found:
                 break

@@ -31,6 +31,7 @@ class Stats:
 
     prompt_tokens: int = 0
     new_tokens: int = 0
+    thought_tokens: int = 0  # of the new ones
     finish_reason: Literal["stop", "length", "cancelled"] = "cancelled"  # until something else ends it
     load_s: float = 0.0
     ttft_s: float = 0.0  # time to first token, from the request on

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import index
 
-from qcli.errors import UsageError
+from qcli.errors import PromptError, UsageError
 from qcli.wording import shortened
 
 
@@ -24,3 +24,12 @@ def token_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
             raise UsageError(f"no token has the id {shortened(str(id))}", hint)
         found.append(number)
     return found
+
+
+def check_ids(ids: Sequence[int], vocab_size: int) -> None:
+    """Raise PromptError for a prompt of no ids, UsageError for an id that no token has."""
+    if not len(ids):
+        raise PromptError("the prompt is empty", "give it some text")
+    for id in (min(ids), max(ids)):
+        if not 0 <= id < vocab_size:
+            raise UsageError(f"no token has the id {id}", f"ids go from 0 to {vocab_size - 1}")

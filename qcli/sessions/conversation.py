@@ -23,6 +23,7 @@ from qcli.sessions.session import Message
 from qcli.sessions.unsaved import Unsaved
 
 _SEEDS = 1 << 64
+_NO_SAMPLING = ("max_tokens", "stop", "think")
 _NEARLY = 0.9  # of the context is full: said once
 
 
@@ -109,7 +110,10 @@ class Conversation:
             raise UsageError("the last answer is complete", "ask for more, or regenerate it")
         if last.role == "assistant" and not context.is_of(last, self.llm):
             raise UsageError("the last answer is another model's", "regenerate it, or ask for more")
-        return self._start(branch, [], last if last.role == "assistant" else None, options)
+        if last.role != "assistant":
+            return self._start(branch, [], None, options)
+        begun = last.sampling.get("think")  # its thought goes on as it began, whatever others are now to do
+        return self._start(branch, [], last, {**options, "think": begun})
 
     def bring_back(self) -> Resumed | None:
         """Have the model know the conversation so far, from what is kept of it or by reading it; None: it has no room.
@@ -122,7 +126,7 @@ class Conversation:
         if not messages or not messages[-1]["content"].strip():
             return None
         try:
-            return self.llm.resume(messages)
+            return self.llm.resume(messages, think=self.options.get("think"))
         except ContextOverflowError:
             return None
 
@@ -236,8 +240,8 @@ class Conversation:
 
     def _recorded(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options of an answer, those that were not given too."""
-        others = {name: options[name] for name in ("max_tokens", "stop") if options.get(name)}
-        sampling = {name: value for name, value in options.items() if name not in ("max_tokens", "stop")}
+        others = {name: options[name] for name in _NO_SAMPLING if options.get(name)}
+        sampling = {name: value for name, value in options.items() if name not in _NO_SAMPLING}
         return {**vars(self.llm.sampling(**sampling)), **others}
 
     def _record(self, branch: list[Message], new: list[Message], answer: Message) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from qcli.runtime.exclusive import Answer
     from qcli.runtime.resume import Resumed
     from qcli.runtime.stats import Stats
+    from qcli.text.think_setting import Think
 
 
 class Model(Protocol):
@@ -40,7 +41,7 @@ class Model(Protocol):
     def resume(self) -> Callable[..., Resumed]:
         """Brings back what is known of messages."""
 
-    def render(self, messages: Sequence[dict[str, str]]) -> str:
+    def render(self, messages: Sequence[dict[str, str]], *, think: Think = None) -> str:
         """The prompt of messages."""
 
     def tokenize(self, text: str) -> list[int]:

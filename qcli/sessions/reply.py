@@ -107,7 +107,7 @@ class Reply:
         said = len(self._said.ids) + 1
         if most + said <= self._ctx // context.KEPT:
             return most + said
-        return len(self._llm.tokenize(self._llm.render(messages))) + said
+        return len(self._llm.tokenize(self._llm.render(messages, think=self._options.get("think")))) + said
 
 
 def _noted(answer: Generator[str, None, None], said: Said) -> Generator[str, None, None]:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from qcli.errors import UsageError
 from qcli.runtime.sampling import OPTIONS, Option
+from qcli.text import think_setting
 from qcli.wording import parse_size, shortened
 
 _ANY: Final = sys.float_info.max  # no limit, as Option has it
@@ -122,6 +123,7 @@ SETTINGS: Final[dict[str, Setting]] = {
             _truth,
             lambda text: _TRUTHS.get(text.lower(), text),
         ),
+        Setting("think", think_setting.HELP, "what suits the model", think_setting.think_setting, _number),
         *_sampling(),
     )
 }

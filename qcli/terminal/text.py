@@ -19,6 +19,11 @@ def control_codes_shown(text: str) -> str:
     return text.translate(_CONTROL)
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether the stream is a terminal that understands cursor codes; a closed stream is none."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def destination(stream: TextIO) -> object:
     """Where a stream goes: the same for two that go to one terminal, one pipe or one file, as after 2>&1."""
     try:

@@ -33,6 +33,17 @@ class Prompt:
     mark: str
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a template is asked to write the prompt for an answer: variables of its own, and what follows its text."""
+
+    variables: tuple[tuple[str, Any], ...] = ()
+    ending: str = ""
+
+
+PLAIN: Final = Manner()  # what the template does by itself
+
+
 class ChatTemplate:
     """A compiled chat template. Raises ModelFileError if it does not parse."""
 
@@ -65,7 +76,11 @@ class ChatTemplate:
         return self._written([self._formed(m) for m in self._known(messages)], add_generation_prompt, variables)
 
     def prompt(
-        self, messages: Sequence[Mapping[str, Any]], control: ControlTexts, kept: frozenset[str] = frozenset()
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        control: ControlTexts,
+        kept: frozenset[str] = frozenset(),
+        manner: Manner = PLAIN,
     ) -> Prompt:
         """The prompt for the next answer, in which no message can spell a control token (see qcli.text.user_text).
 
@@ -80,7 +95,7 @@ class ChatTemplate:
         readable = [self._formed(message) for message in known]
         mark = free_mark(readable)
         sealed = [sealed_message(m, control, mark, kept if m["role"] == "assistant" else frozenset()) for m in readable]
-        return Prompt(self._written(sealed, True, {}), mark)
+        return Prompt(self._written(sealed, True, dict(manner.variables)) + manner.ending, mark)
 
     def after_answer(self) -> str:
         """What the template writes behind an answer: the token there ends a turn; "" where it cannot be known."""

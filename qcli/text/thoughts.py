@@ -31,6 +31,16 @@ class AnswerParser:
         self._text = tokenizer.stream()
         self._thinking = thinking
 
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes next belongs to a thought."""
+        return self._thinking
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no character, and no tag that is spelled with several tokens, is half-written."""
+        return self._text.is_whole
+
     def push(self, id: int) -> Iterator[str]:
         """The text that this id completes."""
         yield self._piece(self._text.push(id))
@@ -68,6 +78,11 @@ class SpelledTagParser(AnswerParser):
         self._tags = tags
         self._wanted = tags.close if thinking else tags.open  # the tag that may come next; "" after the thought
         self._kept = ""  # text that may be the beginning of a tag
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no character and no tag is half-written."""
+        return not self._kept and super().is_whole
 
     def push(self, id: int) -> Iterator[str]:
         """The text that is known to be the answer or a thought, once this id has come."""
@@ -128,6 +143,11 @@ class HarmonyParser(AnswerParser):
         if self._header is not None or _CHANNEL not in message:
             self._thinking = False
 
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes next is the text of a message that is a thought."""
+        return self._thinking and self._header is None
+
     def push(self, id: int) -> Iterator[str]:
         """The text that this id completes; nothing within a header; tags where thoughts begin and end."""
         control = self._controls.get(id)
@@ -167,9 +187,14 @@ class HarmonyParser(AnswerParser):
             yield Thought(_OPEN if thinking else _CLOSE)
 
 
+def speaks_harmony(tokenizer: Tokenizer) -> bool:
+    """Whether a vocabulary has the control tokens of harmony."""
+    return None not in map(tokenizer.special_id, (_CHANNEL, _MESSAGE, _START, _END))
+
+
 def answer_parser(tokenizer: Tokenizer, tags: Sequence[ThinkTags], prompt: str) -> AnswerParser:
     """The parser for the answer to a prompt, as the prompt's text, in which only the template wrote tags, leaves it."""
-    if None not in map(tokenizer.special_id, (_CHANNEL, _MESSAGE, _START, _END)):
+    if speaks_harmony(tokenizer):
         return HarmonyParser(tokenizer, prompt)
     if not tags:
         return AnswerParser(tokenizer)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
-from qcli.errors import UnsupportedModelError, UsageError
+from qcli.errors import ModelFileError, UnsupportedModelError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.text.byte_level import ByteLevel
 from qcli.text.pieces import Cutter
@@ -49,6 +49,15 @@ class Tokenizer:
         opened = nullcontext(source) if isinstance(source, GGUFFile) else GGUFFile.open(source)
         with opened as file, _collector_paused():
             return cls(file)
+
+    @classmethod
+    def of_model(cls, file: GGUFFile, embeddings: int) -> Tokenizer:
+        """Read the tokenizer of a model with so many embeddings. Raises ModelFileError, also if it has more tokens."""
+        tokenizer = cls.from_gguf(file)
+        if tokenizer.vocab_size > embeddings:
+            message = f"{file.path}: {tokenizer.vocab_size} tokens, {embeddings} embeddings"
+            raise ModelFileError(message, "the file contradicts itself: download or convert it again")
+        return tokenizer
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text; with `special`, control tokens written in it count as such: not for text of other people."""
@@ -177,6 +186,11 @@ class StreamDecoder:
         if at_start and not self._at_start:
             text = text.removeprefix(self._tokenizer.space_prefix)
         return self._decoder.decode(text)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the ids so far end with a whole character."""
+        return not self._decoder.getstate()[0]
 
     def flush(self) -> str:
         """U+FFFD if the ids have ended within a character, else nothing; the decoder can be used again."""

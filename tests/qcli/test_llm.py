@@ -71,7 +71,7 @@ class ThoughtfulTemplate:
         turns = [f"<|im_start|>{m['role']}\n{m['content'].split('</think>')[-1]}<|im_end|>\n" for m in messages]
         return "".join(turns) + "<|im_start|>assistant\n<think>\n" * add_generation_prompt
 
-    def prompt(self, messages, control, kept):
+    def prompt(self, messages, control, kept, manner):
         return Prompt(self.render(messages), "\ufdd0")
 
     def after_answer(self):

@@ -13,7 +13,7 @@ import pytest
 from qcli.commands.chat import chat
 from qcli.commands.run import run
 from qcli.errors import UsageError
-from qcli.llm import Options
+from qcli.runtime.answer_options import Options
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import OPTIONS, Sampling
 

@@ -1,0 +1,30 @@
+"""Whether, how long and how openly a model thinks before it answers, as people say it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from qcli.errors import UsageError
+from qcli.wording import shortened
+
+Think = str | int | None  # a word of WORDS, or after how many tokens a thought is closed; None: "default"
+
+EFFORTS: Final = ("low", "medium", "high")
+WORDS: Final = ("default", "on", "off", "hide", *EFFORTS)
+WITH_TEMPLATE: Final = ("on", "off", *EFFORTS)  # what a chat template alone can tell a model
+HELP: Final = "Whether to think before answering: on, off, hide, low, medium, high, or at most so many tokens."
+
+
+def think_setting(named: str, value: Any) -> str | int:
+    """A word of WORDS, or a number of tokens from 1 up, of which 0 is "off"; `named` as it was typed.
+
+    Raises UsageError for anything else. A model may not have all of these: see qcli.text.thinking.
+    """
+    typed = str(value).strip().lower() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if typed in WORDS:
+        return typed
+    if re.fullmatch(r"[0-9]{1,9}", typed):
+        return int(typed) or "off"
+    shown = shortened(str(value).lower() if isinstance(value, bool) else repr(value) if value == "" else str(value))
+    raise UsageError(f"{named} cannot be {shown}", f"give {', '.join(WORDS)}, or a number of tokens")
