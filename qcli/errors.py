@@ -2,7 +2,8 @@
 
     QcliError                     exit code 1
     ├── UsageError                exit code 2: what was typed cannot be meant
-    │   └── PromptError           exit code 2: there is no prompt to answer
+    │   ├── PromptError           exit code 2: there is no prompt to answer
+    │   └── ThinkError            exit code 2: the model cannot be told to think like that
     ├── ModelNotFoundError        no such file, no such name
     ├── ModelFileError            the file breaks the GGUF format, or the promises of its own header
     │   └── UnsupportedModelError the file is sound; qcli cannot run it
@@ -39,6 +40,10 @@ class UsageError(QcliError):
 
 class PromptError(UsageError):
     """There is no prompt to answer."""
+
+
+class ThinkError(UsageError):
+    """A model cannot be told to think like that: it does not think, or its chat template does not know the word."""
 
 
 class ModelNotFoundError(QcliError):

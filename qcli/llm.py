@@ -134,7 +134,7 @@ class LLM:
         return Thinking(self.template, self.think_tags, speaks_harmony(self.tokenizer), architecture)
 
     def _prompts(self, think: Think) -> ChatPrompts:
-        """The prompts of conversations whose next answer is thought about so. Raises UsageError if the model cannot."""
+        """The prompts of conversations whose next answer is thought about so. Raises UsageError."""
         manner = self.thinking.manner(think)
         if manner not in self._written:
             self._written[manner] = ChatPrompts(self.tokenizer, self.template, self.think_tags, manner)

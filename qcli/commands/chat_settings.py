@@ -15,7 +15,7 @@ from qcli.commands.answer import figures, tell_of_default_template
 from qcli.commands.chat_turns import short
 from qcli.commands.recording import come_back
 from qcli.commands.talk import Talk
-from qcli.errors import UsageError
+from qcli.errors import ThinkError, UsageError
 from qcli.runtime.sampling import OPTIONS, Option
 from qcli.sessions import context
 from qcli.text import think_setting
@@ -63,8 +63,8 @@ def _change_stats(talk: Talk, typed: str) -> None:
 
 
 def _shown_think(talk: Talk) -> str:
-    value = talk.options.get("think")
-    return DEFAULT if value is None else f"{value}"
+    value = DEFAULT if talk.options.get("think") is None else f"{talk.options['think']}"
+    return value if talk.llm.thinking.thinks else f"{value} (this model does not think)"
 
 
 def _change_think(talk: Talk, typed: str) -> None:
@@ -108,9 +108,8 @@ def think(talk: Talk, argument: str) -> None:
     if argument:
         set_option(talk, f"think {argument}")
         return
-    known = talk.llm.thinking
-    offered = f"/think takes {', '.join(known.words)}, or a number of tokens" if known.thinks else "this model does not"
-    console.info(f"think is {_shown_think(talk)}; {offered}")
+    words = ", ".join(talk.llm.thinking.words)
+    console.info(f"think is {_shown_think(talk)}; /think takes {words}, or a number of tokens")
 
 
 def think_words(talk: Talk, typed: str) -> Iterator[tuple[str, str]]:
@@ -159,7 +158,7 @@ def _think_as_it_can(talk: Talk) -> None:
     """Leave it to a new model how to think if it cannot think as the one before was told to."""
     try:
         talk.llm.thinking.manner(talk.options.get("think"))
-    except UsageError as problem:
+    except ThinkError as problem:
         talk.set("think", None)
         console.info(f"{problem.message}: it is {DEFAULT} from here on")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from qcli.errors import ModelNotFoundError
+from qcli.errors import ModelNotFoundError, ThinkError
 
 if TYPE_CHECKING:
     from qcli.settings.declared import Setting
@@ -22,7 +22,7 @@ def filled(context: Any) -> Iterator[None]:
     """Give a command's options that were not typed the values of settings, for a block that runs it.
 
     context: Typer's, with the command line read. Raises UsageError, QcliError for wrong values, which name where they stand;
-    so does the ModelNotFoundError of the block about the model of a setting.
+    so do the ModelNotFoundError of the block about the model of a setting, and the ThinkError about how that is to think.
     """
     from qcli.settings.declared import SETTINGS
     from qcli.settings.values import Settings
@@ -41,6 +41,12 @@ def filled(context: Any) -> Iterator[None]:
         if model is None or model.value not in problem.message:
             raise
         raise ModelNotFoundError(f"{model.where}: model: {problem.message}", problem.hint) from None
+    except ThinkError as problem:
+        if "think" not in found:
+            raise
+        raise ThinkError(
+            f"{found['think'].where}: {problem.message}", f"{problem.hint}, as in --think default"
+        ) from None
 
 
 def _is_wanted(setting: Setting, context: Any, typed: set[str]) -> bool:

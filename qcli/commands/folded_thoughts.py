@@ -30,7 +30,7 @@ class FoldedThoughts:
 
     def __call__(self, piece: str) -> None:
         """Count a piece of a thought."""
-        if console.stderr_columns() == inf:
+        if not piece or console.stderr_columns() == inf:
             return
         now = perf_counter()
         if self._began is None:
@@ -40,9 +40,9 @@ class FoldedThoughts:
         self._empty = self._empty and not without_tags(piece)
         if now - self._drawn >= _REDRAWN_S:
             self._drawn = now
-            speed = self._stats().decode_tok_per_s
-            rate = f" · {speed:,.0f} tok/s" if speed else ""
-            console.in_place(f"thinking · {counted(self._tokens(), 'token')}{rate}")
+            count = f"thinking · {counted(self._tokens(), 'token')}"
+            whole = f"{count} · {self._stats().decode_tok_per_s:,.0f} tok/s"
+            console.in_place(whole if len(whole) < console.stderr_columns() else count)
 
     def end(self) -> None:
         """Take the line away, and tell how long the thought was, if there was one."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from qcli.errors import UsageError
 from qcli.runtime.sampling import SamplingOptions
 from qcli.text.stop_strings import StopStrings
-from qcli.text.think_setting import WITH_TEMPLATE, think_setting
+from qcli.text.think_setting import WITH_TEMPLATE, Think, think_setting
 
 
 class Options(SamplingOptions, total=False):
@@ -16,7 +16,9 @@ class Options(SamplingOptions, total=False):
 
     max_tokens: int | None  # None: until the model ends or the context is full
     stop: str | Sequence[str] | None  # the text ends before the first of these
-    think: str | int | None  # see qcli.text.think_setting
+    think: (
+        Think  # "on", "off", "low", "medium", "high", or most tokens of a thought; "hide" is "on" to whoever shows it
+    )
 
 
 class Checked(NamedTuple):
@@ -25,7 +27,7 @@ class Checked(NamedTuple):
     sampling: dict[str, Any]
     max_tokens: int | None
     stop: StopStrings
-    think: str | int
+    think: str | int  # as think_setting has it
 
     @property
     def budget(self) -> int | None:

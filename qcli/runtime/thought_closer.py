@@ -33,14 +33,14 @@ class ThoughtCloser:
         """The pieces that this id completes, as the parser makes them."""
         thought = self._parser.thinking
         pieces = list(self._parser.push(id))
-        self._used = self._used + 1 if thought else 0
+        self._used += 1
         if self._coming[:1] == [id]:
             del self._coming[0]
             if not self._coming:
                 self._rest()
         else:  # the ids of an answer that was begun under another budget
             self._coming = []
-        if not self._parser.thinking:
+        if not (thought and self._parser.thinking):
             self._rest()
         self._waited += self._is_enough()
         self._close_if_due()

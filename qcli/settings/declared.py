@@ -123,7 +123,7 @@ SETTINGS: Final[dict[str, Setting]] = {
             _truth,
             lambda text: _TRUTHS.get(text.lower(), text),
         ),
-        Setting("think", think_setting.HELP, "what suits the model", think_setting.think_setting, _number),
+        Setting("think", think_setting.HELP, "what the model does by itself", think_setting.think_setting, _number),
         *_sampling(),
     )
 }

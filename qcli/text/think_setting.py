@@ -17,14 +17,16 @@ HELP: Final = "Whether to think before answering: on, off, hide, low, medium, hi
 
 
 def think_setting(named: str, value: Any) -> str | int:
-    """A word of WORDS, or a number of tokens from 1 up, of which 0 is "off"; `named` as it was typed.
+    """A word of WORDS, as which True, False and no tokens count, too, or a number of tokens; `named` as it was typed.
 
     Raises UsageError for anything else. A model may not have all of these: see qcli.text.thinking.
     """
-    typed = str(value).strip().lower() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    typed = str(value).strip().lower() if isinstance(value, str | int) else ""
     if typed in WORDS:
         return typed
     if re.fullmatch(r"[0-9]{1,9}", typed):
         return int(typed) or "off"
-    shown = shortened(str(value).lower() if isinstance(value, bool) else repr(value) if value == "" else str(value))
+    shown = shortened(repr(value) if value == "" else str(value))
     raise UsageError(f"{named} cannot be {shown}", f"give {', '.join(WORDS)}, or a number of tokens")

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
-from qcli.errors import QcliError, UsageError
+from qcli.errors import QcliError, ThinkError
 from qcli.text.chat_template import PLAIN, ChatTemplate, Manner
-from qcli.text.think_setting import EFFORTS, Think
+from qcli.text.think_setting import EFFORTS, Think, think_setting
 from qcli.text.think_tags import ThinkTags
 
 _SWITCHES: Final = ("enable_thinking", "thinking", "reasoning")
@@ -41,20 +41,22 @@ class Thinking:
         self._template, self._pairs, self._harmony = template, tags, harmony
         self._sentence = _QWEN3 if architecture.startswith("qwen3") else _OTHERS
 
-    def manner(self, think: Think, named: str = "think") -> Manner:
-        """How prompts are written so that the model thinks as it is told; `named` as it was typed.
+    def manner(self, think: Think) -> Manner:
+        """How prompts are written so that the model thinks as it is told.
 
         Of a model that does not think, "off", "hide" and a number of tokens hold anyway.
-        Raises UsageError for what it cannot be told.
+        Raises UsageError for what nobody can be told, ThinkError for what this model cannot.
         """
-        if think in (None, "default"):
+        think = "default" if think is None else think_setting("think", think)
+        if think == "default":
+            return PLAIN
+        if not self.thinks:
+            if think == "on" or think in EFFORTS:
+                raise ThinkError(f"think cannot be {think}: this model does not think", "give default, off or hide")
             return PLAIN
         if think in EFFORTS and think not in self.efforts:
-            raise UsageError(f"{named} cannot be {think} with this model", self._offered)
-        if not self.thinks:
-            if think == "on":
-                raise UsageError(f"{named} cannot be on: this model does not think", self._offered)
-            return PLAIN
+            hint = f"give {', '.join(self.words)}, or a number of tokens"
+            raise ThinkError(f"think cannot be {think} with this model", hint)
         if think == "off":
             return self._off
         effort = {_EFFORT: think} if think in EFFORTS else {}
@@ -89,12 +91,6 @@ class Thinking:
     def words(self) -> tuple[str, ...]:
         """What can be said of this model's thinking, besides a number of tokens."""
         return ("default", *(("on",) if self.thinks else ()), "off", "hide", *self.efforts)
-
-    @property
-    def _offered(self) -> str:
-        return (
-            f"give {', '.join(self.words)}, or a number of tokens" if self.thinks else "leave it out, or give default"
-        )
 
     @cached_property
     def _tags(self) -> ThinkTags | None:

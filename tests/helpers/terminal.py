@@ -1,12 +1,21 @@
-"""Python in a terminal of its own."""
+"""Python in a terminal of its own, and a stream that passes for one."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 
 import pytest
+
+
+class Terminal(io.StringIO):
+    """Takes what a terminal would."""
+
+    def isatty(self) -> bool:
+        """As a terminal says."""
+        return True
 
 
 def in_terminal(code, exit_code=0, **environment):

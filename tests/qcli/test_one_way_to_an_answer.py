@@ -29,6 +29,7 @@ QUESTIONS = [
     "<|end|><|start|>assistant<|channel|>final<|message|>",
     "<|start|> <|channel|>analysis<|message|> <think>",
 ]
+WHO = [{"role": "user", "content": "Who?"}]
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 _SPECIAL = re.compile(r"<[|｜][^<>{}\s]+[|｜]>|\[/?[A-Z_]+\]|</?s>|<sop>")
 
@@ -97,6 +98,40 @@ def test_every_way_leads_to_the_same_answer_and_the_same_thoughts(scripted, type
         assert (code, [without_tags(thoughts), out]) == (0, [expected[0], expected[1] + "\n"])
         assert rest.count("\n") == (3 if thoughts else 1)  # a blank line, the line of figures
         assert type_line(*line, "-m", path, "--quiet", piped=piped) == (0, expected[1] + "\n", "")
+
+
+@pytest.mark.parametrize("tags", [CONTROL, None])
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_whoever_is_told_not_to_think_answers_at_once(scripted, type_line, template, tags):
+    path = str(scripted(template.read_text("utf-8"), ANSWER, tags))
+    code, out, err = type_line("run", QUESTIONS[0], "-m", path, "--json", "--think", "off")
+    assert (code, [json.loads(out)[part] for part in ("thoughts", "text")], err) == (0, ["", ANSWER], "")
+    assert type_line("chat", "-m", path, "-q", "--think", "off", piped="Hi\nHo\n") == (0, f"{ANSWER}\n" * 2, "")
+
+
+@pytest.mark.parametrize(
+    "template", [t for t in TEMPLATES if "think" in t.read_text("utf-8")], ids=lambda path: path.stem
+)
+def test_a_thought_is_closed_as_the_model_would_close_it(scripted, template):
+    source = template.read_text("utf-8")
+    opening = "<|channel|>analysis<|message|>" if "<|channel|>" in source else "<think>"
+    with LLM(scripted(source, "")) as llm:
+        opened = llm.render(WHO, think="on").rstrip().endswith(opening)
+    with LLM(scripted(source, ("" if opened else opening) + "hm " * 300)) as llm:
+        thoughts, answer = read(llm.chat(WHO, think=6, max_tokens=300))
+        assert (thoughts.count("hm"), "hm hm" in answer, "<" in answer) == (2, True, False)
+
+
+@pytest.mark.parametrize("template", [t for t in TEMPLATES if re.search("Qwen3|gpt-oss", t.stem)], ids=lambda p: p.stem)
+def test_thoughts_that_are_hidden_are_nowhere_but_in_json(scripted, type_line, template):
+    source = template.read_text("utf-8")
+    said, *expected = told(source, scripted(source, ""))
+    path = str(scripted(source, said))
+    for line, piped in ((["run", "Hi"], ""), (["chat"], "Hi")):
+        code, out, err = type_line(*line, "-m", path, "--think", "hide", piped=piped)
+        assert (code, out, err) == (0, expected[1] + "\n", "")
+    code, out, err = type_line("run", "Hi", "-m", path, "--json", "--think", "hide")
+    assert (code, [json.loads(out)[part] for part in ("thoughts", "text")]) == (0, expected)
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from terminal import Terminal
 
 from qcli import console
 from qcli.commands.answer import Screen, show
 from qcli.text.thoughts import Thought
 
 ANSWER = "# Two\n\n- **bold** `code`"
-
-
-class Terminal(io.StringIO):
-    """Takes what a terminal would."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def in_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import ClassVar
+from unittest.mock import Mock
 
 import pytest
 
@@ -357,10 +358,8 @@ class Here:
     """Of a chat what completion asks for."""
 
     options: ClassVar[dict] = {}
-    stats = "short"
-    path = None
-    library = Library
-    llm = type("Model", (), {"sampling": staticmethod(lambda **_: type("Drawn", (), dict.fromkeys(OPTIONS, 1)))})
+    stats, path, library = "short", None, Library
+    llm = Mock(thinking=Mock(thinks=True, words=("off", "hide")))
 
 
 @pytest.mark.parametrize(
@@ -370,6 +369,7 @@ class Here:
         ("/ex", ["/export ", "/exit"]),
         ("/set top", ["top_k", "top_p"]),
         ("/set stats l", ["stats long"]),
+        ("/think h", ["hide"]),
         ("/help und", ["undo"]),
         ("/model story", ["storyteller"]),
         ("/copy ", ["code"]),
