@@ -1,4 +1,4 @@
-"""From logits to a token: penalties, top-k, top-p, min-p, temperature, one draw, in llama.cpp's order."""
+"""From logits to a token: penalties, a mask, top-k, top-p, min-p, temperature, one draw, in llama.cpp's order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from qcli.errors import QcliError
 from qcli.runtime.sampling import Sampling
-from quant.kernels.sample import BLOCK, draw_token, highest
+from quant.kernels.sample import BLOCK, draw_token, forbid, highest
 
 _MASK = (1 << 64) - 1
 
@@ -33,7 +33,14 @@ class Uniform:
         return (self.bits() >> 11) * 2.0**-53
 
 
-KERNELS = (highest, draw_token)  # what a sampler compiles when it first draws
+
+
+def mask_words(vocab_size: int) -> int:
+    """Words of 64 bits in a mask of so many tokens."""
+    return -(-vocab_size // BLOCK)
+
+
+KERNELS = (highest, draw_token, forbid)  # what a sampler compiles when it first draws
 
 
 class Sampler:
@@ -45,7 +52,7 @@ class Sampler:
         self._uniform = Uniform(secrets.randbits(64) if sampling.seed is None else sampling.seed)
         self._counts: Counter[int] = Counter()
         self._last: deque[int] = deque()
-        blocks = -(-vocab_size // BLOCK)
+        blocks = mask_words(vocab_size)
         self._work = np.full((blocks, BLOCK), -np.inf, np.float32)
         self._logits = self._work.reshape(-1)[:vocab_size]
         self._heap = np.empty(blocks * BLOCK, np.int64)
@@ -62,11 +69,16 @@ class Sampler:
             if not self._counts[oldest]:
                 del self._counts[oldest]
 
-    def sample(self, logits: np.ndarray) -> int:
-        """Draw the next token from logits, float32 [vocab or more], which stay as they are."""
+    def sample(self, logits: np.ndarray, mask: np.ndarray | None = None) -> int:
+        """Draw the next token from logits, float32 [vocab or more], which stay as they are.
+
+        mask: the tokens that may be drawn, a bit each, the lowest bit first: 64 * mask_words(vocab) bits or more, contiguous.
+        """
         self._logits[:] = logits[: self._vocab_size]  # some files pad the head; no text has those ids
         if self._counts:
             self._penalize()
+        if mask is not None:
+            forbid(self._work.ctypes.data, len(self._work), mask.ctypes.data)
         top = int(self._logits.argmax())  # of NaN and numbers, argmax finds the NaN
         peak = float(self._logits[top])
         if not math.isfinite(peak):

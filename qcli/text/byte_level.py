@@ -41,8 +41,8 @@ class ByteLevel:
         self._special = _pipeline(bpe, pre, vocabulary.special)
         self.add_bos = pre.add_bos
 
-    def encode(self, text: str, special: bool) -> list[int]:
-        """Raises TypeError for lone surrogates."""
+    def encode(self, text: str, special: bool, begins: bool = True) -> list[int]:
+        """Raises TypeError for lone surrogates. begins: whether the text goes on from no other one, which shows nowhere."""
         pipeline = self._special if special else self._plain
         return pipeline.encode(text, add_special_tokens=False).ids
 

@@ -40,14 +40,15 @@ class SentencePiece:
         self._breaks = _word_breaks(self._ids)
         self._word = lru_cache(_WORDS)(self._merged)
 
-    def encode(self, text: str, special: bool) -> list[int]:
-        """Raises UnicodeEncodeError for lone surrogates."""
+    def encode(self, text: str, special: bool, begins: bool = True) -> list[int]:
+        """Raises UnicodeEncodeError for lone surrogates. begins: whether the text goes on from no other one."""
+        prefix = self.space_prefix if begins else ""
         ids: list[int] = []
         for part in (self._special if special else self._user_defined).split(text):
             if isinstance(part, int):
                 ids.append(part)
             else:
-                for word in self._breaks.split((self.space_prefix + part).replace(" ", _SPACE)):
+                for word in self._breaks.split((prefix + part).replace(" ", _SPACE)):
                     ids += self._word(word)
         return ids
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from qcli.errors import ModelFileError, UnsupportedModelError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.text.byte_level import ByteLevel
@@ -53,11 +55,14 @@ class Tokenizer:
     @classmethod
     def of_model(cls, file: GGUFFile, embeddings: int) -> Tokenizer:
         """Read the tokenizer of a model with so many embeddings. Raises ModelFileError, also if it has more tokens."""
-        tokenizer = cls.from_gguf(file)
-        if tokenizer.vocab_size > embeddings:
-            message = f"{file.path}: {tokenizer.vocab_size} tokens, {embeddings} embeddings"
+        return cls.from_gguf(file).checked(file, embeddings)
+
+    def checked(self, file: GGUFFile, embeddings: int) -> Tokenizer:
+        """This one, of a model with so many embeddings. Raises ModelFileError if it has more tokens."""
+        if self.vocab_size > embeddings:
+            message = f"{file.path}: {self.vocab_size} tokens, {embeddings} embeddings"
             raise ModelFileError(message, "the file contradicts itself: download or convert it again")
-        return tokenizer
+        return self
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text; with `special`, control tokens written in it count as such: not for text of other people."""
@@ -68,12 +73,16 @@ class Tokenizer:
         for i, piece in enumerate(self._cutter.pieces(text)):
             yield self._encode_piece(piece.removeprefix(self._method.space_prefix) if i else piece, special)
 
-    def _encode_piece(self, text: str, special: bool) -> list[int]:
+    def encode_after(self, text: str) -> list[int]:
+        """Token ids of a text that goes on from another one, without control tokens and without a space before it."""
+        return self._encode_piece(text, special=False, begins=False)
+
+    def _encode_piece(self, text: str, special: bool, begins: bool = True) -> list[int]:
         try:
-            return self._method.encode(text, special)
+            return self._method.encode(text, special, begins)
         except (TypeError, UnicodeEncodeError):  # lone surrogates, as Python reads undecodable bytes: U+FFFD
             readable = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-            return self._method.encode(readable, special)
+            return self._method.encode(readable, special, begins)
 
     @cached_property
     def _cutter(self) -> Cutter:
@@ -151,6 +160,18 @@ class Tokenizer:
     def is_special(self, id: int) -> bool:
         """Whether this is a control or a user-defined token."""
         return self.token(id) in self._vocabulary.special
+
+    def text_bytes(self) -> list[bytes]:
+        """The bytes of text that each token stands for; none for control tokens, paddings and markers.
+
+        A marker is a user-defined token of more than white space, such as <tool_call>.
+        """
+        vocabulary, normal = self._vocabulary, (TokenType.NORMAL, TokenType.UNDEFINED)
+        found = [*map(self._method.token_bytes, vocabulary.tokens)]
+        for id in np.flatnonzero(np.isin(vocabulary.types, normal, invert=True)).tolist():
+            marker = vocabulary.types[id] == TokenType.USER_DEFINED and vocabulary.tokens[id].strip()
+            found[id] = b"" if marker else self._bytes(id, special=False)
+        return found
 
     def _bytes(self, id: int, special: bool) -> bytes:
         text = self.token(id)

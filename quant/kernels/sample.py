@@ -1,10 +1,11 @@
-"""Choosing a token: the highest logits in order, the filters that keep a prefix of them, and one draw.
+"""Choosing a token: a mask of those that are allowed, the highest logits in order, filters that keep a prefix, one draw.
 
 The order is total (higher logit first, equal logits by lower id), so every filter keeps a prefix of it and the k best
 need no full sort: a heap of k ids whose root is the last of them, and blocks of logits skipped when none beats it.
 Without a top-k the prefix looked at grows until it holds the draw.
 
-Logits come as float32 [blocks, BLOCK], padded with -inf; the heap is int64 [blocks * BLOCK].
+Logits come as float32 [blocks, BLOCK], padded with -inf; the heap is int64 [blocks * BLOCK]; a mask is int64 [blocks],
+whose bit i of word b allows the token BLOCK * b + i.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from quant.simd import (
     maximum,
     mul,
     splat,
+    store_f32,
+    store_f32x16,
     store_i64,
     sub,
     sum_lanes,
@@ -66,6 +69,22 @@ def _highest(block):
     """The highest of BLOCK logits."""
     low = maximum(load_f32x16(block), load_f32x16(block + 64))
     return max_lanes(maximum(low, maximum(load_f32x16(block + 128), load_f32x16(block + 192))))
+
+
+@function("ppp")
+def forbid(logits, blocks, mask):
+    """Set the logits of tokens whose bit is not in the mask to -inf, in place."""
+    nothing = splat(np.float32(-np.inf))
+    for block in range(blocks):
+        allowed = load_i64(mask + 8 * block)
+        at = logits + 4 * BLOCK * block
+        if allowed == 0:
+            for i in range(0, 4 * BLOCK, 64):
+                store_f32x16(at + i, nothing)
+        elif allowed != -1:
+            for i in range(BLOCK):
+                if not (allowed >> i) & 1:
+                    store_f32(at + 4 * i, np.float32(-np.inf))
 
 
 @function("pppp")

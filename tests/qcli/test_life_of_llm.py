@@ -24,6 +24,7 @@ USES = {
     "tokenizer": lambda llm: llm.tokenizer,
     "template": lambda llm: llm.template,
     "think_tags": lambda llm: llm.think_tags,
+    "thinking": lambda llm: llm.thinking,
     "tokenize": lambda llm: llm.tokenize("a"),
     "detokenize": lambda llm: llm.detokenize([300]),
     "render": lambda llm: llm.render([USER]),
@@ -72,7 +73,7 @@ def test_after_close_what_was_read_before_does_not_work_by_chance():
     with LLM(threads=2) as llm:
         list(llm.chat([USER], **GREEDY))
     for use in USES.values():
-        if use not in (USES["tokenizer"], USES["template"], USES["think_tags"]):
+        if use not in [USES[kept] for kept in ("tokenizer", "template", "think_tags", "thinking")]:
             with pytest.raises(QcliError, match="this model was closed"):
                 use(llm)
     assert llm.stats.new_tokens == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from fake_engine import FakeEngine
 
@@ -84,11 +86,17 @@ def test_an_answer_that_was_interrupted_goes_on_to_the_same_ids(thinker, whole, 
     assert last.sampling["think"] == BUDGET
 
 
-def test_enough_thinking(thinker):
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_enough_thinking(thinker, elsewhere):
     answer = thinker.chat([USER], **GREEDY)
     pieces = [next(answer) for _ in range(5)]
     said = len(answer.ids)
-    thinker.end_thought()
+    if elsewhere:
+        thread = threading.Thread(target=thinker.end_thought)
+        thread.start()
+        thread.join()
+    else:
+        thinker.end_thought()
     thoughts, text = parted([*pieces, *answer])
     assert SENTENCE in thoughts
     assert text.strip()

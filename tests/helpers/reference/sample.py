@@ -1,8 +1,14 @@
-"""The plain twin of quant.kernels.sample: sort everything, keep prefixes, draw."""
+"""The plain twin of quant.kernels.sample: forbid, sort everything, keep prefixes, draw."""
 
 from __future__ import annotations
 
 import numpy as np
+
+
+def forbidden(logits, mask):
+    """The logits that a mask leaves, -inf in place of the others.  float32 [V], int64 [words] -> float32 [V]."""
+    allowed = np.unpackbits(mask.view(np.uint8), bitorder="little")[: len(logits)]
+    return np.where(allowed, logits, -np.inf).astype(np.float32)
 
 
 def kept(logits, top_k, top_p, min_p):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from reference import sample as twin
 
 from qcli.errors import QcliError
-from qcli.runtime.sampler import Sampler, Uniform
+from qcli.runtime.sampler import Sampler, Uniform, mask_words
 from qcli.runtime.sampling import Sampling
-from quant.kernels.sample import BLOCK, draw_token, highest
+from quant.kernels.sample import BLOCK, draw_token, forbid, highest
 
 GREEDY = Sampling(temperature=0)
 NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
@@ -191,6 +191,37 @@ def neighbours(logits, top_k, top_p, min_p, temperature, uniform):
     return {
         twin.draw_token(logits, top_k, p, min_p, temperature, uniform * u) for p, u in itertools.product(shares, near)
     }
+
+
+def mask_of(allowed, size):
+    bits = np.zeros(64 * mask_words(size), np.uint8)
+    bits[allowed] = 1
+    return np.packbits(bits, bitorder="little").view(np.int64)
+
+
+def test_only_what_a_mask_allows_is_drawn():
+    logits = np.arange(130, dtype=np.float32)
+    few = mask_of([3, 64, 127], 130)
+    assert Sampler(GREEDY, 130).sample(logits, few) == 127
+    hot = Sampler(Sampling(temperature=1000.0, top_k=0, top_p=1.0, min_p=0.0, seed=5), 130)
+    assert {hot.sample(logits, few) for _ in range(60)} == {3, 64, 127}
+    assert {hot.sample(logits, mask_of([5], 130)) for _ in range(9)} == {5}
+
+
+def test_a_mask_that_allows_all_draws_what_is_drawn_without():
+    logits = np.random.default_rng(3).standard_normal(1000).astype(np.float32)
+    plain, masked = (Sampler(Sampling(seed=7), 1000) for _ in range(2))
+    everything = mask_of(np.arange(1000), 1000)
+    assert [plain.sample(logits) for _ in range(40)] == [masked.sample(logits, everything) for _ in range(40)]
+
+
+@given(cases(), st.integers(0, 2**32), st.sampled_from([0.0, 0.02, 0.5, 1.0]))
+@settings(deadline=None)
+def test_a_mask_is_the_twins(logits, seed, share):
+    mask = mask_of(np.flatnonzero(np.random.default_rng(seed).random(len(logits)) < share), len(logits))
+    blocks = padded(logits)
+    forbid(blocks.ctypes.data, len(blocks), mask.ctypes.data)
+    assert blocks.reshape(-1)[: len(logits)].tolist() == twin.forbidden(logits, mask).tolist()
 
 
 def test_a_border_with_many_ids_beside_it():

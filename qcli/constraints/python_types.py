@@ -1,0 +1,143 @@
+"""Types of Python as schemas, and answers as objects of them: pydantic models, dataclasses, and what they are made of."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from qcli.errors import QcliError, UsageError
+
+_PLAIN: Final[dict[Any, str]] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    """The JSON Schema of a type. Raises UsageError for a type that has none."""
+    if hasattr(kind, "model_json_schema"):
+        found: dict[str, Any] = kind.model_json_schema()
+        return found
+    definitions: dict[str, Any] = {}
+    schema = _schema(kind, definitions)
+    return {**schema, "$defs": definitions} if definitions else schema
+
+
+def object_of(kind: Any, value: Any) -> Any:
+    """What a value of JSON is as an object of a type. Raises QcliError if it is none."""
+    if hasattr(kind, "model_validate"):
+        return kind.model_validate(value)
+    try:
+        return _object(kind, value)
+    except (_UnfitError, TypeError, ValueError) as problem:
+        raise QcliError(f"the answer is no {_name(kind)}: {problem}", "ask for another type") from None
+
+
+class _UnfitError(Exception):
+    """A value is not of a type."""
+
+
+def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind in _PLAIN or kind is None:
+        return {"type": _PLAIN.get(kind, "null")}
+    if kind is Any:
+        return {}
+    if origin is Annotated:
+        return _schema(parts[0], definitions)
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_schema(part, definitions) for part in parts]}
+    if origin is Literal:
+        return {"enum": list(parts)}
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return {"enum": [member.value for member in kind]}
+    if kind is list or origin in (list, Sequence):
+        return {"type": "array", "items": _schema(parts[0] if parts else Any, definitions)}
+    if origin is tuple and Ellipsis not in parts:
+        items = [_schema(part, definitions) for part in parts]
+        return {"type": "array", "prefixItems": items, "items": False, "minItems": len(items)}
+    if kind is dict or (origin in (dict, Mapping) and parts[0] is str):
+        return {"type": "object", "additionalProperties": _schema(parts[1] if parts else Any, definitions)}
+    if isinstance(kind, type) and (is_dataclass(kind) or is_typeddict(kind)):
+        if kind.__qualname__ not in definitions:
+            definitions[kind.__qualname__] = {}  # it may have parts of its own type
+            definitions[kind.__qualname__] = _object_schema(kind, definitions)
+        return {"$ref": f"#/$defs/{kind.__qualname__}"}
+    raise UsageError(f"{_name(kind)} has no JSON", "give a dataclass, a pydantic model, or types such as list[str]")
+
+
+def _object_schema(kind: type, definitions: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {name: _schema(part, definitions) for name, part in _members(kind).items()},
+        "required": sorted(_required(kind), key=list(_members(kind)).index),
+        "additionalProperties": False,
+    }
+
+
+def _members(kind: type) -> dict[str, Any]:
+    """The names of an object's parts, and their types."""
+    hints = get_type_hints(kind)
+    if is_dataclass(kind):
+        return {field.name: hints[field.name] for field in fields(kind) if field.init}
+    return hints
+
+
+def _required(kind: type) -> set[str]:
+    if is_dataclass(kind):
+        have = [field for field in fields(kind) if field.init]
+        return {field.name for field in have if field.default is MISSING and field.default_factory is MISSING}
+    required: frozenset[str] = kind.__required_keys__  # type: ignore[attr-defined]
+    return set(required)
+
+
+def _object(kind: Any, value: Any) -> Any:
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if kind in _PLAIN or kind is None:
+        return _plain(type(None) if kind is None else kind, value)
+    if origin is Annotated:
+        return _object(parts[0], value)
+    if origin in (Union, types.UnionType):
+        return _first_that_fits(parts, value)
+    if origin is Literal:
+        return _checked(value, value in parts)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(value)
+    if kind is list or origin in (list, Sequence):
+        return [_object(parts[0] if parts else Any, part) for part in _checked(value, isinstance(value, list))]
+    if origin is tuple:
+        return tuple(map(_object, parts, _checked(value, isinstance(value, list) and len(value) == len(parts))))
+    _checked(value, isinstance(value, dict))
+    if kind is dict or origin in (dict, Mapping):
+        return {name: _object(parts[1] if parts else Any, part) for name, part in value.items()}
+    members = _members(kind)
+    return kind(**{name: _object(members[name], part) for name, part in value.items() if name in members})
+
+
+def _plain(kind: type, value: Any) -> Any:
+    if kind is float:
+        return float(_checked(value, isinstance(value, int | float) and not isinstance(value, bool)))
+    if kind is int and isinstance(value, float) and value.is_integer():  # 1.0 is an integer to JSON Schema
+        return int(value)
+    return _checked(value, type(value) is kind)
+
+
+def _first_that_fits(kinds: Sequence[Any], value: Any) -> Any:
+    for kind in kinds:
+        try:
+            return _object(kind, value)
+        except (_UnfitError, TypeError, ValueError):
+            continue
+    raise _UnfitError(f"{value!r:.60}")
+
+
+def _checked(value: Any, fits: bool) -> Any:
+    if not fits:
+        raise _UnfitError(f"{value!r:.60}")
+    return value
+
+
+def _name(kind: Any) -> str:
+    return getattr(kind, "__name__", None) or str(kind)
