@@ -34,9 +34,12 @@ from qcli.runtime.thought_closer import ThoughtCloser
 from qcli.runtime.token_ids import check_ids, token_ids
 from qcli.sessions.conversation import Conversation
 from qcli.text.content import checked_text
+from qcli.text.parsers import parser_with_calls
 from qcli.text.think_tags import ThinkTags, find_think_tags
-from qcli.text.thoughts import answer_parser, speaks_harmony
+from qcli.text.thoughts import speaks_harmony
 from qcli.text.tokenizer import Tokenizer
+from qcli.tools.notation import Notation, find_notation
+from qcli.tools.tool import Tools, checked_tools
 from qcli.wording import parse_size
 
 if TYPE_CHECKING:
@@ -89,7 +92,7 @@ class LLM:
         self._cache = PrefixCache(self.engine, store)
         self._exclusive = Exclusive(partial(_end, self._cache, self.file))
         self._progress = self._exclusive.heard(progress)
-        self._written: dict[Manner, ChatPrompts] = {}
+        self._written: dict[tuple[Manner, Tools | None], ChatPrompts] = {}
         self._closer: weakref.ref[ThoughtCloser] | None = None  # of the last answer, which has it
         self.stats = Stats()  # of the last answer
         self.load_s = perf_counter() - began
@@ -133,12 +136,17 @@ class LLM:
         architecture = self.file.get_str("general.architecture", "")
         return Thinking(self.template, self.think_tags, speaks_harmony(self.tokenizer), architecture)
 
-    def _prompts(self, think: Think) -> ChatPrompts:
-        """The prompts of conversations whose next answer is thought about so. Raises UsageError."""
-        manner = self.thinking.manner(think)
-        if manner not in self._written:
-            self._written[manner] = ChatPrompts(self.tokenizer, self.template, self.think_tags, manner)
-        return self._written[manner]
+    @cached_property
+    def _notation(self) -> Notation | None:
+        """How the model writes tool calls."""
+        return find_notation(self.tokenizer.special_texts, self.file.get_str("tokenizer.chat_template", ""))
+
+    def _prompts(self, think: Think, tools: Tools | None) -> ChatPrompts:
+        """The prompts of conversations whose next answer is thought about so, and may call these. Raises UsageError."""
+        key = self.thinking.manner(think), tools
+        if key not in self._written:
+            self._written[key] = ChatPrompts(self.tokenizer, self.template, self.think_tags, *key, self._notation)
+        return self._written[key]
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text.
@@ -154,11 +162,19 @@ class LLM:
         self._check_open()
         return self.tokenizer.decode(token_ids(ids, self.tokenizer.vocab_size))
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, *, think: Think = None) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = True,
+        *,
+        think: Think = None,
+        tools: Tools | Sequence[Any] | None = None,
+    ) -> str:
         """The prompt that the model's chat template makes of a conversation."""
         self._check_open()
         manner = self.thinking.manner(think)
-        text = self.template.render(messages, add_generation_prompt=add_generation_prompt, **dict(manner.variables))
+        variables = dict(manner.variables) | ({"tools": checked_tools(tools).listed} if tools else {})
+        text = self.template.render(messages, add_generation_prompt=add_generation_prompt, **variables)
         return text + manner.ending if add_generation_prompt else text
 
     def sampling(self, **given: Unpack[SamplingOptions]) -> Sampling:
@@ -198,11 +214,12 @@ class LLM:
         An answer among the messages may say by which ids it was generated ("ids"), as `Answer.ids` has them.
         begun: ids of the answer so far, which goes on from there; like: conversations that may come later and begin like
         this one, so that what they share need not be prefilled again.
-        Yields pieces as generate does; those of the class Thought are what the model thinks before it answers.
+        Yields pieces as generate does; those of the class Thought are what the model thinks before it answers, and with tools,
+        those of the class ToolCall are whole calls, to be answered by a message of the role "tool".
         """
         with self._exclusive.use():
             messages, wanted = checked_messages(messages), checked(options)
-            prompts = self._prompts(wanted.think)
+            prompts = self._prompts(wanted.think, wanted.tools)
             prompt, ids = prompts.of(messages)
             begun = token_ids(begun, self.tokenizer.vocab_size)
             marks = prompts.marks(messages, ids, like, self._keep)
@@ -257,10 +274,12 @@ class LLM:
     ) -> None:
         self.close()
 
-    def resume(self, messages: Sequence[Message], think: Think = None) -> Resumed:
+    def resume(self, messages: Sequence[Message], think: Think = None, tools: Tools | None = None) -> Resumed:
         """Bring back what is known of a conversation, and prefill what is not, so that the next answer begins at once."""
         with self._exclusive.use_anew():
-            return resume(self._cache, self._prompts(think), checked_messages(messages), self._keep, self._progress)
+            return resume(
+                self._cache, self._prompts(think, tools), checked_messages(messages), self._keep, self._progress
+            )
 
     def _begin(
         self,
@@ -273,7 +292,7 @@ class LLM:
     ) -> Answer:
         check_ids(ids, self.engine.vocab_size)
         sampler = Sampler(self.sampling(**wanted.sampling), self.tokenizer.vocab_size)
-        parser = answer_parser(self.tokenizer, self.think_tags, prompt)
+        parser = parser_with_calls(self.tokenizer, self.think_tags, prompt, self._notation, wanted.tools)
         self._exclusive.end_unread()
         self.stats, said = Stats(load_s=self.load_s), [*begun]
         closer = ThoughtCloser(parser, self._closing_ids, wanted.budget)

@@ -15,7 +15,11 @@ from qcli.wording import shortened
 _DEEPEST: Final = 50  # levels of a schema; llguidance reads 127 levels of JSON
 _MOST: Final = 20_000  # values in a schema
 _SEARCHED: Final = 2_000  # parts of a wrong schema that are tried, to tell which it is
-_OPTIONS: Final = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}  # white space can be endless
+_OPTIONS: Final = {
+    "whitespace_flexible": False,
+    "item_separator": ",",
+    "key_separator": ":",
+}  # white space can be endless
 _DATA: Final = ("const", "enum", "default", "examples")  # whose values are no schemas
 _BY_NAME: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")

@@ -75,4 +75,3 @@ class Matcher:
     def _check(self) -> None:
         if self._matcher.is_error():
             raise QcliError(PREFIX + worded(self._matcher.get_error()), _HINT)
-

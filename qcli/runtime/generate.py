@@ -14,6 +14,7 @@ from qcli.runtime.stats import DiskReads, Stats
 from qcli.text.answer_start import AnswerStart
 from qcli.text.stop_strings import StopStrings
 from qcli.text.thoughts import AnswerParser, Thought
+from qcli.tools.call import MalformedCall, ToolCall
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +92,7 @@ def generate_text(
     parser: makes text of ids, thoughts as Thought; stats: those of generate_ids;
     ids: of the answer so far, whose text has been there before; those that come are appended.
     """
-    answer = AnswerStart()
+    answer, calls = AnswerStart(), 0
     for token in ids:
         for _ in _shown(stop_strings, answer.push(parser.push(token))):
             pass
@@ -99,21 +100,29 @@ def generate_text(
         for token in tokens:
             ids.append(token)
             stats.thought_tokens += parser.thinking
-            yield from _shown(stop_strings, answer.push(parser.push(token)))
+            for piece in _shown(stop_strings, answer.push(parser.push(token))):
+                calls += isinstance(piece, ToolCall)
+                yield piece
             if stop_strings.found:
                 break
-    yield from _shown(stop_strings, answer.push(parser.flush()))
+    for piece in _shown(stop_strings, answer.push(parser.flush())):
+        calls += isinstance(piece, ToolCall)
+        yield piece
     yield from _shown(stop_strings, answer.flush())
     if text := stop_strings.flush():
         yield text
     if stop_strings.found:
         stats.finish_reason = "stop"
+    if calls and stats.finish_reason == "stop":
+        stats.finish_reason = "tool_calls"
 
 
 def _shown(stop_strings: StopStrings, pieces: Iterable[str]) -> Iterator[str]:
-    """The pieces without what stop strings keep back; in thoughts none are looked for."""
+    """The pieces without what stop strings keep back; in thoughts and calls none are looked for."""
     for piece in pieces:
-        if text := piece if isinstance(piece, Thought) else stop_strings.push(piece):
+        if isinstance(piece, ToolCall | MalformedCall):
+            yield from () if stop_strings.found else filter(None, (stop_strings.flush(), piece))
+        elif text := piece if isinstance(piece, Thought) else stop_strings.push(piece):
             yield text
 
 

@@ -33,8 +33,6 @@ class Uniform:
         return (self.bits() >> 11) * 2.0**-53
 
 
-
-
 def mask_words(vocab_size: int) -> int:
     """Words of 64 bits in a mask of so many tokens."""
     return -(-vocab_size // BLOCK)

@@ -32,7 +32,7 @@ class Stats:
     prompt_tokens: int = 0
     new_tokens: int = 0
     thought_tokens: int = 0  # of the new ones
-    finish_reason: Literal["stop", "length", "cancelled"] = "cancelled"  # until something else ends it
+    finish_reason: Literal["stop", "tool_calls", "length", "cancelled"] = "cancelled"  # until something else ends it
     load_s: float = 0.0
     ttft_s: float = 0.0  # time to first token, from the request on
     prefilled_tokens: int = 0  # of the prompt's; the others were in the prefix cache

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, Final, Literal
 
 from qcli.errors import UsageError
+from qcli.sessions.calls import in_prompt
 from qcli.sessions.model import Model
 from qcli.sessions.session import Message
 
@@ -37,9 +38,10 @@ def prompt(branch: Sequence[Message], left_out: int = 0, llm: Model | None = Non
     """
     system = system_text(branch)
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    names = {call["id"]: call["name"] for message in branch for call in message.calls}
     for message in talk(branch)[left_out:]:
         ids = {"ids": message.ids} if llm and is_of(message, llm) else {}
-        messages.append({"role": message.role, "content": message.text, **ids})
+        messages.append({"role": message.role, "content": message.text, **in_prompt(message, names), **ids})
     return messages
 
 
@@ -49,7 +51,7 @@ def is_of(answer: Message, llm: Model) -> bool:
 
 
 def talk(branch: Sequence[Message]) -> list[Message]:
-    """What user and assistant say."""
+    """What user and assistant say, and tools give back."""
     return [message for message in branch if message.role != "system"]
 
 
@@ -64,7 +66,9 @@ def cuts(branch: Sequence[Message]) -> list[int]:
     """How many messages may be left out, from none to all but the last turn: whole turns alone."""
     said = talk(branch)
     return [0] + [
-        i for i, (before, now) in enumerate(pairwise(said), 1) if (before.role, now.role) == ("assistant", "user")
+        i
+        for i, (before, now) in enumerate(pairwise(said), 1)
+        if before.role in ("assistant", "tool") and now.role == "user"
     ]
 
 

@@ -12,18 +12,20 @@ from typing import Any
 from qcli.errors import ContextOverflowError, OutputError, UsageError
 from qcli.host.signals import interrupts_wait
 from qcli.runtime.resume import Resumed
-from qcli.sessions import context, turns
+from qcli.sessions import calls, context, turns
 from qcli.sessions.header import header_of, what_differs
 from qcli.sessions.library import Library
 from qcli.sessions.log import SessionLog
 from qcli.sessions.model import Model
 from qcli.sessions.reply import Reply
 from qcli.sessions.said import Said
-from qcli.sessions.session import Message
+from qcli.sessions.session import COMPLETE, Message
 from qcli.sessions.unsaved import Unsaved
+from qcli.tools.call import ToolCall
 
 _SEEDS = 1 << 64
 _NO_SAMPLING = ("max_tokens", "stop", "think")
+_OF_TOOLS = ("tools", "tool_choice")  # not recorded
 _NEARLY = 0.9  # of the context is full: said once
 
 
@@ -104,16 +106,35 @@ class Conversation:
 
     def resume_answer(self, **options: Any) -> Generator[str, None, None]:
         """Go on with the last answer, which was cut by its end of tokens, by the context, or by whoever read it."""
-        branch = self._up_to_last_question()
-        last = self.log.branch()[-1]
-        if last.finish_reason == "stop":
+        self._up_to_last_question()
+        branch = self.log.branch()
+        last = branch[-1]
+        if last.finish_reason in COMPLETE:
             raise UsageError("the last answer is complete", "ask for more, or regenerate it")
         if last.role == "assistant" and not context.is_of(last, self.llm):
             raise UsageError("the last answer is another model's", "regenerate it, or ask for more")
         if last.role != "assistant":
             return self._start(branch, [], None, options)
         begun = last.sampling.get("think")  # its thought goes on as it began, whatever others are now to do
-        return self._start(branch, [], last, {**options, "think": begun})
+        return self._start(branch[:-1], [], last, {**options, "think": begun})
+
+    def open_calls(self) -> list[ToolCall]:
+        """The calls of the last answer that no tool has answered yet."""
+        self._settle()
+        return calls.open_calls(self.log.branch())
+
+    def add_results(self, *given: tuple[ToolCall, str]) -> None:
+        """Record what tools gave back for calls of the last answer."""
+        self._settle()
+        self._write(self.log.branch(), calls.results(given))
+
+    def go_on(self, **options: Any) -> Generator[str, None, None]:
+        """Have the model go on from what tools gave back. Raises UsageError if none has, or a call is not answered yet."""
+        self._settle()
+        branch = self.log.branch()
+        if not branch or branch[-1].role != "tool" or calls.open_calls(branch):
+            raise UsageError("there is a call to be answered first", "add_results() takes what its tool gave back")
+        return self._start(branch, [], None, {"tool_choice": None, **options})
 
     def bring_back(self) -> Resumed | None:
         """Have the model know the conversation so far, from what is kept of it or by reading it; None: it has no room.
@@ -123,10 +144,10 @@ class Conversation:
         self._settle()
         branch = self.log.branch()
         messages = context.prompt(branch, context.left_out_before(branch, self.llm.engine.ctx), self.llm)
-        if not messages or not messages[-1]["content"].strip():
+        if not messages or not messages[-1]["content"].strip() or calls.open_calls(branch):
             return None
         try:
-            return self.llm.resume(messages, think=self.options.get("think"))
+            return self.llm.resume(messages, think=self.options.get("think"), tools=self.options.get("tools"))
         except ContextOverflowError:
             return None
 
@@ -203,9 +224,10 @@ class Conversation:
     ) -> Generator[str, None, None]:
         """Answer a text after a branch, and after a system message if that has changed."""
         new = [Message(0, None, "user", text, time=time())]
+        unanswered = calls.results((call, calls.NOT_RUN) for call in calls.open_calls(branch))
         if self.system != context.system_text(branch):
             new.insert(0, Message(0, None, "system", self.system, time=time()))
-        return self._start(branch, new, None, options, about)
+        return self._start(branch, [*unanswered, *new], None, options, about)
 
     def _start(
         self,
@@ -241,13 +263,18 @@ class Conversation:
     def _recorded(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options of an answer, those that were not given too."""
         others = {name: options[name] for name in _NO_SAMPLING if options.get(name)}
-        sampling = {name: value for name, value in options.items() if name not in _NO_SAMPLING}
+        sampling = {name: value for name, value in options.items() if name not in (*_NO_SAMPLING, *_OF_TOOLS)}
         return {**vars(self.llm.sampling(**sampling)), **others}
 
     def _record(self, branch: list[Message], new: list[Message], answer: Message) -> None:
+        self._write(branch, [*new, answer])
+        self._system = None
+        self._tell_when_nearly_full(answer)
+
+    def _write(self, branch: list[Message], new: list[Message]) -> None:
         parent, id = (branch[-1].id if branch else None), self.log.next_id()
         turn = []
-        for message in [*new, answer]:
+        for message in new:
             turn.append(replace(message, id=id, parent=parent))
             parent, id = id, id + 1
         try:
@@ -257,8 +284,6 @@ class Conversation:
         except OutputError as problem:
             self._go_on_in_memory(problem)
             self.log.append(*turn)
-        self._system = None
-        self._tell_when_nearly_full(answer)
 
     def _go_on_in_memory(self, problem: OutputError) -> None:
         log, self.log = self.log, Unsaved.of(self.log)

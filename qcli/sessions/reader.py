@@ -14,7 +14,12 @@ MAX_LINE = 16 << 20  # bytes, beyond any context
 MAX_FILE = 256 << 20  # bytes: some 20,000 answers of 1,000 tokens
 MAX_MESSAGES = 1_000_000
 _TAIL = 8192  # bytes at the end, among which the last mark is
-_MAY_FOLLOW = {"system": {"system"}, "user": {"assistant", "system"}, "assistant": {"user"}}
+_MAY_FOLLOW = {
+    "system": {"system"},
+    "user": {"assistant", "tool", "system"},
+    "assistant": {"user", "tool"},
+    "tool": {"assistant", "tool"},
+}
 
 
 @dataclass

@@ -33,7 +33,13 @@ def head_before(session: Session, n: int) -> int | None:
 
 def head_after(session: Session, n: int) -> int:
     """The head n turns further, on the branch of the last message written of those that follow. Raises UsageError."""
-    ends = [message.id for message in _ahead(session) if message.role == "assistant"]
+    ahead = _ahead(session)
+    after = [*(message.role for message in ahead[1:]), "user"] if ahead else []
+    ends = [
+        message.id
+        for message, follows in zip(ahead, after, strict=True)
+        if message.role in ("assistant", "tool") and follows in ("user", "system")
+    ]
     if not 0 < n <= len(ends):
         hint = "bring back fewer" if ends else "undo takes turns back"
         raise UsageError(_too_few(len(ends), "to bring back"), hint)
