@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
@@ -14,19 +13,22 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from qcli import catalog
-from qcli.errors import OutputError, UsageError
+from qcli.constraints.python_types import parsed
+from qcli.constraints.vocabulary import Preparation
+from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
 from qcli.runtime import saved_text
 from qcli.runtime.answer_options import Checked, Options, check_positive, checked
-from qcli.runtime.chat_prompts import ChatPrompts, Message, checked_messages
-from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Keep, Marks
+from qcli.runtime.chat_prompts import Message, checked_messages
+from qcli.runtime.chats import Chats
+from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Keep
+from qcli.runtime.course import Course, Prompt
 from qcli.runtime.engine import Engine
 from qcli.runtime.exclusive import Answer, Exclusive
-from qcli.runtime.generate import generate_ids, generate_text
+from qcli.runtime.lifetime import end_model
 from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.resume import Resumed, resume
-from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions
 from qcli.runtime.state_store import store_for
 from qcli.runtime.stats import Stats
@@ -34,16 +36,13 @@ from qcli.runtime.thought_closer import ThoughtCloser
 from qcli.runtime.token_ids import check_ids, token_ids
 from qcli.sessions.conversation import Conversation
 from qcli.text.content import checked_text
-from qcli.text.parsers import parser_with_calls
 from qcli.text.think_tags import ThinkTags, find_think_tags
 from qcli.text.thoughts import speaks_harmony
 from qcli.text.tokenizer import Tokenizer
-from qcli.tools.notation import Notation, find_notation
-from qcli.tools.tool import Tools, checked_tools
 from qcli.wording import parse_size
 
 if TYPE_CHECKING:
-    from qcli.text.chat_template import ChatTemplate, Manner
+    from qcli.text.chat_template import ChatTemplate
     from qcli.text.think_setting import Think
     from qcli.text.thinking import Thinking
 
@@ -65,6 +64,7 @@ class LLM:
         kv_type: str | None = None,
         ram: int | str | None = None,
         keep: Keep = None,
+        constrained: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """Map the file and load the engine; raises ModelNotFoundError, ModelFileError.
@@ -74,6 +74,7 @@ class LLM:
         ram: bytes, or "24GB", that the process may use, None for what is free: beyond that, experts are read as needed;
         keep: what to keep on disk for the next process, so that it need not prefill it: "beginnings" of prompts, as system
         messages are, or "turns", every conversation after each answer;
+        constrained: whether answers will have a form to keep to, for which the vocabulary is made ready meanwhile;
         progress(stage, fraction from 0 to 1) is called while kernels compile, weights load and prompts are prefilled.
         """
         began = perf_counter()
@@ -81,6 +82,7 @@ class LLM:
         check_positive("ctx", ctx)
         path, self._entry = catalog.resolve(path_or_name)
         self.file = GGUFFile.open(path)
+        self._preparation = Preparation(path) if constrained else None
         try:
             ram = parse_size(ram) if isinstance(ram, str) else ram
             self.engine = Engine.load(self.file, threads=threads, ctx=ctx, kv_type=kv_type, ram=ram, progress=progress)
@@ -90,9 +92,8 @@ class LLM:
         self._keep = keep
         store = store_for(self.file, self.engine.state, self.engine.vocab_size) if keep else None
         self._cache = PrefixCache(self.engine, store)
-        self._exclusive = Exclusive(partial(_end, self._cache, self.file))
+        self._exclusive = Exclusive(partial(end_model, self._cache, self.file))
         self._progress = self._exclusive.heard(progress)
-        self._written: dict[tuple[Manner, Tools | None], ChatPrompts] = {}
         self._closer: weakref.ref[ThoughtCloser] | None = None  # of the last answer, which has it
         self.stats = Stats()  # of the last answer
         self.load_s = perf_counter() - began
@@ -111,7 +112,8 @@ class LLM:
     def tokenizer(self) -> Tokenizer:
         """The file's tokenizer, read when first needed. Raises ModelFileError."""
         self._check_open()
-        return Tokenizer.of_model(self.file, self.engine.vocab_size)
+        prepared = self._preparation and self._preparation.tokenizer()
+        return (prepared or Tokenizer.from_gguf(self.file)).checked(self.file, self.engine.vocab_size)
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -137,16 +139,8 @@ class LLM:
         return Thinking(self.template, self.think_tags, speaks_harmony(self.tokenizer), architecture)
 
     @cached_property
-    def _notation(self) -> Notation | None:
-        """How the model writes tool calls."""
-        return find_notation(self.tokenizer.special_texts, self.file.get_str("tokenizer.chat_template", ""))
-
-    def _prompts(self, think: Think, tools: Tools | None) -> ChatPrompts:
-        """The prompts of conversations whose next answer is thought about so, and may call these. Raises UsageError."""
-        key = self.thinking.manner(think), tools
-        if key not in self._written:
-            self._written[key] = ChatPrompts(self.tokenizer, self.template, self.think_tags, *key, self._notation)
-        return self._written[key]
+    def _chats(self) -> Chats:
+        return Chats(self.tokenizer, self.template, self.think_tags, self.thinking)
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text.
@@ -168,14 +162,11 @@ class LLM:
         add_generation_prompt: bool = True,
         *,
         think: Think = None,
-        tools: Tools | Sequence[Any] | None = None,
+        tools: Any = None,
     ) -> str:
         """The prompt that the model's chat template makes of a conversation."""
         self._check_open()
-        manner = self.thinking.manner(think)
-        variables = dict(manner.variables) | ({"tools": checked_tools(tools).listed} if tools else {})
-        text = self.template.render(messages, add_generation_prompt=add_generation_prompt, **variables)
-        return text + manner.ending if add_generation_prompt else text
+        return self._chats.rendered(messages, add_generation_prompt, think, tools)
 
     def sampling(self, **given: Unpack[SamplingOptions]) -> Sampling:
         """The model's own sampling, with those options replaced that are given and not None. Raises UsageError."""
@@ -199,7 +190,7 @@ class LLM:
         with self._exclusive.use():
             wanted = checked(options).without_template()
             ids = self.tokenizer.prompt(checked_text(prompt))
-            return self._begin(ids, NO_MARKS, prompt, self.tokenizer.end_ids, wanted)
+            return self._begin(Prompt(ids, prompt, self.tokenizer.end_ids, NO_MARKS), wanted)
 
     def chat(
         self,
@@ -212,18 +203,26 @@ class LLM:
         """Answer a conversation; of one that begins like another that was there, only what is new is prefilled.
 
         An answer among the messages may say by which ids it was generated ("ids"), as `Answer.ids` has them.
-        begun: ids of the answer so far, which goes on from there; like: conversations that may come later and begin like
-        this one, so that what they share need not be prefilled again.
-        Yields pieces as generate does; those of the class Thought are what the model thinks before it answers, and with tools,
-        those of the class ToolCall are whole calls, to be answered by a message of the role "tool".
+        begun: ids of the answer so far, to go on from; like: conversations that may come later and begin like this one.
+        Yields pieces as generate does: Thoughts are what the model thinks before it answers, ToolCalls whole calls of a tool.
         """
         with self._exclusive.use():
             messages, wanted = checked_messages(messages), checked(options)
-            prompts = self._prompts(wanted.think, wanted.tools)
+            prompts = self._chats.prompts(wanted.think, wanted.tools)
             prompt, ids = prompts.of(messages)
             begun = token_ids(begun, self.tokenizer.vocab_size)
             marks = prompts.marks(messages, ids, like, self._keep)
-            return self._begin(ids + begun, marks, prompt.text, prompts.end_ids, wanted, begun)
+            said = begun, wanted.think != "off", prompts.notation
+            return self._begin(Prompt(ids + begun, prompt.text, prompts.end_ids, marks, *said), wanted)
+
+    def parse(self, asked: str | Sequence[Message], kind: Any, **options: Unpack[Options]) -> Any:
+        """Answer a conversation, or a question, by an object of a type: a dataclass, a pydantic model, or such as list[str].
+
+        Raises QcliError for an answer that is cut by max_tokens or by the context.
+        """
+        messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+        options["schema"] = kind
+        return parsed(kind, self.chat(messages, **options), lambda: self.stats.fits)
 
     def end_thought(self) -> None:
         """Have the answer that is being read close its thought now, by the model's own words, and go on; from any thread."""
@@ -274,44 +273,28 @@ class LLM:
     ) -> None:
         self.close()
 
-    def resume(self, messages: Sequence[Message], think: Think = None, tools: Tools | None = None) -> Resumed:
+    def resume(self, messages: Sequence[Message], think: Think = None, tools: Any = None) -> Resumed:
         """Bring back what is known of a conversation, and prefill what is not, so that the next answer begins at once."""
         with self._exclusive.use_anew():
-            return resume(
-                self._cache, self._prompts(think, tools), checked_messages(messages), self._keep, self._progress
-            )
+            prompts = self._chats.prompts(think, tools)
+            return resume(self._cache, prompts, checked_messages(messages), self._keep, self._progress)
 
-    def _begin(
-        self,
-        ids: list[int],
-        marks: Marks,
-        prompt: str,
-        end_ids: frozenset[int],
-        wanted: Checked,
-        begun: Sequence[int] = (),
-    ) -> Answer:
-        check_ids(ids, self.engine.vocab_size)
-        sampler = Sampler(self.sampling(**wanted.sampling), self.tokenizer.vocab_size)
-        parser = parser_with_calls(self.tokenizer, self.think_tags, prompt, self._notation, wanted.tools)
+    def _begin(self, prompt: Prompt, wanted: Checked) -> Answer:
+        check_ids(prompt.ids, self.engine.vocab_size)
+        if wanted.is_held and not self._preparation:
+            self._preparation = Preparation(self.file.path)
+        vocabulary = self._preparation.vocabulary() if wanted.is_held and self._preparation else None
+        sampling = self.sampling(**wanted.sampling)
         self._exclusive.end_unread()
-        self.stats, said = Stats(load_s=self.load_s), [*begun]
-        closer = ThoughtCloser(parser, self._closing_ids, wanted.budget)
-        self._closer = weakref.ref(closer)
-        tokens = generate_ids(
-            self._cache, ids, sampler, wanted.max_tokens, end_ids, self.stats, self._progress, marks, closer.next_id
+        self.stats = Stats(load_s=self.load_s)
+        course = Course(
+            self.tokenizer, self.think_tags, prompt, wanted, sampling, self._closing_ids, vocabulary, self.stats
         )
-        return self._exclusive.begin(generate_text(tokens, closer, wanted.stop, self.stats, said), said)
+        self._closer = weakref.ref(course.closer)
+        return self._exclusive.begin(course.pieces(self._cache, self._progress), course.said, course.logprobs)
 
     def _closing_ids(self) -> list[int]:
         return self.tokenizer.encode(self.thinking.closing_words)
 
     def _check_open(self) -> None:
         self._exclusive.lifetime.check_open()
-
-
-def _end(cache: PrefixCache, file: GGUFFile) -> None:
-    try:
-        cache.close()
-    except OutputError as error:  # the usage of its experts
-        warnings.warn(str(error), stacklevel=2)
-    file.close()

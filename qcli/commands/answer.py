@@ -56,7 +56,7 @@ def show(
 
     What a Screen holds back is shown at the end, and before thoughts that come later.
     """
-    folded = aside if isinstance(aside, FoldedThoughts) else None
+    fold = aside.end if isinstance(aside, FoldedThoughts) else None
     finish = write.finish if isinstance(write, Screen) else lambda: None
     text: list[str] = []
     interrupted = thinking = False
@@ -74,17 +74,18 @@ def show(
                     continue
                 if thinking and piece:
                     thinking, lines = False, ""
-                    folded.end() if folded else aside(
-                        "\n\n"
-                    )  # one blank line before the answer, however many the model leaves
+                    if fold:
+                        fold()
+                    else:
+                        aside("\n\n")  # one blank line before the answer, however many the model leaves
                 text.append(piece)
                 write(piece)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         bar.close()
-        if folded:
-            folded.end()
+        if fold:
+            fold()
         finish()
     return "".join(text), interrupted
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from qcli.commands.talk import Make
     from qcli.llm import LLM
-    from qcli.runtime.answer_options import Options
     from qcli.sessions.conversation import Conversation
     from qcli.sessions.library import Library
     from qcli.sessions.log import SessionLog
@@ -84,7 +83,7 @@ def chat(
         llm.thinking.manner(think)
         if verbose:
             note_mistyped(llm)
-        given: Options = {"max_tokens": max_tokens, "stop": stop, "think": think, **sampling}
+        given: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, "think": think, **sampling}
         make = _maker(library, wanted, records, discard if quiet else console.info)
         first = make(llm, log, system, {**given})
         make = _maker(library, replace(wanted, name=None), records, discard if quiet else console.info)

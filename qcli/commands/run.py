@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
@@ -9,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import typer
 
 from qcli import console, interrupt
-from qcli.commands import completion, options
+from qcli.commands import completion, forms, options
 from qcli.commands.answer import (
-    Screen,
     discard,
     note_mistyped,
     show,
@@ -57,6 +57,12 @@ def run(
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
     think: options.Think = None,
+    schema: forms.Schema = None,
+    regex: forms.Regex = None,
+    choices: forms.Choices = None,
+    grammar: forms.Grammar = None,
+    stream: forms.Stream = False,
+    partial: forms.Partial = False,
     go_on: options.Continue = False,
     resume: options.Resume = None,
     save: Annotated[bool, options.flag("--save", help=_SAVE)] = False,
@@ -68,6 +74,7 @@ def run(
     kv_type: options.KvType = None,
     ram: options.Ram = None,
     as_json: options.Json = False,
+    logprobs: forms.LogProbs = None,
     plain: options.Plain = False,
     stats: Annotated[bool, options.flag("--stats", help=_STATS)] = False,
     quiet: options.Quiet = False,
@@ -81,6 +88,9 @@ def run(
         raise UsageError("--quiet and --stats cannot both be meant", "leave out one of the two")
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
     _check_raw(raw, system, wanted, think)
+    if logprobs is not None and not as_json:
+        raise UsageError("--logprobs are a part of --json", "add --json, or leave it out")
+    form = forms.Form.typed(schema, regex, choices, grammar, stream, partial)
     about = _texts(files or [], raw)
     text = _prompt(prompt, STDIN in (files or []), quiet)
     records = save or name is not None
@@ -95,13 +105,23 @@ def run(
             log = wanted.opened(library, stack)
             chosen = model_of(log) if model is None else model
             llm = stack.enter_context(
-                LLM(chosen, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
+                LLM(
+                    chosen,
+                    threads,
+                    ctx,
+                    kv_type=kv_type,
+                    ram=ram,
+                    keep=keep,
+                    constrained=form.constraint is not None,
+                    progress=bar.update,
+                )
             )
         if not raw:
             llm.thinking.manner(think)
         if not raw and not quiet:
             tell_of_default_template(llm)
         given: Any = {"max_tokens": max_tokens, "stop": stop, "think": think, **sampling}
+        given |= {"constraint": form.constraint, "logprobs": logprobs}
         tell = discard if quiet or as_json else console.info
         conversation = stack.enter_context(
             wanted.conversation(llm, library, log, tell, records=records, system=system, options=given)
@@ -112,17 +132,19 @@ def run(
         thoughts: list[str] = []
         if as_json:
             shown, interrupted = show(pieces, bar, discard, thoughts.append)
-            console.json(_as_json(shown, without_tags("".join(thoughts)), llm.stats))
+            if form.prints(llm.stats):
+                console.json(_as_json(shown, without_tags("".join(thoughts)), llm.stats, form, logprobs is not None))
         else:
-            screen = Screen(plain or raw)
-            shown, interrupted = show(pieces, bar, screen, thoughts_aside(llm, think, quiet))
-            screen.end_line(shown)
+            aside = thoughts_aside(llm, think, quiet)
+            interrupted = form.show(pieces, bar, plain or raw, aside, lambda: llm.stats)[1]
         if not as_json or stats:
             tell_figures(llm, "long" if stats else usual_stats(quiet, verbose))
         if verbose:
             note_mistyped(llm)
     if conversation.problem and (quiet or as_json):
         raise conversation.problem  # nobody was told yet
+    if not interrupted and (problem := form.lacks(llm.stats, max_tokens)):
+        raise problem
     return interrupt.EXIT_CODE if interrupted else int(bool(conversation.problem))
 
 
@@ -158,13 +180,17 @@ def _asked(argument: str | None) -> bool:
     return argument == STDIN or not (sys.stdin is None or sys.stdin.isatty())
 
 
-def _as_json(text: str, thoughts: str, stats: Stats) -> dict[str, Any]:
+def _as_json(text: str, thoughts: str, stats: Stats, form: forms.Form, logprobs: bool) -> dict[str, Any]:
     timings = ("load_s", "ttft_s", "prefill_tok_per_s", "decode_tok_per_s")
+    is_json = form.constraint is not None and form.constraint.is_json
     return {
         "text": text,
+        **({"value": json.loads(text) if stats.fits else None} if is_json else {}),
         "thoughts": thoughts,
         "prompt_tokens": stats.prompt_tokens,
         "new_tokens": stats.new_tokens,
         "finish_reason": stats.finish_reason,
+        **({"fits": stats.fits} if form.constraint else {}),
+        **({"logprobs": stats.logprobs} if logprobs else {}),
         "timings": {name: round(getattr(stats, name), 4) for name in timings},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llguidance import LLMatcher
 
@@ -12,10 +12,13 @@ from qcli.constraints.check import reason
 from qcli.errors import UsageError
 from qcli.wording import shortened
 
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
+
 _DEEPEST: Final = 50  # levels of a schema; llguidance reads 127 levels of JSON
 _MOST: Final = 20_000  # values in a schema
 _SEARCHED: Final = 2_000  # parts of a wrong schema that are tried, to tell which it is
-_OPTIONS: Final = {
+_OPTIONS: Final[JsonCompileOptions] = {
     "whitespace_flexible": False,
     "item_separator": ",",
     "key_separator": ":",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from qcli.errors import QcliError, UsageError
+from qcli.text.thoughts import Thought
 
 _PLAIN: Final[dict[Any, str]] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
@@ -31,6 +33,14 @@ def object_of(kind: Any, value: Any) -> Any:
         return _object(kind, value)
     except (_UnfitError, TypeError, ValueError) as problem:
         raise QcliError(f"the answer is no {_name(kind)}: {problem}", "ask for another type") from None
+
+
+def parsed(kind: Any, answer: Iterable[str], fits: Callable[[], bool | None]) -> Any:
+    """An answer of JSON as an object of a type; fits: whether it is whole, asked once it was read. Raises QcliError."""
+    text = "".join(piece for piece in answer if not isinstance(piece, Thought))
+    if not fits():
+        raise QcliError("the answer was cut before its end", "give more max_tokens, or a larger ctx")
+    return object_of(kind, json.loads(text))
 
 
 class _UnfitError(Exception):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
 import numpy as np
-from llguidance import LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
-from qcli.gguf.file import GGUFFile
 from qcli.text.tokenizer import Tokenizer
 
 Mask = NDArray[np.int64]  # a bit for each token, the lowest first
@@ -29,17 +28,17 @@ class Vocabulary:
 
     def __init__(self, pieces: list[bytes], encode: Callable[[str], list[int]]) -> None:
         """pieces: the text of each token, b"" for those that have none; encode: a text that goes on, to ids."""
+        from llguidance import (
+            LLTokenizer,
+            TokenizerWrapper,
+        )  # 0.03 s that answers without a constraint need not wait for
+
         self.end = len(pieces)  # the id of the end of an answer
         self._encode = encode
         self.text_ids = self.mask_of([id for id, piece in enumerate(pieces) if piece])
         self.line_ends = self.mask_of([id for id, piece in enumerate(pieces) if piece and not piece.strip(b"\n")])
         given = _Given([piece or b"\xff<none>" for piece in pieces] + [_END], self.encode)
         self.tokenizer = LLTokenizer(TokenizerWrapper(given), n_vocab=self.end + 1, eos_token=self.end)
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Vocabulary:
-        """That of a tokenizer."""
-        return cls(tokenizer.text_bytes(), tokenizer.encode_after)
 
     @classmethod
     def of_bytes(cls) -> Vocabulary:
@@ -85,53 +84,45 @@ class _Given:
         return self._encode(text)
 
 
-_made: WeakValueDictionary[tuple[str, int, int], Vocabulary] = WeakValueDictionary()  # of files, while they are used
+_made: WeakValueDictionary[tuple[Path, int, int], Vocabulary] = WeakValueDictionary()  # of files, while they are used
 _making = threading.Lock()
 
 
-def vocabulary_of(file: GGUFFile, tokenizer: Tokenizer) -> Vocabulary:
-    """The vocabulary of a file, made once for all that use it at a time."""
-    stat = file.path.stat()
-    key = str(file.path.resolve()), stat.st_mtime_ns, stat.st_size
-    with _making:
-        vocabulary = _made.get(key)
-        if vocabulary is None:
-            vocabulary = _made[key] = Vocabulary.of(tokenizer)
-    return vocabulary
-
-
 class Preparation:
-    """A thread that reads a file's tokenizer and makes its vocabulary, beside the loading of the weights."""
+    """A thread that reads a file's tokenizer and makes its vocabulary, beside the loading of the weights.
 
-    def __init__(self, file: GGUFFile) -> None:
-        self._file = file
-        self._tokenizer: Tokenizer | None = None
-        self._vocabulary: Vocabulary | None = None
-        self._problem: BaseException | None = None
+    Of a file that a vocabulary is in use of already, it takes that.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._made: tuple[Tokenizer, Vocabulary] | None = None
+        self._problem: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="vocabulary", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._tokenizer = Tokenizer.from_gguf(self._file)
-            self._vocabulary = vocabulary_of(self._file, self._tokenizer)
-        except BaseException as problem:  # raised where it is asked for
+            tokenizer = Tokenizer.from_gguf(self._path)
+            stat = self._path.stat()
+            key = self._path.resolve(), stat.st_mtime_ns, stat.st_size
+            with _making:
+                vocabulary = _made.get(key) or Vocabulary(tokenizer.text_bytes(), tokenizer.encode_after)
+                _made[key] = vocabulary
+            self._made = tokenizer, vocabulary
+        except Exception as problem:  # raised where the result is asked for
             self._problem = problem
 
-    def wait(self) -> None:
-        """Wait until nothing is read from the file any more."""
-        self._thread.join()
-
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer. Raises ModelFileError."""
-        self.wait()
-        if self._tokenizer is None:
-            raise self._problem or AssertionError
-        return self._tokenizer
+        """The file's tokenizer. Raises ModelFileError."""
+        return self._result()[0]
 
     def vocabulary(self) -> Vocabulary:
-        """The vocabulary. Raises ModelFileError."""
-        self.wait()
-        if self._vocabulary is None:
+        """The file's vocabulary. Raises ModelFileError."""
+        return self._result()[1]
+
+    def _result(self) -> tuple[Tokenizer, Vocabulary]:
+        self._thread.join()
+        if self._made is None:
             raise self._problem or AssertionError
-        return self._vocabulary
+        return self._made

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from qcli.errors import UsageError
 from qcli.runtime.sampling import SamplingOptions
@@ -11,6 +12,13 @@ from qcli.text.stop_strings import StopStrings
 from qcli.text.think_setting import WITH_TEMPLATE, Think, think_setting
 from qcli.tools.choice import checked_choice
 from qcli.tools.tool import Tools, checked_tools
+from qcli.wording import shortened
+
+if TYPE_CHECKING:
+    from qcli.constraints.constraint import Constraint
+
+_FORMS: Final = ("schema", "regex", "choices", "grammar")
+_MOST_LIKELY: Final = 20  # tokens a place
 
 
 class Options(SamplingOptions, total=False):
@@ -21,6 +29,12 @@ class Options(SamplingOptions, total=False):
     think: (
         Think  # "on", "off", "low", "medium", "high", or most tokens of a thought; "hide" is "on" to whoever shows it
     )
+    schema: Any  # of JSON: see qcli.constraints.constraint for it and the three that follow, of which one may be given
+    regex: str | None
+    choices: Sequence[str] | None
+    grammar: str | Path | None
+    constraint: Constraint | None  # in place of these four: what was made of one of them
+    logprobs: int | None  # of each token of the answer, and of so many of the likeliest in its place
 
     tools: Tools | Sequence[Any] | None  # that the model may call: OpenAI's list; calls come as ToolCall
     tool_choice: str | Mapping[str, Any] | None  # "auto", "none", "required", or the name of one: see qcli.tools.choice
@@ -33,8 +47,15 @@ class Checked(NamedTuple):
     max_tokens: int | None
     stop: StopStrings
     think: str | int  # as think_setting has it
+    constraint: Constraint | None = None
+    logprobs: int | None = None
     tools: Tools | None = None  # none either where none may be called
     tool_choice: str = "auto"
+
+    @property
+    def is_held(self) -> bool:
+        """Whether anything has a form to keep to: the answer, or the calls in it."""
+        return self.constraint is not None or self.tools is not None
 
     @property
     def budget(self) -> int | None:
@@ -54,14 +75,31 @@ class Checked(NamedTuple):
 def checked(options: Options) -> Checked:
     """Options of an answer. Raises UsageError."""
     sampling: dict[str, Any] = {**options}
-    max_tokens, stop, think = (sampling.pop(name, None) for name in ("max_tokens", "stop", "think"))
-    listed, choice = sampling.pop("tools", None), sampling.pop("tool_choice", None)
+    max_tokens, stop, think, logprobs, listed, choice = (
+        sampling.pop(name, None) for name in ("max_tokens", "stop", "think", "logprobs", "tools", "tool_choice")
+    )
+    held = _held_to(sampling.pop("constraint", None), {name: sampling.pop(name, None) for name in _FORMS})
     tools = None if listed is None else checked_tools(listed)
     choice = checked_choice(choice, tools)
+    if held and tools and choice != "none":
+        raise UsageError("tools and a form of the answer cannot both be meant", "give one of the two")
     check_positive("max_tokens", max_tokens)
+    if logprobs is not None and not (type(logprobs) is int and 0 <= logprobs <= _MOST_LIKELY):
+        raise UsageError(f"logprobs cannot be {shortened(str(logprobs))}", f"give a number from 0 to {_MOST_LIKELY}")
     stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop or ())
     setting = "default" if think is None else think_setting("think", think)
-    return Checked(sampling, max_tokens, stop_strings, setting, None if choice == "none" else tools, choice)
+    may_call = None if choice == "none" else tools
+    return Checked(sampling, max_tokens, stop_strings, setting, held, logprobs, may_call, choice)
+
+
+def _held_to(constraint: Constraint | None, forms: dict[str, Any]) -> Constraint | None:
+    if all(value is None for value in forms.values()):
+        return constraint
+    if constraint is not None:
+        raise UsageError("constraint and another form cannot both be meant", "give one of them")
+    from qcli.constraints import constraint as given
+
+    return given.constraint(**forms)
 
 
 def check_positive(name: str, value: int | None) -> None:

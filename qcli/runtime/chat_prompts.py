@@ -60,7 +60,7 @@ class ChatPrompts:
             hint = "have another model answer: one whose card speaks of tools, or of calling functions"
             raise UsageError("the model's chat template has no place for tools", hint)
         self._tokenizer, self._template, self._manner = tokenizer, template, manner
-        self._tools, self._notation = tools.listed if tools else [], notation
+        self._tools, self.notation = tools.listed if tools else [], notation
         self._tags = frozenset(text for pair in think_tags for text in (pair.open, pair.close))
         self._control = ControlTexts([*tokenizer.control_texts, *self._tags])  # what no message may spell
         written = tokenizer.first_special(template.after_answer())
@@ -83,9 +83,9 @@ class ChatPrompts:
     def _rendered(self, messages: Sequence[Message]) -> Prompt:
         plain = [{key: value for key, value in message.items() if key != "ids"} for message in messages]
         kept = self._tags
-        if self._notation and any(message.get("tool_calls") for message in plain) and not self._template.shows_calls:
-            plain = [calls_as_text(message, self._notation) for message in plain]
-            kept = kept | {self._notation.begin, self._notation.end}
+        if self.notation and any(message.get("tool_calls") for message in plain) and not self._template.shows_calls:
+            plain = [calls_as_text(message, self.notation) for message in plain]
+            kept = kept | {self.notation.begin, self.notation.end}
         return self._template.prompt(plain, self._control, kept, self._manner, self._tools)
 
     def _spoken(self, messages: Sequence[Message], mark: str) -> list[tuple[str, list[int]]]:

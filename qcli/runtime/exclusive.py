@@ -63,9 +63,11 @@ class Exclusive:
             raise _busy()
         answer.end("another one has begun since", "read an answer to its end before you ask for the next")
 
-    def begin(self, pieces: Generator[str, None, None], ids: list[int]) -> Answer:
+    def begin(
+        self, pieces: Generator[str, None, None], ids: list[int], logprobs: list[dict[str, Any]] | None = None
+    ) -> Answer:
         """Make an answer of what yields its pieces and appends to its ids; called within `use`, after `end_unread`."""
-        answer = Answer(self, pieces, ids)
+        answer = Answer(self, pieces, ids, [] if logprobs is None else logprobs)
         self._answer = weakref.ref(answer)
         return answer
 
@@ -102,10 +104,17 @@ class Answer(Generator[str, None, None]):
     """An answer as it comes: an iterator of pieces of text. close() ends it early, as does dropping it.
 
     `ids`: the token ids generated so far, thoughts included, the one that ends a turn not.
+    `logprobs`: if they were asked for, of each token of the answer's text: its own and the likeliest, as OpenAI has them.
     """
 
-    def __init__(self, exclusive: Exclusive, pieces: Generator[str, None, None], ids: list[int]) -> None:
-        self._exclusive, self._pieces, self.ids = exclusive, pieces, ids
+    def __init__(
+        self,
+        exclusive: Exclusive,
+        pieces: Generator[str, None, None],
+        ids: list[int],
+        logprobs: list[dict[str, Any]],
+    ) -> None:
+        self._exclusive, self._pieces, self.ids, self.logprobs = exclusive, pieces, ids, logprobs
         self._ended: QcliError | None = None
         self._running = False  # whether a thread is in the midst of a step
         self.over = False  # whether nothing more comes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from qcli.errors import ContextOverflowError
 from qcli.progress import Progress
@@ -13,32 +13,44 @@ from qcli.runtime.checkpoint import NO_MARKS, Marks
 from qcli.runtime.stats import DiskReads, Stats
 from qcli.text.answer_start import AnswerStart
 from qcli.text.stop_strings import StopStrings
-from qcli.text.thoughts import AnswerParser, Thought
+from qcli.text.thoughts import Thought
 from qcli.tools.call import MalformedCall, ToolCall
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from qcli.runtime.chooser import Chooser
     from qcli.runtime.prefix_cache import PrefixCache
     from qcli.runtime.sampler import Sampler
-    from qcli.runtime.thought_closer import ThoughtCloser
+
+
+class Reader(Protocol):
+    """Makes text of ids, thoughts as Thought: AnswerParser, and what stands before it."""
+
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes next belongs to a thought."""
+
+    def push(self, id: int) -> Iterator[str]:
+        """The pieces that this id completes."""
+
+    def flush(self) -> Iterator[str]:
+        """The rest of the text, after the last id."""
 
 
 def generate_ids(
     cache: PrefixCache,
     ids: Sequence[int],
-    sampler: Sampler,
+    sampler: Sampler | Chooser,
     max_tokens: int | None = None,
     end_ids: frozenset[int] = frozenset(),
     stats: Stats | None = None,
     progress: Progress | None = None,
     marks: Marks = NO_MARKS,
-    next_id: Callable[[], int | None] = lambda: None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Generator[int, None, None]:
     """Prefill the ids of a prompt, then yield those of its answer until an end id, max_tokens or a full context.
 
     The end id is not yielded; the last token yielded may not be in the state yet.
-    next_id: the id that has to come next, None to draw one; asked once the id before has been read.
+    is_over: whether nothing can follow; asked once the id before has been read.
     Raises ContextOverflowError when the prompt does not fit.
     """
     engine, stats = cache.engine, stats or Stats()
@@ -52,18 +64,20 @@ def generate_ids(
         began = perf_counter()
         logits = cache.prefill(ids, progress, marks)
         stats.prefilled_tokens, stats.prefill_s = cache.prefilled, perf_counter() - began
-        token = _chosen(next_id, sampler, logits)
+        token = sampler.sample(logits)
         stats.ttft_s = perf_counter() - began
         engine.reset_traffic()
         while token not in end_ids:
             sampler.accept(token)
             stats.new_tokens += 1
             yield token
+            if is_over():
+                break
             if stats.new_tokens == max_tokens or engine.position == engine.ctx:
                 stats.finish_reason = "length"
                 return
             began = perf_counter()
-            token = _chosen(next_id, sampler, cache.step(token))
+            token = sampler.sample(cache.step(token))
             stats.decode_s += perf_counter() - began
             stats.decode_steps += 1
         stats.finish_reason = "stop"
@@ -75,21 +89,16 @@ def generate_ids(
         stats.disk_reads = DiskReads.of(engine.traffic, stats.decode_steps)
 
 
-def _chosen(next_id: Callable[[], int | None], sampler: Sampler, logits: np.ndarray) -> int:
-    forced = next_id()
-    return sampler.sample(logits) if forced is None else forced
-
-
 def generate_text(
     tokens: Generator[int, None, None],
-    parser: AnswerParser | ThoughtCloser,
+    parser: Reader,
     stop_strings: StopStrings,
     stats: Stats,
     ids: list[int],
 ) -> Generator[str, None, None]:
     """The text of what generate_ids yields, in pieces, whole characters only, up to the first stop string of the answer.
 
-    parser: makes text of ids, thoughts as Thought; stats: those of generate_ids;
+    parser: makes text of ids; stats: those of generate_ids;
     ids: of the answer so far, whose text has been there before; those that come are appended.
     """
     answer, calls = AnswerStart(), 0
@@ -113,6 +122,7 @@ def generate_text(
         yield text
     if stop_strings.found:
         stats.finish_reason = "stop"
+        stats.fits = None if stats.fits is None else False  # its end was cut off
     if calls and stats.finish_reason == "stop":
         stats.finish_reason = "tool_calls"
 

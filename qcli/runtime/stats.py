@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from qcli.streaming.cache import Traffic
@@ -33,6 +33,8 @@ class Stats:
     new_tokens: int = 0
     thought_tokens: int = 0  # of the new ones
     finish_reason: Literal["stop", "tool_calls", "length", "cancelled"] = "cancelled"  # until something else ends it
+    fits: bool | None = None  # whether the answer is whole and what its constraint asks for; None without one
+    logprobs: list[dict[str, Any]] = field(default_factory=list)  # of its tokens, if they were wanted
     load_s: float = 0.0
     ttft_s: float = 0.0  # time to first token, from the request on
     prefilled_tokens: int = 0  # of the prompt's; the others were in the prefix cache

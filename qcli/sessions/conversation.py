@@ -12,6 +12,7 @@ from typing import Any
 from qcli.errors import ContextOverflowError, OutputError, UsageError
 from qcli.host.signals import interrupts_wait
 from qcli.runtime.resume import Resumed
+from qcli.runtime.sampling import OPTIONS
 from qcli.sessions import calls, context, turns
 from qcli.sessions.header import header_of, what_differs
 from qcli.sessions.library import Library
@@ -25,7 +26,6 @@ from qcli.tools.call import ToolCall
 
 _SEEDS = 1 << 64
 _NO_SAMPLING = ("max_tokens", "stop", "think")
-_OF_TOOLS = ("tools", "tool_choice")  # not recorded
 _NEARLY = 0.9  # of the context is full: said once
 
 
@@ -129,10 +129,8 @@ class Conversation:
         self._write(self.log.branch(), calls.results(given))
 
     def go_on(self, **options: Any) -> Generator[str, None, None]:
-        """Have the model go on from what tools gave back. Raises UsageError if none has, or a call is not answered yet."""
-        self._settle()
-        branch = self.log.branch()
-        if not branch or branch[-1].role != "tool" or calls.open_calls(branch):
+        """Have the model go on from what tools gave back. Raises UsageError if a call is not answered yet."""
+        if self.open_calls() or not (branch := self.log.branch()) or branch[-1].role != "tool":
             raise UsageError("there is a call to be answered first", "add_results() takes what its tool gave back")
         return self._start(branch, [], None, {"tool_choice": None, **options})
 
@@ -263,7 +261,7 @@ class Conversation:
     def _recorded(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options of an answer, those that were not given too."""
         others = {name: options[name] for name in _NO_SAMPLING if options.get(name)}
-        sampling = {name: value for name, value in options.items() if name not in (*_NO_SAMPLING, *_OF_TOOLS)}
+        sampling = {name: value for name, value in options.items() if name in OPTIONS}
         return {**vars(self.llm.sampling(**sampling)), **others}
 
     def _record(self, branch: list[Message], new: list[Message], answer: Message) -> None:

@@ -37,6 +37,16 @@ class AnswerParser:
         return self._thinking
 
     @property
+    def answering(self) -> bool:
+        """Whether what comes next is text of the answer, unless a thought begins."""
+        return not self._thinking
+
+    @property
+    def obliged(self) -> int | None:
+        """The id that has to come next if the answer is not to come without the form that it should have."""
+        return None
+
+    @property
     def is_whole(self) -> bool:
         """Whether no character, and no tag that is spelled with several tokens, is half-written."""
         return self._text.is_whole
@@ -139,6 +149,7 @@ class HarmonyParser(AnswerParser):
         super().__init__(tokenizer)
         controls = (_CHANNEL, _MESSAGE, _START, _END)
         self._controls = {tokenizer.special_id(text): text for text in controls}
+        self._channel = tokenizer.special_id(_CHANNEL)
         self._header: str | None = None  # as far as it has come; None within the text of a message
         self._unread = ""  # of the header, what the answer has written
         self._read_prompt(prompt[max(prompt.rfind(_START), 0) :])
@@ -158,6 +169,16 @@ class HarmonyParser(AnswerParser):
     def thinking(self) -> bool:
         """Whether what comes next is the text of a message that is a thought."""
         return self._thinking and self._header is None
+
+    @property
+    def answering(self) -> bool:
+        """Whether what comes next is the text of the final message."""
+        return not self._thinking and self._header is None
+
+    @property
+    def obliged(self) -> int | None:
+        """At the beginning, what names a channel: text without one is an answer."""
+        return None if self._header is None or self._has_controls else self._channel
 
     def push(self, id: int) -> Iterator[str]:
         """The text that this id completes; nothing within a header; tags where thoughts begin and end."""

@@ -173,6 +173,10 @@ class Tokenizer:
             found[id] = b"" if marker else self._bytes(id, special=False)
         return found
 
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes of a token's text; of a control token, its name."""
+        return self._bytes(id, special=True)
+
     def _bytes(self, id: int, special: bool) -> bytes:
         text = self.token(id)
         match self._vocabulary.types[id]:

@@ -1,0 +1,100 @@
+"""An answer from its prompt on: who reads its tokens, who chooses them, and the text that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qcli.progress import Progress
+from qcli.runtime.answer_options import Checked
+from qcli.runtime.checkpoint import Marks
+from qcli.runtime.chooser import Chooser
+from qcli.runtime.generate import Reader, generate_ids, generate_text
+from qcli.runtime.guide import Guide
+from qcli.runtime.log_probs import LogProbs
+from qcli.runtime.sampler import Sampler
+from qcli.runtime.sampling import Sampling
+from qcli.runtime.stats import Stats
+from qcli.runtime.thought_closer import ThoughtCloser
+from qcli.text.parsers import parser_with_calls
+from qcli.text.think_tags import ThinkTags
+from qcli.text.thoughts import speaks_harmony
+from qcli.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from qcli.constraints.vocabulary import Vocabulary
+    from qcli.runtime.prefix_cache import PrefixCache
+    from qcli.tools.notation import Notation
+
+
+class Prompt(NamedTuple):
+    """What is to be answered."""
+
+    ids: list[int]  # of the prompt, and of what was said of the answer before
+    text: str  # of the prompt
+    end_ids: frozenset[int]  # that end the answer
+    marks: Marks
+    begun: Sequence[int] = ()  # the ids that were said before
+    may_think: bool = False  # whether the model may begin with a thought of its own accord
+    notation: Notation | None = None  # how it writes tool calls
+
+
+class Course:
+    """One answer, whose ids are in `said` as far as they have come, and the log-probabilities in `logprobs`."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        tags: Sequence[ThinkTags],
+        prompt: Prompt,
+        wanted: Checked,
+        sampling: Sampling,
+        closing_ids: Callable[[], Sequence[int]],
+        vocabulary: Vocabulary | None,
+        stats: Stats,
+    ) -> None:
+        """closing_ids: what closes a thought; vocabulary: where there is a constraint; stats: told what the answer took."""
+        parser = parser_with_calls(tokenizer, tags, prompt.text, prompt.notation, wanted.tools)
+        self.closer = ThoughtCloser(parser, closing_ids, wanted.budget)
+        self.said = [*prompt.begun]
+        self._prompt, self._wanted, self._stats = prompt, wanted, stats
+        self._reader: Reader = self.closer
+        self._is_over: Callable[[], bool] = lambda: False
+        choices: dict[str, Any] = {"next_id": self.closer.next_id}
+        if vocabulary and wanted.constraint:
+            openings = _openings(tokenizer, tags, prompt)
+            start = partial(_matcher, vocabulary, wanted.constraint.grammar)
+            guide = Guide(parser, self.closer, vocabulary, start, prompt.end_ids, openings, stats)
+            self._reader, self._is_over = guide, lambda: guide.is_over
+            choices = {"next_id": guide.next_id, "mask": guide.mask}
+        self.logprobs: list[dict[str, Any]] = []
+        if wanted.logprobs is not None:
+            log_probs = LogProbs(self._reader, parser, tokenizer, wanted.logprobs)
+            self._reader, choices["log_probs"] = log_probs, log_probs
+            self.logprobs = stats.logprobs = log_probs.entries
+        self._chooser = Chooser(Sampler(sampling, tokenizer.vocab_size), **choices)
+
+    def pieces(self, cache: PrefixCache, progress: Progress | None) -> Generator[str, None, None]:
+        """The pieces of its text."""
+        prompt, wanted = self._prompt, self._wanted
+        tokens = generate_ids(
+            cache, prompt.ids, self._chooser, wanted.max_tokens, prompt.end_ids, self._stats, progress, prompt.marks,
+            self._is_over,
+        )  # fmt: skip
+        return generate_text(tokens, self._reader, wanted.stop, self._stats, self.said)
+
+
+def _matcher(vocabulary: Vocabulary, grammar: str) -> Any:
+    from qcli.constraints.matcher import Matcher
+
+    return Matcher(vocabulary, grammar)
+
+
+def _openings(tokenizer: Tokenizer, tags: Sequence[ThinkTags], prompt: Prompt) -> list[list[int]]:
+    """The ids of each tag that the model may begin a thought with: not after a thought that the prompt closed already."""
+    if not prompt.may_think or speaks_harmony(tokenizer):
+        return []
+    if any(prompt.text.rstrip().endswith(pair.close) for pair in tags):
+        return []
+    return [[pair.open_id] if pair.open_id is not None else tokenizer.encode_after(pair.open) for pair in tags]
