@@ -41,13 +41,18 @@ def turns(completions: Completions = lambda before: ()) -> Iterator[str]:
 
 def agreed(question: str) -> bool:
     """Whether a person at the terminal answers a question with yes."""
+    return answered(f"{question} [y/N]") in ("y", "yes")
+
+
+def answered(question: str) -> str | None:
+    """What a person at the terminal answers to a question, in small letters; None for Ctrl-C, and at the end of the input."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 
-    session: PromptSession[str] = PromptSession(f"{clean(question)} [y/N] ", output=create_output(stdout=sys.stderr))
+    session: PromptSession[str] = PromptSession(f"{clean(question)} ", output=create_output(stdout=sys.stderr))
     with suppress(KeyboardInterrupt, EOFError), interrupt.gives_back():
-        return session.prompt().strip().lower() in ("y", "yes")
-    return False
+        return session.prompt().strip().lower()
+    return None
 
 
 def _typed(completions: Completions) -> Iterator[str]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from qcli import console, interrupt
-from qcli.commands import options
+from qcli.commands import options, tool_calls
 from qcli.commands.answer import discard, note_mistyped, tell_of_default_template, usual_stats
 from qcli.commands.chat_commands import completions, is_leaving, obey, parsed, quoted
 from qcli.commands.examples import examples
@@ -39,6 +39,9 @@ def chat(
     named: options.GivenModel = None,
     model: options.Model = None,
     system: options.System = None,
+    tools: tool_calls.Functions = None,
+    approve: tool_calls.Approve = None,
+    chain_limit: tool_calls.ChainLimit = None,
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
     think: options.Think = None,
@@ -64,6 +67,7 @@ def chat(
     options.check_remarks(quiet, verbose)
     model = options.named_model(model, named)
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
+    runner = tool_calls.ToolRunner.typed(tools, approve, chain_limit, is_interactive())
     records = is_interactive() or save or name is not None or wanted.old
     bar = console.status("loading", quiet)
     with ExitStack() as stack:
@@ -77,20 +81,24 @@ def chat(
             keep = wanted.keep(records)
 
             def load(model: str | None) -> LLM:
-                return LLM(model, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
+                held = runner is not None
+                return LLM(
+                    model, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, constrained=held, progress=bar.update
+                )
 
             llm = stack.enter_context(load(chosen))
         llm.thinking.manner(think)
         if verbose:
             note_mistyped(llm)
         given: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, "think": think, **sampling}
+        given |= runner.options if runner else {}
         make = _maker(library, wanted, records, discard if quiet else console.info)
         first = make(llm, log, system, {**given})
         make = _maker(library, replace(wanted, name=None), records, discard if quiet else console.info)
         stats = usual_stats(quiet, verbose)
-        talk = stack.enter_context(
-            Talk(llm, first, library, bar, quiet, is_interactive(), make, load, chosen, {**given}, stats, plain=plain)
-        )
+        talk = Talk(llm, first, library, bar, quiet, is_interactive(), make, load, chosen, {**given}, stats)
+        talk.plain, talk.tools = plain, runner
+        stack.enter_context(talk)
         if not quiet:
             _greet(talk, log)
         for turn in turns(partial(completions, talk)):

@@ -101,8 +101,12 @@ class Form:
         plain: bool,
         aside: Callable[[str], None],
         stats: Callable[[], Stats],
+        called: Callable[[], bool] = lambda: False,
     ) -> tuple[str, bool]:
-        """Show an answer as `show` does, into a pipe once it is whole; the answer, and whether Ctrl-C ended it."""
+        """Show an answer as `show` does, into a pipe once it is whole; the answer, and whether Ctrl-C ended it.
+
+        called: whether it has called a tool, so that it may have no text.
+        """
         screen = Screen(plain or self.constraint is not None)
         if self.constraint is None or self.stream or console.answers_a_person():
             shown, interrupted = show(pieces, bar, screen, aside)
@@ -111,7 +115,8 @@ class Form:
             if not self.prints(stats()):
                 return shown, interrupted
             screen(shown)
-        screen.end_line(shown)
+        if shown or not called():
+            screen.end_line(shown)
         return shown, interrupted
 
     def prints(self, stats: Stats) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import typer
 
 from qcli import console, interrupt
-from qcli.commands import completion, forms, options
+from qcli.commands import completion, forms, options, tool_calls
 from qcli.commands.answer import (
     discard,
     note_mistyped,
@@ -57,6 +57,8 @@ def run(
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
     think: options.Think = None,
+    tools: tool_calls.File = None,
+    tool_choice: tool_calls.Choice = None,
     schema: forms.Schema = None,
     regex: forms.Regex = None,
     choices: forms.Choices = None,
@@ -91,6 +93,10 @@ def run(
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs are a part of --json", "add --json, or leave it out")
     form = forms.Form.typed(schema, regex, choices, grammar, stream, partial)
+    calls = tool_calls.Calls()
+    tools_file, may_call = tool_calls.typed_tools(tools, tool_choice)
+    if tools_file and (raw or form.constraint):
+        raise UsageError("--tools is for answers without --raw, and without a form", "leave out one of the two")
     about = _texts(files or [], raw)
     text = _prompt(prompt, STDIN in (files or []), quiet)
     records = save or name is not None
@@ -112,7 +118,7 @@ def run(
                     kv_type=kv_type,
                     ram=ram,
                     keep=keep,
-                    constrained=form.constraint is not None,
+                    constrained=form.constraint is not None or tools_file is not None,
                     progress=bar.update,
                 )
             )
@@ -121,7 +127,7 @@ def run(
         if not raw and not quiet:
             tell_of_default_template(llm)
         given: Any = {"max_tokens": max_tokens, "stop": stop, "think": think, **sampling}
-        given |= {"constraint": form.constraint, "logprobs": logprobs}
+        given |= {"constraint": form.constraint, "logprobs": logprobs, **may_call}
         tell = discard if quiet or as_json else console.info
         conversation = stack.enter_context(
             wanted.conversation(llm, library, log, tell, records=records, system=system, options=given)
@@ -129,14 +135,17 @@ def run(
         if log is not None:
             tell_of_resumed(conversation, tell)
         pieces = llm.generate(about + text, **given) if raw else conversation.ask(text, about=about)
+        pieces = calls.apart(pieces)
         thoughts: list[str] = []
         if as_json:
             shown, interrupted = show(pieces, bar, discard, thoughts.append)
             if form.prints(llm.stats):
-                console.json(_as_json(shown, without_tags("".join(thoughts)), llm.stats, form, logprobs is not None))
+                found = _as_json(shown, without_tags("".join(thoughts)), llm.stats, form, logprobs is not None)
+                console.json({**found, **({"tool_calls": calls.listed()} if tools_file else {})})
         else:
             aside = thoughts_aside(llm, think, quiet)
-            interrupted = form.show(pieces, bar, plain or raw, aside, lambda: llm.stats)[1]
+            interrupted = form.show(pieces, bar, plain or raw, aside, lambda: llm.stats, lambda: bool(calls.whole))[1]
+            calls.tell()
         if not as_json or stats:
             tell_figures(llm, "long" if stats else usual_stats(quiet, verbose))
         if verbose:
@@ -145,7 +154,7 @@ def run(
         raise conversation.problem  # nobody was told yet
     if not interrupted and (problem := form.lacks(llm.stats, max_tokens)):
         raise problem
-    return interrupt.EXIT_CODE if interrupted else int(bool(conversation.problem))
+    return interrupt.EXIT_CODE if interrupted else int(bool(conversation.problem or calls.malformed))
 
 
 def _check_raw(raw: bool, system: str | None, wanted: Wanted, think: str | int | None) -> None:

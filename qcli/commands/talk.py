@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qcli import console
 from qcli.commands.answer import Screen, show, tell_figures, thoughts_aside
 from qcli.commands.file_texts import Texts, joined, mentioned, read_texts
+from qcli.commands.tool_calls import Calls, ToolRunner
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.wording import counted, quantity
 
@@ -41,6 +42,7 @@ class Talk:
     options: dict[str, Any]  # of every answer, as LLM.chat takes them
     stats: str  # what is told after an answer: short, long or off
     before: Path | None = None  # the file of the conversation that was left for this one
+    tools: ToolRunner | None = None  # what the model may call
     plain: bool = False  # whether Markdown stays as the model writes it
     incomplete: bool = False  # whether a message was not answered, or not recorded as it should be
     texts: Texts = field(default_factory=list)  # that the next message is about
@@ -63,21 +65,33 @@ class Talk:
         self.texts = [*self.texts, *texts]
 
     def say(self, pieces: Generator[str, None, None]) -> None:
-        """Show an answer as it comes; one that has no room is told of, and the chat goes on."""
+        """Show an answer as it comes, and run what it calls, whose results the model answers, until it calls nothing."""
+        whole = self._say(pieces)
+        if self.tools:
+            self.tools.begin()
+            while whole and self.tools.answers(self.conversation):
+                whole = self._say(self.conversation.go_on())
+
+    def _say(self, pieces: Generator[str, None, None]) -> bool:
+        """Show an answer as it comes; one that has no room is told of, and the chat goes on. False if it is not whole."""
+        calls = Calls()
         screen = Screen(self.plain)
         aside = thoughts_aside(self.llm, self.options.get("think"), self.quiet)
         try:
             with self.bar:
-                shown, interrupted = show(pieces, self.bar, screen, aside)
+                shown, interrupted = show(calls.apart(pieces), self.bar, screen, aside)
         except ContextOverflowError as problem:
             self._tell_of_overflow(problem)
-            return
+            return False
         self._full = False
         self.incomplete = self.incomplete or self.conversation.problem is not None
-        screen.end_line(shown)
-        self._tell_figures()
+        if shown or not calls.whole:
+            screen.end_line(shown)
+        calls.tell_malformed()
+        self._tell_figures(between=not calls.whole)
         if interrupted and not self.interactive:
             raise KeyboardInterrupt
+        return not interrupted
 
     def set(self, name: str, value: Any) -> None:
         """Have all answers from now on given with this value of an option; None: what suits the model."""
@@ -135,9 +149,10 @@ class Talk:
             raise UsageError("there is no other conversation yet", "/clear begins a new one")
         return next((summary for summary in others if summary.path == self.before), others[0])
 
-    def _tell_figures(self) -> None:
+    def _tell_figures(self, between: bool) -> None:
+        """Tell the figures of an answer; between: whether a turn ends with it."""
         tell_figures(self.llm, self.stats)
-        if self.interactive and not self.quiet:
+        if between and self.interactive and not self.quiet:
             console.info("")  # between this turn and the next
 
     def _tell_of_overflow(self, problem: ContextOverflowError) -> None:
