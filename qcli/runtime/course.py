@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qcli.progress import Progress
 from qcli.runtime.answer_options import Checked
+from qcli.runtime.call_guide import CallGuide
 from qcli.runtime.checkpoint import Marks
 from qcli.runtime.chooser import Chooser
 from qcli.runtime.generate import Reader, generate_ids, generate_text
@@ -17,6 +18,7 @@ from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling
 from qcli.runtime.stats import Stats
 from qcli.runtime.thought_closer import ThoughtCloser
+from qcli.text.call_parser import CallParser, HarmonyCallParser
 from qcli.text.parsers import parser_with_calls
 from qcli.text.think_tags import ThinkTags
 from qcli.text.thoughts import speaks_harmony
@@ -68,6 +70,12 @@ class Course:
             guide = Guide(parser, self.closer, vocabulary, start, prompt.end_ids, openings, stats)
             self._reader, self._is_over = guide, lambda: guide.is_over
             choices = {"next_id": guide.next_id, "mask": guide.mask}
+        elif vocabulary and prompt.notation and isinstance(parser, CallParser | HarmonyCallParser) and wanted.tools:
+            calls = CallGuide(
+                parser, self.closer, tokenizer, vocabulary, prompt.notation, wanted.tools, wanted.tool_choice
+            )
+            self._reader = calls
+            choices = {"next_id": calls.next_id, "mask": calls.mask}
         self.logprobs: list[dict[str, Any]] = []
         if wanted.logprobs is not None:
             log_probs = LogProbs(self._reader, parser, tokenizer, wanted.logprobs)

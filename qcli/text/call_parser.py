@@ -19,7 +19,7 @@ from qcli.tools.notation import Notation
 from qcli.tools.tool import Tools
 
 _SURELY = 6  # characters of a marker at the very end, which then is one that was cut
-_RECIPIENT = re.compile(r"to=functions\.([\w.-]+)")
+_RECIPIENT = re.compile(r"to=functions\.([\w.-]*)")
 
 
 class CallParser(AnswerParser):
@@ -49,9 +49,18 @@ class CallParser(AnswerParser):
         return self._marker is None and self._inner.thinking
 
     @property
-    def in_call(self) -> bool:
-        """Whether a call has begun and is not whole."""
-        return self._marker is not None
+    def call_begun(self) -> str | None:
+        """What has come of the inside of a call that has begun and is not whole; None outside of calls."""
+        if self._marker is None:
+            return None
+        return self._body.text if self._body else self._begun
+
+    @property
+    def opening(self) -> str:
+        """The text that begins a call."""
+        return self._notation.begin
+
+    before_channel = False  # that is harmony's
 
     @property
     def is_whole(self) -> bool:
@@ -231,13 +240,28 @@ class HarmonyCallParser(HarmonyParser):
         self._tools = tools
         self._to = ""  # the tool that the message is for, as its header says
         self._arguments: str | None = None  # of the call as far as they have come; None outside of calls
+        self._last = ""  # control token
         self.calls = 0
         super().__init__(tokenizer, prompt)  # reads the prompt as if the model had written it
 
     @property
-    def in_call(self) -> bool:
-        """Whether the text of a call has begun."""
-        return self._arguments is not None
+    def call_begun(self) -> str | None:
+        """What has come of a call behind "to=functions." in its header; None outside of calls."""
+        if self._arguments is not None:
+            return self._arguments
+        begun = _RECIPIENT.search(self._header or "")
+        return self._to or (begun[1] if begun else None)
+
+    @property
+    def before_channel(self) -> bool:
+        """Whether the header names the recipient before its channel."""
+        return self._last != "<|channel|>"
+
+    @property
+    def opening(self) -> str:
+        """The text that begins a call here: within a header, or after a message that has ended."""
+        begin = "<|channel|>commentary to=functions."
+        return begin if self._header is not None and self._last != "<|end|>" else f"<|start|>assistant{begin}"
 
     @property
     def is_whole(self) -> bool:
@@ -262,6 +286,7 @@ class HarmonyCallParser(HarmonyParser):
         if self._arguments is not None:
             self._arguments += self._text.flush()
             yield from self._whole_call()
+        self._last = control
         if self._header is not None and (found := _RECIPIENT.search(self._header)):
             self._to = found[1]
         if control == "<|message|>" and self._to and self._header is not None:

@@ -27,6 +27,7 @@ class Notation:
     family: Family
     begin: str
     end: str = ""  # "" where nothing follows
+    gap: str = ""  # between the parts of a call, where templates of a family differ
 
     def bodies(self, first: str) -> Callable[[Tools], Body] | None:
         """The reader of what follows the marker, as its first character shows; None if no call begins so.
@@ -57,24 +58,6 @@ class Notation:
             found |= {f"<function={name}>": f"<function={name}>" for name in tools.names}
         return found
 
-    def opening(self, name: str = "") -> str:
-        """The text that begins a call, of the tool of this name if there is one, as far as it can be nothing else."""
-        match self.family:
-            case "xml":
-                return f"{self.begin}\n<function=" + (f"{name}>\n" if name else "")
-            case "json":
-                return f'{self.begin}\n{{"name": "' + (f'{name}", "arguments": ' if name else "")
-            case "pairs":
-                return self.begin + (f"{name}\n" if name else "")
-            case "python":
-                return f"{self.begin}[" + (f"{name}(" if name else "")
-            case "json list" | "mistral list":
-                return f'{self.begin}[{{"name": "' + (f'{name}", "arguments": ' if name else "")
-            case "mistral":
-                return self.begin + (f"{name}[ARGS]" if name else "")
-            case "harmony":
-                return self.begin + (f"{name}{_AFTER_NAME}" if name else "")
-
     def written(self, calls: list[ToolCall]) -> str:
         """Calls as the model writes them, for templates that leave them out of the history."""
         match self.family:
@@ -96,10 +79,10 @@ class Notation:
             return f"\n{_json(_table(call))}\n"
         if self.family == "pairs":
             pairs = (
-                f"<arg_key>{key}</arg_key>\n<arg_value>{_bare(value)}</arg_value>\n"
+                f"<arg_key>{key}</arg_key>{self.gap}<arg_value>{_bare(value)}</arg_value>{self.gap}"
                 for key, value in call.arguments.items()
             )
-            return f"{call.name}\n" + "".join(pairs)
+            return call.name + self.gap + "".join(pairs)
         values = (f"<parameter={key}>\n{_bare(value)}\n</parameter>\n" for key, value in call.arguments.items())
         return f"\n<function={call.name}>\n{''.join(values)}</function>\n"
 
@@ -109,7 +92,7 @@ def find_notation(special: Container[str], template: str) -> Notation | None:
     if "<|channel|>" in special and "<|message|>" in special:
         return Notation("harmony", HARMONY_CALL)
     if "<arg_key>" in template:
-        return Notation("pairs", "<tool_call>", "</tool_call>")
+        return Notation("pairs", "<tool_call>", "</tool_call>", "\n" if "</arg_key>\n" in template else "")
     if "<function=" in template:
         return Notation("xml", "<tool_call>", "</tool_call>")
     if "<tool_call>" in template:
