@@ -24,9 +24,9 @@ from qcli.runtime.chat_prompts import Message, checked_messages
 from qcli.runtime.chats import Chats
 from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Keep
 from qcli.runtime.course import Course, Prompt
+from qcli.runtime.end import end_model
 from qcli.runtime.engine import Engine
 from qcli.runtime.exclusive import Answer, Exclusive
-from qcli.runtime.lifetime import end_model
 from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.resume import Resumed, resume
 from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from llguidance import LLMatcher
@@ -82,7 +83,9 @@ def _check_size(schema: Any, where: str) -> None:
             waiting += [(part, depth + 1) for part in value.values()]
         elif isinstance(value, list | tuple):
             waiting += [(part, depth + 1) for part in value]
-        elif not isinstance(value, str | int | float | bool | None) or value in (float("inf"), -float("inf")):
+        elif not isinstance(value, str | int | float | bool | None) or (
+            isinstance(value, float) and not isfinite(value)
+        ):
             raise UsageError(f"{where} holds what is no JSON: {value!r:.60}", "give a JSON Schema")
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from llguidance import LLMatcher, LLParserLimits
 
+from qcli.constraints.numbers import DigitRun
 from qcli.constraints.reasons import worded
 from qcli.constraints.vocabulary import Mask, Vocabulary
 from qcli.errors import QcliError
@@ -19,12 +20,13 @@ _HINT: Final = "give a simpler one: fewer alternatives, smaller numbers of repet
 class Matcher:
     """A text as far as it has come."""
 
-    def __init__(self, vocabulary: Vocabulary, grammar: str) -> None:
-        """grammar: as qcli.constraints.grammars makes it. Raises QcliError for one that is too large."""
+    def __init__(self, vocabulary: Vocabulary, grammar: str, is_json: bool = False) -> None:
+        """grammar: as llguidance reads it; is_json: whether it is one of JSON. Raises QcliError for one that is too large."""
         self._vocabulary = vocabulary
         self._matcher = LLMatcher(vocabulary.tokenizer, grammar, log_level=0, limits=LIMITS)
         self._mask = vocabulary.mask_of([])
         self._bytes = 4 * (-(-(vocabulary.end + 1) // 32))
+        self._digits = DigitRun() if is_json else None
         self._check()
 
     def mask(self) -> tuple[Mask, bool]:
@@ -39,6 +41,8 @@ class Matcher:
             self._check()
             may_end = self._vocabulary.has(self._mask, self._vocabulary.end)
             self._mask &= self._vocabulary.text_ids
+            if self._digits and self._digits.is_long and (may_end or (self._mask & ~self._vocabulary.digits).any()):
+                self._mask &= ~self._vocabulary.digits
         if not may_end and not self._mask.any():
             raise QcliError(f"{PREFIX}no text fits it", _HINT)
         return self._mask, may_end
@@ -60,6 +64,8 @@ class Matcher:
             return not ids
         self._matcher.consume_tokens(ids)
         self._check()
+        if self._digits:
+            self._digits.push(b"".join(self._vocabulary.pieces[id] for id in ids))
         return True
 
     @property

@@ -7,7 +7,18 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NotRequired,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from qcli.errors import QcliError, UsageError
 from qcli.text.thoughts import Thought
@@ -97,8 +108,13 @@ def _required(kind: type) -> set[str]:
     if is_dataclass(kind):
         have = [field for field in fields(kind) if field.init]
         return {field.name for field in have if field.default is MISSING and field.default_factory is MISSING}
+    hints = get_type_hints(kind, include_extras=True)  # __required_keys__ has those that are written as strings, too
+    return {name for name, part in hints.items() if get_origin(part) is not NotRequired and name in _total(kind)}
+
+
+def _total(kind: type) -> frozenset[str]:
     required: frozenset[str] = kind.__required_keys__  # type: ignore[attr-defined]
-    return set(required)
+    return required
 
 
 def _object(kind: Any, value: Any) -> Any:

@@ -34,9 +34,10 @@ class Vocabulary:
         )  # 0.03 s that answers without a constraint need not wait for
 
         self.end = len(pieces)  # the id of the end of an answer
-        self._encode = encode
+        self.pieces, self._encode = pieces, encode
         self.text_ids = self.mask_of([id for id, piece in enumerate(pieces) if piece])
         self.line_ends = self.mask_of([id for id, piece in enumerate(pieces) if piece and not piece.strip(b"\n")])
+        self.digits = self.mask_of([id for id, piece in enumerate(pieces) if piece[:1].isdigit()])
         given = _Given([piece or b"\xff<none>" for piece in pieces] + [_END], self.encode)
         self.tokenizer = LLTokenizer(TokenizerWrapper(given), n_vocab=self.end + 1, eos_token=self.end)
 

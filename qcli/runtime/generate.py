@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from qcli.errors import ContextOverflowError
 from qcli.progress import Progress
@@ -19,21 +19,8 @@ from qcli.tools.call import MalformedCall, ToolCall
 if TYPE_CHECKING:
     from qcli.runtime.chooser import Chooser
     from qcli.runtime.prefix_cache import PrefixCache
+    from qcli.runtime.reader import Reader
     from qcli.runtime.sampler import Sampler
-
-
-class Reader(Protocol):
-    """Makes text of ids, thoughts as Thought: AnswerParser, and what stands before it."""
-
-    @property
-    def thinking(self) -> bool:
-        """Whether what comes next belongs to a thought."""
-
-    def push(self, id: int) -> Iterator[str]:
-        """The pieces that this id completes."""
-
-    def flush(self) -> Iterator[str]:
-        """The rest of the text, after the last id."""
 
 
 def generate_ids(

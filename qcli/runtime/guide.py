@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from qcli.errors import QcliError
-from qcli.text.thoughts import AnswerParser, Thought
+from qcli.text.thoughts import AnswerParser, HarmonyParser, Thought
 
 if TYPE_CHECKING:
     from qcli.constraints.matcher import Matcher
@@ -100,7 +100,8 @@ class Guide:
 
     def _begin(self, text: str) -> None:
         """After a thought: begin the answer, of which the last token of the thought may have brought some text."""
-        self._matcher, self._lines, self._openings = self._start(), _LINE_ENDS, []
+        self._matcher, self._openings = self._start(), []
+        self._lines = 0 if isinstance(self._parser, HarmonyParser) else _LINE_ENDS
         if text.strip("\n"):
             self._lines = 0
             self._require(self._matcher.accept_all(self._vocabulary.encode(text.lstrip("\n"))))

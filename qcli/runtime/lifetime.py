@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
-from typing import TYPE_CHECKING
 
-from qcli.errors import OutputError, QcliError
-
-if TYPE_CHECKING:
-    from qcli.gguf.file import GGUFFile
-    from qcli.runtime.prefix_cache import PrefixCache
+from qcli.errors import QcliError
 
 
 class Lifetime:
@@ -38,12 +32,3 @@ class Lifetime:
                 "this model was loaded before the process was forked, and its threads have stayed behind",
                 "load it in the new process, or have multiprocessing start processes by spawn",
             )
-
-
-def end_model(cache: PrefixCache, file: GGUFFile) -> None:
-    """Close what computes, and the file; what could not be written of its usage is a warning."""
-    try:
-        cache.close()
-    except OutputError as error:  # the usage of its experts
-        warnings.warn(str(error), stacklevel=2)
-    file.close()

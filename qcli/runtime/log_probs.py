@@ -10,7 +10,7 @@ import numpy as np
 from qcli.text.thoughts import Thought
 
 if TYPE_CHECKING:
-    from qcli.runtime.generate import Reader
+    from qcli.runtime.reader import Reader
     from qcli.text.thoughts import AnswerParser
     from qcli.text.tokenizer import Tokenizer
 

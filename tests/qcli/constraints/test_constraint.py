@@ -1,0 +1,174 @@
+"""Constraints as they are given: what is right, and what is refused with its place before any model is there."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from time import process_time
+from typing import Any
+
+import pytest
+
+from qcli.constraints.constraint import constraint
+from qcli.constraints.matcher import Matcher
+from qcli.constraints.vocabulary import Vocabulary
+from qcli.errors import QcliError, UsageError
+
+BYTES = Vocabulary.of_bytes()
+CAT = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
+
+
+def fits(text, **given):
+    """Whether a text is what a constraint asks for, to its end."""
+    wanted = constraint(**given)
+    matcher = Matcher(BYTES, wanted.grammar, wanted.is_json)
+    return matcher.accept_all(list(text.encode())) and matcher.is_whole
+
+
+def nested(levels):
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+def test_what_fits_each_kind():
+    assert constraint() is None
+    assert fits('{"name":"Tim"}', schema=CAT)
+    assert not fits('{"name":"Tim"', schema=CAT)
+    assert not fits('{"name": "Tim"}', schema=CAT)  # white space may come without end, so there is none
+    assert fits("ab", regex="ab?")
+    assert not fits("abc", regex="ab?")
+    assert [fits(text, choices=["yes", 'say "no"\n']) for text in ("yes", 'say "no"\n', "ye")] == [True, True, False]
+    assert fits("1+2*3", grammar='start: NUMBER (OP NUMBER)*\nNUMBER: /[0-9]/\nOP: "+" | "*"\n')
+
+
+def test_a_schema_comes_as_a_mapping_as_json_or_in_a_file(tmp_path, monkeypatch):
+    (tmp_path / "cat.json").write_text(json.dumps(CAT), "utf-8-sig")
+    monkeypatch.chdir(tmp_path)
+    grammars = {
+        constraint(schema=given).grammar for given in (CAT, f" {json.dumps(CAT)}", "cat.json", tmp_path / "cat.json")
+    }
+    assert len(grammars) == 1
+    assert constraint(schema=True).is_json
+    assert not constraint(regex="a").is_json
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"type": "strin"}, "at #: Invalid type: strin"),
+        ({"properties": {"a": {"items": {"not": {}}}}}, 'at #/properties/a/items: "not" cannot be followed'),
+        (
+            {"properties": {"a": {"$ref": "http://x.org/y"}}},
+            "at #/properties/a: $ref to http://x.org/y, which is outside",
+        ),
+        ({"$ref": "other.json#/a"}, "outside of the schema"),
+        ({"$ref": "#/$defs/nothing"}, "does not exist"),
+        ({"$ref": "#"}, "no text fits it"),
+        (False, "Unsatisfiable"),
+        ({"type": "integer", "minimum": 5, "maximum": 3}, "minimum (5) is greater than maximum (3)"),
+        ({"type": "string", "pattern": "(?=a)b"}, "looks ahead"),
+        ({"type": "string", "minLength": 10**12}, "too large"),
+        ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]}, "anyOf can"),
+        ({"enum": [f"x{i}" for i in range(50_000)]}, "too large: more than 20,000 values"),
+        ({"maximum": float("nan")}, "no JSON"),
+        ({"a": {1: 2}}, "no JSON"),
+        (nested(60), "nested too deep"),
+        ('{"type":\n "integer",}', "line 2, column 12"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deep"),
+        ('{"maximum":' + "9" * 5000 + "}", "no JSON"),
+        ('{"maximum":NaN}', "NaN"),
+        ("[1]", "a schema is an object"),
+        ("nowhere.json", "no such file"),
+        ("-", "standard input"),
+        (3, "has no JSON"),
+    ],
+)
+def test_schemas_that_are_refused(schema, said):
+    with pytest.raises(QcliError) as caught:
+        constraint(schema=schema)
+    assert said in caught.value.message
+    assert len(caught.value.message.splitlines()) == 1
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"regex": "["}, "unclosed character class"),
+        ({"regex": r"(a)\1"}, "backreferences"),
+        ({"regex": r"[^\s\S]"}, "no text fits it"),
+        ({"regex": "a" * (1 << 21)}, "too long"),
+        ({"choices": []}, "cannot be empty"),
+        ({"choices": ["a", ""]}, "cannot be empty"),
+        ({"choices": "ab"}, "no choices"),
+        ({"choices": [f"{i}" for i in range(20_000)]}, "too many"),
+        ({"grammar": 'start: "a" b\n'}, 'line 1, column 8: unknown name: "b"'),
+        ({"grammar": "start: start\n"}, "no text fits it"),
+        ({"grammar": "start: <|im_end|>\n"}, "names tokens of a model"),
+        ({"grammar": "start: <[12]>\n"}, "names tokens of a model"),
+        ({"grammar": 'root ::= "a\n'}, "line"),
+        ({"grammar": 'root ::= "a" other\n'}, "other"),
+        ({"grammar": "root ::= " + "(" * 5000 + '"a"' + ")" * 5000}, "nested too deep"),
+        ({"grammar": "nowhere.lark"}, "no such file"),
+        ({"grammar": 3}, "no grammar"),
+        ({"schema": {}, "regex": "a"}, "a schema and a regular expression cannot both be meant"),
+    ],
+)
+def test_others_that_are_refused(given, said):
+    with pytest.raises(QcliError) as caught:
+        constraint(**given)
+    assert said in caught.value.message
+    assert len(caught.value.message.splitlines()) == 1
+
+
+def test_names_that_look_like_keywords_are_none():
+    assert fits('{"$ref":"a"}', schema={"type": "object", "properties": {"$ref": {"const": "a"}}, "required": ["$ref"]})
+    assert fits('{"$ref":"http://x"}', schema={"const": {"$ref": "http://x"}})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": "((a{1,100}){1,100}){1,100}"},
+        {"type": "string", "pattern": "(.*a){30}"},
+        {"type": "array", "minItems": 10**9},
+        {"type": "object", "patternProperties": {f"^{'a' * i}.*": {} for i in range(300)}},
+        {
+            "anyOf": [
+                {"type": "object", "properties": {f"p{i}": {"type": "integer"} for i in range(100)}} for _ in range(40)
+            ]
+        },
+        {"allOf": [{"anyOf": [{"properties": {f"a{i}{j}": {}}} for j in range(4)]} for i in range(12)]},
+    ],
+)
+def test_hostile_schemas_take_no_time(schema):
+    began = process_time()
+    with suppress(QcliError):
+        wanted = constraint(schema=schema)
+        Matcher(BYTES, wanted.grammar).mask()
+    assert process_time() - began < 5
+
+
+def test_a_number_has_an_end():
+    wanted = constraint(schema={"type": "array", "items": {"type": ["number", "string"]}})
+    matcher = Matcher(BYTES, wanted.grammar, is_json=True)
+    assert matcher.accept_all(list(b'["' + b"7" * 50 + b'",0.' + b"3" * 20))
+    mask, may_end = matcher.mask()
+    assert not may_end
+    assert [chr(byte) for byte in range(256) if BYTES.has(mask, byte)] == [",", "E", "]", "e"]
+    exact = constraint(schema={"type": "integer", "minimum": 10**17, "maximum": 10**17 + 1})
+    matcher = Matcher(BYTES, exact.grammar, is_json=True)
+    assert matcher.accept_all(list(b"10000000000000000"))
+    assert matcher.forced() == list(b"0")
+
+
+def test_a_wrong_type_is_a_mistake_in_use():
+    with pytest.raises(UsageError):
+        constraint(regex=3)
