@@ -64,15 +64,15 @@ def _message(tools: list[Tool], before_channel: bool) -> Plan:
 
 
 def _pairs(tools: list[Tool], gap: str) -> Plan:
-    names = [tool.name + gap for tool in tools]
+    names = [tool.name for tool in tools]
     if any(other != name and other.startswith(name) for name in names for other in names):
-        name, marker = yield Held(grammars.words(names), ("<arg_key>", "</tool_call>"))
-    else:  # it is known where the name ends
-        name, marker = yield Held(grammars.words(names))
+        names = [f"{name}\n" for name in names]  # so that it is known where a name ends
+    else:
+        names = [name + gap for name in names]
+    name, _ = yield Held(grammars.words(names))
     tool = _called(name, tools)
     missing, left = set(tool.required), dict(tool.properties)
-    if not marker:
-        _, marker = yield Held(None, _next(left, missing))
+    _, marker = yield Held(None, _next(left, missing))
     while marker != "</tool_call>":
         key, _ = yield Held(grammars.words(left), ("</arg_key>",))
         yield Given(f"{gap}<arg_value>")
