@@ -10,10 +10,9 @@ from qcli.tools.call import checked_call
 from qcli.tools.notation import Notation
 
 PROBE: Final = "Zq7toolX"  # a name that no template writes itself
-PROBE_TOOL: Final = {
-    "type": "function",
-    "function": {"name": PROBE, "description": "a", "parameters": {"type": "object", "properties": {}}},
-}
+_PLAIN: Final = {"description": "a", "parameters": {"type": "object", "properties": {}}}
+PROBE_TOOL: Final = {"type": "function", "function": {"name": PROBE, **_PLAIN}}
+OTHER_TOOL: Final = {"type": "function", "function": {"name": "a", **_PLAIN}}
 PROBE_TALK: Final[list[dict[str, Any]]] = [
     {"role": "user", "content": "a"},
     {
@@ -21,7 +20,7 @@ PROBE_TALK: Final[list[dict[str, Any]]] = [
         "content": "",
         "tool_calls": [{"type": "function", "id": "aaaaaaaaa", "function": {"name": PROBE, "arguments": {}}}],
     },
-    {"role": "tool", "name": PROBE, "tool_call_id": "aaaaaaaaa", "content": "b"},
+    {"role": "tool", "name": "a", "tool_call_id": "aaaaaaaaa", "content": "b"},
 ]
 
 

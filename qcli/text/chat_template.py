@@ -12,7 +12,7 @@ from jinja2.exceptions import TemplateSyntaxError
 from qcli.errors import ModelFileError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.text import template_sandbox
-from qcli.text.call_messages import PROBE, PROBE_TALK, PROBE_TOOL, with_calls
+from qcli.text.call_messages import OTHER_TOOL, PROBE, PROBE_TALK, PROBE_TOOL, with_calls
 from qcli.text.content import checked
 from qcli.text.default_templates import default_template
 from qcli.text.template_functions import RefusalError
@@ -111,7 +111,7 @@ class ChatTemplate:
     @cached_property
     def shows_calls(self) -> bool:
         """Whether the template writes the calls of messages."""
-        return self._shows_probe(PROBE_TALK[:2], {}) or self._shows_probe(PROBE_TALK, {"tools": [PROBE_TOOL]})
+        return self._shows_probe(PROBE_TALK[:2], {}) or self._shows_probe(PROBE_TALK, {"tools": [OTHER_TOOL]})
 
     def _shows_probe(self, messages: list[dict[str, Any]], variables: dict[str, Any]) -> bool:
         try:

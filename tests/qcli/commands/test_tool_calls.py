@@ -61,8 +61,8 @@ def test_a_call_is_shown_or_a_part_of_the_json(says, type_line, tmp_path):
 
 
 def test_a_call_that_is_cut_is_told(says, type_line):
-    file = says(CALL[:30])
-    code, out, err = type_line("run", "When?", "--tools", file)
+    file = says(CALL)
+    code, out, err = type_line("run", "When?", "--tools", file, "-n", "20")
     assert (code, out) == (1, "\n")
     assert err.startswith("a call that was cut short, or cannot be read: <tool_call>")
 
