@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from qcli.text.call_parser import CallParser, HarmonyCallParser
+from qcli.text.call_parser import CallParser
+from qcli.text.harmony_calls import HarmonyCallParser
 from qcli.text.tokenizer import Tokenizer
 from qcli.tools import grammars
 from qcli.tools.notation import Notation

@@ -19,7 +19,8 @@ from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling
 from qcli.runtime.stats import Stats
 from qcli.runtime.thought_closer import ThoughtCloser
-from qcli.text.call_parser import CallParser, HarmonyCallParser
+from qcli.text.call_parser import CallParser
+from qcli.text.harmony_calls import HarmonyCallParser
 from qcli.text.parsers import parser_with_calls
 from qcli.text.think_tags import ThinkTags
 from qcli.text.thoughts import speaks_harmony

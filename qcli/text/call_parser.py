@@ -7,19 +7,16 @@ is read by the notation's reader and never shown, unless it is certain to be no 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
-from qcli.text.thoughts import AnswerParser, HarmonyParser, Thought
+from qcli.text.thoughts import AnswerParser, Thought
 from qcli.text.tokenizer import Tokenizer
-from qcli.tools.arguments import parsed_json, settled
 from qcli.tools.bodies import Body, Read
-from qcli.tools.call import MalformedCall, ToolCall
+from qcli.tools.call import MalformedCall
 from qcli.tools.notation import Notation
 from qcli.tools.tool import Tools
 
 _SURELY = 6  # characters of a marker at the very end, which then is one that was cut
-_RECIPIENT = re.compile(r"to=functions\.([\w.-]*)")
 
 
 class CallParser(AnswerParser):
@@ -231,81 +228,3 @@ class CallParser(AnswerParser):
 
     def _piece_of(self, text: str) -> str:
         return Thought(text) if self._in_thought else text
-
-
-class HarmonyCallParser(HarmonyParser):
-    """Calls are messages to functions.NAME, whatever their channel; <|call|>, which ends the answer, ends them."""
-
-    def __init__(self, tokenizer: Tokenizer, prompt: str, tools: Tools) -> None:
-        self._tools = tools
-        self._to = ""  # the tool that the message is for, as its header says
-        self._arguments: str | None = None  # of the call as far as they have come; None outside of calls
-        self._last = ""  # control token
-        self.calls = 0
-        super().__init__(tokenizer, prompt)  # reads the prompt as if the model had written it
-
-    @property
-    def call_begun(self) -> str | None:
-        """What has come of a call behind "to=functions." in its header; None outside of calls."""
-        if self._arguments is not None:
-            return self._arguments
-        begun = _RECIPIENT.search(self._header or "")
-        return self._to or (begun[1] if begun else None)
-
-    @property
-    def before_channel(self) -> bool:
-        """Whether the header names the recipient before its channel."""
-        return self._last != "<|channel|>"
-
-    @property
-    def opening(self) -> str:
-        """The text that begins a call here: within a header, or after a message that has ended."""
-        begin = "<|channel|>commentary to=functions."
-        return begin if self._header is not None and self._last != "<|end|>" else f"<|start|>assistant{begin}"
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether no character and no call is half-written."""
-        return self._arguments is None and super().is_whole
-
-    def push(self, id: int) -> Iterator[str]:
-        """The pieces that this id completes."""
-        if self._arguments is None or id in self._controls:
-            yield from super().push(id)
-        else:
-            self._arguments += self._text.push(id)
-
-    def flush(self) -> Iterator[str]:
-        """The rest, after the last id: a call that is cut comes as MalformedCall."""
-        if self._arguments is not None:
-            self._arguments += self._text.flush()
-            yield from self._whole_call()
-        yield from super().flush()
-
-    def _obey(self, control: str) -> Iterator[str]:
-        if self._arguments is not None:
-            self._arguments += self._text.flush()
-            yield from self._whole_call()
-        self._last = control
-        if self._header is not None and (found := _RECIPIENT.search(self._header)):
-            self._to = found[1]
-        if control == "<|message|>" and self._to and self._header is not None:
-            self._has_controls, self._header, self._arguments = True, None, ""
-            yield from self._switch(thinking=False)
-        else:
-            self._to = "" if control in ("<|message|>", "<|start|>", "<|end|>") else self._to
-            yield from super()._obey(control)
-
-    def _whole_call(self) -> Iterator[str]:
-        text, name = self._arguments or "", self._to
-        self._arguments, self._to, self._header = None, "", ""
-        try:
-            arguments = parsed_json(text)
-        except ValueError:
-            arguments = None
-        if not isinstance(arguments, dict):
-            yield MalformedCall(f"to={name} {text}")
-            return
-        tool = self._tools.get(name)
-        self.calls += 1
-        yield ToolCall(name, settled(tool, arguments) if tool else arguments)

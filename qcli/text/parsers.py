@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qcli.text.call_parser import CallParser, HarmonyCallParser
+from qcli.text.call_parser import CallParser
+from qcli.text.harmony_calls import HarmonyCallParser
 from qcli.text.think_tags import ThinkTags
 from qcli.text.thoughts import AnswerParser, answer_parser
 from qcli.text.tokenizer import Tokenizer

@@ -20,7 +20,7 @@ def says(monkeypatch, storyteller_tokenizer, tmp_path):
     path.write_text(CLOCK, "utf-8")
     end = min(storyteller_tokenizer.end_ids)
 
-    def answers(*texts: str) -> CallingEngine:
+    def answers(*texts: str) -> str:
         ids = [[*storyteller_tokenizer.encode(text), end] for text in texts]
         engine = CallingEngine(storyteller_tokenizer.vocab_size, 4096, ids)
         monkeypatch.setattr(Engine, "load", lambda *_, **__: engine.open())

@@ -11,7 +11,8 @@ import vocabularies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcli.text.call_parser import CallParser, HarmonyCallParser
+from qcli.text.call_parser import CallParser
+from qcli.text.harmony_calls import HarmonyCallParser
 from qcli.text.think_tags import find_think_tags
 from qcli.text.thoughts import AnswerParser, Thought, answer_parser
 from qcli.text.tokenizer import Tokenizer

@@ -152,7 +152,8 @@ def test_calls_as_programs_write_them() -> None:
     assert checked_call(call.listed()) == call == '{"name": "weather", "arguments": {"city": "Zürich"}}'
     assert checked_call({"function": {"name": "now", "arguments": ""}}).arguments == {}
     assert len(ToolCall("now", {}).id) == 9
-    for wrong in (3, {"function": {}}, {"name": "f", "arguments": "[1]"}, {"name": "f", "arguments": "{"}):
+    refused: list[Any] = [3, {"function": {}}, {"name": "f", "arguments": "[1]"}, {"name": "f", "arguments": "{"}]
+    for wrong in refused:
         with pytest.raises(UsageError):
             checked_call(wrong)
 
