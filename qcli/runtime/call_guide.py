@@ -34,12 +34,15 @@ class CallGuide:
         notation: Notation,
         tools: Tools,
         choice: str,
+        end_ids: frozenset[int],
     ) -> None:
-        """choice: "auto", or "required" or a tool's name: the answer then begins with a call, after its thought."""
+        """choice: "auto", or "required" or a tool's name: after its thought, the answer is then nothing but calls, or one."""
         self._parser, self._closer, self._tokenizer, self._vocabulary = parser, closer, tokenizer, vocabulary
         self._notation, self._tools = notation, usable(tools, notation.family in _BY_PARTS)
         self._only = "" if choice in ("auto", "required") else choice
         self._is_due = choice != "auto"  # whether a call has to begin
+        self._nothing_else = choice != "auto"
+        self._ends = vocabulary.mask_of(sorted(id for id in end_ids if 0 <= id < vocabulary.end))
         self._rest: _Rest | None = None  # of the call that has begun
         self._coming: list[int] = []  # ids of a marker that has to come
 
@@ -55,6 +58,10 @@ class CallGuide:
         self._coming = self._coming[1:] if self._coming[:1] == [id] else []
         begun = self._parser.call_begun
         if begun is None:
+            if self._rest and self._notation.family in ("json", "xml"):
+                self._coming = self._tokenizer.encode_marker(f"\n{self._notation.end}")
+            elif self._nothing_else and not self._is_due and id == self._opening[0]:
+                self._coming = self._opening[1:]
             self._rest = None
         elif was_begun is None:
             self._is_due, self._coming = False, []
@@ -75,12 +82,26 @@ class CallGuide:
         if self._rest:
             return self._rest.next_id()
         if self._is_due and not self._coming and not self._parser.thinking:
-            self._coming = self._tokenizer.encode_marker(self._parser.opening)
+            self._coming = self._opening
         return self._coming[0] if self._coming else None
 
     def mask(self) -> Mask | None:
         """The ids that may come next, until the next call; None: all. Raises QcliError if there are none."""
-        return self._rest.mask() if self._rest else None
+        if self._rest:
+            return self._rest.mask()
+        if self._is_due or not self._nothing_else or self.thinking or self._parser.call_begun is not None:
+            return None
+        return self._ends | self._vocabulary.mask_of([] if self._only else self._opening[:1])
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the only call that was wanted is there."""
+        return bool(self._only) and not (self._is_due or self._rest or self._coming)
+
+    @property
+    def _opening(self) -> list[int]:
+        """The ids that begin a call here."""
+        return self._tokenizer.encode_marker(self._parser.opening)
 
     def _begin(self, inside: str) -> None:
         """Hold the rest of a call, of which some text may be there already."""

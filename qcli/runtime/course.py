@@ -76,9 +76,16 @@ class Course:
             choices = {"next_id": guide.next_id, "mask": guide.mask}
         elif vocabulary and prompt.notation and isinstance(parser, CallParser | HarmonyCallParser) and wanted.tools:
             calls = CallGuide(
-                parser, self.closer, tokenizer, vocabulary, prompt.notation, wanted.tools, wanted.tool_choice
+                parser,
+                self.closer,
+                tokenizer,
+                vocabulary,
+                prompt.notation,
+                wanted.tools,
+                wanted.tool_choice,
+                prompt.end_ids,
             )
-            self._reader = calls
+            self._reader, self._is_over = calls, lambda: calls.is_over
             choices = {"next_id": calls.next_id, "mask": calls.mask}
         self.logprobs: list[dict[str, Any]] = []
         if wanted.logprobs is not None:
