@@ -19,7 +19,7 @@ from qcli.errors import QcliError
 from qcli.host import bus_error
 
 # In the order that --help lists them: each is a function of its own name, in a module of that name in qcli/commands/.
-COMMANDS = "run chat sessions bench plan experts quantize imatrix perplexity show models cache config".split()
+COMMANDS = "run chat sessions pull models rm bench plan experts quantize imatrix perplexity show cache config".split()
 
 app = typer.Typer(
     name="qcli",
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 for name in COMMANDS:
     app.command(cls=Command)(getattr(import_module(f"qcli.commands.{name}"), name))
+app.command("list", hidden=True, cls=Command)(import_module("qcli.commands.models").models)  # as some would type it
 
 
 def _version(wanted: bool) -> None:

@@ -41,17 +41,17 @@ def turns(completions: Completions = lambda before: ()) -> Iterator[str]:
 
 def agreed(question: str) -> bool:
     """Whether a person at the terminal answers a question with yes."""
-    return answered(f"{question} [y/N]") in ("y", "yes")
+    return (asked(f"{question} [y/N]") or "").lower() in ("y", "yes")
 
 
-def answered(question: str) -> str | None:
-    """What a person at the terminal answers to a question, in small letters; None for Ctrl-C, and at the end of the input."""
+def asked(question: str) -> str | None:
+    """What a person at the terminal answers to a question; None at Ctrl-C or the end of the input."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 
     session: PromptSession[str] = PromptSession(f"{clean(question)} ", output=create_output(stdout=sys.stderr))
     with suppress(KeyboardInterrupt, EOFError), interrupt.gives_back():
-        return session.prompt().strip().lower()
+        return session.prompt().strip()
     return None
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from qcli import catalog
+from qcli import catalog, recommended_sampling
 from qcli.constraints.python_types import parsed
 from qcli.constraints.vocabulary import Preparation
 from qcli.errors import UsageError
@@ -172,7 +172,7 @@ class LLM:
         """The model's own sampling, with those options replaced that are given and not None. Raises UsageError."""
         self._check_open()
         chosen: dict[str, Any] = {n: value for n, value in given.items() if value is not None or n not in OPTIONS}
-        return Sampling(**{**catalog.sampling_defaults(self._entry, self.file), **chosen})
+        return Sampling(**{**recommended_sampling.sampling_defaults(self._entry, self.file), **chosen})
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits after each id, float32 [T, vocab], from an empty state, by the prefill that generation uses."""
@@ -236,8 +236,7 @@ class LLM:
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write what the model has read and said so far into a file, keys and values too. Raises OutputError."""
-        checkpoint = self.checkpoint()
-        if checkpoint.logits is None:
+        if (checkpoint := self.checkpoint()).logits is None:
             raise UsageError("there is nothing to save yet", "have the model answer something first")
         saved_text.save(Path(path), checkpoint, self.engine.state, self.file, overwrite)
 
@@ -282,7 +281,7 @@ class LLM:
     def _begin(self, prompt: Prompt, wanted: Checked) -> Answer:
         check_ids(prompt.ids, self.engine.vocab_size)
         if wanted.is_held and not self._preparation:
-            self._preparation = Preparation(self.file.path)
+            self._preparation = Preparation(self.file.path, self.tokenizer)
         vocabulary = self._preparation.vocabulary() if wanted.is_held and self._preparation else None
         sampling = self.sampling(**wanted.sampling)
         self._exclusive.end_unread()

@@ -14,6 +14,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: its threads 
 import pytest
 import suite_kernels
 from fake_engine import TellingEngine
+from foreign_models import no_models_of_others
+from places import DATA
+from stand_in_hub import Servers
 
 from qcli.catalog import resolve
 from qcli.cli import invoke
@@ -75,10 +78,15 @@ def telling(monkeypatch, storyteller_tokenizer) -> TellingEngine:
 
 @pytest.fixture
 def data_folder(monkeypatch, tmp_path_factory) -> Path:
-    """In place of the user's own folders for conversations and settings, empty ones; no states are kept."""
+    """In place of the user's own folders, but for what may be lost, empty ones; no states are kept.
+
+    Nor are there models of other tools: their folders are below its `home`, and the hub's cache is its `hub`.
+    """
     folder = tmp_path_factory.mktemp("data")
     monkeypatch.setattr(folders, "data", lambda: folder)
     monkeypatch.setattr(folders, "config", lambda: folder / "config")
+    monkeypatch.setattr(folders, "state", lambda: folder / "state")
+    no_models_of_others(monkeypatch, folder)
     for setting in SETTINGS.values():
         monkeypatch.delenv(setting.variable, raising=False)
     monkeypatch.setattr("qcli.llm.store_for", lambda *_: None)
@@ -111,3 +119,33 @@ def refused(type_line, tmp_path, monkeypatch):
         assert list(tmp_path.iterdir()) == []
 
     return check
+
+
+@pytest.fixture(scope="session")
+def hub_servers():
+    with Servers().running() as servers:
+        yield servers
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path, hub_servers):
+    """In place of huggingface.co a server on this machine with one model, an empty cache of downloads, and a token.
+
+    Files are marked in blocks of 16 kB, and nobody waits for the disk, nor for a server that does not ask for it.
+    """
+    for flush in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, flush, lambda _: None, raising=False)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)  # the server's threads are of this process, too
+    for module in ("transfer", "transfer_part"):
+        monkeypatch.setattr(f"qcli.hub.{module}.BLOCK", 1 << 14)
+    monkeypatch.setattr("qcli.hub.connection._FIRST_PAUSE", 0.001)
+    there = hub_servers.stand_in({"some/Model-GGUF": {"Model-Q4_K_M.gguf": (DATA / "qwen3next.gguf").read_bytes()}})
+    monkeypatch.setenv("HF_ENDPOINT", there.address)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_SYMLINKS"):
+        monkeypatch.delenv(name, raising=False)
+    yield there
+    sys.setswitchinterval(interval)

@@ -43,7 +43,7 @@ class Subject:
         longest, needed = models.context_length(self.file), context_of(cases)
         if needed > longest:
             raise UsageError(
-                f"{self.name} was made for {longest} tokens of context, not {needed}", "give smaller -p, -n or -d"
+                f"{self.name} was made for {longest:,} tokens of context, not {needed:,}", "give smaller -p, -n or -d"
             )
 
 

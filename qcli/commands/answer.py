@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from math import ceil, inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qcli import console
 from qcli.commands.folded_thoughts import FoldedThoughts
+from qcli.runtime.sampling import OPTIONS
 from qcli.text.thoughts import Thought
 from qcli.wording import counted, duration
 
@@ -90,13 +91,33 @@ def show(
     return "".join(text), interrupted
 
 
-def tell_of_default_template(llm: LLM) -> None:
-    """Tell a person whose model brings no chat template how it is asked, and that it may not know how to answer."""
-    if not llm.file.get_str("tokenizer.chat_template", ""):
+def tell_of_limits(llm: LLM, to_a_person: bool) -> None:
+    """Tell what a model is not made for, as it brings no chat template, or to a person as models.toml says of a toy."""
+    if to_a_person and (note := note_of(llm)):
+        console.info(f"{llm.name} {note} · to talk: `qcli models`, `qcli pull NAME`")
+    elif not llm.file.get_str("tokenizer.chat_template", ""):
         remark = (
             "has no chat template and is asked in a usual form; one that was not made for chats may answer nonsense"
         )
         console.info(f"{llm.name} {remark} (qcli run --raw has it continue a text)")
+
+
+def tell_of_loop(llm: LLM, hint: str, options: Mapping[str, Any]) -> None:
+    """Tell that the last answer was stopped as it repeats itself, if it was.
+
+    hint: what can be typed, {} being a repeat_penalty higher than that of the answer's options.
+    """
+    if llm.stats.finish_reason == "loop":
+        penalty = llm.sampling(**{name: value for name, value in options.items() if name in OPTIONS}).repeat_penalty
+        console.info(f"it repeats itself: stopped · {hint.format(round(max(1.0, penalty) + 0.1, 2))}")
+
+
+def note_of(llm: LLM) -> str:
+    """What has to be known of a model, as models.toml says; "" for nothing."""
+    from qcli.catalog import load_catalog  # NumPy, which --help need not wait for
+
+    entries = load_catalog().values()
+    return next((entry.note for entry in entries if entry.note and entry.path == llm.file.path), "")
 
 
 def note_mistyped(llm: LLM) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from qcli import console, interrupt
 from qcli.commands import options, tool_calls
-from qcli.commands.answer import discard, note_mistyped, tell_of_default_template, usual_stats
+from qcli.commands.answer import discard, note_mistyped, tell_of_limits, usual_stats
 from qcli.commands.chat_commands import completions, is_leaving, obey, parsed, quoted
 from qcli.commands.examples import examples
 from qcli.commands.recording import Wanted, bring_back, model_of
@@ -45,6 +45,7 @@ def chat(
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
     think: options.Think = None,
+    stop_loops: options.StopLoops = None,
     go_on: options.Continue = False,
     resume: options.Resume = None,
     save: Annotated[bool, options.flag("--save", help=_SAVE)] = False,
@@ -81,17 +82,23 @@ def chat(
             keep = wanted.keep(records)
 
             def load(model: str | None) -> LLM:
-                held = runner is not None
-                return LLM(
-                    model, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, constrained=held, progress=bar.update
-                )
+                more: dict[str, Any] = {"keep": keep, "constrained": runner is not None, "progress": bar.update}
+                llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, **more)
+                wanted.note_use(llm)
+                return llm
 
             llm = stack.enter_context(load(chosen))
         llm.thinking.manner(think)
         if verbose:
             note_mistyped(llm)
-        given: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, "think": think, **sampling}
-        given |= runner.options if runner else {}
+        given: dict[str, Any] = {
+            "max_tokens": max_tokens,
+            "stop": stop,
+            "think": think,
+            "stop_loops": stop_loops is not False,
+            **sampling,
+            **(runner.options if runner else {}),
+        }
         make = _maker(library, wanted, records, discard if quiet else console.info)
         first = make(llm, log, system, {**given})
         make = _maker(library, replace(wanted, name=None), records, discard if quiet else console.info)
@@ -120,7 +127,7 @@ def _greet(talk: Talk, log: SessionLog | None) -> None:
     if talk.interactive:
         recorded = "" if talk.path is None else "; `qcli chat -c` comes back"
         console.info(f"{talk.llm.name} · /help lists the commands, Ctrl-D leaves{recorded}")
-    tell_of_default_template(talk.llm)
+    tell_of_limits(talk.llm, talk.interactive)
     if log is not None:
         bring_back(talk.conversation, talk.bar, console.info)
 

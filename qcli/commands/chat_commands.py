@@ -167,6 +167,7 @@ COMMANDS: dict[str, Command] = {
         "[N|code]",
         words=lambda talk, typed: [("code", "the last block of code")],
     ),
+    "compact": Command(chat_turns.compact, "have the model sum up old turns, and see the summary in their place"),
     "clear": Command(chat_turns.clear, "begin a new conversation", also=("reset", "new")),
     "fork": Command(chat_turns.fork, "go on in a copy, and leave this conversation as it is", "[NAME]", ("branch",)),
     "sessions": Command(chat_turns.sessions, "list the conversations that are recorded", also=("list",)),

@@ -11,13 +11,14 @@ from typing import Any
 
 from qcli import console, interrupt
 from qcli.commands import listing
-from qcli.commands.answer import figures, tell_of_default_template
+from qcli.commands.answer import figures, tell_of_limits
 from qcli.commands.chat_turns import short
 from qcli.commands.recording import come_back
 from qcli.commands.talk import Talk
 from qcli.errors import ThinkError, UsageError
 from qcli.runtime.sampling import OPTIONS, Option
 from qcli.sessions import context
+from qcli.settings import declared
 from qcli.text import think_setting
 from qcli.wording import counted, shortened
 
@@ -73,10 +74,21 @@ def _change_think(talk: Talk, typed: str) -> None:
     talk.set("think", None if value == DEFAULT else value)
 
 
+def _change_stop_loops(talk: Talk, typed: str) -> None:
+    setting = declared.SETTINGS["stop_loops"]
+    talk.set("stop_loops", True if typed == DEFAULT else setting.parse("stop_loops", typed))
+
+
 SETTINGS: dict[str, Setting] = {
     **{name: _option(name, option) for name, option in OPTIONS.items()},
     "max_tokens": _option("max_tokens", _MAX_TOKENS),
     "think": Setting(think_setting.HELP, _shown_think, _change_think, think_setting.WORDS),
+    "stop_loops": Setting(
+        declared.SETTINGS["stop_loops"].help,
+        lambda talk: "on" if talk.options.get("stop_loops", True) else "off",
+        _change_stop_loops,
+        ("on", "off", DEFAULT),
+    ),
     "stats": Setting("What is told after an answer.", lambda talk: talk.stats, _change_stats, (*STATS, DEFAULT)),
 }
 
@@ -151,7 +163,7 @@ def model(talk: Talk, argument: str) -> None:
     came = come_back(talk.conversation, talk.bar)
     read = f" · {counted(came.tokens, 'token')} read in {came.seconds:.1f} s" if came is not None else ""
     console.info(f"{talk.llm.name} goes on{read}")
-    tell_of_default_template(talk.llm)
+    tell_of_limits(talk.llm, talk.interactive)
 
 
 def _think_as_it_can(talk: Talk) -> None:
@@ -202,9 +214,11 @@ def tokens(talk: Talk, argument: str) -> None:
     ]
     width = max(len(f"{n:,}") for n in counts)
     left_out = context.left_out_before(branch, llm.engine.ctx)
-    unseen = {message.id for message in context.talk(branch)[:left_out]}
+    said = context.talk(branch)
+    unseen = {message.id: "no longer seen" for message in said[:left_out]}
+    unseen |= {message.id: "summed up" for message in said[: context.summed_up(branch)]}
     for message, n in zip(branch, counts, strict=True):
-        role = f"{message.role}, no longer seen" if message.id in unseen else message.role
+        role = f"{message.role}, {unseen[message.id]}" if message.id in unseen else message.role
         console.info(f"{n:{width},}  {role}: {short(message.text)}")
     whole = len(llm.tokenize(llm.render(context.prompt(branch, left_out))))
     share = f"{100 * whole / llm.engine.ctx:.0f} % of the context's {llm.engine.ctx:,}"

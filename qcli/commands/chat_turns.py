@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qcli import console
+from qcli.commands.answer import discard, show
 from qcli.commands.recording import bring_back, called
 from qcli.commands.talk import Talk, number
 from qcli.errors import UsageError
@@ -16,10 +17,14 @@ _LISTED = 20
 def undo(talk: Talk, argument: str) -> None:
     """Take turns back."""
     n = number(argument, "undo")
+    is_summary = n == 1 and any(message.role == "summary" for message in talk.conversation.log.branch()[-1:])
     before = talk.conversation.log.branch()
     talk.conversation.undo(n)
     ran = sum(message.role == "tool" for message in before[len(talk.conversation.log.branch()) :])
     what = f"; what the {'tool' if ran == 1 else 'tools'} did stays done" if ran else ""
+    if is_summary:
+        console.info("the summary is taken back: the model sees the turns themselves again")
+        return
     _tell_turns(talk, f"{counted(n, 'turn')} taken back; /redo brings back", what)
 
 
@@ -53,6 +58,24 @@ def regenerate(talk: Talk, argument: str) -> None:
 def resume_answer(talk: Talk, argument: str) -> None:
     """Go on with an answer."""
     talk.say(talk.conversation.resume_answer())
+
+
+def compact(talk: Talk, argument: str) -> None:
+    """Have a summary stand for old turns."""
+    before = talk.conversation.log.head
+    with talk.bar:
+        write = discard if talk.quiet else console.aside
+        interrupted = show(talk.conversation.compact(), talk.bar, write, discard)[1]
+    if interrupted and not talk.interactive:
+        raise KeyboardInterrupt
+    if talk.conversation.log.head == before:
+        console.info("stopped: nothing was changed")
+        return
+    told = talk.conversation.log.branch()[-1].figures
+    turns, tokens = counted(told["turns"], "turn"), counted(told["replaced_tokens"], "token")
+    console.info(
+        f"compacted: {turns}, {tokens} -> 1 summary, {counted(told['new_tokens'], 'token')}; /undo brings back"
+    )
 
 
 def clear(talk: Talk, argument: str) -> None:

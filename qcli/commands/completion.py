@@ -18,7 +18,7 @@ def one_of(words: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def models(incomplete: str) -> list[tuple[str, str]]:
-    """The models that `qcli models` lists, and .gguf files that lie here."""
+    """The models that `qcli models` lists, and .gguf files that lie here; not those with a colon, at which bash divides."""
     from pathlib import Path
 
     from qcli.errors import QcliError
@@ -30,10 +30,16 @@ def models(incomplete: str) -> list[tuple[str, str]]:
         for name, entry in load_catalog().items():
             if name.lower().startswith(incomplete.lower()):  # in any case, as commands take it: shells ask for the same
                 found.append((incomplete + name[len(incomplete) :], f"{entry.where}: {entry.description}"))
+    with suppress(QcliError, OSError):
+        from qcli.local_models.search import search
+
+        for model in search().models:
+            if model.name.lower().startswith(incomplete.lower()):
+                found.append((incomplete + model.name[len(incomplete) :], model.tool))
     with suppress(OSError):
         here = (path.name for path, _ in zip(Path().glob("*.gguf"), range(_MOST), strict=False))
         found += [(name, "a file") for name in here if name.startswith(incomplete)]
-    return [(name, _said(said)) for name, said in found if _is_one_word(name)]
+    return [(name, _said(said)) for name, said in found if _is_one_word(name.replace("/", "_"))]
 
 
 def conversations(incomplete: str) -> list[tuple[str, str]]:

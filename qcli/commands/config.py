@@ -83,7 +83,10 @@ def _as_meant(key: str, text: str) -> str:
         raise UsageError(
             f"{shortened(text)}: no such file", "`qcli models` lists names, or give the path of a .gguf file"
         )
-    return entry.name if entry else str(Path.absolute(expanded(path)))
+    if entry:
+        return entry.name
+    given = expanded(text)
+    return str(Path.absolute(given)) if given.is_file() else text  # an address, which another revision may have, too
 
 
 def _as_dict(found: Value) -> dict[str, Any]:

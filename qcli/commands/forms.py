@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from qcli import console
-from qcli.commands.answer import Screen, discard, show
 from qcli.errors import QcliError, UsageError
 from qcli.wording import counted
 
@@ -94,44 +94,39 @@ class Form:
         file = None if grammar is None else Path(grammar)
         return cls(constraint(schema, regex, choices or None, file), stream, partial)
 
-    def show(
-        self,
-        pieces: Generator[str, None, None],
-        bar: console.status,
-        plain: bool,
-        aside: Callable[[str], None],
-        stats: Callable[[], Stats],
-        called: Callable[[], bool] = lambda: False,
-    ) -> tuple[str, bool]:
-        """Show an answer as `show` does, into a pipe once it is whole; the answer, and whether Ctrl-C ended it.
+    @property
+    def is_shown_whole(self) -> bool:
+        """Whether an answer is shown once it is whole: into a pipe."""
+        return self.constraint is not None and not self.stream and not console.answers_a_person()
 
-        called: whether it has called a tool, so that it may have no text.
-        """
-        screen = Screen(plain or self.constraint is not None)
-        if self.constraint is None or self.stream or console.answers_a_person():
-            shown, interrupted = show(pieces, bar, screen, aside)
-        else:
-            shown, interrupted = show(pieces, bar, discard, aside)
-            if not self.prints(stats()):
-                return shown, interrupted
-            screen(shown)
-        if shown or not called():
-            screen.end_line(shown)
-        return shown, interrupted
+    @property
+    def hides_what_is_cut(self) -> bool:
+        """Whether an answer is shown only if it is whole."""
+        return self.constraint is not None and not self.partial
 
-    def prints(self, stats: Stats) -> bool:
-        """Whether an answer is printed of which these are told, rather than that it is not whole."""
-        return self.constraint is None or self.partial or bool(stats.fits)
+    def as_json(self, text: str, stats: Stats) -> dict[str, Any]:
+        """What there is to say of an answer besides its text: whether it has the form, and what JSON it is."""
+        if self.constraint is None:
+            return {}
+        value = {"value": json.loads(text) if stats.fits else None} if self.constraint.is_json else {}
+        return {**value, "fits": bool(stats.fits)}
 
     def lacks(self, stats: Stats, max_tokens: int | None) -> QcliError | None:
         """What an answer lacks to have its form."""
         if self.constraint is None or stats.fits:
             return None
+        return QcliError(*self._why_not_whole(stats, max_tokens))
+
+    def _why_not_whole(self, stats: Stats, max_tokens: int | None) -> tuple[str, str]:
+        message = "the answer is not whole: it"
+        seen = "; --partial prints what there is" if self.is_shown_whole and not self.partial else ""
         if stats.finish_reason == "stop":
-            return QcliError("the answer is not whole: it was cut at a --stop text", "leave out --stop")
+            return f"{message} was cut at a --stop text", "leave out --stop"
+        if stats.finish_reason == "loop":
+            return f"{message} repeats itself", f"try --repeat-penalty 1.1, or ask in other words{seen}"
         if max_tokens is not None and stats.new_tokens >= max_tokens:
-            more, where = "--max-tokens", f"after {counted(max_tokens, 'token')}"
-        else:
-            more, where = "--ctx", "where the context is full"
-        hint = f"give more with {more}" + ("" if self.partial else "; --partial prints what there is")
-        return QcliError(f"the answer is not whole: it was cut {where}", hint)
+            return f"{message} was cut after {counted(max_tokens, 'token')}", f"give more with --max-tokens{seen}"
+        return f"{message} was cut where the context is full", f"give a larger one with --ctx{seen}"
+
+
+ANY: Final = Form()

@@ -89,7 +89,7 @@ def _in_words(layers: list[Starved]) -> str:
 
     count, whole = sum(len(layer.counts) for layer in layers), sum(layer.experts for layer in layers)
     lines = [
-        f"{count} of {whole} experts were chosen by fewer than {FEW} tokens: a longer or broader text would measure"
+        f"{count:,} of {whole:,} experts were chosen by fewer than {FEW} tokens: a longer or broader text would measure"
         " them better"
     ]
     for layer in filter(lambda layer: layer.counts, layers):

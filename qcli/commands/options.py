@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import cache
 from inspect import Parameter
@@ -67,6 +68,14 @@ Think = Annotated[
         help=think_setting.HELP,
         callback=_checked_think,
         autocompletion=completion.one_of(think_setting.WORDS),
+    ),
+]
+StopLoops = Annotated[
+    bool | None,
+    typer.Option(
+        "--stop-loops/--no-stop-loops",
+        metavar="",
+        help="End an answer that repeats itself (default), or let it go on, as --raw does.",
     ),
 ]
 Threads = Annotated[
@@ -141,9 +150,13 @@ def first_names_model(model: str | None, first: str | None, second: str | None) 
     from qcli.catalog import is_model
 
     if second is None:
-        if model is None and first is not None and is_model(first, names=False):
+        if first is not None and is_model(first, names=False):
             hint = f'type one, as in: qcli run {first} "Why is the sky blue?" (or `qcli run {first} -` for what is piped in)'
             raise UsageError(f"{first} is a model, and there is no prompt", hint)
+        if first is not None and re.fullmatch(r"\S+\.gguf", first, re.IGNORECASE):
+            raise UsageError(
+                f"{first}: no such file", 'give the path of one that is there, and a prompt: qcli run FILE "Hello"'
+            )
         return model, first
     if first is None or model is not None or not is_model(first):
         raise UsageError(

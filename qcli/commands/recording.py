@@ -58,6 +58,13 @@ class Wanted:
             return None
         return "turns" if recorded or self.old else otherwise
 
+    def note_use(self, llm: LLM) -> None:
+        """Note that the model was loaded now, which `qcli models` tells; of what records nothing, not that either."""
+        from qcli.local_models import last_used
+
+        if not self.no_save:
+            last_used.note(llm.file.path)
+
     def opened(self, library: Library, stack: ExitStack) -> SessionLog | None:
         """The conversation to go on with, which `stack` closes; None for a new one. Raises UsageError, OutputError, QcliError."""
         if self.name is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import ExitStack
+from inspect import signature
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import typer
@@ -14,29 +15,56 @@ from qcli.commands import completion, forms, options, tool_calls
 from qcli.commands.answer import (
     discard,
     note_mistyped,
-    show,
+    note_of,
     tell_figures,
-    tell_of_default_template,
-    thoughts_aside,
+    tell_of_limits,
+    tell_of_loop,
     usual_stats,
 )
+from qcli.commands.chat import chat
 from qcli.commands.examples import examples
 from qcli.commands.file_texts import joined, read_texts
+from qcli.commands.forms import Form
 from qcli.commands.recording import Wanted, model_of, tell_of_resumed
+from qcli.commands.run_output import Output
 from qcli.errors import PromptError, UsageError
+from qcli.host.folders import expanded
+from qcli.line_input import is_interactive
 from qcli.runtime.sampling import SamplingOptions
+from qcli.settings.values import Settings
 from qcli.terminal.text_input import STDIN, read_stdin
 from qcli.text.think_setting import WITH_TEMPLATE
-from qcli.text.thoughts import without_tags
 
 if TYPE_CHECKING:
-    from qcli.runtime.stats import Stats
+    from qcli.llm import LLM
 
 _SAVE = "Record prompt and answer as a new conversation, for `qcli run -c` and `qcli chat -c`."
 _FIRST = "Where two words are typed: a GGUF file, or a name that `qcli models` lists, as with -m."
 _FILE = "A text that the prompt is about, which stands before it; may be repeated."
 _STATS = "Tell all figures of the answer; else short ones, and those in a terminal alone."
+_CODE = "Print the first block of code alone; the answer ends with it."
+_OUTPUT = "Write to FILE what would be printed, once it is whole; what is not goes to FILE.partial."
+_FORCE = "Replace the FILE of -o if it is there."
 _RAW = "Continue the prompt as it stands, without a chat template; control tokens that it spells count as such."
+
+# What chats do not have.
+_ONE_ANSWER = {
+    "files": "--file",
+    "raw": "--raw",
+    "code": "-x",
+    "to": "-o",
+    "force": "--force",
+    "as_json": "--json",
+    "stats": "--stats",
+    "schema": "--schema",
+    "regex": "--regex",
+    "choices": "--choice",
+    "grammar": "--grammar",
+    "stream": "--stream",
+    "partial": "--partial",
+    "logprobs": "--logprobs",
+    "tool_choice": "--tool-choice",
+}
 
 
 @examples(
@@ -65,6 +93,7 @@ def run(
     grammar: forms.Grammar = None,
     stream: forms.Stream = False,
     partial: forms.Partial = False,
+    stop_loops: options.StopLoops = None,
     go_on: options.Continue = False,
     resume: options.Resume = None,
     save: Annotated[bool, options.flag("--save", help=_SAVE)] = False,
@@ -75,6 +104,9 @@ def run(
     ctx_full: options.CtxFull = "stop",
     kv_type: options.KvType = None,
     ram: options.Ram = None,
+    code: Annotated[bool, options.flag("--extract", "-x", help=_CODE)] = False,
+    to: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help=_OUTPUT)] = None,
+    force: Annotated[bool, options.flag("--force", help=_FORCE)] = False,
     as_json: options.Json = False,
     logprobs: forms.LogProbs = None,
     plain: options.Plain = False,
@@ -83,8 +115,14 @@ def run(
     verbose: options.Verbose = False,
     **sampling: Unpack[SamplingOptions],
 ) -> int:
-    """Answer one prompt, typed or piped in."""
+    """Answer one prompt, typed or piped in.
+
+    In a terminal, without a prompt, it is `qcli chat`.
+    """
+    typed = {**locals(), **sampling}
     options.check_remarks(quiet, verbose)
+    if second is None and is_interactive() and _has_no_prompt(first):
+        return chat(**_as_chat(typed))
     model, prompt = options.first_names_model(model, first, second)
     if quiet and stats:
         raise UsageError("--quiet and --stats cannot both be meant", "leave out one of the two")
@@ -92,11 +130,14 @@ def run(
     _check_raw(raw, system, wanted, think)
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs are a part of --json", "add --json, or leave it out")
-    form = forms.Form.typed(schema, regex, choices, grammar, stream, partial)
-    calls = tool_calls.Calls()
-    tools_file, may_call = tool_calls.typed_tools(tools, tool_choice)
-    if tools_file and (raw or form.constraint):
+    form = Form.typed(schema, regex, choices, grammar, stream, partial)
+    may_call = tool_calls.typed_tools(tools, tool_choice)
+    if may_call and (raw or form.constraint):
         raise UsageError("--tools is for answers without --raw, and without a form", "leave out one of the two")
+    calls = tool_calls.Calls() if may_call else None
+    output = Output(as_json, code, to, force, raw, plain, quiet, think, form, max_tokens, calls)
+    read = [name for name in files or [] if name != STDIN]
+    output.check(read)
     about = _texts(files or [], raw)
     text = _prompt(prompt, STDIN in (files or []), quiet)
     records = save or name is not None
@@ -118,15 +159,19 @@ def run(
                     kv_type=kv_type,
                     ram=ram,
                     keep=keep,
-                    constrained=form.constraint is not None or tools_file is not None,
+                    constrained=form.constraint is not None or calls is not None,
                     progress=bar.update,
                 )
             )
+        wanted.note_use(llm)
         if not raw:
             llm.thinking.manner(think)
         if not raw and not quiet:
-            tell_of_default_template(llm)
-        given: Any = {"max_tokens": max_tokens, "stop": stop, "think": think, **sampling}
+            tell_of_limits(llm, to_a_person=not as_json and _is_first_answer_of(llm))
+        sources = [*map(expanded, read), llm.file.path, *([] if log is None else [log.path])]
+        output.check(sources)
+        ends_loops = not raw if stop_loops is None else stop_loops
+        given: Any = {"max_tokens": max_tokens, "stop": stop, "think": think, "stop_loops": ends_loops, **sampling}
         given |= {"constraint": form.constraint, "logprobs": logprobs, **may_call}
         tell = discard if quiet or as_json else console.info
         conversation = stack.enter_context(
@@ -135,26 +180,51 @@ def run(
         if log is not None:
             tell_of_resumed(conversation, tell)
         pieces = llm.generate(about + text, **given) if raw else conversation.ask(text, about=about)
-        pieces = calls.apart(pieces)
-        thoughts: list[str] = []
-        if as_json:
-            shown, interrupted = show(pieces, bar, discard, thoughts.append)
-            if form.prints(llm.stats):
-                found = _as_json(shown, without_tags("".join(thoughts)), llm.stats, form, logprobs is not None)
-                console.json({**found, **({"tool_calls": calls.listed()} if tools_file else {})})
-        else:
-            aside = thoughts_aside(llm, think, quiet)
-            interrupted = form.show(pieces, bar, plain or raw, aside, lambda: llm.stats, lambda: bool(calls.whole))[1]
+        answer = output.read(pieces, bar, llm)
+        output.write(answer, llm, sources)
+        if calls and not as_json:
             calls.tell()
+        if not quiet and not as_json:
+            tell_of_loop(llm, "--repeat-penalty {} may help, --no-stop-loops lets it go on", given)
         if not as_json or stats:
             tell_figures(llm, "long" if stats else usual_stats(quiet, verbose))
         if verbose:
             note_mistyped(llm)
+    if problem := output.lacks(answer, llm.stats):
+        raise problem
     if conversation.problem and (quiet or as_json):
         raise conversation.problem  # nobody was told yet
-    if not interrupted and (problem := form.lacks(llm.stats, max_tokens)):
-        raise problem
-    return interrupt.EXIT_CODE if interrupted else int(bool(conversation.problem or calls.malformed))
+    if answer.interrupted:
+        return interrupt.EXIT_CODE
+    malformed = calls is not None and bool(calls.malformed)
+    return int(bool(conversation.problem) or malformed or (answer.cut and to is not None))
+
+
+def _is_first_answer_of(llm: LLM) -> bool:
+    """Whether a person sees an answer of this model, of which there is something to know, for the first time."""
+    from qcli.host.once import first_time
+
+    return console.stderr_columns() < inf and bool(note_of(llm)) and first_time(f"answer-of-{llm.name}")
+
+
+def _has_no_prompt(first: str | None) -> bool:
+    from qcli.catalog import is_model  # NumPy, which --help need not wait for
+
+    return first is None or is_model(first, names=False)
+
+
+def _as_chat(typed: dict[str, Any]) -> dict[str, Any]:
+    """The options of a chat that is opened as there is no prompt. Raises PromptError for those that chats do not have."""
+    if lost := next((flag for name, flag in _ONE_ANSWER.items() if typed[name]), None):
+        raise PromptError(f"there is no prompt, which {lost} needs", 'type one, as in: qcli run "Once upon a time"')
+    settings = Settings()
+    given = {name: value for name, value in typed.items() if name in signature(chat).parameters}
+    given["named"] = typed["first"]
+    if given["named"] and given["model"] == settings.value("model").value:  # it was not typed
+        given["model"] = None
+    if not (given["save"] or given["name"] or given["go_on"] or given["resume"]):
+        given["no_save"] = given["no_save"] or settings.value("save").value is False
+    return given
 
 
 def _check_raw(raw: bool, system: str | None, wanted: Wanted, think: str | int | None) -> None:
@@ -187,19 +257,3 @@ def _prompt(argument: str | None, stdin_is_read: bool, quiet: bool) -> str:
 def _asked(argument: str | None) -> bool:
     """Whether standard input is a part of the prompt."""
     return argument == STDIN or not (sys.stdin is None or sys.stdin.isatty())
-
-
-def _as_json(text: str, thoughts: str, stats: Stats, form: forms.Form, logprobs: bool) -> dict[str, Any]:
-    timings = ("load_s", "ttft_s", "prefill_tok_per_s", "decode_tok_per_s")
-    is_json = form.constraint is not None and form.constraint.is_json
-    return {
-        "text": text,
-        **({"value": json.loads(text) if stats.fits else None} if is_json else {}),
-        "thoughts": thoughts,
-        "prompt_tokens": stats.prompt_tokens,
-        "new_tokens": stats.new_tokens,
-        "finish_reason": stats.finish_reason,
-        **({"fits": stats.fits} if form.constraint else {}),
-        **({"logprobs": stats.logprobs} if logprobs else {}),
-        "timings": {name: round(getattr(stats, name), 4) for name in timings},
-    }

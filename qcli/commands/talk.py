@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
-from qcli.commands.answer import Screen, show, tell_figures, thoughts_aside
+from qcli.commands.answer import Screen, show, tell_figures, tell_of_loop, thoughts_aside
 from qcli.commands.file_texts import Texts, joined, mentioned, read_texts
 from qcli.commands.tool_calls import Calls, ToolRunner
 from qcli.errors import ContextOverflowError, QcliError, UsageError
@@ -88,6 +88,8 @@ class Talk:
         if shown or not calls.whole:
             screen.end_line(shown)
         calls.tell_malformed()
+        if not self.quiet:
+            tell_of_loop(self.llm, "/regenerate tries again, /continue goes on, /set repeat_penalty {}", self.options)
         self._tell_figures(between=not calls.whole)
         if interrupted and not self.interactive:
             raise KeyboardInterrupt
@@ -160,7 +162,7 @@ class Talk:
         if self._full:
             console.info("not answered: the context is still full")
         else:
-            hint = "/undo takes turns back, /clear begins anew; --ctx gives a larger context, --ctx-full oldest goes on"
+            hint = "/compact, /undo and /clear make room; --ctx gives a larger context, --ctx-full oldest goes on"
             console.error(ContextOverflowError(f"not answered: {problem.message}", hint))
         self._full = True
 

@@ -64,17 +64,17 @@ ChainLimit = Annotated[
 ]
 
 
-def typed_tools(path: str | None, choice: str | None) -> tuple[ToolsFile | None, dict[str, Any]]:
-    """The tools of a file, and the options of an answer that may call them. Raises UsageError."""
+def typed_tools(path: str | None, choice: str | None) -> dict[str, Any]:
+    """The options of an answer that may call the tools of a file; none without one. Raises UsageError."""
     from qcli.tools.choice import checked_choice
 
     if path is None:
         checked_choice(choice, None, "--tool-choice")
-        return None, {}
+        return {}
     from qcli.tools.tools_file import read_tools
 
-    file = read_tools(path)
-    return file, {"tools": file.tools, "tool_choice": checked_choice(choice, file.tools, "--tool-choice")}
+    tools = read_tools(path).tools
+    return {"tools": tools, "tool_choice": checked_choice(choice, tools, "--tool-choice")}
 
 
 @dataclass
@@ -177,12 +177,12 @@ class ToolRunner:
     def _answer(self, call: ToolCall) -> str | None:
         """What the model is told of a call; None if the person wants no more of it."""
         if self._approve == "ask":
-            reply = line_input.answered(f"run {written(call)}? [y]es, [a]ll from now on, [N]o:")
+            reply = line_input.asked(f"run {written(call)}? [y]es, [a]ll from now on, [N]o:")
             if reply is None:
                 return None
-            if not reply.startswith(("y", "a")):
+            if not reply.lower().startswith(("y", "a")):
                 return _REFUSED
-            if reply.startswith("a"):
+            if reply.lower().startswith("a"):
                 self._approve = "all"
         from qcli.tools.calling import run_call
 

@@ -60,7 +60,7 @@ def grammar_of(schema: Any, where: str) -> str:
     except ValueError as problem:
         raise UsageError(f"{where}: {problem}", "give a JSON Schema") from None
     if why := reason(grammar):
-        raise UsageError(f"{where}: {_place(_wrong_part(schema, why))}: {why}", "give a schema without it")
+        raise UsageError(f"{where}: {_place(_wrong_part(schema, why))}: {why}", "put it right, or leave it out")
     return grammar
 
 

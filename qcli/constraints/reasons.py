@@ -10,6 +10,7 @@ _WORDED: Final = (  # what llguidance says -> what a person reads
     (r"decimal literal invalid", "a number in it is too large"),
     (r"NoExtension.*", "no text fits it"),
     (r"LexerTooComplex|ParserTooComplex", "it is too complex"),
+    (r".*Default retriever does not fetch.*", "it refers to what is outside of it"),
     (r".*look-around.*", "it looks ahead or behind, which cannot be followed"),
     (r".*backreferences are not supported.*", "it has backreferences, which cannot be followed"),
     (r"Unimplemented keys: \[(.*)\]", r"\1 cannot be followed"),

@@ -89,14 +89,21 @@ _made: WeakValueDictionary[tuple[Path, int, int], Vocabulary] = WeakValueDiction
 _making = threading.Lock()
 
 
+def _identity(path: Path) -> tuple[Path, int, int]:
+    """What tells a file from others, and from what may come in its place."""
+    stat = path.stat()
+    return path.resolve(), stat.st_mtime_ns, stat.st_size
+
+
 class Preparation:
     """A thread that reads a file's tokenizer and makes its vocabulary, beside the loading of the weights.
 
     Of a file that a vocabulary is in use of already, it takes that.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, tokenizer: Tokenizer | None = None) -> None:
+        """tokenizer: the file's, if it was read already."""
+        self._path, self._tokenizer = path, tokenizer
         self._made: tuple[Tokenizer, Vocabulary] | None = None
         self._problem: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="vocabulary", daemon=True)
@@ -104,9 +111,8 @@ class Preparation:
 
     def _run(self) -> None:
         try:
-            tokenizer = Tokenizer.from_gguf(self._path)
-            stat = self._path.stat()
-            key = self._path.resolve(), stat.st_mtime_ns, stat.st_size
+            tokenizer = self._tokenizer or Tokenizer.from_gguf(self._path)
+            key = _identity(self._path)
             with _making:
                 vocabulary = _made.get(key) or Vocabulary(tokenizer.text_bytes(), tokenizer.encode_after)
                 _made[key] = vocabulary

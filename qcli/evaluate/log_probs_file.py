@@ -74,9 +74,7 @@ class LogProbs:
     def check(self, chunks: Sequence[Sequence[int]], vocab_size: int) -> None:
         """Raises UsageError unless a model with this vocabulary and these chunks, [tokens] each, can be compared."""
         if vocab_size != self.vocab_size:
-            message = (
-                f"{self.path}: was made with {self.vocab_size} tokens in the vocabulary, and the model has {vocab_size}"
-            )
+            message = f"{self.path}: was made with {self.vocab_size:,} tokens in the vocabulary, and the model has {vocab_size:,}"
             raise UsageError(message, "compare models of one family")
         if list(map(list, chunks)) != self.chunks[: len(chunks)]:
             message = f"{self.path}: was made of other tokens: another text, --ctx or tokenizer"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tomllib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ _LONG = 1000  # characters of a line, beyond which its comment is not looked for
 _MARK = "\ufeff"  # with which some editors begin a text
 _EXAMPLE = 'a line is KEY = VALUE, with quotes around a text, as in: model = "storyteller"'
 _HEADER = re.compile(r"""\s*\[\s*(?:"(?P<quoted>[^"]*)"|'(?P<literal>[^']*)'|(?P<bare>[^\[\]"'\s]+))\s*\]""")
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _AFTER_VALUE = re.compile(r"""=\s*(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^"'#\s\[{][^#]*?)(?P<rest>\s*(?:\#.*)?)$""")
 
 
@@ -50,8 +53,8 @@ class TomlFile:
         """The line, from 1, in which a key stands; if it is not found, that of its table."""
         inside, found = "", None
         for number, line in enumerate(_lines(self.text.removeprefix(_MARK)), 1):
-            if header := _HEADER.match(line):
-                inside = next(name for name in header.groups() if name is not None)
+            if (name := _table_of(line)) is not None:
+                inside = name
                 found = number if table and inside == table else found
             elif inside == table and _begins(line, key):
                 return number
@@ -62,7 +65,17 @@ class TomlFile:
 
         What is a link stays one. Raises UsageError where the line cannot be told, OutputError.
         """
-        text = changed(self.text, key, literal)
+        self._replace(changed(self.text, key, literal))
+
+    def add_table(self, name: str, key: str, literal: str) -> None:
+        """Add a table with one key at the end of the file. Raises as `write` does."""
+        self._replace(with_table(self.text, name, key, literal))
+
+    def remove_table(self, name: str) -> None:
+        """Take a table out of the file, with the comments in it. Raises as `write` does."""
+        self._replace(without_table(self.text, name))
+
+    def _replace(self, text: str) -> None:
         path = self.path.resolve()
         with output_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +105,54 @@ def changed(text: str, key: str, literal: str | None) -> str:
                 return mark + edit
         except tomllib.TOMLDecodeError:
             continue
-    raise UsageError(f"{key} stands in the file in a way that cannot be changed from here", "change it with an editor")
+    raise _not_from_here(key)
+
+
+def with_table(text: str, name: str, key: str, literal: str) -> str:
+    """A file's text with one more table, of one key, at its end. Raises UsageError if something has this name already."""
+    values, lines = tomllib.loads(text.removeprefix(_MARK)), _lines(text)
+    if name in values:
+        raise UsageError(f"{name} is in the file already", "give another name, or take it out first")
+    ending = _ending(lines)
+    unfinished = ending if text and not text.endswith("\n") else ""
+    apart = ending if lines and lines[-1].strip() else ""
+    title = name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+    edit = f"{text}{unfinished}{apart}[{title}]{ending}{key} = {literal}{ending}"
+    return _as_meant(edit, values | {name: tomllib.loads(f"{key} = {literal}")}, name)
+
+
+def without_table(text: str, name: str) -> str:
+    """A file's text without a table; what is said of the next one stays. Raises UsageError if it cannot be told apart."""
+    lines = _lines(text)
+    wanted = {key: value for key, value in tomllib.loads(text.removeprefix(_MARK)).items() if key != name}
+    start = next((number for number, line in enumerate(lines) if _table_of(line.removeprefix(_MARK)) == name), None)
+    if start is None:
+        raise _not_from_here(name)
+    end = next((n for n in range(start + 1, len(lines)) if lines[n].lstrip().startswith("[")), len(lines))
+    while start + 1 < end < len(lines) and lines[end - 1].lstrip().startswith("#"):
+        end -= 1
+    mark = _MARK if lines[start].startswith(_MARK) else ""
+    return _as_meant(mark + "".join(lines[:start] + lines[end:]), wanted, name)
+
+
+def _as_meant(edit: str, wanted: dict[str, Any], name: str) -> str:
+    """An edit, if it says what is wanted when it is read again."""
+    with suppress(tomllib.TOMLDecodeError):
+        if tomllib.loads(edit.removeprefix(_MARK)) == wanted:
+            return edit
+    raise _not_from_here(name)
+
+
+def _not_from_here(name: str) -> UsageError:
+    return UsageError(
+        f"{name} stands in the file in a way that cannot be changed from here", "change it with an editor"
+    )
+
+
+def _table_of(line: str) -> str | None:
+    """The name of the table that begins in a line."""
+    header = _HEADER.match(line)
+    return next(name for name in header.groups() if name is not None) if header else None
 
 
 def _replaced(lines: list[str], key: str, literal: str | None) -> Iterator[str]:

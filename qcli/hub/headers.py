@@ -1,38 +1,35 @@
 """Headers of model files that are not on this machine, by HTTP range requests: a few megabytes instead of the whole file.
 
-A header is written to a sparse file of the full length, which takes no space beyond it on most disks. This is the only part
-of qcli that opens a connection, and only when it is asked about a model that is not on this machine.
+A header is written to a sparse file of the full length, which takes no space beyond it on most disks.
 """
 
 from __future__ import annotations
 
-import http.client
 import mmap
 import os
 import re
 import tempfile
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from qcli import catalog
-from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UsageError
+from qcli.errors import ModelFileError, ModelNotFoundError, QcliError
 from qcli.gguf.header import MAX_HEADER, read_header
-from qcli.gguf.names import MAX_PARTS, count_parts, part_paths
-from qcli.hub.cache import cached, hub_cache
+from qcli.hub import api
+from qcli.hub.cache import hub_cache
+from qcli.hub.connection import Client, RefusedError, TransientError, patiently
+from qcli.hub.quant_names import plain
+from qcli.hub.repo_files import MAX_BYTES, Variant, choose
+from qcli.hub.sites import shown
 from qcli.progress import Progress
 
 _FIRST = 1 << 20  # bytes of the first request; each further one doubles what there is
-_TIMEOUT = 30  # seconds without a byte
 _SCRATCH = 256 << 20  # bytes of a file that is read to measure the disk
-_MAX_FILE = 1 << 42  # bytes; no known model comes near
 _FINITE = bytes(i % 16 for i in range(256))  # maps random bytes to ones which are finite as weights of any type
-_REPO_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./-]+\.(?i:gguf))")
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
 
 
 @dataclass(frozen=True)
@@ -48,67 +45,61 @@ class Found:
 def header_of(model: str | None, progress: Progress | None = None) -> Iterator[Found]:
     """The file of a model if it is on this machine, else its header, until the block ends.
 
-    model: a path, a name or owner/repo:file. Raises ModelNotFoundError, ModelFileError, UsageError, QcliError.
+    model: as in `catalog.resolve`. Raises ModelNotFoundError, ModelFileError, UsageError, QcliError.
     """
-    remote = _REPO_FILE.fullmatch(model or "")
-    entry = {name.lower(): entry for name, entry in catalog.load_catalog().items()}.get((model or "").lower())
-    if remote and not Path(model or "").exists():
-        name, repo, file = remote[0], remote["repo"], remote["file"]
-    elif entry and entry.repo and not Path(entry.name).is_file():
-        name, repo, file = entry.name, entry.repo, entry.file
-    else:
-        path, entry = catalog.resolve(model)
-        yield Found(catalog.name_of(path, entry), path)
+    if found := _here(model):
+        yield found
         return
-    if local := cached(repo, file):
-        yield Found(name, local)
-        return
+    assert model is not None  # the embedded model is here
+    entry, address = catalog.named(model), catalog.address_of(model)
+    assert address is not None
+    there = api.list_files(address.repo, address.revision)
+    variant = choose(there.files, address)
+    asked = address.file or (address.quant and plain(address.quant) == plain(variant.quant))
+    name = entry.name if entry else model if asked else there.repo
     with tempfile.TemporaryDirectory(prefix="qcli-", dir=_nearest(hub_cache())) as folder:
-        yield Found(name, _headers(repo, file, Path(folder), progress), _scratch(Path(folder)))
+        path = _headers(there, variant, Path(folder), progress)
+        yield Found(name if asked else f"{name}:{variant.quant or variant.name}", path, _scratch(Path(folder)))
 
 
-def _headers(repo: str, file: str, folder: Path, progress: Progress | None) -> Path:
+def _here(model: str | None) -> Found | None:
+    """The file of a model, if it is on this machine; None if it is on huggingface.co. Raises ModelNotFoundError, UsageError."""
+    try:
+        path, entry = catalog.resolve(model)
+    except ModelNotFoundError:
+        if model is None or catalog.address_of(model) is None:
+            raise
+        return None
+    return Found(catalog.name_of(path, entry), path)
+
+
+def _headers(there: api.Listing, variant: Variant, folder: Path, progress: Progress | None) -> Path:
     """Fetch the header of a file, or of all parts of a split model, into a folder; returns the path of the first."""
-    parts = _parts(file)
-    for i, part in enumerate(parts):
-        if progress:
-            progress("reading headers", i / len(parts))
-        _fetch(f"{_endpoint()}/{repo}/resolve/main/{urllib.parse.quote(part)}", folder / Path(part).name)
-    return folder / Path(file).name
+    files = variant.files
+    with closing(api.client()) as hub:
+        for i, file in enumerate(files):
+            if progress:
+                progress("reading headers", i / len(files))
+            url = f"{api.endpoint()}/{quote(there.repo)}/resolve/{there.commit}/{quote(file.name)}"
+            _fetch(hub, url, folder / Path(file.name).name)
+    return folder / Path(files[0].name).name
 
 
-def _parts(file: str) -> list[str]:
-    """The files of a split model, given the first."""
-    count = count_parts(file)
-    if count > MAX_PARTS:
-        raise UsageError(f"{file}: a model of {count} parts", f"qcli reads {MAX_PARTS} at most")
-    return [path.as_posix() for path in part_paths(Path(file), count)]
-
-
-def _endpoint() -> str:
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise QcliError("HF_HUB_OFFLINE is set, and this model is not on this machine", "give the path of a .gguf file")
-    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    if not endpoint.startswith(("https://", "http://")):
-        raise UsageError(
-            f"HF_ENDPOINT is {endpoint!r}", "give it an address that begins with https://, or leave it out"
-        )
-    return endpoint.rstrip("/")
-
-
-def _fetch(url: str, path: Path) -> None:
+def _fetch(hub: Client, url: str, path: Path) -> None:
     """Fetch the header of a file into a sparse file of its length. Raises ModelFileError, QcliError."""
     done, size = 0, 1
     while done < min(size, MAX_HEADER):
-        data, size = _range(url, done, max(done, _FIRST))
+        data, size = _range(hub, url, done, max(done, _FIRST))
         with open(path, "r+b" if done else "wb") as file:
             file.seek(done)
             file.write(data)
             file.truncate(size)
         done += len(data)
         if done >= 4 and not _is_gguf(path):
-            raise ModelFileError(f"{url}: is not a GGUF file", "give the name of a .gguf file of this repository")
-        if _header_complete(path, done, url, last=done >= min(size, MAX_HEADER)):
+            raise ModelFileError(
+                f"{shown(url)}: is not a GGUF file", "give the name of a .gguf file of this repository"
+            )
+        if _header_complete(path, done, shown(url), last=done >= min(size, MAX_HEADER)):
             return
 
 
@@ -129,33 +120,33 @@ def _header_complete(path: Path, done: int, url: str, last: bool) -> bool:
     return last or min((row.offset for row in header.tensors), default=done + 1) <= done
 
 
-def _range(url: str, first: int, count: int) -> tuple[bytes, int]:
+def _range(hub: Client, url: str, first: int, count: int) -> tuple[bytes, int]:
     """At least one and at most `count` bytes of a file from `first` on, and the length of the file. Raises QcliError."""
-    request = urllib.request.Request(url, headers={"Range": f"bytes={first}-{first + count - 1}", "User-Agent": "qcli"})
+
+    def ask() -> tuple[bytes, str]:
+        answer = hub.ask(url, headers={"Range": f"bytes={first}-{first + count - 1}"})
+        told = answer.headers.get("Content-Range", "")
+        if answer.status != 206:
+            return b"", ""
+        room = bytearray(count)
+        filled = 0
+        while filled < count and (n := answer.readinto(memoryview(room)[filled:])):
+            filled += n
+        answer.finish()
+        if not filled:
+            raise TransientError("the answer is empty")
+        return bytes(room[:filled]), told
+
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            given = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-            data: bytes = answer.read(count)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise _refused(url, error.code) from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        hint = "check the connection, or give the path of a .gguf file that is here"
-        raise QcliError(f"{url}: cannot be read: {reason}", hint) from None
-    if not given or int(given[1]) != first or not data or int(given[3]) > _MAX_FILE:
-        raise QcliError(f"{url}: the server does not give parts of files", "download the file, and give its path")
-    return data, int(given[3])
-
-
-def _refused(url: str, code: int) -> QcliError:
-    if code in (401, 403):  # the hub says so of repositories that do not exist, too
-        return ModelNotFoundError(
-            f"{url}: there is no such repository, or it asks for a login", "`hf download` can log in"
+        data, told = patiently(ask, shown(url), hub)
+    except RefusedError as problem:
+        raise api.refused(shown(url), problem) from None
+    given = _RANGE.fullmatch(told)
+    if not given or int(given[1]) != first or int(given[3]) > MAX_BYTES:
+        raise QcliError(
+            f"{shown(url)}: the server does not give parts of files", "download the file, and give its path"
         )
-    if code == 404:
-        return ModelNotFoundError(f"{url}: no such file", "check the names of the repository and of the file")
-    return QcliError(f"{url}: the server answers {code}", "try again later")
+    return data, int(given[3])
 
 
 def _scratch(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from qcli.errors import UsageError
 from qcli.runtime.sampling import SamplingOptions
+from qcli.text.loops import LoopDetector
 from qcli.text.stop_strings import StopStrings
 from qcli.text.think_setting import WITH_TEMPLATE, Think, think_setting
 from qcli.tools.choice import checked_choice
@@ -26,6 +27,7 @@ class Options(SamplingOptions, total=False):
 
     max_tokens: int | None  # None: until the model ends or the context is full
     stop: str | Sequence[str] | None  # the text ends before the first of these
+    stop_loops: bool | None  # True: an answer that goes round in circles ends, with finish_reason "loop"
     think: (
         Think  # "on", "off", "low", "medium", "high", or most tokens of a thought; "hide" is "on" to whoever shows it
     )
@@ -47,6 +49,7 @@ class Checked(NamedTuple):
     max_tokens: int | None
     stop: StopStrings
     think: str | int  # as think_setting has it
+    loops: LoopDetector | None  # ends an answer that has become one
     constraint: Constraint | None = None
     logprobs: int | None = None
     tools: Tools | None = None  # none either where none may be called
@@ -75,9 +78,8 @@ class Checked(NamedTuple):
 def checked(options: Options) -> Checked:
     """Options of an answer. Raises UsageError."""
     sampling: dict[str, Any] = {**options}
-    max_tokens, stop, think, logprobs, listed, choice = (
-        sampling.pop(name, None) for name in ("max_tokens", "stop", "think", "logprobs", "tools", "tool_choice")
-    )
+    others = "max_tokens", "stop", "think", "stop_loops", "logprobs", "tools", "tool_choice"
+    max_tokens, stop, think, stop_loops, logprobs, listed, choice = (sampling.pop(name, None) for name in others)
     held = _held_to(sampling.pop("constraint", None), {name: sampling.pop(name, None) for name in _FORMS})
     tools = None if listed is None else checked_tools(listed)
     choice = checked_choice(choice, tools)
@@ -88,8 +90,8 @@ def checked(options: Options) -> Checked:
         raise UsageError(f"logprobs cannot be {shortened(str(logprobs))}", f"give a number from 0 to {_MOST_LIKELY}")
     stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop or ())
     setting = "default" if think is None else think_setting("think", think)
-    may_call = None if choice == "none" else tools
-    return Checked(sampling, max_tokens, stop_strings, setting, held, logprobs, may_call, choice)
+    loops, may_call = LoopDetector() if stop_loops else None, None if choice == "none" else tools
+    return Checked(sampling, max_tokens, stop_strings, setting, loops, held, logprobs, may_call, choice)
 
 
 def _held_to(constraint: Constraint | None, forms: dict[str, Any]) -> Constraint | None:

@@ -25,9 +25,9 @@ def _state_for(file: GGUFFile, ctx: int | None, kv_type: str) -> State:
         raise UsageError(f'there is no kv-type "{kv_type}"', f"give one of: {', '.join(KV_TYPES)}")
     longest = models.context_length(file)
     if longest < 1:
-        raise ModelFileError(f"{file.path}: was made for {longest} tokens of context", "download the model again")
+        raise ModelFileError(f"{file.path}: was made for {longest:,} tokens of context", "download the model again")
     if ctx is not None and ctx > longest:
-        message = f"{file.path}: was made for {longest} tokens of context, not {ctx}"
+        message = f"{file.path}: was made for {longest:,} tokens of context, not {ctx:,}"
         raise ContextOverflowError(message, f"give --ctx {longest} or less")
     return State(ctx or min(longest, DEFAULT_CTX), kv_type, longest)
 
@@ -41,7 +41,7 @@ def model_of(file: GGUFFile, ctx: int | None, kv_type: str) -> tuple[Model, Stat
         message = f"{file.path}: qcli does not support the shapes of this model: {error}"
         raise UnsupportedModelError(message, ANOTHER_MODEL) from error
     except MemoryError:
-        message = f"{file.path}: there is no memory for a context of {state.ctx} tokens"
+        message = f"{file.path}: there is no memory for a context of {state.ctx:,} tokens"
         raise ContextOverflowError(message, "give a smaller --ctx") from None
 
 

@@ -17,7 +17,8 @@ class Chooser:
     """In place of a sampler, with a say of others before it.
 
     What has to come is taken one token after the other like what is drawn, each after a step of the model: were it read as
-    a chunk, the last bits of the state would be others, and so might be what is drawn later.
+    a chunk, the last bits of the state would be others, and so might be what is drawn later. It would gain little, too: as each
+    token has experts of its own, 4 tokens of Qwen3-Next in a chunk take 1.76 ms each for two layers, in steps 1.92 ms.
     """
 
     def __init__(

@@ -101,7 +101,7 @@ class Course:
             cache, prompt.ids, self._chooser, wanted.max_tokens, prompt.end_ids, self._stats, progress, prompt.marks,
             self._is_over,
         )  # fmt: skip
-        return generate_text(tokens, self._reader, wanted.stop, self._stats, self.said)
+        return generate_text(tokens, self._reader, wanted.stop, self._stats, self.said, wanted.loops)
 
 
 def _matcher(vocabulary: Vocabulary, constraint: Constraint) -> Matcher:
@@ -116,4 +116,5 @@ def _openings(tokenizer: Tokenizer, tags: Sequence[ThinkTags], prompt: Prompt) -
         return []
     if any(prompt.text.rstrip().endswith(pair.close) for pair in tags):
         return []
-    return [[pair.open_id] if pair.open_id is not None else tokenizer.encode_after(pair.open) for pair in tags]
+    tokens = [[pair.open_id] for pair in tags if pair.open_id is not None and pair.close_id is not None]
+    return tokens or [tokenizer.encode_after(pair.open) for pair in tags[:1]]

@@ -266,7 +266,7 @@ class Engine:
         self._lifetime.check()
         if self.position + tokens > self.ctx:
             raise ContextOverflowError(
-                f"{self.position} + {tokens} tokens do not fit into a context of {self.ctx}",
+                f"{self.position:,} + {tokens:,} tokens do not fit into a context of {self.ctx:,}",
                 f"give --ctx {self.position + tokens} or more",
             )
 

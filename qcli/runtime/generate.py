@@ -12,6 +12,7 @@ from qcli.progress import Progress
 from qcli.runtime.checkpoint import NO_MARKS, Marks
 from qcli.runtime.stats import DiskReads, Stats
 from qcli.text.answer_start import AnswerStart
+from qcli.text.loops import LoopDetector
 from qcli.text.stop_strings import StopStrings
 from qcli.text.thoughts import Thought
 from qcli.tools.call import MalformedCall, ToolCall
@@ -82,24 +83,30 @@ def generate_text(
     stop_strings: StopStrings,
     stats: Stats,
     ids: list[int],
+    loops: LoopDetector | None = None,
 ) -> Generator[str, None, None]:
     """The text of what generate_ids yields, in pieces, whole characters only, up to the first stop string of the answer.
 
     parser: makes text of ids; stats: those of generate_ids;
-    ids: of the answer so far, whose text has been there before; those that come are appended.
+    ids: of the answer so far, whose text has been there before; those that come are appended;
+    loops: what tells that the answer has become a loop, and ends it.
     """
     answer, calls = AnswerStart(), 0
     for token in ids:
-        for _ in _shown(stop_strings, answer.push(parser.push(token))):
+        before = [*answer.push(parser.push(token))]
+        for _ in _shown(stop_strings, before):
             pass
+        if loops:
+            loops.skip("".join(before))
     with closing(tokens):
         for token in tokens:
             ids.append(token)
             stats.thought_tokens += parser.thinking
-            for piece in _shown(stop_strings, answer.push(parser.push(token))):
+            pieces = [*answer.push(parser.push(token))]
+            for piece in _shown(stop_strings, pieces):
                 calls += isinstance(piece, ToolCall)
                 yield piece
-            if stop_strings.found:
+            if stop_strings.found or (loops and loops.push(token, "".join(pieces))):
                 break
     for piece in _shown(stop_strings, answer.push(parser.flush())):
         calls += isinstance(piece, ToolCall)
@@ -110,6 +117,8 @@ def generate_text(
     if stop_strings.found:
         stats.finish_reason = "stop"
         stats.fits = None if stats.fits is None else False  # its end was cut off
+    elif loops and loops.found:
+        stats.finish_reason = "loop"
     if calls and stats.finish_reason == "stop":
         stats.finish_reason = "tool_calls"
 
@@ -127,9 +136,9 @@ def _check_fits(tokens: int, ctx: int, longest: int) -> None:
     """Raise ContextOverflowError for a prompt of more than ctx tokens; longest: what the model was made for."""
     if tokens <= ctx:
         return
-    message = f"the prompt has {tokens} tokens, and the context holds {ctx}"
+    message = f"the prompt has {tokens:,} tokens, and the context holds {ctx:,}"
     if tokens > longest:
-        raise ContextOverflowError(message, f"give a shorter prompt: the model was made for {longest} tokens")
+        raise ContextOverflowError(message, f"give a shorter prompt: the model was made for {longest:,} tokens")
     wanted = min(tokens + 512, longest)
     hint = f"give --ctx {wanted} or more (ctx= in Python) if memory allows, or a shorter prompt"
     raise ContextOverflowError(message, hint)

@@ -38,7 +38,7 @@ def open_calls(branch: Sequence[Message]) -> list[ToolCall]:
             answered.add(message.call)
         elif message.role == "assistant":
             return [call for call in calls_of(message) if call.id not in answered]
-        else:
+        elif message.role != "summary":
             break
     return []
 

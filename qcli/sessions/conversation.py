@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from time import time
@@ -12,7 +11,6 @@ from typing import Any
 from qcli.errors import ContextOverflowError, OutputError, UsageError
 from qcli.host.signals import interrupts_wait
 from qcli.runtime.resume import Resumed
-from qcli.runtime.sampling import OPTIONS
 from qcli.sessions import calls, context, turns
 from qcli.sessions.header import header_of, what_differs
 from qcli.sessions.library import Library
@@ -20,13 +18,11 @@ from qcli.sessions.log import SessionLog
 from qcli.sessions.model import Model
 from qcli.sessions.reply import Reply
 from qcli.sessions.said import Said
+from qcli.sessions.seeds import seeded
 from qcli.sessions.session import COMPLETE, Message
+from qcli.sessions.summary import Summary
 from qcli.sessions.unsaved import Unsaved
 from qcli.tools.call import ToolCall
-
-_SEEDS = 1 << 64
-_NO_SAMPLING = ("max_tokens", "stop", "think")
-_NEARLY = 0.9  # of the context is full: said once
 
 
 class Conversation:
@@ -95,28 +91,27 @@ class Conversation:
     def edit(self, text: str, **options: Any) -> Generator[str, None, None]:
         """Answer another text in place of the last message."""
         branch = self._up_to_last_question()
-        return self._begin(branch[:-1], text, options)
+        return self._begin(branch[:-1], text, options, more=self._summaries())
 
     def regenerate(self, **options: Any) -> Generator[str, None, None]:
         """Answer the last message again."""
         branch = self._up_to_last_question()
         if self.system != context.system_text(branch):
-            return self._begin(branch[:-1], branch[-1].text, options)
-        return self._start(branch, [], None, options)
+            return self._begin(branch[:-1], branch[-1].text, options, more=self._summaries())
+        return self._start(branch, self._summaries(), None, options)
 
     def resume_answer(self, **options: Any) -> Generator[str, None, None]:
         """Go on with the last answer, which was cut by its end of tokens, by the context, or by whoever read it."""
         self._up_to_last_question()
-        branch = self.log.branch()
-        last = branch[-1]
+        before, last, summaries = turns.around_last_said(self.log.branch())
         if last.finish_reason in COMPLETE:
             raise UsageError("the last answer is complete", "ask for more, or regenerate it")
         if last.role == "assistant" and not context.is_of(last, self.llm):
             raise UsageError("the last answer is another model's", "regenerate it, or ask for more")
         if last.role != "assistant":
-            return self._start(branch, [], None, options)
+            return self._start([*before, last], summaries, None, options)
         begun = last.sampling.get("think")  # its thought goes on as it began, whatever others are now to do
-        return self._start(branch[:-1], [], last, {**options, "think": begun})
+        return self._start(before, summaries, last, {**options, "think": begun})
 
     def open_calls(self) -> list[ToolCall]:
         """The calls of the last answer that no tool has answered yet."""
@@ -126,13 +121,31 @@ class Conversation:
     def add_results(self, *given: tuple[ToolCall, str]) -> None:
         """Record what tools gave back for calls of the last answer."""
         self._settle()
-        self._write(self.log.branch(), calls.results(given))
+        self._add(self.log.branch(), calls.results(given))
 
     def go_on(self, **options: Any) -> Generator[str, None, None]:
         """Have the model go on from what tools gave back. Raises UsageError if a call is not answered yet."""
         if self.open_calls() or not (branch := self.log.branch()) or branch[-1].role != "tool":
             raise UsageError("there is a call to be answered first", "add_results() takes what its tool gave back")
         return self._start(branch, [], None, {"tool_choice": None, **options})
+
+    def compact(self) -> Generator[str, None, None]:
+        """Have the model sum up all but the last turns, and see that in place of them; pieces of what it says.
+
+        Nothing changes before it has come to its end. Raises UsageError if there is nothing to sum up, QcliError if no
+        summary comes of it, or one that is not shorter. `undo` takes it back.
+        """
+        self._settle()
+        branch = self.log.branch()
+        self._answer = self._summed_up(branch, Summary(self.llm, branch))
+        return self._answer
+
+    def _summed_up(self, branch: list[Message], summary: Summary) -> Generator[str, None, None]:
+        with closing(summary.pieces(self.options)) as pieces:
+            yield from pieces
+        with interrupts_wait():
+            self._add(branch, [summary.message()])
+            self._told_nearly = False
 
     def bring_back(self) -> Resumed | None:
         """Have the model know the conversation so far, from what is kept of it or by reading it; None: it has no room.
@@ -213,34 +226,27 @@ class Conversation:
         if answer is not None:
             answer.close()
 
+    def _summaries(self) -> list[Message]:
+        return turns.after_last_question(self.log.branch())
+
     def _up_to_last_question(self) -> list[Message]:
         self._settle()
         return turns.up_to_last_question(self.log.branch())
 
     def _begin(
-        self, branch: list[Message], text: str, options: dict[str, Any], about: str = ""
+        self, branch: list[Message], text: str, options: dict[str, Any], about: str = "", more: Sequence[Message] = ()
     ) -> Generator[str, None, None]:
-        """Answer a text after a branch, and after a system message if that has changed."""
-        new = [Message(0, None, "user", text, time=time())]
+        """Answer a text after a branch, more messages, and a system message if that has changed."""
         unanswered = calls.results((call, calls.NOT_RUN) for call in calls.open_calls(branch))
+        new = [*more, Message(0, None, "user", text, time=time())]
         if self.system != context.system_text(branch):
             new.insert(0, Message(0, None, "system", self.system, time=time()))
         return self._start(branch, [*unanswered, *new], None, options, about)
 
     def _start(
-        self,
-        branch: list[Message],
-        new: list[Message],
-        begun: Message | None,
-        options: dict[str, Any],
-        about: str = "",
+        self, branch: list[Message], new: list[Message], begun: Message | None, options: dict[str, Any], about: str = ""
     ) -> Generator[str, None, None]:
-        given = {**self.options, **options}
-        if given.get("seed") is None:
-            given["seed"] = secrets.randbits(32)
-        elif "seed" not in options:  # one seed, and still another answer each time
-            answers = sum(message.role == "assistant" for message in self.log.messages.values())
-            given["seed"] = (given["seed"] + answers) % _SEEDS
+        given = seeded(self.options, options, self.log.messages.values())
         said = Said.after(begun)
         self._answer = self._answered(branch, new, said, given, about)
         return self._answer
@@ -256,20 +262,14 @@ class Conversation:
         finally:
             if said.counts():
                 with interrupts_wait():
-                    self._record(branch, new, said.message(self._recorded(options), self.llm))
-
-    def _recorded(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The options of an answer, those that were not given too."""
-        others = {name: options[name] for name in _NO_SAMPLING if options.get(name)}
-        sampling = {name: value for name, value in options.items() if name in OPTIONS}
-        return {**vars(self.llm.sampling(**sampling)), **others}
+                    self._record(branch, new, said.message(options, self.llm))
 
     def _record(self, branch: list[Message], new: list[Message], answer: Message) -> None:
-        self._write(branch, [*new, answer])
+        self._add(branch, [*new, answer])
         self._system = None
         self._tell_when_nearly_full(answer)
 
-    def _write(self, branch: list[Message], new: list[Message]) -> None:
+    def _add(self, branch: list[Message], new: list[Message]) -> None:
         parent, id = (branch[-1].id if branch else None), self.log.next_id()
         turn = []
         for message in new:
@@ -290,11 +290,8 @@ class Conversation:
         self._tell(f"{problem.message}: from here on, the conversation is not recorded")
 
     def _tell_when_nearly_full(self, answer: Message) -> None:
-        ctx = self.llm.engine.ctx
         used = answer.figures["prompt_tokens"] + self.llm.stats.new_tokens
-        if self._told_nearly or not _NEARLY * ctx <= used < ctx:
-            return
-        self._told_nearly = True
-        what = "--ctx gives a larger one, --ctx-full oldest leaves out the oldest turns"
-        what = "the oldest turns will be left out" if self._ctx_full == "oldest" else what
-        self._tell(f"the context is nearly full, {used:,} of {ctx:,} tokens: {what}")
+        remark = "" if self._told_nearly else context.nearly_full(used, self.llm.engine.ctx, self._ctx_full)
+        if remark:
+            self._told_nearly = True
+            self._tell(remark)

@@ -11,7 +11,11 @@ from qcli.sessions.session import Message, Session
 from qcli.tools.call import ToolCall
 from qcli.wording import counted
 
-_ENDED_EARLY = {"length": "cut off at its longest", "interrupted": "interrupted"}
+_ENDED_EARLY = {
+    "length": "cut off at its longest",
+    "loop": "cut off, as it repeated itself",
+    "interrupted": "interrupted",
+}
 
 
 def markdown(session: Session) -> str:

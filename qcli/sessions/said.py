@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
+from qcli.runtime.sampling import OPTIONS
 from qcli.sessions.calls import kept
 from qcli.sessions.model import Model
 from qcli.sessions.session import COMPLETE, Message
 from qcli.text.thoughts import Thought, without_tags
 from qcli.tools.call import MalformedCall, ToolCall
+
+_NO_SAMPLING = ("max_tokens", "stop", "stop_loops", "think")
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Said:
         """What follows an answer that was cut; a character that was cut with it is said again."""
         if begun is None:
             return cls()
-        text = begun.text.rstrip("\ufffd") if begun.finish_reason == "length" else begun.text
+        text = begun.text.rstrip("\ufffd") if begun.finish_reason in ("length", "loop") else begun.text
         calls = [*begun.calls]
         return cls(list(begun.ids), calls=calls, _text=[text], _thoughts=[begun.thoughts], _begun=begun)
 
@@ -61,8 +64,8 @@ class Said:
             return self.new > 0 or self.finish_reason in COMPLETE
         return bool(self.text or "".join(self._thoughts) or self.calls or self.malformed)
 
-    def message(self, sampling: Mapping[str, Any], llm: Model) -> Message:
-        """The message, without a place in a conversation yet; llm: the model that has just said it."""
+    def message(self, options: Mapping[str, Any], llm: Model) -> Message:
+        """The message, without a place in a conversation yet; options: of the answer; llm: the model that has just said it."""
         stats = llm.stats
         speeds = ("ttft_s", "prefill_tok_per_s", "decode_tok_per_s")
         figures = {
@@ -82,8 +85,15 @@ class Said:
             without_tags("".join(self._thoughts)),
             tuple(self.ids),
             self.finish_reason,
-            sampling,
+            _recorded(options, llm),
             figures,
             time(),
             tuple(self.calls),
         )
+
+
+def _recorded(options: Mapping[str, Any], llm: Model) -> dict[str, Any]:
+    """The options of an answer, those that were not given too."""
+    others = {name: options[name] for name in _NO_SAMPLING if options.get(name)}
+    sampling = {name: value for name, value in options.items() if name in OPTIONS}
+    return {**vars(llm.sampling(**sampling)), **others}

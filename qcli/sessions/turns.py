@@ -14,6 +14,28 @@ def asked(branch: Sequence[Message]) -> list[Message]:
     return [message for message in branch if message.role == "user"]
 
 
+def steps(branch: Sequence[Message]) -> list[Message]:
+    """What can be taken back, one by one: the messages of the user, each with what follows it, and summaries of turns.
+
+    A summary between a question and its answer is none: it was there before, and the answer was given again.
+    """
+    before = [None, *branch]
+    return [
+        message
+        for last, message in zip(before, branch, strict=False)
+        if message.role == "user" or _is_made_there(message, last)
+    ]
+
+
+def _is_made_there(message: Message, before: Message | None) -> bool:
+    return message.role == "summary" and before is not None and before.role == "assistant"
+
+
+def after_last_question(branch: Sequence[Message]) -> list[Message]:
+    """The summaries after the user's last message: they hold as well where it is answered again."""
+    return [message for message in branch[len(up_to_last_question(branch)) :] if message.role == "summary"]
+
+
 def up_to_last_question(branch: Sequence[Message]) -> list[Message]:
     """A branch without what follows the user's last message. Raises UsageError if there is none."""
     last = max((i for i, message in enumerate(branch) if message.role == "user"), default=None)
@@ -22,9 +44,15 @@ def up_to_last_question(branch: Sequence[Message]) -> list[Message]:
     return [*branch[: last + 1]]
 
 
+def around_last_said(branch: Sequence[Message]) -> tuple[list[Message], Message, list[Message]]:
+    """What comes before the last message of user, assistant or tool, that message, and the summaries after it."""
+    last = max(i for i, message in enumerate(branch) if message.role in ("user", "assistant", "tool"))
+    return [*branch[:last]], branch[last], [message for message in branch[last + 1 :] if message.role == "summary"]
+
+
 def head_before(session: Session, n: int) -> int | None:
-    """The head without the last n turns. Raises UsageError if there are fewer."""
-    questions = asked(session.branch())
+    """The head without the last n steps. Raises UsageError if there are fewer."""
+    questions = steps(session.branch())
     if not 0 < n <= len(questions):
         hint = "take back fewer" if questions else "type a message first"
         raise UsageError(_too_few(len(questions), "to take back"), hint)
@@ -32,13 +60,15 @@ def head_before(session: Session, n: int) -> int | None:
 
 
 def head_after(session: Session, n: int) -> int:
-    """The head n turns further, on the branch of the last message written of those that follow. Raises UsageError."""
+    """The head n steps further, on the branch of the last message written of those that follow. Raises UsageError."""
     ahead = _ahead(session)
-    after = [*(message.role for message in ahead[1:]), "user"] if ahead else []
+    last = None if session.head is None else session.messages[session.head]
+    after = [message.role for message in ahead[1:]] + ["user"]
     ends = [
         message.id
-        for message, follows in zip(ahead, after, strict=True)
-        if message.role in ("assistant", "tool") and follows in ("user", "system")
+        for before, message, follows in zip([last, *ahead], ahead, after, strict=False)
+        if (message.role in ("assistant", "tool") and follows not in ("assistant", "tool"))
+        or _is_made_there(message, before)
     ]
     if not 0 < n <= len(ends):
         hint = "bring back fewer" if ends else "undo takes turns back"

@@ -89,6 +89,10 @@ def _whole(key: str, help: str, otherwise: str, maximum: float = _ANY, shared: b
     return Setting(key, help, otherwise, partial(_in_range, option), _number, shared)
 
 
+def _switch(key: str, help: str, otherwise: str) -> Setting:
+    return Setting(key, help, otherwise, _truth, lambda text: _TRUTHS.get(text.lower(), text))
+
+
 def _sampling() -> Iterator[Setting]:
     for key, option in OPTIONS.items():
         if option.flags:
@@ -116,13 +120,8 @@ SETTINGS: Final[dict[str, Setting]] = {
             "f16",
             partial(_choice, ("f16", "q8_0")),
         ),
-        Setting(
-            "save",
-            "Whether chats are recorded that are typed in a terminal.",
-            "true",
-            _truth,
-            lambda text: _TRUTHS.get(text.lower(), text),
-        ),
+        _switch("save", "Whether chats are recorded that are typed in a terminal.", "true"),
+        _switch("stop_loops", "Whether an answer ends that repeats itself.", "true"),
         Setting("think", think_setting.HELP, "what the model does by itself", think_setting.think_setting, _number),
         *_sampling(),
     )

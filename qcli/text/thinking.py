@@ -128,6 +128,8 @@ class Thinking:
             return f"{gap}{before}{self._tags.close}{after}"
         if self._switch or question.rstrip().endswith(self._tags.close):
             return ""
+        if not any(tag in self._template.source for tag in (self._tags.open, self._tags.close)):
+            return ""  # the vocabulary has tags, and the model was not taught to use them
         return f"{self._tags.open}{opened}{before}{self._tags.close}{after}"
 
     @cached_property

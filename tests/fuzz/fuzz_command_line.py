@@ -115,7 +115,8 @@ def commands() -> dict[str, list[str]]:
 
 
 COMMANDS = commands()
-LEFT_OUT = {("sessions", "--force"), ("sessions", "-f")}  # it reads no model, and would replace one as it is told to
+# `sessions` reads no model, and would replace one as it is told to; `rm` would delete those of who runs this
+LEFT_OUT = {("sessions", "--force"), ("sessions", "-f"), ("rm", "--yes"), ("rm", "-y")}
 BOUNDED = {
     "bench": ["--shape", "qwen3-next-80b-a3b", "--layers", "0"],  # refused after all else was read: it would take long
 }

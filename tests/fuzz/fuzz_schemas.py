@@ -43,10 +43,12 @@ def checked(seed: int, told: Counter[str]) -> tuple[dict, Constraint] | None:
     schema = random_schema(seed)
     Draft202012Validator.check_schema(schema)
     try:
-        return schema, constraint(schema=schema)
+        wanted = constraint(schema=schema)
     except UsageError as problem:
         told[f"refused: {problem.message.rpartition(': ')[2]}"] += 1
         return None
+    assert wanted
+    return schema, wanted
 
 
 def answered(

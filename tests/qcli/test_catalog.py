@@ -1,19 +1,20 @@
-"""Names to files, sampling to models, and the list that `qcli models` shows."""
+"""Names to files, and sampling to models."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from foreign_models import no_models_of_others
 
-from qcli.catalog import Entry, load_catalog, name_of, resolve, sampling_defaults
-from qcli.commands.models import models
+from qcli.catalog import Entry, is_model, load_catalog, name_of, named, resolve
 from qcli.errors import ModelNotFoundError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.host import folders
+from qcli.hub.address import Address, parse
+from qcli.recommended_sampling import sampling_defaults
 from qcli.runtime.sampling import Sampling
 
 INSTRUCT = "Qwen3-Next-80B-A3B-Instruct"
@@ -24,7 +25,7 @@ CACHED = Path("models--Qwen--Qwen3-Next-80B-A3B-Instruct-GGUF", "snapshots")
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of huggingface.co, and no models of the user's own."""
     monkeypatch.setattr(folders, "config", lambda: tmp_path / "config")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    no_models_of_others(monkeypatch, tmp_path)
     return tmp_path / "hub"
 
 
@@ -80,7 +81,7 @@ def test_a_model_to_download_says_how() -> None:
     with pytest.raises(ModelNotFoundError) as caught:
         resolve(INSTRUCT.lower())
     assert caught.value.message == f"{INSTRUCT} is not on this machine (48.4 GB)"
-    assert f"`hf download Qwen/{INSTRUCT}-GGUF {INSTRUCT}-Q4_K_M.gguf`" in caught.value.hint
+    assert f"`qcli pull {INSTRUCT}`" in caught.value.hint
 
 
 def test_a_downloaded_model_is_found(hub: Path) -> None:
@@ -166,42 +167,111 @@ def test_top_k_is_a_whole_number() -> None:
     assert isinstance(top_k, int)
 
 
-def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
-    models(as_json=False)
-    shown = capsys.readouterr().out
-    assert "storyteller                    24 MB  embedded\n" in shown
-    assert "Qwen3-Next-80B-A3B-Instruct  48.4 GB  not downloaded\n" in shown
-    assert max(map(len, shown.splitlines())) < 80
+@pytest.mark.parametrize(
+    ("address", "pulled"),
+    [
+        ("https://huggingface.co/owner/name/resolve/main/a/b.gguf?download=true", "owner/name:a/b.gguf"),
+        ("huggingface.co/owner/name/blob/main/b.gguf", "huggingface.co/owner/name/blob/main/b.gguf"),
+        ("hf://owner/name/b.gguf", "hf://owner/name/b.gguf"),
+        ("owner/name:b c.gguf", "'owner/name:b c.gguf'"),
+        ("owner/name/sub/b.gguf", "owner/name/sub/b.gguf"),
+        ("owner/name:Q4_K_M", "owner/name:Q4_K_M"),
+        ("owner/name", "owner/name"),
+    ],
+)
+def test_a_model_of_the_hub_that_is_not_here_can_be_pulled_by_the_same_words(address: str, pulled: str) -> None:
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve(address)
+    assert caught.value.message.endswith("is not on this machine")
+    assert f"`qcli pull {pulled}` gets it" in caught.value.hint
 
 
-def test_the_list_as_json(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = download(hub, "1")
-    models(as_json=True)
-    listed = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
-    assert list(listed) == list(load_catalog())
-    assert (listed[INSTRUCT]["where"], listed[INSTRUCT]["path"]) == ("cached", str(path))
-    assert listed["Qwen3-Next-80B-A3B-Thinking"]["path"] is None
-    assert listed["storyteller"]["sampling"] == {"temperature": 0.7, "top_p": 0.9}
+@pytest.mark.parametrize("address", ["https://example.org/b.gguf", "ftp://example.org/b.gguf"])
+def test_an_address_of_another_site_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match=r"is no address of huggingface\.co \(download it"):
+        resolve(address)
 
 
 @pytest.mark.parametrize(
-    ("address", "hint"),
+    ("typed", "name"),
     [
-        ("https://huggingface.co/owner/name/resolve/main/a/b.gguf?download=true", "hf download owner/name a/b.gguf`"),
-        ("huggingface.co/owner/name/blob/main/b.gguf", "hf download owner/name b.gguf`"),
-        ("https://hf.co/owner/name", "hf download owner/name`"),
-        ("hf://owner/name/b.gguf", "hf download owner/name b.gguf`"),
-        ("owner/name:b.gguf", "hf download owner/name b.gguf`"),
-        ("owner/name:Q4_K_M", "hf download owner/name --include '*Q4_K_M*'`"),
-        ("https://example.org/b.gguf", "download it"),
-        ("ftp://example.org/b.gguf", "download it"),
+        ("qwen3-30b-a3b", "Qwen3-30B-A3B-Instruct-2507"),
+        ("QWEN3-30B-A3B-T", "Qwen3-30B-A3B-Thinking-2507"),
+        ("qwen3.6", "Qwen3.6-35B-A3B"),
+        ("gpt-oss-120b", "gpt-oss-120b"),
+        ("qwen3.6:latest", "Qwen3.6-35B-A3B"),
+        ("qwen3.6:q4_k_m", "Qwen3.6-35B-A3B"),
+        ("qwen3.6:UD-Q5_K_XL", "Qwen3.6-35B-A3B:UD-Q5_K_XL"),
+        ("qwen3-next-80b-a3b-instruct:Q8_0", f"{INSTRUCT}:Q8_0"),
+        ("story:Q4_K_M", "storyteller"),
     ],
 )
-def test_an_address_is_no_file_and_the_hint_says_how_to_get_it(address, hint):
-    with pytest.raises(ModelNotFoundError) as caught:
-        resolve(address)
-    assert caught.value.message == f"{address}: is not on this machine"
-    assert hint in caught.value.hint
+def test_a_name_its_alias_and_how_it_alone_begins(typed: str, name: str) -> None:
+    entry = named(typed)
+    assert entry is not None
+    assert entry.name == name
+    again = named(entry.name)
+    assert again is not None
+    assert again.address == entry.address
+
+
+@pytest.mark.parametrize("typed", ["", "st", "tory", "q:Q4_K_M", "owner/qwen3.6", ":Q8_0"])
+def test_what_names_nothing(typed: str) -> None:
+    assert named(typed) is None
+
+
+def test_the_beginning_of_several_names_lists_them() -> None:
+    with pytest.raises(ModelNotFoundError, match=r"did you mean gpt-oss-20b or gpt-oss-120b\?"):
+        resolve("gpt-oss")
+    with pytest.raises(UsageError, match=r"storyteller is a single file: there is no Q8_0 of it"):
+        resolve("storyteller:Q8_0")
+
+
+def test_another_quantization_keeps_the_sampling_and_nothing_of_the_file(hub: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=rf"`qcli pull {INSTRUCT}:Q8_0` gets it"):
+        resolve(f"{INSTRUCT}:Q8_0")
+    path = download(hub, "1").with_name(f"{INSTRUCT}-Q8_0.gguf")
+    path.write_bytes(b"GGUF")
+    found, entry = resolve(f"{INSTRUCT.lower()}:q8_0")
+    assert entry is not None
+    assert (found, entry.sha256, entry.bytes) == (path, "", 0)
+    assert entry.sampling == load_catalog()[INSTRUCT].sampling
+
+
+def test_an_address_of_what_was_downloaded(hub: Path) -> None:
+    path = download(hub, "1")
+    for typed in (f"Qwen/{INSTRUCT}-GGUF", f"hf.co/qwen/{INSTRUCT}-GGUF:Q4_K_M", f"Qwen/{INSTRUCT}-GGUF/{path.name}"):
+        assert resolve(typed) == (path, None)
+    with pytest.raises(ModelNotFoundError, match=r"GGUF:Q8_0` gets it; on this machine is its Q4_K_M\)"):
+        resolve(f"Qwen/{INSTRUCT}-GGUF:Q8_0")
+
+
+def test_a_path_that_is_there_wins_over_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "owner" / "name").write_bytes(b"GGUF")
+    assert resolve("owner/name") == (Path("owner/name"), None)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        *(("storyteller", True), ("gpt-oss", True), ("owner/name:Q8_0", True), ("hf.co/owner/name", True)),
+        *(("and/or", False), ("https://example.org/x", False), ("Why", False), ("storyteller:Q8_0", False)),
+    ],
+)
+def test_a_word_that_means_a_model(word: str, meant: bool) -> None:
+    assert is_model(word) is meant
+
+
+@pytest.mark.parametrize("entry", load_catalog().values(), ids=lambda entry: entry.name)
+def test_an_entry_can_be_asked_for(entry: Entry) -> None:
+    for name in (entry.name, *entry.aliases):
+        assert named(name) == entry
+    if entry.repo:
+        assert parse(str(entry.address)) == entry.address
+        assert entry.file or entry.quant
+        assert bool(entry.sha256) == bool(entry.bytes) == bool(entry.file)
 
 
 @pytest.fixture
@@ -223,7 +293,7 @@ def test_models_of_the_users_own(own: Path) -> None:
     assert entry is not None
     assert (entry.name, entry.where) == ("mine", "on disk")
     assert sampling_defaults(entry, file_saying())["temperature"] == 0.1
-    with pytest.raises(ModelNotFoundError, match=r"hf download a/b c\.gguf"):
+    with pytest.raises(ModelNotFoundError, match=r"`qcli pull theirs` gets it"):
         resolve("theirs")
 
 
@@ -235,6 +305,15 @@ def test_our_models_as_the_user_would_have_them(own: Path) -> None:
     own.unlink()
 
 
+def test_another_file_of_a_model_we_know(own: Path) -> None:
+    own.write_text(f'[{INSTRUCT}]\nquant = "Q8_0"\naliases = ["next"]\n[mine]\nrepo = "a/b"\n')
+    entry = named("Next")
+    assert entry is not None
+    assert (entry.address, entry.bytes, entry.sha256) == (Address(f"Qwen/{INSTRUCT}-GGUF", "Q8_0"), 0, "")
+    assert entry.sampling["top_k"] == 20
+    assert load_catalog()["mine"].address == Address("a/b")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -242,6 +321,9 @@ def test_our_models_as_the_user_would_have_them(own: Path) -> None:
         ("[mine]\npath = 1", "line 2: path cannot be 1"),
         ("[mine]\n\nfle = 'x'", "line 3: fle says nothing of mine"),
         ("[mine]\ndescription = 'x'", "line 1: mine has no file"),
+        ("[mine]\nrepo = 'a/b:Q8_0'", "line 2: repo cannot be a/b:Q8_0"),
+        ("[mine]\nrepo = 'a/b'\nfile = '../c.gguf'", "line 3: file cannot be ../c.gguf"),
+        ("[mine]\naliases = 'x'", "line 2: aliases cannot be x"),
         ("[mine]\npath = 'x'\nsampling = { temperature = -1 }", "line 3: sampling is wrong: temperature cannot be -1"),
         ("[mine]\npath = 'x'\nsampling = { warmth = 1 }", "line 3: sampling has no option warmth"),
         ("[mine", "line 1: cannot be read"),
@@ -252,3 +334,13 @@ def test_a_wrong_models_toml_is_told_with_its_line(own: Path, text: str, said: s
     with pytest.raises(UsageError) as refused:
         load_catalog()
     assert f"{own}, {said}" in refused.value.message
+
+
+def test_a_name_with_a_dot_needs_quotes(own: Path) -> None:
+    own.write_text("[mine.1]\npath = 'x'")
+    with pytest.raises(
+        UsageError, match=r'1 says nothing of mine \(a name with a dot in it needs quotes, as in \["mine.1"\]'
+    ):
+        load_catalog()
+    own.write_text("['mine.1']\npath = 'x'")
+    assert "mine.1" in load_catalog()

@@ -82,7 +82,7 @@ def test_keys_and_values_of_half_the_size(type_line):
 def test_figures_agree(type_line):
     for one in json.loads(type_line("bench", *"-p 40 -n 6 -t 1 -r 1 --json".split())[1]):
         assert one["tok_per_s"] == pytest.approx(one["tokens"] / one["seconds"], rel=1e-3)
-        assert sum(one["parts"].values()) == pytest.approx(one["seconds"], rel=0.2)
+        assert 0 < sum(one["parts"].values()) <= one["seconds"] * 1.001  # Python between replays is no part
         assert one["gb_per_s"] == pytest.approx(one["roofline"] * one["machine"]["bandwidth_gb_per_s"], rel=0.01)
         assert min(one["gb_per_s"], one["roofline"], *one["parts"].values(), one["stdev"] + 1e-9) >= 0
         assert one["parts"]["experts"] > 0
@@ -108,7 +108,7 @@ def test_the_table_fits_a_terminal(type_line):
         ("-b 0", "-b cannot be '0'", 2),
         ("-r 0", "--repetitions", 2),
         ("--kv-type f8", 'no kv-type "f8"', 2),
-        ("-p 2000 -d 49", "2048 tokens of context, not 2049", 2),
+        ("-p 2000 -d 49", "2,048 tokens of context, not 2,049", 2),
         ("--shape=", "no shape is called ''", 2),
         ("--shape no-such", "no shape is called 'no-such'", 2),
         ("--shape qwen3-next-80b-a3b --quant q1", "no quantization is called 'q1'", 2),

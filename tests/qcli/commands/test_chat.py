@@ -137,6 +137,14 @@ def test_a_model_without_a_template_is_told_of(telling, type_line, monkeypatch, 
     assert "template" not in type_line(command, "-q", piped="Hi\n")[2]
 
 
+def test_a_person_is_told_that_the_model_is_a_toy(telling, type_line, monkeypatch):
+    assert type_line("chat", piped="Hi\n")[2] == ""
+    monkeypatch.setattr("qcli.commands.chat.is_interactive", lambda: True)
+    told = type_line("chat", piped="/exit\n")[2].splitlines()[1]
+    assert told.startswith("storyteller only tells short stories")
+    assert type_line("chat", "-q", piped="/exit\n")[2] == ""
+
+
 def test_a_path_is_no_command(telling, type_line):
     assert type_line("chat", "-q", piped="/etc/hosts is what?\n")[1] == "A cat sat.\n"
 

@@ -18,6 +18,7 @@ def type_turns(type_line, telling, monkeypatch):
     """Type lines in a chat in a terminal; stdout and the lines of stderr that are not blank."""
     monkeypatch.setattr("qcli.commands.chat.is_interactive", lambda: True)
     monkeypatch.setattr(line_input, "is_interactive", lambda: False)
+    monkeypatch.setattr("qcli.commands.answer.note_of", lambda llm: "")
 
     def run(*lines, options=()):
         code, out, err = type_line("chat", *options, piped="".join(line + "\n" for line in lines))
@@ -281,3 +282,38 @@ def test_states_are_kept_on_disk_of_what_is_recorded_alone():
     assert Wanted().keep(recorded=False) is None
     assert Wanted().keep(recorded=False, otherwise="beginnings") == "beginnings"
     assert Wanted(go_on=True, no_save=True).keep(recorded=False, otherwise="beginnings") is None
+
+
+def test_compact_and_back(type_turns):
+    _, said = type_turns("/compact", "One", "Two", "Three", "/compact", "/undo", "/compact", "Four", "/undo 2")
+    assert said[1] == "error: there is nothing to sum up yet"
+    told = "A cat sat.", "compacted: 1 turn, 5 tokens -> 1 summary, 4 tokens; /undo brings back"
+    assert tuple(said[3:5]) == tuple(said[6:8]) == told
+    assert said[5] == "the summary is taken back: the model sees the turns themselves again"
+    assert said[8].startswith("2 turns taken back")
+
+
+def test_ctrl_c_during_a_summary_changes_nothing(type_turns, telling):
+    prefill = telling.prefill
+
+    def interrupted(ids, progress=None):
+        logits = prefill(ids, progress)
+        if len(telling.fed) == 4:
+            telling.fail_next = KeyboardInterrupt()
+        return logits
+
+    telling.prefill = interrupted
+    _, said = type_turns("One", "Two", "Three", "/compact", "/undo")
+    assert "stopped: nothing was changed" in said
+    assert said[-1].startswith("1 turn taken back")
+
+
+def test_an_answer_that_is_a_loop(type_turns, telling, storyteller_tokenizer):
+    ids = storyteller_tokenizer.encode("The cat sat on the mat and it looked at the dog again. " * 14)
+    telling._answer = [*ids, min(storyteller_tokenizer.end_ids)]
+    out, said = type_turns("Hi", "/set stop_loops off", "/set stop", "/regenerate", "/set stop_loops maybe")
+    assert out.count("The cat") in range(14 + 3, 14 + 7)
+    told = "it repeats itself: stopped · /regenerate tries again, /continue goes on, /set repeat_penalty 1.1"
+    assert said[1:3] == [told, "stop_loops is now off"]
+    assert said.count(told) == 1
+    assert "error: stop_loops cannot be maybe" in said

@@ -24,7 +24,7 @@ SAT = "A cat sat.\n"
 
 @pytest.fixture
 def type_turns(type_line, telling, monkeypatch, tmp_path):
-    """Type lines in a chat in a terminal, in an empty folder; stdout and the lines of stderr after the greeting."""
+    """Type lines in a chat in a terminal, in an empty folder; stdout and the lines of stderr after the two of the greeting."""
     monkeypatch.setattr("qcli.commands.chat.is_interactive", lambda: True)
     monkeypatch.setattr(line_input, "is_interactive", lambda: False)
     monkeypatch.chdir(tmp_path)
@@ -32,7 +32,7 @@ def type_turns(type_line, telling, monkeypatch, tmp_path):
     def run(*lines, options=()):
         code, out, err = type_line("chat", *options, piped="".join(line + "\n" for line in lines))
         assert code == 0
-        return out, [line for line in err.splitlines() if line][1:]
+        return out, [line for line in err.splitlines() if line][2:]
 
     return run
 

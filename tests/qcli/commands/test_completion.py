@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import foreign_models
 import pytest
 
 from qcli.cli import invoke
@@ -51,6 +52,13 @@ def test_files_that_are_models(offered, tmp_path):
     (tmp_path / "two words.gguf").touch()  # which bash would take for two
     assert offered("qcli run -m m") == ["mine.gguf"]
     assert offered("qcli run -m t") == []
+
+
+def test_models_of_other_tools_but_none_with_a_colon(offered, data_folder):
+    foreign_models.ollama(data_folder / "home" / ".ollama" / "models", "library/pubmed/7b", b"GGUF")
+    foreign_models.put(data_folder / "home" / ".lmstudio" / "models" / "pub" / "r-GGUF" / "r.gguf", b"GGUF")
+    assert offered("qcli run -m pub") == ["pub/r-GGUF"]
+    assert offered("qcli rm pub") == ["pub/r-GGUF"]
 
 
 def test_conversations(type_line, telling, offered):

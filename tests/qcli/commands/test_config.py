@@ -130,6 +130,15 @@ def test_a_models_path_is_kept_in_full(type_line, file, tmp_path, monkeypatch):
     assert json.loads(type_line("config", "show", "model", "--json")[1])["value"] == str(tmp_path / "mine.gguf")
 
 
+def test_an_address_is_kept_as_it_was_typed(type_line, tmp_path, monkeypatch):
+    path = tmp_path / "models--Owner--Name" / "snapshots" / "1" / "m-Q8_0.gguf"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"GGUF")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert type_line("config", "set", "model", "owner/name:q8_0")[0] == 0
+    assert json.loads(type_line("config", "show", "model", "--json")[1])["value"] == "owner/name:q8_0"
+
+
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
@@ -138,7 +147,7 @@ def test_a_models_path_is_kept_in_full(type_line, file, tmp_path, monkeypatch):
         ("config set threads many", 2, "threads cannot be many"),
         ("config set thread 1", 2, "there is no setting thread"),
         ("config unset thread", 2, "there is no setting thread"),
-        ("config set model storytelle", 1, "no model is called"),
+        ("config set model storyteler", 1, "no model is called"),
         ("config set model nowhere.gguf", 2, "no such file"),
     ],
 )
@@ -182,6 +191,7 @@ def test_help_reads_no_file(type_line, file):
     ("line", "said"),
     [
         (["run", "m.gguf"], "m.gguf is a model, and there is no prompt"),
+        (["run", "m.gguf", "-m", "storyteller"], "m.gguf is a model, and there is no prompt"),
         (["run", "Once", "upon"], "one word too many: upon"),
         (["run", "storyteller", "Hi", "-m", "storyteller"], "one word too many: Hi"),
         (["chat", "storyteller", "-m", "m.gguf"], "two models are given"),

@@ -39,6 +39,7 @@ def test_figures_are_told_where_somebody_sees_them_or_asks_for_them(telling, typ
     assert "TTFT" in type_line("run", "Tell me", "--json", "--stats")[2]
     assert type_line("run", "Tell me", "--stats", "-q")[0] == 2
     monkeypatch.setattr("qcli.console.stderr_columns", lambda: 80)
+    assert "to talk: `qcli models`" in type_line("run", "Tell me")[2].splitlines()[0]  # once
     err = type_line("run", "Tell me")[2]
     assert re.fullmatch(r"[\d,.]+ tok/s · [\d.]+ s · context \d+ %\n", err)
 
@@ -60,10 +61,10 @@ def test_json_is_one_object_with_these_fields_and_all_there_is(telling, type_lin
     code, out, err = type_line("run", "Tell me", "--json")
     answer = json.loads(out)
     assert (code, err) == (0, "")
-    assert list(answer) == ["text", "thoughts", "prompt_tokens", "new_tokens", "finish_reason", "timings"]
+    assert list(answer) == ["model", "text", "thoughts", "prompt_tokens", "new_tokens", "finish_reason", "timings"]
     assert list(answer["timings"]) == ["load_s", "ttft_s", "prefill_tok_per_s", "decode_tok_per_s"]
     assert (answer["text"], answer["finish_reason"]) == ("A cat sat.", "stop")
-    assert answer["prompt_tokens"] == telling.fed[0]
+    assert (answer["model"], answer["prompt_tokens"]) == ("storyteller", telling.fed[0])
 
 
 @pytest.mark.parametrize(
@@ -320,7 +321,8 @@ main()
 @posix
 @pytest.mark.parametrize("milliseconds", [0, 5, 20, 50, 100, 200, 300])
 def test_a_signal_while_all_is_imported_ends_it_in_silence(milliseconds):
-    command = [sys.executable, "-c", BEGUN, *STORY[3:], "--max-tokens", "1500", "--quiet"]
+    story = [*STORY[3:5], "Once upon a time " * 300]  # is read for longer than the last signal waits
+    command = [sys.executable, "-c", BEGUN, *story, "--quiet"]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as child:  # fmt: skip

@@ -48,6 +48,33 @@ def test_what_fits_each_kind():
     assert fits("1+2*3", grammar='start: NUMBER (OP NUMBER)*\nNUMBER: /[0-9]/\nOP: "+" | "*"\n')
 
 
+JSON = r"""# a part of llama.cpp's own grammar of JSON
+root   ::= object
+value  ::= object | array | string | number | ("true" | "false" | "null") ws
+object ::= "{" ws ( string ":" ws value ("," ws string ":" ws value)* )? "}" ws
+array  ::= "[" ws ( value ("," ws value)* )? "]" ws
+string ::= "\"" ( [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}) )* "\"" ws
+number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ws
+ws ::= | " " | "\n" [ \t]{0,20}
+"""
+
+
+@pytest.mark.parametrize(
+    ("grammar", "right", "wrong"),
+    [
+        ("root ::= a b\na ::= [a-z]+\nb ::= [a-z0-9]+\n", ["ab", "abc9", "a9"], ["a", "9a", ""]),
+        ('root ::= "yes" | ("no" "!"{2,3})?\n', ["yes", "no!!", "no!!!", ""], ["no", "no!", "yes!"]),
+        (r'root ::= "\u0041\x42" [\u00e9\u4e00-\u4e09]', ["ABé", "AB一"], ["AB", "ABe"]),
+        (r'root ::= "\"\\u0041"', ['"\\u0041'], ['"A']),
+        ('root ::= "(" root ")" | "x"\n', ["x", "((x))"], ["(x", "()"]),
+        (JSON, ['{"a": [1, 2.5, "x\\n"]}', "{}"], ["[1]", '{"a"}', '{"a": "\n"}']),
+    ],
+)
+def test_grammars_of_llama_cpp(grammar, right, wrong):
+    assert [text for text in right if not fits(text, grammar=grammar)] == []
+    assert [text for text in wrong if fits(text, grammar=grammar)] == []
+
+
 def test_a_schema_comes_as_a_mapping_as_json_or_in_a_file(tmp_path, monkeypatch):
     (tmp_path / "cat.json").write_text(json.dumps(CAT), "utf-8-sig")
     monkeypatch.chdir(tmp_path)
@@ -115,6 +142,7 @@ def test_schemas_that_are_refused(schema, said):
         ({"grammar": "start: <[12]>\n"}, "names tokens of a model"),
         ({"grammar": 'root ::= "a\n'}, "line"),
         ({"grammar": 'root ::= "a" other\n'}, "other"),
+        ({"grammar": 'root ::= "\\uD800"\n'}, "no character"),
         ({"grammar": "root ::= " + "(" * 5000 + '"a"' + ")" * 5000}, "nested too deep"),
         ({"grammar": "nowhere.lark"}, "no such file"),
         ({"grammar": 3}, "no grammar"),

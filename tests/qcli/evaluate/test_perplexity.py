@@ -223,7 +223,7 @@ def test_a_line(type_line, tmp_path):
     assert "same top token" in out
     assert "31 tokens of 1 chunk of 64" in out
     code, _, err = type_line("perplexity", str(TINY), "--against", kept)
-    assert (code, "8192 tokens in the vocabulary" in err) == (2, True)
+    assert (code, "8,192 tokens in the vocabulary" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import pytest
 from qcli.errors import UsageError
 from qcli.host import folders
 from qcli.hub import cache
+from qcli.hub.address import Address
+from qcli.hub.cached_models import cached_model
 
 posix = pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="folders as XDG names them")
 _CHOICES = ("QCLI_CACHE_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "HF_HUB_CACHE")
@@ -64,7 +66,7 @@ def test_without_a_home_there_is_no_folder_of_ones_own(homeless, monkeypatch, tm
         with pytest.raises(FileNotFoundError):
             find()
     assert cache.hub_cache() is None
-    assert cache.cached("a/b", "c.gguf") is None
+    assert cached_model(Address("a/b", None, "c.gguf")) is None
     assert folders.some_cache() == folders.spare_cache() == tmp_path / f"qcli-{os.getuid()}"
 
 

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from qcli.errors import QcliError, UsageError
-from qcli.host.toml_files import TomlFile, changed
+from qcli.host.toml_files import TomlFile, changed, with_table, without_table
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,24 @@ def test_a_link_stays_one_and_the_mode_is_kept(tmp_path):
     assert real.read_text("utf-8") == "b = 2\na = 1\n"
     assert real.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.toml", "real.toml"]
+
+
+@pytest.mark.parametrize("before", ["", "a = 1", "# said\r\n[x]\r\ny = 1\r\n\r\n", "\ufeff[x]\ny = 1\n"])
+@pytest.mark.parametrize("name", ["plain", "with:colon", 'with "quotes"', "ü"])
+def test_a_table_is_added_at_the_end_and_taken_out_again(before, name):
+    after = with_table(before, name, "path", '"p"')
+    assert after.startswith(before)
+    assert tomllib.loads(after.removeprefix("\ufeff"))[name] == {"path": "p"}
+    assert after.count("\r\n") == (after.count("\n") if "\r\n" in before else 0)
+    if '"' not in name:
+        assert without_table(after, name).strip() == before.strip()
+    with pytest.raises(UsageError, match="is in the file already"):
+        with_table(after, name, "path", '"p"')
+
+
+@pytest.mark.parametrize(
+    "text", ["x = { path = 'p' }", "x.path = 'p'", "[x]\na = 1\n[x.y]\nb = 1", "t = '''\n[x]\n'''"]
+)
+def test_a_table_that_is_written_otherwise_is_left_to_an_editor(text):
+    with pytest.raises(UsageError, match="x stands in the file in a way"):
+        without_table(text, "x")

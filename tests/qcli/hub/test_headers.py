@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,14 +14,15 @@ from gguf_maker import STRING, File, key, tensor, write
 from places import DATA
 
 from qcli import catalog
-from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UsageError
+from qcli.errors import ModelFileError, ModelNotFoundError, QcliError
 from qcli.forecast.forecast import forecast
 from qcli.gguf.file import GGUFFile
 from qcli.host.memory import process_memory
-from qcli.hub import headers
+from qcli.hub import connection, headers
 from qcli.streaming import budget
 
 MODEL = DATA / "qwen3next.gguf"
+COMMIT = 40 * "1"
 
 
 @pytest.fixture(autouse=True)
@@ -43,12 +45,16 @@ class Hub(BaseHTTPRequestHandler):
     whole = False
 
     def do_GET(self):
-        self.asked.append((self.path, self.headers["Range"]))
-        path = self.folder / self.path.split("/resolve/main/")[-1]
         if "private" in self.path:
             return self.send_error(401)
         if "broken" in self.path:
             return self.send_error(503)
+        if self.path.startswith("/api/models/"):
+            return self.list_files()
+        if "/resolve/" not in self.path:  # what a library asks besides
+            return self.send_error(404)
+        self.asked.append((self.path, self.headers["Range"]))
+        path = self.folder / self.path.split(f"/resolve/{COMMIT}/")[-1]
         if not path.is_file():
             return self.send_error(404)
         data = path.read_bytes()
@@ -61,6 +67,15 @@ class Hub(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(part)
         return None
+
+    def list_files(self):
+        files = [{"rfilename": path.name, "size": path.stat().st_size} for path in self.folder.iterdir()]
+        repo = self.path.removeprefix("/api/models/").split("/revision/")[0]
+        data = json.dumps({"id": repo, "sha": COMMIT, "siblings": files}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     def log_message(self, *_):
         """Say nothing."""
@@ -80,6 +95,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(headers, "_SCRATCH", 4 << 20)
+    monkeypatch.setattr(connection, "_FIRST_PAUSE", 0)
     yield handler
     there.shutdown()
     there.server_close()
@@ -97,7 +113,7 @@ def test_only_the_header_is_read(server, tmp_path):
         with GGUFFile.open(found.path) as header:
             assert tables_of(header) == tables_of(file)
             assert header.metadata["general.architecture"] == "qwen3next"
-    assert server.asked[0][0] == "/some/repo/resolve/main/model.gguf"
+    assert server.asked[0][0] == f"/some/repo/resolve/{COMMIT}/model.gguf"
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -138,7 +154,7 @@ def test_every_part_of_a_split_model_is_asked_for(server):
         assert list(file.tensors) == ["t0.weight", "t1.weight", "t2.weight"]
     (server.folder / "big-00003-of-00003.gguf").unlink()
     with (
-        pytest.raises(ModelNotFoundError, match=r"big-00003-of-00003.gguf: no such file"),
+        pytest.raises(ModelNotFoundError, match=r"1 file of 3 of big is not there"),
         headers.header_of("a/b:big-00001-of-00003.gguf"),
     ):
         pass
@@ -149,7 +165,7 @@ def test_a_name_of_the_catalog_and_a_file_that_was_downloaded(server, monkeypatc
     shutil.copy(MODEL, server.folder / entry.file)
     with headers.header_of(entry.name.upper()) as found:
         assert found.name == entry.name
-    assert server.asked[0][0] == f"/{entry.repo}/resolve/main/{entry.file}"
+    assert server.asked[0][0] == f"/{entry.repo}/resolve/{COMMIT}/{entry.file}"
     snapshot = tmp_path / "cache" / "models--a--b" / "snapshots" / "1"
     snapshot.mkdir(parents=True)
     shutil.copy(MODEL, snapshot / "model.gguf")
@@ -164,12 +180,12 @@ def test_a_name_of_the_catalog_and_a_file_that_was_downloaded(server, monkeypatc
 @pytest.mark.parametrize(
     ("model", "kind", "said"),
     [
-        ("a/b:none.gguf", ModelNotFoundError, "no such file"),
+        ("a/b:none.gguf", ModelNotFoundError, "has no file none.gguf"),
         ("private/b:x.gguf", ModelNotFoundError, "asks for a login"),
         ("broken/b:x.gguf", QcliError, "answers 503"),
         ("a/b:page.gguf", ModelFileError, "is not a GGUF file"),
         ("a/b:cut.gguf", ModelFileError, "cut.gguf"),
-        ("a/b:x-00001-of-90000.gguf", UsageError, "90000 parts"),
+        ("a/b:x-00001-of-90000.gguf", ModelNotFoundError, "has no file"),
     ],
 )
 def test_what_a_server_may_answer(server, model, kind, said):
@@ -181,13 +197,27 @@ def test_what_a_server_may_answer(server, model, kind, said):
     assert "/tmp" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        *(("a/b", "a/b:UD-Q4_K_M"), ("hf:a/b:Q4_K_M", "a/b:UD-Q4_K_M"), ("qwen3.6", "Qwen3.6-35B-A3B:UD-Q4_K_M")),
+        *((typed, typed) for typed in ("a/b:ud-q4_k_m", "A/B:MODEL-UD-Q4_K_M.GGUF", "hf.co/a/b/Model-UD-Q4_K_M.gguf")),
+    ],
+)
+def test_a_model_is_asked_for_in_many_words_and_another_than_was_named_is_told(server, typed, name):
+    shutil.copy(MODEL, server.folder / "Model-UD-Q4_K_M.gguf")
+    (server.folder / "mmproj-Q4_K_M.gguf").write_bytes(b"GGUF")
+    with headers.header_of(typed) as found:
+        assert (found.name, found.path.name) == (name, "Model-UD-Q4_K_M.gguf")
+
+
 def test_a_server_without_ranges_and_none_at_all(server, monkeypatch):
     shutil.copy(MODEL, server.folder / "model.gguf")
     monkeypatch.setattr(server, "whole", True)
     with pytest.raises(QcliError, match="does not give parts"), headers.header_of("a/b:model.gguf"):
         pass
     for name, value, said in (
-        ("HF_ENDPOINT", "http://127.0.0.1:9", "cannot be read"),
+        ("HF_ENDPOINT", "http://127.0.0.1:9", "cannot be fetched"),
         ("HF_ENDPOINT", "file:///etc", "HF_ENDPOINT is"),
         ("HF_HUB_OFFLINE", "1", "HF_HUB_OFFLINE is set"),
     ):

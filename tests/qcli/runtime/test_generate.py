@@ -13,6 +13,7 @@ from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling
 from qcli.runtime.stats import Stats
+from qcli.text.loops import LoopDetector
 from qcli.text.stop_strings import StopStrings
 from qcli.text.thoughts import AnswerParser
 from qcli.text.tokenizer import Tokenizer
@@ -114,13 +115,13 @@ def tokenizer(storyteller):
     return Tokenizer.from_gguf(storyteller)
 
 
-def text(tokenizer, answer, stop=(), **limits):
+def text(tokenizer, answer, stop=(), loops=None, **limits):
     prompt = tokenizer.encode("Hello")
     script = [*tokenizer.encode(answer, special=False), min(tokenizer.end_ids)]
     engine = FakeEngine(tokenizer.vocab_size, 4096, scripted(len(prompt), script))
     stats = Stats()
     ids = generate_ids(PrefixCache(engine), prompt, greedy(engine), None, tokenizer.end_ids, stats, **limits)
-    pieces = list(generate_text(ids, AnswerParser(tokenizer), StopStrings(stop), stats, []))
+    pieces = list(generate_text(ids, AnswerParser(tokenizer), StopStrings(stop), stats, [], loops))
     assert all(pieces)
     return pieces, stats
 
@@ -141,6 +142,15 @@ def test_a_stop_string_ends_the_text_before_it(tokenizer):
 
 def test_what_only_begins_like_a_stop_string_is_shown_in_the_end(tokenizer):
     assert "".join(text(tokenizer, "wait, User", stop=["User:"])[0]) == "wait, User"
+
+
+def test_a_loop_ends_the_text_if_somebody_looks_for_it(tokenizer):
+    sentence = "The cat sat on the mat and it looked at the dog again. "
+    pieces, stats = text(tokenizer, sentence * 20, loops=LoopDetector())
+    assert "".join(pieces).count("The cat") in range(3, 7)
+    assert stats.finish_reason == "loop"
+    pieces, stats = text(tokenizer, sentence * 20)
+    assert ("".join(pieces), stats.finish_reason) == (sentence * 20, "stop")
 
 
 def test_a_stop_string_cannot_be_empty(tokenizer):

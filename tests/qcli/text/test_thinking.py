@@ -45,7 +45,7 @@ def asked(how: Thinking, think: str | int) -> str:
         ("deepseek-ai-DeepSeek-V3.1", "<｜Assistant｜><think>", "<｜Assistant｜><think></think>", ()),
         ("GLM-4.6", "a<|assistant|>", "a/nothink<|assistant|>\n<think></think>", ()),
         ("HuggingFaceTB-SmolLM3-3B", "assistant\n", "assistant\n<think>\n\n</think>\n", ()),
-        ("Qwen3-Coder", "assistant\n", f"assistant\n{EMPTY}", ()),
+        ("Qwen3-Coder", "assistant\n", "assistant\n", ()),  # its vocabulary has tags, and it does not think
         (
             "openai-gpt-oss-120b",
             "<|start|>assistant",
@@ -70,7 +70,7 @@ def test_an_empty_thought_is_written_as_the_template_writes_thoughts():
     history = "{% for m in messages %}{{ '<think> ' + m.reasoning_content + ' </think>\\n' if m.reasoning_content }}"
     tight = f"{history}{{{{ m.content }}}}{{% endfor %}}{{% if add_generation_prompt %}}A:{{% endif %}}"
     assert asked(thinking(tight), "off") == "aA:<think>  </think>\n"
-    assert asked(thinking(CHATML), "off").endswith(f"assistant\n{EMPTY}")
+    assert asked(thinking(CHATML), "off").endswith("assistant\n")
     assert asked(thinking(OPENS), "off") == f"a{EMPTY}"
     assert asked(thinking(OPENS.replace("<think>\n", "<think>")), "off") == f"a{EMPTY}"
     assert asked(thinking(OPENS.replace("<think>\n", "<think></think>")), "off") == "a<think></think>"
@@ -80,7 +80,7 @@ def test_tags_of_the_vocabulary_and_of_the_template_are_found():
     pairs = [ThinkTags("<think>", "</think>", 1, 2), ThinkTags("[THINK]", "[/THINK]", 3, 4)]
     assert asked(thinking("{{ messages[0].content }}[THINK]", pairs), "off") == "a[THINK]\n\n[/THINK]\n\n"
     spelled = [ThinkTags("<a:think>", "</a:think>", None, None), pairs[0]]
-    assert asked(thinking("<a:think>{{ messages[0].content }}", spelled), "off") == f"<a:think>a{EMPTY}"
+    assert asked(thinking("<think>{{ messages[0].content }}", spelled), "off") == f"<think>a{EMPTY}"
 
 
 def test_closing_words():
@@ -124,7 +124,8 @@ def test_a_model_that_does_not_think():
 def test_a_template_that_refuses_everything_offers_nothing():
     how = thinking("{{ raise_exception('no') }} enable_thinking reasoning_effort", [])
     assert (how.thinks, how.efforts) == (False, ())
-    assert thinking("{{ raise_exception('no') }}").manner("off").ending == EMPTY
+    assert thinking("{{ raise_exception('no') }}").manner("off").ending == ""
+    assert thinking("{{ raise_exception('</think>') }}").manner("off").ending == EMPTY
 
 
 @pytest.mark.parametrize("typed", [*WORDS, "OFF", " on ", "200", 200, 1])

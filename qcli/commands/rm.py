@@ -1,0 +1,128 @@
+"""qcli rm: deletes models that were downloaded, and names of the user's own; never unasked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qcli import console
+from qcli.commands import completion, options
+from qcli.commands.examples import examples
+from qcli.errors import QcliError, UsageError
+from qcli.wording import shortened, size
+
+if TYPE_CHECKING:
+    from qcli.local_models.found import Found
+    from qcli.local_models.removal import Removal
+
+_INSTEAD = {
+    "Ollama": "`ollama rm {name}` deletes it",
+    "LM Studio": "delete it in LM Studio, or type `qcli rm {name} --other-tools`",
+    "llama.cpp": "`qcli rm {name} --other-tools` deletes it all the same",
+}
+
+
+@examples(
+    ("qcli rm qwen3-30b-a3b", "Asks, and deletes what was downloaded."),
+    ("qcli rm unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF:Q4_K_M", "One quantization of a repository."),
+)
+def rm(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME",
+            help="A model that `qcli models` lists, or a name of yours.",
+            autocompletion=completion.models,
+        ),
+    ],
+    yes: Annotated[bool, options.flag("--yes", "-y", help="Do not ask.")] = False,
+    other_tools: Annotated[
+        bool, options.flag("--other-tools", help="Delete it, too, if LM Studio or llama.cpp downloaded it.")
+    ] = False,
+) -> None:
+    """Delete models that were downloaded.
+
+    A name of your own is forgotten, and the file that it means stays where it is.
+    """
+    for name in dict.fromkeys(names):
+        if not _forgotten(name, yes):
+            _delete(name, yes, other_tools)
+
+
+def _forgotten(name: str, yes: bool) -> bool:
+    """Take a name of the user's own out of models.toml, if it is one and that is wanted; whether it is one."""
+    from qcli.commands.own_names import own_table
+
+    table = own_table(name)
+    if table is None:
+        return False
+    file, key = table
+    values = file.values[key]
+    meant = values.get("path") or values.get("alias_of")
+    if _wanted(f"forget the name {key}? {meant} stays", yes, name):
+        file.remove_table(key)
+        console.info(f"{key} is forgotten; {meant} stays")
+    return True
+
+
+def _delete(name: str, yes: bool, other_tools: bool) -> None:
+    """Raises ModelNotFoundError, UsageError for what is not to be deleted, OutputError."""
+    from qcli.catalog import resolve
+    from qcli.hub.cache import hub_cache
+    from qcli.local_models import last_used
+    from qcli.local_models.hub import TOOL
+    from qcli.local_models.removal import from_hub
+    from qcli.local_models.search import search
+
+    models = search().models
+    if len(several := {found.name for found in models if found.repo.lower() == name.lower()}) > 1:
+        raise UsageError(f"{name}: {len(several)} models of it are here", f"type one of: {', '.join(sorted(several))}")
+    path, entry = resolve(name)
+    if entry and entry.asset:
+        raise UsageError(f"{entry.name} is a part of qcli", "it cannot be deleted by itself")
+    found = next((found for found in models if found.path == path), None)
+    hub = hub_cache()
+    removal = from_hub(_parts(path), hub) if hub else None
+    if found and not removal:
+        removal = _of_another_tool(found, other_tools)
+    if removal is None:
+        raise UsageError(f"{shortened(str(path))}: is a file of your own", "delete it as you do any other")
+    called = entry.name if entry else found.name if found else name
+    where = f", which {found.tool} downloaded" if found and found.tool != TOOL else ""
+    if _wanted(f"delete {called} ({path.name}){where}? it frees {size(removal.n_bytes)}", yes, name):
+        target = path.resolve()
+        removal.run()
+        last_used.forget(target)
+        console.info(f"{called} is deleted: {size(removal.n_bytes)} freed")
+
+
+def _of_another_tool(found: Found, other_tools: bool) -> Removal:
+    """Raises UsageError unless that was said to be wanted; Ollama's blobs belong to several models, which it knows best."""
+    from qcli.local_models import ollama, places
+    from qcli.local_models.removal import from_hub, of_files
+
+    if not other_tools or found.tool == ollama.TOOL:
+        hint = _INSTEAD[found.tool].format(name=found.name)
+        raise UsageError(f"{found.name} belongs to {found.tool}", hint)
+    folders = [*places.lm_studio(), *places.llama_cpp()]
+    inside = next((folder for folder in folders if folder in found.path.parents), found.path.parent)
+    return from_hub(found.parts, inside) or of_files(found.parts, inside)
+
+
+def _parts(path: Path) -> list[Path]:
+    from qcli.gguf.names import count_parts, part_paths
+
+    return part_paths(path, count_parts(path.name))
+
+
+def _wanted(question: str, yes: bool, name: str) -> bool:
+    """Whether a person agrees, or did before. Raises QcliError where nobody can be asked."""
+    from qcli.line_input import agreed, is_interactive
+
+    if yes:
+        return True
+    if not is_interactive():
+        raise QcliError(f"nobody is there to be asked: {question}", f"`qcli rm {name} --yes` does it unasked")
+    return agreed(question)
