@@ -18,6 +18,7 @@ from qcli.commands.talk import Talk
 from qcli.errors import ThinkError, UsageError
 from qcli.runtime.sampling import OPTIONS, Option
 from qcli.sessions import context
+from qcli.sessions.calls import told
 from qcli.settings import declared
 from qcli.text import think_setting
 from qcli.wording import counted, shortened
@@ -219,7 +220,7 @@ def tokens(talk: Talk, argument: str) -> None:
     unseen |= {message.id: "summed up" for message in said[: context.summed_up(branch)]}
     for message, n in zip(branch, counts, strict=True):
         role = f"{message.role}, {unseen[message.id]}" if message.id in unseen else message.role
-        console.info(f"{n:{width},}  {role}: {short(message.text)}")
+        console.info(f"{n:{width},}  {role}: {short(told(message))}")
     whole = len(llm.tokenize(llm.render(context.prompt(branch, left_out))))
     share = f"{100 * whole / llm.engine.ctx:.0f} % of the context's {llm.engine.ctx:,}"
     console.info(f"{counted(whole, 'token')} with what the model puts between messages: {share}")

@@ -133,7 +133,8 @@ def run(
     form = Form.typed(schema, regex, choices, grammar, stream, partial)
     may_call = tool_calls.typed_tools(tools, tool_choice)
     if may_call and (raw or form.constraint):
-        raise UsageError("--tools is for answers without --raw, and without a form", "leave out one of the two")
+        other = "--raw" if raw else "a form of the answer"
+        raise UsageError(f"--tools and {other} cannot both be meant", "leave out one of the two")
     calls = tool_calls.Calls() if may_call else None
     output = Output(as_json, code, to, force, raw, plain, quiet, think, form, max_tokens, calls)
     read = [name for name in files or [] if name != STDIN]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -198,8 +197,7 @@ class ToolRunner:
 
 def written(call: ToolCall) -> str:
     """A call as Python writes it, folded to a line."""
-    arguments = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in call.arguments.items())
-    return _folded(f"{call.name}({', '.join(arguments)})")
+    return _folded(call.shown)
 
 
 def _tell(call: ToolCall, result: Result) -> None:

@@ -58,7 +58,9 @@ class ChatPrompts:
         """notation: how the model writes calls. Raises UsageError for tools where nothing is known of that, or no place."""
         if tools and not (notation and template.takes_tools):
             hint = "have another model answer: one whose card speaks of tools, or of calling functions"
-            raise UsageError("the model's chat template has no place for tools", hint)
+            why = "qcli does not know how this model calls tools"
+            why = why if template.takes_tools else "the model's chat template has no place for tools"
+            raise UsageError(why, hint)
         self._tokenizer, self._template, self._manner = tokenizer, template, manner
         self._tools, self.notation = tools.listed if tools else [], notation
         self._tags = frozenset(text for pair in think_tags for text in (pair.open, pair.close))

@@ -30,6 +30,11 @@ def calls_of(message: Message) -> list[ToolCall]:
     return found
 
 
+def told(message: Message) -> str:
+    """What a message says, and what it calls, each call on a line."""
+    return "\n".join(filter(None, (message.text.rstrip("\n"), *(call.shown for call in calls_of(message)))))
+
+
 def open_calls(branch: Sequence[Message]) -> list[ToolCall]:
     """The calls at the end of a branch that no tool has answered yet."""
     answered = set()

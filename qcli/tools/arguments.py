@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
-from qcli.tools.tool import Tool
+from qcli.tools.tool import Tool, depth_of
 from qcli.wording import shortened
 
-_DEEPEST = 32
+_DEEPEST = 64
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "string": (str,),
     "integer": (int,),
@@ -24,9 +25,12 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
 def parsed_json(text: str) -> Any:
     """The value of a JSON text. Raises ValueError for anything else, numbers without end and depths without end too."""
     try:
-        return json.loads(text, parse_constant=_no_json)
+        value = json.loads(text, parse_constant=_no_json, parse_float=_finite)
     except RecursionError:
         raise ValueError("too deep") from None
+    if depth_of(value, _DEEPEST) > _DEEPEST:
+        raise ValueError("too deep")
+    return value
 
 
 def value_of(text: str, schema: Mapping[str, Any]) -> Any:
@@ -45,12 +49,16 @@ def value_of(text: str, schema: Mapping[str, Any]) -> Any:
 def types_of(schema: Mapping[str, Any]) -> set[str]:
     """The JSON types that a schema names, in branches too; none if it does not say."""
     named = schema.get("type", [])
-    kinds = {named} if isinstance(named, str) else {kind for kind in named if isinstance(kind, str)}
-    for branch in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
+    kinds = {kind for kind in ([named] if isinstance(named, str) else _list(named)) if isinstance(kind, str)}
+    for branch in (*_list(schema.get("anyOf")), *_list(schema.get("oneOf"))):
         kinds |= types_of(branch) if isinstance(branch, Mapping) and branch is not schema else set()
     if not kinds and isinstance(values := schema.get("enum"), list):
         kinds = {kind for value in values for kind in _KINDS if _is(value, kind)}
     return kinds
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def settled(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,6 +101,12 @@ def _is(value: Any, kind: str) -> bool:
     if isinstance(value, bool):
         return kind == "boolean"
     return isinstance(value, _KINDS.get(kind, (object,)))
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is too large")
+    return value
 
 
 def _no_json(word: str) -> NoReturn:

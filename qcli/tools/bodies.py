@@ -206,7 +206,7 @@ class PythonBody(Body):
     def _listed(self, end: int) -> Read:
         text = self._text[:end].strip()
         try:
-            return self._made(_python_calls(text), end)
+            return self._made(_python_calls(text, self._tools.names), end)
         except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
             pass
         try:
@@ -257,8 +257,11 @@ def _named(entry: Any) -> tuple[str, Any, str]:
     return name, {} if arguments is None else arguments, id if isinstance(id, str) else ""
 
 
-def _python_calls(text: str) -> list[tuple[str, Any, str]]:
-    """The calls of a list of Python calls. Raises SyntaxError, ValueError, TypeError."""
+def _python_calls(text: str, names: Sequence[str]) -> list[tuple[str, Any, str]]:
+    """The calls of a list of Python calls; names: of tools. Raises SyntaxError, ValueError, TypeError."""
+    odd = {f"tool_{i}_zq": name for i, name in enumerate(names) if "-" in name}  # that Python would not read as names
+    for stand_in, name in odd.items():
+        text = re.sub(rf"(?<![\w.-]){re.escape(name)}\(", f"{stand_in}(", text)
     with warnings.catch_warnings(action="ignore"):  # of backslashes that Python does not know
         listed = ast.parse(text, mode="eval").body
     calls = []
@@ -268,7 +271,10 @@ def _python_calls(text: str) -> list[tuple[str, Any, str]]:
         arguments = {keyword.arg: ast.literal_eval(_as_python(keyword.value)) for keyword in call.keywords}
         if None in arguments or not _NAME.fullmatch(name := ast.unparse(call.func)):
             raise ValueError("no call")
-        calls.append((name, parsed_json(_as_json(arguments)), ""))
+        written = json.dumps(arguments, allow_nan=False)
+        for stand_in, odd_name in odd.items():
+            written = written.replace(f"{stand_in}(", f"{odd_name}(")
+        calls.append((odd.get(name, name), parsed_json(written), ""))
     if not calls:
         raise ValueError("no call")
     return calls
@@ -287,7 +293,3 @@ def _as_python(value: ast.expr) -> ast.expr:
 
 def _word(node: Any, words: Mapping[str, Any]) -> Any:
     return ast.Constant(words[node.id]) if isinstance(node, ast.Name) and node.id in words else node
-
-
-def _as_json(arguments: Mapping[str | None, Any]) -> str:
-    return json.dumps(arguments, allow_nan=False)

@@ -29,6 +29,12 @@ class ToolCall(str):
         made.id = id or "".join(secrets.choice(_LETTERS) for _ in range(_ID))
         return made
 
+    @property
+    def shown(self) -> str:
+        """The call as Python writes it."""
+        arguments = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in self.arguments.items())
+        return f"{self.name}({', '.join(arguments)})"
+
     def listed(self) -> dict[str, Any]:
         """The call as OpenAI's clients read it: its arguments are JSON in a text."""
         arguments = json.dumps(self.arguments, ensure_ascii=False)

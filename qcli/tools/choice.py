@@ -20,7 +20,8 @@ def checked_choice(given: Any, tools: Tools | None, named: str = "tool_choice") 
         function = given.get("function", given)
         given = function.get("name") if isinstance(function, Mapping) else None
     if tools is None:
-        raise UsageError(f"{named} says how tools are called, and there are none", "give tools as well")
+        hint = "give --tools FILE as well" if named.startswith("--") else "give tools as well"
+        raise UsageError(f"{named} says how tools are called, and there are none", hint)
     if given in WORDS or (isinstance(given, str) and tools.get(given)):
         return str(given)
     what = shortened(given if isinstance(given, str) else repr(given))

@@ -143,10 +143,10 @@ def _bounded(schema: Any, depth: int) -> Any:
         key: part if key in ("enum", "const", "default") else _bounded(part, depth + 1) for key, part in schema.items()
     }
     if found.get("type") == "integer" and "enum" not in found and "const" not in found:
-        if not {"maximum", "exclusiveMaximum"} & found.keys():
-            found["maximum"] = max(_LARGEST, int(found.get("minimum", 0)))
-        if not {"minimum", "exclusiveMinimum"} & found.keys():
-            found["minimum"] = min(-_LARGEST, int(found.get("maximum", 0)))
+        bounds = {"maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"} & found.keys()
+        if all(isinstance(found[name], int) and abs(found[name]) <= _LARGEST for name in bounds):
+            found |= {} if any("axi" in name for name in bounds) else {"maximum": _LARGEST}
+            found |= {} if any("ini" in name for name in bounds) else {"minimum": -_LARGEST}
     return found
 
 

@@ -38,7 +38,10 @@ def tools_of(source: str, path: str) -> Tools:
     found = [f for f in functions if (f.name in wanted if wanted is not None else not f.name.startswith("_"))]
     if not found:
         raise UsageError(f"{path}: has no function that could be a tool", "define one whose name does not begin with _")
-    return checked_tools([_listed(function, path) for function in found])
+    try:
+        return checked_tools([_listed(function, path) for function in found])
+    except RecursionError:
+        raise UsageError(f"{path}: has a type that is nested too deeply", "give a simpler one") from None
 
 
 def _all_of(module: ast.Module) -> list[str] | None:

@@ -16,7 +16,7 @@ _FORM: Final = 'a tool is {"type": "function", "function": {"name": "…", "desc
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _MOST = 128  # tools: more than any model chooses well between
 _LARGEST = 1 << 18  # characters of all of them as JSON: some 64,000 tokens
-_DEEPEST = 32  # lists and tables within each other
+DEEPEST: Final = 32  # lists and tables within each other
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ def _parameters(name: str, given: Any) -> dict[str, Any]:
         schema: dict[str, Any] = json.loads(json.dumps(given, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as problem:
         raise UsageError(f"{what} are not JSON: {shortened(str(problem))}", hint) from None
-    if _depth(schema) > _DEEPEST:
-        raise UsageError(f"{what} are more than {_DEEPEST} levels deep", "give fewer levels")
+    if depth_of(schema, DEEPEST) > DEEPEST:
+        raise UsageError(f"{what} are more than {DEEPEST} levels deep", "give fewer levels")
     schema = {"type": "object", **schema}
     properties, required = schema.setdefault("properties", {}), schema.get("required", [])
     if schema["type"] != "object" or not isinstance(properties, dict):
@@ -142,16 +142,20 @@ def _parameters(name: str, given: Any) -> dict[str, Any]:
     for argument, described in properties.items():
         if not isinstance(described, dict):
             raise UsageError(f"{what}: {shortened(argument)} is {shortened(repr(described))}", hint)
-    missing = [part for part in required if part not in properties] if isinstance(required, list) else [required]
+    missing = (
+        [part for part in required if not isinstance(part, str) or part not in properties]
+        if isinstance(required, list)
+        else [required]
+    )
     if missing:
         raise UsageError(f"{what} require {shortened(str(missing[0]))}, which is none of them", hint)
     return schema
 
 
-def _depth(value: Any) -> int:
-    """How many lists and tables are within each other, up to one more than are allowed."""
+def depth_of(value: Any, most: int) -> int:
+    """How many lists and tables are within each other; of more than `most`, so many and one."""
     level, depth = [value], 0
-    while level and depth <= _DEEPEST:
+    while level and depth <= most:
         level = [
             part
             for inner in level

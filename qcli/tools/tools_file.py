@@ -23,6 +23,8 @@ class ToolsFile:
 
 def read_tools(path: str | Path) -> ToolsFile:
     """Read a file of tools; nothing of it runs. Raises UsageError."""
+    if str(path) == "-":
+        raise UsageError("tools cannot come from standard input", "give the name of a file")
     path = Path(path)
     text = _text(path)
     if path.suffix.lower() in (".py", ".pyw"):

@@ -131,7 +131,7 @@ def test_more_that_cannot_be_meant(says, type_line, tmp_path):
         (["chat", "--tools", file, "--approve", "some"], "--approve cannot be some"),
         (["chat", "--tools", str(listed), "--approve", "all"], "has no functions that could be run"),
         (["run", "Hi", "--tools", file, "--tool-choice", "other"], "--tool-choice cannot be other"),
-        (["run", "Hi", "--tools", file, "--raw"], "--tools is for answers without --raw"),
+        (["run", "Hi", "--tools", file, "--raw"], "--tools and --raw cannot both be meant"),
     ]:
         code, out, err = type_line(*line, piped="Hi\n" if line[0] == "chat" else "")
         assert (code, out) == (2, "")

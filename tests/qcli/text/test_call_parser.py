@@ -176,6 +176,14 @@ def test_forgiven_spellings(families: Any) -> None:
     assert read(families["json"], several) == only("", [("now", {})] * 2)
 
 
+def test_names_that_python_would_not_read(families: Any) -> None:
+    tools = checked_tools([{"name": "get-time", "parameters": {"properties": {"at": CITY}}}])
+    parser = parser_of(families["python"], tools=tools)
+    said = '<|tool_call_start|>[get-time(at="call get-time(x)")]<|tool_call_end|>'
+    pieces = [piece for id in families["python"][0].encode(said) for piece in parser.push(id)]
+    assert sorted_out(pieces) == only("", [("get-time", {"at": "call get-time(x)"})])
+
+
 def test_headers_of_harmony(families: Any) -> None:
     call = '<|message|>{"city": "A"}<|call|>'
     for header in (

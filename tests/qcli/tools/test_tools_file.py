@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from qcli.errors import UsageError
-from qcli.tools.arguments import problem_with, settled, value_of
+from qcli.tools import grammars
+from qcli.tools.arguments import parsed_json, problem_with, settled, value_of
 from qcli.tools.call import ToolCall, checked_call
+from qcli.tools.notation import Notation
 from qcli.tools.tool import checked_tools
 from qcli.tools.tools_file import read_tools
 
@@ -182,3 +184,25 @@ def test_what_is_wrong_with_a_call() -> None:
     assert problem_with(tool, {}) == "f needs the argument n"
     assert problem_with(tool, {"n": 1, "m": 1}) == "f has no argument m: it takes n"
     assert problem_with(tool, {"n": True}) == "n of f is of the type integer, not True"
+
+
+def test_schemas_of_strangers_do_no_harm() -> None:
+    """What is odd in them is let go, or refused in a line."""
+    for odd in (
+        {"type": 5},
+        {"anyOf": 3},
+        {"type": "integer", "minimum": "x"},
+        {"enum": 1},
+        {"items": 2},
+        {"oneOf": [1]},
+    ):
+        (tool,) = checked_tools([{"name": "f", "parameters": {"properties": {"x": odd}}}])
+        assert settled(tool, {"x": [1.0]}) == {"x": [1.0]}
+        problem_with(tool, {"x": 1})
+        grammars.arguments(tool)
+        grammars.whole_call(Notation("xml", "<tool_call>", "</tool_call>"), [tool])
+    with pytest.raises(UsageError, match="require"):
+        checked_tools([{"name": "f", "parameters": {"required": [[1]]}}])
+    for text in ("1e999", "[" * 100 + "]" * 100, "NaN"):
+        with pytest.raises(ValueError, match=r"too|JSON"):
+            parsed_json(text)
