@@ -36,6 +36,7 @@ class CallParser(AnswerParser):
         self._marker: str | None = None  # the text that began the call; None outside of calls
         self._begun = ""  # of the inside, as long as no reader is known
         self._body: Body | None = None
+        self._spoken = False  # whether any text has come
         self._after = False  # whether a call has ended, and its last marker may follow
         self._broken = ""  # what has come of a broken call, which ends with its last marker
         self.calls = 0  # how many have come
@@ -190,7 +191,7 @@ class CallParser(AnswerParser):
             yield from self._behind(read.rest)
 
     def _behind(self, text: str) -> Iterator[str]:
-        """Text after a call: its last marker and white space are dropped, and another call may begin at once."""
+        """Text after a call: its last marker is dropped, white space but for a line end, and another call may begin at once."""
         self._kept += text
         while self._kept.strip():
             self._kept = self._kept.lstrip()
@@ -205,7 +206,7 @@ class CallParser(AnswerParser):
                 return
             else:
                 rest, self._kept, self._after = self._kept, "", False
-                yield from self._scan(iter([rest]))
+                yield from self._scan(iter(["\n" + rest if self._spoken else rest]))
                 return
         self._kept = ""
 
@@ -227,4 +228,5 @@ class CallParser(AnswerParser):
         yield self._piece_of(kept)
 
     def _piece_of(self, text: str) -> str:
+        self._spoken = self._spoken or (bool(text) and not self._in_thought)
         return Thought(text) if self._in_thought else text

@@ -22,7 +22,7 @@ def model(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def test_calls_drawn_from_random_tools_all_fit(model: Model) -> None:
     """Their names are among those that were allowed (tests/fuzz/fuzz_calls.py draws more of them)."""
-    for seed in range(7):
+    for seed in range(4):
         chance = random.Random(seed)
         tools = random_tools(chance)
         choice = chance.choice(["required", *tools.names])

@@ -108,7 +108,7 @@ def test_what_is_cut_is_never_shown(families: Any, family: str) -> None:
     tokenizer, notation, _ = families[family]
     said = notation.written([ToolCall(*call) for call in CALLS[:2]])
     ids = tokenizer.encode(said.replace("<|call|><|channel|>", "<|call|><|start|>assistant<|channel|>"))
-    for end in range(len(ids)):
+    for end in range(0, len(ids), 1 if family in ("json", "harmony") else 3):
         found = read(families[family], ids[:end])
         assert found["text"] in ("", *("<tool_"[:n] for n in range(6)))
         assert found["calls"] in ([], CALLS[:1], CALLS[:2])
@@ -130,6 +130,17 @@ def test_a_whole_function_of_a_tool_begins_a_call_and_nothing_less(families: Any
     assert read(families["xml"], said) == only("Yes:", [("weather", {"city": "A"})])
     for text in ("#include <functional>\nstd::<function=x>", "<function", "<function=weathe", "<function=other>"):
         assert read(families["xml"], text) == only(text)
+
+
+@pytest.mark.parametrize("template", ["<tool_call>", "<tool_call><function=", "<tool_call><arg_key>"])
+def test_tokens_of_several_letters(storyteller_tokenizer: Tokenizer, template: str) -> None:
+    """Which hold the end of a marker and the beginning of what follows it."""
+    notation = find_notation((), template)
+    assert notation
+    family = storyteller_tokenizer, notation, template
+    for calls in (CALLS[:1], CALLS):
+        said = "I look.\n\n" + notation.written([ToolCall(*call) for call in calls]) + "\nAnd < that."
+        assert read(family, said) == only("I look.\nAnd < that.", calls)
 
 
 def test_values_that_look_like_markup_stay_values(families: Any) -> None:
@@ -159,7 +170,7 @@ def test_text_that_is_certain_to_be_no_call_passes(families: Any, family: str, t
 )
 def test_what_began_as_a_call_and_is_none_is_no_text(families: Any, inside: str) -> None:
     found = read(families["json"], f"Well. <tool_call>{inside}</tool_call>\nSo.")
-    assert (found["text"], found["calls"], len(found["malformed"])) == ("Well.So.", [], 1)
+    assert (found["text"], found["calls"], len(found["malformed"])) == ("Well.\nSo.", [], 1)
 
 
 def test_forgiven_spellings(families: Any) -> None:
@@ -216,7 +227,7 @@ PARTS = [
 ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(parts=st.lists(st.sampled_from(PARTS), max_size=16))
 def test_no_stream_breaks_a_parser(families: Any, parts: list[str]) -> None:
     """Whatever comes: calls are whole, stay what they were when more comes, and no marker of one is in the text."""
