@@ -39,7 +39,7 @@ def test_a_model_that_knows_no_tools_calls_them_as_they_are(llm):
 
 
 def test_a_call_that_was_cut_goes_on(llm):
-    how = {"tools": TOOLS, "tool_choice": "required", "temperature": 0, "max_tokens": 60}
+    how = {"tools": TOOLS, "tool_choice": "required", "temperature": 0, "max_tokens": 90}
     whole = llm.chat([USER], **how)
     (call, *_) = calls(whole)
     assert calls(llm.chat([USER], begun=whole.ids[:9], **how))[0] == call
