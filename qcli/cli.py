@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -17,6 +18,7 @@ from qcli import __version__, console, interrupt
 from qcli.commands.usage import Command, Group, usage_error
 from qcli.errors import QcliError
 from qcli.host import bus_error
+from qcli.wording import shortened
 
 # In the order that --help lists them: each is a function of its own name, in a module of that name in qcli/commands/.
 COMMANDS = "run chat sessions pull models rm bench plan experts quantize imatrix perplexity show cache config".split()
@@ -104,5 +106,7 @@ def _system_error(problem: OSError) -> QcliError:
         console.out("")  # fails again if stdout is what cannot be written to: a help text does not come by the console
     except QcliError as again:
         return again
+    if problem.errno == errno.ENAMETOOLONG:
+        return QcliError(f"{shortened(str(problem.filename))}: no file has so long a name", "give a shorter one")
     where = f"{problem.filename}: " if problem.filename else ""
     return QcliError(f"{where}{problem.strerror or problem}", "see whether the disk is there")

@@ -12,22 +12,23 @@ import json as json_text
 import math
 import os
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
-from qcli.errors import QcliError
-from qcli.terminal import echo
+from qcli.errors import QcliError, UsageError
+from qcli.progress import Progress
+from qcli.terminal import modes
+from qcli.terminal.bar import Bar, Surface
 from qcli.terminal.text import Filter, columns, destination, is_terminal
 from qcli.terminal.text import clean as clean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.progress import Progress, TaskID
 
 STATUS_DELAY = 0.25  # seconds; shorter work shows no progress bar
+_LONG = 2.0  # seconds; shorter work in Python shows none
+_NOTEBOOK_COLUMNS = 80
 _shown_on_stdout, _shown_on_stderr = Filter(), Filter()
 _unfinished: dict[object, bool] = {}  # whether the last line is, by where a stream goes: a terminal, a pipe, a file
 
@@ -95,7 +96,7 @@ def table(content: RenderableType) -> None:
 
 def info(text: str) -> None:
     """Write a remark to stderr, dim, on lines of its own."""
-    with _bar_aside():
+    with Bar.shown.aside() if Bar.shown else nullcontext():
         _to_stderr(_begin_line() + _styled(Filter()(text), "2") + "\n")
         _remember("\n", sys.stderr)
 
@@ -137,122 +138,77 @@ def error(problem: QcliError) -> None:
 
 def fail(problem: QcliError) -> NoReturn:
     """Write an error and end the program at once, from any thread; a progress bar is removed first."""
-    if status.shown:
-        status.shown.close()
+    if Bar.shown:
+        Bar.shown.close()
     error(problem)
     leave(problem.exit_code)
 
 
 def leave(code: int) -> NoReturn:
-    """Flush the streams and end the program at once: the interpreter's own exit takes 0.5 s more with Numba loaded."""
+    """Flush the streams, give the terminal back, and end the program at once.
+
+    The interpreter's own exit takes 0.5 s more with Numba loaded.
+    """
+    modes.give_back()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
 
 
-class status:  # noqa: N801  (reads as a verb: with console.status("loading") as progress)
-    """A progress bar on stderr with an estimate of the time left; nothing if stderr is not a terminal.
-
-    It appears after STATUS_DELAY, is removed at the end, and may be entered again. With `still` it is drawn only when it
-    is updated, so that it takes no time from what is measured.
-    """
-
-    shown: ClassVar[status | None] = None  # the one that is drawn now
+class status(Bar):  # noqa: N801  (reads as a verb: with console.status("loading") as progress)
+    """A progress bar on stderr; nothing if stderr is not a terminal."""
 
     def __init__(self, label: str, quiet: bool = False, still: bool = False) -> None:
-        self._first_label = self._label = label
-        self._still = still
-        self._visible = is_terminal(sys.stderr) and not quiet
-        self._fraction: float | None = None
-        self._detail = ""
-        self._lock = threading.RLock()  # a signal may close it in the midst of an update
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._echo_again: Callable[[], object] = lambda: None
-        self._timer: threading.Timer | None = None
+        surface = None if quiet or not is_terminal(sys.stderr) else _terminal_surface()
+        super().__init__(label, surface, STATUS_DELAY, still=still, alone=True)
 
-    def __enter__(self) -> status:
-        if self._visible:
-            self._label, self._fraction, self._detail = self._first_label, None, ""
-            self._timer = threading.Timer(STATUS_DELAY, self._show)
-            self._timer.daemon = True
-            self._timer.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+class Telling(Bar):
+    """Tells how far work in Python is to whoever wants to know: a `Progress`, to be closed when the work is over.
 
-    def update(self, stage: str, fraction: float, detail: str = "") -> None:
-        """Draw how far the stage is, 0 to 1, and a detail; a new stage starts a new estimate. It fits `Progress`."""
-        if self._timer is None:
+    "auto", or True: to people, in a terminal or a notebook, if it takes long.
+    """
+
+    def __init__(self, progress: Progress | Literal["auto"] | bool | None) -> None:
+        """Raises UsageError."""
+        if not (callable(progress) or progress in ("auto", True, False, None)):
+            hint = 'give "auto", False, or a function that takes a stage and a fraction'
+            raise UsageError(f"progress cannot be {progress!r:.40}", hint)
+        self._given = progress if callable(progress) else None
+        super().__init__("loading", _surface_of_python() if progress in ("auto", True) else None, _LONG)
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        """Tell how far a stage is."""
+        if self._given:
+            self._given(stage, fraction)
             return
-        with self._lock:
-            new = stage != self._label
-            self._label, self._fraction, self._detail = stage, fraction, detail
-            if self._bar is not None:
-                self._draw(self._bar, new)
-
-    def close(self) -> None:
-        """Remove the bar; closing twice does no harm."""
-        if self._timer is None:
-            return
-        self._timer.cancel()
-        with self._lock:
-            self._timer = None
-            if self._bar is not None:
-                self._bar.stop()
-                self._echo_again()
-                self._bar = self._task = status.shown = None
-
-    def _show(self) -> None:
-        with self._lock:
-            if self._timer is not None:
-                status.shown = self
-                self._bar = _progress_bar(self._still)
-                self._draw(self._bar, new=True)
-                self._echo_again = echo.off()
-                self._bar.start()
-
-    def _draw(self, bar: Progress, new: bool) -> None:
-        if new and self._task is not None:
-            bar.remove_task(self._task)
-            self._task = None
-        total = None if self._fraction is None else 1.0
-        if self._task is None:
-            self._task = bar.add_task(self._label, total=total)
-        described = f"{self._label} {self._detail}".rstrip()
-        completed = self._fraction or 0.0
-        bar.update(self._task, completed=completed, total=total, description=described, refresh=self._still)
+        self.enter_unless_entered()
+        self.update(stage, fraction)
 
 
 @contextmanager
-def _bar_aside() -> Iterator[None]:
-    """Take the bar away for the time of the block."""
-    with status.shown._lock if status.shown else nullcontext():
-        bar = status.shown and status.shown._bar
-        if bar:
-            bar.stop()
+def silent_keyboard() -> Iterator[None]:
+    """Within the block, where stdout is a terminal, show nothing that is typed; the terminal keeps it for who reads next."""
+    give_back = modes.take(modes.without_echo, sys.stdin, sys.stdout) if answers_a_person() else lambda: None
+    try:
         yield
-        if bar:
-            bar.start()
+    finally:
+        give_back()
 
 
-def _progress_bar(still: bool) -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+def _terminal_surface() -> Surface:
+    encoding = sys.stderr.encoding or "ascii"
+    return Surface(_to_stderr, lambda: columns(sys.stderr), encoding, True, lambda text: _styled(text, "2"))
 
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=Console(stderr=True, force_terminal=True),
-        auto_refresh=not still,
-        transient=True,
-    )
+
+def _surface_of_python() -> Surface | None:
+    """Where a person sees what a program in Python tells of itself; None for a pipe, and for tests."""
+    if os.environ.get("PYTEST_CURRENT_TEST"):
+        return None
+    if type(sys.stderr).__module__.startswith("ipykernel"):
+        return Surface(_to_stderr, lambda: _NOTEBOOK_COLUMNS, "utf-8", False, often=0.25)
+    return _terminal_surface() if is_terminal(sys.stderr) else None
 
 
 def _remember(text: str, stream: TextIO) -> None:

@@ -1,15 +1,16 @@
-"""Ctrl-C while there is nothing to keep yet, and orders to end: that of `kill`, and a terminal that is closed."""
+"""Ctrl-C while there is nothing to keep yet, Ctrl-Z, and orders to end: that of `kill`, and a terminal that is closed."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import NoReturn
 
 from qcli import console
+from qcli.terminal import modes
 
 EXIT_CODE = 130
 
@@ -18,11 +19,13 @@ _Handler = Callable[[int, FrameType | None], None]
 
 
 def raises() -> None:
-    """From now on, let Ctrl-C raise KeyboardInterrupt, and an order to end leave no bar behind, nor a hidden cursor.
+    """From now on, let Ctrl-C raise KeyboardInterrupt, and Ctrl-Z and an order to end leave the terminal as it was.
 
     What is ignored, as Ctrl-C is in background jobs, stays so.
     """
     handlers: dict[int, _Handler] = {signal.SIGINT: signal.default_int_handler, **dict.fromkeys(_ORDERS, _end)}
+    if hasattr(signal, "SIGTSTP"):
+        handlers |= {signal.SIGTSTP: _stop, signal.SIGCONT: _go_on}
     for number, handler in _heard(handlers).items():
         signal.signal(number, handler)
 
@@ -72,13 +75,32 @@ def _heard(handlers: Mapping[int, _Handler]) -> dict[int, _Handler]:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """Take the bar away, and die of the signal, as the caller would have it."""
+    """Take the bar away, give the terminal back, and die of the signal, as the caller would have it."""
     try:
         if console.status.shown:
             console.status.shown.close()
+        modes.give_back()
     finally:
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
+        _obey(number)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Take the bar away, give the terminal back, and be stopped; here it goes on."""
+    with console.status.shown.aside() if console.status.shown else nullcontext():
+        modes.give_back()
+        _obey(number)
+    signal.signal(number, _stop)
+
+
+def _go_on(number: int, frame: FrameType | None) -> None:
+    """Take the terminal again, if the program goes on in the foreground."""
+    modes.take_again()
+
+
+def _obey(number: int) -> None:
+    """Do what the system does of itself."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def _exit(number: int, frame: FrameType | None) -> NoReturn:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcli import console, interrupt
+from qcli.terminal.keyboard import left_to_others
 from qcli.terminal.text import clean, is_terminal
 from qcli.terminal.text_input import stdin_lines
 
@@ -30,12 +31,13 @@ def is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and is_terminal(sys.stderr)
 
 
-def turns(completions: Completions = lambda before: ()) -> Iterator[str]:
+def turns(completions: Completions = lambda before: (), begun: Callable[[], str] = str) -> Iterator[str]:
     """The turns that are typed or piped in, until the end of the input, without blank ones.
 
-    completions: what Tab offers after the text before the cursor: the end of it that is replaced, by what, and a line of help.
+    completions: what Tab offers after the text before the cursor: the end of it that is replaced, by what, and a line of help;
+    begun: asked before every turn that is typed for a text that it begins with, and that can be changed.
     """
-    lines = _typed(completions) if is_interactive() else stdin_lines(MAX_LINE)
+    lines = _typed(completions, begun) if is_interactive() else stdin_lines(MAX_LINE)
     return (line.strip() for line in lines if line.strip())
 
 
@@ -50,12 +52,12 @@ def asked(question: str) -> str | None:
     from prompt_toolkit.output import create_output
 
     session: PromptSession[str] = PromptSession(f"{clean(question)} ", output=create_output(stdout=sys.stderr))
-    with suppress(KeyboardInterrupt, EOFError), interrupt.gives_back():
+    with suppress(KeyboardInterrupt, EOFError), interrupt.gives_back(), left_to_others():
         return session.prompt().strip()
     return None
 
 
-def _typed(completions: Completions) -> Iterator[str]:
+def _typed(completions: Completions, begun: Callable[[], str]) -> Iterator[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 
@@ -67,12 +69,13 @@ def _typed(completions: Completions) -> Iterator[str]:
         history=_history(),
         completer=_completer(completions),
         complete_while_typing=False,
+        enable_suspend=True,
         output=create_output(stdout=sys.stderr),
     )
     while True:
         try:
             with interrupt.gives_back():
-                line = session.prompt()
+                line = session.prompt(default=begun())
         except KeyboardInterrupt:
             console.info("Ctrl-D or /exit leaves")
         except EOFError:

@@ -8,11 +8,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
-from qcli import catalog, recommended_sampling
+from qcli import catalog, console, recommended_sampling
 from qcli.constraints.python_types import parsed
 from qcli.constraints.vocabulary import Preparation
 from qcli.errors import UsageError
@@ -65,7 +65,7 @@ class LLM:
         ram: int | str | None = None,
         keep: Keep = None,
         constrained: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | Literal["auto"] | bool | None = "auto",
     ) -> None:
         """Map the file and load the engine; raises ModelNotFoundError, ModelFileError.
 
@@ -75,7 +75,8 @@ class LLM:
         keep: what to keep on disk for the next process, so that it need not prefill it: "beginnings" of prompts, as system
         messages are, or "turns", every conversation after each answer;
         constrained: whether answers will have a form to keep to, for which the vocabulary is made ready meanwhile;
-        progress(stage, fraction from 0 to 1) is called while kernels compile, weights load and prompts are prefilled.
+        progress: is told a stage and a fraction from 0 to 1 while kernels compile, weights load, prompts are prefilled;
+        "auto" shows it to people, in a terminal or a notebook, if that takes some seconds, False to nobody.
         """
         began = perf_counter()
         check_positive("threads", threads)
@@ -83,17 +84,18 @@ class LLM:
         path, self._entry = catalog.resolve(path_or_name)
         self.file = GGUFFile.open(path)
         self._preparation = Preparation(path) if constrained else None
-        try:
-            ram = parse_size(ram) if isinstance(ram, str) else ram
-            self.engine = Engine.load(self.file, threads=threads, ctx=ctx, kv_type=kv_type, ram=ram, progress=progress)
-        except BaseException:
-            self.file.close()
-            raise
+        with console.Telling(progress) as told:
+            try:
+                ram = parse_size(ram) if isinstance(ram, str) else ram
+                self.engine = Engine.load(self.file, threads=threads, ctx=ctx, kv_type=kv_type, ram=ram, progress=told)
+            except BaseException:
+                self.file.close()
+                raise
         self._keep = keep
         store = store_for(self.file, self.engine.state, self.engine.vocab_size) if keep else None
         self._cache = PrefixCache(self.engine, store)
-        self._exclusive = Exclusive(partial(end_model, self._cache, self.file))
-        self._progress = self._exclusive.heard(progress)
+        self._exclusive = Exclusive(partial(end_model, self._cache, self.file), told.close)
+        self._progress = self._exclusive.heard(told)
         self._closer: weakref.ref[ThoughtCloser] | None = None  # of the last answer, which has it
         self.stats = Stats()  # of the last answer
         self.load_s = perf_counter() - began
@@ -208,12 +210,8 @@ class LLM:
         """
         with self._exclusive.use():
             messages, wanted = checked_messages(messages), checked(options)
-            prompts = self._chats.prompts(wanted.think, wanted.tools)
-            prompt, ids = prompts.of(messages)
             begun = token_ids(begun, self.tokenizer.vocab_size)
-            marks = prompts.marks(messages, ids, like, self._keep)
-            said = begun, wanted.think != "off", prompts.notation
-            return self._begin(Prompt(ids + begun, prompt.text, prompts.end_ids, marks, *said), wanted)
+            return self._begin(self._chats.asked(messages, wanted, begun, like, self._keep), wanted)
 
     def parse(self, asked: str | Sequence[Message], kind: Any, **options: Unpack[Options]) -> Any:
         """Answer a conversation, or a question, by an object of a type: a dataclass, a pydantic model, or such as list[str].

@@ -131,14 +131,14 @@ def hub_servers():
 def hub(monkeypatch, tmp_path, hub_servers):
     """In place of huggingface.co a server on this machine with one model, an empty cache of downloads, and a token.
 
-    Files are marked in blocks of 16 kB, and nobody waits for the disk, nor for a server that does not ask for it.
+    Files are marked in blocks of 32 kB, and nobody waits for the disk, nor for a server that does not ask for it.
     """
     for flush in ("fsync", "fdatasync"):
         monkeypatch.setattr(os, flush, lambda _: None, raising=False)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-4)  # the server's threads are of this process, too
     for module in ("transfer", "transfer_part"):
-        monkeypatch.setattr(f"qcli.hub.{module}.BLOCK", 1 << 14)
+        monkeypatch.setattr(f"qcli.hub.{module}.BLOCK", 1 << 15)
     monkeypatch.setattr("qcli.hub.connection._FIRST_PAUSE", 0.001)
     there = hub_servers.stand_in({"some/Model-GGUF": {"Model-Q4_K_M.gguf": (DATA / "qwen3next.gguf").read_bytes()}})
     monkeypatch.setenv("HF_ENDPOINT", there.address)

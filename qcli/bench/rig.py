@@ -129,16 +129,14 @@ class Rig:
 
     def _prefill_bytes(self, ids: list[int]) -> float:
         """Bytes of weights: the head once, dense weights once a chunk, an expert once in each chunk that chooses it."""
-        engine, touched = self.engine, []
-
-        def count_chunk(_stage: str, _fraction: float) -> None:
-            touched.append(engine.experts_touched())
+        engine, chunks, touched = self.engine, 0, 0
+        while ids:
+            chunk = engine.chunk - engine.position % engine.chunk
             engine.reset_counters()
-
-        engine.reset_counters()
-        engine.prefill(ids, count_chunk)
+            engine.prefill(ids[:chunk])
+            chunks, touched, ids = chunks + 1, touched + engine.experts_touched(), ids[chunk:]
         layers = self._dense_bytes() - engine.head_bytes
-        return len(touched) * layers + engine.head_bytes + sum(touched) * self._expert_bytes
+        return chunks * layers + engine.head_bytes + touched * self._expert_bytes
 
     def _dense_bytes(self) -> float:
         """Bytes of the weights that every token is multiplied with, the head among them; runs one token."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
@@ -17,6 +17,7 @@ from qcli.commands.talk import Talk
 from qcli.errors import QcliError
 from qcli.line_input import is_interactive, turns
 from qcli.runtime.sampling import SamplingOptions
+from qcli.terminal.keyboard import Keyboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,8 +72,9 @@ def chat(
     runner = tool_calls.ToolRunner.typed(tools, approve, chain_limit, is_interactive())
     records = is_interactive() or save or name is not None or wanted.old
     bar = console.status("loading", quiet)
+    keyboard = Keyboard()
     with ExitStack() as stack:
-        with bar, interrupt.ends_all(bar):
+        with keyboard if is_interactive() else nullcontext(), bar, interrupt.ends_all(bar):
             from qcli.llm import LLM
             from qcli.sessions.library import Library
 
@@ -103,12 +105,12 @@ def chat(
         first = make(llm, log, system, {**given})
         make = _maker(library, replace(wanted, name=None), records, discard if quiet else console.info)
         stats = usual_stats(quiet, verbose)
-        talk = Talk(llm, first, library, bar, quiet, is_interactive(), make, load, chosen, {**given}, stats)
+        talk = Talk(llm, first, library, bar, quiet, is_interactive(), make, load, chosen, {**given}, stats, keyboard)
         talk.plain, talk.tools = plain, runner
         stack.enter_context(talk)
         if not quiet:
             _greet(talk, log)
-        for turn in turns(partial(completions, talk)):
+        for turn in turns(partial(completions, talk), keyboard.typed):
             if not _take(talk, turn):
                 break
     return int(not talk.interactive and talk.incomplete)
@@ -129,7 +131,8 @@ def _greet(talk: Talk, log: SessionLog | None) -> None:
         console.info(f"{talk.llm.name} · /help lists the commands, Ctrl-D leaves{recorded}")
     tell_of_limits(talk.llm, talk.interactive)
     if log is not None:
-        bring_back(talk.conversation, talk.bar, console.info)
+        with talk.keys_kept():
+            bring_back(talk.conversation, talk.bar, console.info)
 
 
 def _take(talk: Talk, turn: str) -> bool:

@@ -23,6 +23,7 @@ _KEYS = (
     ('"""', "begins a message of several lines, and ends it"),
     ("Alt-Enter", "or \\ at the end of a line: begins a new line"),
     ("Ctrl-C", "stops an answer, which /continue goes on with"),
+    ("Ctrl-T", "ends a thought, and has the model answer"),
     ("Tab", "completes commands, names and files; the beginning of a command is enough"),
 )
 

@@ -158,10 +158,11 @@ def model(talk: Talk, argument: str) -> None:
     if _is_this_one(talk, argument):
         console.info(f"{talk.llm.name} is the model already")
         return
-    with talk.bar, interrupt.ends_all(talk.bar):
-        talk.change_model(argument)
-    _think_as_it_can(talk)
-    came = come_back(talk.conversation, talk.bar)
+    with talk.keys_kept():
+        with talk.bar, interrupt.ends_all(talk.bar):
+            talk.change_model(argument)
+        _think_as_it_can(talk)
+        came = come_back(talk.conversation, talk.bar)
     read = f" · {counted(came.tokens, 'token')} read in {came.seconds:.1f} s" if came is not None else ""
     console.info(f"{talk.llm.name} goes on{read}")
     tell_of_limits(talk.llm, talk.interactive)

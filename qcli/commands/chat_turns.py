@@ -110,7 +110,8 @@ def sessions(talk: Talk, argument: str) -> None:
 def resume(talk: Talk, argument: str) -> None:
     """Go on with another conversation."""
     talk.begin(talk.library.open(talk.found(argument or "-")), None)
-    bring_back(talk.conversation, talk.bar, console.info)
+    with talk.keys_kept():
+        bring_back(talk.conversation, talk.bar, console.info)
 
 
 def session_names(talk: Talk, typed: str) -> Iterator[tuple[str, str]]:

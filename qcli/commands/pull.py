@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _LINE_EVERY = 30.0  # seconds between lines where no bar can be
 _RATE_OVER = 5.0  # seconds
+_LIST = "`qcli models` lists the names"
 _GOES_ON = "what came is kept: the same command goes on from there"
 
 
@@ -76,16 +77,20 @@ def pull(
 def _meant(model: str) -> tuple[Entry | None, Address | None]:
     """The entry of models.toml, and the address on the hub; no address for what is on this machine as it is."""
     from qcli.catalog import named, resolve
+    from qcli.host import folders
     from qcli.hub.address import parse
 
-    if Path(model).is_file():
-        return None, None
+    try:
+        if folders.expanded(model).is_file():
+            return None, None
+    except OSError:  # it is too long for a path, and for any name
+        raise ModelNotFoundError(f"no model is called {shortened(model)!r}", _LIST) from None
     if entry := named(model):
         return entry, entry.address
     if address := parse(model):
         return None, address
     resolve(model)  # tells names that are near
-    raise ModelNotFoundError(f"no model is called {shortened(model)!r}", "`qcli models` lists the names")
+    raise ModelNotFoundError(f"no model is called {shortened(model)!r}", _LIST)
 
 
 def _here(entry: Entry | None, model: str) -> Path:
@@ -112,6 +117,7 @@ def _pulled(model: str, entry: Entry | None, address: Address, to: Path | None, 
             raise
     open_ = entry is None and not (address.quant or address.file)
     variant = chosen(listing) if open_ else choose(listing.files, address)
+    told.files = [file.name for file in variant.files]
     known = entry.sha256 if entry and variant.name == entry.file else None
     with told:
         work = Pull(
@@ -145,6 +151,7 @@ class _Progress:
 
     def __init__(self, quiet: bool) -> None:
         self.came = False  # whether anything did
+        self.files: list[str] = []
         self._quiet = quiet
         self._bar = console.status("asking", quiet)
         self._plain = not quiet and console.stderr_columns() == math.inf
@@ -174,11 +181,13 @@ class _Progress:
         if not total:
             return
         amount = f"{size(done)} of {size(total)}, {size(self._rate(done))}/s"
+        if len(self.files) > 1:
+            amount += f", part {self.files.index(file) + 1} of {len(self.files)}"
         self._bar.update(stage, done / total, amount)
         now = time.monotonic()
         if self._plain and now - self._said >= _LINE_EVERY:
             self._said = now
-            console.info(f"{stage} {file.rpartition('/')[2]}: {amount}")
+            console.info(f"{stage} {amount}")
 
     def _rate(self, done: int) -> float:
         """Bytes a second over the last few seconds."""

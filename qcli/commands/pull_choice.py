@@ -31,9 +31,9 @@ def chosen(listing: Listing) -> Variant:
     usual = default(found)
     lists.tell([_row(number, one, one in usual) for number, one in enumerate(found, 1)])
     if is_interactive():
-        first = f"; Enter takes {usual[0].label}" if len(usual) == 1 else ""
+        first = f", Enter for {usual[0].label}" if len(usual) == 1 else ""
         for _ in range(_ATTEMPTS):
-            answer = asked(f"which one? (a number or a name{first})")
+            answer = asked(f"number or name{first}:")
             if answer is None:
                 break
             if taken := _by_answer(answer, found, usual):

@@ -145,6 +145,7 @@ def come_back(conversation: Conversation, bar: console.status) -> Resumed | None
     """Have the model know a conversation before anything is asked; None if it has no room, or Ctrl-C ended it."""
     try:
         with bar:
+            bar.begin("reading")
             return conversation.bring_back()
     except KeyboardInterrupt:  # what is missing is read with the next message
         return None

@@ -144,6 +144,7 @@ def run(
     records = save or name is not None
     keep = None if raw else wanted.keep(records, otherwise="beginnings")
     with ExitStack() as stack:
+        stack.enter_context(console.silent_keyboard())
         bar = stack.enter_context(console.status("loading", quiet))
         with interrupt.ends_all(bar):
             from qcli.llm import LLM
@@ -180,6 +181,7 @@ def run(
         )
         if log is not None:
             tell_of_resumed(conversation, tell)
+        bar.begin("reading")
         pieces = llm.generate(about + text, **given) if raw else conversation.ask(text, about=about)
         answer = output.read(pieces, bar, llm)
         output.write(answer, llm, sources)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from qcli.commands.answer import Screen, show, tell_figures, tell_of_loop, thoug
 from qcli.commands.file_texts import Texts, joined, mentioned, read_texts
 from qcli.commands.tool_calls import Calls, ToolRunner
 from qcli.errors import ContextOverflowError, QcliError, UsageError
+from qcli.sessions.session import COMPLETE
+from qcli.terminal.keyboard import CTRL_T, Keyboard
+from qcli.text.thoughts import Thought
 from qcli.wording import counted, quantity
 
 if TYPE_CHECKING:
@@ -41,12 +45,17 @@ class Talk:
     model: str | None  # as it was named; None: the embedded one
     options: dict[str, Any]  # of every answer, as LLM.chat takes them
     stats: str  # what is told after an answer: short, long or off
+    keyboard: Keyboard  # while something is computed, if a person types
+    key_is_news: bool = True  # whether nobody was told yet which key ends a thought
     before: Path | None = None  # the file of the conversation that was left for this one
     tools: ToolRunner | None = None  # what the model may call
     plain: bool = False  # whether Markdown stays as the model writes it
     incomplete: bool = False  # whether a message was not answered, or not recorded as it should be
     texts: Texts = field(default_factory=list)  # that the next message is about
     _full: bool = False  # whether the last message did not
+
+    def __post_init__(self) -> None:
+        self.keyboard.keys[CTRL_T] = lambda: self.llm.end_thought()
 
     def ask(self, message: str) -> None:
         """Answer a message, which is about the texts that were read for it, and the files that it names with an @."""
@@ -69,16 +78,18 @@ class Talk:
         whole = self._say(pieces)
         if self.tools:
             self.tools.begin()
-            while whole and self.tools.answers(self.conversation):
+            while whole and self.tools.answers(self.conversation, self.keys_kept):
                 whole = self._say(self.conversation.go_on())
 
     def _say(self, pieces: Generator[str, None, None]) -> bool:
         """Show an answer as it comes; one that has no room is told of, and the chat goes on. False if it is not whole."""
-        calls = Calls()
-        screen = Screen(self.plain)
+        calls, screen, before = Calls(), Screen(self.plain), self.conversation.log.head
         aside = thoughts_aside(self.llm, self.options.get("think"), self.quiet)
         try:
-            with self.bar:
+            if self.interactive and not self.quiet:
+                pieces = self._with_word_on_key(pieces)
+            with self.keys_kept(), self.bar:
+                self.bar.begin("reading")
                 shown, interrupted = show(calls.apart(pieces), self.bar, screen, aside)
         except ContextOverflowError as problem:
             self._tell_of_overflow(problem)
@@ -88,12 +99,22 @@ class Talk:
         if shown or not calls.whole:
             screen.end_line(shown)
         calls.tell_malformed()
+        if interrupted and self.interactive and not self.quiet:
+            log = self.conversation.log
+            goes_on = log.head != before and log.branch()[-1].finish_reason not in COMPLETE
+            console.info("stopped · /continue goes on" if goes_on else "stopped")
         if not self.quiet:
             tell_of_loop(self.llm, "/regenerate tries again, /continue goes on, /set repeat_penalty {}", self.options)
         self._tell_figures(between=not calls.whole)
         if interrupted and not self.interactive:
             raise KeyboardInterrupt
         return not interrupted
+
+    @contextmanager
+    def keys_kept(self) -> Iterator[None]:
+        """Within the block, keep what a person types for the next message, and show nothing of it."""
+        with self.keyboard if self.interactive else nullcontext():
+            yield
 
     def set(self, name: str, value: Any) -> None:
         """Have all answers from now on given with this value of an option; None: what suits the model."""
@@ -150,6 +171,15 @@ class Talk:
         if not others:
             raise UsageError("there is no other conversation yet", "/clear begins a new one")
         return next((summary for summary in others if summary.path == self.before), others[0])
+
+    def _with_word_on_key(self, pieces: Generator[str, None, None]) -> Generator[str, None, None]:
+        """The pieces of an answer; before the first thought of all, a word on the key that ends it."""
+        with closing(pieces):
+            for piece in pieces:
+                if isinstance(piece, Thought) and self.key_is_news:
+                    self.key_is_news = False
+                    console.info("it thinks first: Ctrl-T ends that, and has it answer")
+                yield piece
 
     def _tell_figures(self, between: bool) -> None:
         """Tell the figures of an answer; between: whether a turn ends with it."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -154,8 +154,11 @@ class ToolRunner:
         """Another message is answered: as many calls as ever may come."""
         self._left = self._most
 
-    def answers(self, conversation: Conversation) -> bool:
-        """Run the open calls of a conversation's last answer, and record what they give back; whether the model goes on."""
+    def answers(self, conversation: Conversation, meanwhile: Callable[[], AbstractContextManager[None]]) -> bool:
+        """Run the open calls of a conversation's last answer, and record what they give back; whether the model goes on.
+
+        meanwhile: what is entered while a function runs.
+        """
         calls = conversation.open_calls()
         if not calls or self._approve == "none":
             for call in calls:
@@ -167,13 +170,13 @@ class ToolRunner:
             return False
         self._left -= len(calls)
         for call in calls:
-            text = self._answer(call)
+            text = self._answer(call, meanwhile)
             conversation.add_results((call, text or _STOPPED))
             if text is None:
                 return False
         return True
 
-    def _answer(self, call: ToolCall) -> str | None:
+    def _answer(self, call: ToolCall, meanwhile: Callable[[], AbstractContextManager[None]]) -> str | None:
         """What the model is told of a call; None if the person wants no more of it."""
         if self._approve == "ask":
             reply = line_input.asked(f"run {written(call)}? [y]es, [a]ll from now on, [N]o:")
@@ -186,7 +189,7 @@ class ToolRunner:
         from qcli.tools.calling import run_call
 
         try:
-            with console.status(f"running {call.name}"):
+            with meanwhile(), console.status(f"running {call.name}"):
                 result = run_call(self._file, call, self._limits)
         except KeyboardInterrupt:
             console.info(f"{call.name} was stopped; what it did until then is done")

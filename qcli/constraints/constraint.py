@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ def _regex(given: str) -> str:
 
 
 def _choices(given: Sequence[str]) -> str:
-    if isinstance(given, str) or not all(isinstance(choice, str) for choice in given):
+    if not isinstance(given, list | tuple | set) or not all(isinstance(choice, str) for choice in given):
         raise UsageError(f"{given!r:.60} are no choices", "give a list of texts")
     choices = list(dict.fromkeys(given))
     if not choices or "" in choices:
@@ -85,9 +86,7 @@ def _choices(given: Sequence[str]) -> str:
     if len(choices) > _MOST_CHOICES:
         raise UsageError(f"{counted(len(choices), 'choice')} are too many", f"give at most {_MOST_CHOICES:,}")
     _limited("".join(choices), "the choices")
-    import json
-
-    grammar: str = LLMatcher.grammar_from_lark("start: " + " | ".join(json.dumps(choice) for choice in choices))
+    grammar: str = LLMatcher.grammar_from_lark("start: CHOICE\nCHOICE: " + " | ".join(map(json.dumps, choices)))
     check(grammar, "the choices")
     return grammar
 

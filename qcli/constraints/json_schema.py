@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from math import isfinite
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from llguidance import LLMatcher
 
 from qcli.constraints.check import reason
+from qcli.constraints.reasons import TOO_LARGE
 from qcli.errors import UsageError
 from qcli.wording import shortened
 
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
 _DEEPEST: Final = 50  # levels of a schema; llguidance reads 127 levels of JSON
-_MOST: Final = 20_000  # values in a schema
-_SEARCHED: Final = 2_000  # parts of a wrong schema that are tried, to tell which it is
+_MOST: Final = 10_000  # values in a schema
+_SEARCHED: Final = 0.3  # seconds in which parts of a wrong schema are tried, to tell which it is
 _OPTIONS: Final[JsonCompileOptions] = {
     "whitespace_flexible": False,
     "item_separator": ",",
@@ -26,6 +28,16 @@ _OPTIONS: Final[JsonCompileOptions] = {
 }  # white space can be endless
 _DATA: Final = ("const", "enum", "default", "examples")  # whose values are no schemas
 _BY_NAME: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_PUT_TOGETHER: Final = (
+    "minProperties",
+    "anyOf",
+    "oneOf",
+    "$ref",
+    "$dynamicRef",
+    "if",
+    "patternProperties",
+    "dependentSchemas",
+)
 _REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
@@ -43,7 +55,7 @@ def parsed(text: str, where: str) -> Any:
 
 
 def grammar_of(schema: Any, where: str) -> str:
-    """The grammar of the JSON that fits a schema; where: what the schema is called. Raises UsageError with the place."""
+    """A grammar of JSON that fits a schema; where: what the schema is called. Raises UsageError with the place."""
     if not isinstance(schema, dict | bool):
         raise UsageError(f"{where}: a schema is an object", 'give one such as {"type": "object", "properties": {…}}')
     if isinstance(schema, bool):
@@ -56,12 +68,51 @@ def grammar_of(schema: Any, where: str) -> str:
                 message = f"{where}: {_place(pointer)}: {key} to {shortened(target)}, which is outside of the schema"
                 raise UsageError(message, "put what it names under $defs, and refer to it as #/$defs/NAME")
     try:
-        grammar = _grammar(schema)
+        grammar = _grammar(_closed(schema) if _can_be_closed(schema) else schema)
+        why = reason(grammar)
+        if why not in (None, TOO_LARGE):
+            grammar = _grammar(schema)
+            why = reason(grammar)
     except ValueError as problem:
         raise UsageError(f"{where}: {problem}", "give a JSON Schema") from None
-    if why := reason(grammar):
-        raise UsageError(f"{where}: {_place(_wrong_part(schema, why))}: {why}", "put it right, or leave it out")
+    if why:
+        place = "" if why == TOO_LARGE else f"{_place(_wrong_part(schema, why))}: "
+        raise UsageError(f"{where}: {place}{why}", "put it right, or leave it out")
     return grammar
+
+
+def _can_be_closed(schema: Any) -> bool:
+    """Whether each of its objects stands for itself: none is put together of several schemas."""
+    return not any(
+        "allOf" in part or ("properties" in part and any(key in part for key in _PUT_TOGETHER))
+        for _, part in _parts(schema)
+    )
+
+
+def _closed(schema: Any) -> Any:
+    """The same schema, without properties that it does not name where it names some.
+
+    Unless it says additionalProperties, any others may come, one after the other; nobody has asked for them.
+    """
+    if isinstance(schema, list):
+        return [_closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {
+        key: value
+        if key in _DATA
+        else {name: _closed(part) for name, part in value.items()}
+        if key in _BY_NAME and isinstance(value, dict)
+        else _closed(value)
+        for key, value in schema.items()
+    }
+    return {**closed, "additionalProperties": False} if _names_all(schema) else closed
+
+
+def _names_all(schema: dict[str, Any]) -> bool:
+    properties, required = schema.get("properties"), schema.get("required", [])
+    names = isinstance(properties, dict) and isinstance(required, list) and set(map(str, required)) <= {*properties}
+    return bool(properties) and names and "additionalProperties" not in schema
 
 
 def _grammar(schema: Any) -> str:
@@ -109,8 +160,9 @@ def _wrong_part(schema: Any, why: str) -> str:
     """The pointer of the innermost schema that cannot be followed for the same reason."""
     found = ""
     shared = {key: schema[key] for key in ("$defs", "definitions") if isinstance(schema, dict) and key in schema}
-    for tried, (pointer, part) in enumerate(_parts(schema)):
-        if tried >= _SEARCHED:
+    until = monotonic() + _SEARCHED
+    for pointer, part in _parts(schema):
+        if monotonic() > until:
             break
         if pointer.startswith(found) and reason(_grammar({**shared, **part})) == why:
             found = pointer

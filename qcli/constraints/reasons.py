@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
+TOO_LARGE: Final = "it is too large"
 _WORDED: Final = (  # what llguidance says -> what a person reads
-    (r".*too big.*|.*too large.*|.*too many.*|.*size limit.*|panic:.*", "it is too large"),
+    (r".*too big.*|.*too large.*|.*too many.*|.*size limit.*|.*Current row has.*|panic:.*", TOO_LARGE),
     (r"decimal literal invalid", "a number in it is too large"),
     (r"NoExtension.*", "no text fits it"),
     (r"LexerTooComplex|ParserTooComplex", "it is too complex"),

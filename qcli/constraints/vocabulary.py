@@ -41,11 +41,6 @@ class Vocabulary:
         given = _Given([piece or b"\xff<none>" for piece in pieces] + [_END], self.encode)
         self.tokenizer = LLTokenizer(TokenizerWrapper(given), n_vocab=self.end + 1, eos_token=self.end)
 
-    @classmethod
-    def of_bytes(cls) -> Vocabulary:
-        """One of single bytes, made in 2 ms: to check a constraint before a model is there."""
-        return cls([bytes([byte]) for byte in range(256)], lambda text: list(text.encode()))
-
     def mask_of(self, ids: list[int]) -> Mask:
         """A mask that has the bits of some ids."""
         bits = np.zeros(-(-(self.end + 1) // _WORD) * _WORD, np.uint8)

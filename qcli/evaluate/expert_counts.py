@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qcli.errors import PromptError, QcliError
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.names import layer_of
-from qcli.progress import Progress
+from qcli.progress import Progress, part_of
 from qcli.runtime.engine import Engine
 from qcli.streaming import usage_file
 from qcli.streaming.dense import is_expert
@@ -73,7 +73,7 @@ def by_text(
         pieces = np.array_split(np.asarray(ids), -(-len(ids) // engine.ctx))
         for done, piece in enumerate(pieces):
             engine.reset()
-            engine.prefill(piece.tolist(), _part_of(progress, done, len(pieces)))
+            engine.prefill(piece.tolist(), part_of(progress, "reading", done, 1, len(pieces)))
         return _layers(file, observer.counts)
     finally:
         engine.close()
@@ -86,10 +86,6 @@ def by_usage(file: GGUFFile) -> list[LayerCounts]:
         return _layers(file, saved)
     message = f"{file.path}: no earlier run counted the experts used; only runs of models larger than memory do"
     raise QcliError(message, "give a text: --prompt TEXT, or --file FILE")
-
-
-def _part_of(progress: Progress | None, done: int, pieces: int) -> Progress | None:
-    return (lambda _stage, fraction: progress("reading", (done + fraction) / pieces)) if progress else None
 
 
 def _layers(file: GGUFFile, counts: Mapping[str, NDArray[np.int64] | NDArray[np.float32]]) -> list[LayerCounts]:

@@ -16,7 +16,7 @@ kernel_cache.configure(folders.cache, folders.spare_cache, hint=f"{folders.CHOOS
 def prepare(kernels: Sequence[Kernel], progress: Callable[[str, float], None] | None = None) -> None:
     """Have every kernel compiled and loaded, so that no token waits for the compiler; progress(stage, fraction)."""
     check_processor()
-    told = (lambda fraction: progress("compiling kernels", fraction)) if progress else None
+    told = (lambda fraction: progress("compiling kernels (once)", fraction)) if progress else None
     compile_and_load(kernels, told, threads.processors())
 
 

@@ -53,8 +53,7 @@ class Source:
 
 def is_offline() -> bool:
     """Whether the environment forbids to ask the hub."""
-    given = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return given.upper() in ("1", "ON", "YES", "TRUE")
+    return _is_set("HF_HUB_OFFLINE") or _is_set("TRANSFORMERS_OFFLINE")
 
 
 def endpoint() -> str:
@@ -70,10 +69,23 @@ def endpoint() -> str:
 
 
 def client() -> Client:
-    """A connection to the hub, which tells it the user's token, if there is one. Raises QcliError."""
-    from huggingface_hub.utils import build_hf_headers
+    """A connection to the hub, which tells it the user's token, if there is one. Raises QcliError.
 
-    return Client(endpoint(), build_hf_headers(library_name="qcli", library_version=__version__))
+    The headers are not huggingface_hub's: to make them it asks the hub for a list, and reads whatever comes.
+    """
+    headers = {"User-Agent": f"qcli/{__version__}"}
+    if token := _token():
+        headers["Authorization"] = f"Bearer {token}"
+    return Client(endpoint(), headers)
+
+
+def _token() -> str | None:
+    """The one that huggingface_hub would send."""
+    if _is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN"):
+        return None
+    from huggingface_hub import get_token
+
+    return get_token()
 
 
 def list_files(repo: str, revision: str | None = None) -> Listing:
@@ -136,6 +148,10 @@ def refused(what: str, problem: RefusedError, revision: str | None = None) -> Qc
         at = f" at revision {shortened(revision)}" if revision else ""
         return ModelNotFoundError(f"{what}: is not there{at}", "check the names of the repository and of the file")
     return QcliError(f"{shown(problem.url)}: the server answers {problem.status}", "try again later")
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _asked(question: Callable[[Client], T], what: str, revision: str | None) -> T:

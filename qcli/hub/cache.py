@@ -53,8 +53,12 @@ class CachedRepo:
                 raise NotImplementedError
             path.unlink(missing_ok=True)  # a link to what is no longer there
             os.symlink(os.path.relpath(blob, path.parent), path)
+        except FileExistsError:  # another process was quicker
+            if not path.samefile(blob):
+                raise
         except (OSError, NotImplementedError):
-            os.replace(blob, path)
+            if blob.exists() or not path.is_file():  # nor was one here
+                os.replace(blob, path)
         sync_folder(path.parent)
         return path
 

@@ -23,7 +23,8 @@ from qcli.hub.sites import Site, connection_to, proxied, shown, site_of
 from qcli.wording import counted
 
 LONGEST_WAIT = 120  # seconds that a server may ask to wait
-TRIES = 6
+TRIES = 6  # of a lane that fetches
+_QUESTIONS = 4  # tries of a question, for whose answer a person waits
 _TIMEOUT = 30.0  # seconds without a byte
 _REDIRECTS = 5
 _FIRST_PAUSE = 1.0  # seconds; each further one takes twice as long
@@ -64,7 +65,12 @@ class Answer:
     def redirect(self) -> str | None:
         """The address that is given in place of this one."""
         there = self.headers.get("Location")
-        return urljoin(self.url, there) if there and self.status in (301, 302, 303, 307, 308) else None
+        if not there or self.status not in (301, 302, 303, 307, 308):
+            return None
+        try:
+            return urljoin(self.url, there)
+        except ValueError:
+            return there  # `site_of` refuses it
 
     def readinto(self, room: memoryview) -> int:
         """Fill some of the room, and return how many bytes; 0 at the end. Raises TransientError."""
@@ -205,7 +211,7 @@ def patiently(work: Callable[[], T], what: str, client: Client | None = None, mo
 
     Raises QcliError.
     """
-    for attempt in range(TRIES):
+    for attempt in range(_QUESTIONS):
         timer = threading.Timer(most, client.interrupt, (False,)) if client else None
         try:
             if timer:
@@ -217,7 +223,7 @@ def patiently(work: Callable[[], T], what: str, client: Client | None = None, mo
         finally:
             if timer:
                 timer.cancel()
-        if attempt + 1 < TRIES:
+        if attempt + 1 < _QUESTIONS:
             time.sleep(pause(last, attempt))
     raise cannot(what, last)
 
@@ -230,9 +236,11 @@ def pause(trouble: TransientError, attempt: int) -> float:
     return trouble.wait or min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
 
 
-def cannot(what: str, trouble: TransientError) -> QcliError:
-    """What to tell after the last attempt."""
-    return QcliError(f"{what}: cannot be fetched: {trouble.said}", "check the connection, and type the same again")
+def cannot(what: str, trouble: TransientError, then: str = "") -> QcliError:
+    """What to tell after the last attempt, and what comes of another."""
+    return QcliError(
+        f"{what}: cannot be fetched: {trouble.said}", f"check the connection, and type the same again{then}"
+    )
 
 
 def _wait(answer: Answer) -> float:

@@ -107,7 +107,11 @@ class Pull:
             self._remark(
                 f"{file.name}: was published anew since this version of qcli; it is checked by the new SHA-256"
             )
-        wanted = Wanted(file.name, source.bytes, source.etag or sha256 or "", sha256)
+        etag = source.etag or sha256 or ""
+        if not etag and isinstance(self._place, InCache):
+            said = f"{file.name}: the server tells nothing by which it could be known again"
+            raise QcliError(said, "give --to FOLDER, or take another server")
+        wanted = Wanted(file.name, source.bytes, etag, sha256)
         return _Item(wanted, None if self._is_here(wanted) else source)
 
     def _is_here(self, file: Wanted) -> bool:
@@ -150,7 +154,7 @@ class Pull:
             if part.look() | self._place.forget_others(file):
                 self._remark(f"{file.name}: the source has another file than the one that was begun: it is begun anew")
         if part.bytes_there:
-            self._remark(f"{file.name}: goes on after {size(part.bytes_there)}")
+            self._remark(f"{file.name.rpartition('/')[2]}: goes on after {size(part.bytes_there)}")
         self._check(file, part, self._transfer(file, source, part))
         with output_errors(part.path):
             self._place.keep(file, part)

@@ -27,6 +27,7 @@ SAVE_EVERY: Final = 2.0  # seconds: what a kill costs
 _STALLED = 300.0  # seconds without a byte on any lane, which may be tricked one by one
 _TOLD_EVERY = 0.2  # seconds
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:(\d{1,18})|\*)")
+_GOES_ON = ": it goes on from there"
 _AGAIN = "type the same again: it is begun anew"
 
 
@@ -49,11 +50,11 @@ class Transfer:
         *,
         progress: Callable[[int, int], None] = lambda *_: None,
         lanes: int = LANES,
-        save_every: float = SAVE_EVERY,
+        save_every: float | None = None,
     ) -> None:
         """progress: told how many bytes are there, and how many are in the checksum, now and then."""
         self._name, self._source, self._part = name, source, part
-        self._progress, self._save_every = progress, save_every
+        self._progress, self._save_every = progress, SAVE_EVERY if save_every is None else save_every
         self._work = Work(part.there, lanes)
         self._location = source.location
         self._clients = [api.client() for _ in range(self._work.lanes)]
@@ -67,6 +68,7 @@ class Transfer:
         before = self._part.bytes_there
         with cleans_up():
             self._part.begin()
+            self._tell()
             lanes = [threading.Thread(target=self._lane, args=(i,), daemon=True) for i in range(len(self._clients))]
             hasher = threading.Thread(target=self._take_checksum, daemon=True)
             try:
@@ -88,7 +90,6 @@ class Transfer:
         """Until all is there, or nothing more will come: tell how far it is, and mark what is there."""
         saved = heard = time.monotonic()
         received = 0
-        self._tell()
         while not (self._work.finished or self._work.closed):
             self._work.rest(min(_TOLD_EVERY, self._save_every))
             now = time.monotonic()
@@ -99,9 +100,9 @@ class Transfer:
             if self.received > received:
                 received, heard = self.received, now
             if now - heard > _STALLED:
-                raise cannot(self._name, TransientError("nothing comes"))
+                raise cannot(self._name, TransientError("nothing comes"), _GOES_ON)
         if not (self._work.finished or self._problem):
-            raise cannot(self._name, self._last_trouble)
+            raise cannot(self._name, self._last_trouble, _GOES_ON)
 
     def _tell(self) -> None:
         self._progress(self._part.bytes_there, self._hashed)

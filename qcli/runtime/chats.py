@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from qcli.runtime.answer_options import Checked
 from qcli.runtime.chat_prompts import ChatPrompts, Message
+from qcli.runtime.checkpoint import Keep
+from qcli.runtime.course import Prompt
 from qcli.text.think_tags import ThinkTags
 from qcli.text.tokenizer import Tokenizer
 from qcli.tools.notation import Notation, find_notation
@@ -42,6 +45,21 @@ class Chats:
                 del self._written[next(iter(self._written))]
             self._written[key] = ChatPrompts(self._tokenizer, self._template, self._tags, *key, self.notation)
         return self._written[key]
+
+    def asked(
+        self,
+        messages: Sequence[Message],
+        wanted: Checked,
+        begun: list[int],
+        like: Iterable[Sequence[Message]],
+        keep: Keep,
+    ) -> Prompt:
+        """The prompt of a conversation whose answer has begun with these ids; like, keep: as LLM.chat and LLM have them."""
+        prompts = self.prompts(wanted.think, wanted.tools)
+        prompt, ids = prompts.of(messages)
+        marks = prompts.marks(messages, ids, like, keep)
+        may_think = wanted.think != "off"
+        return Prompt(ids + begun, prompt.text, prompts.end_ids, marks, begun, may_think, self.notation)
 
     def rendered(
         self,

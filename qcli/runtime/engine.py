@@ -19,7 +19,7 @@ from qcli.host.signals import interrupts_wait
 from qcli.host.threads import default_threads, streaming_threads
 from qcli.layers.state import State, all_or_nothing
 from qcli.models import Model
-from qcli.progress import Progress
+from qcli.progress import Progress, heard_out, part_of, reading
 from qcli.runtime import sampler
 from qcli.runtime.build import model_of, streamed_model_of
 from qcli.runtime.lifetime import Lifetime
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from quant.kernels.observer import InputObserver
 
 DEFAULT_CHUNK = MICRO_BATCH  # tokens of a prompt that go through the layers together
-_FINISHED = 32  # tokens of a streamed model that Ctrl-C waits for
+_FINISHED, _FINISHED_STREAMED = 128, 32  # tokens of a prompt that Ctrl-C waits for; of more, the chunk is undone
 
 
 class Engine:
@@ -149,10 +149,10 @@ class Engine:
         self._check_fits(len(ids))
         if len(ids) == 1:
             return self.step(ids[0])
-        for done in self._chunks(ids, then=self._read_prompt_logits):
-            if progress:
-                progress("prefill", done / len(ids))
-        return _first_row(self._prompt_logits)
+        for _ in self._chunks(ids, self._read_prompt_logits, progress):
+            pass
+        logits: NDArray[np.float32] = self._prompt_logits.values[0]
+        return logits
 
     def step(self, token: int) -> NDArray[np.float32]:
         """Append one token to the state; its logits, float32 [vocab], overwritten by the next call."""
@@ -161,7 +161,7 @@ class Engine:
         self.last_logits = None
         with interrupts_wait():
             self._forward(self._step, 1)
-            self.last_logits = _first_row(self._logits)
+            self.last_logits = self._logits.values[0]
         return self.last_logits
 
     def logits(self, ids: Sequence[int], first: int = 0) -> NDArray[np.float32]:
@@ -226,7 +226,9 @@ class Engine:
             if self.expert_loader:
                 self.expert_loader.close()
 
-    def _chunks(self, ids: Sequence[int], then: Callable[[], None] | None = None) -> Iterator[int]:
+    def _chunks(
+        self, ids: Sequence[int], then: Callable[[], None] | None = None, progress: Progress | None = None
+    ) -> Iterator[int]:
         """Put ids through the prompt's plan, chunk by chunk; yields how many are done after each.
 
         Chunks end at multiples of their size, counted from the start of the text, wherever these ids begin in it.
@@ -237,8 +239,10 @@ class Engine:
             part = ids[first : first + self.chunk - self.position % self.chunk]
             first += len(part)
             self._ids[: len(part)] = part
-            with all_or_nothing(self.state, wait=len(part) <= _FINISHED or not self.expert_loader):
-                self._forward(self._prompt, len(part))
+            told = part_of(progress, reading(len(ids)), first - len(part), len(part), len(ids))
+            wait = len(part) <= (_FINISHED_STREAMED if self.expert_loader else _FINISHED)
+            with heard_out(told, () if wait else (KeyboardInterrupt,)) as told, all_or_nothing(self.state, wait):
+                self._forward(self._prompt, len(part), told)
                 if then and first == len(ids):
                     then()
             yield first
@@ -246,21 +250,23 @@ class Engine:
     def _read_prompt_logits(self) -> None:
         """Make logits of the last token that went through the prompt's plan."""
         self._replay(self._head)
-        self.last_logits = _first_row(self._prompt_logits)
+        self.last_logits = self._prompt_logits.values[0]
 
-    def _forward(self, program: Program, tokens: int) -> None:
+    def _forward(self, program: Program, tokens: int, progress: Progress | None = None) -> None:
         """Replay a program over the first of self._ids, at the state's position, and move the position on."""
         self.state.batch.set(tokens, self.state.position)
-        self._replay(program)
+        self._replay(program, progress)
         self.state.position += tokens
 
-    def _replay(self, program: Program) -> None:
+    def _replay(self, program: Program, progress: Progress | None = None) -> None:
+        program.replay(self._run, partial(progress, "") if progress and not self._profiler else None)
+
+    def _run(self, records: NDArray[np.int64], parts: list[str]) -> None:
         self._lifetime.check()  # once more: a callback may have closed it in the midst of a prompt
-        profiler = self._profiler
-        if profiler is None:
-            program.replay(lambda records, _parts: self._team.run(records))
+        if self._profiler:
+            self._profiler.replay(self._team, records, parts)
         else:
-            program.replay(lambda records, parts: profiler.replay(self._team, records, parts))
+            self._team.run(records)
 
     def _check_fits(self, tokens: int) -> None:
         self._lifetime.check()
@@ -285,11 +291,6 @@ def _dismiss(lifetime: Lifetime, team: Team, loader: ExpertLoader | None) -> Non
         team.dismiss()
         if loader:
             loader.cache.reader.dismiss()
-
-
-def _first_row(logits: Activation) -> NDArray[np.float32]:
-    row: NDArray[np.float32] = logits.values[0]
-    return row
 
 
 def _compile(plans: Sequence[Plan], progress: Progress | None) -> None:

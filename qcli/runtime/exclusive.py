@@ -20,10 +20,10 @@ class Exclusive:
     A new answer ends one that the same thread has left unread; one that another thread is reading is not to be ended.
     """
 
-    def __init__(self, end: Callable[[], None]) -> None:
-        """end: what closes the model, once nobody uses it any more."""
+    def __init__(self, end: Callable[[], None], after: Callable[[], None] = lambda: None) -> None:
+        """end: what closes the model, once nobody uses it any more; after: called after each use, by its user."""
         self.lifetime = Lifetime()
-        self._end = end
+        self._end, self._after = end, after
         self._free = threading.Condition()  # its lock is held for moments only, and by a signal's handler once more
         self._user: object = None  # whoever uses the model right now
         self._thread = 0  # that of the user
@@ -42,6 +42,7 @@ class Exclusive:
             yield
         finally:
             if self._user is me:
+                self._after()
                 with self._free:
                     self._user = None
                     self._free.notify_all()

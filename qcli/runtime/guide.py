@@ -111,11 +111,13 @@ class Guide:
         if self._lines and self._vocabulary.has(self._vocabulary.line_ends, id):
             self._lines -= 1
             return
+        fits = self._matcher is not None and self._matcher.accept(id)
+        if self._lines and not fits and self._vocabulary.pieces[id].isspace():
+            return  # of the words that closed the thought
         self._lines = 0
         self._forced = self._forced[1:] if self._forced[:1] == [id] else []
         self._openings = [ids[1:] for ids in self._openings if len(ids) > 1 and ids[0] == id]
-        if self._matcher and not self._matcher.accept(id):
-            self._matcher = None
+        self._matcher = self._matcher if fits else None
         self._require(self._matcher is not None or bool(self._openings))
 
     def _require(self, fits: bool) -> None:

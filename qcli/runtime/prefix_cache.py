@@ -17,7 +17,7 @@ import numpy as np
 from qcli.errors import QcliError
 from qcli.host.memory import available_memory
 from qcli.host.signals import interrupts_wait
-from qcli.progress import Progress
+from qcli.progress import Progress, part_of, reading
 from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Marks
 from qcli.runtime.history import common_length, extend
 from qcli.runtime.kept_states import KeptStates
@@ -50,7 +50,7 @@ class PrefixCache:
         self.prefilled = len(ids) - start
         for end in sorted({mark for mark in marks.positions if start < mark < len(ids)} | {len(ids)}):
             if end > first:
-                told = _within(progress, first - start, end - first, len(ids) - start)
+                told = part_of(progress, reading(self.prefilled), first - start, end - first, self.prefilled)
                 self._append(ids[first:end], partial(self.engine.prefill, ids[first:end], told))
             if end in marks.positions:
                 self.checkpoint(end in marks.on_disk)
@@ -209,10 +209,3 @@ class PrefixCache:
         if self.store:
             self.store.wait()
         self.kept.leave(self._history, position)
-
-
-def _within(progress: Progress | None, before: int, part: int, total: int) -> Progress | None:
-    """The progress of a part of a prompt as that of the whole."""
-    if not progress:
-        return None
-    return lambda stage, fraction: progress(stage, (before + fraction * part) / total)

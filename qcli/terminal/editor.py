@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from qcli.errors import QcliError, UsageError
+from qcli.terminal.keyboard import left_to_others
 from qcli.terminal.text_input import decoded
 
 CHOSEN_BY = ("VISUAL", "EDITOR")
@@ -22,7 +23,8 @@ def edited(text: str) -> str:
         path = Path(folder) / "message.md"
         path.write_text(text + "\n", "utf-8")
         try:
-            code = subprocess.call([*command, str(path)])
+            with left_to_others():
+                code = subprocess.call([*command, str(path)])
         except OSError as problem:
             raise _failed(command[0], problem.strerror or str(problem)) from None
         if code:

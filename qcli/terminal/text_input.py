@@ -12,11 +12,13 @@ from pathlib import Path
 from qcli import console
 from qcli.errors import ModelNotFoundError, QcliError, UsageError
 from qcli.host.folders import expanded
+from qcli.wording import shortened
 
 STDIN = "-"  # in place of a text or of its file
 MAX_STDIN = 64 << 20  # bytes, far beyond any context
 MAX_FILE = 1 << 30  # bytes
 PATIENCE = 1.0  # seconds without an end of standard input before a word about it
+_LONGEST_PATH = 1000  # characters of a path that a message repeats in full
 _MARKS = (  # how a text says its encoding; that of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -45,7 +47,8 @@ def read_file(name: str) -> str:
         return decoded(path.read_bytes())
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
-        raise QcliError(f"{path}: cannot be read: {reason}", "check its name and its permissions") from None
+        named = path if len(str(path)) < _LONGEST_PATH else shortened(str(path))
+        raise QcliError(f"{named}: cannot be read: {reason}", "check its name and its permissions") from None
 
 
 def read_stdin(what: str, quiet: bool = False) -> str:

@@ -32,7 +32,46 @@ class _Screen(pyte.HistoryScreen):
         self._answer(data)
 
 
-class Terminal:
+class Looked:
+    """A terminal whose lines are waited for."""
+
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        raise NotImplementedError
+
+    def lines(self) -> list[str]:
+        """All lines so far, without the blank ones at the end."""
+        raise NotImplementedError
+
+    def wait(self, text: str, times: int = 1) -> None:
+        """Wait until a text stands so many times on the screen, or above it."""
+        self.wait_for(lambda lines: "\n".join(lines).count(text) >= times, text)
+
+    def wait_for(self, condition: Callable[[list[str]], bool], what: str = "what is waited for") -> None:
+        """Wait until the lines are as they should be."""
+        until = monotonic() + PATIENCE
+        while not condition(lines := self.lines()):
+            assert monotonic() < until, f"{what!r} does not come:\n" + "\n".join(lines)
+            self.pause()
+
+    def pause(self) -> None:
+        """Let the program go on for a moment."""
+        sleep(0.02)
+
+    def say(self, text: str) -> None:
+        """Type a line at a prompt, and wait for the next one."""
+        last = text.rpartition("\r")[2].split()[-1][-8:]
+        self.type(text)
+        self.wait_for(lambda lines: lines[-1].endswith(last), text)
+        self.enter()
+
+    def enter(self) -> None:
+        """Press Enter at a prompt, and wait for the next one."""
+        self.type("\r")
+        self.wait_for(lambda lines: lines[-1] == ">", "a prompt")
+
+
+class Terminal(Looked):
     """A program in a terminal of so many columns."""
 
     def __init__(self, columns: int, *command: str, **environment: str) -> None:
@@ -58,17 +97,9 @@ class Terminal:
         """Press keys."""
         os.write(self._mine, keys.encode())
 
-    def wait(self, text: str, times: int = 1) -> None:
-        """Wait until a text stands so many times on the screen, or above it."""
-        until = monotonic() + PATIENCE
-        while "\n".join(self.lines()).count(text) < times:
-            assert monotonic() < until, f"{text!r} does not come:\n" + "\n".join(self.lines())
-            self._read(0.1)
-
-    def settle(self) -> None:
-        """Read what has come."""
-        while self._read(0.05):
-            pass
+    def pause(self) -> None:
+        """Read what has come, or comes in a moment."""
+        self._read(0.1)
 
     def resize(self, columns: int) -> None:
         """Make the window as wide, or narrow."""
@@ -121,7 +152,7 @@ class Terminal:
         return bool(data)
 
 
-class Tmux:
+class Tmux(Looked):
     """The same in tmux."""
 
     def __init__(self, columns: int, *command: str, **environment: str) -> None:
@@ -144,13 +175,6 @@ class Tmux:
                 self._tmux("send-keys", "-l", part)
             else:
                 self._tmux("send-keys", "-H", *(f"{ord(key):02x}" for key in part))
-
-    def wait(self, text: str, times: int = 1) -> None:
-        """Wait until a text stands so many times on the screen, or above it."""
-        until = monotonic() + PATIENCE
-        while "\n".join(self.lines()).count(text) < times:
-            assert monotonic() < until, f"{text!r} does not come:\n" + "\n".join(self.lines())
-            sleep(0.02)
 
     def resize(self, columns: int) -> None:
         """Make the window as wide, or narrow."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -86,6 +88,83 @@ def test_a_short_status_never_shows():
     assert in_terminal('with console.status("loading") as bar: bar.update("loading", 0.5)') == ""
 
 
+PYTHON = f"""
+import time
+console._LONG = {SOON}
+told = console.Telling("auto")
+for _ in range(5):
+    told("reading 979 tokens", 0.5)
+    time.sleep({SOON / 2})
+told.close()
+print("over")
+"""
+
+
+def test_python_tells_people_how_far_long_work_is():
+    seen = in_terminal(PYTHON, PYTEST_CURRENT_TEST="")
+    assert "reading 979 tokens ━" in seen
+    assert seen.endswith("\r\x1b[2Kover\r\n")
+    assert in_terminal(PYTHON) == "over\r\n"  # tests see nothing
+
+
+class OutStream(io.StringIO):
+    """The output of a notebook's cell, which is no terminal and obeys \\r alone."""
+
+    __module__ = "ipykernel.iostream"
+
+
+def telling(monkeypatch, wanted, stream):
+    """What Python has whose stderr this is; in the test itself, as pytest sets stderr and its variable for each phase."""
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "")
+    return console.Telling(wanted)
+
+
+@pytest.mark.parametrize("wanted", ["auto", True])
+def test_a_notebook_gets_a_line_without_control_codes(monkeypatch, wanted):
+    monkeypatch.setattr(console, "_LONG", 0.0)
+    cell = OutStream()
+    told = telling(monkeypatch, wanted, cell)
+    told("reading 979 tokens", 0.5)
+    end = time.monotonic() + 10
+    while "━" not in cell.getvalue() and time.monotonic() < end:
+        time.sleep(0.001)
+    told.close()
+    assert "reading 979 tokens ━━━━━━━━━━━━──────────── 50 %" in cell.getvalue()
+    assert not set(cell.getvalue()) & {"\x1b", "\n"}
+    assert cell.getvalue().endswith(" \r")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stream"),
+    [
+        (False, OutStream()),
+        (None, OutStream()),
+        (lambda stage, fraction: None, OutStream()),
+        ("auto", io.StringIO()),
+    ],
+)
+def test_where_nobody_wants_to_know_or_looks_nothing_is_begun(monkeypatch, wanted, stream):
+    before = threading.active_count()
+    told = telling(monkeypatch, wanted, stream)
+    told("reading 979 tokens", 0.5)
+    assert threading.active_count() == before
+
+
+def test_short_work_in_python_shows_nothing(monkeypatch):
+    cell = OutStream()
+    told = telling(monkeypatch, "auto", cell)
+    told("reading 979 tokens", 0.5)
+    told.close()
+    assert cell.getvalue() == ""
+
+
+@pytest.mark.parametrize("wrong", ["yes", 3, [1]])
+def test_progress_that_cannot_be_meant_is_refused(wrong):
+    with pytest.raises(UsageError):
+        console.Telling(wrong)
+
+
 FIGURES = """
 import fcntl, struct, sys, termios
 fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack("4H", 24, {columns}, 0, 0))
@@ -135,10 +214,9 @@ def test_what_is_said_within_an_answer_has_a_line_of_its_own():
     assert said == "a c\r\none\r\ntwo\r\nat"
 
 
-def test_a_failure_takes_the_bar_away_and_brings_the_cursor_back():
+def test_a_failure_takes_the_bar_away():
     seen = in_terminal(BAR + FAIL.replace("\n", "\n    "), 1)
     assert "loading weights" in seen
-    assert seen.index("\x1b[?25l") < seen.index("\x1b[?25h") < seen.index("it broke")
     assert "\x1b[2K" in seen[seen.rindex("loading weights") : seen.index("it broke")]
 
 

@@ -8,12 +8,14 @@ from enum import Enum
 
 import numpy as np
 import pytest
+from fake_engine import TellingEngine
 from jsonschema import Draft202012Validator
 from random_schemas import random_schema
 
 from qcli import LLM
 from qcli.constraints.constraint import constraint
 from qcli.errors import QcliError, UsageError
+from qcli.runtime.engine import Engine
 from qcli.sessions.conversation import Conversation
 from qcli.text.chat_template import ChatTemplate
 from qcli.text.think_tags import find_think_tags
@@ -134,6 +136,20 @@ def test_what_is_cut_does_not_fit(llm):
     assert (llm.stats.fits, llm.stats.finish_reason) == (True, "stop")
     list(llm.chat([USER], max_tokens=3))
     assert llm.stats.fits is None
+
+
+@pytest.mark.parametrize("think", [None, "off"])
+def test_a_model_that_opens_its_thought_itself(monkeypatch, storyteller_tokenizer, think):
+    encode, answer = storyteller_tokenizer.encode_after, '"yes"'
+    ids = [*encode(f"<think>hm</think>\n{answer}"), min(storyteller_tokenizer.end_ids)]
+    monkeypatch.setattr(Engine, "load", lambda *_, **__: TellingEngine(storyteller_tokenizer.vocab_size, 256, ids))
+    with LLM() as llm:
+        llm.think_tags = find_think_tags(llm.tokenizer, "<think></think>")
+        pieces = [*llm.chat([USER], schema={"const": "yes"}, think=think)]
+        thoughts = "".join(piece for piece in pieces if isinstance(piece, Thought))
+        assert thoughts.strip() == ("" if think else "<think>hm</think>")
+        assert "".join(piece for piece in pieces if not isinstance(piece, Thought)) == answer
+        assert llm.stats.fits
 
 
 class Colour(Enum):

@@ -1,4 +1,4 @@
-"""Signals: what a terminal looks like when `kill`, or its own end, ended a command."""
+"""Signals: what a terminal looks like when a command was stopped, or ended by `kill` or its own end."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ with console.status("loading") as bar, {around}:
 
 @pytest.mark.parametrize("around", ["nullcontext()", "interrupt.ends_all(bar)"])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_an_order_to_end_shows_the_cursor_again(name, around):
+def test_an_order_to_end_leaves_no_bar(name, around):
     seen = in_terminal(KILLED.format(name=name, around=around), -getattr(signal, name))
     assert "loading" in seen
-    assert seen.rfind("\x1b[?25h") > seen.rfind("\x1b[?25l") >= 0
+    assert seen.endswith("\r\x1b[2K")
     assert "Traceback" not in seen
 
 

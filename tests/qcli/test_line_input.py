@@ -46,6 +46,13 @@ def test_turns_that_are_typed(typed, keys, turns, data_folder, monkeypatch):
     assert list(line_input.turns(offered)) == turns
 
 
+def test_a_turn_begins_with_what_was_typed_before_and_waits_for_enter(typed, data_folder, monkeypatch):
+    monkeypatch.setattr("qcli.host.folders.state", lambda: data_folder)
+    begun = iter(["half a\nthought", "", ""])
+    typed("!\rtwo\r\x04")
+    assert list(line_input.turns(offered, lambda: next(begun))) == ["half a\nthought!", "two"]
+
+
 def test_what_is_offered_replaces_what_is_typed_and_obeys_no_control_code():
     found = list(line_input._completer(offered).get_completions(Document("/un"), CompleteEvent()))
     assert [(item.text, item.start_position, item.display_meta_text) for item in found] == [

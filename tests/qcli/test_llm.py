@@ -125,11 +125,11 @@ def test_same_seed_same_text(engine, llm):
 
 def test_progress_hears_of_loading_and_prefilling(monkeypatch):
     heard = []
-    monkeypatch.setattr(FakeEngine, "prefill", lambda self, ids, progress: progress("prefill", 1.0) or self.step(1))
+    monkeypatch.setattr(FakeEngine, "prefill", lambda self, ids, progress: progress("reading", 1.0) or self.step(1))
     monkeypatch.setattr(Engine, "load", lambda *_, progress, **__: progress("loading weights", 0.5) or FakeEngine(8192))
     with LLM(progress=lambda stage, fraction: heard.append((stage, fraction))) as llm:
         list(llm.generate("Once", **GREEDY))
-    assert heard == [("loading weights", 0.5), ("prefill", 1.0)]
+    assert heard == [("loading weights", 0.5), ("reading 1 token", 1.0)]
 
 
 @pytest.mark.parametrize("prompt", ["", [], [{"role": "user", "content": " \n"}], [{"role": "user"}]])

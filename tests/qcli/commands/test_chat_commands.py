@@ -164,9 +164,16 @@ def test_an_answer_that_was_stopped_goes_on(type_turns, telling, storyteller_tok
     telling.step = interrupted
     out, said = type_turns("Hi", "/continue", "/continue")
     assert out == "A cat\n" + SAT  # this engine says the same after whatever it has read
-    assert said[1] == "error: the last answer is complete"
+    assert said[1:3] == ["stopped · /continue goes on", "error: the last answer is complete"]
     library = Library()
     assert [message.text for message in library.read(library.last()).branch()] == ["Hi", "A catA cat sat."]
+
+
+def test_one_that_was_stopped_before_it_began_cannot_go_on(type_turns, telling):
+    telling.fail_next = KeyboardInterrupt()
+    _, said = type_turns("Hi", "/continue")
+    assert said[1] == "stopped"
+    assert said[2].startswith("error:")
 
 
 def test_fork_and_back(type_turns):

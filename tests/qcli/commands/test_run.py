@@ -272,7 +272,7 @@ class Loses:
         time.sleep(1)
 
 def load(*_, progress, **__):
-    progress("compiling kernels", 0.5)
+    progress("compiling kernels (once)", 0.5)
     Loses()
     time.sleep(60)
 

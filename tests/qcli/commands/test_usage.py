@@ -61,3 +61,10 @@ def test_a_command_has_two_examples_that_can_be_typed(type_line, name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_tells_no_ranges(type_line, name):
     assert not re.search(r"\[[^]]*[<>]=", type_line(name, "--help")[1])
+
+
+@pytest.mark.parametrize("line", ["run -m {} hi", "show {}", "run hi -f {}", "plan {}", "run {} hi"])
+def test_a_name_longer_than_any_file_has(type_line, line):
+    code, out, err = type_line(*line.format("a/" * 3000).split())
+    assert (code in (1, 2), out, len(err.splitlines())) == (True, "", 2)
+    assert len(err) < 400

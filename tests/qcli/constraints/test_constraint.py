@@ -14,7 +14,7 @@ from qcli.constraints.matcher import Matcher
 from qcli.constraints.vocabulary import Vocabulary
 from qcli.errors import QcliError, UsageError
 
-BYTES = Vocabulary.of_bytes()
+BYTES = Vocabulary([bytes([byte]) for byte in range(256)], lambda text: list(text.encode()))
 CAT = {
     "type": "object",
     "properties": {"name": {"type": "string"}},
@@ -103,7 +103,8 @@ def test_a_schema_comes_as_a_mapping_as_json_or_in_a_file(tmp_path, monkeypatch)
         ({"type": "string", "pattern": "(?=a)b"}, "looks ahead"),
         ({"type": "string", "minLength": 10**12}, "too large"),
         ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]}, "anyOf can"),
-        ({"enum": [f"x{i}" for i in range(50_000)]}, "too large: more than 20,000 values"),
+        ({"enum": [f"x{i}" for i in range(50_000)]}, "too large: more than 10,000 values"),
+        ({"properties": {f"p{i}": {"type": "null"} for i in range(1500)}, "type": "object"}, "it is too large"),
         ({"maximum": float("nan")}, "no JSON"),
         ({"a": {1: 2}}, "no JSON"),
         (nested(60), "nested too deep"),
@@ -132,9 +133,11 @@ def test_schemas_that_are_refused(schema, said):
         ({"regex": r"(a)\1"}, "backreferences"),
         ({"regex": r"[^\s\S]"}, "no text fits it"),
         ({"regex": "a" * (1 << 21)}, "too long"),
+        ({"regex": "(a{1,1000}){1,1000}"}, "too large"),
         ({"choices": []}, "cannot be empty"),
         ({"choices": ["a", ""]}, "cannot be empty"),
         ({"choices": "ab"}, "no choices"),
+        ({"choices": 3}, "no choices"),
         ({"choices": [f"{i}" for i in range(20_000)]}, "too many"),
         ({"grammar": 'start: "a" b\n'}, 'line 1, column 8: unknown name: "b"'),
         ({"grammar": "start: start\n"}, "no text fits it"),
@@ -145,6 +148,7 @@ def test_schemas_that_are_refused(schema, said):
         ({"grammar": 'root ::= "\\uD800"\n'}, "no character"),
         ({"grammar": "root ::= " + "(" * 5000 + '"a"' + ")" * 5000}, "nested too deep"),
         ({"grammar": "nowhere.lark"}, "no such file"),
+        ({"grammar": '{"grammars":\n[]}'}, "is JSON, no grammar"),
         ({"grammar": 3}, "no grammar"),
         ({"schema": {}, "regex": "a"}, "a schema and a regular expression cannot both be meant"),
     ],
@@ -154,6 +158,35 @@ def test_others_that_are_refused(given, said):
         constraint(**given)
     assert said in caught.value.message
     assert len(caught.value.message.splitlines()) == 1
+
+
+OPEN = {"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {}}}}, "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "expected"),
+    [
+        (OPEN, '{"a":{"b":1}}', True),
+        (OPEN, '{"a":{"b":1},"c":2}', False),  # nobody has asked for it
+        (OPEN, '{"a":{"c":2}}', False),
+        (OPEN | {"additionalProperties": True}, '{"a":{},"c":2}', True),
+        ({"$defs": {"x": OPEN}, "$ref": "#/$defs/x"}, '{"a":{},"c":2}', False),
+        ({"type": "object"}, '{"c":2}', True),
+        ({"properties": {"a": {}}, "required": ["a", "c"]}, '{"a":1,"c":2}', True),
+        ({"properties": {"a": {}}, "minProperties": 2, "required": ["a"]}, '{"a":1,"c":2}', True),
+        ({"allOf": [{"properties": {"a": {}}}, {"properties": {"c": {}}, "required": ["c"]}]}, '{"a":1,"c":2}', True),
+        ({"properties": {"a": {}}, "anyOf": [{"required": ["c"], "properties": {"c": {}}}]}, '{"a":1,"c":2}', True),
+        ({"properties": {"properties": {}}, "default": {"properties": {"a": 1}}}, '{"properties":{"z":1}}', True),
+    ],
+)
+def test_properties_that_a_schema_does_not_name_are_not_made_up(schema, text, expected):
+    assert fits(text, schema=schema) == expected
+
+
+def test_there_may_be_many_choices():
+    many = [f"choice {i}" for i in range(9000)]
+    assert fits(many[-1], choices=many)
+    assert fits(f'"{many[5]}"', schema={"enum": many})
 
 
 def test_names_that_look_like_keywords_are_none():

@@ -183,7 +183,8 @@ def test_a_disk_that_is_full_in_the_midst(hub, tmp_path, monkeypatch, data):
         pull()
     assert "it goes on from here" in told.value.hint
     monkeypatch.setattr(transfer, "open", opened, raising=False)
-    assert pull().fetched == len(data) - 30 * (1 << 14)
+    left, short = len(data) - 30 * (1 << 15), -len(data) % (1 << 15)  # the last block may be among the 30
+    assert pull().fetched in (left, left + short)
 
 
 def test_another_content_at_the_source_is_begun_anew_and_told(hub, tmp_path, data):

@@ -129,6 +129,31 @@ def test_ctrl_c_leaves_the_state_whole(load):
     assert np.array_equal(engine.prefill(IDS[20:60]), found)
 
 
+def test_ctrl_c_within_a_long_chunk_undoes_it(load, monkeypatch):
+    monkeypatch.setattr("qcli.runtime.engine._FINISHED", 8)
+    engine = load(chunk=64)
+    engine.prefill(IDS[:5])
+
+    def interrupt(stage, fraction):
+        if fraction > 0.2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.prefill(IDS[5:60], interrupt)
+    assert engine.position == 5
+    found = engine.prefill(IDS[5:60]).copy()
+    engine.reset()
+    engine.prefill(IDS[:5])
+    assert np.array_equal(engine.prefill(IDS[5:60]), found)
+
+
+def test_telling_how_far_a_prompt_is_changes_no_bit(load):
+    engine = load(threads=2, chunk=16)
+    silent = engine.prefill(IDS[:40]).copy()
+    engine.reset()
+    assert np.array_equal(engine.prefill(IDS[:40], lambda stage, fraction: None), silent)
+
+
 def test_reset_forgets_everything(load):
     engine = load()
     first = engine.prefill(IDS).copy()
@@ -221,10 +246,13 @@ def test_bytes_of_weights_that_a_step_reads(load):
 def test_progress_is_told_from_start_to_end(load):
     told = []
     engine = load(progress=lambda stage, part: told.append((stage, part)), chunk=10)
-    assert {stage for stage, _ in told} <= {"compiling kernels", "loading weights"}
+    assert {stage for stage, _ in told} <= {"compiling kernels (once)", "loading weights"}
     told.clear()
     engine.prefill(IDS[:25], lambda stage, part: told.append((stage, part)))
-    assert told == [("prefill", 10 / 25), ("prefill", 20 / 25), ("prefill", 1.0)]
+    assert {stage for stage, _ in told} == {"reading 25 tokens"}
+    parts = [part for _, part in told]
+    assert parts == sorted(set(parts))  # more than one in each chunk of 10
+    assert {10 / 25, 20 / 25, 1.0} < set(parts)
 
 
 def test_closing_ends_the_threads(load):

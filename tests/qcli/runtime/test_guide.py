@@ -119,6 +119,12 @@ def test_a_budget_ends_the_thought_and_the_form_begins(told, special):
     assert model.stats.fits
 
 
+def test_white_space_of_the_closing_words_is_no_part_of_the_form(told):
+    model = told(TAGS, "<think>\n", YES, budget=2, words="Enough.</think> \n ")
+    assert model.says('hmm {"yes":true}')[1].split() == ['{"yes":true}']
+    assert model.stats.fits
+
+
 def test_the_answer_does_not_end_within_a_thought(told):
     model = told(TAGS, "<think>\n", YES)
     thoughts, answer = model.says("hm")  # and then its turn would end

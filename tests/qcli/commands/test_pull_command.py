@@ -1,0 +1,139 @@
+"""qcli pull: what is typed, what is told, what is printed."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from stand_in_hub import Fault
+
+from qcli.hub.transfer import Transfer
+
+REPO, NAME = "some/Model-GGUF", "Model-Q4_K_M.gguf"
+
+
+@pytest.fixture
+def several(hub):
+    """A second quantization in the repository."""
+    data = hub.repos[REPO][NAME]
+    hub.repos[REPO] |= {"Model-Q8_0.gguf": data + b"q8", "mmproj-F16.gguf": data, "README.md": b"hi"}
+    return hub
+
+
+def test_a_model_is_fetched_and_what_to_type_is_told(hub, type_line):
+    code, out, err = type_line("pull", REPO)
+    assert code == 0
+    assert out.endswith(f"/{NAME}\n")
+    assert err == f"1 MB fetched, checked by SHA-256\n`qcli chat -m {REPO}:Q4_K_M` talks to it\n"
+    code, again, err = type_line("pull", f"https://huggingface.co/{REPO}/blob/main/{NAME}")
+    assert (code, again) == (0, out)
+    assert err.startswith("already here: 1 MB\n")
+
+
+def test_quiet_tells_the_path_alone(hub, type_line):
+    code, out, err = type_line("pull", f"{REPO}:Q4_K_M", "-q")
+    assert (code, out.count("\n"), err) == (0, 1, "")
+
+
+def test_into_a_folder(hub, type_line, tmp_path):
+    code, out, err = type_line("pull", REPO, "--to", str(tmp_path))
+    assert (code, out) == (0, f"{tmp_path / NAME}\n")
+    assert f"`qcli chat -m {tmp_path / NAME}`" in err
+
+
+def test_a_script_has_to_name_one_of_several(several, type_line):
+    code, out, err = type_line("pull", REPO)
+    assert (code, out, several.sent) == (2, "", 0)
+    assert err.splitlines() == [
+        "  1  Q4_K_M  1 MB · the usual choice",
+        "  2  Q8_0    1 MB",
+        f"error: {REPO}: has 2 of them",
+        f"hint: name one, as in `qcli pull {REPO}:Q4_K_M`",
+    ]
+
+
+@pytest.mark.parametrize(("answers", "taken"), [(["2"], "Q8_0"), (["7", "q8_0"], "Q8_0"), ([""], "Q4_K_M")])
+def test_a_person_is_asked(several, type_line, monkeypatch, answers, taken):
+    monkeypatch.setattr("qcli.line_input.is_interactive", lambda: True)
+    monkeypatch.setattr("qcli.line_input.asked", lambda _: answers.pop(0))
+    code, out, err = type_line("pull", REPO)
+    assert code == 0
+    assert out.endswith(f"Model-{taken}.gguf\n")
+    assert f"-m {REPO}:{taken}`" in err
+
+
+def test_one_who_does_not_choose_gets_none(several, type_line, monkeypatch):
+    monkeypatch.setattr("qcli.line_input.is_interactive", lambda: True)
+    monkeypatch.setattr("qcli.line_input.asked", lambda _: None)
+    assert type_line("pull", REPO)[:2] == (2, "")
+
+
+def test_a_name_of_the_list(hub, type_line):
+    file = "Qwen3-Next-80B-A3B-Instruct-Q4_K_M.gguf"
+    hub.repos["Qwen/Qwen3-Next-80B-A3B-Instruct-GGUF"] = {file: hub.repos[REPO][NAME]}
+    code, out, err = type_line("pull", "qwen3-next-80b-a3b-instruct")
+    assert code == 0
+    assert out.endswith(f"/{file}\n")
+    assert "was published anew" in err
+    assert "`qcli chat -m qwen3-next-80b-a3b-instruct`" in err
+
+
+def test_what_is_on_this_machine_already(hub, type_line, storyteller):
+    for model in ("storyteller", str(storyteller)):
+        code, out, err = type_line("pull", model)
+        assert (code, out) == (0, f"{storyteller}\n")
+        assert err.startswith("already here")
+    assert hub.asked == []
+
+
+def test_without_a_network_what_was_fetched_is_there(hub, type_line, monkeypatch):
+    there = type_line("pull", REPO)[1]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, out, err = type_line("pull", REPO)
+    assert (code, out) == (0, there)
+    assert "the source was not asked" in err
+
+
+def test_without_a_network_nothing_comes(hub, refused, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    refused(["pull", "another/Model-GGUF:Q8_0"], 1, "HF_HUB_OFFLINE is set")
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "said"),
+    [
+        ("nonsuch", 1, "no model is called"),
+        ("a" * 5000, 1, "(5000 characters)"),
+        ("no/such", 1, "there is no such repository"),
+        (f"{REPO}:Q9", 1, "has no Q9"),
+        (f"{REPO}:other.gguf", 1, "has no file other.gguf"),
+        ("https://example.com/a.gguf", 2, "is no address of huggingface.co"),
+    ],
+)
+def test_what_cannot_be_fetched(hub, refused, model, code, said):
+    refused(["pull", model], code, said)
+
+
+def test_ctrl_c_keeps_what_came(hub, type_line, monkeypatch):
+    tell = Transfer._tell
+
+    def interrupted(self):
+        tell(self)
+        if self._part.bytes_there:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Transfer, "_tell", interrupted)
+    never = threading.Event()
+    hub.fault = lambda asked: Fault(until=never) if len(hub.requests("store")) > 1 else None
+    code, out, err = type_line("pull", REPO)
+    never.set()
+    assert (code, out) == (130, "")
+    assert "the same command goes on from there" in err
+
+
+def test_a_wrong_file_is_no_model(hub, type_line):
+    hub.fault = lambda asked: Fault(wrong=True) if asked.site == "store" else None
+    code, out, err = type_line("pull", REPO)
+    assert (code, out) == (1, "")
+    assert "what came is not the file that it should be" in err
+    assert type_line("show", f"{REPO}:Q4_K_M")[0] == 1
