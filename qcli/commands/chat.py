@@ -41,6 +41,7 @@ def chat(
     model: options.Model = None,
     system: options.System = None,
     tools: tool_calls.Functions = None,
+    mcp: tool_calls.Mcp = None,
     approve: tool_calls.Approve = None,
     chain_limit: tool_calls.ChainLimit = None,
     max_tokens: options.MaxTokens = None,
@@ -69,11 +70,11 @@ def chat(
     options.check_remarks(quiet, verbose)
     model = options.named_model(model, named)
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
-    runner = tool_calls.ToolRunner.typed(tools, approve, chain_limit, is_interactive())
     records = is_interactive() or save or name is not None or wanted.old
     bar = console.status("loading", quiet)
     keyboard = Keyboard()
     with ExitStack() as stack:
+        runner = tool_calls.ToolRunner.typed(tools, mcp, approve, chain_limit, is_interactive(), stack)
         with keyboard if is_interactive() else nullcontext(), bar, interrupt.ends_all(bar):
             from qcli.llm import LLM
             from qcli.sessions.library import Library

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -18,7 +18,8 @@ from qcli.wording import counted, duration, shortened
 if TYPE_CHECKING:
     from qcli.sessions.conversation import Conversation
     from qcli.tools.calling import Limits, Result
-    from qcli.tools.tools_file import ToolsFile
+    from qcli.tools.mcp_config import McpServer
+    from qcli.tools.toolset import Toolset
 
 APPROVALS: Final = ("ask", "all", "none")
 CHAIN: Final = 10  # calls for a message of the user, unless another number is given
@@ -38,6 +39,14 @@ Functions = Annotated[
     str | None,
     typer.Option(
         "--tools", metavar="FILE.py", help="Python functions that the model may have run; you are asked first."
+    ),
+]
+Mcp = Annotated[
+    str | None,
+    typer.Option(
+        "--mcp",
+        metavar="CONFIG",
+        help="MCP servers whose tools the model may have run: a JSON file with mcpServers (`pip install 'qcli[mcp]'`).",
     ),
 ]
 Choice = Annotated[
@@ -113,42 +122,48 @@ class Calls:
 class ToolRunner:
     """Runs what a model calls, as far as the person at the terminal allows it."""
 
-    def __init__(self, file: ToolsFile, approve: str, chain_limit: int, limits: Limits) -> None:
-        self._file, self._approve, self._most, self._limits = file, approve, chain_limit, limits
+    def __init__(self, tools: Toolset, approve: str, chain_limit: int, limits: Limits) -> None:
+        self._tools, self._approve, self._most, self._limits = tools, approve, chain_limit, limits
         self._left = chain_limit
 
     @classmethod
     def typed(
-        cls, path: str | None, approve: str | None, chain_limit: int | None, interactive: bool
+        cls,
+        path: str | None,
+        mcp: str | None,
+        approve: str | None,
+        chain_limit: int | None,
+        interactive: bool,
+        stack: ExitStack,
     ) -> ToolRunner | None:
-        """What is meant; None without tools. Raises UsageError."""
-        if path is None:
+        """What is meant, its servers started until the stack is closed; None without tools. Raises UsageError, QcliError."""
+        if path is None and mcp is None:
             given = {"--approve": approve, "--chain-limit": chain_limit}
             if flag := next((flag for flag, value in given.items() if value is not None), None):
                 raise UsageError(f"{flag} is about --tools, and there are none", f"give --tools, or leave {flag} out")
             return None
         from qcli.tools.calling import Limits
-        from qcli.tools.tools_file import read_tools
+        from qcli.tools.toolset import Joined
 
         if approve not in (None, *APPROVALS):
             raise UsageError(f"--approve cannot be {shortened(approve or '')}", f"give {', '.join(APPROVALS)}")
-        file = read_tools(path)
-        if file.functions is None:
-            hint = "give a Python file with functions; qcli run --tools shows the calls of such a list"
-            raise UsageError(f"{path}: has no functions that could be run", hint)
+        sets: list[Toolset] = [] if path is None else [_functions(path)]
+        servers = [] if mcp is None else _read_servers(mcp)
         if (approve or "ask") == "ask" and not interactive:
             raise UsageError("nobody is there to be asked about calls", "give --approve all, or --approve none")
-        return cls(file, approve or "ask", chain_limit or CHAIN, Limits())
+        if servers:
+            sets.append(_started(servers, stack))
+        return cls(Joined(sets), approve or "ask", chain_limit or CHAIN, Limits())
 
     @property
     def options(self) -> dict[str, Any]:
         """Those of an answer that may call the tools."""
-        return {"tools": self._file.tools}
+        return {"tools": self._tools.tools}
 
     @property
     def names(self) -> list[str]:
         """What the tools are called."""
-        return self._file.tools.names
+        return self._tools.tools.names
 
     def begin(self) -> None:
         """Another message is answered: as many calls as ever may come."""
@@ -186,16 +201,38 @@ class ToolRunner:
                 return _REFUSED
             if reply.lower().startswith("a"):
                 self._approve = "all"
-        from qcli.tools.calling import run_call
-
         try:
             with meanwhile(), console.status(f"running {call.name}"):
-                result = run_call(self._file, call, self._limits)
+                result = self._tools.run(call, self._limits)
         except KeyboardInterrupt:
             console.info(f"{call.name} was stopped; what it did until then is done")
             return None
         _tell(call, result)
         return result.text
+
+
+def _functions(path: str) -> Toolset:
+    from qcli.tools.tools_file import read_tools
+    from qcli.tools.toolset import Functions
+
+    file = read_tools(path)
+    if file.functions is None:
+        hint = "give a Python file with functions; qcli run --tools shows the calls of such a list"
+        raise UsageError(f"{path}: has no functions that could be run", hint)
+    return Functions(file)
+
+
+def _read_servers(path: str) -> list[McpServer]:
+    from qcli.tools.mcp_config import read_servers
+
+    return read_servers(path)
+
+
+def _started(servers: list[McpServer], stack: ExitStack) -> Toolset:
+    from qcli.tools.mcp_servers import McpServers
+
+    with console.status("starting MCP servers"):
+        return stack.enter_context(McpServers(servers))
 
 
 def written(call: ToolCall) -> str:

@@ -56,12 +56,14 @@ def run_call(file: ToolsFile, call: ToolCall, limits: Limits) -> Result:
         text, ok = str(found["result" if "result" in found else "error"]), "result" in found
     except (ValueError, KeyError, TypeError, RecursionError):
         return Result(f"Error: the process of {call.name} ended early", False, seconds)
-    text = text if ok else f"Error: {text}"
-    if len(text) > limits.characters:
-        text = (
-            f"{text[: limits.characters]}\n[the rest was left out: at most {counted(limits.characters, 'character')}]"
-        )
-    return Result(text, ok, seconds)
+    return Result(bounded(text if ok else f"Error: {text}", limits), ok, seconds)
+
+
+def bounded(text: str, limits: Limits) -> str:
+    """The beginning of a result that is too long, and that it is."""
+    if len(text) <= limits.characters:
+        return text
+    return f"{text[: limits.characters]}\n[the rest was left out: at most {counted(limits.characters, 'character')}]"
 
 
 def _said(path: Path, call: ToolCall, limits: Limits) -> bytes | None:

@@ -54,9 +54,9 @@ class Tools:
             raise UsageError("there is no tool in the list", "list one, or leave the tools out")
         if len(tools) > _MOST:
             raise UsageError(f"{len(tools)} tools are too many", f"give at most {_MOST}")
-        for tool in tools:
-            if self._tools[tool.name] is not tool:
-                raise UsageError(f"two tools are called {tool.name}", "give each a name of its own")
+        names = [tool.name for tool in tools]
+        if twice := next((name for name in names if names.count(name) > 1), ""):
+            raise UsageError(f"two tools are called {twice}", "give each a name of its own")
         if len(self.text) > _LARGEST:
             raise UsageError(f"the tools have {len(self.text):,} characters as JSON", f"give at most {_LARGEST:,}")
 

@@ -26,7 +26,7 @@ def read_tools(path: str | Path) -> ToolsFile:
     if str(path) == "-":
         raise UsageError("tools cannot come from standard input", "give the name of a file")
     path = Path(path)
-    text = _text(path)
+    text = text_of(path)
     if path.suffix.lower() in (".py", ".pyw"):
         return ToolsFile(tools_of(text, str(path)), path.absolute())
     try:
@@ -42,7 +42,8 @@ def read_tools(path: str | Path) -> ToolsFile:
         raise UsageError(f"{path}: {problem.message}", problem.hint) from None
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """The text of a file of tools. Raises UsageError."""
     try:
         if path.stat().st_size > _LARGEST or not path.is_file():
             reason = "is no file" if not path.is_file() else f"has more than {_LARGEST >> 20} MiB"
