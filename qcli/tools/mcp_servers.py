@@ -32,18 +32,15 @@ class McpServers:
 
     def __init__(self, servers: Sequence[McpServer], connect: Connect | None = None) -> None:
         """Start or reach each server. Raises QcliError for one that does not answer, UsageError for what it offers."""
-        self._stack = ExitStack()
         self._owners: dict[str, tuple[Any, str]] = {}  # of each tool, its client and what the server calls it
-        try:
-            connect = connect or _sdk()
-            from anyio.from_thread import start_blocking_portal
+        connect = connect or _sdk()
+        from anyio.from_thread import start_blocking_portal
 
-            self._portal = self._stack.enter_context(start_blocking_portal())
-            offered = [(server, *self._opened(server, connect)) for server in servers]
+        with ExitStack() as stack:  # an error, or Ctrl-C, ends what is there already
+            self._portal = stack.enter_context(start_blocking_portal())
+            offered = [(server, *self._opened(server, connect, stack)) for server in servers]
             self.tools = self._named(offered)
-        except BaseException:
-            self._stack.close()
-            raise
+            self._stack = stack.pop_all()
 
     def run(self, call: ToolCall, limits: Limits) -> Result:
         """Have a server run a call. What goes wrong is a result, too; Ctrl-C ends the waiting and passes on."""
@@ -73,11 +70,11 @@ class McpServers:
     def __exit__(self, *problem: object) -> None:
         self.close()
 
-    def _opened(self, server: McpServer, connect: Connect) -> tuple[Any, list[Any]]:
+    def _opened(self, server: McpServer, connect: Connect, stack: ExitStack) -> tuple[Any, list[Any]]:
         """A server's client, and the tools that it lists. Raises QcliError."""
         try:
-            opening = self._portal.wrap_async_context_manager(connect(server, self._stack))
-            client = self._stack.enter_context(opening)
+            opening = self._portal.wrap_async_context_manager(connect(server, stack))
+            client = stack.enter_context(opening)
             listed, cursor = [], None
             for _ in range(_PAGES):
                 page = self._waited(_listing, client, cursor, most=_START_S)
