@@ -161,9 +161,15 @@ class ToolRunner:
         return {"tools": self._tools.tools}
 
     @property
-    def names(self) -> list[str]:
-        """What the tools are called."""
-        return self._tools.tools.names
+    def manner(self) -> str:
+        """What is done with calls, in words."""
+        most = f"at most {self._most} for a message"
+        words = {
+            "ask": f"run when you say so, {most}",
+            "all": f"run without asking, {most}",
+            "none": "shown, and not run",
+        }
+        return words[self._approve]
 
     def begin(self) -> None:
         """Another message is answered: as many calls as ever may come."""

@@ -167,10 +167,10 @@ class _Rest:
         """The ids that may come next; None: all."""
         if self._over:
             return None
-        may_end = True
-        mask = self._vocabulary.mask_of([])
         if self._matcher and not self._matcher.is_over:
             mask, may_end = self._matcher.mask()
+        else:
+            mask, may_end = self._vocabulary.mask_of([]), True
         return mask | self._vocabulary.mask_of([*self._ends]) if may_end and self._ends else mask
 
     def _go_on(self, marker: str) -> None:

@@ -101,6 +101,17 @@ def test_undo_takes_texts_back_and_says_what_stays_done(says, type_turns):
     assert err[-1] == "1 turn taken back; /redo brings back · none is left; what the tool did stays done"
 
 
+def test_tools_are_listed(says, type_turns, type_line):
+    _, err, _ = type_turns(says("Hi."), "/tools")
+    assert err[-3:] == [
+        "now   Read the clock.",
+        "fail  Fail.",
+        "calls of these are run when you say so, at most 10 for a message",
+    ]
+    _, err, _ = type_turns(says("Hi."), "/tools", more=("--approve", "none"))
+    assert err[-1] == "calls of these are shown, and not run"
+
+
 def test_what_is_computed_of_a_chain_is_not_computed_again(says, type_turns):
     """The ids of an answer with a call, and of its prompt, begin the prompt of the next."""
     type_turns(says("I look.\n" + CALL, "Noon."), "When?", more=("--approve", "all"))
