@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qcli.text.call_parser import CallParser
 from qcli.text.harmony_calls import HarmonyCallParser
@@ -196,22 +196,33 @@ class _Rest:
 
 @lru_cache(maxsize=8)
 def usable(tools: Tools, by_parts: bool) -> Tools:
-    """Tools whose schemas can be held to; where one cannot, its values may be anything. by_parts: each argument by itself."""
+    """Tools whose schemas can be held to; where one cannot, its values are held to less. by_parts: each argument by itself."""
+    every = Notation("python" if by_parts else "json list", "")
+    if _fits(grammars.whole_call(every, tools)):
+        return tools
     return Tools([_usable(tool, by_parts) for tool in tools])
 
 
 def _usable(tool: Tool, by_parts: bool) -> Tool:
+    parts = {name: _fitting(schema) for name, schema in tool.properties.items()}
+    if _fits(grammars.arguments(tool)) and (not by_parts or parts == tool.properties):
+        return tool
+    return Tool(tool.name, tool.description, {"type": "object", "properties": parts, "required": tool.required})
+
+
+def _fitting(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema, or where it cannot be followed its type alone, or anything."""
+    found = (schema, {"type": schema.get("type")})
+    return next((wanted for wanted in found if _fits(grammars.value(wanted))), {})
+
+
+def _fits(lark: str) -> bool:
+    """Whether a grammar can be followed."""
     from llguidance import LLMatcher
 
     from qcli.constraints.check import reason
 
-    def fits(lark: str) -> bool:
-        return reason(LLMatcher.grammar_from_lark(lark)) is None
-
-    parts = {name: schema if fits(grammars.value(schema)) else {} for name, schema in tool.properties.items()}
-    if fits(grammars.arguments(tool)) and (not by_parts or parts == tool.properties):
-        return tool
-    return Tool(tool.name, tool.description, {"type": "object", "properties": parts, "required": tool.required})
+    return reason(LLMatcher.grammar_from_lark(lark)) is None
 
 
 def _matcher(vocabulary: Vocabulary, lark: str) -> Matcher:
