@@ -20,7 +20,7 @@ from qcli.errors import QcliError, UsageError
 from qcli.progress import Progress
 from qcli.terminal import modes
 from qcli.terminal.bar import Bar, Surface
-from qcli.terminal.text import Filter, columns, destination, is_terminal
+from qcli.terminal.text import Filter, columns, destination, is_terminal, wrapped
 from qcli.terminal.text import clean as clean
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def table(content: RenderableType) -> None:
 def info(text: str) -> None:
     """Write a remark to stderr, dim, on lines of its own."""
     with Bar.shown.aside() if Bar.shown else nullcontext():
-        _to_stderr(_begin_line() + _styled(Filter()(text), "2") + "\n")
+        _to_stderr(_begin_line() + _styled(wrapped(Filter()(text), stderr_columns()), "2") + "\n")
         _remember("\n", sys.stderr)
 
 
@@ -129,9 +129,9 @@ def in_place(text: str) -> None:
 
 def error(problem: QcliError) -> None:
     """Write what went wrong, and the hint what to type next, to stderr, on lines of their own."""
-    lines = f"{_styled('error:', '1;31')} {clean(problem.message)}\n"
-    if problem.hint:
-        lines += f"{_styled('hint:', '1')} {clean(problem.hint)}\n"
+    said = [("error:", "1;31", problem.message), ("hint:", "1", problem.hint)]
+    texts = [(word, code, wrapped(f"{word} {clean(text)}", stderr_columns())) for word, code, text in said if text]
+    lines = "".join(f"{_styled(word, code)}{text.removeprefix(word)}\n" for word, code, text in texts)
     _to_stderr(_begin_line() + lines)
     _remember(lines, sys.stderr)
 

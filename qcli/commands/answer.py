@@ -181,4 +181,4 @@ def figures(stats: Stats) -> list[str]:
 
 def _speed(tok_per_s: float, more: str = "") -> str:
     digits = 0 if tok_per_s >= 100 else 1
-    return f" at {tok_per_s:.{digits}f} tok/s{more}" if tok_per_s else ""
+    return f" at {tok_per_s:,.{digits}f} tok/s{more}" if tok_per_s else ""

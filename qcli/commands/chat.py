@@ -111,7 +111,7 @@ def chat(
         stack.enter_context(talk)
         if not quiet:
             _greet(talk, log)
-        for turn in turns(partial(completions, talk), keyboard.typed):
+        for turn in turns(partial(completions, talk), keyboard):
             if not _take(talk, turn):
                 break
     return int(not talk.interactive and talk.incomplete)

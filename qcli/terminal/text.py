@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
-from typing import TextIO
+import re
+from collections.abc import Iterator
+from typing import Final, TextIO
 
 _CONTROL = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
+_SPACE_AND_WORD: Final = re.compile(r"(\s*)((?:`[^`]*`|[^\s`])+|`\S*)")
 _CONTROL_IN_LINE = {**_CONTROL, ord("\t"): " ", ord("\n"): " "}
 
 
@@ -39,6 +43,32 @@ def columns(stream: TextIO) -> int:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):
         return 80
+
+
+def wrapped(text: str, columns: float) -> str:
+    """A text with its lines broken at spaces, where they are wider than a terminal; what stands in `…` is not broken."""
+    if columns == math.inf or all(_cells(line) <= columns for line in text.split("\n")):
+        return text
+    return "\n".join(part for line in text.split("\n") for part in _parts(line, columns))
+
+
+def _parts(line: str, columns: float) -> Iterator[str]:
+    part = ""
+    for space, word in _SPACE_AND_WORD.findall(line):
+        if part.strip() and _cells(part + space + word) > columns:
+            yield part
+            space = part = ""
+        part += space + word
+    yield part
+
+
+def _cells(text: str) -> int:
+    """How many cells of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    from wcwidth import wcswidth
+
+    return max(wcswidth(text), len(text) if wcswidth(text) < 0 else 0)
 
 
 class Filter:

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from difflib import unified_diff
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -183,10 +184,10 @@ class Tmux(Looked):
     def end(self) -> int:
         """Wait for the program's end; its exit code."""
         until = monotonic() + PATIENCE
-        while not (code := self._tmux("display-message", "-p", "#{?pane_dead,#{pane_dead_status},}").strip()):
+        while self._tmux("display-message", "-p", "#{pane_dead}").strip() != "1":
             assert monotonic() < until, "\n".join(self.lines())
             sleep(0.02)
-        return int(code)
+        return int(self._tmux("display-message", "-p", "#{pane_dead_status}").strip() or 0)  # tmux may not know it yet
 
     def close(self) -> None:
         """Stop the program, whatever it does."""
@@ -244,4 +245,5 @@ def check(kept: Path, seen: list[str]) -> None:
     text = "\n".join(seen) + "\n"
     if os.environ.get("QCLI_KEEP_SCREENS"):
         kept.write_text(text, "utf-8")
-    assert text == kept.read_text("utf-8")
+    differ = [*unified_diff(kept.read_text("utf-8").splitlines(), seen, kept.name, "seen", lineterm="")]
+    assert not differ, "\n".join(differ)

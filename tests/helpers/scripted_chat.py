@@ -5,7 +5,9 @@ What it answers depends on a word of the message; a word that stands in none get
 
 from __future__ import annotations
 
+import signal
 import sys
+from pathlib import Path
 from time import sleep
 
 from fake_engine import FakeEngine
@@ -39,8 +41,10 @@ def greet(name: str) -> str:
 
 That is `greet`. An escape: \x1b[31mred\x1b[0m.
 """,
-    "slow": " ".join(f"word{i}" for i in range(60)) + "\n",
+    "count": " ".join(f"word{i}" for i in range(30)) + "\n",
+    "slow": " ".join(f"word{i}" for i in range(30)) + "\n",
 }
+WAITS = "waits-for-ctrl-c"  # a file in the folder that the program works in
 _ELSE = "A cat sat."
 
 
@@ -51,23 +55,40 @@ class ScriptedEngine(FakeEngine):
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__(tokenizer.vocab_size, 4096, self._next)
-        self._tokenizer, self._prompt_size, self._pause = tokenizer, 0, 0.0
+        self._tokenizer, self._prompt_size, self._pause, self._counts = tokenizer, 0, 0.0, False
         self._answer: list[int] = []
+        self._waits = True  # for Ctrl-C, in the midst of the first time that it counts
 
     def prefill(self, ids, progress=None):
         self._prompt_size = self.position + len(ids)
         asked = self._tokenizer.decode(list(self.ids) + list(ids)).rpartition("user")[2]
         word = next((word for word in ANSWERS if word in asked), "")
         self._answer = [*self._tokenizer.encode(ANSWERS.get(word, _ELSE)), min(self._tokenizer.end_ids)]
-        self._pause = 0.005 if word == "slow" else 0.0
+        self._pause = 0.004 if word == "slow" else 0.0
+        self._counts = word == "count"
         return super().prefill(ids, progress)
 
     def step(self, token):
-        sleep(self._pause * (self.position >= self._prompt_size))
+        said = self.position - self._prompt_size
+        sleep(self._pause * (said >= 0))
+        if self._counts and self._waits and said == 17:
+            self._waits = False
+            wait_for_interrupt()
         return super().step(token)
 
     def _next(self, ids):
         return self._answer[min(max(len(ids) - self._prompt_size, 0), len(self._answer) - 1)]
+
+
+def wait_for_interrupt() -> None:
+    """Wait for Ctrl-C, which then does what it does otherwise; a file says that it is waited for."""
+    came: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    Path(WAITS).touch()
+    while not came:
+        sleep(0.002)
+    signal.signal(signal.SIGINT, usual)
+    signal.raise_signal(signal.SIGINT)
 
 
 def main() -> None:

@@ -7,46 +7,54 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from places import ROOT
+from places import DATA, ROOT
+from screens import Terminal, Tmux, check
+from scripted_chat import WAITS
+
+from qcli.catalog import resolve
+from qcli.commands.chat_commands import COMMANDS
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
 
 HELPERS = ROOT / "tests" / "helpers"
 PASTED = "def add(a, b):\n    return a + b\n"
-FIGURES = re.compile(r"\d[\d,.]* tok/s · [\d.]+ s")
+VARIES = {  # what differs from run to run, and what stands for it in the screens that are kept
+    r"\d[\d,.]* tok/s · [\d.]+ s": "0 tok/s · 0 s",
+    r"at [\d,.]+(\s)tok/s": r"at 0\1tok/s",
+    r"[\d,.]+ GB/s": "0 GB/s",
+    r"TTFT [\d.]+ s": "TTFT 0 s",
+    r"tokens, [\d.]+ s": "tokens, 0 s",
+}
+
+
+COMMANDS_TYPED = [
+    "/help undo", "/system Be brief.", "/system", "/set temperature 0.2", "/think", "/model", "/stats", "/tokens",
+    "/undo", "/redo", "/undo 9", "/regenerate", "/continue", "/read notes.txt", "about it", "/copy", "/export talk.md",
+    "/edit", "/fork", "/save kept", "/sessions", "/resume -", "/compact", "/clear", "/hlep", "/undoo",
+]  # fmt: skip
+EDITOR = "import sys, pathlib; p = pathlib.Path(sys.argv[1]); p.write_text(p.read_text().replace('about', 'all about'))"
 
 
 @pytest.fixture
-def chat(tmp_path):
+def chat(tmp_path, monkeypatch):
     """Opens a chat in a terminal of so many columns; several share their folders."""
-    from screens import Terminal, Tmux
-
-    folders = {f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("CONFIG", "DATA", "STATE")}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("A note.\n")
     variables = {
-        **folders,
-        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
+        **{f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("CONFIG", "DATA", "STATE")},
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(HELPERS))),
-        "EDITOR": f"{sys.executable} {HELPERS / 'edit_aloud.py'}",
+        "EDITOR": f'{sys.executable} -c "{EDITOR}"',
         "HF_HOME": str(tmp_path / "hub"),
         "HOME": str(tmp_path),
-        "QCLI_IN": str(tmp_path),
     }
-    kind = Tmux if os.environ.get("QCLI_IN_TMUX") and shutil.which("tmux") else Terminal
-
-    def open_chat(columns: int, *options: str, **more: str):
-        return kind(columns, str(HELPERS / "scripted_chat.py"), "chat", *options, **variables, **more)
-
-    return open_chat
-
-
-def seen(lines: list[str], folder: Path) -> list[str]:
-    """Lines without what differs from run to run."""
-    return [FIGURES.sub("0 tok/s · 0 s", line.replace(str(folder), "FOLDER")) for line in lines]
+    kind = Tmux if os.environ.get("QCLI_IN_TMUX") else Terminal
+    return lambda columns, *options, **more: kind(
+        columns, str(HELPERS / "scripted_chat.py"), "chat", *options, **variables, **more
+    )
 
 
 def talk(terminal) -> None:
@@ -57,26 +65,70 @@ def talk(terminal) -> None:
     terminal.type(f"\x1b[200~{PASTED}\x1b[201~")
     terminal.wait("return a + b")
     terminal.enter()
-    terminal.type("\x1b[A" * 3)
+    terminal.type("\x1b[A" * 10)  # up to the first line of the history
     terminal.wait("> hello", 2)
     terminal.enter()
     terminal.say("show a table")
     terminal.say("some code")
-    terminal.type("go slow\r")
-    terminal.wait("word7")
+    stop(terminal)
+
+
+def stop(terminal) -> None:
+    """Stop an answer in its midst."""
+    terminal.type("count\r")
+    terminal.wait_for(lambda lines: os.path.exists(WAITS))
     terminal.type("\x03")
     terminal.wait("stopped")
     terminal.wait_for(lambda lines: lines[-1] == ">")
 
 
-def obey(terminal) -> None:
-    """Every command once."""
-    for line in COMMANDS_TYPED:
-        terminal.say(line)
+def seen(lines: list[str], folder: Path) -> list[str]:
+    """Lines without what differs from run to run."""
+    text = "\n".join(lines).replace(str(folder), "FOLDER").replace(str(resolve(None)[0]), "FILE")
+    for what, shown in VARIES.items():
+        text = re.sub(what, shown, text)
+    return text.split("\n")
 
 
-COMMANDS_TYPED = [
-    "/help undo", "/system Be brief.", "/system", "/set temperature 0.2", "/think", "/model", "/stats", "/tokens",
-    "/undo", "/redo", "/undo 9", "/regenerate", "/continue", "/read notes.txt", "about it", "/copy", "/export talk.md",
-    "/edit", "/fork", "/save kept", "/sessions", "/resume -", "/compact", "/clear", "/hlep", "/undoo",
-]  # fmt: skip
+@pytest.mark.parametrize(("columns", "colour"), [(40, False), (80, True), (200, False)])
+def test_a_tour(chat, tmp_path, columns, colour):
+    with chat(columns, **({} if colour else {"NO_COLOR": "1"})) as terminal:
+        talk(terminal)
+        for line in COMMANDS_TYPED:
+            terminal.say(line)
+        terminal.type("\x04")
+        assert terminal.end() == 0
+        check(DATA / "screens" / f"tour-{columns}.txt", seen(terminal.styled(), tmp_path))
+    assert {line.split()[0] for line in COMMANDS_TYPED if line[0] == "/"} >= {f"/{name}" for name in COMMANDS} - {
+        "/exit"
+    }
+
+
+def test_a_chat_is_left_and_resumed(chat, tmp_path):
+    with chat(80) as terminal:
+        terminal.wait_for(lambda lines: lines[-1] == ">")
+        terminal.say("show a table")
+        terminal.type("/exit\r")
+        assert terminal.end() == 0
+    with chat(80, "-c") as terminal:
+        terminal.wait_for(lambda lines: lines[-1] == ">")
+        terminal.say("hello")
+        terminal.type("/quit\r")
+        assert terminal.end() == 0
+        check(DATA / "screens" / "resumed-80.txt", seen(terminal.styled(), tmp_path))
+
+
+def test_a_window_that_is_resized_while_it_answers(chat):
+    """Lines that stand keep their width; every word comes once, in order, and no line is wider than the window."""
+    with chat(60, NO_COLOR="1") as terminal:
+        terminal.wait_for(lambda lines: lines[-1] == ">")
+        terminal.type("go slow\r")
+        terminal.wait("word9")
+        terminal.resize(100)
+        terminal.wait("context")
+        terminal.wait_for(lambda lines: lines[-1] == ">")
+        terminal.say("show a table")
+        lines = terminal.lines()
+    words = re.findall(r"word\d+", "\n".join(lines))
+    assert words == [f"word{i}" for i in range(30)]
+    assert max(map(len, lines)) > 60
