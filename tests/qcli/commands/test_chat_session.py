@@ -84,7 +84,9 @@ def stop(terminal) -> None:
 
 def seen(lines: list[str], folder: Path) -> list[str]:
     """Lines without what differs from run to run."""
-    text = "\n".join(lines).replace(str(folder), "FOLDER").replace(str(resolve(None)[0]), "FILE")
+    text = "\n".join(lines)
+    for path, name in ((folder, "FOLDER"), (resolve(None)[0], "FILE")):
+        text = re.sub("\n?".join(map(re.escape, str(path))), name, text)  # also where a line ends within it
     for what, shown in VARIES.items():
         text = re.sub(what, shown, text)
     return text.split("\n")
