@@ -32,7 +32,7 @@ VARIES = {  # what differs from run to run and from machine to machine, and what
 
 
 COMMANDS_TYPED = [
-    "/help undo", "/system Be brief.", "/system", "/set temperature 0.2", "/think", "/model", "/stats", "/tokens",
+    "/help undo", "/system Be brief.", "/system", "/set temperature 0.2", "/think", "/model", "/stats", "/tools", "/tokens",
     "/undo", "/redo", "/undo 9", "/regenerate", "/continue", "/read notes.txt", "about it", "/copy", "/export talk.md",
     "/edit", "/fork", "/save kept", "/sessions", "/resume -", "/compact", "/clear", "/hlep", "/undoo",
 ]  # fmt: skip
