@@ -21,9 +21,9 @@ from qcli.gguf.names import stem_of
 from qcli.host import folders
 from qcli.host.toml_files import TomlFile
 from qcli.hub.address import Address, parse
-from qcli.hub.cached_models import cached_labels, cached_model
 from qcli.hub.quant_names import plain, quant_of
 from qcli.local_models.found import Found
+from qcli.local_models.hub import cached_labels, cached_model
 from qcli.local_models.search import find, search
 from qcli.own_models import checked
 from qcli.wording import shortened, size

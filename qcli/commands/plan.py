@@ -74,8 +74,8 @@ def plan(
 def _several(model: str | None) -> tuple[Listing | None, list[Variant]]:
     """A repository and its models, if these are several and the words name none of them. Raises as `header_of`."""
     from qcli.hub import api
-    from qcli.hub.cached_models import cached_labels
     from qcli.hub.repo_files import variants
+    from qcli.local_models.hub import cached_labels
 
     address = _repository(model) if model else None
     if address is None:
@@ -93,7 +93,7 @@ def _several(model: str | None) -> tuple[Listing | None, list[Variant]]:
 def _repository(model: str) -> Address | None:
     """The repository that is meant as a whole, whether or not something of it was downloaded."""
     from qcli import catalog
-    from qcli.hub.cached_models import cached_model
+    from qcli.local_models.hub import cached_model
 
     address = catalog.address_of(model)
     if address is None or address.quant or address.file:

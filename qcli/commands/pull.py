@@ -136,7 +136,7 @@ def _pulled(model: str, entry: Entry | None, address: Address, to: Path | None, 
 
 
 def _cached(address: Address) -> Path | None:
-    from qcli.hub.cached_models import cached_model
+    from qcli.local_models.hub import cached_model
 
     try:
         return cached_model(address)

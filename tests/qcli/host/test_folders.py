@@ -13,7 +13,7 @@ from qcli.errors import UsageError
 from qcli.host import folders
 from qcli.hub import cache
 from qcli.hub.address import Address
-from qcli.hub.cached_models import cached_model
+from qcli.local_models.hub import cached_model
 
 posix = pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="folders as XDG names them")
 _CHOICES = ("QCLI_CACHE_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "HF_HUB_CACHE")

@@ -15,9 +15,9 @@ from stand_in_hub import COMMIT, Fault, sha256
 from qcli.errors import ModelNotFoundError, OutputError, QcliError
 from qcli.hub import api, transfer
 from qcli.hub.address import Address
-from qcli.hub.cached_models import cached_model
 from qcli.hub.pull import CHECKING, FETCHING, WAITING, Pull
 from qcli.hub.repo_files import RepoFile, variants
+from qcli.local_models.hub import cached_model
 
 REPO, NAME = "some/Model-GGUF", "Model-Q4_K_M.gguf"
 

@@ -9,7 +9,7 @@ import pytest
 
 from qcli.errors import UsageError
 from qcli.hub.address import Address
-from qcli.hub.cached_models import cached_model
+from qcli.local_models.hub import cached_model
 
 OLD, NEW = 40 * "a", 40 * "b"
 PARTS = ["Q8_0/m-Q8_0-00001-of-00002.gguf", "Q8_0/m-Q8_0-00002-of-00002.gguf"]
@@ -40,7 +40,7 @@ def test_nothing_was_downloaded(hub, monkeypatch):
     assert found() is None
     hub.mkdir()
     assert found() is None
-    monkeypatch.setattr("qcli.hub.cached_models.hub_cache", lambda: None)
+    monkeypatch.setattr("qcli.local_models.hub.hub_cache", lambda: None)
     assert found() is None
 
 
