@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
-from qcli import catalog, console, recommended_sampling
+from qcli import console
+from qcli.catalog.recommended_sampling import sampling_defaults
+from qcli.catalog.resolve import name_of, resolve
 from qcli.constraints.python_types import parsed
 from qcli.constraints.vocabulary import Preparation
 from qcli.errors import UsageError
@@ -81,7 +83,7 @@ class LLM:
         began = perf_counter()
         check_positive("threads", threads)
         check_positive("ctx", ctx)
-        path, self._entry = catalog.resolve(path_or_name)
+        path, self._entry = resolve(path_or_name)
         self.file = GGUFFile.open(path)
         self._preparation = Preparation(path) if constrained else None
         with console.Telling(progress) as told:
@@ -103,7 +105,7 @@ class LLM:
     @property
     def name(self) -> str:
         """What models.toml calls the model, else its file's name."""
-        return catalog.name_of(self.file.path, self._entry)
+        return name_of(self.file.path, self._entry)
 
     def __repr__(self) -> str:
         engine = self.engine
@@ -174,7 +176,7 @@ class LLM:
         """The model's own sampling, with those options replaced that are given and not None. Raises UsageError."""
         self._check_open()
         chosen: dict[str, Any] = {n: value for n, value in given.items() if value is not None or n not in OPTIONS}
-        return Sampling(**{**recommended_sampling.sampling_defaults(self._entry, self.file), **chosen})
+        return Sampling(**{**sampling_defaults(self._entry, self.file), **chosen})
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits after each id, float32 [T, vocab], from an empty state, by the prefill that generation uses."""

@@ -18,7 +18,7 @@ from foreign_models import no_models_of_others
 from places import DATA
 from stand_in_hub import Servers
 
-from qcli.catalog import resolve
+from qcli.catalog.resolve import resolve
 from qcli.cli import invoke
 from qcli.host import folders
 from qcli.runtime.engine import Engine

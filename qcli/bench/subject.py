@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qcli import catalog, models
+from qcli import models
 from qcli.bench.cases import Case, context_of
 from qcli.bench.random_weights import Mix, layers_that_fit, random_file, size_of
 from qcli.bench.shapes import ModelShape
+from qcli.catalog.resolve import name_of, resolve
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
@@ -49,9 +50,9 @@ class Subject:
 
 def of_file(model: str | None) -> Subject:
     """The file of a path or a name; without either, of the embedded model."""
-    path, entry = catalog.resolve(model)
+    path, entry = resolve(model)
     file = GGUFFile.open(path)
-    return Subject(catalog.name_of(path, entry), file)
+    return Subject(name_of(path, entry), file)
 
 
 def of_shape(shape: ModelShape, mix: Mix, layers: int | None, progress: Progress | None = None) -> Subject:

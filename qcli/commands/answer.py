@@ -114,10 +114,11 @@ def tell_of_loop(llm: LLM, hint: str, options: Mapping[str, Any]) -> None:
 
 def note_of(llm: LLM) -> str:
     """What has to be known of a model, as models.toml says; "" for nothing."""
-    from qcli.catalog import load_catalog  # NumPy, which --help need not wait for
+    from qcli.catalog.entries import load_catalog  # NumPy, which --help need not wait for
+    from qcli.catalog.resolve import path_of
 
     entries = load_catalog().values()
-    return next((entry.note for entry in entries if entry.note and entry.path == llm.file.path), "")
+    return next((entry.note for entry in entries if entry.note and path_of(entry) == llm.file.path), "")
 
 
 def note_mistyped(llm: LLM) -> None:

@@ -179,7 +179,7 @@ def _think_as_it_can(talk: Talk) -> None:
 
 def _is_this_one(talk: Talk, name: str) -> bool:
     """Whether the model is loaded already. Raises QcliError if there is none such, or it is none that can be run."""
-    from qcli.catalog import resolve
+    from qcli.catalog.resolve import resolve
     from qcli.gguf.file import GGUFFile
     from qcli.models import context_length
 
@@ -191,9 +191,10 @@ def _is_this_one(talk: Talk, name: str) -> bool:
 
 def model_names(talk: Talk, typed: str) -> Iterator[tuple[str, str]]:
     """The models on this machine that have a name."""
-    from qcli.catalog import load_catalog
+    from qcli.catalog.entries import load_catalog
+    from qcli.catalog.resolve import path_of
 
-    return ((name, entry.description) for name, entry in load_catalog().items() if entry.path is not None)
+    return ((name, entry.description) for name, entry in load_catalog().items() if path_of(entry) is not None)
 
 
 def stats(talk: Talk, argument: str) -> None:

@@ -25,11 +25,12 @@ def models(incomplete: str) -> list[tuple[str, str]]:
 
     found: list[tuple[str, str]] = []
     with suppress(QcliError, OSError):
-        from qcli.catalog import load_catalog
+        from qcli.catalog.entries import load_catalog
+        from qcli.catalog.resolve import place_of
 
         for name, entry in load_catalog().items():
             if name.lower().startswith(incomplete.lower()):  # in any case, as commands take it: shells ask for the same
-                found.append((incomplete + name[len(incomplete) :], f"{entry.where}: {entry.description}"))
+                found.append((incomplete + name[len(incomplete) :], f"{place_of(entry)}: {entry.description}"))
     with suppress(QcliError, OSError):
         from qcli.local_models.search import search
 

@@ -73,7 +73,7 @@ def _check(action: str, given: list[str]) -> None:
 
 def _as_meant(key: str, text: str) -> str:
     """A value as it can be kept: of a model that is there; a path in full, as a command may be typed anywhere."""
-    from qcli.catalog import resolve
+    from qcli.catalog.resolve import resolve
     from qcli.host.folders import expanded
 
     if key.lower() != "model":

@@ -66,7 +66,7 @@ def experts(
 def _counted(
     model: str | None, prompt: str | None, file: str | None, threads: int | None, ram: str | None, bar: console.status
 ) -> tuple[str, list[LayerCounts]]:
-    from qcli.catalog import resolve
+    from qcli.catalog.resolve import resolve
     from qcli.evaluate import expert_counts
     from qcli.gguf.file import GGUFFile
     from qcli.gguf.kinds import require_model

@@ -52,7 +52,7 @@ def imatrix(
     to = expanded(out)
     with console.status("loading", quiet) as bar, interrupt.cleans_up():
         with interrupt.ends_all(bar):
-            from qcli.catalog import resolve
+            from qcli.catalog.resolve import resolve
             from qcli.evaluate.scored_text import chunks
             from qcli.gguf.file import GGUFFile
             from qcli.gguf.kinds import require_model

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qcli.errors import QcliError
 
 if TYPE_CHECKING:
-    from qcli.catalog import Entry
+    from qcli.catalog.entry import Entry
     from qcli.gguf.file import GGUFFile
     from qcli.local_models.found import Found
 
@@ -47,7 +47,7 @@ class Row:
 
 def all_rows() -> tuple[list[Row], list[str]]:
     """Every model that is known or found, and remarks on what could not be looked at. Raises UsageError, QcliError."""
-    from qcli.catalog import load_catalog
+    from qcli.catalog.entries import load_catalog
     from qcli.forecast import glance
     from qcli.local_models import hub
     from qcli.local_models.search import search
@@ -69,8 +69,10 @@ def all_rows() -> tuple[list[Row], list[str]]:
 
 
 def _of_entry(entry: Entry) -> Row:
-    path = entry.path
-    return Row(entry.name, entry.where, path, entry.bytes or _size([path] if path else []), entry=entry)
+    from qcli.catalog.resolve import path_of, place_of
+
+    path = path_of(entry)
+    return Row(entry.name, place_of(entry), path, entry.bytes or _size([path] if path else []), entry=entry)
 
 
 def _of_found(found: Found) -> Row:

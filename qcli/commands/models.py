@@ -85,11 +85,13 @@ def models(
 def _check(action: str, words: list[str], name: str | None, as_json: bool) -> None:
     """Raise UsageError if these words and options cannot be meant together."""
     if action not in _ACTIONS:
-        close = get_close_matches(action, [*_ACTIONS, "rm"], n=1)
-        hint = "type `qcli rm NAME`" if action in ("rm", "remove", "delete") else f"there are {', '.join(_ACTIONS)}"
-        raise UsageError(
-            f"no action is called {shortened(action)!r}", f"did you mean {close[0]}? {hint}" if close else hint
-        )
+        close = get_close_matches(action, _ACTIONS, n=1)
+        hint = f"there are {', '.join(_ACTIONS)}"
+        if action in ("rm", "remove", "delete"):
+            hint = "type `qcli rm NAME`"
+        elif close:
+            hint = f"did you mean {close[0]}? {hint}"
+        raise UsageError(f"no action is called {shortened(action)!r}", hint)
     count, line = _ACTIONS[action]
     if len(words) != count:
         raise UsageError(f"models {action} cannot have {counted(len(words), 'word')}", f"type `qcli models {line}`")

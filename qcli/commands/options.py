@@ -147,7 +147,7 @@ def check_remarks(quiet: bool, verbose: bool) -> None:
 
 def first_names_model(model: str | None, first: str | None, second: str | None) -> tuple[str | None, str | None]:
     """The model and the prompt, where a model may be typed before a prompt. Raises UsageError for what is neither."""
-    from qcli.catalog import is_model
+    from qcli.catalog.resolve import is_model
 
     if second is None:
         if first is not None and is_model(first, names=False):

@@ -31,7 +31,7 @@ def add(file: str, name: str | None) -> None:
 
 def alias(name: str, new: str) -> None:
     """Give a model that has a name another one, which goes on to mean it when its file changes. Raises as `add` does."""
-    from qcli.catalog import entry_of
+    from qcli.catalog.names import entry_of
 
     entry = entry_of(name)
     if entry is None:
@@ -51,7 +51,7 @@ def own_table(name: str) -> tuple[TomlFile, str] | None:
 
 
 def _write(name: str, key: str, value: str) -> None:
-    from qcli.catalog import load_catalog
+    from qcli.catalog.entries import load_catalog
 
     if not _NAME.fullmatch(name) or name.lower().endswith(".gguf"):
         hint = "give one of letters, digits and -_.:@+, as in: --name my-model"
@@ -65,7 +65,7 @@ def _write(name: str, key: str, value: str) -> None:
 
 
 def _file() -> TomlFile:
-    from qcli.catalog import own_file
+    from qcli.catalog.entries import own_file
 
     try:
         return TomlFile.read(own_file())

@@ -60,7 +60,7 @@ def perplexity(
         bar = stack.enter_context(console.status("loading", quiet))
         stack.enter_context(interrupt.cleans_up())
         with interrupt.ends_all(bar):
-            from qcli.catalog import resolve
+            from qcli.catalog.resolve import resolve
             from qcli.evaluate.log_probs_file import LogProbs
             from qcli.gguf.file import GGUFFile
             from qcli.gguf.kinds import require_model

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from qcli.catalog import Entry
+    from qcli.catalog.entry import Entry
     from qcli.forecast.prospect import Options
     from qcli.forecast.result import Forecast
     from qcli.forecast.survey import Survey
@@ -92,21 +92,22 @@ def _several(model: str | None) -> tuple[Listing | None, list[Variant]]:
 
 def _repository(model: str) -> Address | None:
     """The repository that is meant as a whole, whether or not something of it was downloaded."""
-    from qcli import catalog
+    from qcli.catalog.names import address_of
+    from qcli.catalog.resolve import resolve
     from qcli.local_models.hub import cached_model
 
-    address = catalog.address_of(model)
+    address = address_of(model)
     if address is None or address.quant or address.file:
         return None
     try:
-        return address if catalog.resolve(model)[0] == cached_model(address) else None
+        return address if resolve(model)[0] == cached_model(address) else None
     except (ModelNotFoundError, UsageError):  # nothing of it is here, or several models
         return address
 
 
 def _of_one(model: str | None, given: Options, bar: console.status) -> tuple[str, Forecast]:
     """The name of one model, and how it would run; where its header is not to be had, by its shape, if that is known."""
-    from qcli import catalog
+    from qcli.catalog.names import named
     from qcli.forecast.forecast import forecast
     from qcli.gguf.file import GGUFFile
     from qcli.hub import headers
@@ -115,7 +116,7 @@ def _of_one(model: str | None, given: Options, bar: console.status) -> tuple[str
         try:
             found = stack.enter_context(headers.header_of(model, bar.update))
         except QcliError as problem:
-            entry = catalog.named(model) if model and type(problem) is QcliError else None
+            entry = named(model) if model and type(problem) is QcliError else None
             if entry is None or not entry.shape:
                 raise
             return entry.name, _by_shape(entry, given, bar, problem)

@@ -19,7 +19,7 @@ from qcli.errors import ModelNotFoundError, QcliError, UsageError
 from qcli.wording import shortened, size
 
 if TYPE_CHECKING:
-    from qcli.catalog import Entry
+    from qcli.catalog.entry import Entry
     from qcli.hub.address import Address
     from qcli.hub.pull import Pulled
 
@@ -78,7 +78,8 @@ def pull(
 
 def _meant(model: str) -> tuple[Entry | None, Address | None]:
     """The entry of models.toml, and the address on the hub; no address for what is on this machine as it is."""
-    from qcli.catalog import named, resolve
+    from qcli.catalog.names import closest, named
+    from qcli.catalog.resolve import resolve
     from qcli.host import folders
     from qcli.hub.address import parse
 
@@ -91,12 +92,13 @@ def _meant(model: str) -> tuple[Entry | None, Address | None]:
         return entry, entry.address
     if address := parse(model):
         return None, address
-    resolve(model)  # tells names that are near
-    raise ModelNotFoundError(f"no model is called {shortened(model)!r}", _LIST)
+    resolve(model)  # may know more
+    hint = _LIST if model.lower().endswith(".gguf") else closest(model)
+    raise ModelNotFoundError(f"no model is called {shortened(model)!r}", hint)
 
 
 def _here(entry: Entry | None, model: str) -> Path:
-    from qcli.catalog import resolve
+    from qcli.catalog.resolve import resolve
 
     return resolve(entry.name if entry else model)[0]
 

@@ -65,7 +65,7 @@ def quantize(
     quiet: options.Quiet = False,
 ) -> None:
     """Write a copy of a model that takes less space and is faster."""
-    from qcli.catalog import resolve
+    from qcli.catalog.resolve import resolve
     from qcli.commands.quantize_report import report
     from qcli.gguf.file import GGUFFile
     from qcli.host.threads import default_threads

@@ -115,7 +115,7 @@ def model_of(log: Session | None) -> str | None:
     """
     if log is None:
         return None
-    from qcli.catalog import resolve
+    from qcli.catalog.resolve import resolve
 
     path = str(log.header.get("path", ""))
     is_there = bool(path) and Path(path).is_file()

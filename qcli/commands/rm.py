@@ -69,7 +69,7 @@ def _forgotten(name: str, yes: bool) -> bool:
 
 def _delete(name: str, yes: bool, other_tools: bool) -> None:
     """Raises ModelNotFoundError, UsageError for what is not to be deleted, OutputError."""
-    from qcli.catalog import resolve
+    from qcli.catalog.resolve import resolve
     from qcli.hub.cache import hub_cache
     from qcli.local_models import last_used
     from qcli.local_models.hub import TOOL

@@ -211,7 +211,7 @@ def _is_first_answer_of(llm: LLM) -> bool:
 
 
 def _has_no_prompt(first: str | None) -> bool:
-    from qcli.catalog import is_model  # NumPy, which --help need not wait for
+    from qcli.catalog.resolve import is_model  # NumPy, which --help need not wait for
 
     return first is None or is_model(first, names=False)
 

@@ -63,7 +63,7 @@ def show(
 
 def _show_file(model: str | None, as_json: bool, tensors: bool) -> None:
     """Print a model file's summary; `tensors` adds every key and every tensor."""
-    from qcli.catalog import name_of, resolve
+    from qcli.catalog.resolve import name_of, resolve
     from qcli.gguf.file import GGUFFile
     from qcli.gguf.summary import summarize
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qcli.bench.shapes import ModelShape, find_shape
-from qcli.catalog import Entry
+from qcli.catalog.entry import Entry
 from qcli.forecast.retyped import retyped, types_under
 from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.header import Header, Value

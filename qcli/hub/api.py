@@ -59,9 +59,7 @@ def is_offline() -> bool:
 def endpoint() -> str:
     """The hub's address. Raises QcliError if it may not be asked, UsageError for one that is none."""
     if is_offline():
-        raise QcliError(
-            "HF_HUB_OFFLINE is set, and this is not on this machine", "unset it, or give the path of a .gguf file"
-        )
+        raise QcliError("HF_HUB_OFFLINE is set: no server is asked", "unset it, or give the path of a .gguf file")
     given = os.environ.get("HF_ENDPOINT") or HUB
     if not given.startswith(("https://", "http://")):
         raise UsageError(f"HF_ENDPOINT is {given!r}", "give it an address that begins with https://, or leave it out")

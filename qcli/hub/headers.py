@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from qcli import catalog
+from qcli.catalog.names import address_of, named
+from qcli.catalog.resolve import name_of, resolve
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError
 from qcli.gguf.header import MAX_HEADER, read_header
 from qcli.host.temporary import temporary_folder
@@ -45,13 +46,13 @@ class Found:
 def header_of(model: str | None, progress: Progress | None = None) -> Iterator[Found]:
     """The file of a model if it is on this machine, else its header, until the block ends.
 
-    model: as in `catalog.resolve`. Raises ModelNotFoundError, ModelFileError, UsageError, QcliError.
+    model: as in `resolve`. Raises ModelNotFoundError, ModelFileError, UsageError, QcliError.
     """
     if found := _here(model):
         yield found
         return
     assert model is not None  # the embedded model is here
-    entry, address = catalog.named(model), catalog.address_of(model)
+    entry, address = named(model), address_of(model)
     assert address is not None
     there = api.list_files(address.repo, address.revision)
     variant = choose(there.files, address)
@@ -71,12 +72,12 @@ def header_in(there: api.Listing, variant: Variant, progress: Progress | None = 
 def _here(model: str | None) -> Found | None:
     """The file of a model, if it is on this machine; None if it is on huggingface.co. Raises ModelNotFoundError, UsageError."""
     try:
-        path, entry = catalog.resolve(model)
+        path, entry = resolve(model)
     except ModelNotFoundError:
-        if model is None or catalog.address_of(model) is None:
+        if model is None or address_of(model) is None:
             raise
         return None
-    return Found(catalog.name_of(path, entry), path)
+    return Found(name_of(path, entry), path)
 
 
 def _headers(there: api.Listing, variant: Variant, folder: Path, progress: Progress | None) -> Path:

@@ -12,7 +12,7 @@ from time import sleep
 
 from fake_engine import FakeEngine
 
-from qcli.catalog import resolve
+from qcli.catalog.resolve import resolve
 from qcli.runtime.engine import Engine
 from qcli.text.tokenizer import Tokenizer
 

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from foreign_models import no_models_of_others
 
-from qcli.catalog import Entry, is_model, load_catalog, name_of, named, resolve
+from qcli.catalog.entries import load_catalog
+from qcli.catalog.entry import Entry
+from qcli.catalog.names import closest, named
+from qcli.catalog.recommended_sampling import sampling_defaults
+from qcli.catalog.resolve import is_model, name_of, path_of, place_of, resolve
 from qcli.errors import ModelNotFoundError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.host import folders
 from qcli.hub.address import Address, parse
-from qcli.recommended_sampling import sampling_defaults
 from qcli.runtime.sampling import Sampling
 
 INSTRUCT = "Qwen3-Next-80B-A3B-Instruct"
@@ -44,7 +47,7 @@ def test_nothing_means_the_embedded_model() -> None:
     path, entry = resolve(None)
     assert path.is_file()
     assert entry is not None
-    assert (entry.name, entry.where, entry.path) == ("storyteller", "embedded", path)
+    assert (entry.name, place_of(entry), path_of(entry)) == ("storyteller", "embedded", path)
     assert resolve("storyteller") == (path, entry)
 
 
@@ -87,7 +90,7 @@ def test_a_model_to_download_says_how() -> None:
 def test_a_downloaded_model_is_found(hub: Path) -> None:
     path = download(hub, "0123abcd")
     assert resolve(INSTRUCT) == (path, load_catalog()[INSTRUCT])
-    assert load_catalog()[INSTRUCT].where == "cached"
+    assert place_of(load_catalog()[INSTRUCT]) == "cached"
 
 
 def test_the_hub_cache_moves_with_its_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +223,23 @@ def test_what_names_nothing(typed: str) -> None:
     assert named(typed) is None
 
 
+def test_names_as_ollama_divides_them() -> None:
+    assert named("gpt-oss:20b") == load_catalog()["gpt-oss-20b"]
+    assert named("Qwen3:30B") == load_catalog()["Qwen3-30B-A3B-Instruct-2507"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("qwne3-30b-a3b", "did you mean Qwen3-30B-A3B"),  # an alias
+        ("ollama run hf.co/a/b-GGUF:Q8_0", "type the name alone: hf.co/a/b-GGUF:Q8_0"),
+        ("ollama run gpt-oss:20b", "type the name alone: gpt-oss:20b"),
+    ],
+)
+def test_what_is_nearest(typed: str, hint: str) -> None:
+    assert closest(typed).startswith(hint)
+
+
 def test_the_beginning_of_several_names_lists_them() -> None:
     with pytest.raises(ModelNotFoundError, match=r"did you mean gpt-oss-20b or gpt-oss-120b\?"):
         resolve("gpt-oss")
@@ -291,7 +311,7 @@ def test_models_of_the_users_own(own: Path) -> None:
     path, entry = resolve("Mine")
     assert path == own.parent / "m.gguf"
     assert entry is not None
-    assert (entry.name, entry.where) == ("mine", "on disk")
+    assert (entry.name, place_of(entry)) == ("mine", "on disk")
     assert sampling_defaults(entry, file_saying())["temperature"] == 0.1
     with pytest.raises(ModelNotFoundError, match=r"`qcli pull theirs` gets it"):
         resolve("theirs")
@@ -301,7 +321,7 @@ def test_our_models_as_the_user_would_have_them(own: Path) -> None:
     own.write_text("[StoryTeller]\nsampling = { temperature = 0.2 }\n")
     path, entry = resolve("storyteller")
     assert entry is not None
-    assert (path.is_file(), entry.where, dict(entry.sampling)) == (True, "embedded", {"temperature": 0.2})
+    assert (path.is_file(), place_of(entry), dict(entry.sampling)) == (True, "embedded", {"temperature": 0.2})
     own.unlink()
 
 

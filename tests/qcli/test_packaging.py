@@ -15,7 +15,7 @@ import pytest
 from places import ROOT
 
 import qcli
-from qcli.catalog import load_catalog
+from qcli.catalog.entries import load_catalog
 
 IMPORTED_AS = {"markdown-it-py": "markdown_it"}
 ASSETS = ROOT / "qcli" / "assets"

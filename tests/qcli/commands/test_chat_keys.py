@@ -18,7 +18,7 @@ ENDLESS = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT / "tests" / "helpers")!r})
 from fake_engine import TellingEngine
-from qcli.catalog import resolve
+from qcli.catalog.resolve import resolve
 from qcli.cli import main
 from qcli.runtime.engine import Engine
 from qcli.text.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ from gguf_maker import STRING, U32, File, key
 from places import ROOT
 from rich.console import Console
 
-from qcli.catalog import load_catalog
+from qcli.catalog.entries import load_catalog
 from qcli.commands import model_rows, models
 from qcli.commands.models import _day, _drawn
 from qcli.forecast import glance

@@ -8,7 +8,7 @@ import pytest
 from gguf_maker import small_model
 
 from qcli.bench.shapes import find_shape
-from qcli.catalog import load_catalog
+from qcli.catalog.entries import load_catalog
 from qcli.commands import prospect_table
 from qcli.errors import QcliError
 from qcli.forecast import glance, repository

@@ -8,7 +8,7 @@ from foreign_models import put, tree
 from huggingface_hub import scan_cache_dir
 
 from qcli import line_input
-from qcli.catalog import load_catalog
+from qcli.catalog.entries import load_catalog
 from qcli.local_models import last_used
 
 OLD, NEW = 40 * "1", 40 * "2"

@@ -13,7 +13,7 @@ from brief_forecast import be_brief
 from gguf_maker import STRING, File, key, tensor, write
 from places import DATA
 
-from qcli import catalog
+from qcli.catalog.entries import load_catalog
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError
 from qcli.forecast.forecast import forecast
 from qcli.gguf.file import GGUFFile
@@ -161,7 +161,7 @@ def test_every_part_of_a_split_model_is_asked_for(server):
 
 
 def test_a_name_of_the_catalog_and_a_file_that_was_downloaded(server, monkeypatch, tmp_path):
-    entry = next(entry for entry in catalog.load_catalog().values() if entry.repo)
+    entry = next(entry for entry in load_catalog().values() if entry.repo)
     shutil.copy(MODEL, server.folder / entry.file)
     with headers.header_of(entry.name.upper()) as found:
         assert found.name == entry.name

@@ -9,7 +9,7 @@ import pytest
 from foreign_models import put
 from places import ROOT
 
-from qcli.catalog import resolve
+from qcli.catalog.resolve import place_of, resolve
 from qcli.errors import ModelNotFoundError, UsageError
 from qcli.local_models import walk
 from qcli.local_models.search import find, search
@@ -208,7 +208,7 @@ def test_what_exists_goes_before_what_is_known_and_that_before_what_is_found(oll
     blob = foreign_models.ollama(ollama, "library/storyteller/latest", GGUF)
     foreign_models.ollama(ollama, "library/other/latest", GGUF)
     assert resolve("storyteller:latest")[0] == blob
-    assert resolve("storyteller")[1].where == "embedded"
+    assert place_of(resolve("storyteller")[1]) == "embedded"
     assert resolve("other")[0] == blob
     put(data_folder / "config" / "models.toml", b'[other]\npath = "mine.gguf"\n')
     mine = put(data_folder / "config" / "mine.gguf", GGUF)

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from qcli.catalog import Entry, load_catalog
+from qcli.catalog.entries import load_catalog
+from qcli.catalog.entry import Entry
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.sampling import OPTIONS
 
