@@ -27,6 +27,7 @@ _LINE_EVERY = 30.0  # seconds between lines where no bar can be
 _RATE_OVER = 5.0  # seconds
 _LIST = "`qcli models` lists the names"
 _GOES_ON = "what came is kept: the same command goes on from there"
+_OR_RM = "; `qcli rm {}` deletes it"
 
 
 @examples(
@@ -66,14 +67,30 @@ def pull(
         pulled, means = _pulled(model, entry, address, to, told)
     except KeyboardInterrupt:
         if told.came:
-            console.info(_GOES_ON)
+            console.info(_GOES_ON + ("" if to else _OR_RM.format(shlex.quote(model))))
         raise
     console.out(f"{pulled.path}\n")
     if not quiet:
         from qcli.hub.pull import summary
 
         console.info(summary(pulled))
-        console.info(_next(str(pulled.path) if to else means))
+        problem = _problem(pulled.path)
+        console.info(f"qcli cannot run it: {problem}" if problem else _next(str(pulled.path) if to else means))
+
+
+def _problem(path: Path) -> str:
+    """Why qcli cannot run a file, as far as its header tells; "" if it can."""
+    from qcli.gguf.file import GGUFFile
+    from qcli.gguf.kinds import require_model
+    from qcli.gguf.summary import is_supported
+
+    try:
+        with GGUFFile.open(path) as file:
+            require_model(file)
+            architecture = str(file.metadata.get("general.architecture"))
+            return "" if is_supported(architecture) else f"its architecture is {shortened(architecture)}"
+    except QcliError as problem:
+        return problem.message.removeprefix(f"{path}: ")
 
 
 def _meant(model: str) -> tuple[Entry | None, Address | None]:

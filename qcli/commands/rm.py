@@ -10,7 +10,7 @@ import typer
 from qcli import console
 from qcli.commands import completion, options
 from qcli.commands.examples import examples
-from qcli.errors import QcliError, UsageError
+from qcli.errors import ModelNotFoundError, QcliError, UsageError
 from qcli.wording import shortened, size
 
 if TYPE_CHECKING:
@@ -79,7 +79,12 @@ def _delete(name: str, yes: bool, other_tools: bool) -> None:
     models = search().models
     if len(several := {found.name for found in models if found.repo.lower() == name.lower()}) > 1:
         raise UsageError(f"{name}: {len(several)} models of it are here", f"type one of: {', '.join(sorted(several))}")
-    path, entry = resolve(name)
+    try:
+        path, entry = resolve(name)
+    except ModelNotFoundError:
+        if not _begun_deleted(name, yes):
+            raise
+        return
     if entry and entry.asset:
         raise UsageError(f"{entry.name} is a part of qcli", "it cannot be deleted by itself")
     found = next((found for found in models if found.path == path), None)
@@ -96,6 +101,23 @@ def _delete(name: str, yes: bool, other_tools: bool) -> None:
         removal.run()
         last_used.forget(target)
         console.info(f"{called} is deleted: {size(removal.n_bytes)} freed")
+
+
+def _begun_deleted(name: str, yes: bool) -> bool:
+    """Delete what broken downloads of a model left, if that is wanted; whether there was any. Raises UsageError, OutputError."""
+    from qcli.catalog.names import address_of
+    from qcli.local_models.removal import of_begun
+
+    address = address_of(name)
+    removal = of_begun(address) if address else None
+    if removal is None:
+        return False
+    if _wanted(
+        f"delete what came of {name} until its download was broken off? it frees {size(removal.n_bytes)}", yes, name
+    ):
+        removal.run()
+        console.info(f"what came of {name} is deleted: {size(removal.n_bytes)} freed")
+    return True
 
 
 def _of_another_tool(found: Found, other_tools: bool) -> Removal:

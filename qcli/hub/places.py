@@ -81,10 +81,10 @@ class InCache:
     def forget_others(self, file: Wanted) -> bool:
         """Each content has files of its own; those that another process is at are left alone."""
         found = False
-        for etag in begun(self._repo.blob("x").parent, file.name):
-            if etag != file.etag:
-                with suppress(TimeoutError, OutputError), locked(self._repo.lock(etag), _leave_it):
-                    Part(self._repo.blob(etag), 1, etag).discard()
+        for other in begun(self._repo.blob("x").parent):
+            if other.name == file.name and other.etag != file.etag:
+                with suppress(TimeoutError, OutputError), locked(self._repo.lock(other.etag), leave_it):
+                    Part(other.stem, 1, other.etag).discard()
                     found = True
         return found
 
@@ -166,16 +166,21 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        is_free = True
         with output_errors(path):
             try:
                 stack.enter_context(WeakFileLock(path, timeout=_NOTICE))
             except TimeoutError:
-                waiting()
+                is_free = False
+        if not is_free:
+            waiting()
+            with output_errors(path):
                 stack.enter_context(WeakFileLock(path))
         yield
 
 
-def _leave_it() -> NoReturn:
+def leave_it() -> NoReturn:
+    """For `locked`: not to wait. Raises TimeoutError."""
     raise TimeoutError
 
 

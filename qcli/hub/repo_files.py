@@ -121,6 +121,16 @@ def choose(files: Iterable[RepoFile], address: Address) -> Variant:
     return found[0]
 
 
+def meant(files: Iterable[RepoFile], address: Address) -> list[RepoFile]:
+    """The files that an address means, each by itself, whether or not they are a whole model; all where it names none."""
+    each = [Variant(quant_of(file.name), (file,)) for file in files]
+    if address.file:
+        each = _by_file(each, address.file)
+    elif address.quant:
+        each = _by_quant(each, address.quant)
+    return [one.files[0] for one in each]
+
+
 def _listed(files: Iterable[RepoFile]) -> _Listed:
     sets: dict[tuple[str, int], dict[int, RepoFile]] = defaultdict(dict)
     odd = seen = 0

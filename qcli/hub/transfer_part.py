@@ -12,7 +12,7 @@ import os
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from qcli.host.atomic_files import sync_folder
 
@@ -119,12 +119,26 @@ class Part:
         self._saved = there
 
 
-def begun(folder: Path, name: str) -> list[str]:
-    """The ETags of all contents in a folder that were begun to be fetched for a file of this name."""
+class Begun(NamedTuple):
+    """A download that was begun: its part file without the ending, and what it is of."""
+
+    stem: Path
+    name: str
+    etag: str
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """The marks, then what they tell of."""
+        return self.stem.with_name(self.stem.name + MAP_SUFFIX), self.stem.with_name(self.stem.name + PART_SUFFIX)
+
+
+def begun(folder: Path) -> list[Begun]:
+    """The downloads into a folder that were begun, or are under way."""
     found = []
-    for path in folder.glob(f"*{MAP_SUFFIX}"):
+    for path in sorted(folder.glob(f"*{MAP_SUFFIX}")):
         with suppress(OSError, ValueError, RecursionError), open(path, "rb") as file:
             told = json.loads(file.readline(_LONGEST_MAP))
-            if isinstance(told, dict) and told.get("name") == name and isinstance(told.get("etag"), str):
-                found.append(told["etag"])
+            name, etag = (told.get("name"), told.get("etag")) if isinstance(told, dict) else (None, None)
+            if isinstance(name, str) and isinstance(etag, str):
+                found.append(Begun(path.with_name(path.name.removesuffix(MAP_SUFFIX)), name, etag))
     return found

@@ -63,7 +63,7 @@ def _downloaded(address: Address) -> list[tuple[Path, list[RepoFile]]]:
     walk = Walk()
     fitting = [
         snapshot
-        for repo in _repo_folders(address.repo, walk)
+        for repo in repo_folders(address.repo, walk)
         for snapshot in _snapshots(repo, walk)
         if address.revision is None or _is_revision(repo, snapshot.name, address.revision)
     ]
@@ -73,7 +73,7 @@ def _downloaded(address: Address) -> list[tuple[Path, list[RepoFile]]]:
     ]
 
 
-def _repo_folders(repo: str, walk: Walk) -> list[Path]:
+def repo_folders(repo: str, walk: Walk) -> list[Path]:
     """The folder of a repository; if there is none, those whose names differ in case, of which the hub takes no notice."""
     hub, name = hub_cache(), f"models--{repo.replace('/', '--')}"
     if hub is None or (hub / name).is_dir():

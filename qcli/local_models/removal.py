@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from qcli.errors import OutputError
+from qcli.errors import OutputError, UsageError
+from qcli.hub.address import Address
+from qcli.hub.places import leave_it, locked
+from qcli.hub.repo_files import RepoFile, meant
+from qcli.hub.transfer_part import PART_SUFFIX, Begun, begun
+from qcli.local_models.hub import repo_folders
+from qcli.local_models.walk import Walk
+
+_WHOLE = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # the name of a content that is there
 
 
 @dataclass(frozen=True)
@@ -54,9 +63,43 @@ def from_hub(parts: Sequence[Path], hub: Path) -> Removal | None:
     return Removal(tuple(gone), sum(map(_bytes, gone)), repo.parent)
 
 
+def of_begun(address: Address) -> Removal | None:
+    """What downloads of an address left that were broken off; None if there is nothing.
+
+    Contents that came whole and have no name yet, as the first files of a split model, go with the last download of their
+    repository. Raises UsageError while one is under way.
+    """
+    gone: list[Path] = []
+    for repo in repo_folders(address.repo, Walk()):
+        there = begun(repo / "blobs")
+        wanted = {file.name for file in meant([RepoFile(one.name) for one in there], address)}
+        its = [one for one in there if one.name in wanted]
+        for one in its:
+            _require_idle(repo, one)
+            gone += one.files
+        if len(its) == len(there):
+            gone += _nameless(repo)
+    return Removal(tuple(gone), sum(map(_bytes, gone)), gone[0].parents[2]) if gone else None
+
+
 def of_files(parts: Sequence[Path], inside: Path) -> Removal:
     """Files that are deleted as they are; inside: the folder of the tool that keeps them."""
     return Removal(tuple(parts), sum(map(_bytes, parts)), inside)
+
+
+def _require_idle(repo: Path, one: Begun) -> None:
+    """Raises UsageError if a process has the lock of a download, or had it a moment ago and has ended it."""
+    with suppress(TimeoutError), locked(repo.parent / ".locks" / repo.name / f"{one.stem.name}.lock", leave_it):
+        if one.files[0].exists():
+            return
+    raise UsageError(f"{one.name}: a download of it is under way", "end it, and type the same again")
+
+
+def _nameless(repo: Path) -> list[Path]:
+    """Contents that no file of a revision leads to."""
+    named = {path.resolve() for _, path in _snapshot_files(repo)}
+    blobs = (path for path in _files(repo / "blobs") if _WHOLE.fullmatch(path.name))
+    return sorted(path for path in blobs if path.resolve() not in named)
 
 
 def _place(hub: Path, path: Path) -> tuple[Path, str] | None:
@@ -70,7 +113,7 @@ def _place(hub: Path, path: Path) -> tuple[Path, str] | None:
 
 def _snapshot_files(repo: Path) -> Iterator[tuple[Path, Path]]:
     """Every file of every revision, with the revision's folder."""
-    for revision in sorted((repo / "snapshots").iterdir()):
+    for revision in sorted((repo / "snapshots").glob("*")):
         yield from ((revision, path) for path in _files(revision))
 
 
@@ -96,7 +139,9 @@ def _read(path: Path) -> str:
 
 
 def _bytes(path: Path) -> int:
-    """What a file takes itself: a link next to nothing."""
+    """What a file takes itself: a link next to nothing, one that is still fetched as much as has come."""
     with suppress(OSError):
-        return 0 if path.is_symlink() else path.stat().st_size
+        found = path.lstat()
+        taken = getattr(found, "st_blocks", 0) * 512 if path.name.endswith(PART_SUFFIX) else found.st_size
+        return 0 if path.is_symlink() else min(taken, found.st_size)
     return 0

@@ -27,6 +27,14 @@ def test_quiet_tells_the_path_alone(hub, type_line):
     assert (code, out.count("\n"), err) == (0, 1, "")
 
 
+def test_what_came_whole_and_cannot_run_is_told(hub, type_line):
+    hub.repos["some/Other-GGUF"] = {"Other-Q8_0.gguf": b"GGUF" + bytes(5000)}
+    code, out, err = type_line("pull", "some/Other-GGUF")
+    assert (code, out.endswith("/Other-Q8_0.gguf\n")) == (0, True)
+    assert "qcli cannot run it: is of GGUF version 0" in err
+    assert "chat -m" not in err
+
+
 def test_into_a_folder(hub, type_line, tmp_path):
     code, out, err = type_line("pull", REPO, "--to", str(tmp_path))
     assert (code, out) == (0, f"{tmp_path / NAME}\n")

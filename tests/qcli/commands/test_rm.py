@@ -9,6 +9,8 @@ from huggingface_hub import scan_cache_dir
 
 from qcli import line_input
 from qcli.catalog.entries import load_catalog
+from qcli.hub.places import locked
+from qcli.hub.transfer_part import Part
 from qcli.local_models import last_used
 
 OLD, NEW = 40 * "1", 40 * "2"
@@ -64,6 +66,38 @@ def test_of_a_repository_of_which_nothing_is_left_nothing_stays(type_line, cache
     assert type_line("rm", "own/other", "-y")[0] == 0
     assert [path.name for path in cache.iterdir()] == ["models--own--Mo"]
     assert tree(cache / "models--own--Mo") == before
+
+
+@pytest.fixture
+def broken(cache):
+    """Downloads that were broken off: of a split model, whose first file has come whole, and of another file."""
+    blobs, etags = cache / "models--own--Split" / "blobs", [n * 64 for n in "abc"]
+    put(blobs / etags[0], LARGE)
+    for etag, name in zip(etags[1:], ("S-Q8_0-00002-of-00002.gguf", "S-Q4_0.gguf"), strict=True):
+        part = Part(blobs / etag, 4 << 20, etag, name)
+        part.begin()
+        with open(part.path, "r+b") as file:
+            file.write(bytes(1 << 20))
+        part.there[0] = 1
+        part.save()
+    return blobs
+
+
+def test_what_a_broken_download_left_is_deleted(type_line, broken):
+    code, _, err = type_line("rm", "own/split:q4_0", "-y")
+    assert (code, err) == (0, "what came of own/split:q4_0 is deleted: 1 MB freed\n")
+    assert [path.name[0] for path in sorted(broken.iterdir())] == ["a", "b", "b"]
+    assert type_line("rm", "own/Split:Q8_0", "-y")[0] == 0
+    assert not broken.parent.exists()
+    assert "is not on this machine" in type_line("rm", "own/Split:Q8_0", "-y")[2]
+
+
+def test_but_not_while_it_is_under_way(type_line, broken):
+    before = tree(broken)
+    with locked(broken.parents[1] / ".locks" / "models--own--Split" / f"{64 * 'c'}.lock", lambda: None):
+        code, _, err = type_line("rm", "own/Split:Q4_0", "-y")
+    assert (code, "S-Q4_0.gguf: a download of it is under way" in err) == (2, True)
+    assert tree(broken) == before
 
 
 def test_what_is_still_downloaded_stays(type_line, cache):
