@@ -75,10 +75,10 @@ def closest(model: str) -> str:
     with suppress(QcliError):  # what was copied may be a command of another tool
         if len(words) > 1 and address_of(words[-1]):
             return f"type the name alone: {words[-1]}"
-    listed = (*load_catalog(), *(alias for entry in load_catalog().values() for alias in entry.aliases))
-    names = {name.lower(): name for name in (*listed, *(found.name for found in search().models))}
-    close = get_close_matches(model.lower(), names, n=2, cutoff=0.4)
-    return _did_you_mean([names[name] for name in close])
+    means = {key: entry.name for key, entry in by_all_names().items()}
+    means = {found.name.lower(): found.name for found in search().models} | means
+    close = get_close_matches(model.lower(), means, n=6, cutoff=0.4)
+    return _did_you_mean([*dict.fromkeys(means[name] for name in close)][:2])
 
 
 def _did_you_mean(names: list[str]) -> str:

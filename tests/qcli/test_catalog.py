@@ -231,7 +231,7 @@ def test_names_as_ollama_divides_them() -> None:
 @pytest.mark.parametrize(
     ("typed", "hint"),
     [
-        ("qwne3-30b-a3b", "did you mean Qwen3-30B-A3B"),  # an alias
+        ("qwne3-30b-a3b", "did you mean Qwen3-30B-A3B-Instruct-2507 or "),  # an alias
         ("ollama run hf.co/a/b-GGUF:Q8_0", "type the name alone: hf.co/a/b-GGUF:Q8_0"),
         ("ollama run gpt-oss:20b", "type the name alone: gpt-oss:20b"),
     ],
