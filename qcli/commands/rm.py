@@ -44,7 +44,8 @@ def rm(
 ) -> None:
     """Delete models that were downloaded.
 
-    Of a download that was broken off it deletes what came. A name of your own is forgotten, and the file that it means stays where it is.
+    Of a download that was broken off it deletes what came. A name of your own is forgotten, and the file that it means stays
+    where it is.
     """
     for name in dict.fromkeys(names):
         if not _forgotten(name, yes):
