@@ -109,7 +109,8 @@ def _meant(model: str) -> tuple[Entry | None, Address | None]:
         return entry, entry.address
     if address := parse(model):
         return None, address
-    resolve(model)  # may know more
+    if resolve(model)[0].is_file():  # another tool has it
+        return None, None
     hint = _LIST if model.lower().endswith(".gguf") else closest(model)
     raise ModelNotFoundError(f"no model is called {shortened(model)!r}", hint)
 

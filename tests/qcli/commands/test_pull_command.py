@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from foreign_models import ollama
 from stand_in_hub import Fault
 
 from qcli.hub.transfer import Transfer
@@ -57,6 +58,13 @@ def test_what_is_on_this_machine_already(hub, type_line, storyteller):
         assert (code, out) == (0, f"{storyteller}\n")
         assert err.startswith("already here")
     assert hub.asked == []
+
+
+def test_what_another_tool_has_is_here(hub, type_line, data_folder, storyteller):
+    blob = ollama(data_folder / "home" / ".ollama" / "models", "library/gemma3/4b", storyteller.read_bytes())
+    code, out, err = type_line("pull", "gemma3:4b")
+    assert (code, out) == (0, f"{blob}\n")
+    assert "`qcli chat -m gemma3:4b`" in err
 
 
 def test_without_a_network_what_was_fetched_is_there(hub, type_line, monkeypatch):
