@@ -67,7 +67,7 @@ def endpoint() -> str:
 
 
 def client() -> Client:
-    """A connection to the hub, which tells it the user's token, if there is one. Raises QcliError.
+    """A connection to the hub, which tells it the user's token, if there is one. Raises QcliError, UsageError.
 
     The headers are not huggingface_hub's: to make them it asks the hub for a list, and reads whatever comes.
     """
@@ -78,12 +78,17 @@ def client() -> Client:
 
 
 def _token() -> str | None:
-    """The one that huggingface_hub would send."""
+    """The one that huggingface_hub would send. Raises UsageError for one that cannot be sent."""
     if _is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN"):
         return None
     from huggingface_hub import get_token
 
-    return get_token()
+    token = get_token()
+    if token and not (token.isascii() and token.isprintable()):
+        raise UsageError(
+            "the token (HF_TOKEN, or that of `hf auth login`) holds characters that none has", "copy it anew"
+        )
+    return token
 
 
 def list_files(repo: str, revision: str | None = None) -> Listing:

@@ -219,6 +219,7 @@ def test_a_server_without_ranges_and_none_at_all(server, monkeypatch):
     for name, value, said in (
         ("HF_ENDPOINT", "http://127.0.0.1:9", "cannot be fetched"),
         ("HF_ENDPOINT", "file:///etc", "HF_ENDPOINT is"),
+        ("HF_TOKEN", "hf_\N{EURO SIGN}", "characters that none has"),
         ("HF_HUB_OFFLINE", "1", "HF_HUB_OFFLINE is set"),
     ):
         monkeypatch.setenv(name, value)
