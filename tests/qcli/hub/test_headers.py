@@ -219,10 +219,15 @@ def test_a_server_without_ranges_and_none_at_all(server, monkeypatch):
     for name, value, said in (
         ("HF_ENDPOINT", "http://127.0.0.1:9", "cannot be fetched"),
         ("HF_ENDPOINT", "file:///etc", "HF_ENDPOINT is"),
-        ("HF_TOKEN", "hf_\N{EURO SIGN}", "characters that none has"),
         ("HF_HUB_OFFLINE", "1", "HF_HUB_OFFLINE is set"),
     ):
         monkeypatch.setenv(name, value)
         with pytest.raises(QcliError, match=said) as caught, headers.header_of("a/b:model.gguf"):
             pass
         assert caught.value.hint
+
+
+def test_a_token_that_cannot_be_sent(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_\N{EURO SIGN}")
+    with pytest.raises(UsageError, match="characters that none has"), headers.header_of("a/b:model.gguf"):
+        pass
