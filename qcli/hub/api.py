@@ -27,6 +27,7 @@ _MAX_LIST = 16 << 20  # bytes; a list of 20,000 files takes 8 MB
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOGIN = "`hf auth login`, or HF_TOKEN, tells the site who you are; its page in a browser says whether it asks for more"
+_NAME_OR_LOGIN = "check its name; if it is private, `hf auth login`, or HF_TOKEN, tells the site who you are"
 T = TypeVar("T")
 
 
@@ -146,7 +147,7 @@ def refused(what: str, problem: RefusedError, revision: str | None = None) -> Qc
     if problem.reason == "GatedRepo":
         return ModelNotFoundError(f"{what}: its owner wants to know who fetches it", _LOGIN)
     if problem.status in (401, 403):  # the hub says so of repositories that do not exist, too
-        return ModelNotFoundError(f"{what}: there is no such repository, or it asks for a login", _LOGIN)
+        return ModelNotFoundError(f"{what}: there is no such repository, or it asks for a login", _NAME_OR_LOGIN)
     if problem.status in (404, 410):
         at = f" at revision {shortened(revision)}" if revision else ""
         return ModelNotFoundError(f"{what}: is not there{at}", "check the names of the repository and of the file")

@@ -14,7 +14,7 @@ from gguf_maker import STRING, File, key, tensor, write
 from places import DATA
 
 from qcli.catalog.entries import load_catalog
-from qcli.errors import ModelFileError, ModelNotFoundError, QcliError
+from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UsageError
 from qcli.forecast.forecast import forecast
 from qcli.gguf.file import GGUFFile
 from qcli.host.memory import process_memory
