@@ -147,7 +147,7 @@ class InFolder:
                 if os.path.lexists(path):  # made meanwhile
                     raise OutputError(f"{path}: is there already", "move it away, and type the same again")
                 _rename(part.path, path)
-                part.map_path.unlink(missing_ok=True)
+                part.forget_marks()
             self.lock(file).unlink(missing_ok=True)
         sync_folder(self.folder)
 

@@ -2,7 +2,7 @@
 
 A block is marked only after its bytes were flushed to the disk, so neither a kill nor a power cut leaves a mark without
 bytes. That is done every few seconds, not after each block: a flush waits for the disk, and what it would save is fetched
-again in the time between two of them.
+again in the time between two of them. The next map has its room on the disk before it is written: a full disk keeps its marks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from qcli.host.atomic_files import sync_folder
 BLOCK: Final = 1 << 20  # bytes that are marked together
 PART_SUFFIX: Final = ".qcli.incomplete"  # huggingface_hub counts what ends so among broken downloads, and can delete it
 MAP_SUFFIX: Final = ".qcli.blocks"
+NEXT_SUFFIX: Final = MAP_SUFFIX + ".new"
+_LONGER = 16  # bytes that the next map may have more
 _LONGEST_MAP = 1 << 20  # bytes, of the largest file that is fetched and more
 
 
@@ -29,6 +31,7 @@ class Part:
         """Nothing is read or written yet. etag: what tells this content from another, "" if nothing does; name: whose it is."""
         self.path = stem.with_name(stem.name + PART_SUFFIX)
         self.map_path = stem.with_name(stem.name + MAP_SUFFIX)
+        self._next = stem.with_name(stem.name + NEXT_SUFFIX)
         self.bytes = n_bytes
         self.there = bytearray(-(-n_bytes // BLOCK))  # 1 for a block that is written
         self._told = {"name": name, "bytes": n_bytes, "etag": etag, "block": BLOCK}
@@ -71,16 +74,21 @@ class Part:
 
     def discard(self) -> None:
         """Delete it, the marks first."""
-        self.map_path.unlink(missing_ok=True)
+        self.forget_marks()
         self.path.unlink(missing_ok=True)
         sync_folder(self.path.parent)
         self.there[:] = self._saved = bytes(len(self.there))
+
+    def forget_marks(self) -> None:
+        """Delete the map, as the file is whole or to be deleted."""
+        self.map_path.unlink(missing_ok=True)
+        self._next.unlink(missing_ok=True)
 
     def move(self, to: Path) -> None:
         """Give the whole file, flushed, another name on the same disk."""
         self.save()
         os.replace(self.path, to)
-        self.map_path.unlink(missing_ok=True)
+        self.forget_marks()
         sync_folder(to.parent)
 
     @property
@@ -110,13 +118,16 @@ class Part:
     def _write_map(self, there: bytes) -> None:
         bits = int(there[::-1].translate(bytes.maketrans(b"\0\1", b"01")), 2)
         marks = bits.to_bytes(-(-len(there) // 8), "little")
-        written = self.map_path.with_name(self.map_path.name + ".new")
-        with open(written, "wb") as file:
-            file.write(json.dumps(self._told | {"check": zlib.crc32(marks)}).encode() + b"\n" + marks)
+        data = json.dumps(self._told | {"check": zlib.crc32(marks)}).encode() + b"\n" + marks
+        with open(self._next, "r+b" if self._next.exists() else "wb") as file:
+            file.write(data)
+            file.truncate()
             file.flush()
             os.fsync(file.fileno())
-        os.replace(written, self.map_path)
+        os.replace(self._next, self.map_path)
         self._saved = there
+        with suppress(OSError):
+            self._next.write_bytes(bytes(len(data) + _LONGER))
 
 
 class Begun(NamedTuple):
@@ -127,9 +138,9 @@ class Begun(NamedTuple):
     etag: str
 
     @property
-    def files(self) -> tuple[Path, Path]:
+    def files(self) -> list[Path]:
         """The marks, then what they tell of."""
-        return self.stem.with_name(self.stem.name + MAP_SUFFIX), self.stem.with_name(self.stem.name + PART_SUFFIX)
+        return [self.stem.with_name(self.stem.name + suffix) for suffix in (MAP_SUFFIX, NEXT_SUFFIX, PART_SUFFIX)]
 
 
 def begun(folder: Path) -> list[Begun]:

@@ -86,7 +86,7 @@ def broken(cache):
 def test_what_a_broken_download_left_is_deleted(type_line, broken):
     code, _, err = type_line("rm", "own/split:q4_0", "-y")
     assert (code, err) == (0, "what came of own/split:q4_0 is deleted: 1 MB freed\n")
-    assert [path.name[0] for path in sorted(broken.iterdir())] == ["a", "b", "b"]
+    assert [path.name[0] for path in sorted(broken.iterdir())] == ["a", "b", "b", "b"]
     assert type_line("rm", "own/Split:Q8_0", "-y")[0] == 0
     assert not broken.parent.exists()
     assert "is not on this machine" in type_line("rm", "own/Split:Q8_0", "-y")[2]

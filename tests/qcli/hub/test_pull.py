@@ -191,7 +191,7 @@ def test_another_content_at_the_source_is_begun_anew_and_told(hub, tmp_path, dat
     hub.fault = lambda asked: Fault(status=404) if asked.site == "store" and asked.range[0] > 500_000 else None
     with pytest.raises(QcliError):
         pull()
-    assert len(files(tmp_path / "cache")) == 2
+    assert len(files(tmp_path / "cache")) == 3
     hub.fault = lambda asked: None
     hub.repos[REPO][NAME] = data + b"more"
     remarks: list[str] = []

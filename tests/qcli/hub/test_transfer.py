@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
+from pathlib import Path
 
 import pytest
 from stand_in_hub import Fault, StandInHub, sha256
 
 from qcli.errors import QcliError
-from qcli.hub import api
+from qcli.hub import api, transfer_part
 from qcli.hub.transfer import Transfer
 from qcli.hub.transfer_part import Part
 
@@ -151,6 +153,24 @@ def test_marks_that_cannot_be_believed_are_none(hub, tmp_path, data, damage):
     new_part(hub, tmp_path).map_path.write_bytes(damage)
     assert missing(hub, tmp_path) == len(data)
     assert fetch(hub, tmp_path) == len(data)
+
+
+def test_marks_have_room_on_a_full_disk(hub, tmp_path, monkeypatch):
+    part = new_part(hub, tmp_path)
+    part.begin()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    opened = open
+    monkeypatch.setattr(
+        transfer_part, "open", lambda path, mode: full() if mode == "wb" else opened(path, mode), raising=False
+    )
+    monkeypatch.setattr(Path, "write_bytes", full)
+    part.there[:3] = b"\1\1\1"
+    part.save()
+    again = new_part(hub, tmp_path)
+    assert (again.look(), again.there.count(1)) == (False, 3)
 
 
 def test_marks_without_their_file_are_none(hub, tmp_path, data):
