@@ -20,7 +20,7 @@ from qcli.errors import QcliError, UsageError
 from qcli.progress import Progress
 from qcli.terminal import modes
 from qcli.terminal.bar import Bar, Surface
-from qcli.terminal.text import Filter, columns, destination, is_terminal, wrapped
+from qcli.terminal.text import Filter, columns, destination, is_any_terminal, is_terminal, wrapped
 from qcli.terminal.text import clean as clean
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def setup() -> None:
 def out(text: str) -> None:
     """Write text to stdout without a newline, and flush; end the program quietly if the reader of a pipe has left."""
     _remember(text, sys.stdout)
-    _write(_shown_on_stdout(text) if is_terminal(sys.stdout) else text)
+    _write(_shown_on_stdout(text) if is_any_terminal(sys.stdout) else text)
 
 
 def screen_columns() -> int:
@@ -125,6 +125,12 @@ def in_place(text: str) -> None:
     """Write a dim line to stderr, a terminal, over the one that this wrote before, and cut to its width; "" removes it."""
     _to_stderr("\r\x1b[K" + _styled(text[: columns(sys.stderr) - 1], "2"))
     _remember(text or "\n", sys.stderr)
+
+
+def leave_line() -> None:
+    """Begin a line after a prompt on stderr that is left as it stands, and have what is pasted come as it is typed again."""
+    if is_terminal(sys.stderr):
+        _to_stderr("\x1b[?2004l\x1b[?25h\x1b[0m\r\n")
 
 
 def error(problem: QcliError) -> None:

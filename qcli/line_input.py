@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from qcli import console, interrupt
 from qcli.terminal.keyboard import left_to_others
-from qcli.terminal.text import clean, is_terminal
+from qcli.terminal.text import clean, is_any_terminal
 from qcli.terminal.text_input import stdin_lines
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _QUOTES = '"""'
 
 def is_interactive() -> bool:
     """Whether standard input and stderr, where the prompt is shown, are a terminal."""
-    return sys.stdin is not None and sys.stdin.isatty() and is_terminal(sys.stderr)
+    return is_any_terminal(sys.stdin) and is_any_terminal(sys.stderr)
 
 
 def turns(completions: Completions = lambda before: (), begun: Callable[[], str] = str) -> Iterator[str]:
@@ -49,10 +49,13 @@ def agreed(question: str) -> bool:
 def asked(question: str) -> str | None:
     """What a person at the terminal answers to a question; None at Ctrl-C or the end of the input."""
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.key_binding import KeyBindings
     from prompt_toolkit.output import create_output
 
-    session: PromptSession[str] = PromptSession(f"{clean(question)} ", output=create_output(stdout=sys.stderr))
-    with suppress(KeyboardInterrupt, EOFError), interrupt.gives_back(), left_to_others():
+    session: PromptSession[str] = PromptSession(
+        f"{clean(question)} ", key_bindings=_without_late(KeyBindings()), output=create_output(stdout=sys.stderr)
+    )
+    with suppress(KeyboardInterrupt, EOFError), left_to_others(), interrupt.gives_back():
         return session.prompt().strip()
     return None
 
@@ -74,7 +77,7 @@ def _typed(completions: Completions, begun: Callable[[], str]) -> Iterator[str]:
     )
     while True:
         try:
-            with interrupt.gives_back():
+            with left_to_others(), interrupt.gives_back():
                 line = session.prompt(default=begun())
         except KeyboardInterrupt:
             console.info("Ctrl-D or /exit leaves")
@@ -104,6 +107,17 @@ def _keys() -> KeyBindings:
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
+    return _without_late(keys)
+
+
+def _without_late(keys: KeyBindings) -> KeyBindings:
+    """Let the keys that end a line do nothing when it is ended already: they are an error there."""
+    from prompt_toolkit.application import get_app
+    from prompt_toolkit.filters import Condition
+
+    is_late = Condition(lambda: get_app().future is None or get_app().is_done)
+    for key in ("enter", "c-c", "c-d", "<sigint>"):
+        keys.add(key, filter=is_late)(lambda event: None)
     return keys
 
 

@@ -69,8 +69,11 @@ def chat(
     records = is_interactive() or save or name is not None or wanted.old
     bar = console.status("loading", quiet)
     keyboard = Keyboard()
+    keys_kept = keyboard if is_interactive() else nullcontext()
     with ExitStack() as stack:
-        with keyboard if is_interactive() else nullcontext(), bar, interrupt.ends_all(bar):
+        if is_interactive():
+            stack.enter_context(interrupt.ends_all(bar))
+        with keys_kept, bar, interrupt.ends_all(bar):
             from qcli.llm import LLM
             from qcli.sessions.library import Library
 
@@ -116,11 +119,13 @@ def chat(
                 plain=plain,
             )
         )
-        if not quiet:
-            _greet(talk, log)
-        for turn in turns(partial(completions, talk), keyboard.typed):
-            if not _take(talk, turn):
-                break
+        with keys_kept:
+            if not quiet:
+                _greet(talk, log)
+            with interrupt.does_nothing() if talk.interactive else nullcontext():  # between turns
+                for turn in turns(partial(completions, talk), keyboard.typed):
+                    if not _take(talk, turn):
+                        break
     return int(not talk.interactive and talk.incomplete)
 
 
@@ -150,12 +155,17 @@ def _take(talk: Talk, turn: str) -> bool:
     if (command, argument) == ("exit", "") or (talk.interactive and is_leaving(turn)):
         return False
     try:
-        if command:
-            obey(talk, command, argument)
-        else:
-            talk.ask(turn if text is None else text)
+        with interrupt.raises_once() if talk.interactive else nullcontext():
+            if command:
+                obey(talk, command, argument)
+            else:
+                talk.ask(turn if text is None else text)
     except QcliError as problem:
         if not talk.interactive:
             raise
         console.error(problem)
+    except KeyboardInterrupt:
+        if not talk.interactive:
+            raise
+        console.info("stopped")
     return True

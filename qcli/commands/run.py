@@ -136,6 +136,7 @@ def run(
     records = save or name is not None
     keep = None if raw else wanted.keep(records, otherwise="beginnings")
     with ExitStack() as stack:
+        stack.enter_context(interrupt.raises_once())
         stack.enter_context(console.silent_keyboard())
         bar = stack.enter_context(console.status("loading", quiet))
         with interrupt.ends_all(bar):

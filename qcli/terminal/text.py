@@ -24,8 +24,13 @@ def control_codes_shown(text: str) -> str:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether the stream is a terminal that understands cursor codes; a closed stream is none."""
-    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+    """Whether the stream is a terminal that is said to understand cursor codes; a closed stream is none."""
+    return is_any_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
+def is_any_terminal(stream: TextIO | None) -> bool:
+    """Whether the stream is a terminal, be it a dumb one: a person is there, and it may obey codes all the same."""
+    return stream is not None and stream.isatty()
 
 
 def destination(stream: TextIO) -> object:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from prompt_toolkit.application import create_app_session
+from prompt_toolkit.application import create_app_session, get_app
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
+from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
@@ -51,6 +52,20 @@ def test_a_turn_begins_with_what_was_typed_before_and_waits_for_enter(typed, dat
     begun = iter(["half a\nthought", "", ""])
     typed("!\rtwo\r\x04")
     assert list(line_input.turns(offered, lambda: next(begun))) == ["half a\nthought!", "two"]
+
+
+def test_ctrl_c_just_after_enter_is_no_error(typed, monkeypatch):
+    told: list[object] = []
+    monkeypatch.setattr("asyncio.base_events.logger.error", lambda *what, **more: told.append(what))
+
+    class Interrupting(InMemoryHistory):
+        def append_string(self, string: str) -> None:
+            get_app().loop.call_soon(get_app().key_processor.send_sigint)
+
+    monkeypatch.setattr(line_input, "_history", Interrupting)
+    typed("one\rtwo\r\x04")
+    assert list(line_input.turns()) == ["one", "two"]
+    assert not told
 
 
 def test_what_is_offered_replaces_what_is_typed_and_obeys_no_control_code():
