@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import sys
@@ -15,10 +14,10 @@ import typer
 from typer.main import get_command
 
 from qcli import __version__, console, interrupt
+from qcli.commands.system_errors import system_error
 from qcli.commands.usage import Command, Group, usage_error
 from qcli.errors import QcliError
 from qcli.host import bus_error
-from qcli.wording import shortened
 
 # In the order that --help lists them: each is a function of its own name, in a module of that name in qcli/commands/.
 COMMANDS = "run chat sessions pull models rm bench plan experts quantize imatrix perplexity show cache config".split()
@@ -94,19 +93,8 @@ def _as_error(problem: Exception) -> QcliError:
     if isinstance(problem, MemoryError):
         return QcliError("there is not enough memory", "try a smaller --ctx, or a smaller model")
     if isinstance(problem, OSError):
-        return _system_error(problem)
+        return system_error(problem)
     return QcliError(
         f"qcli failed, which it should not: {type(problem).__name__}: {problem}",
         "QCLI_DEBUG=1 before the command shows where; please report it",
     )
-
-
-def _system_error(problem: OSError) -> QcliError:
-    try:
-        console.out("")  # fails again if stdout is what cannot be written to: a help text does not come by the console
-    except QcliError as again:
-        return again
-    if problem.errno == errno.ENAMETOOLONG:
-        return QcliError(f"{shortened(str(problem.filename))}: no file has so long a name", "give a shorter one")
-    where = f"{problem.filename}: " if problem.filename else ""
-    return QcliError(f"{where}{problem.strerror or problem}", "see whether the disk is there")

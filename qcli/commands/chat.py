@@ -13,6 +13,7 @@ from qcli.commands.answer import discard, note_mistyped, tell_of_limits, usual_s
 from qcli.commands.chat_commands import completions, is_leaving, obey, parsed, quoted
 from qcli.commands.examples import examples
 from qcli.commands.recording import Wanted, bring_back, model_of
+from qcli.commands.system_errors import system_error
 from qcli.commands.talk import Talk
 from qcli.errors import QcliError
 from qcli.line_input import is_interactive, turns
@@ -160,10 +161,10 @@ def _take(talk: Talk, turn: str) -> bool:
                 obey(talk, command, argument)
             else:
                 talk.ask(turn if text is None else text)
-    except QcliError as problem:
+    except (QcliError, OSError) as problem:
         if not talk.interactive:
             raise
-        console.error(problem)
+        console.error(problem if isinstance(problem, QcliError) else system_error(problem))
     except KeyboardInterrupt:
         if not talk.interactive:
             raise

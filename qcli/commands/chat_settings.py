@@ -27,6 +27,17 @@ STATS = ("short", "long", "off")
 _MAX_TOKENS = Option((), "Stop after so many tokens.", None, minimum=1, whole=True)
 _WITHOUT = {"seed": "another each time", "max_tokens": "none"}  # what is shown where nothing is set
 
+# What people's fingers know as settings, and what is typed for them here.
+_ELSEWHERE = {
+    "system": "/system TEXT",
+    "verbose": "/set stats long",
+    "quiet": "/set stats off",
+    "nothink": "/think off",
+    "num_predict": "/set max_tokens N",
+    "num_ctx": "`qcli chat --ctx N`",
+    "model": "/model NAME",
+}
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -135,6 +146,8 @@ def _named(typed: str) -> str:
     found = [name] if name in SETTINGS else [known for known in SETTINGS if known.startswith(name)]
     if len(found) == 1:
         return found[0]
+    if name in _ELSEWHERE:
+        raise UsageError(f"there is no setting {shortened(typed)!r}", f"{_ELSEWHERE[name]} does it")
     close = found or get_close_matches(name, SETTINGS, n=1)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise UsageError(f"there is no setting {shortened(typed)!r}", f"{hint}/set lists them")

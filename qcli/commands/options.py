@@ -158,6 +158,9 @@ def first_names_model(model: str | None, first: str | None, second: str | None) 
                 f"{first}: no such file", 'give the path of one that is there, and a prompt: qcli run FILE "Hello"'
             )
         return model, first
+    if first is not None and model is None and not is_model(first) and " " in second and not re.search(r"\s", first):
+        hint = "`qcli models` lists the names; a prompt that is two texts needs quotes around both"
+        raise UsageError(f"no model is called {shortened(first)!r}", hint)
     if first is None or model is not None or not is_model(first):
         raise UsageError(
             f"one word too many: {shortened(second)}",

@@ -53,7 +53,7 @@ class Output:
             raise UsageError("-x and a form of the answer cannot both be meant", "leave out one of the two")
         if self.force and self.to is None:
             raise UsageError("--force replaces the file of -o, and there is none", "give -o FILE, or leave out --force")
-        if self.to == "-":
+        if self.to in ("-", ""):
             raise UsageError("-o takes the name of a file", "leave it out: the answer goes to standard output")
         if self.to is not None:
             AtomicFiles([expanded(self.to)], self.force, reads=[expanded(path) for path in reads])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -58,6 +59,25 @@ def test_one_that_is_not_to_be_recorded(type_turns):
     assert "only a recorded conversation can be forked" in said[1]
     assert said[3] == "recorded from now on, with all that was said"
     assert listed() == [("late", 4)]
+
+
+def test_what_is_a_setting_elsewhere_has_its_place_here(type_turns):
+    _, said = type_turns("/set verbose", "/set system Be short.")
+    assert said[2::2] == ["hint: /set stats long does it", "hint: /system TEXT does it"]
+
+
+def test_what_the_system_refuses_ends_no_chat(type_turns):
+    out, said = type_turns(f"/model {'x' * 5000}", "Hi")
+    assert "no file has so long a name" in said[1]
+    assert out == SAT
+
+
+def test_ctrl_c_ends_a_command_and_not_the_chat(type_turns, monkeypatch):
+    with monkeypatch.context() as slow:
+        slow.setattr(Library, "list", lambda self: signal.raise_signal(signal.SIGINT))
+        out, said = type_turns("/sessions", "Hi")
+    assert said[1] == "stopped"
+    assert out == SAT
 
 
 def test_nothing_is_left_of_a_chat_without_a_message(type_turns):

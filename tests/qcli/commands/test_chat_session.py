@@ -84,7 +84,8 @@ def stop(terminal) -> None:
 
 def seen(lines: list[str], folder: Path) -> list[str]:
     """Lines without what differs from run to run."""
-    text = "\n".join(lines).replace(str(folder), "FOLDER").replace(str(resolve(None)[0]), "FILE")
+    text = "\n".join(lines).replace(str(folder), "FOLDER")
+    text = re.sub("\n?".join(map(re.escape, str(resolve(None)[0]))), "FILE", text)  # wherever the line was broken
     for what, shown in VARIES.items():
         text = re.sub(what, shown, text)
     return text.split("\n")

@@ -193,6 +193,7 @@ def test_help_reads_no_file(type_line, file):
         (["run", "m.gguf"], "m.gguf is a model, and there is no prompt"),
         (["run", "m.gguf", "-m", "storyteller"], "m.gguf is a model, and there is no prompt"),
         (["run", "Once", "upon"], "one word too many: upon"),
+        (["run", "llama3", "Why is it so?"], "no model is called 'llama3'"),
         (["run", "storyteller", "Hi", "-m", "storyteller"], "one word too many: Hi"),
         (["chat", "storyteller", "-m", "m.gguf"], "two models are given"),
     ],

@@ -133,6 +133,7 @@ def test_the_model_is_not_written_over(telling, type_line, storyteller):
     ("line", "code", "said"),
     [
         (["run", "x", "--force"], 2, "--force replaces the file of -o"),
+        (["run", "x", "-o", ""], 2, "-o takes the name of a file"),
         (["run", "x", "-o", "-"], 2, "-o takes the name of a file"),
         (["run", "x", "-o", "."], 1, "is not a file"),
         (["run", "x", "-o", "no/such/a.txt"], 1, "there is no folder"),
