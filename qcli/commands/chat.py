@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from qcli import console, interrupt
-from qcli.commands import options
+from qcli.commands import options, tool_calls
 from qcli.commands.answer import discard, note_mistyped, tell_of_limits, usual_stats
 from qcli.commands.chat_commands import completions, is_leaving, obey, parsed, quoted
 from qcli.commands.examples import examples
@@ -41,6 +41,10 @@ def chat(
     named: options.GivenModel = None,
     model: options.Model = None,
     system: options.System = None,
+    tools: tool_calls.Functions = None,
+    mcp: tool_calls.Mcp = None,
+    approve: tool_calls.Approve = None,
+    chain_limit: tool_calls.ChainLimit = None,
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
     think: options.Think = None,
@@ -74,6 +78,7 @@ def chat(
     with ExitStack() as stack:
         if is_interactive():
             stack.enter_context(interrupt.ends_all(bar))
+        runner = tool_calls.ToolRunner.typed(tools, mcp, approve, chain_limit, is_interactive(), stack)
         with keys_kept, bar, interrupt.ends_all(bar):
             from qcli.llm import LLM
             from qcli.sessions.library import Library
@@ -84,7 +89,8 @@ def chat(
             keep = wanted.keep(records)
 
             def load(model: str | None) -> LLM:
-                llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
+                more: dict[str, Any] = {"keep": keep, "constrained": runner is not None, "progress": bar.update}
+                llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, **more)
                 wanted.note_use(llm)
                 return llm
 
@@ -98,33 +104,20 @@ def chat(
             "think": think,
             "stop_loops": stop_loops is not False,
             **sampling,
+            **(runner.options if runner else {}),
         }
         make = _maker(library, wanted, records, discard if quiet else console.info)
         first = make(llm, log, system, {**given})
         make = _maker(library, replace(wanted, name=None), records, discard if quiet else console.info)
         stats = usual_stats(quiet, verbose)
-        talk = stack.enter_context(
-            Talk(
-                llm,
-                first,
-                library,
-                bar,
-                quiet,
-                is_interactive(),
-                make,
-                load,
-                chosen,
-                {**given},
-                stats,
-                keyboard,
-                plain=plain,
-            )
-        )
+        talk = Talk(llm, first, library, bar, quiet, is_interactive(), make, load, chosen, {**given}, stats, keyboard)
+        talk.plain, talk.tools = plain, runner
+        stack.enter_context(talk)
         with keys_kept:
             if not quiet:
                 _greet(talk, log)
             with interrupt.does_nothing() if talk.interactive else nullcontext():  # between turns
-                for turn in turns(partial(completions, talk), keyboard.typed):
+                for turn in turns(partial(completions, talk), keyboard):
                     if not _take(talk, turn):
                         break
     return int(not talk.interactive and talk.incomplete)

@@ -205,6 +205,7 @@ COMMANDS: dict[str, Command] = {
         "[VALUE|N]",
         words=chat_settings.think_words,
     ),
+    "tools": Command(chat_settings.tools, "list the functions that the model may have run"),
     "tokens": Command(chat_settings.tokens, "tell how many tokens each message has"),
     "stats": Command(chat_settings.stats, "tell the figures of the last answer, and how full the context is"),
     "help": Command(_help, "list these commands, or tell what one does", "[COMMAND]", ("?", "h"), _command_names),

@@ -91,7 +91,11 @@ def _before_and_last(typed: str) -> tuple[str, str]:
 
 def _answers(talk: Talk) -> list[str]:
     """The answers, the last one first. Raises UsageError if there is none."""
-    found = [message.text for message in reversed(talk.conversation.log.branch()) if message.role == "assistant"]
+    found = [
+        message.text
+        for message in reversed(talk.conversation.log.branch())
+        if message.role == "assistant" and not (message.calls and not message.text)
+    ]
     if not found:
         raise UsageError("there is no answer yet", "type a message first")
     return found

@@ -50,6 +50,8 @@ def pull(
 ) -> None:
     """Get a model from huggingface.co, and check it.
 
+    Of a repository with several it lists how each would run here, and asks which one to get.
+
     A download that was broken off goes on where it was. HF_TOKEN, HF_HOME, HF_ENDPOINT and proxies are those of
     huggingface_hub.
     """
@@ -115,7 +117,7 @@ def _pulled(model: str, entry: Entry | None, address: Address, to: Path | None, 
                 told.remark(f"the source was not asked: {problem.message}")
                 return Pulled(local, local.stat().st_size, 0, ()), model
             raise
-    open_ = entry is None and not (address.quant or address.file)
+    open_ = not (address.quant or address.file)
     variant = chosen(listing) if open_ else choose(listing.files, address)
     told.files = [file.name for file in variant.files]
     known = entry.sha256 if entry and variant.name == entry.file else None

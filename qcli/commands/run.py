@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import typer
 
 from qcli import console, interrupt
-from qcli.commands import completion, forms, options
+from qcli.commands import completion, forms, options, tool_calls
 from qcli.commands.answer import (
     discard,
     note_mistyped,
@@ -63,6 +63,7 @@ _ONE_ANSWER = {
     "stream": "--stream",
     "partial": "--partial",
     "logprobs": "--logprobs",
+    "tool_choice": "--tool-choice",
 }
 
 
@@ -84,6 +85,8 @@ def run(
     max_tokens: options.MaxTokens = None,
     stop: options.Stop = None,
     think: options.Think = None,
+    tools: tool_calls.File = None,
+    tool_choice: tool_calls.Choice = None,
     schema: forms.Schema = None,
     regex: forms.Regex = None,
     choices: forms.Choices = None,
@@ -128,7 +131,12 @@ def run(
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs are a part of --json", "add --json, or leave it out")
     form = Form.typed(schema, regex, choices, grammar, stream, partial)
-    output = Output(as_json, code, to, force, raw, plain, quiet, think, form, max_tokens)
+    may_call = tool_calls.typed_tools(tools, tool_choice)
+    if may_call and (raw or form.constraint):
+        other = "--raw" if raw else "a form of the answer"
+        raise UsageError(f"--tools and {other} cannot both be meant", "leave out one of the two")
+    calls = tool_calls.Calls() if may_call else None
+    output = Output(as_json, code, to, force, raw, plain, quiet, think, form, max_tokens, calls)
     read = [name for name in files or [] if name != STDIN]
     output.check(read)
     about = _texts(files or [], raw)
@@ -154,7 +162,7 @@ def run(
                     kv_type=kv_type,
                     ram=ram,
                     keep=keep,
-                    constrained=form.constraint is not None,
+                    constrained=form.constraint is not None or calls is not None,
                     progress=bar.update,
                 )
             )
@@ -167,7 +175,7 @@ def run(
         output.check(sources)
         ends_loops = not raw if stop_loops is None else stop_loops
         given: Any = {"max_tokens": max_tokens, "stop": stop, "think": think, "stop_loops": ends_loops, **sampling}
-        given |= {"constraint": form.constraint, "logprobs": logprobs}
+        given |= {"constraint": form.constraint, "logprobs": logprobs, **may_call}
         tell = discard if quiet or as_json else console.info
         conversation = stack.enter_context(
             wanted.conversation(llm, library, log, tell, records=records, system=system, options=given)
@@ -178,6 +186,8 @@ def run(
         pieces = llm.generate(about + text, **given) if raw else conversation.ask(text, about=about)
         answer = output.read(pieces, bar, llm)
         output.write(answer, llm, sources)
+        if calls and not as_json:
+            calls.tell()
         if not quiet and not as_json:
             tell_of_loop(llm, "--repeat-penalty {} may help, --no-stop-loops lets it go on", given)
         if not as_json or stats:
@@ -190,7 +200,8 @@ def run(
         raise conversation.problem  # nobody was told yet
     if answer.interrupted:
         return interrupt.EXIT_CODE
-    return int(bool(conversation.problem) or (answer.cut and to is not None))
+    malformed = calls is not None and bool(calls.malformed)
+    return int(bool(conversation.problem) or malformed or (answer.cut and to is not None))
 
 
 def _is_first_answer_of(llm: LLM) -> bool:
