@@ -6,6 +6,7 @@ Control codes in the output of a model or in the text of a file never reach a te
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import json as json_text
@@ -20,7 +21,7 @@ from qcli.errors import QcliError, UsageError
 from qcli.progress import Progress
 from qcli.terminal import modes
 from qcli.terminal.bar import Bar, Surface
-from qcli.terminal.text import Filter, columns, destination, is_any_terminal, is_terminal, wrapped
+from qcli.terminal.text import Filter, columns, destination, is_any_terminal, is_terminal, plainer, wrapped
 from qcli.terminal.text import clean as clean
 
 if TYPE_CHECKING:
@@ -46,10 +47,11 @@ def setup() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    codecs.register_error("plainer", plainer)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             encoding = "utf-8" if sys.platform == "win32" and not stream.isatty() else None
-            reconfigure(errors="replace", encoding=encoding)
+            reconfigure(errors="replace" if stream is sys.stdin else "plainer", encoding=encoding)
 
 
 def out(text: str) -> None:
