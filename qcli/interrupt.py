@@ -46,8 +46,12 @@ def does_nothing() -> Iterator[None]:
 
 @contextmanager
 def raises_once() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt; pressed again while that is obeyed, it does not break what is done then."""
+    """Let Ctrl-C raise KeyboardInterrupt; pressed again while that is obeyed, it does not break what is done then.
+
+    So does an order to end, which is obeyed at the end of the block: what was said so far is kept.
+    """
     obeyed = 0.0  # when the last one will be
+    orders: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal obeyed
@@ -55,8 +59,16 @@ def raises_once() -> Iterator[None]:
             obeyed = monotonic() + _SAME
             raise KeyboardInterrupt
 
-    with _meanwhile({signal.SIGINT: stop}):
-        yield
+    def end(number: int, frame: FrameType | None) -> None:
+        orders.append(number)
+        stop(number, frame)
+
+    try:
+        with _meanwhile({signal.SIGINT: stop, **dict.fromkeys(_ORDERS, end)}):
+            yield
+    finally:
+        if orders:
+            _end(orders[0], None)
 
 
 @contextmanager

@@ -91,3 +91,17 @@ def test_ctrl_c_that_is_pressed_again_breaks_nothing_of_what_the_first_one_has_d
         with pytest.raises(KeyboardInterrupt), interrupt.raises_once():
             signal.raise_signal(signal.SIGINT)
     assert done == ["recorded"]
+
+
+def test_an_order_to_end_is_obeyed_once_what_was_said_is_kept():
+    code = """
+import os, signal
+from qcli import interrupt
+with interrupt.raises_once():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        console.out("kept")
+console.out("and on")
+"""
+    assert in_terminal(code, -signal.SIGTERM) == "kept"
