@@ -15,6 +15,7 @@ from qcli.terminal.text import clean, is_any_terminal
 from qcli.terminal.text_input import stdin_lines
 
 if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import CompleteEvent, Completer
     from prompt_toolkit.document import Document
     from prompt_toolkit.history import History
@@ -85,6 +86,7 @@ def _typed(completions: Completions, keyboard: Keyboard | None) -> Iterator[str]
                 begun = keyboard.typed() if keyboard else ""
                 sent = is_first and bool(begun.strip()) and keyboard is not None and keyboard.was_sent
                 is_first = False
+                _leave_paste(session)
                 line = session.prompt(default=begun, accept_default=sent)
         except KeyboardInterrupt:
             console.info("Ctrl-D or /exit leaves")
@@ -92,6 +94,12 @@ def _typed(completions: Completions, keyboard: Keyboard | None) -> Iterator[str]
             return
         else:
             yield line
+
+
+def _leave_paste(session: PromptSession[str]) -> None:
+    """Forget a paste that began just as the last line was entered: its end was read by others, and would be waited for."""
+    if parser := getattr(session.app.input, "vt100_parser", None):  # Windows has none
+        parser.reset()
 
 
 def _keys() -> KeyBindings:

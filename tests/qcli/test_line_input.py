@@ -68,6 +68,15 @@ def test_a_turn_that_was_sent_before_the_first_prompt_is_taken(typed, data_folde
     assert list(line_input.turns(offered, keyboard)) == ["Hello", "two"]
 
 
+def test_a_paste_whose_end_others_have_read_is_not_waited_for(typed, monkeypatch):
+    monkeypatch.setattr(line_input, "_history", InMemoryHistory)
+    typed("one\r\x1b[200~half a paste")
+    turns = line_input.turns()
+    assert next(turns) == "one"
+    typed("two\r\x04")
+    assert list(turns) == ["two"]
+
+
 def test_ctrl_c_just_after_enter_is_no_error(typed, monkeypatch):
     told: list[object] = []
     monkeypatch.setattr("asyncio.base_events.logger.error", lambda *what, **more: told.append(what))
