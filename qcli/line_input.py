@@ -66,6 +66,7 @@ def asked(question: str) -> str | None:
 
 def _typed(completions: Completions, keyboard: Keyboard | None) -> Iterator[str]:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.input.typeahead import get_typeahead
     from prompt_toolkit.output import create_output
 
     session: PromptSession[str] = PromptSession(
@@ -83,6 +84,8 @@ def _typed(completions: Completions, keyboard: Keyboard | None) -> Iterator[str]
     while True:
         try:
             with left_to_others(), interrupt.gives_back():
+                if keyboard and keyboard.has_typed:  # after what the last prompt has read already
+                    keyboard.put_first("".join(key.data for key in get_typeahead(session.app.input)))
                 begun = keyboard.typed() if keyboard else ""
                 sent = is_first and bool(begun.strip()) and keyboard is not None and keyboard.was_sent
                 is_first = False

@@ -77,6 +77,17 @@ def test_a_paste_whose_end_others_have_read_is_not_waited_for(typed, monkeypatch
     assert list(turns) == ["two"]
 
 
+def test_what_was_typed_stays_in_its_order_whoever_has_read_it(typed, monkeypatch):
+    monkeypatch.setattr(line_input, "_history", InMemoryHistory)
+    keyboard = Keyboard()
+    typed("one\rtwo ")
+    turns = line_input.turns(keyboard=keyboard)
+    assert next(turns) == "one"
+    keyboard.put_first("three")
+    typed("\r\x04")
+    assert list(turns) == ["two three"]
+
+
 def test_ctrl_c_just_after_enter_is_no_error(typed, monkeypatch):
     told: list[object] = []
     monkeypatch.setattr("asyncio.base_events.logger.error", lambda *what, **more: told.append(what))
