@@ -77,7 +77,7 @@ def _typed(completions: Completions, begun: Callable[[], str]) -> Iterator[str]:
             with interrupt.gives_back():
                 line = session.prompt(default=begun())
         except KeyboardInterrupt:
-            console.info("Ctrl-D or /exit leaves")
+            console.info("type /exit or Ctrl-D to leave")
         except EOFError:
             return
         else:

@@ -20,13 +20,19 @@ if TYPE_CHECKING:
 
 
 @examples(
-    ("qcli plan model.gguf", "Whether it fits into memory, and how fast it would be."),
-    ("qcli plan model.gguf --ram 16GB --ctx 8192", "The same with less memory and a shorter context."),
+    ("qcli plan model.gguf", "Tells whether it fits into memory, and how fast it would be."),
+    (
+        "qcli plan model.gguf --ram 16GB --ctx 8192",
+        "The same with 16 GB of memory, where the model sees less text at a time.",
+    ),
 )
 def plan(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="A GGUF file, a name, or owner/repo:file.gguf on huggingface.co."),
+        typer.Argument(
+            metavar="MODEL",
+            help="A name that `qcli models` lists, a .gguf file, or owner/repo:file.gguf on huggingface.co.",
+        ),
     ] = None,
     ram: options.Ram = None,
     ctx: options.Ctx = None,
@@ -34,7 +40,7 @@ def plan(
     kv_type: options.KvType = None,
     as_json: options.Json = False,
 ) -> None:
-    """Tell whether a model would fit here, and how fast it would be."""
+    """Tell whether a model fits on this machine, and how fast it is."""
     bar = console.status("looking")
     with bar, interrupt.ends_all(bar), ExitStack() as stack:
         from qcli.forecast.forecast import forecast

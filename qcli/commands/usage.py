@@ -8,7 +8,7 @@ from typing import Any
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from qcli import console
-from qcli.commands import configured, examples
+from qcli.commands import configured, examples, panels
 from qcli.errors import UsageError
 
 # What Typer says of a value or a word -> what a person reads; several versions of it word things differently.
@@ -38,6 +38,14 @@ class _PlainHelp:
         if self._examples and self.rich_markup_mode:  # type: ignore[attr-defined]
             console.table(examples.drawn(self._examples))
 
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options under their headings, in a help without boxes; a group lists its commands, too."""
+        for heading, lines in panels.sections(self.get_params(ctx), ctx).items():
+            with formatter.section(heading):
+                formatter.write_dl(lines)
+        if isinstance(self, TyperGroup):
+            self.format_commands(ctx, formatter)
+
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples, in a help without boxes."""
         if self._examples:
@@ -59,6 +67,7 @@ class _PlainHelp:
             if getattr(parameter, "is_flag", False) and parameter.metavar is None:
                 parameter.metavar = ""
             parameter._get_number_range_help_str = lambda: ""  # [x>=1]: a wrong number is told, and what is right
+            panels.placed(self.name, parameter)  # type: ignore[attr-defined]
             if isinstance(parameter, TyperArgument):
                 parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
         return parameters

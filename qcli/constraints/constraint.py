@@ -44,7 +44,7 @@ def constraint(
     given = {"a schema": schema, "a regular expression": regex, "choices": choices, "a grammar": grammar}
     named = [name for name, value in given.items() if value is not None]
     if len(named) > 1:
-        raise UsageError(f"{named[0]} and {named[1]} cannot both be meant", "give one of them")
+        raise UsageError(f"{named[0]} and {named[1]} cannot be used together", "give one of them")
     if schema is not None:
         return Constraint(json_schema.grammar_of(*_read_schema(schema)), is_json=True)
     if regex is not None:

@@ -198,7 +198,7 @@ def _not_a_file(path: Path) -> ModelFileError:
     if not path.is_dir():
         return ModelFileError(f"{path}: is not a regular file", _ANOTHER_FILE)
     inside = sorted(inner for inner in path.iterdir() if inner.suffix.lower() == ".gguf")
-    return ModelFileError(f"{path}: is a directory", f"type {inside[0]}" if inside else _ANOTHER_FILE)
+    return ModelFileError(f"{path}: is a folder", f"type {inside[0]}" if inside else _ANOTHER_FILE)
 
 
 def _not_gguf(path: Path, start: bytes) -> ModelFileError:

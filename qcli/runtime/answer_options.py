@@ -80,7 +80,7 @@ def _held_to(constraint: Constraint | None, forms: dict[str, Any]) -> Constraint
     if all(value is None for value in forms.values()):
         return constraint
     if constraint is not None:
-        raise UsageError("constraint and another form cannot both be meant", "give one of them")
+        raise UsageError("constraint and another form cannot be used together", "give one of them")
     from qcli.constraints import constraint as given
 
     return given.constraint(**forms)

@@ -41,7 +41,7 @@ def test_what_fits_each_kind():
     assert constraint() is None
     assert fits('{"name":"Tim"}', schema=CAT)
     assert not fits('{"name":"Tim"', schema=CAT)
-    assert not fits('{"name": "Tim"}', schema=CAT)  # white space may come without end, so there is none
+    assert not fits('{"name": "Tim"}', schema=CAT)  # white space may come without an end, so there is none
     assert fits("ab", regex="ab?")
     assert not fits("abc", regex="ab?")
     assert [fits(text, choices=["yes", 'say "no"\n']) for text in ("yes", 'say "no"\n', "ye")] == [True, True, False]
@@ -150,7 +150,7 @@ def test_schemas_that_are_refused(schema, said):
         ({"grammar": "nowhere.lark"}, "no such file"),
         ({"grammar": '{"grammars":\n[]}'}, "is JSON, no grammar"),
         ({"grammar": 3}, "no grammar"),
-        ({"schema": {}, "regex": "a"}, "a schema and a regular expression cannot both be meant"),
+        ({"schema": {}, "regex": "a"}, "a schema and a regular expression cannot be used together"),
     ],
 )
 def test_others_that_are_refused(given, said):

@@ -189,7 +189,7 @@ def test_a_source_that_shrinks_is_told_so(tmp_path, tiny):
 def test_the_source_is_never_written_over(tiny, tmp_path):
     (tmp_path / "link").symlink_to(TINY)
     for out in (TINY, tmp_path / "link"):
-        with pytest.raises(OutputError, match="to be read"):
+        with pytest.raises(OutputError, match="is read by this command"):
             convert.check_output(job.make_job(tiny, out, "Q8_0"), overwrite=True)
 
 
