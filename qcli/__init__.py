@@ -8,11 +8,12 @@ if TYPE_CHECKING:
 
     from qcli.llm import LLM
     from qcli.sessions.conversation import Conversation
+    from qcli.tools.call import ToolCall
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "Conversation", "__version__"]
+__all__ = ["LLM", "Conversation", "ToolCall", "__version__"]
 
-_MODULES = {"LLM": "qcli.llm", "Conversation": "qcli.sessions.conversation"}
+_MODULES = {"LLM": "qcli.llm", "Conversation": "qcli.sessions.conversation", "ToolCall": "qcli.tools.call"}
 
 
 def __getattr__(name: str) -> Any:

@@ -52,6 +52,7 @@ class Entry:
     repo: str = ""
     file: str = ""
     quant: str = ""
+    shape: str = ""  # that of `qcli.bench.shapes` which it has
     aliases: tuple[str, ...] = ()  # other names that mean it
     note: str = ""  # goes on with the name: what a person has to know who talks with it
     named: str = ""  # a pattern for general.name: files that match get the same sampling options
@@ -127,7 +128,7 @@ def _own_entry(written: TomlFile, name: str, values: Any, known: Entry) -> Entry
     if path or said.keys() & {"repo", "file", "quant", "alias_of"}:  # another file
         local = str(written.path.parent / folders.expanded(path)) if path else ""
         repo = "" if local or "alias_of" in said else known.repo
-        known = replace(known, bytes=0, sha256="", asset="", repo=repo, file="", quant="", local=local)
+        known = replace(known, bytes=0, sha256="", asset="", repo=repo, file="", quant="", shape="", local=local)
     found = replace(known, **_as_fields(said))
     if not (found.local or found.asset or found.repo or found.alias_of):
         hint = "give its path, or repo and file (or quant) of huggingface.co"
@@ -221,8 +222,7 @@ def named(word: str, beginnings: bool = True) -> Entry | None:
 
 def address_of(model: str) -> Address | None:
     """Where on huggingface.co a name or an address leads; None for what is not there, as a path. Raises as `named`."""
-    entry = named(model)
-    return entry.address if entry else parse(model)
+    return entry.address if (entry := named(model)) else parse(model)
 
 
 def _of_quant(entry: Entry, quant: str) -> Entry:

@@ -95,9 +95,13 @@ def table(content: RenderableType) -> None:
 
 
 def info(text: str) -> None:
-    """Write a remark to stderr, dim, on lines of its own."""
+    """Write a remark to stderr, dim, on lines of its own, which a terminal has broken at words."""
+    _dim(wrapped(Filter()(text), stderr_columns()))
+
+
+def _dim(lines: str) -> None:
     with Bar.shown.aside() if Bar.shown else nullcontext():
-        _to_stderr(_begin_line() + _styled(wrapped(Filter()(text), stderr_columns()), "2") + "\n")
+        _to_stderr(_begin_line() + _styled(lines, "2") + "\n")
         _remember("\n", sys.stderr)
 
 
@@ -112,7 +116,7 @@ def figures(parts: Iterable[str]) -> None:
     for part in parts:
         joined = f"{lines[-1]} · {part}" if lines else part
         lines[-1:] = [joined] if len(joined) <= stderr_columns() else [*lines[-1:], part]
-    info("\n".join(lines))
+    _dim(Filter()("\n".join(lines)))
 
 
 def aside(text: str) -> None:

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from qcli import console
+from qcli.host import temporary
 from qcli.terminal import modes
 
 EXIT_CODE = 130
@@ -50,6 +51,7 @@ def ends_all(bar: console.status) -> Iterator[None]:
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         bar.close()
+        temporary.remove_all()
         console.leave(EXIT_CODE)
 
     with _meanwhile({signal.SIGINT: leave, **dict.fromkeys(_ORDERS, _end)}):
@@ -80,6 +82,7 @@ def _end(number: int, frame: FrameType | None) -> None:
         if console.status.shown:
             console.status.shown.close()
         modes.give_back()
+        temporary.remove_all()
     finally:
         _obey(number)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+    from qcli.terminal.keyboard import Keyboard
+
 Completions = Callable[[str], Iterable[tuple[str, str, str]]]
 
 MAX_LINE = 1 << 20  # bytes
@@ -31,13 +33,14 @@ def is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and is_terminal(sys.stderr)
 
 
-def turns(completions: Completions = lambda before: (), begun: Callable[[], str] = str) -> Iterator[str]:
+def turns(completions: Completions = lambda before: (), keyboard: Keyboard | None = None) -> Iterator[str]:
     """The turns that are typed or piped in, until the end of the input, without blank ones.
 
     completions: what Tab offers after the text before the cursor: the end of it that is replaced, by what, and a line of help;
-    begun: asked before every turn that is typed for a text that it begins with, and that can be changed.
+    keyboard: what it has read before a turn is the beginning of that turn, and can be changed; before the first one, Enter at
+    its end sends it, as nothing was shown yet that could change what is asked.
     """
-    lines = _typed(completions, begun) if is_interactive() else stdin_lines(MAX_LINE)
+    lines = _typed(completions, keyboard) if is_interactive() else stdin_lines(MAX_LINE)
     return (line.strip() for line in lines if line.strip())
 
 
@@ -57,7 +60,7 @@ def asked(question: str) -> str | None:
     return None
 
 
-def _typed(completions: Completions, begun: Callable[[], str]) -> Iterator[str]:
+def _typed(completions: Completions, keyboard: Keyboard | None) -> Iterator[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 
@@ -72,10 +75,14 @@ def _typed(completions: Completions, begun: Callable[[], str]) -> Iterator[str]:
         enable_suspend=True,
         output=create_output(stdout=sys.stderr),
     )
+    is_first = True
     while True:
         try:
+            begun = keyboard.typed() if keyboard else ""
+            sent = is_first and bool(begun.strip()) and keyboard is not None and keyboard.was_sent
+            is_first = False
             with interrupt.gives_back():
-                line = session.prompt(default=begun())
+                line = session.prompt(default=begun, accept_default=sent)
         except KeyboardInterrupt:
             console.info("type /exit or Ctrl-D to leave")
         except EOFError:

@@ -20,7 +20,8 @@ from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
 from qcli.runtime import saved_text
 from qcli.runtime.answer_options import Checked, Options, check_positive, checked
-from qcli.runtime.chat_prompts import ChatPrompts, Message, checked_messages
+from qcli.runtime.chat_prompts import Message, checked_messages
+from qcli.runtime.chats import Chats
 from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Keep
 from qcli.runtime.course import Course, Prompt
 from qcli.runtime.end import end_model
@@ -41,7 +42,7 @@ from qcli.text.tokenizer import Tokenizer
 from qcli.wording import parse_size
 
 if TYPE_CHECKING:
-    from qcli.text.chat_template import ChatTemplate, Manner
+    from qcli.text.chat_template import ChatTemplate
     from qcli.text.think_setting import Think
     from qcli.text.thinking import Thinking
 
@@ -95,7 +96,6 @@ class LLM:
         self._cache = PrefixCache(self.engine, store)
         self._exclusive = Exclusive(partial(end_model, self._cache, self.file), told.close)
         self._progress = self._exclusive.heard(told)
-        self._written: dict[Manner, ChatPrompts] = {}
         self._closer: weakref.ref[ThoughtCloser] | None = None  # of the last answer, which has it
         self.stats = Stats()  # of the last answer
         self.load_s = perf_counter() - began
@@ -140,12 +140,9 @@ class LLM:
         architecture = self.file.get_str("general.architecture", "")
         return Thinking(self.template, self.think_tags, speaks_harmony(self.tokenizer), architecture)
 
-    def _prompts(self, think: Think) -> ChatPrompts:
-        """The prompts of conversations whose next answer is thought about so. Raises UsageError."""
-        manner = self.thinking.manner(think)
-        if manner not in self._written:
-            self._written[manner] = ChatPrompts(self.tokenizer, self.template, self.think_tags, manner)
-        return self._written[manner]
+    @cached_property
+    def _chats(self) -> Chats:
+        return Chats(self.tokenizer, self.template, self.think_tags, self.thinking)
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text.
@@ -161,12 +158,17 @@ class LLM:
         self._check_open()
         return self.tokenizer.decode(token_ids(ids, self.tokenizer.vocab_size))
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, *, think: Think = None) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = True,
+        *,
+        think: Think = None,
+        tools: Any = None,
+    ) -> str:
         """The prompt that the model's chat template makes of a conversation."""
         self._check_open()
-        manner = self.thinking.manner(think)
-        text = self.template.render(messages, add_generation_prompt=add_generation_prompt, **dict(manner.variables))
-        return text + manner.ending if add_generation_prompt else text
+        return self._chats.rendered(messages, add_generation_prompt, think, tools)
 
     def sampling(self, **given: Unpack[SamplingOptions]) -> Sampling:
         """The model's own sampling, with those options replaced that are given and not None. Raises UsageError."""
@@ -203,18 +205,13 @@ class LLM:
         """Answer a conversation; of one that begins like another that was there, only what is new is prefilled.
 
         An answer among the messages may say by which ids it was generated ("ids"), as `Answer.ids` has them.
-        begun: ids of the answer so far, which goes on from there; like: conversations that may come later and begin like
-        this one, so that what they share need not be prefilled again.
-        Yields pieces as generate does; those of the class Thought are what the model thinks before it answers.
+        begun: ids of the answer so far, to go on from; like: conversations that may come later and begin like this one.
+        Yields pieces as generate does: Thoughts are what the model thinks before it answers, ToolCalls whole calls of a tool.
         """
         with self._exclusive.use():
             messages, wanted = checked_messages(messages), checked(options)
-            prompts = self._prompts(wanted.think)
-            prompt, ids = prompts.of(messages)
             begun = token_ids(begun, self.tokenizer.vocab_size)
-            marks = prompts.marks(messages, ids, like, self._keep)
-            may_think = wanted.think != "off"
-            return self._begin(Prompt(ids + begun, prompt.text, prompts.end_ids, marks, begun, may_think), wanted)
+            return self._begin(self._chats.asked(messages, wanted, begun, like, self._keep), wanted)
 
     def parse(self, asked: str | Sequence[Message], kind: Any, **options: Unpack[Options]) -> Any:
         """Answer a conversation, or a question, by an object of a type: a dataclass, a pydantic model, or such as list[str].
@@ -273,16 +270,17 @@ class LLM:
     ) -> None:
         self.close()
 
-    def resume(self, messages: Sequence[Message], think: Think = None) -> Resumed:
+    def resume(self, messages: Sequence[Message], think: Think = None, tools: Any = None) -> Resumed:
         """Bring back what is known of a conversation, and prefill what is not, so that the next answer begins at once."""
         with self._exclusive.use_anew():
-            return resume(self._cache, self._prompts(think), checked_messages(messages), self._keep, self._progress)
+            prompts = self._chats.prompts(think, tools)
+            return resume(self._cache, prompts, checked_messages(messages), self._keep, self._progress)
 
     def _begin(self, prompt: Prompt, wanted: Checked) -> Answer:
         check_ids(prompt.ids, self.engine.vocab_size)
-        if wanted.constraint and not self._preparation:
+        if wanted.is_held and not self._preparation:
             self._preparation = Preparation(self.file.path, self.tokenizer)
-        vocabulary = self._preparation.vocabulary() if wanted.constraint and self._preparation else None
+        vocabulary = self._preparation.vocabulary() if wanted.is_held and self._preparation else None
         sampling = self.sampling(**wanted.sampling)
         self._exclusive.end_unread()
         self.stats = Stats(load_s=self.load_s)

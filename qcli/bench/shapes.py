@@ -86,6 +86,39 @@ def _linear_attention(c: dict[str, int], n: int) -> Iterator[Row]:
     yield "ssm_out.weight", "mixer", (n, values)
 
 
+def qwen3moe_layer(keys: Keys, i: int) -> Iterator[Row]:
+    """The tensors of a layer of Qwen3-MoE, all of which are alike."""
+    c = {key: int(value) for key, value in keys.items()}
+    n, experts, width = c["embedding_length"], c["expert_count"], c["expert_feed_forward_length"]
+    head = c["attention.key_length"]
+    queries, kept = c["attention.head_count"] * head, c["attention.head_count_kv"] * head
+    yield "attn_norm.weight", "ones", (n,)
+    yield "attn_q.weight", "mixer", (queries, n)
+    yield "attn_k.weight", "mixer", (kept, n)
+    yield "attn_v.weight", "mixer", (kept, n)
+    yield "attn_q_norm.weight", "ones", (head,)
+    yield "attn_k_norm.weight", "ones", (head,)
+    yield "attn_output.weight", "mixer", (n, queries)
+    yield "ffn_norm.weight", "ones", (n,)
+    yield "ffn_gate_inp.weight", "router", (experts, n)
+    yield "ffn_gate_exps.weight", "experts", (experts, width, n)
+    yield "ffn_up_exps.weight", "experts", (experts, width, n)
+    yield "ffn_down_exps.weight", "down", (experts, n, width)
+
+
+QWEN3_30B: Keys = {
+    "embedding_length": 2048,
+    "attention.head_count": 32,
+    "attention.head_count_kv": 4,
+    "attention.key_length": 128,
+    "attention.value_length": 128,
+    "attention.layer_norm_rms_epsilon": 1e-6,
+    "rope.freq_base": 1e7,
+    "expert_count": 128,
+    "expert_used_count": 8,
+    "expert_feed_forward_length": 768,
+}
+
 QWEN3_NEXT: Keys = {
     "embedding_length": 2048,
     "attention.head_count": 16,
@@ -119,7 +152,17 @@ SHAPES = {
             layer=qwen3next_layer,
             mixers=("linear attention",) * 3 + ("attention",),
             context=262_144,
-        )
+        ),
+        ModelShape(
+            name="qwen3-30b-a3b",
+            architecture="qwen3moe",
+            layers=48,
+            vocab_size=151_936,
+            keys=QWEN3_30B,
+            layer=qwen3moe_layer,
+            mixers=("attention",),
+            context=262_144,
+        ),
     ]
 }
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from qcli import console, interrupt
-from qcli.commands import options
+from qcli.commands import options, tool_calls
 from qcli.commands.answer import discard, note_mistyped, tell_of_limits, usual_stats
 from qcli.commands.chat_commands import completions, is_leaving, obey, parsed, quoted
 from qcli.commands.examples import examples
@@ -53,6 +53,10 @@ def chat(
     verbose: options.Verbose = False,
     stop: options.Stop = None,
     stop_loops: options.StopLoops = None,
+    tools: tool_calls.Functions = None,
+    mcp: tool_calls.Mcp = None,
+    approve: tool_calls.Approve = None,
+    chain_limit: tool_calls.ChainLimit = None,
     ram: options.Ram = None,
     threads: options.Threads = None,
     ctx: options.Ctx = None,
@@ -71,6 +75,7 @@ def chat(
     bar = console.status("loading", quiet)
     keyboard = Keyboard()
     with ExitStack() as stack:
+        runner = tool_calls.ToolRunner.typed(tools, mcp, approve, chain_limit, is_interactive(), stack)
         with keyboard if is_interactive() else nullcontext(), bar, interrupt.ends_all(bar):
             from qcli.llm import LLM
             from qcli.sessions.library import Library
@@ -81,7 +86,8 @@ def chat(
             keep = wanted.keep(records)
 
             def load(model: str | None) -> LLM:
-                llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, keep=keep, progress=bar.update)
+                more: dict[str, Any] = {"keep": keep, "constrained": runner is not None, "progress": bar.update}
+                llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, **more)
                 wanted.note_use(llm)
                 return llm
 
@@ -95,31 +101,18 @@ def chat(
             "think": think,
             "stop_loops": stop_loops is not False,
             **sampling,
+            **(runner.options if runner else {}),
         }
         make = _maker(library, wanted, records, discard if quiet else console.info)
         first = make(llm, log, system, {**given})
         make = _maker(library, replace(wanted, name=None), records, discard if quiet else console.info)
         stats = usual_stats(quiet, verbose)
-        talk = stack.enter_context(
-            Talk(
-                llm,
-                first,
-                library,
-                bar,
-                quiet,
-                is_interactive(),
-                make,
-                load,
-                chosen,
-                {**given},
-                stats,
-                keyboard,
-                plain=plain,
-            )
-        )
+        talk = Talk(llm, first, library, bar, quiet, is_interactive(), make, load, chosen, {**given}, stats, keyboard)
+        talk.plain, talk.tools = plain, runner
+        stack.enter_context(talk)
         if not quiet:
             _greet(talk, log)
-        for turn in turns(partial(completions, talk), keyboard.typed):
+        for turn in turns(partial(completions, talk), keyboard):
             if not _take(talk, turn):
                 break
     return int(not talk.interactive and talk.incomplete)

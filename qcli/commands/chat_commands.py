@@ -215,6 +215,7 @@ COMMANDS: dict[str, Command] = {
         "[VALUE|N]",
         words=chat_settings.think_words,
     ),
+    "tools": Command(chat_settings.tools, "list the tools (functions) that the model may ask qcli to run"),
     "tokens": Command(
         chat_settings.tokens, "tell how long each message is, in tokens (about three quarters of a word each)"
     ),

@@ -52,7 +52,7 @@ def export(talk: Talk, argument: str) -> None:
     if to.suffix.lower() not in (".json", *_MARKDOWN):
         raise UsageError(f"{to}: the name has no ending that says how to write it", "give a name with .md or .json")
     is_there = to.is_file() and talk.interactive
-    if is_there and not agreed(f"{to} is there already. Replace it?"):
+    if is_there and not agreed(f"{to} already exists. Replace it?"):
         console.info("nothing was written")
         return
     facts = {name: getattr(session, name) for name in ("name", "title", "model", "changed")}
@@ -91,7 +91,11 @@ def _before_and_last(typed: str) -> tuple[str, str]:
 
 def _answers(talk: Talk) -> list[str]:
     """The answers, the last one first. Raises UsageError if there is none."""
-    found = [message.text for message in reversed(talk.conversation.log.branch()) if message.role == "assistant"]
+    found = [
+        message.text
+        for message in reversed(talk.conversation.log.branch())
+        if message.role == "assistant" and not (message.calls and not message.text)
+    ]
     if not found:
         raise UsageError("there is no answer yet", "type a message first")
     return found

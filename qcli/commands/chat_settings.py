@@ -18,6 +18,7 @@ from qcli.commands.talk import Talk
 from qcli.errors import ThinkError, UsageError
 from qcli.runtime.sampling import OPTIONS, Option
 from qcli.sessions import context
+from qcli.sessions.calls import told
 from qcli.settings import declared
 from qcli.text import think_setting
 from qcli.wording import counted, shortened
@@ -203,6 +204,14 @@ def stats(talk: Talk, argument: str) -> None:
     console.info(f"{engine.position:,} of the context of {engine.ctx:,} tokens are used")
 
 
+def tools(talk: Talk, argument: str) -> None:
+    """List what the model may call, and whether it is run."""
+    if talk.tools is None:
+        raise UsageError("this chat has no tools", "qcli chat --tools FILE.py starts one with tools, or --mcp CONFIG")
+    listing.tell([(tool.name, " ".join(tool.description.split()[:40])) for tool in talk.tools.options["tools"]])
+    console.info(f"calls of these are {talk.tools.manner}")
+
+
 def tokens(talk: Talk, argument: str) -> None:
     """Tell how many tokens each message has, and all together that the model still sees."""
     branch = talk.conversation.log.branch()
@@ -220,7 +229,8 @@ def tokens(talk: Talk, argument: str) -> None:
     unseen |= {message.id: "summed up" for message in said[: context.summed_up(branch)]}
     for message, n in zip(branch, counts, strict=True):
         role = f"{message.role}, {unseen[message.id]}" if message.id in unseen else message.role
-        console.info(f"{n:{width},}  {role}: {short(message.text)}")
-    whole = len(llm.tokenize(llm.render(context.prompt(branch, left_out))))
+        console.info(f"{n:{width},}  {role}: {short(told(message))}")
+    rendered = llm.render(context.prompt(branch, left_out), tools=talk.options.get("tools"))
+    whole = len(llm.tokenize(rendered))
     share = f"{100 * whole / llm.engine.ctx:.0f} % of the context of {llm.engine.ctx:,}"
     console.info(f"{counted(whole, 'token')} with the signs between the messages: {share}")

@@ -18,11 +18,14 @@ def undo(talk: Talk, argument: str) -> None:
     """Take turns back."""
     n = number(argument, "undo")
     is_summary = n == 1 and any(message.role == "summary" for message in talk.conversation.log.branch()[-1:])
+    before = talk.conversation.log.branch()
     talk.conversation.undo(n)
+    ran = sum(message.role == "tool" for message in before[len(talk.conversation.log.branch()) :])
+    what = f"; what the {'tool' if ran == 1 else 'tools'} did stays done" if ran else ""
     if is_summary:
         console.info("the summary is removed: the model sees the messages themselves again")
         return
-    _tell_turns(talk, f"{counted(n, 'turn')} taken back; /redo brings it back")
+    _tell_turns(talk, f"{counted(n, 'turn')} taken back; /redo brings it back", what)
 
 
 def redo(talk: Talk, argument: str) -> None:
@@ -139,11 +142,11 @@ def short(text: str) -> str:
     return words if len(words) <= 60 else words[:59] + "…"
 
 
-def _tell_turns(talk: Talk, done: str) -> None:
+def _tell_turns(talk: Talk, done: str, more: str = "") -> None:
     turns = talk.conversation.turns
     last = (
         f'{counted(turns, "turn")}, the last: "{short(talk.conversation.last_question())}"'
         if turns
         else "nothing is left"
     )
-    console.info(f"{done} · {last}")
+    console.info(f"{done} · {last}{more}")

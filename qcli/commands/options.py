@@ -77,7 +77,7 @@ StopLoops = Annotated[
     typer.Option(
         "--stop-loops/--no-stop-loops",
         metavar="",
-        help="Stop an answer that repeats itself, or let it go on (default: stop it, but not with --raw).",
+        help="Stop an answer that repeats itself, or let it go on (default: stop it).",
     ),
 ]
 THREADS = "Threads: how much of the processor to use (default: one for each physical core)."

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qcli import console, interrupt
-from qcli.commands import options
+from qcli.commands import options, prospect_table
 from qcli.commands.examples import examples
+from qcli.errors import ModelNotFoundError, QcliError, UsageError
 from qcli.wording import counted, parse_size, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from qcli.catalog import Entry
+    from qcli.forecast.prospect import Options
     from qcli.forecast.result import Forecast
+    from qcli.forecast.survey import Survey
+    from qcli.hub.address import Address
+    from qcli.hub.api import Listing
+    from qcli.hub.repo_files import Variant
 
 
 @examples(
     ("qcli plan model.gguf", "Tells whether it fits into memory, and how fast it would be."),
-    (
-        "qcli plan model.gguf --ram 16GB --ctx 8192",
-        "The same with 16 GB of memory, where the model sees less text at a time.",
-    ),
+    ("qcli plan model.gguf --ram 16GB", "The same, for 16 GB of memory."),
+    ("qcli plan unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF", "Tells which version of a model to take for this machine."),
 )
 def plan(
     model: Annotated[
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="A name that `qcli models` lists, a .gguf file, or owner/repo:file.gguf on huggingface.co.",
+            help="A name that `qcli models` lists, a .gguf file, or of huggingface.co owner/repo or owner/repo:Q4_K_M.",
         ),
     ] = None,
     ram: options.Ram = None,
@@ -40,23 +46,106 @@ def plan(
     kv_type: options.KvType = None,
     as_json: options.Json = False,
 ) -> None:
-    """Tell whether a model fits on this machine, and how fast it is."""
-    bar = console.status("looking")
-    with bar, interrupt.ends_all(bar), ExitStack() as stack:
-        from qcli.forecast.forecast import forecast
-        from qcli.gguf.file import GGUFFile
-        from qcli.hub import headers
+    """Tell whether a model fits on this machine, and how fast it is.
 
-        room = parse_size(ram) if ram is not None else None
-        found = stack.enter_context(headers.header_of(model, bar.update))
-        file = stack.enter_context(GGUFFile.open(found.path))
-        result = forecast(
-            file, threads=threads, ctx=ctx, kv_type=kv_type, ram=room, disk=found.disk, progress=bar.update
-        )
-    if as_json:
-        console.json(_as_json(found.name, result))
+    Of owner/repo on huggingface.co it compares all versions, and tells which one to take.
+    """
+    from qcli.forecast.prospect import Options
+
+    given = Options(threads, ctx, kv_type, parse_size(ram) if ram is not None else None)
+    bar = console.status("looking")
+    with bar, interrupt.ends_all(bar):
+        listing, found = _several(model)
+        if listing is None:
+            name, result = _of_one(model, given, bar)
+        else:
+            from qcli.forecast.repository import survey_repository
+
+            survey, remark = survey_repository(listing, found, given, progress=bar.update)
+    if listing is None and as_json:
+        console.json(_as_json(name, result))
+    elif listing is None:
+        console.table(_drawn(name, result))
+    elif as_json:
+        console.json({"model": listing.repo, **prospect_table.as_json(found, survey, remark)})
     else:
-        console.table(_drawn(found.name, result))
+        _tell(listing, found, survey, remark)
+
+
+def _several(model: str | None) -> tuple[Listing | None, list[Variant]]:
+    """A repository and its models, if these are several and the words name none of them. Raises as `header_of`."""
+    from qcli.hub import api
+    from qcli.hub.cached_models import cached_labels
+    from qcli.hub.repo_files import variants
+
+    address = _repository(model) if model else None
+    if address is None:
+        return None, []
+    try:
+        listing = api.list_files(address.repo, address.revision)
+    except QcliError as problem:
+        if type(problem) is QcliError and cached_labels(address.repo):  # then what is here is planned
+            return None, []
+        raise
+    found = variants(listing.files)
+    return (listing, found) if len(found) > 1 else (None, [])
+
+
+def _repository(model: str) -> Address | None:
+    """The repository that is meant as a whole, whether or not something of it was downloaded."""
+    from qcli import catalog
+    from qcli.hub.cached_models import cached_model
+
+    address = catalog.address_of(model)
+    if address is None or address.quant or address.file:
+        return None
+    try:
+        return address if catalog.resolve(model)[0] == cached_model(address) else None
+    except (ModelNotFoundError, UsageError):  # nothing of it is here, or several models
+        return address
+
+
+def _of_one(model: str | None, given: Options, bar: console.status) -> tuple[str, Forecast]:
+    """The name of one model, and how it would run; where its header is not to be had, by its shape, if that is known."""
+    from qcli import catalog
+    from qcli.forecast.forecast import forecast
+    from qcli.gguf.file import GGUFFile
+    from qcli.hub import headers
+
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(headers.header_of(model, bar.update))
+        except QcliError as problem:
+            entry = catalog.named(model) if model and type(problem) is QcliError else None
+            if entry is None or not entry.shape:
+                raise
+            return entry.name, _by_shape(entry, given, bar, problem)
+        file = stack.enter_context(GGUFFile.open(found.path))
+        return found.name, forecast(file, **vars(given), disk=found.disk, progress=bar.update)
+
+
+def _by_shape(entry: Entry, given: Options, bar: console.status, problem: QcliError) -> Forecast:
+    """How a model of our list would run. Raises the problem if its quantization is not one that is known."""
+    from qcli.forecast.forecast import forecast
+    from qcli.forecast.known_shape import known_model
+
+    with known_model(entry) as known:
+        if known is None:
+            raise problem
+        file, disk = known
+        console.info(f"estimated from what qcli knows of this model: {problem.message}")
+        return forecast(file, **vars(given), disk=disk, progress=bar.update)
+
+
+def _tell(listing: Listing, found: list[Variant], survey: Survey, remark: str) -> None:
+    """Write the list of a repository's models."""
+    if remark:
+        console.info(f"only sizes are known: {remark}")
+    columns = console.screen_columns() if console.answers_a_person() else math.inf
+    rows = prospect_table.lines(found, survey, columns)
+    if survey.recommended:
+        rows.append(f"`qcli pull {listing.repo}:{found[survey.recommended[0]].label}` downloads it")
+    console.out("\n".join([console.clean(listing.repo), *rows, ""]))
 
 
 def _as_json(name: str, result: Forecast) -> dict[str, Any]:

@@ -57,8 +57,9 @@ def pull(
 ) -> None:
     """Download a model from huggingface.co.
 
-    The download is checked. If it is interrupted, type the same command again: it goes on from there. The variables HF_TOKEN,
-    HF_HOME, HF_ENDPOINT and HTTPS_PROXY are respected.
+    If there are several versions, it lists how each would run here, and asks which one to get. The download is checked. If it
+    is interrupted, type the same command again: it goes on from there. The variables HF_TOKEN, HF_HOME, HF_ENDPOINT and
+    HTTPS_PROXY are respected.
     """
     entry, address = _meant(model)
     if address is None:
@@ -122,7 +123,7 @@ def _pulled(model: str, entry: Entry | None, address: Address, to: Path | None, 
                 told.remark(f"the source was not asked: {problem.message}")
                 return Pulled(local, local.stat().st_size, 0, ()), model
             raise
-    open_ = entry is None and not (address.quant or address.file)
+    open_ = not (address.quant or address.file)
     variant = chosen(listing) if open_ else choose(listing.files, address)
     told.files = [file.name for file in variant.files]
     known = entry.sha256 if entry and variant.name == entry.file else None

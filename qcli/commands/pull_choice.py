@@ -4,61 +4,84 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qcli import console
-from qcli.commands import listing as lists
-from qcli.errors import UsageError
-from qcli.wording import shortened, size
+from qcli import console, interrupt
+from qcli.commands import prospect_table
+from qcli.errors import ModelNotFoundError, UsageError
+from qcli.wording import shortened
 
 if TYPE_CHECKING:
     from qcli.hub.api import Listing
     from qcli.hub.repo_files import Variant
 
 _ATTEMPTS = 3
+_LEAVES = ("q", "quit", "exit")
 
 
 def chosen(listing: Listing) -> Variant:
     """The only model of a repository, or the one that a person at the terminal takes.
 
-    Raises ModelNotFoundError if there is none; UsageError, after a list of them, where nobody can be asked.
+    Raises ModelNotFoundError if there is none; UsageError, after a list of them, where nobody can be asked, or none is taken.
     """
     from qcli.hub.address import Address
     from qcli.hub.repo_files import choose, default, variants
-    from qcli.line_input import asked, is_interactive
+    from qcli.line_input import is_interactive
 
     found = variants(listing.files)
     if len(found) < 2:
         return choose(listing.files, Address(listing.repo))
-    usual = default(found)
-    lists.tell([_row(number, one, one in usual) for number, one in enumerate(found, 1)])
+    first = _told(listing, found)
+    if is_interactive() and (taken := _asked(listing, found, first)):
+        return taken
+    hint = f"name one, as in `qcli pull {listing.repo}:{(first or (default(found) or found)[0]).label}`"
     if is_interactive():
-        first = f", Enter for {usual[0].label}" if len(usual) == 1 else ""
-        for _ in range(_ATTEMPTS):
-            answer = asked(f"number or name{first}:")
-            if answer is None:
-                break
-            if taken := _by_answer(answer, found, usual):
-                return taken
-            console.info(f"{shortened(answer)}: is none of them" if answer else "type one")
-    one = (usual or found)[0].label
-    raise UsageError(f"{listing.repo}: has {len(found)} of them", f"name one, as in `qcli pull {listing.repo}:{one}`")
+        raise UsageError(f"{listing.repo}: none was taken", hint)
+    raise UsageError(
+        f"{listing.repo}: has {len(found)} of them", f"{hint}; `qcli plan {listing.repo}` tells speeds, too"
+    )
 
 
-def _row(number: int, one: Variant, usual: bool) -> tuple[str, str]:
-    """What a person sees of a model, to choose by."""
-    facts = [size(one.bytes) if one.bytes else ""]
-    if one.bits_per_weight:
-        facts.append(f"about {one.bits_per_weight:.1f} bits a weight")
-    if len(one.files) > 1:
-        facts.append(f"in {len(one.files)} files")
-    if usual:
-        facts.append("the usual choice")
-    return f"{number:3}  {one.label}", " · ".join(fact for fact in facts if fact)
+def _told(listing: Listing, found: list[Variant]) -> Variant | None:
+    """Write the list, with speeds if there is a person to wait for them; returns the one that is recommended."""
+    from qcli.line_input import is_interactive
+
+    bar = console.status("looking")
+    with bar, interrupt.ends_all(bar):
+        from qcli.forecast.repository import survey_repository
+
+        survey, remark = survey_repository(listing, found, speeds=is_interactive(), progress=bar.update)
+    if remark:
+        console.info(f"speeds are not known: {remark}")
+    console.info("\n".join(prospect_table.lines(found, survey, console.stderr_columns())))
+    return found[survey.recommended[0]] if survey.recommended else None
 
 
-def _by_answer(answer: str, found: list[Variant], usual: list[Variant]) -> Variant | None:
-    if not answer and len(usual) == 1:
-        return usual[0]
-    if answer.isdigit() and 1 <= int(answer[:6]) <= len(found):
-        return found[int(answer) - 1]
+def _asked(listing: Listing, found: list[Variant], first: Variant | None) -> Variant | None:
+    """The one that a person names; None if none."""
+    from qcli.line_input import asked
+
+    enter = f", Enter for {first.label}" if first else ""
+    for _ in range(_ATTEMPTS):
+        answer = asked(f"number or name{enter}, q to leave:")
+        if answer is None or answer.lower() in _LEAVES:
+            return None
+        if not answer and first:
+            return first
+        if taken := _by_answer(answer, listing, found):
+            return taken
+        console.info(f"{shortened(answer)}: is none of them" if answer else "type one")
+    return None
+
+
+def _by_answer(answer: str, listing: Listing, found: list[Variant]) -> Variant | None:
+    from qcli.hub.address import Address
+    from qcli.hub.repo_files import choose
+
+    if answer.isdecimal() and 1 <= int(answer[:6]) <= len(found):
+        return found[int(answer[:6]) - 1]
     named = [one for one in found if one.label.lower() == answer.lower()]
-    return named[0] if len(named) == 1 else None
+    if len(named) == 1:
+        return named[0]
+    try:
+        return choose(listing.files, Address(listing.repo, answer)) if answer else None
+    except (ModelNotFoundError, UsageError):
+        return None

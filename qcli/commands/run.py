@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import typer
 
 from qcli import console, interrupt
-from qcli.commands import completion, forms, options
+from qcli.commands import completion, forms, options, tool_calls
 from qcli.commands.answer import (
     discard,
     note_mistyped,
@@ -45,7 +45,7 @@ _STATS = "Show all speed and memory figures (default: a few, and only in a termi
 _CODE = "Print only the first block of code of the answer."
 _OUTPUT = "Write the answer to FILE, when it is complete; an incomplete one goes to FILE.partial."
 _FORCE = "Replace the FILE of -o if it exists."
-_RAW = "Continue the text of the prompt instead of answering it."
+_RAW = "Continue the text of the prompt instead of answering it, also if it repeats itself."
 
 # What chats do not have.
 _ONE_ANSWER = {
@@ -63,6 +63,7 @@ _ONE_ANSWER = {
     "stream": "--stream",
     "partial": "--partial",
     "logprobs": "--logprobs",
+    "tool_choice": "--tool-choice",
 }
 
 
@@ -97,6 +98,8 @@ def run(
     stop: options.Stop = None,
     stop_loops: options.StopLoops = None,
     raw: Annotated[bool, options.flag("--raw", help=_RAW)] = False,
+    tools: tool_calls.File = None,
+    tool_choice: tool_calls.Choice = None,
     choices: forms.Choices = None,
     schema: forms.Schema = None,
     regex: forms.Regex = None,
@@ -130,7 +133,12 @@ def run(
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs needs --json", "add --json, or leave out --logprobs")
     form = Form.typed(schema, regex, choices, grammar, stream, partial)
-    output = Output(as_json, code, to, force, raw, plain, quiet, think, form, max_tokens)
+    may_call = tool_calls.typed_tools(tools, tool_choice)
+    if may_call and (raw or form.constraint):
+        other = "--raw" if raw else "--schema, --regex, --choice or --grammar"
+        raise UsageError(f"--tools and {other} cannot be used together", "leave out one of them")
+    calls = tool_calls.Calls() if may_call else None
+    output = Output(as_json, code, to, force, raw, plain, quiet, think, form, max_tokens, calls)
     read = [name for name in files or [] if name != STDIN]
     output.check(read)
     about = _texts(files or [], raw)
@@ -155,7 +163,7 @@ def run(
                     kv_type=kv_type,
                     ram=ram,
                     keep=keep,
-                    constrained=form.constraint is not None,
+                    constrained=form.constraint is not None or calls is not None,
                     progress=bar.update,
                 )
             )
@@ -168,7 +176,7 @@ def run(
         output.check(sources)
         ends_loops = not raw if stop_loops is None else stop_loops
         given: Any = {"max_tokens": max_tokens, "stop": stop, "think": think, "stop_loops": ends_loops, **sampling}
-        given |= {"constraint": form.constraint, "logprobs": logprobs}
+        given |= {"constraint": form.constraint, "logprobs": logprobs, **may_call}
         tell = discard if quiet or as_json else console.info
         conversation = stack.enter_context(
             wanted.conversation(llm, library, log, tell, records=records, system=system, options=given)
@@ -179,6 +187,8 @@ def run(
         pieces = llm.generate(about + text, **given) if raw else conversation.ask(text, about=about)
         answer = output.read(pieces, bar, llm)
         output.write(answer, llm, sources)
+        if calls and not as_json:
+            calls.tell()
         if not quiet and not as_json:
             tell_of_loop(llm, "try --repeat-penalty {}; --no-stop-loops lets it go on", given)
         if not as_json or stats:
@@ -191,7 +201,8 @@ def run(
         raise conversation.problem  # nobody was told yet
     if answer.interrupted:
         return interrupt.EXIT_CODE
-    return int(bool(conversation.problem) or (answer.cut and to is not None))
+    malformed = calls is not None and bool(calls.malformed)
+    return int(bool(conversation.problem) or malformed or (answer.cut and to is not None))
 
 
 def _is_first_answer_of(llm: LLM) -> bool:

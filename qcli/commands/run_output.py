@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from qcli import console
 from qcli.commands.answer import Screen, discard, show, thoughts_aside
 from qcli.commands.forms import ANY, Form
+from qcli.commands.tool_calls import Calls
 from qcli.errors import OutputError, QcliError, UsageError
 from qcli.host.folders import expanded
+from qcli.sessions.session import COMPLETE
 from qcli.text.thoughts import Thought, without_tags
 from qcli.wording import quantity
 
@@ -44,6 +46,7 @@ class Output:
     think: str | int | None = None  # as it was typed
     form: Form = ANY
     max_tokens: int | None = None
+    calls: Calls | None = None  # of tools, where there are tools
 
     def check(self, reads: Iterable[str | Path]) -> None:
         """Raise UsageError, OutputError for a file that cannot be written; reads: what it may not replace."""
@@ -64,6 +67,7 @@ class Output:
         """Read an answer to its end, or to that of the code that is wanted of it, and show it as it comes if it is to be."""
         from qcli.text.code_blocks import FirstBlock
 
+        pieces = self.calls.apart(pieces) if self.calls else pieces
         thoughts: list[str] = []
         block = FirstBlock() if self.code else None
         aside = thoughts.append if self.as_json else thoughts_aside(llm, self.think, self.quiet)
@@ -74,9 +78,10 @@ class Output:
         else:
             screen = Screen(self.plain or self.raw or self.form.constraint is not None)
             text, interrupted = show(pieces, bar, screen, aside)
-            screen.end_line(text)
+            if text or not (self.calls and self.calls.whole):
+                screen.end_line(text)
         finish = "stop" if block and block.found is not None else llm.stats.finish_reason
-        cut = interrupted or finish not in (("stop", "length") if self.raw else ("stop",))
+        cut = interrupted or finish not in (("stop", "length") if self.raw else COMPLETE)
         if self.form.constraint:
             cut = interrupted or not llm.stats.fits
         code = block.end() if block and not cut else None
@@ -156,6 +161,7 @@ class Output:
             "prompt_tokens": stats.prompt_tokens,
             "new_tokens": stats.new_tokens,
             "finish_reason": answer.finish_reason,
+            **({"tool_calls": self.calls.listed()} if self.calls else {}),
             **({"logprobs": stats.logprobs} if stats.logprobs else {}),
             "timings": {name: round(getattr(stats, name), 4) for name in timings},
         }

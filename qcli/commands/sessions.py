@@ -146,6 +146,7 @@ def _read(session: Session, summary: Summary, action: str, output: str | None, f
 def _show(summary: Summary, session: Session) -> None:
     from rich.text import Text
 
+    from qcli.sessions.calls import told
     from qcli.sessions.markdown import moment
 
     branch = session.branch()
@@ -155,7 +156,7 @@ def _show(summary: Summary, session: Session) -> None:
     console.table(facts([("model", session.model), ("changed", moment(session.changed)), ("messages", counts)]))
     for message in branch:
         console.table(Text(f"\n{message.role}", style="dim"))
-        console.out(message.text.rstrip("\n") + "\n")
+        console.out(told(message) + "\n")
 
 
 def _write(summary: Summary, session: Session, output: str, force: bool, as_json: bool) -> None:

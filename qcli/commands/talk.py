@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from qcli import console
 from qcli.commands.answer import Screen, show, tell_figures, tell_of_loop, thoughts_aside
 from qcli.commands.file_texts import Texts, joined, mentioned, read_texts
+from qcli.commands.tool_calls import Calls, ToolRunner
 from qcli.errors import ContextOverflowError, QcliError, UsageError
+from qcli.sessions.session import COMPLETE
 from qcli.terminal.keyboard import CTRL_T, Keyboard
 from qcli.text.thoughts import Thought
 from qcli.wording import counted, quantity
@@ -46,6 +48,7 @@ class Talk:
     keyboard: Keyboard  # while something is computed, if a person types
     key_is_news: bool = True  # whether nobody was told yet which key ends a thought
     before: Path | None = None  # the file of the conversation that was left for this one
+    tools: ToolRunner | None = None  # what the model may call
     plain: bool = False  # whether Markdown stays as the model writes it
     incomplete: bool = False  # whether a message was not answered, or not recorded as it should be
     texts: Texts = field(default_factory=list)  # that the next message is about
@@ -71,24 +74,34 @@ class Talk:
         self.texts = [*self.texts, *texts]
 
     def say(self, pieces: Generator[str, None, None]) -> None:
-        """Show an answer as it comes; one that has no room is told of, and the chat goes on."""
-        screen, before = Screen(self.plain), self.conversation.log.head
+        """Show an answer as it comes, and run what it calls, whose results the model answers, until it calls nothing."""
+        whole = self._say(pieces)
+        if self.tools:
+            self.tools.begin()
+            while whole and self.tools.answers(self.conversation, self.keys_kept):
+                whole = self._say(self.conversation.go_on())
+
+    def _say(self, pieces: Generator[str, None, None]) -> bool:
+        """Show an answer as it comes; one that has no room is told of, and the chat goes on. False if it is not whole."""
+        calls, screen, before = Calls(), Screen(self.plain), self.conversation.log.head
         aside = thoughts_aside(self.llm, self.options.get("think"), self.quiet)
         try:
             if self.interactive and not self.quiet:
                 pieces = self._with_word_on_key(pieces)
             with self.keys_kept(), self.bar:
                 self.bar.begin("reading")
-                shown, interrupted = show(pieces, self.bar, screen, aside)
+                shown, interrupted = show(calls.apart(pieces), self.bar, screen, aside)
         except ContextOverflowError as problem:
             self._tell_of_overflow(problem)
-            return
+            return False
         self._full = False
         self.incomplete = self.incomplete or self.conversation.problem is not None
-        screen.end_line(shown)
+        if shown or not calls.whole:
+            screen.end_line(shown)
+        calls.tell_malformed()
         if interrupted and self.interactive and not self.quiet:
             log = self.conversation.log
-            goes_on = log.head != before and log.branch()[-1].finish_reason != "stop"
+            goes_on = log.head != before and log.branch()[-1].finish_reason not in COMPLETE
             console.info("stopped · /continue goes on" if goes_on else "stopped")
         if not self.quiet:
             tell_of_loop(
@@ -96,9 +109,10 @@ class Talk:
                 "/regenerate tries again, /continue goes on, /set repeat_penalty {} helps against it",
                 self.options,
             )
-        self._tell_figures()
+        self._tell_figures(between=not calls.whole)
         if interrupted and not self.interactive:
             raise KeyboardInterrupt
+        return not interrupted
 
     @contextmanager
     def keys_kept(self) -> Iterator[None]:
@@ -171,9 +185,10 @@ class Talk:
                     console.info("the model thinks first: Ctrl-T stops that and gets the answer")
                 yield piece
 
-    def _tell_figures(self) -> None:
+    def _tell_figures(self, between: bool) -> None:
+        """Tell the figures of an answer; between: whether a turn ends with it."""
         tell_figures(self.llm, self.stats)
-        if self.interactive and not self.quiet:
+        if between and self.interactive and not self.quiet:
             console.info("")  # between this turn and the next
 
     def _tell_of_overflow(self, problem: ContextOverflowError) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from qcli.gguf.file import GGUFFile
@@ -10,6 +11,7 @@ from qcli.host.memory import process_memory
 from qcli.runtime.build import DEFAULT_CTX
 from qcli.streaming import budget
 from qcli.streaming.dense import is_expert
+from qcli.streaming.prefill_loads import STAGING_BYTES
 from quant.kernels.experts_grouped import MICRO_BATCH
 
 Fit = Literal["in memory", "streamed", "too large"]
@@ -22,20 +24,60 @@ _CACHED = (
 _BUFFERS = 128  # bytes for each column of the residual stream and each token of a chunk, about
 
 
-def room() -> int:
-    """Bytes for weights, keys and values, and buffers of a model that is loaded now."""
-    return budget.limit(None) - process_memory() - budget.RESERVE
+def room(ram: int | None = None) -> int:
+    """Bytes for weights, keys and values, and buffers of a model that is loaded now; ram: for the whole process."""
+    return budget.limit(ram) - process_memory() - budget.RESERVE
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """Bytes of a model, by what has to stay in memory."""
+
+    dense: int  # all but the routed experts
+    experts: int  # all routed experts
+    beside: int  # keys and values of a full context, and buffers
+    used: float  # the share of the experts that a token uses
+
+    @property
+    def needed(self) -> int:
+        """To have all of it in memory."""
+        return self.dense + self.experts + self.beside
+
+    @property
+    def per_token(self) -> float:
+        """Of weights that are read for a token."""
+        return self.dense + self.used * self.experts
+
+    def fit(self, free: int) -> Fit:
+        """How the model would run; free: bytes, as `room` tells."""
+        if self.needed <= free:
+            return "in memory"
+        least = self.dense + self.beside + self.used * self.experts
+        return "streamed" if self.experts and least <= free else "too large"
+
+    def in_memory(self, free: int) -> float:
+        """The share of a streamed model's experts that stays in memory, 0 to 1."""
+        left = free - self.dense - self.beside - STAGING_BYTES
+        return max(0.0, min(1.0, left / self.experts)) if self.experts else 1.0
+
+    def scaled(self, dense: int, experts: int, to: int) -> Amounts:
+        """The same model with other weights, which together take `to` bytes."""
+        factor = to / max(1, dense + experts)
+        return replace(self, dense=round(dense * factor), experts=round(experts * factor))
+
+
+def amounts(file: GGUFFile, ctx: int | None = None, kv_type: str = "f16") -> Amounts:
+    """What a file's model takes with a context of so many tokens, or the usual one."""
+    experts = sum(tensor.n_bytes for tensor in file.tensors.values() if is_expert(tensor))
+    dense = sum(tensor.n_bytes for tensor in file.tensors.values()) - experts
+    beside = _state_bytes(file, ctx, kv_type) + _BUFFERS * MICRO_BATCH * _number(file, "embedding_length")
+    used = _number(file, "expert_used_count") / max(1, _number(file, "expert_count"))
+    return Amounts(dense, experts, beside, min(1.0, used))
 
 
 def fit(file: GGUFFile, free: int) -> Fit:
     """How the model of a file would run with its usual context; free: bytes, as `room` tells."""
-    experts = sum(tensor.n_bytes for tensor in file.tensors.values() if is_expert(tensor))
-    dense = sum(tensor.n_bytes for tensor in file.tensors.values()) - experts
-    beside = _state_bytes(file) + _BUFFERS * MICRO_BATCH * _number(file, "embedding_length")
-    if dense + experts + beside <= free:
-        return "in memory"
-    used = _number(file, "expert_used_count") / max(1, _number(file, "expert_count"))
-    return "streamed" if experts and dense + beside + min(1.0, used) * experts <= free else "too large"
+    return amounts(file).fit(free)
 
 
 def fits(n_bytes: int, free: int) -> bool:
@@ -43,10 +85,11 @@ def fits(n_bytes: int, free: int) -> bool:
     return n_bytes + n_bytes // 10 + (1 << 30) <= free
 
 
-def _state_bytes(file: GGUFFile) -> int:
-    """Keys and values of a context of the usual length, as f16."""
+def _state_bytes(file: GGUFFile, ctx: int | None, kv_type: str) -> int:
+    """Keys and values of a context."""
     width = sum(t.shape[0] for t in file.tensors.values() if t.shape and split_layer(t.name)[1] in _CACHED)
-    return 2 * width * min(_number(file, "context_length") or DEFAULT_CTX, DEFAULT_CTX)
+    tokens = ctx or min(_number(file, "context_length") or DEFAULT_CTX, DEFAULT_CTX)
+    return width * tokens * 2 if kv_type == "f16" else width * tokens * 34 // 32
 
 
 def _number(file: GGUFFile, key: str) -> int:

@@ -79,9 +79,15 @@ class BlockPool:
 class SyntheticModel:
     """A `file` to load models from, without the weights of the original; experts are in memory after `set_addresses`."""
 
-    def __init__(self, file: GGUFFile) -> None:
+    def __init__(self, file: GGUFFile, before: SyntheticModel | None = None) -> None:
+        """before: a model that is no longer used, whose pools are taken over where they are large enough."""
         kinds = {tensor.type for tensor in file.tensors.values() if tensor.type in formats.names()}
-        self._pools = {kind: BlockPool(kind, _pool_bytes(kind, file.tensors.values())) for kind in kinds}
+        sizes = {kind: _pool_bytes(kind, file.tensors.values()) for kind in kinds}
+        old = before._pools if before else {}
+        self._pools: dict[str, BlockPool] = {
+            kind: old[kind] if kind in old and old[kind].n_bytes >= n_bytes else BlockPool(kind, n_bytes)
+            for kind, n_bytes in sizes.items()
+        }
         self._addresses: dict[str, Ids] = {}  # int64 [experts], by the name of a tensor of experts
         self.n_bytes = sum(pool.n_bytes for pool in self._pools.values())
         self.file = copy(file)

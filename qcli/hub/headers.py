@@ -8,7 +8,6 @@ from __future__ import annotations
 import mmap
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from urllib.parse import quote
 from qcli import catalog
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError
 from qcli.gguf.header import MAX_HEADER, read_header
+from qcli.host.temporary import temporary_folder
 from qcli.hub import api
 from qcli.hub.cache import hub_cache
 from qcli.hub.connection import Client, RefusedError, TransientError, patiently
@@ -57,9 +57,15 @@ def header_of(model: str | None, progress: Progress | None = None) -> Iterator[F
     variant = choose(there.files, address)
     asked = address.file or (address.quant and plain(address.quant) == plain(variant.quant))
     name = entry.name if entry else model if asked else there.repo
-    with tempfile.TemporaryDirectory(prefix="qcli-", dir=_nearest(hub_cache())) as folder:
-        path = _headers(there, variant, Path(folder), progress)
-        yield Found(name if asked else f"{name}:{variant.quant or variant.name}", path, _scratch(Path(folder)))
+    with header_in(there, variant, progress) as path:
+        yield Found(name if asked else f"{name}:{variant.quant or variant.name}", path, scratch(path.parent))
+
+
+@contextmanager
+def header_in(there: api.Listing, variant: Variant, progress: Progress | None = None) -> Iterator[Path]:
+    """The header of one of a repository's models, in a folder that is gone after the block. Raises as `header_of`."""
+    with temporary_folder(_nearest(hub_cache())) as folder:
+        yield _headers(there, variant, folder, progress)
 
 
 def _here(model: str | None) -> Found | None:
@@ -149,8 +155,8 @@ def _range(hub: Client, url: str, first: int, count: int) -> tuple[bytes, int]:
     return data, int(given[3])
 
 
-def _scratch(folder: Path) -> Path:
-    """Write a file of random bytes, to measure the disk."""
+def scratch(folder: Path) -> Path:
+    """Write a file of random bytes into a folder, to measure its disk."""
     path, block = folder / "scratch", os.urandom(1 << 20).translate(_FINITE)
     with open(path, "wb") as file:
         for _ in range(_SCRATCH // len(block)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -11,6 +11,8 @@ from qcli.runtime.sampling import SamplingOptions
 from qcli.text.loops import LoopDetector
 from qcli.text.stop_strings import StopStrings
 from qcli.text.think_setting import WITH_TEMPLATE, Think, think_setting
+from qcli.tools.choice import checked_choice
+from qcli.tools.tool import Tools, checked_tools
 from qcli.wording import shortened
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ class Options(SamplingOptions, total=False):
     constraint: Constraint | None  # in place of these four: what was made of one of them
     logprobs: int | None  # of each token of the answer, and of so many of the likeliest in its place
 
+    tools: Tools | Sequence[Any] | None  # that the model may call: OpenAI's list; calls come as ToolCall
+    tool_choice: str | Mapping[str, Any] | None  # "auto", "none", "required", or the name of one: see qcli.tools.choice
+
 
 class Checked(NamedTuple):
     """The same, each checked but for the sampling options."""
@@ -47,6 +52,13 @@ class Checked(NamedTuple):
     loops: LoopDetector | None  # ends an answer that has become one
     constraint: Constraint | None = None
     logprobs: int | None = None
+    tools: Tools | None = None  # none either where none may be called
+    tool_choice: str = "auto"
+
+    @property
+    def is_held(self) -> bool:
+        """Whether anything has a form to keep to: the answer, or the calls in it."""
+        return self.constraint is not None or self.tools is not None
 
     @property
     def budget(self) -> int | None:
@@ -55,6 +67,8 @@ class Checked(NamedTuple):
 
     def without_template(self) -> Checked:
         """These, for a text that no template writes. Raises UsageError for what a template alone can tell a model."""
+        if self.tools:
+            raise UsageError("tools need a chat template to tell of them", "have the model answer a conversation")
         if self.think in WITH_TEMPLATE:
             hint = "write it into the prompt as the model wants it, or have it answer a conversation"
             raise UsageError(f"think cannot be {self.think} for a text that is continued as it stands", hint)
@@ -64,16 +78,20 @@ class Checked(NamedTuple):
 def checked(options: Options) -> Checked:
     """Options of an answer. Raises UsageError."""
     sampling: dict[str, Any] = {**options}
-    others = "max_tokens", "stop", "think", "stop_loops", "logprobs"
-    max_tokens, stop, think, stop_loops, logprobs = (sampling.pop(name, None) for name in others)
+    others = "max_tokens", "stop", "think", "stop_loops", "logprobs", "tools", "tool_choice"
+    max_tokens, stop, think, stop_loops, logprobs, listed, choice = (sampling.pop(name, None) for name in others)
     held = _held_to(sampling.pop("constraint", None), {name: sampling.pop(name, None) for name in _FORMS})
+    tools = None if listed is None else checked_tools(listed)
+    choice = checked_choice(choice, tools)
+    if held and tools and choice != "none":
+        raise UsageError("tools and a form of the answer cannot be used together", "give one of them")
     check_positive("max_tokens", max_tokens)
     if logprobs is not None and not (type(logprobs) is int and 0 <= logprobs <= _MOST_LIKELY):
         raise UsageError(f"logprobs cannot be {shortened(str(logprobs))}", f"give a number from 0 to {_MOST_LIKELY}")
     stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop or ())
     setting = "default" if think is None else think_setting("think", think)
-    loops = LoopDetector() if stop_loops else None
-    return Checked(sampling, max_tokens, stop_strings, setting, loops, held, logprobs)
+    loops, may_call = LoopDetector() if stop_loops else None, None if choice == "none" else tools
+    return Checked(sampling, max_tokens, stop_strings, setting, loops, held, logprobs, may_call, choice)
 
 
 def _held_to(constraint: Constraint | None, forms: dict[str, Any]) -> Constraint | None:

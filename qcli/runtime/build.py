@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
 
 
-def _state_for(file: GGUFFile, ctx: int | None, kv_type: str) -> State:
+def state_for(file: GGUFFile, ctx: int | None, kv_type: str) -> State:
+    """An empty state for a file's model. Raises UsageError, ModelFileError, ContextOverflowError."""
     if kv_type not in KV_TYPES:
         raise UsageError(f'there is no kv-type "{kv_type}"', f"give one of: {', '.join(KV_TYPES)}")
     longest = models.context_length(file)
@@ -34,7 +35,7 @@ def _state_for(file: GGUFFile, ctx: int | None, kv_type: str) -> State:
 
 def model_of(file: GGUFFile, ctx: int | None, kv_type: str) -> tuple[Model, State]:
     """A file's model, and the state that it is built upon. Raises ModelFileError, ContextOverflowError."""
-    state = _state_for(file, ctx, kv_type)
+    state = state_for(file, ctx, kv_type)
     try:
         return models.load(file, state), state
     except ValueError as error:  # shapes that fit the file but not the kernels

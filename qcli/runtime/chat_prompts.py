@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from qcli.errors import PromptError, QcliError, UsageError
 from qcli.runtime.checkpoint import Keep, Marks
 from qcli.runtime.history import common_length
+from qcli.text.call_messages import calls_as_text
 from qcli.text.content import checked
 from qcli.text.think_tags import ThinkTags
 from qcli.text.tokenizer import Tokenizer
@@ -16,8 +18,10 @@ from qcli.text.user_text import ControlTexts
 
 if TYPE_CHECKING:
     from qcli.text.chat_template import ChatTemplate, Manner, Prompt
+    from qcli.tools.notation import Notation
+    from qcli.tools.tool import Tools
 
-Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system", "content": str}
+Message = Mapping[str, Any]  # {"role": "user" | "assistant" | "system" | "tool", "content": str}, and "tool_calls"
 
 _WORTH_A_MARK = 32  # tokens of a system message; fewer are sooner read again than a prompt is cut once more
 _KNOWN = 16  # answers of which the texts and ids before them are remembered
@@ -29,18 +33,36 @@ def checked_messages(messages: Sequence[Message]) -> Sequence[Message]:
     if isinstance(messages, str | bytes | Mapping):
         raise UsageError(f"{messages!r:.60} is no list of messages", 'give [{"role": "user", "content": "…"}]')
     messages = [*messages]
-    if not messages or not checked(messages[-1])["content"].strip():
+    if not messages or not (_may_be_empty(messages[-1]) or checked(messages[-1])["content"].strip()):
         raise PromptError("there is nothing to answer", "end the conversation with a message from the user")
     return messages
 
 
+def _may_be_empty(message: Any) -> bool:
+    """Whether a message is what a tool gave back, which may be nothing."""
+    return isinstance(message, Mapping) and message.get("role") == "tool"
+
+
 class ChatPrompts:
-    """The prompts of a model's conversations, all written in one manner."""
+    """The prompts of a model's conversations, all written in one manner, with the same tools."""
 
     def __init__(
-        self, tokenizer: Tokenizer, template: ChatTemplate, think_tags: Sequence[ThinkTags], manner: Manner
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        think_tags: Sequence[ThinkTags],
+        manner: Manner,
+        tools: Tools | None = None,
+        notation: Notation | None = None,
     ) -> None:
+        """notation: how the model writes calls. Raises UsageError for tools where nothing is known of that, or no place."""
+        if tools and not (notation and template.takes_tools):
+            hint = "have another model answer: one whose card speaks of tools, or of calling functions"
+            why = "qcli does not know how this model calls tools"
+            why = why if template.takes_tools else "the model's chat template has no place for tools"
+            raise UsageError(why, hint)
         self._tokenizer, self._template, self._manner = tokenizer, template, manner
+        self._tools, self.notation = tools.listed if tools else [], notation
         self._tags = frozenset(text for pair in think_tags for text in (pair.open, pair.close))
         self._control = ControlTexts([*tokenizer.control_texts, *self._tags])  # what no message may spell
         written = tokenizer.first_special(template.after_answer())
@@ -62,7 +84,11 @@ class ChatPrompts:
 
     def _rendered(self, messages: Sequence[Message]) -> Prompt:
         plain = [{key: value for key, value in message.items() if key != "ids"} for message in messages]
-        return self._template.prompt(plain, self._control, self._tags, self._manner)
+        kept = self._tags
+        if self.notation and any(message.get("tool_calls") for message in plain) and not self._template.shows_calls:
+            plain = [calls_as_text(message, self.notation) for message in plain]
+            kept = kept | {self.notation.begin, self.notation.end}
+        return self._template.prompt(plain, self._control, kept, self._manner, self._tools)
 
     def _spoken(self, messages: Sequence[Message], mark: str) -> list[tuple[str, list[int]]]:
         """The conversation up to the end of each answer that has ids: text and ids, the longest first.
@@ -82,7 +108,7 @@ class ChatPrompts:
                     break
                 said = messages[end - 1]
                 ids = [*ids, *self._tokenizer.prompt(before.text[len(text) :], mark, first=not text), *said["ids"]]
-                self._known[key] = before.text + self._control.without(self._tags).sealed(said["content"], mark), ids
+                self._known[key] = before.text + self._as_said(said, mark), ids
             text, ids = self._known[key]
             self._known.move_to_end(key)
             found.append((text, ids))
@@ -90,15 +116,27 @@ class ChatPrompts:
             self._known.popitem(last=False)
         return found[::-1]
 
+    def _as_said(self, said: Message, mark: str) -> str:
+        """An answer's text as it stands in a prompt; with calls, as the model wrote it: only what it spelled is sealed."""
+        control = self._control.without(self._tags)
+        if not said.get("tool_calls"):
+            return control.sealed(said["content"], mark)
+        parts: list[str] = []
+        for special, ids in groupby(said["ids"], self._tokenizer.is_special):
+            text = self._tokenizer.decode(ids, special=True)
+            parts.append(text if special else control.sealed(text, mark))
+        return "".join(parts)
+
     def _ends_of_answers(self, messages: Sequence[Message], mark: str) -> list[tuple[int, int]]:
         """After how many messages there is an answer with its own ids, and a hash of the conversation up to there."""
         found, key = [], 0
         for i, message in enumerate(messages):
             ids = message.get("ids") or ()
-            key = hash((key, mark, message["role"], str(message["content"]), tuple(ids)))
+            calls = str(message.get("tool_calls") or "")
+            key = hash((key, mark, message["role"], str(message.get("content")), calls, tuple(ids)))
             if message["role"] != "assistant" or not ids:
                 continue
-            if key in self._known or self._tokenizer.decode(ids) == message["content"]:
+            if key in self._known or calls or self._tokenizer.decode(ids) == message["content"]:
                 found.append((i + 1, key))
         return found
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qcli.progress import Progress
 from qcli.runtime.answer_options import Checked
+from qcli.runtime.call_guide import CallGuide
 from qcli.runtime.checkpoint import Marks
 from qcli.runtime.chooser import Chooser
 from qcli.runtime.generate import generate_ids, generate_text
@@ -18,8 +19,11 @@ from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling
 from qcli.runtime.stats import Stats
 from qcli.runtime.thought_closer import ThoughtCloser
+from qcli.text.call_parser import CallParser
+from qcli.text.harmony_calls import HarmonyCallParser
+from qcli.text.parsers import parser_with_calls
 from qcli.text.think_tags import ThinkTags
-from qcli.text.thoughts import answer_parser, speaks_harmony
+from qcli.text.thoughts import speaks_harmony
 from qcli.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from qcli.constraints.matcher import Matcher
     from qcli.constraints.vocabulary import Vocabulary
     from qcli.runtime.prefix_cache import PrefixCache
+    from qcli.tools.notation import Notation
 
 
 class Prompt(NamedTuple):
@@ -38,6 +43,7 @@ class Prompt(NamedTuple):
     marks: Marks
     begun: Sequence[int] = ()  # the ids that were said before
     may_think: bool = False  # whether the model may begin with a thought of its own accord
+    notation: Notation | None = None  # how it writes tool calls
 
 
 class Course:
@@ -55,7 +61,7 @@ class Course:
         stats: Stats,
     ) -> None:
         """closing_ids: what closes a thought; vocabulary: where there is a constraint; stats: told what the answer took."""
-        parser = answer_parser(tokenizer, tags, prompt.text)
+        parser = parser_with_calls(tokenizer, tags, prompt.text, prompt.notation, wanted.tools)
         self.closer = ThoughtCloser(parser, closing_ids, wanted.budget)
         self.said = [*prompt.begun]
         self._prompt, self._wanted, self._stats = prompt, wanted, stats
@@ -68,6 +74,19 @@ class Course:
             guide = Guide(parser, self.closer, vocabulary, start, prompt.end_ids, openings, stats)
             self._reader, self._is_over = guide, lambda: guide.is_over
             choices = {"next_id": guide.next_id, "mask": guide.mask}
+        elif vocabulary and prompt.notation and isinstance(parser, CallParser | HarmonyCallParser) and wanted.tools:
+            calls = CallGuide(
+                parser,
+                self.closer,
+                tokenizer,
+                vocabulary,
+                prompt.notation,
+                wanted.tools,
+                wanted.tool_choice,
+                prompt.end_ids,
+            )
+            self._reader, self._is_over = calls, lambda: calls.is_over
+            choices = {"next_id": calls.next_id, "mask": calls.mask}
         self.logprobs: list[dict[str, Any]] = []
         if wanted.logprobs is not None:
             log_probs = LogProbs(self._reader, parser, tokenizer, wanted.logprobs)

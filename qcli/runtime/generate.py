@@ -15,6 +15,7 @@ from qcli.text.answer_start import AnswerStart
 from qcli.text.loops import LoopDetector
 from qcli.text.stop_strings import StopStrings
 from qcli.text.thoughts import Thought
+from qcli.tools.call import MalformedCall, ToolCall
 
 if TYPE_CHECKING:
     from qcli.runtime.chooser import Chooser
@@ -90,7 +91,7 @@ def generate_text(
     ids: of the answer so far, whose text has been there before; those that come are appended;
     loops: what tells that the answer has become a loop, and ends it.
     """
-    answer = AnswerStart()
+    answer, calls = AnswerStart(), 0
     for token in ids:
         before = [*answer.push(parser.push(token))]
         for _ in _shown(stop_strings, before):
@@ -102,10 +103,14 @@ def generate_text(
             ids.append(token)
             stats.thought_tokens += parser.thinking
             pieces = [*answer.push(parser.push(token))]
-            yield from _shown(stop_strings, pieces)
+            for piece in _shown(stop_strings, pieces):
+                calls += isinstance(piece, ToolCall)
+                yield piece
             if stop_strings.found or (loops and loops.push(token, "".join(pieces))):
                 break
-    yield from _shown(stop_strings, answer.push(parser.flush()))
+    for piece in _shown(stop_strings, answer.push(parser.flush())):
+        calls += isinstance(piece, ToolCall)
+        yield piece
     yield from _shown(stop_strings, answer.flush())
     if text := stop_strings.flush():
         yield text
@@ -114,12 +119,16 @@ def generate_text(
         stats.fits = None if stats.fits is None else False  # its end was cut off
     elif loops and loops.found:
         stats.finish_reason = "loop"
+    if calls and stats.finish_reason == "stop":
+        stats.finish_reason = "tool_calls"
 
 
 def _shown(stop_strings: StopStrings, pieces: Iterable[str]) -> Iterator[str]:
-    """The pieces without what stop strings keep back; in thoughts none are looked for."""
+    """The pieces without what stop strings keep back; in thoughts and calls none are looked for."""
     for piece in pieces:
-        if text := piece if isinstance(piece, Thought) else stop_strings.push(piece):
+        if isinstance(piece, ToolCall | MalformedCall):
+            yield from () if stop_strings.found else filter(None, (stop_strings.flush(), piece))
+        elif text := piece if isinstance(piece, Thought) else stop_strings.push(piece):
             yield text
 
 

@@ -32,7 +32,7 @@ class Stats:
     prompt_tokens: int = 0
     new_tokens: int = 0
     thought_tokens: int = 0  # of the new ones
-    finish_reason: Literal["stop", "length", "loop", "cancelled"] = "cancelled"  # until something else ends it
+    finish_reason: Literal["stop", "tool_calls", "length", "loop", "cancelled"] = "cancelled"  # until something ends it
     fits: bool | None = None  # whether the answer is whole and what its constraint asks for; None without one
     logprobs: list[dict[str, Any]] = field(default_factory=list)  # of its tokens, if they were wanted
     load_s: float = 0.0

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, Final, Literal
 
 from qcli.errors import UsageError
+from qcli.sessions.calls import in_prompt
 from qcli.sessions.model import Model
 from qcli.sessions.session import Message
 
@@ -43,9 +44,10 @@ def prompt(branch: Sequence[Message], left_out: int = 0, llm: Model | None = Non
     begin = summed_up(branch)
     if begin:
         messages += [{"role": "user", "content": SO_FAR}, {"role": "assistant", "content": summaries(branch)[-1].text}]
+    names = {call["id"]: call["name"] for message in branch for call in message.calls}
     for message in talk(branch)[max(left_out, begin) :]:
         ids = {"ids": message.ids} if llm and is_of(message, llm) else {}
-        messages.append({"role": message.role, "content": message.text, **ids})
+        messages.append({"role": message.role, "content": message.text, **in_prompt(message, names), **ids})
     return messages
 
 
@@ -55,8 +57,8 @@ def is_of(answer: Message, llm: Model) -> bool:
 
 
 def talk(branch: Sequence[Message]) -> list[Message]:
-    """What user and assistant say."""
-    return [message for message in branch if message.role in ("user", "assistant")]
+    """What user and assistant say, and tools give back."""
+    return [message for message in branch if message.role in ("user", "assistant", "tool")]
 
 
 def summaries(branch: Sequence[Message]) -> list[Message]:
@@ -90,7 +92,7 @@ def cuts(branch: Sequence[Message]) -> list[int]:
 def _turns(branch: Sequence[Message]) -> list[int]:
     """How many messages of user and assistant come before each turn but the first."""
     said = pairwise(talk(branch))
-    return [i for i, (before, now) in enumerate(said, 1) if (before.role, now.role) == ("assistant", "user")]
+    return [i for i, (before, now) in enumerate(said, 1) if before.role != "user" and now.role == "user"]
 
 
 def nearly_full(used: int, ctx: int, ctx_full: CtxFull) -> str:

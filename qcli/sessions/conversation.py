@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -12,18 +11,18 @@ from typing import Any
 from qcli.errors import ContextOverflowError, OutputError, UsageError
 from qcli.host.signals import interrupts_wait
 from qcli.runtime.resume import Resumed
-from qcli.sessions import context, turns
+from qcli.sessions import calls, context, turns
 from qcli.sessions.header import header_of, what_differs
 from qcli.sessions.library import Library
 from qcli.sessions.log import SessionLog
 from qcli.sessions.model import Model
 from qcli.sessions.reply import Reply
 from qcli.sessions.said import Said
-from qcli.sessions.session import Message
+from qcli.sessions.seeds import seeded
+from qcli.sessions.session import COMPLETE, Message
 from qcli.sessions.summary import Summary
 from qcli.sessions.unsaved import Unsaved
-
-_SEEDS = 1 << 64
+from qcli.tools.call import ToolCall
 
 
 class Conversation:
@@ -92,27 +91,43 @@ class Conversation:
     def edit(self, text: str, **options: Any) -> Generator[str, None, None]:
         """Answer another text in place of the last message."""
         branch = self._up_to_last_question()
-        return self._begin(branch[:-1], text, options, summaries=self._summaries())
+        return self._begin(branch[:-1], text, options, more=self._summaries())
 
     def regenerate(self, **options: Any) -> Generator[str, None, None]:
         """Answer the last message again."""
         branch = self._up_to_last_question()
         if self.system != context.system_text(branch):
-            return self._begin(branch[:-1], branch[-1].text, options, summaries=self._summaries())
+            return self._begin(branch[:-1], branch[-1].text, options, more=self._summaries())
         return self._start(branch, self._summaries(), None, options)
 
     def resume_answer(self, **options: Any) -> Generator[str, None, None]:
         """Go on with the last answer, which was cut by its end of tokens, by the context, or by whoever read it."""
-        branch = self._up_to_last_question()
-        last = context.talk(self.log.branch())[-1]
-        if last.finish_reason == "stop":
+        self._up_to_last_question()
+        before, last, summaries = turns.around_last_said(self.log.branch())
+        if last.finish_reason in COMPLETE:
             raise UsageError("the last answer is complete", "ask for more, or regenerate it")
         if last.role == "assistant" and not context.is_of(last, self.llm):
             raise UsageError("the last answer is another model's", "regenerate it, or ask for more")
         if last.role != "assistant":
-            return self._start(branch, self._summaries(), None, options)
+            return self._start([*before, last], summaries, None, options)
         begun = last.sampling.get("think")  # its thought goes on as it began, whatever others are now to do
-        return self._start(branch, self._summaries(), last, {**options, "think": begun})
+        return self._start(before, summaries, last, {**options, "think": begun})
+
+    def open_calls(self) -> list[ToolCall]:
+        """The calls of the last answer that no tool has answered yet."""
+        self._settle()
+        return calls.open_calls(self.log.branch())
+
+    def add_results(self, *given: tuple[ToolCall, str]) -> None:
+        """Record what tools gave back for calls of the last answer."""
+        self._settle()
+        self._add(self.log.branch(), calls.results(given))
+
+    def go_on(self, **options: Any) -> Generator[str, None, None]:
+        """Have the model go on from what tools gave back. Raises UsageError if a call is not answered yet."""
+        if self.open_calls() or not (branch := self.log.branch()) or branch[-1].role != "tool":
+            raise UsageError("there is a call to be answered first", "add_results() takes what its tool gave back")
+        return self._start(branch, [], None, {"tool_choice": None, **options})
 
     def compact(self) -> Generator[str, None, None]:
         """Have the model sum up all but the last turns, and see that in place of them; pieces of what it says.
@@ -140,10 +155,10 @@ class Conversation:
         self._settle()
         branch = self.log.branch()
         messages = context.prompt(branch, context.left_out_before(branch, self.llm.engine.ctx), self.llm)
-        if not messages or not messages[-1]["content"].strip():
+        if not messages or not messages[-1]["content"].strip() or calls.open_calls(branch):
             return None
         try:
-            return self.llm.resume(messages, think=self.options.get("think"))
+            return self.llm.resume(messages, think=self.options.get("think"), tools=self.options.get("tools"))
         except ContextOverflowError:
             return None
 
@@ -219,33 +234,19 @@ class Conversation:
         return turns.up_to_last_question(self.log.branch())
 
     def _begin(
-        self,
-        branch: list[Message],
-        text: str,
-        options: dict[str, Any],
-        about: str = "",
-        summaries: Sequence[Message] = (),
+        self, branch: list[Message], text: str, options: dict[str, Any], about: str = "", more: Sequence[Message] = ()
     ) -> Generator[str, None, None]:
-        """Answer a text after a branch, summaries of it, and a system message if that has changed."""
-        new = [*summaries, Message(0, None, "user", text, time=time())]
+        """Answer a text after a branch, more messages, and a system message if that has changed."""
+        unanswered = calls.results((call, calls.NOT_RUN) for call in calls.open_calls(branch))
+        new = [*more, Message(0, None, "user", text, time=time())]
         if self.system != context.system_text(branch):
             new.insert(0, Message(0, None, "system", self.system, time=time()))
-        return self._start(branch, new, None, options, about)
+        return self._start(branch, [*unanswered, *new], None, options, about)
 
     def _start(
-        self,
-        branch: list[Message],
-        new: list[Message],
-        begun: Message | None,
-        options: dict[str, Any],
-        about: str = "",
+        self, branch: list[Message], new: list[Message], begun: Message | None, options: dict[str, Any], about: str = ""
     ) -> Generator[str, None, None]:
-        given = {**self.options, **options}
-        if given.get("seed") is None:
-            given["seed"] = secrets.randbits(32)
-        elif "seed" not in options:  # one seed, and still another answer each time
-            answers = sum(message.role == "assistant" for message in self.log.messages.values())
-            given["seed"] = (given["seed"] + answers) % _SEEDS
+        given = seeded(self.options, options, self.log.messages.values())
         said = Said.after(begun)
         self._answer = self._answered(branch, new, said, given, about)
         return self._answer
@@ -286,7 +287,7 @@ class Conversation:
         log, self.log = self.log, Unsaved.of(self.log)
         log.close()
         self.problem = problem
-        self._tell(f"{problem.message}: from here on, the conversation is not recorded")
+        self._tell(f"{problem.message}: from now on, the conversation is not saved")
 
     def _tell_when_nearly_full(self, answer: Message) -> None:
         used = answer.figures["prompt_tokens"] + self.llm.stats.new_tokens

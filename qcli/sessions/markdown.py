@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import datetime
 
+from qcli.sessions.calls import calls_of
 from qcli.sessions.session import Message, Session
+from qcli.tools.call import ToolCall
 from qcli.wording import counted
 
 _ENDED_EARLY = {
@@ -31,10 +35,26 @@ def _section(message: Message) -> str:
     parts = [f"## {message.role.capitalize()}"]
     if message.thoughts.strip():
         parts.append("\n".join(f"> {line}".rstrip() for line in message.thoughts.strip().splitlines()))
-    parts.append(_closed(message.text.strip("\n")))
+    if message.role == "tool":
+        parts.append(fenced(message.text))
+    else:
+        parts.append(_closed(message.text.strip("\n")))
+    parts += map(_call, calls_of(message))
     if message.finish_reason in _ENDED_EARLY:
         parts.append(f"*({_ENDED_EARLY[message.finish_reason]})*")
     return "\n\n".join(part for part in parts if part)
+
+
+def _call(call: ToolCall) -> str:
+    arguments = json.dumps(call.arguments, ensure_ascii=False, indent=2)
+    return f"Call of `{call.name}`:\n\n{fenced(arguments, 'json')}"
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A text as a block of code, whatever it holds."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def _closed(text: str) -> str:

@@ -41,7 +41,7 @@ class Model(Protocol):
     def resume(self) -> Callable[..., Resumed]:
         """Brings back what is known of messages."""
 
-    def render(self, messages: Sequence[dict[str, str]], *, think: Think = None) -> str:
+    def render(self, messages: Sequence[dict[str, Any]], *, think: Think = None, tools: Any = None) -> str:
         """The prompt of messages."""
 
     def tokenize(self, text: str) -> list[int]:

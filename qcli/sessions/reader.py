@@ -16,8 +16,9 @@ MAX_MESSAGES = 1_000_000
 _TAIL = 8192  # bytes at the end, among which the last mark is
 _MAY_FOLLOW = {
     "system": {"system"},
-    "user": {"assistant", "system", "summary"},
-    "assistant": {"user", "summary"},
+    "user": {"assistant", "tool", "system", "summary"},
+    "assistant": {"user", "tool", "summary"},
+    "tool": {"assistant", "tool"},
     "summary": {"assistant"},
 }
 

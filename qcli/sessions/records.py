@@ -91,7 +91,7 @@ def message_of(record: Mapping[str, Any]) -> Message | None:
     if not {"id", "role", "text"} <= given.keys() or not all(_KINDS[name](value) for name, value in given.items()):
         return None
     given |= {name: _flat(given[name]) for name in ("sampling", "figures") if name in given}
-    given |= {"ids": tuple(given.get("ids", ())), "time": _time(given.get("time"))}
+    given |= {name: tuple(given.get(name, ())) for name in ("ids", "calls")} | {"time": _time(given.get("time"))}
     return Message(**{"parent": None, **given})
 
 
@@ -173,6 +173,13 @@ def _is_ids(value: Any) -> bool:
     return isinstance(value, list) and all(type(id) is int and 0 <= id < 1 << 31 for id in value)
 
 
+def _is_calls(value: Any) -> bool:
+    keys = {"id", "name", "arguments"}
+    return isinstance(value, list) and all(
+        isinstance(call, dict) and call.keys() == keys and all(map(_is_text, call.values())) for call in value
+    )
+
+
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "id": _is_id,
     "parent": lambda value: value is None or _is_id(value),
@@ -184,4 +191,6 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "sampling": _is_table,
     "figures": _is_table,
     "time": lambda value: True,
+    "calls": _is_calls,
+    "call": _is_text,
 }

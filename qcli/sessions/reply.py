@@ -103,11 +103,15 @@ class Reply:
     def _size(self, left_out: int) -> int:
         """Tokens of the prompt without so many messages, and of what has been said: at most, where it is far from full."""
         messages = context.prompt(self._branch, left_out)
-        most = sum(len(m["content"].encode("utf-8", "replace")) + 64 for m in messages) + _OF_THE_TEMPLATE
+        how = {name: self._options.get(name) for name in ("think", "tools")}
+        texts = [f"{m['content']}{m.get('tool_calls', '')}" for m in messages] + [
+            str(how["tools"] and how["tools"].text)
+        ]
+        most = sum(len(text.encode("utf-8", "replace")) + 64 for text in texts) + _OF_THE_TEMPLATE
         said = len(self._said.ids) + 1
         if most + said <= self._ctx // context.KEPT:
             return most + said
-        return len(self._llm.tokenize(self._llm.render(messages, think=self._options.get("think")))) + said
+        return len(self._llm.tokenize(self._llm.render(messages, **how))) + said
 
 
 def _noted(answer: Generator[str, None, None], said: Said) -> Generator[str, None, None]:

@@ -8,9 +8,11 @@ from time import time
 from typing import Any
 
 from qcli.runtime.sampling import OPTIONS
+from qcli.sessions.calls import kept
 from qcli.sessions.model import Model
-from qcli.sessions.session import Message
+from qcli.sessions.session import COMPLETE, Message
 from qcli.text.thoughts import Thought, without_tags
+from qcli.tools.call import MalformedCall, ToolCall
 
 _NO_SAMPLING = ("max_tokens", "stop", "stop_loops", "think")
 
@@ -22,6 +24,8 @@ class Said:
     ids: list[int] = field(default_factory=list)
     finish_reason: str = "interrupted"  # until something else ends it
     left_out: int = 0  # messages that its prompt is without
+    calls: list[Mapping[str, str]] = field(default_factory=list)  # of tools, as messages keep them
+    malformed: list[str] = field(default_factory=list)  # what began as a call and is none
     _text: list[str] = field(default_factory=list)
     _thoughts: list[str] = field(default_factory=list)
     _begun: Message | None = None
@@ -32,11 +36,17 @@ class Said:
         if begun is None:
             return cls()
         text = begun.text.rstrip("\ufffd") if begun.finish_reason in ("length", "loop") else begun.text
-        return cls(list(begun.ids), _text=[text], _thoughts=[begun.thoughts], _begun=begun)
+        calls = [*begun.calls]
+        return cls(list(begun.ids), calls=calls, _text=[text], _thoughts=[begun.thoughts], _begun=begun)
 
     def add(self, piece: str) -> None:
         """Add a piece of the answer."""
-        (self._thoughts if isinstance(piece, Thought) else self._text).append(piece)
+        if isinstance(piece, ToolCall):
+            self.calls.append(kept(piece))
+        elif isinstance(piece, MalformedCall):
+            self.malformed.append(piece)
+        else:
+            (self._thoughts if isinstance(piece, Thought) else self._text).append(piece)
 
     @property
     def new(self) -> int:
@@ -51,8 +61,8 @@ class Said:
     def counts(self) -> bool:
         """Whether there is anything to keep: something was said, or what was begun has turned out to be complete."""
         if self._begun:
-            return self.new > 0 or self.finish_reason == "stop"
-        return bool(self.text or "".join(self._thoughts))
+            return self.new > 0 or self.finish_reason in COMPLETE
+        return bool(self.text or "".join(self._thoughts) or self.calls or self.malformed)
 
     def message(self, options: Mapping[str, Any], llm: Model) -> Message:
         """The message, without a place in a conversation yet; options: of the answer; llm: the model that has just said it."""
@@ -78,6 +88,7 @@ class Said:
             _recorded(options, llm),
             figures,
             time(),
+            tuple(self.calls),
         )
 
 

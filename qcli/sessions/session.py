@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-ROLES: Final = ("system", "user", "assistant", "summary")
+ROLES: Final = ("system", "user", "assistant", "tool", "summary")
+COMPLETE: Final = ("stop", "tool_calls")  # how an answer ends that nothing is missing of
 _TITLE = 80  # characters
 
 
@@ -20,10 +21,12 @@ class Message:
     text: str
     thoughts: str = ""
     ids: tuple[int, ...] = ()  # an answer's token ids as generated, without the one that ended it
-    finish_reason: str = ""  # "stop", "length", "loop", "interrupted"
+    finish_reason: str = ""  # "stop", "tool_calls", "length", "loop", "interrupted"
     sampling: Mapping[str, Any] = field(default_factory=dict)  # the options of the answer, with the seed that was used
     figures: Mapping[str, Any] = field(default_factory=dict)  # prompt_tokens, new_tokens, timings; of a summary, up_to
     time: float = 0.0  # when it was written, in seconds since 1970
+    calls: tuple[Mapping[str, str], ...] = ()  # an answer's tool calls: "id", "name", "arguments" as JSON
+    call: str = ""  # the id of the call that a tool's message answers
 
 
 @dataclass

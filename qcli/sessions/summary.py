@@ -40,6 +40,7 @@ class Summary:
         """The pieces of the summary; options: as LLM.chat takes them. Raises QcliError if there is no room for it."""
         most = self._llm.engine.ctx // context.ROOM
         given = {**options, "max_tokens": most, "stop": None, "stop_loops": True}
+        given |= {"tool_choice": "none"} if options.get("tools") else {}
         try:
             with closing(self._llm.chat(self._request(), **given)) as answer:
                 for piece in answer:

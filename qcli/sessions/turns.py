@@ -44,6 +44,12 @@ def up_to_last_question(branch: Sequence[Message]) -> list[Message]:
     return [*branch[: last + 1]]
 
 
+def around_last_said(branch: Sequence[Message]) -> tuple[list[Message], Message, list[Message]]:
+    """What comes before the last message of user, assistant or tool, that message, and the summaries after it."""
+    last = max(i for i, message in enumerate(branch) if message.role in ("user", "assistant", "tool"))
+    return [*branch[:last]], branch[last], [message for message in branch[last + 1 :] if message.role == "summary"]
+
+
 def head_before(session: Session, n: int) -> int | None:
     """The head without the last n steps. Raises UsageError if there are fewer."""
     questions = steps(session.branch())
@@ -57,10 +63,12 @@ def head_after(session: Session, n: int) -> int:
     """The head n steps further, on the branch of the last message written of those that follow. Raises UsageError."""
     ahead = _ahead(session)
     last = None if session.head is None else session.messages[session.head]
+    after = [message.role for message in ahead[1:]] + ["user"]
     ends = [
         message.id
-        for before, message in zip([last, *ahead], ahead, strict=False)
-        if message.role == "assistant" or _is_made_there(message, before)
+        for before, message, follows in zip([last, *ahead], ahead, after, strict=False)
+        if (message.role in ("assistant", "tool") and follows not in ("assistant", "tool"))
+        or _is_made_there(message, before)
     ]
     if not 0 < n <= len(ends):
         hint = "bring back fewer" if ends else "undo takes turns back"

@@ -36,6 +36,7 @@ class Keyboard:
 
     def __init__(self) -> None:
         self.keys: dict[str, Callable[[], object]] = {}  # what a key does, in another thread; it must not raise
+        self.was_sent = False  # whether what typed() gave last ended with Enter
         self._typed: list[str] = []
         self._entered = 0
         self._end: Callable[[], None] = lambda: None
@@ -58,6 +59,7 @@ class Keyboard:
     def typed(self) -> str:
         """What was typed since it was asked last, as its writer has left it, without the line ends behind it."""
         text, self._typed = "".join(self._typed), []
+        self.was_sent = text.endswith(("\r", "\n"))
         return edited(text)
 
     def _take(self, characters: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from qcli.text.thoughts import Thought
+from qcli.tools.call import MalformedCall, ToolCall
 
 
 class AnswerStart:
@@ -18,6 +19,12 @@ class AnswerStart:
         """The pieces, as far as it is known what they belong to."""
         for piece in pieces:
             if self._begun or not piece:
+                yield piece
+            elif isinstance(piece, ToolCall | MalformedCall):
+                self._begun = True
+                if self._thought:
+                    yield from self.flush()
+                self._lines = ""
                 yield piece
             elif isinstance(piece, Thought):
                 self._thought = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Final, Literal
 
 from jinja2.exceptions import TemplateSyntaxError
@@ -12,12 +12,13 @@ from jinja2.exceptions import TemplateSyntaxError
 from qcli.errors import ModelFileError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.text import template_sandbox
+from qcli.text.call_messages import OTHER_TOOL, PROBE, PROBE_TALK, PROBE_TOOL, with_calls
 from qcli.text.content import checked
 from qcli.text.default_templates import default_template
 from qcli.text.template_functions import RefusalError
 from qcli.text.thoughts import without_thoughts
 from qcli.text.tokenizer import Tokenizer
-from qcli.text.user_text import ControlTexts, free_mark, sealed_message
+from qcli.text.user_text import ControlTexts, free_mark, sealed_message, sealed_value
 
 _ITSELF: Final = "use --raw to prompt without the template"
 _PROBE: Final = "Zq7wordX"  # a word that no template writes itself
@@ -81,10 +82,12 @@ class ChatTemplate:
         control: ControlTexts,
         kept: frozenset[str] = frozenset(),
         manner: Manner = PLAIN,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> Prompt:
         """The prompt for the next answer, in which no message can spell a control token (see qcli.text.user_text).
 
         kept: control tokens that an assistant's own messages may hold, as the template looks for them: marks of thoughts.
+        tools: that the model may call, in OpenAI's form; nothing that they say can spell a control token, either.
         Raises UsageError, as well, when the template leaves out what somebody says.
         """
         known = self._known(messages)
@@ -93,9 +96,28 @@ class ChatTemplate:
                 hint = "put it into the message itself" if message["role"] in ("system", "developer") else _ITSELF
                 raise UsageError(f"the model's chat template leaves out what the {message['role']} says", hint)
         readable = [self._formed(message) for message in known]
-        mark = free_mark(readable)
+        mark = free_mark([*readable, *tools])
+        variables = dict(manner.variables)
+        if tools:
+            variables["tools"] = sealed_value(tools, control, mark)
         sealed = [sealed_message(m, control, mark, kept if m["role"] == "assistant" else frozenset()) for m in readable]
-        return Prompt(self._written(sealed, True, dict(manner.variables)) + manner.ending, mark)
+        return Prompt(self._written(sealed, True, variables) + manner.ending, mark)
+
+    @cached_property
+    def takes_tools(self) -> bool:
+        """Whether the template tells the model of tools."""
+        return self._shows_probe(PROBE_TALK[:1], {"tools": [PROBE_TOOL]})
+
+    @cached_property
+    def shows_calls(self) -> bool:
+        """Whether the template writes the calls of messages."""
+        return self._shows_probe(PROBE_TALK[:2], {}) or self._shows_probe(PROBE_TALK, {"tools": [OTHER_TOOL]})
+
+    def _shows_probe(self, messages: list[dict[str, Any]], variables: dict[str, Any]) -> bool:
+        try:
+            return PROBE in self._written(messages, True, variables)
+        except QcliError:
+            return False
 
     def after_answer(self) -> str:
         """What the template writes behind an answer: the token there ends a turn; "" where it cannot be known."""
@@ -107,7 +129,7 @@ class ChatTemplate:
         return written.rpartition(_PROBE)[2] if _PROBE in written else ""
 
     def _known(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        known = map(checked, messages)
+        known = (with_calls(checked(message), self._harmony) for message in messages)
         return [without_thoughts(message) if self._harmony else message for message in known]
 
     def _formed(self, message: dict[str, Any]) -> dict[str, Any]:

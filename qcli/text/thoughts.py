@@ -59,6 +59,12 @@ class AnswerParser:
         """The rest of the text, after the last id: U+FFFD if a character is incomplete."""
         yield self._piece(self._text.flush())
 
+    def leave_thought(self) -> Iterator[str]:
+        """End the thought that the answer is in: the tag that closes it; called after flush()."""
+        if self._thinking:
+            self._thinking = False
+            yield Thought(_CLOSE)
+
     def _piece(self, text: str) -> str:
         return Thought(text) if self._thinking else text
 
@@ -103,6 +109,11 @@ class SpelledTagParser(AnswerParser):
         yield from self._read(self._text.flush())
         kept, self._kept = self._kept, ""
         yield self._piece(kept)
+
+    def leave_thought(self) -> Iterator[str]:
+        """End the thought; none comes after it."""
+        self._wanted = ""
+        yield from super().leave_thought()
 
     def _read(self, text: str) -> Iterator[str]:
         self._kept += text

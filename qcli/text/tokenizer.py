@@ -77,6 +77,10 @@ class Tokenizer:
         """Token ids of a text that goes on from another one, without control tokens and without a space before it."""
         return self._encode_piece(text, special=False, begins=False)
 
+    def encode_marker(self, text: str) -> list[int]:
+        """Token ids of a text that goes on from another one, with the control tokens that it names."""
+        return self._encode_piece(text, special=True, begins=False)
+
     def _encode_piece(self, text: str, special: bool, begins: bool = True) -> list[int]:
         try:
             return self._method.encode(text, special, begins)

@@ -9,7 +9,7 @@ control tokens while it is there, and takes it out of the rest before that is cu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final
 
 _MARKS: Final = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # noncharacters: in no text that means anything
@@ -72,20 +72,24 @@ def sealed_message(
     message: Mapping[str, Any], control: ControlTexts, mark: str, kept: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
     """A message whose texts are sealed, at any depth; `kept`: what an assistant's own text may spell (marks of thoughts)."""
-    mine = control.without(kept)
-
-    def sealed(value: Any) -> Any:
-        if isinstance(value, str):
-            return mine.sealed(value, mark)
-        if isinstance(value, Mapping):
-            return {
-                sealed(key): inner if key in _KEPT_KEYS and isinstance(inner, str) else sealed(inner)
-                for key, inner in value.items()
-            }
-        return [sealed(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-    result: dict[str, Any] = sealed(message)
+    result: dict[str, Any] = sealed_value(message, control.without(kept), mark, _KEPT_KEYS)
     return result
+
+
+def sealed_value(value: Any, control: ControlTexts, mark: str, kept_keys: Container[str] = ()) -> Any:
+    """A value whose texts are sealed, at any depth of lists and dictionaries, keys too; those under kept keys are not."""
+    if isinstance(value, str):
+        return control.sealed(value, mark)
+    if isinstance(value, Mapping):
+        return {
+            control.sealed(str(key), mark): inner
+            if key in kept_keys and isinstance(inner, str)
+            else sealed_value(inner, control, mark, kept_keys)
+            for key, inner in value.items()
+        }
+    return (
+        [sealed_value(inner, control, mark, kept_keys) for inner in value] if isinstance(value, list | tuple) else value
+    )
 
 
 def _characters(value: Any) -> set[str]:

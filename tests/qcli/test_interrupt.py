@@ -39,6 +39,21 @@ def test_an_order_to_end_is_obeyed_without_a_bar():
     assert in_terminal(code, -signal.SIGTERM) == ""
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_no_temporary_folder_is_left(name, tmp_path):
+    code = f"""
+import os, signal
+from pathlib import Path
+from qcli import interrupt
+from qcli.host.temporary import temporary_folder
+with temporary_folder(Path({str(tmp_path)!r})) as folder, interrupt.ends_all(console.status("loading")):
+    (folder / "scratch").write_bytes(bytes(99))
+    os.kill(os.getpid(), signal.{name})
+"""
+    in_terminal(code, interrupt.EXIT_CODE if name == "SIGINT" else -signal.SIGTERM)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_was_heard_before_is_heard_again():
     usual = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with interrupt.cleans_up(), interrupt.ends_all(console.status("loading")), interrupt.gives_back():

@@ -12,6 +12,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from qcli import line_input
+from qcli.terminal.keyboard import Keyboard
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a console is needed there")
 
@@ -48,9 +49,22 @@ def test_turns_that_are_typed(typed, keys, turns, data_folder, monkeypatch):
 
 def test_a_turn_begins_with_what_was_typed_before_and_waits_for_enter(typed, data_folder, monkeypatch):
     monkeypatch.setattr("qcli.host.folders.state", lambda: data_folder)
-    begun = iter(["half a\nthought", "", ""])
-    typed("!\rtwo\r\x04")
-    assert list(line_input.turns(offered, lambda: next(begun))) == ["half a\nthought!", "two"]
+    keyboard = Keyboard()
+    turns = line_input.turns(offered, keyboard)
+    keyboard._take("half a\rthought")
+    typed("!\r")
+    assert next(turns) == "half a\nthought!"
+    keyboard._take("and then\r")  # while an answer came, which may change what is asked
+    typed("?\r\x04")
+    assert list(turns) == ["and then?"]
+
+
+def test_a_turn_that_was_sent_before_the_first_prompt_is_taken(typed, data_folder, monkeypatch):
+    monkeypatch.setattr("qcli.host.folders.state", lambda: data_folder)
+    keyboard = Keyboard()
+    keyboard._take("Hello\r")
+    typed("two\r\x04")
+    assert list(line_input.turns(offered, keyboard)) == ["Hello", "two"]
 
 
 def test_what_is_offered_replaces_what_is_typed_and_obeys_no_control_code():

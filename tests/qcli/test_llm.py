@@ -67,11 +67,13 @@ def test_chat_reads_only_what_is_new(engine, llm):
 class ThoughtfulTemplate:
     """Opens a thought for the answer, and leaves thoughts out of the history."""
 
+    source = ""
+
     def render(self, messages, *, add_generation_prompt=True):
         turns = [f"<|im_start|>{m['role']}\n{m['content'].split('</think>')[-1]}<|im_end|>\n" for m in messages]
         return "".join(turns) + "<|im_start|>assistant\n<think>\n" * add_generation_prompt
 
-    def prompt(self, messages, control, kept, manner):
+    def prompt(self, messages, control, kept, manner, tools):
         return Prompt(self.render(messages), "\ufdd0")
 
     def after_answer(self):

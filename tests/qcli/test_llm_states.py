@@ -76,15 +76,15 @@ def test_the_ids_of_an_answer_are_those_of_the_next_prompt(llm):
 def test_each_turn_reads_only_what_is_new_however_the_answer_was_spelled(llm, monkeypatch, template):
     """Of a long chat, with templates that write control tokens around messages, or none."""
     monkeypatch.setattr(llm, "template", ChatTemplate(template))
-    llm._written.clear()
+    vars(llm).pop("_chats", None)  # made of the template before
     talk: list[dict] = []
     for turn in range(20):
         talk += [NEXT, answer(llm, [*talk, NEXT], max_tokens=6, seed=turn, temperature=3)]
         assert llm.stats.prefilled_tokens < 24
-    llm._written.clear()
+    vars(llm).pop("_chats", None)  # made of the template before
     answer(llm, [*talk, NEXT], max_tokens=6)  # nothing is remembered but the messages
     assert llm.stats.prefilled_tokens < 24
-    llm._written.clear()
+    vars(llm).pop("_chats", None)  # made of the template before
 
 
 def test_a_checkpoint_is_gone_back_to(llm):

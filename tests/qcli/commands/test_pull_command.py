@@ -12,14 +12,6 @@ from qcli.hub.transfer import Transfer
 REPO, NAME = "some/Model-GGUF", "Model-Q4_K_M.gguf"
 
 
-@pytest.fixture
-def several(hub):
-    """A second quantization in the repository."""
-    data = hub.repos[REPO][NAME]
-    hub.repos[REPO] |= {"Model-Q8_0.gguf": data + b"q8", "mmproj-F16.gguf": data, "README.md": b"hi"}
-    return hub
-
-
 def test_a_model_is_fetched_and_what_to_type_is_told(hub, type_line):
     code, out, err = type_line("pull", REPO)
     assert code == 0
@@ -39,33 +31,6 @@ def test_into_a_folder(hub, type_line, tmp_path):
     code, out, err = type_line("pull", REPO, "--to", str(tmp_path))
     assert (code, out) == (0, f"{tmp_path / NAME}\n")
     assert f"`qcli chat -m {tmp_path / NAME}`" in err
-
-
-def test_a_script_has_to_name_one_of_several(several, type_line):
-    code, out, err = type_line("pull", REPO)
-    assert (code, out, several.sent) == (2, "", 0)
-    assert err.splitlines() == [
-        "  1  Q4_K_M  1 MB · the usual choice",
-        "  2  Q8_0    1 MB",
-        f"error: {REPO}: has 2 of them",
-        f"hint: name one, as in `qcli pull {REPO}:Q4_K_M`",
-    ]
-
-
-@pytest.mark.parametrize(("answers", "taken"), [(["2"], "Q8_0"), (["7", "q8_0"], "Q8_0"), ([""], "Q4_K_M")])
-def test_a_person_is_asked(several, type_line, monkeypatch, answers, taken):
-    monkeypatch.setattr("qcli.line_input.is_interactive", lambda: True)
-    monkeypatch.setattr("qcli.line_input.asked", lambda _: answers.pop(0))
-    code, out, err = type_line("pull", REPO)
-    assert code == 0
-    assert out.endswith(f"Model-{taken}.gguf\n")
-    assert f"-m {REPO}:{taken}`" in err
-
-
-def test_one_who_does_not_choose_gets_none(several, type_line, monkeypatch):
-    monkeypatch.setattr("qcli.line_input.is_interactive", lambda: True)
-    monkeypatch.setattr("qcli.line_input.asked", lambda _: None)
-    assert type_line("pull", REPO)[:2] == (2, "")
 
 
 def test_a_name_of_the_list(hub, type_line):

@@ -107,7 +107,9 @@ def test_a_conversation_as_json(type_line, library):
     assert code == 0
     assert (value["name"], value["model"], value["branch"]) == ("weather", "storyteller", [3, 4])
     session = library.read(library.find("weather"))
-    assert [Message(**{**m, "ids": tuple(m["ids"])}) for m in value["messages"]] == [*session.messages.values()]
+    assert [Message(**{**m, "ids": tuple(m["ids"]), "calls": ()}) for m in value["messages"]] == [
+        *session.messages.values()
+    ]
     assert value["header"] == session.header
     assert type_line("sessions", "show", "weather", "--json")[1] == out
 

@@ -40,6 +40,18 @@ def test_a_synthetic_model_takes_little_memory_and_large_models_share_it(monkeyp
         assert tensor_.data.shape == file.tensors[name].data.shape
 
 
+def test_pools_of_a_model_that_is_over_serve_the_next(monkeypatch):
+    file = GGUFFile.open(MODEL)
+    first = SyntheticModel(file)
+    name = "token_embd.weight"
+    again = SyntheticModel(file, first)
+    assert again.n_bytes == first.n_bytes
+    begins = [model._pools[file.tensors[name].type]._memory.ctypes.data for model in (first, again)]
+    assert begins[0] == begins[1]
+    monkeypatch.setattr(synthetic_model, "_pool_bytes", lambda *_: 2 * first.n_bytes)
+    assert SyntheticModel(file, first).n_bytes > 2 * first.n_bytes
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_has_a_synthetic_model_whose_logits_are_numbers(name, tmp_path):
     synthetic = SyntheticModel(GGUFFile.open(reference_models.read(name).write(tmp_path / "model.gguf")))

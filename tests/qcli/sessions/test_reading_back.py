@@ -55,7 +55,14 @@ DAMAGED = [
     *(b"", b"{", b"[]", b"3", b"null", b'"text"', b"\xff\xfe", b"{}\0", b"[" * 100_000, b"1" * 10_000, b'{"a": NaN}'),
     *(b'{"head": "x"}', b'{"head": 1e400}', b'{"head": true}', b'{"head": -1}', b'{"version": 1}', b'{"version": 2}'),
     *(message(**{name: wrong}) for name in ("id", "text", "role", "thoughts") for wrong in WRONG),
-    *(message(id=0), message(id=2), message(id=1 << 60), message(role="tool"), message(parent="1"), message(ids=[-1])),
+    *(
+        message(id=0),
+        message(id=2),
+        message(id=1 << 60),
+        message(role="waiter"),
+        message(parent="1"),
+        message(ids=[-1]),
+    ),
     *(message(ids=[1.0]), message(ids=[True]), message(ids=7), message(ids=[1 << 31]), message(finish_reason=1)),
     *(message(sampling=[]), message(figures="x"), b'{"id": 5}', b'{"id": 5, "role": "user"}'),
 ]
