@@ -19,6 +19,7 @@ _PLAIN = (
     (r"Input should be less than or equal to (\S+)|.*is not in the range .*<=(\S+)", r"needs \1\2 or less"),
     (r"Option '?(-\S+?)'? requires an argument", r"\1 needs a value"),
     (r"Option '?(-\S+?)'? does not take a value", r"\1 takes no value"),
+    (r"Missing argument '?(.+?)'?", r"\1 is missing"),
     (r"No such option: (\S+)( .*)?", r"there is no option \1"),
     (r"No such command '([^']*)'.*", r"there is no command \1"),
     (r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", r"one word too many: \1"),

@@ -44,7 +44,9 @@ class Option(NamedTuple):
         number = self._number(value)
         if number is None or not self.accepts(number):
             kind = "whole number" if self.whole else "number"
-            raise UsageError(f"{name} cannot be {shortened(str(value))}", f"give a {kind} {self._range()}")
+            raise UsageError(
+                f"{name} cannot be {shortened(str(value).removesuffix('.0'))}", f"give a {kind} {self._range()}"
+            )
         return number
 
     def _number(self, value: Any) -> float | None:

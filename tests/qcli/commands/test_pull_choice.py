@@ -141,9 +141,9 @@ def test_without_a_header_the_sizes_are_told(three, type_line):
     code, out, err = type_line("plan", REPO)
     assert code == 0
     assert "only sizes are known: " in err
-    assert "is not a GGUF file" in err
+    assert "is not a GGUF model file" in err
     assert "Q8_0" in out
-    assert json.loads(type_line("plan", REPO, "--json")[1])["remark"].endswith("is not a GGUF file")
+    assert json.loads(type_line("plan", REPO, "--json")[1])["remark"].endswith("is not a GGUF model file")
 
 
 def test_what_is_not_supported_and_what_is_too_much(three, type_line):

@@ -54,7 +54,7 @@ BAD: dict[str, tuple[File | bytes, str]] = {
     "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     "html": (b"<!DOCTYPE html>", "a web page"),
     "zeros": (bytes(64), "an unfinished download"),
-    "text": (b"hello", "is not a GGUF file"),
+    "text": (b"hello", "is not a GGUF model file"),
     # The head
     "no version": (File(version=u32(0)), "GGUF version 0"),
     "version 1": (File(version=u32(1)), "GGUF version 1"),
