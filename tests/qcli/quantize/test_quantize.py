@@ -261,7 +261,7 @@ def test_a_line_that_writes(type_line, tmp_path):
         (["quantize", str(TINY), "x.gguf"], 2, "IN, OUT and TYPE"),
         (["quantize", "no-such-file.gguf", "x.gguf", "Q8_0"], 1, "no such file"),
         (["quantize", str(TINY), "no/such/x.gguf", "Q8_0"], 1, "no folder"),
-        (["quantize", str(TINY), "/dev/full", "Q8_0", "-f"], 1, "not a file"),
+        (["quantize", str(TINY), "/dev/full", "Q8_0", "-f"], 1, "not an ordinary file"),
         (["quantize", str(TINY), "x.gguf", "Q8_0", "--imatrix", "no-such.gguf"], 1, "no such file"),
         (["quantize", str(TINY), "x.gguf", "Q8_0", "--imatrix", str(TINY)], 1, "no importance matrix"),
         (
