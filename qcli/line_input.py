@@ -84,7 +84,7 @@ def _typed(completions: Completions, keyboard: Keyboard | None) -> Iterator[str]
             with interrupt.gives_back():
                 line = session.prompt(default=begun, accept_default=sent)
         except KeyboardInterrupt:
-            console.info("Ctrl-D or /exit leaves")
+            console.info("type /exit or Ctrl-D to leave")
         except EOFError:
             return
         else:
