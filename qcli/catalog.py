@@ -164,7 +164,7 @@ def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
         return _downloaded(address, model), None
     if _like_a_path(model):
         return path, None
-    raise ModelNotFoundError(f"no model is called {model!r}", _closest(model))
+    raise ModelNotFoundError(f"there is no model {model!r}", _closest(model))
 
 
 def entry_of(word: str, beginnings: bool = True) -> Entry | None:
@@ -193,9 +193,8 @@ def _file_of(entry: Entry) -> tuple[Path, Entry]:
         known = entry_of(meant.alias_of, beginnings=False)
         if known is None or known.name.lower() in passed:
             hint = f"give another alias_of below [{meant.name}] in your models.toml"
-            raise ModelNotFoundError(
-                f"{entry.name} stands for {meant.alias_of}, which is no model on this machine", hint
-            )
+            said = f"{entry.name} stands for {meant.alias_of}, which is not a model on this machine"
+            raise ModelNotFoundError(said, hint)
         passed.add(known.name.lower())
         meant, sampling = known, sampling or known.sampling
     return _local(meant), replace(entry, sampling=sampling)
@@ -214,7 +213,7 @@ def named(word: str, beginnings: bool = True) -> Entry | None:
         begun = [one for key, one in entries.items() if key.lower().startswith(name)]
         if len(begun) > 1:
             close = [one.name for one in search().models if one.name.lower().startswith(name)]
-            raise ModelNotFoundError(f"no model is called {word!r}", _did_you_mean(close + [one.name for one in begun]))
+            raise ModelNotFoundError(f"there is no model {word!r}", _did_you_mean(close + [one.name for one in begun]))
         entry = begun[0] if begun else None
     if entry is None or word.lower() in known or quant in ("", "latest"):
         return entry
@@ -230,8 +229,8 @@ def _of_quant(entry: Entry, quant: str) -> Entry:
     if plain(quant) == plain(entry.quant or quant_of(entry.file or entry.asset)):
         return entry
     if not entry.repo:
-        hint = f"`{entry.name}` alone means it"
-        raise UsageError(f"{entry.name} is a single file: there is no {shortened(quant)} of it", hint)
+        hint = f"type `{entry.name}` alone"
+        raise UsageError(f"{entry.name} has only one version: there is no {shortened(quant)} of it", hint)
     return replace(entry, name=f"{entry.name}:{quant}", file="", quant=quant, bytes=0, sha256="")
 
 
@@ -266,10 +265,10 @@ def _local(entry: Entry) -> Path:
     path = entry.path
     if path is None and entry.local:
         hint = f"put it there, or give another path below [{entry.name}] in your models.toml"
-        raise ModelNotFoundError(f"{entry.local}: there is no such file, which {entry.name} means", hint)
+        raise ModelNotFoundError(f"{entry.local}: no such file; {entry.name} stands for it", hint)
     if path is None:
         told = f" ({size(entry.bytes)})" if entry.bytes else ""
-        hint = f"`qcli pull {shlex.quote(entry.name)}` gets it, or give the path of a .gguf file"
+        hint = f"`qcli pull {shlex.quote(entry.name)}` downloads it, or give the path of a .gguf file"
         raise ModelNotFoundError(f"{entry.name} is not on this machine{told}", hint)
     return path
 
@@ -279,10 +278,10 @@ def _downloaded(address: Address, typed: str) -> Path:
     if path := cached_model(address):
         return path
     words = typed if shlex.quote(typed) == typed else shlex.quote(str(address))
-    sure = "" if typed != address.repo else ", if it is a model of huggingface.co"
+    sure = "" if typed != address.repo else ", if it is a model on huggingface.co"
     labels = cached_labels(address.repo)[:_MOST_TOLD]
-    here = f"; on this machine is its {', '.join(labels)}" if labels else ""
-    raise ModelNotFoundError(f"{shortened(typed)}: is not on this machine", f"`qcli pull {words}` gets it{sure}{here}")
+    hint = f"`qcli pull {words}` downloads it{sure}" + (f"; this machine has its {', '.join(labels)}" if labels else "")
+    raise ModelNotFoundError(f"{shortened(typed)} is not on this machine", hint)
 
 
 def _like_a_path(model: str) -> bool:

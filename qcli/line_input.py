@@ -92,7 +92,7 @@ def _typed(completions: Completions, keyboard: Keyboard | None) -> Iterator[str]
                 _leave_paste(session)
                 line = session.prompt(default=begun, accept_default=sent)
         except KeyboardInterrupt:
-            console.info("Ctrl-D or /exit leaves")
+            console.info("type /exit or Ctrl-D to leave")
         except EOFError:
             return
         else:

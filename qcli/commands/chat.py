@@ -29,44 +29,45 @@ if TYPE_CHECKING:
     from qcli.sessions.library import Library
     from qcli.sessions.log import SessionLog
 
-_SAVE = "Record a conversation that is piped in; typed ones are recorded anyway."
+_SAVE = "Save a conversation whose messages are piped in; one that you type is saved anyway."
 
 
 @examples(
     ("qcli chat", "Talks with the small model that comes with qcli."),
-    ("qcli chat -c", "Goes on with the last conversation."),
+    ("qcli chat -c", "Goes on with your last conversation."),
 )
 @options.with_sampling
 def chat(
     named: options.GivenModel = None,
     model: options.Model = None,
     system: options.System = None,
-    tools: tool_calls.Functions = None,
-    mcp: tool_calls.Mcp = None,
-    approve: tool_calls.Approve = None,
-    chain_limit: tool_calls.ChainLimit = None,
     max_tokens: options.MaxTokens = None,
-    stop: options.Stop = None,
     think: options.Think = None,
-    stop_loops: options.StopLoops = None,
     go_on: options.Continue = False,
     resume: options.Resume = None,
     save: Annotated[bool, options.flag("--save", help=_SAVE)] = False,
     name: options.Name = None,
     no_save: Annotated[bool, options.flag("--no-save", help=options.NO_SAVE)] = False,
-    threads: options.Threads = None,
-    ctx: options.Ctx = None,
     ctx_full: options.CtxFull = "stop",
-    kv_type: options.KvType = None,
-    ram: options.Ram = None,
     plain: options.Plain = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
+    stop: options.Stop = None,
+    stop_loops: options.StopLoops = None,
+    tools: tool_calls.Functions = None,
+    mcp: tool_calls.Mcp = None,
+    approve: tool_calls.Approve = None,
+    chain_limit: tool_calls.ChainLimit = None,
+    ram: options.Ram = None,
+    threads: options.Threads = None,
+    ctx: options.Ctx = None,
+    kv_type: options.KvType = None,
     **sampling: Unpack[SamplingOptions],
 ) -> int:
-    """Talk with a model; each turn computes only what is new.
+    """Talk with a model.
 
-    /help lists what else can be typed. What is typed in a terminal is recorded, readable by you alone: -c goes on with it.
+    /help lists what else you can type there. What you type in a terminal is saved on this machine for you only, and -c goes
+    on with it.
     """
     options.check_remarks(quiet, verbose)
     model = options.named_model(model, named)

@@ -16,6 +16,8 @@ def system_error(problem: OSError) -> QcliError:
     except QcliError as again:
         return again
     if problem.errno == errno.ENAMETOOLONG:
-        return QcliError(f"{shortened(str(problem.filename))}: no file has so long a name", "give a shorter one")
+        return QcliError(f"{shortened(str(problem.filename))}: this name is too long for a file", "give a shorter one")
     where = f"{problem.filename}: " if problem.filename else ""
-    return QcliError(f"{where}{problem.strerror or problem}", "see whether the disk is there")
+    return QcliError(
+        f"{where}{problem.strerror or problem}", "check that the disk is there and that you may write to it"
+    )
