@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import sys
@@ -15,18 +14,19 @@ import typer
 from typer.main import get_command
 
 from qcli import __version__, console, interrupt
+from qcli.commands.examples import examples
+from qcli.commands.system_errors import system_error
 from qcli.commands.usage import Command, Group, usage_error
 from qcli.errors import QcliError
 from qcli.host import bus_error
-from qcli.wording import shortened
 
 # In the order that --help lists them: each is a function of its own name, in a module of that name in qcli/commands/.
-COMMANDS = "run chat sessions pull models rm bench plan experts quantize imatrix perplexity show cache config".split()
+COMMANDS = "chat run sessions models pull rm plan show config cache bench experts quantize imatrix perplexity".split()
 
 app = typer.Typer(
     name="qcli",
     cls=Group,
-    help="Run quantized Mixture-of-Experts language models on the CPU.",
+    help="Talk with AI language models that run on your own computer: no account, no graphics card.",
     pretty_exceptions_enable=False,
     rich_markup_mode="rich" if console.answers_a_person() else None,  # boxes are for people
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -43,6 +43,10 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
+@examples(
+    ("qcli chat", "Talks with the small model that comes with qcli."),
+    ("qcli models", "Lists models that can do more, and how to get them."),
+)
 def qcli(
     context: typer.Context,
     version: Annotated[
@@ -92,21 +96,12 @@ def _as_error(problem: Exception) -> QcliError:
     if hasattr(problem, "format_message"):  # Typer's own errors; their base class has no stable name
         return usage_error(problem)
     if isinstance(problem, MemoryError):
-        return QcliError("there is not enough memory", "try a smaller --ctx, or a smaller model")
+        return QcliError(
+            "there is not enough memory", "close other programs, or try a smaller --ctx or a smaller model"
+        )
     if isinstance(problem, OSError):
-        return _system_error(problem)
+        return system_error(problem)
     return QcliError(
-        f"qcli failed, which it should not: {type(problem).__name__}: {problem}",
-        "QCLI_DEBUG=1 before the command shows where; please report it",
+        f"something went wrong inside qcli: {type(problem).__name__}: {problem}",
+        "please report this as a bug; QCLI_DEBUG=1 before the command shows where it happened",
     )
-
-
-def _system_error(problem: OSError) -> QcliError:
-    try:
-        console.out("")  # fails again if stdout is what cannot be written to: a help text does not come by the console
-    except QcliError as again:
-        return again
-    if problem.errno == errno.ENAMETOOLONG:
-        return QcliError(f"{shortened(str(problem.filename))}: no file has so long a name", "give a shorter one")
-    where = f"{problem.filename}: " if problem.filename else ""
-    return QcliError(f"{where}{problem.strerror or problem}", "see whether the disk is there")

@@ -6,6 +6,7 @@ Control codes in the output of a model or in the text of a file never reach a te
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import json as json_text
@@ -20,7 +21,7 @@ from qcli.errors import QcliError, UsageError
 from qcli.progress import Progress
 from qcli.terminal import modes
 from qcli.terminal.bar import Bar, Surface
-from qcli.terminal.text import Filter, columns, destination, is_terminal, wrapped
+from qcli.terminal.text import Filter, columns, destination, is_any_terminal, is_terminal, plainer, wrapped
 from qcli.terminal.text import clean as clean
 
 if TYPE_CHECKING:
@@ -46,16 +47,17 @@ def setup() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    codecs.register_error("plainer", plainer)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             encoding = "utf-8" if sys.platform == "win32" and not stream.isatty() else None
-            reconfigure(errors="replace", encoding=encoding)
+            reconfigure(errors="replace" if stream is sys.stdin else "plainer", encoding=encoding)
 
 
 def out(text: str) -> None:
     """Write text to stdout without a newline, and flush; end the program quietly if the reader of a pipe has left."""
     _remember(text, sys.stdout)
-    _write(_shown_on_stdout(text) if is_terminal(sys.stdout) else text)
+    _write(_shown_on_stdout(text) if is_any_terminal(sys.stdout) else text)
 
 
 def screen_columns() -> int:
@@ -129,6 +131,12 @@ def in_place(text: str) -> None:
     """Write a dim line to stderr, a terminal, over the one that this wrote before, and cut to its width; "" removes it."""
     _to_stderr("\r\x1b[K" + _styled(text[: columns(sys.stderr) - 1], "2"))
     _remember(text or "\n", sys.stderr)
+
+
+def leave_line() -> None:
+    """Begin a line after a prompt on stderr that is left as it stands, and have what is pasted come as it is typed again."""
+    if is_terminal(sys.stderr):
+        _to_stderr("\x1b[?2004l\x1b[?25h\x1b[0m\r\n")
 
 
 def error(problem: QcliError) -> None:

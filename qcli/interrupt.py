@@ -1,11 +1,16 @@
-"""Ctrl-C while there is nothing to keep yet, Ctrl-Z, and orders to end: that of `kill`, and a terminal that is closed."""
+"""Ctrl-C while there is nothing to keep yet, and in the turns of a chat; Ctrl-Z; and orders to end.
+
+Those come of `kill`, of a terminal that is closed, and of Ctrl-\\.
+"""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from time import monotonic
 from types import FrameType
 from typing import NoReturn
 
@@ -15,7 +20,8 @@ from qcli.terminal import modes
 
 EXIT_CODE = 130
 
-_ORDERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_ORDERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+_SAME = 1.0  # seconds in which Ctrl-C that is pressed again means what it meant
 _Handler = Callable[[int, FrameType | None], None]
 
 
@@ -32,6 +38,40 @@ def raises() -> None:
 
 
 @contextmanager
+def does_nothing() -> Iterator[None]:
+    """Let Ctrl-C do nothing, but where somebody within the block hears it."""
+    with _meanwhile({signal.SIGINT: lambda number, frame: None}):
+        yield
+
+
+@contextmanager
+def raises_once() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt; pressed again while that is obeyed, it does not break what is done then.
+
+    So does an order to end, which is obeyed at the end of the block: what was said so far is kept.
+    """
+    obeyed = 0.0  # when the last one will be
+    orders: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal obeyed
+        if monotonic() >= obeyed:
+            obeyed = monotonic() + _SAME
+            raise KeyboardInterrupt
+
+    def end(number: int, frame: FrameType | None) -> None:
+        orders.append(number)
+        stop(number, frame)
+
+    try:
+        with _meanwhile({signal.SIGINT: stop, **dict.fromkeys(_ORDERS, end)}):
+            yield
+    finally:
+        if orders:
+            _end(orders[0], None)
+
+
+@contextmanager
 def cleans_up() -> Iterator[None]:
     """Let an order to end unwind as Ctrl-C does, so that no half of a file is left."""
     with _meanwhile(dict.fromkeys(_ORDERS, signal.default_int_handler)):
@@ -40,8 +80,18 @@ def cleans_up() -> Iterator[None]:
 
 @contextmanager
 def gives_back() -> Iterator[None]:
-    """Let an order to end unwind, so that a terminal that was taken over is as before."""
-    with _meanwhile(dict.fromkeys(_ORDERS, _exit)):
+    """Let an order to end put the terminal as it is now, whoever takes it over within the block.
+
+    It unwinds nothing: an exception does not come through an event loop that is just being made or closed.
+    """
+    put_back = modes.put_back(sys.stdin)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        put_back()
+        console.leave_line()
+        _end(number, frame)
+
+    with _meanwhile(dict.fromkeys(_ORDERS, end)):
         yield
 
 
@@ -104,7 +154,3 @@ def _obey(number: int) -> None:
     """Do what the system does of itself."""
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
-
-
-def _exit(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)

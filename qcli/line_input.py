@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from qcli import console, interrupt
 from qcli.terminal.keyboard import left_to_others
-from qcli.terminal.text import clean, is_terminal
+from qcli.terminal.text import clean, is_any_terminal
 from qcli.terminal.text_input import stdin_lines
 
 if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import CompleteEvent, Completer
     from prompt_toolkit.document import Document
     from prompt_toolkit.history import History
@@ -30,7 +31,7 @@ _QUOTES = '"""'
 
 def is_interactive() -> bool:
     """Whether standard input and stderr, where the prompt is shown, are a terminal."""
-    return sys.stdin is not None and sys.stdin.isatty() and is_terminal(sys.stderr)
+    return is_any_terminal(sys.stdin) and is_any_terminal(sys.stderr)
 
 
 def turns(completions: Completions = lambda before: (), keyboard: Keyboard | None = None) -> Iterator[str]:
@@ -52,16 +53,20 @@ def agreed(question: str) -> bool:
 def asked(question: str) -> str | None:
     """What a person at the terminal answers to a question; None at Ctrl-C or the end of the input."""
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.key_binding import KeyBindings
     from prompt_toolkit.output import create_output
 
-    session: PromptSession[str] = PromptSession(f"{clean(question)} ", output=create_output(stdout=sys.stderr))
-    with suppress(KeyboardInterrupt, EOFError), interrupt.gives_back(), left_to_others():
+    session: PromptSession[str] = PromptSession(
+        f"{clean(question)} ", key_bindings=_without_late(KeyBindings()), output=create_output(stdout=sys.stderr)
+    )
+    with suppress(KeyboardInterrupt, EOFError), left_to_others(), interrupt.gives_back():
         return session.prompt().strip()
     return None
 
 
 def _typed(completions: Completions, keyboard: Keyboard | None) -> Iterator[str]:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.input.typeahead import get_typeahead
     from prompt_toolkit.output import create_output
 
     session: PromptSession[str] = PromptSession(
@@ -78,17 +83,26 @@ def _typed(completions: Completions, keyboard: Keyboard | None) -> Iterator[str]
     is_first = True
     while True:
         try:
-            begun = keyboard.typed() if keyboard else ""
-            sent = is_first and bool(begun.strip()) and keyboard is not None and keyboard.was_sent
-            is_first = False
-            with interrupt.gives_back():
+            with left_to_others(), interrupt.gives_back():
+                if keyboard and keyboard.has_typed:  # after what the last prompt has read already
+                    keyboard.put_first("".join(key.data for key in get_typeahead(session.app.input)))
+                begun = keyboard.typed() if keyboard else ""
+                sent = is_first and bool(begun.strip()) and keyboard is not None and keyboard.was_sent
+                is_first = False
+                _leave_paste(session)
                 line = session.prompt(default=begun, accept_default=sent)
         except KeyboardInterrupt:
-            console.info("Ctrl-D or /exit leaves")
+            console.info("type /exit or Ctrl-D to leave")
         except EOFError:
             return
         else:
             yield line
+
+
+def _leave_paste(session: PromptSession[str]) -> None:
+    """Forget a paste that began just as the last line was entered: its end was read by others, and would be waited for."""
+    if parser := getattr(session.app.input, "vt100_parser", None):  # Windows has none
+        parser.reset()
 
 
 def _keys() -> KeyBindings:
@@ -111,6 +125,17 @@ def _keys() -> KeyBindings:
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
+    return _without_late(keys)
+
+
+def _without_late(keys: KeyBindings) -> KeyBindings:
+    """Let the keys that end a line do nothing when it is ended already: they are an error there."""
+    from prompt_toolkit.application import get_app
+    from prompt_toolkit.filters import Condition
+
+    is_late = Condition(lambda: get_app().future is None or get_app().is_done)
+    for key in ("enter", "c-c", "c-d", "<sigint>"):
+        keys.add(key, filter=is_late)(lambda event: None)
     return keys
 
 

@@ -48,7 +48,7 @@ def parse_size(text: str) -> int:
         n_bytes = int(float(number) * (1024 if binary else 1000) ** _POWERS[unit.lower()])
         if n_bytes <= _MOST:
             return n_bytes
-    raise UsageError(f'"{shortened(text)}" is not an amount of memory', "give one such as 24GB or 2.8G")
+    raise UsageError(f'"{shortened(text)}" is not an amount of memory', "type one such as 24GB or 2.8G")
 
 
 def shortened(text: str) -> str:

@@ -20,7 +20,9 @@ from stand_in_hub import Servers
 
 from qcli.catalog.resolve import resolve
 from qcli.cli import invoke
+from qcli.forecast import forecast, survey
 from qcli.host import folders
+from qcli.runtime import engine
 from qcli.runtime.engine import Engine
 from qcli.settings.declared import SETTINGS
 from qcli.text.tokenizer import Tokenizer
@@ -29,6 +31,9 @@ from quant.prepare import compile_missing
 
 # Between replays of a test Python works for long; helpers that spin meanwhile would take the cores from other tests.
 team.SPINS_BEFORE_NAP = 1_000
+# A test that does not say how many threads is about something else; two that wait for each other are slow beside other tests.
+for module in (engine, forecast, survey):
+    module.default_threads = lambda: 1
 
 _MANY = 300  # tests; fewer compile what they use as they come to it
 

@@ -48,7 +48,7 @@ def named(word: str, beginnings: bool = True) -> Entry | None:
         begun = [one for key, one in entries.items() if key.lower().startswith(name)]
         if len(begun) > 1:
             close = [one.name for one in search().models if one.name.lower().startswith(name)]
-            raise ModelNotFoundError(f"no model is called {word!r}", _did_you_mean(close + [one.name for one in begun]))
+            raise ModelNotFoundError(f"there is no model {word!r}", _did_you_mean(close + [one.name for one in begun]))
         entry = begun[0] if begun else None
     if entry is None or word.lower() in known or quant in ("", "latest"):
         return entry
@@ -64,8 +64,8 @@ def _of_quant(entry: Entry, quant: str) -> Entry:
     if plain(quant) == plain(entry.quant or quant_of(entry.file or entry.asset)):
         return entry
     if not entry.repo:
-        hint = f"`{entry.name}` alone means it"
-        raise UsageError(f"{entry.name} is a single file: there is no {shortened(quant)} of it", hint)
+        hint = f"type `{entry.name}` alone"
+        raise UsageError(f"{entry.name} has only one version: there is no {shortened(quant)} of it", hint)
     return replace(entry, name=f"{entry.name}:{quant}", file="", quant=quant, bytes=0, sha256="")
 
 

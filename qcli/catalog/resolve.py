@@ -49,7 +49,7 @@ def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
         return _downloaded(address, model), None
     if _like_a_path(model):
         return path, None
-    raise ModelNotFoundError(f"no model is called {model!r}", closest(model))
+    raise ModelNotFoundError(f"there is no model {model!r}", closest(model))
 
 
 def path_of(entry: Entry) -> Path | None:
@@ -109,9 +109,8 @@ def _file_of(entry: Entry) -> tuple[Path, Entry]:
         known = entry_of(meant.alias_of, beginnings=False)
         if known is None or known.name.lower() in passed:
             hint = f"give another alias_of below [{meant.name}] in your models.toml"
-            raise ModelNotFoundError(
-                f"{entry.name} stands for {meant.alias_of}, which is no model on this machine", hint
-            )
+            said = f"{entry.name} stands for {meant.alias_of}, which is not a model on this machine"
+            raise ModelNotFoundError(said, hint)
         passed.add(known.name.lower())
         meant, sampling = known, sampling or known.sampling
     return _local(meant), replace(entry, sampling=sampling)
@@ -121,10 +120,10 @@ def _local(entry: Entry) -> Path:
     path = path_of(entry)
     if path is None and entry.local:
         hint = f"put it there, or give another path below [{entry.name}] in your models.toml"
-        raise ModelNotFoundError(f"{entry.local}: there is no such file, which {entry.name} means", hint)
+        raise ModelNotFoundError(f"{entry.local}: no such file; {entry.name} stands for it", hint)
     if path is None:
         told = f" ({size(entry.bytes)})" if entry.bytes else ""
-        hint = f"`qcli pull {shlex.quote(entry.name)}` gets it, or give the path of a .gguf file"
+        hint = f"`qcli pull {shlex.quote(entry.name)}` downloads it, or give the path of a .gguf file"
         raise ModelNotFoundError(f"{entry.name} is not on this machine{told}", hint)
     return path
 
@@ -134,10 +133,10 @@ def _downloaded(address: Address, typed: str) -> Path:
     if path := cached_model(address):
         return path
     words = typed if shlex.quote(typed) == typed else shlex.quote(str(address))
-    sure = "" if typed != address.repo else ", if it is a model of huggingface.co"
+    sure = "" if typed != address.repo else ", if it is a model on huggingface.co"
     labels = cached_labels(address.repo)[:_MOST_TOLD]
-    here = f"; on this machine is its {', '.join(labels)}" if labels else ""
-    raise ModelNotFoundError(f"{shortened(typed)}: is not on this machine", f"`qcli pull {words}` gets it{sure}{here}")
+    hint = f"`qcli pull {words}` downloads it{sure}" + (f"; this machine has its {', '.join(labels)}" if labels else "")
+    raise ModelNotFoundError(f"{shortened(typed)} is not on this machine", hint)
 
 
 def _like_a_path(model: str) -> bool:

@@ -94,12 +94,10 @@ def show(
 def tell_of_limits(llm: LLM, to_a_person: bool) -> None:
     """Tell what a model is not made for, as it brings no chat template, or to a person as models.toml says of a toy."""
     if to_a_person and (note := note_of(llm)):
-        console.info(f"{llm.name} {note} · to talk: `qcli models`, `qcli pull NAME`")
+        console.info(f"{llm.name} {note} · for real talk: `qcli models` lists others, `qcli pull NAME` downloads one")
     elif not llm.file.get_str("tokenizer.chat_template", ""):
-        remark = (
-            "has no chat template and is asked in a usual form; one that was not made for chats may answer nonsense"
-        )
-        console.info(f"{llm.name} {remark} (qcli run --raw has it continue a text)")
+        remark = "was perhaps not made for chatting (it has no chat template) and may answer nonsense"
+        console.info(f"{llm.name} {remark} (qcli run --raw lets it continue a text)")
 
 
 def tell_of_loop(llm: LLM, hint: str, options: Mapping[str, Any]) -> None:
@@ -109,7 +107,7 @@ def tell_of_loop(llm: LLM, hint: str, options: Mapping[str, Any]) -> None:
     """
     if llm.stats.finish_reason == "loop":
         penalty = llm.sampling(**{name: value for name, value in options.items() if name in OPTIONS}).repeat_penalty
-        console.info(f"it repeats itself: stopped · {hint.format(round(max(1.0, penalty) + 0.1, 2))}")
+        console.info(f"stopped, as the answer repeats itself · {hint.format(round(max(1.0, penalty) + 0.1, 2))}")
 
 
 def note_of(llm: LLM) -> str:
@@ -124,7 +122,7 @@ def note_of(llm: LLM) -> str:
 def note_mistyped(llm: LLM) -> None:
     """Tell in one line which control tokens the file calls ordinary text, if there are any."""
     if mistyped := llm.tokenizer.mistyped:
-        console.info(f"read as control tokens, though the file calls them ordinary text: {' '.join(mistyped)}")
+        console.info(f"read as control signs, though the model file marks them as ordinary text: {' '.join(mistyped)}")
 
 
 def thoughts_aside(llm: LLM, think: str | int | None, quiet: bool) -> Callable[[str], None]:
@@ -159,7 +157,7 @@ def short_figures(stats: Stats, used: int, ctx: int) -> list[str]:
         return []
     speed = stats.decode_tok_per_s
     shown = [f"{speed:,.{0 if speed >= 9.95 else 1}f} tok/s"] if speed else []
-    return [*shown, duration(stats.ttft_s + stats.decode_s), f"context {ceil(100 * used / ctx)} %"]
+    return [*shown, duration(stats.ttft_s + stats.decode_s), f"context {ceil(100 * used / ctx)} % full"]
 
 
 def figures(stats: Stats) -> list[str]:
@@ -168,15 +166,15 @@ def figures(stats: Stats) -> list[str]:
     prompt = counted(stats.prompt_tokens, "prompt token") + cached
     shown = [
         prompt + _speed(stats.prefill_tok_per_s),
-        f"TTFT {stats.ttft_s:.2f} s",
-        f"{stats.new_tokens} new" + _speed(stats.decode_tok_per_s, f", {stats.gb_per_s:.1f} GB/s"),
+        f"first token after {stats.ttft_s:.2f} s",
+        f"{stats.new_tokens:,} new" + _speed(stats.decode_tok_per_s, f", {stats.gb_per_s:,.1f} GB/s"),
     ]
     if stats.experts_total:
-        shown.append(f"experts {stats.experts_touched} of {stats.experts_total}")
+        shown.append(f"{stats.experts_touched:,} of {stats.experts_total:,} experts used")
     if reads := stats.disk_reads:
-        shown.append(f"read {reads.bytes_per_step / 1e6:.0f} MB a token")
+        shown.append(f"read {reads.bytes_per_step / 1e6:,.0f} MB for each token")
         shown.append(f"{reads.hit_rate:.0%} of the experts were in memory")
-        shown.append(f"{reads.wait_s_per_step * 1e3:.0f} ms waiting for the disk")
+        shown.append(f"{reads.wait_s_per_step * 1e3:,.0f} ms waiting for the disk")
     return shown
 
 

@@ -26,21 +26,25 @@ if TYPE_CHECKING:
 
 
 def _sizes(*names: str, help: str) -> Any:
-    return typer.Option(*names, metavar="N,…", help=help)
+    return typer.Option(*names, metavar="N,…", help=help, show_default=False)
 
 
 @examples(
     ("qcli bench", "Measures the small model that comes with qcli."),
-    ("qcli bench -m model.gguf -t 1,2,4 -p 0", "How fast it answers with 1, 2 and 4 threads."),
+    ("qcli bench -m model.gguf -t 1,2,4 -p 0", "Measures how fast it answers with 1, 2 and 4 threads."),
 )
 def bench(
     model: options.Model = None,
-    n_prompt: Annotated[str, _sizes("--n-prompt", "-p", help="Read a prompt of N tokens; 0: no such test.")] = "512",
-    n_gen: Annotated[str, _sizes("--n-gen", "-n", help="Answer with N tokens; 0: no such test.")] = "64",
-    n_depth: Annotated[str, _sizes("--n-depth", "-d", help="Tokens that were read before the test.")] = "0",
-    threads: Annotated[
-        str | None, _sizes("--threads", "-t", help="Threads of the processor (default: one for each physical core).")
-    ] = None,
+    n_prompt: Annotated[
+        str, _sizes("--n-prompt", "-p", help="Read a prompt of N tokens; 0: skip this test (default: 512).")
+    ] = "512",
+    n_gen: Annotated[
+        str, _sizes("--n-gen", "-n", help="Answer with N tokens; 0: skip this test (default: 64).")
+    ] = "64",
+    n_depth: Annotated[
+        str, _sizes("--n-depth", "-d", help="Tokens that were read before the test (default: 0).")
+    ] = "0",
+    threads: Annotated[str | None, _sizes("--threads", "-t", help=options.THREADS)] = None,
     batch_size: Annotated[
         str | None,
         _sizes("--batch-size", "-b", help="Tokens of a prompt to take together (default: as `qcli run` does)."),
@@ -48,7 +52,10 @@ def bench(
     kv_type: options.KvType = None,
     ram: options.Ram = None,
     repetitions: Annotated[
-        int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="Repeat each test N times.")
+        int,
+        typer.Option(
+            "--repetitions", "-r", metavar="N", min=1, show_default=False, help="Repeat each test N times (default: 3)."
+        ),
     ] = 3,
     shape: Annotated[
         str | None,
@@ -69,9 +76,10 @@ def bench(
     peer: Annotated[bool, options.flag("--peer", help="Measure llama.cpp beside it, with the same file.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Measure how fast a model runs here, and where the time goes.
+    """Measure how fast a model is here, and where the time goes.
 
-    A list, as in -t 1,2, measures each of its numbers, with each of the other lists.
+    A list of numbers, such as -t 1,2, measures each of them, combined with each of the other lists. A token is about three
+    quarters of a word.
     """
     from qcli.bench.cases import combinations, numbers
     from qcli.bench.peer import require_peer

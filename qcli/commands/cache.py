@@ -50,8 +50,8 @@ class Kept:
 
 
 @examples(
-    ("qcli cache", "What is kept, and how much space it takes."),
-    ("qcli cache clear states", "Frees the space that saved conversations take."),
+    ("qcli cache", "Shows what is kept, and how much space it takes."),
+    ("qcli cache clear states", "Frees space; saved conversations stay, and take longer to open once."),
 )
 def cache(
     action: Annotated[
@@ -59,13 +59,16 @@ def cache(
     ] = "show",
     kinds: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KIND", help="kernels, states (of conversations) or usage (of experts) (default: all)."),
+        typer.Argument(
+            metavar="KIND",
+            help="kernels (of a fast start), states (of conversations), usage (of large models) (default: all).",
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show what is kept to save time, or clear it.
+    """Show or delete what qcli keeps to save time.
 
-    What is cleared is made again when it is needed. Conversations are not in it: `qcli sessions` lists those.
+    What is deleted is made again when it is needed. Your conversations and models are not part of it.
     """
     _check(action, kinds or [])
     found = [kept(name) for name in _KINDS if name in (kinds or _KINDS)]
@@ -80,10 +83,10 @@ def cache(
 def _check(action: str, kinds: list[str]) -> None:
     if action not in ("show", "clear"):
         hint = f"`qcli cache clear {action}`, or `qcli cache show {action}`" if action in _KINDS else _HINT
-        raise UsageError(f'cache cannot "{shortened(action)}"', hint)
+        raise UsageError(f'there is no "qcli cache {shortened(action)}"', hint)
     for kind in kinds:
         if kind not in _KINDS:
-            raise UsageError(f'"{shortened(kind)}" is not kept', f"there are {', '.join(_KINDS)}")
+            raise UsageError(f'the cache has no "{shortened(kind)}"', f"there are {', '.join(_KINDS)}")
 
 
 def kept(name: str) -> Kept:
@@ -161,4 +164,4 @@ def _clear(found: list[Kept], quiet: bool) -> None:
         if not quiet:
             console.info(f"{one.name}: {size(n_bytes - sum(map(_size, one.files)))} deleted")
     if problems:
-        raise OutputError(problems[0], f"{counted(len(problems), 'file')} left; see who may write there")
+        raise OutputError(problems[0], f"{counted(len(problems), 'file')} left; check the permissions of the folder")

@@ -13,6 +13,7 @@ from qcli.commands.answer import discard, note_mistyped, tell_of_limits, usual_s
 from qcli.commands.chat_commands import completions, is_leaving, obey, parsed, quoted
 from qcli.commands.examples import examples
 from qcli.commands.recording import Wanted, bring_back, model_of
+from qcli.commands.system_errors import system_error
 from qcli.commands.talk import Talk
 from qcli.errors import QcliError
 from qcli.line_input import is_interactive, turns
@@ -28,44 +29,45 @@ if TYPE_CHECKING:
     from qcli.sessions.library import Library
     from qcli.sessions.log import SessionLog
 
-_SAVE = "Record a conversation that is piped in; typed ones are recorded anyway."
+_SAVE = "Save a conversation whose messages are piped in; one that you type is saved anyway."
 
 
 @examples(
     ("qcli chat", "Talks with the small model that comes with qcli."),
-    ("qcli chat -c", "Goes on with the last conversation."),
+    ("qcli chat -c", "Goes on with your last conversation."),
 )
 @options.with_sampling
 def chat(
     named: options.GivenModel = None,
     model: options.Model = None,
     system: options.System = None,
-    tools: tool_calls.Functions = None,
-    mcp: tool_calls.Mcp = None,
-    approve: tool_calls.Approve = None,
-    chain_limit: tool_calls.ChainLimit = None,
     max_tokens: options.MaxTokens = None,
-    stop: options.Stop = None,
     think: options.Think = None,
-    stop_loops: options.StopLoops = None,
     go_on: options.Continue = False,
     resume: options.Resume = None,
     save: Annotated[bool, options.flag("--save", help=_SAVE)] = False,
     name: options.Name = None,
     no_save: Annotated[bool, options.flag("--no-save", help=options.NO_SAVE)] = False,
-    threads: options.Threads = None,
-    ctx: options.Ctx = None,
     ctx_full: options.CtxFull = "stop",
-    kv_type: options.KvType = None,
-    ram: options.Ram = None,
     plain: options.Plain = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
+    stop: options.Stop = None,
+    stop_loops: options.StopLoops = None,
+    tools: tool_calls.Functions = None,
+    mcp: tool_calls.Mcp = None,
+    approve: tool_calls.Approve = None,
+    chain_limit: tool_calls.ChainLimit = None,
+    ram: options.Ram = None,
+    threads: options.Threads = None,
+    ctx: options.Ctx = None,
+    kv_type: options.KvType = None,
     **sampling: Unpack[SamplingOptions],
 ) -> int:
-    """Talk with a model; each turn computes only what is new.
+    """Talk with a model.
 
-    /help lists what else can be typed. What is typed in a terminal is recorded, readable by you alone: -c goes on with it.
+    /help lists what else you can type there. What you type in a terminal is saved on this machine for you only, and -c goes
+    on with it.
     """
     options.check_remarks(quiet, verbose)
     model = options.named_model(model, named)
@@ -73,9 +75,12 @@ def chat(
     records = is_interactive() or save or name is not None or wanted.old
     bar = console.status("loading", quiet)
     keyboard = Keyboard()
+    keys_kept = keyboard if is_interactive() else nullcontext()
     with ExitStack() as stack:
+        if is_interactive():
+            stack.enter_context(interrupt.ends_all(bar))
         runner = tool_calls.ToolRunner.typed(tools, mcp, approve, chain_limit, is_interactive(), stack)
-        with keyboard if is_interactive() else nullcontext(), bar, interrupt.ends_all(bar):
+        with keys_kept, bar, interrupt.ends_all(bar):
             from qcli.llm import LLM
             from qcli.sessions.library import Library
 
@@ -109,11 +114,13 @@ def chat(
         talk = Talk(llm, first, library, bar, quiet, is_interactive(), make, load, chosen, {**given}, stats, keyboard)
         talk.plain, talk.tools = plain, runner
         stack.enter_context(talk)
-        if not quiet:
-            _greet(talk, log)
-        for turn in turns(partial(completions, talk), keyboard):
-            if not _take(talk, turn):
-                break
+        with keys_kept:
+            if not quiet:
+                _greet(talk, log)
+            with interrupt.does_nothing() if talk.interactive else nullcontext():  # between turns
+                for turn in turns(partial(completions, talk), keyboard):
+                    if not _take(talk, turn):
+                        break
     return int(not talk.interactive and talk.incomplete)
 
 
@@ -143,12 +150,17 @@ def _take(talk: Talk, turn: str) -> bool:
     if (command, argument) == ("exit", "") or (talk.interactive and is_leaving(turn)):
         return False
     try:
-        if command:
-            obey(talk, command, argument)
-        else:
-            talk.ask(turn if text is None else text)
-    except QcliError as problem:
+        with interrupt.raises_once() if talk.interactive else nullcontext():
+            if command:
+                obey(talk, command, argument)
+            else:
+                talk.ask(turn if text is None else text)
+    except (QcliError, OSError) as problem:
         if not talk.interactive:
             raise
-        console.error(problem)
+        console.error(problem if isinstance(problem, QcliError) else system_error(problem))
+    except KeyboardInterrupt:
+        if not talk.interactive:
+            raise
+        console.info("stopped")
     return True

@@ -19,12 +19,12 @@ _COMMAND = re.compile(r"/([A-Za-z?][^\s/]*)(?:\s+(.*))?", re.DOTALL)
 _LEAVING = ("exit", "quit")  # without a slash, too
 _QUOTES = '"""'
 _KEYS = (
-    ("@FILE", "in a message: the message is about the text of that file"),
-    ('"""', "begins a message of several lines, and ends it"),
-    ("Alt-Enter", "or \\ at the end of a line: begins a new line"),
-    ("Ctrl-C", "stops an answer, which /continue goes on with"),
-    ("Ctrl-T", "ends a thought, and has the model answer"),
-    ("Tab", "completes commands, names and files; the beginning of a command is enough"),
+    ("@FILE", "in a message: lets the model read that file"),
+    ('"""', "before and after a message of several lines"),
+    ("Alt-Enter", "new line; so does Enter after \\"),
+    ("Ctrl-C", "stops the answer; /continue goes on with it"),
+    ("Ctrl-T", "stops the thinking, and gets the answer"),
+    ("Tab", "completes commands, names and files; the first letters of a command are enough"),
 )
 
 
@@ -75,7 +75,9 @@ def obey(talk: Talk, name: str, argument: str) -> None:
     if command is None:
         raise _unknown(name)
     if argument and not command.takes:
-        raise UsageError(f"/{name} takes nothing after it", "begin a message with another word")
+        raise UsageError(
+            f"/{name} takes nothing after its name", 'to send it as a message, type """ before and after it'
+        )
     command.does(talk, argument)
 
 
@@ -114,7 +116,7 @@ def _meant(word: str) -> list[str]:
 
 def _unknown(word: str) -> UsageError:
     if meant := _meant(word):
-        return UsageError(f"/{word} can be {_listed(meant)}", "type some letters more")
+        return UsageError(f"/{word} can be {_listed(meant)}", "type more letters")
     words = {word: name for name, command in COMMANDS.items() for word in (name, *command.also)}
     close = get_close_matches(word, words, n=1)
     hint = f"did you mean /{words[close[0]]}? /help lists them" if close else "/help lists them"
@@ -152,15 +154,17 @@ def _exit(talk: Talk, argument: str) -> None:
 
 
 COMMANDS: dict[str, Command] = {
-    "undo": Command(chat_turns.undo, "take the last turn back, or the last N", "[N]", ("back",)),
-    "redo": Command(chat_turns.redo, "bring back what was taken back", "[N]"),
-    "edit": Command(
-        chat_turns.edit, "change your last message in an editor ($VISUAL or $EDITOR), and have it answered"
+    "undo": Command(
+        chat_turns.undo, "take back the last turn (your message and its answer), or the last N", "[N]", ("back",)
     ),
-    "regenerate": Command(chat_turns.regenerate, "answer the last message again", also=("retry",)),
-    "continue": Command(chat_turns.resume_answer, "go on with an answer that was stopped or cut"),
+    "redo": Command(chat_turns.redo, "bring back what /undo took back", "[N]"),
+    "edit": Command(
+        chat_turns.edit, "change your last message in your editor ($VISUAL or $EDITOR), and get a new answer"
+    ),
+    "regenerate": Command(chat_turns.regenerate, "get another answer to your last message", also=("retry",)),
+    "continue": Command(chat_turns.resume_answer, "go on with an answer that was stopped"),
     "read": Command(
-        chat_files.read, "have the next message be about the text of files", "FILE...", words=chat_files.file_names
+        chat_files.read, "let the model read files with your next message", "FILE...", words=chat_files.file_names
     ),
     "copy": Command(
         chat_files.copy,
@@ -168,46 +172,54 @@ COMMANDS: dict[str, Command] = {
         "[N|code]",
         words=lambda talk, typed: [("code", "the last block of code")],
     ),
-    "compact": Command(chat_turns.compact, "have the model sum up old turns, and see the summary in their place"),
+    "compact": Command(
+        chat_turns.compact, "make room: the model sums up the old messages, and then sees only the summary"
+    ),
     "clear": Command(chat_turns.clear, "begin a new conversation", also=("reset", "new")),
-    "fork": Command(chat_turns.fork, "go on in a copy, and leave this conversation as it is", "[NAME]", ("branch",)),
-    "sessions": Command(chat_turns.sessions, "list the conversations that are recorded", also=("list",)),
+    "fork": Command(chat_turns.fork, "go on in a copy; this conversation stays as it is", "[NAME]", ("branch",)),
+    "sessions": Command(chat_turns.sessions, "list the saved conversations", also=("list",)),
     "resume": Command(
         chat_turns.resume,
-        "go on with another one, by name or number; -, or nothing: the one before",
+        "go on with a conversation of /sessions, by name or number (default: the one before)",
         "[NAME]",
         ("load",),
         chat_turns.session_names,
     ),
-    "save": Command(chat_turns.save, "record this conversation, or give it a name", "[NAME]", ("name",)),
+    "save": Command(chat_turns.save, "save this conversation, or give it a name", "[NAME]", ("name",)),
     "export": Command(
         chat_files.export,
-        "write this conversation to a file, as its ending says: .md or .json",
+        "write this conversation to a file: to read (.md), or for programs (.json)",
         "FILE",
         words=chat_files.file_names,
     ),
-    "system": Command(chat_turns.system, "set the system message; without a text, show it; off: drop it", "[TEXT|off]"),
+    "system": Command(
+        chat_turns.system,
+        'give instructions for every answer, such as "Answer in French.", or drop them (default: show them)',
+        "[TEXT|off]",
+    ),
     "model": Command(
         chat_settings.model,
-        "go on with another model, which reads this conversation; without a name, show the model",
+        "go on with another model, which reads this conversation first (default: show the model)",
         "[NAME]",
         words=chat_settings.model_names,
     ),
     "set": Command(
         chat_settings.set_option,
-        "show all settings, or change one, as in /set temperature 0.2",
+        "change a setting, as in /set temperature 0.2 (default: show all)",
         "[NAME [VALUE]]",
         words=chat_settings.set_words,
     ),
     "think": Command(
         chat_settings.think,
-        "have the model think, or not: on, off, hide, low, medium, high, or at most N tokens",
+        "let the model think before it answers: on, off, hide, low, medium, high, or N tokens at most",
         "[VALUE|N]",
         words=chat_settings.think_words,
     ),
-    "tools": Command(chat_settings.tools, "list the functions that the model may have run"),
-    "tokens": Command(chat_settings.tokens, "tell how many tokens each message has"),
-    "stats": Command(chat_settings.stats, "tell the figures of the last answer, and how full the context is"),
-    "help": Command(_help, "list these commands, or tell what one does", "[COMMAND]", ("?", "h"), _command_names),
-    "exit": Command(_exit, "leave, as does Ctrl-D", also=("quit", "bye", "q")),
+    "tools": Command(chat_settings.tools, "list the tools (functions) that the model may ask qcli to run"),
+    "tokens": Command(
+        chat_settings.tokens, "tell how long each message is, in tokens (about three quarters of a word each)"
+    ),
+    "stats": Command(chat_settings.stats, "tell how fast the last answer was, and how full the context is"),
+    "help": Command(_help, "list these commands, or explain one", "[COMMAND]", ("?", "h"), _command_names),
+    "exit": Command(_exit, "leave the chat; Ctrl-D does the same", also=("quit", "bye", "q")),
 }

@@ -20,7 +20,7 @@ _MOST_NAMES = 200  # of a folder, that are offered
 def read(talk: Talk, argument: str) -> None:
     """Have the next message be about the texts of files."""
     if not argument:
-        raise UsageError("/read takes the names of files", "as in: /read notes.md")
+        raise UsageError("/read needs the name of a file", "type, for example, /read notes.md")
     talk.attach(read_texts(typed_names(argument)))
     console.info("the next message is about it" if len(talk.texts) == 1 else "the next message is about them")
 
@@ -31,10 +31,10 @@ def copy(talk: Talk, argument: str) -> None:
 
     text = _last_code(talk) if argument.lower() == "code" else _answer(talk, number(argument, "copy", "answers"))
     if not clipboard.copy(text):
-        raise UsageError("/copy needs a terminal", "/export FILE writes the conversation to a file")
-    console.info(f"copied: {counted(len(text), 'character')}, if your terminal lets programs copy")
+        raise UsageError("/copy works only in a terminal", "/export FILE writes the conversation to a file")
+    console.info(f"copied: {counted(len(text), 'character')}, if your terminal allows it")
     if len(clipboard.sequence(text)) > clipboard.MOST:
-        console.info("some terminals do not take so much; /export FILE writes it to a file")
+        console.info("this may be too much for your terminal; /export FILE writes it to a file")
 
 
 def export(talk: Talk, argument: str) -> None:
@@ -45,14 +45,14 @@ def export(talk: Talk, argument: str) -> None:
     from qcli.sessions.markdown import markdown
 
     if not argument:
-        raise UsageError("/export takes the name of a file", "as in: /export talk.md")
+        raise UsageError("/export needs the name of a file", "type, for example, /export talk.md")
     if not talk.conversation.log.branch():
         raise UsageError("there is nothing to export yet", "type a message first")
     to, session = expanded(argument.strip("\"'")), talk.conversation.log
     if to.suffix.lower() not in (".json", *_MARKDOWN):
-        raise UsageError(f"{to}: has no ending that tells how to write it", "give a name with .md or .json")
+        raise UsageError(f"{to}: the name has no ending that says how to write it", "give a name with .md or .json")
     is_there = to.is_file() and talk.interactive
-    if is_there and not agreed(f"{to} is there already. Replace it?"):
+    if is_there and not agreed(f"{to} already exists. Replace it?"):
         console.info("nothing was written")
         return
     facts = {name: getattr(session, name) for name in ("name", "title", "model", "changed")}
@@ -104,7 +104,9 @@ def _answers(talk: Talk) -> list[str]:
 def _answer(talk: Talk, n: int) -> str:
     answers = _answers(talk)
     if n > len(answers):
-        raise UsageError(f"there is no answer {n}, there are {len(answers)}", "/copy 1, or /copy, takes the last one")
+        raise UsageError(
+            f"there is no answer {n}, there are {len(answers)}", "/copy 1, or just /copy, copies the last one"
+        )
     return answers[n - 1]
 
 
@@ -114,4 +116,4 @@ def _last_code(talk: Talk) -> str:
     for answer in _answers(talk):
         if blocks := code_blocks(answer):
             return blocks[-1]
-    raise UsageError("no answer has a block of code", "/copy takes the last answer")
+    raise UsageError("no answer has a block of code", "/copy copies the whole last answer")

@@ -25,8 +25,19 @@ from qcli.wording import counted, shortened
 
 DEFAULT = "default"
 STATS = ("short", "long", "off")
-_MAX_TOKENS = Option((), "Stop after so many tokens.", None, minimum=1, whole=True)
-_WITHOUT = {"seed": "another each time", "max_tokens": "none"}  # what is shown where nothing is set
+_MAX_TOKENS = Option((), declared.SETTINGS["max_tokens"].help, None, minimum=1, whole=True)
+_WITHOUT = {"seed": "new each time", "max_tokens": "the model decides"}  # what is shown where nothing is set
+
+# What people's fingers know as settings, and what is typed for them here.
+_ELSEWHERE = {
+    "system": "/system TEXT",
+    "verbose": "/set stats long",
+    "quiet": "/set stats off",
+    "nothink": "/think off",
+    "num_predict": "/set max_tokens N",
+    "num_ctx": "`qcli chat --ctx N`",
+    "model": "/model NAME",
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,9 @@ SETTINGS: dict[str, Setting] = {
         _change_stop_loops,
         ("on", "off", DEFAULT),
     ),
-    "stats": Setting("What is told after an answer.", lambda talk: talk.stats, _change_stats, (*STATS, DEFAULT)),
+    "stats": Setting(
+        "How much is told about speed after each answer.", lambda talk: talk.stats, _change_stats, (*STATS, DEFAULT)
+    ),
 }
 
 
@@ -99,9 +112,7 @@ def set_option(talk: Talk, argument: str) -> None:
     if not argument:
         width = max(map(len, SETTINGS))
         listing.tell([(f"{name:{width}}  {s.shown(talk)}", s.help) for name, s in SETTINGS.items()])
-        listing.tell(
-            [("/set NAME VALUE", "changes one"), (f"/set NAME {DEFAULT}", "goes back to what suits the model")]
-        )
+        listing.tell([("/set NAME VALUE", "changes one"), (f"/set NAME {DEFAULT}", "goes back to the default")])
         return
     words = re.split(r"[\s=]+", argument)
     if words[0].lower() == "parameter" and len(words) > 1:  # as it is typed elsewhere
@@ -136,6 +147,8 @@ def _named(typed: str) -> str:
     found = [name] if name in SETTINGS else [known for known in SETTINGS if known.startswith(name)]
     if len(found) == 1:
         return found[0]
+    if name in _ELSEWHERE:
+        raise UsageError(f"there is no setting {shortened(typed)!r}", f"{_ELSEWHERE[name]} does it")
     close = found or get_close_matches(name, SETTINGS, n=1)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise UsageError(f"there is no setting {shortened(typed)!r}", f"{hint}/set lists them")
@@ -156,7 +169,7 @@ def model(talk: Talk, argument: str) -> None:
         console.info(f"{talk.llm.name} · {talk.llm.file.path}")
         return
     if _is_this_one(talk, argument):
-        console.info(f"{talk.llm.name} is the model already")
+        console.info(f"{talk.llm.name} is already the model")
         return
     with talk.keys_kept():
         with talk.bar, interrupt.ends_all(talk.bar):
@@ -174,7 +187,7 @@ def _think_as_it_can(talk: Talk) -> None:
         talk.llm.thinking.manner(talk.options.get("think"))
     except ThinkError as problem:
         talk.set("think", None)
-        console.info(f"{problem.message}: it is {DEFAULT} from here on")
+        console.info(f"{problem.message}; from now on it is {DEFAULT}")
 
 
 def _is_this_one(talk: Talk, name: str) -> bool:
@@ -202,13 +215,13 @@ def stats(talk: Talk, argument: str) -> None:
     engine = talk.llm.engine
     if talk.llm.stats.prompt_tokens:
         console.figures(figures(talk.llm.stats))
-    console.info(f"{engine.position:,} of the context's {engine.ctx:,} tokens used")
+    console.info(f"{engine.position:,} of the context of {engine.ctx:,} tokens are used")
 
 
 def tools(talk: Talk, argument: str) -> None:
     """List what the model may call, and whether it is run."""
     if talk.tools is None:
-        raise UsageError("this chat has no tools", "qcli chat --tools FILE.py gives it some, or --mcp CONFIG")
+        raise UsageError("this chat has no tools", "qcli chat --tools FILE.py starts one with tools, or --mcp CONFIG")
     listing.tell([(tool.name, " ".join(tool.description.split()[:40])) for tool in talk.tools.options["tools"]])
     console.info(f"calls of these are {talk.tools.manner}")
 
@@ -217,7 +230,7 @@ def tokens(talk: Talk, argument: str) -> None:
     """Tell how many tokens each message has, and all together that the model still sees."""
     branch = talk.conversation.log.branch()
     if not branch:
-        raise UsageError("there is no message yet", "type one first")
+        raise UsageError("there is no message yet", "type a message first")
     llm = talk.llm
     counts = [
         len(message.ids) if context.is_of(message, llm) else len(llm.tokenize(message.text, special=False))
@@ -233,5 +246,5 @@ def tokens(talk: Talk, argument: str) -> None:
         console.info(f"{n:{width},}  {role}: {short(told(message))}")
     rendered = llm.render(context.prompt(branch, left_out), tools=talk.options.get("tools"))
     whole = len(llm.tokenize(rendered))
-    share = f"{100 * whole / llm.engine.ctx:.0f} % of the context's {llm.engine.ctx:,}"
-    console.info(f"{counted(whole, 'token')} with what the model puts between messages: {share}")
+    share = f"{100 * whole / llm.engine.ctx:.0f} % of the context of {llm.engine.ctx:,}"
+    console.info(f"{counted(whole, 'token')} with the signs between the messages: {share}")

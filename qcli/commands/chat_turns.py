@@ -23,9 +23,9 @@ def undo(talk: Talk, argument: str) -> None:
     ran = sum(message.role == "tool" for message in before[len(talk.conversation.log.branch()) :])
     what = f"; what the {'tool' if ran == 1 else 'tools'} did stays done" if ran else ""
     if is_summary:
-        console.info("the summary is taken back: the model sees the turns themselves again")
+        console.info("the summary is removed: the model sees the messages themselves again")
         return
-    _tell_turns(talk, f"{counted(n, 'turn')} taken back; /redo brings back", what)
+    _tell_turns(talk, f"{counted(n, 'turn')} taken back; /redo brings it back", what)
 
 
 def redo(talk: Talk, argument: str) -> None:
@@ -40,11 +40,11 @@ def edit(talk: Talk, argument: str) -> None:
     from qcli.terminal.editor import edited
 
     if not talk.interactive:
-        raise UsageError("/edit needs a terminal", "/undo takes the last message back, and another one can follow")
+        raise UsageError("/edit works only in a terminal", "/undo takes the last message back; then type another one")
     before = talk.conversation.last_question()
     text = edited(before)
     if not text.strip() or text.strip() == before.strip():
-        console.info("nothing was changed; /regenerate answers the message again")
+        console.info("nothing was changed; /regenerate gets another answer")
         return
     console.info(f"> {text}")
     talk.say(talk.conversation.edit(text))
@@ -73,9 +73,7 @@ def compact(talk: Talk, argument: str) -> None:
         return
     told = talk.conversation.log.branch()[-1].figures
     turns, tokens = counted(told["turns"], "turn"), counted(told["replaced_tokens"], "token")
-    console.info(
-        f"compacted: {turns}, {tokens} -> 1 summary, {counted(told['new_tokens'], 'token')}; /undo brings back"
-    )
+    console.info(f"summed up {turns}: {tokens} -> {counted(told['new_tokens'], 'token')}; /undo undoes this")
 
 
 def clear(talk: Talk, argument: str) -> None:
@@ -87,18 +85,18 @@ def clear(talk: Talk, argument: str) -> None:
 def fork(talk: Talk, argument: str) -> None:
     """Go on in a copy."""
     if talk.path is None:
-        raise UsageError("only a recorded conversation can be forked", "/save records this one")
+        raise UsageError("only a saved conversation can be copied", "/save saves this one")
     if not talk.conversation.turns:
-        raise UsageError("there is nothing to fork yet", "type a message first")
+        raise UsageError("there is nothing to copy yet", "type a message first")
     talk.go_to(talk.conversation.fork(argument))
-    console.info("a copy, which goes on from here; /resume - goes back to the other one")
+    console.info("you are now in a copy of this conversation; /resume - goes back to the first one")
 
 
 def sessions(talk: Talk, argument: str) -> None:
     """List the recorded conversations."""
     listed = talk.library.list()
     if not listed:
-        console.info("no conversation is recorded yet")
+        console.info("no conversation is saved yet")
     for summary in listed[:_LISTED]:
         here = " · this one" if summary.path == talk.path else ""
         messages = counted(summary.messages, "message")
@@ -124,10 +122,10 @@ def session_names(talk: Talk, typed: str) -> Iterator[tuple[str, str]]:
 def save(talk: Talk, argument: str) -> None:
     """Record the conversation, or name it."""
     if talk.path is not None and not argument:
-        raise UsageError("this conversation is recorded already", "/save NAME gives it a name")
+        raise UsageError("this conversation is saved already", "/save NAME gives it a name")
     talk.conversation.save(argument)
     name = talk.conversation.log.name
-    console.info(f"recorded as {name}" if name else "recorded from now on, with all that was said")
+    console.info(f"saved as {name}" if name else "saved from now on, with all that was said before")
 
 
 def system(talk: Talk, argument: str) -> None:
@@ -135,7 +133,7 @@ def system(talk: Talk, argument: str) -> None:
     if argument:
         talk.conversation.system = "" if argument.lower() == "off" else argument
     text = talk.conversation.system
-    console.info(f"the system message is: {text}" if text else "there is no system message")
+    console.info(f"instructions (system message): {text}" if text else "there are no instructions (system message)")
 
 
 def short(text: str) -> str:
@@ -147,6 +145,8 @@ def short(text: str) -> str:
 def _tell_turns(talk: Talk, done: str, more: str = "") -> None:
     turns = talk.conversation.turns
     last = (
-        f'{counted(turns, "turn")}, the last: "{short(talk.conversation.last_question())}"' if turns else "none is left"
+        f'{counted(turns, "turn")}, the last: "{short(talk.conversation.last_question())}"'
+        if turns
+        else "nothing is left"
     )
     console.info(f"{done} · {last}{more}")

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from qcli.settings.values import Settings, Value
 
 _WORDS = {"show": (0, 1, "show [KEY]"), "set": (2, 2, "set KEY VALUE"), "unset": (1, 1, "unset KEY")}
-_HINT = "`qcli config set KEY VALUE` and `qcli config unset KEY` change the file; what is typed goes before all"
+_HINT = "`qcli config set KEY VALUE` and `qcli config unset KEY` change the file; an option that is typed always wins"
 
 
 @examples(
-    ("qcli config", "Shows all settings, and where each comes from."),
-    ("qcli config set threads 4", "Uses 4 threads unless told otherwise."),
+    ("qcli config", "Shows all settings, and where each value comes from."),
+    ("qcli config set threads 4", "Uses 4 threads from now on."),
 )
 def config(
     action: Annotated[
@@ -37,14 +37,17 @@ def config(
         ),
     ] = "show",
     key: Annotated[
-        str | None, typer.Argument(metavar="KEY", help="Which setting.", autocompletion=completion.settings)
+        str | None,
+        typer.Argument(
+            metavar="KEY", help="The name of the setting (default: all of them).", autocompletion=completion.settings
+        ),
     ] = None,
-    value: Annotated[str | None, typer.Argument(metavar="VALUE", help="set: what it is to be.")] = None,
+    value: Annotated[str | None, typer.Argument(metavar="VALUE", help="With set: its new value.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show or change the settings.
+    """Show or change your settings.
 
-    A setting holds wherever nothing else is typed.
+    A setting is used whenever you type no such option.
     """
     given = [word for word in (key, value) if word is not None]
     _check(action, given)
@@ -64,7 +67,7 @@ def config(
 def _check(action: str, given: list[str]) -> None:
     if action not in _WORDS:
         ways = ", ".join(f"`qcli config {how}`" for *_, how in _WORDS.values())
-        raise UsageError(f'config cannot "{shortened(action)}"', f"type {ways}")
+        raise UsageError(f'there is no "qcli config {shortened(action)}"', f"type {ways}")
     least, most, how = _WORDS[action]
     if not least <= len(given) <= most:
         few = "too few words" if len(given) < least else "too many words"
@@ -137,11 +140,11 @@ def _tell_set(settings: Settings, written: Value, as_json: bool) -> None:
         return
     console.info(f"{setting.key} is {_words(written.value)}, in {settings.path}")
     if now.source == "environment":
-        console.info(f"{now.where} goes before it: {_words(now.value)}")
+        console.info(f"but {now.where} is set in the environment, and wins: {_words(now.value)}")
 
 
 def _tell_unset(settings: Settings, key: str, was_there: bool, as_json: bool) -> None:
     if as_json:
         console.json({"key": key, "changed": was_there})
     else:
-        console.info(f"{key} {'is taken out of' if was_there else 'is not in'} {settings.path}")
+        console.info(f"{key} {'is removed from' if was_there else 'is not in'} {settings.path}")

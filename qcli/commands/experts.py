@@ -28,8 +28,8 @@ _BESIDE = 32  # characters beside it, for figures
 
 
 @examples(
-    ('qcli experts --prompt "Once upon a time"', "Which experts this text uses, layer by layer."),
-    ("qcli experts model.gguf", "Which ones earlier runs used."),
+    ('qcli experts --prompt "Once upon a time"', "Shows which experts this text uses, layer by layer."),
+    ("qcli experts model.gguf", "Shows which ones earlier answers used."),
 )
 def experts(
     model: options.GivenModel = None,
@@ -45,14 +45,15 @@ def experts(
     as_csv: Annotated[bool, options.flag("--csv", help="Print layer, expert and count, one expert a line.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw which experts of a model a text uses.
+    """Draw which parts (experts) of a model a text uses.
 
-    Without a text: which ones earlier answers used, which is counted of models larger than memory.
+    Such a model has many experts and uses a few for each token. Without a text: those that earlier answers used, which is
+    known for models larger than memory.
     """
     if prompt is not None and file is not None:
-        raise UsageError("--prompt and --file are both given", "leave out one of them")
+        raise UsageError("--prompt and --file cannot be used together", "leave out one of them")
     if as_json and as_csv:
-        raise UsageError("--json and --csv are both given", "leave out one of them")
+        raise UsageError("--json and --csv cannot be used together", "leave out one of them")
     with console.status("loading", quiet) as bar, interrupt.ends_all(bar):
         source, layers = _counted(model, prompt, file, threads, ram, bar)
     if as_json:

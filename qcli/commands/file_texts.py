@@ -91,5 +91,5 @@ def _check_is_no_slip(name: str) -> None:
 def _checked(name: str, text: str) -> str:
     if "\0" in text or text.count("\ufffd") * 10 > len(text):
         shown = "standard input" if name == STDIN else name
-        raise UsageError(f"{shown}: is no text", "give a text file, in UTF-8")
+        raise UsageError(f"{shown}: is not a text file", "give a text file (UTF-8)")
     return text

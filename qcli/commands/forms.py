@@ -25,29 +25,33 @@ def _option(*names: str, metavar: str, help: str) -> Any:
 
 
 Schema = Annotated[
-    str | None, _option("--schema", metavar="FILE|JSON", help="Answer with JSON that fits this JSON Schema.")
+    str | None, _option("--schema", metavar="FILE|JSON", help="Answer in JSON, as this JSON Schema describes it.")
 ]
 Regex = Annotated[
-    str | None, _option("--regex", metavar="REGEX", help="Answer with a text that this regular expression describes.")
+    str | None, _option("--regex", metavar="REGEX", help="Answer with a text that matches this regular expression.")
 ]
 Choices = Annotated[
-    list[str] | None, _option("--choice", metavar="TEXT", help="Answer with one of these texts; give each of them.")
+    list[str] | None,
+    _option("--choice", metavar="TEXT", help="Answer with exactly one of these texts, as in --choice yes --choice no."),
 ]
 Grammar = Annotated[
-    str | None, _option("--grammar", metavar="FILE", help="Answer with a text that this grammar allows: Lark, or GBNF.")
+    str | None,
+    _option("--grammar", metavar="FILE", help="Answer with a text that this grammar allows (a file in Lark or GBNF)."),
 ]
 Stream = Annotated[
     bool,
     typer.Option(
         "--stream",
         metavar="",
-        help="Print such an answer as it comes (default: into a pipe, once it is whole).",
+        help="Print such an answer word by word (default: in a pipe, when it is complete).",
         rich_help_panel=_PANEL,
     ),
 ]
 Partial = Annotated[
     bool,
-    typer.Option("--partial", metavar="", help="Print such an answer even if it was cut.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--partial", metavar="", help="Print such an answer even if it is not complete.", rich_help_panel=_PANEL
+    ),
 ]
 LogProbs = Annotated[
     int | None,
@@ -56,7 +60,7 @@ LogProbs = Annotated[
         metavar="N",
         min=0,
         max=20,
-        help="With --json: how likely each token was, and the N likeliest in its place.",
+        help="With --json: how likely each token (about three quarters of a word) was, and the N most likely ones in its place.",
     ),
 ]
 
@@ -84,7 +88,7 @@ class Form:
             if stream or partial:
                 flag = "--stream" if stream else "--partial"
                 raise UsageError(
-                    f"{flag} is about answers of a form, and there is none", "give --schema, or leave it out"
+                    f"{flag} needs --schema, --regex, --choice or --grammar", f"add one of them, or leave out {flag}"
                 )
             return cls()
         from pathlib import Path
@@ -118,15 +122,15 @@ class Form:
         return QcliError(*self._why_not_whole(stats, max_tokens))
 
     def _why_not_whole(self, stats: Stats, max_tokens: int | None) -> tuple[str, str]:
-        message = "the answer is not whole: it"
-        seen = "; --partial prints what there is" if self.is_shown_whole and not self.partial else ""
+        message = "the answer is not complete: it"
+        seen = "; --partial prints what there is of it" if self.is_shown_whole and not self.partial else ""
         if stats.finish_reason == "stop":
-            return f"{message} was cut at a --stop text", "leave out --stop"
+            return f"{message} stopped at a --stop text", "leave out --stop"
         if stats.finish_reason == "loop":
             return f"{message} repeats itself", f"try --repeat-penalty 1.1, or ask in other words{seen}"
         if max_tokens is not None and stats.new_tokens >= max_tokens:
-            return f"{message} was cut after {counted(max_tokens, 'token')}", f"give more with --max-tokens{seen}"
-        return f"{message} was cut where the context is full", f"give a larger one with --ctx{seen}"
+            return f"{message} stopped after {counted(max_tokens, 'token')}", f"allow more with --max-tokens{seen}"
+        return f"{message} stopped because the context is full", f"give a larger one with --ctx{seen}"
 
 
 ANY: Final = Form()

@@ -22,28 +22,33 @@ _SHOWN = 8  # experts of a layer that are listed
 
 
 @examples(
-    ("qcli imatrix model-BF16.gguf notes.txt -o notes.imatrix.gguf", "Measures on notes.txt."),
-    ("qcli imatrix model-BF16.gguf notes.txt -o notes.imatrix.gguf --chunks 50", "Uses the first 25,600 tokens alone."),
+    ("qcli imatrix model-BF16.gguf notes.txt -o notes.imatrix.gguf", "Measures on the text of notes.txt."),
+    ("qcli imatrix model-BF16.gguf notes.txt -o notes.imatrix.gguf --chunks 50", "Uses only the first 25,600 tokens."),
 )
 def imatrix(
     model: options.NeededModel = None,
     text: Annotated[
         str | None,
-        typer.Argument(metavar="TEXT", help="A text file: the more like what the model will be used for, the better."),
+        typer.Argument(metavar="TEXT", help="A text file, best one like what the model will be used for."),
     ] = None,
     out: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The .gguf file to write.")] = None,
-    ctx: Annotated[int, typer.Option("--ctx", metavar="N", min=4, help="Cut the text into pieces of N tokens.")] = 512,
+    ctx: Annotated[
+        int,
+        typer.Option(
+            "--ctx", metavar="N", min=4, show_default=False, help="Cut the text into pieces of N tokens (default: 512)."
+        ),
+    ] = 512,
     most: Annotated[
-        int | None, typer.Option("--chunks", metavar="N", min=1, help="Use the first N pieces alone (default: all).")
+        int | None, typer.Option("--chunks", metavar="N", min=1, help="Use only the first N pieces (default: all).")
     ] = None,
     threads: options.Threads = None,
-    force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it is there.")] = False,
+    force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it exists.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure on a text how much each weight matters.
+    """Measure which parts of a model matter most for a text.
 
-    `qcli quantize --imatrix` keeps more of those that matter.
+    `qcli quantize --imatrix` then keeps those more exactly.
     """
     if model is None or text is None or out is None:
         raise UsageError(

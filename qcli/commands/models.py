@@ -34,8 +34,8 @@ _HINT = "`qcli run -m NAME` runs one that is here; `qcli rm NAME` deletes one"
 
 
 @examples(
-    ("qcli models", "Lists them with sizes, and which are on this machine."),
-    ("qcli models add ~/model.gguf --name mine", "Lets a file of yours be called mine."),
+    ("qcli models", "Lists models with their sizes, and which are on this machine."),
+    ("qcli models add ~/model.gguf --name mine", "Gives a file of yours the name mine."),
 )
 def models(
     action: Annotated[
@@ -43,29 +43,31 @@ def models(
         typer.Argument(
             metavar="ACTION",
             show_default=False,
-            help="list, add (a file of yours) or alias (another name) (default: list).",
+            help="list, add (name a file of yours) or alias (add another name) (default: list).",
             autocompletion=completion.one_of(_ACTIONS),
         ),
     ] = "list",
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="WORD", help="add: the file. alias: a model, and its new name.", autocompletion=completion.models
+            metavar="WORD",
+            help="After add: the file. After alias: a model, and its new name.",
+            autocompletion=completion.models,
         ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", metavar="NAME", help="add: what it is to be called (default: as the file is)."),
+        typer.Option("--name", metavar="NAME", help="With add: its name (default: that of the file)."),
     ] = None,
     updates: Annotated[
-        bool, options.flag("--updates", help="Ask huggingface.co what has changed of those that were downloaded.")
+        bool, options.flag("--updates", help="See on huggingface.co whether downloaded models have newer versions.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """List models that are known or on this machine.
+    """List the models on this machine, and others to download.
 
-    Those that Ollama, LM Studio, llama.cpp and others have downloaded run by the names that are listed. Names of your own are
-    kept in models.toml, in the folder that `qcli config` names: [NAME], and below it path = "FILE".
+    You can use the names in `qcli chat NAME`, those of models that Ollama, LM Studio, llama.cpp and others downloaded, too.
+    Names of your own are kept in models.toml, in the folder that `qcli config` shows: [NAME], and below it path = "FILE".
     """
     given = words or []
     _check(action, given, name, as_json)
@@ -91,7 +93,7 @@ def _check(action: str, words: list[str], name: str | None, as_json: bool) -> No
             hint = "type `qcli rm NAME`"
         elif close:
             hint = f"did you mean {close[0]}? {hint}"
-        raise UsageError(f"no action is called {shortened(action)!r}", hint)
+        raise UsageError(f'there is no "qcli models {shortened(action)}"', hint)
     count, line = _ACTIONS[action]
     if len(words) != count:
         raise UsageError(f"models {action} cannot have {counted(len(words), 'word')}", f"type `qcli models {line}`")

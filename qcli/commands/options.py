@@ -19,7 +19,7 @@ from qcli.wording import shortened
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_FILE_OR_NAME = "A .gguf file, or a name that `qcli models` lists"
+_FILE_OR_NAME = "A name that `qcli models` lists, or a .gguf file"
 _MODEL = f"{_FILE_OR_NAME} (default: the small model that comes with qcli)."
 
 
@@ -43,7 +43,7 @@ Model = Annotated[
 System = Annotated[
     str | None,
     typer.Option(
-        "--system", metavar="TEXT", help='What the model should be or do in every answer, as in "Answer in French."'
+        "--system", metavar="TEXT", help='Instructions for every answer, such as "Answer in French." (default: none).'
     ),
 ]
 MaxTokens = Annotated[
@@ -53,12 +53,14 @@ MaxTokens = Annotated[
         "-n",
         metavar="N",
         min=1,
-        help="End the answer after N tokens, words or parts of words (default: where the model ends it).",
+        help="Stop the answer after N tokens; a token is about three quarters of a word (default: the model decides).",
     ),
 ]
 Stop = Annotated[
     list[str] | None,
-    typer.Option("--stop", metavar="TEXT", help="End the answer before this text; may be repeated."),
+    typer.Option(
+        "--stop", metavar="TEXT", help="Stop the answer where this text would come. Can be given several times."
+    ),
 ]
 Think = Annotated[
     str | None,
@@ -75,9 +77,10 @@ StopLoops = Annotated[
     typer.Option(
         "--stop-loops/--no-stop-loops",
         metavar="",
-        help="End an answer that repeats itself (default), or let it go on, as --raw does.",
+        help="Stop an answer that repeats itself, or let it go on (default: stop it).",
     ),
 ]
+THREADS = "Threads: how much of the processor to use (default: one for each physical core)."
 Threads = Annotated[
     int | None,
     typer.Option(
@@ -86,7 +89,7 @@ Threads = Annotated[
         metavar="N",
         min=1,
         max=1024,
-        help="Threads of the processor (default: one for each physical core).",
+        help=THREADS,
     ),
 ]
 Ctx = Annotated[
@@ -95,13 +98,15 @@ Ctx = Annotated[
         "--ctx",
         metavar="N",
         min=1,
-        help="Tokens that the model can see at a time (default: what it was made for, up to 32,768).",
+        help="Context: how much text the model can see at a time, in tokens (default: what it was made for, up to 32,768).",
     ),
 ]
 KvType = Annotated[
     str | None,
     typer.Option(
-        "--kv-type", metavar="TYPE", help="How what was read is kept: f16, or q8_0 in half the memory (default: f16)."
+        "--kv-type",
+        metavar="TYPE",
+        help="How to remember the conversation: f16, or q8_0, which takes half the memory (default: f16).",
     ),
 ]
 Ram = Annotated[
@@ -109,32 +114,36 @@ Ram = Annotated[
     typer.Option(
         "--ram",
         metavar="SIZE",
-        help="Memory to use, as in 24GB; what does not fit is read from the disk as needed (default: what is free).",
+        help="Memory to use, such as 24GB. A larger model still runs, but slower, from the disk (default: what is free).",
     ),
 ]
 Json = Annotated[bool, flag("--json", help="Print the result as JSON, for programs.")]
-Quiet = Annotated[bool, flag("--quiet", "-q", help="Print the result alone: no progress, no remarks.")]
-Verbose = Annotated[bool, flag("--verbose", "-v", help="Tell all figures, and what was odd about the file.")]
+Quiet = Annotated[bool, flag("--quiet", "-q", help="Print only the result: no progress, no remarks.")]
+Verbose = Annotated[
+    bool,
+    flag("--verbose", "-v", help="Show more: all speed and memory figures, and what is unusual about the model file."),
+]
 
-Plain = Annotated[bool, flag("--plain", help="Show the answer as the model writes it, with the signs of Markdown.")]
-Continue = Annotated[bool, flag("--continue", "-c", help="Go on with the last conversation.")]
+Plain = Annotated[bool, flag("--plain", help="Show the answer exactly as the model writes it, without formatting.")]
+Continue = Annotated[bool, flag("--continue", "-c", help="Go on with your last conversation.")]
 Resume = Annotated[
     str | None,
     typer.Option(
         "--resume",
         metavar="NAME|NUMBER",
-        help="Go on with one of those that `qcli sessions` lists.",
+        help="Go on with a conversation that `qcli sessions` lists.",
         autocompletion=completion.conversations,
     ),
 ]
-Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Record the conversation under this name.")]
-NO_SAVE = "Record nothing, and keep no state that a later start could go on from."
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Save the conversation under this name.")]
+NO_SAVE = "Leave nothing of this conversation on the disk."
 CtxFull = Annotated[
     str,
     typer.Option(
         "--ctx-full",
         metavar="stop|oldest",
-        help="When the model can see no more: stop the answer, or forget the oldest turns.",
+        show_default=False,
+        help="When the context is full: stop the answer, or forget the oldest messages (default: stop).",
     ),
 ]
 
@@ -142,7 +151,7 @@ CtxFull = Annotated[
 def check_remarks(quiet: bool, verbose: bool) -> None:
     """Raise UsageError where both no remarks and more of them are asked for."""
     if quiet and verbose:
-        raise UsageError("--quiet and --verbose cannot both be meant", "leave out one of the two")
+        raise UsageError("--quiet and --verbose cannot be used together", "leave out one of them")
 
 
 def first_names_model(model: str | None, first: str | None, second: str | None) -> tuple[str | None, str | None]:
@@ -152,16 +161,19 @@ def first_names_model(model: str | None, first: str | None, second: str | None) 
     if second is None:
         if first is not None and is_model(first, names=False):
             hint = f'type one, as in: qcli run {first} "Why is the sky blue?" (or `qcli run {first} -` for what is piped in)'
-            raise UsageError(f"{first} is a model, and there is no prompt", hint)
+            raise UsageError(f"{first} is a model, and there is no question for it", hint)
         if first is not None and re.fullmatch(r"\S+\.gguf", first, re.IGNORECASE):
             raise UsageError(
                 f"{first}: no such file", 'give the path of one that is there, and a prompt: qcli run FILE "Hello"'
             )
         return model, first
+    if first is not None and model is None and not is_model(first) and " " in second and not re.search(r"\s", first):
+        hint = "`qcli models` lists the names; a prompt that is two texts needs quotes around both"
+        raise UsageError(f"no model is called {shortened(first)!r}", hint)
     if first is None or model is not None or not is_model(first):
         raise UsageError(
             f"one word too many: {shortened(second)}",
-            "a text of several words needs quotes around it; qcli run --help lists what can be typed",
+            "put quotes around a text of several words; qcli run --help lists what can be typed",
         )
     return first, second
 
@@ -169,7 +181,9 @@ def first_names_model(model: str | None, first: str | None, second: str | None) 
 def named_model(model: str | None, named: str | None) -> str | None:
     """The model, typed with -m or without. Raises UsageError if it is typed twice."""
     if model is not None and named is not None:
-        raise UsageError(f"two models are given: {shortened(named)}, and {shortened(model)} with -m", "leave out one")
+        raise UsageError(
+            f"two models are named: {shortened(named)}, and {shortened(model)} with -m", "leave out one of them"
+        )
     return named if model is None else model
 
 
@@ -197,5 +211,5 @@ def _typer_option(option: Option) -> Any:
     def check(value: float | None) -> float | None:
         return None if value is None else option.check(option.flags[0], value)
 
-    panel = "Sampling (default: what suits the model)"
+    panel = "Sampling of words (default: what suits the model)"
     return typer.Option(*option.flags, metavar="N", help=option.help, callback=check, rich_help_panel=panel)

@@ -36,7 +36,7 @@ def alias(name: str, new: str) -> None:
     entry = entry_of(name)
     if entry is None:
         hint = "`qcli models` lists them, `qcli models add FILE` adds a file"
-        raise UsageError(f"no model is called {shortened(name)}", hint)
+        raise UsageError(f"there is no model {shortened(name)}", hint)
     _write(new.strip(), "alias_of", entry.name)
     console.info(f"{new.strip()} now means {entry.name}")
 
@@ -70,4 +70,4 @@ def _file() -> TomlFile:
     try:
         return TomlFile.read(own_file())
     except FileNotFoundError:
-        raise OutputError("there is no home folder to keep names in", "set HOME to one") from None
+        raise OutputError("there is no home folder for names", "set the variable HOME to a folder") from None

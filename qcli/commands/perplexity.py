@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 
 @examples(
-    ("qcli perplexity model-BF16.gguf notes.txt --save-logits notes.logits", "How well the model predicts notes.txt."),
-    ("qcli perplexity model-Q4_K_M.gguf --against notes.logits", "How much a smaller copy of it differs."),
+    (
+        "qcli perplexity model-BF16.gguf notes.txt --save-logits notes.logits",
+        "Measures how well the model predicts notes.txt.",
+    ),
+    ("qcli perplexity model-Q4_K_M.gguf --against notes.logits", "Measures how much a smaller copy of it differs."),
 )
 def perplexity(
     model: options.NeededModel = None,
@@ -36,7 +39,7 @@ def perplexity(
         typer.Option("--ctx", metavar="N", min=4, help="Cut the text into pieces of N tokens (default: 512)."),
     ] = None,
     most: Annotated[
-        int | None, typer.Option("--chunks", metavar="N", min=1, help="Use the first N pieces alone (default: all).")
+        int | None, typer.Option("--chunks", metavar="N", min=1, help="Use only the first N pieces (default: all).")
     ] = None,
     save: Annotated[
         str | None, typer.Option("--save-logits", metavar="FILE", help="Save the predictions, for --against.")
@@ -46,7 +49,7 @@ def perplexity(
     ] = None,
     threads: options.Threads = None,
     kv_type: options.KvType = None,
-    force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it is there.")] = False,
+    force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it exists.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:

@@ -28,15 +28,16 @@ if TYPE_CHECKING:
 
 
 @examples(
-    ("qcli plan model.gguf", "Whether it fits into memory, and how fast it would be."),
-    ("qcli plan model.gguf --ram 16GB --ctx 8192", "The same with less memory and a shorter context."),
-    ("qcli plan unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF", "Which of its quantizations suits this machine."),
+    ("qcli plan model.gguf", "Tells whether it fits into memory, and how fast it would be."),
+    ("qcli plan model.gguf --ram 16GB", "The same, for 16 GB of memory."),
+    ("qcli plan unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF", "Tells which version of a model to take for this machine."),
 )
 def plan(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL", help="A GGUF file, a name, or owner/repo or owner/repo:QUANT of huggingface.co."
+            metavar="MODEL",
+            help="A name that `qcli models` lists, a .gguf file, or of huggingface.co owner/repo or owner/repo:Q4_K_M.",
         ),
     ] = None,
     ram: options.Ram = None,
@@ -45,9 +46,9 @@ def plan(
     kv_type: options.KvType = None,
     as_json: options.Json = False,
 ) -> None:
-    """Tell whether a model would fit here, and how fast it would be.
+    """Tell whether a model fits on this machine, and how fast it is.
 
-    Of a repository of huggingface.co it compares all files, and tells which one to take.
+    Of owner/repo on huggingface.co it compares all versions, and tells which one to take.
     """
     from qcli.forecast.prospect import Options
 
@@ -133,7 +134,7 @@ def _by_shape(entry: Entry, given: Options, bar: console.status, problem: QcliEr
         if known is None:
             raise problem
         file, disk = known
-        console.info(f"told by the shape that qcli knows of it: {problem.message}")
+        console.info(f"estimated from what qcli knows of this model: {problem.message}")
         return forecast(file, **vars(given), disk=disk, progress=bar.update)
 
 
@@ -144,7 +145,7 @@ def _tell(listing: Listing, found: list[Variant], survey: Survey, remark: str) -
     columns = console.screen_columns() if console.answers_a_person() else math.inf
     rows = prospect_table.lines(found, survey, columns)
     if survey.recommended:
-        rows.append(f"`qcli pull {listing.repo}:{found[survey.recommended[0]].label}` gets it")
+        rows.append(f"`qcli pull {listing.repo}:{found[survey.recommended[0]].label}` downloads it")
     console.out("\n".join([console.clean(listing.repo), *rows, ""]))
 
 

@@ -26,35 +26,41 @@ if TYPE_CHECKING:
 _LINE_EVERY = 30.0  # seconds between lines where no bar can be
 _RATE_OVER = 5.0  # seconds
 _LIST = "`qcli models` lists the names"
-_GOES_ON = "what came is kept: the same command goes on from there"
+_GOES_ON = "what has arrived is kept: type the same command again to go on from there"
 _OR_RM = "; `qcli rm {}` deletes it"
 
 
 @examples(
     ("qcli pull qwen3-30b-a3b", "Downloads a model that `qcli models` lists."),
-    ("qcli pull unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF:Q4_K_M", "One quantization of a repository."),
+    (
+        "qcli pull unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF:Q4_K_M",
+        "Downloads the version Q4_K_M of another model on huggingface.co.",
+    ),
 )
 def pull(
     model: Annotated[
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A name that `qcli models` lists, owner/repo, owner/repo:QUANT, or the address of a file.",
+            help="A name that `qcli models` lists, or of huggingface.co owner/repo, owner/repo:Q4_K_M or an address.",
             autocompletion=completion.models,
         ),
     ],
     to: Annotated[
         Path | None,
-        typer.Option("--to", metavar="FOLDER", help="Put the files there, not in the cache that other tools share."),
+        typer.Option(
+            "--to",
+            metavar="FOLDER",
+            help="Put the files there (default: where other programs find models from huggingface.co, too).",
+        ),
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Get a model from huggingface.co, and check it.
+    """Download a model from huggingface.co.
 
-    Of a repository with several it lists how each would run here, and asks which one to get.
-
-    A download that was broken off goes on where it was. HF_TOKEN, HF_HOME, HF_ENDPOINT and proxies are those of
-    huggingface_hub.
+    If there are several versions, it lists how each would run here, and asks which one to get. The download is checked. If it
+    is interrupted, type the same command again: it goes on from there. The variables HF_TOKEN, HF_HOME, HF_ENDPOINT and
+    HTTPS_PROXY are respected.
     """
     entry, address = _meant(model)
     if address is None:
@@ -104,7 +110,7 @@ def _meant(model: str) -> tuple[Entry | None, Address | None]:
         if folders.expanded(model).is_file():
             return None, None
     except OSError:  # it is too long for a path, and for any name
-        raise ModelNotFoundError(f"no model is called {shortened(model)!r}", _LIST) from None
+        raise ModelNotFoundError(f"there is no model {shortened(model)!r}", _LIST) from None
     if entry := named(model):
         return entry, entry.address
     if address := parse(model):
@@ -112,7 +118,7 @@ def _meant(model: str) -> tuple[Entry | None, Address | None]:
     if resolve(model)[0].is_file():  # another tool has it
         return None, None
     hint = _LIST if model.lower().endswith(".gguf") else closest(model)
-    raise ModelNotFoundError(f"no model is called {shortened(model)!r}", hint)
+    raise ModelNotFoundError(f"there is no model {shortened(model)!r}", hint)
 
 
 def _here(entry: Entry | None, model: str) -> Path:

@@ -17,23 +17,29 @@ from qcli.wording import parse_size
 
 @examples(
     ("qcli quantize model-BF16.gguf model-Q4_K_M.gguf Q4_K_M", "Writes a copy of less than a third of the size."),
-    ("qcli quantize model-BF16.gguf model-Q4_K_M.gguf Q4_K_M --dry-run", "Tells its size, and writes nothing."),
+    (
+        "qcli quantize model-BF16.gguf model-Q4_K_M.gguf Q4_K_M --dry-run",
+        "Tells the size of the copy, and writes nothing.",
+    ),
 )
 def quantize(
     source: Annotated[
         str | None,
-        typer.Argument(metavar="IN", help="A .gguf file, or a name that `qcli models` lists; best one in BF16 or F16."),
+        typer.Argument(metavar="IN", help="A name that `qcli models` lists, or a .gguf file, best one in BF16 or F16."),
     ] = None,
     out: Annotated[str | None, typer.Argument(metavar="OUT", help="The file to write.")] = None,
     kind: Annotated[
-        str | None, typer.Argument(metavar="TYPE", help="The type of the smaller weights: Q4_K_M, Q8_0, …")
+        str | None,
+        typer.Argument(
+            metavar="TYPE", help="How small: Q8_0 (about half of F16), Q4_K_M (less than a third), and others."
+        ),
     ] = None,
     tensor: Annotated[
         list[str] | None,
         typer.Option(
             "--tensor",
             metavar="PATTERN=TYPE",
-            help="Another type for weights whose name matches, as in 'output*=Q6_K'; may be repeated.",
+            help="Another type for the parts whose name matches, such as 'output*=Q6_K'. Can be given several times.",
         ),
     ] = None,
     imatrix: Annotated[
@@ -41,30 +47,33 @@ def quantize(
         typer.Option(
             "--imatrix",
             metavar="FILE",
-            help="What `qcli imatrix` (or llama-imatrix) has measured: more is kept of what matters.",
+            help="A file that `qcli imatrix` (or llama-imatrix) wrote: what matters most is kept more exactly.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, options.flag("--dry-run", help="Tell what the file would be like, and write nothing.")
+        bool, options.flag("--dry-run", help="Tell the size and types of the copy, and write nothing.")
     ] = False,
     split_size: Annotated[
         str | None,
         typer.Option(
             "--split-size",
             metavar="SIZE",
-            help="Write several files of at most this size, as in 4G or 500M (default: one file).",
+            help="Write several files of at most this size, such as 4G or 500M (default: one file).",
         ),
     ] = None,
     threads: options.Threads = None,
-    force: Annotated[bool, options.flag("--force", "-f", help="Replace OUT if it is there.")] = False,
+    force: Annotated[bool, options.flag("--force", "-f", help="Replace OUT if it exists.")] = False,
     allow_requantize: Annotated[
         bool,
-        options.flag("--allow-requantize", help="Accept weights that were made smaller before, of which more is lost."),
+        options.flag(
+            "--allow-requantize",
+            help="Allow a model that was made smaller before, which loses more quality (default: refuse).",
+        ),
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a copy of a model that takes less space and is faster."""
+    """Write a copy of a model that is smaller and faster."""
     from qcli.catalog.resolve import resolve
     from qcli.commands.quantize_report import report
     from qcli.gguf.file import GGUFFile

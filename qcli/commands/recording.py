@@ -40,12 +40,12 @@ class Wanted:
 
         context.checked(self.ctx_full, "--ctx-full")
         if self.go_on and self.resume is not None:
-            raise UsageError("--continue and --resume cannot both be meant", "leave out one of the two")
+            raise UsageError("--continue and --resume cannot be used together", "leave out one of them")
         if self.no_save and (self.save or self.name is not None):
-            raise UsageError("--no-save records nothing", "leave it out, or leave out --save and --name")
+            raise UsageError("--no-save saves nothing", "leave it out, or leave out --save and --name")
         if self.name is not None and self.old:
             hint = "`qcli sessions rename` gives it another, or leave out --name"
-            raise UsageError("--name is for a new conversation, and that one is there already", hint)
+            raise UsageError("--name is for a new conversation, and that one already exists", hint)
 
     @property
     def old(self) -> bool:
@@ -95,7 +95,7 @@ class Wanted:
             except OutputError as problem:  # there is no home: no reason not to talk
                 if self.save or self.name:
                     raise
-                tell(f"{problem.message}: this one is not recorded")
+                tell(f"{problem.message}: this one is not saved")
         found = Conversation(llm, log, system=system, ctx_full=self.ctx_full, tell=tell, library=library, **options)
         if log is not None and self.no_save:
             found.log = Unsaved.of(log)
@@ -136,7 +136,7 @@ def bring_back(conversation: Conversation, bar: console.status, tell: Callable[[
     came = come_back(conversation, bar)
     more = ""
     if came is not None:
-        again = f"{came.missing:,} of them read again" if came.missing else "nothing to compute"
+        again = f"{came.missing:,} of them read again" if came.missing else "nothing to read again"
         more = f" · {counted(came.tokens, 'token')}, {came.seconds:.1f} s, {again}"
     tell_of_resumed(conversation, tell, more)
 
@@ -156,6 +156,6 @@ def tell_of_resumed(conversation: Conversation, tell: Callable[[str], object], m
     from qcli.sessions.header import what_differs
 
     log = conversation.log
-    tell(f"resumed {called(log.name, log.title)}: {counted(len(log.branch()), 'message')}{more}")
+    tell(f"back in {called(log.name, log.title)}: {counted(len(log.branch()), 'message')}{more}")
     if log.messages and (differs := what_differs(log.header, conversation.llm)):
         tell(differs)

@@ -18,34 +18,36 @@ if TYPE_CHECKING:
     from qcli.local_models.removal import Removal
 
 _INSTEAD = {
-    "Ollama": "`ollama rm {name}` deletes it",
+    "Ollama": "type `ollama rm {name}`",
     "LM Studio": "delete it in LM Studio, or type `qcli rm {name} --other-tools`",
     "llama.cpp": "`qcli rm {name} --other-tools` deletes it all the same",
 }
 
 
 @examples(
-    ("qcli rm qwen3-30b-a3b", "Asks, and deletes what was downloaded."),
-    ("qcli rm unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF:Q4_K_M", "One quantization of a repository."),
+    ("qcli rm qwen3-30b-a3b", "Asks first, then deletes the model."),
+    ("qcli rm unsloth/Qwen3-30B-A3B-Instruct-2507-GGUF:Q4_K_M", "Deletes only the version Q4_K_M."),
 )
 def rm(
     names: Annotated[
         list[str],
         typer.Argument(
             metavar="NAME",
-            help="A model that `qcli models` lists, or a name of yours.",
+            help="A model on this machine that `qcli models` lists, or a name of your own.",
             autocompletion=completion.models,
         ),
     ],
-    yes: Annotated[bool, options.flag("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, options.flag("--yes", "-y", help="Delete without asking (default: ask).")] = False,
     other_tools: Annotated[
-        bool, options.flag("--other-tools", help="Delete it, too, if LM Studio or llama.cpp downloaded it.")
+        bool,
+        options.flag(
+            "--other-tools", help="Delete it even if LM Studio or llama.cpp downloaded it (default: leave it)."
+        ),
     ] = False,
 ) -> None:
-    """Delete models that were downloaded.
+    """Delete downloaded models.
 
-    Of a download that was broken off it deletes what came. A name of your own is forgotten, and the file that it means stays
-    where it is.
+    Of a download that was broken off, what has arrived is deleted; of a name of your own only the name, and its file stays.
     """
     for name in dict.fromkeys(names):
         if not _forgotten(name, yes):
@@ -64,7 +66,7 @@ def _forgotten(name: str, yes: bool) -> bool:
     meant = values.get("path") or values.get("alias_of")
     if _wanted(f"forget the name {key}? {meant} stays", yes, name):
         file.remove_table(key)
-        console.info(f"{key} is forgotten; {meant} stays")
+        console.info(f"the name {key} is deleted; {meant} stays")
     return True
 
 
@@ -79,7 +81,9 @@ def _delete(name: str, yes: bool, other_tools: bool) -> None:
 
     models = search().models
     if len(several := {found.name for found in models if found.repo.lower() == name.lower()}) > 1:
-        raise UsageError(f"{name}: {len(several)} models of it are here", f"type one of: {', '.join(sorted(several))}")
+        raise UsageError(
+            f"{name}: {len(several)} versions of it are here", f"type one of: {', '.join(sorted(several))}"
+        )
     try:
         path, entry = resolve(name)
     except ModelNotFoundError:
@@ -87,14 +91,16 @@ def _delete(name: str, yes: bool, other_tools: bool) -> None:
             raise
         return
     if entry and entry.asset:
-        raise UsageError(f"{entry.name} is a part of qcli", "it cannot be deleted by itself")
+        raise UsageError(f"{entry.name} comes with qcli", "it cannot be deleted")
     found = next((found for found in models if found.path == path), None)
     hub = hub_cache()
     removal = from_hub(_parts(path), hub) if hub else None
     if found and not removal:
         removal = _of_another_tool(found, other_tools)
     if removal is None:
-        raise UsageError(f"{shortened(str(path))}: is a file of your own", "delete it as you do any other")
+        raise UsageError(
+            f"{shortened(str(path))}: is your own file, not a download", "delete it as you delete any other file"
+        )
     called = entry.name if entry else found.name if found else name
     where = f", which {found.tool} downloaded" if found and found.tool != TOOL else ""
     if _wanted(f"delete {called} ({path.name}){where}? it frees {size(removal.n_bytes)}", yes, name):
@@ -113,11 +119,9 @@ def _begun_deleted(name: str, yes: bool) -> bool:
     removal = of_begun(address) if address else None
     if removal is None:
         return False
-    if _wanted(
-        f"delete what came of {name} until its download was broken off? it frees {size(removal.n_bytes)}", yes, name
-    ):
+    if _wanted(f"delete what has arrived of {name}? it frees {size(removal.n_bytes)}", yes, name):
         removal.run()
-        console.info(f"what came of {name} is deleted: {size(removal.n_bytes)} freed")
+        console.info(f"what had arrived of {name} is deleted: {size(removal.n_bytes)} freed")
     return True
 
 
@@ -147,5 +151,5 @@ def _wanted(question: str, yes: bool, name: str) -> bool:
     if yes:
         return True
     if not is_interactive():
-        raise QcliError(f"nobody is there to be asked: {question}", f"`qcli rm {name} --yes` does it unasked")
+        raise QcliError(f"there is nobody to ask: {question}", f"`qcli rm {name} --yes` deletes it without asking")
     return agreed(question)

@@ -38,14 +38,14 @@ from qcli.text.think_setting import WITH_TEMPLATE
 if TYPE_CHECKING:
     from qcli.llm import LLM
 
-_SAVE = "Record prompt and answer as a new conversation, for `qcli run -c` and `qcli chat -c`."
-_FIRST = "Where two words are typed: a GGUF file, or a name that `qcli models` lists, as with -m."
-_FILE = "A text that the prompt is about, which stands before it; may be repeated."
-_STATS = "Tell all figures of the answer; else short ones, and those in a terminal alone."
-_CODE = "Print the first block of code alone; the answer ends with it."
-_OUTPUT = "Write to FILE what would be printed, once it is whole; what is not goes to FILE.partial."
-_FORCE = "Replace the FILE of -o if it is there."
-_RAW = "Continue the prompt as it stands, without a chat template; control tokens that it spells count as such."
+_SAVE = "Save the question and the answer as a new conversation; -c goes on with it."
+_FIRST = "The model, if it is typed before the prompt; the same as -m."
+_FILE = "A text file that the prompt is about. Can be given several times."
+_STATS = "Show all speed and memory figures (default: a few, and only in a terminal)."
+_CODE = "Print only the first block of code of the answer."
+_OUTPUT = "Write the answer to FILE, when it is complete; an incomplete one goes to FILE.partial."
+_FORCE = "Replace the FILE of -o if it exists."
+_RAW = "Continue the text of the prompt instead of answering it, also if it repeats itself."
 
 # What chats do not have.
 _ONE_ANSWER = {
@@ -68,56 +68,58 @@ _ONE_ANSWER = {
 
 
 @examples(
-    ('qcli run "Why is the sky blue?"', "Answers one question."),
-    ('git diff | qcli run "Write a commit message"', "Answers about what is piped in."),
+    ('qcli run "Why is the sky blue?"', "Answers a question."),
+    ('git diff | qcli run "Write a commit message"', "Writes about the text that is piped in."),
 )
 @options.with_sampling
 def run(
     first: Annotated[str | None, typer.Argument(metavar="MODEL", help=_FIRST, autocompletion=completion.models)] = None,
     second: Annotated[
         str | None,
-        typer.Argument(metavar="PROMPT", help="What to answer; standard input is appended, or all of it for -."),
+        typer.Argument(
+            metavar="PROMPT", help="Your question or task. Text that is piped in is added to it; - takes only that."
+        ),
     ] = None,
     model: options.Model = None,
     files: Annotated[list[str] | None, typer.Option("--file", "-f", metavar="FILE", help=_FILE)] = None,
     system: options.System = None,
-    raw: Annotated[bool, options.flag("--raw", help=_RAW)] = False,
     max_tokens: options.MaxTokens = None,
-    stop: options.Stop = None,
     think: options.Think = None,
+    go_on: options.Continue = False,
+    to: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help=_OUTPUT)] = None,
+    force: Annotated[bool, options.flag("--force", help=_FORCE)] = False,
+    code: Annotated[bool, options.flag("--extract", "-x", help=_CODE)] = False,
+    as_json: options.Json = False,
+    logprobs: forms.LogProbs = None,
+    plain: options.Plain = False,
+    quiet: options.Quiet = False,
+    stats: Annotated[bool, options.flag("--stats", help=_STATS)] = False,
+    verbose: options.Verbose = False,
+    stop: options.Stop = None,
+    stop_loops: options.StopLoops = None,
+    raw: Annotated[bool, options.flag("--raw", help=_RAW)] = False,
     tools: tool_calls.File = None,
     tool_choice: tool_calls.Choice = None,
+    choices: forms.Choices = None,
     schema: forms.Schema = None,
     regex: forms.Regex = None,
-    choices: forms.Choices = None,
     grammar: forms.Grammar = None,
     stream: forms.Stream = False,
     partial: forms.Partial = False,
-    stop_loops: options.StopLoops = None,
-    go_on: options.Continue = False,
     resume: options.Resume = None,
     save: Annotated[bool, options.flag("--save", help=_SAVE)] = False,
     name: options.Name = None,
     no_save: Annotated[bool, options.flag("--no-save", help=options.NO_SAVE)] = False,
+    ctx_full: options.CtxFull = "stop",
+    ram: options.Ram = None,
     threads: options.Threads = None,
     ctx: options.Ctx = None,
-    ctx_full: options.CtxFull = "stop",
     kv_type: options.KvType = None,
-    ram: options.Ram = None,
-    code: Annotated[bool, options.flag("--extract", "-x", help=_CODE)] = False,
-    to: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help=_OUTPUT)] = None,
-    force: Annotated[bool, options.flag("--force", help=_FORCE)] = False,
-    as_json: options.Json = False,
-    logprobs: forms.LogProbs = None,
-    plain: options.Plain = False,
-    stats: Annotated[bool, options.flag("--stats", help=_STATS)] = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
     **sampling: Unpack[SamplingOptions],
 ) -> int:
-    """Answer one prompt, typed or piped in.
+    """Ask a model one thing, and get its answer.
 
-    In a terminal, without a prompt, it is `qcli chat`.
+    The prompt is your question or task. Without one, in a terminal, this opens `qcli chat`.
     """
     typed = {**locals(), **sampling}
     options.check_remarks(quiet, verbose)
@@ -125,16 +127,16 @@ def run(
         return chat(**_as_chat(typed))
     model, prompt = options.first_names_model(model, first, second)
     if quiet and stats:
-        raise UsageError("--quiet and --stats cannot both be meant", "leave out one of the two")
+        raise UsageError("--quiet and --stats cannot be used together", "leave out one of them")
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
     _check_raw(raw, system, wanted, think)
     if logprobs is not None and not as_json:
-        raise UsageError("--logprobs are a part of --json", "add --json, or leave it out")
+        raise UsageError("--logprobs needs --json", "add --json, or leave out --logprobs")
     form = Form.typed(schema, regex, choices, grammar, stream, partial)
     may_call = tool_calls.typed_tools(tools, tool_choice)
     if may_call and (raw or form.constraint):
-        other = "--raw" if raw else "a form of the answer"
-        raise UsageError(f"--tools and {other} cannot both be meant", "leave out one of the two")
+        other = "--raw" if raw else "--schema, --regex, --choice or --grammar"
+        raise UsageError(f"--tools and {other} cannot be used together", "leave out one of them")
     calls = tool_calls.Calls() if may_call else None
     output = Output(as_json, code, to, force, raw, plain, quiet, think, form, max_tokens, calls)
     read = [name for name in files or [] if name != STDIN]
@@ -144,6 +146,7 @@ def run(
     records = save or name is not None
     keep = None if raw else wanted.keep(records, otherwise="beginnings")
     with ExitStack() as stack:
+        stack.enter_context(interrupt.raises_once())
         stack.enter_context(console.silent_keyboard())
         bar = stack.enter_context(console.status("loading", quiet))
         with interrupt.ends_all(bar):
@@ -188,7 +191,7 @@ def run(
         if calls and not as_json:
             calls.tell()
         if not quiet and not as_json:
-            tell_of_loop(llm, "--repeat-penalty {} may help, --no-stop-loops lets it go on", given)
+            tell_of_loop(llm, "try --repeat-penalty {}; --no-stop-loops lets it go on", given)
         if not as_json or stats:
             tell_figures(llm, "long" if stats else usual_stats(quiet, verbose))
         if verbose:
@@ -219,7 +222,7 @@ def _has_no_prompt(first: str | None) -> bool:
 def _as_chat(typed: dict[str, Any]) -> dict[str, Any]:
     """The options of a chat that is opened as there is no prompt. Raises PromptError for those that chats do not have."""
     if lost := next((flag for name, flag in _ONE_ANSWER.items() if typed[name]), None):
-        raise PromptError(f"there is no prompt, which {lost} needs", 'type one, as in: qcli run "Once upon a time"')
+        raise PromptError(f"{lost} needs a prompt, and there is none", 'type one, as in: qcli run "Once upon a time"')
     settings = Settings()
     given = {name: value for name, value in typed.items() if name in signature(chat).parameters}
     given["named"] = typed["first"]
@@ -232,11 +235,11 @@ def _as_chat(typed: dict[str, Any]) -> dict[str, Any]:
 
 def _check_raw(raw: bool, system: str | None, wanted: Wanted, think: str | int | None) -> None:
     if raw and system:
-        raise UsageError("--raw has no place for a --system message", "leave out one of the two")
+        raise UsageError("--raw and --system cannot be used together", "leave out one of them")
     if raw and (wanted.old or wanted.save or wanted.name is not None):
-        raise UsageError("--raw continues a text, which is no conversation to record", "leave out --raw")
+        raise UsageError("--raw continues a text, so there is no conversation to save or go on with", "leave out --raw")
     if raw and think in WITH_TEMPLATE:
-        raise UsageError(f"--raw has no place for --think {think}", "leave out one of the two")
+        raise UsageError(f"--raw and --think {think} cannot be used together", "leave out one of them")
 
 
 def _texts(files: list[str], raw: bool) -> str:

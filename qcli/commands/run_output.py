@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _PARTIAL = ".partial"  # at the end of the name of what is not whole
 _WHY = {
     "cancelled": "it was interrupted",
-    "length": "it was cut at --max-tokens, or where the context is full",
+    "length": "it reached --max-tokens, or the context is full",
     "loop": "it repeats itself",
 }
 
@@ -53,11 +53,13 @@ class Output:
         from qcli.host.atomic_files import AtomicFiles
 
         if self.form.constraint and self.code:
-            raise UsageError("-x and a form of the answer cannot both be meant", "leave out one of the two")
+            raise UsageError(
+                "-x cannot be used together with --schema, --regex, --choice or --grammar", "leave out one of them"
+            )
         if self.force and self.to is None:
-            raise UsageError("--force replaces the file of -o, and there is none", "give -o FILE, or leave out --force")
-        if self.to == "-":
-            raise UsageError("-o takes the name of a file", "leave it out: the answer goes to standard output")
+            raise UsageError("--force is only for use with -o FILE", "add -o FILE, or leave out --force")
+        if self.to in ("-", ""):
+            raise UsageError("-o takes the name of a file", "leave out -o: without it, the answer is printed")
         if self.to is not None:
             AtomicFiles([expanded(self.to)], self.force, reads=[expanded(path) for path in reads])
 
@@ -111,7 +113,7 @@ class Output:
             return None
         if answer.cut:
             hint = "leave out -x to see what there is of the answer"
-            return QcliError(f"the answer has no whole block of code: {_WHY[answer.why]}", hint)
+            return QcliError(f"the answer has no complete block of code: {_WHY[answer.why]}", hint)
         return QcliError("the answer has no block of code", "leave out -x to see it, or ask for code")
 
     def _text(self, answer: Answered, llm: LLM) -> str:
@@ -135,7 +137,7 @@ class Output:
                 console.out(text)
             raise
         if not self.quiet:
-            cut = f"the answer is not whole: {_WHY[answer.why]}; " if answer.cut else ""
+            cut = f"the answer is not complete: {_WHY[answer.why]}; " if answer.cut else ""
             console.info(f"{cut}written to {path} · {quantity(len(data), 'B')}")
 
     def _is_unseen(self) -> bool:

@@ -31,8 +31,8 @@ _WITH_JSON = ("list", "show", "export")
 
 
 @examples(
-    ("qcli sessions", "Lists the recorded conversations, the last first."),
-    ("qcli sessions export 1 -o talk.md", "Writes the first of the list as Markdown."),
+    ("qcli sessions", "Lists your saved conversations, the newest first."),
+    ("qcli sessions export 1 -o talk.md", "Writes the newest one to a text file."),
 )
 def sessions(
     action: Annotated[
@@ -45,19 +45,20 @@ def sessions(
         list[str] | None,
         typer.Argument(
             metavar="NAME",
-            help="Its name, or its number in the list (default: the last).",
+            help="Its name, or its number in the list (default: the newest).",
             autocompletion=completion.conversations,
         ),
     ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="export: write to FILE instead.")
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="With export: write to FILE (default: show it)."),
     ] = None,
-    force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it is there.")] = False,
+    force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it exists.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """List, show, rename, delete or export conversations.
+    """List, show, rename, delete or export your conversations.
 
-    export writes Markdown, or all that is known with --json.
+    `qcli chat --resume NAME` goes on with one. export writes Markdown, or everything with --json.
     """
     given = names or []
     _check(action, given, output, as_json)
@@ -84,7 +85,7 @@ def _check(action: str, names: list[str], output: str | None, as_json: bool) -> 
     if action not in _ACTIONS:
         close = get_close_matches(action, _ACTIONS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise UsageError(f"no action is called {shortened(action)!r}", f"{hint}there are {', '.join(_ACTIONS)}")
+        raise UsageError(f'there is no "qcli sessions {shortened(action)}"', f"{hint}there are {', '.join(_ACTIONS)}")
     least, most, line = _ACTIONS[action]
     if not least <= len(names) <= most:
         raise UsageError(f"{action} cannot have {counted(len(names), 'name')}", f"type `qcli sessions {line}`")
@@ -103,7 +104,7 @@ def _list(library: Library, as_json: bool) -> None:
     elif summaries:
         console.table(_listed(summaries))
     else:
-        console.info("there is no conversation yet: `qcli chat` begins one")
+        console.info("there is no saved conversation yet: `qcli chat` begins one")
 
 
 def _as_json(summary: Summary) -> dict[str, Any]:

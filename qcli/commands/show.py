@@ -39,18 +39,18 @@ _RECURRENCE = {
 
 
 @examples(
-    ("qcli show model.gguf", "Size, types of weights and what the model was made for."),
-    ("qcli show --supported", "Which kinds of models qcli can run."),
+    ("qcli show model.gguf", "Shows its size, its precision and what the model was made for."),
+    ("qcli show --supported", "Lists the kinds of models that qcli can run."),
 )
 def show(
     model: options.GivenModel = None,
     as_json: options.Json = False,
-    tensors: Annotated[bool, options.flag("--tensors", help="List everything that is in the file.")] = False,
+    tensors: Annotated[bool, options.flag("--tensors", help="List everything that is in the file, too.")] = False,
     architectures: Annotated[
-        bool, options.flag("--supported", help="List the kinds of models that qcli can run instead.")
+        bool, options.flag("--supported", help="Instead, list the kinds of models that qcli can run.")
     ] = False,
 ) -> None:
-    """Show what is in a model file, or what qcli can run."""
+    """Show what is in a model file, or which kinds of models run."""
     if architectures:
         from qcli.commands.supported import supported
 

@@ -104,7 +104,11 @@ class Talk:
             goes_on = log.head != before and log.branch()[-1].finish_reason not in COMPLETE
             console.info("stopped · /continue goes on" if goes_on else "stopped")
         if not self.quiet:
-            tell_of_loop(self.llm, "/regenerate tries again, /continue goes on, /set repeat_penalty {}", self.options)
+            tell_of_loop(
+                self.llm,
+                "/regenerate tries again, /continue goes on, /set repeat_penalty {} helps against it",
+                self.options,
+            )
         self._tell_figures(between=not calls.whole)
         if interrupted and not self.interactive:
             raise KeyboardInterrupt
@@ -165,7 +169,7 @@ class Talk:
         if wanted != "-":
             summary = self.library.find(wanted)
             if summary.path == self.path:
-                raise UsageError("this is that conversation", "/sessions lists the others")
+                raise UsageError("you are in that conversation already", "/sessions lists the others")
             return summary
         others = [summary for summary in self.library.list() if summary.path != self.path]
         if not others:
@@ -178,7 +182,7 @@ class Talk:
             for piece in pieces:
                 if isinstance(piece, Thought) and self.key_is_news:
                     self.key_is_news = False
-                    console.info("it thinks first: Ctrl-T ends that, and has it answer")
+                    console.info("the model thinks first: Ctrl-T stops that and gets the answer")
                 yield piece
 
     def _tell_figures(self, between: bool) -> None:
@@ -190,9 +194,12 @@ class Talk:
     def _tell_of_overflow(self, problem: ContextOverflowError) -> None:
         self.incomplete = True
         if self._full:
-            console.info("not answered: the context is still full")
+            console.info("not answered: the conversation is still too long")
         else:
-            hint = "/compact, /undo and /clear make room; --ctx gives a larger context, --ctx-full oldest goes on"
+            hint = (
+                "/compact, /undo or /clear makes room; or start qcli with a larger --ctx, or with --ctx-full oldest,"
+                " which forgets old messages"
+            )
             console.error(ContextOverflowError(f"not answered: {problem.message}", hint))
         self._full = True
 

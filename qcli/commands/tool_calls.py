@@ -32,13 +32,15 @@ File = Annotated[
     typer.Option(
         "--tools",
         metavar="FILE",
-        help="Functions that the model may ask for: a Python file, or OpenAI's list of tools as JSON.",
+        help="Functions (tools) that the model may ask you to run: a Python file, or a list of tools in JSON.",
     ),
 ]
 Functions = Annotated[
     str | None,
     typer.Option(
-        "--tools", metavar="FILE.py", help="Python functions that the model may have run; you are asked first."
+        "--tools",
+        metavar="FILE.py",
+        help="A Python file whose functions the model may use, for example to look things up; you are asked each time.",
     ),
 ]
 Mcp = Annotated[
@@ -46,7 +48,7 @@ Mcp = Annotated[
     typer.Option(
         "--mcp",
         metavar="CONFIG",
-        help="MCP servers whose tools the model may have run: a JSON file with mcpServers (`pip install 'qcli[mcp]'`).",
+        help="MCP servers whose tools the model may use: a JSON file with mcpServers (`pip install 'qcli[mcp]'`).",
     ),
 ]
 Choice = Annotated[
@@ -54,7 +56,7 @@ Choice = Annotated[
     typer.Option(
         "--tool-choice",
         metavar="auto|none|required|NAME",
-        help="Whether the model calls one of --tools: as it likes, never, surely, or that one (default: auto).",
+        help="Whether the model uses --tools: if it likes, never, always, or the one of this name (default: auto).",
     ),
 ]
 Approve = Annotated[
@@ -62,13 +64,15 @@ Approve = Annotated[
     typer.Option(
         "--approve",
         metavar="ask|all|none",
-        help="Whether calls of --tools are run: after a question, all, or none (default: ask).",
+        help="Whether tools are run: ask you each time, run all, or run none (default: ask).",
         autocompletion=completion.one_of(APPROVALS),
     ),
 ]
 ChainLimit = Annotated[
     int | None,
-    typer.Option("--chain-limit", metavar="N", min=1, help=f"Run at most N calls for a message (default: {CHAIN})."),
+    typer.Option(
+        "--chain-limit", metavar="N", min=1, help=f"Run at most N tools in a row for one message (default: {CHAIN})."
+    ),
 ]
 
 
@@ -116,7 +120,7 @@ class Calls:
     def tell_malformed(self) -> None:
         """Tell of what began as a call and is none."""
         for text in self.malformed:
-            console.info(_folded(f"a call that was cut short, or cannot be read: {text}"))
+            console.info(_folded(f"a tool call that is incomplete, or cannot be read: {text}"))
 
 
 class ToolRunner:
@@ -140,7 +144,7 @@ class ToolRunner:
         if path is None and mcp is None:
             given = {"--approve": approve, "--chain-limit": chain_limit}
             if flag := next((flag for flag, value in given.items() if value is not None), None):
-                raise UsageError(f"{flag} is about --tools, and there are none", f"give --tools, or leave {flag} out")
+                raise UsageError(f"{flag} needs --tools or --mcp", f"add one of them, or leave out {flag}")
             return None
         from qcli.tools.calling import Limits
         from qcli.tools.toolset import Joined
@@ -150,7 +154,7 @@ class ToolRunner:
         sets: list[Toolset] = [] if path is None else [_functions(path)]
         servers = [] if mcp is None else _read_servers(mcp)
         if (approve or "ask") == "ask" and not interactive:
-            raise UsageError("nobody is there to be asked about calls", "give --approve all, or --approve none")
+            raise UsageError("there is nobody to ask about tool calls", "give --approve all, or --approve none")
         if servers:
             sets.append(_started(servers, stack))
         return cls(Joined(sets), approve or "ask", chain_limit or CHAIN, Limits())
@@ -183,7 +187,7 @@ class ToolRunner:
         calls = conversation.open_calls()
         if not calls or self._approve == "none":
             for call in calls:
-                console.info(f"call, which is not run: {written(call)}")
+                console.info(f"tool call, not run: {written(call)}")
             return False
         if len(calls) > self._left:
             done = f"{counted(self._most, 'call')} at most are run for a message (--chain-limit)"

@@ -8,7 +8,7 @@ from typing import Any
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from qcli import console
-from qcli.commands import configured, examples
+from qcli.commands import configured, examples, panels
 from qcli.errors import UsageError
 
 # What Typer says of a value or a word -> what a person reads; several versions of it word things differently.
@@ -19,6 +19,7 @@ _PLAIN = (
     (r"Input should be less than or equal to (\S+)|.*is not in the range .*<=(\S+)", r"needs \1\2 or less"),
     (r"Option '?(-\S+?)'? requires an argument", r"\1 needs a value"),
     (r"Option '?(-\S+?)'? does not take a value", r"\1 takes no value"),
+    (r"Missing argument '?(.+?)'?", r"\1 is missing"),
     (r"No such option: (\S+)( .*)?", r"there is no option \1"),
     (r"No such command '([^']*)'.*", r"there is no command \1"),
     (r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", r"one word too many: \1"),
@@ -37,6 +38,14 @@ class _PlainHelp:
         super().format_help(ctx, formatter)  # type: ignore[misc]
         if self._examples and self.rich_markup_mode:  # type: ignore[attr-defined]
             console.table(examples.drawn(self._examples))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options under their headings, in a help without boxes; a group lists its commands, too."""
+        for heading, lines in panels.sections(self.get_params(ctx), ctx).items():
+            with formatter.section(heading):
+                formatter.write_dl(lines)
+        if isinstance(self, TyperGroup):
+            self.format_commands(ctx, formatter)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples, in a help without boxes."""
@@ -59,6 +68,7 @@ class _PlainHelp:
             if getattr(parameter, "is_flag", False) and parameter.metavar is None:
                 parameter.metavar = ""
             parameter._get_number_range_help_str = lambda: ""  # [x>=1]: a wrong number is told, and what is right
+            panels.placed(self.name, parameter)  # type: ignore[attr-defined]
             if isinstance(parameter, TyperArgument):
                 parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
         return parameters

@@ -44,7 +44,7 @@ def constraint(
     given = {"a schema": schema, "a regular expression": regex, "choices": choices, "a grammar": grammar}
     named = [name for name, value in given.items() if value is not None]
     if len(named) > 1:
-        raise UsageError(f"{named[0]} and {named[1]} cannot both be meant", "give one of them")
+        raise UsageError(f"{named[0]} and {named[1]} cannot be used together", "give one of them")
     if schema is not None:
         return Constraint(json_schema.grammar_of(*_read_schema(schema)), is_json=True)
     if regex is not None:
@@ -71,7 +71,7 @@ def _read_schema(given: Any) -> tuple[Any, str]:
 
 def _regex(given: str) -> str:
     if not isinstance(given, str):
-        raise UsageError(f"{given!r:.60} is no regular expression", "give a text")
+        raise UsageError(f"{given!r:.60} is not a regular expression", "give a text")
     grammar: str = LLMatcher.grammar_from_regex(_limited(given, "the regular expression"))
     check(grammar, "the regular expression", given)
     return grammar
@@ -93,7 +93,7 @@ def _choices(given: Sequence[str]) -> str:
 
 def _grammar(given: str | Path) -> str:
     if not isinstance(given, str | Path):
-        raise UsageError(f"{given!r:.60} is no grammar", "give its text, or the path of a file")
+        raise UsageError(f"{given!r:.60} is not a grammar", "give its text, or the path of a file")
     is_text = isinstance(given, str) and any(sign in given for sign in ("\n", "::=", "start:"))
     text = _limited(str(given), "the grammar") if is_text else _read(Path(given), "the grammar")
     where = "the grammar" if is_text else str(given)

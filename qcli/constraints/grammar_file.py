@@ -18,7 +18,7 @@ _HINT: Final = "see llama.cpp's grammars/README.md for GBNF"
 def lark_of(text: str, where: str) -> str:
     """A grammar in Lark's syntax; where: what it is called. Raises UsageError with the line of what is wrong in GBNF."""
     if text.lstrip().startswith("{"):  # which llguidance would take for a grammar of its own
-        raise UsageError(f"{where}: is JSON, no grammar", "give a schema as --schema (schema= in Python)")
+        raise UsageError(f"{where}: is JSON, not a grammar", "give it as --schema (schema= in Python)")
     if not _GBNF.search(text):
         return text
     try:

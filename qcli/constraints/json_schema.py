@@ -47,11 +47,11 @@ def parsed(text: str, where: str) -> Any:
         return json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as problem:
         place = f"line {problem.lineno}, column {problem.colno}"
-        raise UsageError(f"{where}: no JSON: {place}: {problem.msg}", "give a JSON Schema") from None
+        raise UsageError(f"{where}: is not valid JSON: {place}: {problem.msg}", "give a JSON Schema") from None
     except RecursionError:
         raise _too_deep(where) from None
     except ValueError as problem:
-        raise UsageError(f"{where}: no JSON: {problem}", "give a JSON Schema") from None
+        raise UsageError(f"{where}: is not valid JSON: {problem}", "give a JSON Schema") from None
 
 
 def grammar_of(schema: Any, where: str) -> str:
@@ -121,7 +121,7 @@ def _grammar(schema: Any) -> str:
 
 
 def _check_size(schema: Any, where: str) -> None:
-    """Raise UsageError for a schema that is too deep or too large, or holds what is no JSON."""
+    """Raise UsageError for a schema that is too deep or too large, or holds something that is not JSON."""
     waiting, seen = [(schema, 0)], 0
     while waiting:
         value, depth = waiting.pop()
@@ -137,7 +137,7 @@ def _check_size(schema: Any, where: str) -> None:
         elif not isinstance(value, str | int | float | bool | None) or (
             isinstance(value, float) and not isfinite(value)
         ):
-            raise UsageError(f"{where} holds what is no JSON: {value!r:.60}", "give a JSON Schema")
+            raise UsageError(f"{where} holds something that is not JSON: {value!r:.60}", "give a JSON Schema")
 
 
 def _parts(schema: Any, pointer: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -24,7 +24,7 @@ from qcli.host import bus_error
 
 _REQUIRED: Final[Any] = object()
 
-_ANOTHER_FILE = "get a GGUF file of this model; its name ends in .gguf"
+_ANOTHER_FILE = "give a model file, whose name ends in .gguf; `qcli models` lists those that are here"
 _DOWNLOAD_ALL = "the parts do not belong together: download the model again"
 _KEEP_PARTS = "keep the parts apart, as they were downloaded, or join them with llama.cpp's `llama-gguf-split --merge`"
 _PIECE = re.compile(r"(?<=\.gguf)[-.](split-\w+|part-?\w+|\d{3})$", re.IGNORECASE)
@@ -198,7 +198,7 @@ def _not_a_file(path: Path) -> ModelFileError:
     if not path.is_dir():
         return ModelFileError(f"{path}: is not a regular file", _ANOTHER_FILE)
     inside = sorted(inner for inner in path.iterdir() if inner.suffix.lower() == ".gguf")
-    return ModelFileError(f"{path}: is a directory", f"type {inside[0]}" if inside else _ANOTHER_FILE)
+    return ModelFileError(f"{path}: is a folder", f"type {inside[0]}" if inside else _ANOTHER_FILE)
 
 
 def _not_gguf(path: Path, start: bytes) -> ModelFileError:
@@ -209,7 +209,7 @@ def _not_gguf(path: Path, start: bytes) -> ModelFileError:
     kind = next((kind for magic, kind in _KINDS if start.startswith(magic)), "")
     if start[8:9] == b"{":
         kind = "a safetensors file"
-    return ModelFileError(f"{path}: is not a GGUF file" + (f" ({kind})" if kind else ""), _ANOTHER_FILE)
+    return ModelFileError(f"{path}: is not a GGUF model file" + (f" ({kind})" if kind else ""), _ANOTHER_FILE)
 
 
 def _first(path: Path) -> tuple[mmap.mmap, Header]:

@@ -82,20 +82,22 @@ class AtomicFiles:
         with output_errors(path):
             self._check_is_not_read(path)
             if path.exists() and not path.is_file():
-                raise OutputError(f"{path}: is not a file that could be replaced", "give the path of a file to write")
+                raise OutputError(
+                    f"{path}: is not an ordinary file, so it is not replaced", "give the path of a file to write"
+                )
             if path.exists() and not self._overwrite:
-                raise OutputError(f"{path}: is there already", "--force replaces it, or give another path")
+                raise OutputError(f"{path}: already exists", "--force replaces it, or give another path")
             if not path.parent.is_dir():
                 raise OutputError(f"{path}: there is no folder {path.parent}", f"`mkdir -p {path.parent}` makes it")
             if not os.access(path.parent, os.W_OK):
-                raise OutputError(f"{path.parent}: nothing can be written there", "write to another folder")
+                raise OutputError(f"{path.parent}: this folder cannot be written to", "write to another folder")
 
     def _check_is_not_read(self, path: Path) -> None:
         there = _identity(path)
         source = next((source for source, identity in self._reads.items() if there and identity == there), None)
         if source is not None:
             same = "" if path == source else f", which is {source}"
-            raise OutputError(f"{path}: is a file to be read{same}", "give another path to write to")
+            raise OutputError(f"{path}: is read by this command{same}", "give another name to write to")
 
     def _commit(self) -> None:
         """Finish all files, then give each its own name."""

@@ -198,19 +198,19 @@ def _text_of(path: Path) -> str:
     except OSError:  # a folder that this user may not enter, and where nothing can be set
         return ""
     if not path.is_file():
-        raise QcliError(f"{path}: is no file that could be read", "move it away")
+        raise QcliError(f"{path}: is not a file that can be read", "move it away")
     try:
         with open(path, "rb") as file:
             data = file.read(_MOST + 1)
     except OSError as problem:
-        raise QcliError(f"{path}: cannot be read: {problem.strerror or problem}", "see who may read it") from None
+        raise QcliError(f"{path}: cannot be read: {problem.strerror or problem}", "check its permissions") from None
     if len(data) > _MOST:
         raise UsageError(f"{path}: is too large for a file of settings", "move it away")
     try:
         return data.decode()
     except UnicodeDecodeError as problem:
         line = data[: problem.start].count(b"\n") + 1
-        raise UsageError(f"{path}, line {line}: is no text in UTF-8", "save it as UTF-8 with an editor") from None
+        raise UsageError(f"{path}, line {line}: is not text in UTF-8", "save it as UTF-8 with an editor") from None
 
 
 def _broken(path: Path, text: str, said: str) -> UsageError:

@@ -61,7 +61,9 @@ def parse(text: str) -> Address | None:
     if found and found["slashes"]:
         if scheme in ("http", "https") and (rest := _after_host(found["rest"])) is not None:
             return _below_hub(rest, text)
-        raise UsageError(f"{shortened(text)}: is no address of huggingface.co", "download it, and give the file's path")
+        raise UsageError(
+            f"{shortened(text)}: is not an address on huggingface.co", "download it, and give the file's path"
+        )
     if (rest := _after_host(text)) is not None:
         return _below_hub(rest, text)
     return _plain(text)
@@ -154,4 +156,4 @@ def _checked_file(name: str, text: str) -> str:
 
 
 def _no_model(text: str) -> UsageError:
-    return UsageError(f"{shortened(text)!r}: names no model of huggingface.co", _AS_IN)
+    return UsageError(f"{shortened(text)!r}: names no model on huggingface.co", _AS_IN)

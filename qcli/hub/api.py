@@ -145,7 +145,7 @@ def source_of(repo: str, file: str, revision: str | None = None) -> Source:
 def refused(what: str, problem: RefusedError, revision: str | None = None) -> QcliError:
     """What to tell where the server does not give what was asked for."""
     if problem.reason == "GatedRepo":
-        return ModelNotFoundError(f"{what}: its owner wants to know who fetches it", _LOGIN)
+        return ModelNotFoundError(f"{what}: its owner asks you to log in before you download it", _LOGIN)
     if problem.status in (401, 403):  # the hub says so of repositories that do not exist, too
         return ModelNotFoundError(f"{what}: there is no such repository, or it asks for a login", _NAME_OR_LOGIN)
     if problem.status in (404, 410):

@@ -90,7 +90,7 @@ class Answer:
         while n := self.readinto(room):
             body += room[:n]
             if len(body) > most:
-                raise QcliError(f"{shown(self.url)}: the answer has no end", "take another server, or try again later")
+                raise QcliError(f"{shown(self.url)}: the answer has no end", "try again later")
         told = self.headers.get("Content-Length", "")
         if told.isdigit() and int(told) != len(body):
             raise TransientError("the answer was cut")
@@ -139,12 +139,12 @@ class Client:
             if there is None:
                 return answer
             if site_of(url).scheme == "https" and site_of(there).scheme != "https":
-                raise QcliError(f"{shown(url)}: leads to an address without encryption", "take another server")
+                raise QcliError(f"{shown(url)}: leads to an address that is not encrypted (https)", "try again later")
             if stay and site_of(there) != site_of(url):
                 return answer
             answer.finish()
             url = there
-        raise QcliError(f"{shown(url)}: leads from one address to the next without end", "take another server")
+        raise QcliError(f"{shown(url)}: is redirected from one address to the next, without an end", "try again later")
 
     def interrupt(self, for_good: bool = True) -> None:
         """End what is being read, from any thread: its reader gets TransientError."""

@@ -104,7 +104,7 @@ def _fetch(hub: Client, url: str, path: Path) -> None:
         done += len(data)
         if done >= 4 and not _is_gguf(path):
             raise ModelFileError(
-                f"{shown(url)}: is not a GGUF file", "give the name of a .gguf file of this repository"
+                f"{shown(url)}: is not a GGUF model file", "give the name of a .gguf file of this repository"
             )
         if _header_complete(path, done, shown(url), last=done >= min(size, MAX_HEADER)):
             return

@@ -110,14 +110,14 @@ class InFolder:
         if not folder.is_dir():
             raise OutputError(f"{folder}: there is no such folder", f"`mkdir -p {folder}` makes it")
         if not os.access(folder, os.W_OK):
-            raise OutputError(f"{folder}: nothing can be written there", "give another folder")
+            raise OutputError(f"{folder}: this folder cannot be written to", "give another folder")
         self.folder = folder
 
     def has(self, file: Wanted) -> bool:
         """By its length; the caller compares the content. Raises OutputError if something else has its name."""
         path = self.path(file)
         if os.path.lexists(path) and _length(path) != file.bytes:
-            raise OutputError(f"{path}: is there already, and is another file", "move it away, or give another folder")
+            raise OutputError(f"{path}: already exists, and is another file", "move it away, or give another folder")
         return path.is_file()
 
     def path(self, file: Wanted) -> Path:
@@ -145,7 +145,7 @@ class InFolder:
             part, path = self.part(file), self.path(file)
             if part.path.exists():
                 if os.path.lexists(path):  # made meanwhile
-                    raise OutputError(f"{path}: is there already", "move it away, and type the same again")
+                    raise OutputError(f"{path}: already exists", "move it away, and type the same again")
                 _rename(part.path, path)
                 part.forget_marks()
             self.lock(file).unlink(missing_ok=True)

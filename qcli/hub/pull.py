@@ -101,7 +101,7 @@ class Pull:
         source = api.source_of(self._listing.repo, file.name, self._listing.commit)
         if file.bytes is not None and file.bytes != source.bytes:
             said = f"{file.name}: the server lists {file.bytes:,} bytes, and then tells {source.bytes:,}"
-            raise QcliError(said, "try again later, or take another server")
+            raise QcliError(said, "try again later")
         sha256 = source.sha256 or file.sha256 or self._known
         if self._known not in (None, sha256):
             self._remark(
@@ -110,7 +110,7 @@ class Pull:
         etag = source.etag or sha256 or ""
         if not etag and isinstance(self._place, InCache):
             said = f"{file.name}: the server tells nothing by which it could be known again"
-            raise QcliError(said, "give --to FOLDER, or take another server")
+            raise QcliError(said, "give --to FOLDER, or try again later")
         wanted = Wanted(file.name, source.bytes, etag, sha256)
         return _Item(wanted, None if self._is_here(wanted) else source)
 
@@ -120,7 +120,7 @@ class Pull:
             return False
         if isinstance(self._place, InFolder) and file.sha256 and self._sha256(file) != file.sha256:
             path = self._place.path(file)
-            raise OutputError(f"{path}: is there already, and is another file", "move it away, or give another folder")
+            raise OutputError(f"{path}: already exists, and is another file", "move it away, or give another folder")
         return True
 
     def _sha256(self, file: Wanted) -> str:

@@ -188,7 +188,7 @@ class Transfer:
         if not client.is_home(answer.url):
             self._location = answer.url
         if answer.headers.get("Content-Encoding", "identity") != "identity":
-            raise QcliError(f"{shown(answer.url)}: the server sends it compressed", "take another server")
+            raise QcliError(f"{shown(answer.url)}: the server sends it compressed", "try again later")
         etag = api.etag_of(answer.headers)
         if not (self._source.sha256 or self._source.location) and etag and etag != self._source.etag:
             raise self._changed("has another file meanwhile")
@@ -209,7 +209,7 @@ class Transfer:
         given = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if answer.status != 206 or not given or int(given[1]) != first:
             said = f"{shown(answer.url)}: the server does not give the range that was asked for"
-            raise QcliError(said, "take another server")
+            raise QcliError(said, "try again later")
         if given[3] and int(given[3]) != self._part.bytes:
             raise self._changed(f"told {self._part.bytes:,} bytes, and has {int(given[3]):,}")
 

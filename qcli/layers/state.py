@@ -86,7 +86,7 @@ class State:
             row, dtype = kv_cache.row_shape(self.kv_type, width)
         except ValueError as error:
             raise UsageError(
-                f"keys and values cannot be kept as {self.kv_type}: {error}", "give --kv-type f16"
+                f"the conversation cannot be remembered as {self.kv_type}: {error}", "give --kv-type f16"
             ) from None
         rows = aligned((heads, -(-self.ctx // tokens_per_row), row), dtype)
         self._caches.append(_Cache(rows, window or self.ctx, tokens_per_row))

@@ -34,7 +34,7 @@ class Removal:
             try:
                 path.unlink(missing_ok=True)
             except OSError as problem:
-                hint = "see who may write there, and whether a program has it open"
+                hint = "check the permissions of the folder, and whether a program has it open"
                 raise OutputError(f"{path}: cannot be deleted: {problem.strerror or problem}", hint) from None
         for folder in sorted({parent for path in self.files for parent in path.parents}, key=lambda f: -len(f.parts)):
             if self.inside in folder.parents:

@@ -127,7 +127,9 @@ def _read(file: BufferedReader, piece: Slice) -> NDArray[np.uint8]:
         file.seek(piece.offset)
         got = file.readinto(data.reshape(-1).data)
     except OSError as problem:
-        raise ModelFileError(f"{path}: cannot be read: {problem.strerror}", "see whether the disk is there") from None
+        raise ModelFileError(
+            f"{path}: cannot be read: {problem.strerror}", "check that the disk is there and that you may write to it"
+        ) from None
     if got != data.nbytes:
         raise ModelFileError(f"{path}: has become shorter while it was read", "download the model again")
     return data

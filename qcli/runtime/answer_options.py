@@ -84,7 +84,7 @@ def checked(options: Options) -> Checked:
     tools = None if listed is None else checked_tools(listed)
     choice = checked_choice(choice, tools)
     if held and tools and choice != "none":
-        raise UsageError("tools and a form of the answer cannot both be meant", "give one of the two")
+        raise UsageError("tools and a form of the answer cannot be used together", "give one of them")
     check_positive("max_tokens", max_tokens)
     if logprobs is not None and not (type(logprobs) is int and 0 <= logprobs <= _MOST_LIKELY):
         raise UsageError(f"logprobs cannot be {shortened(str(logprobs))}", f"give a number from 0 to {_MOST_LIKELY}")
@@ -98,7 +98,7 @@ def _held_to(constraint: Constraint | None, forms: dict[str, Any]) -> Constraint
     if all(value is None for value in forms.values()):
         return constraint
     if constraint is not None:
-        raise UsageError("constraint and another form cannot both be meant", "give one of them")
+        raise UsageError("constraint and another form cannot be used together", "give one of them")
     from qcli.constraints import constraint as given
 
     return given.constraint(**forms)

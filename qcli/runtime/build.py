@@ -23,7 +23,7 @@ DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
 def state_for(file: GGUFFile, ctx: int | None, kv_type: str) -> State:
     """An empty state for a file's model. Raises UsageError, ModelFileError, ContextOverflowError."""
     if kv_type not in KV_TYPES:
-        raise UsageError(f'there is no kv-type "{kv_type}"', f"give one of: {', '.join(KV_TYPES)}")
+        raise UsageError(f'there is no --kv-type "{kv_type}"', f"give one of: {', '.join(KV_TYPES)}")
     longest = models.context_length(file)
     if longest < 1:
         raise ModelFileError(f"{file.path}: was made for {longest:,} tokens of context", "download the model again")

@@ -34,7 +34,7 @@ def checked_messages(messages: Sequence[Message]) -> Sequence[Message]:
         raise UsageError(f"{messages!r:.60} is no list of messages", 'give [{"role": "user", "content": "…"}]')
     messages = [*messages]
     if not messages or not (_may_be_empty(messages[-1]) or checked(messages[-1])["content"].strip()):
-        raise PromptError("there is nothing to answer", "end the conversation with a text to answer")
+        raise PromptError("there is nothing to answer", "end the conversation with a message from the user")
     return messages
 
 

@@ -44,7 +44,9 @@ class Option(NamedTuple):
         number = self._number(value)
         if number is None or not self.accepts(number):
             kind = "whole number" if self.whole else "number"
-            raise UsageError(f"{name} cannot be {shortened(str(value))}", f"give a {kind} {self._range()}")
+            raise UsageError(
+                f"{name} cannot be {shortened(str(value).removesuffix('.0'))}", f"give a {kind} {self._range()}"
+            )
         return number
 
     def _number(self, value: Any) -> float | None:
@@ -60,8 +62,8 @@ class Option(NamedTuple):
 
     def _range(self) -> str:
         if self.minimum == -_FINITE:
-            return "that is finite"
-        return f"from {self.minimum} up" if self.maximum == _FINITE else f"from {self.minimum} to {self.maximum}"
+            return "of ordinary size"
+        return f"of {self.minimum} or more" if self.maximum == _FINITE else f"from {self.minimum} to {self.maximum}"
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -81,7 +83,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(
             flags=("--temperature", "--temp"),
-            help="Higher: more daring; 0: always the likeliest word.",
+            help="Higher: more varied and surprising; 0: always the most likely word.",
             default=0.7,
             minimum=0,
             gguf_key="general.sampling.temp",
@@ -91,7 +93,7 @@ class SamplingOptions(TypedDict, total=False):
         int | None,
         Option(
             flags=("--top-k",),
-            help="Choose among the N likeliest tokens; 0: among all.",
+            help="Choose among the N most likely tokens; 0: among all.",
             default=40,
             off=0,
             minimum=0,
@@ -103,7 +105,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(
             flags=("--top-p",),
-            help="Choose among the likeliest that together have this share, from 0 to 1.",
+            help="Choose among the most likely ones that together make up this share, from 0 to 1.",
             default=0.95,
             off=1.0,
             minimum=0,
@@ -115,7 +117,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(
             flags=("--min-p",),
-            help="Choose among those at least N times as likely as the likeliest; from 0 to 1.",
+            help="Leave out those less likely than this share of the most likely one, from 0 to 1.",
             default=0.05,
             off=0.0,
             minimum=0,
@@ -127,7 +129,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(
             flags=("--repeat-penalty",),
-            help="Above 1: fewer repetitions.",
+            help="Above 1: the answer repeats itself less.",
             default=1.0,
             minimum=1e-30,
             maximum=_PENALTY,
@@ -138,7 +140,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(
             flags=("--frequency-penalty",),
-            help="Above 0: the more often a word was said, the less likely it comes again.",
+            help="Above 0: the more often a word was used, the less likely it comes again.",
             default=0.0,
             minimum=-_PENALTY,
             maximum=_PENALTY,
@@ -148,7 +150,7 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(
             flags=("--presence-penalty",),
-            help="Above 0: what was said once comes less likely again.",
+            help="Above 0: a word that was used once is less likely to come again.",
             default=0.0,
             minimum=-_PENALTY,
             maximum=_PENALTY,
@@ -158,7 +160,7 @@ class SamplingOptions(TypedDict, total=False):
         int | None,
         Option(
             flags=(),
-            help="Tokens that penalties look back on; -1: all.",
+            help="How many tokens back the penalties look; -1: all.",
             default=64,
             minimum=-1,
             whole=True,
@@ -168,7 +170,7 @@ class SamplingOptions(TypedDict, total=False):
         int | None,
         Option(
             flags=("--seed",),
-            help="The same number gives the same answer again.",
+            help="The same number gives the same answer again (default: a new one each time).",
             default=None,
             minimum=0,
             maximum=2**64 - 1,

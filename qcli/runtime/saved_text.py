@@ -41,7 +41,9 @@ def load(path: Path, vocab_size: int, state: State, file: GGUFFile) -> Checkpoin
     count = len(ids) // 8
     known, history = np.frombuffer(ids[: 8 * count], "<u4").reshape(2, -1)
     if not 0 < count <= state.ctx or max(known) >= vocab_size:
-        raise QcliError(f"{path}: is no text of this model that fits into {state.ctx:,} tokens of context", _AGAIN)
+        raise QcliError(
+            f"{path}: was not saved with this model, or does not fit into a context of {state.ctx:,} tokens", _AGAIN
+        )
     recurrent = tuple(np.empty_like(array) for array in state.recurrent_copy())
     checkpoint = Checkpoint(tuple(known.tolist()), recurrent, np.empty(vocab_size, np.float32), tuple(history.tolist()))
     arrays = _arrays(checkpoint, state)

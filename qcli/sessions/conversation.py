@@ -287,7 +287,7 @@ class Conversation:
         log, self.log = self.log, Unsaved.of(self.log)
         log.close()
         self.problem = problem
-        self._tell(f"{problem.message}: from here on, the conversation is not recorded")
+        self._tell(f"{problem.message}: from now on, the conversation is not saved")
 
     def _tell_when_nearly_full(self, answer: Message) -> None:
         used = answer.figures["prompt_tokens"] + self.llm.stats.new_tokens

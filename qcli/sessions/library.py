@@ -63,7 +63,7 @@ class Library:
     def create(self, header: Mapping[str, Any], name: str = "") -> SessionLog:
         """A new conversation, whose file appears with its first message. Raises UsageError for a name, OutputError."""
         if self.folder is None:
-            raise OutputError("there is no home folder to keep conversations in", "set HOME to one")
+            raise OutputError("there is no home folder for conversations", "set the variable HOME to a folder")
         named = self.check_name(name) if name else ""
         letters = "".join(SystemRandom().choices(ascii_lowercase, k=6))
         return SessionLog(self.folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{letters}{_ENDING}", header, named)
@@ -173,7 +173,7 @@ def _summary(number: int, path: Path, mark: Mark, size: int) -> Summary:
 
 def _numbered(listed: list[Summary], number: int) -> Summary:
     if not listed:
-        raise UsageError("there is no conversation yet", "`qcli chat` begins one")
+        raise UsageError("there is no saved conversation yet", "`qcli chat` begins one")
     if not 0 < number <= len(listed):
         said = f"there is no conversation {number}" if number != 2 else "there is no conversation before the last"
         raise UsageError(f"{said}, there are {len(listed)}", LIST)

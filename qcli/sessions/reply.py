@@ -55,7 +55,7 @@ class Reply:
             if not self._is_cut_by_context():
                 return
             if not self._leave_out_more():
-                self._tell(f"the answer was cut: the context of {counted(self._ctx, 'token')} is full")
+                self._tell(f"the answer stops here: the context of {counted(self._ctx, 'token')} is full")
                 return
 
     def _read(self) -> Generator[str, None, None]:

@@ -96,33 +96,47 @@ def _switch(key: str, help: str, otherwise: str) -> Setting:
 def _sampling() -> Iterator[Setting]:
     for key, option in OPTIONS.items():
         if option.flags:
-            otherwise = "another one each time" if option.default is None else "what suits the model"
+            otherwise = "a new one each time" if option.default is None else "what suits the model"
             yield Setting(key, option.help, otherwise, partial(_in_range, option), _number)
 
 
 SETTINGS: Final[dict[str, Setting]] = {
     setting.key: setting
     for setting in (
-        Setting("model", "The model, where none is typed.", "storyteller", _text, shared=True),
-        _whole("threads", "Threads to compute with.", "physical cores", 1024, shared=True),
-        Setting("ram", "The memory to use, as in 24GB.", "what is free", _size, shared=True),
-        _whole("ctx", "Tokens that prompts and answers may have together.", "what suits the model"),
-        _whole("max_tokens", "Tokens after which an answer stops.", "when the model ends"),
+        Setting("model", "The model to use when you name none.", "storyteller", _text, shared=True),
+        _whole(
+            "threads",
+            "How much of the processor to use: the number of threads.",
+            "one for each physical core",
+            1024,
+            shared=True,
+        ),
+        Setting("ram", "Memory to use, such as 24GB.", "what is free", _size, shared=True),
+        _whole(
+            "ctx",
+            "Context: how much text the model can see at a time, in tokens (about three quarters of a word each).",
+            "what suits the model",
+        ),
+        _whole(
+            "max_tokens",
+            "Stop an answer after so many tokens (about three quarters of a word each).",
+            "the model decides",
+        ),
         Setting(
             "ctx_full",
-            "When the context is full: cut the answer, or forget the oldest turns.",
+            "When the context is full: stop the answer, or forget the oldest messages.",
             "stop",
             partial(_choice, ("stop", "oldest")),
         ),
         Setting(
             "kv_type",
-            "Keep keys and values as f16, or as q8_0 in half the memory.",
+            "How to remember the conversation: f16, or q8_0, which takes half the memory.",
             "f16",
             partial(_choice, ("f16", "q8_0")),
         ),
-        _switch("save", "Whether chats are recorded that are typed in a terminal.", "true"),
-        _switch("stop_loops", "Whether an answer ends that repeats itself.", "true"),
-        Setting("think", think_setting.HELP, "what the model does by itself", think_setting.think_setting, _number),
+        _switch("save", "Whether conversations that you type in a terminal are saved.", "true"),
+        _switch("stop_loops", "Whether to stop an answer that repeats itself.", "true"),
+        Setting("think", think_setting.HELP, "the model decides", think_setting.think_setting, _number),
         *_sampling(),
     )
 }

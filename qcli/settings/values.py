@@ -86,7 +86,7 @@ class Settings:
 
     def _write(self, key: str, literal: str | None) -> None:
         if self.file is None:
-            raise OutputError("there is no home folder to keep settings in", "set HOME to one")
+            raise OutputError("there is no home folder for settings", "set the variable HOME to a folder")
         self.file.write(key, literal)
         del self.file
 

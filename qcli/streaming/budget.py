@@ -117,9 +117,8 @@ def allocate_slots(
     if not found.enough:
         enough = ram_option(ram, min(found.missing_bytes, resident_bytes() - ram))
         raise QcliError(
-            f"{size(ram)} of memory are not enough for this model's dense weights, its context of {state.ctx:,} tokens"
-            f" and the experts of one token",
-            f"give --ram {enough} if there is as much, a smaller --ctx, or a smaller file of this model",
+            f"{size(ram)} of memory is not enough for this model with a context of {state.ctx:,} tokens",
+            f"give --ram {enough} if you have that much, a smaller --ctx, or a smaller file of this model",
         )
     loader.allocate(found.slots)
 

@@ -56,7 +56,7 @@ class MemoryPressure:
         fewer = max(self._min_slots, min(slots, used) - returned)
         if free < _CRITICAL and fewer >= used:
             raise QcliError(
-                f"memory is short: {free / 1e6:.0f} MB are free, and the expert cache cannot shrink any more",
-                "end other programs, or start again with a smaller --ram or --ctx",
+                f"memory is short: {free / 1e6:,.0f} MB are free, and qcli cannot use less",
+                "close other programs, or start again with a smaller --ram or --ctx",
             )
         return min(slots, fewer)

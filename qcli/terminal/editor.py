@@ -42,9 +42,9 @@ def _editor() -> list[str]:
     try:
         words = shlex.split(chosen, posix=sys.platform != "win32")
     except ValueError as problem:  # a quote that is not closed
-        raise UsageError(f"the editor {chosen!r:.60} cannot be meant: {problem}", "set EDITOR to another") from None
+        raise UsageError(f"the editor {chosen!r:.60} cannot be used: {problem}", "set EDITOR to another") from None
     if not words:
-        raise UsageError("no editor is chosen", "`export EDITOR=nano` before qcli chat chooses one")
+        raise UsageError("no editor is set", "`export EDITOR=nano` before qcli chat sets one")
     return [word.strip('"') for word in words] if sys.platform == "win32" else words
 
 

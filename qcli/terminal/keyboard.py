@@ -62,6 +62,15 @@ class Keyboard:
         self.was_sent = text.endswith(("\r", "\n"))
         return edited(text)
 
+    @property
+    def has_typed(self) -> bool:
+        """Whether something was typed since it was asked last."""
+        return bool(self._typed)
+
+    def put_first(self, text: str) -> None:
+        """Have a text that somebody else has read be typed before all that is kept."""
+        self._typed[:0] = text
+
     def _take(self, characters: str) -> None:
         for character in characters:
             if character in self.keys:

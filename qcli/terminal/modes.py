@@ -75,6 +75,25 @@ def take(change: Change, *streams: TextIO | None) -> Callable[[], None]:
     return give_back_mine
 
 
+def put_back(stream: TextIO | None) -> Callable[[], None]:
+    """What sets the modes of a terminal as they are now, whoever has changed them meanwhile."""
+    terminal = _terminal((stream,))
+    if terminal is None or sys.platform == "win32":
+        return lambda: None
+    import termios
+
+    with suppress(OSError, termios.error):
+        now = termios.tcgetattr(terminal)
+
+        def set_them() -> None:
+            with suppress(OSError, termios.error):
+                if is_ours(terminal):
+                    termios.tcsetattr(terminal, termios.TCSANOW, now)
+
+        return set_them
+    return lambda: None
+
+
 def without_echo(attributes: Attributes) -> None:
     """A change: what is typed is not shown."""
     import termios

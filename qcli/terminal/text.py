@@ -13,6 +13,18 @@ _SPACE_AND_WORD: Final = re.compile(r"(\s*)((?:`[^`]*`|[^\s`])+|`\S*)")
 _CONTROL_IN_LINE = {**_CONTROL, ord("\t"): " ", ord("\n"): " "}
 
 
+# Signs of our own -> as wide ones that every encoding has.
+_PLAINER = str.maketrans("·•–—…─━╸▌│┃", "-*--.---|||")
+
+
+def plainer(problem: UnicodeError) -> tuple[str, int]:
+    """For `codecs.register_error`: what stands for characters that a stream cannot encode, "?" unless they are signs."""
+    if not isinstance(problem, UnicodeEncodeError):
+        raise problem
+    text = problem.object[problem.start : problem.end].translate(_PLAINER)
+    return "".join(c if c.isascii() else "?" for c in text), problem.end
+
+
 def clean(text: str) -> str:
     """Text from a file or a model as one line, control codes replaced by U+FFFD."""
     return text.translate(_CONTROL_IN_LINE)
@@ -24,8 +36,13 @@ def control_codes_shown(text: str) -> str:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether the stream is a terminal that understands cursor codes; a closed stream is none."""
-    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+    """Whether the stream is a terminal that is said to understand cursor codes; a closed stream is none."""
+    return is_any_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
+def is_any_terminal(stream: TextIO | None) -> bool:
+    """Whether the stream is a terminal, be it a dumb one: a person is there, and it may obey codes all the same."""
+    return stream is not None and stream.isatty()
 
 
 def destination(stream: TextIO) -> object:

@@ -13,7 +13,10 @@ Think = str | int | None  # a word of WORDS, or after how many tokens a thought 
 EFFORTS: Final = ("low", "medium", "high")
 WORDS: Final = ("default", "on", "off", "hide", *EFFORTS)
 WITH_TEMPLATE: Final = ("on", "off", *EFFORTS)  # what a chat template alone can tell a model
-HELP: Final = "Whether to think before answering: on, off, hide, low, medium, high, or at most so many tokens."
+HELP: Final = (
+    "Whether the model thinks before it answers: on, off, hide (think unseen), low, medium, high, or for so many tokens"
+    " at most (default: the model decides)."
+)
 
 
 def think_setting(named: str, value: Any) -> str | int:

@@ -126,7 +126,9 @@ def _sdk() -> Connect:
         from mcp import Client, StdioServerParameters
         from mcp.client.stdio import stdio_client
     except ImportError:
-        raise UsageError("MCP servers need a package that is not there", "`pip install 'qcli[mcp]'` gets it") from None
+        raise UsageError(
+            "MCP servers need a package that is not installed", "`pip install 'qcli[mcp]'` installs it"
+        ) from None
 
     def connect(server: McpServer, stack: ExitStack) -> Any:
         if server.url:

@@ -190,6 +190,10 @@ def test_figures_in_a_pipe_are_one_line(capsys):
     assert capsys.readouterr().err == "x" * 100 + " · y\n"
 
 
+def test_what_is_said_to_be_dumb_may_obey_control_codes():
+    assert in_terminal(r'console.out("a\x1b[2Jb\n")', TERM="dumb") == "a\ufffd[2Jb\r\n"
+
+
 def test_no_bar_for_the_quiet_or_for_a_dumb_terminal():
     assert in_terminal(BAR.replace('"loading")', '"loading", quiet=True)')) == ""
     assert in_terminal(BAR, TERM="dumb") == ""
@@ -254,8 +258,8 @@ def test_a_full_disk_is_an_error_with_a_hint():
 
 
 def test_text_that_the_encoding_lacks_still_prints():
-    done = run("console.setup()\nconsole.out('é\\ud800')", env=os.environ | {"PYTHONIOENCODING": "ascii"})
-    assert (done.returncode, done.stdout) == (0, b"??")
+    done = run("console.setup()\nconsole.out('é\\ud800 · •')", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout) == (0, b"?? - *")
 
 
 def test_the_end_of_a_line_as_windows_has_it_is_one():

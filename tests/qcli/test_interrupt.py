@@ -26,7 +26,7 @@ with console.status("loading") as bar, {around}:
 
 
 @pytest.mark.parametrize("around", ["nullcontext()", "interrupt.ends_all(bar)"])
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT"])
 def test_an_order_to_end_leaves_no_bar(name, around):
     seen = in_terminal(KILLED.format(name=name, around=around), -getattr(signal, name))
     assert "loading" in seen
@@ -61,7 +61,47 @@ def test_what_was_heard_before_is_heard_again():
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == usual
 
 
-def test_a_terminal_that_was_taken_over_is_unwound():
-    with pytest.raises(SystemExit) as ended, interrupt.gives_back():
+def test_an_order_to_end_at_a_prompt_puts_the_terminal_back():
+    code = """
+import os, signal
+from qcli import interrupt
+from qcli.terminal import modes
+modes.put_back = lambda stream: lambda: console.out("as before")
+with interrupt.gives_back():
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    assert in_terminal(code, -signal.SIGTERM).startswith("as before")
+
+
+def test_ctrl_c_that_is_pressed_again_breaks_nothing_of_what_the_first_one_has_done():
+    done = []
+
+    def stopped():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            done.append("recorded")
+
+    with interrupt.does_nothing():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), interrupt.raises_once():
+            stopped()
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), interrupt.raises_once():
+            signal.raise_signal(signal.SIGINT)
+    assert done == ["recorded"]
+
+
+def test_an_order_to_end_is_obeyed_once_what_was_said_is_kept():
+    code = """
+import os, signal
+from qcli import interrupt
+with interrupt.raises_once():
+    try:
         os.kill(os.getpid(), signal.SIGTERM)
-    assert ended.value.code == 128 + signal.SIGTERM
+    except KeyboardInterrupt:
+        console.out("kept")
+console.out("and on")
+"""
+    assert in_terminal(code, -signal.SIGTERM) == "kept"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from prompt_toolkit.application import create_app_session
+from prompt_toolkit.application import create_app_session, get_app
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
+from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
@@ -65,6 +66,40 @@ def test_a_turn_that_was_sent_before_the_first_prompt_is_taken(typed, data_folde
     keyboard._take("Hello\r")
     typed("two\r\x04")
     assert list(line_input.turns(offered, keyboard)) == ["Hello", "two"]
+
+
+def test_a_paste_whose_end_others_have_read_is_not_waited_for(typed, monkeypatch):
+    monkeypatch.setattr(line_input, "_history", InMemoryHistory)
+    typed("one\r\x1b[200~half a paste")
+    turns = line_input.turns()
+    assert next(turns) == "one"
+    typed("two\r\x04")
+    assert list(turns) == ["two"]
+
+
+def test_what_was_typed_stays_in_its_order_whoever_has_read_it(typed, monkeypatch):
+    monkeypatch.setattr(line_input, "_history", InMemoryHistory)
+    keyboard = Keyboard()
+    typed("one\rtwo ")
+    turns = line_input.turns(keyboard=keyboard)
+    assert next(turns) == "one"
+    keyboard.put_first("three")
+    typed("\r\x04")
+    assert list(turns) == ["two three"]
+
+
+def test_ctrl_c_just_after_enter_is_no_error(typed, monkeypatch):
+    told: list[object] = []
+    monkeypatch.setattr("asyncio.base_events.logger.error", lambda *what, **more: told.append(what))
+
+    class Interrupting(InMemoryHistory):
+        def append_string(self, string: str) -> None:
+            get_app().loop.call_soon(get_app().key_processor.send_sigint)
+
+    monkeypatch.setattr(line_input, "_history", Interrupting)
+    typed("one\rtwo\r\x04")
+    assert list(line_input.turns()) == ["one", "two"]
+    assert not told
 
 
 def test_what_is_offered_replaces_what_is_typed_and_obeys_no_control_code():

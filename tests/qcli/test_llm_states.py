@@ -106,7 +106,7 @@ def test_a_file_is_gone_on_from(llm, tmp_path):
         other.load(path)
         assert answer(other, [USER, said, NEXT], max_tokens=10) == once
         assert other.stats.prefilled_tokens < 20
-    with pytest.raises(OutputError, match="there already"):
+    with pytest.raises(OutputError, match="already exists"):
         llm.save(path)
     llm.save(path, overwrite=True)
     with pytest.raises(OutputError):

@@ -156,7 +156,7 @@ def test_what_the_template_writes_after_an_answer_ends_a_turn(scripted):
 def test_control_tokens_that_a_file_types_as_text_are_noted_on_request(scripted, type_line, line):
     template = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
     path = str(scripted(template, "Yes.", controls=NORMAL))
-    note = "read as control tokens, though the file calls them ordinary text: <|im_start|> <|im_end|>"
+    note = "read as control signs, though the model file marks them as ordinary text: <|im_start|> <|im_end|>"
     for more, times in ([], 0), (["--verbose"], 1), (["-v"], 1):
         code, out, err = type_line(*line, "-m", path, *more, piped="Hi\n")
         assert (code, "Yes." in out, err.count(note)) == (0, True, times)

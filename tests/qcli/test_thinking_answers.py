@@ -35,7 +35,7 @@ def thinking(llm: LLM) -> LLM:
 
 @pytest.fixture(scope="module")
 def thinker():
-    with LLM(threads=2) as llm:
+    with LLM(threads=1) as llm:
         yield thinking(llm)
 
 
@@ -69,7 +69,7 @@ def test_a_budget_closes_the_thought_and_the_answer_follows(thinker, whole):
 
 
 def test_the_number_of_threads_does_not_matter(whole):
-    with LLM(threads=1) as llm:
+    with LLM(threads=2) as llm:
         answer = thinking(llm).chat([USER], think=BUDGET, **GREEDY)
         assert "".join(answer)
         assert answer.ids == whole

@@ -56,7 +56,7 @@ def test_what_cannot_be_meant(llm):
         ({"tools": 3}, "no list of tools"),
         ({"tools": TOOLS, "tool_choice": "rm"}, "tool_choice cannot be rm"),
         ({"tool_choice": "auto"}, "there are none"),
-        ({"tools": TOOLS, "regex": "a"}, "tools and a form of the answer cannot both be meant"),
+        ({"tools": TOOLS, "regex": "a"}, "tools and a form of the answer cannot be used together"),
     ]:
         with pytest.raises(UsageError, match=said):
             llm.chat([USER], **options)

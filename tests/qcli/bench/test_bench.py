@@ -107,7 +107,7 @@ def test_the_table_fits_a_terminal(type_line):
         ("-t 0", "-t cannot be '0'", 2),
         ("-b 0", "-b cannot be '0'", 2),
         ("-r 0", "--repetitions", 2),
-        ("--kv-type f8", 'no kv-type "f8"', 2),
+        ("--kv-type f8", 'no --kv-type "f8"', 2),
         ("-p 2000 -d 49", "2,048 tokens of context, not 2,049", 2),
         ("--shape=", "no shape is called ''", 2),
         ("--shape no-such", "no shape is called 'no-such'", 2),

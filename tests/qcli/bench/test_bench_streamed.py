@@ -166,4 +166,4 @@ def test_what_cannot_be_meant(refused, arguments, said):
 
 
 def test_memory_that_does_not_hold_a_token(refused):
-    refused(["bench", "--ram", "10MB", "-t", "1"], 1, "are not enough for this model's dense weights")
+    refused(["bench", "--ram", "10MB", "-t", "1"], 1, "is not enough for this model")

@@ -109,7 +109,7 @@ def test_the_hub_cache_moves_with_its_variables(tmp_path: Path, monkeypatch: pyt
     [("story-teller", "did you mean storyteller?"), ("qwen3-next-80b", INSTRUCT), ("zzz", "`qcli models`")],
 )
 def test_a_wrong_name_is_answered_with_the_closest(typed: str, hint: str) -> None:
-    with pytest.raises(ModelNotFoundError, match=f"no model is called '{typed}'") as caught:
+    with pytest.raises(ModelNotFoundError, match=f"there is no model '{typed}'") as caught:
         resolve(typed)
     assert hint in caught.value.hint
 
@@ -186,12 +186,12 @@ def test_a_model_of_the_hub_that_is_not_here_can_be_pulled_by_the_same_words(add
     with pytest.raises(ModelNotFoundError) as caught:
         resolve(address)
     assert caught.value.message.endswith("is not on this machine")
-    assert f"`qcli pull {pulled}` gets it" in caught.value.hint
+    assert f"`qcli pull {pulled}` downloads it" in caught.value.hint
 
 
 @pytest.mark.parametrize("address", ["https://example.org/b.gguf", "ftp://example.org/b.gguf"])
 def test_an_address_of_another_site_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match=r"is no address of huggingface\.co \(download it"):
+    with pytest.raises(UsageError, match=r"is not an address on huggingface\.co \(download it"):
         resolve(address)
 
 
@@ -243,12 +243,12 @@ def test_what_is_nearest(typed: str, hint: str) -> None:
 def test_the_beginning_of_several_names_lists_them() -> None:
     with pytest.raises(ModelNotFoundError, match=r"did you mean gpt-oss-20b or gpt-oss-120b\?"):
         resolve("gpt-oss")
-    with pytest.raises(UsageError, match=r"storyteller is a single file: there is no Q8_0 of it"):
+    with pytest.raises(UsageError, match=r"storyteller has only one version: there is no Q8_0 of it"):
         resolve("storyteller:Q8_0")
 
 
 def test_another_quantization_keeps_the_sampling_and_nothing_of_the_file(hub: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=rf"`qcli pull {INSTRUCT}:Q8_0` gets it"):
+    with pytest.raises(ModelNotFoundError, match=rf"`qcli pull {INSTRUCT}:Q8_0` downloads it"):
         resolve(f"{INSTRUCT}:Q8_0")
     path = download(hub, "1").with_name(f"{INSTRUCT}-Q8_0.gguf")
     path.write_bytes(b"GGUF")
@@ -262,7 +262,7 @@ def test_an_address_of_what_was_downloaded(hub: Path) -> None:
     path = download(hub, "1")
     for typed in (f"Qwen/{INSTRUCT}-GGUF", f"hf.co/qwen/{INSTRUCT}-GGUF:Q4_K_M", f"Qwen/{INSTRUCT}-GGUF/{path.name}"):
         assert resolve(typed) == (path, None)
-    with pytest.raises(ModelNotFoundError, match=r"GGUF:Q8_0` gets it; on this machine is its Q4_K_M\)"):
+    with pytest.raises(ModelNotFoundError, match=r"GGUF:Q8_0` downloads it; this machine has its Q4_K_M\)"):
         resolve(f"Qwen/{INSTRUCT}-GGUF:Q8_0")
 
 
@@ -305,7 +305,7 @@ def test_models_of_the_users_own(own: Path) -> None:
     own.write_text(
         '[mine]\npath = "m.gguf"\nsampling = { temperature = 0.1 }\n[theirs]\nrepo = "a/b"\nfile = "c.gguf"\n'
     )
-    with pytest.raises(ModelNotFoundError, match=r"there is no such file, which mine means.*models\.toml"):
+    with pytest.raises(ModelNotFoundError, match=r"no such file; mine stands for it.*models\.toml"):
         resolve("Mine")
     (own.parent / "m.gguf").write_bytes(b"GGUF")
     path, entry = resolve("Mine")
@@ -313,7 +313,7 @@ def test_models_of_the_users_own(own: Path) -> None:
     assert entry is not None
     assert (entry.name, place_of(entry)) == ("mine", "on disk")
     assert sampling_defaults(entry, file_saying())["temperature"] == 0.1
-    with pytest.raises(ModelNotFoundError, match=r"`qcli pull theirs` gets it"):
+    with pytest.raises(ModelNotFoundError, match=r"`qcli pull theirs` downloads it"):
         resolve("theirs")
 
 

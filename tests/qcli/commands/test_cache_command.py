@@ -120,9 +120,9 @@ def test_a_file_that_cannot_be_deleted_is_one_line(place, type_line, monkeypatch
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (["cache", "states"], 'cache cannot "states"'),
-        (["cache", "empty"], 'cache cannot "empty"'),
-        (["cache", "clear", "heat"], '"heat" is not kept'),
+        (["cache", "states"], 'there is no "qcli cache states"'),
+        (["cache", "empty"], 'there is no "qcli cache empty"'),
+        (["cache", "clear", "heat"], 'the cache has no "heat"'),
     ],
 )
 def test_what_cannot_be_meant(refused, line, said):

@@ -44,7 +44,7 @@ def test_system_clear_and_stats(telling, type_line, storyteller_tokenizer):
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nYo<|im_end|>\n<|im_start|>assistant\nA cat sat."
     )
     assert out == "A cat sat.\n" * 2
-    assert "of the context's 256 tokens used" in err
+    assert "of the context of 256 tokens are used" in err
 
 
 def test_regenerate_answers_the_same_prompt_without_reading_it_again(telling, type_line):
@@ -103,7 +103,7 @@ def test_the_system_message_is_shown_and_dropped(telling, type_line, storyteller
     lines = "/system\n/system Be brief.\n/system\nYo\n/system off\n/system\nHi\n"
     _, _, err = type_line("chat", "-q", "--system", "Rhyme.", piped=lines)
     assert [line.partition("system message")[2] for line in err.splitlines()] == [
-        *(" is: Rhyme.", " is: Be brief.", " is: Be brief.", "", "")
+        *("): Rhyme.", "): Be brief.", "): Be brief.", ")", ")")
     ]
     assert "system" not in prompt_of(telling, storyteller_tokenizer)
 
@@ -155,7 +155,7 @@ def test_a_message_that_outgrows_the_context_is_told_of_and_costs_only_its_answe
     assert (code, out) == (1, "A cat sat.\n" * 2)
     assert err.count("--ctx-full oldest") == 2
     assert err.count("not answered") == 3
-    assert err.count("still full") == 1
+    assert err.count("still too long") == 1
 
 
 @pytest.mark.parametrize(("rule", "answers"), [("stop", 11), ("oldest", 50)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -55,9 +56,28 @@ def test_a_chat_in_a_pipe_is_recorded_on_request(telling, type_line, options, ke
 def test_one_that_is_not_to_be_recorded(type_turns):
     _, said = type_turns("Hi", "/fork", "/save", "/save late", "Ho", options=["--no-save"])
     assert "chat -c" not in said[0]
-    assert "only a recorded conversation can be forked" in said[1]
-    assert said[3] == "recorded from now on, with all that was said"
+    assert "only a saved conversation can be copied" in said[1]
+    assert said[3] == "saved from now on, with all that was said before"
     assert listed() == [("late", 4)]
+
+
+def test_what_is_a_setting_elsewhere_has_its_place_here(type_turns):
+    _, said = type_turns("/set verbose", "/set system Be short.")
+    assert said[2::2] == ["hint: /set stats long does it", "hint: /system TEXT does it"]
+
+
+def test_what_the_system_refuses_ends_no_chat(type_turns):
+    out, said = type_turns(f"/model {'x' * 5000}", "Hi")
+    assert "this name is too long for a file" in said[1]
+    assert out == SAT
+
+
+def test_ctrl_c_ends_a_command_and_not_the_chat(type_turns, monkeypatch):
+    with monkeypatch.context() as slow:
+        slow.setattr(Library, "list", lambda self: signal.raise_signal(signal.SIGINT))
+        out, said = type_turns("/sessions", "Hi")
+    assert said[1] == "stopped"
+    assert out == SAT
 
 
 def test_nothing_is_left_of_a_chat_without_a_message(type_turns):
@@ -68,7 +88,7 @@ def test_nothing_is_left_of_a_chat_without_a_message(type_turns):
 def test_going_on_with_the_last_conversation(type_turns, type_line, telling, storyteller_tokenizer):
     type_turns("Hi", "Ho", "/undo")
     _, said = type_turns("Hey", options=["-c"])
-    assert said[1].startswith('resumed "Hi": 2 messages · 18 tokens, ')
+    assert said[1].startswith('back in "Hi": 2 messages · 18 tokens, ')
     assert said[1].endswith(" s, 18 of them read again")
     prompt = storyteller_tokenizer.decode(telling.ids, special=True)
     assert prompt.count("A cat sat.") == 2
@@ -87,8 +107,8 @@ def test_going_on_without_recording_it(type_turns):
 def test_undo_and_redo(type_turns):
     _, said = type_turns("One", "Two", "/undo", "/undo", "/undo", "/redo 2", "/redo", "/undo two", "/undo 0")
     assert said[1:4] == [
-        '1 turn taken back; /redo brings back · 1 turn, the last: "One"',
-        "1 turn taken back; /redo brings back · none is left",
+        '1 turn taken back; /redo brings it back · 1 turn, the last: "One"',
+        "1 turn taken back; /redo brings it back · nothing is left",
         "error: there is no turn to take back",
     ]
     assert said[5] == '2 turns brought back · 2 turns, the last: "Two"'
@@ -111,7 +131,7 @@ def test_edit(type_turns, tmp_path, monkeypatch):
     editor(tmp_path, monkeypatch, "path.write_bytes(path.read_bytes().replace(b'cat', b'dog') + b'please\\r\\n\\r\\n')")
     out, said = type_turns("Hi", "A cat?", "/edit", "/edit and more")
     assert (out, said[1:3]) == (SAT * 3, ["> A dog?", "please"])
-    assert "takes nothing after it" in said[3]
+    assert "takes nothing after its name" in said[3]
     assert texts("1") == ["Hi", "A dog?\nplease"]
 
 
@@ -132,7 +152,7 @@ def test_an_edit_that_comes_to_nothing(type_turns, tmp_path, monkeypatch, code, 
 
 
 @pytest.mark.parametrize(
-    ("chosen", "told"), [("", "no editor is chosen"), ("'vi", "cannot be meant"), ("/no/such", "was not edited")]
+    ("chosen", "told"), [("", "no editor is set"), ("'vi", "cannot be used"), ("/no/such", "was not edited")]
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="there is always Notepad")
 def test_an_editor_that_is_not_there(type_turns, monkeypatch, chosen, told):
@@ -148,7 +168,7 @@ def test_edit_needs_a_message_and_a_terminal(type_turns, type_line):
 def test_edit_in_a_pipe(telling, type_line):
     code, out, err = type_line("chat", piped="Hi\n/edit\n")
     assert (code, out) == (2, SAT)
-    assert "/edit needs a terminal" in err
+    assert "/edit works only in a terminal" in err
 
 
 def test_an_answer_that_was_stopped_goes_on(type_turns, telling, storyteller_tokenizer):
@@ -180,19 +200,19 @@ def test_fork_and_back(type_turns):
     _, said = type_turns("One", "/fork side", "Two", "/resume -", "Three", "/resume", "/sessions", "/resume side")
     assert listed() == [("One", 4), ("side", 4)]
     assert (texts("side"), texts("1")) == (["One", "Two"], ["One", "Three"])
-    assert [line.partition(" · ")[0] for line in said[2:4]] == ['resumed "One": 2 messages', "resumed side: 4 messages"]
-    assert all(line.endswith("nothing to compute") for line in said[2:4])
+    assert [line.partition(" · ")[0] for line in said[2:4]] == ['back in "One": 2 messages', "back in side: 4 messages"]
+    assert all(line.endswith("nothing to read again") for line in said[2:4])
     assert said[4:6] == [
         '  1  "One" · 4 messages · storyteller',
         "  2  side · 4 messages · storyteller · this one",
     ]
-    assert said[6] == "error: this is that conversation"
+    assert said[6] == "error: you are in that conversation already"
 
 
 def test_a_fork_of_nothing_and_no_other_conversation(type_turns):
     _, said = type_turns("/fork", "/resume", "/resume nobody", "/sessions", "Hi", "/resume -", "/resume 7", "Ho")
     assert [line for line in said if line.startswith("error")] == [
-        "error: there is nothing to fork yet",
+        "error: there is nothing to copy yet",
         "error: there is no other conversation yet",
         "error: no conversation is called 'nobody'",
         "error: there is no other conversation yet",
@@ -216,9 +236,9 @@ def test_a_name_that_is_taken(type_turns, telling, type_line):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (["-c"], "there is no conversation"),
+        (["-c"], "there is no saved conversation"),
         (["--resume", "x"], "no conversation is called 'x'"),
-        (["-c", "--resume", "x"], "cannot both be meant"),
+        (["-c", "--resume", "x"], "cannot be used together"),
         (["--no-save", "--save"], "--no-save"),
         (["--no-save", "--name", "x"], "--no-save"),
         (["-c", "--name", "x"], "--name"),
@@ -254,7 +274,7 @@ def test_a_home_that_is_not_there_is_no_reason_not_to_talk(type_turns, monkeypat
 
     monkeypatch.setattr("qcli.host.folders.data", missing)
     out, said = type_turns("Hi")
-    assert (out, "this one is not recorded" in said[0]) == (SAT, True)
+    assert (out, "this one is not saved" in said[0]) == (SAT, True)
     refused(["run", "Hi", "--save"], 1, "home")
 
 
@@ -281,7 +301,7 @@ def test_ctrl_c_while_a_conversation_comes_back(type_turns, telling, monkeypatch
     type_turns("Hi")
     telling.fail_next = KeyboardInterrupt()
     out, said = type_turns("Ho", options=["-c"])
-    assert (out, said[1]) == (SAT, 'resumed "Hi": 2 messages')
+    assert (out, said[1]) == (SAT, 'back in "Hi": 2 messages')
 
 
 def test_states_are_kept_on_disk_of_what_is_recorded_alone():
@@ -294,9 +314,9 @@ def test_states_are_kept_on_disk_of_what_is_recorded_alone():
 def test_compact_and_back(type_turns):
     _, said = type_turns("/compact", "One", "Two", "Three", "/compact", "/undo", "/compact", "Four", "/undo 2")
     assert said[1] == "error: there is nothing to sum up yet"
-    told = "A cat sat.", "compacted: 1 turn, 5 tokens -> 1 summary, 4 tokens; /undo brings back"
+    told = "A cat sat.", "summed up 1 turn: 5 tokens -> 4 tokens; /undo undoes this"
     assert tuple(said[3:5]) == tuple(said[6:8]) == told
-    assert said[5] == "the summary is taken back: the model sees the turns themselves again"
+    assert said[5] == "the summary is removed: the model sees the messages themselves again"
     assert said[8].startswith("2 turns taken back")
 
 
@@ -320,7 +340,8 @@ def test_an_answer_that_is_a_loop(type_turns, telling, storyteller_tokenizer):
     telling._answer = [*ids, min(storyteller_tokenizer.end_ids)]
     out, said = type_turns("Hi", "/set stop_loops off", "/set stop", "/regenerate", "/set stop_loops maybe")
     assert out.count("The cat") in range(14 + 3, 14 + 7)
-    told = "it repeats itself: stopped · /regenerate tries again, /continue goes on, /set repeat_penalty 1.1"
+    told = "stopped, as the answer repeats itself · /regenerate tries again, /continue goes on, "
+    told += "/set repeat_penalty 1.1 helps against it"
     assert said[1:3] == [told, "stop_loops is now off"]
     assert said.count(told) == 1
     assert "error: stop_loops cannot be maybe" in said

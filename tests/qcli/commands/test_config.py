@@ -112,8 +112,8 @@ def test_set_and_unset(type_line, file, monkeypatch):
     assert type_line("config", "set", "threads", "2")[0] == 0
     assert file.read_text("utf-8") == "threads = 2\n"
     monkeypatch.setenv("QCLI_THREADS", "1")
-    assert "QCLI_THREADS goes before it: 1" in type_line("config", "set", "threads", "3")[2]
-    assert "taken out" in type_line("config", "unset", "threads")[2]
+    assert "QCLI_THREADS is set in the environment, and wins: 1" in type_line("config", "set", "threads", "3")[2]
+    assert "removed" in type_line("config", "unset", "threads")[2]
     assert file.read_text("utf-8") == ""
     assert "is not in" in type_line("config", "unset", "threads")[2]
 
@@ -142,12 +142,12 @@ def test_an_address_is_kept_as_it_was_typed(type_line, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("config sett", 2, 'config cannot "sett"'),
+        ("config sett", 2, 'there is no "qcli config sett"'),
         ("config set threads", 2, "too few words"),
         ("config set threads many", 2, "threads cannot be many"),
         ("config set thread 1", 2, "there is no setting thread"),
         ("config unset thread", 2, "there is no setting thread"),
-        ("config set model storyteler", 1, "no model is called"),
+        ("config set model storyteler", 1, "there is no model"),
         ("config set model nowhere.gguf", 2, "no such file"),
     ],
 )
@@ -178,7 +178,7 @@ def test_another_file_that_is_not_there_is_no_concern_of_the_settings(type_line,
 def test_the_model_of_the_settings_where_one_is_meant(type_line, file, line, meant):
     file.write_text("model = 'gone'\nthreads = 2\nram = '1GB'\nctx = 64", "utf-8")
     err = type_line(*line.split())[2]
-    assert (f"{file}, line 1: model: no model is called 'gone'" in err) == ("gone" in err) == meant
+    assert (f"{file}, line 1: model: there is no model 'gone'" in err) == ("gone" in err) == meant
 
 
 def test_help_reads_no_file(type_line, file):
@@ -190,11 +190,12 @@ def test_help_reads_no_file(type_line, file):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (["run", "m.gguf"], "m.gguf is a model, and there is no prompt"),
-        (["run", "m.gguf", "-m", "storyteller"], "m.gguf is a model, and there is no prompt"),
+        (["run", "m.gguf"], "m.gguf is a model, and there is no question"),
+        (["run", "m.gguf", "-m", "storyteller"], "m.gguf is a model, and there is no question"),
         (["run", "Once", "upon"], "one word too many: upon"),
+        (["run", "llama3", "Why is it so?"], "no model is called 'llama3'"),
         (["run", "storyteller", "Hi", "-m", "storyteller"], "one word too many: Hi"),
-        (["chat", "storyteller", "-m", "m.gguf"], "two models are given"),
+        (["chat", "storyteller", "-m", "m.gguf"], "two models are named"),
     ],
 )
 def test_models_without_m_that_cannot_be_meant(type_line, tmp_path, monkeypatch, line, said):

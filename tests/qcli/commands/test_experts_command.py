@@ -153,9 +153,9 @@ def test_a_prompt_on_the_command_line(type_line, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--prompt", "a", "--file", "b"], "both given"),
-        (["--json", "--csv"], "both given"),
-        (["none"], "no model is called"),
+        (["--prompt", "a", "--file", "b"], "cannot be used together"),
+        (["--json", "--csv"], "cannot be used together"),
+        (["none"], "there is no model"),
         (["none.gguf"], "no such file"),
         (["--file", "/no/such/text"], "no such file"),
         (["--prompt", "a b", "--ram", "lots"], "not an amount"),

@@ -32,13 +32,13 @@ def test_an_answer_that_was_cut_is_told_and_not_printed(type_line):
     line = [*ASKED, "--schema", LONG, "-n", "7"]
     code, out, err = type_line(*line)
     assert (code, out) == (1, "")
-    assert "the answer is not whole: it was cut after 7 tokens" in err
+    assert "the answer is not complete: it stopped after 7 tokens" in err
     assert "--max-tokens" in err
     for more in (["--partial"], ["--stream"]):
         code, out, err = type_line(*line, *more)
         assert code == 1
         assert out.startswith("[")
-        assert "not whole" in err
+        assert "not complete" in err
     assert type_line(*line, "--json")[:2] == (1, "")
     code, out, _ = type_line(*line, "--json", "--partial")
     told = json.loads(out)
@@ -65,9 +65,9 @@ def test_json_has_the_value_and_the_log_probabilities(type_line):
         (["--regex", "["], 2, "unclosed"),
         (["--choice", ""], 2, "cannot be empty"),
         (["--grammar", "nowhere.gbnf"], 1, "no such file"),
-        (["--regex", "a", "--choice", "a"], 2, "cannot both be meant"),
-        (["--stream"], 2, "--stream is about answers of a form"),
-        (["--partial"], 2, "--partial is about answers of a form"),
+        (["--regex", "a", "--choice", "a"], 2, "cannot be used together"),
+        (["--stream"], 2, "--stream needs --schema"),
+        (["--partial"], 2, "--partial needs --schema"),
         (["--logprobs", "1"], 2, "--json"),
     ],
 )

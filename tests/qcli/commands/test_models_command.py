@@ -180,14 +180,14 @@ def test_an_alias_that_leads_nowhere_or_back(type_line, data_folder):
     for name in ("a", "c"):
         code, out, err = type_line("run", "-m", name, "Hi")
         assert (code, out) == (1, "")
-        assert "is no model on this machine" in err
+        assert "is not a model on this machine" in err
     assert type_line("models")[0] == 0
 
 
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("models cook", 2, "no action is called 'cook'"),
+        ("models cook", 2, 'there is no "qcli models cook"'),
         ("models rm x", 2, "`qcli rm NAME`"),
         ("models list x", 2, "models list cannot have 1 word"),
         ("models add", 2, "`qcli models add FILE [--name NAME]`"),
@@ -195,7 +195,7 @@ def test_an_alias_that_leads_nowhere_or_back(type_line, data_folder):
         ("models alias storyteller s --name n", 2, "--name is not for alias"),
         ("models add x.gguf --json", 2, "--json is not for add"),
         ("models add nowhere.gguf", 1, "no such file"),
-        ("models alias nowhere n", 2, "no model is called nowhere"),
+        ("models alias nowhere n", 2, "there is no model nowhere"),
         ("models alias storyteller Storyteller", 2, "a model is called Storyteller already"),
         ("models alias storyteller a/b", 2, "cannot be the name of a model"),
         ("models alias storyteller -- -x", 2, "cannot be the name of a model"),

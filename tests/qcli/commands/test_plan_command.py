@@ -36,7 +36,7 @@ def test_the_command_s_table_and_json(type_line, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["none"], "no model is called"),
+        (["none"], "there is no model"),
         (["none.gguf"], "no such file"),
         ([str(MODEL), "--ram", "lots"], "not an amount"),
         ([str(MODEL), "--ctx", "99999999"], "was made for"),

@@ -100,7 +100,7 @@ def test_a_repository_is_planned(three, told, type_line):
     code, out, err = type_line("plan", REPO.upper().replace("SOME", "some").replace("MODEL", "Model"))
     assert (code, err, told) == (0, "", [True])
     assert out.startswith(f"{REPO}\n      quant")
-    assert out.endswith(f"* Q4_K_M: the best that stays in memory\n`qcli pull {REPO}:Q4_K_M` gets it\n")
+    assert out.endswith(f"* Q4_K_M: the best that stays in memory\n`qcli pull {REPO}:Q4_K_M` downloads it\n")
     found = json.loads(type_line("plan", REPO, "--json")[1])
     assert (found["model"], found["recommended"], found["remark"]) == (REPO, "Q4_K_M", None)
     assert [one["file"] for one in found["models"]] == [f"Model-{q}.gguf" for q in ("Q4_K_M", "UD-Q6_K_XL", "Q8_0")]
@@ -141,9 +141,9 @@ def test_without_a_header_the_sizes_are_told(three, type_line):
     code, out, err = type_line("plan", REPO)
     assert code == 0
     assert "only sizes are known: " in err
-    assert "is not a GGUF file" in err
+    assert "is not a GGUF model file" in err
     assert "Q8_0" in out
-    assert json.loads(type_line("plan", REPO, "--json")[1])["remark"].endswith("is not a GGUF file")
+    assert json.loads(type_line("plan", REPO, "--json")[1])["remark"].endswith("is not a GGUF model file")
 
 
 def test_what_is_not_supported_and_what_is_too_much(three, type_line):
@@ -199,7 +199,7 @@ def test_offline_a_model_of_our_list_is_planned_by_its_shape(type_line, monkeypa
     monkeypatch.setattr("qcli.forecast.forecast.forecast", forecast)
     code, _, err = type_line("plan", "qwen3-30b:q6_k", "--ram", "9GB")
     assert (code, seen) == (1, [("Q6_K", 1 << 20, 9 * 10**9)])
-    assert "by the shape that qcli knows of it: HF_HUB_OFFLINE is set" in err
+    assert "from what qcli knows of this model: HF_HUB_OFFLINE is set" in err
     for model in ("gpt-oss-20b", "qwen3-30b:q99", "a/b:Q4_0"):
         code, out, err = type_line("plan", model)
         assert (code, out) == (1, "")

@@ -83,12 +83,12 @@ def test_without_a_network_nothing_comes(hub, refused, monkeypatch):
 @pytest.mark.parametrize(
     ("model", "code", "said"),
     [
-        ("nonsuch", 1, "no model is called"),
+        ("nonsuch", 1, "there is no model"),
         ("a" * 5000, 1, "(5000 characters)"),
         ("no/such", 1, "there is no such repository"),
         (f"{REPO}:Q9", 1, "has no Q9"),
         (f"{REPO}:other.gguf", 1, "has no file other.gguf"),
-        ("https://example.com/a.gguf", 2, "is no address of huggingface.co"),
+        ("https://example.com/a.gguf", 2, "is not an address on huggingface.co"),
     ],
 )
 def test_what_cannot_be_fetched(hub, refused, model, code, said):
@@ -109,7 +109,7 @@ def test_ctrl_c_keeps_what_came(hub, type_line, monkeypatch):
     code, out, err = type_line("pull", REPO)
     never.set()
     assert (code, out) == (130, "")
-    assert "the same command goes on from there" in err
+    assert "type the same command again" in err
 
 
 def test_a_wrong_file_is_no_model(hub, type_line):

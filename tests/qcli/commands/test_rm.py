@@ -85,7 +85,7 @@ def broken(cache):
 
 def test_what_a_broken_download_left_is_deleted(type_line, broken):
     code, _, err = type_line("rm", "own/split:q4_0", "-y")
-    assert (code, err) == (0, "what came of own/split:q4_0 is deleted: 1 MB freed\n")
+    assert (code, err) == (0, "what had arrived of own/split:q4_0 is deleted: 1 MB freed\n")
     assert [path.name[0] for path in sorted(broken.iterdir())] == ["a", "b", "b", "b"]
     assert type_line("rm", "own/Split:Q8_0", "-y")[0] == 0
     assert not broken.parent.exists()
@@ -159,7 +159,7 @@ def test_nobody_can_be_asked(type_line, cache):
     before = tree(cache)
     code, out, err = type_line("rm", "own/Other")
     assert (code, out) == (1, "")
-    assert "`qcli rm own/Other --yes` does it unasked" in err
+    assert "`qcli rm own/Other --yes` deletes it without asking" in err
     assert tree(cache) == before
 
 
@@ -175,7 +175,7 @@ def test_what_other_tools_have_is_left_alone_unless_that_is_said(type_line, data
         assert code == 2
         assert hint in err
     assert "ollama rm" in type_line("rm", "tale:1b", "--yes", "--other-tools")[2]
-    assert type_line("rm", "p/r", "--other-tools")[0] == 1  # nobody is there to be asked
+    assert type_line("rm", "p/r", "--other-tools")[0] == 1  # there is nobody to ask
     assert tree(data_folder) == before
     assert type_line("rm", "p/r", "x_y_z", "--other-tools", "--yes")[0] == 0
     assert not (home / ".lmstudio" / "models" / "p" / "r").exists()
@@ -194,7 +194,7 @@ def test_a_name_of_the_users_own_is_forgotten_and_the_file_stays(type_line, data
     text = '# first\n[mine]\npath = "m.gguf"\n# of it\n\n# of the next\n["x:y"]\nalias_of = "mine"\n'
     own = put(data_folder / "config" / "models.toml", text.encode())
     questions = asked(True)
-    assert type_line("rm", "MINE") == (0, "", "mine is forgotten; m.gguf stays\n")
+    assert type_line("rm", "MINE") == (0, "", "the name mine is deleted; m.gguf stays\n")
     assert questions == ["forget the name mine? m.gguf stays"]
     assert own.read_text() == '# first\n# of the next\n["x:y"]\nalias_of = "mine"\n'
     assert mine.exists()
@@ -205,8 +205,8 @@ def test_a_name_of_the_users_own_is_forgotten_and_the_file_stays(type_line, data
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
-        ("storyteller", 2, "storyteller is a part of qcli"),
-        ("nowhere", 1, "no model is called 'nowhere'"),
+        ("storyteller", 2, "storyteller comes with qcli"),
+        ("nowhere", 1, "there is no model 'nowhere'"),
         ("Qwen3-Next-80B-A3B-Instruct", 1, "is not on this machine"),
     ],
 )
@@ -218,7 +218,7 @@ def test_a_file_of_ones_own_is_no_models_name(type_line, tmp_path):
     mine = put(tmp_path / "mine.gguf", SMALL)
     code, _, err = type_line("rm", str(mine), "--yes")
     assert code == 2
-    assert "is a file of your own" in err
+    assert "is your own file, not a download" in err
     assert mine.exists()
 
 

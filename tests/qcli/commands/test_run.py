@@ -29,19 +29,19 @@ def test_the_answer_on_stdout_and_one_line_of_figures_on_stderr(telling, type_li
     code, out, err = type_line("run", "Tell me", "--stats")
     assert (code, out) == (0, "A cat sat.\n")
     assert err.count("\n") == 1
-    for figure in ("prompt tokens at", "tok/s", "TTFT", "4 new at", "GB/s", "experts 5 of 32"):
+    for figure in ("prompt tokens at", "tok/s", "first token after", "4 new at", "GB/s", "5 of 32 experts"):
         assert figure in err
 
 
 def test_figures_are_told_where_somebody_sees_them_or_asks_for_them(telling, type_line, monkeypatch):
     assert type_line("run", "Tell me") == (0, "A cat sat.\n", "")
-    assert "TTFT" in type_line("run", "Tell me", "--verbose")[2]
-    assert "TTFT" in type_line("run", "Tell me", "--json", "--stats")[2]
+    assert "first token after" in type_line("run", "Tell me", "--verbose")[2]
+    assert "first token after" in type_line("run", "Tell me", "--json", "--stats")[2]
     assert type_line("run", "Tell me", "--stats", "-q")[0] == 2
     monkeypatch.setattr("qcli.console.stderr_columns", lambda: 80)
-    assert "to talk: `qcli models`" in type_line("run", "Tell me")[2].splitlines()[0]  # once
+    assert "for real talk: `qcli models`" in type_line("run", "Tell me")[2].splitlines()[0]  # once
     err = type_line("run", "Tell me")[2]
-    assert re.fullmatch(r"[\d,.]+ tok/s · [\d.]+ s · context \d+ %\n", err)
+    assert re.fullmatch(r"[\d,.]+ tok/s · [\d.]+ s · context \d+ % full\n", err)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_figures_are_told_where_somebody_sees_them_or_asks_for_them(telling, typ
 )
 def test_short_figures(seconds, told):
     stats = Stats(prompt_tokens=3, ttft_s=seconds / 2, decode_s=seconds / 2, decode_steps=0)
-    assert short_figures(stats, 3, 400) == [told, "context 1 %"]
+    assert short_figures(stats, 3, 400) == [told, "context 1 % full"]
     assert short_figures(Stats(), 0, 400) == []
 
 
@@ -348,4 +348,4 @@ def test_what_the_shell_has_ignored_stays_ignored(name):
 
 def test_a_dense_model_has_no_experts_to_tell_of():
     assert "experts" not in " ".join(figures(Stats(experts_total=0)))
-    assert figures(Stats(experts_touched=3, experts_total=8))[-1] == "experts 3 of 8"
+    assert figures(Stats(experts_touched=3, experts_total=8))[-1] == "3 of 8 experts used"

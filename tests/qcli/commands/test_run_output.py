@@ -34,7 +34,7 @@ def test_code_that_nothing_closes_counts_where_the_model_has_ended(answers, type
     assert type_line("run", "x", "-x") == (0, "ls -l", "")
     code, out, err = type_line("run", "x", "-x", "-n", "4")
     assert (code, out) == (1, "")
-    assert "the answer has no whole block of code: it was cut" in err
+    assert "the answer has no complete block of code: it reached --max-tokens" in err
 
 
 def test_no_code_is_an_error_in_one_line(type_line, telling):
@@ -81,7 +81,7 @@ def test_what_is_cut_does_not_pass_for_whole(telling, type_line, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     code, out, err = type_line("run", "x", "-n", "2", "-o", "a.txt")
     assert (code, out) == (1, "")
-    assert "not whole: it was cut" in err
+    assert "not complete: it reached --max-tokens" in err
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt.partial"]
     assert (tmp_path / "a.txt.partial").read_text() == "A cat\n"
     assert type_line("run", "x", "-n", "2", "-o", "a.txt", "--raw")[0] == 0  # a text goes on as long as one asks for
@@ -99,7 +99,7 @@ def test_an_interrupted_answer_is_kept_beside(telling, type_line, tmp_path):
     telling.step = interrupted
     code, _, err = type_line("run", "x", "-o", str(tmp_path / "a.txt"))
     assert (code, [path.name for path in tmp_path.iterdir()]) == (130, ["a.txt.partial"])
-    assert "not whole: it was interrupted" in err
+    assert "not complete: it was interrupted" in err
 
 
 def test_an_answer_that_cannot_be_written_is_printed(telling, type_line, tmp_path, monkeypatch):
@@ -126,15 +126,16 @@ def test_the_model_is_not_written_over(telling, type_line, storyteller):
     before = storyteller.stat()
     code, _, err = type_line("run", "x", "-o", str(storyteller), "--force")
     assert (code, storyteller.stat().st_mtime_ns) == (1, before.st_mtime_ns)
-    assert "is a file to be read" in err
+    assert "is read by this command" in err
 
 
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        (["run", "x", "--force"], 2, "--force replaces the file of -o"),
+        (["run", "x", "--force"], 2, "--force is only for use with -o"),
+        (["run", "x", "-o", ""], 2, "-o takes the name of a file"),
         (["run", "x", "-o", "-"], 2, "-o takes the name of a file"),
-        (["run", "x", "-o", "."], 1, "is not a file"),
+        (["run", "x", "-o", "."], 1, "is not an ordinary file"),
         (["run", "x", "-o", "no/such/a.txt"], 1, "there is no folder"),
     ],
 )
@@ -147,7 +148,7 @@ def test_a_loop_is_stopped_and_says_what_to_type(answers, type_line, tmp_path):
     code, out, err = type_line("run", "x")
     assert code == 0
     assert out.count("The cat") < 8
-    assert err == "it repeats itself: stopped · --repeat-penalty 1.1 may help, --no-stop-loops lets it go on\n"
+    assert err == "stopped, as the answer repeats itself · try --repeat-penalty 1.1; --no-stop-loops lets it go on\n"
     assert json.loads(type_line("run", "x", "--json")[1])["finish_reason"] == "loop"
     assert type_line("run", "x", "--repeat-penalty", "1.1")[2].count("--repeat-penalty 1.2") == 1
     for options in (["--no-stop-loops"], ["--raw"]):
@@ -179,7 +180,7 @@ def test_without_a_prompt_a_terminal_talks(at_a_terminal, type_line, storyteller
     monkeypatch.setenv("QCLI_MODEL", "gone")
     assert type_line("run", str(storyteller), piped="Hi\n")[1] == "A cat sat.\n"
     monkeypatch.delenv("QCLI_MODEL")
-    assert "resumed" in type_line("run", "-c", piped="/exit\n")[2]
+    assert "back in" in type_line("run", "-c", piped="/exit\n")[2]
 
 
 def test_a_chat_that_run_opens_is_recorded_as_the_settings_say(at_a_terminal, type_line, monkeypatch, data_folder):
@@ -191,7 +192,7 @@ def test_a_chat_that_run_opens_is_recorded_as_the_settings_say(at_a_terminal, ty
 
 @pytest.mark.parametrize("option", [["--json"], ["-x"], ["-o", "a"], ["--raw"], ["--stats"], ["-f", "a"], ["--force"]])
 def test_what_a_chat_does_not_have_needs_a_prompt(at_a_terminal, refused, option):
-    refused(["run", *option], 2, "there is no prompt, which -")
+    refused(["run", *option], 2, " needs a prompt")
 
 
 def test_nothing_piped_in_is_no_prompt(refused, telling):

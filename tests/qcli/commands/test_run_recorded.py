@@ -32,7 +32,7 @@ def test_a_conversation_of_runs(telling, type_line, storyteller_tokenizer):
     assert type_line("run", "Hi", "--save", "-q") == (0, SAT, "")
     code, out, err = type_line("run", "Ho", "-c")
     assert (code, out) == (0, SAT)
-    assert err.startswith('resumed "Hi": 2 messages\n')
+    assert err.startswith('back in "Hi": 2 messages\n')
     assert branch() == ["Hi", "A cat sat.", "Ho", "A cat sat."]
     assert "Hi<|im_end|>\n<|im_start|>assistant\nA cat sat.<|im_end|>\n<|im_start|>user\nHo" in asked(
         telling, storyteller_tokenizer

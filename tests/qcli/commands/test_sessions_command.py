@@ -54,7 +54,7 @@ def test_no_conversations(type_line, library):
         path.unlink()
     code, out, err = type_line("sessions")
     assert (code, out) == (0, "")
-    assert "no conversation yet" in err
+    assert "no saved conversation yet" in err
     assert type_line("sessions", "--json") == (0, "[]\n", "")
     for action in ("show", "export"):
         code, out, err = type_line("sessions", action)
@@ -123,7 +123,7 @@ def test_into_a_file(type_line, library, tmp_path):
         written = (tmp_path / file).read_text("utf-8")
         assert written == printed or json.loads(written) == json.loads(printed)
         code, out, err = type_line(*line)
-        assert (code, "is there already" in err) == (1, True)
+        assert (code, "already exists" in err) == (1, True)
         assert type_line(*line, "--force")[0] == 0
         assert (tmp_path / file).read_text("utf-8") == written
 
@@ -132,7 +132,7 @@ def test_the_conversation_itself_is_not_written_over(type_line, library):
     path = library.last().path
     before = path.read_bytes()
     code, _, err = type_line("sessions", "export", "-o", str(path), "--force")
-    assert (code, "to be read" in err) == (1, True)
+    assert (code, "is read by this command" in err) == (1, True)
     assert path.read_bytes() == before
 
 
@@ -175,7 +175,7 @@ def test_one_that_is_open_elsewhere(type_line, library):
         (["rename", "1", "weather"], "a conversation is called 'weather' already"),
         (["rename", "1", "a/b"], "cannot be the name"),
         (["export", "-o", "none/x"], "there is no folder none"),
-        (["export", "-o", "."], "is not a file"),
+        (["export", "-o", "."], "is not an ordinary file"),
     ],
 )
 def test_what_cannot_be_meant(refused, library, line, said):

@@ -10,6 +10,7 @@ from qcli.commands.answer import show, thoughts_aside
 from qcli.commands.folded_thoughts import FoldedThoughts
 from qcli.host import folders
 from qcli.runtime.stats import Stats
+from qcli.text import think_setting
 from qcli.text.chat_template import ChatTemplate
 from qcli.text.think_tags import find_think_tags
 from qcli.text.thoughts import Thought
@@ -52,7 +53,7 @@ def test_a_template_without_efforts_says_what_there_is(thoughtful, type_line, mo
 
 def test_a_text_without_a_template_cannot_be_told_to_think(telling, type_line, monkeypatch):
     code, _, err = type_line("run", "Hi", "--raw", "--think", "off")
-    assert (code, err.splitlines()[0]) == (2, "error: --raw has no place for --think off")
+    assert (code, err.splitlines()[0]) == (2, "error: --raw and --think off cannot be used together")
     assert type_line("run", "Hi", "--raw", "--think", "9", "-q") == (0, SAT, "")
     monkeypatch.setenv("QCLI_THINK", "off")  # for conversations
     assert type_line("run", "Hi", "--raw", "-q") == (0, SAT, "")
@@ -93,7 +94,7 @@ def test_it_is_shown_and_changed_in_a_chat(thoughtful, type_line, monkeypatch):
         "think is now 200",
         "think is now hide",
         "error: think cannot be maybe",
-        "think hide  Whether to think before answering: on, off, hide, low, medium, high, or at most so many tokens.",
+        f"think hide  {think_setting.HELP}",
         "think is now default",
     ]
 
@@ -108,7 +109,7 @@ def test_another_model_thinks_as_it_can(thoughtful, telling, type_line, monkeypa
     other.write_bytes(storyteller.read_bytes())
     code, out, err = type_line("chat", "--think", "high", piped=f"Hi\n/model {other}\n/set think\nHo\n")
     assert (code, out) == (0, SAT * 2)
-    assert "think cannot be high with this model: it is default from here on" in err
+    assert "think cannot be high with this model; from now on it is default" in err
     assert "\nthink default  " in err
 
 

@@ -64,7 +64,7 @@ def test_a_call_that_is_cut_is_told(says, type_line):
     file = says(CALL)
     code, out, err = type_line("run", "When?", "--tools", file, "-n", "20")
     assert (code, out) == (1, "\n")
-    assert err.startswith("a call that was cut short, or cannot be read: <tool_call>")
+    assert err.startswith("a tool call that is incomplete, or cannot be read: <tool_call>")
 
 
 def test_a_function_runs_after_a_yes_and_the_model_goes_on(says, type_turns, tmp_path):
@@ -90,7 +90,7 @@ def test_all_from_now_on_no_and_no_more(says, type_turns, tmp_path):
 
 def test_none_and_a_limit(says, type_turns, tmp_path):
     _, err, _ = type_turns(says(CALL), "When?", more=("--approve", "none"))
-    assert 'call, which is not run: now(zone="Zürich")' in err
+    assert 'tool call, not run: now(zone="Zürich")' in err
     _, err, _ = type_turns(says(CALL), "When?", more=("--approve", "all", "--chain-limit", "2"))
     assert (tmp_path / "clock.py.log").read_text() == "Zürich\n" * 2
     assert "2 calls at most are run for a message" in err[-1]
@@ -98,7 +98,7 @@ def test_none_and_a_limit(says, type_turns, tmp_path):
 
 def test_undo_takes_texts_back_and_says_what_stays_done(says, type_turns):
     _, err, _ = type_turns(says(CALL, "Noon."), "When?", "/undo", more=("--approve", "all"))
-    assert err[-1] == "1 turn taken back; /redo brings back · none is left; what the tool did stays done"
+    assert err[-1] == "1 turn taken back; /redo brings it back · nothing is left; what the tool did stays done"
 
 
 def test_tools_are_listed(says, type_turns, type_line):
@@ -125,7 +125,7 @@ def test_what_is_computed_of_a_chain_is_not_computed_again(says, type_turns):
     [
         (["run", "Hi", "--tools", "missing.json"], "missing.json: cannot be read"),
         (["run", "Hi", "--tool-choice", "auto"], "--tool-choice says how tools are called, and there are none"),
-        (["chat", "--approve", "all"], "--approve is about --tools"),
+        (["chat", "--approve", "all"], "--approve needs --tools"),
         (["chat", "--tools", "missing.py"], "missing.py: cannot be read"),
     ],
 )
@@ -138,11 +138,11 @@ def test_more_that_cannot_be_meant(says, type_line, tmp_path):
     listed = tmp_path / "list.json"
     listed.write_text('[{"name": "now"}]')
     for line, said in [
-        (["chat", "--tools", file], "nobody is there to be asked about calls"),
+        (["chat", "--tools", file], "there is nobody to ask about tool calls"),
         (["chat", "--tools", file, "--approve", "some"], "--approve cannot be some"),
         (["chat", "--tools", str(listed), "--approve", "all"], "has no functions that could be run"),
         (["run", "Hi", "--tools", file, "--tool-choice", "other"], "--tool-choice cannot be other"),
-        (["run", "Hi", "--tools", file, "--raw"], "--tools and --raw cannot both be meant"),
+        (["run", "Hi", "--tools", file, "--raw"], "--tools and --raw cannot be used together"),
     ]:
         code, out, err = type_line(*line, piped="Hi\n" if line[0] == "chat" else "")
         assert (code, out) == (2, "")

@@ -41,7 +41,7 @@ def test_what_fits_each_kind():
     assert constraint() is None
     assert fits('{"name":"Tim"}', schema=CAT)
     assert not fits('{"name":"Tim"', schema=CAT)
-    assert not fits('{"name": "Tim"}', schema=CAT)  # white space may come without end, so there is none
+    assert not fits('{"name": "Tim"}', schema=CAT)  # white space may come without an end, so there is none
     assert fits("ab", regex="ab?")
     assert not fits("abc", regex="ab?")
     assert [fits(text, choices=["yes", 'say "no"\n']) for text in ("yes", 'say "no"\n', "ye")] == [True, True, False]
@@ -105,12 +105,12 @@ def test_a_schema_comes_as_a_mapping_as_json_or_in_a_file(tmp_path, monkeypatch)
         ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]}, "anyOf can"),
         ({"enum": [f"x{i}" for i in range(50_000)]}, "too large: more than 10,000 values"),
         ({"properties": {f"p{i}": {"type": "null"} for i in range(1500)}, "type": "object"}, "it is too large"),
-        ({"maximum": float("nan")}, "no JSON"),
-        ({"a": {1: 2}}, "no JSON"),
+        ({"maximum": float("nan")}, "not JSON"),
+        ({"a": {1: 2}}, "not JSON"),
         (nested(60), "nested too deep"),
         ('{"type":\n "integer",}', "line 2, column 12"),
         ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deep"),
-        ('{"maximum":' + "9" * 5000 + "}", "no JSON"),
+        ('{"maximum":' + "9" * 5000 + "}", "not valid JSON"),
         ('{"maximum":NaN}', "NaN"),
         ("[1]", "a schema is an object"),
         ("nowhere.json", "no such file"),
@@ -148,9 +148,9 @@ def test_schemas_that_are_refused(schema, said):
         ({"grammar": 'root ::= "\\uD800"\n'}, "no character"),
         ({"grammar": "root ::= " + "(" * 5000 + '"a"' + ")" * 5000}, "nested too deep"),
         ({"grammar": "nowhere.lark"}, "no such file"),
-        ({"grammar": '{"grammars":\n[]}'}, "is JSON, no grammar"),
-        ({"grammar": 3}, "no grammar"),
-        ({"schema": {}, "regex": "a"}, "a schema and a regular expression cannot both be meant"),
+        ({"grammar": '{"grammars":\n[]}'}, "is JSON, not a grammar"),
+        ({"grammar": 3}, "not a grammar"),
+        ({"schema": {}, "regex": "a"}, "a schema and a regular expression cannot be used together"),
     ],
 )
 def test_others_that_are_refused(given, said):

@@ -238,7 +238,7 @@ def test_a_line(type_line, tmp_path):
         (["perplexity", "storyteller", str(FABLES), "--against", str(FABLES)], 1, "--save-logits FILE` makes one"),
         (["perplexity", "storyteller", str(FABLES), "--against", str(TINY)], 1, "none of log-probabilities"),
         (["perplexity", "storyteller", str(FABLES), "--save-logits", "no/x"], 1, "no folder"),
-        (["perplexity", "storyteller", str(FABLES), "--save-logits", "/dev/full", "-f"], 1, "not a file"),
+        (["perplexity", "storyteller", str(FABLES), "--save-logits", "/dev/full", "-f"], 1, "not an ordinary file"),
         (["perplexity", "storyteller", str(FABLES), "--ctx", "2"], 2, "--ctx"),
         (["perplexity", "storyteller", str(FABLES), "--ctx", "4096"], 1, "2048"),
     ],

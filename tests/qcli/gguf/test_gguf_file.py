@@ -188,7 +188,7 @@ def test_paths_that_are_no_files(tmp_path):
     with pytest.raises(ModelNotFoundError, match="no such file"):
         GGUFFile.open(tmp_path / "absent.gguf")
     (tmp_path / "inside.gguf").write_bytes(b"")
-    with pytest.raises(ModelFileError, match="is a directory") as caught:
+    with pytest.raises(ModelFileError, match="is a folder") as caught:
         GGUFFile.open(tmp_path)
     assert "inside.gguf" in caught.value.hint
     for bad in ("a\0b", "x" * 5000):

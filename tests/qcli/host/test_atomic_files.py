@@ -51,7 +51,7 @@ def relative(source: Path) -> Path:
 def test_no_name_and_no_link_of_what_is_read_is_written(source, other):
     name = other(source)
     for read, written in ((source, name), (name, source)):
-        with pytest.raises(OutputError, match="to be read"):
+        with pytest.raises(OutputError, match="is read by this command"):
             AtomicFiles([written], overwrite=True, reads=[read])
     assert source.read_text() == "kept"
 
@@ -61,9 +61,9 @@ def test_neither_is_an_open_file_of_the_process(source):
         path = Path(f"/proc/self/fd/{file.fileno()}")
         if not path.exists():
             pytest.skip("no /proc here")
-        with pytest.raises(OutputError, match="to be read"):
+        with pytest.raises(OutputError, match="is read by this command"):
             AtomicFiles([path], overwrite=True, reads=[source])
-        with pytest.raises(OutputError, match="to be read"):
+        with pytest.raises(OutputError, match="is read by this command"):
             AtomicFiles([source], overwrite=True, reads=[path])
 
 
@@ -75,7 +75,7 @@ def test_a_link_that_is_made_meanwhile_is_seen_at_the_end(source, tmp_path):
             output.open(target).write(b"new")
             target.symlink_to(source)
 
-    with pytest.raises(OutputError, match="to be read"):
+    with pytest.raises(OutputError, match="is read by this command"):
         write_late()
     assert source.read_text() == "kept"
 
@@ -95,7 +95,7 @@ def test_no_part_of_a_split_model_is_written_over(tmp_path):
     with GGUFFile.open(todo.paths[0]) as file:
         assert file.paths == todo.paths
         for out, size in ((todo.paths[-1], None), (tmp_path / "m.gguf", 50_000)):
-            with pytest.raises(OutputError, match="to be read"):
+            with pytest.raises(OutputError, match="is read by this command"):
                 convert.check_output(job.make_job(file, out, "Q8_0", split_bytes=size), overwrite=True)
 
 
@@ -123,5 +123,5 @@ def test_no_command_writes_over_what_it_reads(type_line, tmp_path):
     ):
         code, out, err = type_line(*line, "--force")
         assert (code, out) == (1, ""), line
-        assert "to be read" in err
+        assert "is read by this command" in err
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -48,7 +48,7 @@ def test_a_key_that_no_line_begins_with_is_left_to_an_editor():
     [
         (b"b = 2\na 1\n", "line 2: cannot be read: a 1"),
         (b'a = "x', "line 1"),
-        (b"b = 2\n\na = \xff\n", "line 3: is no text in UTF-8"),
+        (b"b = 2\n\na = \xff\n", "line 3: is not text in UTF-8"),
         (b"a = " + b"[" * 100_000, "cannot be read"),
         (b"a = " + b"9" * 9_000, "cannot be read"),
         (b"#" * (1 << 20) + b"\n", "too large"),
@@ -65,7 +65,7 @@ def test_what_is_wrong_is_told_with_file_and_line(tmp_path, data, said):
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(QcliError, match="no file"):
+    with pytest.raises(QcliError, match="is not a file"):
         TomlFile.read(tmp_path)
 
 

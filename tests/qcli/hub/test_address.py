@@ -76,12 +76,12 @@ def test_what_is_no_address(typed: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("https://example.org/a.gguf", "is no address of huggingface.co"),
-        ("ftp://huggingface.co/owner/name", "is no address of huggingface.co"),
-        ("https://huggingface.co.example.org/owner/name", "is no address of huggingface.co"),
-        ("https://huggingface.co@example.org/owner/name", "is no address of huggingface.co"),
-        ("https://you:secret@huggingface.co/owner/name", "is no address of huggingface.co"),
-        ("https://mirror.example/owner/name/hf", "is no address of huggingface.co"),
+        ("https://example.org/a.gguf", "is not an address on huggingface.co"),
+        ("ftp://huggingface.co/owner/name", "is not an address on huggingface.co"),
+        ("https://huggingface.co.example.org/owner/name", "is not an address on huggingface.co"),
+        ("https://huggingface.co@example.org/owner/name", "is not an address on huggingface.co"),
+        ("https://you:secret@huggingface.co/owner/name", "is not an address on huggingface.co"),
+        ("https://mirror.example/owner/name/hf", "is not an address on huggingface.co"),
         ("https://huggingface.co", "names no model"),
         ("https://huggingface.co/owner", "names no model"),
         ("https://huggingface.co/datasets/owner/name", "names no model"),

@@ -51,7 +51,7 @@ def test_one_that_is_to_stay_stays(hub, client):
 
 @pytest.mark.parametrize(
     ("there", "said"),
-    [("/a", "without end"), ("ftp://x/y", "no address"), ("http://[x", "no address"), ("//", "without end")],
+    [("/a", "without an end"), ("ftp://x/y", "no address"), ("http://[x", "no address"), ("//", "without an end")],
 )
 def test_redirects_that_lead_nowhere(hub, client, there, said):
     with pytest.raises(QcliError, match=said):

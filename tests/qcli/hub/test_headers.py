@@ -183,7 +183,7 @@ def test_a_name_of_the_catalog_and_a_file_that_was_downloaded(server, monkeypatc
         ("a/b:none.gguf", ModelNotFoundError, "has no file none.gguf"),
         ("private/b:x.gguf", ModelNotFoundError, "asks for a login"),
         ("broken/b:x.gguf", QcliError, "answers 503"),
-        ("a/b:page.gguf", ModelFileError, "is not a GGUF file"),
+        ("a/b:page.gguf", ModelFileError, "is not a GGUF model file"),
         ("a/b:cut.gguf", ModelFileError, "cut.gguf"),
         ("a/b:x-00001-of-90000.gguf", ModelNotFoundError, "has no file"),
     ],

@@ -138,7 +138,7 @@ def test_nor_one_that_came_meanwhile(hub, tmp_path):
     def told(*_):
         (tmp_path / NAME).write_bytes(b"mine")
 
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         pull(folder=tmp_path, told=told)
     assert (tmp_path / NAME).read_bytes() == b"mine"
 
@@ -262,7 +262,7 @@ def test_names_of_a_server_are_no_paths(hub, tmp_path, name):
 
 LISTS = {
     "too many": (lambda told: told | {"siblings": [{"rfilename": "a"}] * 100_000}, "lists 100,000 files"),
-    "without end": (lambda told: told | {"siblings": ["x" * (17 << 20)]}, "has no end"),
+    "without an end": (lambda told: told | {"siblings": ["x" * (17 << 20)]}, "has no end"),
     "another kind": (lambda told: ["x"], "does not answer as huggingface.co would"),
     "no commit": (lambda told: told | {"sha": "../.."}, "does not answer as huggingface.co would"),
     "another size": (
@@ -283,7 +283,11 @@ def test_a_list_that_lies_is_told_of_in_a_line(hub, kind):
 
 ANSWERS = {
     "a login": ({"status": 401}, ModelNotFoundError, "asks for a login"),
-    "a form": ({"status": 403, "headers": {"X-Error-Code": "GatedRepo"}}, ModelNotFoundError, "who fetches it"),
+    "a form": (
+        {"status": 403, "headers": {"X-Error-Code": "GatedRepo"}},
+        ModelNotFoundError,
+        "log in before you download",
+    ),
     "nothing": ({"status": 404}, ModelNotFoundError, "is not there"),
     "a page": ({"status": 200, "body": b"<html>"}, QcliError, "does not answer as huggingface.co would"),
     "half": ({"status": 200, "body": b"{}", "headers": {"Content-Length": "99"}}, QcliError, "was cut"),

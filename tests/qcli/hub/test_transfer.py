@@ -265,7 +265,7 @@ LIES = {
     "compressed": ({"headers": {"Content-Encoding": "gzip"}}, "compressed"),
     "whole, and longer": ({"no_ranges": True, "headers": {"Content-Length": "1281633"}}, "gives 1281633"),
     "not there": ({"status": 404}, "answers 404"),
-    "in circles": ({"status": 302, "headers": {"Location": "/again"}}, "without end"),
+    "in circles": ({"status": 302, "headers": {"Location": "/again"}}, "without an end"),
     "no web": ({"status": 302, "headers": {"Location": "file:///etc/passwd"}}, "no address to fetch from"),
 }
 

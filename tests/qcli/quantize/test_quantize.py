@@ -189,7 +189,7 @@ def test_a_source_that_shrinks_is_told_so(tmp_path, tiny):
 def test_the_source_is_never_written_over(tiny, tmp_path):
     (tmp_path / "link").symlink_to(TINY)
     for out in (TINY, tmp_path / "link"):
-        with pytest.raises(OutputError, match="to be read"):
+        with pytest.raises(OutputError, match="is read by this command"):
             convert.check_output(job.make_job(tiny, out, "Q8_0"), overwrite=True)
 
 
@@ -261,7 +261,7 @@ def test_a_line_that_writes(type_line, tmp_path):
         (["quantize", str(TINY), "x.gguf"], 2, "IN, OUT and TYPE"),
         (["quantize", "no-such-file.gguf", "x.gguf", "Q8_0"], 1, "no such file"),
         (["quantize", str(TINY), "no/such/x.gguf", "Q8_0"], 1, "no folder"),
-        (["quantize", str(TINY), "/dev/full", "Q8_0", "-f"], 1, "not a file"),
+        (["quantize", str(TINY), "/dev/full", "Q8_0", "-f"], 1, "not an ordinary file"),
         (["quantize", str(TINY), "x.gguf", "Q8_0", "--imatrix", "no-such.gguf"], 1, "no such file"),
         (["quantize", str(TINY), "x.gguf", "Q8_0", "--imatrix", str(TINY)], 1, "no importance matrix"),
         (

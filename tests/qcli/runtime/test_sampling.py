@@ -46,7 +46,12 @@ def test_an_error_names_the_option_as_python_does():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("top_p", "from 0 to 1"), ("top_k", "from 0 up"), ("penalty_last_n", "from -1 up"), ("seed", f"to {2**64 - 1}")],
+    [
+        ("top_p", "from 0 to 1"),
+        ("top_k", "of 0 or more"),
+        ("penalty_last_n", "of -1 or more"),
+        ("seed", f"to {2**64 - 1}"),
+    ],
 )
 def test_a_hint_tells_the_range(name, hint):
     with pytest.raises(UsageError) as caught:

@@ -113,7 +113,7 @@ def test_an_answer_that_fills_the_context_is_cut_and_says_so(begin):
     talk, told = begin("stop", ends=False)
     "".join(talk.ask("Hi"))
     assert talk.log.branch()[-1].finish_reason == "length"
-    assert told == [f"the answer was cut: the context of {CTX} tokens is full"]
+    assert told == [f"the answer stops here: the context of {CTX} tokens is full"]
     with pytest.raises(ContextOverflowError):
         "".join(talk.resume_answer())
     talk.undo()
@@ -131,7 +131,7 @@ def test_an_answer_that_fills_the_context_goes_on_without_the_oldest(begin):
     assert (last.text, last.finish_reason) == (said, "length")
     assert len(last.ids) > CTX - before
     assert last.figures["left_out"] == 4
-    assert "the answer was cut" in told[-1]
+    assert "the answer stops here" in told[-1]
     "".join(talk.ask("Four", max_tokens=20))
     assert talk.log.branch()[-1].figures["new_tokens"] == 20
 

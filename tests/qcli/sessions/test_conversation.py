@@ -283,7 +283,7 @@ def test_a_disk_that_is_full_costs_no_word(llm, talk, library, monkeypatch):
         patch.setattr(SessionLog, "_change", full)
         said(talk.ask("two"))
     said(talk.ask("three"))
-    assert told == ["disk: full: from here on, the conversation is not recorded"]
+    assert told == ["disk: full: from now on, the conversation is not saved"]
     assert talk.problem
     assert talk.turns == 3
     talk.save("again")

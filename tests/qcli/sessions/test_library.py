@@ -71,7 +71,7 @@ def test_not_found(three, wanted):
 def test_where_there_is_none(library):
     assert library.list() == []
     for ask in (library.last, lambda: library.find("1"), lambda: library.find("-")):
-        with pytest.raises(UsageError, match="no conversation yet"):
+        with pytest.raises(UsageError, match="no saved conversation yet"):
             ask()
     begin(library)
     with pytest.raises(UsageError, match="no conversation before the last"):
@@ -165,9 +165,9 @@ def test_a_newer_version_is_listed_and_not_opened(three):
     path = three.last().path
     path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":2'))
     for use in (three.read, three.open):
-        with pytest.raises(QcliError, match="newer qcli"):
+        with pytest.raises(QcliError, match="newer version of qcli"):
             use(three.last())
-    with pytest.raises(QcliError, match="newer qcli"):  # its lock is gone, too
+    with pytest.raises(QcliError, match="newer version of qcli"):  # its lock is gone, too
         three.open(three.last())
 
 

@@ -104,7 +104,7 @@ def test_a_header_that_is_lost_loses_nothing_else():
 
 
 def test_a_later_version_is_said():
-    with pytest.raises(QcliError, match="newer qcli"):
+    with pytest.raises(QcliError, match="newer version of qcli"):
         read(HEADER.replace(b"1", b"2", 1) + TURN + MARK)
 
 

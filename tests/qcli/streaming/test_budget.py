@@ -18,7 +18,7 @@ def test_a_model_that_fits_stays_mapped_and_one_that_cannot_fit_says_what_it_nee
     assert engine.expert_loader is None
     engine.close()
     before = threading.active_count()
-    with pytest.raises(QcliError, match="are not enough for this model") as caught:
+    with pytest.raises(QcliError, match="is not enough for this model") as caught:
         Engine.load(file, threads=2, ctx=64, ram=10**7)
     assert "--ram" in caught.value.hint
     assert threading.active_count() == before

@@ -86,11 +86,11 @@ def test_the_line_of_figures_tells_what_was_read(monkeypatch):
 
     with facade.LLM(threads=1) as llm:
         text = "".join(llm.generate("Once upon a time", max_tokens=12, temperature=0.0))
-        assert "MB a token" not in " · ".join(figures(llm.stats))
+        assert "MB for each token" not in " · ".join(figures(llm.stats))
     monkeypatch.setattr(budget, "fits", lambda *_: False)
     with facade.LLM(ram=f"{memory.process_memory() / 1e9 + 1.5:.2f}GB", threads=1) as llm:
         assert "".join(llm.generate("Once upon a time", max_tokens=12, temperature=0.0)) == text
         line = " · ".join(figures(llm.stats))
-        assert " MB a token · " in line
+        assert " MB for each token · " in line
         assert "% of the experts were in memory" in line
         assert llm.stats.disk_reads.hit_rate > 0.5

@@ -165,6 +165,18 @@ def test_modes_that_somebody_else_has_changed_are_his(terminal):
 
 
 @posix
+def test_whoever_has_changed_modes_they_are_put_back(terminal):
+    import tty
+
+    _, theirs = terminal
+    before, put_back = modes_of(theirs), modes.put_back(sys.stdin)
+    tty.setraw(theirs)
+    assert modes_of(theirs) != before
+    put_back()
+    assert modes_of(theirs) == before
+
+
+@posix
 def test_who_takes_them_first_keeps_them(terminal):
     _, theirs = terminal
     before = modes_of(theirs)

@@ -1,0 +1,23 @@
+"""What the system refuses, where nobody had expected it: in plain words."""
+
+from __future__ import annotations
+
+import errno
+
+from qcli import console
+from qcli.errors import QcliError
+from qcli.wording import shortened
+
+
+def system_error(problem: OSError) -> QcliError:
+    """The error to tell."""
+    try:
+        console.out("")  # fails again if stdout is what cannot be written to: a help text does not come by the console
+    except QcliError as again:
+        return again
+    if problem.errno == errno.ENAMETOOLONG:
+        return QcliError(f"{shortened(str(problem.filename))}: this name is too long for a file", "give a shorter one")
+    where = f"{problem.filename}: " if problem.filename else ""
+    return QcliError(
+        f"{where}{problem.strerror or problem}", "check that the disk is there and that you may write to it"
+    )
