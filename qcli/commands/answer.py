@@ -110,6 +110,13 @@ def tell_of_loop(llm: LLM, hint: str, options: Mapping[str, Any]) -> None:
         console.info(f"stopped, as the answer repeats itself · {hint.format(round(max(1.0, penalty) + 0.1, 2))}")
 
 
+def tell_of_cut_thought(llm: LLM, answer: str, hint: str) -> None:
+    """Tell that the last answer was cut before it began, as the model was still thinking, if it was; hint: what to type."""
+    stats = llm.stats
+    if stats.finish_reason == "length" and stats.thought_tokens and not answer.strip():
+        console.info(f"cut while it was thinking, before the answer · {hint}")
+
+
 def note_of(llm: LLM) -> str:
     """What has to be known of a model, as models.toml says; "" for nothing."""
     from qcli.catalog.entries import load_catalog  # NumPy, which --help need not wait for

@@ -17,6 +17,7 @@ from qcli.commands.answer import (
     note_mistyped,
     note_of,
     tell_figures,
+    tell_of_cut_thought,
     tell_of_limits,
     tell_of_loop,
     usual_stats,
@@ -191,6 +192,7 @@ def run(
         if calls and not as_json:
             calls.tell()
         if not quiet and not as_json:
+            tell_of_cut_thought(llm, answer.text, "give a larger --max-tokens, or --think off or 500")
             tell_of_loop(llm, "try --repeat-penalty {}; --no-stop-loops lets it go on", given)
         if not as_json or stats:
             tell_figures(llm, "long" if stats else usual_stats(quiet, verbose))

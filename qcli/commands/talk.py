@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qcli import console
-from qcli.commands.answer import Screen, show, tell_figures, tell_of_loop, thoughts_aside
+from qcli.commands.answer import Screen, show, tell_figures, tell_of_cut_thought, tell_of_loop, thoughts_aside
 from qcli.commands.file_texts import Texts, joined, mentioned, read_texts
 from qcli.commands.tool_calls import Calls, ToolRunner
 from qcli.errors import ContextOverflowError, QcliError, UsageError
@@ -104,6 +104,9 @@ class Talk:
             goes_on = log.head != before and log.branch()[-1].finish_reason not in COMPLETE
             console.info("stopped · /continue goes on" if goes_on else "stopped")
         if not self.quiet:
+            tell_of_cut_thought(
+                self.llm, shown, "/continue goes on, /set max_tokens gives more, /think off or 500 less"
+            )
             tell_of_loop(
                 self.llm,
                 "/regenerate tries again, /continue goes on, /set repeat_penalty {} helps against it",

@@ -59,6 +59,14 @@ def test_a_text_without_a_template_cannot_be_told_to_think(telling, type_line, m
     assert type_line("run", "Hi", "--raw", "-q") == (0, SAT, "")
 
 
+def test_an_answer_that_is_cut_in_its_thought_is_told_of(thoughtful, type_line, monkeypatch):
+    monkeypatch.setattr("qcli.llm.LLM.template", ChatTemplate(THINKS.replace("{{ reasoning_effort }}", "<think>")))
+    for line in (["run", "Hi"], ["chat"]):
+        code, _, err = type_line(*line, "-n", "2", piped="Hi\n")
+        assert "cut while it was thinking, before the answer" in err
+        assert "cut while" not in type_line(*line, "-n", "2", "--think", "off", piped="Hi\n")[2]
+
+
 def test_a_setting_holds_where_nothing_is_typed_and_says_where_it_stands(thoughtful, telling, type_line, monkeypatch):
     assert type_line("config", "set", "think", "7")[0] == 0
     assert (folders.config() / "config.toml").read_text("utf-8") == "think = 7\n"
