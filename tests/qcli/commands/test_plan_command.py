@@ -41,7 +41,7 @@ def test_the_command_s_table_and_json(type_line, monkeypatch):
         ([str(MODEL), "--ram", "lots"], "not an amount"),
         ([str(MODEL), "--ctx", "99999999"], "was made for"),
         ([str(MODEL), "--kv-type", "f64"], "kv-type"),
-        ([str(DATA / "README.md")], "not a GGUF file"),
+        ([str(DATA / "README.md")], "not a GGUF model file"),
     ],
 )
 def test_what_cannot_be_planned(type_line, arguments, said):
