@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final
+from unicodedata import category
 
 import typer
 
@@ -244,7 +245,12 @@ def _started(servers: list[McpServer], stack: ExitStack) -> Toolset:
 
 def written(call: ToolCall) -> str:
     """A call as Python writes it, folded to a line."""
-    return _folded(call.shown)
+    return _folded(_visible(call.shown))
+
+
+def _visible(text: str) -> str:
+    """A text in which marks that show as nothing, or turn the order of others about, are spelled."""
+    return "".join(f"\\u{ord(mark):04x}" if category(mark) == "Cf" else mark for mark in text)
 
 
 def _to_be_allowed(call: ToolCall) -> str:
@@ -252,7 +258,7 @@ def _to_be_allowed(call: ToolCall) -> str:
     line = written(call)
     if not line.endswith("…"):
         return line
-    shown = call.shown
+    shown = _visible(call.shown)
     hidden = len(shown) - _MOST_SHOWN
     if hidden > 0:
         half = _MOST_SHOWN // 2

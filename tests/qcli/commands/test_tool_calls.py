@@ -12,6 +12,7 @@ from qcli.commands import tool_calls
 from qcli.runtime.engine import Engine
 from qcli.sessions.library import Library
 from qcli.text.chat_template import ChatTemplate
+from qcli.tools.call import ToolCall
 
 
 @pytest.fixture
@@ -97,6 +98,10 @@ def test_what_is_asked_about_is_shown_to_its_end(says, type_turns, monkeypatch, 
     (line,) = [line for line in err if line.startswith("now(zone=")]
     assert line.endswith('END")')
     assert shown in line
+
+
+def test_marks_that_turn_a_line_about_are_spelled():
+    assert tool_calls.written(ToolCall("now", {"zone": "a\u202eb"})) == 'now(zone="a\\u202eb")'
 
 
 def test_none_and_a_limit(says, type_turns, tmp_path):
