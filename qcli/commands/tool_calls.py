@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final
+from unicodedata import category
 
 import typer
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 APPROVALS: Final = ("ask", "all", "none")
 CHAIN: Final = 10  # calls for a message of the user, unless another number is given
 _WIDE: Final = 100  # characters of a call or a result, where nobody's terminal says
+_MOST_SHOWN: Final = 4000  # characters of a call that somebody is asked about
 _REFUSED: Final = "The user did not allow this call."
 _STOPPED: Final = "The user stopped this call."
 
@@ -204,7 +206,7 @@ class ToolRunner:
     def _answer(self, call: ToolCall, meanwhile: Callable[[], AbstractContextManager[None]]) -> str | None:
         """What the model is told of a call; None if the person wants no more of it."""
         if self._approve == "ask":
-            reply = line_input.asked(f"run {written(call)}? [y]es, [a]ll from now on, [N]o:")
+            reply = line_input.asked(f"run {_to_be_allowed(call)}? [y]es, [a]ll from now on, [N]o:")
             if reply is None:
                 return None
             if not reply.lower().startswith(("y", "a")):
@@ -247,7 +249,26 @@ def _started(servers: list[McpServer], stack: ExitStack) -> Toolset:
 
 def written(call: ToolCall) -> str:
     """A call as Python writes it, folded to a line."""
-    return _folded(call.shown)
+    return _folded(_visible(call.shown))
+
+
+def _visible(text: str) -> str:
+    """A text in which marks that show as nothing, or turn the order of others about, are spelled."""
+    return "".join(f"\\u{ord(mark):04x}" if category(mark) == "Cf" else mark for mark in text)
+
+
+def _to_be_allowed(call: ToolCall) -> str:
+    """A call on a line; one that is too long for that stands before, as nobody can allow what is not shown."""
+    line = written(call)
+    if not line.endswith("…"):
+        return line
+    shown = _visible(call.shown)
+    hidden = len(shown) - _MOST_SHOWN
+    if hidden > 0:
+        half = _MOST_SHOWN // 2
+        shown = f"{shown[:half]} [… {counted(hidden, 'character')} are not shown …] {shown[-half:]}"
+    console.info(shown)
+    return call.name
 
 
 def _tell(call: ToolCall, result: Result) -> None:

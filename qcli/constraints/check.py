@@ -24,11 +24,18 @@ def _simple() -> Vocabulary:
     return Vocabulary([bytes([byte]) for byte in range(256)] + runs, lambda text: list(text.encode()))
 
 
-def reason(grammar: str) -> str | None:
-    """Why a grammar cannot be followed, in one line; None if it can."""
+def refusal(grammar: str) -> str | None:
+    """Why a grammar is refused as soon as it is read, in one line; None if it is not."""
     wrong, said = LLMatcher.validate_grammar_with_warnings(grammar, limits=LIMITS)
     if said and (wrong or any("can't validate" in warning for warning in said)):
         return worded(said[0])
+    return None
+
+
+def reason(grammar: str) -> str | None:
+    """Why a grammar cannot be followed, in one line; None if it can."""
+    if why := refusal(grammar):
+        return why
     try:
         _try(Matcher(_simple(), grammar))
     except QcliError as problem:

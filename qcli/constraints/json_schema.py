@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from math import isfinite
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from llguidance import LLMatcher
 
-from qcli.constraints.check import reason
+from qcli.constraints.check import reason, refusal
+from qcli.constraints.narrowing import closed, without_branches, without_remarks
 from qcli.constraints.reasons import TOO_LARGE
+from qcli.constraints.schema_parts import DEFINITIONS, parts_of
 from qcli.errors import UsageError
 from qcli.wording import shortened
 
@@ -26,17 +27,17 @@ _OPTIONS: Final[JsonCompileOptions] = {
     "item_separator": ",",
     "key_separator": ":",
 }  # white space can be endless
-_DATA: Final = ("const", "enum", "default", "examples")  # whose values are no schemas
-_BY_NAME: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_PUT_TOGETHER: Final = (
-    "minProperties",
-    "anyOf",
-    "oneOf",
-    "$ref",
-    "$dynamicRef",
-    "if",
-    "patternProperties",
-    "dependentSchemas",
+_EXAMPLE: Final = '{"type": "object", "properties": {…}}'
+_WRAPPERS: Final = ("json_schema", "schema")
+_WORDS: Final = frozenset(
+    """
+    $schema $id $ref $defs $anchor $comment $dynamicRef $dynamicAnchor $recursiveRef $recursiveAnchor $vocabulary
+    definitions id title description default examples deprecated readOnly writeOnly type enum const not if then else allOf
+    anyOf oneOf properties patternProperties additionalProperties unevaluatedProperties propertyNames required
+    minProperties maxProperties dependentRequired dependentSchemas dependencies items prefixItems additionalItems
+    unevaluatedItems contains minContains maxContains minItems maxItems uniqueItems minLength maxLength pattern format
+    contentEncoding contentMediaType contentSchema minimum maximum exclusiveMinimum exclusiveMaximum multipleOf
+    """.split()
 )
 _REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
 
@@ -57,22 +58,23 @@ def parsed(text: str, where: str) -> Any:
 def grammar_of(schema: Any, where: str) -> str:
     """A grammar of JSON that fits a schema; where: what the schema is called. Raises UsageError with the place."""
     if not isinstance(schema, dict | bool):
-        raise UsageError(f"{where}: a schema is an object", 'give one such as {"type": "object", "properties": {…}}')
+        raise UsageError(f"{where}: a schema is an object", f"give one such as {_EXAMPLE}")
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
     _check_size(schema, where)
-    for pointer, part in _parts(schema):
+    _check_words(schema, where)
+    for pointer, part in parts_of(schema):
         for key in _REFERENCES:
             target = part.get(key)
             if isinstance(target, str) and not target.startswith("#") and target != schema.get("$id"):
                 message = f"{where}: {_place(pointer)}: {key} to {shortened(target)}, which is outside of the schema"
                 raise UsageError(message, "put what it names under $defs, and refer to it as #/$defs/NAME")
+    schema = without_remarks(schema)
     try:
-        grammar = _grammar(_closed(schema) if _can_be_closed(schema) else schema)
-        why = reason(grammar)
+        grammar, why = _grammar_and_reason(schema)
         if why not in (None, TOO_LARGE):
-            grammar = _grammar(schema)
-            why = reason(grammar)
+            other, still = _grammar_and_reason(_without_branches(schema))
+            grammar, why = (grammar, why) if still else (other, None)
     except ValueError as problem:
         raise UsageError(f"{where}: {problem}", "give a JSON Schema") from None
     if why:
@@ -81,38 +83,24 @@ def grammar_of(schema: Any, where: str) -> str:
     return grammar
 
 
-def _can_be_closed(schema: Any) -> bool:
-    """Whether each of its objects stands for itself: none is put together of several schemas."""
-    return not any(
-        "allOf" in part or ("properties" in part and any(key in part for key in _PUT_TOGETHER))
-        for _, part in _parts(schema)
-    )
+def _grammar_and_reason(schema: Any) -> tuple[str, str | None]:
+    """A grammar of what fits a schema, and why it cannot be followed."""
+    grammar = _grammar(schema)
+    if any("oneOf" in part for _, part in parts_of(schema)) and (why := reason(grammar)):
+        return grammar, why  # were its branches closed, they would seem not to overlap
+    narrowed = _grammar(closed(schema))
+    why = reason(narrowed)
+    return (narrowed, why) if why in (None, TOO_LARGE) else (grammar, reason(grammar))
 
 
-def _closed(schema: Any) -> Any:
-    """The same schema, without properties that it does not name where it names some.
-
-    Unless it says additionalProperties, any others may come, one after the other; nobody has asked for them.
-    """
-    if isinstance(schema, list):
-        return [_closed(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {
-        key: value
-        if key in _DATA
-        else {name: _closed(part) for name, part in value.items()}
-        if key in _BY_NAME and isinstance(value, dict)
-        else _closed(value)
-        for key, value in schema.items()
-    }
-    return {**closed, "additionalProperties": False} if _names_all(schema) else closed
+def _without_branches(schema: Any) -> Any:
+    until = monotonic() + _SEARCHED
+    shared = _definitions(schema)
+    return without_branches(schema, lambda part: monotonic() > until or not refusal(_grammar({**shared, **part})))
 
 
-def _names_all(schema: dict[str, Any]) -> bool:
-    properties, required = schema.get("properties"), schema.get("required", [])
-    names = isinstance(properties, dict) and isinstance(required, list) and set(map(str, required)) <= {*properties}
-    return bool(properties) and names and "additionalProperties" not in schema
+def _definitions(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: schema[key] for key in DEFINITIONS if key in schema}
 
 
 def _grammar(schema: Any) -> str:
@@ -140,31 +128,25 @@ def _check_size(schema: Any, where: str) -> None:
             raise UsageError(f"{where} holds something that is not JSON: {value!r:.60}", "give a JSON Schema")
 
 
-def _parts(schema: Any, pointer: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """A schema and the schemas in it that are objects, each after the one that it is in, with JSON pointers."""
-    if isinstance(schema, list):
-        for i, part in enumerate(schema):
-            yield from _parts(part, f"{pointer}/{i}")
-    if not isinstance(schema, dict):
-        return
-    yield pointer, schema
-    for key, value in schema.items():
-        if key in _BY_NAME and isinstance(value, dict):
-            for name, part in value.items():
-                yield from _parts(part, f"{pointer}/{key}/{name}")
-        elif key not in _DATA:
-            yield from _parts(value, f"{pointer}/{key}")
+def _check_words(schema: dict[str, Any], where: str) -> None:
+    """Raise UsageError for what is an example of an answer, or has the schema within it as OpenAI's clients send it."""
+    within = next((key for key in _WRAPPERS if isinstance(schema.get(key), dict)), None)
+    if within and "properties" not in schema:
+        raise UsageError(f"{where}: what stands under {within} is the schema", "give that part alone")
+    if schema and not any(key in _WORDS for key in schema):
+        named = shortened(", ".join(schema))
+        raise UsageError(f"{where}: no word of JSON Schema in it: {named}", f"describe an answer: {_EXAMPLE}")
 
 
 def _wrong_part(schema: Any, why: str) -> str:
     """The pointer of the innermost schema that cannot be followed for the same reason."""
-    found = ""
-    shared = {key: schema[key] for key in ("$defs", "definitions") if isinstance(schema, dict) and key in schema}
+    found, shared = "", _definitions(schema)
+    why_not = refusal if refusal(_grammar(schema)) else reason
     until = monotonic() + _SEARCHED
-    for pointer, part in _parts(schema):
+    for pointer, part in parts_of(schema):
         if monotonic() > until:
             break
-        if pointer.startswith(found) and reason(_grammar({**shared, **part})) == why:
+        if pointer.startswith(found) and why_not(_grammar({**shared, **part})) == why:
             found = pointer
     return found
 

@@ -6,6 +6,8 @@ import json
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
 from enum import Enum
 from typing import (
     Annotated,
@@ -19,21 +21,36 @@ from typing import (
     get_type_hints,
     is_typeddict,
 )
+from uuid import UUID
 
+from qcli.constraints.schema_parts import changed
 from qcli.errors import QcliError, UsageError
 from qcli.text.thoughts import Thought
 
 _PLAIN: Final[dict[Any, str]] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+_SPELLED: Final[dict[Any, tuple[dict[str, str], Callable[[Any], Any]]]] = {  # type -> its schema, and how it is made
+    date: ({"type": "string", "format": "date"}, date.fromisoformat),
+    datetime: ({"type": "string", "format": "date-time"}, datetime.fromisoformat),
+    time: ({"type": "string", "format": "time"}, time.fromisoformat),
+    UUID: ({"type": "string", "format": "uuid"}, UUID),
+    Decimal: ({"type": "number"}, lambda value: Decimal(str(value))),
+}
+_LISTS: Final[dict[Any, Callable[[list[Any]], Any]]] = {list: list, Sequence: list, set: set, frozenset: frozenset}
 
 
 def schema_of(kind: Any) -> dict[str, Any]:
     """The JSON Schema of a type. Raises UsageError for a type that has none."""
     if hasattr(kind, "model_json_schema"):
-        found: dict[str, Any] = kind.model_json_schema()
+        found: dict[str, Any] = changed(kind.model_json_schema(), _without_unique)
         return found
     definitions: dict[str, Any] = {}
     schema = _schema(kind, definitions)
     return {**schema, "$defs": definitions} if definitions else schema
+
+
+def _without_unique(part: dict[str, Any]) -> dict[str, Any]:
+    """A schema of a set without saying so, which no grammar can follow: what comes twice is in a set once."""
+    return {key: value for key, value in part.items() if key != "uniqueItems"}
 
 
 def object_of(kind: Any, value: Any) -> Any:
@@ -72,7 +89,9 @@ def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         return {"enum": list(parts)}
     if isinstance(kind, type) and issubclass(kind, Enum):
         return {"enum": [member.value for member in kind]}
-    if kind is list or origin in (list, Sequence):
+    if kind in _SPELLED:
+        return dict(_SPELLED[kind][0])
+    if (origin or kind) in _LISTS or (origin is tuple and parts[1:] == (Ellipsis,)):
         return {"type": "array", "items": _schema(parts[0] if parts else Any, definitions)}
     if origin is tuple and Ellipsis not in parts:
         items = [_schema(part, definitions) for part in parts]
@@ -131,8 +150,11 @@ def _object(kind: Any, value: Any) -> Any:
         return _checked(value, value in parts)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(value)
-    if kind is list or origin in (list, Sequence):
-        return [_object(parts[0] if parts else Any, part) for part in _checked(value, isinstance(value, list))]
+    if kind in _SPELLED:
+        return _SPELLED[kind][1](value)
+    if (origin or kind) in _LISTS or (origin is tuple and parts[1:] == (Ellipsis,)):
+        made = _LISTS.get(origin or kind, tuple)
+        return made([_object(parts[0] if parts else Any, part) for part in _checked(value, isinstance(value, list))])
     if origin is tuple:
         return tuple(map(_object, parts, _checked(value, isinstance(value, list) and len(value) == len(parts))))
     _checked(value, isinstance(value, dict))

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
+_TYPES: Final = "string, integer, number, boolean, array, object, null"
 TOO_LARGE: Final = "it is too large"
 _WORDED: Final = (  # what llguidance says -> what a person reads
     (r".*too big.*|.*too large.*|.*too many.*|.*size limit.*|.*Current row has.*|panic:.*", TOO_LARGE),
+    (r".*Too many items.*", "it is too complex, or no text of an end fits it"),
+    (r"Unknown format: (.*)", r"the format \1 cannot be followed"),
+    (r"Invalid type: (.*)", rf"\1 is none of the types {_TYPES}"),
     (r"decimal literal invalid", "a number in it is too large"),
     (r"NoExtension.*", "no text fits it"),
     (r"LexerTooComplex|ParserTooComplex", "it is too complex"),

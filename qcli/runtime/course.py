@@ -23,7 +23,7 @@ from qcli.text.call_parser import CallParser
 from qcli.text.harmony_calls import HarmonyCallParser
 from qcli.text.parsers import parser_with_calls
 from qcli.text.think_tags import ThinkTags
-from qcli.text.thoughts import speaks_harmony
+from qcli.text.thoughts import AnswerParser, speaks_harmony
 from qcli.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -65,28 +65,12 @@ class Course:
         self.closer = ThoughtCloser(parser, closing_ids, wanted.budget)
         self.said = [*prompt.begun]
         self._prompt, self._wanted, self._stats = prompt, wanted, stats
-        self._reader: Reader = self.closer
-        self._is_over: Callable[[], bool] = lambda: False
+        guide = _guide(tokenizer, tags, prompt, wanted, parser, self.closer, vocabulary, stats)
+        self._reader: Reader = guide or self.closer
+        self._is_over: Callable[[], bool] = lambda: guide is not None and guide.is_over
         choices: dict[str, Any] = {"next_id": self.closer.next_id}
-        if vocabulary and wanted.constraint:
-            openings = _openings(tokenizer, tags, prompt)
-            start = partial(_matcher, vocabulary, wanted.constraint)
-            guide = Guide(parser, self.closer, vocabulary, start, prompt.end_ids, openings, stats)
-            self._reader, self._is_over = guide, lambda: guide.is_over
+        if guide:
             choices = {"next_id": guide.next_id, "mask": guide.mask}
-        elif vocabulary and prompt.notation and isinstance(parser, CallParser | HarmonyCallParser) and wanted.tools:
-            calls = CallGuide(
-                parser,
-                self.closer,
-                tokenizer,
-                vocabulary,
-                prompt.notation,
-                wanted.tools,
-                wanted.tool_choice,
-                prompt.end_ids,
-            )
-            self._reader, self._is_over = calls, lambda: calls.is_over
-            choices = {"next_id": calls.next_id, "mask": calls.mask}
         self.logprobs: list[dict[str, Any]] = []
         if wanted.logprobs is not None:
             log_probs = LogProbs(self._reader, parser, tokenizer, wanted.logprobs)
@@ -102,6 +86,27 @@ class Course:
             self._is_over,
         )  # fmt: skip
         return generate_text(tokens, self._reader, wanted.stop, self._stats, self.said, wanted.loops)
+
+
+def _guide(
+    tokenizer: Tokenizer,
+    tags: Sequence[ThinkTags],
+    prompt: Prompt,
+    wanted: Checked,
+    parser: AnswerParser,
+    closer: ThoughtCloser,
+    vocabulary: Vocabulary | None,
+    stats: Stats,
+) -> Guide | CallGuide | None:
+    """What holds the answer to its constraint, or its calls to their tools; None if nothing does."""
+    if vocabulary and wanted.constraint:
+        openings = _openings(tokenizer, tags, prompt)
+        start = partial(_matcher, vocabulary, wanted.constraint)
+        return Guide(parser, closer, vocabulary, start, prompt.end_ids, openings, stats)
+    if vocabulary and prompt.notation and isinstance(parser, CallParser | HarmonyCallParser) and wanted.tools:
+        notation, tools, choice = prompt.notation, wanted.tools, wanted.tool_choice
+        return CallGuide(parser, closer, tokenizer, vocabulary, notation, tools, choice, prompt.end_ids)
+    return None
 
 
 def _matcher(vocabulary: Vocabulary, constraint: Constraint) -> Matcher:

@@ -1,7 +1,8 @@
 """Calls of random tools by the hundred: the embedded model's, and those of eight notations drawn at random; all fit.
 
 Not part of the suite, as it takes a minute: python -m pytest -n0 -s tests/fuzz/fuzz_calls.py
-QCLI_FUZZ_MODEL names another model than the embedded one, whose template need not know of tools.
+QCLI_FUZZ_MODEL names another model than the embedded one, whose template need not know of tools; QCLI_FUZZ_ANSWERS is how
+many it gives in each notation, if not 100.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from qcli.text.chat_template import ChatTemplate
 from qcli.tools.call import ToolCall
 
 MODEL = os.environ.get("QCLI_FUZZ_MODEL")
+ANSWERS = int(os.environ.get("QCLI_FUZZ_ANSWERS", "100"))
 XML = "{#<function=#}"  # in a template: calls are written so
 USER = {"role": "user", "content": "What is the weather?"}
 
@@ -30,10 +32,10 @@ def check(call: ToolCall, tools, choice: str) -> None:
 
 @pytest.mark.parametrize("template", [TEMPLATE, XML + TEMPLATE], ids=["json", "xml"])
 def test_calls_of_a_model(template):
-    whole = cut = 0
+    whole = cut = calls = 0
     with LLM(MODEL, threads=1, constrained=True) as llm:
         llm.template = ChatTemplate(template)
-        for seed in range(100):
+        for seed in range(ANSWERS):
             chance = random.Random(seed)
             tools = random_tools(chance)
             choice = chance.choice(["required", *tools.names])
@@ -43,7 +45,8 @@ def test_calls_of_a_model(template):
             whole, cut = whole + bool(found), cut + (not found)
             for call in found:
                 check(call, tools, choice)
-    print(f"{whole} answers with calls, {cut} cut at 500 tokens")
+            calls += len(found)
+    print(f"{whole} answers with {calls} calls, {cut} cut at 500 tokens")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

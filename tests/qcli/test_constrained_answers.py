@@ -172,7 +172,7 @@ def test_an_answer_as_an_object(llm):
     with pytest.raises(QcliError, match="cut before its end"):
         llm.parse(ASKED, Cat, max_tokens=1)
     with pytest.raises(UsageError, match="has no JSON"):
-        llm.parse(ASKED, set)
+        llm.parse(ASKED, complex)
 
 
 def test_log_probabilities_are_those_of_the_logits(llm):

@@ -60,7 +60,7 @@ def test_json_has_the_value_and_the_log_probabilities(type_line):
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        (["--schema", '{"type":"strin"}'], 2, "at #: Invalid type: strin"),
+        (["--schema", '{"type":"strin"}'], 2, "at #: strin is none of the types"),
         (["--schema", "nowhere.json"], 1, "no such file"),
         (["--regex", "["], 2, "unclosed"),
         (["--choice", ""], 2, "cannot be empty"),

@@ -8,9 +8,11 @@ import pytest
 from calling_engine import CALL, CLOCK, TEMPLATE, CallingEngine
 
 from qcli import line_input
+from qcli.commands import tool_calls
 from qcli.runtime.engine import Engine
 from qcli.sessions.library import Library
 from qcli.text.chat_template import ChatTemplate
+from qcli.tools.call import ToolCall
 
 
 @pytest.fixture
@@ -86,6 +88,20 @@ def test_all_from_now_on_no_and_no_more(says, type_turns, tmp_path):
     roles = [message.role for message in Library().read(Library().last()).branch()]
     assert roles == ["user", "assistant", "tool", "user", "assistant"]
     assert (tmp_path / "clock.py.log").read_text() == "Zürich\nZürich\n"
+
+
+@pytest.mark.parametrize(("most", "shown"), [(4000, "xxEND"), (60, "[… 121 characters are not shown …]")])
+def test_what_is_asked_about_is_shown_to_its_end(says, type_turns, monkeypatch, most, shown):
+    monkeypatch.setattr(tool_calls, "_MOST_SHOWN", most)
+    _, err, asked = type_turns(says(CALL.replace("Zürich", "x" * 166 + "END"), "No."), "When?", replies=("n",))
+    assert asked == ["run now? [y]es, [a]ll from now on, [N]o:"]
+    (line,) = [line for line in err if line.startswith("now(zone=")]
+    assert line.endswith('END")')
+    assert shown in line
+
+
+def test_marks_that_turn_a_line_about_are_spelled():
+    assert tool_calls.written(ToolCall("now", {"zone": "a\u202eb"})) == 'now(zone="a\\u202eb")'
 
 
 def test_none_and_a_limit(says, type_turns, tmp_path):

@@ -89,7 +89,7 @@ def test_a_schema_comes_as_a_mapping_as_json_or_in_a_file(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
-        ({"type": "strin"}, "at #: Invalid type: strin"),
+        ({"type": "strin"}, "at #: strin is none of the types string,"),
         ({"properties": {"a": {"items": {"not": {}}}}}, 'at #/properties/a/items: "not" cannot be followed'),
         (
             {"properties": {"a": {"$ref": "http://x.org/y"}}},
@@ -114,6 +114,10 @@ def test_a_schema_comes_as_a_mapping_as_json_or_in_a_file(tmp_path, monkeypatch)
         ('{"maximum":NaN}', "NaN"),
         ("[1]", "a schema is an object"),
         ("nowhere.json", "no such file"),
+        ({"name": "Tim", "age": 3}, "no word of JSON Schema in it: name, age"),
+        ({"name": "answer", "strict": True, "schema": CAT}, "what stands under schema"),
+        ({"type": "json_schema", "json_schema": {"schema": CAT}}, "what stands under json_schema"),
+        ({"type": "string", "format": "iri"}, "the format iri cannot be followed"),
         ("-", "standard input"),
         (3, "has no JSON"),
     ],
@@ -181,6 +185,20 @@ OPEN = {"type": "object", "properties": {"a": {"type": "object", "properties": {
 )
 def test_properties_that_a_schema_does_not_name_are_not_made_up(schema, text, expected):
     assert fits(text, schema=schema) == expected
+
+
+def test_a_value_that_fits_two_schemas_of_one_of_does_not_come():
+    one, other = ({"type": "object", "properties": {name: {"type": "integer"}}} for name in "ab")
+    with pytest.raises(UsageError, match="anyOf can"):  # {"a":1} is right for the other one, too, which allows any name
+        constraint(schema={"oneOf": [{**one, "required": ["a"]}, other]})
+
+
+def test_schemas_are_taken_as_they_are_meant():
+    assert not fits("1.5", schema={"properties": {"name": {"type": "string"}}})
+    assert fits('"x"', schema={"type": "string", "format": "password"})
+    number = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "(?=1)1"}]}
+    assert fits("1", schema=number)
+    assert not fits('"1"', schema=number)
 
 
 def test_there_may_be_many_choices():
