@@ -37,17 +37,19 @@ class _Taken:
             usual, changed = termios.tcgetattr(self.terminal), termios.tcgetattr(self.terminal)
             self._change(changed)
             if usual[3] & termios.ECHO and is_ours(self.terminal):
+                self._usual, self._ours = usual, changed  # known before they are set: a signal may end the program between
                 termios.tcsetattr(self.terminal, termios.TCSANOW, changed)
-                self._usual, self._ours = usual, termios.tcgetattr(self.terminal)
+                self._ours = termios.tcgetattr(self.terminal)
 
     def give_back(self) -> None:
         """Set the modes that were there, unless somebody else has set others meanwhile."""
         import termios
 
-        usual, self._usual = self._usual, None
+        usual = self._usual
         with suppress(OSError, termios.error):
             if usual and is_ours(self.terminal) and termios.tcgetattr(self.terminal) == self._ours:
                 termios.tcsetattr(self.terminal, termios.TCSANOW, usual)
+        self._usual = None  # not before they are set, for the same reason
 
 
 def take(change: Change, *streams: TextIO | None) -> Callable[[], None]:
@@ -69,8 +71,8 @@ def take(change: Change, *streams: TextIO | None) -> Callable[[], None]:
         global _taken
         with _lock:
             if _taken is mine:
-                _taken = None
                 mine.give_back()
+                _taken = None
 
     return give_back_mine
 
