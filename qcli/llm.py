@@ -25,10 +25,10 @@ from qcli.runtime.answer_options import Checked, Options, check_positive, checke
 from qcli.runtime.chat_prompts import Message, checked_messages
 from qcli.runtime.chats import Chats
 from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Keep
-from qcli.runtime.course import Course, Prompt
-from qcli.runtime.end import end_model
+from qcli.runtime.closing import close_model
 from qcli.runtime.engine import Engine
 from qcli.runtime.exclusive import Answer, Exclusive
+from qcli.runtime.generation import Generation, Prompt
 from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.resume import Resumed, resume
 from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions
@@ -96,7 +96,7 @@ class LLM:
         self._keep = keep
         store = store_for(self.file, self.engine.state, self.engine.vocab_size) if keep else None
         self._cache = PrefixCache(self.engine, store)
-        self._exclusive = Exclusive(partial(end_model, self._cache, self.file), told.close)
+        self._exclusive = Exclusive(partial(close_model, self._cache, self.file), told.close)
         self._progress = self._exclusive.heard(told)
         self._closer: weakref.ref[ThoughtCloser] | None = None  # of the last answer, which has it
         self.stats = Stats()  # of the last answer
@@ -286,11 +286,10 @@ class LLM:
         sampling = self.sampling(**wanted.sampling)
         self._exclusive.end_unread()
         self.stats = Stats(load_s=self.load_s)
-        course = Course(
-            self.tokenizer, self.think_tags, prompt, wanted, sampling, self._closing_ids, vocabulary, self.stats
-        )
-        self._closer = weakref.ref(course.closer)
-        return self._exclusive.begin(course.pieces(self._cache, self._progress), course.said, course.logprobs)
+        given = prompt, wanted, sampling, self._closing_ids, vocabulary, self.stats
+        new = Generation(self.tokenizer, self.think_tags, *given)
+        self._closer = weakref.ref(new.closer)
+        return self._exclusive.begin(new.pieces(self._cache, self._progress), new.said, new.logprobs)
 
     def _closing_ids(self) -> list[int]:
         return self.tokenizer.encode(self.thinking.closing_words)

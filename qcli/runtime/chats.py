@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qcli.runtime.answer_options import Checked
 from qcli.runtime.chat_prompts import ChatPrompts, Message
 from qcli.runtime.checkpoint import Keep
-from qcli.runtime.course import Prompt
+from qcli.runtime.generation import Prompt
 from qcli.text.think_tags import ThinkTags
 from qcli.text.tokenizer import Tokenizer
 from qcli.tools.notation import Notation, find_notation

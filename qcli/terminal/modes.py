@@ -37,7 +37,10 @@ class _Taken:
             usual, changed = termios.tcgetattr(self.terminal), termios.tcgetattr(self.terminal)
             self._change(changed)
             if usual[3] & termios.ECHO and is_ours(self.terminal):
-                self._usual, self._ours = usual, changed  # known before they are set: a signal may end the program between
+                self._usual, self._ours = (
+                    usual,
+                    changed,
+                )  # known before they are set: a signal may end the program between
                 termios.tcsetattr(self.terminal, termios.TCSANOW, changed)
                 self._ours = termios.tcgetattr(self.terminal)
 

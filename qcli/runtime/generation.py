@@ -46,7 +46,7 @@ class Prompt(NamedTuple):
     notation: Notation | None = None  # how it writes tool calls
 
 
-class Course:
+class Generation:
     """One answer, whose ids are in `said` as far as they have come, and the log-probabilities in `logprobs`."""
 
     def __init__(

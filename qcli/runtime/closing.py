@@ -1,4 +1,4 @@
-"""The end of a model: what computes is closed, then its file."""
+"""Closing a model: what computes, then its file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from qcli.runtime.prefix_cache import PrefixCache
 
 
-def end_model(cache: PrefixCache, file: GGUFFile) -> None:
+def close_model(cache: PrefixCache, file: GGUFFile) -> None:
     """Close what computes, and the file; what could not be written of its usage is a warning."""
     try:
         cache.close()
