@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qcli import console
 from qcli.commands.folded_thoughts import FoldedThoughts
 from qcli.runtime.sampling import OPTIONS
+from qcli.text.code_blocks import opened
 from qcli.text.thoughts import Thought
 from qcli.wording import counted, duration
 
@@ -25,10 +26,16 @@ class Screen:
 
     def __init__(self, plain: bool = False) -> None:
         self._markdown = None if plain or not console.answers_a_person() else _markdown()
+        self._opening = ""
+
+    def goes_on(self, text: str) -> None:
+        """What comes goes on with an answer that was shown: code with the block of code in whose midst that ends."""
+        self._opening = opened(text) if self._markdown else ""
 
     def __call__(self, piece: str) -> None:
         """Show a piece."""
-        (self._markdown or console.out)(piece)
+        opening, self._opening = self._opening, ""
+        (self._markdown or console.out)(opening + piece)
 
     def finish(self) -> None:
         """Show what waits for its place."""

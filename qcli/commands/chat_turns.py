@@ -57,7 +57,10 @@ def regenerate(talk: Talk, argument: str) -> None:
 
 def resume_answer(talk: Talk, argument: str) -> None:
     """Go on with an answer."""
-    talk.say(talk.conversation.resume_answer())
+    branch = talk.conversation.log.branch()
+    talk.say(
+        talk.conversation.resume_answer(), goes_on=branch[-1].text if branch and branch[-1].role == "assistant" else ""
+    )
 
 
 def compact(talk: Talk, argument: str) -> None:

@@ -73,18 +73,22 @@ class Talk:
             console.info(" · ".join(filter(None, (name, size, tokens))))
         self.texts = [*self.texts, *texts]
 
-    def say(self, pieces: Generator[str, None, None]) -> None:
-        """Show an answer as it comes, and run what it calls, whose results the model answers, until it calls nothing."""
-        whole = self._say(pieces)
+    def say(self, pieces: Generator[str, None, None], goes_on: str = "") -> None:
+        """Show an answer as it comes, and run what it calls, whose results the model answers, until it calls nothing.
+
+        goes_on: what was shown of it before.
+        """
+        whole = self._say(pieces, goes_on)
         if self.tools:
             self.tools.begin()
             while whole and self.tools.answers(self.conversation, self.keys_kept):
                 whole = self._say(self.conversation.go_on())
 
-    def _say(self, pieces: Generator[str, None, None]) -> bool:
+    def _say(self, pieces: Generator[str, None, None], goes_on: str = "") -> bool:
         """Show an answer as it comes; one that has no room is told of, and the chat goes on. False if it is not whole."""
         calls, screen, before = Calls(), Screen(self.plain), self.conversation.log.head
         aside = thoughts_aside(self.llm, self.options.get("think"), self.quiet)
+        screen.goes_on(goes_on)
         try:
             if self.interactive and not self.quiet:
                 pieces = self._with_word_on_key(pieces)
@@ -101,8 +105,8 @@ class Talk:
         calls.tell_malformed()
         if interrupted and self.interactive and not self.quiet:
             log = self.conversation.log
-            goes_on = log.head != before and log.branch()[-1].finish_reason not in COMPLETE
-            console.info("stopped · /continue goes on" if goes_on else "stopped")
+            can_go_on = log.head != before and log.branch()[-1].finish_reason not in COMPLETE
+            console.info("stopped · /continue goes on" if can_go_on else "stopped")
         if not self.quiet:
             tell_of_cut_thought(
                 self.llm, shown, "/continue goes on, /set max_tokens gives more, /think off or 500 less"

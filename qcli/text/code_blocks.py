@@ -12,7 +12,7 @@ class CodeReader:
     """Takes a text line by line, and tells of each block of code what stands in it."""
 
     def __init__(self) -> None:
-        self._indent, self._fence = 0, ""
+        self._indent, self._fence, self._opening = 0, "", ""
         self._lines: list[str] = []
 
     @property
@@ -20,12 +20,17 @@ class CodeReader:
         """Whether the next line belongs to a block, or closes it."""
         return bool(self._fence)
 
+    @property
+    def opening(self) -> str:
+        """The line that has opened the block that the next line belongs to; "" outside of blocks."""
+        return self._opening if self._fence else ""
+
     def take(self, line: str) -> str | None:
         """Take a line with its end; the block that it closes, without its fences and as far to the left as they stand."""
         found = _FENCE.fullmatch(line.rstrip("\r\n"))
         if not self._fence:
             if found and not ("`" in found[2] and "`" in found[3]):
-                self._indent, self._fence, self._lines = len(found[1]), found[2], []
+                self._indent, self._fence, self._opening, self._lines = len(found[1]), found[2], line, []
         elif found and found[2].startswith(self._fence) and not found[3].strip():
             self._fence = ""
             return "".join(self._lines)
@@ -43,6 +48,14 @@ def code_blocks(text: str) -> list[str]:
     reader = CodeReader()
     found = [*map(reader.take, _LINE.findall(text)), reader.rest()]
     return [block for block in found if block is not None]
+
+
+def opened(text: str) -> str:
+    """The line that opens the block of code in whose midst a text ends; "" if it ends in none."""
+    reader = CodeReader()
+    for line in _LINE.findall(text):
+        reader.take(line)
+    return reader.opening
 
 
 class FirstBlock:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qcli.text.code_blocks import FirstBlock, code_blocks
+from qcli.text.code_blocks import FirstBlock, code_blocks, opened
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,18 @@ def test_the_first_one_is_the_same_however_the_text_is_cut(text, cuts):
     if closed:
         assert first.found == blocks[0]
     assert first.end() == (blocks[0] if blocks else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        ("one\n```py\na = 1\n", "```py\n"),
+        ("```\na\n```\nb", ""),
+        ("```\na\n```\n~~~ sh\nls", "~~~ sh\n"),
+        ("- one\n  ```c\n  int", "  ```c\n"),
+        ("```py", "```py"),
+    ],
+)
+def test_the_block_in_whose_midst_a_text_ends(text, line):
+    assert opened(text) == line
