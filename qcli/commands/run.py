@@ -32,7 +32,6 @@ from qcli.errors import PromptError, UsageError
 from qcli.host.folders import expanded
 from qcli.line_input import is_interactive
 from qcli.runtime.sampling import SamplingOptions
-from qcli.settings.values import Settings
 from qcli.terminal.text_input import STDIN, read_stdin
 from qcli.text.think_setting import WITH_TEMPLATE
 
@@ -225,6 +224,8 @@ def _as_chat(typed: dict[str, Any]) -> dict[str, Any]:
     """The options of a chat that is opened as there is no prompt. Raises PromptError for those that chats do not have."""
     if lost := next((flag for name, flag in _ONE_ANSWER.items() if typed[name]), None):
         raise PromptError(f"{lost} needs a prompt, and there is none", 'type one, as in: qcli run "Once upon a time"')
+    from qcli.settings.values import Settings  # which reads TOML
+
     settings = Settings()
     given = {name: value for name, value in typed.items() if name in signature(chat).parameters}
     given["named"] = typed["first"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
+import os
 from collections.abc import Mapping
 from string import ascii_letters, digits
 from typing import Any, Final
@@ -26,7 +26,7 @@ class ToolCall(str):
         """id: what the result is given by; one is made up if there is none."""
         made = super().__new__(cls, json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False))
         made.name, made.arguments = name, {**arguments}
-        made.id = id or "".join(secrets.choice(_LETTERS) for _ in range(_ID))
+        made.id = id or "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(_ID))
         return made
 
     @property
