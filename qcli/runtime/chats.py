@@ -37,9 +37,9 @@ class Chats:
         """How the model writes tool calls."""
         return find_notation(self._tokenizer.special_texts, self._template.source)
 
-    def prompts(self, think: Think, tools: Tools | None) -> ChatPrompts:
+    def prompts(self, think: Think, tools: Tools | Sequence[Any] | None) -> ChatPrompts:
         """The prompts of conversations whose next answer is thought about so, and may call these. Raises UsageError."""
-        key = self._thinking.manner(think), tools
+        key = self._thinking.manner(think), None if tools is None else checked_tools(tools)
         if key not in self._written:
             if len(self._written) >= _KEPT:
                 del self._written[next(iter(self._written))]
