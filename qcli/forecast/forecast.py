@@ -24,7 +24,7 @@ from qcli.models import Model
 from qcli.runtime.build import model_of
 from qcli.runtime.engine import DEFAULT_CHUNK, Engine
 from qcli.streaming import budget, usage_file
-from qcli.streaming.dense import is_expert
+from qcli.streaming.dense import weight_bytes
 from quant.kernels.experts import GatedExperts
 
 Progress = Callable[[str, float], None]
@@ -81,11 +81,6 @@ class Setup:
         needed = self.ram + missing_bytes if missing_bytes else program + dense + experts + state.n_bytes + buffers
         memory = Memory(self.ram, state.n_bytes, state.cache_bytes, buffers, program, needed)
         return Forecast(mode, self.threads, state.ctx, state.kv_type, weights, memory, streaming, speed)
-
-
-def weight_bytes(file: GGUFFile, experts: bool) -> int:
-    """Bytes of all routed experts, or of all other weights."""
-    return sum(tensor.n_bytes for tensor in file.tensors.values() if is_expert(tensor) == experts)
 
 
 def _resident(setup: Setup, progress: Progress | None) -> Forecast:

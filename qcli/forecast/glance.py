@@ -10,17 +10,14 @@ from qcli.gguf.names import split_layer
 from qcli.host.memory import process_memory
 from qcli.runtime.build import DEFAULT_CTX
 from qcli.streaming import budget
-from qcli.streaming.dense import is_expert
+from qcli.streaming.dense import weight_bytes
 from qcli.streaming.prefill_loads import STAGING_BYTES
 from quant.kernels.experts_grouped import MICRO_BATCH
 
 Fit = Literal["in memory", "streamed", "too large"]
 
-_CACHED = (
-    "attn_k.weight",
-    "attn_v.weight",
-    "attn_kv_a_mqa.weight",
-)  # a row of these for each key or value that is kept
+# A row of these for each key or value that is kept.
+_CACHED = ("attn_k.weight", "attn_v.weight", "attn_kv_a_mqa.weight")
 _BUFFERS = 128  # bytes for each column of the residual stream and each token of a chunk, about
 
 
@@ -68,8 +65,7 @@ class Amounts:
 
 def amounts(file: GGUFFile, ctx: int | None = None, kv_type: str = "f16") -> Amounts:
     """What a file's model takes with a context of so many tokens, or the usual one."""
-    experts = sum(tensor.n_bytes for tensor in file.tensors.values() if is_expert(tensor))
-    dense = sum(tensor.n_bytes for tensor in file.tensors.values()) - experts
+    dense, experts = weight_bytes(file, experts=False), weight_bytes(file, experts=True)
     beside = _state_bytes(file, ctx, kv_type) + _BUFFERS * MICRO_BATCH * _number(file, "embedding_length")
     used = _number(file, "expert_used_count") / max(1, _number(file, "expert_count"))
     return Amounts(dense, experts, beside, min(1.0, used))

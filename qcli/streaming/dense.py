@@ -24,6 +24,11 @@ def is_expert(tensor: Tensor) -> bool:
     return bool(_EXPERTS.search(tensor.name)) and len(tensor.shape) == 3
 
 
+def weight_bytes(file: GGUFFile, experts: bool) -> int:
+    """Bytes of all routed experts, or of all other weights."""
+    return sum(tensor.n_bytes for tensor in file.tensors.values() if is_expert(tensor) == experts)
+
+
 def load_dense(file: GGUFFile, progress: Progress | None = None) -> GGUFFile:
     """A copy of the file whose dense tensors are in memory; experts stay mapped. Raises ModelFileError."""
     dense = [tensor for tensor in file.tensors.values() if tensor.n_bytes and not is_expert(tensor)]

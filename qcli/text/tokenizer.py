@@ -52,11 +52,6 @@ class Tokenizer:
         with opened as file, _collector_paused():
             return cls(file)
 
-    @classmethod
-    def of_model(cls, file: GGUFFile, embeddings: int) -> Tokenizer:
-        """Read the tokenizer of a model with so many embeddings. Raises ModelFileError, also if it has more tokens."""
-        return cls.from_gguf(file).checked(file, embeddings)
-
     def checked(self, file: GGUFFile, embeddings: int) -> Tokenizer:
         """This one, of a model with so many embeddings. Raises ModelFileError if it has more tokens."""
         if self.vocab_size > embeddings:

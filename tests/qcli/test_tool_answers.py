@@ -45,6 +45,18 @@ def test_a_call_that_was_cut_goes_on(llm):
     assert calls(llm.chat([USER], begun=whole.ids[:9], **how))[0] == call
 
 
+def test_a_list_of_tools_is_taken_wherever_tools_are(llm):
+    listed = TOOLS.listed
+    assert llm.render([USER], tools=listed) == llm.render([USER], tools=TOOLS)
+    list(llm.chat([USER], tools=listed, temperature=0, max_tokens=2))
+    said = [USER, {"role": "assistant", "content": "Yes."}]
+    assert llm.resume(said, tools=listed) is not None
+    assert llm.resume(said, tools=TOOLS).missing == 0
+    with llm.conversation(tools=listed, max_tokens=2, temperature=0) as talk:
+        list(talk.ask("Hi"))
+        assert talk.bring_back() is not None
+
+
 def test_nobody_is_made_to_call(llm):
     for choice in ("auto", "none"):
         assert not calls(llm.chat([USER], tools=TOOLS, tool_choice=choice, temperature=0, max_tokens=8))
