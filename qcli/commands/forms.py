@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from qcli import console
+from qcli.commands import options
 from qcli.errors import QcliError, UsageError
 from qcli.wording import counted
 
@@ -17,42 +18,30 @@ if TYPE_CHECKING:
     from qcli.constraints.constraint import Constraint
     from qcli.runtime.stats import Stats
 
-_PANEL = "Form of the answer"
-
-
-def _option(*names: str, metavar: str, help: str) -> Any:
-    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=_PANEL)
-
-
 Schema = Annotated[
-    str | None, _option("--schema", metavar="FILE|JSON", help="Answer in JSON, as this JSON Schema describes it.")
+    str | None, typer.Option("--schema", metavar="FILE|JSON", help="Answer in JSON, as this JSON Schema describes it.")
 ]
 Regex = Annotated[
-    str | None, _option("--regex", metavar="REGEX", help="Answer with a text that matches this regular expression.")
+    str | None,
+    typer.Option("--regex", metavar="REGEX", help="Answer with a text that matches this regular expression."),
 ]
 Choices = Annotated[
     list[str] | None,
-    _option("--choice", metavar="TEXT", help="Answer with exactly one of these texts, as in --choice yes --choice no."),
+    typer.Option(
+        "--choice", metavar="TEXT", help="Answer with exactly one of these texts, as in --choice yes --choice no."
+    ),
 ]
 Grammar = Annotated[
     str | None,
-    _option("--grammar", metavar="FILE", help="Answer with a text that this grammar allows (a file in Lark or GBNF)."),
+    typer.Option(
+        "--grammar", metavar="FILE", help="Answer with a text that this grammar allows (a file in Lark or GBNF)."
+    ),
 ]
 Stream = Annotated[
     bool,
-    typer.Option(
-        "--stream",
-        metavar="",
-        help="Print such an answer word by word (default: in a pipe, when it is complete).",
-        rich_help_panel=_PANEL,
-    ),
+    options.flag("--stream", help="Print such an answer word by word (default: in a pipe, when it is complete)."),
 ]
-Partial = Annotated[
-    bool,
-    typer.Option(
-        "--partial", metavar="", help="Print such an answer even if it is not complete.", rich_help_panel=_PANEL
-    ),
-]
+Partial = Annotated[bool, options.flag("--partial", help="Print such an answer even if it is not complete.")]
 LogProbs = Annotated[
     int | None,
     typer.Option(

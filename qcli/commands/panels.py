@@ -9,6 +9,7 @@ _LONG = ("run", "chat")  # commands whose options need headings
 _HEADINGS = {
     "Answer": "stop stop_loops raw",
     "Tools": "tools tool_choice mcp approve chain_limit",
+    "Form of the answer": "choices schema regex grammar stream partial",
     "Conversation": "resume save name no_save ctx_full",
     "Output": "to force code as_json logprobs plain stats quiet verbose",
     "Speed and memory": "threads ram ctx kv_type",
