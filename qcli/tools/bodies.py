@@ -63,6 +63,20 @@ class Body:
     def _broken(self) -> Read:
         return Read("broken", (), self._text)
 
+    def _arguments(self, pair: re.Pattern[str], name: str, at: int, before: str = "") -> tuple[dict[str, Any], int]:
+        """The arguments of a tool that are written there one after the other, and where they end.
+
+        pair: matches one, its name and its value; before: what stands before a value and is no part of it.
+        """
+        tool = self._tools.get(name)
+        schemas: Mapping[str, Any] = tool.properties if tool else {}
+        arguments = {}
+        while found := pair.match(self._text, at):
+            key = found[1].strip()
+            arguments[key] = value_of(found[2].removeprefix(before), schemas.get(key, {}))
+            at = found.end()
+        return arguments, at
+
     def _made(self, calls: Sequence[tuple[str, Any, str]], end: int) -> Read:
         """Calls of names, arguments and ids, which end there."""
         made = []
@@ -141,13 +155,7 @@ class XmlBody(Body):
 
     def _parameters(self, name: str, at: int) -> Read | None:
         """The arguments from there on; None where the end that was seen belongs to a text among them."""
-        tool = self._tools.get(name)
-        schemas: Mapping[str, Any] = tool.properties if tool else {}
-        arguments = {}
-        while found := _PARAMETER.match(self._text, at):
-            key = found[1].strip()
-            arguments[key] = value_of(found[2].removeprefix("\n"), schemas.get(key, {}))
-            at = found.end()
+        arguments, at = self._arguments(_PARAMETER, name, at, before="\n")
         end = re.compile(r"\s*</function>").match(self._text, at)
         if end:
             return self._made([(name, arguments, "")], end.end())
@@ -174,16 +182,12 @@ class PairsBody(Body):
         return self._pairs(begun[1], begun.end(1))
 
     def _pairs(self, name: str, at: int) -> Read | None:
-        tool = self._tools.get(name)
-        schemas: Mapping[str, Any] = tool.properties if tool else {}
-        arguments = {}
-        while found := _PAIR.match(self._text, at):
-            key = found[1].strip()
-            arguments[key] = value_of(found[2], schemas.get(key, {}))
-            at = found.end()
+        arguments, at = self._arguments(_PAIR, name, at)
         end = re.compile(rf"\s*(?={self._END})").match(self._text, at)
         if end:
-            return self._made([(name, arguments, "")], end.end()) if arguments or tool else self._none()
+            return (
+                self._made([(name, arguments, "")], end.end()) if arguments or self._tools.get(name) else self._none()
+            )
         inside = self._text[at:].lstrip()
         return None if inside.startswith("<arg_key>") and "</arg_value>" not in inside else self._broken()
 
