@@ -47,6 +47,10 @@ class Vocabulary:
         bits[ids] = 1
         return np.packbits(bits, bitorder="little").view(np.int64)
 
+    def mask_of_ends(self, end_ids: frozenset[int]) -> Mask:
+        """A mask of the ids that end an answer, but for those behind the vocabulary."""
+        return self.mask_of(sorted(id for id in end_ids if 0 <= id < self.end))
+
     def has(self, mask: Mask, id: int) -> bool:
         """Whether a mask has the bit of an id."""
         return bool(int(mask[id // _WORD]) >> id % _WORD & 1)

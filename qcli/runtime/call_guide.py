@@ -42,7 +42,7 @@ class CallGuide:
         self._only = "" if choice in ("auto", "required") else choice
         self._is_due = choice != "auto"  # whether a call has to begin
         self._nothing_else = choice != "auto"
-        self._ends = vocabulary.mask_of(sorted(id for id in end_ids if 0 <= id < vocabulary.end))
+        self._ends = vocabulary.mask_of_ends(end_ids)
         self._rest: _Rest | None = None  # of the call that has begun
         self._coming: list[int] = []  # ids of a marker that has to come
 

@@ -38,7 +38,7 @@ class Guide:
         stats: are told whether the answer fits.
         """
         self._parser, self._closer, self._vocabulary, self._start = parser, closer, vocabulary, start
-        self._ends = vocabulary.mask_of(sorted(id for id in end_ids if 0 <= id < vocabulary.end))
+        self._ends = vocabulary.mask_of_ends(end_ids)
         self._matcher: Matcher | None = start() if parser.answering else None
         self._openings = [[*ids] for ids in openings if ids] if parser.answering else []  # what is left of each
         self._lines = 0  # line ends that may still come before the answer
