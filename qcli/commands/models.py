@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qcli import console, interrupt
 from qcli.commands import completion, options
+from qcli.commands.actions import unknown
 from qcli.commands.examples import examples
 from qcli.errors import UsageError
-from qcli.wording import counted, shortened, size
+from qcli.wording import counted, size
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -87,13 +87,8 @@ def models(
 def _check(action: str, words: list[str], name: str | None, as_json: bool) -> None:
     """Raise UsageError if these words and options cannot be meant together."""
     if action not in _ACTIONS:
-        close = get_close_matches(action, _ACTIONS, n=1)
-        hint = f"there are {', '.join(_ACTIONS)}"
-        if action in ("rm", "remove", "delete"):
-            hint = "type `qcli rm NAME`"
-        elif close:
-            hint = f"did you mean {close[0]}? {hint}"
-        raise UsageError(f'there is no "qcli models {shortened(action)}"', hint)
+        deletes = action in ("rm", "remove", "delete")
+        raise unknown("models", action, _ACTIONS, "type `qcli rm NAME`" if deletes else "")
     count, line = _ACTIONS[action]
     if len(words) != count:
         raise UsageError(f"models {action} cannot have {counted(len(words), 'word')}", f"type `qcli models {line}`")

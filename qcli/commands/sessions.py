@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qcli import console
 from qcli.commands import completion, options
+from qcli.commands.actions import unknown
 from qcli.commands.examples import examples
 from qcli.commands.tables import facts, new_table
 from qcli.errors import UsageError
-from qcli.wording import counted, shortened
+from qcli.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,9 +83,7 @@ def sessions(
 def _check(action: str, names: list[str], output: str | None, as_json: bool) -> None:
     """Raise UsageError if these words and options cannot be meant together."""
     if action not in _ACTIONS:
-        close = get_close_matches(action, _ACTIONS, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise UsageError(f'there is no "qcli sessions {shortened(action)}"', f"{hint}there are {', '.join(_ACTIONS)}")
+        raise unknown("sessions", action, _ACTIONS)
     least, most, line = _ACTIONS[action]
     if not least <= len(names) <= most:
         raise UsageError(f"{action} cannot have {counted(len(names), 'name')}", f"type `qcli sessions {line}`")

@@ -168,19 +168,17 @@ class Pull:
             else:
                 self._told(CHECKING, file.name, checked, file.bytes)
 
-        try:
-            result = Transfer(file.name, source, part, progress=progress).run()
-        except OSError as problem:
-            if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+        with output_errors(part.path):
+            try:
+                result = Transfer(file.name, source, part, progress=progress).run()
+            except OSError as problem:
+                if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                missing = size(part.bytes - part.bytes_there)
                 raise OutputError(
-                    f"{part.path}: cannot be written: {problem.strerror or problem}",
-                    "check the disk and the folder's permissions",
+                    f"{part.path.parent}: the disk is full",
+                    f"free {missing}, and type the same again: it goes on from here",
                 ) from None
-            missing = size(part.bytes - part.bytes_there)
-            raise OutputError(
-                f"{part.path.parent}: the disk is full",
-                f"free {missing}, and type the same again: it goes on from here",
-            ) from None
         self._fetched += result.fetched
         return result.sha256
 
