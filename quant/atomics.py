@@ -24,6 +24,17 @@ def atomic_load(address: Any) -> Any:
 
 
 @intrinsic
+def compare_exchange(address: Any, expected: Any, new: Any) -> Any:
+    """Replace an int64 in memory if it is as expected, acquire and release; gives 1 if it was, else 0."""
+
+    def generate(builder: Any, at: Any, expected: Any, new: Any) -> Any:
+        pair = builder.cmpxchg(pointer(builder, at, I64), expected, new, "acq_rel", "acquire")
+        return builder.zext(builder.extract_value(pair, 1), I64)
+
+    return "i64", generate
+
+
+@intrinsic
 def pause() -> Any:
     """Tell the core that this is a waiting loop."""
     name = "llvm.x86.sse2.pause" if cpu.is_x86() else "llvm.aarch64.hint"

@@ -7,12 +7,12 @@ by the plan), a kernel (its address), a table of operands (`plan.table`), or a f
 the plan is compiled.
 
 Compile. `plan.compile()` compiles the kernels, or loads them from the kernel cache, and resolves every operand: int64 [records,
-1 + OPERANDS], the address of the kernel, then its operands.
+RECORD], the address of the kernel, into how many shares each thread's part is cut, then its operands.
 
-Replay. `quant.team.Team.run` walks through these records: every thread calls the kernel with its rank, the number of
-threads and the operands, does its part of the work, and waits for the others before the next record. What differs from one
-replay to the next is in the memory that operands point to: token ids, `batch` (how many tokens, and the position of the
-first), and the state of the model. Where Python has something to do between records, it begins a stage.
+Replay. `quant.team.Team.run` walks through these records. The work of each is cut into shares: for each of them some thread
+calls the kernel with its rank among the shares, their number and the operands, and the next record begins when all are done.
+What differs from one replay to the next is in the memory that operands point to: token ids, `batch` (how many tokens, and
+the position of the first), and the state of the model. Where Python has something to do between records, it begins a stage.
 
 Memory that is shared by name. All layers ask for the same few names, so a plan needs the memory of one layer:
 
@@ -25,7 +25,7 @@ Memory that is shared by name. All layers ask for the same few names, so a plan 
 - Two names are added to rather than filled: the residual stream "x", by every part of a layer, and "added", where a norm
   follows a part, which is zero again after it was added to x.
 - `once` is for what all layers read and none writes again, such as the angles of a position.
-- `scratch` belongs to one thread in one record: its contents mean nothing before and after.
+- `scratch` belongs to one share of one record: its contents mean nothing before and after.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ from quant import activation
 from quant.jit import Kernel
 from quant.layout import Layout
 
-OPERANDS = 10  # that a record has room for, after its kernel; what needs more reads a table
-RECORD_BYTES = 8 * (1 + OPERANDS)
+OPERANDS = 10  # that a record has room for; what needs more reads a table
+RECORD = 2 + OPERANDS  # int64: the kernel, shares of a thread, operands
+RECORD_BYTES = 8 * RECORD
 _TABLE_WORDS = 8192  # int64 that tables are given memory for at a time
 _FLOAT32 = struct.Struct("<f").pack
 
@@ -137,7 +138,7 @@ class Plan:
         """hooks: objects that take part in tracing, see `hook`; None is no hook."""
         self.tokens, self.threads, self.batch = tokens, threads, batch
         self._hooks = hooks
-        self._records: list[tuple[Kernel, tuple[Operand, ...]]] = []
+        self._records: list[tuple[Kernel, int, tuple[Operand, ...]]] = []
         self._scratch_bytes = 64
         self._scratch: NDArray[np.uint8] | None = None
         self._kept: list[Any] = []
@@ -186,8 +187,11 @@ class Plan:
         self._kernels[kernel] = None
         return kernel
 
-    def add(self, kernel: Kernel, *operands: Operand) -> None:
-        """Append a record; its kernel gets (rank, size, *operands)."""
+    def add(self, kernel: Kernel, *operands: Operand, shares: int = 1) -> None:
+        """Append a record; its kernel gets (rank, size, *operands).
+
+        shares: of each thread. With more than one, threads that are done take what others, slower ones, have not begun.
+        """
         if len(operands) > OPERANDS or len(operands) + 2 != len(kernel.parameters):
             raise ValueError(
                 f"{kernel.name} takes {len(kernel.parameters) - 2} operands of {OPERANDS}, not {len(operands)}"
@@ -195,7 +199,7 @@ class Plan:
         for used in (kernel, *operands):
             if isinstance(used, Kernel):
                 self.use(used)
-        self._records.append((kernel, operands))
+        self._records.append((kernel, shares, operands))
         self.parts.append(self.part)
 
     def table(self, layout: Layout, **operands: Operand) -> Operand:
@@ -240,13 +244,14 @@ class Plan:
         return [(slice(first, end), callback) for (first, callback), end in pairs if end > first]
 
     def scratch(self, size: int) -> tuple[Operand, Operand]:
-        """Two operands: the base of scratch memory and the bytes between threads, at least `size`."""
+        """Two operands: the base of scratch memory and the bytes between shares, at least `size`."""
         self._scratch_bytes = max(self._scratch_bytes, -(-size // 64) * 64)
         return self._scratch_base, lambda: self._scratch_bytes
 
     def _scratch_base(self) -> NDArray[np.uint8]:
         if self._scratch is None:
-            self._scratch = aligned(self.threads * self._scratch_bytes, np.uint8)
+            shares = max((shares for _, shares, _ in self._records), default=1)
+            self._scratch = aligned(self.threads * shares * self._scratch_bytes, np.uint8)
         return self._scratch
 
     @property
@@ -260,11 +265,11 @@ class Plan:
         return list(self._kernels)
 
     def compile(self) -> NDArray[np.int64]:
-        """int64 [records, 1 + OPERANDS]: compile the kernels and resolve every operand."""
-        compiled = aligned((len(self._records), 1 + OPERANDS), np.int64)
-        for row, (kernel, operands) in zip(compiled, self._records, strict=True):
-            row[0] = kernel.address
-            row[1 : 1 + len(operands)] = self._resolved(operands)
+        """int64 [records, RECORD]: compile the kernels and resolve every operand."""
+        compiled = aligned((len(self._records), RECORD), np.int64)
+        for row, (kernel, shares, operands) in zip(compiled, self._records, strict=True):
+            row[:2] = kernel.address, shares
+            row[2 : 2 + len(operands)] = self._resolved(operands)
         return compiled
 
     def _resolved(self, operands: Sequence[Operand]) -> list[int]:

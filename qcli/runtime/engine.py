@@ -21,6 +21,7 @@ from qcli.layers.state import State, all_or_nothing
 from qcli.models import Model
 from qcli.progress import Progress, heard_out, part_of, reading
 from qcli.runtime import sampler
+from qcli.runtime.active_threads import ActiveThreads
 from qcli.runtime.build import model_of, streamed_model_of
 from qcli.runtime.lifetime import Lifetime
 from qcli.runtime.profile import Profiler
@@ -58,14 +59,14 @@ class Engine:
         progress: Progress | None = None,
         observer: InputObserver | None = None,
         expert_loader: ExpertLoader | None = None,
+        decoding: ActiveThreads | None = None,
     ) -> None:
+        """decoding: chooses how many of the threads decode, else all do."""
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
         self.expert_loader, self.observer = expert_loader, observer
-        step, prompt = (
-            Plan(1, threads, state.batch, expert_loader),
-            Plan(max(2, chunk), threads, state.batch, expert_loader, observer),
-        )
+        step = Plan(1, threads, state.batch, expert_loader)
+        prompt = Plan(max(2, chunk), threads, state.batch, expert_loader, observer)
         self.chunk = prompt.tokens  # of a prompt that go through the layers together
         self._ids: NDArray[np.int64] = aligned(self.chunk, np.int64)
         self.last_logits: NDArray[np.float32] | None = None  # of the last token in the state, where they are known
@@ -79,7 +80,7 @@ class Engine:
         self._step, self._prompt, self._head = Program.of(step), Program.of(prompt), Program.of(head)
         self._profiler: Profiler | None = None  # while profile() is on
         self._heads: dict[int, tuple[Program, Activation]] = {}
-        self._team = Team(threads)
+        self._team, self._decoding = Team(threads), decoding or ActiveThreads(threads, threads)
         self._lifetime = Lifetime()
         self._dropped = weakref.finalize(self, _dismiss, self._lifetime, self._team, expert_loader)
         self._dropped.atexit = False  # threads end with the process, anyway
@@ -99,9 +100,9 @@ class Engine:
     ) -> Engine:
         """Build the model of a file and compile its plans; kernels that are not in the cache yet are compiled.
 
-        threads: physical cores by default, fewer of many if experts are read meanwhile; ctx: capacity in tokens;
-        chunk: tokens of a prompt that go through the layers together; kv_type: the type of keys and values in the
-        cache, "f16" or "q8_0"; observer: told what weights are multiplied with, in prompts;
+        threads: physical cores by default, in decoding as many as pay, of many fewer if experts are read meanwhile;
+        ctx: capacity in tokens; chunk: tokens of a prompt that go through the layers together; kv_type: the type of
+        keys and values in the cache, "f16" or "q8_0"; observer: told what weights are multiplied with, in prompts;
         ram: bytes that the process may use, what is free by default; if the model needs more, its experts are streamed.
         Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if even that needs more memory.
         """
@@ -110,7 +111,8 @@ class Engine:
         model, state = model_of(file, ctx, kv_type)
         limit, used = budget.limit(ram), process_memory()
         if not state.experts_total or budget.fits(file, model, state, threads, limit, used):
-            return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer)
+            some = ActiveThreads(given or 1, threads)
+            return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer, decoding=some)
         resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
         threads = given or streaming_threads()
         model, state, loader = streamed_model_of(file, ctx, kv_type, progress)
@@ -151,15 +153,14 @@ class Engine:
             return self.step(ids[0])
         for _ in self._chunks(ids, self._read_prompt_logits, progress):
             pass
-        logits: NDArray[np.float32] = self._prompt_logits.values[0]
-        return logits
+        return self._prompt_logits.values[0]
 
     def step(self, token: int) -> NDArray[np.float32]:
         """Append one token to the state; its logits, float32 [vocab], overwritten by the next call."""
         self._check_fits(1)
         self._ids[0] = token
         self.last_logits = None
-        with interrupts_wait():
+        with interrupts_wait(), self._decoding.decode(self._team):
             self._forward(self._step, 1)
             self.last_logits = self._logits.values[0]
         return self.last_logits
@@ -248,7 +249,6 @@ class Engine:
             yield first
 
     def _read_prompt_logits(self) -> None:
-        """Make logits of the last token that went through the prompt's plan."""
         self._replay(self._head)
         self.last_logits = self._prompt_logits.values[0]
 

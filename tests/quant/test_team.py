@@ -1,4 +1,4 @@
-"""Threads that replay a plan: everybody runs every record, and nobody is ahead by more than one."""
+"""Threads that replay a plan: every share of every record is done once, and none before the record before is done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quant.atomics import atomic_add
 from quant.jit import kernel
 from quant.plan import BATCH, Batch, Plan, aligned
 from quant.simd import load_i64, store_i64
-from quant.team import Team
+from quant.team import Team, replay
 
 SIZES = [1, 2, 3, 5]
 
@@ -48,13 +48,62 @@ def counting_plan(size: int, records: int):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_thread_runs_every_record(size):
+def test_every_share_of_every_record_is_done_once(size):
     plan, counts = counting_plan(size, 10)
     with running(plan) as run:
         run()
         assert counts.tolist() == [10 * size, 10 * sum(range(size))]
         run()
         assert counts[0] == 20 * size
+
+
+@kernel
+def mark_share(rank, size, marks, sizes):
+    """marks[rank] += 1; sizes[0] is what the share was told about their number."""
+    atomic_add(marks + 8 * rank, 1)
+    store_i64(sizes, size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("shares", [1, 2, 7])
+def test_a_record_may_have_several_shares_of_each_thread(size, shares):
+    plan, marks, sizes = new_plan(1, size), aligned(64, np.int64), aligned(1, np.int64)
+    for _ in range(50):
+        plan.add(mark_share, marks, sizes, shares=shares)
+    with running(plan) as run:
+        for _ in range(20):
+            run()
+    assert marks[: size * shares].tolist() == [1000] * (size * shares)
+    assert not marks[size * shares :].any()
+    assert sizes[0] == size * shares
+
+
+def test_any_number_of_the_threads_may_take_part():
+    plan, marks, sizes = new_plan(1, 5), aligned(64, np.int64), aligned(1, np.int64)
+    for _ in range(10):
+        plan.add(mark_share, marks, sizes, shares=2)
+    team, compiled, rounds = Team(5), plan.compile(), 200
+    for i in range(rounds):
+        team.active = active = (1, 5, 2, 4, 3)[i % 5]
+        team.run(compiled)
+        assert sizes[0] == 2 * active
+    team.close()
+    assert marks[:10].tolist() == [
+        10 * rounds // 5 * sum(2 * active > share for active in range(1, 6)) for share in range(10)
+    ]
+
+
+def test_a_team_goes_on_without_a_helper_that_does_not_come(monkeypatch):
+    monkeypatch.setattr(
+        "quant.team.replay", lambda address, rank: replay(address, rank) if rank != 2 else time.sleep(0.2)
+    )
+    plan, counts = counting_plan(3, 1000)
+    with running(plan) as run:
+        began = time.perf_counter()
+        run()
+        run()
+        assert counts.tolist() == [2 * 3000, 2 * 3000]
+    assert time.perf_counter() - began < 60  # a barrier would never have opened
 
 
 @pytest.mark.parametrize("size", SIZES)

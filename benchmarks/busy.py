@@ -1,0 +1,103 @@
+"""Decoding beside other programs: ours by default and with each fixed number of threads, and llama.cpp, in turns.
+
+    python benchmarks/busy.py -m MODEL [--loops 0,1,2] [--kinds busy,nice,stop] [-t 1,2] [--rounds 5] [--peer llama-bench]
+
+Busy loops are processes that compute without end: as they are, niced to 19, or computing and sleeping for 0.3 s each in turn.
+A figure is the median of the rounds, in tok/s, with the least and the most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from statistics import median
+from time import perf_counter
+
+from qcli.catalog.resolve import resolve
+from qcli.gguf.file import GGUFFile
+from qcli.host.threads import default_threads
+from qcli.runtime.engine import Engine
+
+_LOOPS = {
+    "busy": "while True: pass",
+    "nice": "import os; os.nice(19)\nwhile True: pass",
+    "stop": "import time\nwhile True:\n    end = time.time() + 0.3\n    while time.time() < end: pass\n    time.sleep(0.3)",
+}
+_TEXT = 256  # tokens, before the state is emptied
+
+
+@contextmanager
+def beside(count: int, kind: str) -> Iterator[None]:
+    """Busy loops of a kind, while the block lasts."""
+    loops = [subprocess.Popen([sys.executable, "-c", _LOOPS[kind]]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def decoded(engine: Engine, seconds: float) -> float:
+    """Tokens decoded in a second, over so many seconds."""
+    engine.reset()
+    began, count = perf_counter(), 0
+    while (now := perf_counter()) - began < seconds or count < 8:
+        if engine.position >= min(_TEXT, engine.ctx):
+            engine.reset()
+        engine.step(1 + count * 7919 % (engine.vocab_size - 1))
+        count += 1
+    return count / (now - began)
+
+
+def peer_decoded(command: str, model: str, threads: int) -> float:
+    """What llama-bench says of 64 tokens."""
+    line = [command, "-m", model, "-t", str(threads), "-p", "0", "-n", "64", "-r", "2", "-o", "json"]
+    said = subprocess.run(line, capture_output=True, text=True, check=True)
+    return float(json.loads(said.stdout)[0]["avg_ts"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-m", "--model")
+    parser.add_argument("--loops", default="0,1,2")
+    parser.add_argument("--kinds", default="busy,nice,stop")
+    parser.add_argument("-t", "--threads")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--peer", help="llama-bench, to run with its default and with each number of threads")
+    given = parser.parse_args()
+    path = resolve(given.model)[0]
+    most = default_threads()
+    counts = [int(text) for text in given.threads.split(",")] if given.threads else sorted({1, most})
+    runs: dict[str, Callable[[], float]] = {}
+    with GGUFFile.open(path) as file:
+        for name, threads in [("default", None), *((f"-t {count}", count) for count in counts)]:
+            runs[name] = partial(decoded, Engine.load(file, threads=threads, ctx=_TEXT), given.seconds)
+        for count in counts if given.peer else []:
+            runs[f"llama.cpp -t {count}"] = partial(peer_decoded, given.peer, str(path), count)
+        for kind in given.kinds.split(","):
+            for loops in [int(text) for text in given.loops.split(",")]:
+                if loops == 0 and kind != given.kinds.split(",")[0]:
+                    continue
+                found: dict[str, list[float]] = {name: [] for name in runs}
+                with beside(loops, kind):
+                    for turn in range(given.rounds):
+                        for name in list(runs)[:: 1 if turn % 2 else -1]:
+                            found[name].append(runs[name]())
+                print(
+                    f"{loops} {kind}", *(_figure(name, values) for name, values in found.items()), sep=" | ", flush=True
+                )
+
+
+def _figure(name: str, values: list[float]) -> str:
+    return f"{name} {median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""How many threads decode: whatever a machine's tokens take, the quickest number is found, and kept but for trials."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from qcli.runtime.active_threads import ActiveThreads
+from quant.team import Team
+
+SECONDS = 20.0  # of decoding
+
+
+def mean_seconds(chosen: ActiveThreads, token: Callable[[int, float], float], seconds: float = SECONDS) -> float:
+    """What a token takes on average; token(threads, now): what it takes with so many threads."""
+    now, count = 0.0, 0
+    while now < seconds:
+        took = token(chosen.count, now)
+        chosen.note(took)
+        now += took
+        count += 1
+    return now / count
+
+
+def scaling(threads: int) -> float:
+    return 0.001 + 0.02 / threads
+
+
+def limited_by_memory(threads: int) -> float:
+    return max(0.02 / threads, 0.002) + 0.0001 * threads
+
+
+def beside_four_others(threads: int) -> float:
+    return 0.02 / threads if threads <= 12 else 0.01
+
+
+def beside_many_others(threads: int) -> float:
+    return 0.002 * threads
+
+
+@pytest.mark.parametrize("took", [scaling, limited_by_memory, beside_four_others, beside_many_others])
+@pytest.mark.parametrize("most", [2, 3, 16])
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_tokens_take_little_more_than_with_the_best_fixed_number(took, most, spread):
+    rng = random.Random(1)
+
+    def token(threads: int, _now: float) -> float:
+        return took(threads) * rng.uniform(1 - spread, 1 + spread)
+
+    chosen = ActiveThreads(1, most)
+    mean_seconds(chosen, token, 3)  # in which the number is found
+    mean = mean_seconds(chosen, token)
+    assert mean < 1.1 * min(took(threads) for threads in range(1, most + 1))
+
+
+def test_the_number_follows_a_load_that_comes_and_goes():
+    def token(threads: int, now: float) -> float:
+        return beside_many_others(threads) if 10 < now < 20 else scaling(threads)
+
+    chosen = ActiveThreads(1, 8)
+    mean_seconds(chosen, token, 10)
+    assert chosen.count == 8
+    mean_seconds(chosen, lambda threads, now: token(threads, now + 10), 9)
+    assert chosen.count <= 2
+    mean_seconds(chosen, scaling_later, 9)
+    assert chosen.count >= 6
+
+
+def scaling_later(threads: int, _now: float) -> float:
+    return scaling(threads)
+
+
+def test_a_number_that_was_given_stays():
+    chosen = ActiveThreads(4, 4)
+    mean_seconds(chosen, lambda threads, _: beside_many_others(threads))
+    assert chosen.count == 4
+
+
+def test_only_a_token_of_an_answer_is_done_by_fewer():
+    team, chosen = Team(3), ActiveThreads(1, 3)
+    chosen.count = 2
+    with chosen.decode(team):
+        assert team.active == 2
+    assert team.active == 3
+    team.close()
