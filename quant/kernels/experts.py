@@ -17,8 +17,8 @@ from quant.activation import OUTPUT, row_addresses, store_block
 from quant.atomics import call
 from quant.jit import inline, kernel
 from quant.kernels.gates import GATES, add_scaled, add_whole, gated
-from quant.kernels.partition import start_of
-from quant.kernels.router import Routing, mark_touched, route_token, routing_scratch_bytes, top_k_of
+from quant.kernels.partition import shares_of, start_of
+from quant.kernels.router import Routing, mark_touched, route_rows, routing_scratch_bytes
 from quant.kernels.scalar import sigmoid1
 from quant.layout import Layout
 from quant.plan import Activation, Operand, Plan
@@ -128,26 +128,16 @@ def gate_up_blocks(layer, expert, x, first, last, y, q, products):
 
 
 @kernel
-def gate_up_step(rank, size, logits, routing, experts, weights, touched, layer, x, out, scratch, scratch_stride):
-    """Route one token, then f(gate x) * up x of its experts -> rows [k, width] of `out`.
-
-    Every thread routes for itself, which is quicker than waiting; the first one leaves the choice for `down_step`.
-    """
-    k = top_k_of(routing)
-    products = scratch + rank * scratch_stride
-    chosen, factors = products + PRODUCTS_BYTES, products + PRODUCTS_BYTES + 8 * k
-    memory = factors + 8 * k
+def gate_up_step(rank, size, k, experts, touched, layer, x, out, scratch, scratch_stride):
+    """f(gate x) * up x of the k chosen experts of a token -> rows [k, width] of `out`; threads share their blocks."""
     if rank == 0:
-        chosen, factors = experts, weights
-    route_token(logits, routing, memory, chosen, factors)
-    if rank == 0:
-        mark_touched(touched, chosen, k)
-    blocks = count_blocks(layer)
+        mark_touched(touched, experts, k)
+    products, blocks = scratch + rank * scratch_stride, count_blocks(layer)
     first, last = start_of(rank, size, k * blocks), start_of(rank + 1, size, k * blocks)
     for i in range(first // blocks, (last + blocks - 1) // blocks):
         y, q, _ = row_addresses(out, i)
         begin, end = max(first - i * blocks, 0), min(last - i * blocks, blocks)
-        gate_up_blocks(layer, load_i64(chosen + 8 * i), x, begin, end, y, q, products)
+        gate_up_blocks(layer, load_i64(experts + 8 * i), x, begin, end, y, q, products)
 
 
 @kernel
@@ -197,15 +187,15 @@ def experts_step(
     middle.read(routed.down.format.activation)
     experts, weights = plan.buffer("experts", k, np.int64), plan.buffer("weights", k, np.float32)
     plan.weight_bytes += layer.bytes_per_token
-    scratch = plan.scratch(PRODUCTS_BYTES + 16 * k + routing_scratch_bytes(routed.gate.count))
-    route = (
-        logits.read("f32"),
+    rows, routing = (
+        (logits.read("f32"), logits.stride("f32")),
         layer.routing.table(plan, routed.gate.count, layer.scale),
-        experts,
-        weights,
-        layer.touched,
     )
-    plan.add(gate_up_step, *route, gate_up_table(plan, routed), gate_input(routed, h), plan.output(middle), *scratch)
+    scratch = plan.scratch(max(PRODUCTS_BYTES, routing_scratch_bytes(routed.gate.count)))
+    plan.add(route_rows, *rows, routing, experts, weights, plan.batch, *scratch)
+    operands = gate_up_table(plan, routed), gate_input(routed, h), plan.output(middle), *scratch
+    shares = shares_of(k * (routed.gate.bytes + routed.up.bytes), plan.threads)
+    plan.add(gate_up_step, k, experts, layer.touched, *operands, shares=shares)
     shared = shared_gate_up(plan, layer.shared, h) if layer.shared else None
     add_down(plan, layer, (experts, weights), middle, shared, shared_gate, x)
 
@@ -231,8 +221,9 @@ def add_down(
         )
     down, kind = layer.routed.down, layer.routed.down.format.activation
     rows = middle.read(kind), middle.stride(kind)
-    matrix = plan.table(MATRIX, **operands_of(down))
-    plan.add(down_step, layer.routing.experts_per_token, *choice, matrix, *rows, x.read("f32"), table)
+    matrix, k = plan.table(MATRIX, **operands_of(down)), layer.routing.experts_per_token
+    n_bytes = k * down.bytes + (layer.shared.down.bytes if layer.shared else 0)
+    plan.add(down_step, k, *choice, matrix, *rows, x.read("f32"), table, shares=shares_of(n_bytes, plan.threads))
 
 
 def dense_step(plan: Plan, layer: GatedExperts, h: Activation, x: Activation) -> None:
@@ -240,7 +231,7 @@ def dense_step(plan: Plan, layer: GatedExperts, h: Activation, x: Activation) ->
     plan.weight_bytes += layer.bytes
     middle = shared_gate_up(plan, layer, h)
     rows, matrix = middle.read(layer.down.format.activation), plan.table(MATRIX, **operands_of(layer.down))
-    plan.add(down_dense, matrix, rows, x.read("f32"))
+    plan.add(down_dense, matrix, rows, x.read("f32"), shares=shares_of(layer.down.bytes, plan.threads))
 
 
 def shared_gate_up(plan: Plan, layer: GatedExperts, h: Activation) -> Activation:
@@ -249,7 +240,8 @@ def shared_gate_up(plan: Plan, layer: GatedExperts, h: Activation) -> Activation
     middle.read(layer.down.format.activation)
     plan.keep(layer)
     table, scratch = gate_up_table(plan, layer), plan.scratch(PRODUCTS_BYTES)
-    plan.add(gate_up_shared, table, gate_input(layer, h), plan.output(middle), *scratch)
+    shares = shares_of(layer.gate.bytes + layer.up.bytes, plan.threads)
+    plan.add(gate_up_shared, table, gate_input(layer, h), plan.output(middle), *scratch, shares=shares)
     return middle
 
 

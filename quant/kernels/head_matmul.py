@@ -10,7 +10,7 @@ from quant.kernels.assignments import ASSIGNMENTS, Assignments
 from quant.kernels.experts_grouped import down_grouped, down_scratch
 from quant.kernels.multiply import tile_operands
 from quant.kernels.panels import input_table
-from quant.kernels.partition import COUNTER_WORDS, start_of
+from quant.kernels.partition import COUNTER_WORDS, shares_of, start_of
 from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import load_i64, store_i64
 from quant.weights import MATRIX, ExpertMatrices, operands_of, row_address
@@ -51,7 +51,8 @@ def head_matmul(plan: Plan, x: Activation, w: ExpertMatrices, y: Activation, at:
     plan.weight_bytes += heads * w.bytes
     if plan.tokens == 1:
         matrix = plan.table(MATRIX, **operands_of(w))
-        plan.add(head_step, heads, matrix, x.read(kind), x.stride(kind), out, 4 * width)
+        operands = heads, matrix, x.read(kind), x.stride(kind), out, 4 * width
+        plan.add(head_step, *operands, shares=shares_of(heads * w.bytes, plan.threads))
         return
     assignments = plan.once(("head pairs", heads), lambda: _assignments(plan, heads))
     counter: Operand = plan.buffer("head counter", COUNTER_WORDS, np.int64) if kind == "q8" else 0

@@ -12,7 +12,7 @@ from quant.jit import inline, kernel
 from quant.kernels.multiply import TILE_ROWS, entries_bytes, pad_entries, scratch_bytes, set_entry, tile_operands
 from quant.kernels.observer import observe
 from quant.kernels.panels import pack
-from quant.kernels.partition import COUNTER_WORDS, start_of, take_next
+from quant.kernels.partition import COUNTER_WORDS, shares_of, start_of, take_next
 from quant.layout import Layout
 from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import add, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16
@@ -166,7 +166,8 @@ def _add(
         plan.keep(w, x, y)
     products = [_operands(plan, x, w, y, scale, accumulate) for w, y in matrices]
     if plan.tokens == 1:
-        plan.add(matmul_step, plan.tables(PRODUCT, products), len(products))
+        shares = shares_of(sum(w.data.nbytes for w, _ in matrices), plan.threads)
+        plan.add(matmul_step, plan.tables(PRODUCT, products), len(products), shares=shares)
         return
     counter: Operand = 0
     if any(w.format.activation == "q8" for w, _ in matrices):

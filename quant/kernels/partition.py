@@ -8,6 +8,8 @@ from __future__ import annotations
 from quant.atomics import atomic_add
 from quant.jit import inline
 
+_SHARE_BYTES = 1 << 16  # of weights: some microseconds' reading, beside which taking another share is nothing
+_MOST_SHARES = 4  # of a thread: enough for even ends where one core is at half the speed of another
 COUNTER_WORDS = 16  # int64 from one counter to the next: two cache lines, since they are fetched in pairs
 
 
@@ -21,3 +23,8 @@ def start_of(rank, size, count):
 def take_next(counter, grain):
     """Take `grain` items that no thread has taken yet: the first of them. The counter is zero when a record begins."""
     return atomic_add(counter, grain)
+
+
+def shares_of(n_bytes: int, threads: int) -> int:
+    """Into how many shares a thread's part of a record is cut that reads so many bytes of weights (see Plan.add)."""
+    return max(1, min(n_bytes // (threads * _SHARE_BYTES), _MOST_SHARES))
