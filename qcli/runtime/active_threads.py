@@ -14,8 +14,8 @@ from time import perf_counter
 from quant.team import Team
 
 _WINDOW_S, _WINDOW_TOKENS = 0.04, 3  # of a comparison: long beside a time slice of the system, a few milliseconds
-_GAIN = 0.95  # of the time, or less, makes another number better
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 6.0  # between trials: doubled whenever one has failed
+_GAIN = 0.96  # of the time, or less, makes another number better
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 6.0  # between trials: doubled when all have failed
 
 
 class ActiveThreads:
@@ -35,11 +35,12 @@ class ActiveThreads:
             yield
         finally:
             team.active = self._most
-        if self._least < self._most:
-            self.note(perf_counter() - began)
+        self.note(perf_counter() - began)
 
     def note(self, seconds: float) -> None:
         """A token took so long, with `count` threads."""
+        if self._least == self._most:
+            return
         self._seconds += seconds
         self._tokens += 1
         if self._seconds >= _WINDOW_S and self._tokens >= _WINDOW_TOKENS:
@@ -48,22 +49,23 @@ class ActiveThreads:
 
     def _try_others(self) -> Generator[None, float, None]:
         """Is sent the seconds of a token, a mean of some in a row with the same count, and sets the next count."""
-        upwards, pause = True, 0.0
+        pause, others = 0.0, self._others()
         while True:
             left, before = pause, (yield)
             while (left := left - self._seconds) > 0:
                 before = yield
-            usual, upwards = self.count, not upwards
-            self.count = self._another(usual, upwards)
-            if self.count == usual:
-                continue
+            usual, self.count = self.count, others.pop(0)
             other, tried = self.count, (yield)
             self.count = usual
             if tried < _GAIN * before and tried < _GAIN * (yield):
-                self.count, upwards, pause = other, not upwards, 0.0  # and on in this direction, at once
-            else:
-                pause = min(max(2 * pause, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+                self.count, pause = other, 0.0
+                others = sorted(self._others(), key=lambda count: (count < other) != (other < usual))  # on, at once
+            elif not others:
+                others, pause = self._others(), min(max(2 * pause, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
 
-    def _another(self, count: int, upwards: bool) -> int:
-        step = max(1, count // 4)
-        return min(count + step, self._most) if upwards else max(count - step, self._least)
+    def _others(self) -> list[int]:
+        """Numbers to try: half as many, twice as many, then those nearby."""
+        some = -(-self.count // 4)
+        far, near = (self.count // 2, 2 * self.count), (self.count - some, self.count + some)
+        within = (max(self._least, min(count, self._most)) for count in (*far, *near, self.count - 1, self.count + 1))
+        return [count for count in dict.fromkeys(within) if count != self.count]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from qcli.runtime.active_threads import ActiveThreads
@@ -32,15 +33,24 @@ def limited_by_memory(threads: int) -> float:
     return max(0.02 / threads, 0.002) + 0.0001 * threads
 
 
-def beside_four_others(threads: int) -> float:
-    return 0.02 / threads if threads <= 12 else 0.01
-
-
 def beside_many_others(threads: int) -> float:
     return 0.002 * threads
 
 
-@pytest.mark.parametrize("took", [scaling, limited_by_memory, beside_four_others, beside_many_others])
+def measured(*rates: tuple[int, float]) -> Callable[[int], float]:
+    """As tok/s with some numbers of threads say, and in between in proportion."""
+    threads, tok_per_s = zip(*rates, strict=True)
+    return lambda count: 1 / float(np.interp(count, threads, tok_per_s))
+
+
+# On 16 cores: a tiny model beside 12 busy programs, four layers of a large one beside 4.
+tiny_beside_twelve = measured((1, 785), (2, 1213), (4, 1583), (8, 495), (16, 226))
+large_beside_four = measured((1, 20), (4, 69), (8, 126), (12, 163), (16, 116))
+
+
+@pytest.mark.parametrize(
+    "took", [scaling, limited_by_memory, tiny_beside_twelve, large_beside_four, beside_many_others]
+)
 @pytest.mark.parametrize("most", [2, 3, 16])
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 def test_tokens_take_little_more_than_with_the_best_fixed_number(took, most, spread):
