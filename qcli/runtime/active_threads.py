@@ -16,6 +16,7 @@ from quant.team import Team
 _WINDOW_S, _WINDOW_TOKENS = 0.04, 3  # of a comparison: long beside a time slice of the system, a few milliseconds
 _GAIN = 0.96  # of the time, or less, makes another number better
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 6.0  # between trials: doubled when all have failed
+_RARELY = 40  # pauses may be as long as so many trials: these cost little where a token takes a second, too
 
 
 class ActiveThreads:
@@ -61,7 +62,8 @@ class ActiveThreads:
                 self.count, pause = other, 0.0
                 others = sorted(self._others(), key=lambda count: (count < other) != (other < usual))  # on, at once
             elif not others:
-                others, pause = self._others(), min(max(2 * pause, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+                longest = max(_LONGEST_PAUSE_S, _RARELY * self._seconds)
+                others, pause = self._others(), min(max(2 * pause, _FIRST_PAUSE_S), longest)
 
     def _others(self) -> list[int]:
         """Numbers to try: half as many, twice as many, then those nearby."""
