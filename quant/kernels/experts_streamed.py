@@ -1,17 +1,29 @@
-"""Experts that are not all in memory: a plan stops where they are chosen, and goes on as they arrive.
+"""Experts that are not all in memory: multiplied as they arrive.
 
-For one token, the experts that are in memory are computed while the others are read. For many, experts are computed a few
-at a time, in order. Sums are added in the order of `experts` and `experts_grouped`, so results have the same bits.
+For one token nothing stops: what is missing is asked for by `quant.kernels.expert_requests`, the shared expert and the
+experts that are in memory are computed first, and each of the others as soon as an I/O thread has read it. For many tokens,
+a plan stops where experts are chosen, and they are computed a few at a time, in order. Sums are added in the order of
+`experts` and `experts_grouped`, so results have the same bits.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from quant.activation import row_addresses
 from quant.jit import kernel
+from quant.kernels.expert_loads import ARRIVALS, end_load
+from quant.kernels.expert_requests import (
+    FOLLOWING,
+    arrival,
+    guess_logits,
+    guess_scratch_bytes,
+    read_guesses,
+    request_experts,
+)
 from quant.kernels.experts import (
     PRODUCTS_BYTES,
     GatedExperts,
@@ -24,28 +36,21 @@ from quant.kernels.experts import (
     shared_gate_up,
 )
 from quant.kernels.experts_grouped import Choice, grouped_experts, shared_grouped
-from quant.kernels.partition import COUNTER_WORDS, start_of
+from quant.kernels.partition import COUNTER_WORDS, take_next
 from quant.kernels.router import mark_touched, route_rows, routing_scratch_bytes
-from quant.plan import BATCH, Activation, Ids, Plan, StageCallback
+from quant.plan import BATCH, Activation, Ids, Operand, Plan, StageCallback
 from quant.simd import load_i64
-from quant.weights import Matrix
+from quant.weights import MATRIX, Matrix, operands_of
+
+BOOKKEEPING = "bookkeeping"  # the part of a model, as profiles name it, that looks experts up and asks for them
 
 
 class ExpertProvider(ABC):
     """Brings experts into memory while a plan is replayed: a hook of a plan whose experts are not all there."""
 
     @abstractmethod
-    def note_router(self, layer: GatedExperts, router: Matrix, h: Activation) -> None:
-        """Hear which matrix chooses a layer's experts, and from which input, before the layer itself is traced."""
-
-    @abstractmethod
-    def of_token(
-        self, layer: GatedExperts, chosen: Ids, loaded: Ids, missing: Ids
-    ) -> tuple[StageCallback, StageCallback]:
-        """For one token's choice, int64 [k]: what runs before experts that are in memory, and before the others.
-
-        The first lists the places in `chosen` of both, int64 [1 + k] each: how many there are, then the places.
-        """
+    def of_token(self, layer: GatedExperts, k: int) -> Ids:
+        """The table of quant.kernels.expert_loads.CACHED of a layer of which one token chooses k experts."""
 
     @abstractmethod
     def of_tokens(self, layer: GatedExperts, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> StageCallback:
@@ -53,6 +58,34 @@ class ExpertProvider(ABC):
 
         In pairs and starts are then those experts' tokens alone, see quant.kernels.assignments; counters become zero.
         """
+
+
+@dataclass
+class StreamedLayers:
+    """The layers of a plan for one token, in order: a layer's records need to know the next one's router."""
+
+    inputs: list[Activation] = field(default_factory=list)
+    following: list[Operand] = field(default_factory=list)  # tables of FOLLOWING, each for the layer before it
+
+    def add(self, plan: Plan, layer: LayerExperts, router: Matrix, h: Activation, cached: Ids) -> None:
+        """Add the next layer, its router and the input of both."""
+        before, count = self.inputs[-1] if self.inputs else h, layer.routed.gate.count
+        table = plan.table(
+            FOLLOWING,
+            layer=cached,
+            router=plan.table(MATRIX, **operands_of(router)),
+            weights=router.data,
+            routing=layer.routing.table(plan, count),
+            x=before.read(router.format.activation),
+            logits=plan.activation("guessed router", count).read("f32"),
+        )
+        self.inputs.append(h)
+        self.following.append(table)
+
+    def after_last(self) -> Operand:
+        """An operand: the table of the layer that will be added next, or 0 if none will be."""
+        place = len(self.following)
+        return lambda: self.following[place] if place < len(self.following) else 0
 
 
 @kernel
@@ -63,16 +96,16 @@ def mark_routed(rank, size, touched, experts, k, batch):
 
 
 @kernel
-def gate_up_listed(rank, size, places, experts, layer, x, out, scratch, scratch_stride):
-    """f(gate x) * up x of the experts at listed places of a token's choice -> the same rows of out."""
+def gate_up_arriving(rank, size, cached, arrivals, experts, k, layer, x, out, scratch, scratch_stride):
+    """f(gate x) * up x of a token's experts -> rows [k, width] of out; shares take blocks, of experts as they arrive."""
     blocks, products = count_blocks(layer), scratch + rank * scratch_stride
-    count = load_i64(places) * blocks
-    first, last = start_of(rank, size, count), start_of(rank + 1, size, count)
-    for j in range(first // blocks, (last + blocks - 1) // blocks):
-        i = load_i64(places + 8 + 8 * j)
-        y, q, _ = row_addresses(out, i)
-        begin, end = max(first - j * blocks, 0), min(last - j * blocks, blocks)
-        gate_up_blocks(layer, load_i64(experts + 8 * i), x, begin, end, y, q, products)
+    item = take_next(arrivals + ARRIVALS.taken, 1)
+    while item < k * blocks:
+        block = item % blocks
+        place = arrival(cached, arrivals, item // blocks, block == 0)
+        y, q, _ = row_addresses(out, place)
+        gate_up_blocks(layer, load_i64(experts + 8 * place), x, block, block + 1, y, q, products)
+        item = take_next(arrivals + ARRIVALS.taken, 1)
 
 
 def _route(plan: Plan, layer: LayerExperts, logits: Activation) -> Choice:
@@ -89,7 +122,6 @@ def _route(plan: Plan, layer: LayerExperts, logits: Activation) -> Choice:
         plan.batch,
         *plan.scratch(routing_scratch_bytes(count)),
     )
-    plan.add(mark_routed, layer.touched, choice.experts, layer.routing.experts_per_token, plan.batch)
     return choice
 
 
@@ -97,31 +129,49 @@ def experts_step(
     plan: Plan,
     provider: ExpertProvider,
     layer: LayerExperts,
+    router: Matrix,
     h: Activation,
     logits: Activation,
     shared_gate: Activation | None,
     x: Activation,
 ) -> None:
-    """As `quant.kernels.experts.experts_step`, with experts that the provider brings."""
+    """As `quant.kernels.experts.experts_step`, with experts that the provider brings; router: of logits from h."""
     routed, k = layer.routed, layer.routing.experts_per_token
     plan.weight_bytes += layer.bytes_per_token
     choice = _route(plan, layer, logits)
-    cached, missing = (plan.buffer(f"{name} places", k + 1, np.int64) for name in ("cached", "missing"))
+    arrivals = plan.buffer("arrivals", ARRIVALS.bytes // 8 + k, np.int64)
     middle = plan.activation("middle", routed.gate.rows, k)
     middle.read(routed.down.format.activation)
-    before, after = provider.of_token(routed, choice.experts[0], cached, missing)
-    plan.begin_stage(before)
+    cached = _request(plan, provider, layer, router, h, choice, arrivals)
     shared = shared_gate_up(plan, layer.shared, h) if layer.shared else None
-    _add_gate_up(plan, routed, cached, choice.experts, h, middle)
-    plan.begin_stage(after)
-    _add_gate_up(plan, routed, missing, choice.experts, h, middle)
+    operands = gate_up_table(plan, routed), gate_input(routed, h), plan.output(middle)
+    plan.add(gate_up_arriving, cached, arrivals, choice.experts, k, *operands, *plan.scratch(PRODUCTS_BYTES))
     add_down(plan, layer, (choice.experts, choice.weights), middle, shared, shared_gate, x)
-    plan.begin_stage(None)
 
 
-def _add_gate_up(plan: Plan, layer: GatedExperts, places: Ids, experts: Ids, h: Activation, middle: Activation) -> None:
-    operands = gate_up_table(plan, layer), gate_input(layer, h), plan.output(middle)
-    plan.add(gate_up_listed, places, experts, *operands, *plan.scratch(PRODUCTS_BYTES))
+def _request(
+    plan: Plan,
+    provider: ExpertProvider,
+    layer: LayerExperts,
+    router: Matrix,
+    h: Activation,
+    choice: Choice,
+    arrivals: Ids,
+) -> Ids:
+    """Ask for experts that are missing, and for those that the next layer may choose; gives the layer's table of CACHED."""
+    count, k = layer.routed.gate.count, layer.routing.experts_per_token
+    cached = provider.of_token(layer.routed, k)
+    layers: StreamedLayers = plan.once(StreamedLayers, StreamedLayers)
+    layers.add(plan, layer, router, h, cached)
+    following = layers.after_last()
+    scratch = plan.scratch(guess_scratch_bytes(k) + routing_scratch_bytes(count))
+    plan.use(end_load)
+    part, plan.part = plan.part, BOOKKEEPING
+    plan.add(request_experts, cached, choice.experts, k, arrivals, layer.touched)
+    plan.add(guess_logits, following, arrivals)
+    plan.add(read_guesses, following, arrivals, *scratch)
+    plan.part = part
+    return cached
 
 
 def experts_grouped(
@@ -135,6 +185,7 @@ def experts_grouped(
 ) -> None:
     """As `quant.kernels.experts_grouped.experts_grouped`, a few experts at a time."""
     choice = _route(plan, layer, logits)
+    plan.add(mark_routed, layer.touched, choice.experts, layer.routing.experts_per_token, plan.batch)
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
     plan.begin_stage(provider.of_tokens(layer.routed, choice.experts, choice.pairs, choice.starts, counters))
     grouped_experts(plan, layer.routed, choice.assignments, h, x, counters)

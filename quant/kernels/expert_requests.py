@@ -1,0 +1,214 @@
+"""Experts of a decoded token: looked up, given slots and asked for, without the interpreter.
+
+Before a layer's experts are multiplied, one record (`request_experts`) sees which of those that the router chose are in
+memory, and has the others read. The multiplication (`quant.kernels.experts_streamed`) takes those that are there first,
+then the others as they arrive. Meanwhile two records may guess what the next layer will choose, and have that read, too.
+Whether they do is decided from one token to the next, by whoever writes the table of TOKEN.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quant.atomics import atomic_add, atomic_load, call, pause, ticks
+from quant.jit import inline, kernel
+from quant.kernels.expert_loads import (
+    ARRIVALS,
+    CACHED,
+    TOKEN,
+    cancel_with_lock,
+    is_loaded,
+    load_with_lock,
+    note_arrival,
+    read_of,
+)
+from quant.kernels.expert_slots import SLOTS, add_usage
+from quant.kernels.gates import add_whole
+from quant.kernels.partition import start_of
+from quant.kernels.router import mark_touched, route_token, top_k_of
+from quant.layout import Layout
+from quant.read_queue import READ, give_processor, is_pending, lock, make_urgent, unlock, wake
+from quant.simd import load_f32, load_i64, load_u8, store_i64, store_u8
+from quant.weights import MATRIX
+
+FOLLOWING = Layout(  # what guesses need of the next layer
+    "layer",  # table of CACHED
+    "router",  # table of MATRIX
+    "weights",  # its first row
+    "routing",  # table of quant.kernels.router.ROUTING
+    "x",  # this layer's input, as that router takes it
+    "logits",  # what it makes of that, float32 [experts]
+)
+_MISSED = 2  # in `pinned`: was not in memory
+_SPINS_BEFORE_GIVING_WAY = 2_000  # about 30 us
+
+
+def guess_scratch_bytes(k: int) -> int:
+    """Bytes of scratch memory of `read_guesses`, besides those of `quant.kernels.router.routing_scratch_bytes`."""
+    return 12 * k
+
+
+@inline
+def _is_among(expert, experts, count):
+    for i in range(count):
+        if load_i64(experts + 8 * i) == expert:
+            return 1
+    return 0
+
+
+@inline
+def _cancel_guesses(layer, chosen, k):
+    """With the lock: take back those guesses that were wrong and have not been begun."""
+    guessed = load_i64(layer + CACHED.guessed)
+    for i in range(load_i64(layer + CACHED.guesses)):
+        expert = load_i64(guessed + 8 * i)
+        if not _is_among(expert, chosen, k):
+            cancel_with_lock(layer, expert)
+    store_i64(layer + CACHED.guesses, 0)
+
+
+@inline
+def _pin(layer, experts, count, why):
+    pinned = load_i64(load_i64(layer + CACHED.slots) + SLOTS.pinned)
+    for i in range(count):
+        store_u8(pinned + load_i64(experts + 8 * i), why)
+
+
+@inline
+def _await_any(queue):
+    """With the lock, which others have meanwhile: a moment later some read may be done."""
+    wake(queue)
+    unlock(queue)
+    give_processor(queue)
+    lock(queue)
+
+
+@inline
+def _bring(layer, expert, place, arrivals):
+    """With the lock: have an expert noted among the arrivals as soon as it is in memory."""
+    queue, read = load_i64(layer + CACHED.queue), read_of(layer, expert)
+    while not is_pending(read) and not is_loaded(layer, expert) and not load_with_lock(layer, expert, 1):
+        _await_any(queue)  # all other slots are being read into
+    if is_pending(read):
+        make_urgent(queue, read)
+        store_i64(read + READ.place, place)
+        store_i64(read + READ.arrivals, arrivals)
+    else:
+        note_arrival(arrivals, place)
+
+
+@inline
+def _bring_all(layer, chosen, k, arrivals):
+    """With the lock: have all chosen experts in memory, or on their way."""
+    pinned, missed = load_i64(load_i64(layer + CACHED.slots) + SLOTS.pinned), 0
+    _pin(layer, chosen, k, 1)
+    for i in range(k):
+        expert = load_i64(chosen + 8 * i)
+        if is_loaded(layer, expert):
+            note_arrival(arrivals, i)
+        else:
+            store_u8(pinned + expert, _MISSED)
+            missed += 1
+    store_i64(arrivals + ARRIVALS.missed, missed)
+    for i in range(k):
+        expert = load_i64(chosen + 8 * i)
+        if load_u8(pinned + expert) == _MISSED:
+            _bring(layer, expert, i, arrivals)
+    _pin(layer, chosen, k, 0)
+
+
+@kernel
+def request_experts(rank, size, layer, chosen, k, arrivals, touched):
+    """Have the chosen experts int64 [k] of one token in memory, or on their way; the first share does it.
+
+    arrivals: table of ARRIVALS; touched uint8 [experts]: 1 for those that were chosen.
+    """
+    if rank == 0:
+        queue, token = load_i64(layer + CACHED.queue), load_i64(layer + CACHED.token)
+        mark_touched(touched, chosen, k)
+        add_usage(load_i64(layer + CACHED.slots), chosen, 0, k, load_f32(layer + CACHED.growth))
+        store_i64(arrivals + ARRIVALS.taken, 0)
+        store_i64(arrivals + ARRIVALS.ready, 0)
+        lock(queue)
+        _cancel_guesses(layer, chosen, k)
+        _bring_all(layer, chosen, k, arrivals)
+        wake(queue)
+        unlock(queue)
+        missed = load_i64(arrivals + ARRIVALS.missed)
+        store_i64(token + TOKEN.hits, load_i64(token + TOKEN.hits) + k - missed)
+        store_i64(token + TOKEN.misses, load_i64(token + TOKEN.misses) + missed)
+
+
+@inline
+def _wait_for(queue, arrivals, place):
+    """Until so many places and one more are known."""
+    spins = 0
+    while atomic_load(arrivals + ARRIVALS.ready) <= place:
+        pause()
+        spins += 1
+        if spins > _SPINS_BEFORE_GIVING_WAY:
+            give_processor(queue)
+
+
+@inline
+def arrival(layer, arrivals, i, first):
+    """The place in the choice of the i-th expert to be in memory, waiting for it; first: whether to count that time."""
+    queue, token = load_i64(layer + CACHED.queue), load_i64(layer + CACHED.token)
+    if atomic_load(arrivals + ARRIVALS.ready) <= i:
+        _wait_for(queue, arrivals, i - 1)  # a time that counts for the one before
+        began = ticks()
+        _wait_for(queue, arrivals, i)
+        if first:
+            atomic_add(token + TOKEN.waited, ticks() - began)
+    return load_i64(arrivals + ARRIVALS.places + 8 * i)
+
+
+@inline
+def _guesses(following, arrivals):
+    """Whether to guess: there is a next layer, the policy wants it, and this layer has reads to wait for."""
+    if not following or not load_i64(arrivals + ARRIVALS.missed):
+        return 0
+    return load_i64(load_i64(load_i64(following + FOLLOWING.layer) + CACHED.token) + TOKEN.prefetch)
+
+
+@kernel
+def guess_logits(rank, size, following, arrivals):
+    """The next layer's router on this layer's input, to which layers add little -> FOLLOWING.logits."""
+    if _guesses(following, arrivals):
+        router, x = load_i64(following + FOLLOWING.router), load_i64(following + FOLLOWING.x)
+        rows, columns, bias = (
+            load_i64(router + MATRIX.rows),
+            load_i64(router + MATRIX.columns),
+            load_i64(router + MATRIX.bias),
+        )
+        first, last = start_of(rank, size, rows), start_of(rank + 1, size, rows)
+        w = load_i64(following + FOLLOWING.weights) + first * load_i64(router + MATRIX.row_bytes)
+        y = load_i64(following + FOLLOWING.logits) + 4 * first
+        call(load_i64(router + MATRIX.dot), (w, last - first, columns, x, y, np.float32(1), 0))
+        if bias:
+            add_whole(y, bias + 4 * first, last - first)
+
+
+@inline
+def _load_guess(layer, expert):
+    if not is_loaded(layer, expert) and not is_pending(read_of(layer, expert)) and load_with_lock(layer, expert, 0):
+        guesses = load_i64(layer + CACHED.guesses)
+        store_i64(load_i64(layer + CACHED.guessed) + 8 * guesses, expert)
+        store_i64(layer + CACHED.guesses, guesses + 1)
+
+
+@kernel
+def read_guesses(rank, size, following, arrivals, scratch, scratch_stride):
+    """Have the experts that those logits choose read in the background; the first share does it."""
+    if rank == 0 and _guesses(following, arrivals):
+        layer, routing = load_i64(following + FOLLOWING.layer), load_i64(following + FOLLOWING.routing)
+        k, queue = top_k_of(routing), load_i64(layer + CACHED.queue)
+        chosen = scratch
+        route_token(load_i64(following + FOLLOWING.logits), routing, chosen + 12 * k, chosen, chosen + 8 * k)
+        lock(queue)
+        _pin(layer, chosen, k, 1)
+        for i in range(k):
+            _load_guess(layer, load_i64(chosen + 8 * i))
+        _pin(layer, chosen, k, 0)
+        wake(queue)
+        unlock(queue)
