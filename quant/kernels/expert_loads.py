@@ -35,7 +35,7 @@ CACHED = Layout(  # the cached experts of a layer
 TOKEN = Layout(
     "prefetch",  # 1: guess what the next layers choose
     "hits",  # experts chosen that were in memory
-    "misses",  # and those that were not
+    "misses",  # and those that were not, or only because of a right guess
     "bytes_read",  # of reads that were begun, and not taken back
     "waited",  # ticks that kernels had nothing to do but wait for a read
     "failed",  # experts that are needed and could not be read
@@ -46,7 +46,7 @@ ARRIVALS = Layout(  # of one layer: places in the token's choice, those in memor
         *(f"line{i}" for i in range(COUNTER_WORDS - 1)),
     ),  # blocks of work that shares have begun; a line of its own
     "ready",  # how many of the places are known, whose experts are in memory
-    "missed",  # how many of them were not at the beginning
+    "missed",  # how many experts had to be read for this token
     "places",  # int64 [k]
 )
 EXPERT_READ_BYTES = READ.bytes + 3 * SPAN.bytes

@@ -57,14 +57,17 @@ def _is_among(expert, experts, count):
 
 
 @inline
-def _cancel_guesses(layer, chosen, k):
-    """With the lock: take back those guesses that were wrong and have not been begun."""
-    guessed = load_i64(layer + CACHED.guessed)
+def _end_guesses(layer, chosen, k):
+    """With the lock: take back wrong guesses that have not been begun; gives how many right ones are in memory already."""
+    guessed, arrived = load_i64(layer + CACHED.guessed), 0
     for i in range(load_i64(layer + CACHED.guesses)):
         expert = load_i64(guessed + 8 * i)
         if not _is_among(expert, chosen, k):
             cancel_with_lock(layer, expert)
+        elif is_loaded(layer, expert):
+            arrived += 1
     store_i64(layer + CACHED.guesses, 0)
+    return arrived
 
 
 @inline
@@ -99,7 +102,7 @@ def _bring(layer, expert, place, arrivals):
 
 @inline
 def _bring_all(layer, chosen, k, arrivals):
-    """With the lock: have all chosen experts in memory, or on their way."""
+    """With the lock: have all chosen experts in memory, or on their way; gives how many were not."""
     pinned, missed = load_i64(load_i64(layer + CACHED.slots) + SLOTS.pinned), 0
     _pin(layer, chosen, k, 1)
     for i in range(k):
@@ -109,12 +112,12 @@ def _bring_all(layer, chosen, k, arrivals):
         else:
             store_u8(pinned + expert, _MISSED)
             missed += 1
-    store_i64(arrivals + ARRIVALS.missed, missed)
     for i in range(k):
         expert = load_i64(chosen + 8 * i)
         if load_u8(pinned + expert) == _MISSED:
             _bring(layer, expert, i, arrivals)
     _pin(layer, chosen, k, 0)
+    return missed
 
 
 @kernel
@@ -130,11 +133,11 @@ def request_experts(rank, size, layer, chosen, k, arrivals, touched):
         store_i64(arrivals + ARRIVALS.taken, 0)
         store_i64(arrivals + ARRIVALS.ready, 0)
         lock(queue)
-        _cancel_guesses(layer, chosen, k)
-        _bring_all(layer, chosen, k, arrivals)
+        missed = _end_guesses(layer, chosen, k)
+        missed += _bring_all(layer, chosen, k, arrivals)
         wake(queue)
         unlock(queue)
-        missed = load_i64(arrivals + ARRIVALS.missed)
+        store_i64(arrivals + ARRIVALS.missed, missed)
         store_i64(token + TOKEN.hits, load_i64(token + TOKEN.hits) + k - missed)
         store_i64(token + TOKEN.misses, load_i64(token + TOKEN.misses) + missed)
 
