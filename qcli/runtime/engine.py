@@ -27,7 +27,6 @@ from qcli.runtime.profile import Profiler
 from qcli.runtime.program import Program
 from qcli.streaming import budget
 from quant import team
-from quant.jit import Kernel
 from quant.kernels.experts_grouped import MICRO_BATCH
 from quant.plan import Activation, Plan, aligned
 from quant.team import Team
@@ -66,7 +65,7 @@ class Engine:
         step = Plan(1, threads, state.batch, expert_loader)
         prompt = Plan(max(2, chunk), threads, state.batch, expert_loader, observer)
         if expert_loader:
-            step.begin_stage(expert_loader.replays_of_token)
+            expert_loader.begin_token(step)
         self.chunk = prompt.tokens  # of a prompt that go through the layers together
         self._ids: NDArray[np.int64] = aligned(self.chunk, np.int64)
         self.last_logits: NDArray[np.float32] | None = None  # of the last token in the state, where they are known
@@ -75,7 +74,7 @@ class Engine:
         head = Plan(1, threads, state.batch)
         self._prompt_logits = model.head(head, self._hidden)
         self._weight_bytes, self.head_bytes = step.weight_bytes, head.weight_bytes
-        _compile([step, prompt, head], expert_loader.kernels if expert_loader else (), progress)
+        _compile([step, prompt, head], progress)
         self.prompt_plan, self.plans = prompt, [step, prompt, head]
         self._step, self._prompt, self._head = Program.of(step), Program.of(prompt), Program.of(head)
         self._profiler: Profiler | None = None  # while profile() is on
@@ -294,7 +293,7 @@ def _dismiss(lifetime: Lifetime, team: Team, loader: ExpertLoader | None) -> Non
             loader.cache.reader.dismiss()
 
 
-def _compile(plans: Sequence[Plan], more: Sequence[Kernel], progress: Progress | None) -> None:
-    """Compile every kernel of the plans, the team, the sampler, and more, so that no token waits for the compiler."""
+def _compile(plans: Sequence[Plan], progress: Progress | None) -> None:
+    """Compile every kernel of the plans, the team and the sampler, so that no token waits for the compiler."""
     used = dict.fromkeys(kernel for plan in plans for kernel in plan.kernels())
-    kernels.prepare([*used, *team.KERNELS, *sampler.KERNELS, *more], progress)
+    kernels.prepare([*used, *team.KERNELS, *sampler.KERNELS], progress)

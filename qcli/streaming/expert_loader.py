@@ -29,13 +29,13 @@ from quant import read_queue
 from quant.kernels import expert_loads, expert_slots
 from quant.kernels.experts import GatedExperts
 from quant.kernels.experts_streamed import ExpertProvider
-from quant.plan import Batch, Ids, StageCallback
+from quant.plan import Batch, Ids, Plan, StageCallback
+
+_CALLED = (*read_queue.KERNELS, *expert_slots.KERNELS, *expert_loads.KERNELS)  # kernels that are no record's
 
 
 class ExpertLoader(ExpertProvider):
     """An ExpertProvider: an expert cache and what fills it."""
-
-    kernels = (*read_queue.KERNELS, *expert_slots.KERNELS, *expert_loads.KERNELS)  # that are not in plans
 
     def __init__(
         self,
@@ -69,13 +69,11 @@ class ExpertLoader(ExpertProvider):
         self.experts_per_token = max(self.experts_per_token, k)
         return self.cache.layer(layer, k).table
 
-    def replays_of_token(self) -> Iterator[None]:
-        """What runs around the replay of a plan for one token: a StageCallback."""
-        self._used = True
-        if self._before_token:
-            self._before_token()
-        self._adapt_to_free_memory()
-        yield from self._decode.replays()
+    def begin_token(self, plan: Plan) -> None:
+        """Trace the beginning of a plan for one token: what runs around its replay."""
+        for kernel in _CALLED:
+            plan.use(kernel)
+        plan.begin_stage(self._replays_of_token)
 
     def of_tokens(self, layer: GatedExperts, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> StageCallback:
         """See ExpertProvider."""
@@ -137,6 +135,13 @@ class ExpertLoader(ExpertProvider):
         self.cache.reader.close()
         if self._usage_path and self._used and self.saves_usage:
             usage_file.save(self._usage_path, self.usage)
+
+    def _replays_of_token(self) -> Iterator[None]:
+        self._used = True
+        if self._before_token:
+            self._before_token()
+        self._adapt_to_free_memory()
+        yield from self._decode.replays()
 
     def _warm_up(self, saved: usage_file.Usage) -> None:
         """Begin to load the most used experts in the background, layer by layer."""

@@ -66,7 +66,8 @@ class Slots:
     @property
     def usage(self) -> NDArray[np.float32]:
         """How often each expert was chosen of late: counts with decay, float32 [experts]."""
-        return self._usage / self._weight[0]
+        usage: NDArray[np.float32] = self._usage / self._weight[0]
+        return usage
 
     @usage.setter
     def usage(self, values: NDArray[np.float32]) -> None:

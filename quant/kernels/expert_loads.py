@@ -54,11 +54,13 @@ EXPERT_READ_BYTES = READ.bytes + 3 * SPAN.bytes
 
 @inline
 def read_of(layer, expert):
+    """The table of READ of an expert."""
     return load_i64(layer + CACHED.reads) + expert * EXPERT_READ_BYTES
 
 
 @inline
 def is_loaded(layer, expert):
+    """Not 0 if kernels find the expert in memory."""
     return load_i64(load_i64(layer + CACHED.gate) + 8 * expert)
 
 
