@@ -80,9 +80,11 @@ def unlock(queue):
 
 
 @inline
-def wake(queue):
-    """Wake the I/O threads that sleep, if there are any."""
-    if load_i64(queue + QUEUE.asleep):
+def unlock_and_wake(queue):
+    """Let others have it, and wake the I/O threads that sleep, if there are any."""
+    asleep = load_i64(queue + QUEUE.asleep)
+    unlock(queue)
+    if asleep:
         call(load_i64(load_i64(queue + QUEUE.calls) + CALLS.wake_all), (queue + _LOCK + LOCK_BYTES,))
 
 
@@ -225,8 +227,7 @@ def submit(queue, read, urgent):
     """Have a read done."""
     lock(queue)
     append(queue, read, urgent)
-    wake(queue)
-    unlock(queue)
+    unlock_and_wake(queue)
 
 
 @function("pp")
@@ -251,8 +252,7 @@ def close(queue):
     """Have I/O threads end, each after the span that it is reading."""
     lock(queue)
     store_i64(queue + QUEUE.closed, 1)
-    wake(queue)
-    unlock(queue)
+    unlock_and_wake(queue)
 
 
 @inline

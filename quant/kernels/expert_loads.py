@@ -12,7 +12,7 @@ from quant.jit import function, inline
 from quant.kernels.expert_slots import FREE, SLOTS, free_or_least_used
 from quant.kernels.partition import COUNTER_WORDS
 from quant.layout import Layout
-from quant.read_queue import PAGE, READ, SPAN, append, lock, remove, unlock, wake
+from quant.read_queue import PAGE, READ, SPAN, append, lock, remove, unlock, unlock_and_wake
 from quant.simd import load_i64, store_i64, store_u8
 
 CACHED = Layout(  # the cached experts of a layer
@@ -46,6 +46,7 @@ ARRIVALS = Layout(  # of one layer: places in the token's choice, those in memor
         *(f"line{i}" for i in range(COUNTER_WORDS - 1)),
     ),  # blocks of work that shares have begun; a line of its own
     "ready",  # how many of the places are known, whose experts are in memory
+    "guessed",  # pieces of a guess that are done
     "missed",  # how many experts had to be read for this token
     "places",  # int64 [k]
 )
@@ -165,8 +166,7 @@ def begin_load(layer, expert, urgent):
     queue = load_i64(layer + CACHED.queue)
     lock(queue)
     begun = load_with_lock(layer, expert, urgent)
-    wake(queue)
-    unlock(queue)
+    unlock_and_wake(queue)
     return begun
 
 

@@ -1,9 +1,9 @@
 """Experts of a decoded token: looked up, given slots and asked for, without the interpreter.
 
-Before a layer's experts are multiplied, one record (`request_experts`) sees which of those that the router chose are in
-memory, and has the others read. The multiplication (`quant.kernels.experts_streamed`) takes those that are there first,
-then the others as they arrive. Meanwhile two records may guess what the next layer will choose, and have that read, too.
-Whether they do is decided from one token to the next, by whoever writes the table of TOKEN.
+Before a layer's experts are multiplied, one record (`request_experts`) chooses them, sees which are in memory, and has the
+others read. The next record (`quant.kernels.experts_streamed`) takes those first that are there, then the others as they
+arrive. It may also guess what the next layer will choose, and have that read, too: whether it does is decided from one
+token to the next, by whoever writes the table of TOKEN.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from quant.atomics import atomic_add, atomic_load, call, pause, ticks
-from quant.jit import inline, kernel
+from quant.jit import function, inline, kernel
 from quant.kernels.expert_loads import (
     ARRIVALS,
     CACHED,
@@ -25,9 +25,9 @@ from quant.kernels.expert_loads import (
 from quant.kernels.expert_slots import SLOTS, add_usage
 from quant.kernels.gates import add_whole
 from quant.kernels.partition import start_of
-from quant.kernels.router import mark_touched, route_token, top_k_of
+from quant.kernels.router import mark_touched, route_token, routing_scratch_bytes, top_k_of
 from quant.layout import Layout
-from quant.read_queue import READ, give_processor, is_pending, lock, make_urgent, unlock, wake
+from quant.read_queue import READ, give_processor, is_pending, lock, make_urgent, unlock_and_wake
 from quant.simd import load_f32, load_i64, load_u8, store_i64, store_u8
 from quant.weights import MATRIX
 
@@ -38,14 +38,11 @@ FOLLOWING = Layout(  # what guesses need of the next layer
     "routing",  # table of quant.kernels.router.ROUTING
     "x",  # this layer's input, as that router takes it
     "logits",  # what it makes of that, float32 [experts]
+    "then",  # read_guesses
 )
 _MISSED = 2  # in `pinned`: was not in memory
+_PIECES = 8  # of a guess: a few microseconds each
 _SPINS_BEFORE_GIVING_WAY = 2_000  # about 30 us
-
-
-def guess_scratch_bytes(k: int) -> int:
-    """Bytes of scratch memory of `read_guesses`, besides those of `quant.kernels.router.routing_scratch_bytes`."""
-    return 12 * k
 
 
 @inline
@@ -80,8 +77,7 @@ def _pin(layer, experts, count, why):
 @inline
 def _await_any(queue):
     """With the lock, which others have meanwhile: a moment later some read may be done."""
-    wake(queue)
-    unlock(queue)
+    unlock_and_wake(queue)
     give_processor(queue)
     lock(queue)
 
@@ -120,26 +116,32 @@ def _bring_all(layer, chosen, k, arrivals):
     return missed
 
 
-@kernel
-def request_experts(rank, size, layer, chosen, k, arrivals, touched):
-    """Have the chosen experts int64 [k] of one token in memory, or on their way; the first share does it.
+@inline
+def _request(layer, chosen, k, arrivals):
+    queue, token = load_i64(layer + CACHED.queue), load_i64(layer + CACHED.token)
+    for field in (ARRIVALS.taken, ARRIVALS.ready, ARRIVALS.guessed):
+        store_i64(arrivals + field, 0)
+    lock(queue)
+    missed = _end_guesses(layer, chosen, k)
+    missed += _bring_all(layer, chosen, k, arrivals)
+    unlock_and_wake(queue)
+    store_i64(arrivals + ARRIVALS.missed, missed)
+    store_i64(token + TOKEN.hits, load_i64(token + TOKEN.hits) + k - missed)
+    store_i64(token + TOKEN.misses, load_i64(token + TOKEN.misses) + missed)
 
-    arrivals: table of ARRIVALS; touched uint8 [experts]: 1 for those that were chosen.
+
+@kernel
+def request_experts(rank, size, layer, logits, routing, experts, weights, arrivals, touched, scratch, scratch_stride):
+    """Choose a token's experts int64 [k] and weights, and have the former in memory, or on their way; one share does it.
+
+    layer: table of CACHED; arrivals: of ARRIVALS; touched uint8 [experts]: 1 for those that were chosen.
     """
     if rank == 0:
-        queue, token = load_i64(layer + CACHED.queue), load_i64(layer + CACHED.token)
-        mark_touched(touched, chosen, k)
-        add_usage(load_i64(layer + CACHED.slots), chosen, 0, k, load_f32(layer + CACHED.growth))
-        store_i64(arrivals + ARRIVALS.taken, 0)
-        store_i64(arrivals + ARRIVALS.ready, 0)
-        lock(queue)
-        missed = _end_guesses(layer, chosen, k)
-        missed += _bring_all(layer, chosen, k, arrivals)
-        wake(queue)
-        unlock(queue)
-        store_i64(arrivals + ARRIVALS.missed, missed)
-        store_i64(token + TOKEN.hits, load_i64(token + TOKEN.hits) + k - missed)
-        store_i64(token + TOKEN.misses, load_i64(token + TOKEN.misses) + missed)
+        route_token(logits, routing, scratch, experts, weights)
+        k = top_k_of(routing)
+        mark_touched(touched, experts, k)
+        add_usage(load_i64(layer + CACHED.slots), experts, 0, k, load_f32(layer + CACHED.growth))
+        _request(layer, experts, k, arrivals)
 
 
 @inline
@@ -167,29 +169,29 @@ def arrival(layer, arrivals, i, first):
 
 
 @inline
-def _guesses(following, arrivals):
-    """Whether to guess: there is a next layer, the policy wants it, and this layer has reads to wait for."""
+def pieces_to_guess(following, arrivals):
+    """Into how many pieces a guess is cut; 0 without a next layer, or one that is wanted, or reads to be waited for."""
     if not following or not load_i64(arrivals + ARRIVALS.missed):
         return 0
-    return load_i64(load_i64(load_i64(following + FOLLOWING.layer) + CACHED.token) + TOKEN.prefetch)
+    return _PIECES * load_i64(load_i64(load_i64(following + FOLLOWING.layer) + CACHED.token) + TOKEN.prefetch)
 
 
-@kernel
-def guess_logits(rank, size, following, arrivals):
-    """The next layer's router on this layer's input, to which layers add little -> FOLLOWING.logits."""
-    if _guesses(following, arrivals):
-        router, x = load_i64(following + FOLLOWING.router), load_i64(following + FOLLOWING.x)
-        rows, columns, bias = (
-            load_i64(router + MATRIX.rows),
-            load_i64(router + MATRIX.columns),
-            load_i64(router + MATRIX.bias),
-        )
-        first, last = start_of(rank, size, rows), start_of(rank + 1, size, rows)
-        w = load_i64(following + FOLLOWING.weights) + first * load_i64(router + MATRIX.row_bytes)
-        y = load_i64(following + FOLLOWING.logits) + 4 * first
-        call(load_i64(router + MATRIX.dot), (w, last - first, columns, x, y, np.float32(1), 0))
-        if bias:
-            add_whole(y, bias + 4 * first, last - first)
+@inline
+def guess(following, arrivals, piece, scratch):
+    """A piece of the next layer's router on this layer's input, to which layers add little; the last one has reads begun.
+
+    scratch: guess_scratch_bytes.
+    """
+    router, x = load_i64(following + FOLLOWING.router), load_i64(following + FOLLOWING.x)
+    rows, bias = load_i64(router + MATRIX.rows), load_i64(router + MATRIX.bias)
+    first, last = start_of(piece, _PIECES, rows), start_of(piece + 1, _PIECES, rows)
+    w = load_i64(following + FOLLOWING.weights) + first * load_i64(router + MATRIX.row_bytes)
+    y = load_i64(following + FOLLOWING.logits) + 4 * first
+    call(load_i64(router + MATRIX.dot), (w, last - first, load_i64(router + MATRIX.columns), x, y, np.float32(1), 0))
+    if bias:
+        add_whole(y, bias + 4 * first, last - first)
+    if atomic_add(arrivals + ARRIVALS.guessed, 1) == _PIECES - 1:
+        call(load_i64(following + FOLLOWING.then), (following, scratch))
 
 
 @inline
@@ -200,18 +202,20 @@ def _load_guess(layer, expert):
         store_i64(layer + CACHED.guesses, guesses + 1)
 
 
-@kernel
-def read_guesses(rank, size, following, arrivals, scratch, scratch_stride):
-    """Have the experts that those logits choose read in the background; the first share does it."""
-    if rank == 0 and _guesses(following, arrivals):
-        layer, routing = load_i64(following + FOLLOWING.layer), load_i64(following + FOLLOWING.routing)
-        k, queue = top_k_of(routing), load_i64(layer + CACHED.queue)
-        chosen = scratch
-        route_token(load_i64(following + FOLLOWING.logits), routing, chosen + 12 * k, chosen, chosen + 8 * k)
-        lock(queue)
-        _pin(layer, chosen, k, 1)
-        for i in range(k):
-            _load_guess(layer, load_i64(chosen + 8 * i))
-        _pin(layer, chosen, k, 0)
-        wake(queue)
-        unlock(queue)
+@function("pp")
+def read_guesses(following, scratch):
+    """Have the experts that FOLLOWING.logits choose read in the background."""
+    layer, routing = load_i64(following + FOLLOWING.layer), load_i64(following + FOLLOWING.routing)
+    k, queue, chosen = top_k_of(routing), load_i64(layer + CACHED.queue), scratch
+    route_token(load_i64(following + FOLLOWING.logits), routing, chosen + 12 * k, chosen, chosen + 8 * k)
+    lock(queue)
+    _pin(layer, chosen, k, 1)
+    for i in range(k):
+        _load_guess(layer, load_i64(chosen + 8 * i))
+    _pin(layer, chosen, k, 0)
+    unlock_and_wake(queue)
+
+
+def guess_scratch_bytes(k: int, experts: int) -> int:
+    """Bytes of scratch memory of `guess`; k of so many experts are chosen."""
+    return 12 * k + routing_scratch_bytes(experts)

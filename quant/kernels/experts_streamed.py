@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from quant.activation import row_addresses
-from quant.jit import kernel
-from quant.kernels.expert_loads import ARRIVALS, end_load
+from quant.jit import inline, kernel
+from quant.kernels.expert_loads import ARRIVALS
 from quant.kernels.expert_requests import (
     FOLLOWING,
     arrival,
-    guess_logits,
+    guess,
     guess_scratch_bytes,
+    pieces_to_guess,
     read_guesses,
     request_experts,
 )
@@ -33,16 +34,26 @@ from quant.kernels.experts import (
     gate_input,
     gate_up_blocks,
     gate_up_table,
-    shared_gate_up,
 )
 from quant.kernels.experts_grouped import Choice, grouped_experts, shared_grouped
 from quant.kernels.partition import COUNTER_WORDS, take_next
 from quant.kernels.router import mark_touched, route_rows, routing_scratch_bytes
+from quant.layout import Layout
 from quant.plan import BATCH, Activation, Ids, Operand, Plan, StageCallback
 from quant.simd import load_i64
 from quant.weights import MATRIX, Matrix, operands_of
 
 BOOKKEEPING = "bookkeeping"  # the part of a model, as profiles name it, that looks experts up and asks for them
+
+WORK = Layout(  # of a token in a layer, besides its choice
+    "layer",  # table of GATE_UP
+    "x",  # the row that its experts are multiplied with
+    "out",  # table of quant.activation.OUTPUT: rows [k, width]
+    "shared",  # the same of the shared expert; 0: there is none
+    "shared_x",
+    "shared_out",
+    "following",  # table of FOLLOWING; 0 for the last layer
+)
 
 
 class ExpertProvider(ABC):
@@ -78,6 +89,7 @@ class StreamedLayers:
             routing=layer.routing.table(plan, count),
             x=before.read(router.format.activation),
             logits=plan.activation("guessed router", count).read("f32"),
+            then=read_guesses,
         )
         self.inputs.append(h)
         self.following.append(table)
@@ -95,34 +107,49 @@ def mark_routed(rank, size, touched, experts, k, batch):
         mark_touched(touched, experts, load_i64(batch + BATCH.tokens) * k)
 
 
+@inline
+def _shared_blocks(work):
+    shared = load_i64(work + WORK.shared)
+    return count_blocks(shared) if shared else 0
+
+
+@inline
+def _gate_up(experts, expert, block, x, out, row, products):
+    """A block of f(gate x) * up x of an expert -> a row of out."""
+    y, q, _ = row_addresses(out, row)
+    gate_up_blocks(experts, expert, x, block, block + 1, y, q, products)
+
+
+@inline
+def _gate_up_arrived(cached, arrivals, experts, work, item, scratch):
+    """A block of one of the chosen experts, waiting for it if need be."""
+    layer, x, out = load_i64(work + WORK.layer), load_i64(work + WORK.x), load_i64(work + WORK.out)
+    blocks = count_blocks(layer)
+    i, block = item // blocks, item % blocks
+    place = arrival(cached, arrivals, i, block == 0)
+    _gate_up(layer, load_i64(experts + 8 * place), block, x, out, place, scratch)
+
+
 @kernel
-def gate_up_arriving(rank, size, cached, arrivals, experts, k, layer, x, out, scratch, scratch_stride):
-    """f(gate x) * up x of a token's experts -> rows [k, width] of out; shares take blocks, of experts as they arrive."""
-    blocks, products = count_blocks(layer), scratch + rank * scratch_stride
+def gate_up_arriving(rank, size, cached, arrivals, experts, k, work, scratch, scratch_stride):
+    """f(gate x) * up x of the shared expert and the k chosen ones, these in the order in which they arrive in memory.
+
+    Shares take pieces of the work, one after the other: of a guess first, as the disk is to have something to do.
+    """
+    following, memory = load_i64(work + WORK.following), scratch + rank * scratch_stride
+    pieces, shared = pieces_to_guess(following, arrivals), _shared_blocks(work)
+    others = pieces + shared
+    count = others + k * count_blocks(load_i64(work + WORK.layer))
     item = take_next(arrivals + ARRIVALS.taken, 1)
-    while item < k * blocks:
-        block = item % blocks
-        place = arrival(cached, arrivals, item // blocks, block == 0)
-        y, q, _ = row_addresses(out, place)
-        gate_up_blocks(layer, load_i64(experts + 8 * place), x, block, block + 1, y, q, products)
+    while item < count:
+        if item < pieces:
+            guess(following, arrivals, item, memory)
+        elif item < others:
+            x, out = load_i64(work + WORK.shared_x), load_i64(work + WORK.shared_out)
+            _gate_up(load_i64(work + WORK.shared), 0, item - pieces, x, out, 0, memory)
+        else:
+            _gate_up_arrived(cached, arrivals, experts, work, item - others, memory)
         item = take_next(arrivals + ARRIVALS.taken, 1)
-
-
-def _route(plan: Plan, layer: LayerExperts, logits: Activation) -> Choice:
-    """Choose experts for every token; in order of expert they are not yet."""
-    count, choice = layer.routed.gate.count, Choice.buffers(plan, layer)
-    routing, rows = layer.routing.table(plan, count, layer.scale), (logits.read("f32"), logits.stride("f32"))
-    plan.keep(layer)
-    plan.add(
-        route_rows,
-        *rows,
-        routing,
-        choice.experts,
-        choice.weights,
-        plan.batch,
-        *plan.scratch(routing_scratch_bytes(count)),
-    )
-    return choice
 
 
 def experts_step(
@@ -136,42 +163,43 @@ def experts_step(
     x: Activation,
 ) -> None:
     """As `quant.kernels.experts.experts_step`, with experts that the provider brings; router: of logits from h."""
-    routed, k = layer.routed, layer.routing.experts_per_token
+    routed, k, count = layer.routed, layer.routing.experts_per_token, layer.routed.gate.count
     plan.weight_bytes += layer.bytes_per_token
-    choice = _route(plan, layer, logits)
+    experts, weights = plan.buffer("experts", k, np.int64), plan.buffer("weights", k, np.float32)
     arrivals = plan.buffer("arrivals", ARRIVALS.bytes // 8 + k, np.int64)
-    middle = plan.activation("middle", routed.gate.rows, k)
-    middle.read(routed.down.format.activation)
-    cached = _request(plan, provider, layer, router, h, choice, arrivals)
-    shared = shared_gate_up(plan, layer.shared, h) if layer.shared else None
-    operands = gate_up_table(plan, routed), gate_input(routed, h), plan.output(middle)
-    plan.add(gate_up_arriving, cached, arrivals, choice.experts, k, *operands, *plan.scratch(PRODUCTS_BYTES))
-    add_down(plan, layer, (choice.experts, choice.weights), middle, shared, shared_gate, x)
-
-
-def _request(
-    plan: Plan,
-    provider: ExpertProvider,
-    layer: LayerExperts,
-    router: Matrix,
-    h: Activation,
-    choice: Choice,
-    arrivals: Ids,
-) -> Ids:
-    """Ask for experts that are missing, and for those that the next layer may choose; gives the layer's table of CACHED."""
-    count, k = layer.routed.gate.count, layer.routing.experts_per_token
-    cached = provider.of_token(layer.routed, k)
+    cached = provider.of_token(routed, k)
     layers: StreamedLayers = plan.once(StreamedLayers, StreamedLayers)
     layers.add(plan, layer, router, h, cached)
-    following = layers.after_last()
-    scratch = plan.scratch(guess_scratch_bytes(k) + routing_scratch_bytes(count))
-    plan.use(end_load)
+    plan.keep(layer)
+    scratch = plan.scratch(max(PRODUCTS_BYTES, guess_scratch_bytes(k, count)))
+    routing = logits.read("f32"), layer.routing.table(plan, count, layer.scale), experts, weights
     part, plan.part = plan.part, BOOKKEEPING
-    plan.add(request_experts, cached, choice.experts, k, arrivals, layer.touched)
-    plan.add(guess_logits, following, arrivals)
-    plan.add(read_guesses, following, arrivals, *scratch)
+    plan.add(request_experts, cached, *routing, arrivals, layer.touched, *scratch)
     plan.part = part
-    return cached
+    work, middle, shared = _work(plan, layer, h, layers.after_last())
+    plan.add(gate_up_arriving, cached, arrivals, experts, k, work, *scratch)
+    add_down(plan, layer, (experts, weights), middle, shared, shared_gate, x)
+
+
+def _work(
+    plan: Plan, layer: LayerExperts, h: Activation, following: Operand
+) -> tuple[Operand, Activation, Activation | None]:
+    """The table of WORK, and where its results are: of the chosen experts, and of the shared one."""
+    k, shared = layer.routing.experts_per_token, layer.shared
+    middle = plan.activation("middle", layer.routed.gate.rows, k)
+    middle.read(layer.routed.down.format.activation)
+    fields = _gate_up_fields(plan, layer.routed, h, middle)
+    shared_middle, shared_fields = None, dict.fromkeys(("shared", "shared_x", "shared_out"), 0)
+    if shared:
+        shared_middle = plan.activation("shared middle", shared.gate.rows)
+        shared_middle.read(shared.down.format.activation)
+        own = _gate_up_fields(plan, shared, h, shared_middle)
+        shared_fields = {"shared": own["layer"], "shared_x": own["x"], "shared_out": own["out"]}
+    return plan.table(WORK, **fields, **shared_fields, following=following), middle, shared_middle
+
+
+def _gate_up_fields(plan: Plan, layer: GatedExperts, h: Activation, out: Activation) -> dict[str, Operand]:
+    return {"layer": gate_up_table(plan, layer), "x": gate_input(layer, h), "out": plan.output(out)}
 
 
 def experts_grouped(
@@ -184,7 +212,11 @@ def experts_grouped(
     x: Activation,
 ) -> None:
     """As `quant.kernels.experts_grouped.experts_grouped`, a few experts at a time."""
-    choice = _route(plan, layer, logits)
+    count, choice = layer.routed.gate.count, Choice.buffers(plan, layer)
+    routing, rows = layer.routing.table(plan, count, layer.scale), (logits.read("f32"), logits.stride("f32"))
+    scratch = plan.scratch(routing_scratch_bytes(count))
+    plan.keep(layer)
+    plan.add(route_rows, *rows, routing, choice.experts, choice.weights, plan.batch, *scratch)
     plan.add(mark_routed, layer.touched, choice.experts, layer.routing.experts_per_token, plan.batch)
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
     plan.begin_stage(provider.of_tokens(layer.routed, choice.experts, choice.pairs, choice.starts, counters))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from reference import slots as twin
+from scripted_reads import answer
 
 from qcli.host.pages import PAGE
 from qcli.streaming.cached_layer import CachedLayer
@@ -16,7 +18,8 @@ from quant import formats
 from quant.kernels.expert_loads import ARRIVALS, TOKEN
 from quant.kernels.expert_requests import request_experts
 from quant.kernels.experts import GatedExperts
-from quant.plan import aligned
+from quant.kernels.router import Routing
+from quant.plan import Batch, Plan, aligned
 from quant.weights import ExpertMatrices
 
 EXPERTS, K, SIDE = 12, 3, 32
@@ -38,12 +41,17 @@ class Token:
         self.layer = CachedLayer(source, GatedExperts(*parts), self.reader, self.counts, K)
         self.layer.allocate(slots)
         self.arrivals = aligned(ARRIVALS.bytes // 8 + K, np.int64)
-        self.touched = np.zeros(EXPERTS, np.uint8)
+        self.touched, self.scratch = np.zeros(EXPERTS, np.uint8), np.zeros(1024, np.uint8)
+        self.plan = Plan(1, 1, Batch())
+        self.routing = self.plan._resolve(Routing(K).table(self.plan, EXPERTS))
 
     def choose(self, experts) -> list[int]:
-        """Have experts int64 [K] asked for, and wait; gives their places in order of arrival."""
-        words = (self.layer.table, experts, K, self.arrivals, self.touched)
+        """Have experts [K] asked for, and wait; gives their places in order of arrival."""
+        logits, chosen, weights = np.zeros(16, np.float32), np.zeros(K, np.int64), np.zeros(K, np.float32)
+        logits[experts] = range(K, 0, -1)
+        words = (self.layer.table, logits, self.routing, chosen, weights, self.arrivals, self.touched, self.scratch, 0)
         request_experts(0, 1, *[word if isinstance(word, int) else word.ctypes.data for word in words])
+        assert chosen.tolist() == list(experts)
         while self.arrivals[ARRIVALS.ready // 8] < K:
             pass
         return self.arrivals[ARRIVALS.places // 8 :][:K].tolist()
@@ -86,11 +94,18 @@ def test_tokens_find_their_experts_in_the_slots_of_the_twin(tmp_path, slots):
 
 
 def test_a_token_waits_for_slots_that_others_are_read_into(tmp_path):
-    token = Token(tmp_path / "experts", K)
+    token, gate = Token(tmp_path / "experts", K), threading.Event()
+
+    def read(_descriptor, _address, size, _offset):
+        gate.wait(10)
+        return size
+
+    answer(token.reader, read)
     for expert in (0, 1, 2):
         token.layer.begin_load(expert, (), urgent=False)
     with pytest.raises(LookupError):
         token.layer.begin_load(3, ())
+    threading.Timer(0.05, gate.set).start()
     assert sorted(token.choose(np.array([3, 1, 4]))) == [0, 1, 2]
     assert {1, 3, 4} == set(token.layer.slots.expert_in.tolist())
     token.reader.close()
