@@ -135,7 +135,8 @@ class CachedLayer:
     def drop_failed(self) -> ModelFileError | None:
         """Forget experts that kernels find although their bytes could not be read; why, or None if there are none."""
         error = None
-        for expert in np.flatnonzero(self._reads[:, READ.error // 8]).tolist():
+        ended = self._reads[:, READ.left // 8] == 0
+        for expert in np.flatnonzero(ended & (self._reads[:, READ.error // 8] != 0)).tolist():
             error = self._request(expert).error
             self._reads[expert, READ.error // 8] = 0
             if self.is_loaded(expert):

@@ -182,7 +182,7 @@ class Reader:
         self.close()
 
     def _work(self, files: list[tuple[int | None, int]]) -> None:
-        """What an I/O thread does until the reader is closed; the last one to end closes the files."""
+        """What an I/O thread does until the reader is closed; the last one to end closes the files and keeps nothing more."""
         table = np.array([_handles(*pair) for pair in files], np.int64).reshape(-1, FILE_BYTES // 8)
         scratch = np.zeros(system_calls.OVERLAPPED_BYTES, np.uint8)
         read_queue.serve(self.queue, table.ctypes.data, scratch.ctypes.data)
@@ -190,6 +190,8 @@ class Reader:
             self._at_work -= 1
             if self._at_work:
                 return
+        self._kept.clear()
+        self._requests.clear()
         for descriptor in [both for own in self._descriptors for pair in own for both in pair]:
             if descriptor is not None:
                 os.close(descriptor)
