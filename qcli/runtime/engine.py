@@ -64,11 +64,11 @@ class Engine:
         self.expert_loader, self.observer = expert_loader, observer
         step = Plan(1, threads, state.batch, expert_loader)
         prompt = Plan(max(2, chunk), threads, state.batch, expert_loader, observer)
-        if expert_loader:
-            expert_loader.begin_token(step)
         self.chunk = prompt.tokens  # of a prompt that go through the layers together
         self._ids: NDArray[np.int64] = aligned(self.chunk, np.int64)
         self.last_logits: NDArray[np.float32] | None = None  # of the last token in the state, where they are known
+        if expert_loader:
+            expert_loader.begin_token(step)
         self._logits = model.head(step, model.trunk(step, self._ids))
         self._hidden = model.trunk(prompt, self._ids)
         head = Plan(1, threads, state.batch)
