@@ -25,13 +25,9 @@ from qcli.streaming.prefetch import PrefetchPolicy, PrefetchTrial
 from qcli.streaming.prefill_loads import PrefillLoads
 from qcli.streaming.pressure import MemoryPressure
 from qcli.streaming.source import ExpertSource, ModelFiles
-from quant import read_queue
-from quant.kernels import expert_loads, expert_slots
 from quant.kernels.experts import GatedExperts
 from quant.kernels.experts_streamed import ExpertProvider
-from quant.plan import Batch, Ids, Plan, StageCallback
-
-_CALLED = (*read_queue.KERNELS, *expert_slots.KERNELS, *expert_loads.KERNELS)  # kernels that are no record's
+from quant.plan import Batch, Ids, StageCallback
 
 
 class ExpertLoader(ExpertProvider):
@@ -69,11 +65,13 @@ class ExpertLoader(ExpertProvider):
         self.experts_per_token = max(self.experts_per_token, k)
         return self.cache.layer(layer, k).table
 
-    def begin_token(self, plan: Plan) -> None:
-        """Trace the beginning of a plan for one token: what runs around its replay."""
-        for kernel in _CALLED:
-            plan.use(kernel)
-        plan.begin_stage(self._replays_of_token)
+    def replays_of_token(self) -> Iterator[None]:
+        """A StageCallback: what runs around the replay of a plan for one token."""
+        self._used = True
+        if self._before_token:
+            self._before_token()
+        self._adapt_to_free_memory()
+        yield from self._decode.replays()
 
     def of_tokens(self, layer: GatedExperts, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> StageCallback:
         """See ExpertProvider."""
@@ -135,13 +133,6 @@ class ExpertLoader(ExpertProvider):
         self.cache.reader.close()
         if self._usage_path and self._used and self.saves_usage:
             usage_file.save(self._usage_path, self.usage)
-
-    def _replays_of_token(self) -> Iterator[None]:
-        self._used = True
-        if self._before_token:
-            self._before_token()
-        self._adapt_to_free_memory()
-        yield from self._decode.replays()
 
     def _warm_up(self, saved: usage_file.Usage) -> None:
         """Begin to load the most used experts in the background, layer by layer."""

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from quant import read_queue
 from quant.activation import row_addresses
 from quant.jit import inline, kernel
+from quant.kernels import expert_loads, expert_slots
 from quant.kernels.expert_loads import ARRIVALS
 from quant.kernels.expert_requests import (
     FOLLOWING,
@@ -45,6 +47,7 @@ from quant.weights import MATRIX, Matrix, operands_of
 
 BOOKKEEPING = "bookkeeping"  # the part of a model, as profiles name it, that looks experts up and asks for them
 
+_CALLED = (*read_queue.KERNELS, *expert_slots.KERNELS, *expert_loads.KERNELS)  # by I/O threads, and by Python
 WORK = Layout(  # of a token in a layer, besides its choice
     "layer",  # table of GATE_UP
     "x",  # the row that its experts are multiplied with
@@ -170,7 +173,7 @@ def experts_step(
     cached = provider.of_token(routed, k)
     layers: StreamedLayers = plan.once(StreamedLayers, StreamedLayers)
     layers.add(plan, layer, router, h, cached)
-    plan.keep(layer)
+    plan.keep(layer, *map(plan.use, _CALLED))
     scratch = plan.scratch(max(PRODUCTS_BYTES, guess_scratch_bytes(k, count)))
     routing = logits.read("f32"), layer.routing.table(plan, count, layer.scale), experts, weights
     part, plan.part = plan.part, BOOKKEEPING
@@ -189,7 +192,8 @@ def _work(
     middle = plan.activation("middle", layer.routed.gate.rows, k)
     middle.read(layer.routed.down.format.activation)
     fields = _gate_up_fields(plan, layer.routed, h, middle)
-    shared_middle, shared_fields = None, dict.fromkeys(("shared", "shared_x", "shared_out"), 0)
+    shared_middle = None
+    shared_fields: dict[str, Operand] = dict.fromkeys(("shared", "shared_x", "shared_out"), 0)
     if shared:
         shared_middle = plan.activation("shared middle", shared.gate.rows)
         shared_middle.read(shared.down.format.activation)

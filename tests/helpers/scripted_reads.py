@@ -33,6 +33,6 @@ def answer_as_windows(reader: Reader, read: Callable[[int, int, int, int], int])
 
 def _install(reader: Reader, **functions: object) -> None:
     for name, function in functions.items():
-        address = ctypes.cast(function, ctypes.c_void_p).value if function else 0
+        address = ctypes.cast(function, ctypes.c_void_p).value or 0 if function else 0
         reader._calls[getattr(CALLS, name) // 8] = address
     reader.keep(functions)

@@ -49,8 +49,8 @@ def test_reading_ahead_of_a_layer_changes_no_bit(monkeypatch, likely, chunk, sta
 def test_a_chunk_reads_no_expert_twice(monkeypatch, likely, staged):
     monkeypatch.setattr("qcli.streaming.prefill_loads.READAHEAD_CHOICES", likely)
     engine = streamed(monkeypatch, 4, staged=staged)
-    spans, offsets = CachedLayer.spans, []
-    load = CachedLayer.begin_load
+    spans, load = CachedLayer.spans, CachedLayer.begin_load
+    offsets: list[int] = []
 
     def staged_spans(layer, expert, memory):
         offsets.extend(matrix.offsets[expert] for matrix in layer.matrices)

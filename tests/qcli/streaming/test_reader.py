@@ -72,14 +72,13 @@ def test_a_part_that_is_not_there_any_more(bytes_file):
 
 def test_a_disk_that_fails(bytes_file):
     def read(*_given):
-        ctypes.set_errno(errno.EIO)
         return -1
 
     with Reader([bytes_file], threads=1) as reader:
         answer(reader, read)
         number = np.array([errno.EIO], np.int32)
         where = ctypes.CFUNCTYPE(ctypes.c_int64)(lambda: number.ctypes.data)
-        reader._calls[read_queue.CALLS.error // 8] = ctypes.cast(where, ctypes.c_void_p).value
+        reader._calls[read_queue.CALLS.error // 8] = ctypes.cast(where, ctypes.c_void_p).value or 0
         request = reader.read([read_of(bytes_file, 0, 9)])
         with pytest.raises(ModelFileError, match=f"cannot be read any more: {os.strerror(errno.EIO)}"):
             request.wait()
