@@ -16,27 +16,22 @@ from pathlib import Path
 import numpy as np
 
 from qcli import LLM
-from qcli.streaming import budget
-from qcli.streaming.slots import HALF_LIFE, Slots
+from qcli.streaming.slots import HALF_LIFE
 
 Trace = list[list[int]]  # the experts of each token, in one layer
 
 
 def record(model: str, text: str, tokens: int) -> list[Trace]:
     """Of each layer, decoding token by token."""
-    budget.fits = lambda *_: False  # so that choices pass through Python
-    count, seen = Slots.count_usage, {}
-
-    def note(self: Slots, experts: np.ndarray, times: int = 1) -> None:
-        seen.setdefault(id(self), []).append(experts.tolist())
-        count(self, experts, times)
-
-    with LLM(model, ram=budget.limit(None)) as llm:
-        Slots.count_usage = note
+    with LLM(model) as llm:
+        engine = llm.engine
+        traces: list[Trace] = [[] for _ in engine.state._touched]
         for id_ in llm.tokenize(text)[:tokens]:
-            llm.engine.step(id_)
-        Slots.count_usage = count
-    return list(seen.values())
+            engine.reset_counters()
+            engine.step(id_)
+            for trace, marks in zip(traces, engine.state._touched, strict=True):
+                trace.append(np.flatnonzero(marks).tolist())
+    return traces
 
 
 def lru(trace: Trace, slots: int) -> int:

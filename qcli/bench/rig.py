@@ -19,8 +19,9 @@ from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling
 from qcli.streaming.cache import Traffic
 from qcli.streaming.dense import is_expert
+from quant.kernels.experts_streamed import BOOKKEEPING
 
-SAMPLING, DISK, BOOKKEEPING = "sampling", "disk", "bookkeeping"  # parts of the time outside of the plans
+SAMPLING, DISK = "sampling", "disk"  # parts of the time outside of the plans, or within their kernels
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,7 @@ class Rig:
             seconds = self.run(case)
         parts = times.by_part() | {SAMPLING: (self._sampling_s, 0.0)}
         if self.traffic:
-            parts[DISK] = self.traffic.wait_s, 0.0
-            parts[BOOKKEEPING] = seconds - sum(work + wait for work, wait in parts.values()), 0.0
+            self._tell_disk(parts, seconds, self.traffic.wait_s, decoding=case.kind != "pp" or case.tokens == 1)
         return Profile(seconds, parts)
 
     def bytes_moved(self, case: Case) -> float:
@@ -110,6 +110,19 @@ class Rig:
     def close(self) -> None:
         """End the engine's threads."""
         self.engine.close()
+
+    def _tell_disk(
+        self, parts: dict[str, tuple[float, float]], seconds: float, disk_s: float, *, decoding: bool
+    ) -> None:
+        """Add the parts of a streamed model; a token waits for the disk within the kernels of its experts."""
+        if decoding:
+            work, wait = parts["experts"]
+            disk_s = min(disk_s, work)  # the first thread's work, while any thread may have been the one that waited
+            parts["experts"] = work - disk_s, wait
+        parts[DISK] = disk_s, 0.0
+        rest = seconds - sum(work + wait for work, wait in parts.values())
+        work, wait = parts.get(BOOKKEEPING, (0.0, 0.0))
+        parts[BOOKKEEPING] = work + max(0.0, rest), wait
 
     def _begin(self, case: Case) -> list[int]:
         if case.depth:

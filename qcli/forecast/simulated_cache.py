@@ -132,11 +132,9 @@ class SimulatedCache:
         for name, layer in self.loader.layers.items():
             loaded = self._random.random(layer.expert_count) < self.hit_rates[name]
             for expert in layer.slots.expert_in[layer.slots.expert_in >= 0].tolist():
-                request = layer.pending_load(expert)
-                if request and not request.done:  # a wrong prefetch
+                if layer.pending_load(expert):  # a wrong prefetch
                     loaded[expert] = False
                 else:
-                    layer.finish_load(expert)
                     layer.slots.release(expert)
             for matrix in layer.matrices:
                 matrix.experts.addresses[:] = np.where(loaded, self._model.addresses_of(matrix.experts), 0)

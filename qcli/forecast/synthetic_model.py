@@ -25,8 +25,8 @@ from qcli.streaming.dense import is_expert
 from quant import formats
 from quant.kernels.experts import GatedExperts
 from quant.kernels.experts_streamed import ExpertProvider
-from quant.plan import Activation, Batch, Ids, Plan, StageCallback
-from quant.weights import ExpertMatrices, Matrix
+from quant.plan import Batch, Ids, Plan, StageCallback
+from quant.weights import ExpertMatrices
 
 _POOL = 256 << 20  # bytes of a type from which tensors share blocks; several times what CPU caches have
 _PATTERN = 4 << 20  # random bytes, which a pool repeats
@@ -136,15 +136,10 @@ class _LayerCollector(ExpertProvider):
     def __init__(self) -> None:
         self.layers: list[GatedExperts] = []
 
-    def note_router(self, layer: GatedExperts, router: Matrix, h: Activation) -> None:
-        """See ExpertProvider."""
-
-    def of_token(
-        self, layer: GatedExperts, chosen: Ids, loaded: Ids, missing: Ids
-    ) -> tuple[StageCallback, StageCallback]:
+    def of_token(self, layer: GatedExperts, k: int) -> Ids:
         """See ExpertProvider."""
         self.layers.append(layer)
-        return _nothing, _nothing
+        return np.zeros(0, np.int64)
 
     def of_tokens(self, layer: GatedExperts, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> StageCallback:
         """See ExpertProvider."""

@@ -81,10 +81,12 @@ class MoE:
         matmul(plan, h, outputs)
         plan.part = "experts"
         provider: ExpertProvider | None = plan.hook(ExpertProvider)
+        if provider and plan.tokens == 1:
+            router = self.ffn_gate_inp
+            experts_streamed.experts_step(plan, provider, self.layer, router, h, logits, shared_gate, x)
+            return
         if provider:
-            provider.note_router(self.layer.routed, self.ffn_gate_inp, h)
-            streamed = experts_streamed.experts_step if plan.tokens == 1 else experts_streamed.experts_grouped
-            streamed(plan, provider, self.layer, h, logits, shared_gate, x)
+            experts_streamed.experts_grouped(plan, provider, self.layer, h, logits, shared_gate, x)
             return
         resident = experts_step if plan.tokens == 1 else experts_grouped
         resident(plan, self.layer, h, logits, shared_gate, x)

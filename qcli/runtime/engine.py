@@ -70,6 +70,7 @@ class Engine:
         self.chunk = prompt.tokens  # of a prompt that go through the layers together
         self._ids: NDArray[np.int64] = aligned(self.chunk, np.int64)
         self.last_logits: NDArray[np.float32] | None = None  # of the last token in the state, where they are known
+        step.begin_stage(expert_loader.replays_of_token if expert_loader else None)
         self._logits = model.head(step, model.trunk(step, self._ids))
         self._hidden = model.trunk(prompt, self._ids)
         head = Plan(1, threads, state.batch)

@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
+import numpy as np
+
 from qcli.streaming.cached_layer import CachedLayer
 from qcli.streaming.reader import Reader
 from qcli.streaming.source import ExpertSource
+from quant.kernels.expert_loads import TOKEN
 from quant.kernels.experts import GatedExperts
+from quant.plan import Ids
 
 
 @dataclass
@@ -49,18 +53,15 @@ class ExpertCache:
         self._source = source
         self.reader = Reader(source.paths)
         self.traffic = Traffic()
+        self.token: Ids = np.zeros(len(TOKEN.names), np.int64)  # table of TOKEN
         self.layers: dict[str, CachedLayer] = {}  # by the name of the tensor of their gates
 
-    def layer(self, experts: GatedExperts) -> CachedLayer:
-        """The cached layer of these experts; a new one at the end if there is none."""
+    def layer(self, experts: GatedExperts, k: int) -> CachedLayer:
+        """The cached layer of these experts, of which a token chooses k; a new one at the end if there is none."""
         name = experts.gate.name
         if name not in self.layers:
-            self.layers[name] = CachedLayer(self._source, experts)
+            self.layers[name] = CachedLayer(self._source, experts, self.reader, self.token, k)
         return self.layers[name]
-
-    def is_first(self, layer: CachedLayer) -> bool:
-        """Whether a token passes through this layer before all others."""
-        return layer is next(iter(self.layers.values()))
 
     def next_layer(self, layer: CachedLayer) -> CachedLayer | None:
         """The layer that a token passes through after this one; None after the last."""

@@ -1,13 +1,14 @@
 """The cached experts of one layer: slots of memory, reads into them, and the addresses at which kernels find experts.
 
-An expert is loaded in two steps: `begin_load` evicts another from its slot and queues the read, `finish_load` waits and
-lets kernels find it. An expert that is evicted loses its address at once. `DecodeLoads` and `PrefillLoads` decide what is
-loaded, `Slots` what is evicted.
+An expert is loaded by a read into a slot, from which another is evicted; kernels find it from the moment when the last byte
+is there. An expert that is evicted loses its address at once. What tokens need is loaded by kernels
+(`quant.kernels.expert_requests`), which share the arrays of this layer; `PrefillLoads` decides what is loaded for prompts,
+`Slots` what is evicted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qcli.errors import ModelFileError
 from qcli.host.pages import PAGE, allocate_pages, release_pages
 from qcli.streaming.reader import Reader, ReadRequest, Span, buffer_bytes
-from qcli.streaming.slots import Slots
+from qcli.streaming.slots import Slots, growth
 from qcli.streaming.source import ExpertSource
+from quant.kernels.expert_loads import CACHED, EXPERT_READ_BYTES, begin_load, cancel_load, end_load
 from quant.kernels.experts import GatedExperts
-from quant.plan import Ids
+from quant.plan import Ids, aligned
+from quant.read_queue import READ, SPAN
 from quant.weights import ExpertMatrices
 
 Buffer = NDArray[np.uint8]
@@ -60,7 +64,8 @@ class ExpertMatrix:
 class CachedLayer:
     """Experts of one layer; there are no slots before `allocate`."""
 
-    def __init__(self, source: ExpertSource, experts: GatedExperts) -> None:
+    def __init__(self, source: ExpertSource, experts: GatedExperts, reader: Reader, token: Ids, k: int) -> None:
+        """token: the table of TOKEN that layers share; k: experts that a token chooses."""
         self.name = experts.gate.name
         matrices: list[ExpertMatrix] = []
         for part in (experts.gate, experts.up, experts.down):
@@ -70,9 +75,18 @@ class CachedLayer:
         self.expert_bytes = sum(matrix.n_bytes for matrix in matrices)  # in the file
         self.expert_count = experts.gate.count
         self.slots = Slots(self.expert_count, 1)
+        self._reader = reader
         self._memory: Buffer = allocate_pages(0)
-        self._loads: dict[int, ReadRequest] = {}  # by expert, oldest first: begun and not finished
-        self._prefetched: list[int] = []  # experts whose load was begun as a guess, since the last `cancel_prefetches`
+        self._reads: Ids = aligned((self.expert_count, EXPERT_READ_BYTES // 8), np.int64)  # a table of READ each
+        self._guessed: Ids = np.zeros(self.expert_count, np.int64)
+        self._kept = token
+        self.table: Ids = np.zeros(len(CACHED.names), np.int64)
+        self._set(token=token.ctypes.data, queue=reader.queue, guessed=self._guessed.ctypes.data)
+        self._set(slot_bytes=self.slot_bytes, expert_bytes=self.expert_bytes, reads=self._reads.ctypes.data)
+        gate, up, down = (matrix.experts.addresses.ctypes.data for matrix in matrices)
+        self._set(gate=gate, up=up, down=down, up_start=matrices[1].start, down_start=matrices[2].start)
+        self.table[CACHED.growth // 8 :].view(np.float32)[0] = growth(k)
+        reader.keep(self)
 
     def allocate(self, slots: int, memory: Buffer | None = None) -> None:
         """Have so many slots, all free; memory: uint8 [slots * slot_bytes] to use instead of its own."""
@@ -80,76 +94,77 @@ class CachedLayer:
         self.slots = Slots(self.expert_count, slots)
         self.slots.usage = usage
         self._memory = allocate_pages(len(self.slots.expert_in) * self.slot_bytes) if memory is None else memory
+        self._set(slots=self.slots.table.ctypes.data, memory=self._memory.ctypes.data)
+        reads = self._reads
+        reads[:, READ.spans // 8], reads[:, READ.then // 8] = len(self.matrices), end_load.address
+        reads[:, READ.owner // 8], reads[:, READ.number // 8] = self.table.ctypes.data, np.arange(self.expert_count)
+        for matrix, span in zip(
+            self.matrices, np.split(reads[:, READ.bytes // 8 :], len(self.matrices), 1), strict=True
+        ):
+            span[:, SPAN.file // 8], span[:, SPAN.size // 8] = self._reader.number_of(matrix.path), matrix.n_bytes
+            span[:, SPAN.offset // 8] = matrix.offsets
 
     def is_loaded(self, expert: int) -> bool:
         """Whether kernels find the expert in memory."""
         return bool(self.matrices[0].experts.addresses[expert])
 
     def pending_load(self, expert: int) -> ReadRequest | None:
-        """The read of a load that is not finished; one that failed is dropped, and its slot is free again."""
-        request = self._loads.get(expert)
-        if request and request.done and request.error:
-            self._drop_load(expert)
-            return None
-        return request
+        """The read into the expert's slot, if it is not done."""
+        request = self._request(expert)
+        return None if request.done else request
 
-    def begin_load(self, reader: Reader, expert: int, pinned: Iterable[int], urgent: bool = True) -> ReadRequest:
+    def begin_load(self, expert: int, pinned: Sequence[int], urgent: bool = True) -> ReadRequest:
         """Begin to read an expert into a slot of its own, evicting another that is not in `pinned`.
 
         Raises LookupError if every slot belongs to a pinned expert, or to one that is being read.
         """
-        self._take_slot(expert, pinned)
-        request = reader.read(self.spans(expert, self._slot(expert)), urgent)
-        self._loads[expert] = request
-        return request
+        self.slots.pin(pinned)
+        begun = begin_load(self.table.ctypes.data, expert, urgent)
+        self.slots.pin(pinned, False)
+        if not begun:
+            raise LookupError("every slot belongs to a pinned expert")
+        return self._request(expert)
 
     def finish_load(self, expert: int) -> None:
-        """If a load of the expert is pending, wait for it and let kernels find it. Raises ModelFileError if it failed."""
-        if request := self._loads.get(expert):
-            request.join()  # Ctrl-C may end this: the load is still pending
-            if request.error:
-                self._drop_load(expert)
-                raise request.error
-            del self._loads[expert]
-            self.set_address(expert, self._slot(expert))
+        """Wait for the read of an expert whose load was begun. Raises ModelFileError if it is not in memory then."""
+        request = self._request(expert)
+        request.join()
+        if not self.is_loaded(expert) and (error := request.error):
+            raise error
 
-    def finish_oldest_load(self) -> None:
-        """Wait for the pending load that was begun first."""
-        self.finish_load(next(iter(self._loads)))
+    def drop_failed(self) -> ModelFileError | None:
+        """Forget experts that kernels find although their bytes could not be read; why, or None if there are none."""
+        error = None
+        ended = self._reads[:, READ.left // 8] == 0
+        for expert in np.flatnonzero(ended & (self._reads[:, READ.error // 8] != 0)).tolist():
+            error = self._request(expert).error
+            self._reads[expert, READ.error // 8] = 0
+            if self.is_loaded(expert):
+                self.clear_address(expert)
+                self.slots.release(expert)
+        return error
 
-    def prefetch(self, reader: Reader, expert: int, pinned: Iterable[int]) -> ReadRequest:
-        """As `begin_load`, in the background, for an expert that may not be needed."""
-        request = self.begin_load(reader, expert, pinned, urgent=False)
-        self._prefetched.append(expert)
-        return request
-
-    def cancel_prefetches(self, reader: Reader, needed: Sequence[int]) -> int:
-        """Cancel prefetches of experts that are not needed, unless their reads have begun; returns the bytes not read."""
-        cancelled = 0
-        for expert in self._prefetched:
-            request = self._loads.get(expert)
-            if request and expert not in needed and reader.cancel(request):
-                self._drop_load(expert)
-                cancelled += request.n_bytes
-        self._prefetched.clear()
-        return cancelled
-
-    def insert(self, expert: int, memory: Buffer, pinned: Iterable[int]) -> None:
+    def insert(self, expert: int, memory: Buffer, pinned: Sequence[int]) -> None:
         """Copy an expert from other memory [slot_bytes] into a slot of its own. Raises LookupError as `begin_load`."""
-        self._take_slot(expert, pinned)
-        self._slot(expert)[:] = memory
-        self.set_address(expert, self._slot(expert))
+        evicted = self.slots.assign(expert, pinned)
+        if evicted >= 0:
+            self.clear_address(evicted)
+        first = int(self.slots.slot_of[expert]) * self.slot_bytes
+        slot = self._memory[first : first + self.slot_bytes]
+        slot[:] = memory
+        self.set_address(expert, slot)
 
-    def resize(self, reader: Reader, slots: int) -> None:
+    def resize(self, slots: int) -> None:
         """Use so many of the allocated slots; memory of the others goes back to the system.
 
         Reads that no I/O thread has begun are cancelled if slots go; experts that are being read keep theirs.
         """
         if slots < self.slots.available:
-            self._cancel_loads(reader)
+            for expert in np.flatnonzero(self.slots.loading).tolist():
+                cancel_load(self.table.ctypes.data, expert)
         with suppress(LookupError):
             while self.slots.available > slots:
-                slot, evicted = self.slots.close([*self._loads])
+                slot, evicted = self.slots.close()
                 if evicted >= 0:
                     self.clear_address(evicted)
                 release_pages(self._memory, slot * self.slot_bytes, self.slot_bytes)
@@ -171,20 +186,9 @@ class CachedLayer:
         for matrix in self.matrices:
             matrix.set_address(expert, 0)
 
-    def _take_slot(self, expert: int, pinned: Iterable[int]) -> None:
-        evicted = self.slots.assign(expert, [*pinned, *self._loads])
-        if evicted >= 0:
-            self.clear_address(evicted)
+    def _request(self, expert: int) -> ReadRequest:
+        return ReadRequest(self._reader, self._reads[expert])
 
-    def _slot(self, expert: int) -> Buffer:
-        first = int(self.slots.slot_of[expert]) * self.slot_bytes
-        return self._memory[first : first + self.slot_bytes]
-
-    def _drop_load(self, expert: int) -> None:
-        del self._loads[expert]
-        self.slots.release(expert)
-
-    def _cancel_loads(self, reader: Reader) -> None:
-        for expert, request in list(self._loads.items()):
-            if reader.cancel(request):
-                self._drop_load(expert)
+    def _set(self, **fields: int) -> None:
+        for name, value in fields.items():
+            self.table[getattr(CACHED, name) // 8] = value

@@ -1,8 +1,9 @@
 """Loads experts into memory as tokens are routed to them: what the plans of a streamed model call while they are replayed.
 
 `Engine.load` makes one for a model that does not fit into memory. While plans are traced, they register each layer of experts
-(`of_token`, `of_tokens`) and its router. `budget` then decides how many slots there are, and `allocate` begins to fill them
-with the experts that earlier runs used most. In every replay, `DecodeLoads` or `PrefillLoads` load what a layer needs.
+(`of_token`, `of_tokens`). `budget` then decides how many slots there are, and `allocate` begins to fill them with the
+experts that earlier runs used most. What a token needs is loaded by kernels, of which `DecodeLoads` hears afterwards; for a
+chunk of a prompt `PrefillLoads` loads what a layer needs.
 """
 
 from __future__ import annotations
@@ -20,14 +21,13 @@ from qcli.streaming.cache import ExpertCache, Traffic
 from qcli.streaming.cached_layer import CachedLayer
 from qcli.streaming.decode_loads import DecodeLoads
 from qcli.streaming.dense import is_expert
-from qcli.streaming.prefetch import Prefetcher, PrefetchPolicy
+from qcli.streaming.prefetch import PrefetchPolicy, PrefetchTrial
 from qcli.streaming.prefill_loads import PrefillLoads
 from qcli.streaming.pressure import MemoryPressure
 from qcli.streaming.source import ExpertSource, ModelFiles
 from quant.kernels.experts import GatedExperts
 from quant.kernels.experts_streamed import ExpertProvider
-from quant.plan import Activation, Batch, Ids, StageCallback
-from quant.weights import Matrix
+from quant.plan import Batch, Ids, StageCallback
 
 
 class ExpertLoader(ExpertProvider):
@@ -47,49 +47,35 @@ class ExpertLoader(ExpertProvider):
 
         source: where experts are read from, the files of the model by default; prefetch: when to prefetch, by default if a
         trial shows that it is quicker; usage_path: where the usage of experts is loaded from and saved, nowhere by default;
-        before_token: called before each decoded token's first layer.
+        before_token: called before each decoded token.
         """
         self._file, self._batch = file, batch
         self.cache = ExpertCache(source or ModelFiles(file))
         self.experts_per_token = 0  # the most that a layer gives a token
         self.saves_usage = True  # when it is closed
-        self._prefetcher = Prefetcher(prefetch)
-        self._decode, self._prefill = DecodeLoads(self.cache, self._prefetcher), PrefillLoads(self.cache)
+        self._decode, self._prefill = DecodeLoads(self.cache, prefetch or PrefetchTrial()), PrefillLoads(self.cache)
         self._usage_path, self._before_token = usage_path, before_token
         self._used = False  # whether any token was routed
         self._pressure: MemoryPressure | None = None  # None before `allocate`
         self.give_up_first: Callable[[], int] = int  # gives up what is missed less than slots; bytes
         self._warned = False  # that memory is short
 
-    def note_router(self, layer: GatedExperts, router: Matrix, h: Activation) -> None:
+    def of_token(self, layer: GatedExperts, k: int) -> Ids:
         """See ExpertProvider."""
-        if h.tokens == 1:
-            self._prefetcher.add_router(layer.gate.name, router, h)
+        self.experts_per_token = max(self.experts_per_token, k)
+        return self.cache.layer(layer, k).table
 
-    def of_token(
-        self, layer: GatedExperts, chosen: Ids, loaded: Ids, missing: Ids
-    ) -> tuple[StageCallback, StageCallback]:
-        """See ExpertProvider."""
-        cached = self.cache.layer(layer)
-        self.experts_per_token = max(self.experts_per_token, len(chosen))
-
-        def begin() -> Iterator[None]:
-            self._used = True
-            if self._before_token and self.cache.is_first(cached):
-                self._before_token()
-            self._adapt_to_free_memory()
-            self._decode.begin(cached, chosen, loaded, missing)
-            yield
-
-        def finish() -> Iterator[None]:
-            self._decode.finish(cached, chosen, missing)
-            yield
-
-        return begin, finish
+    def replays_of_token(self) -> Iterator[None]:
+        """A StageCallback: what runs around the replay of a plan for one token."""
+        self._used = True
+        if self._before_token:
+            self._before_token()
+        self._adapt_to_free_memory()
+        yield from self._decode.replays()
 
     def of_tokens(self, layer: GatedExperts, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> StageCallback:
         """See ExpertProvider."""
-        cached = self.cache.layer(layer)
+        cached = self.cache.layer(layer, chosen.shape[1])
 
         def replays() -> Iterator[None]:
             self._used = True
@@ -154,7 +140,7 @@ class ExpertLoader(ExpertProvider):
             if len(saved.get(name, ())) == layer.expert_count:
                 layer.slots.usage = saved[name]
                 for expert in layer.slots.most_used(len(layer.slots.expert_in)).tolist():
-                    layer.begin_load(self.cache.reader, expert, (), urgent=False)
+                    layer.begin_load(expert, (), urgent=False)
 
     def _adapt_to_free_memory(self, prefilling: CachedLayer | None = None) -> None:
         """Use fewer slots where other programs left too little memory, and more again later. Raises QcliError.
@@ -170,7 +156,7 @@ class ExpertLoader(ExpertProvider):
             return
         for layer in layers:
             if layer is not prefilling or not self._prefill.has_readahead(layer):
-                layer.resize(self.cache.reader, slots)
+                layer.resize(slots)
         if slots < before and not self._warned:
             self._warned = True
             message = f"memory is short: {slots} of {self._pressure.max_slots} expert slots in each layer stay in use"

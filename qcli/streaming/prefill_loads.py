@@ -139,7 +139,7 @@ class PrefillLoads:
                 continue
             if expert in needed.cached:
                 with suppress(LookupError):
-                    traffic.bytes_read += layer.begin_load(reader, expert, needed.pinned).n_bytes
+                    traffic.bytes_read += layer.begin_load(expert, needed.pinned).n_bytes
                     continue
             staged.append(self._staging.read(reader, layer, expert, half, batch.missing.index(expert)))
             traffic.bytes_read += staged[-1].request.n_bytes
@@ -148,7 +148,7 @@ class PrefillLoads:
     def _finish_reads(self, layer: CachedLayer, experts: list[int], staged: list[StagedExpert]) -> None:
         """Wait until all experts of a batch are in memory, and let kernels find them. Raises ModelFileError."""
         with self._cache.traffic.waiting():
-            for expert in experts:
+            for expert in {*experts} - {one.expert for one in staged}:
                 layer.finish_load(expert)
             for one in staged:
                 one.request.wait()

@@ -1,7 +1,8 @@
 """Reads ranges of files into memory on I/O threads, past the system's page cache where the file system allows that.
 
 `dense` reads a model's dense weights with it at the start; `cached_layer` and `staging_buffer` read experts with it, urgently
-those that a token waits for, in the background those that are prefetched.
+those that a token waits for, in the background those that are prefetched. The threads run compiled code
+(`quant.read_queue`), which takes reads that kernels ask for, too: nobody waits for the interpreter.
 """
 
 from __future__ import annotations
@@ -10,22 +11,25 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from time import sleep
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
 from qcli.host.pages import PAGE, allocate_pages
+from quant import read_queue, system_calls
+from quant.read_queue import ENDED, FILE_BYTES, READ, SPAN
 
 IO_THREADS = 8  # one disk was as quick with one, a slower one wants more
-_BYTES_PER_READ = 8 << 20  # of one system call
+_LOOK_S = 0.0001  # between looks whether a read is done
 
-Files = Mapping[Path, tuple[int | None, int]]  # descriptors for unbuffered reads, if they work, and for buffered ones
+Words = NDArray[np.int64]
 
 
 def buffer_bytes(n_bytes: int) -> int:
@@ -48,57 +52,68 @@ class Span:
         return self.offset % PAGE
 
 
-def _locked() -> threading.Lock:
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
-
-
-@dataclass(eq=False)
 class ReadRequest:
     """Spans to be read, each by whichever I/O thread is free."""
 
-    spans: Sequence[Span]
-    spans_begun: int = 0
-    spans_ended: int = 0
-    error: ModelFileError | None = None
-    unfinished: threading.Lock = field(default_factory=_locked)  # released after the last span; an Event takes 20 us
+    def __init__(self, reader: Reader, words: Words, kept: object = None) -> None:
+        """words: a table of READ with its spans behind it; kept: what must live until they are read."""
+        self._paths, self.words, self.kept = reader.paths, words, kept
+        self._spans = words[READ.bytes // 8 :].reshape(-1, SPAN.bytes // 8)
+
+    @property
+    def address(self) -> int:
+        """Of the table of READ."""
+        return self.words.ctypes.data
 
     @property
     def n_bytes(self) -> int:
         """Bytes of all spans."""
-        return sum(span.n_bytes for span in self.spans)
+        return int(self._spans[:, SPAN.size // 8].sum())
 
     @property
     def done(self) -> bool:
         """Whether no I/O thread will write into the buffers any more; `error` tells whether all bytes are there."""
-        return not self.unfinished.locked()
+        return not self.words[READ.left // 8]
+
+    @property
+    def error(self) -> ModelFileError | None:
+        """Why bytes are not there."""
+        number = int(self.words[READ.error // 8])
+        if not number:
+            return None
+        span = self._spans[self.words[READ.failed // 8]]
+        end = int(span[SPAN.offset // 8] + span[SPAN.size // 8])
+        reason = f"it ends before byte {end}" if number == ENDED else system_calls.describe(number)
+        message = f"{self._paths[span[SPAN.file // 8]]}: cannot be read any more: {reason}"
+        return ModelFileError(message, "has the file changed, or its disk gone? Start again")
 
     def join(self) -> None:
         """Return when it is done."""
-        with self.unfinished:
-            pass
+        while not self.done:
+            sleep(_LOOK_S)
 
     def wait(self) -> None:
         """Return when all bytes are in memory. Raises ModelFileError if the file could not be read."""
         self.join()
-        if self.error:
-            raise self.error
+        if error := self.error:
+            raise error
 
 
 class Reader:
-    """I/O threads and two queues of requests: urgent ones first, then those of the background. A context manager."""
+    """I/O threads and two lists of requests: urgent ones first, then those of the background. A context manager."""
 
     def __init__(self, paths: Sequence[Path], threads: int = IO_THREADS) -> None:
         """paths: the files that will be read. Raises ModelFileError if one cannot be opened."""
-        shared = hasattr(os, "preadv")  # else a read moves its descriptor's position, and every thread has its own
-        self._files = [{path: _open(path) for path in paths} for _ in range(1 if shared else threads)]
-        self._urgent: deque[ReadRequest] = deque()
-        self._background: deque[ReadRequest] = deque()
-        self._lock = threading.Lock()  # of the queues, and of the counts of spans
-        self._wakeups: SimpleQueue[None] = SimpleQueue()  # one for each span, or more; a Condition is written in Python
-        self._closed = False
-        files = self._files * (threads if shared else 1)
+        self.paths = list(paths)
+        self._numbers = {path: number for number, path in enumerate(self.paths)}
+        self._calls = system_calls.table()
+        self._queue = read_queue.new_queue(self._calls)
+        self._kept: list[object] = []
+        self._requests: deque[ReadRequest] = deque()  # that may not be done
+        shared = sys.platform != "win32"  # where reads of one descriptor wait for each other
+        self._descriptors = [_open_all(self.paths) for _ in range(1 if shared else threads)]
+        files = self._descriptors * (threads if shared else 1)
+        self._leaving = threading.Lock()
         self._at_work = len(files)
         self._threads = [threading.Thread(target=self._work, args=(own,), daemon=True) for own in files]
         for thread in self._threads:
@@ -107,31 +122,46 @@ class Reader:
     @property
     def unbuffered(self) -> bool:
         """Whether all files are read past the system's page cache."""
-        return all(direct is not None for direct, _ in self._files[0].values())
+        return all(direct is not None for direct, _ in self._descriptors[0])
+
+    @property
+    def queue(self) -> int:
+        """The address of the queue, for kernels."""
+        return self._queue.ctypes.data
+
+    def number_of(self, path: Path) -> int:
+        """The number of a file in tables of SPAN."""
+        return self._numbers[path]
+
+    def keep(self, owner: object) -> None:
+        """Keep an object, into whose memory reads go, as long as the I/O threads."""
+        self._kept.append(owner)
 
     def read(self, spans: Sequence[Span], urgent: bool = True) -> ReadRequest:
         """Queue a request; one of the background is read when no urgent request is left."""
-        request = ReadRequest(spans)
-        with self._lock:
-            (self._urgent if urgent else self._background).append(request)
-        for _ in spans:
-            self._wakeups.put(None)
+        words: Words = np.zeros(READ.bytes // 8 + len(spans) * SPAN.bytes // 8, np.int64)
+        words[READ.spans // 8] = len(spans)
+        for row, span in zip(words[READ.bytes // 8 :].reshape(len(spans), -1), spans, strict=True):
+            row[:] = (
+                self.number_of(span.path),
+                span.offset,
+                span.n_bytes,
+                span.memory.ctypes.data,
+            )  # in the order of SPAN
+        request = ReadRequest(self, words, kept=spans)
+        while self._requests and self._requests[0].done:
+            self._requests.popleft()
+        self._requests.append(request)
+        read_queue.submit(self.queue, request.address, urgent)
         return request
 
     def prioritize(self, request: ReadRequest) -> None:
         """Move a request of the background to the end of the urgent ones."""
-        with self._lock:
-            if request in self._background:
-                self._background.remove(request)
-                self._urgent.append(request)
+        read_queue.prioritize(self.queue, request.address)
 
     def cancel(self, request: ReadRequest) -> bool:
         """Remove a request of the background that no I/O thread has begun; returns whether it was removed."""
-        with self._lock:
-            if request.spans_begun or request not in self._background:
-                return False
-            self._background.remove(request)
-            return True
+        return bool(read_queue.cancel(self.queue, request.address))
 
     def close(self) -> None:
         """End the I/O threads, each after the span that it is reading, and close the files; twice does no harm."""
@@ -141,9 +171,7 @@ class Reader:
 
     def dismiss(self) -> None:
         """As `close`, without waiting: the garbage collector may call this in one of the threads."""
-        self._closed = True
-        for _ in self._threads:
-            self._wakeups.put(None)
+        read_queue.close(self.queue)
 
     def __enter__(self) -> Reader:
         return self
@@ -153,48 +181,34 @@ class Reader:
     ) -> None:
         self.close()
 
-    def _work(self, files: Files) -> None:
-        """What an I/O thread does until the reader is closed."""
-        while found := self._next():
-            request, span = found
-            try:
-                _fill(span, *files[span.path])
-            except (OSError, EOFError) as error:
-                reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-                message = f"{span.path}: cannot be read any more: {reason}"
-                request.error = ModelFileError(message, "has the file changed, or its disk gone? Start again")
-            self._end_span(request)
-        self._leave()
-
-    def _next(self) -> tuple[ReadRequest, Span] | None:
-        """The span to read next, waiting for one; None when the reader is closed."""
-        while True:
-            self._wakeups.get()
-            if self._closed:
-                return None
-            with self._lock:
-                if queue := self._urgent or self._background:  # else its request was cancelled
-                    request = queue[0]
-                    request.spans_begun += 1
-                    if request.spans_begun == len(request.spans):
-                        queue.popleft()
-                    return request, request.spans[request.spans_begun - 1]
-
-    def _leave(self) -> None:
-        """Close the files if this is the last thread to end."""
-        with self._lock:
+    def _work(self, files: list[tuple[int | None, int]]) -> None:
+        """What an I/O thread does until the reader is closed; the last one to end closes the files and keeps nothing more."""
+        table = np.array([_handles(*pair) for pair in files], np.int64).reshape(-1, FILE_BYTES // 8)
+        scratch = np.zeros(system_calls.OVERLAPPED_BYTES, np.uint8)
+        read_queue.serve(self.queue, table.ctypes.data, scratch.ctypes.data)
+        with self._leaving:
             self._at_work -= 1
             if self._at_work:
                 return
-        for descriptor in [both for files in self._files for pair in files.values() for both in pair]:
+        self._kept.clear()
+        self._requests.clear()
+        for descriptor in [both for own in self._descriptors for pair in own for both in pair]:
             if descriptor is not None:
                 os.close(descriptor)
 
-    def _end_span(self, request: ReadRequest) -> None:
-        with self._lock:
-            request.spans_ended += 1
-            if request.spans_ended == len(request.spans):
-                request.unfinished.release()
+
+def _open_all(paths: Sequence[Path]) -> list[tuple[int | None, int]]:
+    """Descriptors of every file. Raises ModelFileError if one cannot be opened; then the others are closed again."""
+    opened: list[tuple[int | None, int]] = []
+    try:
+        for path in paths:
+            opened.append(_open(path))
+    except BaseException:
+        for descriptor in [both for pair in opened for both in pair]:
+            if descriptor is not None:
+                os.close(descriptor)
+        raise
+    return opened
 
 
 def _open(path: Path) -> tuple[int | None, int]:
@@ -207,9 +221,9 @@ def _open(path: Path) -> tuple[int | None, int]:
         ) from None
     direct = None
     try:
-        if hasattr(os, "O_DIRECT") and hasattr(os, "preadv"):  # the bytes object that os.read makes is not aligned
+        if hasattr(os, "O_DIRECT") and hasattr(os, "preadv"):  # the trial's bytes have to be aligned
             direct = os.open(path, os.O_RDONLY | os.O_DIRECT)
-            _read(direct, memoryview(allocate_pages(PAGE).data), 0)
+            os.preadv(direct, [memoryview(allocate_pages(PAGE).data)], 0)
         elif sys.platform == "darwin":
             import fcntl
 
@@ -223,25 +237,11 @@ def _open(path: Path) -> tuple[int | None, int]:
     return direct, buffered
 
 
-def _fill(span: Span, direct: int | None, buffered: int) -> None:
-    """Read a span in whole pages, `_BYTES_PER_READ` at a time. Raises OSError, EOFError."""
-    begin, end = span.offset - span.start, span.offset + span.n_bytes
-    for offset in range(begin, end, _BYTES_PER_READ):
-        size = min(_BYTES_PER_READ, -(-(end - offset) // PAGE) * PAGE)
-        memory = memoryview(span.memory.data)[offset - begin : offset - begin + size]
-        needed = min(size, end - offset)
-        got = _read(buffered if direct is None else direct, memory, offset)
-        if got < needed:  # unbuffered reads may stop at the last whole sector of a file
-            got += _read(buffered, memory[got:], offset + got)
-        if got < needed:
-            raise EOFError(f"it ends before byte {end}")
+def _handles(direct: int | None, buffered: int) -> tuple[int, int]:
+    """What a table of files has of them: the descriptors, or on Windows the handles behind these."""
+    if sys.platform == "win32":
+        import msvcrt
 
-
-def _read(descriptor: int, memory: memoryview, offset: int) -> int:
-    """Read into memory from an offset of a file; returns how many bytes were read."""
-    if hasattr(os, "preadv"):
-        return os.preadv(descriptor, [memory], offset)
-    os.lseek(descriptor, offset, os.SEEK_SET)
-    data = os.read(descriptor, len(memory))
-    memory[: len(data)] = data
-    return len(data)
+        get_handle: Any = msvcrt.get_osfhandle
+        return -1, get_handle(buffered)
+    return -1 if direct is None else direct, buffered

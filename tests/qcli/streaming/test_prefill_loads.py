@@ -11,8 +11,8 @@ from streamed_engine import IDS, MODEL, logits_of, streamed
 from qcli.gguf.file import GGUFFile
 from qcli.host.pages import PAGE
 from qcli.runtime.engine import Engine
+from qcli.streaming.cached_layer import CachedLayer
 from qcli.streaming.prefill_loads import group_by_expert
-from qcli.streaming.reader import Reader
 from qcli.streaming.staging_buffer import StagingBuffer
 
 STORED = 6 * PAGE  # bytes that one of the model's experts takes in memory
@@ -49,14 +49,20 @@ def test_reading_ahead_of_a_layer_changes_no_bit(monkeypatch, likely, chunk, sta
 def test_a_chunk_reads_no_expert_twice(monkeypatch, likely, staged):
     monkeypatch.setattr("qcli.streaming.prefill_loads.READAHEAD_CHOICES", likely)
     engine = streamed(monkeypatch, 4, staged=staged)
-    read = Reader.read
+    spans, load = CachedLayer.spans, CachedLayer.begin_load
     offsets: list[int] = []
 
-    def noted(reader, spans, urgent=True):
-        offsets.extend(span.offset for span in spans)
-        return read(reader, spans, urgent)
+    def staged_spans(layer, expert, memory):
+        offsets.extend(matrix.offsets[expert] for matrix in layer.matrices)
+        return spans(layer, expert, memory)
 
-    monkeypatch.setattr(Reader, "read", noted)
+    def loaded(layer, expert, pinned, urgent=True):
+        request = load(layer, expert, pinned, urgent)
+        offsets.extend(matrix.offsets[expert] for matrix in layer.matrices)
+        return request
+
+    monkeypatch.setattr(CachedLayer, "spans", staged_spans)
+    monkeypatch.setattr(CachedLayer, "begin_load", loaded)
     for first in (0, 64):
         engine.prefill(IDS[first : first + 64])
         assert len(set(offsets)) == len(offsets) > 0

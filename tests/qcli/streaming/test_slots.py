@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from reference import slots as twin
 
-from qcli.streaming.slots import HALF_LIFE, Slots
+from qcli.streaming.slots import HALF_LIFE, Slots, growth
 
 
 def test_the_least_used_expert_is_evicted():
@@ -35,3 +36,25 @@ def test_usage_fades_by_half():
     other = Slots(4, 2)
     other.usage = usage
     assert np.array_equal(other.usage, usage)
+
+
+def test_random_choices_leave_what_the_twin_leaves():
+    rng = np.random.default_rng(0)
+    slots, usage, weight = Slots(12, 5), np.zeros(12, np.float32), np.float32(1)
+    for _ in range(200):
+        chosen, times = rng.permutation(12)[:3], rng.integers(1, 9000, 3)
+        usage, weight = twin.count_usage(usage, weight, chosen, times, growth(times.sum()))
+        slots.count_usage(chosen, times)
+        np.testing.assert_allclose(slots.usage, usage / weight, rtol=1e-6)
+        slots.loading[:] = rng.random(12) < 0.2
+        kept = {*chosen.tolist(), *np.flatnonzero(slots.loading).tolist()}
+        for expert in chosen.tolist():
+            before = slots.expert_in.tolist()
+            wanted = before.index(expert) if expert in before else twin.find_slot(before, slots.usage, kept)
+            if wanted < 0:
+                with pytest.raises(LookupError):
+                    slots.assign(expert, chosen)
+                continue
+            assert slots.assign(expert, chosen) == (before[wanted] if before[wanted] != expert else -1)
+            assert slots.slot_of[expert] == wanted
+            assert slots.expert_in[wanted] == expert

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripted_reads import answer
 from streamed_engine import IDS, MODEL, logits_of, streamed
 
 from qcli.errors import ModelFileError
@@ -43,34 +44,37 @@ def test_a_slot_is_free_only_when_no_thread_fills_it_any_more(monkeypatch):
     layer, reader = next(iter(engine.expert_loader.layers.values())), engine.expert_loader.cache.reader
     gate, failed = threading.Event(), threading.Event()
 
-    def fill(span, *_files):
-        if span.offset == layer.matrices[0].offsets[0]:
+    def read(_descriptor, _address, size, offset):
+        if offset <= layer.matrices[0].offsets[0] < offset + size:
             failed.set()
-            raise EOFError("no more")
+            return 0
         gate.wait(10)
+        return size
 
-    monkeypatch.setattr("qcli.streaming.reader._fill", fill)
-    request = layer.begin_load(reader, 0, ())
+    answer(reader, read)
+    request = layer.begin_load(0, ())
     failed.wait(10)
     while not request.error:
         pass
-    assert layer.pending_load(0) is request
+    assert layer.pending_load(0)
     assert layer.slots.used == 1
     gate.set()
     request.join()
     assert layer.pending_load(0) is None
     assert layer.slots.used == 0
+    assert not layer.is_loaded(0)
     engine.close()
 
 
-def test_a_file_that_shrinks_ends_the_answer_and_nothing_else(monkeypatch, expected, tmp_path):
+@pytest.mark.parametrize("decoding", [False, True])
+def test_a_file_that_shrinks_ends_the_answer_and_nothing_else(monkeypatch, expected, tmp_path, decoding):
     path = shutil.copy(MODEL, tmp_path / "model.gguf")
     engine = streamed(monkeypatch, 4, Path(path))
     engine.prefill(IDS[:100])
     size = path.stat().st_size
     os.truncate(path, 4096)
     with pytest.raises(ModelFileError, match="it ends before byte") as caught:
-        logits_of(engine)
+        [engine.step(id) for id in IDS[100:]] if decoding else logits_of(engine)
     assert caught.value.hint
     shutil.copy(MODEL, path)  # the same file, whole again
     assert path.stat().st_size == size
