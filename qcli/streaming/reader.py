@@ -89,10 +89,10 @@ class ReadRequest:
 class Reader:
     """I/O threads and two queues of requests: urgent ones first, then those of the background. A context manager."""
 
-    def __init__(self, paths: Sequence[Path], threads: int = IO_THREADS) -> None:
-        """paths: the files that will be read. Raises ModelFileError if one cannot be opened."""
+    def __init__(self, paths: Sequence[Path], threads: int = IO_THREADS, unbuffered: bool = True) -> None:
+        """paths: what will be read, unbuffered where that works. Raises ModelFileError if a file cannot be opened."""
         shared = hasattr(os, "preadv")  # else a read moves its descriptor's position, and every thread has its own
-        self._files = [{path: _open(path) for path in paths} for _ in range(1 if shared else threads)]
+        self._files = [{path: _open(path, unbuffered) for path in paths} for _ in range(1 if shared else threads)]
         self._urgent: deque[ReadRequest] = deque()
         self._background: deque[ReadRequest] = deque()
         self._lock = threading.Lock()  # of the queues, and of the counts of spans
@@ -197,8 +197,8 @@ class Reader:
                 request.unfinished.release()
 
 
-def _open(path: Path) -> tuple[int | None, int]:
-    """Descriptors for unbuffered reads, or None unless a trial shows that they work, and for buffered ones."""
+def _open(path: Path, unbuffered: bool) -> tuple[int | None, int]:
+    """Descriptors for unbuffered reads, or None unless they are wanted and a trial shows that they work; for buffered ones."""
     try:
         buffered = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError as error:
@@ -206,6 +206,8 @@ def _open(path: Path) -> tuple[int | None, int]:
             f"{path}: cannot be read: {error.strerror}", "check the path and its permissions"
         ) from None
     direct = None
+    if not unbuffered:
+        return direct, buffered
     try:
         if hasattr(os, "O_DIRECT") and hasattr(os, "preadv"):  # the bytes object that os.read makes is not aligned
             direct = os.open(path, os.O_RDONLY | os.O_DIRECT)
