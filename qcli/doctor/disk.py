@@ -70,7 +70,7 @@ def told(found: Speeds, where: str) -> Finding:
     ways = {"past the system's cache": found.direct, "through it": found.buffered}
     rates = [f"{way} {', '.join(f'{speed / 1e9:.2f}' for speed in by.values())}" for way, by in ways.items() if by]
     lanes = "/".join(map(str, found.direct))
-    said = f"{where}: {size(found.best)}/s, {counted(found.lanes, 'read')} at a time are enough"
+    said = f"{where}: {size(found.best)}/s, {counted(found.lanes, 'read')} at a time {'is' if found.lanes == 1 else 'are'} enough"
     said += f" (GB/s with {lanes}: {'; '.join(rates)})"
     rounded = [{str(n): round(speed / 1e9, 3) for n, speed in by.items()} for by in (found.direct, found.buffered)]
     figures = {"direct_gb_per_s": rounded[0], "buffered_gb_per_s": rounded[1], "past_cache": found.past_cache}

@@ -34,7 +34,7 @@ _THREADS: Final = 2
 _TOLERANCE: Final = 5e-6  # of the sum of all products by magnitude; float32 sums err by 1e-7
 _MOST_NAMED: Final = 4
 
-Numbers = NDArray[np.float32] | NDArray[np.float64]
+Numbers = NDArray[np.float32] | NDArray[np.float64] | np.floating
 
 
 class Trial(NamedTuple):
@@ -58,11 +58,19 @@ def check(every: bool, progress: Progress) -> Iterator[Finding]:
     figures = {"tried": len(trials), "wrong": wrong}
     if not wrong:
         rest = "" if every else "; `qcli doctor --all-kernels` compiles and tries all others, too"
-        yield Finding("kernels", PASS, f"{counted(len(trials), 'kernel')} tried, all compute what they should{rest}", "", figures)
+        yield Finding(
+            "kernels", PASS, f"{counted(len(trials), 'kernel')} tried, all compute what they should{rest}", "", figures
+        )
         return
     named = ", ".join([*wrong][:_MOST_NAMED]) + (", …" if len(wrong) > _MOST_NAMED else "")
     hint = f"`qcli cache clear kernels`, then look again; if it stays so, {REPORT}"
-    yield Finding("kernels", FAIL, f"{counted(len(wrong), 'kernel')} of {len(trials)} compute wrong numbers: {named}", hint, figures)
+    yield Finding(
+        "kernels",
+        FAIL,
+        f"{counted(len(wrong), 'kernel')} of {len(trials)} compute wrong numbers: {named}",
+        hint,
+        figures,
+    )
 
 
 def all_trials() -> list[Trial]:

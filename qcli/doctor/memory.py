@@ -52,7 +52,7 @@ def speed(progress: Progress) -> Iterator[Finding]:
     enough = knee(found)
     figures = {"gb_per_s": {str(count): round(value, 1) for count, value in found.items()}, "knee": enough}
     each = ", ".join(f"{value:.1f} with {count}" for count, value in found.items())
-    said = f"read at {best:.1f} GB/s ({counted(enough, 'thread')} are enough; GB/s by threads: {each})"
+    said = f"read at {best:.1f} GB/s ({counted(enough, 'thread is', 'threads are')} enough; GB/s by threads: {each})"
     if best < _SLOW:
         hint = "fill all memory slots in pairs (dual channel), or turn on the memory's profile (XMP, EXPO) in the BIOS"
         yield Finding("memory speed", WARN, f"{said}: slow, and answers with it", hint, figures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from qcli.bench.machine import this_machine
 from qcli.doctor.finding import FAIL, PASS, WARN, Finding
@@ -35,7 +35,7 @@ def processor(_progress: Progress) -> Iterator[Finding]:
     """Its name, and the instructions that kernels use of it."""
     machine, unit = this_machine(), cpu.dot_unit()
     features = sorted(cpu.machine_features().intersection(_TOLD), key=_TOLD.index)
-    figures = {"name": machine.cpu, "target": machine.target, "kernels": unit, "features": features,
+    figures: dict[str, Any] = {"name": machine.cpu, "target": machine.target, "kernels": unit, "features": features,
                "lacks": [_UNITS[better] for better in _better(unit)]}  # fmt: skip
     if problem := cpu.wrongly_chosen():
         yield Finding("processor", FAIL, f"{problem}: no kernel can be made", _unset(), figures)
@@ -46,7 +46,7 @@ def processor(_progress: Progress) -> Iterator[Finding]:
         yield _kernels_of(machine.cpu, unit, figures)
 
 
-def _kernels_of(name: str, unit: str, figures: dict[str, object]) -> Finding:
+def _kernels_of(name: str, unit: str, figures: dict[str, Any]) -> Finding:
     said, best = f"{name}; kernels use {_UNITS[unit]}", cpu.unit_of_machine()
     if best != unit and best in _better(unit):
         said += f", though it has the faster {_UNITS[best]}"
@@ -100,7 +100,9 @@ def others(_progress: Progress) -> Iterator[Finding]:
         said = f"the host of this virtual machine keeps {now.stolen:.1f} of {counted(count, 'core')} to itself"
         yield Finding("load", WARN, said, "speed will vary; ask for cores of your own, or try at another time", figures)
     elif now.others > _BUSY:
-        said = f"other programs use {now.others:.1f} of {counted(count, 'core')}: answers, and figures below, are slower"
+        said = (
+            f"other programs use {now.others:.1f} of {counted(count, 'core')}: answers, and figures below, are slower"
+        )
         yield Finding("load", WARN, said, "close them, and look again; `top` or the task manager shows them", figures)
     else:
         yield Finding("load", PASS, "the processor is free: other programs use next to nothing", "", figures)

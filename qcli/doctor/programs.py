@@ -26,7 +26,7 @@ from quant import kernel_cache
 _TRIED: Final = 1 << 16  # bytes that are written for a trial
 _LITTLE: Final = 1_000_000_000  # bytes
 _MOST_NAMED: Final = 3
-_VARIABLES: Final = ("QCLI_", "NUMBA_", "HF_", "OMP_", "OPENBLAS_", "XDG_", "NO_COLOR", "PYTHONPATH")
+_VARIABLES: Final = ("QCLI_", "NUMBA_", "HF_", "OMP_", "XDG_", "NO_COLOR", "PYTHONPATH")
 
 
 class _Folder(NamedTuple):
@@ -71,7 +71,7 @@ def _of_folder(name: str, path: Path, folder: _Folder) -> Finding:
     if problem := unwritable(path):
         full = problem.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
         hint = "free some space; `qcli cache clear` deletes what can be made again" if full else folder.hint
-        reason = "the disk is full" if full else f"cannot be written to ({problem.strerror or problem})"
+        reason = "the disk is full" if full else f"cannot be written to ({_reason(problem)})"
         status = FAIL if full else folder.severity
         return Finding(name, status, f"{path}: {reason}: {folder.lost}", hint, figures)
     free = shutil.disk_usage(_existing(path)).free
@@ -89,7 +89,11 @@ def unwritable(path: Path) -> OSError | None:
         if not place.is_dir():
             return NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if place != path:
-            return None if os.access(place, os.W_OK | os.X_OK) else PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return (
+                None
+                if os.access(place, os.W_OK | os.X_OK)
+                else PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            )
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(bytes(_TRIED))
             file.flush()
@@ -97,6 +101,10 @@ def unwritable(path: Path) -> OSError | None:
     except OSError as problem:
         return problem
     return None
+
+
+def _reason(problem: OSError) -> str:
+    return problem.strerror or str(problem)
 
 
 def _existing(path: Path) -> Path:
@@ -107,8 +115,9 @@ def _existing(path: Path) -> Path:
 def kernels(progress: Progress) -> Iterator[Finding]:
     """Where compiled kernels are kept, how many, and whether they are as they were written."""
     place = kernel_cache.folder()
-    if place is None or (problem := unwritable(place)):
-        reason = f"{place}: cannot be written to ({problem.strerror or problem})" if place else "there is no folder for it"
+    refused = unwritable(place) if place else None
+    if place is None or refused:
+        reason = f"{place}: cannot be written to ({_reason(refused)})" if refused else "there is no folder for it"
         hint = f"choose another folder: {folders.CHOOSES_CACHE}=/full/path"
         yield Finding("kernel cache", FAIL, f"{reason}: every start compiles anew, which takes half a minute", hint)
         return
@@ -131,15 +140,14 @@ def kernels(progress: Progress) -> Iterator[Finding]:
 def settings(_progress: Progress) -> Iterator[Finding]:
     """What the user has set, and whether it can be meant."""
     found = Settings()
-    set_, wrong = [], list[QcliError]()
+    set_, wrong = [], dict[str, QcliError]()
     for key in SETTINGS:
         try:
             if found.value(key).source != "default":
                 set_.append(key)
         except QcliError as problem:
-            wrong.append(problem)
-    for problem in {problem.message: problem for problem in wrong}.values():
-        yield Finding("settings", FAIL, problem.message, problem.hint)
+            wrong[problem.message] = problem
+    yield from (Finding("settings", FAIL, each.message, each.hint) for each in wrong.values())
     if wrong:
         return
     for remark in found.remarks():
