@@ -62,11 +62,11 @@ def own_disk(progress: Progress) -> Iterator[Finding]:
     with temporary_folder(folder) as place:
         path = place / "trial"
         _write(path)
-        yield told(measured(path, PIECE, progress, own=True), str(folder))
+        yield told(measured(path, PIECE, progress, own=True), str(folder), PIECE)
 
 
-def told(found: Speeds, where: str) -> Finding:
-    """What speeds mean."""
+def told(found: Speeds, where: str, piece: int) -> Finding:
+    """What speeds mean; piece: bytes of each read."""
     ways = {"past the system's cache": found.direct, "through it": found.buffered}
     rates = [f"{way} {', '.join(f'{speed / 1e9:.2f}' for speed in by.values())}" for way, by in ways.items() if by]
     lanes = "/".join(map(str, found.direct))
@@ -74,7 +74,7 @@ def told(found: Speeds, where: str) -> Finding:
     said += f" (GB/s with {lanes}: {'; '.join(rates)})"
     rounded = [{str(n): round(speed / 1e9, 3) for n, speed in by.items()} for by in (found.direct, found.buffered)]
     figures = {"direct_gb_per_s": rounded[0], "buffered_gb_per_s": rounded[1], "past_cache": found.past_cache}
-    figures |= {"lanes": found.lanes, "piece_bytes": PIECE}
+    figures |= {"lanes": found.lanes, "piece_bytes": piece}
     if not found.past_cache:
         hint = "keep models on a local disk (ext4, XFS, NTFS, APFS) for reads past the system's cache"
         return Finding("disk speed", WARN, f"{said}; its file system cannot read past the cache", hint, figures)

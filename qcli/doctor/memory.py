@@ -54,7 +54,7 @@ def speed(progress: Progress) -> Iterator[Finding]:
     each = ", ".join(f"{value:.1f} with {count}" for count, value in found.items())
     said = f"read at {best:.1f} GB/s ({counted(enough, 'thread is', 'threads are')} enough; GB/s by threads: {each})"
     if best < _SLOW:
-        hint = "fill all memory slots in pairs (dual channel), or turn on the memory's profile (XMP, EXPO) in the BIOS"
+        hint = "if nothing else ran meanwhile: fill memory slots in pairs, and turn on the memory's XMP or EXPO in the BIOS"
         yield Finding("memory speed", WARN, f"{said}: slow, and answers with it", hint, figures)
     else:
         meaning = f"a model that reads 1 GB a token gives at most {best:.0f} tok/s"
