@@ -83,18 +83,12 @@ def _of_folder(name: str, path: Path, folder: _Folder) -> Finding:
 
 
 def unwritable(path: Path) -> OSError | None:
-    """Why a folder, or if it is not there one that it would be made in, cannot be written to; None if it can."""
+    """Why a folder, or if it is not there one that it would be made in, cannot be written to; None if it can.
+
+    Tried by a file without a name: of permissions alone, root and read-only file systems know nothing.
+    """
     try:
-        place = _existing(path)
-        if not place.is_dir():
-            return NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if place != path:
-            return (
-                None
-                if os.access(place, os.W_OK | os.X_OK)
-                else PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            )
-        with tempfile.TemporaryFile(dir=path) as file:
+        with tempfile.TemporaryFile(dir=_existing(path)) as file:
             file.write(bytes(_TRIED))
             file.flush()
             os.fsync(file.fileno())
