@@ -22,7 +22,8 @@ from qcli.wording import counted, size
 
 PIECE: Final = 640 << 10  # bytes: a matrix of an expert of Qwen3-Next, about
 LANES: Final = (1, 4, 8)
-_FILE: Final = 256 << 20  # bytes of a file to try
+LARGE: Final = 256 << 20  # bytes of a file whose reads are worth measuring
+_FILE: Final = LARGE  # of a file to try
 _WRITTEN: Final = 8 << 20  # at a time
 _SECONDS: Final = 0.6  # of one measurement
 _WRITING: Final = 2.0  # seconds, for a slow disk
@@ -52,17 +53,25 @@ class Speeds:
 
 def own_disk(progress: Progress) -> Iterator[Finding]:
     """The disk with the folder for caches, by a file that is written there and deleted."""
-    folder = folders.some_cache()
-    while not folder.exists():
-        folder = folder.parent
+    folder = existing(folders.some_cache())
     if (free := shutil.disk_usage(folder).free) < _SPARE + _FILE:
         hint = "free some space; `qcli cache clear` deletes what can be made again"
         yield Finding("disk speed", WARN, f"not measured: only {size(free)} are free in {folder}", hint)
         return
+    yield told(of_folder(folder, progress), str(folder), PIECE)
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+
+
+def of_folder(folder: Path, progress: Progress) -> Speeds:
+    """Those of the disk with a folder, in which a file is written and deleted. Raises OSError."""
     with temporary_folder(folder) as place:
         path = place / "trial"
         _write(path)
-        yield told(measured(path, PIECE, progress, own=True), str(folder), PIECE)
+        return measured(path, PIECE, progress, own=True)
 
 
 def told(found: Speeds, where: str, piece: int) -> Finding:

@@ -27,7 +27,6 @@ _TEXTS: Final = (
     "你好，世界 🙂",
     "def f(x):\n    return x ** 2  # two  spaces\n",
 )
-_LARGE: Final = 256 << 20  # bytes of a file
 _USER, _ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}
 _SYSTEM: Final = {"role": "system", "content": "Be brief."}
 
@@ -96,7 +95,7 @@ def _template(file: GGUFFile, _progress: Progress) -> Iterator[Finding]:
 def _disk(file: GGUFFile, progress: Progress) -> Iterator[Finding]:
     """The disk with the model, by pieces as large as a matrix of an expert; nothing of a model that is read in a moment."""
     experts = [tensor.n_bytes // tensor.shape[0] for tensor in file.tensors.values() if is_expert(tensor)]
-    if experts and file.path.stat().st_size >= _LARGE:
+    if experts and file.path.stat().st_size >= disk.LARGE:
         found = disk.measured(file.path, max(experts), progress)
         yield disk.told(found, f"the disk of {file.path.name}", max(experts))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from qcli import __version__
+from qcli.doctor.disk import existing
 from qcli.doctor.finding import FAIL, PASS, WARN, Finding, Status
 from qcli.errors import QcliError
 from qcli.host import folders
@@ -74,7 +75,7 @@ def _of_folder(name: str, path: Path, folder: _Folder) -> Finding:
         reason = "the disk is full" if full else f"cannot be written to ({_reason(problem)})"
         status = FAIL if full else folder.severity
         return Finding(name, status, f"{path}: {reason}: {folder.lost}", hint, figures)
-    free = shutil.disk_usage(_existing(path)).free
+    free = shutil.disk_usage(existing(path)).free
     figures["free"] = free
     if free < _LITTLE:
         hint = "free some space; `qcli cache clear` deletes what can be made again"
@@ -88,7 +89,7 @@ def unwritable(path: Path) -> OSError | None:
     Tried by a file without a name: of permissions alone, root and read-only file systems know nothing.
     """
     try:
-        with tempfile.TemporaryFile(dir=_existing(path)) as file:
+        with tempfile.TemporaryFile(dir=existing(path)) as file:
             file.write(bytes(_TRIED))
             file.flush()
             os.fsync(file.fileno())
@@ -99,11 +100,6 @@ def unwritable(path: Path) -> OSError | None:
 
 def _reason(problem: OSError) -> str:
     return problem.strerror or str(problem)
-
-
-def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
-    return next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
 
 
 def kernels(progress: Progress) -> Iterator[Finding]:
