@@ -92,7 +92,7 @@ def _model(examined: str | None) -> tuple[Sections, list[Path]]:
 
 def _sections(all_kernels: bool) -> Sections:
     """What is examined without a model, in the order in which it is told."""
-    from qcli.doctor import disk, engine_trial, kernel_twins, memory, processor, programs
+    from qcli.doctor import disk, memory, processor, programs, self_test
     from qcli.doctor.finding import Check
 
     return {
@@ -102,8 +102,7 @@ def _sections(all_kernels: bool) -> Sections:
         "disk": [Check("folders", programs.all_folders), Check("disk speed", disk.own_disk)],
         "programs": [Check("versions", programs.versions), Check("settings", programs.settings),
                      Check("terminal", _terminal), Check("kernel cache", programs.kernels)],
-        "self-test": [Check("embedded model", engine_trial.check),
-                      Check("kernels", partial(kernel_twins.check, all_kernels))],
+        "self-test": [Check("self-test", partial(self_test.check, all_kernels))],
     }  # fmt: skip
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from qcli.doctor import engine_trial, kernel_twins
-from qcli.doctor.finding import FAIL, PASS
+from qcli.doctor import engine_trial, kernel_twins, self_test
+from qcli.doctor.finding import FAIL, PASS, Finding
 from quant import formats
 
 
@@ -50,3 +50,32 @@ def test_every_type_has_three_trials(name):
     kind = formats.find(name)
     tried = {trial.kernel for trial in kernel_twins.all_trials()}
     assert {kind.dot_rows, kind.unpack_tile, kind.unpack_rows} <= tried
+
+
+def in_a_process_that(monkeypatch, program):
+    monkeypatch.setattr(self_test, "_MODULE", ("-c", program))
+    told = []
+    return list(self_test.check(False, lambda *how: told.append(how))), told
+
+
+def test_a_kernel_that_crashes_is_told(monkeypatch):
+    program = """import os
+print('{"stage": "kernels: 3", "fraction": 0.5}', flush=True)
+os.abort()"""
+    (finding,), told = in_a_process_that(monkeypatch, program)
+    assert told == [("kernels: 3", 0.5)]
+    assert finding.status == FAIL
+    assert "at: kernels: 3" in finding.said
+    assert "qcli cache clear kernels" in finding.hint
+
+
+def test_findings_come_through(monkeypatch):
+    program = """print('{"name": "a", "status": "PASS", "said": "fine", "hint": "", "figures": {"n": 1}}')"""
+    found, _ = in_a_process_that(monkeypatch, program)
+    assert found == [Finding("a", PASS, "fine", "", {"n": 1})]
+
+
+def test_without_an_interpreter_it_runs_here(monkeypatch):
+    monkeypatch.setattr("sys.executable", "nowhere")
+    monkeypatch.setattr(self_test, "_tests", lambda every, progress: iter([("self-test", every)]))
+    assert list(self_test.check(True, silent)) == [True]
