@@ -47,30 +47,28 @@ class Trial(NamedTuple):
 
 def check(every: bool, progress: Progress) -> Iterator[Finding]:
     """Try the kernels that are compiled, or all of them."""
-    trials = [trial for trial in all_trials() if every or kernel_cache.has(trial.kernel)]
+    known = all_trials()
+    trials = [trial for trial in known if every or kernel_cache.has(trial.kernel)]
     kernels.prepare([*{k: None for trial in trials for k in (trial.kernel, *trial.needs)}, *team.KERNELS], progress)
-    wrong = {}
+    wrong = []
     for done, trial in enumerate(trials):
-        progress("", done / len(trials))
-        error = trial.error()
-        if not error <= 1:
-            wrong[trial.kernel.name] = error * _TOLERANCE
-    figures = {"tried": len(trials), "wrong": wrong}
+        progress(trial.kernel.name.rpartition(".")[2], done / len(trials))
+        if not trial.error() <= 1:  # NaN is not, either
+            wrong.append(trial.kernel.name)
+    yield _told(len(trials), wrong, len(known) - len(trials))
+
+
+def _told(tried: int, wrong: list[str], left: int) -> Finding:
+    figures = {"tried": tried, "wrong": wrong}
     if not wrong:
-        rest = "" if every else "; `qcli doctor --all-kernels` compiles and tries all others, too"
-        yield Finding(
-            "kernels", PASS, f"{counted(len(trials), 'kernel')} tried, all compute what they should{rest}", "", figures
+        rest = f"; {left} more are not compiled yet: `qcli doctor --all-kernels` tries them, too" if left else ""
+        return Finding(
+            "kernels", PASS, f"{counted(tried, 'kernel')} tried, all compute what they should{rest}", "", figures
         )
-        return
-    named = ", ".join([*wrong][:_MOST_NAMED]) + (", …" if len(wrong) > _MOST_NAMED else "")
+    named = ", ".join(wrong[:_MOST_NAMED]) + (", …" if len(wrong) > _MOST_NAMED else "")
+    said = f"{len(wrong)} of {counted(tried, 'kernel')} compute wrong numbers: {named}"
     hint = f"`qcli cache clear kernels`, then look again; if it stays so, {REPORT}"
-    yield Finding(
-        "kernels",
-        FAIL,
-        f"{counted(len(wrong), 'kernel')} of {len(trials)} compute wrong numbers: {named}",
-        hint,
-        figures,
-    )
+    return Finding("kernels", FAIL, said, hint, figures)
 
 
 def all_trials() -> list[Trial]:
