@@ -28,7 +28,7 @@ _NARROW = 60  # columns of a terminal in which a name stands above what is said
 
 
 @examples(
-    ("qcli doctor", "Checks this machine and qcli itself, in about 20 seconds."),
+    ("qcli doctor", "Checks this machine and qcli itself, in about ten seconds."),
     ("qcli doctor model.gguf", "Checks a model, too: reads all of it."),
     ("qcli doctor --report", "Prints what to paste when you ask for help, without names and paths of yours."),
 )
