@@ -65,6 +65,11 @@ def screen_columns() -> int:
     return columns(sys.stdout)
 
 
+def encoding() -> str:
+    """How stdout writes characters, such as utf-8."""
+    return sys.stdout.encoding or "ascii"
+
+
 def screen(text: str) -> None:
     """Write to stdout, a terminal, what may hold control codes of our own; those of others are out of it already."""
     _remember(text, sys.stdout)

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import cache
 
 import llvmlite.binding as llvm
@@ -58,14 +58,24 @@ def dot_unit() -> str:
     One of 'avx512vnni', 'avxvnni', 'avx512' and 'avx2' (x86-64), 'i8mm' and 'dotprod' (AArch64), 'portable'.
     """
     forced = os.environ.get("NUMBA_CPU_FEATURES", "")
-    if forced or "NUMBA_CPU_NAME" in os.environ:
-        found = _by_features({feature[1:] for feature in forced.split(",") if feature.startswith("+")})
-    else:
-        found = _by_features({feature for feature, there in _host().items() if there})
+    if not forced and "NUMBA_CPU_NAME" not in os.environ:
+        return unit_of_machine()
+    found = _by_features({feature[1:] for feature in forced.split(",") if feature.startswith("+")})
     return _by_name(name()) if found == "portable" else found
 
 
-def _by_features(features: set[str]) -> str:
+def unit_of_machine() -> str:
+    """As `dot_unit`, of this machine, whatever the environment forces."""
+    found = _by_features(machine_features())
+    return _by_name(str(llvm.get_host_cpu_name())) if found == "portable" else found
+
+
+def machine_features() -> frozenset[str]:
+    """What LLVM finds that this machine's processor has; empty on systems where it cannot tell."""
+    return frozenset(feature for feature, there in _host().items() if there)
+
+
+def _by_features(features: Set[str]) -> str:
     if {"avx512vnni", "avx512bw", "avx512vl"} <= features:
         return "avx512vnni"
     if "avxvnni" in features:

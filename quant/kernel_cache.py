@@ -77,15 +77,22 @@ def is_writable() -> bool:
 def read(function: CFunction) -> tuple[str, bytes] | None:
     """A function's symbol and object file, if they are there and whole."""
     path = _path(function)
-    try:
-        data = path.read_bytes() if path else b""
-    except OSError:
-        return None
-    content = data[_CHECKSUM_BYTES:]
-    if hashlib.sha256(content).digest() != data[:_CHECKSUM_BYTES]:
+    content = _content(path) if path else None
+    if content is None:
         return None
     symbol, _, object_file = content.partition(b"\0")
     return symbol.decode(), object_file
+
+
+def kept() -> list[Path]:
+    """The files of code for this compiler and this processor, also of older sources. Raises OSError."""
+    place = folder()
+    return sorted(place.glob("*.o")) if place else []
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of code is as it was written."""
+    return _content(path) is not None
 
 
 def save(function: CFunction, symbol: str, object_file: bytes) -> None:
@@ -101,6 +108,16 @@ def save(function: CFunction, symbol: str, object_file: bytes) -> None:
         _remove_unused(path, function.name)
     except OSError as problem:
         _warn(path.parent, problem.strerror or str(problem))
+
+
+def _content(path: Path) -> bytes | None:
+    """What follows a file's checksum, if it is there and whole."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    content = data[_CHECKSUM_BYTES:]
+    return content if hashlib.sha256(content).digest() == data[:_CHECKSUM_BYTES] else None
 
 
 def _path(function: CFunction) -> Path | None:

@@ -159,35 +159,21 @@ def _drawn(name: str, result: Forecast) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
+    from qcli.forecast.words import rate, verdict
+
     memory = result.memory
     lines = [Text(console.clean(name), style="bold"), Text(verdict(result))]
     if result.speed:
-        lines.append(Text(f"about {_speed(result.speed.decode_tok_per_s)} tok/s, {_prompts(result)}"))
+        lines.append(Text(f"about {rate(result.speed.decode_tok_per_s)} tok/s, {_prompts(result)}"))
     return Group(*lines, "", _amounts(result), Text(f"may use {size(memory.ram)}; {_machine(result)}", style="dim"))
 
 
-def verdict(result: Forecast) -> str:
-    """Whether it fits, in a line."""
-    memory, streaming = result.memory, result.streaming
-    if result.mode == "resident":
-        return f"resident: it needs {size(memory.needed)}, and all of it stays in memory"
-    if streaming is None:
-        return f"too large: it needs at least {size(memory.needed)}, or a smaller --ctx, or a smaller file of the model"
-    usage = "as earlier runs used them" if streaming.usage_known else "if all are as likely"
-    return (
-        f"streamed: it needs {size(memory.needed)} to stay in memory; room for {streaming.slots} of"
-        f" {streaming.experts_per_layer} experts in each layer\n{streaming.hit_rate:.0%} of a token's experts"
-        f" will be in memory ({usage}); a token reads"
-        f" {size(streaming.bytes_per_token)} from the disk, which gives {size(streaming.disk_bytes_per_s)}/s"
-    )
-
-
 def _prompts(result: Forecast) -> str:
+    from qcli.forecast.words import rate
+
     assert result.speed
     which = "prompts" if result.mode == "resident" else "the first prompt, if"
-    return (
-        f"{which} of {counted(result.speed.prompt_tokens, 'token')}, at {_speed(result.speed.prefill_tok_per_s)} tok/s"
-    )
+    return f"{which} of {counted(result.speed.prompt_tokens, 'token')}, at {rate(result.speed.prefill_tok_per_s)} tok/s"
 
 
 def _machine(result: Forecast) -> str:
@@ -215,7 +201,3 @@ def _amounts(result: Forecast) -> Table:
         if count:
             table.add_row(label, size(count), note)
     return table
-
-
-def _speed(tok_per_s: float) -> str:
-    return f"{tok_per_s:,.{0 if tok_per_s >= 20 else 1}f}"

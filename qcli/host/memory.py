@@ -22,11 +22,27 @@ _LIMITS = (  # of a cgroup, version 2 and version 1: its limit, what it uses, an
 def available_memory() -> int:
     """What can be allocated without swapping, within the limits of cgroups; the page cache counts as free."""
     if sys.platform == "win32":
-        return _windows_available()
+        return int(_windows_memory().free)
     if _MEMINFO.exists():
-        return min(_linux_available(), _cgroup_headroom())
+        return min(_meminfo("MemAvailable"), _cgroup_headroom())
     # macOS does not say how much is free; a quarter is left to other programs
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+
+
+def total_memory() -> int:
+    """What the machine has, whatever limits there are."""
+    if sys.platform == "win32":
+        return int(_windows_memory().physical)
+    if _MEMINFO.exists():
+        return _meminfo("MemTotal")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def memory_limit() -> int | None:
+    """What the tightest of this process's cgroups lets it and others in the group use; None if nothing limits it."""
+    limits = [_number(folder / limit) for folder in cgroups.folders("memory") for limit, _, _ in _LIMITS]
+    tightest = min((limit for limit in limits if limit is not None), default=_UNLIMITED)
+    return tightest if tightest < total_memory() else None
 
 
 def process_memory() -> int:
@@ -40,9 +56,17 @@ def process_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _linux_available() -> int:
+def _meminfo(key: str) -> int:
     lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) << 10
+    return int(lines[key].split()[0]) << 10
+
+
+def _number(path: Path) -> int | None:
+    """What a file says; None if it is not there, or says "max"."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _cgroup_headroom() -> int:
@@ -72,10 +96,10 @@ class _MemoryStatus(ctypes.Structure):
     ]
 
 
-def _windows_available() -> int:
+def _windows_memory() -> _MemoryStatus:
     status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
     ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined,unused-ignore]
-    return int(status.free)
+    return status
 
 
 class _ProcessMemory(ctypes.Structure):

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import mmap
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 PAGE = 4096  # bytes; unbuffered reads want offsets, sizes and addresses to be multiples of it
+
+_HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def huge_pages() -> str:
+    """Whether Linux gives huge pages: "always", to who asks for them ("madvise"), or "never"; "" where nobody says so."""
+    try:
+        return _HUGE.read_text().partition("[")[2].partition("]")[0]
+    except OSError:
+        return ""
 
 
 def allocate_pages(n_bytes: int, huge: bool = True) -> NDArray[np.uint8]:

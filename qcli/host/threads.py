@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,33 @@ _UNLIMITED = 1 << 20
 _PROCESSOR_CORE = 0  # RelationProcessorCore
 
 
+@dataclass(frozen=True)
+class Cores:
+    """What of this machine's processor this process may use."""
+
+    machine: int  # hardware threads that there are
+    allowed: int  # of these, those that this process may run on
+    physical: int  # cores of these, several hardware threads of a core counted once
+    performance: int  # of these, those of the fastest kind
+    quota: int | None  # whole cores that the tightest of its cgroups lets it use at a time
+
+
+def cores() -> Cores:
+    """Those of this machine, as they are now."""
+    physical, performance = _cores()
+    quota = _quota()
+    allowed = len(_allowed_cpus())
+    return Cores(
+        os.cpu_count() or 1, allowed, max(1, physical), max(1, performance), None if quota == _UNLIMITED else quota
+    )
+
+
 def default_threads() -> int:
     """Physical performance cores that this process may run on, at most as many as its cgroups' CPU quota.
 
     Efficiency cores are left out: all threads wait for each other after each record, so the slowest sets the pace.
     """
-    count = {"darwin": _mac_cores, "win32": _windows_cores}.get(sys.platform, _linux_cores)()
-    return max(1, min(count, _quota()))
+    return max(1, min(_cores()[1], _quota()))
 
 
 def processors() -> int:
@@ -41,9 +62,14 @@ def streaming_threads() -> int:
     return max(count * 3 // 4, min(count, 8))
 
 
-def _linux_cores() -> int:
+def _cores() -> tuple[int, int]:
+    """Physical cores that this process may run on, and those of the fastest kind."""
+    return {"darwin": _mac_cores, "win32": _windows_cores}.get(sys.platform, _linux_cores)()
+
+
+def _linux_cores() -> tuple[int, int]:
     allowed = _allowed_cpus()
-    return _physical_cores(_fastest_cpus(allowed) or allowed)
+    return _physical_cores(allowed), _physical_cores(_fastest_cpus(allowed) or allowed)
 
 
 def _allowed_cpus() -> set[int]:
@@ -82,35 +108,39 @@ def _physical_cores(allowed: set[int]) -> int:
     return len(cores)
 
 
-def _mac_cores() -> int:
-    """Cores of the highest performance level, by sysctl."""
-    system = ctypes.CDLL(None)
-    for name in (b"hw.perflevel0.physicalcpu", b"hw.physicalcpu"):
-        value, size = ctypes.c_int32(0), ctypes.c_size_t(4)
-        if system.sysctlbyname(name, ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0)) == 0:
-            return value.value
-    return os.cpu_count() or 1
+def _mac_cores() -> tuple[int, int]:
+    """By sysctl: all, and those of the highest performance level."""
+    physical = _sysctl(b"hw.physicalcpu") or os.cpu_count() or 1
+    return physical, _sysctl(b"hw.perflevel0.physicalcpu") or physical
 
 
-def _windows_cores() -> int:
-    """Cores of the highest efficiency class, from GetLogicalProcessorInformationEx."""
+def _sysctl(name: bytes) -> int:
+    """A number that macOS knows by this name, else 0."""
+    value, size = ctypes.c_int32(0), ctypes.c_size_t(4)
+    failed = ctypes.CDLL(None).sysctlbyname(name, ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0))
+    return 0 if failed else value.value
+
+
+def _windows_cores() -> tuple[int, int]:
+    """From GetLogicalProcessorInformationEx: all, and those of the highest efficiency class."""
     ask: Any = getattr(ctypes, "windll").kernel32.GetLogicalProcessorInformationEx  # noqa: B009  (there on Windows only)
     size = ctypes.c_uint32(0)
     ask(_PROCESSOR_CORE, None, ctypes.byref(size))
     data = ctypes.create_string_buffer(size.value)
     if not ask(_PROCESSOR_CORE, data, ctypes.byref(size)):
-        return os.cpu_count() or 1
-    return _highest_class(data.raw[: size.value])
+        return os.cpu_count() or 1, os.cpu_count() or 1
+    classes = _classes(data.raw[: size.value])
+    return len(classes), classes.count(max(classes, default=0))
 
 
-def _highest_class(records: bytes) -> int:
-    """Count the records, uint32 relationship, uint32 size, uint8 flags, uint8 class, of the highest class."""
+def _classes(records: bytes) -> list[int]:
+    """The class of each record: uint32 relationship, uint32 size, uint8 flags, uint8 class."""
     classes, at = [], 0
     while at + 10 <= len(records):
         size = int.from_bytes(records[at + 4 : at + 8], "little")
         classes.append(records[at + 9])
         at += max(size, 10)
-    return classes.count(max(classes, default=0))
+    return classes
 
 
 def _quota() -> int:

@@ -102,8 +102,8 @@ class ReadRequest:
 class Reader:
     """I/O threads and two lists of requests: urgent ones first, then those of the background. A context manager."""
 
-    def __init__(self, paths: Sequence[Path], threads: int = IO_THREADS) -> None:
-        """paths: the files that will be read. Raises ModelFileError if one cannot be opened."""
+    def __init__(self, paths: Sequence[Path], threads: int = IO_THREADS, unbuffered: bool = True) -> None:
+        """paths: what will be read, unbuffered where that works. Raises ModelFileError if a file cannot be opened."""
         self.paths = list(paths)
         self._numbers = {path: number for number, path in enumerate(self.paths)}
         self._calls = system_calls.table()
@@ -111,7 +111,7 @@ class Reader:
         self._kept: list[object] = []
         self._requests: deque[ReadRequest] = deque()  # that may not be done
         shared = sys.platform != "win32"  # where reads of one descriptor wait for each other
-        self._descriptors = [_open_all(self.paths) for _ in range(1 if shared else threads)]
+        self._descriptors = [_open_all(self.paths, unbuffered) for _ in range(1 if shared else threads)]
         files = self._descriptors * (threads if shared else 1)
         self._leaving = threading.Lock()
         self._at_work = len(files)
@@ -197,12 +197,12 @@ class Reader:
                 os.close(descriptor)
 
 
-def _open_all(paths: Sequence[Path]) -> list[tuple[int | None, int]]:
+def _open_all(paths: Sequence[Path], unbuffered: bool) -> list[tuple[int | None, int]]:
     """Descriptors of every file. Raises ModelFileError if one cannot be opened; then the others are closed again."""
     opened: list[tuple[int | None, int]] = []
     try:
         for path in paths:
-            opened.append(_open(path))
+            opened.append(_open(path, unbuffered))
     except BaseException:
         for descriptor in [both for pair in opened for both in pair]:
             if descriptor is not None:
@@ -211,8 +211,8 @@ def _open_all(paths: Sequence[Path]) -> list[tuple[int | None, int]]:
     return opened
 
 
-def _open(path: Path) -> tuple[int | None, int]:
-    """Descriptors for unbuffered reads, or None unless a trial shows that they work, and for buffered ones."""
+def _open(path: Path, unbuffered: bool) -> tuple[int | None, int]:
+    """Descriptors for unbuffered reads, or None unless they are wanted and a trial shows that they work; for buffered ones."""
     try:
         buffered = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError as error:
@@ -220,6 +220,8 @@ def _open(path: Path) -> tuple[int | None, int]:
             f"{path}: cannot be read: {error.strerror}", "check the path and its permissions"
         ) from None
     direct = None
+    if not unbuffered:
+        return direct, buffered
     try:
         if hasattr(os, "O_DIRECT") and hasattr(os, "preadv"):  # the trial's bytes have to be aligned
             direct = os.open(path, os.O_RDONLY | os.O_DIRECT)

@@ -113,9 +113,17 @@ def test_windows_tells_classes_of_cores():
     def core(kind):
         return (0).to_bytes(4, "little") + (48).to_bytes(4, "little") + bytes([1, kind]) + bytes(38)
 
-    assert threads._highest_class(core(1) * 6 + core(0) * 8) == 6
-    assert threads._highest_class(core(0) * 4) == 4
-    assert threads._highest_class(b"") == 0
+    assert threads._classes(core(1) * 6 + core(0) * 8) == [1] * 6 + [0] * 8
+    assert threads._classes(b"") == []
+
+
+def test_all_that_is_to_know_of_cores(machine, tmp_path):
+    (tmp_path / "cpu_core").write_text("0-3\n")
+    machine([0, 0, 1, 1, 2, 3], {"cpu.max": "100000 100000\n"})
+    found = threads.cores()
+    assert (found.allowed, found.physical, found.performance, found.quota) == (6, 4, 2, 1)
+    machine([0, 1], {"cpu.max": "max 100000\n"})
+    assert threads.cores().quota is None
 
 
 @pytest.mark.parametrize(("cores", "threads_"), [(1, 1), (2, 2), (8, 8), (10, 8), (16, 12), (64, 48)])
