@@ -25,6 +25,7 @@ HEADS = Layout(
     "q_step",  # bytes from one query head to the next
     "q_norm",  # weights of the norm of queries, float32
     "k_norm",
+    "v_norm",  # 0: values are not normed
     "q_span",  # over how many values queries are normed; 0: not at all
     "k_span",
     "eps",
@@ -63,7 +64,7 @@ class Heads:
     """The shape of an attention layer, the options of its heads, and its caches [key-value heads, context, row].
 
     norms: weights of the root-mean-square norms of queries and of keys, float32 [head_dim] for each head by itself, or as
-    long as all heads together. gated: queries come as (query, gate), and outputs are multiplied by sigmoid(gate). sinks:
+    long as all heads together. v_norm: of values, float32 [value_dim]. gated: queries come as (query, gate), and outputs are multiplied by sigmoid(gate). sinks:
     float32 [query_heads], a score of each head that enters the softmax but has no value (attention sinks). window: each
     token attends to so many of the last positions, itself included (sliding window). softcap: scores become softcap *
     tanh(score / softcap). scale: of the scores; 1 / sqrt(head_dim) unless given.
@@ -76,6 +77,7 @@ class Heads:
     k_cache: NDArray[Any]
     v_cache: NDArray[Any]
     norms: tuple[Vector, Vector] | None = None
+    v_norm: Vector | None = None
     eps: float = 0.0
     gated: bool = False
     sinks: Vector | None = None
@@ -98,6 +100,8 @@ class Heads:
             raise ValueError(f"{shape}, and gates")
         if self.sinks is not None and self.sinks.shape != (self.query_heads,):
             raise ValueError(f"{shape}, {self.sinks.shape} sinks")
+        if self.v_norm is not None and self.v_norm.shape != (self.value_dim,):
+            raise ValueError(f"{shape}, a norm of {self.v_norm.shape} values")
         _ = self.norm_spans
 
     @property
@@ -141,6 +145,7 @@ class Heads:
             q_step=4 * self.head_dim * (2 if self.gated else 1),
             q_norm=q_norm,
             k_norm=k_norm,
+            v_norm=0 if self.v_norm is None else self.v_norm,
             q_span=q_span,
             k_span=k_span,
             eps=self.eps,
