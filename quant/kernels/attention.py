@@ -50,7 +50,7 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
     q [tokens, query heads, (q, perhaps a gate)], k, v [tokens, key-value heads, …] -> queries [tokens, query heads, head_dim].
     """
     keys, group, width, values = shape_of(heads)
-    k_cache, v_cache, k_row, v_row, context, quantized = caches_of(heads)
+    k_cache, v_cache, k_row, v_row, context, kind = caches_of(heads)
     queries = keys * group
     pairs, interleaved = load_i64(inputs + _INPUTS.pairs), load_i64(inputs + _INPUTS.interleaved)
     eps = load_f32(heads + HEADS.eps)
@@ -72,13 +72,13 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
             span, norm = load_i64(heads + HEADS.k_span), load_i64(heads + HEADS.k_norm)
             _norm_head(row, 4 * width, head, width, span, norm, eps, local)
             rotate(local, rotation, pairs, interleaved)
-            store_row(local, width, k_cache + k_row * place, quantized)
+            store_row(local, width, k_cache + k_row * place, kind)
             row = load_i64(inputs + _INPUTS.v) + t * load_i64(inputs + _INPUTS.v_stride) + 4 * head * values
             norm = load_i64(heads + HEADS.v_norm)
             if norm:
                 _norm_head(row, 0, 0, values, values, norm, eps, local)
                 row = local
-            store_row(row, values, v_cache + v_row * place, quantized)
+            store_row(row, values, v_cache + v_row * place, kind)
 
 
 @inline

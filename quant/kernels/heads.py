@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.jit import inline
-from quant.kernels.kv_cache import is_quantized, row_shape
+from quant.kernels.kv_cache import kind_of, number_of, row_shape
 from quant.layout import Layout
 from quant.plan import Operand, Plan
 from quant.simd import load_i64
@@ -38,7 +38,7 @@ HEADS = Layout(
     "v_cache",
     "k_row",  # bytes of a row of the cache
     "v_row",
-    "quantized",  # whether rows of the caches are int8
+    "kind",  # number of the kind of the caches' rows
 )
 _EVERY = 1 << 62  # as a window: all positions
 
@@ -53,10 +53,10 @@ def shape_of(heads):
 
 @inline
 def caches_of(heads):
-    """The caches of keys and of values, bytes of a row of each, positions they hold, and whether rows are int8."""
+    """The caches of keys and of values, bytes of a row of each, positions they hold, and the number of their kind."""
     k_cache, v_cache = load_i64(heads + HEADS.k_cache), load_i64(heads + HEADS.v_cache)
     k_row, v_row = load_i64(heads + HEADS.k_row), load_i64(heads + HEADS.v_row)
-    return k_cache, v_cache, k_row, v_row, load_i64(heads + HEADS.context), load_i64(heads + HEADS.quantized)
+    return k_cache, v_cache, k_row, v_row, load_i64(heads + HEADS.context), load_i64(heads + HEADS.kind)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Heads:
         shape = (
             f"{self.query_heads} query heads, {self.key_value_heads} key heads of {self.head_dim} and {self.value_dim}"
         )
-        kind = "q8_0" if is_quantized(self.k_cache) else "f16"
+        kind = kind_of(self.k_cache)
         k_row, v_row = (row_shape(kind, width)[0] for width in (self.head_dim, self.value_dim))
         if self.query_heads % self.key_value_heads or self.head_dim % 16 or self.value_dim % 16:
             raise ValueError(shape)
@@ -158,5 +158,5 @@ class Heads:
             v_cache=self.v_cache,
             k_row=self.k_cache.strides[1],
             v_row=self.v_cache.strides[1],
-            quantized=int(is_quantized(self.k_cache)),
+            kind=number_of(self.k_cache),
         )
