@@ -19,7 +19,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Decoder, Norm, add_sublayer
 from qcli.layers.feed_forward import MLP, MoE, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
-from qcli.layers.rotary import read_rope
+from qcli.layers.rotary import FACTORS, read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import linear, matrix, vector
 from quant.kernels.attention import Heads
@@ -36,31 +36,34 @@ VERIFIED: Final = (
     "logits within 1.3e-4 (26B-A4B's shape), 1.8e-4 (dense) and 4e-4 (E) of float32 Transformers (tiny random weights), "
     "greedy text exact"
 )
+_SCALE = "layer_output_scale.weight"
 _PER_LAYER = "per-layer inputs"  # float32 [tokens, layers * width], for the layers of a replay
 
 
 @dataclass(frozen=True)
 class AttentionKind:
-    """What layers within the window have in common, or those without: widths of their heads, and how these turn."""
+    """What layers within the window have in common, or those without; projects_values: or values are keys as projected."""
 
     head_dim: int
     rope: Rope
     window: int
+    projects_values: bool
 
     @classmethod
-    def read(cls, hparams: Hyperparameters, *, local: bool) -> AttentionKind:
-        """Of the layers within the window (local), whose keys end in _swa, or of the others."""
-        end = "_swa" if local else ""
+    def read(cls, hparams: Hyperparameters, layers: list[int], *, local: bool) -> AttentionKind:
+        """Of these layers, within the window (local), whose keys end in _swa, or not."""
+        end, tensors = "_swa" if local else "", hparams.file.tensors
         width, values = (hparams.size(f"attention.{part}_length{end}") for part in ("key", "value"))
         if width != values:
             hparams.wrong(f"keys of {width} and values of {values}")
         if not local:
-            return cls(width, read_rope(hparams), 0)
+            hparams.file.tensor(FACTORS)  # without it all pairs would turn
+            return cls(width, read_rope(hparams), 0, any(f"blk.{i}.attn_v.weight" in tensors for i in layers))
         dimensions = hparams.size("rope.dimension_count_swa", width)
         if dimensions > width or dimensions % 2:
             hparams.wrong(f"heads of {width} with {dimensions} rotary dimensions")
         base = hparams.number("rope.freq_base_swa", 1, 1e30, 10_000.0)
-        return cls(width, Rope(frequencies(dimensions, base)), hparams.size("attention.sliding_window"))
+        return cls(width, Rope(frequencies(dimensions, base)), hparams.size("attention.sliding_window"), True)
 
 
 def read_attention(
@@ -92,10 +95,8 @@ def read_attention(
         window=kind.window,
         scale=1.0,
     )
-    has_values = f"{block}.attn_v.weight" in file.tensors
-    attn_k, attn_v = (
-        linear(file, f"{block}.attn_{part}", keys * width, n) if part == "k" or has_values else None for part in "kv"
-    )
+    attn_k = linear(file, f"{block}.attn_k", keys * width, n)
+    attn_v = linear(file, f"{block}.attn_v", keys * width, n) if kind.projects_values else None
     return Attention(attn_q, attn_k, attn_v, attn_output, heads, kind.rope, 1.0)
 
 
@@ -114,6 +115,7 @@ class Experts:
         """Layer i of a file."""
         block, n = f"blk.{i}", hparams.hidden_size
         scale = vector(hparams.file, f"{block}.ffn_gate_inp.scale", n) * np.float32(n**-0.5)
+        hparams.file.tensor(f"{block}.ffn_down_exps.scale")  # which other architectures may lack
         return cls(
             norm=Norm.read(hparams, f"{block}.pre_ffw_norm_2"),
             router_norm=Norm(scale, hparams.rms_norm_eps),
@@ -254,7 +256,11 @@ def load(file: GGUFFile, state: State) -> Gemma4:
     layers, width = hparams.num_hidden_layers, hparams.count("embedding_length_per_layer_input")
     local = list(map(bool, hparams.sizes("attention.sliding_window_pattern", least=0)))
     own = layers - hparams.count("attention.shared_kv_layers")
-    kinds = {near: AttentionKind.read(hparams, local=near) for near in set(local)}
+    kinds = {
+        near: AttentionKind.read(hparams, [i for i in range(layers) if local[i] == near], local=near)
+        for near in set(local)
+    }
+    scaled = any(f"blk.{i}.{_SCALE}" in file.tensors for i in range(layers))
     owners: dict[bool, Attention] = {}  # the last layer of each kind that has keys of its own
 
     def attention(i: int) -> Attention:
@@ -268,7 +274,6 @@ def load(file: GGUFFile, state: State) -> Gemma4:
 
     def layer(i: int) -> Gemma4Layer:
         block = f"blk.{i}"
-        scale = f"{block}.layer_output_scale.weight"
         return Gemma4Layer(
             attn_norm=Norm.read(hparams, f"{block}.attn_norm"),
             mixer=attention(i),
@@ -278,7 +283,7 @@ def load(file: GGUFFile, state: State) -> Gemma4:
             experts=Experts.read(hparams, i, state) if f"{block}.ffn_gate_inp.weight" in file.tensors else None,
             post_ffw_norm=Norm.read(hparams, f"{block}.post_ffw_norm"),
             embedding=LayerEmbedding.read(hparams, i, width) if width else None,
-            scale=float(vector(file, scale, 1)[0]) if scale in file.tensors else 1.0,
+            scale=float(vector(file, f"{block}.{_SCALE}", 1)[0]) if scaled else 1.0,
             inputs=layers * width,
         )
 

@@ -65,10 +65,10 @@ class Routing:
     normalised: bool = True
     scale: float = 1.0
     bias: NDArray[np.float32] | None = None
-    expert_scales: NDArray[np.float32] | None = None
     groups: int = 1
     groups_used: int = 1
     group_best: int = 1
+    expert_scales: NDArray[np.float32] | None = None
 
     def check(self, count: int) -> None:
         """ValueError if the choice cannot be made among `count` experts."""
