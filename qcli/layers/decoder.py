@@ -122,14 +122,12 @@ class Attention:
     def trace(self, plan: Plan, h: Activation, x: Activation, mask: BlockMask | None = None) -> None:
         """x += scale * attention(h), both [tokens, n]; mask: the blocks of positions that tokens attend to, if not all."""
         plan.part = "attention"
-        projected = {
-            name: (w, plan.activation(name, w.rows))
-            for name, w in (("q", self.attn_q), ("k", self.attn_k), ("v", self.attn_v))
-            if w
-        }
-        q, k, v = (projected[name][1] if name in projected else None for name in "qkv")
+        q = plan.activation("q", self.attn_q.rows)
+        k = plan.activation("k", self.attn_k.rows) if self.attn_k else None
+        v = plan.activation("v", self.attn_v.rows) if self.attn_v else None
         mixed = plan.activation("attention out", self.attn_output.columns)
-        matmul(plan, h, list(projected.values()))
+        pairs = (self.attn_q, q), (self.attn_k, k), (self.attn_v, v)
+        matmul(plan, h, [(w, y) for w, y in pairs if w and y])
         attention(plan, q, k, v or k, self.rope, self.heads, mixed, mask)
         add_matmul(plan, mixed, self.attn_output, x, self.scale)
 

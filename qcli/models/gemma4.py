@@ -81,7 +81,9 @@ def read_attention(
         shared = owner.heads
         if (shared.query_heads, shared.key_value_heads) != (queries, keys) or not shared.norms:
             hparams.wrong(f"layer {i} has other heads than the layer whose keys it shares")
-        return Attention(attn_q, None, None, attn_output, replace(shared, norms=(q_norm, shared.norms[1])), kind.rope, 1.0)
+        return Attention(
+            attn_q, None, None, attn_output, replace(shared, norms=(q_norm, shared.norms[1])), kind.rope, 1.0
+        )
     heads = Heads(
         query_heads=queries,
         key_value_heads=keys,
@@ -180,7 +182,10 @@ class Gemma4Layer:
     def trace(self, plan: Plan, x: Activation) -> None:
         """Change x [tokens, n], the residual stream."""
         add_sublayer(plan, x, self.attn_norm, self.mixer, self.post_attention_norm)
-        h, added = plan.activation("h", x.columns), plan.activation("added", x.columns)  # the latter zero before and after
+        h, added = (
+            plan.activation("h", x.columns),
+            plan.activation("added", x.columns),
+        )  # the latter zero before and after
         self.ffn_norm.trace(plan, x, h)
         self.ffn.trace(plan, h, added)
         if self.experts:

@@ -258,7 +258,9 @@ def answer_parser(tokenizer: Tokenizer, tags: Sequence[ThinkTags], prompt: str) 
     tokens = [pair for pair in tags if pair.open_id is not None and pair.close_id is not None]
     if tokens:
         opens = {pair.open_id: pair.name for pair in tokens if pair.open_id is not None}
-        return ThinkTagParser(tokenizer, opens, {pair.close_id for pair in tokens if pair.close_id is not None}, thinking)
+        return ThinkTagParser(
+            tokenizer, opens, {pair.close_id for pair in tokens if pair.close_id is not None}, thinking
+        )
     return SpelledTagParser(tokenizer, tags[0], thinking)
 
 

@@ -22,10 +22,24 @@ _ENDS: Final = (
 _PLAIN_WHERE_HARMONY: Final = "<|end|>"  # Phi and others; with channels it ends a message of the turn
 _HARMONY: Final = "<|channel|>"
 USER_DEFINED_ENDS: Final = frozenset({"<|tool_response>"})  # that files type so, as markers of text
-_NEXT_TURN: Final = (*USER_DEFINED_ENDS, "<|user|>", "<|observation|>", "<eos>", "</s>", "_<EOT>")  # that may be ordinary text elsewhere
+_NEXT_TURN: Final = (
+    *USER_DEFINED_ENDS,
+    "<|user|>",
+    "<|observation|>",
+    "<eos>",
+    "</s>",
+    "_<EOT>",
+)  # that may be ordinary text elsewhere
 
 # Besides, what begins a turn: typed as text, it would be cut into pieces that no model has seen.
-_BEGINS: Final = ("<|im_start|>", "<start_of_turn>", "<|start_header_id|>", "<|end_header_id|>", "<|start_of_role|>", "<|turn>")
+_BEGINS: Final = (
+    "<|im_start|>",
+    "<start_of_turn>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|start_of_role|>",
+    "<|turn>",
+)
 
 
 def turn_ends(special: Container[str]) -> tuple[str, ...]:

@@ -109,7 +109,8 @@ def attention(
 
     q [tokens, query heads * head_dim], or where heads are gated [tokens, query heads, (q, gate), head_dim]; k [tokens,
     key-value heads * head_dim], v [tokens, key-value heads * value_dim] go into the caches at this replay's positions;
-    without them the caches are another layer's, which comes before this one. Nothing is rotated without a rope; without a mask tokens attend to all positions up to theirs, within the window.
+    without them the caches are another layer's, which comes before this one. Nothing is rotated without a rope; without a
+    mask tokens attend to all positions up to theirs, within the window.
     """
     columns, attended = (
         heads.query_heads * heads.head_dim,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from quant.activation import row_addresses, store_block
 from quant.jit import kernel
 from quant.kernels.gates import GATES, gated

@@ -64,10 +64,10 @@ class Heads:
     """The shape of an attention layer, the options of its heads, and its caches [key-value heads, context, row].
 
     norms: weights of the root-mean-square norms of queries and of keys, float32 [head_dim] for each head by itself, or as
-    long as all heads together. v_norm: of values, float32 [value_dim]. gated: queries come as (query, gate), and outputs are multiplied by sigmoid(gate). sinks:
-    float32 [query_heads], a score of each head that enters the softmax but has no value (attention sinks). window: each
-    token attends to so many of the last positions, itself included (sliding window). softcap: scores become softcap *
-    tanh(score / softcap). scale: of the scores; 1 / sqrt(head_dim) unless given.
+    long as all heads together; v_norm: likewise of values, each head by itself. gated: queries come as (query, gate), and
+    outputs are multiplied by sigmoid(gate). sinks: float32 [query_heads], a score of each head that enters the softmax but has
+    no value (attention sinks). window: each token attends to so many of the last positions, itself included (sliding window).
+    softcap: scores become softcap * tanh(score / softcap). scale: of the scores; 1 / sqrt(head_dim) unless given.
     """
 
     query_heads: int
