@@ -78,6 +78,8 @@ def read_attention(
     attn_q = linear(file, f"{block}.attn_q", queries * width, n)
     attn_output = linear(file, f"{block}.attn_output", n, queries * width)
     if owner:
+        for name in {f"{block}.attn_{part}.weight" for part in ("k", "k_norm", "v")} & file.tensors.keys():
+            file.tensor(name)  # some files keep them, and nobody reads them
         shared = owner.heads
         if (shared.query_heads, shared.key_value_heads) != (queries, keys) or not shared.norms:
             hparams.wrong(f"layer {i} has other heads than the layer whose keys it shares")
@@ -262,7 +264,7 @@ def load(file: GGUFFile, state: State) -> Gemma4:
     local = list(map(bool, hparams.sizes("attention.sliding_window_pattern", least=0)))
     own = layers - hparams.count("attention.shared_kv_layers")
     kinds = {
-        near: AttentionKind.read(hparams, [i for i in range(layers) if local[i] == near], local=near)
+        near: AttentionKind.read(hparams, [i for i in range(own) if local[i] == near], local=near)
         for near in set(local)
     }
     scaled = any(f"blk.{i}.{_SCALE}" in file.tensors for i in range(layers))
