@@ -124,12 +124,17 @@ load_f32x16 = _loader(f32x16, vector_of(F32, 16))
 load_f16x16 = _loader(f32x16, vector_of(F16, 16), _f32_from("fpext"))
 load_bf16x16 = _loader(f32x16, vector_of(I16, 16), _f32_from_bf16)
 load_i8x16_as_f32 = _loader(f32x16, vector_of(I8, 16), _f32_from("sitofp"))
+load_i16x16_as_f32 = _loader(f32x16, vector_of(I16, 16), _f32_from("sitofp"))
 load_u8x16_as_f32 = _loader(f32x16, vector_of(I8, 16), _f32_from("uitofp"))
 store_i8x32 = _storer(vector_of(I8, 32))
 store_i8x64 = _storer(vector_of(I8, 64))
 store_f32x8 = _storer(vector_of(F32, 8))
 store_f32x16 = _storer(vector_of(F32, 16))
 store_f32x16_as_f16 = _storer(vector_of(F16, 16), lambda b, v: b.fptrunc(v, vector_of(F16, 16)))
+
+store_f32x16_as_i16 = _storer(  # whole numbers in [-32768, 32767]
+    vector_of(I16, 16), lambda b, v: b.trunc(b.fptosi(v, vector_of(I32, 16)), vector_of(I16, 16))
+)
 
 broadcast_f32 = _loader(f32x16, F32, lambda b, v: splat_llvm(b, v, 16))
 

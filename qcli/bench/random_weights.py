@@ -22,6 +22,7 @@ from qcli.host.memory import available_memory
 from qcli.host.pages import allocate_pages
 from qcli.host.threads import default_threads
 from qcli.progress import Progress
+from qcli.quantize.tensor_types import fitting_rows
 from qcli.wording import counted, size
 from quant import formats
 
@@ -116,7 +117,7 @@ def _layout(shape: ModelShape, mix: Mix, layers: int) -> Iterator[_PlacedTensor]
     offset = 0
     for name, role, dimensions in shape.rows(layers):
         types = mix.get(role, ("F32",))
-        kind = types[max(0, layer_of(name)) % len(types)]
+        kind = fitting_rows(types[max(0, layer_of(name)) % len(types)], dimensions[-1])
         n_bytes = BLOCKS[kind].row_bytes(math.prod(dimensions))
         yield _PlacedTensor(name, role, kind, dimensions, offset, n_bytes)
         offset += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT

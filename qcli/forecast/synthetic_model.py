@@ -20,6 +20,7 @@ from qcli.gguf.file import GGUFFile, Tensor
 from qcli.gguf.types import BLOCKS
 from qcli.host.memory import available_memory
 from qcli.host.pages import allocate_pages
+from qcli.layers.rotary import FACTORS
 from qcli.models import Model
 from qcli.streaming.dense import is_expert
 from quant import formats
@@ -109,7 +110,8 @@ class SyntheticModel:
         if tensor.type not in self._pools or is_expert(tensor):  # experts get addresses when their layer is known
             return tensor
         if tensor.type == "F32" and len(tensor.shape) == 1:  # below zero, because a decay above would be no decay
-            data = np.full(tensor.shape, -0.5, np.float32).view(np.uint8)
+            value = 1.0 if tensor.name == FACTORS else -0.5
+            data = np.full(tensor.shape, value, np.float32).view(np.uint8)
         else:
             data = self._pools[tensor.type].take(tensor.n_bytes)
         return replace(tensor, data=data.reshape(tensor.data.shape))

@@ -25,7 +25,7 @@ _EXPERTS = "routed experts"
 _LISTED = 1024  # elements; of a longer array, only the length is told
 # What a tensor is for, in the order in which a token passes through: the first pattern that its name begins with.
 _GROUPS = {
-    "embedding": re.compile(r"token_embd\.|token_types\.|position_embd\."),
+    "embedding": re.compile(r"(per_layer_)?token_embd\.|token_types\.|position_embd\."),
     "norms": re.compile(r"\w*norm\w*\."),
     "mixers": re.compile(r"attn_|ssm_|shortconv\.|time_mix_"),
     "routers": re.compile(r"ffn_gate_inp\.|exp_probs_b"),
@@ -146,7 +146,8 @@ def _add_up(summary: Summary, file: GGUFFile, mtp_layers: set[int]) -> None:
         groups[group].add(tensor)
         summary.total.add(tensor)
         summary.types.setdefault(tensor.type, Total()).add(tensor)
-        if group != "MTP" and (group != "embedding" or tied):
+        is_head = tied and tensor.name == "token_embd.weight"
+        if group != "MTP" and (group != "embedding" or is_head):
             summary.per_token.add(tensor, share if group == _EXPERTS else 1.0)
     summary.groups = {group: total for group, total in groups.items() if total.tensors}
     summary.types = dict(sorted(summary.types.items(), key=lambda item: -item[1].bytes))

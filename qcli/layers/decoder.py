@@ -18,6 +18,7 @@ from qcli.layers.state import State
 from qcli.layers.weights import linear, matrix, vector
 from quant.kernels.attention import Heads, attention
 from quant.kernels.block_mask import BlockMask
+from quant.kernels.cap_logits import cap_logits
 from quant.kernels.embed import embed
 from quant.kernels.matmul import add_matmul, matmul
 from quant.kernels.norm import add_rms_norm, rms_norm
@@ -53,14 +54,22 @@ class Norm:
         plan.part = "norms"
         rms_norm(plan, x, self.weight, self.eps, out)
 
+    def add(self, plan: Plan, y: Activation, x: Activation, scale: float = 1.0) -> None:
+        """x = scale * (x + norm of y), both [tokens, n]; y becomes zero."""
+        plan.part = "norms"
+        add_rms_norm(plan, y, self.weight, self.eps, x, scale)
+
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention with its projections of queries, keys, values and outputs, each with a bias where the file has one."""
+    """Attention with its projections of queries, keys, values and outputs, each with a bias where the file has one.
+
+    Without a projection of values these are the keys as projected; without one of keys the layer has the caches of another.
+    """
 
     attn_q: Matrix
-    attn_k: Matrix
-    attn_v: Matrix
+    attn_k: Matrix | None
+    attn_v: Matrix | None
     attn_output: Matrix
     heads: Heads
     rope: Rope | None
@@ -113,12 +122,13 @@ class Attention:
     def trace(self, plan: Plan, h: Activation, x: Activation, mask: BlockMask | None = None) -> None:
         """x += scale * attention(h), both [tokens, n]; mask: the blocks of positions that tokens attend to, if not all."""
         plan.part = "attention"
-        q, k, v = (
-            plan.activation(name, w.rows) for name, w in (("q", self.attn_q), ("k", self.attn_k), ("v", self.attn_v))
-        )
+        q = plan.activation("q", self.attn_q.rows)
+        k = plan.activation("k", self.attn_k.rows) if self.attn_k else None
+        v = plan.activation("v", self.attn_v.rows) if self.attn_v else None
         mixed = plan.activation("attention out", self.attn_output.columns)
-        matmul(plan, h, [(self.attn_q, q), (self.attn_k, k), (self.attn_v, v)])
-        attention(plan, q, k, v, self.rope, self.heads, mixed, mask)
+        pairs = (self.attn_q, q), (self.attn_k, k), (self.attn_v, v)
+        matmul(plan, h, [(w, y) for w, y in pairs if w and y])
+        attention(plan, q, k, v or k, self.rope, self.heads, mixed, mask)
         add_matmul(plan, mixed, self.attn_output, x, self.scale)
 
 
@@ -138,6 +148,13 @@ def _projections(hparams: Hyperparameters, block: str, rows: tuple[int, int, int
     return whole.part(0, to_k), whole.part(to_k, to_v), whole.part(to_v, whole.rows)
 
 
+class Layer(Protocol):
+    """A layer of a decoder."""
+
+    def trace(self, plan: Plan, x: Activation) -> None:
+        """Change x [tokens, n], the residual stream."""
+
+
 @dataclass(frozen=True)
 class DecoderLayer:
     """x += mixer(norm(x)), then x += ffn(norm(x)); with post-norms, what a sublayer gives is normed before it is added."""
@@ -151,11 +168,11 @@ class DecoderLayer:
 
     def trace(self, plan: Plan, x: Activation) -> None:
         """Change x [tokens, n], the residual stream."""
-        _add_sublayer(plan, x, self.attn_norm, self.mixer, self.post_attention_norm)
-        _add_sublayer(plan, x, self.ffn_norm, self.ffn, self.post_ffw_norm)
+        add_sublayer(plan, x, self.attn_norm, self.mixer, self.post_attention_norm)
+        add_sublayer(plan, x, self.ffn_norm, self.ffn, self.post_ffw_norm)
 
 
-def _add_sublayer(plan: Plan, x: Activation, norm: Norm, sublayer: Sublayer, post: Norm | None) -> None:
+def add_sublayer(plan: Plan, x: Activation, norm: Norm, sublayer: Sublayer, post: Norm | None) -> None:
     """x += post(sublayer(norm(x))), all [tokens, n]; post: no norm where it is None."""
     h = plan.activation("h", x.columns)
     norm.trace(plan, x, h)
@@ -164,23 +181,23 @@ def _add_sublayer(plan: Plan, x: Activation, norm: Norm, sublayer: Sublayer, pos
         return
     added = plan.activation("added", x.columns)  # zero before and after
     sublayer.trace(plan, h, added)
-    plan.part = "norms"
-    add_rms_norm(plan, added, post.weight, post.eps, x)
+    post.add(plan, added, x)
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """A whole model: token_embd -> layers -> output_norm -> output."""
+    """A whole model: token_embd -> layers -> output_norm -> output; softcap: what logits are held within, unless it is 0."""
 
     token_embd: Matrix
-    layers: tuple[DecoderLayer, ...]
+    layers: tuple[Layer, ...]
     output_norm: Norm
     output: Matrix
     embedding_scale: float
+    softcap: float
 
     @classmethod
     def read(
-        cls, hparams: Hyperparameters, layers: Iterable[DecoderLayer], *, embedding_scale: float = 1.0, logit_scale: float = 1.0,
+        cls, hparams: Hyperparameters, layers: Iterable[Layer], *, embedding_scale: float = 1.0, logit_scale: float = 1.0,
         norm: str = "output_norm",
     ) -> Decoder:  # fmt: skip
         """What is around the layers; where the file has no `output` it is tied to the embedding; norm: name of the last."""
@@ -195,6 +212,7 @@ class Decoder:
             output_norm=Norm.read(hparams, norm, logit_scale),
             output=linear(file, "output", vocab, n) if "output.weight" in file.tensors else table,
             embedding_scale=embedding_scale,
+            softcap=hparams.number("final_logit_softcapping", 0, 1e6, 0.0),
         )
 
     @property
@@ -204,11 +222,20 @@ class Decoder:
 
     def trunk(self, plan: Plan, ids: NDArray[np.int64]) -> Activation:
         """ids [tokens] -> the residual stream after the last layer, [tokens, n]."""
+        x = self.embed(plan, ids)
+        self.through_layers(plan, x)
+        return x
+
+    def through_layers(self, plan: Plan, x: Activation) -> None:
+        """Change x [tokens, n], the residual stream, by all layers."""
+        for layer in self.layers:
+            layer.trace(plan, x)
+
+    def embed(self, plan: Plan, ids: NDArray[np.int64]) -> Activation:
+        """ids [tokens] -> the residual stream before the first layer, [tokens, n]."""
         x = plan.activation("x", self.token_embd.columns)
         plan.part = "embedding"
         embed(plan, ids, self.token_embd, x, self.embedding_scale)
-        for layer in self.layers:
-            layer.trace(plan, x)
         return x
 
     def head(self, plan: Plan, x: Activation) -> Activation:
@@ -217,6 +244,8 @@ class Decoder:
         h, logits = plan.activation("head", x.columns), plan.activation("logits", self.output.rows)
         rms_norm(plan, x, self.output_norm.weight, self.output_norm.eps, h)
         matmul(plan, h, [(self.output, logits)])
+        if self.softcap:
+            cap_logits(plan, logits, self.softcap)
         return logits
 
 

@@ -52,7 +52,8 @@ class MoE:
     ) -> MoE:  # fmt: skip
         """The experts of layer i; shared: width of the shared expert, 0 for none; scale: of what is added.
 
-        Biases of the matrices, and of the router's scores (`exp_probs_b`), are read where the file has them.
+        Biases of the matrices, and of the router's scores (`exp_probs_b`), and what each expert's result is multiplied by
+        (`ffn_down_exps.scale`), are read where the file has them.
         """
         file, block, n, count = hparams.file, f"blk.{i}", hparams.hidden_size, hparams.num_experts
         key = "expert_feed_forward_length"
@@ -60,6 +61,9 @@ class MoE:
         bias = f"{block}.exp_probs_b.bias"
         if bias in file.tensors:
             routing = replace(routing, bias=vector(file, bias, count))
+        scales = f"{block}.ffn_down_exps.scale"
+        if scales in file.tensors:
+            routing = replace(routing, expert_scales=vector(file, scales, count))
         layer = LayerExperts(
             routed=_routed(file, block, count, width, n, activation),
             shared=_gated(hparams, f"{block}.ffn", "_shexp", shared, activation) if shared else None,
@@ -70,19 +74,20 @@ class MoE:
         router = linear(file, f"{block}.ffn_gate_inp", count, n)
         return cls(router, matrix(file, f"{block}.ffn_gate_inp_shexp.weight", 1, n) if shared_gate else None, layer)
 
-    def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
-        """x += scale * moe(h), both [tokens, n]."""
+    def trace(self, plan: Plan, h: Activation, x: Activation, routed_by: Activation | None = None) -> None:
+        """x += scale * moe(h), both [tokens, n]; routed_by [tokens, n]: what the router sees, if it is not h."""
+        routed_by = routed_by or h
         plan.part = "router"
         logits = plan.activation("router", self.ffn_gate_inp.rows)
         outputs, shared_gate = [(self.ffn_gate_inp, logits)], None
         if self.ffn_gate_inp_shexp:
             shared_gate = plan.activation("shared gate", 1)
             outputs.append((self.ffn_gate_inp_shexp, shared_gate))
-        matmul(plan, h, outputs)
+        matmul(plan, routed_by, outputs)
         plan.part = "experts"
         provider: ExpertProvider | None = plan.hook(ExpertProvider)
         if provider and plan.tokens == 1:
-            router = self.ffn_gate_inp
+            router = self.ffn_gate_inp, routed_by
             experts_streamed.experts_step(plan, provider, self.layer, router, h, logits, shared_gate, x)
             return
         if provider:

@@ -11,7 +11,7 @@ from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.weights import vector
 from quant.kernels.rope import Rope, frequencies, yarn, yarn_attention_factor
 
-_FACTORS = "rope_freqs.weight"
+FACTORS = "rope_freqs.weight"
 
 
 def read_rope(
@@ -34,7 +34,7 @@ def read_rope(
         hparams.wrong(f"heads of {head_dim} with {dimensions} rotary dimensions")
     theta = hparams.number(base, 1, 1e30, 10_000.0)
     unscaled = frequencies(dimensions, theta)
-    if _FACTORS in hparams.file.tensors:
+    if FACTORS in hparams.file.tensors:
         unscaled = (unscaled / _frequency_factors(hparams, len(unscaled))).astype(np.float32)
     scaling = RopeScaling.read(hparams)
     return Rope(scaling.applied(unscaled, theta, truncate), scaling.attention_factor, interleaved)
@@ -80,7 +80,7 @@ class RopeScaling:
 
 def _frequency_factors(hparams: Hyperparameters, pairs: int) -> NDArray[np.float32]:
     """float32 [pairs], by which frequencies are divided (Llama 3.1)."""
-    factors = vector(hparams.file, _FACTORS, pairs)
+    factors = vector(hparams.file, FACTORS, pairs)
     if not (factors > 0).all():
-        hparams.wrong(f'the tensor "{_FACTORS}" has factors that are not above 0')
+        hparams.wrong(f'the tensor "{FACTORS}" has factors that are not above 0')
     return factors

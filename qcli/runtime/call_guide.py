@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qcli.constraints.vocabulary import Mask, Vocabulary
     from qcli.runtime.thought_closer import ThoughtCloser
 
-_BY_PARTS = ("xml", "pairs", "python")  # families that write each argument by itself
+_BY_PARTS = ("xml", "pairs", "python", "gemma")  # families that write each argument by itself
 
 
 class CallGuide:

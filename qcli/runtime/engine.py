@@ -154,7 +154,8 @@ class Engine:
             return self.step(ids[0])
         for _ in self._chunks(ids, self._read_prompt_logits, progress):
             pass
-        return self._prompt_logits.values[0]
+        logits: NDArray[np.float32] = self._prompt_logits.values[0]
+        return logits
 
     def step(self, token: int) -> NDArray[np.float32]:
         """Append one token to the state; its logits, float32 [vocab], overwritten by the next call."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from qcli.errors import UsageError
@@ -46,6 +46,19 @@ def with_calls(message: dict[str, Any], harmony: bool) -> dict[str, Any]:
     if harmony and (thought := message.pop("reasoning_content", "")) and not message["content"]:
         message["thinking"] = thought
     return message
+
+
+def with_answered_calls(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Messages as `with_calls` gives them, in which each result says whose it is: of the calls before it, the next."""
+    waiting: list[str] = []
+    for message in messages:
+        if message.get("tool_calls"):
+            waiting = [call["id"] for call in message["tool_calls"]]
+        elif message["role"] == "tool" and waiting:
+            id = message.get("tool_call_id") or waiting[0]
+            message = {**message, "tool_call_id": id}
+            waiting = [other for other in waiting if other != id]
+        yield message
 
 
 def calls_as_text(message: Mapping[str, Any], notation: Notation) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from jinja2.exceptions import TemplateSyntaxError
 from qcli.errors import ModelFileError, QcliError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.text import template_sandbox
-from qcli.text.call_messages import OTHER_TOOL, PROBE, PROBE_TALK, PROBE_TOOL, with_calls
+from qcli.text.call_messages import OTHER_TOOL, PROBE, PROBE_TALK, PROBE_TOOL, with_answered_calls, with_calls
 from qcli.text.content import checked
 from qcli.text.default_templates import default_template
 from qcli.text.template_functions import RefusalError
@@ -129,7 +129,7 @@ class ChatTemplate:
         return written.rpartition(_PROBE)[2] if _PROBE in written else ""
 
     def _known(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        known = (with_calls(checked(message), self._harmony) for message in messages)
+        known = with_answered_calls(with_calls(checked(message), self._harmony) for message in messages)
         return [without_thoughts(message) if self._harmony else message for message in known]
 
     def _formed(self, message: dict[str, Any]) -> dict[str, Any]:

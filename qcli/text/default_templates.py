@@ -37,6 +37,17 @@ _GEMMA: Final = """\
 {%- endif %}
 """
 
+# Its answers begin with a thought, which is empty here.
+_GEMMA4: Final = """\
+{{ bos_token }}
+{%- for message in messages %}
+{{- '<|turn>' + ('model' if message.role == 'assistant' else message.role) + '\n' + message.content + '<turn|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|turn>model\n<|channel>thought\n<channel|>' }}
+{%- endif %}
+"""
+
 _LLAMA3: Final = """\
 {{ bos_token }}
 {%- for message in messages %}
@@ -104,6 +115,7 @@ _HARMONY: Final = """\
 _BY_TOKEN: Final = {
     "<|im_start|>": CHATML,
     "<start_of_turn>": _GEMMA,
+    "<|turn>": _GEMMA4,
     "<|start_header_id|>": _LLAMA3,
     "<|start_of_role|>": _GRANITE,
     "[gMASK]": _GLM,

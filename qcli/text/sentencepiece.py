@@ -26,18 +26,20 @@ class SentencePiece:
     """Text to ids by score. Raises ModelFileError."""
 
     add_bos = True  # a prompt begins with BOS where the file does not say
+    _begins_with_space = True  # likewise a text with a space
+    _joint = ""  # between two texts, where the rank of their merge is looked up
 
     def __init__(self, file: GGUFFile, vocabulary: Vocabulary) -> None:
-        tokens, scores = vocabulary.tokens, _scores(file, len(vocabulary.tokens))
+        tokens = vocabulary.tokens
         mergeable = np.isin(vocabulary.types, [TokenType.CONTROL, TokenType.UNKNOWN, TokenType.BYTE], invert=True)
         self._ids = {tokens[id]: id for id in np.flatnonzero(mergeable).tolist()}
-        self._scores = scores.tolist()
+        self._ranks = self._read_ranks(file, len(tokens))
         self._bytes = {_byte(file, text): id for text, id in vocabulary.of_type(TokenType.BYTE)}
         unknown = token_id(file, "unknown", len(tokens), default=0)
         self._unknown = [] if unknown is None else [unknown]
-        self.space_prefix = " " if file.get_bool(f"{KEY}add_space_prefix", True) else ""
+        self.space_prefix = " " if file.get_bool(f"{KEY}add_space_prefix", self._begins_with_space) else ""
         self._special, self._user_defined = SpecialTokens(vocabulary.special), SpecialTokens(vocabulary.user_defined)
-        self._breaks = _word_breaks(self._ids)
+        self._breaks = self._word_breaks()
         self._word = lru_cache(_WORDS)(self._merged)
 
     def encode(self, text: str, special: bool, begins: bool = True) -> list[int]:
@@ -64,15 +66,26 @@ class SentencePiece:
         """The byte that a byte token stands for."""
         return bytes([int(token[3:5], 16)])
 
+    def _read_ranks(self, file: GGUFFile, count: int) -> Mapping[str, float]:
+        """What merges first, lowest first, by the two texts with _joint between them; count: of tokens."""
+        scores = _scores(file, count).tolist()
+        return {text: -scores[id] for text, id in self._ids.items()}
+
+    def _word_breaks(self) -> re.Pattern[str]:
+        """Where no merge can reach across."""
+        return re.compile(_space_breaks(self._ids))
+
     def _merged(self, word: str) -> list[int]:
         """The ids of a text without special tokens, spaces as ▁."""
-        count = len(word)
+        count, ranks, joint = len(word), self._ranks, self._joint
         parts, before, after = list(word), list(range(-1, count - 1)), [*range(1, count), -1]
-        waiting: list[tuple[float, int, int, int]] = []  # minus the score, where, next to what, characters
+        waiting: list[tuple[float, int, int, int]] = []  # the rank, where, next to what, characters
 
         def consider(left: int, right: int) -> None:
-            if left >= 0 and right >= 0 and (id := self._ids.get(both := parts[left] + parts[right])) is not None:
-                heappush(waiting, (-self._scores[id], left, right, len(both)))
+            if left >= 0 and right >= 0:
+                rank = ranks.get(both := parts[left] + joint + parts[right])
+                if rank is not None:
+                    heappush(waiting, (rank, left, right, len(both) - len(joint)))
 
         for left in range(count - 1):
             consider(left, left + 1)
@@ -96,12 +109,12 @@ class SentencePiece:
         return self._unknown if None in ids else [id for id in ids if id is not None]
 
 
-def _word_breaks(ids: Mapping[str, int]) -> re.Pattern[str]:
-    """Where no merge can reach across: before a space, after a character that no token has in front of one."""
+def _space_breaks(ids: Mapping[str, int]) -> str:
+    """A pattern for where no merge can reach across: before a space, after a character that no token has in front of one."""
     reach = set(re.findall(rf"(.)(?={_SPACE})", "\n".join(ids), re.DOTALL)) - {"\n"}
     if any(f"\n{_SPACE}" in token for token in ids):
         reach.add("\n")
-    return re.compile(f"(?<=[^{re.escape(''.join(sorted(reach)))}])(?={_SPACE})" if reach else f"(?={_SPACE})")
+    return f"(?<=[^{re.escape(''.join(sorted(reach)))}])(?={_SPACE})" if reach else f"(?={_SPACE})"
 
 
 def _scores(file: GGUFFile, count: int) -> NDArray[np.float64]:

@@ -72,18 +72,42 @@ class AnswerParser:
 class ThinkTagParser(AnswerParser):
     """Thoughts lie between tokens that open and tokens that close them."""
 
-    def __init__(self, tokenizer: Tokenizer, opens: set[int], closes: set[int], thinking: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, opens: Mapping[int, str], closes: set[int], thinking: bool) -> None:
+        """opens: the tokens that open a thought, and the name that each is followed by, which is not shown."""
         super().__init__(tokenizer, thinking)
         self._opens, self._closes = opens, closes
+        self._name = ""  # that comes next, of which `_kept` has come
+        self._kept = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no character and no name is half-written."""
+        return not self._name and super().is_whole
 
     def push(self, id: int) -> Iterator[str]:
         """The text that this id completes, or the tag that it is."""
         if id in self._opens or id in self._closes:
             yield from self.flush()
             self._thinking = id in self._opens
+            self._name = self._opens.get(id, "")
             yield Thought(_OPEN if self._thinking else _CLOSE)
         else:
-            yield from super().push(id)
+            yield self._piece(self._unnamed(self._text.push(id)))
+
+    def flush(self) -> Iterator[str]:
+        """The rest of the text, after the last id."""
+        kept, self._name, self._kept = self._kept, "", ""
+        yield self._piece(kept + self._text.flush())
+
+    def _unnamed(self, text: str) -> str:
+        """What of a text is not the name that comes next, once that is known."""
+        if not self._name:
+            return text
+        self._kept += text
+        if self._name.startswith(self._kept) and self._kept != self._name:
+            return ""
+        found, self._kept, self._name = self._kept.removeprefix(self._name), "", ""
+        return found
 
 
 class SpelledTagParser(AnswerParser):
@@ -233,8 +257,10 @@ def answer_parser(tokenizer: Tokenizer, tags: Sequence[ThinkTags], prompt: str) 
     thinking = _is_open(tokenizer, tags, prompt)
     tokens = [pair for pair in tags if pair.open_id is not None and pair.close_id is not None]
     if tokens:
-        opens, closes = ({getattr(pair, side) for pair in tokens} for side in ("open_id", "close_id"))
-        return ThinkTagParser(tokenizer, opens, closes, thinking)
+        opens = {pair.open_id: pair.name for pair in tokens if pair.open_id is not None}
+        return ThinkTagParser(
+            tokenizer, opens, {pair.close_id for pair in tokens if pair.close_id is not None}, thinking
+        )
     return SpelledTagParser(tokenizer, tags[0], thinking)
 
 

@@ -17,9 +17,10 @@ import numpy as np
 from qcli.errors import ModelFileError, UnsupportedModelError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.text.byte_level import ByteLevel
+from qcli.text.listed_merges import ListedMerges
 from qcli.text.pieces import Cutter
 from qcli.text.sentencepiece import SentencePiece
-from qcli.text.turn_ends import turn_ends
+from qcli.text.turn_ends import USER_DEFINED_ENDS, turn_ends
 from qcli.text.vocabulary import KEY, SpecialTokens, TokenType, Vocabulary, token_id
 
 
@@ -37,9 +38,9 @@ class Tokenizer:
         self.eos_id = token_id(file, "eos", count, 2 if sentencepiece else None)
         self.add_bos = self.bos_id is not None and file.get_bool(f"{KEY}add_bos_token", self._method.add_bos)
         named = [token_id(file, name, count) for name in ("eot", "eom")]
-        known = (vocabulary.special.get(text) for text in turn_ends(vocabulary.special))
-        control = {id for id in known if id is not None and vocabulary.types[id] != TokenType.USER_DEFINED}
-        ends = {self.eos_id, *named, *control}
+        known = [text for text in turn_ends(vocabulary.special) if text in vocabulary.special]
+        user_defined = vocabulary.user_defined.keys() - USER_DEFINED_ENDS
+        ends = {self.eos_id, *named, *(vocabulary.special[text] for text in known if text not in user_defined)}
         self.end_ids = frozenset(id for id in ends if id is not None)
 
     def __repr__(self) -> str:
@@ -238,10 +239,14 @@ def _collector_paused() -> Iterator[None]:
 def _method(file: GGUFFile) -> type[ByteLevel] | type[SentencePiece]:
     """The class for the file's tokenizer.ggml.model. Raises UnsupportedModelError."""
     model = file.get_str(f"{KEY}model")
-    methods: dict[str, type[ByteLevel] | type[SentencePiece]] = {"gpt2": ByteLevel, "llama": SentencePiece}
+    methods: dict[str, type[ByteLevel] | type[SentencePiece]] = {
+        "gpt2": ByteLevel,
+        "llama": SentencePiece,
+        "gemma4": ListedMerges,
+    }
     if model not in methods:
         raise UnsupportedModelError(
             f"{file.path}: no support for the tokenizer {model!r}",
-            "qcli reads gpt2, that is byte-level BPE, and llama, that is SentencePiece's BPE",
+            "qcli reads gpt2, that is byte-level BPE, llama, that is SentencePiece's BPE, and gemma4",
         )
     return methods[model]

@@ -11,7 +11,7 @@ from typing import Final
 _ENDS: Final = (
     *("<|im_end|>", "<|endoftext|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),  # Qwen, LFM2, SmolLM
     *("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),  # Llama 3, Granite
-    *("<end_of_turn>", "<eos>", "<turn|>"),  # Gemma
+    *("<end_of_turn>", "<eos>", "<turn|>", "<|tool_response>"),  # Gemma
     *("<|user|>", "<|observation|>"),  # GLM: the next turn begins
     *("<|return|>", "<|call|>"),  # gpt-oss
     *("<｜end▁of▁sentence｜>", "<|EOT|>"),  # DeepSeek
@@ -21,10 +21,25 @@ _ENDS: Final = (
 )
 _PLAIN_WHERE_HARMONY: Final = "<|end|>"  # Phi and others; with channels it ends a message of the turn
 _HARMONY: Final = "<|channel|>"
-_NEXT_TURN: Final = ("<|user|>", "<|observation|>", "<eos>", "</s>", "_<EOT>")  # that may be ordinary text elsewhere
+USER_DEFINED_ENDS: Final = frozenset({"<|tool_response>"})  # that files type so, as markers of text
+_NEXT_TURN: Final = (
+    *USER_DEFINED_ENDS,
+    "<|user|>",
+    "<|observation|>",
+    "<eos>",
+    "</s>",
+    "_<EOT>",
+)  # that may be ordinary text elsewhere
 
 # Besides, what begins a turn: typed as text, it would be cut into pieces that no model has seen.
-_BEGINS: Final = ("<|im_start|>", "<start_of_turn>", "<|start_header_id|>", "<|end_header_id|>", "<|start_of_role|>")
+_BEGINS: Final = (
+    "<|im_start|>",
+    "<start_of_turn>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|start_of_role|>",
+    "<|turn>",
+)
 
 
 def turn_ends(special: Container[str]) -> tuple[str, ...]:

@@ -12,9 +12,11 @@ from typing import Any, Final, Literal
 
 from qcli.tools.bodies import Body, JsonBody, NamedJsonBody, PairsBody, PythonBody, XmlBody
 from qcli.tools.call import ToolCall
+from qcli.tools.gemma_calls import GemmaBody
+from qcli.tools.gemma_calls import written as written_by_gemma
 from qcli.tools.tool import Tools
 
-Family = Literal["json", "xml", "pairs", "python", "mistral", "mistral list", "json list", "harmony"]
+Family = Literal["json", "xml", "pairs", "python", "mistral", "mistral list", "json list", "harmony", "gemma"]
 
 HARMONY_CALL: Final = "<|channel|>commentary to=functions."  # the header of a message that is a call
 _AFTER_NAME: Final = " <|constrain|>json<|message|>"
@@ -37,6 +39,8 @@ class Notation:
         match self.family:
             case "python":
                 return PythonBody
+            case "gemma":
+                return GemmaBody
             case "mistral" | "mistral list":
                 return JsonBody if first in "[{" else NamedJsonBody
             case "json list":
@@ -72,6 +76,8 @@ class Notation:
                 return "".join(f"{self.begin}{call.name}[ARGS]{_json(call.arguments)}" for call in calls)
             case "harmony":
                 return "".join(f"{self.begin}{call.name}{_AFTER_NAME}{_json(call.arguments)}<|call|>" for call in calls)
+            case "gemma":
+                return "".join(f"{self.begin}{written_by_gemma(call)}{self.end}" for call in calls)
         return "\n".join(f"{self.begin}{self._inside(call)}{self.end}" for call in calls)
 
     def _inside(self, call: ToolCall) -> str:
@@ -91,6 +97,8 @@ def find_notation(special: Container[str], template: str) -> Notation | None:
     """How a model writes calls; None if nothing tells. special: texts of special tokens of its vocabulary."""
     if "<|channel|>" in special and "<|message|>" in special:
         return Notation("harmony", HARMONY_CALL)
+    if _GEMMA.begin in special or _GEMMA.begin in template:
+        return _GEMMA
     if "<arg_key>" in template:
         return Notation("pairs", "<tool_call>", "</tool_call>", "\n" if "</arg_key>\n" in template else "")
     if "<function=" in template:
@@ -106,6 +114,7 @@ def find_notation(special: Container[str], template: str) -> Notation | None:
     return None
 
 
+_GEMMA: Final = Notation("gemma", "<|tool_call>", "<tool_call|>")
 _OTHERS: Final[tuple[tuple[str, str, Family], ...]] = (
     ("<|tool_call_start|>", "<|tool_call_end|>", "python"),  # LFM2
     ("[TOOL_CALLS]", "", "mistral list"),

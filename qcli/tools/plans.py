@@ -5,11 +5,13 @@ A grammar cannot hold tokens that are no text, as <arg_key> is; so a call of a f
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from qcli.tools import grammars
+from qcli.tools.arguments import types_of
+from qcli.tools.gemma_calls import QUOTE
 from qcli.tools.notation import Notation
 from qcli.tools.tool import Tool, Tools
 
@@ -42,6 +44,8 @@ def plan_of(notation: Notation, tools: Tools, only: str = "", before_channel: bo
             return _named(allowed)
         case "harmony":
             return _message(allowed, before_channel)
+        case "gemma":
+            return _gemma(allowed, notation.end)
     return _whole(notation, allowed)
 
 
@@ -82,6 +86,46 @@ def _pairs(tools: list[Tool], gap: str) -> Plan:
         if gap:
             yield Given(gap)
         _, marker = yield Held(None, _next(left, missing))
+
+
+def _gemma(tools: list[Tool], end: str) -> Plan:
+    name, _ = yield Held(grammars.words([f"call:{tool.name}{{" for tool in tools]))
+    tool = _called(name.removeprefix("call:").removesuffix("{"), tools)
+    yield from _members(tool.properties, tool.required)
+    yield Given(end)
+
+
+def _members(properties: Mapping[str, Any], required: Iterable[str]) -> Plan:
+    """Keys and values of an object of Gemma's, and the bracket that closes it."""
+    left, missing = dict(properties), set(required) & properties.keys()
+    sign, _ = yield Held(grammars.words([*(f"{key}:" for key in left), *([] if missing else ["}"])]))
+    while sign != "}":
+        key = sign.removesuffix(":")
+        schema = left.pop(key)
+        missing.discard(key)
+        may_follow = (*((",",) if left else ()), *(() if missing else ("}",)))
+        sign = yield from _gemma_value(schema, may_follow)
+        if sign == ",":
+            sign, _ = yield Held(grammars.words([f"{key}:" for key in left]))
+
+
+def _gemma_value(schema: Any, may_follow: tuple[str, ...]) -> Generator[Held | Given, tuple[str, str], str]:
+    """A value and the sign after it, which is returned; of what is no text and no object, as JSON writes it."""
+    schema = schema if isinstance(schema, Mapping) else {}
+    kinds, values = types_of(schema), schema.get("enum")
+    if kinds == {"object"} and isinstance(properties := schema.get("properties"), Mapping) and properties:
+        yield Given("{")
+        yield from _members(properties, [name for name in schema.get("required", []) if isinstance(name, str)])
+    elif not kinds or "string" in kinds:
+        _, begun = yield Held(None, (QUOTE, *(("null",) if "null" in kinds else ())))
+        if begun == QUOTE:
+            texts = [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
+            yield Held(grammars.words(texts) if texts else grammars.bare_value({}), (QUOTE,))
+    else:
+        _, sign = yield Held(grammars.value(schema), may_follow)
+        return sign
+    _, sign = yield Held(None, may_follow)
+    return sign
 
 
 def _next(left: Collection[str], missing: Collection[str]) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ from quant.vector_math import sigmoid
 
 __all__ = ["Heads", "attention"]
 
-# Rows of every token, float32, and bytes from one token's to the next: q, k and v as they come, and queries, normed and
-# rotated; cos_sin [tokens, (cos, sin), pairs] or 0.
+# Rows of every token, float32, and bytes from one token's to the next: q, k and v as they come (k is 0 where there are no
+# new ones), and queries, normed and rotated; cos_sin [tokens, (cos, sin), pairs] or 0.
 _INPUTS = Layout(
     "q", "q_stride", "k", "k_stride", "v", "v_stride", "cos_sin", "pairs", "interleaved", "queries", "queries_stride"
 )
@@ -45,17 +45,17 @@ def _norm_head(row, step, head, width, span, weight, eps, y):
 
 @kernel
 def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
-    """Norm and rotate queries and keys; keys and values go into the caches. Threads share (token, head).
+    """Norm and rotate queries and keys, norm values; keys and values go into the caches. Threads share (token, head).
 
     q [tokens, query heads, (q, perhaps a gate)], k, v [tokens, key-value heads, …] -> queries [tokens, query heads, head_dim].
     """
     keys, group, width, values = shape_of(heads)
-    k_cache, v_cache, k_row, v_row, context, quantized = caches_of(heads)
+    k_cache, v_cache, k_row, v_row, context, kind = caches_of(heads)
     queries = keys * group
     pairs, interleaved = load_i64(inputs + _INPUTS.pairs), load_i64(inputs + _INPUTS.interleaved)
     eps = load_f32(heads + HEADS.eps)
     tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
-    every, local = queries + keys, scratch + rank * scratch_stride
+    every, local = queries + (keys if load_i64(inputs + _INPUTS.k) else 0), scratch + rank * scratch_stride
     for item in range(start_of(rank, size, tokens * every), start_of(rank + 1, size, tokens * every)):
         t, head = item // every, item % every
         rotation = load_i64(inputs + _INPUTS.cos_sin) + t * pairs * 8
@@ -72,9 +72,13 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
             span, norm = load_i64(heads + HEADS.k_span), load_i64(heads + HEADS.k_norm)
             _norm_head(row, 4 * width, head, width, span, norm, eps, local)
             rotate(local, rotation, pairs, interleaved)
-            store_row(local, width, k_cache + k_row * place, quantized)
+            store_row(local, width, k_cache + k_row * place, kind)
             row = load_i64(inputs + _INPUTS.v) + t * load_i64(inputs + _INPUTS.v_stride) + 4 * head * values
-            store_row(row, values, v_cache + v_row * place, quantized)
+            norm = load_i64(heads + HEADS.v_norm)
+            if norm:
+                _norm_head(row, 0, 0, values, values, norm, eps, local)
+                row = local
+            store_row(row, values, v_cache + v_row * place, kind)
 
 
 @inline
@@ -98,24 +102,25 @@ def finish_heads(rank, size, x, stride, gates, gates_stride, columns, width, out
 
 
 def attention(
-    plan: Plan, q: Activation, k: Activation, v: Activation, rope: Rope | None, heads: Heads, out: Activation,
+    plan: Plan, q: Activation, k: Activation | None, v: Activation | None, rope: Rope | None, heads: Heads, out: Activation,
     mask: BlockMask | None = None,
 ) -> None:  # fmt: skip
     """Attention of q, with new keys k and values v, to all that the caches hold -> out [tokens, query heads * value_dim].
 
     q [tokens, query heads * head_dim], or where heads are gated [tokens, query heads, (q, gate), head_dim]; k [tokens,
-    key-value heads * head_dim], v [tokens, key-value heads * value_dim] go into the caches at this replay's positions.
-    Nothing is rotated without a rope; without a mask tokens attend to all positions up to theirs, within the window.
+    key-value heads * head_dim], v [tokens, key-value heads * value_dim] go into the caches at this replay's positions;
+    without them the caches are another layer's, which comes before this one. Nothing is rotated without a rope; without a
+    mask tokens attend to all positions up to theirs, within the window.
     """
-    found = q.columns, k.columns, v.columns, out.columns
     columns, attended = (
         heads.query_heads * heads.head_dim,
         plan.activation("attended", heads.query_heads * heads.value_dim),
     )
     k_columns, v_columns = (heads.key_value_heads * width for width in (heads.head_dim, heads.value_dim))
     pairs = len(rope.frequencies) if rope else 0
-    expected = columns * (2 if heads.gated else 1), k_columns, v_columns, attended.columns
-    if found != expected or attended.columns % 32:
+    found = [x.columns for x in (q, k, v, out) if x]
+    new = (k_columns, v_columns) if k and v else ()
+    if found != [columns * (2 if heads.gated else 1), *new, attended.columns] or attended.columns % 32:
         counts = f"{heads.query_heads} and {heads.key_value_heads} heads"
         raise ValueError(f"{counts} of {heads.head_dim} and {heads.value_dim}: {found} columns")
     if 2 * pairs > heads.head_dim:
@@ -125,17 +130,17 @@ def attention(
         _INPUTS,
         q=q.read("f32"),
         q_stride=q.stride("f32"),
-        k=k.read("f32"),
-        k_stride=k.stride("f32"),
-        v=v.read("f32"),
-        v_stride=v.stride("f32"),
+        k=k.read("f32") if k else 0,
+        k_stride=k.stride("f32") if k else 0,
+        v=v.read("f32") if v else 0,
+        v_stride=v.stride("f32") if v else 0,
         cos_sin=cos_sin(plan, rope) if rope else 0,
         pairs=pairs,
         interleaved=int(rope.interleaved) if rope else 0,
         queries=queries.read("f32"),
         queries_stride=queries.stride("f32"),
     )
-    plan.add(norm_rope_store, table, inputs, plan.batch, *plan.scratch(4 * heads.head_dim))
+    plan.add(norm_rope_store, table, inputs, plan.batch, *plan.scratch(4 * max(heads.head_dim, heads.value_dim)))
     (attend_token if plan.tokens == 1 else attend_tiles)(plan, queries, heads, table, attended, mask)
     gates: tuple[Operand, Operand] = (q.read("f32"), q.stride("f32")) if heads.gated else (0, 0)
     rows = attended.read("f32"), attended.stride("f32")

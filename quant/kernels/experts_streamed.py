@@ -82,7 +82,7 @@ class StreamedLayers:
     following: list[Operand] = field(default_factory=list)  # tables of FOLLOWING, each for the layer before it
 
     def add(self, plan: Plan, layer: LayerExperts, router: Matrix, h: Activation, cached: Ids) -> None:
-        """Add the next layer, its router and the input of both."""
+        """Add the next layer, its router and the router's input."""
         before, count = self.inputs[-1] if self.inputs else h, layer.routed.gate.count
         table = plan.table(
             FOLLOWING,
@@ -159,20 +159,23 @@ def experts_step(
     plan: Plan,
     provider: ExpertProvider,
     layer: LayerExperts,
-    router: Matrix,
+    router: tuple[Matrix, Activation],
     h: Activation,
     logits: Activation,
     shared_gate: Activation | None,
     x: Activation,
 ) -> None:
-    """As `quant.kernels.experts.experts_step`, with experts that the provider brings; router: of logits from h."""
+    """As `quant.kernels.experts.experts_step`, with experts that the provider brings.
+
+    router: the matrix of the logits, and what it was multiplied with.
+    """
     routed, k, count = layer.routed, layer.routing.experts_per_token, layer.routed.gate.count
     plan.weight_bytes += layer.bytes_per_token
     experts, weights = plan.buffer("experts", k, np.int64), plan.buffer("weights", k, np.float32)
     arrivals = plan.buffer("arrivals", ARRIVALS.bytes // 8 + k, np.int64)
     cached = provider.of_token(routed, k)
     layers: StreamedLayers = plan.once(StreamedLayers, StreamedLayers)
-    layers.add(plan, layer, router, h, cached)
+    layers.add(plan, layer, *router, cached)
     plan.keep(layer, *map(plan.use, _CALLED))
     scratch = plan.scratch(max(PRODUCTS_BYTES, guess_scratch_bytes(k, count)))
     routing = logits.read("f32"), layer.routing.table(plan, count, layer.scale), experts, weights

@@ -51,8 +51,8 @@ def head_matmul(plan: Plan, x: Activation, w: ExpertMatrices, y: Activation, at:
     plan.weight_bytes += heads * w.bytes
     if plan.tokens == 1:
         matrix = plan.table(MATRIX, **operands_of(w))
-        operands = heads, matrix, x.read(kind), x.stride(kind), out, 4 * width
-        plan.add(head_step, *operands, shares=shares_of(heads * w.bytes, plan.threads))
+        shares = shares_of(heads * w.bytes, plan.threads)
+        plan.add(head_step, heads, matrix, x.read(kind), x.stride(kind), out, 4 * width, shares=shares)
         return
     assignments = plan.once(("head pairs", heads), lambda: _assignments(plan, heads))
     counter: Operand = plan.buffer("head counter", COUNTER_WORDS, np.int64) if kind == "q8" else 0

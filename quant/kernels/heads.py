@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.jit import inline
-from quant.kernels.kv_cache import is_quantized, row_shape
+from quant.kernels.kv_cache import kind_of, number_of, row_shape
 from quant.layout import Layout
 from quant.plan import Operand, Plan
 from quant.simd import load_i64
@@ -25,6 +25,7 @@ HEADS = Layout(
     "q_step",  # bytes from one query head to the next
     "q_norm",  # weights of the norm of queries, float32
     "k_norm",
+    "v_norm",  # 0: values are not normed
     "q_span",  # over how many values queries are normed; 0: not at all
     "k_span",
     "eps",
@@ -37,7 +38,7 @@ HEADS = Layout(
     "v_cache",
     "k_row",  # bytes of a row of the cache
     "v_row",
-    "quantized",  # whether rows of the caches are int8
+    "kind",  # number of the kind of the caches' rows
 )
 _EVERY = 1 << 62  # as a window: all positions
 
@@ -52,10 +53,10 @@ def shape_of(heads):
 
 @inline
 def caches_of(heads):
-    """The caches of keys and of values, bytes of a row of each, positions they hold, and whether rows are int8."""
+    """The caches of keys and of values, bytes of a row of each, positions they hold, and the number of their kind."""
     k_cache, v_cache = load_i64(heads + HEADS.k_cache), load_i64(heads + HEADS.v_cache)
     k_row, v_row = load_i64(heads + HEADS.k_row), load_i64(heads + HEADS.v_row)
-    return k_cache, v_cache, k_row, v_row, load_i64(heads + HEADS.context), load_i64(heads + HEADS.quantized)
+    return k_cache, v_cache, k_row, v_row, load_i64(heads + HEADS.context), load_i64(heads + HEADS.kind)
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ class Heads:
     """The shape of an attention layer, the options of its heads, and its caches [key-value heads, context, row].
 
     norms: weights of the root-mean-square norms of queries and of keys, float32 [head_dim] for each head by itself, or as
-    long as all heads together. gated: queries come as (query, gate), and outputs are multiplied by sigmoid(gate). sinks:
-    float32 [query_heads], a score of each head that enters the softmax but has no value (attention sinks). window: each
-    token attends to so many of the last positions, itself included (sliding window). softcap: scores become softcap *
-    tanh(score / softcap). scale: of the scores; 1 / sqrt(head_dim) unless given.
+    long as all heads together; v_norm: likewise of values, each head by itself. gated: queries come as (query, gate), and
+    outputs are multiplied by sigmoid(gate). sinks: float32 [query_heads], a score of each head that enters the softmax but has
+    no value (attention sinks). window: each token attends to so many of the last positions, itself included (sliding window).
+    softcap: scores become softcap * tanh(score / softcap). scale: of the scores; 1 / sqrt(head_dim) unless given.
     """
 
     query_heads: int
@@ -76,6 +77,7 @@ class Heads:
     k_cache: NDArray[Any]
     v_cache: NDArray[Any]
     norms: tuple[Vector, Vector] | None = None
+    v_norm: Vector | None = None
     eps: float = 0.0
     gated: bool = False
     sinks: Vector | None = None
@@ -87,7 +89,7 @@ class Heads:
         shape = (
             f"{self.query_heads} query heads, {self.key_value_heads} key heads of {self.head_dim} and {self.value_dim}"
         )
-        kind = "q8_0" if is_quantized(self.k_cache) else "f16"
+        kind = kind_of(self.k_cache)
         k_row, v_row = (row_shape(kind, width)[0] for width in (self.head_dim, self.value_dim))
         if self.query_heads % self.key_value_heads or self.head_dim % 16 or self.value_dim % 16:
             raise ValueError(shape)
@@ -98,6 +100,8 @@ class Heads:
             raise ValueError(f"{shape}, and gates")
         if self.sinks is not None and self.sinks.shape != (self.query_heads,):
             raise ValueError(f"{shape}, {self.sinks.shape} sinks")
+        if self.v_norm is not None and self.v_norm.shape != (self.value_dim,):
+            raise ValueError(f"{shape}, a norm of {self.v_norm.shape} values")
         _ = self.norm_spans
 
     @property
@@ -141,6 +145,7 @@ class Heads:
             q_step=4 * self.head_dim * (2 if self.gated else 1),
             q_norm=q_norm,
             k_norm=k_norm,
+            v_norm=0 if self.v_norm is None else self.v_norm,
             q_span=q_span,
             k_span=k_span,
             eps=self.eps,
@@ -153,5 +158,5 @@ class Heads:
             v_cache=self.v_cache,
             k_row=self.k_cache.strides[1],
             v_row=self.v_cache.strides[1],
-            quantized=int(is_quantized(self.k_cache)),
+            kind=number_of(self.k_cache),
         )

@@ -58,16 +58,16 @@ def rms_norm_rows(rank, size, x, columns, weight, eps, y, q, batch, stride, q_st
 
 
 @kernel
-def add_rms_norm_rows(rank, size, y, columns, weight, eps, x, batch, stride):
-    """x += norm(y), and y = 0; threads share the tokens."""
-    tokens = load_i64(batch + BATCH.tokens)
-    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
-        row = y + t * stride
-        scale = splat(inverse_rms(row, columns, bits_to_f32(eps)))
+def add_rms_norm_rows(rank, size, y, groups, columns, weight, eps, x, scale, batch, stride):
+    """x = scale * (x + norm(y)), both [tokens, groups, columns], and y = 0; threads share (token, group)."""
+    items, times = load_i64(batch + BATCH.tokens) * groups, splat(bits_to_f32(scale))
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
+        at = item // groups * stride + item % groups * columns * 4
+        inverse = splat(inverse_rms(y + at, columns, bits_to_f32(eps)))
         for c in range(0, 4 * columns, 64):
-            to = x + t * stride + c
-            store_f32x16(to, add(load_f32x16(to), mul(mul(load_f32x16(row + c), scale), load_f32x16(weight + c))))
-            store_f32x16(row + c, zero_f32x16())
+            normed = mul(mul(load_f32x16(y + at + c), inverse), load_f32x16(weight + c))
+            store_f32x16(x + at + c, mul(add(load_f32x16(x + at + c), normed), times))
+            store_f32x16(y + at + c, zero_f32x16())
 
 
 def rms_norm(plan: Plan, x: Activation, weight: NDArray[np.float32], eps: float, out: Activation) -> None:
@@ -81,8 +81,15 @@ def rms_norm(plan: Plan, x: Activation, weight: NDArray[np.float32], eps: float,
         plan.add(rms_norm_rows, rows, x.columns, weight, eps, f32, q8, plan.batch, x.stride("f32"), out.stride("q8"))
 
 
-def add_rms_norm(plan: Plan, y: Activation, weight: NDArray[np.float32], eps: float, x: Activation) -> None:
-    """x += the norm of y, both float32 [tokens, n], weight float32 [n]; y is zero after that, for who next adds to it."""
-    if weight.shape != (x.columns,) or y.columns != x.columns or x.columns % 16:
+def add_rms_norm(
+    plan: Plan, y: Activation, weight: NDArray[np.float32], eps: float, x: Activation, scale: float = 1.0
+) -> None:
+    """x = scale * (x + the norm of y), both float32 [tokens, groups * n], each group normed by itself with weight [n].
+
+    y is zero after that, for who next adds to it.
+    """
+    columns = len(weight)
+    if columns == 0 or columns % 16 or y.columns != x.columns or x.columns % columns:
         raise ValueError(f"norm of {y.columns} columns with a weight {weight.shape} for {x.columns}")
-    plan.add(add_rms_norm_rows, y.read("f32"), y.columns, weight, eps, x.read("f32"), plan.batch, x.stride("f32"))
+    rows = y.read("f32"), y.columns // columns, columns
+    plan.add(add_rms_norm_rows, *rows, weight, eps, x.read("f32"), float(scale), plan.batch, x.stride("f32"))

@@ -42,6 +42,7 @@ ROUTING = Layout(  # fields of `Routing`, except
     "normalised",
     "scale",  # float32, times that of the layer
     "bias",  # its address, or 0
+    "expert_scales",  # likewise
     "groups",
     "groups_used",
     "group_best",
@@ -54,7 +55,8 @@ class Routing:
     """How a token's experts are chosen from their logits, and what their results are multiplied with.
 
     scores: the softmax of all logits, or the sigmoid of each; bias float32 [experts] is added to them for the choice alone;
-    normalised: the weights of the chosen are divided by their sum; scale multiplies them in the end.
+    normalised: the weights of the chosen are divided by their sum; scale multiplies them in the end, and expert_scales
+    float32 [experts] each expert's.
     Of `groups` of neighbours only the best `groups_used` count, by the sum of a group's `group_best` largest (1 or 2).
     """
 
@@ -66,6 +68,7 @@ class Routing:
     groups: int = 1
     groups_used: int = 1
     group_best: int = 1
+    expert_scales: NDArray[np.float32] | None = None
 
     def check(self, count: int) -> None:
         """ValueError if the choice cannot be made among `count` experts."""
@@ -75,8 +78,9 @@ class Routing:
         fits = 0 < self.groups_used <= self.groups and count % self.groups == 0 and 0 < self.group_best <= 2
         if not fits or k > per_group * self.groups_used or per_group < self.group_best:
             raise ValueError(f"{k} of {count} experts from {self.groups_used} of {self.groups} groups")
-        if self.bias is not None and self.bias.shape != (count,):
-            raise ValueError(f"a bias {self.bias.shape} for {count} experts")
+        for values in (self.bias, self.expert_scales):
+            if values is not None and values.shape != (count,):
+                raise ValueError(f"{values.shape} numbers for {count} experts")
 
     def table(self, plan: Plan, count: int, scale: float = 1.0) -> Operand:
         """An operand: the table of ROUTING for `count` experts, whose weights are multiplied by `scale` besides."""
@@ -89,6 +93,7 @@ class Routing:
             normalised=self.normalised,
             scale=float(self.scale * scale),
             bias=0 if self.bias is None else self.bias,
+            expert_scales=0 if self.expert_scales is None else self.expert_scales,
             groups=self.groups,
             groups_used=self.groups_used,
             group_best=self.group_best,
@@ -192,7 +197,7 @@ def _select(scores, count, k, groups, used, best, group_scores, experts, weights
 
 
 @inline
-def _weight(logits, count, k, by_sigmoid, normalised, scale, experts, weights):
+def _weight(logits, count, k, by_sigmoid, normalised, scale, expert_scales, experts, weights):
     """The weights of the chosen, float32 [k]."""
     largest, total = load_f32(logits + 4 * load_i64(experts)), np.float32(0)
     for i in range(1, k):
@@ -208,7 +213,10 @@ def _weight(logits, count, k, by_sigmoid, normalised, scale, experts, weights):
         total = np.float32(1) if by_sigmoid else _sum_exp(logits, count, largest)
     total = max(total, _LEAST)
     for i in range(k):
-        store_f32(weights + 4 * i, scale * load_f32(weights + 4 * i) / total)
+        weight = scale * load_f32(weights + 4 * i) / total
+        if expert_scales:
+            weight *= load_f32(expert_scales + 4 * load_i64(experts + 8 * i))
+        store_f32(weights + 4 * i, weight)
 
 
 @inline
@@ -218,13 +226,14 @@ def route_token(logits, routing, scratch, experts, weights):
     by_sigmoid, normalised = load_i64(routing + ROUTING.by_sigmoid), load_i64(routing + ROUTING.normalised)
     groups, used = load_i64(routing + ROUTING.groups), load_i64(routing + ROUTING.groups_used)
     best, scale = load_i64(routing + ROUTING.group_best), load_f32(routing + ROUTING.scale)
+    expert_scales = load_i64(routing + ROUTING.expert_scales)
     scores = logits  # in whose order scores are, unless something is added to them
     if bias or groups > 1:
         scores = scratch
         _score(logits, count, by_sigmoid, bias, scores)
     group_scores = scratch + 4 * ((count + 15) // 16 * 16)
     _select(scores, count, k, groups, used, best, group_scores, experts, weights)
-    _weight(logits, count, k, by_sigmoid, normalised, scale, experts, weights)
+    _weight(logits, count, k, by_sigmoid, normalised, scale, expert_scales, experts, weights)
 
 
 @kernel

@@ -33,13 +33,10 @@ def exp1(x):
 
 
 @inline
-def cap_scores(scores, softcap):
-    """A block of scores -> softcap * tanh(score / softcap), in place."""
-    for p in range(0, BLOCK, 16):
-        halves = sigmoid(
-            mul(load_f32x16(scores + 4 * p), splat(np.float32(2) / softcap))
-        )  # tanh(x) = 2 sigmoid(2x) - 1
-        store_f32x16(scores + 4 * p, mul(sub(add(halves, halves), splat(np.float32(1))), splat(softcap)))
+def cap(x, softcap):
+    """softcap * tanh(x / softcap) of f32x16."""
+    halves = sigmoid(mul(x, splat(np.float32(2) / softcap)))  # tanh(x) = 2 sigmoid(2x) - 1
+    return mul(sub(add(halves, halves), splat(np.float32(1))), splat(softcap))
 
 
 @inline
@@ -50,7 +47,8 @@ def softmax_block(scores, first, last, softcap, before):
     takes it off, by the factor exp(LOWEST - largest) = 0.
     """
     if softcap > 0:
-        cap_scores(scores, softcap)
+        for p in range(0, BLOCK, 16):
+            store_f32x16(scores + 4 * p, cap(load_f32x16(scores + 4 * p), softcap))
     for p in range(first):
         store_f32(scores + 4 * p, LOWEST)
     for p in range(last, BLOCK):

@@ -1,4 +1,4 @@
-"""Models that say anything and call tools: vocabularies of bytes in eight notations, and random tools."""
+"""Models that say anything and call tools: vocabularies of bytes in nine notations, and random tools."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ FAMILIES: dict[str, tuple[list[str], list[str], str]] = {  # control tokens, tok
     "mistral": (["[TOOL_CALLS]", "[ARGS]"], [], ""),
     "mistral list": (["[TOOL_CALLS]"], [], ""),
     "json list": (["<|tool_call|>"], [], ""),
+    "gemma": ([], ["<|tool_call>", "<tool_call|>", '<|"|>'], ""),
     "harmony": (["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "<|constrain|>"], [], ""),
 }
 FREE = ("a", "g")  # how the names of arguments begin that may be any text

@@ -10,6 +10,8 @@ def rows(cache, width):
     """What a cache [heads, context, row] holds, float64 [heads, context, width]."""
     if cache.dtype == np.float16:
         return cache.astype(np.float64)
+    if cache.dtype == np.int16:
+        return cache[..., :width] * np.ascontiguousarray(cache[..., width:]).view(np.float32).astype(np.float64)
     q = cache[..., :width].view(np.int8).astype(np.float64)
     d = np.ascontiguousarray(cache[..., width:]).view(np.float32)
     return q * np.repeat(d, 32, axis=-1)

@@ -98,6 +98,25 @@ def test_queries_keys_and_values_in_one_tensor(tmp_path, name):
     assert np.array_equal(logits_of(model.write(tmp_path / "fused.gguf"), reference.ids), expected)
 
 
+def test_keys_that_a_layer_with_shared_ones_keeps_are_not_read(tmp_path):
+    reference = reference_models.read("gemma4-e")
+    model = Tiny.read(reference.write(tmp_path / "model.gguf"))
+    expected = logits_of(tmp_path / "model.gguf", reference.ids)
+    for part in ("k", "v", "k_norm"):
+        kind, data = model.tensors[f"blk.3.attn_{part}.weight"]
+        model.put(f"blk.5.attn_{part}.weight", kind, data, model.columns[f"blk.3.attn_{part}.weight"])
+    assert np.array_equal(logits_of(model.write(tmp_path / "model.gguf"), reference.ids), expected)
+
+
+def test_values_that_one_layer_lacks(tmp_path):
+    """Either all layers without a window project values, or none does; those within it all do."""
+    for name, i in (("gemma4", 0), ("gemma4-e", 2)):
+        model = Tiny.read(reference_models.read(name).write(tmp_path / "model.gguf"))
+        model.take(f"blk.{i}.attn_v.weight")
+        with pytest.raises(ModelFileError, match=rf"blk\.{i}\.attn_v\.weight"):
+            logits_of(model.write(tmp_path / "model.gguf"), [1])
+
+
 def test_biases_that_must_be_there(tmp_path):
     model = Tiny.read(reference_models.read("qwen2").write(tmp_path / "model.gguf"))
     model.take("blk.2.attn_k.bias")

@@ -91,6 +91,8 @@ def test_keys_of_another_type(plain, tmp_path, value):
 def test_weights_that_are_no_numbers_do_no_harm(plain, tmp_path):
     model = Tiny.read(plain)
     for name, (kind, data) in model.tensors.items():
+        if name == "rope_freqs.weight":  # frequencies are divided by it: refused
+            continue
         nothing = np.array([0x7FC0 if kind == "BF16" else 0x7FC00000], np.uint16 if kind == "BF16" else np.uint32)
         model.tensors[name] = kind, np.resize(nothing.view(np.uint8), data.shape)
     assert runs(model.write(tmp_path / "model.gguf"))

@@ -16,6 +16,7 @@ from qcli.text.thinking import Thinking
 from qcli.text.user_text import ControlTexts
 
 TAGS = [ThinkTags("<think>", "</think>", None, None)]
+CHANNEL = [ThinkTags("<|channel>thought", "<channel|>", 1, 2, "thought")]
 EMPTY = "<think>\n\n</think>\n\n"
 OPENS = "{{ messages[-1].content }}{% if add_generation_prompt %}<think>\n{% endif %}"
 QWEN3 = "Considering the limited time by the user, I have to give the solution based on the thinking directly now.\n"
@@ -28,7 +29,7 @@ def thinking(template: str, tags=TAGS, harmony: bool = False, architecture: str 
 def published(name: str, **known) -> Thinking:
     harmony = "gpt-oss" in name
     source = Path(DATA / "templates" / f"{name}.jinja").read_text("utf-8")
-    return thinking(source, [] if harmony else TAGS, harmony, **known)
+    return thinking(source, [] if harmony else CHANNEL if "gemma-4" in name else TAGS, harmony, **known)
 
 
 def asked(how: Thinking, think: str | int) -> str:
@@ -45,6 +46,7 @@ def asked(how: Thinking, think: str | int) -> str:
         ("deepseek-ai-DeepSeek-V3.1", "<｜Assistant｜><think>", "<｜Assistant｜><think></think>", ()),
         ("GLM-4.6", "a<|assistant|>", "a/nothink<|assistant|>\n<think></think>", ()),
         ("HuggingFaceTB-SmolLM3-3B", "assistant\n", "assistant\n<think>\n\n</think>\n", ()),
+        ("google-gemma-4", "<|turn>model\n", "<|turn>model\n<|channel>thought\n<channel|>", ()),
         ("Qwen3-Coder", "assistant\n", "assistant\n", ()),  # its vocabulary has tags, and it does not think
         (
             "openai-gpt-oss-120b",

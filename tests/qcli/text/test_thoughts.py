@@ -67,6 +67,17 @@ def test_a_thought_between_marks(thinking: Tokenizer) -> None:
     assert read(thinking, "Yes.") == ("", "Yes.", "Yes.")
 
 
+def test_a_channel_for_thoughts(tmp_path: Path) -> None:
+    """Gemma 4's: the name after the token is not shown; where another one follows, all of it is."""
+    gemma = tokenizer_with(tmp_path / "vocab.gguf", ["<|channel>", "<channel|>"])
+    said = "<|channel>thought\nhm é\n<channel|>Yes."
+    assert read(gemma, said) == ("<think>\nhm é\n</think>", "Yes.", "<think>\nhm é\n</think>Yes.")
+    assert read(gemma, "<|channel>though<channel|>Yes.")[0] == "<think>though</think>"
+    assert read(gemma, "<|channel>thick")[0] == "<think>thick"
+    assert read(gemma, "hm<channel|>Yes.", "model\n<|channel>thought\n")[:2] == ("hm</think>", "Yes.")
+    assert read(gemma, "thought Yes.", "model\n<|channel>thought\n<channel|>")[:2] == ("", "thought Yes.")
+
+
 def test_a_thought_that_the_template_opens_or_closes(thinking: Tokenizer) -> None:
     assert read(thinking, "hm</think>Yes.", "assistant\n<think>\n") == ("hm</think>", "Yes.", "hm</think>Yes.")
     assert read(thinking, "Yes.", "assistant\n<think></think>\n") == ("", "Yes.", "Yes.")

@@ -25,6 +25,7 @@ KNOWN: dict[str, tuple[tuple[str, ...], str]] = {  # special tokens, and the not
     "Qwen3-Coder": ((), "xml"),
     "Qwen3.5-4B": ((), "xml"),
     "GLM-4.6": ((), "pairs"),
+    "google-gemma-4": ((), "gemma"),
     "openai-gpt-oss-120b": (HARMONY, "harmony"),
     "mistralai-Mistral-Nemo-Instruct-2407": (MISTRAL, "mistral list"),
 }

@@ -11,6 +11,7 @@ from kernel_helpers import new_plan, replay, running
 from reference import attention as twin
 from reference import rope as rope_twin
 from reference.kv_cache import rows
+from reference.norm import rms_norm
 
 from quant.kernels.attention import Heads, attention
 from quant.kernels.kv_cache import row_shape
@@ -140,6 +141,39 @@ def test_widths(width, values, queries, keys):
 def test_a_cache_of_half_the_size(name):
     Layer(kv="q8_0", options=OPTIONS[name]).check(*BOTH_WAYS)
     Layer(kv="q8_0", width=64, values=96, options={"window": 20}).check(*BOTH_WAYS)
+
+
+@pytest.mark.parametrize("name", ["plain", "sinks", "all"])
+def test_a_cache_of_whole_numbers(name):
+    layer = Layer(kv="i16", options=OPTIONS[name])
+    layer.check(*BOTH_WAYS)
+    Layer(kv="i16", width=48, values=112, options={"window": 20}).check(*BOTH_WAYS)
+    values = layer.v.reshape(layer.tokens, layer.keys, -1).swapaxes(0, 1)
+    kept = rows(layer.heads.v_cache, layer.values)[:, : layer.tokens]
+    assert (np.abs(kept - values).max(-1) <= np.abs(values).max(-1) / 65534 * 1.01).all()
+
+
+def test_values_are_normed():
+    norm = uniform(32)
+    layer = Layer(kv="i16", options={"v_norm": norm})
+    layer.check([70], [1] * 70)
+    values = rms_norm(layer.v.reshape(layer.tokens, layer.keys, -1), norm, 1e-6).swapaxes(0, 1)
+    np.testing.assert_allclose(rows(layer.heads.v_cache, 32)[:, :70], values[:, :70], atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 70])
+def test_a_layer_may_attend_to_what_another_has_cached(count):
+    """With queries alone it finds the same as the other, and leaves the caches as they are."""
+    layer = Layer(options={"norms": (uniform(32), uniform(32))})
+    expected = layer.run([count])
+    before = layer.heads.k_cache.copy()
+    plan, q, out = new_plan(count), Activation(count, layer.q.shape[1]), Activation(count, expected.shape[1])
+    _ = q.values, out.values
+    attention(plan, q, None, None, layer.rope, layer.heads, out)
+    q.values[:] = layer.q[:count]
+    replay(plan)
+    assert np.array_equal(out.values, expected)
+    assert np.array_equal(layer.heads.k_cache, before)
 
 
 def test_a_window_of_one_gives_the_token_its_own_value():

@@ -99,5 +99,11 @@ def test_a_norm_of_what_is_added(tokens, threads):
     replay(plan)
     np.testing.assert_allclose(x.values, before + twin(y, weight, EPS), rtol=1e-5, atol=1e-5)
     assert not added.values.any()
+    x.values[:], added.values[:] = before, y
+    plan = new_plan(tokens, threads)
+    add_rms_norm(plan, added, weight[:16], EPS, x, scale=0.5)  # three groups, each by itself
+    replay(plan)
+    groups = twin(y.reshape(tokens, 3, 16), weight[:16], EPS).reshape(tokens, 48)
+    np.testing.assert_allclose(x.values, 0.5 * (before + groups), rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="32 columns"):
         add_rms_norm(plan, Activation(tokens, 32), weight, EPS, x)

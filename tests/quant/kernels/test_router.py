@@ -53,6 +53,10 @@ class TestOnPaper:
         assert one(LOGS, Routing(3, normalised=False, bias=bias)) == ([0, 2, 3], near(0.5, 0.1, 0.1))
         assert one(LOGS, Routing(3, bias=bias)) == ([0, 2, 3], near(5 / 7, 1 / 7, 1 / 7))
 
+    def test_experts_have_scales_of_their_own(self):
+        scales = np.array([2, 3, 4, 5], np.float32)
+        assert one(LOGS, Routing(2, scale=2.0, expert_scales=scales)) == ([0, 1], near(20 / 8, 18 / 8))
+
     def test_only_the_best_groups_count(self):
         logits = np.log([9, 1, 6, 5, 7, 2, 1, 1])  # pairs: by the largest 9, 6, 7, 1; by the sum 10, 11, 9, 2
         pairs = {"groups": 4, "groups_used": 2, "normalised": False}
