@@ -160,8 +160,7 @@ class Engine:
     def step(self, token: int) -> NDArray[np.float32]:
         """Append one token to the state; its logits, float32 [vocab], overwritten by the next call."""
         self._check_fits(1)
-        self._ids[0] = token
-        self.last_logits = None
+        self._ids[0], self.last_logits = token, None
         with interrupts_wait(), self._decoding.decode(self._team):
             self._forward(self._step, 1)
             self.last_logits = self._logits.values[0]
