@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from quant.activation import OUTPUT, quantize_row
-from quant.jit import inline, kernel
+from quant.jit import Kernel, inline, kernel
 from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm, l2_normalize, softplus
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
@@ -29,7 +29,7 @@ from quant.vector_math import exp, silu
 
 CHUNK = 64
 _ROW = 4 * CHUNK  # bytes of a row of chunk x chunk scores
-_ROWS = Layout("qkv", "qkv_stride", "alpha", "beta", "gate_stride", "out", "out_stride", "product")
+ROWS = Layout("qkv", "qkv_stride", "alpha", "alpha_stride", "beta", "beta_stride", "out", "out_stride", "product")
 _SOLVE = 16  # rows of the triangular system solved one by one before they enter a product
 
 
@@ -191,16 +191,16 @@ def _chunk(product, q, k, v, o, stride, out_stride, count, key_dim, value_dim, m
 
 @kernel
 def delta_chunks(rank, size, net, rows, batch, scratch, scratch_stride):
-    """q, k, v of every token -> out [tokens, value heads, value width], and the state after them; rows: a _ROWS table."""
+    """q, k, v of every token -> out [tokens, value heads, value width], and the state after them; rows: a ROWS table."""
     tokens = load_i64(batch + BATCH.tokens)
     key_heads, value_heads = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.value_heads)
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     a, dt = load_i64(net + DELTA_NET.a), load_i64(net + DELTA_NET.dt_bias)
     state, share = load_i64(net + DELTA_NET.state), load_i64(net + DELTA_NET.share)
-    x, stride = load_i64(rows + _ROWS.qkv), load_i64(rows + _ROWS.qkv_stride)
-    out, out_stride = load_i64(rows + _ROWS.out), load_i64(rows + _ROWS.out_stride)
-    alpha, beta = load_i64(rows + _ROWS.alpha), load_i64(rows + _ROWS.beta)
-    gate_stride, product = load_i64(rows + _ROWS.gate_stride), load_i64(rows + _ROWS.product)
+    x, stride = load_i64(rows + ROWS.qkv), load_i64(rows + ROWS.qkv_stride)
+    out, out_stride = load_i64(rows + ROWS.out), load_i64(rows + ROWS.out_stride)
+    alpha, beta = load_i64(rows + ROWS.alpha), load_i64(rows + ROWS.beta)
+    gate_stride, product = load_i64(rows + ROWS.beta_stride), load_i64(rows + ROWS.product)
     keys = 4 * key_heads * key_dim
     s = scratch + rank * scratch_stride
     sums = s + 4 * key_dim * value_dim
@@ -249,6 +249,23 @@ def delta_net_chunk(
     out: Activation,
 ) -> None:
     """mixed [tokens, channels], z [tokens, value columns], beta, alpha [tokens, value heads] -> out [tokens, value columns]."""
+    floats = net.key_dim * net.value_dim + CHUNK * (2 + 2 * net.key_dim + net.value_dim + CHUNK)
+    by_chunks(plan, net, delta_chunks, floats, mixed, z, beta, alpha, eps, out)
+
+
+def by_chunks(
+    plan: Plan,
+    net: DeltaNet,
+    chunks: Kernel,
+    floats: int,
+    mixed: Activation,
+    z: Activation,
+    beta: Activation,
+    alpha: Activation,
+    eps: float,
+    out: Activation,
+) -> None:
+    """Convolution, the kernel `chunks` with a scratch memory of so many float32, and gated norm; see `delta_net_chunk`."""
     x, o = plan.activation("convolved", net.channels), plan.activation("delta", net.value_columns)
     out.read("f32")  # the norm writes float32, from which the other layouts are made
     table, rows, stride = net.table(plan, eps), x.read("f32"), x.stride("f32")
@@ -266,16 +283,16 @@ def delta_net_chunk(
     )
     plan.add(l2_normalize_rows, rows, stride, net.key_heads, net.key_dim, plan.batch)
     chunk = plan.table(
-        _ROWS,
+        ROWS,
         qkv=rows,
         qkv_stride=stride,
         alpha=alpha.read("f32"),
+        alpha_stride=alpha.stride("f32"),
         beta=beta.read("f32"),
-        gate_stride=beta.stride("f32"),
+        beta_stride=beta.stride("f32"),
         out=o.read("f32"),
         out_stride=o.stride("f32"),
         product=sgemm_kernel,
     )
-    floats = net.key_dim * net.value_dim + CHUNK * (2 + 2 * net.key_dim + net.value_dim + CHUNK)
-    plan.add(delta_chunks, table, chunk, plan.batch, *plan.scratch(4 * floats))
+    plan.add(chunks, table, chunk, plan.batch, *plan.scratch(4 * floats))
     plan.add(gated_norm_rows, table, o.read("f32"), z.read("f32"), o.stride("f32"), plan.output(out), plan.batch)
