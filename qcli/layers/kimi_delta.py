@@ -120,8 +120,8 @@ def _squeezed(hparams: Hyperparameters, name: str, *shape: int) -> NDArray[np.fl
 
 
 def _rates(hparams: Hyperparameters, name: str, heads: int, bounded: bool) -> NDArray[np.float32]:
-    """float32 [heads]: -exp(A_log) of the config, exp(A_log) where decays are bounded. A decay above 1 is an error."""
+    """float32 [heads]: -exp(A_log) of the config, with which a state cannot grow, or exp(A_log) where decays are bounded."""
     a = _squeezed(hparams, name, heads)
-    if ((a < 0) if bounded else (a > 0)).any():
+    if not bounded and (a > 0).any():
         hparams.wrong(f'"{name}" has a head whose state would grow')
     return a
