@@ -64,7 +64,7 @@ def test_dimensions_of_one_may_be_left_out(tiny, tmp_path):
 def test_a_state_that_would_grow(tiny):
     kind, data, columns = tiny.take("blk.2.ssm_a")
     tiny.put("blk.2.ssm_a", kind, f32(-data.view(np.float32)), columns)
-    with pytest.raises(ModelFileError, match="ssm_a.* would grow"):
+    with pytest.raises(ModelFileError, match=r"ssm_a.* would grow"):
         load(tiny.save())
 
 
