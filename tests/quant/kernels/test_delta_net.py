@@ -52,7 +52,7 @@ KINDS = {
 }
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
+@pytest.fixture(params=KINDS.values(), ids=list(KINDS))
 def kind(request):
     """Makes of a net one of this kind."""
     return request.param
