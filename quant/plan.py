@@ -93,10 +93,11 @@ class Activation:
     def __init__(self, tokens: int, columns: int) -> None:
         self.tokens, self.columns = tokens, columns
         self._buffers: dict[str, NDArray[np.uint8]] = {}
+        self._whole: Activation = self  # that this one is a part of
 
     def stride(self, kind: str) -> int:
         """Bytes from one token's row to the next."""
-        return activation.row_bytes(kind, self.columns)
+        return activation.row_bytes(kind, self._whole.columns)
 
     def read(self, kind: str) -> NDArray[np.uint8]:
         """For a reader's record: the rows in this layout, uint8 [tokens, stride], which the writer will fill, too."""
@@ -120,6 +121,12 @@ class Activation:
         tail = Activation(self.tokens - first, self.columns)
         tail._buffers["f32"] = self.read("f32")[first:]
         return tail
+
+    def part(self, first: int, columns: int) -> Activation:
+        """So many columns from `first` on, float32 alone, in the same memory: for a writer of these."""
+        part = Activation(self.tokens, columns)
+        part._whole, part._buffers["f32"] = self, self.read("f32")[:, 4 * first : 4 * (first + columns)]
+        return part
 
     @property
     def values(self) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from typing import Any
 from quant.jit import inline, intrinsic
 from quant.simd import (
     I32,
+    absolute,
     add,
     constant,
     constant_of,
@@ -67,3 +68,22 @@ def sigmoid(x):
 def silu(x):
     """x * sigmoid(x) of f32x16."""
     return mul(x, sigmoid(x))
+
+
+_two = constant(f32x16, 2.0)
+_t1, _t2, _t3, _t4, _t5, _t6 = (constant(f32x16, 1 / n) for n in (3, 5, 7, 9, 11, 13))
+
+
+@inline
+def softplus(x):
+    """log(1 + exp(x)) of f32x16: max(x, 0) + log(1 + u), u = exp(-|x|), by the series of 2 atanh(u / (2 + u))."""
+    u = exp(sub(zero_f32x16(), absolute(x)))
+    z = divide(u, add(_two(), u))
+    y = mul(z, z)
+    p = fma(_t6(), y, _t5())
+    p = fma(p, y, _t4())
+    p = fma(p, y, _t3())
+    p = fma(p, y, _t2())
+    p = fma(p, y, _t1())
+    p = fma(p, y, _one())
+    return add(maximum(x, zero_f32x16()), mul(mul(_two(), z), p))

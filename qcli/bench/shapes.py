@@ -2,57 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
-
+from qcli.bench.gemma_shapes import GEMMA4_26B
+from qcli.bench.kimi_shapes import KIMI_LINEAR_48B
+from qcli.bench.model_shape import Keys, ModelShape, Row, whole
 from qcli.errors import UsageError
-
-Role = Literal["embedding", "head", "mixer", "experts", "down", "router", "vector", "ones", "decay"]
-Row = tuple[str, Role, tuple[int, ...]]  # of the table of tensors: name, role, shape in NumPy order
-Keys = dict[str, int | float | NDArray[Any]]  # of a GGUF file, without the architecture in front; an array: by layer
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """A model without its weights; `keys` lack the number of layers."""
-
-    name: str
-    architecture: str
-    layers: int
-    vocab_size: int
-    keys: Keys
-    layer: Callable[[Keys, int], Iterator[Row]]  # the tensors of one layer, named without "blk.N."
-    mixers: tuple[
-        str, ...
-    ]  # kinds of the layers, as profiles name them: layer 0 has the first, …, then again the first
-    context: int  # tokens
-    is_tied: bool = False  # whether the head is the embedding
-    others: tuple[Row, ...] = ()  # tensors that are of no layer
-
-    def rows(self, layers: int) -> Iterator[Row]:
-        """The tensors of the model cut to its first layers."""
-        n = int(self.keys["embedding_length"])
-        yield "token_embd.weight", "head" if self.is_tied else "embedding", (self.vocab_size, n)
-        yield "output_norm.weight", "ones", (n,)
-        if not self.is_tied:
-            yield "output.weight", "head", (self.vocab_size, n)
-        yield from self.others
-        for i in range(layers):
-            for name, role, shape in self.layer(self.keys, i):
-                yield f"blk.{i}.{name}", role, shape
-
-    def count(self, mixer: str, layers: int) -> int:
-        """How many of the first layers have this kind of mixer."""
-        return sum(self.mixers[i % len(self.mixers)] == mixer for i in range(layers))
 
 
 def qwen3next_layer(keys: Keys, i: int) -> Iterator[Row]:
     """The tensors of a layer of Qwen3-Next; every `full_attention_interval`th has attention."""
-    c = {key: int(value) for key, value in keys.items()}
+    c = whole(keys)
     n, experts = c["embedding_length"], c["expert_count"]
     width, shared = c["expert_feed_forward_length"], c["expert_shared_feed_forward_length"]
     yield "attn_norm.weight", "ones", (n,)
@@ -95,7 +55,7 @@ def _linear_attention(c: dict[str, int], n: int) -> Iterator[Row]:
 
 def qwen3moe_layer(keys: Keys, i: int) -> Iterator[Row]:
     """The tensors of a layer of Qwen3-MoE, all of which are alike."""
-    c = {key: int(value) for key, value in keys.items()}
+    c = whole(keys)
     n, experts, width = c["embedding_length"], c["expert_count"], c["expert_feed_forward_length"]
     head = c["attention.key_length"]
     queries, kept = c["attention.head_count"] * head, c["attention.head_count_kv"] * head
@@ -112,57 +72,6 @@ def qwen3moe_layer(keys: Keys, i: int) -> Iterator[Row]:
     yield "ffn_up_exps.weight", "experts", (experts, width, n)
     yield "ffn_down_exps.weight", "down", (experts, n, width)
 
-
-def gemma4_layer(keys: Keys, i: int) -> Iterator[Row]:
-    """The tensors of a layer of Gemma 4 with experts; those without a window have no projection of values."""
-    c = {key: int(value) for key, value in keys.items() if not isinstance(value, np.ndarray)}
-    n, experts, width, dense = (
-        c[key] for key in ("embedding_length", "expert_count", "expert_feed_forward_length", "feed_forward_length")
-    )
-    local = bool(np.asarray(keys["attention.sliding_window_pattern"])[i])
-    head = c["attention.key_length_swa" if local else "attention.key_length"]
-    queries, kept = c["attention.head_count"] * head, int(np.asarray(keys["attention.head_count_kv"])[i]) * head
-    for name in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"):
-        yield f"{name}.weight", "ones", (n,)
-    for name in ("pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2"):
-        yield f"{name}.weight", "ones", (n,)
-    yield "layer_output_scale.weight", "ones", (1,)
-    yield "attn_q.weight", "mixer", (queries, n)
-    yield "attn_k.weight", "mixer", (kept, n)
-    if local:
-        yield "attn_v.weight", "mixer", (kept, n)
-    yield "attn_q_norm.weight", "ones", (head,)
-    yield "attn_k_norm.weight", "ones", (head,)
-    yield "attn_output.weight", "mixer", (n, queries)
-    yield "ffn_gate.weight", "experts", (dense, n)
-    yield "ffn_up.weight", "experts", (dense, n)
-    yield "ffn_down.weight", "down", (n, dense)
-    yield "ffn_gate_inp.weight", "router", (experts, n)
-    yield "ffn_gate_inp.scale", "ones", (n,)
-    yield "ffn_gate_up_exps.weight", "experts", (experts, 2 * width, n)
-    yield "ffn_down_exps.weight", "down", (experts, n, width)
-    yield "ffn_down_exps.scale", "ones", (experts,)
-
-
-GEMMA4_26B: Keys = {
-    "embedding_length": 2816,
-    "feed_forward_length": 2112,
-    "attention.head_count": 16,
-    "attention.head_count_kv": np.array([8, 8, 8, 8, 8, 2] * 5),
-    "attention.key_length": 512,
-    "attention.value_length": 512,
-    "attention.key_length_swa": 256,
-    "attention.value_length_swa": 256,
-    "attention.sliding_window": 1024,
-    "attention.sliding_window_pattern": np.array([True, True, True, True, True, False] * 5),
-    "attention.layer_norm_rms_epsilon": 1e-6,
-    "rope.freq_base": 1e6,
-    "rope.freq_base_swa": 1e4,
-    "expert_count": 128,
-    "expert_used_count": 8,
-    "expert_feed_forward_length": 704,
-    "final_logit_softcapping": 30.0,
-}
 
 QWEN3_30B: Keys = {
     "embedding_length": 2048,
@@ -221,18 +130,8 @@ SHAPES = {
             mixers=("attention",),
             context=262_144,
         ),
-        ModelShape(
-            name="gemma-4-26b-a4b",
-            architecture="gemma4",
-            layers=30,
-            vocab_size=262_144,
-            keys=GEMMA4_26B,
-            layer=gemma4_layer,
-            mixers=("attention",) * 6,  # five within the window, then one that sees all
-            context=262_144,
-            is_tied=True,
-            others=(("rope_freqs.weight", "ones", (256,)),),
-        ),
+        GEMMA4_26B,
+        KIMI_LINEAR_48B,
     ]
 }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from qcli.gguf.file import GGUFFile
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
-from qcli.layers.weights import gate_up_experts, linear, linear_experts, matrix, one_expert, vector
+from qcli.layers.weights import experts_apart, gate_up_experts, linear, linear_experts, matrix, one_expert, vector
 from quant.kernels import experts_streamed
 from quant.kernels.experts import GatedExperts, LayerExperts, dense_step, experts_step
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
@@ -134,6 +134,10 @@ def _gated(hparams: Hyperparameters, prefix: str, suffix: str, width: int, activ
 
 def _routed(file: GGUFFile, block: str, count: int, width: int, n: int, activation: str) -> GatedExperts:
     """The `count` routed experts of a layer, of `width` hidden columns each."""
+    if f"{block}.ffn_gate.0.weight" in file.tensors:
+        shapes = ("gate", width, n), ("up", width, n), ("down", n, width)
+        gate, up, down = (experts_apart(file, f"{block}.ffn_{part}", count, *shape) for part, *shape in shapes)
+        return GatedExperts(gate, up, down, activation)
     gate, up = _gate_up(file, block, count, width, n)
     return GatedExperts(gate, up, linear_experts(file, f"{block}.ffn_down_exps", count, n, width), activation)
 

@@ -45,6 +45,18 @@ def linear_experts(file: GGUFFile, name: str, count: int, rows: int, columns: in
     return replace(weights, bias=vector(file, f"{name}.bias", count, rows))
 
 
+def experts_apart(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> ExpertMatrices:
+    """The tensors `name`.0.weight to `name`.`count - 1`.weight [rows, columns], as old files have experts; of one type."""
+    parts = [matrix(file, f"{name}.{i}.weight", rows, columns) for i in range(count)]
+    if any(part.format is not parts[0].format for part in parts):
+        message = f'{file.path}: the experts "{name}.*.weight" are of several types'
+        raise UnsupportedModelError(
+            message, "get a newer file of the model, which has the experts of a layer in one tensor"
+        )
+    addresses = np.array([part.address for part in parts], np.int64)
+    return ExpertMatrices(addresses, parts[0].format, rows, columns, parts, f"{name}_exps.weight")
+
+
 def gate_up_experts(
     file: GGUFFile, name: str, count: int, rows: int, columns: int
 ) -> tuple[ExpertMatrices, ExpertMatrices]:

@@ -18,9 +18,10 @@ from qcli.layers.feed_forward import dense_then_moe, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
-from qcli.layers.weights import experts, linear, vector
+from qcli.layers.weights import experts, linear, matrix, vector
 from quant.kernels.attention import Heads, attention
 from quant.kernels.columns import place, quantize, rows_of_heads
+from quant.kernels.head_gates import gate_heads
 from quant.kernels.head_matmul import head_matmul
 from quant.kernels.matmul import add_matmul, matmul
 from quant.kernels.norm import rms_norm
@@ -37,7 +38,7 @@ VERIFIED: Final = (
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
     hparams = Hyperparameters(file)
-    shape, (rope, scale) = Shape.read(hparams), _rope_and_scale(hparams)
+    shape, (rope, scale) = Shape.read(hparams), rope_and_scale(hparams)
     dense = hparams.count("leading_dense_block_count")
     by_bias = f"blk.{dense}.exp_probs_b.bias" in file.tensors  # files that do not say: a bias comes with sigmoid scores
     routing = read_routing(hparams, scores="sigmoid" if by_bias else "softmax")
@@ -54,7 +55,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
     return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))
 
 
-def _rope_and_scale(hparams: Hyperparameters) -> tuple[Rope, float]:
+def rope_and_scale(hparams: Hyperparameters) -> tuple[Rope, float]:
     """RoPE, and what scores are multiplied by beside 1 / sqrt(width).
 
     YaRN's factor is applied to queries and keys, unless the file says that it is applied to the scores instead (as
@@ -108,12 +109,12 @@ class NaiveAttention:
 
     attn_kv_b: Matrix
     heads: Heads
-    rope: Rope
+    rope: Rope | None
     shape: Shape
 
     @classmethod
     def read(
-        cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, rope: Rope, scale: float
+        cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, rope: Rope | None, scale: float
     ) -> NaiveAttention:
         """Layer i of a file; scale: of the scores."""
         s, heads = shape, hparams.num_attention_heads[i]
@@ -152,12 +153,12 @@ class AbsorbedAttention:
     attn_k_b: ExpertMatrices  # of each head [kv_lora_rank, nope]
     attn_v_b: ExpertMatrices  # of each head [value, kv_lora_rank]
     heads: Heads
-    rope: Rope
+    rope: Rope | None
     shape: Shape
 
     @classmethod
     def read(
-        cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, rope: Rope, scale: float
+        cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, rope: Rope | None, scale: float
     ) -> AbsorbedAttention:
         """Layer i of a file; scale: of the scores."""
         file, heads, s = hparams.file, hparams.num_attention_heads[i], shape
@@ -209,12 +210,14 @@ class LatentAttention:
     attn_output: Matrix
     core: AttentionCore
     eps: float
+    attn_gate: Matrix | None = None  # a gate of each head
 
     @classmethod
     def read(
-        cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, rope: Rope, scale: float
-    ) -> LatentAttention:
-        """Layer i of a file; scale: of the scores, beside 1 / sqrt(width)."""
+        cls, hparams: Hyperparameters, i: int, state: State, shape: Shape, rope: Rope | None, scale: float = 1.0,
+        *, gated: bool = False,
+    ) -> LatentAttention:  # fmt: skip
+        """Layer i of a file; scale: of the scores, beside 1 / sqrt(width); gated: outputs are, by a sigmoid for each head."""
         file, block, n, heads = hparams.file, f"blk.{i}", hparams.hidden_size, hparams.num_attention_heads[i]
         compressed = f"{block}.attn_q_a.weight" in file.tensors
         q_rank, kv_rank = hparams.size("attention.q_lora_rank") if compressed else n, shape.kv_lora_rank
@@ -231,6 +234,7 @@ class LatentAttention:
             attn_output=linear(file, f"{block}.attn_output", n, heads * shape.v_head_dim),
             core=core.read(hparams, i, state, shape, rope, scale / math.sqrt(shape.qk_head_dim)),
             eps=hparams.rms_norm_eps,
+            attn_gate=matrix(file, f"{block}.attn_gate.weight", heads, n) if gated else None,
         )
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
@@ -240,6 +244,8 @@ class LatentAttention:
         kv_a, kv = plan.activation("kv_a", self.kv_a_rows.rows), plan.activation("kv_a normed", self.kv_a_rows.rows)
         k_rope = plan.activation("k_rope", self.k_rope_rows.rows)
         outputs = [(self.kv_a_rows, kv_a), (self.k_rope_rows, k_rope)]
+        if self.attn_gate:
+            outputs.append((self.attn_gate, plan.activation("gates of heads", self.attn_gate.rows)))
         if self.attn_q_a is None or self.attn_q_a_norm is None:
             matmul(plan, h, [(self.attn_q, q), *outputs])
         else:
@@ -248,5 +254,10 @@ class LatentAttention:
             rms_norm(plan, q_a, self.attn_q_a_norm, self.eps, normed)
             matmul(plan, normed, [(self.attn_q, q)])
         rms_norm(plan, kv_a, self.attn_kv_a_norm, self.eps, kv)
-        self.core.trace(plan, q, k_rope, kv, mixed)
+        if self.attn_gate:
+            whole = plan.activation("attention before gates", mixed.columns)
+            self.core.trace(plan, q, k_rope, kv, whole)
+            gate_heads(plan, whole, plan.activation("gates of heads", self.attn_gate.rows), mixed)
+        else:
+            self.core.trace(plan, q, k_rope, kv, mixed)
         add_matmul(plan, mixed, self.attn_output, x)

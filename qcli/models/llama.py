@@ -23,7 +23,7 @@ VERIFIED: Final = (
 def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
     hparams = Hyperparameters(file)
-    rope = read_rope(hparams, interleaved=True)
+    rope = read_rope(hparams, interleaved=True, ctx=state.ctx)
     routing = read_routing(hparams, normalised=True) if hparams.count("expert_count") else None
 
     def layer(i: int) -> DecoderLayer:

@@ -3,6 +3,7 @@
     S <- exp(g) S;   delta = beta (v - S^T k);   S <- S + k delta^T;   o = S^T q
 
 with g = a softplus(alpha + dt_bias), and q, k l2-normalized. This is a step of one token; for many see `delta_net_chunk`.
+Where every channel of the key has a g of its own (Kimi Delta Attention), see `kimi_delta` and `kimi_delta_chunk`.
 The state of a head is stored as [value / 16, key, 16], so that a step reads it from its first byte to its last.
 """
 
@@ -40,7 +41,7 @@ from quant.vector_math import sigmoid, silu
 L2_EPS = np.float32(1e-6)
 DELTA_NET = Layout(
     "key_heads", "value_heads", "key_dim", "value_dim", "share", "conv", "taps", "conv_state", "a", "dt_bias", "norm", "eps",
-    "sigmoid_gate", "state",
+    "sigmoid_gate", "state", "lower_bound",
 )  # fmt: skip
 
 
@@ -49,6 +50,8 @@ class DeltaNet:
     """The weights and state of one layer's heads; channels are q (all key heads), k, then v (all value heads).
 
     conv float32 [taps, channels]; a, dt_bias float32 [value heads]; norm float32 [value_dim];
+    dt_bias [value heads, key_dim] where every channel of the key has a decay of its own, and then lower_bound, if below 0:
+    the decay is g = lower_bound sigmoid(a (alpha + dt_bias)).
     conv_state float32 [taps, channels]: the last inputs, that of position p in row p % taps;
     state float32 [value heads, value_dim / 16, key_dim, 16].
     sigmoid_gate: outputs are gated by sigmoid(z), not silu(z). A value head j uses key head j // share % key heads.
@@ -66,6 +69,7 @@ class DeltaNet:
     conv_state: NDArray[np.float32]
     state: NDArray[np.float32]
     sigmoid_gate: bool = False
+    lower_bound: float = 0.0
 
     def __post_init__(self) -> None:
         state = (self.value_heads, self.value_dim // 16, self.key_dim, 16)
@@ -73,7 +77,8 @@ class DeltaNet:
             raise ValueError(f"{self.channels} channels: conv {self.conv.shape}, state {self.state.shape}")
         if self.key_dim % 16 or self.value_dim % 16 or self.norm.shape != (self.value_dim,):
             raise ValueError(f"heads of {self.key_dim} and {self.value_dim}: kernels need multiples of 16")
-        if self.a.shape != (self.value_heads,) or self.dt_bias.shape != (self.value_heads,):
+        biases = (self.value_heads,), (self.value_heads, self.key_dim)
+        if self.a.shape != (self.value_heads,) or self.dt_bias.shape not in biases:
             raise ValueError(f"{self.value_heads} value heads: a {self.a.shape}, dt {self.dt_bias.shape}")
 
     @property
@@ -104,6 +109,7 @@ class DeltaNet:
             eps=eps,
             sigmoid_gate=int(self.sigmoid_gate),
             state=self.state,
+            lower_bound=float(self.lower_bound),
         )
 
 
@@ -135,11 +141,15 @@ def gated_norm(o, z, weight, width, eps, sigmoid_gate, y):
 
 
 @inline
-def _convolve(x, weight, conv_state, taps, channels, first, width, position, keep, y):
-    """Channels first to first + width of one token -> y [width], silu of the convolution; keep: x goes into the state."""
+def convolve(x, weight, bias, conv_state, taps, channels, first, width, position, keep, y):
+    """Channels first to first + width of one token -> y [width], silu of the convolution; keep: x goes into the state.
+
+    bias: of every channel, or 0.
+    """
     for c in range(4 * first, 4 * (first + width), 64):
         now = load_f32x16(x + c)
-        s = mul(now, load_f32x16(weight + 4 * (taps - 1) * channels + c))
+        s = load_f32x16(bias + c) if bias else zero_f32x16()
+        s = fma(now, load_f32x16(weight + 4 * (taps - 1) * channels + c), s)
         for i in range(1, taps):
             row = (position + taps - i) % taps
             s = fma(
@@ -153,7 +163,7 @@ def _convolve(x, weight, conv_state, taps, channels, first, width, position, kee
 
 
 @inline
-def _predict(state, k, key_dim):
+def predict(state, k, key_dim):
     """S^T k for 16 value columns; four sums in flight."""
     s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for i in range(0, key_dim, 4):
@@ -166,66 +176,70 @@ def _predict(state, k, key_dim):
 
 
 @inline
-def _update_row(p, k, q, decay, delta, o):
-    """One key's row of `_update`: gives o + q * the new row."""
+def update_row(p, k, q, decay, delta, o):
+    """One key's row of `update_state`: gives o + q * the new row."""
     new = fma(broadcast_f32(k), delta, mul(load_f32x16(p), decay))
     store_f32x16(p, new)
     return fma(broadcast_f32(q), new, o)
 
 
 @inline
-def _update(state, k, q, key_dim, decay, delta):
+def update_state(state, k, q, key_dim, decay, delta):
     """S <- decay S + k delta^T for 16 value columns; gives S^T q."""
     o0, o1, o2, o3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for i in range(0, key_dim, 4):
         p, at = state + 64 * i, 4 * i
-        o0 = _update_row(p, k + at, q + at, decay, delta, o0)
-        o1 = _update_row(p + 64, k + at + 4, q + at + 4, decay, delta, o1)
-        o2 = _update_row(p + 128, k + at + 8, q + at + 8, decay, delta, o2)
-        o3 = _update_row(p + 192, k + at + 12, q + at + 12, decay, delta, o3)
+        o0 = update_row(p, k + at, q + at, decay, delta, o0)
+        o1 = update_row(p + 64, k + at + 4, q + at + 4, decay, delta, o1)
+        o2 = update_row(p + 128, k + at + 8, q + at + 8, decay, delta, o2)
+        o3 = update_row(p + 192, k + at + 12, q + at + 12, decay, delta, o3)
     return add(add(o0, o1), add(o2, o3))
+
+
+@inline
+def prepare_head(net, mixed, head, position, q, k, v):
+    """The convolution of one token's q, k and v for a value head, float32 [key_dim, key_dim, value_dim]; q and k normalized."""
+    key_heads, value_heads = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.value_heads)
+    key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
+    conv, taps = load_i64(net + DELTA_NET.conv), load_i64(net + DELTA_NET.taps)
+    conv_state, share = load_i64(net + DELTA_NET.conv_state), load_i64(net + DELTA_NET.share)
+    keys, key_head = key_heads * key_dim, head // share % key_heads
+    channels, own = 2 * keys + value_heads * value_dim, head == key_head * share
+    for part in range(3):
+        first, width = (
+            (part * keys + key_head * key_dim, key_dim) if part < 2 else (2 * keys + head * value_dim, value_dim)
+        )
+        y, keep = (q if part == 0 else k if part == 1 else v), own or part == 2
+        convolve(mixed, conv, 0, conv_state, taps, channels, first, width, position, keep, y)
+    l2_normalize(q, key_dim, np.float32(1) / np.float32(math.sqrt(np.float32(key_dim))))
+    l2_normalize(k, key_dim, np.float32(1))
 
 
 @kernel
 def delta_step(rank, size, net, mixed, z, beta, alpha, out, batch, scratch, scratch_stride):
     """One token, from convolution to gated norm -> out (an OUTPUT table); threads share the value heads."""
-    position = load_i64(batch + BATCH.position)
-    key_heads, value_heads = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.value_heads)
+    position, value_heads = load_i64(batch + BATCH.position), load_i64(net + DELTA_NET.value_heads)
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
-    conv, taps, conv_state = (
-        load_i64(net + DELTA_NET.conv),
-        load_i64(net + DELTA_NET.taps),
-        load_i64(net + DELTA_NET.conv_state),
-    )
     a, dt_bias, norm = load_i64(net + DELTA_NET.a), load_i64(net + DELTA_NET.dt_bias), load_i64(net + DELTA_NET.norm)
     eps, sigmoid_gate = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.sigmoid_gate)
-    state, share = load_i64(net + DELTA_NET.state), load_i64(net + DELTA_NET.share)
+    state = load_i64(net + DELTA_NET.state)
     y, q8, residual = load_i64(out + OUTPUT.f32), load_i64(out + OUTPUT.q8), load_i64(out + OUTPUT.residual)
-    keys, columns = key_heads * key_dim, value_heads * value_dim
-    channels = 2 * keys + columns
     q = scratch + rank * scratch_stride
     k = q + 4 * key_dim
     v = k + 4 * key_dim
     o = v + 4 * value_dim
     for head in range(start_of(rank, size, value_heads), start_of(rank + 1, size, value_heads)):
-        key_head = head // share % key_heads
-        own = head == key_head * share
-        c, place = key_head * key_dim, head * value_dim
-        for part in range(3):  # q, k and v of this head
-            first, width = (part * keys + c, key_dim) if part < 2 else (2 * keys + place, value_dim)
-            keep = own or part == 2
-            _convolve(mixed, conv, conv_state, taps, channels, first, width, position, keep, q + 4 * part * key_dim)
-        l2_normalize(q, key_dim, np.float32(1) / np.float32(math.sqrt(np.float32(key_dim))))
-        l2_normalize(k, key_dim, np.float32(1))
+        place = head * value_dim
+        prepare_head(net, mixed, head, position, q, k, v)
         g = load_f32(a + 4 * head) * softplus(load_f32(alpha + 4 * head) + load_f32(dt_bias + 4 * head))
         decay, strength = splat(np.float32(math.exp(g))), splat(sigmoid1(load_f32(beta + 4 * head)))
         for part in range(0, value_dim, 16):
             s = state + 4 * key_dim * (place + part)
-            delta = mul(strength, sub(load_f32x16(v + 4 * part), mul(decay, _predict(s, k, key_dim))))
-            store_f32x16(o + 4 * part, _update(s, k, q, key_dim, decay, delta))
+            delta = mul(strength, sub(load_f32x16(v + 4 * part), mul(decay, predict(s, k, key_dim))))
+            store_f32x16(o + 4 * part, update_state(s, k, q, key_dim, decay, delta))
         gated_norm(o, z + 4 * place, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
         if q8:
-            quantize_row(y, columns, q8, residual, place // 32, (place + value_dim) // 32)
+            quantize_row(y, value_heads * value_dim, q8, residual, place // 32, (place + value_dim) // 32)
 
 
 def delta_net_step(

@@ -41,7 +41,7 @@ from quant.simd import (
     zero_i32x16,
 )
 from quant.tile import transpose16
-from quant.vector_math import exp, sigmoid, silu
+from quant.vector_math import exp, sigmoid, silu, softplus
 
 
 def run(kernel, *operands):
@@ -59,32 +59,35 @@ def result(kernel, shape, *operands):
 
 @kernel
 def functions(rank, size, x, count, y):
-    """y [3, count] = exp, sigmoid and silu of x."""
+    """y [4, count] = exp, sigmoid, silu and softplus of x."""
     for c in range(0, 4 * count, 64):
         store_f32x16(y + c, exp(load_f32x16(x + c)))
         store_f32x16(y + 4 * count + c, sigmoid(load_f32x16(x + c)))
         store_f32x16(y + 8 * count + c, silu(load_f32x16(x + c)))
+        store_f32x16(y + 12 * count + c, softplus(load_f32x16(x + c)))
 
 
 def test_exp_is_good_to_three_units_in_the_last_place():
     x = np.concatenate([np.linspace(-87, 88, 160_000), np.linspace(-1, 1, 40_000), [0, -0.0] * 8]).astype(np.float32)
-    found, sigmoids, silus = result(functions, (3, len(x)), x, len(x))
+    found, sigmoids, silus, softpluses = result(functions, (4, len(x)), x, len(x))
     exact = np.exp(x.astype(np.float64))
     assert (np.abs(found - exact) / np.spacing(exact.astype(np.float32))).max() < 3.1
     assert (found[x == 0] == 1).all()
     np.testing.assert_allclose(sigmoids, 1 / (1 + 1 / exact), rtol=5e-7)
     np.testing.assert_allclose(silus, x / (1 + 1 / exact), rtol=5e-7)
+    np.testing.assert_allclose(softpluses, np.log1p(exact), rtol=5e-7, atol=1e-37)
 
 
 def test_exp_saturates():
     x = np.array([-np.inf, -1e30, -200, -88, 89, 200, 1e30, np.inf] * 2, np.float32)
-    found, sigmoids, silus = result(functions, (3, 16), x, 16)
+    found, sigmoids, silus, softpluses = result(functions, (4, 16), x, 16)
     assert (found[:4] <= np.exp(-86)).all()
     assert (found[:4] >= 0).all()
     assert (found[4:8] > 1e38).all()
     assert np.isfinite(found).all()
     np.testing.assert_allclose(sigmoids[:8], [0] * 4 + [1] * 4, atol=1e-30)
     np.testing.assert_allclose(silus[2:6], [0, 0, 89, 200], atol=1e-30)
+    np.testing.assert_allclose(softpluses[:7], [0] * 4 + [89, 200, 1e30], rtol=1e-6, atol=1e-30)
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""The plain twin of quant.kernels.delta_net and delta_net_chunk: one token after the other, in float64."""
+"""The plain twin of quant.kernels.delta_net, kimi_delta and their chunks: one token after the other, in float64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ class DeltaNetTwin:
         self.state = np.zeros((net.value_heads, net.key_dim, net.value_dim))
 
     def step(self, mixed, z, beta, alpha, eps):
-        """mixed [channels], z [value columns], beta and alpha [value heads] -> out [value columns]."""
+        """mixed [channels], z [value columns], beta and alpha [value heads] -> out [value columns].
+
+        alpha [value heads * key_dim] where every channel of the key has a decay of its own.
+        """
         net, out = self.net, []
         window = np.vstack([self.conv_state, mixed])
         self.conv_state = window[1:]
@@ -29,11 +32,16 @@ class DeltaNetTwin:
         return o.reshape(-1) * (sigmoid(z) if net.sigmoid_gate else silu(z))
 
     def _head(self, j, q, k, v, beta, alpha):
-        g = self.net.a[j] * softplus(np.float64(alpha[j]) + self.net.dt_bias[j])
-        s = self.state[j] * np.exp(g)
+        s = self.state[j] * np.exp(self._log_decay(j, alpha))
         delta = sigmoid(np.float64(beta[j])) * (v - s.T @ k)
         self.state[j] = s + np.outer(k, delta)
         return self.state[j].T @ q
+
+    def _log_decay(self, j, alpha):
+        net = self.net
+        x = alpha.astype(np.float64).reshape(net.value_heads, -1)[j] + net.dt_bias.reshape(net.value_heads, -1)[j]
+        g = net.lower_bound * sigmoid(net.a[j] * x) if net.lower_bound else net.a[j] * softplus(x)
+        return g[:, None]  # of one channel for all, or of every channel of the key
 
     def _split(self, x):
         net, keys = self.net, self.net.key_heads * self.net.key_dim

@@ -85,6 +85,32 @@ def test_the_true_shape_has_80_billion_weights_of_which_3_work():
     assert find_shape("Qwen3-Next-80B-A3B") is TRUE
 
 
+def test_kimi_linear_has_48_billion_weights_of_which_3_work():
+    shape = SHAPES["kimi-linear-48b-a3b"]
+    sizes = {name: int(np.prod(size)) for name, _, size in shape.rows(shape.layers)}
+    routed = sum(size for name, size in sizes.items() if "_exps." in name)
+    assert sum(sizes.values()) == pytest.approx(49e9, rel=0.01)
+    assert sum(sizes.values()) - routed * (256 - 8) / 256 - sizes["token_embd.weight"] == pytest.approx(3e9, rel=0.1)
+    assert [shape.count(part, 27) for part in ("linear attention", "attention")] == [20, 7]
+
+
+def test_a_small_kimi_linear_runs():
+    small = {
+        "embedding_length": 288,  # no multiple of 256: other types
+        "feed_forward_length": 320,
+        "attention.head_count": 4,
+        "kda.head_dim": 32,
+        "expert_count": 16,
+        "expert_feed_forward_length": 64,
+    }
+    true = SHAPES["kimi-linear-48b-a3b"]
+    shape = replace(true, vocab_size=320, keys=true.keys | small)
+    engine = Engine.load(random_file(shape, find_mix("q4_k_m"), 4), threads=1, ctx=64, chunk=16)
+    assert np.isfinite(engine.prefill(random_ids(engine.vocab_size, 40, 0))).all()
+    assert np.isfinite(engine.step(1)).all()
+    engine.close()
+
+
 def gigabytes_free(monkeypatch, count):
     monkeypatch.setattr(random_weights, "available_memory", lambda: int(count * 1e9))
 

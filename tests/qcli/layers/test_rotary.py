@@ -92,6 +92,26 @@ def test_frequency_factors(tiny, rope_of):
     np.testing.assert_allclose(rope_of(tiny).frequencies, plain / factors, rtol=1e-6)
 
 
+def test_factors_for_a_long_context_and_for_a_short_one(tiny, tmp_path):
+    """LongRoPE: those for a short one count up to the context that the model was trained with first."""
+    tiny.keys |= {f"{ARCH}.rope.{key}": value for key, value in scaling("longrope", attn_factor=1.5).items()}
+    tiny.keys[f"{ARCH}.rope.scaling.original_context_length"] = 64
+    for name, factor in ("long", 4.0), ("short", 2.0):
+        tiny.put(f"rope_factors_{name}.weight", "F32", f32(np.full(WIDTH // 2, factor)), WIDTH // 2)
+    with GGUFFile.open(tiny.write(tmp_path / "model.gguf")) as file:
+        hparams, plain = Hyperparameters(file), frequencies(WIDTH, 10_000.0)
+        for ctx, factor in (0, 4), (65, 4), (64, 2):
+            rope = read_rope(hparams, interleaved=True, ctx=ctx)
+            np.testing.assert_allclose(rope.frequencies, plain / factor, rtol=1e-6)
+            assert rope.attention_factor == 1.5
+    tiny.take("rope_factors_long.weight")
+    with (
+        GGUFFile.open(tiny.write(tmp_path / "model.gguf")) as file,
+        pytest.raises(ModelFileError, match="factors_long"),
+    ):
+        read_rope(Hyperparameters(file))
+
+
 def test_factors_of_one_change_no_bit(tiny, tmp_path):
     ids = reference_models.read("llama").ids
     before = logits_of(tiny.write(tmp_path / "before.gguf"), ids)
@@ -136,5 +156,5 @@ def test_a_base_of_one_is_scaled_alike(tiny, rope_of):
 
 
 def test_an_unknown_type_of_scaling(tiny, rope_of):
-    with pytest.raises(UnsupportedModelError, match="longrope"):
-        rope_of(tiny, **scaling("longrope"))
+    with pytest.raises(UnsupportedModelError, match="dynamic"):
+        rope_of(tiny, **scaling("dynamic"))

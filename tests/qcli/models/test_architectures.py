@@ -8,7 +8,7 @@ import reference_models
 from tiny_model import Tiny
 
 from qcli import models
-from qcli.errors import ModelFileError
+from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
 
@@ -115,6 +115,36 @@ def test_values_that_one_layer_lacks(tmp_path):
         model.take(f"blk.{i}.attn_v.weight")
         with pytest.raises(ModelFileError, match=rf"blk\.{i}\.attn_v\.weight"):
             logits_of(model.write(tmp_path / "model.gguf"), [1])
+
+
+@pytest.fixture
+def apart(tmp_path):
+    """Mixtral as its first files were: a tensor for each expert."""
+    model = Tiny.read(reference_models.read("mixtral").write(tmp_path / "together.gguf"))
+    for name in [name for name in model.tensors if "_exps" in name]:
+        kind, data, columns = model.take(name)
+        for i, expert in enumerate(data):
+            model.put(name.replace("_exps", f".{i}"), kind, expert, columns)
+    return model
+
+
+def test_experts_in_tensors_of_their_own(tmp_path, apart):
+    ids = reference_models.read("mixtral").ids
+    expected = logits_of(tmp_path / "together.gguf", ids)
+    assert np.array_equal(logits_of(apart.write(tmp_path / "apart.gguf"), ids), expected)
+
+
+def test_experts_in_tensors_of_their_own_that_cannot_be(tmp_path, apart):
+    name = "blk.1.ffn_up.3.weight"
+    kind, data, columns = apart.take(name)
+    with pytest.raises(ModelFileError, match=r"blk\.1\.ffn_up\.3"):
+        logits_of(apart.write(tmp_path / "missing.gguf"), [1])
+    apart.put(name, "F16", np.zeros_like(data), columns)
+    with pytest.raises(UnsupportedModelError, match="of several types"):
+        logits_of(apart.write(tmp_path / "mixed.gguf"), [1])
+    apart.put(name, kind, data[1:], columns)
+    with pytest.raises(ModelFileError, match=r"blk\.1\.ffn_up\.3"):
+        logits_of(apart.write(tmp_path / "short.gguf"), [1])
 
 
 def test_biases_that_must_be_there(tmp_path):

@@ -229,8 +229,8 @@ def test_a_context_larger_than_any_memory(tiny):
 
 
 def test_a_rope_stretched_in_a_way_that_nobody_knows_is_refused(tiny):
-    tiny["rope.scaling.type"] = "longrope"
-    assert_refused(tiny.save(), "longrope", kind=UnsupportedModelError)
+    tiny["rope.scaling.type"] = "dynamic"
+    assert_refused(tiny.save(), "dynamic", kind=UnsupportedModelError)
 
 
 def test_yarn_counts(tiny, plain, reference):

@@ -1,8 +1,9 @@
-"""Gated DeltaNet: a token at a time, in chunks, and both mixed."""
+"""Gated DeltaNet and Kimi Delta Attention: a token at a time, in chunks, and both mixed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from reference.matmul import size
 
 from quant.kernels.delta_net import DeltaNet, delta_net_step
 from quant.kernels.delta_net_chunk import delta_net_chunk
+from quant.kernels.kimi_delta import kimi_delta_step
+from quant.kernels.kimi_delta_chunk import kimi_delta_chunk
 from quant.kernels.matmul import add_matmul
 from quant.plan import Activation, aligned
 
@@ -32,6 +35,29 @@ def new_net(key_heads, value_heads, key_dim, value_dim, share, taps=4, seed=0) -
     )  # fmt: skip
 
 
+def by_channel(net, lower_bound=0.0, seed=2) -> DeltaNet:
+    """The same with a decay of each channel of the key, bounded or not."""
+    biases = np.random.default_rng(seed).standard_normal((net.value_heads, net.key_dim)).astype(np.float32)
+    return replace(net, dt_bias=biases, lower_bound=lower_bound, a=-net.a if lower_bound else net.a)
+
+
+def is_by_channel(net) -> bool:
+    return net.dt_bias.ndim == 2
+
+
+KINDS = {
+    "a decay of each head": lambda net: net,
+    "a decay of each channel": by_channel,
+    "bounded decays": lambda net: by_channel(net, -5.0),
+}
+
+
+@pytest.fixture(params=KINDS.values(), ids=list(KINDS))
+def kind(request):
+    """Makes of a net one of this kind."""
+    return request.param
+
+
 @dataclass
 class Inputs:
     """What the projections of a layer give: mixed [tokens, channels], z, beta and alpha."""
@@ -44,11 +70,14 @@ class Inputs:
     @classmethod
     def random(cls, net, tokens, seed=1):
         rng = np.random.default_rng(seed)
-        widths = net.channels, net.value_columns, net.value_heads, net.value_heads
-        return cls(*(rng.standard_normal((tokens, width)).astype(np.float32) for width in widths))
+        return cls(*(rng.standard_normal((tokens, width)).astype(np.float32) for width in widths_of(net)))
 
     def parts(self):
         return self.mixed, self.z, self.beta, self.alpha
+
+
+def widths_of(net):
+    return net.channels, net.value_columns, net.value_heads, net.dt_bias.size
 
 
 @dataclass
@@ -78,9 +107,9 @@ class Layer:
 
     def _plan(self, tokens):
         net, plan = self.net, new_plan(tokens, self.threads)
-        widths = net.channels, net.value_columns, net.value_heads, net.value_heads
-        given, out = [Activation(tokens, width) for width in widths], Activation(tokens, net.value_columns)
-        (delta_net_step if tokens == 1 else delta_net_chunk)(plan, net, *given, EPS, out)
+        given, out = [Activation(tokens, width) for width in widths_of(net)], Activation(tokens, net.value_columns)
+        ways = (kimi_delta_step, kimi_delta_chunk) if is_by_channel(net) else (delta_net_step, delta_net_chunk)
+        ways[tokens > 1](plan, net, *given, EPS, out)
         return plan, given, out
 
 
@@ -136,6 +165,19 @@ def test_a_strong_decay_forgets(sizes):
 
 
 @pytest.mark.parametrize("sizes", [[1, 1], [2]])
+def test_a_channel_forgets_by_itself(sizes):
+    net = by_channel(paper_net())
+    net.a[:], net.dt_bias[:] = -1, -100  # no channel forgets anything, but for one
+    net.dt_bias[0, 3] = 100
+    Layer(net).run(replace(paper_inputs([3, 5], [0, 1], [3, 5]), alpha=np.zeros((2, 16), np.float32)), sizes)
+    assert np.abs(state_of(net)[0, 3]).max() < 1e-12
+    net = by_channel(paper_net())
+    net.a[:], net.dt_bias[:] = -1, -100
+    Layer(net).run(replace(paper_inputs([3, 5], [0, 1], [3, 5]), alpha=np.zeros((2, 16), np.float32)), sizes)
+    assert state_of(net)[0, 3, 0] == pytest.approx(40)
+
+
+@pytest.mark.parametrize("sizes", [[1, 1], [2]])
 def test_without_belief_nothing_is_written(sizes):
     net, inputs = paper_net(), paper_inputs([3, 5], [0, 1], [3, 5])
     inputs.beta[:] = -200
@@ -165,11 +207,11 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("tokens", [1, 2, 7, 9, 65])
-def test_both_ways_against_the_twin(shape, tokens):
-    inputs = Inputs.random(new_net(*shape), tokens)
-    expected, twin = twin_of(new_net(*shape), inputs)
+def test_both_ways_against_the_twin(kind, shape, tokens):
+    inputs = Inputs.random(kind(new_net(*shape)), tokens)
+    expected, twin = twin_of(kind(new_net(*shape)), inputs)
     for sizes in ([1] * tokens, [tokens]):
-        layer = Layer(new_net(*shape))
+        layer = Layer(kind(new_net(*shape)))
         assert error(layer.run(inputs, sizes), expected) < 3e-6
         assert error(state_of(layer.net), twin.state) < 3e-6
 
@@ -195,24 +237,30 @@ TOTAL = 130
 
 @pytest.fixture(scope="module")
 def stepped():
-    net = new_net(2, 4, 32, 32, share=2)
-    inputs = Inputs.random(net, TOTAL)
-    return inputs, Layer(net).run(inputs, [1] * TOTAL), net
+    """Of a kind: inputs, the outputs of steps, and the net after them."""
+
+    @cache
+    def of(kind):
+        net = kind(new_net(2, 4, 32, 32, share=2))
+        inputs = Inputs.random(net, TOTAL)
+        return inputs, Layer(net).run(inputs, [1] * TOTAL), net
+
+    return of
 
 
-@pytest.mark.parametrize("first", [1, 2, 63, 64, 65, 127, 128, 129, 130])
-def test_steps_and_chunks_agree_wherever_they_are_split(stepped, first):
-    inputs, expected, net = stepped
+@pytest.mark.parametrize("first", [1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 130])
+def test_steps_and_chunks_agree_wherever_they_are_split(kind, stepped, first):
+    inputs, expected, net = stepped(kind)
     for sizes in ([first, TOTAL - first], [first, *[1] * (TOTAL - first)], [*[1] * (TOTAL - first), first]):
-        layer = Layer(new_net(2, 4, 32, 32, share=2))
+        layer = Layer(kind(new_net(2, 4, 32, 32, share=2)))
         assert error(layer.run(inputs, [size for size in sizes if size]), expected) < 3e-6
         assert error(layer.net.state, net.state) < 3e-6
 
 
 @pytest.mark.parametrize("size", [3, 5, 10, 26, 65])
-def test_many_small_chunks(stepped, size):
-    inputs, expected, net = stepped
-    layer = Layer(new_net(2, 4, 32, 32, share=2))
+def test_many_small_chunks(kind, stepped, size):
+    inputs, expected, net = stepped(kind)
+    layer = Layer(kind(new_net(2, 4, 32, 32, share=2)))
     sizes = [size] * (TOTAL // size) + ([TOTAL % size] if TOTAL % size else [])
     assert error(layer.run(inputs, sizes), expected) < 3e-6
     assert error(layer.net.state, net.state) < 3e-6
@@ -220,10 +268,10 @@ def test_many_small_chunks(stepped, size):
 
 @pytest.mark.parametrize("decay", [-0.001, -1.0, -30.0])
 @pytest.mark.parametrize("size", [1, 128])
-def test_512_tokens_do_not_drift(decay, size):
+def test_512_tokens_do_not_drift(kind, decay, size):
     """A state that hardly forgets, one that does, and one whose running sum of decays leaves float32's exponents."""
-    net = new_net(1, 2, 32, 32, share=2)
-    net.a[:] = decay
+    net = kind(new_net(1, 2, 32, 32, share=2))
+    net.a[:] = -decay if net.lower_bound else decay
     inputs = Inputs.random(net, 512)
     expected, twin = twin_of(net, inputs)
     layer = Layer(net)
@@ -234,12 +282,12 @@ def test_512_tokens_do_not_drift(decay, size):
 
 
 @pytest.mark.parametrize("sizes", [[1, 1, 1], [3], [70]])
-def test_the_number_of_threads_changes_no_bit(sizes):
-    inputs = Inputs.random(new_net(2, 4, 32, 32, share=2), sum(sizes))
-    one = Layer(new_net(2, 4, 32, 32, share=2))
+def test_the_number_of_threads_changes_no_bit(kind, sizes):
+    inputs = Inputs.random(kind(new_net(2, 4, 32, 32, share=2)), sum(sizes))
+    one = Layer(kind(new_net(2, 4, 32, 32, share=2)))
     expected = one.run(inputs, sizes)
     for threads in (2, 3, 5):
-        other = Layer(new_net(2, 4, 32, 32, share=2), threads)
+        other = Layer(kind(new_net(2, 4, 32, 32, share=2)), threads)
         assert np.array_equal(other.run(inputs, sizes), expected)
         assert np.array_equal(other.net.state, one.net.state)
 
@@ -252,11 +300,11 @@ def test_other_convolutions(taps, sizes):
     assert error(Layer(net).run(inputs, sizes), twin_of(net, inputs)[0]) < 3e-6
 
 
-@pytest.mark.parametrize("tokens", [1, 4])
-def test_extreme_gates_stay_finite(tokens):
-    net = new_net(1, 2, 16, 32, share=2)
+@pytest.mark.parametrize("tokens", [1, 4, 40])
+def test_extreme_gates_stay_finite(kind, tokens):
+    net = kind(new_net(1, 2, 16, 32, share=2))
     inputs = Inputs.random(net, tokens)
-    inputs.alpha[:], inputs.beta[:] = [[300, -300]], [[-300, 300]]
+    inputs.alpha[:], inputs.beta[:] = np.resize([300, -300], net.dt_bias.size), [[-300, 300]]
     found = Layer(net).run(inputs, [tokens])
     assert np.isfinite(found).all()
     with np.errstate(over="ignore"):
@@ -285,8 +333,9 @@ def test_shapes_are_checked():
         DeltaNet(**{**vars(net), "value_heads": 3})
     with pytest.raises(ValueError, match="multiples of 16"):
         DeltaNet(**{**vars(net), "norm": net.norm[:16]})
-    with pytest.raises(ValueError, match="2 value heads"):
-        DeltaNet(**{**vars(net), "a": net.a[:1]})
+    for part in ({"a": net.a[:1]}, {"dt_bias": np.zeros((2, 32), np.float32)}):
+        with pytest.raises(ValueError, match="2 value heads"):
+            replace(net, **part)
 
 
 def test_the_twin_does_the_paper_example():
