@@ -112,10 +112,13 @@ def load_rigs(
     ram: int | None = None,
     peer: bool = False,
     progress: Progress | None = None,
+    *,
+    fixed: bool = True,
 ) -> Rigs:
     """An engine for each number of threads and batch size; the weights are shared.
 
-    ram: see Engine.load; peer: whether one will run, too. Raises UsageError if the model is streamed and not alone, as
+    ram: see Engine.load; peer: whether one will run, too; fixed: whether all of a case's threads decode, or as many of
+    them as pay, as where no number is given to Engine.load. Raises UsageError if the model is streamed and not alone, as
     each engine, and the peer, would take all the memory for itself.
     """
     ctx, rigs = context_of(cases), {}
@@ -124,7 +127,13 @@ def load_rigs(
         for threads, batch in wanted:
             chunk = min(batch, ctx) or None
             engine = Engine.load(
-                file, threads=threads, ctx=ctx, chunk=chunk, kv_type=kv_type, ram=ram, progress=progress
+                file,
+                threads=threads if fixed else None,
+                ctx=ctx,
+                chunk=chunk,
+                kv_type=kv_type,
+                ram=ram,
+                progress=progress,
             )
             rigs[threads, batch] = Rig(engine, file)
             if engine.expert_loader:

@@ -99,7 +99,8 @@ def bench(
     )
     if peer:
         require_peer()
-    report = _measured(model, chosen, layers, cases, kv_type or "f16", n_bytes, repetitions, peer)
+    fixed = threads is not None
+    report = _measured(model, chosen, layers, cases, kv_type or "f16", n_bytes, repetitions, peer, fixed)
     if as_json:
         console.json(report.as_json())
     else:
@@ -132,6 +133,7 @@ def _measured(
     ram: int | None,
     repetitions: int,
     peer: bool,
+    fixed: bool,
 ) -> Report:
     """Load the model into an engine for each number of threads and batch size, and run all cases."""
     bar = console.status("loading", still=True)
@@ -146,7 +148,7 @@ def _measured(
         subject = of_shape(*chosen, layers, bar.update) if chosen else of_file(model)
         subject.check_context(cases)
         ram = sys.maxsize if chosen else limit(ram)  # random weights are in memory already
-        rigs = load_rigs(subject.file, cases, kv_type, ram, peer, bar.update)
+        rigs = load_rigs(subject.file, cases, kv_type, ram, peer, bar.update, fixed=fixed)
         first = next(iter(rigs.values()))
         bandwidth = Bandwidth({case.threads for case in cases}, first.dense)
     with bar, ExitStack() as stack:

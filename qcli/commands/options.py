@@ -80,7 +80,7 @@ StopLoops = Annotated[
         help="Stop an answer that repeats itself, or let it go on (default: stop it).",
     ),
 ]
-THREADS = "Threads: how much of the processor to use (default: one for each physical core)."
+THREADS = "Threads: how much of the processor to use (default: one for each core, or fewer beside busy programs)."
 Threads = Annotated[
     int | None,
     typer.Option(

@@ -21,6 +21,7 @@ from qcli.host.memory import process_memory
 from qcli.host.threads import default_threads, streaming_threads
 from qcli.layers.state import State
 from qcli.models import Model
+from qcli.runtime.active_threads import ActiveThreads
 from qcli.runtime.build import model_of
 from qcli.runtime.engine import DEFAULT_CHUNK, Engine
 from qcli.streaming import budget, usage_file
@@ -46,7 +47,7 @@ def forecast(
     """
     synthetic = SyntheticModel(file)
     model, state = model_of(synthetic.file, ctx, kv_type or "f16")
-    setup = Setup(file, synthetic, model, state, threads or default_threads(), budget.limit(ram))
+    setup = Setup(file, synthetic, model, state, threads or default_threads(), threads is None, budget.limit(ram))
     if not state.experts_total or budget.fits(file, model, state, setup.threads, setup.ram, setup.used):
         return _resident(setup, progress)
     return _streamed(replace(setup, threads=threads or streaming_threads()), disk, progress)
@@ -61,6 +62,7 @@ class Setup:
     model: Model
     state: State
     threads: int
+    adapts: bool  # whether fewer of them decode where that is quicker
     ram: int  # bytes that the process may use
 
     @property
@@ -88,7 +90,8 @@ def _resident(setup: Setup, progress: Progress | None) -> Forecast:
     for layer in expert_layers(model, state.batch):
         setup.synthetic.set_addresses(layer)
     program = setup.used
-    engine = Engine(model, state, threads, DEFAULT_CHUNK, progress)
+    decoding = ActiveThreads(1 if setup.adapts else threads, threads)
+    engine = Engine(model, state, threads, DEFAULT_CHUNK, progress, decoding=decoding)
     try:
         tokens = min(PROMPT, state.ctx)
         prompt = prompt_seconds(model, state.batch, threads, tokens)

@@ -107,7 +107,7 @@ SETTINGS: Final[dict[str, Setting]] = {
         _whole(
             "threads",
             "How much of the processor to use: the number of threads.",
-            "one for each physical core",
+            "one for each core, or fewer beside busy programs",
             1024,
             shared=True,
         ),
