@@ -224,7 +224,7 @@ def test_text_that_is_not_utf8(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "bert"}, "qcli reads gpt2, that is byte-level BPE, and llama"),
+        ({"model": "bert"}, "qcli reads gpt2, that is byte-level BPE, llama, that is SentencePiece's BPE, and gemma4"),
         ({"pre": "starcodr"}, "the closest in name is starcoder"),
         ({"pre": "no such rule at all"}, "the closest in name is"),
     ],
