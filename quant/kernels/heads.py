@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.jit import inline
-from quant.kernels.kv_cache import is_quantized, row_shape
+from quant.kernels.kv_cache import TYPES, kind_of, row_shape
 from quant.layout import Layout
 from quant.plan import Operand, Plan
 from quant.simd import load_i64
@@ -27,6 +27,7 @@ HEADS = Layout(
     "k_norm",
     "q_span",  # over how many values queries are normed; 0: not at all
     "k_span",
+    "normed_last",  # 1 if they are normed after they are rotated
     "eps",
     "scale",  # of the scores
     "softcap",
@@ -37,7 +38,7 @@ HEADS = Layout(
     "v_cache",
     "k_row",  # bytes of a row of the cache
     "v_row",
-    "quantized",  # whether rows of the caches are int8
+    "kind",  # of the rows of the caches, see kv_cache
 )
 _EVERY = 1 << 62  # as a window: all positions
 
@@ -52,10 +53,10 @@ def shape_of(heads):
 
 @inline
 def caches_of(heads):
-    """The caches of keys and of values, bytes of a row of each, positions they hold, and whether rows are int8."""
+    """The caches of keys and of values, bytes of a row of each, positions they hold, and the kind of rows."""
     k_cache, v_cache = load_i64(heads + HEADS.k_cache), load_i64(heads + HEADS.v_cache)
     k_row, v_row = load_i64(heads + HEADS.k_row), load_i64(heads + HEADS.v_row)
-    return k_cache, v_cache, k_row, v_row, load_i64(heads + HEADS.context), load_i64(heads + HEADS.quantized)
+    return k_cache, v_cache, k_row, v_row, load_i64(heads + HEADS.context), load_i64(heads + HEADS.kind)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Heads:
     """The shape of an attention layer, the options of its heads, and its caches [key-value heads, context, row].
 
     norms: weights of the root-mean-square norms of queries and of keys, float32 [head_dim] for each head by itself, or as
-    long as all heads together. gated: queries come as (query, gate), and outputs are multiplied by sigmoid(gate). sinks:
+    long as all heads together; normed_last: after they are rotated, each head by itself. gated: queries come as (query,
+    gate), and outputs are multiplied by sigmoid(gate). sinks:
     float32 [query_heads], a score of each head that enters the softmax but has no value (attention sinks). window: each
     token attends to so many of the last positions, itself included (sliding window). softcap: scores become softcap *
     tanh(score / softcap). scale: of the scores; 1 / sqrt(head_dim) unless given.
@@ -76,6 +78,7 @@ class Heads:
     k_cache: NDArray[Any]
     v_cache: NDArray[Any]
     norms: tuple[Vector, Vector] | None = None
+    normed_last: bool = False
     eps: float = 0.0
     gated: bool = False
     sinks: Vector | None = None
@@ -87,7 +90,7 @@ class Heads:
         shape = (
             f"{self.query_heads} query heads, {self.key_value_heads} key heads of {self.head_dim} and {self.value_dim}"
         )
-        kind = "q8_0" if is_quantized(self.k_cache) else "f16"
+        kind = TYPES[kind_of(self.k_cache)]
         k_row, v_row = (row_shape(kind, width)[0] for width in (self.head_dim, self.value_dim))
         if self.query_heads % self.key_value_heads or self.head_dim % 16 or self.value_dim % 16:
             raise ValueError(shape)
@@ -122,7 +125,7 @@ class Heads:
             return 0, 0
         found, one = (len(self.norms[0]), len(self.norms[1])), self.head_dim
         together = self.query_heads * one, self.key_value_heads * one
-        if found != (one, one) and (found != together or self.gated):
+        if found != (one, one) and (found != together or self.gated or self.normed_last):
             raise ValueError(
                 f"norms of {found} values for {self.query_heads} and {self.key_value_heads} heads of {one}"
             )
@@ -143,6 +146,7 @@ class Heads:
             k_norm=k_norm,
             q_span=q_span,
             k_span=k_span,
+            normed_last=self.normed_last,
             eps=self.eps,
             scale=self.score_scale,
             softcap=self.softcap,
@@ -153,5 +157,5 @@ class Heads:
             v_cache=self.v_cache,
             k_row=self.k_cache.strides[1],
             v_row=self.v_cache.strides[1],
-            quantized=int(is_quantized(self.k_cache)),
+            kind=kind_of(self.k_cache),
         )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from quant.jit import inline, kernel
 from quant.kernels.block_mask import BlockMask
-from quant.kernels.kv_cache import is_quantized, load_row, store_row
+from quant.kernels.kv_cache import kind_of, load_row, store_row
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
 from quant.kernels.rope import Rope, cos_sin, rotate
@@ -81,7 +81,7 @@ class Indexer:
             attention_factor=rope.attention_factor,
             k_cache=self.k_cache,
             k_row=self.k_cache.strides[1],
-            quantized=int(is_quantized(self.k_cache)),
+            kind=kind_of(self.k_cache),
             partial_sum=self.partial_sum,
         )
 
@@ -99,7 +99,7 @@ INDEXER = Layout(
     "attention_factor",
     "k_cache",
     "k_row",  # bytes of a row of the cache
-    "quantized",  # whether rows of the cache are int8
+    "kind",  # of the rows of the cache, see kv_cache
     "partial_sum",
 )
 
@@ -141,7 +141,7 @@ def _finish_block(total, b, indexer, place):
     _norm(total, load_i64(indexer + INDEXER.k_norm), width, load_f32(indexer + INDEXER.eps), total)
     _rotate_to(total, b * block, indexer, place)
     row = load_i64(indexer + INDEXER.k_cache) + b * load_i64(indexer + INDEXER.k_row)
-    store_row(total, width, row, load_i64(indexer + INDEXER.quantized))
+    store_row(total, width, row, load_i64(indexer + INDEXER.kind))
 
 
 @kernel
@@ -194,7 +194,7 @@ def score_blocks(rank, size, q, stride, indexer, scores, scores_stride, batch):
     heads, width = load_i64(indexer + INDEXER.heads), load_i64(indexer + INDEXER.head_dim)
     block, top_k = load_i64(indexer + INDEXER.block_size), load_i64(indexer + INDEXER.top_k)
     keys, row = load_i64(indexer + INDEXER.k_cache), load_i64(indexer + INDEXER.k_row)
-    quantized = load_i64(indexer + INDEXER.quantized)
+    kind = load_i64(indexer + INDEXER.kind)
     parts = ((position + tokens) // block + 15) // 16
     for item in range(start_of(rank, size, tokens * parts), start_of(rank + 1, size, tokens * parts)):
         t, first = item // parts, item % parts * 16
@@ -204,7 +204,7 @@ def score_blocks(rank, size, q, stride, indexer, scores, scores_stride, batch):
             for head in range(heads):
                 x, total = q + t * stride + 4 * head * width, zero_f32x16()
                 for c in range(0, width, 16):
-                    total = fma(load_f32x16(x + 4 * c), load_row(keys + b * row, c, width, quantized), total)
+                    total = fma(load_f32x16(x + 4 * c), load_row(keys + b * row, c, width, kind), total)
                 score += max(sum_lanes(total), np.float32(0))
             store_f32(scores + t * scores_stride + 4 * b, score)
 
