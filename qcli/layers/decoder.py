@@ -28,6 +28,13 @@ from quant.weights import Matrix
 Vector = NDArray[np.float32]
 
 
+class Layer(Protocol):
+    """A layer of a decoder, most often a DecoderLayer."""
+
+    def trace(self, plan: Plan, x: Activation) -> None:
+        """Change x [tokens, n], the residual stream."""
+
+
 class Sublayer(Protocol):
     """What is between two norms of a decoder layer: it mixes tokens (attention, DeltaNet, …) or is a feed-forward network."""
 
@@ -151,11 +158,11 @@ class DecoderLayer:
 
     def trace(self, plan: Plan, x: Activation) -> None:
         """Change x [tokens, n], the residual stream."""
-        _add_sublayer(plan, x, self.attn_norm, self.mixer, self.post_attention_norm)
-        _add_sublayer(plan, x, self.ffn_norm, self.ffn, self.post_ffw_norm)
+        add_sublayer(plan, x, self.attn_norm, self.mixer, self.post_attention_norm)
+        add_sublayer(plan, x, self.ffn_norm, self.ffn, self.post_ffw_norm)
 
 
-def _add_sublayer(plan: Plan, x: Activation, norm: Norm, sublayer: Sublayer, post: Norm | None) -> None:
+def add_sublayer(plan: Plan, x: Activation, norm: Norm, sublayer: Sublayer, post: Norm | None = None) -> None:
     """x += post(sublayer(norm(x))), all [tokens, n]; post: no norm where it is None."""
     h = plan.activation("h", x.columns)
     norm.trace(plan, x, h)
@@ -173,14 +180,14 @@ class Decoder:
     """A whole model: token_embd -> layers -> output_norm -> output."""
 
     token_embd: Matrix
-    layers: tuple[DecoderLayer, ...]
+    layers: tuple[Layer, ...]
     output_norm: Norm
     output: Matrix
     embedding_scale: float
 
     @classmethod
     def read(
-        cls, hparams: Hyperparameters, layers: Iterable[DecoderLayer], *, embedding_scale: float = 1.0, logit_scale: float = 1.0,
+        cls, hparams: Hyperparameters, layers: Iterable[Layer], *, embedding_scale: float = 1.0, logit_scale: float = 1.0,
         norm: str = "output_norm",
     ) -> Decoder:  # fmt: skip
         """What is around the layers; where the file has no `output` it is tied to the embedding; norm: name of the last."""

@@ -53,7 +53,7 @@ class ExpertCache:
 
     def layer(self, experts: GatedExperts) -> CachedLayer:
         """The cached layer of these experts; a new one at the end if there is none."""
-        name = experts.gate.name
+        name = experts.name
         if name not in self.layers:
             self.layers[name] = CachedLayer(self._source, experts)
         return self.layers[name]

@@ -61,14 +61,14 @@ class CachedLayer:
     """Experts of one layer; there are no slots before `allocate`."""
 
     def __init__(self, source: ExpertSource, experts: GatedExperts) -> None:
-        self.name = experts.gate.name
+        self.name = experts.name
         matrices: list[ExpertMatrix] = []
-        for part in (experts.gate, experts.up, experts.down):
+        for part in experts.matrices:
             matrices.append(ExpertMatrix.of(source, part, matrices[-1].end if matrices else 0))
         self.matrices = tuple(matrices)
         self.slot_bytes = matrices[-1].end  # of memory, for gate, up and down of one expert
         self.expert_bytes = sum(matrix.n_bytes for matrix in matrices)  # in the file
-        self.expert_count = experts.gate.count
+        self.expert_count = experts.up.count
         self.slots = Slots(self.expert_count, 1)
         self._memory: Buffer = allocate_pages(0)
         self._loads: dict[int, ReadRequest] = {}  # by expert, oldest first: begun and not finished

@@ -64,7 +64,7 @@ class ExpertLoader(ExpertProvider):
     def note_router(self, layer: GatedExperts, router: Matrix, h: Activation) -> None:
         """See ExpertProvider."""
         if h.tokens == 1:
-            self._prefetcher.add_router(layer.gate.name, router, h)
+            self._prefetcher.add_router(layer.name, router, h)
 
     def of_token(
         self, layer: GatedExperts, chosen: Ids, loaded: Ids, missing: Ids

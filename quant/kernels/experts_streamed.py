@@ -77,7 +77,7 @@ def gate_up_listed(rank, size, places, experts, layer, x, out, scratch, scratch_
 
 def _route(plan: Plan, layer: LayerExperts, logits: Activation) -> Choice:
     """Choose experts for every token; in order of expert they are not yet."""
-    count, choice = layer.routed.gate.count, Choice.buffers(plan, layer)
+    count, choice = layer.routed.up.count, Choice.buffers(plan, layer)
     routing, rows = layer.routing.table(plan, count, layer.scale), (logits.read("f32"), logits.stride("f32"))
     plan.keep(layer)
     plan.add(
@@ -107,7 +107,7 @@ def experts_step(
     plan.weight_bytes += layer.bytes_per_token
     choice = _route(plan, layer, logits)
     cached, missing = (plan.buffer(f"{name} places", k + 1, np.int64) for name in ("cached", "missing"))
-    middle = plan.activation("middle", routed.gate.rows, k)
+    middle = plan.activation("middle", routed.up.rows, k)
     middle.read(routed.down.format.activation)
     before, after = provider.of_token(routed, choice.experts[0], cached, missing)
     plan.begin_stage(before)
