@@ -2,8 +2,8 @@
 
 Their matrices are normal numbers from one stream of PyTorch's generator (seed 1), rounded to BF16. A file of
 tests/data/arch holds the model with those bytes zeroed (`gguf`), and for each matrix, and each 16 columns of a row, where
-in the stream they begin (`drawn`, `starts`); rounding differs in a few places (`fix`). The checksum tells that
-the model is whole.
+in the stream they begin (`drawn`, `starts`); rounding differs in a few places (`fix`). Models whose stream is not known
+are there as they are, all even bytes before all odd ones (`planes`). The checksum tells that the model is whole.
 """
 
 from __future__ import annotations
@@ -40,18 +40,24 @@ class Reference:
 def read(name: str) -> Reference:
     """The model of this name."""
     with np.load(FOLDER / f"{name}.npz") as arrays:
-        gguf, starts, done = arrays["gguf"].copy(), np.cumsum(arrays["starts"], dtype=np.int64), 0
-        for offset, rows, columns, step, phase, deviation in arrays["drawn"].tolist():
-            groups = rows * columns // 16
-            at = starts[done : done + groups, None] - phase + step * np.arange(16)
-            weights = _normal(at, phase) * np.int64(deviation).view(np.float64)
-            gguf[offset : offset + 2 * weights.size] = _bf16(weights).reshape(-1).view(np.uint8)
-            done += groups
-        for at, value in zip(arrays["fix_at"].tolist(), arrays["fix"], strict=True):
-            gguf[at : at + 2] = value.reshape(1).view(np.uint8)
+        gguf = arrays["planes"].T.reshape(-1) if "planes" in arrays else _drawn(arrays)
         assert hashlib.sha256(gguf).digest() == arrays["sha256"].tobytes()
         ids, greedy = arrays["ids"].tolist(), arrays["greedy"].tolist()
         return Reference(gguf.tobytes(), ids, arrays["positions"].astype(int), arrays["logits"], greedy)
+
+
+def _drawn(arrays) -> np.ndarray:
+    """A model's bytes, uint8, from the stream."""
+    gguf, starts, done = arrays["gguf"].copy(), np.cumsum(arrays["starts"], dtype=np.int64), 0
+    for offset, rows, columns, step, phase, deviation in arrays["drawn"].tolist():
+        groups = rows * columns // 16
+        at = starts[done : done + groups, None] - phase + step * np.arange(16)
+        weights = _normal(at, phase) * np.int64(deviation).view(np.float64)
+        gguf[offset : offset + 2 * weights.size] = _bf16(weights).reshape(-1).view(np.uint8)
+        done += groups
+    for at, value in zip(arrays["fix_at"].tolist(), arrays["fix"], strict=True):
+        gguf[at : at + 2] = value.reshape(1).view(np.uint8)
+    return gguf
 
 
 @cache
