@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from qcli.bench.measure import Result
+from qcli.bench.model_shape import ModelShape
 from qcli.bench.rig import SAMPLING
-from qcli.bench.shapes import ModelShape
 
 _ONCE = {"embedding", "head", SAMPLING}  # parts that take as long whatever the number of layers
 

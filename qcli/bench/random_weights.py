@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qcli.bench.model_shape import ModelShape, Role
 from qcli.bench.random_blocks import random_blocks
-from qcli.bench.shapes import ModelShape, Role
 from qcli.errors import QcliError, UsageError
 from qcli.gguf.file import GGUFFile, Tensor
-from qcli.gguf.header import Header, Value
+from qcli.gguf.header import Header
 from qcli.gguf.names import layer_of
 from qcli.gguf.types import BLOCKS
 from qcli.host.memory import available_memory
 from qcli.host.pages import allocate_pages
 from qcli.host.threads import default_threads
 from qcli.progress import Progress
+from qcli.quantize.tensor_types import in_place_of
 from qcli.wording import counted, size
 from quant import formats
 
@@ -97,7 +98,7 @@ def random_file(shape: ModelShape, mix: Mix, layers: int, progress: Progress | N
             )
             if progress:
                 progress("making weights", placed.offset / len(memory))
-    return GGUFFile(path, Header(3, _metadata(shape, layers), []), tensors)
+    return GGUFFile(path, Header(3, shape.metadata(layers), []), tensors)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _layout(shape: ModelShape, mix: Mix, layers: int) -> Iterator[_PlacedTensor]
     offset = 0
     for name, role, dimensions in shape.rows(layers):
         types = mix.get(role, ("F32",))
-        kind = types[max(0, layer_of(name)) % len(types)]
+        kind = in_place_of(types[max(0, layer_of(name)) % len(types)], dimensions[-1])
         n_bytes = BLOCKS[kind].row_bytes(math.prod(dimensions))
         yield _PlacedTensor(name, role, kind, dimensions, offset, n_bytes)
         offset += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
@@ -124,12 +125,6 @@ def _layout(shape: ModelShape, mix: Mix, layers: int) -> Iterator[_PlacedTensor]
 
 def _total_bytes(layout: Iterable[_PlacedTensor]) -> int:
     return max(placed.offset + placed.n_bytes for placed in layout)
-
-
-def _metadata(shape: ModelShape, layers: int) -> dict[str, Value]:
-    keys = {**shape.keys, "block_count": layers, "context_length": shape.context}
-    own: dict[str, Value] = {f"{shape.architecture}.{key}": value for key, value in keys.items()}
-    return {"general.architecture": shape.architecture, "general.name": shape.name} | own
 
 
 class _Filler:

@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
 
+from qcli.bench.mamba_shapes import GRANITE_4_H_SMALL, NEMOTRON_3_NANO
+from qcli.bench.model_shape import Keys, ModelShape, Row, whole
 from qcli.errors import UsageError
-
-Role = Literal["embedding", "head", "mixer", "experts", "down", "router", "vector", "ones", "decay"]
-Row = tuple[str, Role, tuple[int, ...]]  # of the table of tensors: name, role, shape in NumPy order
-Keys = dict[str, int | float]  # of a GGUF file, without the architecture in front
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """A model without its weights; `keys` lack the number of layers."""
-
-    name: str
-    architecture: str
-    layers: int
-    vocab_size: int
-    keys: Keys
-    layer: Callable[[Keys, int], Iterator[Row]]  # the tensors of one layer, named without "blk.N."
-    mixers: tuple[
-        str, ...
-    ]  # kinds of the layers, as profiles name them: layer 0 has the first, …, then again the first
-    context: int  # tokens
-
-    def rows(self, layers: int) -> Iterator[Row]:
-        """The tensors of the model cut to its first layers."""
-        n = int(self.keys["embedding_length"])
-        yield "token_embd.weight", "embedding", (self.vocab_size, n)
-        yield "output_norm.weight", "ones", (n,)
-        yield "output.weight", "head", (self.vocab_size, n)
-        for i in range(layers):
-            for name, role, shape in self.layer(self.keys, i):
-                yield f"blk.{i}.{name}", role, shape
-
-    def count(self, mixer: str, layers: int) -> int:
-        """How many of the first layers have this kind of mixer."""
-        return sum(self.mixers[i % len(self.mixers)] == mixer for i in range(layers))
 
 
 def qwen3next_layer(keys: Keys, i: int) -> Iterator[Row]:
     """The tensors of a layer of Qwen3-Next; every `full_attention_interval`th has attention."""
-    c = {key: int(value) for key, value in keys.items()}
+    c = whole(keys)
     n, experts = c["embedding_length"], c["expert_count"]
     width, shared = c["expert_feed_forward_length"], c["expert_shared_feed_forward_length"]
     yield "attn_norm.weight", "ones", (n,)
@@ -88,7 +54,7 @@ def _linear_attention(c: dict[str, int], n: int) -> Iterator[Row]:
 
 def qwen3moe_layer(keys: Keys, i: int) -> Iterator[Row]:
     """The tensors of a layer of Qwen3-MoE, all of which are alike."""
-    c = {key: int(value) for key, value in keys.items()}
+    c = whole(keys)
     n, experts, width = c["embedding_length"], c["expert_count"], c["expert_feed_forward_length"]
     head = c["attention.key_length"]
     queries, kept = c["attention.head_count"] * head, c["attention.head_count_kv"] * head
@@ -163,6 +129,8 @@ SHAPES = {
             mixers=("attention",),
             context=262_144,
         ),
+        NEMOTRON_3_NANO,
+        GRANITE_4_H_SMALL,
     ]
 }
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from qcli import models
 from qcli.bench.cases import Case, context_of
+from qcli.bench.model_shape import ModelShape
 from qcli.bench.random_weights import Mix, layers_that_fit, random_file, size_of
-from qcli.bench.shapes import ModelShape
 from qcli.catalog.resolve import name_of, resolve
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from qcli.bench.cases import Case
     from qcli.bench.disk import CacheSize
     from qcli.bench.measure import Result
+    from qcli.bench.model_shape import ModelShape
     from qcli.bench.peer import Peer
     from qcli.bench.random_weights import Mix
-    from qcli.bench.shapes import ModelShape
     from qcli.bench.subject import Subject
     from qcli.commands.bench_report import Report
 

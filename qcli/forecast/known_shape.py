@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qcli.bench.shapes import ModelShape, find_shape
+from qcli.bench.model_shape import ModelShape
+from qcli.bench.shapes import find_shape
 from qcli.catalog.entry import Entry
 from qcli.forecast.retyped import retyped, types_under
 from qcli.gguf.file import GGUFFile, Tensor
-from qcli.gguf.header import Header, Value
+from qcli.gguf.header import Header
 from qcli.host.pages import allocate_pages
 from qcli.host.temporary import temporary_folder
 from qcli.hub.headers import scratch
@@ -27,9 +28,7 @@ def header_of_shape(shape: ModelShape) -> GGUFFile:
         n_bytes = 4 * math.prod(dimensions)
         data = memory[:n_bytes].reshape(math.prod(dimensions[:-1]), -1)
         tensors[name] = Tensor(name, "F32", dimensions, data, path, 0, n_bytes)
-    keys = {**shape.keys, "block_count": shape.layers, "context_length": shape.context}
-    own: dict[str, Value] = {f"{shape.architecture}.{key}": value for key, value in keys.items()}
-    return GGUFFile(path, Header(3, {"general.architecture": shape.architecture} | own, []), tensors)
+    return GGUFFile(path, Header(3, shape.metadata(shape.layers), []), tensors)
 
 
 @contextmanager

@@ -146,9 +146,11 @@ def _by_layer(tensor: Tensor) -> tuple[int, bytes]:
 
 def fitting(kind: str, tensor: Tensor) -> str:
     """The type itself, or what takes its place where a tensor's rows are no multiple of its block."""
-    columns = tensor.shape[-1]
-    if kind == tensor.type:
-        return kind
+    return kind if kind == tensor.type else in_place_of(kind, tensor.shape[-1])
+
+
+def in_place_of(kind: str, columns: int) -> str:
+    """The type that rows of so many columns get where `kind` is wanted."""
     if columns % BLOCKS[kind].columns:
         kind = _SHORT.get(kind, kind)
     return kind if columns % BLOCKS[kind].columns == 0 else "F16"
