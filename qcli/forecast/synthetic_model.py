@@ -108,7 +108,8 @@ class SyntheticModel:
     def _synthetic(self, tensor: Tensor) -> Tensor:
         if tensor.type not in self._pools or is_expert(tensor):  # experts get addresses when their layer is known
             return tensor
-        if tensor.type == "F32" and len(tensor.shape) == 1:  # below zero, because a decay above would be no decay
+        # a vector is below zero, because a decay above would be no decay
+        if tensor.type == "F32" and max(tensor.shape) == math.prod(tensor.shape):
             data = np.full(tensor.shape, -0.5, np.float32).view(np.uint8)
         else:
             data = self._pools[tensor.type].take(tensor.n_bytes)

@@ -211,5 +211,7 @@ def test_every_shape_that_a_model_is_said_to_have_is_known():
     assert {header_of_shape(find_shape(name)).metadata["general.architecture"] for name in shapes} == {
         "qwen3next",
         "qwen3moe",
+        "nemotron_h_moe",
+        "granitehybrid",
     }
     assert glance.amounts(header_of_shape(find_shape("qwen3-30b-a3b"))).used == 8 / 128

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference_models
 from streamed_engine import IDS, MODEL, logits_of, streamed
 
 from qcli.errors import ModelFileError
 from qcli.gguf.file import GGUFFile
 from qcli.host import memory
+from qcli.runtime.engine import Engine
 from qcli.streaming import budget
 
 
@@ -28,6 +30,18 @@ def test_streamed_logits_have_the_same_bits(monkeypatch, expected, more):
     assert traffic.hits + traffic.misses == 51 * least * len(engine.expert_loader.layers)
     if more == 1000:
         assert traffic.misses == 0
+    engine.close()
+
+
+def test_experts_without_gates_in_a_latent_space(monkeypatch, tmp_path):
+    path = reference_models.read("nemotron_h_moe-latent").write(tmp_path / "model.gguf")
+    engine = Engine.load(GGUFFile.open(path), threads=1, ctx=256, chunk=64)
+    resident = logits_of(engine)
+    engine.close()
+    engine = streamed(monkeypatch, 5, path)
+    assert all(np.array_equal(a, b) for a, b in zip(logits_of(engine), resident, strict=True))
+    layer = next(iter(engine.expert_loader.layers.values()))
+    assert layer.expert_bytes == 2 * 32 * 32 * 2  # up and down, no gate
     engine.close()
 
 

@@ -41,6 +41,7 @@ MARKERS = {  # of each family: special tokens with their types, and what its tem
     "mistral": ({"[TOOL_CALLS]": 3, "[ARGS]": 3}, ""),
     "mistral list": ({"[TOOL_CALLS]": 3}, ""),
     "json list": ({"<|tool_call|>": 3}, ""),
+    "closed list": ({"<TOOLCALL>": 4, "</TOOLCALL>": 4}, "<TOOLCALL> <think>"),
     "harmony": (
         dict.fromkeys(["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "<|constrain|>"], 3),
         "",
