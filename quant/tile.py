@@ -13,7 +13,7 @@ from typing import Any
 from llvmlite import ir
 
 from quant.declarations import Vector, vector_llvm
-from quant.int8_dot import UNIT, dot_wide_llvm, join
+from quant.int8_dot import UNIT, join
 from quant.jit import inline, intrinsic
 from quant.layout import Layout
 from quant.simd import (
@@ -38,7 +38,6 @@ from quant.simd import (
 ENTRY = Layout("activation", "result", "factor", "unused")  # 32 bytes: two entries a cache line
 # Tokens of a tile: sums and totals of the most fill 24 of 32 zmm registers, or 12 of 16 ymm registers.
 MANY, SOME, FEW = (12, 8, 4) if UNIT.startswith("avx512") else (3, 2, 1)
-_STEPS = 4  # of 4 columns, unrolled in dot_columns
 
 
 def _entry(builder: Any, entries: Any, token: int, field: int, kind: Any) -> Any:
@@ -52,16 +51,18 @@ def _broadcast(builder: Any, address: Any, offset: Any, kind: Any) -> Any:
     return splat_llvm(builder, scalar, 16)
 
 
-def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def fma_llvm(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once."""
     return call_llvm(builder, "llvm.fma.v16f32", a.type, [a, b, c])
 
 
-def _lane(builder: Any, base: Any, token: int) -> Any:
+def lane_llvm(builder: Any, base: Any, token: int) -> Any:
     """The float32 of a token in a row of a panel, in every lane."""
-    return splat_llvm(builder, builder.load(pointer(builder, _at(builder, base, 4 * token), F32), align=1), 16)
+    return splat_llvm(builder, builder.load(pointer(builder, offset_by(builder, base, 4 * token), F32), align=1), 16)
 
 
-def _at(builder: Any, base: Any, offset: int) -> Any:
+def offset_by(builder: Any, base: Any, offset: int) -> Any:
+    """An address so many bytes on."""
     return builder.add(base, ir.Constant(base.type, offset))
 
 
@@ -70,47 +71,7 @@ def _zeros(vector: Vector, tokens: int) -> Any:
     return intrinsic(lambda: ((vector, tokens), lambda _builder: [zero] * tokens))
 
 
-# Fewer tokens get two sums each, for even and odd steps, since one would wait for its last product (4 cycles).
-many_sums, some_sums, few_sums = (_zeros(i32x16, count) for count in (MANY, 2 * SOME, 2 * FEW))
 many_totals, some_totals, few_totals = (_zeros(f32x16, tokens) for tokens in (MANY, SOME, FEW))
-
-
-@intrinsic
-def dot_columns(sums: Any, tile: Any, panel: Any) -> Any:
-    """i32x16 sums of 16 columns, given the addresses of those columns in the int8 tile and in the panel."""
-
-    def generate(builder: Any, sums: list[Any], tile: Any, panel: Any) -> Any:
-        bytes64 = vector_of(ir.IntType(8), 64)
-        tokens = len(sums) if len(sums) == MANY else len(sums) // 2
-        for step in range(_STEPS):
-            w = builder.load(pointer(builder, _at(builder, tile, 64 * step), bytes64), align=1)
-            for token in range(tokens):
-                word = _at(builder, panel, 4 * (MANY * step + token))
-                x = splat_llvm(builder, builder.load(pointer(builder, word, I32), align=1), 16)
-                at = (step * tokens + token) % len(sums)
-                sums[at] = dot_wide_llvm(builder, sums[at], w, builder.bitcast(x, bytes64))
-        return sums
-
-    return sums, generate
-
-
-@intrinsic
-def scale_columns(totals: Any, sums: Any, scale: Any, minimum: Any, d: Any, s: Any) -> Any:
-    """totals + scale * d * sums - minimum * s, given the addresses of the tokens' d and s in the panel."""
-
-    def generate(builder: Any, totals: list[Any], sums: list[Any], scale: Any, minimum: Any, d: Any, s: Any) -> Any:
-        less = builder.fneg(minimum)
-        new = []
-        for token, total in enumerate(totals):
-            whole = sums[token]
-            if len(sums) > len(totals):
-                whole = builder.add(whole, sums[token + len(totals)])
-            factor = builder.fmul(scale, _lane(builder, d, token))
-            total = _fma(builder, less, _lane(builder, s, token), total)
-            new.append(_fma(builder, builder.sitofp(whole, total.type), factor, total))
-        return new
-
-    return totals, generate
 
 
 @intrinsic
@@ -120,7 +81,7 @@ def fma_column(totals: Any, w: Any, entries: Any, offset: Any) -> Any:
     def generate(builder: Any, totals: list[Any], w: Any, entries: Any, offset: Any) -> Any:
         rows = [_entry(builder, entries, token, ENTRY.activation, entries.type) for token in range(len(totals))]
         pairs = zip(rows, totals, strict=True)
-        return [_fma(builder, w, _broadcast(builder, row, offset, F32), total) for row, total in pairs]
+        return [fma_llvm(builder, w, _broadcast(builder, row, offset, F32), total) for row, total in pairs]
 
     return totals, generate
 
@@ -153,7 +114,7 @@ def _turned(builder: Any, rows: list[Any], words: int) -> list[Any]:
     quarter = vector_of(I32, 4)
     columns: list[Any] = []
     for first in range(0, words, 4):
-        parts = [builder.load(pointer(builder, _at(builder, row, 4 * first), quarter), align=1) for row in rows]
+        parts = [builder.load(pointer(builder, offset_by(builder, row, 4 * first), quarter), align=1) for row in rows]
         a, b, c, d = (join(builder, parts[row::4]) for row in range(4))
         low, high = _woven(builder, a, b, 1), _woven(builder, c, d, 1)
         for left, right in zip(low, high, strict=True):
@@ -208,10 +169,10 @@ def pack16(rows: Any, offset: Any, target: Any) -> Any:
 
     def generate(builder: Any, rows: Any, offset: Any, target: Any) -> None:
         narrow = vector_of(I32, MANY)
-        table = [builder.load(pointer(builder, _at(builder, rows, 8 * row), rows.type)) for row in range(16)]
+        table = [builder.load(pointer(builder, offset_by(builder, rows, 8 * row), rows.type)) for row in range(16)]
         for word, value in enumerate(_turned(builder, [builder.add(row, offset) for row in table], 16)):
             kept = shuffle(builder, value, value, range(MANY))
-            builder.store(kept, pointer(builder, _at(builder, target, 4 * MANY * word), narrow), align=1)
+            builder.store(kept, pointer(builder, offset_by(builder, target, 4 * MANY * word), narrow), align=1)
 
     return None, generate
 

@@ -45,6 +45,7 @@ class Format:
     dot_rows: Kernel
     unpack_rows: Kernel
     unpack_tile: Kernel
+    bits: Literal[0, 4, 5, 6] = 0  # that an unpacked weight has at most, if it is never negative; 0: any int8
 
     @property
     def name(self) -> str:

@@ -182,4 +182,5 @@ FORMAT = Format(
     dot_rows=q3_k_dot_rows,
     unpack_rows=q3_k_unpack_rows,
     unpack_tile=q3_k_unpack_tile,
+    bits=4,
 )

@@ -85,4 +85,5 @@ FORMAT = Format(
     dot_rows=q4_0_dot_rows,
     unpack_rows=q4_0_unpack_rows,
     unpack_tile=q4_0_unpack_tile,
+    bits=4,
 )

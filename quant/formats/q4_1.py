@@ -92,4 +92,5 @@ FORMAT = Format(
     dot_rows=q4_1_dot_rows,
     unpack_rows=q4_1_unpack_rows,
     unpack_tile=q4_1_unpack_tile,
+    bits=4,
 )

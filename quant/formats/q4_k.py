@@ -183,4 +183,5 @@ FORMAT = Format(
     dot_rows=q4_k_dot_rows,
     unpack_rows=q4_k_unpack_rows,
     unpack_tile=q4_k_unpack_tile,
+    bits=4,
 )

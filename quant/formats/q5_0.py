@@ -184,4 +184,5 @@ FORMAT = Format(
     dot_rows=q5_0_dot_rows,
     unpack_rows=q5_0_unpack_rows,
     unpack_tile=q5_0_unpack_tile,
+    bits=5,
 )

@@ -84,4 +84,5 @@ FORMAT = Format(
     dot_rows=q5_1_dot_rows,
     unpack_rows=q5_1_unpack_rows,
     unpack_tile=q5_1_unpack_tile,
+    bits=5,
 )

@@ -120,4 +120,5 @@ FORMAT = Format(
     dot_rows=q5_k_dot_rows,
     unpack_rows=q5_k_unpack_rows,
     unpack_tile=q5_k_unpack_tile,
+    bits=5,
 )

@@ -177,4 +177,5 @@ FORMAT = Format(
     dot_rows=q6_k_dot_rows,
     unpack_rows=q6_k_unpack_rows,
     unpack_tile=q6_k_unpack_tile,
+    bits=6,
 )

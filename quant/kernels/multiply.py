@@ -21,22 +21,20 @@ from quant.tile import (
     FEW,
     MANY,
     SOME,
-    dot_columns,
-    few_sums,
     few_totals,
     fma_column,
-    many_sums,
     many_totals,
-    scale_columns,
-    some_sums,
     some_totals,
     write_totals,
 )
+from quant.tile_products import PAIRS, add_group
 from quant.weights import MATRIX, ExpertMatrices, Matrix, operands_of
 
 TILE_ROWS = 16
 _PART = 512  # columns: 8 KiB of int8 and 2 to 4 KiB of scales, beside 6 KiB of a panel
 _LAST = 768  # at most, so that what is left over is not a part of its own
+_ADD_32_0, _ADD_32_5, _ADD_32_4 = (add_group(32, bits) for bits in (0, 5, 4))
+_ADD_16_0, _ADD_16_6, _ADD_16_4 = (add_group(16, bits) for bits in (0, 6, 4))
 _LOCAL_BYTES = -(-MANY * (ENTRY.bytes + 4 * TILE_ROWS) // 64) * 64
 
 # multiply(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch)
@@ -85,7 +83,9 @@ def scratch_bytes(columns: int) -> int:
 
 def multiply_kernel(weights: Format) -> Kernel:
     """The kernel that multiplies tiles of a format."""
-    return {0: multiply_f32, 16: multiply_q8_by_16, 32: multiply_q8}[weights.group]
+    if weights.group == 0:
+        return multiply_f32
+    return _MULTIPLY[weights.group, weights.bits if PAIRS else 0]
 
 
 def tile_operands(weights: Matrix | ExpertMatrices) -> dict[str, Operand]:
@@ -146,8 +146,8 @@ def _whole_rows(w, row_bytes, rows, copy):
 
 
 @inline
-def _multiply_panel(totals, zeros, tile, panel, columns, results, ahead):
-    """Write the products of a tile and one panel of rows of `columns`; zeros: the integer sums of each token at first.
+def _multiply_panel(totals, add, tile, panel, columns, results, ahead):
+    """Write the products of a tile and one panel of rows of `columns`; add: of `add_group`.
 
     Meanwhile the weights ahead are fetched into the second-level cache.
     """
@@ -159,16 +159,14 @@ def _multiply_panel(totals, zeros, tile, panel, columns, results, ahead):
         row = ahead.address + g * TILE_ROWS // groups * ahead.row_bytes
         for line in range(0, ahead.count, 64):
             prefetch_l2(row + line)
-        products = zeros
-        for c in range(g * group, (g + 1) * group, 16):
-            products = dot_columns(products, tile.weights + TILE_ROWS * c, x + MANY * c)
+        w, c = tile.weights + TILE_ROWS * g * group, g * group
         a, b = load_f32x16(tile.scales + 64 * g), load_f32x16(tile.minima + 64 * g)
-        totals = scale_columns(totals, products, a, b, d + 4 * MANY * (g * group // 32), s + 4 * MANY * g)
+        totals = add(totals, w, x + MANY * c, a, b, d + 4 * MANY * (c // 32), s + 4 * MANY * g)
     write_totals(totals, results.entries, results.offset, results.accumulate)
 
 
 @inline
-def _multiply_panels(tile, panels, columns, results, ahead, local):
+def _multiply_panels(add, tile, panels, columns, results, ahead, local):
     """Write the products of a tile and every token, MANY at a time."""
     count = ahead.count
     for first in range(0, results.tokens, MANY):
@@ -180,21 +178,18 @@ def _multiply_panels(tile, panels, columns, results, ahead, local):
         these = Results(entries, tokens, TILE_ROWS, offset, accumulate)
         after = Ahead(ahead.address, ahead.row_bytes, count)
         if tokens > SOME:
-            totals, zeros = many_totals(), many_sums()
-            _multiply_panel(totals, zeros, tile, panel, columns, these, after)
+            _multiply_panel(many_totals(), add, tile, panel, columns, these, after)
         elif tokens > FEW:
-            fewer, nothing = some_totals(), some_sums()
-            _multiply_panel(fewer, nothing, tile, panel, columns, these, after)
+            _multiply_panel(some_totals(), add, tile, panel, columns, these, after)
         else:
-            least, zero = few_totals(), few_sums()
-            _multiply_panel(least, zero, tile, panel, columns, these, after)
+            _multiply_panel(few_totals(), add, tile, panel, columns, these, after)
         if results.rows < TILE_ROWS:
             _copy_results(results, first, local)
         count = 0
 
 
 @inline
-def _multiply_q8(matrix, group, w, panels, residual, results, scratch):
+def _multiply_q8(add, matrix, group, w, panels, residual, results, scratch):
     """Quantized weights by panels, _PART columns at a time: their tile stays in the first-level cache for all tokens."""
     columns, row_bytes = load_i64(matrix + MATRIX.columns), load_i64(matrix + MATRIX.row_bytes)
     unpack = load_i64(matrix + MATRIX.unpack)
@@ -213,10 +208,12 @@ def _multiply_q8(matrix, group, w, panels, residual, results, scratch):
         sums = Results(
             results.entries, results.tokens, results.rows, results.offset, 1 if first else results.accumulate
         )
-        _multiply_panels(tile, panels, columns, sums, Ahead(next_part, row_bytes, part * row_bytes // columns), local)
+        _multiply_panels(
+            add, tile, panels, columns, sums, Ahead(next_part, row_bytes, part * row_bytes // columns), local
+        )
         if residual:
             more = Results(results.entries, results.tokens, results.rows, results.offset, 1)
-            _multiply_panels(tile, residual, columns, more, Ahead(next_part, row_bytes, 0), local)
+            _multiply_panels(add, tile, residual, columns, more, Ahead(next_part, row_bytes, 0), local)
         first += part
 
 
@@ -224,14 +221,42 @@ def _multiply_q8(matrix, group, w, panels, residual, results, scratch):
 def multiply_q8(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
     """Quantized weights with a scale per 32 columns."""
     results = Results(entries, tokens, rows, offset, accumulate)
-    _multiply_q8(matrix, 32, w, panels, residual, results, scratch)
+    _multiply_q8(_ADD_32_0, matrix, 32, w, panels, residual, results, scratch)
+
+
+@_multiply
+def multiply_u5(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
+    """The same, of 5 bits."""
+    results = Results(entries, tokens, rows, offset, accumulate)
+    _multiply_q8(_ADD_32_5, matrix, 32, w, panels, residual, results, scratch)
+
+
+@_multiply
+def multiply_u4(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
+    """The same, of at most 4 bits."""
+    results = Results(entries, tokens, rows, offset, accumulate)
+    _multiply_q8(_ADD_32_4, matrix, 32, w, panels, residual, results, scratch)
 
 
 @_multiply
 def multiply_q8_by_16(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
     """Quantized weights with a scale per 16 columns."""
     results = Results(entries, tokens, rows, offset, accumulate)
-    _multiply_q8(matrix, 16, w, panels, residual, results, scratch)
+    _multiply_q8(_ADD_16_0, matrix, 16, w, panels, residual, results, scratch)
+
+
+@_multiply
+def multiply_u6_by_16(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
+    """The same, of 6 bits."""
+    results = Results(entries, tokens, rows, offset, accumulate)
+    _multiply_q8(_ADD_16_6, matrix, 16, w, panels, residual, results, scratch)
+
+
+@_multiply
+def multiply_u4_by_16(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
+    """The same, of at most 4 bits."""
+    results = Results(entries, tokens, rows, offset, accumulate)
+    _multiply_q8(_ADD_16_4, matrix, 16, w, panels, residual, results, scratch)
 
 
 @inline
@@ -259,3 +284,9 @@ def multiply_f32(matrix, w, rows, entries, panels, residual, tokens, offset, acc
         _multiply_floats(many_totals(), tile, columns, Results(these, MANY, TILE_ROWS, at, keeps))
         if rows < TILE_ROWS:
             _copy_results(results, first, local)
+
+
+_MULTIPLY = {  # by columns that share a scale, and bits of a weight
+    (32, 0): multiply_q8, (32, 5): multiply_u5, (32, 4): multiply_u4,
+    (16, 0): multiply_q8_by_16, (16, 6): multiply_u6_by_16, (16, 4): multiply_u4_by_16,
+}  # fmt: skip
