@@ -50,9 +50,9 @@ def add_whole(y, bias, count):
 
 @inline
 def add_scaled(y, bias, factor, count):
-    """y += factor * bias, float32 [count]."""
+    """y += factor * bias, float32 [count]; rounded twice, as single numbers at the end of a share are."""
     whole = count // 16 * 16
     for c in range(0, 4 * whole, 64):
-        store_f32x16(y + c, fma(splat(factor), load_f32x16(bias + c), load_f32x16(y + c)))
+        store_f32x16(y + c, add(load_f32x16(y + c), mul(splat(factor), load_f32x16(bias + c))))
     for i in range(whole, count):
         store_f32(y + 4 * i, load_f32(y + 4 * i) + factor * load_f32(bias + 4 * i))

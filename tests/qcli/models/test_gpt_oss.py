@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gguf
 import numpy as np
+import pytest
 import reference_models
 from gguf import GGMLQuantizationType
 from tiny_model import Tiny, f32
@@ -37,3 +38,14 @@ def test_experts_in_mxfp4(tmp_path):
         assert np.linalg.norm(found - expected) <= 0.02 * np.linalg.norm(expected)
     rounded = np.linalg.norm(expected[reference.positions] - reference.logits) / np.linalg.norm(reference.logits)
     assert rounded > 0.02  # four bits are not the model that was given
+
+
+@pytest.mark.parametrize("threads", [3, 5])
+def test_biases_are_added_alike_wherever_a_share_ends(tmp_path, threads):
+    path = reference_models.read("gptoss").write(tmp_path / "model.gguf")
+    logits = []
+    for count in (1, threads):
+        engine = Engine.load(GGUFFile.open(path), threads=count, ctx=32)
+        logits.append(np.array([engine.step(token).copy() for token in range(1, 9)]))
+        engine.close()
+    assert np.array_equal(*logits)
