@@ -25,6 +25,7 @@ CALLS = Layout(
     "sleep",  # (address of a condition, of a lock that is held): until woken
     "wake_all",  # (address of a condition)
     "give_way",  # the rest of a time slice
+    "nap",  # (microseconds); on Windows, where Sleep counts in milliseconds, as `give_way`
 )
 LOCK_BYTES = 128  # that a lock takes, or a condition: at least what any system wants
 OVERLAPPED_BYTES = 64  # scratch of `read_at`: the structure of this name, and how many bytes were read
@@ -44,6 +45,7 @@ def addresses() -> dict[str, int]:
             "sleep": kernel.SleepConditionVariableSRW,
             "wake_all": kernel.WakeAllConditionVariable,
             "give_way": kernel.SwitchToThread,
+            "nap": kernel.SwitchToThread,
         }
     else:
         library = ctypes.CDLL(None)
@@ -55,6 +57,7 @@ def addresses() -> dict[str, int]:
             "sleep": library.pthread_cond_wait,
             "wake_all": library.pthread_cond_broadcast,
             "give_way": library.sched_yield,
+            "nap": library.usleep,
         }
     found = {name: ctypes.cast(function, ctypes.c_void_p).value or 0 for name, function in functions.items()}
     return dict.fromkeys(CALLS.names, 0) | found

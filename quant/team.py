@@ -10,9 +10,7 @@ of an answer, nap for a while, as the next may have to be read from a disk, and 
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 import threading
 from typing import Any
 
@@ -33,14 +31,19 @@ from quant.atomics import (
 from quant.jit import function, inline, intrinsic
 from quant.plan import OPERANDS, RECORD_BYTES, aligned
 from quant.simd import I64, load_i64, pointer, store_i64
+from quant.system_calls import CALLS, table
 
 # Byte offsets in the control block; words that different threads write lie on different cache lines.
-_NOW, _CLOSED = 0, 8  # the number of the record that is being done << 6 | shares of a thread; no shares: there is none
+_NOW, _CLOSED = (
+    0,
+    8,
+)  # the number of the record that is being done << _BITS | shares of a thread; none: it has not begun
 _DONE = 128  # shares of it
 _PLAN, _COUNT, _FIRST, _SIZE, _TIMES = 256, 264, 272, 280, 288  # of this replay; first: the number of its first record
-_YIELD, _NAP, _SPINS = 384, 392, 400
-_SLOTS, _SLOT = 512, 128  # of each thread: the number of the record that it is about << 6 | shares that were taken
-_SHARES = 63  # of a thread, at most
+_CALLS, _SPINS = 384, 392
+_SLOTS, _SLOT = 512, 128  # of each thread: the number of the record that it is about << _BITS | shares that were taken
+_BITS = 6
+_SHARES = (1 << _BITS) - 1  # of a thread, at most
 
 _SPINS_BEFORE_TAKING = 64  # about 1 us: longer than threads are apart on a quiet machine
 _SPINS_BEFORE_YIELD = 2_000  # about 30 us: longer than any wait there
@@ -51,27 +54,17 @@ _NAPS_BEFORE_SLEEP = (
 )
 
 
-def _system_calls() -> tuple[int, int]:
-    """The addresses of the calls that give the rest of a time slice away, and that nap for some microseconds."""
-    if sys.platform == "win32":  # where Sleep counts in milliseconds
-        calls = ctypes.windll.kernel32.SwitchToThread, ctypes.windll.kernel32.SwitchToThread
-    else:
-        library = ctypes.CDLL(None)
-        calls = library.sched_yield, library.usleep
-    give, nap = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in calls)
-    return give, nap
-
-
 @inline
 def _take(slot, now):
     """Take a share of the present record from a slot: its number there; -1 if none is left."""
     while True:
         word = atomic_load(slot)
-        if word >> 6 > now >> 6 or (word >> 6 == now >> 6 and word & 63 >= now & 63):
+        about, record = word >> _BITS, now >> _BITS
+        if about > record or (about == record and word & _SHARES >= now & _SHARES):
             return -1
-        new = word + 1 if word >> 6 == now >> 6 else (now & ~63) + 1
+        new = word + 1 if about == record else (record << _BITS) + 1
         if compare_exchange(slot, word, new):
-            return (new & 63) - 1
+            return (new & _SHARES) - 1
 
 
 @intrinsic
@@ -100,24 +93,34 @@ def _do_share(control, owner, now):
     size = atomic_load(control + _SIZE)
     if atomic_load(control + _NOW) != now or owner >= size:
         return 0
-    i, shares = (now >> 6) - load_i64(control + _FIRST), now & 63
+    i, shares = (now >> _BITS) - load_i64(control + _FIRST), now & _SHARES
     record = load_i64(control + _PLAN) + RECORD_BYTES * i
     _call_record(record, owner * shares + number, size * shares)
     if atomic_add(control + _DONE, 1) == size * shares - 1:
         atomic_add(control + _DONE, -size * shares)
         then = load_i64(record + RECORD_BYTES + 8) if i + 1 < load_i64(control + _COUNT) else 0
-        atomic_add(control + _NOW, 64 + then - shares)
+        atomic_add(control + _NOW, (1 << _BITS) + then - shares)
     return 1
 
 
 @inline
-def _wait_for_next(control, now, spins, most):
-    """Wait until the record is done; for `most` rounds at most, unless that is 0."""
-    while atomic_load(control + _NOW) == now and (most == 0 or spins < most):
+def _spin(control, now):
+    """Wait for a moment, or until the record is done."""
+    for _ in range(_SPINS_BEFORE_TAKING):
+        if atomic_load(control + _NOW) != now:
+            break
+        pause()
+
+
+@inline
+def _wait_for_next(control, now):
+    """Wait until the record is done."""
+    spins = 0
+    while atomic_load(control + _NOW) == now:
         pause()
         spins += 1
         if spins > _SPINS_BEFORE_YIELD:
-            call(load_i64(control + _YIELD), (0,))
+            call(load_i64(load_i64(control + _CALLS) + CALLS.give_way), (0,))
 
 
 @function("pp")
@@ -128,22 +131,20 @@ def replay(control, rank):
     """
     if rank == 0 and load_i64(control + _COUNT) > 0:
         atomic_add(control + _NOW, load_i64(load_i64(control + _PLAN) + 8))
-    mode, patience = flush_denormals(), _SPINS_BEFORE_TAKING
+    mode, others_come = flush_denormals(), True
     now = atomic_load(control + _NOW)
-    while now & 63:
+    while now & _SHARES:
         times = load_i64(control + _TIMES) if rank == 0 else 0
-        entry = times + 16 * ((now >> 6) - load_i64(control + _FIRST)) if times else 0
+        entry = times + 16 * ((now >> _BITS) - load_i64(control + _FIRST)) if times else 0
         began = ticks() if entry else 0
         while _do_share(control, rank, now):
             pass
         done = ticks() if entry else 0
-        if patience:
-            _wait_for_next(control, now, 0, patience)
+        if others_come:
+            _spin(control, now)
         if atomic_load(control + _NOW) == now:
-            patience = _SPINS_BEFORE_TAKING
-            if _do_others(control, rank, now):
-                patience = 0
-            _wait_for_next(control, now, 0, 0)
+            others_come = _do_others(control, rank, now) == 0
+            _wait_for_next(control, now)
         if entry:
             store_i64(entry, load_i64(entry) + done - began)
             store_i64(entry + 8, load_i64(entry + 8) + ticks() - done)
@@ -161,6 +162,12 @@ def _do_others(control, rank, now):
     return taken
 
 
+@inline
+def _has_come(control):
+    """Whether there is a replay, or no team any more."""
+    return atomic_load(control + _NOW) & _SHARES or load_i64(control + _CLOSED)
+
+
 @function("pp", returns=True)
 def wait(control, rank):
     """Wait for a replay, awake: spin for a moment, then look again after every nap; 1 if there is one, or no team any more.
@@ -170,14 +177,14 @@ def wait(control, rank):
     for _ in range(load_i64(control + _SPINS)):
         if rank >= load_i64(control + _SIZE):
             return 0
-        if atomic_load(control + _NOW) & 63 or load_i64(control + _CLOSED):
+        if _has_come(control):
             return 1
         pause()
     for _ in range(_NAPS_BEFORE_SLEEP):
-        call(load_i64(control + _NAP), (_NAP_US,))
+        call(load_i64(load_i64(control + _CALLS) + CALLS.nap), (_NAP_US,))
         if rank >= load_i64(control + _SIZE):
             return 0
-        if atomic_load(control + _NOW) & 63 or load_i64(control + _CLOSED):
+        if _has_come(control):
             return 1
     return 0
 
@@ -192,14 +199,16 @@ class Team:
     """
 
     def __init__(self, size: int) -> None:
-        self.size = self._active = size
+        self.size = self._active = self._taking_part = size  # the last: of the replay that is under way, or was last
         self._control = aligned((_SLOTS + size * _SLOT) // 8, np.int64)
-        self._control[_YIELD // 8], self._control[_NAP // 8] = _system_calls()
+        self._calls = table()
+        self._control[_CALLS // 8] = self._calls.ctypes.data
         self._control[_SPINS // 8] = SPINS_BEFORE_NAP
         self._control[_SIZE // 8] = size
-        self._control[_NOW // 8] = 1 << 6  # slots are about the record before
+        self._control[_NOW // 8] = 1 << _BITS  # slots are about the record before
         self._address: int = self._control.ctypes.data
-        self._wake = threading.Condition()  # reentrant, for the collector's sake
+        lock = threading.RLock()  # reentrant, for the collector's sake
+        self._wake, self._rest = threading.Condition(lock), threading.Condition(lock)  # of those that take part, or not
         self._called = False  # whether a replay is about to begin, so that helpers stay awake
         self._closed = False
         self._process = os.getpid()
@@ -228,7 +237,7 @@ class Team:
         self._control[_TIMES // 8] = 0 if times is None else times.ctypes.data
         self._control[_PLAN // 8] = plan.ctypes.data
         self._control[_COUNT // 8] = len(plan)
-        self._control[_FIRST // 8] = self._control[_NOW // 8] >> 6
+        self._control[_FIRST // 8] = self._control[_NOW // 8] >> _BITS
         self._control[_SIZE // 8] = self._active
         try:
             self._wake_helpers()
@@ -252,10 +261,15 @@ class Team:
             self._wake_helpers()
 
     def _wake_helpers(self) -> None:
-        if self._active > 1:
-            with self._wake:
-                self._called = True
-                self._wake.notify_all()
+        """Wake who takes part in the next replay, and nobody else."""
+        if self._active == self._taking_part == 1:
+            return
+        with self._wake:
+            self._called = True
+            self._wake.notify_all()
+            if self._active > self._taking_part:
+                self._rest.notify_all()
+            self._taking_part = self._active
 
     def _help(self, rank: int) -> None:
         while True:
@@ -266,5 +280,5 @@ class Team:
                 replay(self._address, rank)
                 continue
             with self._wake:
-                while not self._closed and not (self._called and rank < self._active):
-                    self._wake.wait()
+                while not self._closed and not (self._called and rank < self._taking_part):
+                    (self._wake if rank < self._taking_part else self._rest).wait()

@@ -93,6 +93,33 @@ def test_any_number_of_the_threads_may_take_part():
     ]
 
 
+def test_threads_that_take_no_part_are_left_asleep(monkeypatch):
+    """One that is woken for nothing waits again."""
+    waited: set[threading.Thread] = set()
+    sleep_on = threading.Condition.wait
+
+    def noted(condition: threading.Condition, timeout: float | None = None) -> bool:
+        waited.add(threading.current_thread())
+        return sleep_on(condition, timeout)
+
+    plan, counts = counting_plan(5, 1)
+    team, compiled = Team(5), plan.compile()
+    team.active = 2
+    team.run(compiled)
+    time.sleep(0.5)  # all fall asleep
+    monkeypatch.setattr(threading.Condition, "wait", noted)
+    for _ in range(20):
+        team.run(compiled)
+        team.active = 5  # as between tokens, where nothing runs
+        team.active = 2
+    time.sleep(0.1)
+    assert not waited.intersection(team._helpers[1:])
+    team.active = 5
+    team.run(compiled)
+    team.close()
+    assert counts[0] == 21 * 2 + 5
+
+
 def test_a_team_goes_on_without_a_helper_that_does_not_come(monkeypatch):
     monkeypatch.setattr(
         "quant.team.replay", lambda address, rank: replay(address, rank) if rank != 2 else time.sleep(0.2)
