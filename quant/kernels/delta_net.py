@@ -141,15 +141,11 @@ def gated_norm(o, z, weight, width, eps, sigmoid_gate, y):
 
 
 @inline
-def convolve(x, weight, bias, conv_state, taps, channels, first, width, position, keep, y):
-    """Channels first to first + width of one token -> y [width], silu of the convolution; keep: x goes into the state.
-
-    bias: of every channel, or 0.
-    """
+def _convolve(x, weight, conv_state, taps, channels, first, width, position, keep, y):
+    """Channels first to first + width of one token -> y [width], silu of the convolution; keep: x goes into the state."""
     for c in range(4 * first, 4 * (first + width), 64):
         now = load_f32x16(x + c)
-        s = load_f32x16(bias + c) if bias else zero_f32x16()
-        s = fma(now, load_f32x16(weight + 4 * (taps - 1) * channels + c), s)
+        s = mul(now, load_f32x16(weight + 4 * (taps - 1) * channels + c))
         for i in range(1, taps):
             row = (position + taps - i) % taps
             s = fma(
@@ -177,14 +173,14 @@ def predict(state, k, key_dim):
 
 @inline
 def update_row(p, k, q, decay, delta, o):
-    """One key's row of `update_state`: gives o + q * the new row."""
+    """One key's row of `_update`: gives o + q * the new row."""
     new = fma(broadcast_f32(k), delta, mul(load_f32x16(p), decay))
     store_f32x16(p, new)
     return fma(broadcast_f32(q), new, o)
 
 
 @inline
-def update_state(state, k, q, key_dim, decay, delta):
+def _update(state, k, q, key_dim, decay, delta):
     """S <- decay S + k delta^T for 16 value columns; gives S^T q."""
     o0, o1, o2, o3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for i in range(0, key_dim, 4):
@@ -210,7 +206,7 @@ def prepare_head(net, mixed, head, position, q, k, v):
             (part * keys + key_head * key_dim, key_dim) if part < 2 else (2 * keys + head * value_dim, value_dim)
         )
         y, keep = (q if part == 0 else k if part == 1 else v), own or part == 2
-        convolve(mixed, conv, 0, conv_state, taps, channels, first, width, position, keep, y)
+        _convolve(mixed, conv, conv_state, taps, channels, first, width, position, keep, y)
     l2_normalize(q, key_dim, np.float32(1) / np.float32(math.sqrt(np.float32(key_dim))))
     l2_normalize(k, key_dim, np.float32(1))
 
@@ -236,7 +232,7 @@ def delta_step(rank, size, net, mixed, z, beta, alpha, out, batch, scratch, scra
         for part in range(0, value_dim, 16):
             s = state + 4 * key_dim * (place + part)
             delta = mul(strength, sub(load_f32x16(v + 4 * part), mul(decay, predict(s, k, key_dim))))
-            store_f32x16(o + 4 * part, update_state(s, k, q, key_dim, decay, delta))
+            store_f32x16(o + 4 * part, _update(s, k, q, key_dim, decay, delta))
         gated_norm(o, z + 4 * place, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
         if q8:
             quantize_row(y, value_heads * value_dim, q8, residual, place // 32, (place + value_dim) // 32)
