@@ -51,9 +51,7 @@ SPAN = Layout(
 )
 PAGE = 4096  # bytes; unbuffered reads want offsets, sizes and addresses to be multiples of it
 ENDED = 1 << 20  # in place of an error: the file is too short
-FILE_BYTES = (
-    16  # of an entry of the table of files: a descriptor for unbuffered reads, or -1, and one for buffered ones
-)
+FILE_BYTES = 16  # of an entry of the table of files: descriptors for unbuffered reads, or -1, and for buffered ones
 BYTES_PER_READ = 8 << 20  # of one system call
 _LOCK = 256  # byte of a queue; behind its lock is the condition that I/O threads sleep on
 

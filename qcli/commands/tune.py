@@ -131,15 +131,10 @@ def _drawn(
 
 
 def _threads(tried: list[Tried], chosen: Tried) -> Table:
-    rows = [
-        (
-            str(one.threads),
-            _rate(one.prompt_tok_per_s),
-            _rate(one.answer_tok_per_s or 0.0),
-            "←" if one == chosen else "",
-        )
-        for one in tried
-    ]
+    rows = []
+    for one in tried:
+        speeds = _rate(one.prompt_tok_per_s), _rate(one.answer_tok_per_s or 0.0)
+        rows.append((str(one.threads), *speeds, "←" if one == chosen else ""))
     return _table(("threads", "prompts tok/s", "answers tok/s", ""), rows)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from qcli.doctor.finding import PASS, WARN, Finding
+from qcli.doctor.finding import FREE_SPACE, PASS, WARN, Finding
 from qcli.host import folders
 from qcli.host.pages import allocate_pages
 from qcli.host.temporary import temporary_folder
@@ -55,8 +55,7 @@ def own_disk(progress: Progress) -> Iterator[Finding]:
     """The disk with the folder for caches, by a file that is written there and deleted."""
     folder = existing(folders.some_cache())
     if (free := shutil.disk_usage(folder).free) < _SPARE + _FILE:
-        hint = "free some space; `qcli cache clear` deletes what can be made again"
-        yield Finding("disk speed", WARN, f"not measured: only {size(free)} are free in {folder}", hint)
+        yield Finding("disk speed", WARN, f"not measured: only {size(free)} are free in {folder}", FREE_SPACE)
         return
     yield told(of_folder(folder, progress), str(folder), PIECE)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.catalog.resolve import resolve
-from qcli.doctor.finding import FAIL, PASS, REPORT, Finding
+from qcli.doctor.finding import FAIL, MAKE_ANEW, PASS, Finding
 from qcli.gguf.file import GGUFFile
 from qcli.host.temporary import temporary_folder
 from qcli.host.threads import default_threads
@@ -27,7 +27,6 @@ ANSWER: Final = ", there was a little girl named Lily. She loved to play outside
 _CTX: Final = 128  # tokens
 _STEPS: Final = 4  # tokens one by one
 _SLOTS: Final = 2  # experts of a layer in memory, where they are streamed
-_HINT: Final = f"`qcli cache clear kernels`, then look again; if it stays so, {REPORT}"
 
 Logits = list[NDArray[np.float32]]
 
@@ -55,7 +54,7 @@ def check(progress: Progress) -> Iterator[Finding]:
 
 
 def _told(name: str, same: bool, good: str, bad: str) -> Finding:
-    return Finding(name, PASS, good) if same else Finding(name, FAIL, bad, _HINT)
+    return Finding(name, PASS, good) if same else Finding(name, FAIL, bad, MAKE_ANEW)
 
 
 def _golden(engine: Engine, tokenizer: Tokenizer) -> Finding:

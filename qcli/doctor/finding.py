@@ -15,6 +15,8 @@ WARN: Final = "WARN"
 FAIL: Final = "FAIL"
 
 REPORT: Final = "please report it as a bug, with what `qcli doctor --report` prints"
+MAKE_ANEW: Final = f"`qcli cache clear kernels`, then look again; if it stays so, {REPORT}"
+FREE_SPACE: Final = "free some space; `qcli cache clear` deletes what can be made again"
 
 
 @dataclass(frozen=True)

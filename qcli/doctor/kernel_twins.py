@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.bench.random_blocks import random_blocks
-from qcli.doctor.finding import FAIL, PASS, REPORT, Finding
+from qcli.doctor.finding import FAIL, MAKE_ANEW, PASS, Finding
 from qcli.host import kernels
 from qcli.progress import Progress
 from qcli.wording import counted
@@ -67,8 +67,7 @@ def _told(tried: int, wrong: list[str], left: int) -> Finding:
         )
     named = ", ".join(wrong[:_MOST_NAMED]) + (", …" if len(wrong) > _MOST_NAMED else "")
     said = f"{len(wrong)} of {counted(tried, 'kernel')} compute wrong numbers: {named}"
-    hint = f"`qcli cache clear kernels`, then look again; if it stays so, {REPORT}"
-    return Finding("kernels", FAIL, said, hint, figures)
+    return Finding("kernels", FAIL, said, MAKE_ANEW, figures)
 
 
 def all_trials() -> list[Trial]:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from qcli import __version__
 from qcli.doctor.disk import existing
-from qcli.doctor.finding import FAIL, PASS, WARN, Finding, Status
+from qcli.doctor.finding import FAIL, FREE_SPACE, PASS, WARN, Finding, Status
 from qcli.errors import QcliError
 from qcli.host import folders
 from qcli.hub.cache import hub_cache
@@ -71,15 +71,14 @@ def _of_folder(name: str, path: Path, folder: _Folder) -> Finding:
     figures: dict[str, object] = {"path": str(path)}
     if problem := unwritable(path):
         full = problem.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-        hint = "free some space; `qcli cache clear` deletes what can be made again" if full else folder.hint
+        hint = FREE_SPACE if full else folder.hint
         reason = "the disk is full" if full else f"cannot be written to ({_reason(problem)})"
         status = FAIL if full else folder.severity
         return Finding(name, status, f"{path}: {reason}: {folder.lost}", hint, figures)
     free = shutil.disk_usage(existing(path)).free
     figures["free"] = free
     if free < _LITTLE:
-        hint = "free some space; `qcli cache clear` deletes what can be made again"
-        return Finding(name, WARN, f"{path}: only {size(free)} are free on this disk", hint, figures)
+        return Finding(name, WARN, f"{path}: only {size(free)} are free on this disk", FREE_SPACE, figures)
     return Finding(name, PASS, f"{path}: can be written to, {size(free)} free", "", figures)
 
 

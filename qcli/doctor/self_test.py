@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from qcli.doctor import engine_trial, kernel_twins
-from qcli.doctor.finding import FAIL, REPORT, Check, Finding, examine
+from qcli.doctor.finding import FAIL, MAKE_ANEW, Check, Finding, examine
 from qcli.progress import Progress
 
 _ALL: Final = "all"
@@ -52,8 +52,7 @@ def check(every: bool, progress: Progress) -> Iterator[Finding]:
 def _crashed(code: int, stage: str) -> Finding:
     how = signal.Signals(-code).name if code < 0 else f"exit code {code:#x}"
     said = f"compiled kernels crash this processor's programs ({how}, at: {stage})"
-    hint = f"`qcli cache clear kernels`, then look again; if it stays so, {REPORT}"
-    return Finding("self-test", FAIL, said, hint, {"code": code, "stage": stage})
+    return Finding("self-test", FAIL, said, MAKE_ANEW, {"code": code, "stage": stage})
 
 
 def _tests(every: bool, progress: Progress) -> Iterator[tuple[str, Finding]]:

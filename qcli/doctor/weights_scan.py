@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from qcli.gguf.file import Tensor
 from quant.block import Block, Scale, Weight, declared, halves
+from quant.formats import bf16, iq1_m, mxfp4, nvfp4
 
 Blocks = NDArray[np.uint8]  # [n, bytes]
 
@@ -88,35 +89,17 @@ def _values(block: Block, name: str, holds: Scale | Weight, blocks: Blocks) -> t
     return values, max(_ABSURD * holds.unit, _TIMES * float(np.median(usual)) if len(usual) else 0.0)
 
 
-def _nibbles(part: Blocks) -> NDArray[np.float32]:
-    """Float16 in the top nibbles of four uint16, lowest bits first."""
-    words = np.ascontiguousarray(part).view("<u2").astype(np.uint16) >> 12 << np.arange(0, 16, 4, dtype=np.uint16)
-    return halves(words.sum(axis=1, dtype=np.uint16)[:, None].view(np.uint8))
-
-
-def _e8m0(part: Blocks) -> NDArray[np.float32]:
-    """2^(byte - 128); 255 is no number."""
-    values = np.ldexp(np.float32(1), part.astype(np.int32) - 128)
-    return np.where(part == _E8M0_NAN, np.float32("nan"), values).astype(np.float32)
-
-
-def _ue4m3(part: Blocks) -> NDArray[np.float32]:
-    """4 bits of exponent, 3 after the first, halved; 127 is no number."""
-    exponent, rest = part.astype(np.int32) >> 3 & 15, (part & 7).astype(np.float32)
-    values = np.where(exponent, np.ldexp(1 + rest / 8, exponent - 8), np.ldexp(rest / 8, -7))
-    return np.where(part & 127 == _UE4M3_NAN, np.float32("nan"), values).astype(np.float32)
-
-
-def _bf16(part: Blocks) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = (np.ascontiguousarray(part).view("<u2").astype(np.uint32) << 16).view(np.float32)
+def _or_nan(decoded: NDArray[np.float32], is_none: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """What codes of scales stand for, NaN for those that the format has for no number, and that kernels take for one."""
+    values: NDArray[np.float32] = np.where(is_none, np.float32("nan"), decoded)
     return values
 
 
 _READ: Final[dict[str, Callable[[Blocks], NDArray[Any]]]] = {
     "f32": lambda part: np.ascontiguousarray(part).view("<f4"),
     "f16": halves,
-    "bf16": _bf16,
-    "f16 in nibbles": _nibbles,
-    "e8m0": _e8m0,
-    "ue4m3": _ue4m3,
+    "bf16": bf16.dequantize,
+    "f16 in nibbles": iq1_m.decoded,
+    "e8m0": lambda part: _or_nan(mxfp4.decoded(part), part == _E8M0_NAN),
+    "ue4m3": lambda part: _or_nan(nvfp4.decoded(part), part & 127 == _UE4M3_NAN),
 }

@@ -33,15 +33,14 @@ def cores() -> Cores:
     physical, performance = _cores()
     quota = _quota()
     allowed = len(_allowed_cpus())
-    return Cores(
-        os.cpu_count() or 1, allowed, max(1, physical), max(1, performance), None if quota == _UNLIMITED else quota
-    )
+    limit = None if quota == _UNLIMITED else quota
+    return Cores(os.cpu_count() or 1, allowed, max(1, physical), max(1, performance), limit)
 
 
 def default_threads() -> int:
     """Physical performance cores that this process may run on, at most as many as its cgroups' CPU quota.
 
-    Efficiency cores are left out: all threads wait for each other after each record, so the slowest sets the pace.
+    Efficiency cores are left out: a record is done when all its shares are, and the last may be a slow core's.
     """
     return max(1, min(_cores()[1], _quota()))
 
@@ -54,7 +53,7 @@ def processors() -> int:
 def streaming_threads() -> int:
     """As `default_threads`, or fewer where there are many cores, as I/O threads need some while experts are read.
 
-    They would preempt a computing thread, for which all others wait.
+    They would preempt a computing thread in the midst of a share, for which all others wait.
 
     48 layers on 16 cores: 278 ms a token with 16 threads, 226 with 12, 222 with 10, 246 with 6; on 8 of these 225 with 8.
     """

@@ -184,10 +184,8 @@ class Gemma4Layer:
     def trace(self, plan: Plan, x: Activation) -> None:
         """Change x [tokens, n], the residual stream."""
         add_sublayer(plan, x, self.attn_norm, self.mixer, self.post_attention_norm)
-        h, added = (
-            plan.activation("h", x.columns),
-            plan.activation("added", x.columns),
-        )  # the latter zero before and after
+        h = plan.activation("h", x.columns)
+        added = plan.activation("added", x.columns)  # zero before and after
         self.ffn_norm.trace(plan, x, h)
         self.ffn.trace(plan, h, added)
         if self.experts:

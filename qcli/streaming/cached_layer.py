@@ -98,9 +98,8 @@ class CachedLayer:
         reads = self._reads
         reads[:, READ.spans // 8], reads[:, READ.then // 8] = len(self.matrices), end_load.address
         reads[:, READ.owner // 8], reads[:, READ.number // 8] = self.table.ctypes.data, np.arange(self.expert_count)
-        for matrix, span in zip(
-            self.matrices, np.split(reads[:, READ.bytes // 8 :], len(self.matrices), 1), strict=True
-        ):
+        spans = np.split(reads[:, READ.bytes // 8 :], len(self.matrices), 1)
+        for matrix, span in zip(self.matrices, spans, strict=True):
             span[:, SPAN.file // 8], span[:, SPAN.size // 8] = self._reader.number_of(matrix.path), matrix.n_bytes
             span[:, SPAN.offset // 8] = matrix.offsets
 

@@ -142,12 +142,8 @@ class Reader:
         words: Words = np.zeros(READ.bytes // 8 + len(spans) * SPAN.bytes // 8, np.int64)
         words[READ.spans // 8] = len(spans)
         for row, span in zip(words[READ.bytes // 8 :].reshape(len(spans), -1), spans, strict=True):
-            row[:] = (
-                self.number_of(span.path),
-                span.offset,
-                span.n_bytes,
-                span.memory.ctypes.data,
-            )  # in the order of SPAN
+            memory = span.memory.ctypes.data
+            row[:] = self.number_of(span.path), span.offset, span.n_bytes, memory  # in the order of SPAN
         request = ReadRequest(self, words, kept=spans)
         while self._requests and self._requests[0].done:
             self._requests.popleft()

@@ -47,6 +47,13 @@ _THREE_BITS = spread(3)
 _QUARTER, _EIGHTH, _NINE = np.float32(1 / 4), np.float32(1 / 8), np.float32(9)
 
 
+def decoded(scales: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The float16 in the top nibbles of four uint16, lowest bits first, uint8 [..., 8] -> float32 [..., 1]."""
+    words = np.ascontiguousarray(scales).view(np.uint16)
+    bits = np.bitwise_or.reduce(words >> 12 << np.array([0, 4, 8, 12], np.uint16), axis=-1, keepdims=True)
+    return halves(bits.view(np.uint8))
+
+
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
     qs, qh, packed = BLOCK.split(data)
@@ -54,9 +61,9 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     high = nibbles(qh).astype(np.uint16)
     values = points("IQ1_S")[qs | (high & 7) << 8].reshape(*qs.shape[:2], 16, 2, 8)
     shift = np.where(high & 8, np.float32(-1 / 8), np.float32(1 / 8)).reshape(*values.shape[:4], 1)
-    bits = np.bitwise_or.reduce(words >> 12 << np.array([0, 4, 8, 12], np.uint16), axis=-1, keepdims=True)
-    d = halves(bits.view(np.uint8))
-    scales = d * (1 + 2 * (words[..., None] >> np.array([0, 3, 6, 9], np.uint16) & 7).reshape(*qs.shape[:2], 16))
+    scales = decoded(packed) * (
+        1 + 2 * (words[..., None] >> np.array([0, 3, 6, 9], np.uint16) & 7).reshape(*qs.shape[:2], 16)
+    )
     return rows_of(scales[..., None, None] * (values + shift))
 
 

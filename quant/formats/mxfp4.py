@@ -42,12 +42,16 @@ OFFSET = np.float32(12)  # what makes them unsigned
 LOW, HIGH = (declare([value + 12 for value in VALUES]) for declare in (low_nibbles, high_nibbles))
 
 
+def decoded(scales: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """E8M0, halved -> float32: 2^(byte - 128)."""
+    return np.ldexp(np.float32(1), scales.astype(np.int32) - 128)
+
+
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 [rows, row bytes] -> float32 [rows, columns]."""
     e, qs = BLOCK.split(data)
     nibbles = np.concatenate([qs & 15, qs >> 4], axis=-1)
-    d = np.ldexp(np.float32(1), e.astype(np.int32) - 128)
-    return rows_of(d * np.array(VALUES, np.float32)[nibbles])
+    return rows_of(decoded(e) * np.array(VALUES, np.float32)[nibbles])
 
 
 def _powers(builder: Any, exponents: Any) -> Any:

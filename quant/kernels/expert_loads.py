@@ -41,10 +41,8 @@ TOKEN = Layout(
     "failed",  # experts that are needed and could not be read
 )
 ARRIVALS = Layout(  # of one layer: places in the token's choice, those in memory first, then as they arrive
-    *(
-        "taken",
-        *(f"line{i}" for i in range(COUNTER_WORDS - 1)),
-    ),  # blocks of work that shares have begun; a line of its own
+    "taken",  # blocks of work that shares have begun
+    *(f"unused{i}" for i in range(COUNTER_WORDS - 1)),  # as that has cache lines of its own
     "ready",  # how many of the places are known, whose experts are in memory
     "guessed",  # pieces of a guess that are done
     "missed",  # how many experts had to be read for this token

@@ -187,10 +187,8 @@ def experts_step(
     middle.read(routed.down.format.activation)
     experts, weights = plan.buffer("experts", k, np.int64), plan.buffer("weights", k, np.float32)
     plan.weight_bytes += layer.bytes_per_token
-    rows, routing = (
-        (logits.read("f32"), logits.stride("f32")),
-        layer.routing.table(plan, routed.gate.count, layer.scale),
-    )
+    rows = logits.read("f32"), logits.stride("f32")
+    routing = layer.routing.table(plan, routed.gate.count, layer.scale)
     scratch = plan.scratch(max(PRODUCTS_BYTES, routing_scratch_bytes(routed.gate.count)))
     plan.add(route_rows, *rows, routing, experts, weights, plan.batch, *scratch)
     operands = gate_up_table(plan, routed), gate_input(routed, h), plan.output(middle), *scratch
