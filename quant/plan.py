@@ -123,7 +123,7 @@ class Activation:
         return tail
 
     def part(self, first: int, columns: int) -> Activation:
-        """So many columns from `first` on, float32 alone, in the same memory: for a writer of these."""
+        """So many columns from `first` on, float32 alone, in the same memory: for who writes or reads these."""
         part = Activation(self.tokens, columns)
         part._whole, part._buffers["f32"] = self, self.read("f32")[:, 4 * first : 4 * (first + columns)]
         return part

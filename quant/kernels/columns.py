@@ -48,7 +48,7 @@ def place(
     step = 0 if shared else 4 * x.columns // heads
     if first + columns > (x.columns if shared else x.columns // heads) or at + columns > y.columns // heads:
         raise ValueError(f"{columns} columns of {heads} heads: {x.columns} from {first} on, {y.columns} from {at} on")
-    source, target = _from(plan, x, first), _from(plan, y, at)
+    source, target = _from(x, first), _from(y, at)
     steps = y.stride("f32"), 4 * y.columns // heads
     plan.add(place_columns, source, x.stride("f32"), step, heads, columns, target, *steps, plan.batch)
 
@@ -57,7 +57,7 @@ def rows_of_heads(plan: Plan, x: Activation, heads: int, first: int, columns: in
     """Columns first to first + columns of each head of x [tokens, heads * …] -> y [tokens * heads, columns]."""
     if first + columns > x.columns // heads or y.columns != columns or y.tokens < plan.tokens * heads:
         raise ValueError(f"{columns} columns of {heads} heads: {x.columns} from {first} on, {y.columns}")
-    source, step = _from(plan, x, first), 4 * x.columns // heads
+    source, step = _from(x, first), 4 * x.columns // heads
     plan.add(take_rows, source, x.stride("f32"), step, heads, columns, plan.output(y), plan.batch)
 
 
@@ -69,7 +69,6 @@ def quantize(plan: Plan, x: Activation) -> None:
     plan.add(take_rows, x.read("f32"), x.stride("f32"), 0, 1, x.columns, others, plan.batch)
 
 
-def _from(plan: Plan, x: Activation, column: int) -> Operand:
-    """The address of a column of the first row."""
-    plan.keep(x)
-    return int(x.read("f32").ctypes.data + 4 * column)
+def _from(x: Activation, column: int) -> Operand:
+    """The rows from a column on."""
+    return x.part(column, x.columns - column).read("f32")

@@ -31,7 +31,5 @@ def gate_columns(plan: Plan, gate: Activation, x: Activation, first: int, out: A
     n = gate.columns
     if n % 16 or first % 16 or first + n > x.columns or out.columns != n:
         raise ValueError(f"{n} columns of {x.columns} from {first} on -> {out.columns}")
-    plan.keep(x)
-    source = int(x.read("f32").ctypes.data + 4 * first)
-    rows = gate.read("f32"), gate.stride("f32"), source, x.stride("f32")
+    rows = gate.read("f32"), gate.stride("f32"), x.part(first, n).read("f32"), x.stride("f32")
     plan.add(gate_rows, *rows, n, GATES[activation], plan.output(out), plan.batch)

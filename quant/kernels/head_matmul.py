@@ -46,8 +46,8 @@ def head_matmul(plan: Plan, x: Activation, w: ExpertMatrices, y: Activation, at:
     heads, width = w.count, y.columns // w.count
     if x.columns != w.columns or at + w.rows > width or x.tokens < heads * plan.tokens or width % 16:
         raise ValueError(f"{heads} heads: [{x.tokens}, {x.columns}] x [{w.rows}, {w.columns}] -> {y.columns}, at {at}")
-    kind, out = w.format.activation, int(y.read("f32").ctypes.data + 4 * at)
-    plan.keep(w, y)
+    kind, out = w.format.activation, y.part(at, y.columns - at).read("f32")
+    plan.keep(w)
     plan.weight_bytes += heads * w.bytes
     if plan.tokens == 1:
         matrix = plan.table(MATRIX, **operands_of(w))
