@@ -80,6 +80,9 @@ class Batch:
         self.table[:2] = tokens, position  # in the order of BATCH
 
 
+_ONE = Batch()
+_ONE.set(1, 0)
+
 Operand = int | float | NDArray[Any] | Kernel | Batch | Callable[[], Any]
 
 
@@ -137,13 +140,20 @@ class Activation:
 class Plan:
     """Records in order, for at most `tokens` tokens a replay and `threads` threads; `batch`: what the next replay takes.
 
+    In a stepwise plan every token of a replay is computed as in a step of its own, by the same sums in the same order, while
+    weights are read once for all: a plan of one token, of a few that are guessed, of one of each of several texts.
+
     `weight_bytes` adds up the bytes of weights that one token reads; `part` is the part of the model that the records which
     follow belong to, as profiles name it, and `parts` holds that of each record.
     """
 
-    def __init__(self, tokens: int, threads: int, batch: Batch, *hooks: object) -> None:
-        """hooks: objects that take part in tracing, see `hook`; None is no hook."""
+    def __init__(self, tokens: int, threads: int, batch: Batch, *hooks: object, stepwise: bool = False) -> None:
+        """hooks: objects that take part in tracing, see `hook`; None is no hook. stepwise: also with several tokens."""
         self.tokens, self.threads, self.batch = tokens, threads, batch
+        self.stepwise = stepwise or tokens == 1
+        self.rows = (
+            batch if tokens > 1 else _ONE
+        )  # rows of its activations: one in a plan of one token, whatever the batch
         self._hooks = hooks
         self._records: list[tuple[Kernel, int, tuple[Operand, ...]]] = []
         self._scratch_bytes = 64

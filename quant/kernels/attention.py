@@ -141,7 +141,7 @@ def attention(
         queries_stride=queries.stride("f32"),
     )
     plan.add(norm_rope_store, table, inputs, plan.batch, *plan.scratch(4 * max(heads.head_dim, heads.value_dim)))
-    (attend_token if plan.tokens == 1 else attend_tiles)(plan, queries, heads, table, attended, mask)
+    (attend_token if plan.stepwise else attend_tiles)(plan, queries, heads, table, attended, mask)
     gates: tuple[Operand, Operand] = (q.read("f32"), q.stride("f32")) if heads.gated else (0, 0)
     rows = attended.read("f32"), attended.stride("f32")
     plan.add(finish_heads, *rows, *gates, attended.columns, heads.value_dim, plan.output(out), plan.batch)
