@@ -61,11 +61,14 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return memory
 
 
-BATCH = Layout("tokens", "position")
+BATCH = Layout("tokens", "position", "deferred")
 
 
 class Batch:
-    """What one replay takes, in memory that kernels read by BATCH: its tokens, and the position of the first of them."""
+    """What one replay takes, in memory that kernels read by BATCH: its tokens, and the position of the first of them.
+
+    deferred: how many tokens of the last replay, behind its first, recurrent states have not seen yet (see quant.deferred).
+    """
 
     def __init__(self) -> None:
         self.table: NDArray[np.int64] = aligned(8, np.int64)  # a cache line
@@ -75,9 +78,9 @@ class Batch:
         """How many there are."""
         return int(self.table[0])
 
-    def set(self, tokens: int, position: int) -> None:
+    def set(self, tokens: int, position: int, deferred: int = 0) -> None:
         """Before a replay: say what it takes."""
-        self.table[:2] = tokens, position  # in the order of BATCH
+        self.table[:3] = tokens, position, deferred  # in the order of BATCH
 
 
 _ONE = Batch()

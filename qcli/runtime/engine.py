@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,7 @@ from qcli.runtime.build import model_of, streamed_model_of
 from qcli.runtime.lifetime import Lifetime
 from qcli.runtime.profile import Profiler
 from qcli.runtime.program import Program
+from qcli.runtime.wide_step import WideStep
 from qcli.streaming import budget
 from quant import team
 from quant.kernels.experts_grouped import MICRO_BATCH
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from qcli.streaming.expert_loader import ExpertLoader
     from quant.kernels.observer import InputObserver
 
+STEP_TOKENS = 8  # at most, of one step: a token and guesses of those that follow it
 DEFAULT_CHUNK = MICRO_BATCH  # tokens of a prompt that go through the layers together
 _FINISHED, _FINISHED_STREAMED = 128, 32  # tokens of a prompt that Ctrl-C waits for; of more, the chunk is undone
 
@@ -81,6 +83,8 @@ class Engine:
         self._step, self._prompt, self._head = Program.of(step), Program.of(prompt), Program.of(head)
         self._profiler: Profiler | None = None  # while profile() is on
         self._heads: dict[int, tuple[Program, Activation]] = {}
+        self._undecided = 0  # tokens of the last steps() behind the first, until keep() tells which stay
+        state.catch_up = self._catch_up
         self._team, self._decoding = Team(threads), decoding or ActiveThreads(threads, threads)
         self._lifetime = Lifetime()
         self._dropped = weakref.finalize(self, _dismiss, self._lifetime, self._team, expert_loader)
@@ -109,7 +113,7 @@ class Engine:
         """
         kernels.check_processor()
         given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
-        model, state = model_of(file, ctx, kv_type)
+        model, state = model_of(file, ctx, kv_type, STEP_TOKENS)
         limit, used = budget.limit(ram), process_memory()
         if not state.experts_total or budget.fits(file, model, state, threads, limit, used):
             some = ActiveThreads(given or 1, threads)
@@ -165,6 +169,31 @@ class Engine:
             self._forward(self._step, 1)
             self.last_logits = self._logits.values[0]
         return self.last_logits
+
+    @property
+    def most_tokens(self) -> int:
+        """How many tokens steps() takes at most; 1 where a model has no steps of several."""
+        return 1 if self.expert_loader or not self.model.stepwise else self.state.most_tokens
+
+    def steps(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Append tokens of which all but the first are guesses; the logits after each, float32 [tokens, vocab], overwritten
+        by the next call, to the bit those of a step for each. Of the guesses none stays unless `keep` says so."""
+        self._check_fits(len(tokens))
+        if len(tokens) == 1:
+            return self.step(tokens[0])[None]
+        self._ids[: len(tokens)], self.last_logits = tokens, None
+        with interrupts_wait(), self._decoding.follow(self._team):
+            self._forward(self._wide.step, len(tokens))
+            self.state.position -= len(tokens) - 1
+            self._undecided, self.last_logits = len(tokens) - 1, self._wide.logits[0]
+        return self._wide.logits[: len(tokens)]
+
+    def keep(self, guesses: int) -> None:
+        """Of the last steps(), so many guesses were right and stay."""
+        if not 0 <= guesses <= self._undecided:
+            raise ValueError(f"{guesses} of {self._undecided} guesses")
+        self.state.position += guesses
+        self.state.behind, self._undecided, self.last_logits = guesses, 0, self._wide.logits[guesses]
 
     def logits(self, ids: Sequence[int], first: int = 0) -> NDArray[np.float32]:
         """Logits of the positions from `first` on, float32 [T - first, vocab]; from an empty state, by prefill's plan."""
@@ -255,9 +284,24 @@ class Engine:
 
     def _forward(self, program: Program, tokens: int, progress: Progress | None = None) -> None:
         """Replay a program over the first of self._ids, at the state's position, and move the position on."""
-        self.state.batch.set(tokens, self.state.position)
+        self._undecided = 0
+        if program is self._prompt and self.state.behind:
+            self._catch_up()
+        self.state.batch.set(tokens, self.state.position, self.state.behind)
         self._replay(program, progress)
         self.state.position += tokens
+        self.state.behind = 0
+
+    @cached_property
+    def _wide(self) -> WideStep:
+        return WideStep.of(self.model, self.state, self._ids, self.threads)
+
+    def _catch_up(self) -> None:
+        """Have recurrent states see the tokens that they are behind."""
+        self.state.batch.set(1, self.state.position, self.state.behind)
+        with interrupts_wait():
+            self._replay(self._wide.catch_up)
+            self.state.behind = 0
 
     def _replay(self, program: Program, progress: Progress | None = None) -> None:
         program.replay(self._run, partial(progress, "") if progress and not self._profiler else None)
