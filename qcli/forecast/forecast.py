@@ -78,7 +78,7 @@ class Setup:
         state = self.state
         experts, dense = weight_bytes(self.file, experts=True), weight_bytes(self.file, experts=False)
         weights = Weights(dense, experts, round(engine.weight_bytes_per_step()))
-        buffers = sum(plan.n_bytes for plan in engine.plans)
+        buffers = sum(plan.n_bytes for plan in engine.programs.plans)
         program += budget.RESERVE + budget.state_bytes(state) - state.n_bytes  # checkpoints
         needed = self.ram + missing_bytes if missing_bytes else program + dense + experts + state.n_bytes + buffers
         memory = Memory(self.ram, state.n_bytes, state.cache_bytes, buffers, program, needed)
@@ -111,7 +111,7 @@ def _streamed(setup: Setup, disk: Path | None, progress: Progress | None) -> For
     try:
         program = setup.used
         used = program + weight_bytes(setup.file, experts=False)
-        found = budget.slot_budget(cache.loader, state, engine.plans, ram, used)
+        found = budget.slot_budget(cache.loader, state, engine.programs.plans, ram, used)
         if not found.enough:
             resident = budget.resident_bytes(setup.file, model, state, setup.threads, before)
             return setup.result("too large", engine, program, min(found.missing_bytes, resident - ram))

@@ -45,7 +45,7 @@ def generate_ids(
     _check_fits(len(ids), engine.ctx, engine.longest)
     stats.prompt_tokens = len(ids)
     stats.experts_total = engine.experts_total
-    engine.reset_counters()
+    engine.state.clear_touched()
     for id in ids:
         sampler.accept(id)
     try:
@@ -72,7 +72,7 @@ def generate_ids(
     finally:
         if marks.after_answer and stats.new_tokens and cache.whole:
             cache.checkpoint(marks.answer_on_disk)
-        stats.experts_touched = engine.experts_touched()
+        stats.experts_touched = engine.state.experts_touched()
         stats.weight_bytes_per_step = engine.weight_bytes_per_step()
         stats.disk_reads = DiskReads.of(engine.traffic, stats.decode_steps)
 
