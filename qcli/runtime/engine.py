@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.errors import ContextOverflowError
+from qcli.errors import ContextOverflowError, QcliError
 from qcli.gguf.file import GGUFFile
 from qcli.host import kernels
 from qcli.host.memory import process_memory
@@ -176,12 +176,14 @@ class Engine:
             self._undecided, self.last_logits = len(tokens) - 1, self.programs.steps[1][0]
         return self.programs.steps[1][: len(tokens)]
 
-    def keep(self, guesses: int) -> None:
-        """Of the last steps(), so many guesses were right and stay."""
-        if not 0 <= guesses <= self._undecided:
-            raise ValueError(f"{guesses} of {self._undecided} guesses")
-        self.state.position += guesses
-        self.state.behind, self._undecided, self.last_logits = guesses, 0, self.programs.steps[1][guesses]
+    def keep(self) -> None:
+        """The next guess of the last steps() was right: it stays. Raises QcliError if there is none."""
+        if not self._undecided:
+            raise QcliError("no guess is left that could stay", "take a step first")
+        self.state.position += 1
+        self.state.behind += 1
+        self._undecided -= 1
+        self.last_logits = self.programs.steps[1][self.state.behind]
 
     def logits(self, ids: Sequence[int], first: int = 0) -> NDArray[np.float32]:
         """Logits of the positions from `first` on, float32 [T - first, vocab]; from an empty state, by prefill's plan."""

@@ -33,6 +33,7 @@ class FakeEngine:
     threads = 1
     chunk = 8
     expert_loader = None
+    most_tokens = 1
 
     def __init__(self, vocab_size=16, ctx=64, following=None, recurrent=True):
         self.vocab_size, self.ctx, self.longest = vocab_size, ctx, 4 * ctx

@@ -1,0 +1,34 @@
+"""Whether tokens are guessed ahead, as a user says it."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from qcli.errors import UsageError
+
+WORDS: Final = ("auto", "off")
+MOST: Final = 7  # guesses of a step
+HELP: Final = (
+    f"Guess ahead where a text repeats itself: auto, off, or 1 to {MOST} tokens at a time. The answer is the same, "
+    "sooner (default: auto)."
+)
+
+
+class Draft(NamedTuple):
+    """Whether to guess, and how many tokens at a time: None for as many as pay."""
+
+    on: bool = True
+    at_a_time: int | None = None
+
+
+OFF: Final = Draft(on=False)
+
+
+def draft_setting(named: str, value: str | int) -> Draft:
+    """The meaning of "auto", "off" or a number; named: where it was given, as errors say it. Raises UsageError."""
+    text = str(value)
+    if text in WORDS:
+        return OFF if text == "off" else Draft()
+    if text.isascii() and text.isdecimal() and 1 <= int(text[:4]) <= MOST:
+        return Draft(at_a_time=int(text))
+    raise UsageError(f'{named} cannot be "{text[:40]}"', f"give auto, off, or a number from 1 to {MOST}")
