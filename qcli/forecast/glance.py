@@ -85,7 +85,7 @@ def _state_bytes(file: GGUFFile, ctx: int | None, kv_type: str) -> int:
     """Keys and values of a context."""
     width = sum(t.shape[0] for t in file.tensors.values() if t.shape and split_layer(t.name)[1] in _CACHED)
     tokens = ctx or min(_number(file, "context_length") or DEFAULT_CTX, DEFAULT_CTX)
-    return width * tokens * 2 if kv_type == "f16" else width * tokens * 34 // 32
+    return width * tokens * {"q8_0": 34, "f16": 64, "f32": 128}[kv_type] // 32
 
 
 def _number(file: GGUFFile, key: str) -> int:

@@ -164,7 +164,8 @@ class AbsorbedAttention:
         file, heads, s = hparams.file, hparams.num_attention_heads[i], shape
         width, rank = s.qk_rope_head_dim + s.kv_lora_rank, s.kv_lora_rank
         key = state.cache(1, width)
-        value = key[:, :, s.qk_rope_head_dim :] if state.kv_type == "f16" else state.cache(1, rank)  # a part of the key
+        part = key[:, :, s.qk_rope_head_dim :]  # of the key
+        value = state.cache(1, rank) if state.kv_type == "q8_0" else part
         return cls(
             attn_k_b=experts(file, f"blk.{i}.attn_k_b.weight", heads, rank, s.qk_nope_head_dim),
             attn_v_b=experts(file, f"blk.{i}.attn_v_b.weight", heads, s.v_head_dim, rank),
