@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from reference.attention import attend
+from reference.attention import attend, heads
 from reference.functions import sigmoid, silu
 from reference.kv_cache import stored
 from reference.norm import rms_norm
-from reference.rope import angles, rotate
+from reference.rope import angles
 from reference.router import choose
 
 from quant.kernels.router import Routing
@@ -22,7 +22,7 @@ from quant.kernels.router import Routing
 class Kind:
     """What tells one family from another."""
 
-    norms: str = "head"  # of queries and keys: each head alone, the whole "row", "last" for each head after it is rotated, or ""
+    normed_last: bool = False  # queries and keys, after they are rotated
     interleaved: bool = False
     rotated_without_window: bool = True  # whether layers that see all are rotated
     scaled_embedding: bool = False
@@ -31,10 +31,10 @@ class Kind:
 KINDS = {
     "qwen3vlmoe": Kind(),
     "bailingmoe2": Kind(),
-    "ernie4_5-moe": Kind(norms="", interleaved=True),
-    "hunyuan-moe": Kind(norms="last"),
+    "ernie4_5-moe": Kind(interleaved=True),
+    "hunyuan-moe": Kind(normed_last=True),
     "dots1": Kind(),
-    "minimax-m2": Kind(norms="row"),
+    "minimax-m2": Kind(),
     "afmoe": Kind(rotated_without_window=False, scaled_embedding=True),
     "exaone-moe": Kind(rotated_without_window=False),
 }
@@ -76,7 +76,7 @@ class Twin:
     def attention(self, w, h, window):
         q, k, v = self.projections(w, h)
         turned = window or self.kind.rotated_without_window
-        q, k = (self.prepared(x, w[f"attn_{c}_norm.weight"] if self.kind.norms else None, turned) for x, c in ((q, "q"), (k, "k")))
+        q, k = (self.prepared(x, w.get(f"attn_{part}_norm.weight"), turned) for part, x in (("q", q), ("k", k)))
         caches = (stored(x.astype(np.float32), False) if self.rounded else x for x in (k, v))
         k, v = (cache.swapaxes(0, 1) for cache in caches)
         out = attend(q, k, v, None, 0, window=window or None)
@@ -87,16 +87,18 @@ class Twin:
     def projections(self, w, h):
         """q, k, v [tokens, heads, head_dim]."""
         widths = [self.heads * self.head_dim, self.kv_heads * self.head_dim]
-        whole = w["attn_qkv.weight"] if "attn_qkv.weight" in w else np.concatenate([w[f"attn_{c}.weight"] for c in "qkv"])
-        return [x.reshape(len(h), -1, self.head_dim) for x in np.split(h @ whole.T, np.cumsum([widths[0], widths[1]]), axis=1)]
+        whole = (
+            w["attn_qkv.weight"] if "attn_qkv.weight" in w else np.concatenate([w[f"attn_{c}.weight"] for c in "qkv"])
+        )
+        return [
+            x.reshape(len(h), -1, self.head_dim)
+            for x in np.split(h @ whole.T, np.cumsum([widths[0], widths[1]]), axis=1)
+        ]
 
     def prepared(self, x, norm, turned):
         """Queries or keys, normed and rotated."""
-        if norm is not None and self.kind.norms != "last":
-            x = rms_norm(x.reshape(len(x), -1, len(norm)), norm, self.eps).reshape(x.shape)
-        if turned:
-            x = rotate(x, angles(range(len(x)), self.rotary, self.base), self.kind.interleaved)
-        return rms_norm(x, norm, self.eps) if self.kind.norms == "last" else x
+        at = angles(range(len(x)), self.rotary, self.base) if turned else None
+        return heads(x, norm, self.eps, at, self.kind.interleaved, self.kind.normed_last)
 
     def feed_forward(self, w, h):
         if "ffn_gate_inp.weight" not in w:
