@@ -88,7 +88,7 @@ def _state_bytes(file: GGUFFile, ctx: int | None, kv_type: str) -> int:
     return width * tokens * {"q8_0": 34, "f32": 128}.get(kv_type, 64) // 32
 
 
-def _kept_rows(file: GGUFFile, layer: int | None, part: str, rows: int) -> int:
+def _kept_rows(file: GGUFFile, layer: int, part: str, rows: int) -> int:
     """How many of a tensor's rows make keys or values that are kept; where queries come with them, all but as many as those."""
     if part != "attn_qkv.weight":
         return rows if part in _CACHED else 0
