@@ -7,12 +7,12 @@ from qcli.layers.hyperparameters import Hyperparameters
 _PATTERN = "attention.sliding_window_pattern"
 
 
-def read_windows(hparams: Hyperparameters, every: int) -> tuple[int, ...]:
-    """The window of each layer in positions, 0 where it sees all.
+def read_windows(hparams: Hyperparameters, window: int, every: int) -> tuple[int, ...]:
+    """The window of each layer in positions: `window`, or 0 where it sees all.
 
     A file says for each layer whether it has one, or that every so many-th has none; `every`: where it does not say.
     """
-    window, period = hparams.count("attention.sliding_window"), every
+    period = every
     if hparams.has(_PATTERN):
         flags = hparams.sizes(_PATTERN, least=0)
         if max(flags) <= 1 and len(hparams.file.get_ints(f"{hparams.arch}.{_PATTERN}")) > 1:

@@ -79,7 +79,8 @@ class Model:
         keys: dict[str, object] = {
             "block_count": LAYERS, "context_length": 256, "embedding_length": N, "feed_forward_length": DENSE_WIDTH,
             "attention.head_count": HEADS, "attention.head_count_kv": 1 if self.absorbed else HEADS,
-            "attention.layer_norm_rms_epsilon": self.twin.get("eps", 1e-6), "attention.kv_lora_rank": LATENT, "rope.freq_base": 10_000.0,
+            "attention.layer_norm_rms_epsilon": self.twin.get("eps", 1e-6), "attention.kv_lora_rank": LATENT,
+            "rope.freq_base": 10_000.0,
             "rope.dimension_count": TURNING, "expert_feed_forward_length": WIDTH, "expert_count": self.experts,
             "expert_used_count": self.routing.experts_per_token, "expert_shared_count": 2,
             "leading_dense_block_count": self.dense,

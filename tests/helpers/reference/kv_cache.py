@@ -8,7 +8,7 @@ from reference.activation import quantize
 
 def rows(cache, width):
     """What a cache [heads, context, row] holds, float64 [heads, context, width]."""
-    if cache.dtype != np.uint8:
+    if cache.dtype in (np.float16, np.float32):
         return cache.astype(np.float64)
     if cache.dtype == np.int16:
         return cache[..., :width] * np.ascontiguousarray(cache[..., width:]).view(np.float32).astype(np.float64)
