@@ -17,6 +17,11 @@ class PreTokenizer:
     patterns: tuple[str, ...]
     ignore_merges: bool = False  # a word that is a token becomes that token, whatever the merges say
     add_bos: bool = False  # whether a prompt begins with BOS where the file does not say
+    joins_words: bool = False  # a word of a pattern may be several with spaces between
+
+    def may_cut(self, text: str, at: int) -> bool:
+        """Whether a text can be cut at a border of a word and a space or line feed (see `qcli.text.pieces`)."""
+        return not self.joins_words or text[at] == "\n"
 
 
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -110,7 +115,7 @@ PRE_TOKENIZERS: Final = {
     **dict.fromkeys(["bailingmoe", "bailingmoe2"], PreTokenizer((_BAILINGMOE2,))),
     "minimax-m2": PreTokenizer((_O200K,)),
     "afmoe": PreTokenizer(_AFMOE),
-    "exaone-moe": PreTokenizer((_EXAONE_MOE,)),
+    "exaone-moe": PreTokenizer((_EXAONE_MOE,), joins_words=True),
     "youtu": PreTokenizer(_YOUTU, ignore_merges=True),
     "seed-coder": PreTokenizer(
         (rf"{_CONTRACTION}|{_WORD}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACE}",),
