@@ -81,12 +81,13 @@ class Attention:
         cls, hparams: Hyperparameters, i: int, state: State, rope: Rope | None, *, norms: str = "",
         normed_last: bool = False, gated: bool = False, gate_apart: bool = False, biased: Sequence[str] = (),
         sinks: bool = False, window: int = 0, softcap: float = 0.0, score_scale: float = 0.0, scale: float = 1.0,
+        fine: bool = False,
     ) -> Attention:  # fmt: skip
         """Layer i of a file.
 
         norms: "head" or "row" where queries and keys are normed, each head by itself or all heads together; gated: `attn_q`
         gives (query, gate) of each head; gate_apart: `attn_gate` gives the gates; biased: the projections that must have a
-        bias (any may); scale: of the output; for the others see Heads.
+        bias (any may); scale: of the output; fine: see State.cache; for the others see Heads.
         """
         file, block, n = hparams.file, f"blk.{i}", hparams.hidden_size
         queries, keys, width, values = (
@@ -108,8 +109,8 @@ class Attention:
             key_value_heads=keys,
             head_dim=width,
             value_dim=values,
-            k_cache=state.cache(keys, width, window),
-            v_cache=state.cache(keys, values, window),
+            k_cache=state.cache(keys, width, window, fine=fine),
+            v_cache=state.cache(keys, values, window, fine=fine),
             norms=_head_norms(hparams, block, *spans) if norms else None,
             normed_last=normed_last,
             eps=hparams.rms_norm_eps,

@@ -33,7 +33,7 @@ VERIFIED: Final = (
     "logits within 5e-6 of float32 references of V2, V2-Lite, V3 and GLM-4.7-Flash (tiny random weights) "
     "with --kv-type f32; 1.7e-3 with f16, all of it the rounding of cached rows; greedy text exact"
 )
-_COMPRESSED_EPS: Final = 1e-6  # of norms of compressed rows: Transformers has this whatever the config says (GLM: 1e-5)
+_COMPRESSED_EPS: Final = 1e-6  # of norms of compressed rows, whatever the config says (GLM, Kimi Linear: 1e-5)
 
 
 def load(file: GGUFFile, state: State) -> Decoder:

@@ -88,7 +88,7 @@ class Model:
         return made
 
     def expected(self, ids, rounded):
-        """Logits by the twin, [tokens, vocab]; rounded: with caches of float16."""
+        """Logits by the twin, [tokens, vocab]; rounded: with caches of 16 bits."""
         tensors = {name: value.astype(np.float64) for name, value in self.tensors().items()}
         return twin_of(tensors, self.all_keys(), rounded=rounded).logits(ids)
 

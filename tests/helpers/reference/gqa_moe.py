@@ -1,6 +1,6 @@
 """Plain decoders of grouped-query attention and routed experts, in float64: what their definitions say, one line each.
 
-Only what caches hold is rounded to float16.
+Only what caches hold is rounded.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from reference.attention import attend, heads
 from reference.functions import sigmoid, silu
-from reference.kv_cache import stored
+from reference.kv_cache import stored, stored_whole
 from reference.norm import rms_norm
 from reference.rope import angles
 from reference.router import choose
@@ -26,10 +26,11 @@ class Kind:
     interleaved: bool = False
     rotated_without_window: bool = True  # whether layers that see all are rotated
     scaled_embedding: bool = False
+    fine: bool = True  # whether caches are of the kind i16, or of float16
 
 
 KINDS = {
-    "qwen3vlmoe": Kind(),
+    "qwen3vlmoe": Kind(fine=False),
     "bailingmoe2": Kind(),
     "ernie4_5-moe": Kind(interleaved=True),
     "hunyuan-moe": Kind(normed_last=True),
@@ -54,7 +55,7 @@ class Twin:
     eps: float
     routing: Routing
     windows: tuple  # of each layer; 0: it sees all
-    rounded: bool = True  # whether caches are of float16
+    rounded: bool = True  # whether caches are of 16 bits
 
     def logits(self, ids):
         """int [tokens] -> [tokens, vocab]."""
@@ -77,12 +78,17 @@ class Twin:
         q, k, v = self.projections(w, h)
         turned = window or self.kind.rotated_without_window
         q, k = (self.prepared(x, w.get(f"attn_{part}_norm.weight"), turned) for part, x in (("q", q), ("k", k)))
-        caches = (stored(x.astype(np.float32), False) if self.rounded else x for x in (k, v))
-        k, v = (cache.swapaxes(0, 1) for cache in caches)
+        k, v = (self.kept(x).swapaxes(0, 1) for x in (k, v))
         out = attend(q, k, v, None, 0, window=window or None)
         if "attn_gate.weight" in w:
             out = out * sigmoid(h @ w["attn_gate.weight"].T)
         return out @ w["attn_output.weight"].T
+
+    def kept(self, x):
+        """As a cache holds it."""
+        if not self.rounded:
+            return x
+        return stored_whole(x.astype(np.float32)) if self.kind.fine else stored(x.astype(np.float32), False)
 
     def projections(self, w, h):
         """q, k, v [tokens, heads, head_dim]."""
