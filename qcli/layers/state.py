@@ -63,7 +63,7 @@ class State:
     """
 
     def __init__(self, ctx: int, kv_type: str = "f16", longest: int | None = None) -> None:
-        """ctx: most tokens of a text; kv_type: of the caches, "f16" or "q8_0"; longest: most tokens the model was made for."""
+        """ctx: most tokens of a text; kv_type: of the caches, see `kv_cache.TYPES`; longest: most the model was made for."""
         self.ctx, self.kv_type, self.longest = ctx, kv_type, longest or ctx
         self.batch = Batch()
         self.position = 0
