@@ -74,7 +74,7 @@ class LLM:
         """Map the file and load the engine; raises ModelNotFoundError, ModelFileError.
 
         threads: None for the physical cores; ctx: capacity in tokens, None for what the model was made for, up to 32,768;
-        kv_type: "f16" or, half the size, "q8_0", for the keys and values of attention;
+        kv_type: "f16", half the size, "q8_0", or twice, "f32", for the keys and values of attention;
         ram: bytes, or "24GB", that the process may use, None for what is free: beyond that, experts are read as needed;
         keep: what to keep on disk for the next process, so that it need not prefill it: "beginnings" of prompts, as system
         messages are, or "turns", every conversation after each answer;

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from qcli.bench.gemma_shapes import GEMMA4_26B
 from qcli.bench.kimi_shapes import KIMI_LINEAR_48B
+from qcli.bench.ling_shapes import LING_MINI_2
 from qcli.bench.model_shape import Keys, ModelShape, Row, whole
 from qcli.errors import UsageError
 
@@ -132,6 +133,7 @@ SHAPES = {
         ),
         GEMMA4_26B,
         KIMI_LINEAR_48B,
+        LING_MINI_2,
     ]
 }
 

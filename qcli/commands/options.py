@@ -106,7 +106,7 @@ KvType = Annotated[
     typer.Option(
         "--kv-type",
         metavar="TYPE",
-        help="How to remember the conversation: f16, or q8_0, which takes half the memory (default: f16).",
+        help="How to remember the conversation: f16; q8_0, half the memory; or f32, twice as much (default: f16).",
     ),
 ]
 Ram = Annotated[

@@ -83,9 +83,17 @@ def fits(n_bytes: int, free: int) -> bool:
 
 def _state_bytes(file: GGUFFile, ctx: int | None, kv_type: str) -> int:
     """Keys and values of a context."""
-    width = sum(t.shape[0] for t in file.tensors.values() if t.shape and split_layer(t.name)[1] in _CACHED)
+    width = sum(_kept_rows(file, *split_layer(t.name), t.shape[0]) for t in file.tensors.values() if t.shape)
     tokens = ctx or min(_number(file, "context_length") or DEFAULT_CTX, DEFAULT_CTX)
-    return width * tokens * 2 if kv_type == "f16" else width * tokens * 34 // 32
+    return width * tokens * {"q8_0": 34, "f32": 128}.get(kv_type, 64) // 32
+
+
+def _kept_rows(file: GGUFFile, layer: int, part: str, rows: int) -> int:
+    """How many of a tensor's rows make keys or values that are kept; where queries come with them, all but as many as those."""
+    if part != "attn_qkv.weight":
+        return rows if part in _CACHED else 0
+    output = file.tensors.get(f"blk.{layer}.attn_output.weight")
+    return max(0, rows - output.shape[-1]) if output else 0
 
 
 def _number(file: GGUFFile, key: str) -> int:

@@ -74,18 +74,20 @@ class Attention:
     heads: Heads
     rope: Rope | None
     scale: float
+    attn_gate: Matrix | None = None  # of each column of what heads give
 
     @classmethod
     def read(
-        cls, hparams: Hyperparameters, i: int, state: State, rope: Rope | None, *, norms: str = "", gated: bool = False,
-        biased: Sequence[str] = (), sinks: bool = False, window: int = 0, softcap: float = 0.0, score_scale: float = 0.0,
-        scale: float = 1.0,
+        cls, hparams: Hyperparameters, i: int, state: State, rope: Rope | None, *, norms: str = "",
+        normed_last: bool = False, gated: bool = False, gate_apart: bool = False, biased: Sequence[str] = (),
+        sinks: bool = False, window: int = 0, softcap: float = 0.0, score_scale: float = 0.0, scale: float = 1.0,
+        fine: bool = False,
     ) -> Attention:  # fmt: skip
         """Layer i of a file.
 
         norms: "head" or "row" where queries and keys are normed, each head by itself or all heads together; gated: `attn_q`
-        gives (query, gate) of each head; biased: the projections that must have a bias (any may); scale: of the output; for
-        the others see Heads.
+        gives (query, gate) of each head; gate_apart: `attn_gate` gives the gates; biased: the projections that must have a
+        bias (any may); scale: of the output; fine: see State.cache; for the others see Heads.
         """
         file, block, n = hparams.file, f"blk.{i}", hparams.hidden_size
         queries, keys, width, values = (
@@ -107,9 +109,10 @@ class Attention:
             key_value_heads=keys,
             head_dim=width,
             value_dim=values,
-            k_cache=state.cache(keys, width, window),
-            v_cache=state.cache(keys, values, window),
+            k_cache=state.cache(keys, width, window, fine=fine),
+            v_cache=state.cache(keys, values, window, fine=fine),
             norms=_head_norms(hparams, block, *spans) if norms else None,
+            normed_last=normed_last,
             eps=hparams.rms_norm_eps,
             gated=gated,
             sinks=vector(file, f"{block}.attn_sinks.weight", queries) if sinks else None,
@@ -117,7 +120,8 @@ class Attention:
             softcap=softcap,
             scale=score_scale,
         )
-        return cls(*matrices, heads, rope, scale)
+        gate = linear(file, f"{block}.attn_gate", queries * values, n) if gate_apart else None
+        return cls(*matrices, heads, rope, scale, gate)
 
     def trace(self, plan: Plan, h: Activation, x: Activation, mask: BlockMask | None = None) -> None:
         """x += scale * attention(h), both [tokens, n]; mask: the blocks of positions that tokens attend to, if not all."""
@@ -126,9 +130,12 @@ class Attention:
         k = plan.activation("k", self.attn_k.rows) if self.attn_k else None
         v = plan.activation("v", self.attn_v.rows) if self.attn_v else None
         mixed = plan.activation("attention out", self.attn_output.columns)
-        pairs = (self.attn_q, q), (self.attn_k, k), (self.attn_v, v)
-        matmul(plan, h, [(w, y) for w, y in pairs if w and y])
-        attention(plan, q, k, v or k, self.rope, self.heads, mixed, mask)
+        outputs = [(w, y) for w, y in ((self.attn_q, q), (self.attn_k, k), (self.attn_v, v)) if w and y]
+        gates = plan.activation("attention gates", self.attn_gate.rows) if self.attn_gate else None
+        if self.attn_gate and gates:
+            outputs.append((self.attn_gate, gates))
+        matmul(plan, h, outputs)
+        attention(plan, q, k, v or k, self.rope, self.heads, mixed, mask, gates)
         add_matmul(plan, mixed, self.attn_output, x, self.scale)
 
 

@@ -111,7 +111,7 @@ class State:
     """
 
     def __init__(self, ctx: int, kv_type: str = "f16", longest: int | None = None, most_tokens: int = 1) -> None:
-        """ctx: most tokens of a text; kv_type: of the caches, "f16" or "q8_0"; longest: most tokens the model was made for;
+        """ctx: most tokens of a text; kv_type: of the caches, see `kv_cache.TYPES`; longest: most the model was made for;
         most_tokens: that a step may take."""
         self.ctx, self.kv_type, self.longest, self.most_tokens = ctx, kv_type, longest or ctx, most_tokens
         self.batch = Batch()

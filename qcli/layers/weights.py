@@ -71,9 +71,10 @@ def one_expert(weights: Matrix) -> ExpertMatrices:
 
 
 def vector(file: GGUFFile, name: str, *shape: int) -> NDArray[np.float32]:
-    """A small tensor as float32, copied out of the file."""
+    """A small tensor as float32, copied out of the file; further dimensions of 1 in front do not count."""
     tensor = file.tensor(name)
-    if tensor.shape != shape:
+    front = len(tensor.shape) - len(shape)
+    if tensor.shape != (1,) * front + shape:
         _wrong_shape(file, tensor, shape)
     return _format(file, tensor).dequantize(tensor.data).reshape(shape).copy()
 

@@ -13,6 +13,7 @@ from qcli.layers.feed_forward import MLP
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
+from qcli.layers.windows import read_windows
 from quant.kernels.rope import Rope, frequencies
 
 VERIFIED: Final = (
@@ -26,22 +27,21 @@ def load(file: GGUFFile, state: State) -> Decoder:
     hparams = Hyperparameters(file)
     whole = read_rope(hparams)
     local = Rope(frequencies(hparams.head_dim, hparams.number("rope.freq_base_swa", 1, 1e30, 10_000.0)))
-    window = hparams.count("attention.sliding_window")
-    every = hparams.size("attention.sliding_window_pattern", 6)
+    windows = read_windows(hparams, hparams.count("attention.sliding_window"), every=6)
     # the largest of the family divides by the width that a head would have without a key of its own
     scale = (hparams.hidden_size / hparams.num_attention_heads[0]) ** -0.5 if hparams.num_hidden_layers == 62 else 0.0
 
     def layer(i: int) -> DecoderLayer:
-        block, near = f"blk.{i}", window > 0 and (i + 1) % every > 0
+        block = f"blk.{i}"
         return DecoderLayer(
             attn_norm=Norm.read(hparams, f"{block}.attn_norm"),
             mixer=Attention.read(
                 hparams,
                 i,
                 state,
-                local if near else whole,
+                local if windows[i] else whole,
                 norms="head",
-                window=window if near else 0,
+                window=windows[i],
                 score_scale=scale,
             ),
             ffn_norm=Norm.read(hparams, f"{block}.ffn_norm"),

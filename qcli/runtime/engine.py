@@ -95,7 +95,7 @@ class Engine:
 
         threads: physical cores by default, in decoding as many as pay, of many fewer if experts are read meanwhile;
         ctx: capacity in tokens; chunk: tokens of a prompt that go through the layers together; kv_type: the type of
-        keys and values in the cache, "f16" or "q8_0"; observer: told what weights are multiplied with, in prompts;
+        keys and values in the cache, "f16", "q8_0" or "f32"; observer: told what weights are multiplied with, in prompts;
         ram: bytes that the process may use, what is free by default; if the model needs more, its experts are streamed.
         Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if even that needs more memory.
         """

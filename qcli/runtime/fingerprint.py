@@ -19,7 +19,7 @@ def fingerprint(file: GGUFFile, kv_type: str = "") -> str:
     """32 hexadecimal digits of a model and how its states are kept; the same wherever the file lies.
 
     The header is hashed whole, of each tensor what the table says and a page from its midst: models that differ in some
-    weights alone differ in most bytes of a tensor. kv_type: of keys and values, "f16" or "q8_0"; "": of the model alone.
+    weights alone differ in most bytes of a tensor. kv_type: of keys and values, "f16", "q8_0" or "f32"; "": of the model alone.
     """
     if file not in _digests:
         _digests[file] = _digest(file)

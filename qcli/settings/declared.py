@@ -130,9 +130,9 @@ SETTINGS: Final[dict[str, Setting]] = {
         ),
         Setting(
             "kv_type",
-            "How to remember the conversation: f16, or q8_0, which takes half the memory.",
+            "How to remember the conversation: f16; q8_0, which takes half the memory; or f32, which takes twice as much.",
             "f16",
-            partial(_choice, ("f16", "q8_0")),
+            partial(_choice, ("f16", "q8_0", "f32")),
         ),
         _switch("save", "Whether conversations that you type in a terminal are saved.", "true"),
         _switch("stop_loops", "Whether to stop an answer that repeats itself.", "true"),

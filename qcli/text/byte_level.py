@@ -34,7 +34,7 @@ class ByteLevel:
     space_prefix = ""  # put in front of a text before it is encoded
 
     def __init__(self, file: GGUFFile, vocabulary: Vocabulary) -> None:
-        pre = _pre_tokenizer(file)
+        self._pre = pre = _pre_tokenizer(file)
         bpe = _bpe(file, vocabulary.tokens)
         bpe.ignore_merges = pre.ignore_merges
         self._plain = _pipeline(bpe, pre, vocabulary.user_defined)
@@ -48,7 +48,7 @@ class ByteLevel:
 
     def may_cut(self, text: str, at: int) -> bool:
         """Whether a text can be encoded in two parts at a border of words."""
-        return True
+        return self._pre.may_cut(text, at)
 
     def token_bytes(self, token: str) -> bytes:
         """The bytes that a token's letters stand for; other characters stand for themselves."""

@@ -1,7 +1,8 @@
 """Long texts cut where no token can reach across, so that their tokens need not all be made at once.
 
-A cut lies between a letter or digit and a space or line feed with a letter or digit after it: no pre-tokenizer has such
-a border within a word, and the word after it begins with the space. Special tokens near a cut are looked for by their text.
+A cut lies between a letter or digit and a space or line feed with a letter or digit after it: but for one whose words may
+be several, no pre-tokenizer has such a border within a word, and the word after it begins with the space. Special tokens
+near a cut are looked for by their text.
 """
 
 from __future__ import annotations

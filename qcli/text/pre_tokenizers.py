@@ -17,6 +17,11 @@ class PreTokenizer:
     patterns: tuple[str, ...]
     ignore_merges: bool = False  # a word that is a token becomes that token, whatever the merges say
     add_bos: bool = False  # whether a prompt begins with BOS where the file does not say
+    joins_words: bool = False  # a word of a pattern may be several with spaces between
+
+    def may_cut(self, text: str, at: int) -> bool:
+        """Whether a text can be cut at a border of a word and a space or line feed (see `qcli.text.pieces`)."""
+        return not self.joins_words or text[at] == "\n"
 
 
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -58,6 +63,18 @@ _DEEPSEEK_V3 = (
     rf"{_ASCII_SIGNS}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+"
     rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACE}",
 )
+_AFMOE = (
+    r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",  # threes from the right
+    # Chinese, Japanese, Thai, Lao, Khmer, Burmese and Korean, by their blocks
+    "[\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e00-\u0e7f\u0e80-\u0eff"
+    "\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+",
+    _DEEPSEEK_V3[2],
+)
+_BAILINGMOE2 = rf"'(?i:[sdmt]|ll|ve|re)|{_HEAD}+\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+_EXAONE_MOE = (  # words of several words, too
+    rf"{_CONTRACTION}|{_HEAD}(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]?"
+    r"|\s*[\r\n]|\s+(?!\S)|\s+"
+)
 _DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")
 # Latin, Greek, Cyrillic, Armenian, Georgian and other letters that have a case
 _CASED_LETTERS = (
@@ -87,7 +104,7 @@ PRE_TOKENIZERS: Final = {
     ),
     **dict.fromkeys(["dbrx", "smaug-bpe", "chatglm-bpe"], PreTokenizer((_LLAMA3,))),
     **dict.fromkeys(["glm4", "glm5"], PreTokenizer((_LLAMA3,), ignore_merges=True)),
-    **dict.fromkeys(["qwen2", "deepseek-r1-qwen", "megrez", "kormo"], PreTokenizer((_QWEN2,))),
+    **dict.fromkeys(["qwen2", "deepseek-r1-qwen", "megrez", "kormo", "hunyuan"], PreTokenizer((_QWEN2,))),
     "qwen35": PreTokenizer((_QWEN35,)),
     **dict.fromkeys(["gpt-4o", "llama4", "kanana2"], PreTokenizer((_O200K,), ignore_merges=True)),
     "tekken": PreTokenizer((_TEKKEN,), ignore_merges=True, add_bos=True),
@@ -95,6 +112,10 @@ PRE_TOKENIZERS: Final = {
     "deepseek-coder": PreTokenizer(_DEEPSEEK_CODER),
     **dict.fromkeys(["deepseek-v3", "joyai-llm"], PreTokenizer(_DEEPSEEK_V3)),
     "kimi-k2": PreTokenizer((_KIMI_K2,)),
+    **dict.fromkeys(["bailingmoe", "bailingmoe2"], PreTokenizer((_BAILINGMOE2,))),
+    "minimax-m2": PreTokenizer((_O200K,)),
+    "afmoe": PreTokenizer(_AFMOE),
+    "exaone-moe": PreTokenizer((_EXAONE_MOE,), joins_words=True),
     "youtu": PreTokenizer(_YOUTU, ignore_merges=True),
     "seed-coder": PreTokenizer(
         (rf"{_CONTRACTION}|{_WORD}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACE}",),

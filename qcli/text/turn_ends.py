@@ -18,6 +18,7 @@ _ENDS: Final = (
     *("[EOS]", "[EOT]"),  # Kimi
     *("</s>", "<EOT>", "_<EOT>", "<end_of_utterance>"),  # Llama 2, Mistral, Code Llama, SmolVLM
     *("<|flush|>", "<|calls|>"),  # Solar
+    *("<|role_end|>", "[e~[", "<|endofturn|>", "[|endofturn|]", "<|endofresponse|>"),  # Ling, MiniMax, EXAONE, dots
 )
 _PLAIN_WHERE_HARMONY: Final = "<|end|>"  # Phi and others; with channels it ends a message of the turn
 _HARMONY: Final = "<|channel|>"

@@ -37,11 +37,11 @@ from quant.simd import (
 
 
 @inline
-def _four_scores(q0, q1, q2, q3, k, quantized, width, scale, scores):
+def _four_scores(q0, q1, q2, q3, k, kind, width, scale, scores):
     """scale * (q . k) of four queries with one key -> scores, those of two queries BLOCK numbers apart."""
     s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for c in range(0, width, 16):
-        key, at = load_row(k, c, width, quantized), 4 * c
+        key, at = load_row(k, c, width, kind), 4 * c
         s0, s1 = fma(load_f32x16(q0 + at), key, s0), fma(load_f32x16(q1 + at), key, s1)
         s2, s3 = fma(load_f32x16(q2 + at), key, s2), fma(load_f32x16(q3 + at), key, s3)
     store_f32(scores, scale * sum_lanes(s0))
@@ -51,11 +51,11 @@ def _four_scores(q0, q1, q2, q3, k, quantized, width, scale, scores):
 
 
 @inline
-def _four_sums(scores, v, row, quantized, column, first, last, width, out):
+def _four_sums(scores, v, row, kind, column, first, last, width, out):
     """16 columns of the values of positions first to last, summed with four rows of scores as weights -> out [4, 16]."""
     s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for p in range(first, last):
-        value, at = load_row(v + row * p, column, width, quantized), scores + 4 * p
+        value, at = load_row(v + row * p, column, width, kind), scores + 4 * p
         s0, s1 = fma(broadcast_f32(at), value, s0), fma(broadcast_f32(at + 4 * BLOCK), value, s1)
         s2, s3 = fma(broadcast_f32(at + 8 * BLOCK), value, s2), fma(broadcast_f32(at + 12 * BLOCK), value, s3)
     store_f32x16(out, s0)
@@ -127,7 +127,7 @@ def _attend_block(q, heads, k, v, head, first, last, place, scores):
     place: where the result of the first of these query heads goes; those of the others are _most(heads) entries apart.
     """
     _, group, width, values = shape_of(heads)
-    _, _, k_row, v_row, _, quantized = caches_of(heads)
+    _, _, k_row, v_row, _, kind = caches_of(heads)
     scale, softcap = load_f32(heads + HEADS.scale), load_f32(heads + HEADS.softcap)
     step, sums = _most(heads) * _entry_bytes(values), scores + 4 * BLOCK * (group + 3)
     query, end = q + 4 * width * head * group, 4 * width * (group - 1)
@@ -138,7 +138,7 @@ def _attend_block(q, heads, k, v, head, first, last, place, scores):
         for p in range(first, last):
             if g == 0:
                 _prefetch(v + v_row * p, v_row)
-            _four_scores(q0, q1, q2, q3, k + k_row * p, quantized, width, scale, scores + 4 * (BLOCK * g + p))
+            _four_scores(q0, q1, q2, q3, k + k_row * p, kind, width, scale, scores + 4 * (BLOCK * g + p))
     for g in range(group):
         largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, softcap, LOWEST)
         store_f32(place + g * step, largest)
@@ -148,7 +148,7 @@ def _attend_block(q, heads, k, v, head, first, last, place, scores):
             if g == 0:
                 share = BLOCK * k_row // (values // 16)
                 _prefetch(k + BLOCK * k_row + c // 16 * share, share)
-            _four_sums(scores + 4 * BLOCK * g, v, v_row, quantized, c, first, last, values, sums)
+            _four_sums(scores + 4 * BLOCK * g, v, v_row, kind, c, first, last, values, sums)
             for i in range(min(4, group - g)):
                 store_f32x16(place + (g + i) * step + 64 + 4 * c, load_f32x16(sums + 64 * i))
 

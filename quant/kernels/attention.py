@@ -43,6 +43,20 @@ def _norm_head(row, step, head, width, span, weight, eps, y):
             store_f32x16(y + c, mul(mul(load_f32x16(x + c), scale), load_f32x16(weight + before + c)))
 
 
+@inline
+def _prepare_head(row, step, head, span, weight, heads, rotation, pairs, interleaved, y):
+    """Head `head` of a row of queries or keys -> y [head_dim], normed and rotated in the order that `heads` says."""
+    width, eps, last = (
+        load_i64(heads + HEADS.head_dim),
+        load_f32(heads + HEADS.eps),
+        load_i64(heads + HEADS.normed_last),
+    )
+    _norm_head(row, step, head, width, 0 if last else span, weight, eps, y)
+    rotate(y, rotation, pairs, interleaved)
+    if last:
+        _norm_head(y, 0, 0, width, span, weight, eps, y)
+
+
 @kernel
 def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
     """Norm and rotate queries and keys, norm values; keys and values go into the caches. Threads share (token, head).
@@ -53,7 +67,6 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
     k_cache, v_cache, k_row, v_row, context, kind = caches_of(heads)
     queries = keys * group
     pairs, interleaved = load_i64(inputs + _INPUTS.pairs), load_i64(inputs + _INPUTS.interleaved)
-    eps = load_f32(heads + HEADS.eps)
     tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
     every, local = queries + (keys if load_i64(inputs + _INPUTS.k) else 0), scratch + rank * scratch_stride
     for item in range(start_of(rank, size, tokens * every), start_of(rank + 1, size, tokens * every)):
@@ -63,54 +76,58 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
             row = load_i64(inputs + _INPUTS.q) + t * load_i64(inputs + _INPUTS.q_stride)
             y = load_i64(inputs + _INPUTS.queries) + t * load_i64(inputs + _INPUTS.queries_stride) + 4 * head * width
             step, span = load_i64(heads + HEADS.q_step), load_i64(heads + HEADS.q_span)
-            _norm_head(row, step, head, width, span, load_i64(heads + HEADS.q_norm), eps, y)
-            rotate(y, rotation, pairs, interleaved)
+            norm = load_i64(heads + HEADS.q_norm)
+            _prepare_head(row, step, head, span, norm, heads, rotation, pairs, interleaved, y)
         else:
             head -= queries
             place = head * context + position + t
             row = load_i64(inputs + _INPUTS.k) + t * load_i64(inputs + _INPUTS.k_stride)
             span, norm = load_i64(heads + HEADS.k_span), load_i64(heads + HEADS.k_norm)
-            _norm_head(row, 4 * width, head, width, span, norm, eps, local)
-            rotate(local, rotation, pairs, interleaved)
+            _prepare_head(row, 4 * width, head, span, norm, heads, rotation, pairs, interleaved, local)
             store_row(local, width, k_cache + k_row * place, kind)
             row = load_i64(inputs + _INPUTS.v) + t * load_i64(inputs + _INPUTS.v_stride) + 4 * head * values
             norm = load_i64(heads + HEADS.v_norm)
             if norm:
-                _norm_head(row, 0, 0, values, values, norm, eps, local)
+                _norm_head(row, 0, 0, values, values, norm, load_f32(heads + HEADS.eps), local)
                 row = local
             store_row(row, values, v_cache + v_row * place, kind)
 
 
 @inline
-def _gated(x, gate, column, width):
-    """16 columns of x [heads, width], times sigmoid of their gates in [heads, (q, gate), width] unless gate is 0."""
+def _gated(x, gate, apart, column, width):
+    """16 columns of x [heads, width], times sigmoid of their gates unless gate is 0.
+
+    Gates are [heads, width], `apart`, or behind each query: [heads, (q, gate), width].
+    """
     y = load_f32x16(x + 4 * column)
     if gate:
-        y = mul(y, sigmoid(load_f32x16(gate + 4 * (column // width * 2 * width + width + column % width))))
+        at = column if apart else column // width * 2 * width + width + column % width
+        y = mul(y, sigmoid(load_f32x16(gate + 4 * at)))
     return y
 
 
 @kernel
-def finish_heads(rank, size, x, stride, gates, gates_stride, columns, width, out, batch):
+def finish_heads(rank, size, x, stride, gates, gates_stride, apart, columns, width, out, batch):
     """x [tokens, heads, width], gated unless gates is 0 -> out (an OUTPUT table); threads share (token, 32 columns)."""
     tokens, blocks = load_i64(batch + BATCH.tokens), columns // 32
     for item in range(start_of(rank, size, tokens * blocks), start_of(rank + 1, size, tokens * blocks)):
         t, block = item // blocks, item % blocks
         row, gate = x + t * stride, gates + t * gates_stride
-        a, b = _gated(row, gate, 32 * block, width), _gated(row, gate, 32 * block + 16, width)
+        a, b = (_gated(row, gate, apart, 32 * block, width), _gated(row, gate, apart, 32 * block + 16, width))
         store_output(a, b, columns, block, out, t)
 
 
 def attention(
     plan: Plan, q: Activation, k: Activation | None, v: Activation | None, rope: Rope | None, heads: Heads, out: Activation,
-    mask: BlockMask | None = None,
+    mask: BlockMask | None = None, gates: Activation | None = None,
 ) -> None:  # fmt: skip
     """Attention of q, with new keys k and values v, to all that the caches hold -> out [tokens, query heads * value_dim].
 
     q [tokens, query heads * head_dim], or where heads are gated [tokens, query heads, (q, gate), head_dim]; k [tokens,
     key-value heads * head_dim], v [tokens, key-value heads * value_dim] go into the caches at this replay's positions;
     without them the caches are another layer's, which comes before this one. Nothing is rotated without a rope; without a
-    mask tokens attend to all positions up to theirs, within the window.
+    mask tokens attend to all positions up to theirs, within the window. gates [tokens, query heads * value_dim]: outputs
+    are multiplied by their sigmoids.
     """
     columns, attended = (
         heads.query_heads * heads.head_dim,
@@ -123,6 +140,8 @@ def attention(
     if found != [columns * (2 if heads.gated else 1), *new, attended.columns] or attended.columns % 32:
         counts = f"{heads.query_heads} and {heads.key_value_heads} heads"
         raise ValueError(f"{counts} of {heads.head_dim} and {heads.value_dim}: {found} columns")
+    if gates is not None and (heads.gated or gates.columns != attended.columns):
+        raise ValueError(f"{gates.columns} gates for {attended.columns} columns")
     if 2 * pairs > heads.head_dim:
         raise ValueError(f"{pairs} pairs of values are rotated in heads of {heads.head_dim}")
     table, queries = heads.table(plan), plan.activation("query", columns)
@@ -142,6 +161,7 @@ def attention(
     )
     plan.add(norm_rope_store, table, inputs, plan.batch, *plan.scratch(4 * max(heads.head_dim, heads.value_dim)))
     (attend_token if plan.stepwise else attend_tiles)(plan, queries, heads, table, attended, mask)
-    gates: tuple[Operand, Operand] = (q.read("f32"), q.stride("f32")) if heads.gated else (0, 0)
-    rows = attended.read("f32"), attended.stride("f32")
-    plan.add(finish_heads, *rows, *gates, attended.columns, heads.value_dim, plan.output(out), plan.batch)
+    source = q if heads.gated else gates
+    gate: tuple[Operand, Operand] = (source.read("f32"), source.stride("f32")) if source else (0, 0)
+    rows, shape = (attended.read("f32"), attended.stride("f32")), (attended.columns, heads.value_dim)
+    plan.add(finish_heads, *rows, *gate, int(gates is not None), *shape, plan.output(out), plan.batch)

@@ -28,6 +28,7 @@ HEADS = Layout(
     "v_norm",  # 0: values are not normed
     "q_span",  # over how many values queries are normed; 0: not at all
     "k_span",
+    "normed_last",  # 1 if they are normed after they are rotated
     "eps",
     "scale",  # of the scores
     "softcap",
@@ -64,10 +65,11 @@ class Heads:
     """The shape of an attention layer, the options of its heads, and its caches [key-value heads, context, row].
 
     norms: weights of the root-mean-square norms of queries and of keys, float32 [head_dim] for each head by itself, or as
-    long as all heads together; v_norm: likewise of values, each head by itself. gated: queries come as (query, gate), and
-    outputs are multiplied by sigmoid(gate). sinks: float32 [query_heads], a score of each head that enters the softmax but has
-    no value (attention sinks). window: each token attends to so many of the last positions, itself included (sliding window).
-    softcap: scores become softcap * tanh(score / softcap). scale: of the scores; 1 / sqrt(head_dim) unless given.
+    long as all heads together; normed_last: after they are rotated, each head by itself; v_norm: likewise of values, each
+    head by itself. gated: queries come as (query, gate), and outputs are multiplied by sigmoid(gate). sinks: float32
+    [query_heads], a score of each head that enters the softmax but has no value (attention sinks). window: each token
+    attends to so many of the last positions, itself included (sliding window). softcap: scores become softcap * tanh(score /
+    softcap). scale: of the scores; 1 / sqrt(head_dim) unless given.
     """
 
     query_heads: int
@@ -78,6 +80,7 @@ class Heads:
     v_cache: NDArray[Any]
     norms: tuple[Vector, Vector] | None = None
     v_norm: Vector | None = None
+    normed_last: bool = False
     eps: float = 0.0
     gated: bool = False
     sinks: Vector | None = None
@@ -126,7 +129,7 @@ class Heads:
             return 0, 0
         found, one = (len(self.norms[0]), len(self.norms[1])), self.head_dim
         together = self.query_heads * one, self.key_value_heads * one
-        if found != (one, one) and (found != together or self.gated):
+        if found != (one, one) and (found != together or self.gated or self.normed_last):
             raise ValueError(
                 f"norms of {found} values for {self.query_heads} and {self.key_value_heads} heads of {one}"
             )
@@ -148,6 +151,7 @@ class Heads:
             v_norm=0 if self.v_norm is None else self.v_norm,
             q_span=q_span,
             k_span=k_span,
+            normed_last=self.normed_last,
             eps=self.eps,
             scale=self.score_scale,
             softcap=self.softcap,

@@ -65,11 +65,11 @@ class Model:
             made |= {f"blk.{i}.{name}": value for name, value in block.items()}
         return made
 
-    def expected(self, ids):
-        """Logits by the twin, [tokens, vocab]."""
+    def expected(self, ids, rounded=True):
+        """Logits by the twin, [tokens, vocab]; rounded: with caches of float16."""
         frequencies = 10_000.0 ** (-np.arange(0, TURNING, 2) / TURNING)
         tensors = {name: value.astype(np.float64) for name, value in self.tensors().items()}
-        options = {"frequencies": frequencies} | self.twin
+        options = {"frequencies": frequencies, "rounded": rounded} | self.twin
         return Twin(
             tensors, self.absorbed, HEADS, PLAIN, TURNING, VALUE, LATENT, self.dense, self.routing, **options
         ).logits(ids)
@@ -79,7 +79,8 @@ class Model:
         keys: dict[str, object] = {
             "block_count": LAYERS, "context_length": 256, "embedding_length": N, "feed_forward_length": DENSE_WIDTH,
             "attention.head_count": HEADS, "attention.head_count_kv": 1 if self.absorbed else HEADS,
-            "attention.layer_norm_rms_epsilon": 1e-6, "attention.kv_lora_rank": LATENT, "rope.freq_base": 10_000.0,
+            "attention.layer_norm_rms_epsilon": self.twin.get("eps", 1e-6), "attention.kv_lora_rank": LATENT,
+            "rope.freq_base": 10_000.0,
             "rope.dimension_count": TURNING, "expert_feed_forward_length": WIDTH, "expert_count": self.experts,
             "expert_used_count": self.routing.experts_per_token, "expert_shared_count": 2,
             "leading_dense_block_count": self.dense,
@@ -136,7 +137,7 @@ MODELS = {
     "V2-Lite": Model(short=False, routing=Routing(2, normalised=False)),
     "V2": Model(experts=16, routing=Routing(3, normalised=False, scale=16.0, groups=4, groups_used=2)),
     "V3": Model(experts=16, routing=V3),
-    "GLM-4.7-Flash": Model(routing=Routing(2, "sigmoid", True, 1.8, biases(8))),
+    "GLM-4.7-Flash": Model(routing=Routing(2, "sigmoid", True, 1.8, biases(8)), twin={"eps": 1e-5}),
     "no dense layer": Model(dense=0),
     "YaRN on scores": Model(
         keys=YARN | {"rope.scaling.yarn_log_multiplier": 0.0707},

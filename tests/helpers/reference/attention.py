@@ -8,12 +8,17 @@ from reference.norm import rms_norm
 from reference.rope import rotate
 
 
-def heads(x, norm, eps, angles, interleaved=False):
-    """Queries or keys [tokens, heads, width], normed each alone or (a norm of heads * width) together, and turned, float64."""
+def heads(x, norm, eps, angles, interleaved=False, normed_last=False):
+    """Queries or keys [tokens, heads, width], float64, normed each alone or (a norm of heads * width) together, and rotated."""
+
+    def normed(x):
+        return x if norm is None else rms_norm(x.reshape(len(x), -1, len(norm)), norm, eps).reshape(x.shape)
+
+    def rotated(x):
+        return x if angles is None else rotate(x, angles, interleaved)
+
     x = x.astype(np.float64)
-    if norm is not None:
-        x = rms_norm(x.reshape(len(x), -1, len(norm)), norm, eps).reshape(x.shape)
-    return x if angles is None else rotate(x, angles, interleaved)
+    return normed(rotated(x)) if normed_last else rotated(normed(x))
 
 
 def attend(queries, k_cache, v_cache, gates, position, *, sinks=None, window=None, softcap=None, scale=None):

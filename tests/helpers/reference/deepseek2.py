@@ -1,6 +1,6 @@
 """A plain DeepSeek-V2/V3 (arXiv 2405.04434, 2412.19437): every head with keys and values of its own, in float64.
 
-Only what caches hold is rounded to float16: keys and values, or, for files whose heads share them, the compressed rows.
+What caches of float16 hold is rounded: keys and values, or, for files whose heads share them, the compressed rows.
 """
 
 from __future__ import annotations
@@ -12,11 +12,6 @@ from reference.functions import silu, softmax
 from reference.kv_cache import stored
 from reference.norm import rms_norm
 from reference.router import choose
-
-
-def kept(x):
-    """As a cache of float16 holds it."""
-    return stored(x.astype(np.float32), False)
 
 
 @dataclass
@@ -36,6 +31,11 @@ class Twin:
     attention_factor: float = 1.0
     scale: float = 1.0
     eps: float = 1e-6
+    rounded: bool = True  # whether caches are of float16
+
+    def kept(self, x):
+        """As a cache holds it."""
+        return stored(x.astype(np.float32), False) if self.rounded else x
 
     def logits(self, ids):
         """int [tokens] -> [tokens, vocab]."""
@@ -51,14 +51,14 @@ class Twin:
     def attention(self, w, h):
         """Each token attends to itself and all before it."""
         count = len(h)
-        short = rms_norm(h @ w["attn_q_a"].T, w["attn_q_a_norm"], self.eps) if "attn_q_a" in w else h
+        short = rms_norm(h @ w["attn_q_a"].T, w["attn_q_a_norm"], 1e-6) if "attn_q_a" in w else h
         q = (short @ w["attn_q_b" if "attn_q_a" in w else "attn_q"].T).reshape(count, self.heads, -1)
         both = h @ w["attn_kv_a_mqa"].T
-        latent = rms_norm(both[:, : self.kv_lora_rank], w["attn_kv_a_norm"], self.eps)
-        latent = kept(latent) if self.absorbed else latent
+        latent = rms_norm(both[:, : self.kv_lora_rank], w["attn_kv_a_norm"], 1e-6)
+        latent = self.kept(latent) if self.absorbed else latent
         made = (latent @ w["attn_kv_b"].T).reshape(count, self.heads, self.qk_nope_head_dim + self.v_head_dim)
-        rotated = np.repeat(kept(self.rotate(both[:, None, self.kv_lora_rank :])), self.heads, axis=1)
-        made = made if self.absorbed else kept(made)
+        rotated = np.repeat(self.kept(self.rotate(both[:, None, self.kv_lora_rank :])), self.heads, axis=1)
+        made = made if self.absorbed else self.kept(made)
         keys = np.concatenate([made[..., : self.qk_nope_head_dim], rotated], axis=-1)
         queries = np.concatenate(
             [q[..., : self.qk_nope_head_dim], self.rotate(q[..., self.qk_nope_head_dim :])], axis=-1

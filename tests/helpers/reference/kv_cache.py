@@ -8,7 +8,7 @@ from reference.activation import quantize
 
 def rows(cache, width):
     """What a cache [heads, context, row] holds, float64 [heads, context, width]."""
-    if cache.dtype == np.float16:
+    if cache.dtype in (np.float16, np.float32):
         return cache.astype(np.float64)
     if cache.dtype == np.int16:
         return cache[..., :width] * np.ascontiguousarray(cache[..., width:]).view(np.float32).astype(np.float64)
@@ -23,3 +23,10 @@ def stored(x, quantized):
         return x.astype(np.float16).astype(np.float64)
     q, d = quantize(x)
     return (q.astype(np.float64) * d).reshape(x.shape)
+
+
+def stored_whole(x):
+    """What a cache of the kind i16 will hold of float32 [..., width]."""
+    most = np.abs(x).max(axis=-1, keepdims=True)
+    inverse = np.divide(np.float32(32767), most, out=np.zeros_like(most), where=most > 0)
+    return np.rint(x * inverse).astype(np.float64) * (most / np.float32(32767))

@@ -207,7 +207,7 @@ def test_supported_is_about_no_file(capsys):
 
 
 def test_an_unknown_architecture_is_told_the_closest(tmp_path):
-    for name, close in {"qwen3vlmoe": "qwen3moe", "gpt_oss2": "gpt-oss", "deepseek3": "deepseek2"}.items():
+    for name, close in {"qwen3moe2": "qwen3moe", "gpt_oss2": "gpt-oss", "deepseek3": "deepseek2"}.items():
         file = GGUFFile.open(write(tmp_path / "model.gguf", File([key("general.architecture", STRING, name)])))
         with pytest.raises(UnsupportedModelError, match=f'"{name}" is not supported') as caught:
             models.context_length(file)

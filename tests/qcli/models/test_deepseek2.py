@@ -45,6 +45,8 @@ def test_logits_are_those_of_the_twin(model, absorbed, tmp_path):
     for options in ({}, {"threads": 2, "chunk": 7}):
         for logits in found(load(path, **options)):
             assert error(logits, expected) <= 1e-3
+    for logits in found(load(path, kv_type="f32", threads=2)):
+        assert error(logits, model.expected(IDS, rounded=False)) <= 1e-5
 
 
 @pytest.mark.parametrize("absorbed", [True, False])

@@ -40,9 +40,14 @@ def cutter(size, special=(), may_cut=lambda text, at: True):
 def test_no_word_is_cut_in_two(pre, text, size):
     splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in pre.patterns]
     split = pre_tokenizers.Sequence(splits).pre_tokenize_str
-    pieces = list(cutter(size).pieces(text))
+    pieces = list(cutter(size, may_cut=pre.may_cut).pieces(text))
     assert "".join(pieces) == text
     assert [word for piece in pieces for word, _ in split(piece)] == [word for word, _ in split(text)]
+
+
+def test_words_of_several_words_are_cut_between_lines():
+    pieces = cutter(4, may_cut=PRE_TOKENIZERS["exaone-moe"].may_cut).pieces("of the world\nand all that\nis")
+    assert list(pieces) == ["of the world", "\nand all that", "\nis"]
 
 
 def test_pieces_are_about_as_long_as_wanted():

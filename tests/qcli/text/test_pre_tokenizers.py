@@ -32,6 +32,14 @@ SHOWN = [
     ("deepseek-llm", "x 123", ["x", " ", "1", "2", "3"]),
     ("deepseek-coder", "x 123", ["x", " ", "1", "2", "3"]),
     ("default", "x 12345", ["x", " ", "123", "45"]),
+    ("hunyuan", "x 123", ["x", " ", "1", "2", "3"]),
+    ("bailingmoe2", "x 123", ["x", " ", "1", "2", "3"]),
+    ("minimax-m2", "x 12345", ["x", " ", "123", "45"]),
+    (
+        "afmoe",
+        "1234567 12345 123 12 123456",
+        ["1", "234", "567", " ", "12", "345", " ", "123", " ", "12", " ", "123", "456"],
+    ),
     # what may stand in front of a word
     ("gpt-2", "(word", ["(", "word"]),
     ("llama-bpe", "(word", ["(word"]),
@@ -41,7 +49,13 @@ SHOWN = [
     ("gpt-4o", "camelCase HTTPServer's", ["camel", "Case", " HTTPServer's"]),
     ("tekken", "camelCase's", ["camel", "Case", "'s"]),
     ("qwen2", "camelCase", ["camelCase"]),
+    ("minimax-m2", "camelCase HTTPServer's", ["camel", "Case", " HTTPServer's"]),
+    # words of several words
+    ("exaone-moe", "of the world's 12", ["of the world", "'s", " ", "1", "2"]),
     # paths and ends of lines
+    ("bailingmoe2", "a:\n\n\nb I'LL", ["a", ":\n\n\n", "b", " I", "'LL"]),
+    ("bailingmoe2", "a\n \nb", ["a", "\n \n", "b"]),
+    ("exaone-moe", "a:/\nb", ["a", ":/\n", "b"]),
     ("gpt-4o", "a://\nb", ["a", "://\n", "b"]),
     ("qwen2", "a://\nb", ["a", "://\n", "b"]),
     ("gpt-4o", "a:\n/b", ["a", ":\n/", "b"]),
@@ -57,6 +71,7 @@ SHOWN = [
     ("deepseek-llm", "abc千里xyz", ["abc", "千里", "xyz"]),
     ("kimi-k2", "abc千里xyz's", ["abc", "千里", "xyz's"]),
     ("youtu", "abc千里，한글", ["abc", "千里", "，", "한글"]),
+    ("afmoe", "abc千里ไทยxyz", ["abc", "千里ไทย", "xyz"]),
     ("llama-bpe", "abc千里xyz", ["abc千里xyz"]),
     # spaces before a word
     ("llama-bpe", "a   b  ", ["a", "  ", " b", "  "]),

@@ -33,6 +33,7 @@ class Layer:
     kv: str = "f16"
     interleaved: bool = False
     rotary: int = 32
+    apart: bool = False  # whether gates come by themselves
     options: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -42,6 +43,8 @@ class Layer:
             rng.standard_normal((self.tokens, columns)).astype(np.float32)
             for columns in (gates * self.queries * self.width, self.keys * self.width, self.keys * self.values)
         )
+        self.gates = rng.standard_normal((self.tokens, self.queries * self.values)).astype(np.float32)
+        self.given = (self.q, self.k, self.v, self.gates)[: 4 if self.apart else 3]
         caches = []
         for width in (self.width, self.values):
             row, kind = row_shape(self.kv, width)
@@ -58,7 +61,7 @@ class Layer:
             pieces = {count: self._piece(teams, count, threads) for count in set(sizes)}
             for count in sizes:
                 inputs, out, run = pieces[count]
-                for given, values in zip(inputs, (self.q, self.k, self.v), strict=True):
+                for given, values in zip(inputs, self.given, strict=True):
                     given.values[:] = values[position : position + count]
                 run(count, position)
                 results.append(out.values.copy())
@@ -68,9 +71,9 @@ class Layer:
     def _piece(self, teams, count, threads):
         """A plan for `count` tokens: its inputs, its output, and what replays it."""
         plan, out = new_plan(count, threads), Activation(count, self.queries * self.values)
-        inputs = [Activation(count, values.shape[1]) for values in (self.q, self.k, self.v)]
+        inputs = [Activation(count, values.shape[1]) for values in self.given]
         _ = out.values, *(given.values for given in inputs)
-        attention(plan, *inputs, self.rope, self.heads, out)
+        attention(plan, *inputs[:3], self.rope, self.heads, out, None, *inputs[3:])
         return inputs, out, teams.enter_context(running(plan))
 
     def expected(self, count):
@@ -79,7 +82,9 @@ class Layer:
         norms, options = self.options.get("norms"), self.options
         q = self.q[:count].reshape(count, self.queries, -1)
         gates = q[..., self.width :] if options.get("gated") else None
-        q = twin.heads(q[..., : self.width], norms and norms[0], 1e-6, angles, self.interleaved)
+        gates = self.gates[:count].reshape(count, self.queries, -1) if self.apart else gates
+        how = norms and norms[0], 1e-6, angles, self.interleaved, options.get("normed_last", False)
+        q = twin.heads(q[..., : self.width], *how)
         caches = rows(self.heads.k_cache, self.width), rows(self.heads.v_cache, self.values)
         taken = {key: options[key] for key in ("sinks", "window", "softcap", "scale") if key in options}
         return twin.attend(q, *caches, gates, 0, **taken)
@@ -107,6 +112,7 @@ OPTIONS = {
     "sinks": {"sinks": uniform(4, low=-1, high=3)},
     "norms of heads": {"norms": (uniform(32), uniform(32))},
     "norms of rows": {"norms": (uniform(128), uniform(64))},
+    "norms after rotation": {"norms": (uniform(32), uniform(32)), "normed_last": True},
     "all": {
         "gated": True, "scale": 0.3, "softcap": 3.0, "sinks": uniform(4), "norms": (uniform(32), uniform(32)), "window": 70,
     },
@@ -137,10 +143,33 @@ def test_widths(width, values, queries, keys):
     Layer(queries, keys, width, values, rotary=16).check([70], [3, 1, 1, 40])
 
 
+@pytest.mark.parametrize("kv", ["q8_0", "f32"])
 @pytest.mark.parametrize("name", ["plain", "sinks", "all"])
-def test_a_cache_of_half_the_size(name):
-    Layer(kv="q8_0", options=OPTIONS[name]).check(*BOTH_WAYS)
-    Layer(kv="q8_0", width=64, values=96, options={"window": 20}).check(*BOTH_WAYS)
+def test_caches_of_half_and_twice_the_size(name, kv):
+    Layer(kv=kv, options=OPTIONS[name]).check(*BOTH_WAYS)
+    Layer(kv=kv, width=64, values=96, options={"window": 20}).check(*BOTH_WAYS)
+
+
+def test_keys_normed_last_are_in_the_cache():
+    """Keys of all shapes are stored as the twin has them."""
+    norms = uniform(32), uniform(32)
+    layer = Layer(kv="f32", tokens=9, options={"norms": norms, "normed_last": True})
+    layer.run([9])
+    keys = layer.k.reshape(9, 2, 32)
+    expected = twin.heads(keys, norms[1], 1e-6, rope_twin.angles(np.arange(9), 32, BASE), normed_last=True)
+    np.testing.assert_allclose(layer.heads.k_cache[:, :9], expected.swapaxes(0, 1), rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("queries", "width", "values"), [(4, 32, 32), (3, 48, 96)])
+def test_gates_apart(queries, width, values):
+    Layer(queries, 1, width, values, apart=True).check(*BOTH_WAYS)
+    with pytest.raises(ValueError, match="gates"):
+        Layer(apart=True, options={"gated": True}).run([3])
+
+
+def test_rows_that_are_normed_together_are_normed_before():
+    with pytest.raises(ValueError, match="norms of"):
+        Layer(options={"norms": (uniform(128), uniform(64)), "normed_last": True})
 
 
 @pytest.mark.parametrize("name", ["plain", "sinks", "all"])

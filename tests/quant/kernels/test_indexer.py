@@ -80,7 +80,7 @@ def test_equal_ratings_go_to_the_lower_blocks():
     assert found[-1, :10].tolist() == [1] * 5 + [0] * 5
 
 
-@pytest.mark.parametrize("kv", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv", ["f16", "q8_0", "f32"])
 @pytest.mark.parametrize("sizes", [[90], [1] * 90, [40, 1, 49]])
 def test_attention_to_what_is_seen(sizes, kv):
     row, kind = row_shape(kv, WIDTH)

@@ -1,0 +1,33 @@
+"""dots.llm1 (rednote-hilab, arXiv 2506.05767): the attention of Qwen3 with all heads' keys, the experts of DeepSeek-V3."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qcli.gguf.file import GGUFFile
+from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
+from qcli.layers.feed_forward import dense_then_moe, read_routing
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.rotary import read_rope
+from qcli.layers.state import State
+
+VERIFIED: Final = (
+    "logits within 9.3e-5 of a float32 reference (tiny random weights), 3e-6 with --kv-type f32; greedy text exact"
+)
+
+
+def load(file: GGUFFile, state: State) -> Decoder:
+    """The model of a file, its caches taken from `state`."""
+    hparams = Hyperparameters(file)
+    rope, routing = read_rope(hparams), read_routing(hparams, scores="sigmoid", normalised=True)
+    shared = hparams.count("expert_shared_count") * hparams.size("expert_feed_forward_length")
+
+    def layer(i: int) -> DecoderLayer:
+        return DecoderLayer(
+            attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
+            mixer=Attention.read(hparams, i, state, rope, norms="head", fine=True),
+            ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
+            ffn=dense_then_moe(hparams, i, state, routing, shared),
+        )
+
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))
