@@ -17,7 +17,7 @@ from qcli.catalog.recommended_sampling import sampling_defaults
 from qcli.catalog.resolve import name_of, resolve
 from qcli.constraints.python_types import parsed
 from qcli.constraints.vocabulary import Preparation
-from qcli.drafts.setting import draft_setting
+from qcli.drafts.setting import Draft, draft_setting
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
@@ -86,7 +86,7 @@ class LLM:
         began = perf_counter()
         check_positive("threads", threads)
         check_positive("ctx", ctx)
-        guesses = draft_setting("draft", draft)
+        guesses = Draft.of(draft_setting("draft", draft))
         path, self._entry = resolve(path_or_name)
         self.file = GGUFFile.open(path)
         self._preparation = Preparation(path) if constrained else None

@@ -50,8 +50,9 @@ class Controller:
         if width == 1:
             self._seconds += (seconds - self._seconds) * (_NEW if self._seconds else 1.0)
         elif self._seconds:
-            cost, before = seconds / self._seconds, self._costs.get(width)
-            self._costs[width] = cost if before is None else before + (cost - before) * _NEW
+            cost = min(seconds / self._seconds, width)  # more only where something else came between
+            before = self._costs.get(width, self.cost(width))
+            self._costs[width] = before + (cost - before) * _NEW
 
     def cost(self, width: int) -> float:
         """Of a step of so many tokens, as a multiple of a step of one; between those that are known, a mean."""
@@ -62,6 +63,12 @@ class Controller:
         above = min((other for other in known if other > width), default=0)
         slope = (known[above] - known[below]) / (above - below) if above else self._slope(below, known[below])
         return known[below] + slope * (width - below)
+
+    def pass_by(self, chances: Chances) -> None:
+        """Nothing was guessed, for it would not have paid: both are forgotten, slowly, that say so."""
+        chances.fade()
+        for width, cost in self._costs.items():
+            self._costs[width] = cost + (1 + _SLOPE * (width - 1) - cost) * (1 - _REGRET)
 
     def width(self, chances: Chances, most: int, cost_of_guess: float = 0.0) -> tuple[int, float]:
         """The best width up to `most`, 1 where none promises a gain, and that gain; cost_of_guess: in steps of one token."""

@@ -97,5 +97,5 @@ class DraftedSteps:
         self._chances = self._controller.chances(kind, _EXPECTED[kind])
         width, _ = self._controller.width(self._chances, 1 + len(found.ids))
         if width == 1:
-            self._chances.fade()
+            self._controller.pass_by(self._chances)
         return found.ids[: width - 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from qcli.errors import UsageError
+from qcli.wording import shortened
 
 WORDS: Final = ("auto", "off")
 MOST: Final = 7  # guesses of a step
@@ -20,15 +21,20 @@ class Draft(NamedTuple):
     on: bool = True
     at_a_time: int | None = None
 
+    @classmethod
+    def of(cls, setting: str | int) -> Draft:
+        """What a checked setting means."""
+        return cls(setting != "off", setting if isinstance(setting, int) else None)
+
 
 OFF: Final = Draft(on=False)
 
 
-def draft_setting(named: str, value: str | int) -> Draft:
-    """The meaning of "auto", "off" or a number; named: where it was given, as errors say it. Raises UsageError."""
+def draft_setting(named: str, value: str | int) -> str | int:
+    """ "auto", "off" or a number, as a number; named: where it was given, as errors say it. Raises UsageError."""
     text = str(value)
     if text in WORDS:
-        return OFF if text == "off" else Draft()
+        return text
     if text.isascii() and text.isdecimal() and 1 <= int(text[:4]) <= MOST:
-        return Draft(at_a_time=int(text))
-    raise UsageError(f'{named} cannot be "{text[:40]}"', f"give auto, off, or a number from 1 to {MOST}")
+        return int(text)
+    raise UsageError(f"{named} cannot be {shortened(repr(value))}", f"give auto, off, or a number from 1 to {MOST}")
