@@ -20,7 +20,7 @@ import numpy as np
 
 from qcli import LLM
 from qcli.bench.rig import mean_expert_bytes
-from qcli.runtime.engine import STEP_TOKENS
+from qcli.runtime.build import STEP_TOKENS
 
 WIDTHS = [1, 2, 3, 4, STEP_TOKENS]
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
@@ -271,9 +270,7 @@ class LLM:
         self._check_open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def resume(self, messages: Sequence[Message], think: Think = None, tools: Any = None) -> Resumed:

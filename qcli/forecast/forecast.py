@@ -22,7 +22,7 @@ from qcli.host.threads import default_threads, streaming_threads
 from qcli.layers.state import State
 from qcli.models import Model
 from qcli.runtime.active_threads import ActiveThreads
-from qcli.runtime.build import model_of
+from qcli.runtime.build import STEP_TOKENS, model_of
 from qcli.runtime.engine import DEFAULT_CHUNK, Engine
 from qcli.streaming import budget, usage_file
 from qcli.streaming.dense import weight_bytes
@@ -46,11 +46,12 @@ def forecast(
     disk: a file to measure the disk with, if that of the model has a header only.
     """
     synthetic = SyntheticModel(file)
-    model, state = model_of(synthetic.file, ctx, kv_type or "f16")
+    model, state = model_of(synthetic.file, ctx, kv_type or "f16", STEP_TOKENS)
     setup = Setup(file, synthetic, model, state, threads or default_threads(), threads is None, budget.limit(ram))
     if not state.experts_total or budget.fits(file, model, state, setup.threads, setup.ram, setup.used):
         return _resident(setup, progress)
-    return _streamed(replace(setup, threads=threads or streaming_threads()), disk, progress)
+    model, state = model_of(synthetic.file, ctx, kv_type or "f16")
+    return _streamed(replace(setup, model=model, state=state, threads=threads or streaming_threads()), disk, progress)
 
 
 @dataclass(frozen=True)

@@ -208,6 +208,11 @@ class State:
             recurrent.array[:] = 0
         self.position = self.behind = 0
 
+    def keep(self) -> None:
+        """One more token of the last step stays, which the recurrent states will see later."""
+        self.position += 1
+        self.behind += 1
+
     def recurrent_copy(self) -> Recurrent:
         """Copy the recurrent states. With the rows of keys and values up to `position`, they are all that a text left."""
         if self.behind:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qcli.streaming.expert_loader import ExpertLoader
 
 DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
+STEP_TOKENS = 8  # at most, of one step of a model that is resident: a token, and guesses of those that follow it
 
 
 def state_for(file: GGUFFile, ctx: int | None, kv_type: str, most_tokens: int = 1) -> State:

@@ -21,7 +21,7 @@ from qcli.layers.state import State, all_or_nothing
 from qcli.models import Model
 from qcli.progress import Progress, heard_out, part_of, reading
 from qcli.runtime.active_threads import ActiveThreads
-from qcli.runtime.build import model_of, streamed_model_of
+from qcli.runtime.build import STEP_TOKENS, model_of, streamed_model_of
 from qcli.runtime.lifetime import Lifetime, dismiss
 from qcli.runtime.profile import Profiler
 from qcli.runtime.program import Program
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from qcli.streaming.expert_loader import ExpertLoader
     from quant.kernels.observer import InputObserver
 
-STEP_TOKENS = 8  # at most, of one step: a token and guesses of those that follow it
 DEFAULT_CHUNK = MICRO_BATCH  # tokens of a prompt that go through the layers together
 _FINISHED, _FINISHED_STREAMED = 128, 32  # tokens of a prompt that Ctrl-C waits for; of more, the chunk is undone
 
@@ -180,8 +179,7 @@ class Engine:
         """The next guess of the last steps() was right: it stays. Raises QcliError if there is none."""
         if not self._undecided:
             raise QcliError("no guess is left that could stay", "take a step first")
-        self.state.position += 1
-        self.state.behind += 1
+        self.state.keep()
         self._undecided -= 1
         self.last_logits = self.programs.steps[1][self.state.behind]
 

@@ -9,8 +9,9 @@ from streamed_engine import MODEL, streamed
 
 from qcli.errors import ContextOverflowError, QcliError
 from qcli.gguf.file import GGUFFile
+from qcli.runtime.build import STEP_TOKENS
 from qcli.runtime.checkpoint import Marks
-from qcli.runtime.engine import STEP_TOKENS, Engine
+from qcli.runtime.engine import Engine
 from qcli.runtime.prefix_cache import PrefixCache
 
 NAMES = ["qwen3next", *(name for name in every_architecture.NAMES if name != "qwen4exp")]
