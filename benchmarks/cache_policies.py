@@ -27,7 +27,7 @@ def record(model: str, text: str, tokens: int) -> list[Trace]:
         engine = llm.engine
         traces: list[Trace] = [[] for _ in engine.state._touched]
         for id_ in llm.tokenize(text)[:tokens]:
-            engine.reset_counters()
+            engine.state.clear_touched()
             engine.step(id_)
             for trace, marks in zip(traces, engine.state._touched, strict=True):
                 trace.append(np.flatnonzero(marks).tolist())

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
@@ -17,6 +16,7 @@ from qcli.catalog.recommended_sampling import sampling_defaults
 from qcli.catalog.resolve import name_of, resolve
 from qcli.constraints.python_types import parsed
 from qcli.constraints.vocabulary import Preparation
+from qcli.drafts.setting import Draft, draft_setting
 from qcli.errors import UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.progress import Progress
@@ -66,6 +66,7 @@ class LLM:
         kv_type: str | None = None,
         ram: int | str | None = None,
         keep: Keep = None,
+        draft: str | int = "auto",
         constrained: bool = False,
         progress: Progress | Literal["auto"] | bool | None = "auto",
     ) -> None:
@@ -76,6 +77,7 @@ class LLM:
         ram: bytes, or "24GB", that the process may use, None for what is free: beyond that, experts are read as needed;
         keep: what to keep on disk for the next process, so that it need not prefill it: "beginnings" of prompts, as system
         messages are, or "turns", every conversation after each answer;
+        draft: "auto", "off", or how many tokens to guess at a time where a text repeats itself: the same answer, sooner;
         constrained: whether answers will have a form to keep to, for which the vocabulary is made ready meanwhile;
         progress: is told a stage and a fraction from 0 to 1 while kernels compile, weights load, prompts are prefilled;
         "auto" shows it to people, in a terminal or a notebook, if that takes some seconds, False to nobody.
@@ -83,6 +85,7 @@ class LLM:
         began = perf_counter()
         check_positive("threads", threads)
         check_positive("ctx", ctx)
+        guesses = Draft.of(draft_setting("draft", draft))
         path, self._entry = resolve(path_or_name)
         self.file = GGUFFile.open(path)
         self._preparation = Preparation(path) if constrained else None
@@ -95,7 +98,7 @@ class LLM:
                 raise
         self._keep = keep
         store = store_for(self.file, self.engine.state, self.engine.vocab_size) if keep else None
-        self._cache = PrefixCache(self.engine, store)
+        self._cache = PrefixCache(self.engine, store, guesses)
         self._exclusive = Exclusive(partial(close_model, self._cache, self.file), told.close)
         self._progress = self._exclusive.heard(told)
         self._closer: weakref.ref[ThoughtCloser] | None = None  # of the last answer, which has it
@@ -267,9 +270,7 @@ class LLM:
         self._check_open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def resume(self, messages: Sequence[Message], think: Think = None, tools: Any = None) -> Resumed:

@@ -61,23 +61,27 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return memory
 
 
-BATCH = Layout("tokens", "position")
+BATCH = Layout("tokens", "position", "deferred")
 
 
 class Batch:
-    """What one replay takes, in memory that kernels read by BATCH: its tokens, and the position of the first of them."""
+    """What one replay takes, in memory that kernels read by BATCH: its tokens, and the position of the first of them.
 
-    def __init__(self) -> None:
+    deferred: how many tokens of the last replay, behind its first, recurrent states have not seen yet (see quant.deferred).
+    """
+
+    def __init__(self, tokens: int = 0) -> None:
         self.table: NDArray[np.int64] = aligned(8, np.int64)  # a cache line
+        self.table[0] = tokens
 
     @property
     def tokens(self) -> int:
         """How many there are."""
         return int(self.table[0])
 
-    def set(self, tokens: int, position: int) -> None:
+    def set(self, tokens: int, position: int, deferred: int = 0) -> None:
         """Before a replay: say what it takes."""
-        self.table[:2] = tokens, position  # in the order of BATCH
+        self.table[:3] = tokens, position, deferred  # in the order of BATCH
 
 
 Operand = int | float | NDArray[Any] | Kernel | Batch | Callable[[], Any]
@@ -112,9 +116,9 @@ class Activation:
         return lambda: self._buffers.get(kind, 0)
 
     @property
-    def layouts(self) -> list[NDArray[np.uint8]]:
-        """The memory of every layout that is read."""
-        return list(self._buffers.values())
+    def n_bytes(self) -> int:
+        """Memory of every layout that is read."""
+        return sum(array.nbytes for array in self._buffers.values())
 
     def after(self, first: int) -> Activation:
         """The float32 rows from `first` on, in the same memory."""
@@ -137,27 +141,29 @@ class Activation:
 class Plan:
     """Records in order, for at most `tokens` tokens a replay and `threads` threads; `batch`: what the next replay takes.
 
+    In a stepwise plan every token of a replay is computed as in a step of its own, by the same sums in the same order, while
+    weights are read once for all: a plan of one token, of a few that are guessed, of one of each of several texts.
+
     `weight_bytes` adds up the bytes of weights that one token reads; `part` is the part of the model that the records which
     follow belong to, as profiles name it, and `parts` holds that of each record.
     """
 
-    def __init__(self, tokens: int, threads: int, batch: Batch, *hooks: object) -> None:
-        """hooks: objects that take part in tracing, see `hook`; None is no hook."""
+    def __init__(self, tokens: int, threads: int, batch: Batch, *hooks: object, stepwise: bool = False) -> None:
+        """hooks: objects that take part in tracing, see `hook`; None is no hook. stepwise: also with several tokens."""
         self.tokens, self.threads, self.batch = tokens, threads, batch
+        self.stepwise = stepwise or tokens == 1
+        self.rows = batch if tokens > 1 else Batch(1)  # those of its activations: one in a plan of one token
         self._hooks = hooks
         self._records: list[tuple[Kernel, int, tuple[Operand, ...]]] = []
         self._scratch_bytes = 64
         self._scratch: NDArray[np.uint8] | None = None
-        self._kept: list[Any] = []
-        self._free_words: NDArray[np.int64] = aligned(0, np.int64)  # behind the last table
-        self._kernels: dict[Kernel, None] = {}
+        self._kept, self._free_words = list[Any](), aligned(0, np.int64)  # the latter are behind the last table
+        self.kernels: dict[Kernel, None] = {}  # every kernel that a replay may call
         self._activations: dict[tuple[str, int, int], Activation] = {}
         self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = {}
         self._once: dict[Any, Any] = {}
-        self.weight_bytes = 0
         self._stages: list[tuple[int, StageCallback | None]] = [(0, None)]
-        self.part = ""
-        self.parts: list[str] = []
+        self.weight_bytes, self.part, self.parts = 0, "", list[str]()
 
     def activation(self, name: str, columns: int, tokens: int | None = None) -> Activation:
         """The activation of this name, [tokens, columns]; tokens: by default as many as the plan takes."""
@@ -191,7 +197,7 @@ class Plan:
 
     def use(self, kernel: Kernel) -> Kernel:
         """Note a kernel that is not a record's, but called through its address."""
-        self._kernels[kernel] = None
+        self.kernels[kernel] = None
         return kernel
 
     def add(self, kernel: Kernel, *operands: Operand, shares: int = 1) -> None:
@@ -264,12 +270,8 @@ class Plan:
     @property
     def n_bytes(self) -> int:
         """Memory of its buffers, once it is compiled."""
-        rows = [array for activation in self._activations.values() for array in activation.layouts]
-        return sum(array.nbytes for array in (*rows, *self._buffers.values(), self._scratch_base()))
-
-    def kernels(self) -> list[Kernel]:
-        """Every kernel that a replay may call."""
-        return list(self._kernels)
+        rows = sum(activation.n_bytes for activation in self._activations.values())
+        return rows + sum(array.nbytes for array in (*self._buffers.values(), self._scratch_base()))
 
     def compile(self) -> NDArray[np.int64]:
         """int64 [records, RECORD]: compile the kernels and resolve every operand."""

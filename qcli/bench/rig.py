@@ -52,7 +52,7 @@ class Rig:
     @property
     def chunk(self) -> int:
         """Tokens of a prompt that go through the layers together."""
-        return self.engine.prompt_plan.tokens
+        return self.engine.chunk
 
     @property
     def traffic(self) -> Traffic | None:
@@ -145,18 +145,18 @@ class Rig:
         engine, chunks, touched = self.engine, 0, 0
         while ids:
             chunk = engine.chunk - engine.position % engine.chunk
-            engine.reset_counters()
+            engine.state.clear_touched()
             engine.prefill(ids[:chunk])
-            chunks, touched, ids = chunks + 1, touched + engine.experts_touched(), ids[chunk:]
-        layers = self._dense_bytes() - engine.head_bytes
-        return chunks * layers + engine.head_bytes + touched * self._expert_bytes
+            chunks, touched, ids = chunks + 1, touched + engine.state.experts_touched(), ids[chunk:]
+        layers = self._dense_bytes() - engine.programs.head_bytes
+        return chunks * layers + engine.programs.head_bytes + touched * self._expert_bytes
 
     def _dense_bytes(self) -> float:
         """Bytes of the weights that every token is multiplied with, the head among them; runs one token."""
         self.engine.reset()
-        self.engine.reset_counters()
+        self.engine.state.clear_touched()
         self.engine.step(0)
-        return self.engine.weight_bytes_per_step() - self.engine.experts_touched() * self._expert_bytes
+        return self.engine.weight_bytes_per_step() - self.engine.state.experts_touched() * self._expert_bytes
 
 
 def mean_expert_bytes(file: GGUFFile) -> float:

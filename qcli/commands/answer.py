@@ -183,6 +183,10 @@ def figures(stats: Stats) -> list[str]:
         f"first token after {stats.ttft_s:.2f} s",
         f"{stats.new_tokens:,} new" + _speed(stats.decode_tok_per_s, f", {stats.gb_per_s:,.1f} GB/s"),
     ]
+    if stats.guessed:
+        shown.append(
+            f"{stats.guessed_right / stats.guessed:.0%} of guesses right, {stats.tokens_per_step:.1f} tokens a step"
+        )
     if stats.experts_total:
         shown.append(f"{stats.experts_touched:,} of {stats.experts_total:,} experts used")
     if reads := stats.disk_reads:

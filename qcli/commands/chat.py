@@ -62,6 +62,7 @@ def chat(
     threads: options.Threads = None,
     ctx: options.Ctx = None,
     kv_type: options.KvType = None,
+    draft: options.Draft = None,
     **sampling: Unpack[SamplingOptions],
 ) -> int:
     """Talk with a model.
@@ -91,7 +92,7 @@ def chat(
 
             def load(model: str | None) -> LLM:
                 more: dict[str, Any] = {"keep": keep, "constrained": runner is not None, "progress": bar.update}
-                llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, **more)
+                llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, draft=draft or "auto", **more)
                 wanted.note_use(llm)
                 return llm
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from qcli.commands import completion
+from qcli.drafts import setting as drafts
 from qcli.errors import UsageError
 from qcli.runtime.sampling import OPTIONS, Option, SamplingOptions
 from qcli.text import think_setting
@@ -26,6 +27,10 @@ _MODEL = f"{_FILE_OR_NAME} (default: the small model that comes with qcli)."
 def flag(*names: str, help: str) -> Any:
     """An option without a value; Typer would have a person read <bool> beside it."""
     return typer.Option(*names, metavar="", help=help)
+
+
+def _checked_draft(value: str | None) -> str | int | None:
+    return None if value is None else drafts.draft_setting("--draft", value)
 
 
 def _checked_think(value: str | None) -> str | int | None:
@@ -115,6 +120,16 @@ Ram = Annotated[
         "--ram",
         metavar="SIZE",
         help="Memory to use, such as 24GB. A larger model still runs, but slower, from the disk (default: what is free).",
+    ),
+]
+Draft = Annotated[
+    str | None,
+    typer.Option(
+        "--draft",
+        metavar="|".join((*drafts.WORDS, "N")),
+        help=drafts.HELP,
+        callback=_checked_draft,
+        autocompletion=completion.one_of(drafts.WORDS),
     ),
 ]
 Json = Annotated[bool, flag("--json", help="Print the result as JSON, for programs.")]

@@ -115,6 +115,7 @@ def run(
     threads: options.Threads = None,
     ctx: options.Ctx = None,
     kv_type: options.KvType = None,
+    draft: options.Draft = None,
     **sampling: Unpack[SamplingOptions],
 ) -> int:
     """Ask a model one thing, and get its answer.
@@ -164,6 +165,7 @@ def run(
                     kv_type=kv_type,
                     ram=ram,
                     keep=keep,
+                    draft=draft or "auto",
                     constrained=form.constraint is not None or calls is not None,
                     progress=bar.update,
                 )

@@ -22,7 +22,7 @@ from qcli.host.threads import default_threads, streaming_threads
 from qcli.layers.state import State
 from qcli.models import Model
 from qcli.runtime.active_threads import ActiveThreads
-from qcli.runtime.build import model_of
+from qcli.runtime.build import STEP_TOKENS, model_of
 from qcli.runtime.engine import DEFAULT_CHUNK, Engine
 from qcli.streaming import budget, usage_file
 from qcli.streaming.dense import weight_bytes
@@ -46,11 +46,12 @@ def forecast(
     disk: a file to measure the disk with, if that of the model has a header only.
     """
     synthetic = SyntheticModel(file)
-    model, state = model_of(synthetic.file, ctx, kv_type or "f16")
+    model, state = model_of(synthetic.file, ctx, kv_type or "f16", STEP_TOKENS)
     setup = Setup(file, synthetic, model, state, threads or default_threads(), threads is None, budget.limit(ram))
     if not state.experts_total or budget.fits(file, model, state, setup.threads, setup.ram, setup.used):
         return _resident(setup, progress)
-    return _streamed(replace(setup, threads=threads or streaming_threads()), disk, progress)
+    model, state = model_of(synthetic.file, ctx, kv_type or "f16")
+    return _streamed(replace(setup, model=model, state=state, threads=threads or streaming_threads()), disk, progress)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Setup:
         state = self.state
         experts, dense = weight_bytes(self.file, experts=True), weight_bytes(self.file, experts=False)
         weights = Weights(dense, experts, round(engine.weight_bytes_per_step()))
-        buffers = sum(plan.n_bytes for plan in engine.plans)
+        buffers = sum(plan.n_bytes for plan in engine.programs.plans)
         program += budget.RESERVE + budget.state_bytes(state) - state.n_bytes  # checkpoints
         needed = self.ram + missing_bytes if missing_bytes else program + dense + experts + state.n_bytes + buffers
         memory = Memory(self.ram, state.n_bytes, state.cache_bytes, buffers, program, needed)
@@ -111,7 +112,7 @@ def _streamed(setup: Setup, disk: Path | None, progress: Progress | None) -> For
     try:
         program = setup.used
         used = program + weight_bytes(setup.file, experts=False)
-        found = budget.slot_budget(cache.loader, state, engine.plans, ram, used)
+        found = budget.slot_budget(cache.loader, state, engine.programs.plans, ram, used)
         if not found.enough:
             resident = budget.resident_bytes(setup.file, model, state, setup.threads, before)
             return setup.result("too large", engine, program, min(found.missing_bytes, resident - ram))

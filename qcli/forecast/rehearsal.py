@@ -58,7 +58,7 @@ class Rehearsal:
             self._synthetic.set_addresses(layer)
         plan, ids = Plan(1, self._threads, self._state.batch), np.zeros(1, np.int64)
         logits = self._model.head(plan, self._model.trunk(plan, ids))
-        kernels.prepare([*dict.fromkeys(plan.kernels()), *team.KERNELS, *sampler.KERNELS], progress)
+        kernels.prepare([*dict.fromkeys(plan.kernels), *team.KERNELS, *sampler.KERNELS], progress)
         program, crew = Program.of(plan), Team(self._threads)
         draw = Sampler(Sampling(temperature=0.8, min_p=0.0, seed=0), self._model.vocab_size)
         random, seconds = np.random.default_rng(), list[float]()

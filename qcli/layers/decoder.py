@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,6 +195,7 @@ def add_sublayer(plan: Plan, x: Activation, norm: Norm, sublayer: Sublayer, post
 class Decoder:
     """A whole model: token_embd -> layers -> output_norm -> output; softcap: what logits are held within, unless it is 0."""
 
+    stepwise: ClassVar[bool] = True
     token_embd: Matrix
     layers: tuple[Layer, ...]
     output_norm: Norm

@@ -10,6 +10,7 @@ from qcli.layers.state import State
 from qcli.layers.weights import experts_apart, gate_up_experts, linear, linear_experts, matrix, one_expert, vector
 from quant.kernels import experts_streamed
 from quant.kernels.experts import GatedExperts, LayerExperts, dense_step, experts_step
+from quant.kernels.experts_few import dense_few, experts_few
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
 from quant.kernels.experts_streamed import ExpertProvider
 from quant.kernels.matmul import matmul
@@ -33,7 +34,7 @@ class MLP:
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
         """x += mlp(h), both [tokens, n]."""
         plan.part = "feed forward"
-        dense = dense_step if plan.tokens == 1 else dense_grouped
+        dense = dense_step if plan.tokens == 1 else dense_few if plan.stepwise else dense_grouped
         dense(plan, self.layer, h, x)
 
 
@@ -93,7 +94,7 @@ class MoE:
         if provider:
             experts_streamed.experts_grouped(plan, provider, self.layer, h, logits, shared_gate, x)
             return
-        resident = experts_step if plan.tokens == 1 else experts_grouped
+        resident = experts_step if plan.tokens == 1 else experts_few if plan.stepwise else experts_grouped
         resident(plan, self.layer, h, logits, shared_gate, x)
 
 

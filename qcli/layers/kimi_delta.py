@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
 from qcli.layers.weights import matrix, vector
 from quant.kernels.columns import quantize
-from quant.kernels.delta_net import DeltaNet
+from quant.kernels.delta_net import DeltaNet, deferred_floats
+from quant.kernels.delta_net_step import catch_up
 from quant.kernels.kimi_delta import kimi_delta_step
 from quant.kernels.kimi_delta_chunk import kimi_delta_chunk
 from quant.kernels.matmul import add_matmul, matmul
@@ -80,11 +82,13 @@ class KimiDeltaAttention:
             a=_rates(hparams, f"{block}.ssm_a", heads, bounded=lower_bound < 0),
             dt_bias=vector(file, f"{block}.ssm_dt.bias", columns).reshape(heads, width),
             norm=vector(file, f"{block}.ssm_norm.weight", width),
-            conv_state=state.recurrent(taps, 3 * columns),
+            conv_state=state.ring(taps, 3 * columns),
             state=state.recurrent(heads, width // 16, width, 16),
             sigmoid_gate=True,
             lower_bound=lower_bound,
+            deferred=state.deferred(heads, deferred_floats(width, width, width)),
         )
+        state.on_catch_up(partial(catch_up, net=net))
         return cls(
             qkv=(q, k, v),
             ssm_f=Projection.read(hparams, f"{block}.ssm_f", columns),
@@ -107,7 +111,7 @@ class KimiDeltaAttention:
         matmul(plan, h, outputs)
         self.ssm_f.end(plan, "narrow alpha", alpha)
         self.ssm_g.end(plan, "narrow z", z)
-        kimi_delta = kimi_delta_step if plan.tokens == 1 else kimi_delta_chunk
+        kimi_delta = kimi_delta_step if plan.stepwise else kimi_delta_chunk
         kimi_delta(plan, self.net, mixed, z, beta, alpha, self.eps, out)
         add_matmul(plan, out, self.attn_output, x)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qcli.errors import UsageError
 from qcli.host.signals import interrupts_wait
 from quant.kernels import kv_cache
-from quant.plan import Batch, aligned
+from quant.plan import Batch, Plan, aligned
 
 Recurrent = tuple[NDArray[np.float32], ...]  # a copy of the recurrent states of all layers
 
@@ -33,6 +33,52 @@ class _Cache:
     def bytes_read(self, position: int) -> float:
         """What the step at a position reads."""
         return self.rows[:, 0].nbytes * min(position + 1, self.window) / self.tokens_per_row
+
+
+@dataclass(frozen=True, eq=False)
+class _Recurrent:
+    """A recurrent state of a layer."""
+
+    array: NDArray[np.float32]
+
+    @property
+    def n_bytes(self) -> int:
+        """Of a copy."""
+        return self.array.nbytes
+
+    def copy(self, position: int) -> NDArray[np.float32]:
+        """What a text of so many tokens left."""
+        return self.array.copy()
+
+    def put_back(self, copy: NDArray[np.float32], position: int) -> None:
+        """Write a copy back."""
+        self.array[:] = copy
+
+
+@dataclass(frozen=True, eq=False)
+class _Ring(_Recurrent):
+    """The inputs of a convolution of `taps` taps: that of position p in row p % rows; of more rows than taps where a step
+    may take tokens that turn out to be wrong. In a copy it is in row p % taps."""
+
+    taps: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Of a copy."""
+        return self.taps * int(self.array[0].nbytes)
+
+    def copy(self, position: int) -> NDArray[np.float32]:
+        """What a text of so many tokens left."""
+        copy = np.zeros((self.taps, *self.array.shape[1:]), np.float32)
+        last = np.arange(max(0, position - self.taps), position)
+        copy[last % self.taps] = self.array[last % len(self.array)]
+        return copy
+
+    def put_back(self, copy: NDArray[np.float32], position: int) -> None:
+        """Write a copy back."""
+        self.array[:] = 0  # what is before the beginning of a text
+        last = np.arange(max(0, position - self.taps), position)
+        self.array[last % len(self.array)] = copy[last % self.taps]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,22 +105,44 @@ class RowsCopy:
 class State:
     """The caches and recurrent states of a model's layers for `ctx` tokens, allocated once.
 
-    The system gives pages of the memory as they are first written.
+    The system gives pages of the memory as they are first written. Where a step takes several tokens, of which the last may
+    be wrong, recurrent states have seen the first alone until it is known how many stay: `behind` is the number of those
+    that stay and have not been seen (see quant.kernels.delta_net_step). `catch_up` makes it 0.
     """
 
-    def __init__(self, ctx: int, kv_type: str = "f16", longest: int | None = None) -> None:
-        """ctx: most tokens of a text; kv_type: of the caches, see `kv_cache.TYPES`; longest: most the model was made for."""
-        self.ctx, self.kv_type, self.longest = ctx, kv_type, longest or ctx
+    def __init__(self, ctx: int, kv_type: str = "f16", longest: int | None = None, most_tokens: int = 1) -> None:
+        """ctx: most tokens of a text; kv_type: of the caches, see `kv_cache.TYPES`; longest: most the model was made for;
+        most_tokens: that a step may take."""
+        self.ctx, self.kv_type, self.longest, self.most_tokens = ctx, kv_type, longest or ctx, most_tokens
         self.batch = Batch()
-        self.position = 0
-        self._recurrent: list[NDArray[np.float32]] = []
+        self.position = self.behind = 0
+        self.catch_up: Callable[[], None] = lambda: None  # the engine's, which replays what `on_catch_up` was told
+        self.catching_up: list[Callable[[Plan], None]] = []
+        self._recurrent: list[_Recurrent] = []
+        self._deferred: list[NDArray[np.float32]] = []
         self._caches: list[_Cache] = []
         self._touched: list[NDArray[np.uint8]] = []
 
     def recurrent(self, *shape: int) -> NDArray[np.float32]:
         """Allocate a recurrent state of a layer, float32 of this shape; zero at the start of a text."""
-        self._recurrent.append(aligned(shape, np.float32))
-        return self._recurrent[-1]
+        self._recurrent.append(_Recurrent(aligned(shape, np.float32)))
+        return self._recurrent[-1].array
+
+    def ring(self, taps: int, columns: int) -> NDArray[np.float32]:
+        """Allocate the last inputs of a layer's convolution, float32 [rows, columns], that of position p in row p % rows."""
+        self._recurrent.append(_Ring(aligned((taps + self.most_tokens - 1, columns), np.float32), taps))
+        return self._recurrent[-1].array
+
+    def deferred(self, *shape: int) -> NDArray[np.float32] | None:
+        """Allocate what the tokens of a step, but the first, add to a recurrent state, float32 [tokens, *shape]; None for 0."""
+        if self.most_tokens == 1:
+            return None
+        self._deferred.append(aligned((self.most_tokens - 1, *shape), np.float32))
+        return self._deferred[-1]
+
+    def on_catch_up(self, trace: Callable[[Plan], None]) -> None:
+        """Have these records replayed, too, where recurrent states are to see the tokens that they are behind."""
+        self.catching_up.append(trace)
 
     def cache(
         self, heads: int, width: int, window: int = 0, tokens_per_row: int = 1, *, fine: bool = False
@@ -108,12 +176,13 @@ class State:
     @property
     def n_bytes(self) -> int:
         """Bytes that a full context takes."""
-        return self.recurrent_bytes + self.cache_bytes
+        rings = sum(recurrent.array.nbytes for recurrent in self._recurrent)
+        return rings + sum(array.nbytes for array in self._deferred) + self.cache_bytes
 
     @property
     def recurrent_bytes(self) -> int:
-        """Of these, the bytes of recurrent states, which do not grow; 0: a text can be cut anywhere."""
-        return sum(array.nbytes for array in self._recurrent)
+        """Bytes of a copy of the recurrent states, which do not grow; 0: a text can be cut anywhere."""
+        return sum(recurrent.n_bytes for recurrent in self._recurrent)
 
     @property
     def cache_bytes(self) -> int:
@@ -135,19 +204,26 @@ class State:
 
     def reset(self) -> None:
         """Begin an empty text: recurrent states become zero."""
-        for array in self._recurrent:
-            array[:] = 0
-        self.position = 0
+        for recurrent in self._recurrent:
+            recurrent.array[:] = 0
+        self.position = self.behind = 0
+
+    def keep(self) -> None:
+        """One more token of the last step stays, which the recurrent states will see later."""
+        self.position += 1
+        self.behind += 1
 
     def recurrent_copy(self) -> Recurrent:
         """Copy the recurrent states. With the rows of keys and values up to `position`, they are all that a text left."""
-        return tuple(array.copy() for array in self._recurrent)
+        if self.behind:
+            self.catch_up()
+        return tuple(recurrent.copy(self.position) for recurrent in self._recurrent)
 
     def rewind(self, position: int, recurrent: Recurrent) -> None:
         """Go back to a position of this text, whose rows of keys and values are still there; recurrent: copied there."""
-        for array, before in zip(self._recurrent, recurrent, strict=True):
-            array[:] = before
-        self.position = position
+        for own, before in zip(self._recurrent, recurrent, strict=True):
+            own.put_back(before, position)
+        self.position, self.behind = position, 0
 
     def rows(self, first: int, end: int) -> list[NDArray[Any]]:
         """The rows of keys and values of positions from `first` to `end`, in every cache: views [heads, rows, row]."""

@@ -48,7 +48,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
 
 @dataclass(frozen=True)
 class ShortConv:
-    """A gated short convolution and its state; conv, conv_state float32 [taps, n]."""
+    """A gated short convolution and its state; conv float32 [taps, n], conv_state [rows, n]."""
 
     in_proj: Matrix
     out_proj: Matrix
@@ -69,7 +69,7 @@ class ShortConv:
             in_proj=linear(file, f"{block}.in_proj", 3 * n, n),
             out_proj=linear(file, f"{block}.out_proj", n, n),
             conv=np.ascontiguousarray(conv.T),
-            conv_state=state.recurrent(taps, n),
+            conv_state=state.ring(taps, n),
         )
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:

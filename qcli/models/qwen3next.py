@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -19,8 +20,9 @@ from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import matrix, vector, with_rows
-from quant.kernels.delta_net import DeltaNet, delta_net_step
+from quant.kernels.delta_net import DeltaNet, deferred_floats
 from quant.kernels.delta_net_chunk import delta_net_chunk
+from quant.kernels.delta_net_step import catch_up, delta_net_step
 from quant.kernels.matmul import add_matmul, matmul
 from quant.plan import Activation, Plan
 from quant.weights import Matrix
@@ -144,7 +146,8 @@ class LinearAttention:
     ) -> LinearAttention:
         """Layer i of a file; value head j uses key head j // share % key heads."""
         file, block, heads, width = hparams.file, f"blk.{i}", shape.linear_num_value_heads, shape.linear_value_head_dim
-        conv = vector(file, f"{block}.ssm_conv1d.weight", shape.channels, shape.linear_conv_kernel_dim)
+        taps = shape.linear_conv_kernel_dim
+        conv = vector(file, f"{block}.ssm_conv1d.weight", shape.channels, taps)
         out = matrix(file, f"{block}.ssm_out.weight", hparams.hidden_size, shape.value_columns)
         net = DeltaNet(
             key_heads=shape.linear_num_key_heads,
@@ -156,9 +159,11 @@ class LinearAttention:
             a=vector(file, f"{block}.ssm_a", heads),
             dt_bias=vector(file, f"{block}.ssm_dt.bias", heads),
             norm=vector(file, f"{block}.ssm_norm.weight", width),
-            conv_state=state.recurrent(shape.linear_conv_kernel_dim, shape.channels),
+            conv_state=state.ring(taps, shape.channels),
             state=state.recurrent(heads, width // 16, shape.linear_key_head_dim, 16),
+            deferred=state.deferred(heads, deferred_floats(shape.linear_key_head_dim, width)),
         )
+        state.on_catch_up(partial(catch_up, net=net))
         return cls(*projections, out, net, hparams.rms_norm_eps)
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
@@ -169,7 +174,7 @@ class LinearAttention:
         out = plan.activation("linear attention out", self.ssm_out.columns)
         outputs = (self.attn_qkv, mixed), (self.attn_gate, z), (self.ssm_beta, beta), (self.ssm_alpha, alpha)
         matmul(plan, h, outputs)
-        delta_net = delta_net_step if plan.tokens == 1 else delta_net_chunk
+        delta_net = delta_net_step if plan.stepwise else delta_net_chunk
         delta_net(plan, self.net, mixed, z, beta, alpha, self.eps, out)
         add_matmul(plan, out, self.ssm_out, x)
 

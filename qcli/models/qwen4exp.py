@@ -9,7 +9,7 @@ layers are gated by sigmoids, and their value heads are re-ordered as in Qwen3.5
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -219,6 +219,7 @@ class DecoderLayer:
 class Qwen4Exp:
     """The whole model: token_embd, copied to every stream -> layers -> output_hc -> output."""
 
+    stepwise: ClassVar[bool] = False
     token_embd: Matrix
     layers: tuple[DecoderLayer, ...]
     output_hc: HyperConnection

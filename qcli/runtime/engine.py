@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.errors import ContextOverflowError
+from qcli.errors import ContextOverflowError, QcliError
 from qcli.gguf.file import GGUFFile
 from qcli.host import kernels
 from qcli.host.memory import process_memory
@@ -20,16 +20,14 @@ from qcli.host.threads import default_threads, streaming_threads
 from qcli.layers.state import State, all_or_nothing
 from qcli.models import Model
 from qcli.progress import Progress, heard_out, part_of, reading
-from qcli.runtime import sampler
 from qcli.runtime.active_threads import ActiveThreads
-from qcli.runtime.build import model_of, streamed_model_of
-from qcli.runtime.lifetime import Lifetime
+from qcli.runtime.build import STEP_TOKENS, model_of, streamed_model_of
+from qcli.runtime.lifetime import Lifetime, dismiss
 from qcli.runtime.profile import Profiler
 from qcli.runtime.program import Program
+from qcli.runtime.programs import Programs
 from qcli.streaming import budget
-from quant import team
 from quant.kernels.experts_grouped import MICRO_BATCH
-from quant.plan import Activation, Plan, aligned
 from quant.team import Team
 
 if TYPE_CHECKING:
@@ -65,25 +63,18 @@ class Engine:
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
         self.expert_loader, self.observer = expert_loader, observer
-        step = Plan(1, threads, state.batch, expert_loader)
-        prompt = Plan(max(2, chunk), threads, state.batch, expert_loader, observer)
-        self.chunk = prompt.tokens  # of a prompt that go through the layers together
-        self._ids: NDArray[np.int64] = aligned(self.chunk, np.int64)
+        self.programs = Programs(model, state, threads, chunk, expert_loader, observer, progress)
+        self.chunk = self.programs.chunk  # of a prompt that go through the layers together
         self.last_logits: NDArray[np.float32] | None = None  # of the last token in the state, where they are known
-        step.begin_stage(expert_loader.replays_of_token if expert_loader else None)
-        self._logits = model.head(step, model.trunk(step, self._ids))
-        self._hidden = model.trunk(prompt, self._ids)
-        head = Plan(1, threads, state.batch)
-        self._prompt_logits = model.head(head, self._hidden)
-        self._weight_bytes, self.head_bytes = step.weight_bytes, head.weight_bytes
-        _compile([step, prompt, head], progress)
-        self.prompt_plan, self.plans = prompt, [step, prompt, head]
-        self._step, self._prompt, self._head = Program.of(step), Program.of(prompt), Program.of(head)
         self._profiler: Profiler | None = None  # while profile() is on
-        self._heads: dict[int, tuple[Program, Activation]] = {}
+        self._undecided = 0  # tokens of the last steps() behind the first, until keep() tells which stay
+        catch_up = weakref.WeakMethod(
+            self._catch_up
+        )  # or an engine that is dropped would live on until garbage is collected
+        state.catch_up = lambda: (method := catch_up()) and method()
         self._team, self._decoding = Team(threads), decoding or ActiveThreads(threads, threads)
         self._lifetime = Lifetime()
-        self._dropped = weakref.finalize(self, _dismiss, self._lifetime, self._team, expert_loader)
+        self._dropped = weakref.finalize(self, dismiss, self._lifetime, self._team, expert_loader)
         self._dropped.atexit = False  # threads end with the process, anyway
 
     @classmethod
@@ -109,7 +100,7 @@ class Engine:
         """
         kernels.check_processor()
         given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
-        model, state = model_of(file, ctx, kv_type)
+        model, state = model_of(file, ctx, kv_type, STEP_TOKENS)
         limit, used = budget.limit(ram), process_memory()
         if not state.experts_total or budget.fits(file, model, state, threads, limit, used):
             some = ActiveThreads(given or 1, threads)
@@ -124,7 +115,7 @@ class Engine:
             loader.close()
             raise
         try:
-            budget.allocate_slots(loader, state, engine.plans, limit, resident_bytes)
+            budget.allocate_slots(loader, state, engine.programs.plans, limit, resident_bytes)
         except BaseException:
             engine.close()
             raise
@@ -154,17 +145,43 @@ class Engine:
             return self.step(ids[0])
         for _ in self._chunks(ids, self._read_prompt_logits, progress):
             pass
-        logits: NDArray[np.float32] = self._prompt_logits.values[0]
+        logits: NDArray[np.float32] = self.programs.prompt_logits[0]
         return logits
 
     def step(self, token: int) -> NDArray[np.float32]:
         """Append one token to the state; its logits, float32 [vocab], overwritten by the next call."""
         self._check_fits(1)
-        self._ids[0], self.last_logits = token, None
+        self.programs.ids[0], self.last_logits = token, None
         with interrupts_wait(), self._decoding.decode(self._team):
-            self._forward(self._step, 1)
-            self.last_logits = self._logits.values[0]
+            self._forward(self.programs.step, 1)
+            self.last_logits = self.programs.step_logits[0]
         return self.last_logits
+
+    @property
+    def most_tokens(self) -> int:
+        """How many tokens steps() takes at most; 1 where a model has no steps of several."""
+        return 1 if self.expert_loader or not self.model.stepwise else self.state.most_tokens
+
+    def steps(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Append two tokens or more, all but the first guesses, which are gone unless `keep` says otherwise.
+
+        The logits after each, float32 [tokens, vocab], overwritten by the next call: to the bit those of a step for each.
+        """
+        self._check_fits(len(tokens))
+        self.programs.ids[: len(tokens)], self.last_logits = tokens, None
+        with interrupts_wait(), self._decoding.follow(self._team):
+            self._forward(self.programs.steps[0], len(tokens))
+            self.state.position -= len(tokens) - 1
+            self._undecided, self.last_logits = len(tokens) - 1, self.programs.steps[1][0]
+        return self.programs.steps[1][: len(tokens)]
+
+    def keep(self) -> None:
+        """The next guess of the last steps() was right: it stays. Raises QcliError if there is none."""
+        if not self._undecided:
+            raise QcliError("no guess is left that could stay", "take a step first")
+        self.state.keep()
+        self._undecided -= 1
+        self.last_logits = self.programs.steps[1][self.state.behind]
 
     def logits(self, ids: Sequence[int], first: int = 0) -> NDArray[np.float32]:
         """Logits of the positions from `first` on, float32 [T - first, vocab]; from an empty state, by prefill's plan."""
@@ -176,8 +193,10 @@ class Engine:
         for done in self._chunks(ids):
             wanted = min(done - first, done - before)
             if wanted > 0:
-                skipped = min(done - before - wanted, self._hidden.tokens - 2)  # one row alone takes other kernels
-                head, rows = self._head_from(skipped)
+                skipped = min(
+                    done - before - wanted, self.programs.hidden.tokens - 2
+                )  # one row alone takes other kernels
+                head, rows = self.programs.head_from(skipped)
                 self.state.batch.set(done - before - skipped, self.state.position)
                 self._replay(head)
                 result[done - first - wanted : done - first] = rows.values[: done - before - skipped][-wanted:]
@@ -188,14 +207,6 @@ class Engine:
         """Empty the state."""
         self.state.reset()
         self.last_logits = None
-
-    def experts_touched(self) -> int:
-        """Experts routed to since reset_counters()."""
-        return self.state.experts_touched()
-
-    def reset_counters(self) -> None:
-        """Forget which experts were routed to."""
-        self.state.clear_touched()
 
     @property
     def traffic(self) -> Traffic | None:
@@ -209,7 +220,7 @@ class Engine:
 
     def weight_bytes_per_step(self) -> float:
         """Bytes of weights that a decode step reads; of experts, those that a token is routed to."""
-        return float(self._weight_bytes)
+        return float(self.programs.weight_bytes)
 
     @contextmanager
     def profile(self) -> Iterator[Profiler]:
@@ -240,24 +251,35 @@ class Engine:
         while first < len(ids):
             part = ids[first : first + self.chunk - self.position % self.chunk]
             first += len(part)
-            self._ids[: len(part)] = part
+            self.programs.ids[: len(part)] = part
             told = part_of(progress, reading(len(ids)), first - len(part), len(part), len(ids))
             wait = len(part) <= (_FINISHED_STREAMED if self.expert_loader else _FINISHED)
             with heard_out(told, () if wait else (KeyboardInterrupt,)) as told, all_or_nothing(self.state, wait):
-                self._forward(self._prompt, len(part), told)
+                self._forward(self.programs.prompt, len(part), told)
                 if then and first == len(ids):
                     then()
             yield first
 
     def _read_prompt_logits(self) -> None:
-        self._replay(self._head)
-        self.last_logits = self._prompt_logits.values[0]
+        self._replay(self.programs.head)
+        self.last_logits = self.programs.prompt_logits[0]
 
     def _forward(self, program: Program, tokens: int, progress: Progress | None = None) -> None:
-        """Replay a program over the first of self._ids, at the state's position, and move the position on."""
-        self.state.batch.set(tokens, self.state.position)
+        """Replay a program over the first of self.programs.ids, at the state's position, and move the position on."""
+        self._undecided = 0
+        if program is self.programs.prompt and self.state.behind:
+            self._catch_up()
+        self.state.batch.set(tokens, self.state.position, self.state.behind)
         self._replay(program, progress)
         self.state.position += tokens
+        self.state.behind = 0
+
+    def _catch_up(self) -> None:
+        """Have recurrent states see the tokens that they are behind."""
+        self.state.batch.set(1, self.state.position, self.state.behind)
+        with interrupts_wait():
+            self._replay(self.programs.catch_up)
+            self.state.behind = 0
 
     def _replay(self, program: Program, progress: Progress | None = None) -> None:
         program.replay(self._run, partial(progress, "") if progress and not self._profiler else None)
@@ -276,25 +298,3 @@ class Engine:
                 f"{self.position:,} + {tokens:,} tokens do not fit into a context of {self.ctx:,}",
                 f"give --ctx {self.position + tokens} or more",
             )
-
-    def _head_from(self, first: int) -> tuple[Program, Activation]:
-        """The head for the tokens of a chunk from `first` on: its program, compiled at the first call, and its logits."""
-        if first not in self._heads:
-            plan = Plan(self._hidden.tokens - first, self.threads, self.state.batch)
-            rows = self.model.head(plan, self._hidden.after(first) if first else self._hidden)
-            self._heads[first] = Program.of(plan), rows
-        return self._heads[first]
-
-
-def _dismiss(lifetime: Lifetime, team: Team, loader: ExpertLoader | None) -> None:
-    """Let all threads end that are of this process."""
-    if lifetime.here:
-        team.dismiss()
-        if loader:
-            loader.cache.reader.dismiss()
-
-
-def _compile(plans: Sequence[Plan], progress: Progress | None) -> None:
-    """Compile every kernel of the plans, the team and the sampler, so that no token waits for the compiler."""
-    used = dict.fromkeys(kernel for plan in plans for kernel in plan.kernels())
-    kernels.prepare([*used, *team.KERNELS, *sampler.KERNELS], progress)

@@ -41,11 +41,11 @@ def generate_ids(
     is_over: whether nothing can follow; asked once the id before has been read.
     Raises ContextOverflowError when the prompt does not fit.
     """
-    engine, stats = cache.engine, stats or Stats()
+    engine, stats, drafted = cache.engine, stats or Stats(), cache.drafts.of(cache, ids)
     _check_fits(len(ids), engine.ctx, engine.longest)
     stats.prompt_tokens = len(ids)
     stats.experts_total = engine.experts_total
-    engine.reset_counters()
+    engine.state.clear_touched()
     for id in ids:
         sampler.accept(id)
     try:
@@ -65,14 +65,15 @@ def generate_ids(
                 stats.finish_reason = "length"
                 return
             began = perf_counter()
-            token = sampler.sample(cache.step(token))
+            token = sampler.sample(drafted.step(token))
             stats.decode_s += perf_counter() - began
             stats.decode_steps += 1
         stats.finish_reason = "stop"
     finally:
         if marks.after_answer and stats.new_tokens and cache.whole:
             cache.checkpoint(marks.answer_on_disk)
-        stats.experts_touched = engine.experts_touched()
+        stats.guessed, stats.guessed_right = drafted.guessed, drafted.right
+        stats.experts_touched = engine.state.experts_touched()
         stats.weight_bytes_per_step = engine.weight_bytes_per_step()
         stats.disk_reads = DiskReads.of(engine.traffic, stats.decode_steps)
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from qcli.errors import QcliError
+
+if TYPE_CHECKING:
+    from qcli.streaming.expert_loader import ExpertLoader
+    from quant.team import Team
 
 
 class Lifetime:
@@ -32,3 +37,11 @@ class Lifetime:
                 "this model was loaded before the process was forked, and its threads have stayed behind",
                 "load it in the new process, or have multiprocessing start processes by spawn",
             )
+
+
+def dismiss(lifetime: Lifetime, team: Team, loader: ExpertLoader | None) -> None:
+    """Let all threads of an engine end that are of this process."""
+    if lifetime.here:
+        team.dismiss()
+        if loader:
+            loader.cache.reader.dismiss()

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from qcli.drafts.drafted_steps import Drafts
+from qcli.drafts.setting import OFF, Draft
 from qcli.errors import QcliError
 from qcli.host.memory import available_memory
 from qcli.host.signals import interrupts_wait
@@ -28,12 +30,16 @@ if TYPE_CHECKING:
     from qcli.runtime.engine import Engine
     from qcli.runtime.state_store import StateStore
 
+T = TypeVar("T")
+
 
 class PrefixCache:
     """An engine, the ids that its state has, and checkpoints of this text and of others."""
 
-    def __init__(self, engine: Engine, store: StateStore | None = None) -> None:
+    def __init__(self, engine: Engine, store: StateStore | None = None, draft: Draft = OFF) -> None:
+        """draft: whether tokens of answers are guessed ahead, where the model has steps of several."""
         self.engine, self.store = engine, store
+        self.drafts = Drafts(draft if engine.most_tokens > 1 else OFF)
         self.kept = KeptStates(engine.state, checkpoint_bytes(engine.state))
         if engine.expert_loader:
             engine.expert_loader.give_up_first = self.kept.clear
@@ -63,6 +69,19 @@ class PrefixCache:
         self._append([token], partial(self.engine.step, token))
         assert self._logits is not None
         return self._logits
+
+    @property
+    def room(self) -> int:
+        """How many tokens `steps` can take now."""
+        return min(self.engine.most_tokens, self.engine.ctx - self.engine.position)
+
+    def steps(self, tokens: Sequence[int]) -> np.ndarray:
+        """Add a token, and guesses of those that follow, which are gone unless `keep` says otherwise; float32 [tokens, vocab]."""
+        return self._append([tokens[0]], partial(self.engine.steps, tokens))
+
+    def keep(self, guess: int) -> None:
+        """The next guess, this id, was right: it stays."""
+        self._append([guess], self.engine.keep)
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """float32 [T, vocab] of every position, from an empty state; the next prefill starts from an empty one, too."""
@@ -115,11 +134,11 @@ class PrefixCache:
         if not self._go_to([*checkpoint.ids], checkpoint):
             self.prefill(checkpoint.ids, progress)
 
-    def _append(self, ids: list[int], compute: Callable[[], object]) -> None:
+    def _append(self, ids: list[int], compute: Callable[[], T]) -> T:
         """Add ids. Ctrl-C may leave only the first of them in the state; after an error nobody knows what is there."""
         before = self.engine.position
         try:
-            compute()
+            return compute()
         except Exception:
             self.whole = not self.engine.state.recurrent_bytes
             raise

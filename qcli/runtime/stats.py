@@ -39,8 +39,10 @@ class Stats:
     ttft_s: float = 0.0  # time to first token, from the request on
     prefilled_tokens: int = 0  # of the prompt's; the others were in the prefix cache
     prefill_s: float = 0.0
-    decode_steps: int = 0
+    decode_steps: int = 0  # tokens that were decoded; of those that were guessed right several took one step
     decode_s: float = 0.0
+    guessed: int = 0  # tokens that were computed before it was known that they come
+    guessed_right: int = 0  # of these, those that came
     weight_bytes_per_step: float = 0.0
     experts_touched: int = 0  # that prompt and answer were routed to, of all layers
     experts_total: int = 0
@@ -71,4 +73,10 @@ class Stats:
     @property
     def gb_per_s(self) -> float:
         """Weights read while decoding, in 10^9 bytes a second."""
-        return self.decode_tok_per_s * self.weight_bytes_per_step / 1e9
+        steps = self.decode_steps - self.guessed_right
+        return steps * self.weight_bytes_per_step / self.decode_s / 1e9 if self.decode_s else 0.0
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Decoded tokens a step of the model."""
+        return self.decode_steps / (self.decode_steps - self.guessed_right) if self.decode_steps else 0.0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from qcli.drafts import setting as drafts
 from qcli.errors import UsageError
 from qcli.runtime.sampling import OPTIONS, Option
 from qcli.text import think_setting
@@ -134,6 +135,7 @@ SETTINGS: Final[dict[str, Setting]] = {
             "f16",
             partial(_choice, ("f16", "q8_0", "f32")),
         ),
+        Setting("draft", drafts.HELP, "auto", drafts.draft_setting, _number),
         _switch("save", "Whether conversations that you type in a terminal are saved.", "true"),
         _switch("stop_loops", "Whether to stop an answer that repeats itself.", "true"),
         Setting("think", think_setting.HELP, "the model decides", think_setting.think_setting, _number),

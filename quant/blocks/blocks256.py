@@ -17,7 +17,7 @@ from typing import Any
 from llvmlite import ir
 
 from quant.activation import scales_of, sums16_of, sums32_of
-from quant.blocks.rows import emit
+from quant.blocks.rows import emit, emit_few, few_inputs, few_of
 from quant.declarations import Intrinsic, Vector
 from quant.jit import inline, intrinsic
 from quant.simd import (  # fmt: skip
@@ -46,6 +46,46 @@ def dot_each(w, rows, columns, x, y, alpha, accumulate, block, permuted_x, add_p
             total = add_products(w, permuted_x(x + 256 * b, d + 32 * b, s32 + 32 * b, s16 + 64 * b), total)
             w += block.bytes
         emit(y + 4 * r, sum_lanes(total), alpha, accumulate)
+
+
+@inline
+def _part_of(x, columns, b, permuted_x):
+    """The b-th 256 columns of an activation row, as the format wants them."""
+    d, s32, s16 = scales_of(x, columns), sums32_of(x, columns), sums16_of(x, columns)
+    return permuted_x(x + 256 * b, d + 32 * b, s32 + 32 * b, s16 + 64 * b)
+
+
+@inline
+def dot_each_few(w, rows, columns, entries, count, accumulate, block, permuted_x, add_products):
+    """dot_few of quant.formats: `dot_each` with several activation rows, for which a block is unpacked once."""
+    blocks, zero = columns // 256, zero_f32x16()
+    for r in range(rows):
+        for line in range(0, blocks * block.bytes, 64):
+            prefetch(w + _AHEAD + line)
+        first = 0
+        while first < count:
+            together = few_of(count - first)
+            x0, x1, x2, x3 = few_inputs(entries, first, together)
+            t0, t1, t2, t3 = zero, zero, zero, zero
+            if together == 4:
+                for b in range(blocks):
+                    at = w + b * block.bytes
+                    t0 = add_products(at, _part_of(x0, columns, b, permuted_x), t0)
+                    t1 = add_products(at, _part_of(x1, columns, b, permuted_x), t1)
+                    t2 = add_products(at, _part_of(x2, columns, b, permuted_x), t2)
+                    t3 = add_products(at, _part_of(x3, columns, b, permuted_x), t3)
+            elif together == 2:
+                for b in range(blocks):
+                    at = w + b * block.bytes
+                    t0 = add_products(at, _part_of(x0, columns, b, permuted_x), t0)
+                    t1 = add_products(at, _part_of(x1, columns, b, permuted_x), t1)
+            else:
+                for b in range(blocks):
+                    t0 = add_products(w + b * block.bytes, _part_of(x0, columns, b, permuted_x), t0)
+            sums = sum_lanes(t0), sum_lanes(t1), sum_lanes(t2), sum_lanes(t3)
+            emit_few(entries, first, together, r, sums, accumulate)
+            first += together
+        w += blocks * block.bytes
 
 
 @inline

@@ -22,7 +22,7 @@ from llvmlite import ir
 
 from quant.activation import scales_of, sums32_of
 from quant.blocks.lookup import VPERMB
-from quant.blocks.rows import emit
+from quant.blocks.rows import emit, emit_few, few_inputs, few_of
 from quant.declarations import Intrinsic, Vector
 from quant.int8_dot import UNIT
 from quant.jit import inline, intrinsic
@@ -87,31 +87,90 @@ def _products(w, x, load4, dot):
 
 
 @inline
+def _eight(w, x, columns, b, sums, block, scales8, load4, dot):
+    """Blocks b to b + 8 of a row, at w: their products are added to sums, the even and odd halves and what is taken off."""
+    even, odd, low = sums
+    d, m = scales8(w)
+    low = fma(m, load_f32x8(sums32_of(x, columns) + 4 * b), low)
+    d = mul(d, load_f32x8(scales_of(x, columns) + 4 * b))
+    even = fma(_products(w, x + 32 * b, load4, dot), _LANES_0_3(d), even)
+    odd = fma(_products(w + 4 * block.bytes, x + 32 * b + 128, load4, dot), _LANES_4_7(d), odd)
+    return even, odd, low
+
+
+@inline
+def _whole(w, x, columns, sums, block, scales1, load1, dot):
+    """The product of a row, of which w is what is left behind the last eight blocks, and `sums` what those gave."""
+    even, odd, low = sums
+    last, offset = zero_f32x8(), np.float32(0)
+    for b in range(columns // 256 * 8, columns // 32):
+        scale, minimum = scales1(w)
+        products = dot(zero_i32x8(), load1(w), load_i8x32(x + 32 * b))
+        last = fma(to_f32(products), splat8(scale * load_f32(scales_of(x, columns) + 4 * b)), last)
+        offset += minimum * load_f32(sums32_of(x, columns) + 4 * b)
+        w += block.bytes
+    total = add(even, odd)
+    total = add(add(_LOWER(total), _UPPER(total)), sub(last, low))
+    return sum_lanes(total) - offset
+
+
+@inline
+def _nothing():
+    return zero_f32x16(), zero_f32x16(), zero_f32x8()
+
+
+@inline
 def dot_blocks(w, rows, columns, x, y, alpha, accumulate, block, scales8, scales1, load4, load1, dot):
     """dot_rows of quant.formats; block: the type's declaration."""
-    d_x, s_x = scales_of(x, columns), sums32_of(x, columns)
-    whole = columns // 256 * 8
     for r in range(rows):
-        even, odd, low = zero_f32x16(), zero_f32x16(), zero_f32x8()
-        for b in range(0, whole, 8):
+        sums = _nothing()
+        for b in range(0, columns // 256 * 8, 8):
             for line in range(0, 8 * block.bytes, 64):
                 prefetch(w + _AHEAD + line)
-            d, m = scales8(w)
-            low = fma(m, load_f32x8(s_x + 4 * b), low)
-            d = mul(d, load_f32x8(d_x + 4 * b))
-            even = fma(_products(w, x + 32 * b, load4, dot), _LANES_0_3(d), even)
-            odd = fma(_products(w + 4 * block.bytes, x + 32 * b + 128, load4, dot), _LANES_4_7(d), odd)
+            sums = _eight(w, x, columns, b, sums, block, scales8, load4, dot)
             w += 8 * block.bytes
-        last, offset = zero_f32x8(), np.float32(0)
-        for b in range(whole, columns // 32):
-            scale, minimum = scales1(w)
-            products = dot(zero_i32x8(), load1(w), load_i8x32(x + 32 * b))
-            last = fma(to_f32(products), splat8(scale * load_f32(d_x + 4 * b)), last)
-            offset += minimum * load_f32(s_x + 4 * b)
-            w += block.bytes
-        total = add(even, odd)
-        total = add(add(_LOWER(total), _UPPER(total)), sub(last, low))
-        emit(y + 4 * r, sum_lanes(total) - offset, alpha, accumulate)
+        emit(y + 4 * r, _whole(w, x, columns, sums, block, scales1, load1, dot), alpha, accumulate)
+        w += columns // 32 % 8 * block.bytes
+
+
+@inline
+def dot_blocks_few(w, rows, columns, entries, count, accumulate, block, scales8, scales1, load4, load1, dot):
+    """dot_few of quant.formats, likewise: eight blocks are unpacked once for several activation rows."""
+    whole = columns // 256 * 8
+    rest = whole * block.bytes
+    for r in range(rows):
+        for line in range(0, columns // 32 * block.bytes, 64):
+            prefetch(w + _AHEAD + line)
+        first = 0
+        while first < count:
+            together = few_of(count - first)
+            x0, x1, x2, x3 = few_inputs(entries, first, together)
+            s0, s1, s2, s3 = _nothing(), _nothing(), _nothing(), _nothing()
+            if together == 4:
+                for b in range(0, whole, 8):
+                    at = w + b * block.bytes
+                    s0 = _eight(at, x0, columns, b, s0, block, scales8, load4, dot)
+                    s1 = _eight(at, x1, columns, b, s1, block, scales8, load4, dot)
+                    s2 = _eight(at, x2, columns, b, s2, block, scales8, load4, dot)
+                    s3 = _eight(at, x3, columns, b, s3, block, scales8, load4, dot)
+            elif together == 2:
+                for b in range(0, whole, 8):
+                    at = w + b * block.bytes
+                    s0 = _eight(at, x0, columns, b, s0, block, scales8, load4, dot)
+                    s1 = _eight(at, x1, columns, b, s1, block, scales8, load4, dot)
+            else:
+                for b in range(0, whole, 8):
+                    s0 = _eight(w + b * block.bytes, x0, columns, b, s0, block, scales8, load4, dot)
+            t0 = _whole(w + rest, x0, columns, s0, block, scales1, load1, dot)
+            t1, t2, t3 = t0, t0, t0
+            if together > 1:
+                t1 = _whole(w + rest, x1, columns, s1, block, scales1, load1, dot)
+            if together > 2:
+                t2 = _whole(w + rest, x2, columns, s2, block, scales1, load1, dot)
+                t3 = _whole(w + rest, x3, columns, s3, block, scales1, load1, dot)
+            emit_few(entries, first, together, r, (t0, t1, t2, t3), accumulate)
+            first += together
+        w += columns // 32 * block.bytes
 
 
 @inline

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks256 import dot_each, fields8
-from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.blocks.blocks256 import dot_each, dot_each_few, fields8
+from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
 from quant.formats.iq4_nl import HIGH, LOW, VALUES
 from quant.int8_dot import BIAS, dot_wide
 from quant.jit import inline
@@ -105,6 +105,12 @@ def iq4_xs_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
+@dot_few
+def iq4_xs_dot_few(w, rows, columns, entries, count, accumulate):
+    """See quant.formats."""
+    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, _permuted_x, _add_products)
+
+
 @unpack_rows
 def iq4_xs_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
@@ -158,6 +164,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=iq4_xs_dot_rows,
+    dot_few=iq4_xs_dot_few,
     unpack_rows=iq4_xs_unpack_rows,
     unpack_tile=iq4_xs_unpack_tile,
 )

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
 from quant.blocks.bit_planes import third_bits
-from quant.blocks.blocks256 import dot_each
+from quant.blocks.blocks256 import dot_each, dot_each_few
 from quant.blocks.sixteens import six_bits, sums_of_four, to_words
-from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
 from quant.formats.q2_k import QUARTER, four_parts, in_order, quarters, quarters_of, scales_in_order
 from quant.int8_dot import dot_u7
 from quant.jit import inline
@@ -103,6 +103,12 @@ def q3_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
+@dot_few
+def q3_k_dot_few(w, rows, columns, entries, count, accumulate):
+    """See quant.formats."""
+    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, _permuted_x, _add_products)
+
+
 @unpack_rows
 def q3_k_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
@@ -180,6 +186,7 @@ FORMAT = Format(
     group=16,
     dequantize=dequantize,
     dot_rows=q3_k_dot_rows,
+    dot_few=q3_k_dot_few,
     unpack_rows=q3_k_unpack_rows,
     unpack_tile=q3_k_unpack_tile,
 )

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks256 import dot_each
+from quant.blocks.blocks256 import dot_each, dot_each_few
 from quant.blocks.sixteens import scales_and_minima, upper_half
-from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
@@ -127,6 +127,12 @@ def q4_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, permuted_x, _add_products)
 
 
+@dot_few
+def q4_k_dot_few(w, rows, columns, entries, count, accumulate):
+    """See quant.formats."""
+    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, permuted_x, _add_products)
+
+
 @unpack_rows
 def q4_k_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
@@ -181,6 +187,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=q4_k_dot_rows,
+    dot_few=q4_k_dot_few,
     unpack_rows=q4_k_unpack_rows,
     unpack_tile=q4_k_unpack_tile,
 )

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale
-from quant.blocks.blocks256 import dot_each
-from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.blocks.blocks256 import dot_each, dot_each_few
+from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
 from quant.formats.q4_k import add_products, affine, load_scales, nibbles, permuted_x, tile_scales
 from quant.jit import inline
 from quant.simd import (
@@ -68,6 +68,12 @@ def q5_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, permuted_x, _add_products)
 
 
+@dot_few
+def q5_k_dot_few(w, rows, columns, entries, count, accumulate):
+    """See quant.formats."""
+    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, permuted_x, _add_products)
+
+
 @inline
 def _unpack_pair(packed, h, pair, q):
     """32 bytes of nibbles, with the pair's two high bits lowest in h -> 64 columns."""
@@ -118,6 +124,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=q5_k_dot_rows,
+    dot_few=q5_k_dot_few,
     unpack_rows=q5_k_unpack_rows,
     unpack_tile=q5_k_unpack_tile,
 )

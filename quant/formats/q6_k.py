@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from quant.activation import scales_of, sums16_of
 from quant.block import Block, Scale, rows_of
-from quant.blocks.rows import emit
-from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.blocks.rows import emit, emit_few, few_inputs, few_of
+from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
@@ -78,14 +78,12 @@ def _load_scales(w):
 
 
 @inline
-def _block(w, x, d_x, s_x, total, low):
-    prefetch(w + _AHEAD)
-    prefetch(w + _AHEAD + 64)
-    prefetch(w + _AHEAD + 128)
+def _block(w, x, columns, b, total, low):
+    """The b-th block of a row, at w: total and low with its products, and with what is taken off for its zero point."""
     scales = _load_scales(w)
-    low = fma(scales, load_f32x16(s_x), low)
-    scales = mul(scales, _TWICE(load_f32x8(d_x)))
-    zero = zero_i32x16()
+    low = fma(scales, load_f32x16(sums16_of(x, columns) + 64 * b), low)
+    scales = mul(scales, _TWICE(load_f32x8(scales_of(x, columns) + 32 * b)))
+    zero, x = zero_i32x16(), x + 256 * b
     first, second = load_half(w, 0)
     total = fma(to_f32(dot_u7(zero, first, load_i8x64(x))), _LANES_0(scales), total)
     total = fma(to_f32(dot_u7(zero, second, load_i8x64(x + 64))), _LANES_1(scales), total)
@@ -95,16 +93,56 @@ def _block(w, x, d_x, s_x, total, low):
     return total, low
 
 
+@inline
+def _whole(total, low):
+    return sum_lanes(total) - _OFFSET * sum_lanes(low)
+
+
 @dot_rows
 def q6_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    d_x, s_x = scales_of(x, columns), sums16_of(x, columns)
     for r in range(rows):
         total, low = zero_f32x16(), zero_f32x16()
         for b in range(columns // 256):
-            total, low = _block(w, x + 256 * b, d_x + 32 * b, s_x + 64 * b, total, low)
+            prefetch(w + _AHEAD)
+            prefetch(w + _AHEAD + 64)
+            prefetch(w + _AHEAD + 128)
+            total, low = _block(w, x, columns, b, total, low)
             w += BLOCK.bytes
-        emit(y + 4 * r, sum_lanes(total) - _OFFSET * sum_lanes(low), alpha, accumulate)
+        emit(y + 4 * r, _whole(total, low), alpha, accumulate)
+
+
+@dot_few
+def q6_k_dot_few(w, rows, columns, entries, count, accumulate):
+    """See quant.formats."""
+    blocks, zero = columns // 256, zero_f32x16()
+    for r in range(rows):
+        for line in range(0, blocks * BLOCK.bytes, 64):
+            prefetch(w + _AHEAD + line)
+        first = 0
+        while first < count:
+            together = few_of(count - first)
+            x0, x1, x2, x3 = few_inputs(entries, first, together)
+            t0, t1, t2, t3, low0, low1, low2, low3 = zero, zero, zero, zero, zero, zero, zero, zero
+            if together == 4:
+                for b in range(blocks):
+                    at = w + b * BLOCK.bytes
+                    t0, low0 = _block(at, x0, columns, b, t0, low0)
+                    t1, low1 = _block(at, x1, columns, b, t1, low1)
+                    t2, low2 = _block(at, x2, columns, b, t2, low2)
+                    t3, low3 = _block(at, x3, columns, b, t3, low3)
+            elif together == 2:
+                for b in range(blocks):
+                    at = w + b * BLOCK.bytes
+                    t0, low0 = _block(at, x0, columns, b, t0, low0)
+                    t1, low1 = _block(at, x1, columns, b, t1, low1)
+            else:
+                for b in range(blocks):
+                    t0, low0 = _block(w + b * BLOCK.bytes, x0, columns, b, t0, low0)
+            sums = _whole(t0, low0), _whole(t1, low1), _whole(t2, low2), _whole(t3, low3)
+            emit_few(entries, first, together, r, sums, accumulate)
+            first += together
+        w += blocks * BLOCK.bytes
 
 
 @unpack_rows
@@ -175,6 +213,7 @@ FORMAT = Format(
     group=16,
     dequantize=dequantize,
     dot_rows=q6_k_dot_rows,
+    dot_few=q6_k_dot_few,
     unpack_rows=q6_k_unpack_rows,
     unpack_tile=q6_k_unpack_tile,
 )

@@ -1,7 +1,7 @@
-"""Attention of one token (a decode step): blocks of positions are shared among threads, and then joined (flash decoding).
+"""Attention of one token (a decode step), or of each of a few: threads share blocks of positions, whose results are joined.
 
-Each block gives the largest score m, the sum of exp(score - m), and the sum of values weighted by exp(score - m); the
-softmax over all positions follows from these.
+This is flash decoding: each block gives the largest score m, the sum of exp(score - m), and the sum of values weighted by
+exp(score - m); the softmax over all positions follows from these.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ def _prefetch(address, size):
 
 
 @inline
-def _blocks_of(heads, batch):
-    """Positions up to the token, the first in its window, the block of that position, and how many blocks there are from it."""
-    length = load_i64(batch + BATCH.position) + 1
+def _blocks_of(heads, batch, t):
+    """Positions up to token t, the first in its window, the block of that position, and how many blocks there are from it."""
+    length = load_i64(batch + BATCH.position) + t + 1
     start = max(0, length - load_i64(heads + HEADS.window))
     return length, start, start // BLOCK, (length + BLOCK - 1) // BLOCK - start // BLOCK
 
@@ -106,73 +106,101 @@ def _entry_bytes(width):
     return 4 * (width + 16)
 
 
+@inline
+def _blocks_of_all(heads, batch):
+    """The first block that any token of a replay attends to, and how many there are from it to the last."""
+    _, _, first, _ = _blocks_of(heads, batch, 0)
+    _, _, last, blocks = _blocks_of(heads, batch, load_i64(batch + BATCH.tokens) - 1)
+    return first, last + blocks - first
+
+
+@inline
+def _most(heads):
+    """Blocks of a whole cache."""
+    return (load_i64(heads + HEADS.context) + BLOCK - 1) // BLOCK
+
+
+@inline
+def _attend_block(q, heads, k, v, head, first, last, place, scores):
+    """Query heads of one key-value head attend to positions first to last of the block whose keys and values are at k and v.
+
+    place: where the result of the first of these query heads goes; those of the others are _most(heads) entries apart.
+    """
+    _, group, width, values = shape_of(heads)
+    _, _, k_row, v_row, _, kind = caches_of(heads)
+    scale, softcap = load_f32(heads + HEADS.scale), load_f32(heads + HEADS.softcap)
+    step, sums = _most(heads) * _entry_bytes(values), scores + 4 * BLOCK * (group + 3)
+    query, end = q + 4 * width * head * group, 4 * width * (group - 1)
+    for g in range(0, group, 4):
+        at = 4 * width * g
+        q0, q1 = query + at, query + min(at + 4 * width, end)
+        q2, q3 = query + min(at + 8 * width, end), query + min(at + 12 * width, end)
+        for p in range(first, last):
+            if g == 0:
+                _prefetch(v + v_row * p, v_row)
+            _four_scores(q0, q1, q2, q3, k + k_row * p, kind, width, scale, scores + 4 * (BLOCK * g + p))
+    for g in range(group):
+        largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, softcap, LOWEST)
+        store_f32(place + g * step, largest)
+        store_f32(place + g * step + 4, total)
+    for g in range(0, group, 4):
+        for c in range(0, values, 16):
+            if g == 0:
+                share = BLOCK * k_row // (values // 16)
+                _prefetch(k + BLOCK * k_row + c // 16 * share, share)
+            _four_sums(scores + 4 * BLOCK * g, v, v_row, kind, c, first, last, values, sums)
+            for i in range(min(4, group - g)):
+                store_f32x16(place + (g + i) * step + 64 + 4 * c, load_f32x16(sums + 64 * i))
+
+
 @kernel
-def attend_blocks(rank, size, q, heads, mask, partial, batch, scratch, scratch_stride):
+def attend_blocks(rank, size, q, q_stride, heads, mask, partial, batch, scratch, scratch_stride):
     """For each (key-value head, block of positions): largest score, sum and sum of values of its query heads -> partial.
 
     Queries are taken four at a time, so that a key is converted to float32 once for four; where a group of query heads is no
     multiple of four, the last is repeated and its copies are dropped. Positions that `mask` (a BLOCK_MASK table) leaves out
-    are not read.
+    are not read. Of several tokens each attends to its own positions; a block is read once for all.
     """
-    keys, group, width, values = shape_of(heads)
-    k_cache, v_cache, k_row, v_row, context, kind = caches_of(heads)
-    scale, softcap = load_f32(heads + HEADS.scale), load_f32(heads + HEADS.softcap)
+    keys, group, _, values = shape_of(heads)
+    k_cache, v_cache, k_row, v_row, context, _ = caches_of(heads)
     allowed, block_size = load_i64(mask + BLOCK_MASK.blocks), load_i64(mask + BLOCK_MASK.block_size)
-    length, start, first_block, blocks = _blocks_of(heads, batch)
-    most, entry = (context + BLOCK - 1) // BLOCK, _entry_bytes(values)
+    first_block, blocks = _blocks_of_all(heads, batch)
+    entry = _most(heads) * _entry_bytes(values)
     scores = scratch + rank * scratch_stride
-    sums = scores + 4 * BLOCK * (group + 3)
+    near = scores + 4 * BLOCK * (group + 3) + 256
     for item in range(start_of(rank, size, keys * blocks), start_of(rank + 1, size, keys * blocks)):
         head, block = item // blocks, first_block + item % blocks
         position = block * BLOCK
-        first, last = max(0, start - position), min(BLOCK, length - position)
         k, v = k_cache + k_row * (head * context + position), v_cache + v_row * (head * context + position)
-        if allowed:
-            near = sums + 256
-            count = _gather(k, k_row, first, last, allowed, block_size, position, near)
-            _gather(v, v_row, first, last, allowed, block_size, position, near + BLOCK * k_row)
-            k, v, first, last = near, near + BLOCK * k_row, 0, count
-        query, end = q + 4 * width * head * group, 4 * width * (group - 1)
-        for g in range(0, group, 4):
-            at = 4 * width * g
-            q0, q1 = query + at, query + min(at + 4 * width, end)
-            q2, q3 = query + min(at + 8 * width, end), query + min(at + 12 * width, end)
-            for p in range(first, last):
-                if g == 0:
-                    _prefetch(v + v_row * p, v_row)
-                place = scores + 4 * (BLOCK * g + p)
-                _four_scores(q0, q1, q2, q3, k + k_row * p, kind, width, scale, place)
-        for g in range(group):
-            out = partial + ((head * group + g) * most + block) * entry
-            largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, softcap, LOWEST)
-            store_f32(out, largest)
-            store_f32(out + 4, total)
-        for g in range(0, group, 4):
-            for c in range(0, values, 16):
-                if g == 0:
-                    share = BLOCK * k_row // (values // 16)
-                    _prefetch(k + BLOCK * k_row + c // 16 * share, share)
-                _four_sums(scores + 4 * BLOCK * g, v, v_row, kind, c, first, last, values, sums)
-                for i in range(min(4, group - g)):
-                    out = partial + ((head * group + g + i) * most + block) * entry
-                    store_f32x16(out + 64 + 4 * c, load_f32x16(sums + 64 * i))
+        for t in range(load_i64(batch + BATCH.tokens)):
+            length, start, _, _ = _blocks_of(heads, batch, t)
+            first, last = max(0, start - position), min(BLOCK, length - position)
+            place = partial + (t * keys + head) * group * entry + block * _entry_bytes(values)
+            if allowed:
+                row = allowed + t * load_i64(mask + BLOCK_MASK.stride)
+                count = _gather(k, k_row, first, last, row, block_size, position, near)
+                _gather(v, v_row, first, last, row, block_size, position, near + BLOCK * k_row)
+                _attend_block(q + t * q_stride, heads, near, near + BLOCK * k_row, head, 0, count, place, scores)
+            elif first < last:
+                _attend_block(q + t * q_stride, heads, k, v, head, first, last, place, scores)
 
 
 @kernel
-def join_blocks(rank, size, partial, heads, out, batch):
-    """Join the blocks of each query head, in order of position -> out [query heads, value_dim]."""
+def join_blocks(rank, size, partial, heads, out, stride, batch):
+    """Join the blocks of each token's query heads, in order of position -> out [tokens, query heads, value_dim]."""
     queries, width = load_i64(heads + HEADS.query_heads), load_i64(heads + HEADS.value_dim)
-    sinks = load_i64(heads + HEADS.sinks)
-    _, _, first, blocks = _blocks_of(heads, batch)
-    most, entry = (load_i64(heads + HEADS.context) + BLOCK - 1) // BLOCK, _entry_bytes(width)
-    for head in range(start_of(rank, size, queries), start_of(rank + 1, size, queries)):
-        parts = partial + (head * most + first) * entry
+    sinks, items = load_i64(heads + HEADS.sinks), load_i64(batch + BATCH.tokens) * queries
+    entry = _entry_bytes(width)
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
+        t, head = item // queries, item % queries
+        _, _, first, blocks = _blocks_of(heads, batch, t)
+        parts = partial + (item * _most(heads) + first) * entry
         largest, total = load_f32(sinks + 4 * head) if sinks else LOWEST, np.float32(0)
         for block in range(blocks):
             largest = max(largest, load_f32(parts + block * entry))
         if sinks:
             total = exp1(load_f32(sinks + 4 * head) - largest)
-        y = out + 4 * head * width
+        y = out + t * stride + 4 * head * width
         for c in range(0, 4 * width, 64):
             store_f32x16(y + c, zero_f32x16())
         for block in range(blocks):
@@ -187,13 +215,15 @@ def join_blocks(rank, size, partial, heads, out, batch):
 def attend_token(
     plan: Plan, q: Activation, heads: Heads, table: Operand, out: Activation, mask: BlockMask | None = None
 ) -> None:
-    """q [1, query heads * head_dim], normed and rotated, attends to the caches -> out [1, query heads * value_dim].
+    """q [tokens, query heads * head_dim], normed and rotated, attends to the caches -> out [tokens, query heads * value_dim].
 
     table: that of the heads; mask: which blocks the token attends to, if not all.
     """
-    blocks = heads.query_heads * -(-heads.context // BLOCK)
+    blocks = plan.tokens * heads.query_heads * -(-heads.context // BLOCK)
     partial = plan.buffer("partial", (blocks, heads.value_dim + 16), np.float32)
     gathered = BLOCK * (heads.k_cache.strides[1] + heads.v_cache.strides[1]) if mask else 0
     scratch = plan.scratch(4 * BLOCK * (heads.group + 3) + 256 + gathered)
-    plan.add(attend_blocks, q.read("f32"), table, mask_table(plan, mask), partial, plan.batch, *scratch)
-    plan.add(join_blocks, partial, table, out.read("f32"), plan.batch)
+    plan.add(
+        attend_blocks, q.read("f32"), q.stride("f32"), table, mask_table(plan, mask), partial, plan.batch, *scratch
+    )
+    plan.add(join_blocks, partial, table, out.read("f32"), out.stride("f32"), plan.batch)

@@ -160,7 +160,7 @@ def attention(
         queries_stride=queries.stride("f32"),
     )
     plan.add(norm_rope_store, table, inputs, plan.batch, *plan.scratch(4 * max(heads.head_dim, heads.value_dim)))
-    (attend_token if plan.tokens == 1 else attend_tiles)(plan, queries, heads, table, attended, mask)
+    (attend_token if plan.stepwise else attend_tiles)(plan, queries, heads, table, attended, mask)
     source = q if heads.gated else gates
     gate: tuple[Operand, Operand] = (source.read("f32"), source.stride("f32")) if source else (0, 0)
     rows, shape = (attended.read("f32"), attended.stride("f32")), (attended.columns, heads.value_dim)

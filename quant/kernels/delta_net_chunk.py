@@ -34,20 +34,20 @@ _SOLVE = 16  # rows of the triangular system solved one by one before they enter
 
 
 @inline
-def _tap(mixed, stride, conv_state, taps, channels, t, position):
+def _tap(mixed, stride, conv_state, ring, channels, t, position):
     """Address of the inputs of token t of this replay, or, for t < 0, of a token before it."""
-    return mixed + t * stride if t >= 0 else conv_state + 4 * ((position + t + taps) % taps) * channels
+    return mixed + t * stride if t >= 0 else conv_state + 4 * ((position + t + ring) % ring) * channels
 
 
 @kernel
-def convolve_rows(rank, size, mixed, stride, conv, conv_state, taps, channels, out, batch):
+def convolve_rows(rank, size, mixed, stride, conv, taps, conv_state, ring, channels, out, batch):
     """silu of the causal convolution of each channel; threads share the channels, and go through them token by token."""
     tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
     first, last = 64 * start_of(rank, size, channels // 16), 64 * start_of(rank + 1, size, channels // 16)
     for t in range(tokens):
         row = out + t * stride
         for i in range(taps):
-            x = _tap(mixed, stride, conv_state, taps, channels, t - taps + 1 + i, position)
+            x = _tap(mixed, stride, conv_state, ring, channels, t - taps + 1 + i, position)
             weight = conv + 4 * i * channels
             for c in range(first, last, 64):
                 before = load_f32x16(row + c) if i else zero_f32x16()
@@ -55,7 +55,7 @@ def convolve_rows(rank, size, mixed, stride, conv, conv_state, taps, channels, o
                 store_f32x16(row + c, silu(s) if i == taps - 1 else s)
     for t in range(max(0, tokens - taps), tokens):
         for c in range(first, last, 64):
-            store_f32x16(conv_state + 4 * ((position + t) % taps) * channels + c, load_f32x16(mixed + t * stride + c))
+            store_f32x16(conv_state + 4 * ((position + t) % ring) * channels + c, load_f32x16(mixed + t * stride + c))
 
 
 @kernel
@@ -268,8 +268,9 @@ def by_chunks(
         mixed.read("f32"),
         stride,
         net.conv,
-        net.conv_state,
         len(net.conv),
+        net.conv_state,
+        len(net.conv_state),
         net.channels,
         rows,
         plan.batch,

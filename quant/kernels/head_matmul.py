@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.atomics import call
 from quant.jit import kernel
 from quant.kernels.assignments import ASSIGNMENTS, Assignments
 from quant.kernels.experts_grouped import down_grouped, down_scratch
-from quant.kernels.multiply import tile_operands
+from quant.kernels.few_rows import few_operands, multiply_few
+from quant.kernels.multiply import set_entry, tile_operands
 from quant.kernels.panels import input_table
 from quant.kernels.partition import COUNTER_WORDS, shares_of, start_of
 from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import load_i64, store_i64
-from quant.weights import MATRIX, ExpertMatrices, operands_of, row_address
+from quant.tile import ENTRY
+from quant.weights import MATRIX, ExpertMatrices, row_address
 
 
 @kernel
-def head_step(rank, size, heads, matrix, x, x_stride, y, y_step):
-    """One token: y[head] = w[head] x[head]; threads share the rows of all heads."""
-    rows, columns = load_i64(matrix + MATRIX.rows), load_i64(matrix + MATRIX.columns)
-    dot = load_i64(matrix + MATRIX.dot)
+def head_step(rank, size, heads, matrix, x, x_stride, y, y_step, y_stride, batch, scratch, scratch_stride):
+    """Tokens of a stepwise plan: y[token, head] = w[head] x[token, head]; threads share the rows of all heads."""
+    rows, tokens = load_i64(matrix + MATRIX.rows), load_i64(batch + BATCH.tokens)
+    entries = scratch + rank * scratch_stride
     first, last = start_of(rank, size, heads * rows), start_of(rank + 1, size, heads * rows)
     for head in range(first // rows, (last + rows - 1) // rows):
         begin, end = max(first - head * rows, 0), min(last - head * rows, rows)
-        weights, out = row_address(matrix, head, begin), y + head * y_step + 4 * begin
-        call(dot, (weights, end - begin, columns, x + head * x_stride, out, np.float32(1), 0))
+        for t in range(tokens):
+            out = y + t * y_stride + head * y_step + 4 * begin
+            set_entry(entries, t, x + (t * heads + head) * x_stride, out, np.float32(1))
+        multiply_few(matrix, row_address(matrix, head, begin), end - begin, entries, tokens, 0)
 
 
 @kernel
@@ -49,10 +52,11 @@ def head_matmul(plan: Plan, x: Activation, w: ExpertMatrices, y: Activation, at:
     kind, out = w.format.activation, y.part(at, y.columns - at).read("f32")
     plan.keep(w)
     plan.weight_bytes += heads * w.bytes
-    if plan.tokens == 1:
-        matrix = plan.table(MATRIX, **operands_of(w))
-        shares = shares_of(heads * w.bytes, plan.threads)
-        plan.add(head_step, heads, matrix, x.read(kind), x.stride(kind), out, 4 * width, shares=shares)
+    if plan.stepwise:
+        matrix = plan.table(MATRIX, **few_operands(w))
+        shares, scratch = shares_of(heads * w.bytes, plan.threads), plan.scratch(plan.tokens * ENTRY.bytes)
+        rows = x.read(kind), x.stride(kind), out, 4 * width, y.stride("f32"), plan.rows
+        plan.add(head_step, heads, matrix, *rows, *scratch, shares=shares)
         return
     assignments = plan.once(("head pairs", heads), lambda: _assignments(plan, heads))
     counter: Operand = plan.buffer("head counter", COUNTER_WORDS, np.int64) if kind == "q8" else 0

@@ -15,11 +15,9 @@ from quant.jit import inline, kernel
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
-from quant.plan import BATCH, Activation, Operand, Plan
+from quant.plan import BATCH, Activation, Plan
 from quant.simd import add, bits_to_f32, fma, load_f32, load_f32x16, load_i64, mul, splat, store_f32x16, zero_f32x16
 from quant.vector_math import sigmoid, silu
-
-_ONE = np.array([1, 0], np.int64)
 
 
 @kernel
@@ -109,7 +107,7 @@ def silu_activation(plan: Plan, x: Activation, out: Activation) -> None:
     """silu of x [tokens, n] -> out."""
     if x.columns != out.columns or x.columns % 32:
         raise ValueError(f"silu of {x.columns} columns -> {out.columns}")
-    plan.add(silu_rows, x.read("f32"), x.stride("f32"), x.columns, plan.output(out), _batch(plan))
+    plan.add(silu_rows, x.read("f32"), x.stride("f32"), x.columns, plan.output(out), plan.rows)
 
 
 def mean_streams(plan: Plan, x: Activation, gate: Activation, out: Activation) -> None:
@@ -118,12 +116,7 @@ def mean_streams(plan: Plan, x: Activation, gate: Activation, out: Activation) -
     if x.columns != gate.columns or x.columns % columns or columns % 32:
         raise ValueError(f"streams of {x.columns} and {gate.columns} columns -> {columns}")
     shape = x.stride("f32"), x.columns // columns, columns
-    plan.add(mean_streams_rows, x.read("f32"), gate.read("f32"), *shape, plan.output(out), _batch(plan))
-
-
-def _batch(plan: Plan) -> Operand:
-    """What a kernel takes as this replay: one token where the plan takes one, even if x holds many."""
-    return plan.batch if plan.tokens > 1 else _ONE
+    plan.add(mean_streams_rows, x.read("f32"), gate.read("f32"), *shape, plan.output(out), plan.rows)
 
 
 def add_to_streams(plan: Plan, x: Activation, added: Activation, inject: Activation) -> None:

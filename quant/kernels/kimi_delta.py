@@ -3,16 +3,28 @@
     S <- exp(g) o S, a row a channel;   delta = beta (v - S^T k);   S <- S + k delta^T;   o = S^T q
 
 with g = a softplus(alpha + dt_bias), or the safe gate g = lower_bound sigmoid(a (alpha + dt_bias)), whose a is above 0.
-All else is as in `delta_net`, which has the weights, too. This is a step of one token; for many see `kimi_delta_chunk`.
+All else is as in `delta_net`, which has the weights, too. This is a step of one token, or
+of a few; for many see `kimi_delta_chunk`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from quant.activation import OUTPUT, quantize_row
+from quant.activation import quantize_row, row_addresses
 from quant.jit import inline, kernel
-from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm, predict, prepare_head, update_row
+from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm
+from quant.kernels.delta_net_step import (
+    STEP_ROWS,
+    catch_up_part,
+    defer,
+    deferred_of,
+    predict,
+    prepare_head,
+    step_row,
+    step_rows,
+    update_row,
+)
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
 from quant.plan import BATCH, Activation, Plan
@@ -25,6 +37,7 @@ from quant.simd import (
     maximum,
     mul,
     splat,
+    store_f32,
     store_f32x16,
     sub,
     zero_f32x16,
@@ -47,45 +60,60 @@ def channel_decays(net, alpha, head, decays):
 
 
 @inline
-def _update(state, k, q, decays, key_dim, delta):
-    """S <- decays o S + k delta^T for 16 value columns; gives S^T q."""
+def _update(state, to, k, q, decays, key_dim, delta):
+    """decays o S + k delta^T for 16 value columns -> `to`, which may be S; gives its product with q."""
     o0, o1, o2, o3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for i in range(0, key_dim, 4):
-        p, at = state + 64 * i, 4 * i
-        o0 = update_row(p, k + at, q + at, broadcast_f32(decays + at), delta, o0)
-        o1 = update_row(p + 64, k + at + 4, q + at + 4, broadcast_f32(decays + at + 4), delta, o1)
-        o2 = update_row(p + 128, k + at + 8, q + at + 8, broadcast_f32(decays + at + 8), delta, o2)
-        o3 = update_row(p + 192, k + at + 12, q + at + 12, broadcast_f32(decays + at + 12), delta, o3)
+        p, r, at = state + 64 * i, to + 64 * i, 4 * i
+        o0 = update_row(p, r, k + at, q + at, broadcast_f32(decays + at), delta, o0)
+        o1 = update_row(p + 64, r + 64, k + at + 4, q + at + 4, broadcast_f32(decays + at + 4), delta, o1)
+        o2 = update_row(p + 128, r + 128, k + at + 8, q + at + 8, broadcast_f32(decays + at + 8), delta, o2)
+        o3 = update_row(p + 192, r + 192, k + at + 12, q + at + 12, broadcast_f32(decays + at + 12), delta, o3)
     return add(add(o0, o1), add(o2, o3))
 
 
 @kernel
-def kimi_step(rank, size, net, mixed, z, beta, alpha, out, batch, scratch, scratch_stride):
-    """One token, from convolution to gated norm -> out (an OUTPUT table); threads share the heads."""
-    position, heads = load_i64(batch + BATCH.position), load_i64(net + DELTA_NET.value_heads)
+def kimi_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
+    """Tokens one after the other, from convolution to gated norm -> out (an OUTPUT table); threads share the heads.
+
+    Scratch memory: 16 columns of a state, then for each token q, k, its decays, exp(g) o k, v, o and its beta.
+    """
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    deferred, heads = load_i64(batch + BATCH.deferred), load_i64(net + DELTA_NET.value_heads)
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     norm, eps = load_i64(net + DELTA_NET.norm), load_f32(net + DELTA_NET.eps)
     state, sigmoid_gate = load_i64(net + DELTA_NET.state), load_i64(net + DELTA_NET.sigmoid_gate)
-    y, q8, residual = load_i64(out + OUTPUT.f32), load_i64(out + OUTPUT.q8), load_i64(out + OUTPUT.residual)
-    q = scratch + rank * scratch_stride
-    k = q + 4 * key_dim
-    decays = k + 4 * key_dim
-    kept = decays + 4 * key_dim  # exp(g) o k
-    v = kept + 4 * key_dim
-    o = v + 4 * value_dim
+    local, key = scratch + rank * scratch_stride, 4 * key_dim
+    first_q, row = local + 16 * key, 4 * key + 8 * value_dim + 64
     for head in range(start_of(rank, size, heads), start_of(rank + 1, size, heads)):
-        prepare_head(net, mixed, head, position, q, k, v)
-        channel_decays(net, alpha, head, decays)
-        for c in range(0, 4 * key_dim, 64):
-            store_f32x16(kept + c, mul(load_f32x16(k + c), load_f32x16(decays + c)))
-        place, strength = head * value_dim, splat(sigmoid1(load_f32(beta + 4 * head)))
+        place = head * value_dim
+        for t in range(tokens):
+            q = first_q + t * row
+            prepare_head(net, rows, t, head, position, q, q + key, q + 4 * key)
+            channel_decays(net, step_row(rows, STEP_ROWS.alpha, t), head, q + 2 * key)
+            store_f32(q + row - 64, sigmoid1(load_f32(step_row(rows, STEP_ROWS.beta, t) + 4 * head)))
+            for c in range(0, key, 64):
+                store_f32x16(q + 3 * key + c, mul(load_f32x16(q + key + c), load_f32x16(q + 2 * key + c)))
         for part in range(0, value_dim, 16):
-            s = state + 4 * key_dim * (place + part)
-            delta = mul(strength, sub(load_f32x16(v + 4 * part), predict(s, kept, key_dim)))
-            store_f32x16(o + 4 * part, _update(s, k, q, decays, key_dim, delta))
-        gated_norm(o, z + 4 * place, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
-        if q8:
-            quantize_row(y, heads * value_dim, q8, residual, place // 32, (place + value_dim) // 32)
+            s = state + key * (place + part)
+            catch_up_part(net, head, part, deferred)
+            for t in range(tokens):
+                q = first_q + t * row
+                v, strength = q + 4 * key + 4 * part, broadcast_f32(q + row - 64)
+                before, after = s if t <= 1 else local, s if t == 0 else local
+                delta = mul(strength, sub(load_f32x16(v), predict(before, q + 3 * key, key_dim)))
+                store_f32x16(v + 4 * value_dim, _update(before, after, q + key, q, q + 2 * key, key_dim, delta))
+                if t > 0:
+                    store_f32x16(deferred_of(net, t - 1, head) + key + 4 * part, delta)
+        for t in range(tokens):
+            q = first_q + t * row
+            y, q8, residual = row_addresses(out, t)
+            z = step_row(rows, STEP_ROWS.z, t) + 4 * place
+            gated_norm(q + 4 * key + 4 * value_dim, z, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
+            if q8:
+                quantize_row(y, heads * value_dim, q8, residual, place // 32, (place + value_dim) // 32)
+            if t > 0:
+                defer(net, t - 1, head, q + key, q + 2 * key)
 
 
 def kimi_delta_step(
@@ -98,8 +126,8 @@ def kimi_delta_step(
     eps: float,
     out: Activation,
 ) -> None:
-    """mixed [1, channels], z [1, value columns], beta [1, heads], alpha [1, heads * key_dim] -> out [1, value columns]."""
+    """mixed [tokens, channels], z [tokens, value columns], beta [tokens, heads], alpha [tokens, heads * key_dim] -> out."""
     out.read("f32")  # the norm writes float32, from which the other layouts are made
-    scratch = plan.scratch(4 * (4 * net.key_dim + 2 * net.value_dim))
-    rows = mixed.read("f32"), z.read("f32"), beta.read("f32"), alpha.read("f32")
-    plan.add(kimi_step, net.table(plan, eps), *rows, plan.output(out), plan.batch, *scratch)
+    floats = 16 * net.key_dim + plan.tokens * (4 * net.key_dim + 2 * net.value_dim + 16)
+    rows = step_rows(plan, net, mixed, z, beta, alpha)
+    plan.add(kimi_step, net.table(plan, eps), rows, plan.output(out), plan.batch, *plan.scratch(4 * floats))

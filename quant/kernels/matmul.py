@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from quant.atomics import call
 from quant.jit import inline, kernel
+from quant.kernels.few_rows import few_operands, multiply_few
 from quant.kernels.multiply import TILE_ROWS, entries_bytes, pad_entries, scratch_bytes, set_entry, tile_operands
 from quant.kernels.observer import observe
 from quant.kernels.panels import pack
@@ -16,7 +17,8 @@ from quant.kernels.partition import COUNTER_WORDS, shares_of, start_of, take_nex
 from quant.layout import Layout
 from quant.plan import BATCH, Activation, Operand, Plan
 from quant.simd import add, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16
-from quant.weights import MATRIX, Matrix, operands_of
+from quant.tile import ENTRY
+from quant.weights import MATRIX, Matrix
 
 PRODUCT = Layout(  # of one matrix and its input; a record has one or more, one behind the other
     "matrix",  # its table of MATRIX
@@ -52,9 +54,10 @@ def _multiply_rows(product, matrix, first, last, x, accumulate):
 
 
 @inline
-def _add_bias(product, matrix, first, last, accumulate):
-    """One token's results begin with scale * bias, added to what is there if accumulate is not 0."""
-    bias, scale, y = load_i64(matrix + MATRIX.bias), load_f32(product + PRODUCT.scale), load_i64(product + PRODUCT.y)
+def _add_bias(product, matrix, first, last, accumulate, row):
+    """A token's results begin with scale * bias, added to what is there if accumulate is not 0; row: bytes to those of y."""
+    bias, scale = load_i64(matrix + MATRIX.bias), load_f32(product + PRODUCT.scale)
+    y = load_i64(product + PRODUCT.y) + row
     for r in range(first, last):
         before = load_f32(y + 4 * r) if accumulate else np.float32(0)
         store_f32(y + 4 * r, before + scale * load_f32(bias + 4 * r))
@@ -80,7 +83,7 @@ def matmul_step(rank, size, products, count):
         x, residual = load_i64(product + PRODUCT.x), load_i64(product + PRODUCT.residual)
         accumulate = load_i64(product + PRODUCT.accumulate)
         if load_i64(matrix + MATRIX.bias):
-            _add_bias(product, matrix, first, last, accumulate)
+            _add_bias(product, matrix, first, last, accumulate, 0)
             accumulate = 1
         if residual == 0:
             _multiply_rows(product, matrix, first, last, x, accumulate)
@@ -89,6 +92,41 @@ def matmul_step(rank, size, products, count):
             end = min(last, r + _TWICE_ROWS)
             _multiply_rows(product, matrix, r, end, x, accumulate)
             _multiply_rows(product, matrix, r, end, residual, 1)
+
+
+@inline
+def _fill_few(entries, product, x, first, tokens):
+    """Entries of all tokens for results from row `first` on; x: the first token's row, of x or of its residual."""
+    x_stride, y_stride = load_i64(product + PRODUCT.x_stride), load_i64(product + PRODUCT.y_stride)
+    y = load_i64(product + PRODUCT.y) + 4 * first
+    for t in range(tokens):
+        set_entry(entries, t, x + t * x_stride, y + t * y_stride, load_f32(product + PRODUCT.scale))
+
+
+@kernel
+def matmul_few(rank, size, products, count, batch, scratch, scratch_stride):
+    """A few tokens of a stepwise plan: every thread streams its share of the rows of each matrix once for all of them."""
+    tokens, entries = load_i64(batch + BATCH.tokens), scratch + rank * scratch_stride
+    for i in range(count):
+        product, matrix = _product(products, i)
+        rows, w = load_i64(matrix + MATRIX.rows), load_i64(product + PRODUCT.weights)
+        first, last = start_of(rank, size, rows), start_of(rank + 1, size, rows)
+        x, residual = load_i64(product + PRODUCT.x), load_i64(product + PRODUCT.residual)
+        accumulate, row_bytes = load_i64(product + PRODUCT.accumulate), load_i64(matrix + MATRIX.row_bytes)
+        if load_i64(matrix + MATRIX.bias):
+            for t in range(tokens):
+                _add_bias(product, matrix, first, last, accumulate, t * load_i64(product + PRODUCT.y_stride))
+            accumulate = 1
+        if residual == 0:
+            _fill_few(entries, product, x, first, tokens)
+            multiply_few(matrix, w + first * row_bytes, last - first, entries, tokens, accumulate)
+            continue
+        for r in range(first, last, _TWICE_ROWS):
+            some = min(last - r, _TWICE_ROWS)
+            _fill_few(entries, product, x, r, tokens)
+            multiply_few(matrix, w + r * row_bytes, some, entries, tokens, accumulate)
+            _fill_few(entries, product, residual, r, tokens)
+            multiply_few(matrix, w + r * row_bytes, some, entries, tokens, 1)
 
 
 @inline
@@ -165,9 +203,16 @@ def _add(
         plan.weight_bytes += w.data.nbytes
         plan.keep(w, x, y)
     products = [_operands(plan, x, w, y, scale, accumulate) for w, y in matrices]
-    if plan.tokens == 1:
-        shares = shares_of(sum(w.data.nbytes for w, _ in matrices), plan.threads)
-        plan.add(matmul_step, plan.tables(PRODUCT, products), len(products), shares=shares)
+    if plan.stepwise:
+        shares, tables = (
+            shares_of(sum(w.data.nbytes for w, _ in matrices), plan.threads),
+            plan.tables(PRODUCT, products),
+        )
+        if plan.tokens == 1:
+            plan.add(matmul_step, tables, len(products), shares=shares)
+            return
+        scratch = plan.scratch(plan.tokens * ENTRY.bytes)
+        plan.add(matmul_few, tables, len(products), plan.batch, *scratch, shares=shares)
         return
     counter: Operand = 0
     if any(w.format.activation == "q8" for w, _ in matrices):
@@ -180,15 +225,23 @@ def _add(
     entries_size = -(-entries_bytes(plan.tokens) // 64) * 64
     unused_size = 64 * max(-(-w.rows // TILE_ROWS) for w, _ in matrices)  # a result of the widest matrix
     scratch = plan.scratch(entries_size + unused_size + scratch_bytes(x.columns))
-    tables = plan.tables(PRODUCT, products), len(products)
-    plan.add(matmul_rows, *tables, plan.batch, counter, *scratch, entries_size, unused_size)
+    plan.add(
+        matmul_rows,
+        plan.tables(PRODUCT, products),
+        len(products),
+        plan.batch,
+        counter,
+        *scratch,
+        entries_size,
+        unused_size,
+    )
 
 
 def _operands(
     plan: Plan, x: Activation, w: Matrix, y: Activation, scale: float, accumulate: bool
 ) -> dict[str, Operand]:
     """The fields of PRODUCT, with panels of nothing."""
-    kind, given = w.format.activation, operands_of(w) if plan.tokens == 1 else tile_operands(w)
+    kind, given = w.format.activation, (few_operands if plan.stepwise else tile_operands)(w)
     return {
         "matrix": plan.table(MATRIX, **given | {"bias": _padded_bias(w)}),
         "weights": w.data,

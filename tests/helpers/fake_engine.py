@@ -33,6 +33,7 @@ class FakeEngine:
     threads = 1
     chunk = 8
     expert_loader = None
+    most_tokens = 1
 
     def __init__(self, vocab_size=16, ctx=64, following=None, recurrent=True):
         self.vocab_size, self.ctx, self.longest = vocab_size, ctx, 4 * ctx
@@ -41,6 +42,7 @@ class FakeEngine:
         self._keys = self.state.cache(1, 16)
         self._checksum = self.state.recurrent(2) if recurrent else np.zeros(2, np.float32)
         self._looks = recurrent
+        self._touched = self.state.touched(self.experts_total)
         self.fed: list[int] = []  # how many ids each prefill got
         self.fail_next: BaseException | None = None
         self.closed = False
@@ -72,7 +74,7 @@ class FakeEngine:
             raise ContextOverflowError("full")
         ids, self.last_logits = (*self.ids, int(token)), None
         self._keys[0, self.position, :2] = token % 1024, token // 1024
-        self._checksum[:] = _checksum(ids)
+        self._checksum[:], self._touched[:5] = _checksum(ids), 1
         if self.fail_next:  # the id is in the state, in part or whole
             problem, self.fail_next = self.fail_next, None
             self.state.position += isinstance(problem, KeyboardInterrupt)
@@ -91,10 +93,6 @@ class FakeEngine:
         self.state.reset()
         self.last_logits = None
 
-    def experts_touched(self):
-        assert not self.closed
-        return 5
-
     traffic = None  # nothing is streamed
 
     def reset_traffic(self):
@@ -102,9 +100,6 @@ class FakeEngine:
 
     def weight_bytes_per_step(self):
         return 2e9
-
-    def reset_counters(self):
-        pass
 
     def open(self):
         """As good as new, for another run."""

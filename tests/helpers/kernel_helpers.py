@@ -16,8 +16,8 @@ from quant.team import Team
 from quant.weights import ExpertMatrices, Matrix
 
 
-def new_plan(tokens: int, threads: int = 1) -> Plan:
-    return Plan(tokens, threads, Batch())
+def new_plan(tokens: int, threads: int = 1, stepwise: bool = False) -> Plan:
+    return Plan(tokens, threads, Batch(), stepwise=stepwise)
 
 
 @contextmanager

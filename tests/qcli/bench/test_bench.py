@@ -139,7 +139,7 @@ def test_a_prompt_that_meets_most_experts_reads_most_matrices_once_a_chunk(rig, 
     small = ("norm", "conv1d", "ssm_a", "ssm_dt", "blk.8.", "token_embd", "output.weight")
     layers = sum(t.n_bytes for name, t in file.tensors.items() if not any(part in name for part in small))
     head = file.tensors["output.weight" if "output.weight" in file.tensors else "token_embd.weight"].n_bytes
-    assert rig.engine.head_bytes == head
+    assert rig.engine.programs.head_bytes == head
     one, two = (rig.bytes_moved(Case("pp", tokens, 0, 1, 32)) for tokens in (32, 64))
     assert rig.engine.experts_total == 8 * 16
     assert 0.8 * layers + head < one < 1.01 * layers + head  # not every expert is met

@@ -57,7 +57,7 @@ def test_every_quantization_runs_and_meets_many_experts(quant):
     assert np.isfinite(logits).all()
     assert logits.std() > 0
     assert engine.experts_total == 4 * 32
-    assert engine.experts_touched() > 0.6 * engine.experts_total
+    assert engine.state.experts_touched() > 0.6 * engine.experts_total
     engine.close()
 
 

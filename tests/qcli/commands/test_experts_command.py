@@ -50,7 +50,7 @@ def test_counts_are_those_of_token_by_token():
     engine = Engine.load(GGUFFile.open(MODEL), threads=1, ctx=256)
     marks = [np.zeros(len(touched)) for touched in engine.state._touched]
     for id in IDS:
-        engine.reset_counters()
+        engine.state.clear_touched()
         engine.step(id)
         for mark, touched in zip(marks, engine.state._touched, strict=True):
             mark += touched

@@ -142,7 +142,7 @@ def test_a_prompt_beyond_the_context_exits_with_1(telling, type_line):
 
 
 def test_even_a_bug_is_one_line(telling, type_line, monkeypatch):
-    monkeypatch.setattr(telling, "reset_counters", lambda: 1 / 0)
+    monkeypatch.setattr(telling, "reset_traffic", lambda: 1 / 0)
     code, _, err = type_line("run", "x")
     assert code == 1
     assert "ZeroDivisionError" in err

@@ -220,16 +220,16 @@ def test_a_processor_that_cannot_run_it(load, monkeypatch):
 def test_experts_are_counted(load):
     engine = load()
     assert engine.experts_total == EXPERTS
-    assert engine.experts_touched() == 0
+    assert engine.state.experts_touched() == 0
     engine.step(3)
-    assert engine.experts_touched() == 4 * CHOSEN
+    assert engine.state.experts_touched() == 4 * CHOSEN
     engine.reset()
     engine.step(3)
-    assert engine.experts_touched() == 4 * CHOSEN
+    assert engine.state.experts_touched() == 4 * CHOSEN
     engine.prefill(IDS)
-    assert 4 * CHOSEN < engine.experts_touched() <= EXPERTS
-    engine.reset_counters()
-    assert engine.experts_touched() == 0
+    assert 4 * CHOSEN < engine.state.experts_touched() <= EXPERTS
+    engine.state.clear_touched()
+    assert engine.state.experts_touched() == 0
 
 
 def test_bytes_of_weights_that_a_step_reads(load):

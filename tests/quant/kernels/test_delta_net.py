@@ -12,8 +12,9 @@ from reference.delta_net import DeltaNetTwin, state_of
 from reference.functions import silu
 from reference.matmul import size
 
-from quant.kernels.delta_net import DeltaNet, delta_net_step
+from quant.kernels.delta_net import DeltaNet
 from quant.kernels.delta_net_chunk import delta_net_chunk
+from quant.kernels.delta_net_step import delta_net_step
 from quant.kernels.kimi_delta import kimi_delta_step
 from quant.kernels.kimi_delta_chunk import kimi_delta_chunk
 from quant.kernels.matmul import add_matmul

@@ -1,0 +1,101 @@
+"""Decode steps with guesses: in place of a step for each token, one for several, of which those that come true stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+
+from qcli.drafts.controller import Chances, Controller
+from qcli.drafts.lookup import PromptLookup
+from qcli.drafts.setting import MOST, Draft
+
+_EXPECTED = (0.35, 0.6, 0.8, 0.9)  # share of guesses that come true, by how many tokens before them are alike
+
+
+class Steps(Protocol):
+    """What takes tokens: a prefix cache."""
+
+    def step(self, token: int) -> np.ndarray:
+        """Add one token; float32 [vocab]."""
+
+    def steps(self, tokens: Sequence[int]) -> np.ndarray:
+        """Add a token, and guesses, which are gone unless `keep` says otherwise; float32 [tokens, vocab]."""
+
+    def keep(self, guess: int) -> None:
+        """The next guess came true: this one."""
+
+    @property
+    def room(self) -> int:
+        """How many tokens `steps` can take now."""
+
+
+class Drafts:
+    """Whether an engine's answers are drafted, and what was learned about it."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft, self._controller = draft, Controller(1 + MOST)
+
+    def of(self, steps: Steps, prompt: Sequence[int]) -> DraftedSteps:
+        """What takes the tokens of the next answer, which follows a prompt."""
+        return DraftedSteps(steps, prompt, self._draft, self._controller)
+
+
+class DraftedSteps:
+    """Takes the tokens of one answer, one after the other, and guesses ahead; `guessed` and `right` count guesses."""
+
+    def __init__(self, steps: Steps, prompt: Sequence[int], draft: Draft, controller: Controller) -> None:
+        self._steps, self._draft, self._controller = steps, draft, controller
+        self._prompt: Sequence[int] | None = prompt
+        self._lookup = PromptLookup()
+        self._guesses: list[int] = []  # of the last step, those that have not come true yet
+        self._row, self._rows = 0, np.empty(0, np.float32)
+        self._chances: Chances | None = None
+        self.guessed = self.right = 0
+
+    def step(self, token: int) -> np.ndarray:
+        """Add a token; the logits after it, float32 [vocab]."""
+        self._hear_of(token)
+        if self._guesses:
+            right = self._guesses.pop(0) == token
+            if self._chances:
+                self._chances.note(right)
+            if right:
+                self.right += 1
+                self._row += 1
+                self._steps.keep(token)
+                row: np.ndarray = self._rows[self._row]
+                return row
+        self._guesses = self._guess()
+        self.guessed += len(self._guesses)
+        began = perf_counter()
+        if self._guesses:
+            self._row, self._rows = 0, self._steps.steps([token, *self._guesses])
+            logits: np.ndarray = self._rows[0]
+        else:
+            logits = self._steps.step(token)
+        self._controller.took(1 + len(self._guesses), perf_counter() - began)
+        return logits
+
+    def _hear_of(self, token: int) -> None:
+        if self._prompt is not None:
+            self._lookup.extend(self._prompt)
+            self._prompt = None
+        self._lookup.extend([token])
+
+    def _guess(self) -> list[int]:
+        """What may follow, as far as it pays to guess."""
+        self._chances = None
+        found = self._lookup.guess(self._steps.room - 1) if self._draft.on else None
+        if not found:
+            return []
+        if self._draft.at_a_time is not None:
+            return found.ids[: self._draft.at_a_time]
+        kind = min(found.alike.bit_length() - 2, len(_EXPECTED) - 1)
+        self._chances = self._controller.chances(kind, _EXPECTED[kind])
+        width, _ = self._controller.width(self._chances, 1 + len(found.ids))
+        if width == 1:
+            self._controller.pass_by(self._chances)
+        return found.ids[: width - 1]

@@ -1,0 +1,93 @@
+"""The programs of a model on its state: a token, a few tokens, a chunk of a prompt, and the head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcli.host import kernels
+from qcli.layers.state import State
+from qcli.models import Model
+from qcli.progress import Progress
+from qcli.runtime import sampler
+from qcli.runtime.program import Program
+from quant import team
+from quant.plan import Activation, Plan, aligned
+
+if TYPE_CHECKING:
+    from qcli.streaming.expert_loader import ExpertLoader
+    from quant.kernels.observer import InputObserver
+
+Logits = NDArray[np.float32]
+
+
+class Programs:
+    """What an engine replays. Three programs are there from the beginning, the others are compiled when first asked for.
+
+    step     logits of one token, `step_logits` [1, vocab]
+    prompt   `hidden`, the rows before the head, of up to `chunk` tokens
+    head     logits of a chunk's last token, `prompt_logits` [1, vocab]
+    steps    logits of each of a few tokens, as by a step for each, and `catch_up`: recurrent states see those that stay
+
+    `ids` int64 [chunk] are the tokens that they take. `plans`: of the first three.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        state: State,
+        threads: int,
+        chunk: int,
+        expert_loader: ExpertLoader | None = None,
+        observer: InputObserver | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._model, self._state, self._threads = model, state, threads
+        step = Plan(1, threads, state.batch, expert_loader)
+        prompt = Plan(max(2, chunk), threads, state.batch, expert_loader, observer)
+        self.chunk = prompt.tokens
+        self.ids: NDArray[np.int64] = aligned(self.chunk, np.int64)
+        step.begin_stage(expert_loader.replays_of_token if expert_loader else None)
+        self.step_logits: Logits = model.head(step, model.trunk(step, self.ids)).values
+        self.hidden = model.trunk(prompt, self.ids)
+        head = Plan(1, threads, state.batch)
+        self.prompt_logits: Logits = model.head(head, self.hidden).values
+        self.plans = [step, prompt, head]
+        self.weight_bytes, self.head_bytes = step.weight_bytes, head.weight_bytes
+        _compile(self.plans, progress)
+        self.step, self.prompt, self.head = map(Program.of, self.plans)
+        self._heads: dict[int, tuple[Program, Activation]] = {}
+
+    @cached_property
+    def steps(self) -> tuple[Program, Logits]:
+        """A step of several tokens, `state.most_tokens` at most, and the logits after each, float32 [tokens, vocab]."""
+        plan = Plan(self._state.most_tokens, self._threads, self._state.batch, stepwise=True)
+        logits: Logits = self._model.head(plan, self._model.trunk(plan, self.ids)).values
+        _compile([plan], None)
+        return Program.of(plan), logits
+
+    @cached_property
+    def catch_up(self) -> Program:
+        """Has recurrent states see the tokens of the last `steps` that stay."""
+        plan = Plan(1, self._threads, self._state.batch)
+        for trace in self._state.catching_up:
+            trace(plan)
+        return Program.of(plan)
+
+    def head_from(self, first: int) -> tuple[Program, Activation]:
+        """The head for the tokens of a chunk from `first` on, and their logits."""
+        if first not in self._heads:
+            plan = Plan(self.hidden.tokens - first, self._threads, self._state.batch)
+            rows = self._model.head(plan, self.hidden.after(first) if first else self.hidden)
+            self._heads[first] = Program.of(plan), rows
+        return self._heads[first]
+
+
+def _compile(plans: Sequence[Plan], progress: Progress | None) -> None:
+    """Compile every kernel of the plans, the team and the sampler, so that no token waits for the compiler."""
+    used = dict.fromkeys(kernel for plan in plans for kernel in plan.kernels)
+    kernels.prepare([*used, *team.KERNELS, *sampler.KERNELS], progress)

@@ -1,0 +1,244 @@
+"""A step of Gated DeltaNet (see `delta_net`): one token, or a few one after the other, of which some may turn out to be wrong.
+
+A recurrent state cannot be computed backwards. So of several tokens the state in memory sees the first alone; those behind
+it, which may be guesses, see a copy in scratch memory, 16 columns of a head at a time, and what each adds is *deferred*: its
+k, its delta and its decay. The next step is told how many of them count (BATCH.deferred), and the state sees these first, in
+the same pass and by the same operations, so that no bit depends on it. Where something else reads the state, `catch_up`
+brings it up to date. Inputs of the convolution are in a ring with room for all tokens of a step.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from quant.activation import quantize_row, row_addresses
+from quant.jit import inline, kernel
+from quant.kernels.delta_net import DELTA_NET, DeltaNet, channels_of, gated_norm, l2_normalize, softplus
+from quant.kernels.partition import start_of
+from quant.kernels.scalar import sigmoid1
+from quant.layout import Layout
+from quant.plan import BATCH, Activation, Operand, Plan
+from quant.simd import (
+    add,
+    broadcast_f32,
+    fma,
+    load_f32,
+    load_f32x16,
+    load_i64,
+    mul,
+    store_f32,
+    store_f32x16,
+    sub,
+    zero_f32x16,
+)
+from quant.vector_math import silu
+
+STEP_ROWS = Layout(  # of a few tokens: float32 rows, each with the bytes from one token's to the next
+    "mixed", "mixed_stride", "z", "z_stride", "beta", "beta_stride", "alpha", "alpha_stride"
+)  # fmt: skip
+
+
+@inline
+def step_row(rows, field, t):
+    """Where the row of token t begins of a field of STEP_ROWS, given by its offset; its stride is the next field."""
+    return load_i64(rows + field) + t * load_i64(rows + field + 8)
+
+
+@inline
+def _convolve(net, rows, t, first, width, position, keep, y):
+    """Channels first to first + width of token t -> y [width], silu of the convolution; keep: its input goes into the state."""
+    weight, taps = load_i64(net + DELTA_NET.conv), load_i64(net + DELTA_NET.taps)
+    conv_state, ring = load_i64(net + DELTA_NET.conv_state), load_i64(net + DELTA_NET.ring)
+    row, bytes_of_row = 4 * channels_of(net), load_i64(rows + STEP_ROWS.mixed_stride)
+    x = load_i64(rows + STEP_ROWS.mixed) + t * bytes_of_row
+    for c in range(4 * first, 4 * (first + width), 64):
+        now = load_f32x16(x + c)
+        s = mul(now, load_f32x16(weight + (taps - 1) * row + c))
+        for i in range(1, taps):
+            before = x - i * bytes_of_row if i <= t else conv_state + (position + t - i + ring) % ring * row
+            s = fma(load_f32x16(before + c), load_f32x16(weight + (taps - 1 - i) * row + c), s)
+        if keep:
+            store_f32x16(conv_state + (position + t) % ring * row + c, now)
+        store_f32x16(y + c - 4 * first, silu(s))
+
+
+@inline
+def predict(state, k, key_dim):
+    """S^T k for 16 value columns; four sums in flight."""
+    s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
+    for i in range(0, key_dim, 4):
+        p = state + 64 * i
+        s0 = fma(broadcast_f32(k + 4 * i), load_f32x16(p), s0)
+        s1 = fma(broadcast_f32(k + 4 * i + 4), load_f32x16(p + 64), s1)
+        s2 = fma(broadcast_f32(k + 4 * i + 8), load_f32x16(p + 128), s2)
+        s3 = fma(broadcast_f32(k + 4 * i + 12), load_f32x16(p + 192), s3)
+    return add(add(s0, s1), add(s2, s3))
+
+
+@inline
+def new_row(p, k, decay, delta):
+    """One key's row of the state, at p, as it is after a token."""
+    return fma(broadcast_f32(k), delta, mul(load_f32x16(p), decay))
+
+
+@inline
+def update_row(p, to, k, q, decay, delta, o):
+    """One key's row of `_update`: gives o + q * the new row."""
+    new = new_row(p, k, decay, delta)
+    store_f32x16(to, new)
+    return fma(broadcast_f32(q), new, o)
+
+
+@inline
+def _update(state, to, k, q, key_dim, decay, delta):
+    """decay S + k delta^T for 16 value columns -> `to`, which may be S; gives its product with q."""
+    o0, o1, o2, o3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
+    for i in range(0, key_dim, 4):
+        p, r, at = state + 64 * i, to + 64 * i, 4 * i
+        o0 = update_row(p, r, k + at, q + at, decay, delta, o0)
+        o1 = update_row(p + 64, r + 64, k + at + 4, q + at + 4, decay, delta, o1)
+        o2 = update_row(p + 128, r + 128, k + at + 8, q + at + 8, decay, delta, o2)
+        o3 = update_row(p + 192, r + 192, k + at + 12, q + at + 12, decay, delta, o3)
+    return add(add(o0, o1), add(o2, o3))
+
+
+@inline
+def prepare_head(net, rows, t, head, position, q, k, v):
+    """The convolution of token t's q, k and v for a value head, float32 [key_dim, key_dim, value_dim]; q and k normalized."""
+    key_heads, share = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.share)
+    key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
+    keys, key_head = key_heads * key_dim, head // share % key_heads
+    own = head == key_head * share
+    for part in range(3):
+        first, width = (
+            (part * keys + key_head * key_dim, key_dim) if part < 2 else (2 * keys + head * value_dim, value_dim)
+        )
+        y, keep = (q if part == 0 else k if part == 1 else v), own or part == 2
+        _convolve(net, rows, t, first, width, position, keep, y)
+    l2_normalize(q, key_dim, np.float32(1) / np.float32(math.sqrt(np.float32(key_dim))))
+    l2_normalize(k, key_dim, np.float32(1))
+
+
+@inline
+def deferred_of(net, i, head):
+    """Where the i-th token whose effect is deferred has its k, delta and decay of a head."""
+    item = i * load_i64(net + DELTA_NET.value_heads) + head
+    return load_i64(net + DELTA_NET.deferred) + 4 * load_i64(net + DELTA_NET.deferred_floats) * item
+
+
+@inline
+def defer(net, i, head, k, decays):
+    """Keep the k of a token, and its decays; its delta is there already."""
+    at, key_dim = deferred_of(net, i, head), load_i64(net + DELTA_NET.key_dim)
+    for c in range(0, 4 * key_dim, 64):
+        store_f32x16(at + c, load_f32x16(k + c))
+    at += 4 * (key_dim + load_i64(net + DELTA_NET.value_dim))
+    for c in range(0, 4 * load_i64(net + DELTA_NET.decays), 4):
+        store_f32(at + c, load_f32(decays + c))
+
+
+@inline
+def catch_up_part(net, head, part, count):
+    """16 value columns of a head's state as they are after `count` deferred tokens."""
+    key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
+    s, decays = (
+        load_i64(net + DELTA_NET.state) + 4 * key_dim * (head * value_dim + part),
+        load_i64(net + DELTA_NET.decays),
+    )
+    for i in range(count):
+        k = deferred_of(net, i, head)
+        delta, decay = load_f32x16(k + 4 * (key_dim + part)), k + 4 * (key_dim + value_dim)
+        for row in range(key_dim):
+            p = s + 64 * row
+            store_f32x16(p, new_row(p, k + 4 * row, broadcast_f32(decay + 4 * (row % decays)), delta))
+
+
+@kernel
+def delta_catch_up(rank, size, net, batch):
+    """Bring a layer's state to where its text is ; threads share the value heads."""
+    heads, value_dim = load_i64(net + DELTA_NET.value_heads), load_i64(net + DELTA_NET.value_dim)
+    count = load_i64(batch + BATCH.deferred)
+    for head in range(start_of(rank, size, heads), start_of(rank + 1, size, heads)):
+        for part in range(0, value_dim, 16):
+            catch_up_part(net, head, part, count)
+
+
+@kernel
+def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
+    """Tokens one after the other, from convolution to gated norm -> out (an OUTPUT table); threads share the value heads.
+
+    Scratch memory: 16 columns of a state, then for each token q, k, v, o, its decay and its beta.
+    """
+    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    deferred, value_heads = load_i64(batch + BATCH.deferred), load_i64(net + DELTA_NET.value_heads)
+    key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
+    a, dt_bias, norm = load_i64(net + DELTA_NET.a), load_i64(net + DELTA_NET.dt_bias), load_i64(net + DELTA_NET.norm)
+    eps, sigmoid_gate = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.sigmoid_gate)
+    state, local = load_i64(net + DELTA_NET.state), scratch + rank * scratch_stride
+    first_q, row = local + 64 * key_dim, 8 * (key_dim + value_dim) + 64
+    for head in range(start_of(rank, size, value_heads), start_of(rank + 1, size, value_heads)):
+        place = head * value_dim
+        for t in range(tokens):
+            q = first_q + t * row
+            prepare_head(net, rows, t, head, position, q, q + 4 * key_dim, q + 8 * key_dim)
+            alpha = load_f32(step_row(rows, STEP_ROWS.alpha, t) + 4 * head)
+            beta = load_f32(step_row(rows, STEP_ROWS.beta, t) + 4 * head)
+            g = load_f32(a + 4 * head) * softplus(alpha + load_f32(dt_bias + 4 * head))
+            store_f32(q + row - 64, np.float32(math.exp(g)))
+            store_f32(q + row - 60, sigmoid1(beta))
+        for part in range(0, value_dim, 16):
+            s = state + 4 * key_dim * (place + part)
+            catch_up_part(net, head, part, deferred)
+            for t in range(tokens):
+                q = first_q + t * row
+                k, v = q + 4 * key_dim, q + 8 * key_dim + 4 * part
+                before, after = s if t <= 1 else local, s if t == 0 else local
+                decay, strength = broadcast_f32(q + row - 64), broadcast_f32(q + row - 60)
+                delta = mul(strength, sub(load_f32x16(v), mul(decay, predict(before, k, key_dim))))
+                store_f32x16(v + 4 * value_dim, _update(before, after, k, q, key_dim, decay, delta))
+                if t > 0:
+                    store_f32x16(deferred_of(net, t - 1, head) + 4 * (key_dim + part), delta)
+        for t in range(tokens):
+            q = first_q + t * row
+            y, q8, residual = row_addresses(out, t)
+            z = step_row(rows, STEP_ROWS.z, t) + 4 * place
+            gated_norm(q + 8 * key_dim + 4 * value_dim, z, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
+            if q8:
+                quantize_row(y, value_heads * value_dim, q8, residual, place // 32, (place + value_dim) // 32)
+            if t > 0:
+                defer(net, t - 1, head, q + 4 * key_dim, q + row - 64)
+
+
+def delta_net_step(
+    plan: Plan,
+    net: DeltaNet,
+    mixed: Activation,
+    z: Activation,
+    beta: Activation,
+    alpha: Activation,
+    eps: float,
+    out: Activation,
+) -> None:
+    """mixed [tokens, channels], z [tokens, value columns], beta, alpha [tokens, value heads] -> out [tokens, value columns]."""
+    out.read("f32")  # the norm writes float32, from which the other layouts are made
+    floats = 16 * net.key_dim + plan.tokens * (2 * (net.key_dim + net.value_dim) + 16)
+    rows = step_rows(plan, net, mixed, z, beta, alpha)
+    plan.add(delta_step, net.table(plan, eps), rows, plan.output(out), plan.batch, *plan.scratch(4 * floats))
+
+
+def step_rows(
+    plan: Plan, net: DeltaNet, mixed: Activation, z: Activation, beta: Activation, alpha: Activation
+) -> Operand:
+    """The table of STEP_ROWS. Raises ValueError if the plan takes more tokens than the layer can defer."""
+    if plan.tokens > net.most_tokens:
+        raise ValueError(f"{plan.tokens} tokens a step, and memory for {net.most_tokens}")
+    inputs = {"mixed": mixed, "z": z, "beta": beta, "alpha": alpha}
+    strides = {f"{name}_stride": x.stride("f32") for name, x in inputs.items()}
+    return plan.table(STEP_ROWS, **{name: x.read("f32") for name, x in inputs.items()}, **strides)
+
+
+def catch_up(plan: Plan, net: DeltaNet) -> None:
+    """Bring a layer's state to where its text is: it sees the deferred tokens that count."""
+    plan.add(delta_catch_up, net.table(plan, 0.0), plan.batch)

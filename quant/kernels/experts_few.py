@@ -1,0 +1,272 @@
+"""A layer of experts for a few tokens of a stepwise plan: to each is added what a step of its own would add, bit by bit.
+
+As `experts`, and by the same sums. An expert that several of the tokens are routed to is read once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quant.activation import row_addresses
+from quant.atomics import call
+from quant.jit import inline, kernel
+from quant.kernels.experts import (
+    BLOCK,
+    GATE_UP,
+    PRODUCTS_BYTES,
+    GatedExperts,
+    LayerExperts,
+    count_blocks,
+    finish_block,
+    gate_input,
+    gate_up_table,
+)
+from quant.kernels.few_rows import FEW_ROWS, few_operands, multiply_few
+from quant.kernels.gates import add_scaled
+from quant.kernels.multiply import set_entry
+from quant.kernels.partition import shares_of, start_of
+from quant.kernels.router import mark_touched, route_rows, routing_scratch_bytes
+from quant.kernels.scalar import sigmoid1
+from quant.layout import Layout
+from quant.plan import BATCH, Activation, Operand, Plan
+from quant.simd import load_f32, load_i64, store_i64
+from quant.tile import ENTRY
+from quant.weights import MATRIX, row_address
+
+CHOICE = Layout(
+    "k",  # experts of a token
+    "experts",  # int64 [tokens, k]
+    "weights",  # float32 [tokens, k]
+    "touched",  # uint8 [experts], see LayerExperts
+)
+ADDED = Layout(  # what is added to every token: scale * sigmoid(gate) * (down middle)
+    "down",  # table of MATRIX
+    "middle",
+    "middle_stride",
+    "gate",  # float32, a column of rows; 0 for none, and no sigmoid
+    "gate_stride",
+    "scale",  # float32
+)
+_PARTS = Layout("layer", "x", "stride", "out")  # a table of GATE_UP, rows that it multiplies, and a table of OUTPUT
+
+
+@inline
+def _sort_pairs(experts, count, order):
+    """Pairs of token and choice by expert, then by token -> order int64 [count]."""
+    for pair in range(count):
+        expert, place = load_i64(experts + 8 * pair), pair
+        while place > 0 and load_i64(experts + 8 * load_i64(order + 8 * place - 8)) > expert:
+            store_i64(order + 8 * place, load_i64(order + 8 * place - 8))
+            place -= 1
+        store_i64(order + 8 * place, pair)
+
+
+@inline
+def _end_of_group(experts, count, order, first):
+    """Where the pairs end that have the same expert as the first-th."""
+    expert, end = load_i64(experts + 8 * load_i64(order + 8 * first)), first + 1
+    while end < count and load_i64(experts + 8 * load_i64(order + 8 * end)) == expert:
+        end += 1
+    return end
+
+
+@inline
+def _gate_up(parts, expert, block, entries, products, count):
+    """A block of the rows of gate and up of an expert, times `count` activation rows -> products [count, 2, BLOCK]."""
+    layer = load_i64(parts + _PARTS.layer)
+    gate, up = load_i64(layer + GATE_UP.gate), load_i64(layer + GATE_UP.up)
+    rows, row_bytes = load_i64(gate + MATRIX.rows), load_i64(gate + MATRIX.row_bytes)
+    first = block * BLOCK
+    some = min(BLOCK, rows - first)
+    for half in range(2):
+        matrix = up if half else gate
+        for i in range(count):
+            place = products + i * PRODUCTS_BYTES + 4 * BLOCK * half
+            store_i64(entries + i * ENTRY.bytes + ENTRY.result, place)
+        multiply_few(matrix, row_address(matrix, expert, 0) + first * row_bytes, some, entries, count, 0)
+    return first, some
+
+
+@kernel
+def gate_up_few(rank, size, choice, parts, rows, scratch, scratch_stride):
+    """f(gate x) * up x of each token's experts -> a row of `out` for each choice; threads share blocks of the experts."""
+    k, experts = load_i64(choice + CHOICE.k), load_i64(choice + CHOICE.experts)
+    count = load_i64(rows + BATCH.tokens) * k
+    if rank == 0:
+        mark_touched(load_i64(choice + CHOICE.touched), experts, count)
+    order = scratch + rank * scratch_stride
+    entries = order + 8 * count
+    products = entries + count * ENTRY.bytes
+    _sort_pairs(experts, count, order)
+    groups, first = 0, 0
+    while first < count:
+        first = _end_of_group(experts, count, order, first)
+        groups += 1
+    layer, out = load_i64(parts + _PARTS.layer), load_i64(parts + _PARTS.out)
+    x, stride, blocks = load_i64(parts + _PARTS.x), load_i64(parts + _PARTS.stride), count_blocks(layer)
+    begin, end = start_of(rank, size, groups * blocks), start_of(rank + 1, size, groups * blocks)
+    first, group = 0, 0
+    while first < count:
+        last = _end_of_group(experts, count, order, first)
+        low, high = max(begin - group * blocks, 0), min(end - group * blocks, blocks)
+        if low < high:
+            expert = load_i64(experts + 8 * load_i64(order + 8 * first))
+            for i in range(last - first):
+                token = load_i64(order + 8 * (first + i)) // k
+                set_entry(entries, i, x + token * stride, 0, np.float32(1))
+            for block in range(low, high):
+                row, some = _gate_up(parts, expert, block, entries, products, last - first)
+                for i in range(last - first):
+                    y, q, _ = row_addresses(out, load_i64(order + 8 * (first + i)))
+                    product = products + i * PRODUCTS_BYTES
+                    finish_block(layer, expert, product, product + 4 * BLOCK, row, some, y, q)
+        first, group = last, group + 1
+
+
+@kernel
+def gate_up_shared_few(rank, size, parts, rows, scratch, scratch_stride):
+    """f(gate x) * up x of the shared expert -> a row of `out` for each token; threads share its blocks, the last ones first."""
+    layer, out = load_i64(parts + _PARTS.layer), load_i64(parts + _PARTS.out)
+    tokens, blocks = load_i64(rows + BATCH.tokens), count_blocks(layer)
+    entries = scratch + rank * scratch_stride
+    products = entries + tokens * ENTRY.bytes
+    for t in range(tokens):
+        x = load_i64(parts + _PARTS.x) + t * load_i64(parts + _PARTS.stride)
+        set_entry(entries, t, x, 0, np.float32(1))
+    rank = size - 1 - rank
+    for block in range(start_of(rank, size, blocks), start_of(rank + 1, size, blocks)):
+        row, some = _gate_up(parts, 0, block, entries, products, tokens)
+        for t in range(tokens):
+            y, q, _ = row_addresses(out, t)
+            product = products + t * PRODUCTS_BYTES
+            finish_block(layer, 0, product, product + 4 * BLOCK, row, some, y, q)
+
+
+@inline
+def _add_chosen(choice, down, middle, middle_stride, t, y, first, some):
+    """Rows first to first + some: y += the sum over one token's experts of weight * (down middle + bias)."""
+    k = load_i64(choice + CHOICE.k)
+    columns, bias = load_i64(down + MATRIX.columns), load_i64(down + MATRIX.bias)
+    for pair in range(t * k, (t + 1) * k):
+        expert = load_i64(load_i64(choice + CHOICE.experts) + 8 * pair)
+        weight = load_f32(load_i64(choice + CHOICE.weights) + 4 * pair)
+        x, w = middle + pair * middle_stride, row_address(down, expert, first)
+        call(load_i64(down + MATRIX.dot), (w, some, columns, x, y, weight, 1))
+        if bias:
+            add_scaled(y, bias + 4 * (expert * load_i64(down + MATRIX.rows) + first), weight, some)
+
+
+@inline
+def _add_to_all(added, first, some, entries, tokens, x, x_stride):
+    """Rows first to first + some of every token's x: what ADDED tells."""
+    down, gate = load_i64(added + ADDED.down), load_i64(added + ADDED.gate)
+    bias = load_i64(down + MATRIX.bias)
+    for t in range(tokens):
+        factor = load_f32(added + ADDED.scale)
+        if gate:
+            factor *= sigmoid1(load_f32(gate + t * load_i64(added + ADDED.gate_stride)))
+        middle = load_i64(added + ADDED.middle) + t * load_i64(added + ADDED.middle_stride)
+        set_entry(entries, t, middle, x + t * x_stride + 4 * first, factor)
+    multiply_few(down, row_address(down, 0, first), some, entries, tokens, 1)
+    if bias:
+        for t in range(tokens):
+            factor = load_f32(entries + t * ENTRY.bytes + ENTRY.factor)
+            add_scaled(x + t * x_stride + 4 * first, bias + 4 * first, factor, some)
+
+
+@kernel
+def down_few(rank, size, choice, down, middle, middle_stride, added, x, x_stride, rows, scratch, scratch_stride):
+    """x of each token += what its experts make of their rows of middle, then what `added` tells (a table, or 0)."""
+    tokens, height, entries = (
+        load_i64(rows + BATCH.tokens),
+        load_i64(down + MATRIX.rows),
+        scratch + rank * scratch_stride,
+    )
+    last = start_of(rank + 1, size, height)
+    for first in range(start_of(rank, size, height), last, FEW_ROWS):
+        some = min(FEW_ROWS, last - first)
+        for t in range(tokens):
+            _add_chosen(choice, down, middle, middle_stride, t, x + t * x_stride + 4 * first, first, some)
+        if added:
+            _add_to_all(added, first, some, entries, tokens, x, x_stride)
+
+
+@kernel
+def down_dense_few(rank, size, added, x, x_stride, rows, scratch, scratch_stride):
+    """x of each token += down middle, of an expert that every token takes."""
+    height = load_i64(load_i64(added + ADDED.down) + MATRIX.rows)
+    first, last = start_of(rank, size, height), start_of(rank + 1, size, height)
+    entries = scratch + rank * scratch_stride
+    _add_to_all(added, first, last - first, entries, load_i64(rows + BATCH.tokens), x, x_stride)
+
+
+def experts_few(
+    plan: Plan, layer: LayerExperts, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
+) -> None:
+    """h [tokens, n], logits [tokens, experts], shared_gate [tokens, 1] (before the sigmoid): x [tokens, n] += …"""
+    routed, pairs = layer.routed, plan.tokens * layer.routing.experts_per_token
+    middle = plan.activation("middle", routed.gate.rows, pairs)
+    middle.read(routed.down.format.activation)
+    experts, weights = plan.buffer("experts", pairs, np.int64), plan.buffer("weights", pairs, np.float32)
+    plan.weight_bytes += layer.bytes_per_token
+    scratch = plan.scratch(max(_scratch_bytes(plan, pairs), routing_scratch_bytes(routed.gate.count)))
+    routing = layer.routing.table(plan, routed.gate.count, layer.scale)
+    plan.add(route_rows, logits.read("f32"), logits.stride("f32"), routing, experts, weights, plan.batch, *scratch)
+    choice = plan.table(
+        CHOICE, k=layer.routing.experts_per_token, experts=experts, weights=weights, touched=layer.touched
+    )
+    shares = shares_of(pairs * (routed.gate.bytes + routed.up.bytes), plan.threads)
+    plan.add(gate_up_few, choice, _gate_up_operand(plan, routed, h, middle), plan.rows, *scratch, shares=shares)
+    added: Operand = 0
+    if layer.shared:
+        shared = _shared_middle(plan, layer.shared, h)
+        added = _added(plan, layer.shared, shared, shared_gate, layer.scale)
+    kind = routed.down.format.activation
+    operands = plan.table(MATRIX, **few_operands(routed.down)), middle.read(kind), middle.stride(kind)
+    shares = shares_of(pairs * routed.down.bytes, plan.threads)
+    plan.keep(layer)
+    plan.add(down_few, choice, *operands, added, x.read("f32"), x.stride("f32"), plan.rows, *scratch, shares=shares)
+
+
+def dense_few(plan: Plan, layer: GatedExperts, h: Activation, x: Activation) -> None:
+    """An expert that every token takes: h [tokens, n]; x [tokens, n] += its result."""
+    plan.weight_bytes += layer.bytes
+    added = _added(plan, layer, _shared_middle(plan, layer, h), None, 1.0)
+    operands = added, x.read("f32"), x.stride("f32"), plan.rows, *plan.scratch(_scratch_bytes(plan, plan.tokens))
+    plan.add(down_dense_few, *operands, shares=shares_of(layer.down.bytes, plan.threads))
+
+
+def _scratch_bytes(plan: Plan, pairs: int) -> int:
+    """Scratch memory of a share: for each pair its place in the order, an entry, and products of a block."""
+    return pairs * (8 + ENTRY.bytes + PRODUCTS_BYTES)
+
+
+def _shared_middle(plan: Plan, layer: GatedExperts, h: Activation) -> Activation:
+    """The middle of an expert that every token takes, [tokens, width]."""
+    middle = plan.activation("shared middle", layer.gate.rows)
+    middle.read(layer.down.format.activation)
+    plan.keep(layer)
+    parts, scratch = _gate_up_operand(plan, layer, h, middle), plan.scratch(_scratch_bytes(plan, plan.tokens))
+    shares = shares_of(layer.gate.bytes + layer.up.bytes, plan.threads)
+    plan.add(gate_up_shared_few, parts, plan.rows, *scratch, shares=shares)
+    return middle
+
+
+def _gate_up_operand(plan: Plan, layer: GatedExperts, h: Activation, middle: Activation) -> Operand:
+    x, stride = gate_input(layer, h), h.stride(layer.gate.format.activation)
+    table = gate_up_table(plan, layer, few_operands)
+    return plan.table(_PARTS, layer=table, x=x, stride=stride, out=plan.output(middle))
+
+
+def _added(plan: Plan, layer: GatedExperts, middle: Activation, gate: Activation | None, scale: float) -> Operand:
+    """The table of ADDED."""
+    kind = layer.down.format.activation
+    return plan.table(
+        ADDED,
+        down=plan.table(MATRIX, **few_operands(layer.down)),
+        middle=middle.read(kind),
+        middle_stride=middle.stride(kind),
+        gate=gate.read("f32") if gate else 0,
+        gate_stride=gate.stride("f32") if gate else 0,
+        scale=float(scale),
+    )

@@ -1,0 +1,153 @@
+"""Steps of several tokens, right guesses and wrong ones: the bits of a step for each, of every architecture."""
+
+from __future__ import annotations
+
+import every_architecture
+import numpy as np
+import pytest
+from streamed_engine import MODEL, streamed
+
+from qcli.errors import ContextOverflowError, QcliError
+from qcli.gguf.file import GGUFFile
+from qcli.runtime.build import STEP_TOKENS
+from qcli.runtime.checkpoint import Marks
+from qcli.runtime.engine import Engine
+from qcli.runtime.prefix_cache import PrefixCache
+
+NAMES = ["qwen3next", *(name for name in every_architecture.NAMES if name != "qwen4exp")]
+IDS = np.random.default_rng(9).integers(6, 60, 90).tolist()
+PROMPT = 20
+
+
+@pytest.fixture(scope="module")
+def path(request, tmp_path_factory):
+    if request.param == "qwen3next":
+        return MODEL
+    return every_architecture.write(request.param, tmp_path_factory.mktemp("model") / "model.gguf")
+
+
+@pytest.fixture
+def load():
+    engines = []
+
+    def from_path(path, **options):
+        engines.append(Engine.load(GGUFFile.open(path), **{"threads": 1, "ctx": 128, "chunk": 32} | options))
+        return engines[-1]
+
+    yield from_path
+    for engine in engines:
+        engine.close()
+
+
+def one_by_one(engine, ids):
+    """Logits after the prompt, and after each token behind it; and the state at the end."""
+    logits = [engine.prefill(ids[:PROMPT]).copy(), *(engine.step(token).copy() for token in ids[PROMPT:])]
+    return np.array(logits), engine.state.recurrent_copy(), [rows.copy() for rows in engine.state.rows(0, len(ids))]
+
+
+def with_guesses(engine, ids, rng, between=lambda: None):
+    """The same by steps of a few tokens, of which the last are wrong."""
+    logits = [engine.prefill(ids[:PROMPT]).copy()]
+    while engine.position < len(ids):
+        at, width = engine.position, int(rng.integers(2, STEP_TOKENS + 1))
+        right = min(int(rng.integers(0, width)), len(ids) - at - 1)
+        rows = engine.steps([*ids[at : at + 1 + right], *rng.integers(6, 60, width - 1 - right).tolist()])
+        assert rows.shape == (width, engine.vocab_size)
+        logits += [row.copy() for row in rows[: 1 + right]]
+        for _ in range(right):
+            engine.keep()
+        assert np.array_equal(engine.last_logits, logits[-1])
+        between()
+    return np.array(logits), engine.state.recurrent_copy(), [rows.copy() for rows in engine.state.rows(0, len(ids))]
+
+
+def assert_same(found, expected):
+    assert np.array_equal(found[0], expected[0])
+    for one, other in (*zip(found[1], expected[1], strict=True), *zip(found[2], expected[2], strict=True)):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("path", NAMES, indirect=True)
+def test_guesses_leave_no_trace(path, load):
+    expected = one_by_one(load(path), IDS)
+    for threads in (1, 3):
+        assert_same(with_guesses(load(path, threads=threads), IDS, np.random.default_rng(threads)), expected)
+
+
+@pytest.mark.parametrize("kv_type", ["q8_0", "f32"])
+def test_nor_in_other_caches(load, kv_type):
+    expected = one_by_one(load(MODEL, kv_type=kv_type), IDS)
+    assert_same(with_guesses(load(MODEL, kv_type=kv_type), IDS, np.random.default_rng(3)), expected)
+
+
+@pytest.mark.parametrize("path", ["qwen3next", "kimi-linear", "lfm2moe", "gptoss"], indirect=True)
+def test_nor_where_the_state_is_copied_and_put_back_in_between(path, load):
+    expected, engine = one_by_one(load(path), IDS), load(path)
+
+    def leave_and_come_back():
+        engine.state.rewind(engine.position, engine.state.recurrent_copy())
+
+    assert_same(with_guesses(engine, IDS, np.random.default_rng(4), leave_and_come_back), expected)
+
+
+def test_nor_where_one_token_is_taken_or_a_prompt_in_between(load):
+    engine, plain = load(MODEL), load(MODEL)
+    for taken in (engine, plain):
+        taken.prefill(IDS[:PROMPT])
+    for first in range(PROMPT, 80, 12):
+        engine.steps(IDS[first : first + 4])
+        for _ in range(2):
+            engine.keep()
+        plain_steps = [plain.step(token).copy() for token in IDS[first : first + 3]]
+        assert np.array_equal(engine.last_logits, plain_steps[-1])
+        assert np.array_equal(engine.step(IDS[first + 3]), plain.step(IDS[first + 3]))
+        engine.steps(IDS[first + 4 : first + 6])
+        engine.keep()
+        for token in IDS[first + 4 : first + 6]:
+            plain.step(token)
+        rest = IDS[first + 6 : first + 12]
+        assert np.array_equal(engine.prefill(rest), plain.prefill(rest))
+
+
+def test_a_checkpoint_in_the_midst_of_guesses(load):
+    engine, plain = load(MODEL), load(MODEL)
+    cache, other = PrefixCache(engine), PrefixCache(plain)
+    text = IDS[:40]
+    for taken in (cache, other):
+        taken.prefill(text, marks=Marks(frozenset({30})))
+    cache.steps(IDS[40:46])
+    for token in IDS[41:44]:
+        cache.keep(token)
+    for token in IDS[40:44]:
+        other.step(token)
+    here, there = cache.checkpoint(), other.checkpoint()
+    assert (here.ids, here.history) == (there.ids, there.history)
+    assert all(map(np.array_equal, here.recurrent, there.recurrent))
+    cache.prefill(IDS[:30] + IDS[60:70])  # undone, and forked
+    cache.restore(here)
+    assert np.array_equal(cache.step(7), other.step(7))
+
+
+def test_what_cannot_be_kept(load):
+    engine = load(MODEL)
+    engine.prefill(IDS[:PROMPT])
+    with pytest.raises(QcliError):
+        engine.keep()
+    engine.steps(IDS[:2])
+    engine.keep()
+    with pytest.raises(QcliError):
+        engine.keep()
+    engine.steps(IDS[:3])
+    engine.step(5)
+    with pytest.raises(QcliError):
+        engine.keep()
+    with pytest.raises(ContextOverflowError):
+        load(MODEL, ctx=8).steps(IDS[:9])
+
+
+def test_who_has_no_steps_of_several(load, tmp_path, monkeypatch):
+    other = load(every_architecture.write("qwen4exp", tmp_path / "model.gguf"))
+    assert (load(MODEL).most_tokens, other.most_tokens) == (STEP_TOKENS, 1)
+    engine = streamed(monkeypatch, 8)
+    assert engine.most_tokens == 1
+    engine.close()
