@@ -57,35 +57,50 @@ def _part_of(x, columns, b, permuted_x):
 
 @inline
 def dot_each_few(w, rows, columns, entries, count, accumulate, block, permuted_x, add_products):
-    """dot_few of quant.formats: `dot_each` with several activation rows, for which a block is unpacked once."""
+    """dot_few of quant.formats: a block is unpacked once for several activation rows, which are permuted once for two rows.
+
+    Of an odd number of rows the last is taken twice.
+    """
     blocks, zero = columns // 256, zero_f32x16()
-    for r in range(rows):
-        for line in range(0, blocks * block.bytes, 64):
-            prefetch(w + _AHEAD + line)
+    row_bytes = blocks * block.bytes
+    for r in range(0, rows, 2):
+        v = w + (row_bytes if r + 1 < rows else 0)
+        for line in range(0, 2 * row_bytes, 64):
+            prefetch(v + _AHEAD + line)
         first = 0
         while first < count:
             together = few_of(count - first)
             x0, x1, x2, x3 = few_inputs(entries, first, together)
-            t0, t1, t2, t3 = zero, zero, zero, zero
+            t0, t1, t2, t3, u0, u1, u2, u3 = zero, zero, zero, zero, zero, zero, zero, zero
             if together == 4:
                 for b in range(blocks):
-                    at = w + b * block.bytes
-                    t0 = add_products(at, _part_of(x0, columns, b, permuted_x), t0)
-                    t1 = add_products(at, _part_of(x1, columns, b, permuted_x), t1)
-                    t2 = add_products(at, _part_of(x2, columns, b, permuted_x), t2)
-                    t3 = add_products(at, _part_of(x3, columns, b, permuted_x), t3)
+                    at = b * block.bytes
+                    x = _part_of(x0, columns, b, permuted_x)
+                    t0, u0 = add_products(w + at, x, t0), add_products(v + at, x, u0)
+                    x = _part_of(x1, columns, b, permuted_x)
+                    t1, u1 = add_products(w + at, x, t1), add_products(v + at, x, u1)
+                    x = _part_of(x2, columns, b, permuted_x)
+                    t2, u2 = add_products(w + at, x, t2), add_products(v + at, x, u2)
+                    x = _part_of(x3, columns, b, permuted_x)
+                    t3, u3 = add_products(w + at, x, t3), add_products(v + at, x, u3)
             elif together == 2:
                 for b in range(blocks):
-                    at = w + b * block.bytes
-                    t0 = add_products(at, _part_of(x0, columns, b, permuted_x), t0)
-                    t1 = add_products(at, _part_of(x1, columns, b, permuted_x), t1)
+                    at = b * block.bytes
+                    x = _part_of(x0, columns, b, permuted_x)
+                    t0, u0 = add_products(w + at, x, t0), add_products(v + at, x, u0)
+                    x = _part_of(x1, columns, b, permuted_x)
+                    t1, u1 = add_products(w + at, x, t1), add_products(v + at, x, u1)
             else:
                 for b in range(blocks):
-                    t0 = add_products(w + b * block.bytes, _part_of(x0, columns, b, permuted_x), t0)
+                    x, at = _part_of(x0, columns, b, permuted_x), b * block.bytes
+                    t0, u0 = add_products(w + at, x, t0), add_products(v + at, x, u0)
             sums = sum_lanes(t0), sum_lanes(t1), sum_lanes(t2), sum_lanes(t3)
             emit_few(entries, first, together, r, sums, accumulate)
+            if r + 1 < rows:
+                sums = sum_lanes(u0), sum_lanes(u1), sum_lanes(u2), sum_lanes(u3)
+                emit_few(entries, first, together, r + 1, sums, accumulate)
             first += together
-        w += blocks * block.bytes
+        w += 2 * row_bytes
 
 
 @inline

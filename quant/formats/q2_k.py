@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks256 import dot_fours
+from quant.blocks.blocks256 import dot_each_few, dot_fours
 from quant.blocks.sixteens import load_two_f16, sums_of_four, to_words
-from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
@@ -109,6 +109,12 @@ def q2_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
+@dot_few
+def q2_k_dot_few(w, rows, columns, entries, count, accumulate):
+    """See quant.formats."""
+    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, _permuted_x, _add_products)
+
+
 @unpack_rows
 def q2_k_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
@@ -188,6 +194,7 @@ FORMAT = Format(
     group=16,
     dequantize=dequantize,
     dot_rows=q2_k_dot_rows,
+    dot_few=q2_k_dot_few,
     unpack_rows=q2_k_unpack_rows,
     unpack_tile=q2_k_unpack_tile,
 )

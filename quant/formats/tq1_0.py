@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks256 import dot_fours
+from quant.blocks.blocks256 import dot_each_few, dot_fours
 from quant.blocks.trits import SHIFT, digits_of, five_words, four_words, trits
-from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
 from quant.formats.tq2_0 import fill_tile_scales
 from quant.int8_dot import dot_u7
 from quant.jit import inline
@@ -104,6 +104,12 @@ def tq1_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
+@dot_few
+def tq1_0_dot_few(w, rows, columns, entries, count, accumulate):
+    """See quant.formats."""
+    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, _permuted_x, _add_products)
+
+
 # The numbers of a digit's columns in `load_digits`: 32, then 16, then 4.
 _FIRST, _MIDDLE, _LAST = permute(range(32)), permute(range(44, 60)), permute(range(60, 64))
 
@@ -172,6 +178,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=tq1_0_dot_rows,
+    dot_few=tq1_0_dot_few,
     unpack_rows=tq1_0_unpack_rows,
     unpack_tile=tq1_0_unpack_tile,
 )

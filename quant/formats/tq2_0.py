@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, Ternary, rows_of
-from quant.blocks.blocks256 import dot_fours
-from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.blocks.blocks256 import dot_each_few, dot_fours
+from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
 from quant.formats.q2_k import QUARTER, four_parts, quarters_of, spread_row, spread_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
@@ -74,6 +74,12 @@ def tq2_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
 
 
+@dot_few
+def tq2_0_dot_few(w, rows, columns, entries, count, accumulate):
+    """See quant.formats."""
+    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, _permuted_x, _add_products)
+
+
 @unpack_rows
 def tq2_0_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
@@ -109,6 +115,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=tq2_0_dot_rows,
+    dot_few=tq2_0_dot_few,
     unpack_rows=tq2_0_unpack_rows,
     unpack_tile=tq2_0_unpack_tile,
 )
