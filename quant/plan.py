@@ -39,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant import activation
+from quant.batch import Batch, Slots
 from quant.jit import Kernel
 from quant.layout import Layout
 
@@ -59,29 +60,6 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     start = -raw.ctypes.data % 64
     memory: NDArray[Any] = raw[start : start + size].view(dtype).reshape(shape)
     return memory
-
-
-BATCH = Layout("tokens", "position", "deferred")
-
-
-class Batch:
-    """What one replay takes, in memory that kernels read by BATCH: its tokens, and the position of the first of them.
-
-    deferred: how many tokens of the last replay, behind its first, recurrent states have not seen yet (see quant.deferred).
-    """
-
-    def __init__(self, tokens: int = 0) -> None:
-        self.table: NDArray[np.int64] = aligned(8, np.int64)  # a cache line
-        self.table[0] = tokens
-
-    @property
-    def tokens(self) -> int:
-        """How many there are."""
-        return int(self.table[0])
-
-    def set(self, tokens: int, position: int, deferred: int = 0) -> None:
-        """Before a replay: say what it takes."""
-        self.table[:3] = tokens, position, deferred  # in the order of BATCH
 
 
 Operand = int | float | NDArray[Any] | Kernel | Batch | Callable[[], Any]
@@ -148,12 +126,23 @@ class Plan:
     follow belong to, as profiles name it, and `parts` holds that of each record.
     """
 
-    def __init__(self, tokens: int, threads: int, batch: Batch, *hooks: object, stepwise: bool = False) -> None:
-        """hooks: objects that take part in tracing, see `hook`; None is no hook. stepwise: also with several tokens."""
+    def __init__(
+        self,
+        tokens: int,
+        threads: int,
+        batch: Batch,
+        *hooks: object,
+        stepwise: bool = False,
+        slots: Slots | None = None,
+    ) -> None:
+        """hooks: objects that take part in tracing, see `hook`; None is no hook. stepwise: also with several tokens.
+
+        slots: where tokens are of several texts, the memory of these.
+        """
         self.tokens, self.threads, self.batch = tokens, threads, batch
         self.stepwise = stepwise or tokens == 1
         self.rows = batch if tokens > 1 else Batch(1)  # those of its activations: one in a plan of one token
-        self._hooks = hooks
+        self._hooks, self._slots = hooks, slots
         self._records: list[tuple[Kernel, int, tuple[Operand, ...]]] = []
         self._scratch_bytes = 64
         self._scratch: NDArray[np.uint8] | None = None
@@ -194,6 +183,10 @@ class Plan:
         them. Hooks may add records of their own.
         """
         return next((hook for hook in self._hooks if isinstance(hook, kind)), None)
+
+    def slotted(self, array: NDArray[Any]) -> tuple[Operand, int]:
+        """What this plan has in place of a state's array: its first text's, and the bytes from one text's to the next's."""
+        return self._slots.of(array) if self._slots else (array, 0)
 
     def use(self, kernel: Kernel) -> Kernel:
         """Note a kernel that is not a record's, but called through its address."""

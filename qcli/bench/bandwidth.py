@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.host.memory import available_memory
+from quant.batch import Batch
 from quant.kernels.bandwidth import STEP, read_all
-from quant.plan import Batch, Plan, aligned
+from quant.plan import Plan, aligned
 from quant.team import Team
 
 MOST = 1 << 30  # bytes that a pass reads, about

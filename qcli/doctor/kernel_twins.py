@@ -18,6 +18,7 @@ from qcli.host import kernels
 from qcli.progress import Progress
 from qcli.wording import counted
 from quant import formats, kernel_cache, team
+from quant.batch import Batch
 from quant.formats import Format
 from quant.jit import Kernel
 from quant.kernels.bandwidth import read_all, sum_lines
@@ -25,7 +26,7 @@ from quant.kernels.columns import quantize, take_rows
 from quant.kernels.embed import embed, embed_rows
 from quant.kernels.matmul import matmul, matmul_rows, matmul_step
 from quant.kernels.norm import rms_norm, rms_norm_rows
-from quant.plan import Activation, Batch, Plan, aligned
+from quant.plan import Activation, Plan, aligned
 from quant.team import Team
 from quant.weights import Matrix
 

@@ -20,7 +20,8 @@ from qcli.streaming.cached_layer import CachedLayer
 from qcli.streaming.expert_loader import ExpertLoader
 from qcli.streaming.reader import ReadRequest
 from qcli.streaming.source import ExpertSource, ModelFiles
-from quant.plan import Batch, Ids
+from quant.batch import Batch
+from quant.plan import Ids
 from quant.weights import ExpertMatrices
 
 _DISK_SECONDS = 0.5  # of reads, to measure the disk

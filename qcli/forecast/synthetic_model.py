@@ -24,9 +24,10 @@ from qcli.layers.rotary import FACTORS
 from qcli.models import Model
 from qcli.streaming.dense import is_expert
 from quant import formats
+from quant.batch import Batch
 from quant.kernels.experts import GatedExperts
 from quant.kernels.experts_streamed import ExpertProvider
-from quant.plan import Batch, Ids, Plan, StageCallback
+from quant.plan import Ids, Plan, StageCallback
 from quant.weights import ExpertMatrices
 
 _POOL = 256 << 20  # bytes of a type from which tensors share blocks; several times what CPU caches have

@@ -13,7 +13,8 @@ from qcli.models import Model
 from qcli.runtime.engine import Engine
 from qcli.runtime.sampler import Sampler
 from qcli.runtime.sampling import Sampling
-from quant.plan import Batch, Plan
+from quant.batch import Batch
+from quant.plan import Plan
 from quant.team import Team
 
 PROMPT = 512  # tokens

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from qcli.errors import UsageError
 from qcli.host.signals import interrupts_wait
+from quant.batch import Batch, Slots
 from quant.kernels import kv_cache
-from quant.plan import Batch, Plan, aligned
+from quant.plan import Plan, aligned
 
 Recurrent = tuple[NDArray[np.float32], ...]  # a copy of the recurrent states of all layers
 
@@ -224,6 +225,27 @@ class State:
         for own, before in zip(self._recurrent, recurrent, strict=True):
             own.put_back(before, position)
         self.position, self.behind = position, 0
+
+    def slots(self, count: int) -> Slots:
+        """Allocate the memory of so many texts, for plans that take a token of each; `copy_to` fills it."""
+        slots = Slots()
+        for array in self._memory():
+            slots.add(array, aligned((count, *array.shape), array.dtype))
+        return slots
+
+    def copy_to(self, slots: Slots, slot: int) -> None:
+        """Have the text in this state go on in a slot."""
+        if self.behind:
+            self.catch_up()
+        for recurrent in self._recurrent:
+            slots.like(recurrent.array)[slot] = recurrent.array
+        for cache in self._caches:
+            end = self.position // cache.tokens_per_row
+            slots.like(cache.rows)[slot, :, :end] = cache.rows[:, :end]
+
+    def _memory(self) -> Iterator[NDArray[Any]]:
+        yield from (recurrent.array for recurrent in self._recurrent)
+        yield from (cache.rows for cache in self._caches)
 
     def rows(self, first: int, end: int) -> list[NDArray[Any]]:
         """The rows of keys and values of positions from `first` to `end`, in every cache: views [heads, rows, row]."""

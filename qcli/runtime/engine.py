@@ -1,4 +1,4 @@
-"""One model, loaded: its state, three compiled plans (a token, a chunk of a prompt, the head), and threads to run them."""
+"""One model, loaded: its state, its compiled programs, and threads to run them."""
 
 from __future__ import annotations
 
@@ -42,10 +42,9 @@ _FINISHED, _FINISHED_STREAMED = 128, 32  # tokens of a prompt that Ctrl-C waits 
 class Engine:
     """Token ids in, logits out.
 
-    Three plans work on one state: `step` makes logits of a token, `prompt` hidden states of a chunk of tokens, and
-    `head` logits of the chunk's last. Ctrl-C ends a call where the state is whole; `position` tells where that is. For one
-    thread at a time, of the process that loaded it, until it is closed: after that prefill, step and logits raise
-    QcliError. One that is dropped without close() ends its threads, too.
+    Ctrl-C ends a call where the state is whole; `position` tells where that is. For one thread at a time, of the process
+    that loaded it, until it is closed: after that whatever computes raises QcliError. One that is dropped without close()
+    ends its threads, too.
     """
 
     def __init__(
@@ -193,9 +192,8 @@ class Engine:
         for done in self._chunks(ids):
             wanted = min(done - first, done - before)
             if wanted > 0:
-                skipped = min(
-                    done - before - wanted, self.programs.hidden.tokens - 2
-                )  # one row alone takes other kernels
+                # Two rows at least are left, as one alone takes other kernels.
+                skipped = min(done - before - wanted, self.programs.hidden.tokens - 2)
                 head, rows = self.programs.head_from(skipped)
                 self.state.batch.set(done - before - skipped, self.state.position)
                 self._replay(head)
@@ -280,6 +278,11 @@ class Engine:
         with interrupts_wait():
             self._replay(self.programs.catch_up)
             self.state.behind = 0
+
+    def replay(self, program: Program) -> None:
+        """Replay a program that steps, with as many threads as decode at the moment."""
+        with interrupts_wait(), self._decoding.follow(self._team):
+            self._replay(program)
 
     def _replay(self, program: Program, progress: Progress | None = None) -> None:
         program.replay(self._run, partial(progress, "") if progress and not self._profiler else None)

@@ -65,7 +65,10 @@ class Programs:
     @cached_property
     def steps(self) -> tuple[Program, Logits]:
         """A step of several tokens, `state.most_tokens` at most, and the logits after each, float32 [tokens, vocab]."""
-        plan = Plan(self._state.most_tokens, self._threads, self._state.batch, stepwise=True)
+        return self.compiled(Plan(self._state.most_tokens, self._threads, self._state.batch, stepwise=True))
+
+    def compiled(self, plan: Plan) -> tuple[Program, Logits]:
+        """The whole model traced into an empty stepwise plan, and its logits, float32 [tokens, vocab]."""
         logits: Logits = self._model.head(plan, self._model.trunk(plan, self.ids)).values
         _compile([plan], None)
         return Program.of(plan), logits

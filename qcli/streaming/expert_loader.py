@@ -25,9 +25,10 @@ from qcli.streaming.prefetch import PrefetchPolicy, PrefetchTrial
 from qcli.streaming.prefill_loads import PrefillLoads
 from qcli.streaming.pressure import MemoryPressure
 from qcli.streaming.source import ExpertSource, ModelFiles
+from quant.batch import Batch
 from quant.kernels.experts import GatedExperts
 from quant.kernels.experts_streamed import ExpertProvider
-from quant.plan import Batch, Ids, StageCallback
+from quant.plan import Ids, StageCallback
 
 
 class ExpertLoader(ExpertProvider):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.block_mask import BLOCK_MASK, BlockMask, mask_scores, mask_table
 from quant.kernels.heads import HEADS, Heads, caches_of, shape_of
@@ -14,7 +15,7 @@ from quant.kernels.kv_cache import load_row
 from quant.kernels.partition import start_of
 from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
-from quant.plan import BATCH, Activation, Operand, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16, zero_f32x16
 from quant.tile import transpose16
 

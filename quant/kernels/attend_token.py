@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.batch import BATCH, position_of
 from quant.jit import inline, kernel
 from quant.kernels.block_mask import BLOCK_MASK, BlockMask, mask_table
-from quant.kernels.heads import HEADS, Heads, caches_of, shape_of
+from quant.kernels.heads import HEADS, Heads, caches_of, shape_of, slots_of
 from quant.kernels.kv_cache import load_row
 from quant.kernels.partition import start_of
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
-from quant.plan import BATCH, Activation, Operand, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import (
     broadcast_f32,
     fma,
@@ -95,7 +96,7 @@ def _prefetch(address, size):
 @inline
 def _blocks_of(heads, batch, t):
     """Positions up to token t, the first in its window, the block of that position, and how many blocks there are from it."""
-    length = load_i64(batch + BATCH.position) + t + 1
+    length = position_of(batch, t) + 1
     start = max(0, length - load_i64(heads + HEADS.window))
     return length, start, start // BLOCK, (length + BLOCK - 1) // BLOCK - start // BLOCK
 
@@ -109,9 +110,12 @@ def _entry_bytes(width):
 @inline
 def _blocks_of_all(heads, batch):
     """The first block that any token of a replay attends to, and how many there are from it to the last."""
-    _, _, first, _ = _blocks_of(heads, batch, 0)
-    _, _, last, blocks = _blocks_of(heads, batch, load_i64(batch + BATCH.tokens) - 1)
-    return first, last + blocks - first
+    _, _, first, blocks = _blocks_of(heads, batch, 0)
+    last = first + blocks
+    for t in range(1, load_i64(batch + BATCH.tokens)):
+        _, _, begin, blocks = _blocks_of(heads, batch, t)
+        first, last = min(first, begin), max(last, begin + blocks)
+    return first, last - first
 
 
 @inline
@@ -159,7 +163,7 @@ def attend_blocks(rank, size, q, q_stride, heads, mask, partial, batch, scratch,
 
     Queries are taken four at a time, so that a key is converted to float32 once for four; where a group of query heads is no
     multiple of four, the last is repeated and its copies are dropped. Positions that `mask` (a BLOCK_MASK table) leaves out
-    are not read. Of several tokens each attends to its own positions; a block is read once for all.
+    are not read. Of several tokens each attends to its own positions; a block of one text is read once for all.
     """
     keys, group, _, values = shape_of(heads)
     k_cache, v_cache, k_row, v_row, context, _ = caches_of(heads)
@@ -171,15 +175,17 @@ def attend_blocks(rank, size, q, q_stride, heads, mask, partial, batch, scratch,
     for item in range(start_of(rank, size, keys * blocks), start_of(rank + 1, size, keys * blocks)):
         head, block = item // blocks, first_block + item % blocks
         position = block * BLOCK
-        k, v = k_cache + k_row * (head * context + position), v_cache + v_row * (head * context + position)
+        row = head * context + position
         for t in range(load_i64(batch + BATCH.tokens)):
             length, start, _, _ = _blocks_of(heads, batch, t)
             first, last = max(0, start - position), min(BLOCK, length - position)
+            k_slot, v_slot = slots_of(heads, batch, t)
+            k, v = k_cache + k_slot + k_row * row, v_cache + v_slot + v_row * row
             place = partial + (t * keys + head) * group * entry + block * _entry_bytes(values)
             if allowed:
-                row = allowed + t * load_i64(mask + BLOCK_MASK.stride)
-                count = _gather(k, k_row, first, last, row, block_size, position, near)
-                _gather(v, v_row, first, last, row, block_size, position, near + BLOCK * k_row)
+                blocks_of_token = allowed + t * load_i64(mask + BLOCK_MASK.stride)
+                count = _gather(k, k_row, first, last, blocks_of_token, block_size, position, near)
+                _gather(v, v_row, first, last, blocks_of_token, block_size, position, near + BLOCK * k_row)
                 _attend_block(q + t * q_stride, heads, near, near + BLOCK * k_row, head, 0, count, place, scores)
             elif first < last:
                 _attend_block(q + t * q_stride, heads, k, v, head, first, last, place, scores)

@@ -6,17 +6,18 @@ Sums run over fixed blocks of positions whatever the number of threads, so that 
 from __future__ import annotations
 
 from quant.activation import store_output
+from quant.batch import BATCH, position_of
 from quant.jit import inline, kernel
 from quant.kernels.attend_tiles import attend_tiles
 from quant.kernels.attend_token import attend_token
 from quant.kernels.block_mask import BlockMask
-from quant.kernels.heads import HEADS, Heads, caches_of, shape_of
+from quant.kernels.heads import HEADS, Heads, caches_of, shape_of, slots_of
 from quant.kernels.kv_cache import store_row
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
 from quant.kernels.rope import Rope, cos_sin, rotate
 from quant.layout import Layout
-from quant.plan import BATCH, Activation, Operand, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import load_f32, load_f32x16, load_i64, mul, splat, store_f32x16
 from quant.vector_math import sigmoid
 
@@ -67,7 +68,7 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
     k_cache, v_cache, k_row, v_row, context, kind = caches_of(heads)
     queries = keys * group
     pairs, interleaved = load_i64(inputs + _INPUTS.pairs), load_i64(inputs + _INPUTS.interleaved)
-    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    tokens = load_i64(batch + BATCH.tokens)
     every, local = queries + (keys if load_i64(inputs + _INPUTS.k) else 0), scratch + rank * scratch_stride
     for item in range(start_of(rank, size, tokens * every), start_of(rank + 1, size, tokens * every)):
         t, head = item // every, item % every
@@ -80,17 +81,17 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
             _prepare_head(row, step, head, span, norm, heads, rotation, pairs, interleaved, y)
         else:
             head -= queries
-            place = head * context + position + t
+            place, (k_slot, v_slot) = head * context + position_of(batch, t), slots_of(heads, batch, t)
             row = load_i64(inputs + _INPUTS.k) + t * load_i64(inputs + _INPUTS.k_stride)
             span, norm = load_i64(heads + HEADS.k_span), load_i64(heads + HEADS.k_norm)
             _prepare_head(row, 4 * width, head, span, norm, heads, rotation, pairs, interleaved, local)
-            store_row(local, width, k_cache + k_row * place, kind)
+            store_row(local, width, k_cache + k_slot + k_row * place, kind)
             row = load_i64(inputs + _INPUTS.v) + t * load_i64(inputs + _INPUTS.v_stride) + 4 * head * values
             norm = load_i64(heads + HEADS.v_norm)
             if norm:
                 _norm_head(row, 0, 0, values, values, norm, load_f32(heads + HEADS.eps), local)
                 row = local
-            store_row(row, values, v_cache + v_row * place, kind)
+            store_row(row, values, v_cache + v_slot + v_row * place, kind)
 
 
 @inline

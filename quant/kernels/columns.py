@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from quant.activation import OUTPUT, row_addresses, store_block
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.partition import start_of
-from quant.plan import BATCH, Activation, Operand, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import load_f32x16, load_i64, store_f32x16
 
 

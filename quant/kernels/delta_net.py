@@ -33,8 +33,8 @@ from quant.vector_math import sigmoid, silu
 
 L2_EPS = np.float32(1e-6)
 DELTA_NET = Layout(
-    "key_heads", "value_heads", "key_dim", "value_dim", "share", "conv", "taps", "conv_state", "ring", "a", "dt_bias", "norm",
-    "eps", "sigmoid_gate", "state", "lower_bound", "decays", "deferred", "deferred_floats",
+    "key_heads", "value_heads", "key_dim", "value_dim", "share", "conv", "taps", "conv_state", "conv_slot", "ring", "a",
+    "dt_bias", "norm", "eps", "sigmoid_gate", "state", "state_slot", "lower_bound", "decays", "deferred", "deferred_floats",
 )  # fmt: skip
 
 
@@ -110,6 +110,7 @@ class DeltaNet:
 
     def table(self, plan: Plan, eps: float) -> Operand:
         """The table of this layer, by which kernels know it; eps: of the norm of the outputs."""
+        (state, state_slot), (conv_state, conv_slot) = plan.slotted(self.state), plan.slotted(self.conv_state)
         return plan.table(
             DELTA_NET,
             key_heads=self.key_heads,
@@ -119,14 +120,16 @@ class DeltaNet:
             share=self.share,
             conv=self.conv,
             taps=len(self.conv),
-            conv_state=self.conv_state,
+            conv_state=conv_state,
+            conv_slot=conv_slot,
             ring=len(self.conv_state),
             a=self.a,
             dt_bias=self.dt_bias,
             norm=self.norm,
             eps=eps,
             sigmoid_gate=int(self.sigmoid_gate),
-            state=self.state,
+            state=state,
+            state_slot=state_slot,
             lower_bound=float(self.lower_bound),
             decays=self.decays,
             deferred=0 if self.deferred is None else self.deferred,

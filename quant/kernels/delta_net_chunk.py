@@ -16,13 +16,14 @@ import math
 import numpy as np
 
 from quant.activation import OUTPUT, quantize_row
+from quant.batch import BATCH
 from quant.jit import Kernel, inline, kernel
 from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm, l2_normalize, softplus
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
 from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.layout import Layout
-from quant.plan import BATCH, Activation, Plan
+from quant.plan import Activation, Plan
 from quant.simd import fma, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16, sub, zero_f32x16
 from quant.tile import transpose16
 from quant.vector_math import exp, silu

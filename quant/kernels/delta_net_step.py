@@ -4,7 +4,8 @@ A recurrent state cannot be computed backwards. So of several tokens the state i
 it, which may be guesses, see a copy in scratch memory, 16 columns of a head at a time, and what each adds is *deferred*: its
 k, its delta and its decay. The next step is told how many of them count (BATCH.deferred), and the state sees these first, in
 the same pass and by the same operations, so that no bit depends on it. Where something else reads the state, `catch_up`
-brings it up to date. Inputs of the convolution are in a ring with room for all tokens of a step.
+brings it up to date. Inputs of the convolution are in a ring with room for all tokens of a step. Tokens of several texts
+(see quant.batch) see each its own state.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import math
 import numpy as np
 
 from quant.activation import quantize_row, row_addresses
+from quant.batch import BATCH, of_one_text, position_of, slot_of
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import DELTA_NET, DeltaNet, channels_of, gated_norm, l2_normalize, softplus
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
 from quant.layout import Layout
-from quant.plan import BATCH, Activation, Operand, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import (
     add,
     broadcast_f32,
@@ -47,20 +49,22 @@ def step_row(rows, field, t):
 
 
 @inline
-def _convolve(net, rows, t, first, width, position, keep, y):
+def _convolve(net, rows, t, first, width, batch, keep, y):
     """Channels first to first + width of token t -> y [width], silu of the convolution; keep: its input goes into the state."""
     weight, taps = load_i64(net + DELTA_NET.conv), load_i64(net + DELTA_NET.taps)
     conv_state, ring = load_i64(net + DELTA_NET.conv_state), load_i64(net + DELTA_NET.ring)
     row, bytes_of_row = 4 * channels_of(net), load_i64(rows + STEP_ROWS.mixed_stride)
+    conv_state += slot_of(batch, t) * load_i64(net + DELTA_NET.conv_slot)
+    position, here = position_of(batch, t), t if of_one_text(batch) else 0  # tokens before it that are in `rows`
     x = load_i64(rows + STEP_ROWS.mixed) + t * bytes_of_row
     for c in range(4 * first, 4 * (first + width), 64):
         now = load_f32x16(x + c)
         s = mul(now, load_f32x16(weight + (taps - 1) * row + c))
         for i in range(1, taps):
-            before = x - i * bytes_of_row if i <= t else conv_state + (position + t - i + ring) % ring * row
+            before = x - i * bytes_of_row if i <= here else conv_state + (position - i + ring) % ring * row
             s = fma(load_f32x16(before + c), load_f32x16(weight + (taps - 1 - i) * row + c), s)
         if keep:
-            store_f32x16(conv_state + (position + t) % ring * row + c, now)
+            store_f32x16(conv_state + position % ring * row + c, now)
         store_f32x16(y + c - 4 * first, silu(s))
 
 
@@ -105,7 +109,7 @@ def _update(state, to, k, q, key_dim, decay, delta):
 
 
 @inline
-def prepare_head(net, rows, t, head, position, q, k, v):
+def prepare_head(net, rows, t, head, batch, q, k, v):
     """The convolution of token t's q, k and v for a value head, float32 [key_dim, key_dim, value_dim]; q and k normalized."""
     key_heads, share = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.share)
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
@@ -116,7 +120,7 @@ def prepare_head(net, rows, t, head, position, q, k, v):
             (part * keys + key_head * key_dim, key_dim) if part < 2 else (2 * keys + head * value_dim, value_dim)
         )
         y, keep = (q if part == 0 else k if part == 1 else v), own or part == 2
-        _convolve(net, rows, t, first, width, position, keep, y)
+        _convolve(net, rows, t, first, width, batch, keep, y)
     l2_normalize(q, key_dim, np.float32(1) / np.float32(math.sqrt(np.float32(key_dim))))
     l2_normalize(k, key_dim, np.float32(1))
 
@@ -126,6 +130,15 @@ def deferred_of(net, i, head):
     """Where the i-th token whose effect is deferred has its k, delta and decay of a head."""
     item = i * load_i64(net + DELTA_NET.value_heads) + head
     return load_i64(net + DELTA_NET.deferred) + 4 * load_i64(net + DELTA_NET.deferred_floats) * item
+
+
+@inline
+def states_of(net, s, batch, t, local):
+    """Where a part of a state is that token t sees, and where it goes: s, or of a guess `local`, or what is s in its slot."""
+    if of_one_text(batch):
+        return s if t <= 1 else local, s if t == 0 else local
+    own = s + slot_of(batch, t) * load_i64(net + DELTA_NET.state_slot)
+    return own, own
 
 
 @inline
@@ -171,7 +184,7 @@ def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
 
     Scratch memory: 16 columns of a state, then for each token q, k, v, o, its decay and its beta.
     """
-    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    tokens, in_turn = load_i64(batch + BATCH.tokens), of_one_text(batch)
     deferred, value_heads = load_i64(batch + BATCH.deferred), load_i64(net + DELTA_NET.value_heads)
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     a, dt_bias, norm = load_i64(net + DELTA_NET.a), load_i64(net + DELTA_NET.dt_bias), load_i64(net + DELTA_NET.norm)
@@ -182,7 +195,7 @@ def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
         place = head * value_dim
         for t in range(tokens):
             q = first_q + t * row
-            prepare_head(net, rows, t, head, position, q, q + 4 * key_dim, q + 8 * key_dim)
+            prepare_head(net, rows, t, head, batch, q, q + 4 * key_dim, q + 8 * key_dim)
             alpha = load_f32(step_row(rows, STEP_ROWS.alpha, t) + 4 * head)
             beta = load_f32(step_row(rows, STEP_ROWS.beta, t) + 4 * head)
             g = load_f32(a + 4 * head) * softplus(alpha + load_f32(dt_bias + 4 * head))
@@ -194,11 +207,11 @@ def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
             for t in range(tokens):
                 q = first_q + t * row
                 k, v = q + 4 * key_dim, q + 8 * key_dim + 4 * part
-                before, after = s if t <= 1 else local, s if t == 0 else local
+                before, after = states_of(net, s, batch, t, local)
                 decay, strength = broadcast_f32(q + row - 64), broadcast_f32(q + row - 60)
                 delta = mul(strength, sub(load_f32x16(v), mul(decay, predict(before, k, key_dim))))
                 store_f32x16(v + 4 * value_dim, _update(before, after, k, q, key_dim, decay, delta))
-                if t > 0:
+                if in_turn and t > 0:
                     store_f32x16(deferred_of(net, t - 1, head) + 4 * (key_dim + part), delta)
         for t in range(tokens):
             q = first_q + t * row
@@ -207,7 +220,7 @@ def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
             gated_norm(q + 8 * key_dim + 4 * value_dim, z, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
             if q8:
                 quantize_row(y, value_heads * value_dim, q8, residual, place // 32, (place + value_dim) // 32)
-            if t > 0:
+            if in_turn and t > 0:
                 defer(net, t - 1, head, q + 4 * key_dim, q + row - 64)
 
 
@@ -232,7 +245,7 @@ def step_rows(
     plan: Plan, net: DeltaNet, mixed: Activation, z: Activation, beta: Activation, alpha: Activation
 ) -> Operand:
     """The table of STEP_ROWS. Raises ValueError if the plan takes more tokens than the layer can defer."""
-    if plan.tokens > net.most_tokens:
+    if plan.batch.texts == 0 and plan.tokens > net.most_tokens:
         raise ValueError(f"{plan.tokens} tokens a step, and memory for {net.most_tokens}")
     inputs = {"mixed": mixed, "z": z, "beta": beta, "alpha": alpha}
     strides = {f"{name}_stride": x.stride("f32") for name, x in inputs.items()}

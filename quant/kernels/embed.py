@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.atomics import call
+from quant.batch import BATCH
 from quant.int8_dot import BIAS
 from quant.jit import inline, kernel
 from quant.kernels.partition import start_of
 from quant.layout import Layout
-from quant.plan import BATCH, Activation, Operand, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import (
     fma,
     load_f32,

@@ -9,6 +9,7 @@ import numpy as np
 
 from quant.activation import row_addresses
 from quant.atomics import call
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.experts import (
     BLOCK,
@@ -28,7 +29,7 @@ from quant.kernels.partition import shares_of, start_of
 from quant.kernels.router import mark_touched, route_rows, routing_scratch_bytes
 from quant.kernels.scalar import sigmoid1
 from quant.layout import Layout
-from quant.plan import BATCH, Activation, Operand, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import load_f32, load_i64, store_i64
 from quant.tile import ENTRY
 from quant.weights import MATRIX, row_address

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from quant.activation import row_addresses
 from quant.atomics import call
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.assignments import ASSIGNMENTS, Assignments, pair_at, start_and_count
 from quant.kernels.experts import (
@@ -33,7 +34,7 @@ from quant.kernels.panels import INPUT, first_panel, input_table, panel_bytes
 from quant.kernels.partition import COUNTER_WORDS, start_of, take_next
 from quant.kernels.router import mark_touched, route_rows, routing_scratch_bytes
 from quant.kernels.scalar import sigmoid1
-from quant.plan import BATCH, Activation, Ids, Plan
+from quant.plan import Activation, Ids, Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
 from quant.tile import ENTRY
 from quant.weights import MATRIX, ExpertMatrices, row_address

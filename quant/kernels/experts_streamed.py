@@ -15,6 +15,7 @@ import numpy as np
 
 from quant import read_queue
 from quant.activation import row_addresses
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels import expert_loads, expert_slots
 from quant.kernels.expert_loads import ARRIVALS
@@ -41,7 +42,7 @@ from quant.kernels.experts_grouped import Choice, grouped_experts, shared_groupe
 from quant.kernels.partition import COUNTER_WORDS, take_next
 from quant.kernels.router import mark_touched, route_rows, routing_scratch_bytes
 from quant.layout import Layout
-from quant.plan import BATCH, Activation, Ids, Operand, Plan, StageCallback
+from quant.plan import Activation, Ids, Operand, Plan, StageCallback
 from quant.simd import load_i64
 from quant.weights import MATRIX, Matrix, operands_of
 

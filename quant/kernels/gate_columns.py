@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from quant.activation import row_addresses, store_block
+from quant.batch import BATCH
 from quant.jit import kernel
 from quant.kernels.gates import GATES, gated
 from quant.kernels.partition import start_of
-from quant.plan import BATCH, Activation, Plan
+from quant.plan import Activation, Plan
 from quant.simd import load_f32x16, load_i64, store_f32x16
 
 

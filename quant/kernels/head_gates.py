@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from quant.activation import store_output
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
-from quant.plan import BATCH, Activation, Plan
+from quant.plan import Activation, Plan
 from quant.simd import load_f32, load_f32x16, load_i64, mul, splat
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.batch import BATCH
 from quant.jit import kernel
 from quant.kernels.assignments import ASSIGNMENTS, Assignments
 from quant.kernels.experts_grouped import down_grouped, down_scratch
@@ -11,7 +12,7 @@ from quant.kernels.few_rows import few_operands, multiply_few
 from quant.kernels.multiply import set_entry, tile_operands
 from quant.kernels.panels import input_table
 from quant.kernels.partition import COUNTER_WORDS, shares_of, start_of
-from quant.plan import BATCH, Activation, Operand, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import load_i64, store_i64
 from quant.tile import ENTRY
 from quant.weights import MATRIX, ExpertMatrices, row_address

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.batch import slot_of
 from quant.jit import inline
 from quant.kernels.kv_cache import kind_of, number_of, row_shape
 from quant.layout import Layout
@@ -39,6 +40,8 @@ HEADS = Layout(
     "v_cache",
     "k_row",  # bytes of a row of the cache
     "v_row",
+    "k_slot",  # bytes from the cache of one text to that of the next, see quant.batch
+    "v_slot",
     "kind",  # number of the kind of the caches' rows
 )
 _EVERY = 1 << 62  # as a window: all positions
@@ -58,6 +61,13 @@ def caches_of(heads):
     k_cache, v_cache = load_i64(heads + HEADS.k_cache), load_i64(heads + HEADS.v_cache)
     k_row, v_row = load_i64(heads + HEADS.k_row), load_i64(heads + HEADS.v_row)
     return k_cache, v_cache, k_row, v_row, load_i64(heads + HEADS.context), load_i64(heads + HEADS.kind)
+
+
+@inline
+def slots_of(heads, batch, t):
+    """Bytes from the caches of keys and of values to those of token t's text."""
+    slot = slot_of(batch, t)
+    return slot * load_i64(heads + HEADS.k_slot), slot * load_i64(heads + HEADS.v_slot)
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,7 @@ class Heads:
     def table(self, plan: Plan) -> Operand:
         """The HEADS table of this layer."""
         q_norm, k_norm = self.norms or (0, 0)
+        (k_cache, k_slot), (v_cache, v_slot) = plan.slotted(self.k_cache), plan.slotted(self.v_cache)
         q_span, k_span = self.norm_spans
         return plan.table(
             HEADS,
@@ -158,8 +169,10 @@ class Heads:
             sinks=0 if self.sinks is None else self.sinks,
             window=self.window or _EVERY,
             context=self.context,
-            k_cache=self.k_cache,
-            v_cache=self.v_cache,
+            k_cache=k_cache,
+            v_cache=v_cache,
+            k_slot=k_slot,
+            v_slot=v_slot,
             k_row=self.k_cache.strides[1],
             v_row=self.v_cache.strides[1],
             kind=number_of(self.k_cache),

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import store_output
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
-from quant.plan import BATCH, Activation, Plan
+from quant.plan import Activation, Plan
 from quant.simd import add, bits_to_f32, fma, load_f32, load_f32x16, load_i64, mul, splat, store_f32x16, zero_f32x16
 from quant.vector_math import sigmoid, silu
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.block_mask import BlockMask
 from quant.kernels.kv_cache import load_row, number_of, store_row
@@ -21,7 +22,7 @@ from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
 from quant.kernels.rope import Rope, cos_sin, rotate
 from quant.layout import Layout
-from quant.plan import BATCH, Activation, Operand, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import (
     add,
     fma,

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.batch import BATCH
 from quant.jit import kernel
 from quant.kernels.assignments import ASSIGNMENTS, Assignments, pair_at, start_and_count
 from quant.kernels.observer import InputObserver
 from quant.kernels.partition import start_of
-from quant.plan import BATCH, Activation, Plan, aligned
+from quant.plan import Activation, Plan, aligned
 from quant.simd import fma, load_f32x16, load_i64, store_f32x16, store_i64
 
 

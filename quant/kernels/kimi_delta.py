@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from quant.activation import quantize_row, row_addresses
+from quant.batch import BATCH, of_one_text
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm
 from quant.kernels.delta_net_step import (
@@ -21,13 +22,14 @@ from quant.kernels.delta_net_step import (
     deferred_of,
     predict,
     prepare_head,
+    states_of,
     step_row,
     step_rows,
     update_row,
 )
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
-from quant.plan import BATCH, Activation, Plan
+from quant.plan import Activation, Plan
 from quant.simd import (
     add,
     broadcast_f32,
@@ -78,7 +80,7 @@ def kimi_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
 
     Scratch memory: 16 columns of a state, then for each token q, k, its decays, exp(g) o k, v, o and its beta.
     """
-    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    tokens, in_turn = load_i64(batch + BATCH.tokens), of_one_text(batch)
     deferred, heads = load_i64(batch + BATCH.deferred), load_i64(net + DELTA_NET.value_heads)
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     norm, eps = load_i64(net + DELTA_NET.norm), load_f32(net + DELTA_NET.eps)
@@ -89,7 +91,7 @@ def kimi_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
         place = head * value_dim
         for t in range(tokens):
             q = first_q + t * row
-            prepare_head(net, rows, t, head, position, q, q + key, q + 4 * key)
+            prepare_head(net, rows, t, head, batch, q, q + key, q + 4 * key)
             channel_decays(net, step_row(rows, STEP_ROWS.alpha, t), head, q + 2 * key)
             store_f32(q + row - 64, sigmoid1(load_f32(step_row(rows, STEP_ROWS.beta, t) + 4 * head)))
             for c in range(0, key, 64):
@@ -100,10 +102,10 @@ def kimi_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
             for t in range(tokens):
                 q = first_q + t * row
                 v, strength = q + 4 * key + 4 * part, broadcast_f32(q + row - 64)
-                before, after = s if t <= 1 else local, s if t == 0 else local
+                before, after = states_of(net, s, batch, t, local)
                 delta = mul(strength, sub(load_f32x16(v), predict(before, q + 3 * key, key_dim)))
                 store_f32x16(v + 4 * value_dim, _update(before, after, q + key, q, q + 2 * key, key_dim, delta))
-                if t > 0:
+                if in_turn and t > 0:
                     store_f32x16(deferred_of(net, t - 1, head) + key + 4 * part, delta)
         for t in range(tokens):
             q = first_q + t * row
@@ -112,7 +114,7 @@ def kimi_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
             gated_norm(q + 4 * key + 4 * value_dim, z, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
             if q8:
                 quantize_row(y, heads * value_dim, q8, residual, place // 32, (place + value_dim) // 32)
-            if t > 0:
+            if in_turn and t > 0:
                 defer(net, t - 1, head, q + key, q + 2 * key)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.delta_net import DELTA_NET, DeltaNet
 from quant.kernels.delta_net_chunk import ROWS, by_chunks, copy_state
@@ -22,7 +23,7 @@ from quant.kernels.kimi_delta import channel_decays
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
 from quant.kernels.sgemm import sgemm
-from quant.plan import BATCH, Activation, Plan
+from quant.plan import Activation, Plan
 from quant.simd import (
     broadcast_f32,
     fma,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.atomics import call
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.few_rows import few_operands, multiply_few
 from quant.kernels.multiply import TILE_ROWS, entries_bytes, pad_entries, scratch_bytes, set_entry, tile_operands
@@ -15,7 +16,7 @@ from quant.kernels.observer import observe
 from quant.kernels.panels import pack
 from quant.kernels.partition import COUNTER_WORDS, shares_of, start_of, take_next
 from quant.layout import Layout
-from quant.plan import BATCH, Activation, Operand, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import add, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16
 from quant.tile import ENTRY
 from quant.weights import MATRIX, Matrix

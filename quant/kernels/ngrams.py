@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.embed import add_rows
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
 from quant.layout import Layout
-from quant.plan import BATCH, Activation, Plan
+from quant.plan import Activation, Plan
 from quant.simd import (
     add,
     fma,

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import quantize_block
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.partition import start_of
-from quant.plan import BATCH, Activation, Plan
+from quant.plan import Activation, Plan
 from quant.simd import add, bits_to_f32, fma, load_f32x16, load_i64, mul, splat, store_f32x16, sum_lanes, zero_f32x16
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.assignments import ASSIGNMENTS, Assignments, pair_at, start_and_count
 from quant.layout import Layout
-from quant.plan import BATCH, Activation, Operand, Plan
+from quant.plan import Activation, Operand, Plan
 from quant.simd import load_i64, load_u32, store_i64, store_u32
 from quant.tile import MANY, pack16
 

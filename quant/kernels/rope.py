@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.batch import BATCH, position_of
 from quant.jit import inline, kernel
 from quant.kernels.partition import start_of
-from quant.plan import BATCH, Plan
+from quant.plan import Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32
 
 Frequencies = NDArray[np.float32]
@@ -34,15 +35,11 @@ class Rope:
 @kernel
 def rope_cos_sin(rank, size, frequencies, pairs, attention_factor, out, batch):
     """attention_factor * cos and sin of position * frequency -> out float32 [tokens, (cos, sin), pairs]."""
-    tokens, position, factor = (
-        load_i64(batch + BATCH.tokens),
-        load_i64(batch + BATCH.position),
-        bits_to_f32(attention_factor),
-    )
+    tokens, factor = load_i64(batch + BATCH.tokens), bits_to_f32(attention_factor)
     for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
-        row = out + t * pairs * 8
+        row, position = out + t * pairs * 8, position_of(batch, t)
         for i in range(pairs):
-            angle = np.float64(np.float32(position + t) * load_f32(frequencies + 4 * i))
+            angle = np.float64(np.float32(position) * load_f32(frequencies + 4 * i))
             store_f32(row + 4 * i, factor * np.float32(math.cos(angle)))
             store_f32(row + 4 * (pairs + i), factor * np.float32(math.sin(angle)))
 

@@ -13,11 +13,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
 from quant.layout import Layout
-from quant.plan import BATCH, Operand, Plan
+from quant.plan import Operand, Plan
 from quant.simd import (
     add,
     load_f32,

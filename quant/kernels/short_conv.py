@@ -9,45 +9,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import store_output
+from quant.batch import BATCH, of_one_text, position_of, slot_of
 from quant.jit import inline, kernel
 from quant.kernels.partition import start_of
-from quant.plan import BATCH, Activation, Plan
+from quant.layout import Layout
+from quant.plan import Activation, Plan
 from quant.simd import fma, load_f32x16, load_i64, mul, store_f32x16, zero_f32x16
 
-
-@inline
-def _input(bcx, stride, conv_state, ring, columns, t, position, c):
-    """16 channels of b * x of token t of this replay, or, for t < 0, of a token before it; c: bytes into a row."""
-    if t < 0:
-        return load_f32x16(conv_state + 4 * ((position + t + ring) % ring) * columns + c)
-    row = bcx + t * stride + c
-    return mul(load_f32x16(row), load_f32x16(row + 8 * columns))
+_STATE = Layout("inputs", "ring", "slot")  # the last b * x, how many rows that are, and the bytes to the next text's
 
 
 @inline
-def _convolve(bcx, stride, weight, conv_state, ring, taps, columns, t, position, c):
-    """16 channels of c * conv(b * x) of token t."""
+def _now(bcx, columns, c):
+    """16 channels of b * x of a token, whose row is at bcx; c: bytes into a row."""
+    return mul(load_f32x16(bcx + c), load_f32x16(bcx + 8 * columns + c))
+
+
+@inline
+def _convolve(bcx, stride, weight, conv_state, ring, taps, columns, position, here, c):
+    """16 channels of c * conv(b * x) of the token at bcx; here: how many tokens before it have their rows before its own."""
     total = zero_f32x16()
     for i in range(taps):
-        x = _input(bcx, stride, conv_state, ring, columns, t - taps + 1 + i, position, c)
+        back = taps - 1 - i
+        if back <= here:
+            x = _now(bcx - back * stride, columns, c)
+        else:
+            x = load_f32x16(conv_state + 4 * ((position - back + ring) % ring) * columns + c)
         total = fma(x, load_f32x16(weight + 4 * i * columns + c), total)
-    return mul(total, load_f32x16(bcx + t * stride + 4 * columns + c))
+    return mul(total, load_f32x16(bcx + 4 * columns + c))
 
 
 @kernel
-def convolve_gated(rank, size, bcx, stride, weight, conv_state, ring, taps, columns, out, batch):
+def convolve_gated(rank, size, bcx, stride, weight, state, taps, columns, out, batch):
     """bcx [tokens, (b, c, x)] -> out [tokens, columns] (an OUTPUT table); threads share the channels, 32 at a time."""
-    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
+    tokens, ring = load_i64(batch + BATCH.tokens), load_i64(state + _STATE.ring)
+    conv_state, slot = load_i64(state + _STATE.inputs), load_i64(state + _STATE.slot)
+    in_turn = of_one_text(batch)
     for block in range(start_of(rank, size, columns // 32), start_of(rank + 1, size, columns // 32)):
         at = 128 * block
         for t in range(tokens):
-            low = _convolve(bcx, stride, weight, conv_state, ring, taps, columns, t, position, at)
-            high = _convolve(bcx, stride, weight, conv_state, ring, taps, columns, t, position, at + 64)
+            row, own, position = bcx + t * stride, conv_state + slot_of(batch, t) * slot, position_of(batch, t)
+            here = t if in_turn else 0
+            low = _convolve(row, stride, weight, own, ring, taps, columns, position, here, at)
+            high = _convolve(row, stride, weight, own, ring, taps, columns, position, here, at + 64)
             store_output(low, high, columns, block, out, t)
-        for t in range(max(0, tokens - ring), tokens):
-            row = conv_state + 4 * ((position + t) % ring) * columns
+        for t in range(max(0, tokens - ring) if in_turn else 0, tokens):
+            place = conv_state + slot_of(batch, t) * slot + 4 * (position_of(batch, t) % ring) * columns
             for c in range(at, at + 128, 64):
-                store_f32x16(row + c, _input(bcx, stride, conv_state, ring, columns, t, position, c))
+                store_f32x16(place + c, _now(bcx + t * stride, columns, c))
 
 
 def short_conv(
@@ -67,10 +76,11 @@ def short_conv(
         or not _fits(plan, taps, conv_state)
     ):
         raise ValueError(f"{columns} channels of {bcx.columns} and {out.columns} columns, state {conv_state.shape}")
-    rows = bcx.read("f32"), bcx.stride("f32")
-    plan.add(convolve_gated, *rows, weight, conv_state, len(conv_state), taps, columns, plan.output(out), plan.batch)
+    rows, (inputs, slot) = (bcx.read("f32"), bcx.stride("f32")), plan.slotted(conv_state)
+    state = plan.table(_STATE, inputs=inputs, ring=len(conv_state), slot=slot)
+    plan.add(convolve_gated, *rows, weight, state, taps, columns, plan.output(out), plan.batch)
 
 
 def _fits(plan: Plan, taps: int, conv_state: NDArray[np.float32]) -> bool:
-    most = plan.tokens if plan.stepwise else 1
+    most = plan.tokens if plan.stepwise and plan.batch.texts == 0 else 1
     return len(conv_state) >= taps + most - 1

@@ -10,8 +10,9 @@ import qcli.host.kernels  # noqa: F401  (compiled kernels are kept)
 from qcli.bench.random_blocks import random_blocks
 from quant import formats
 from quant.activation import quantize_row
+from quant.batch import Batch
 from quant.jit import kernel
-from quant.plan import Activation, Batch, Plan
+from quant.plan import Activation, Plan
 from quant.team import Team
 from quant.weights import ExpertMatrices, Matrix
 

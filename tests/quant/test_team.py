@@ -11,8 +11,9 @@ import pytest
 from kernel_helpers import new_plan, running
 
 from quant.atomics import atomic_add
+from quant.batch import BATCH, Batch
 from quant.jit import kernel
-from quant.plan import BATCH, Batch, Plan, aligned
+from quant.plan import Plan, aligned
 from quant.simd import load_i64, store_i64
 from quant.team import Team, replay
 

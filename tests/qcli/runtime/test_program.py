@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from qcli.runtime.program import Pace, Program
-from quant.plan import Batch, Plan
+from quant.batch import Batch
+from quant.plan import Plan
 
 
 def program(*stages):

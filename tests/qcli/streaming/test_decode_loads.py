@@ -15,11 +15,12 @@ from qcli.streaming.cached_layer import CachedLayer
 from qcli.streaming.reader import Reader
 from qcli.streaming.slots import growth
 from quant import formats
+from quant.batch import Batch
 from quant.kernels.expert_loads import ARRIVALS, TOKEN
 from quant.kernels.expert_requests import request_experts
 from quant.kernels.experts import GatedExperts
 from quant.kernels.router import Routing
-from quant.plan import Batch, Plan, aligned
+from quant.plan import Plan, aligned
 from quant.weights import ExpertMatrices
 
 EXPERTS, K, SIDE = 12, 3, 32

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from kernel_helpers import float_matrix, running, source
 
+from quant.batch import Batch
 from quant.kernels.assignments import Assignments
 from quant.kernels.input_squares import InputSquares
 from quant.kernels.matmul import matmul
 from quant.kernels.observer import observe
-from quant.plan import Batch, Plan
+from quant.plan import Plan
 
 
 def plan_and_squares(tokens: int, threads: int = 1) -> tuple[Plan, InputSquares]:
