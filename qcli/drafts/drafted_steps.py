@@ -18,8 +18,8 @@ _EXPECTED = (0.35, 0.6, 0.8, 0.9)  # share of guesses that come true, by how man
 class Steps(Protocol):
     """What takes tokens: a prefix cache."""
 
-    def step(self, token: int) -> np.ndarray:
-        """Add one token; float32 [vocab]."""
+    def step(self, token: int) -> np.ndarray | None:
+        """Add one token; float32 [vocab], or None if others come first."""
 
     def steps(self, tokens: Sequence[int]) -> np.ndarray:
         """Add a token, and guesses, which are gone unless `keep` says otherwise; float32 [tokens, vocab]."""
@@ -55,8 +55,8 @@ class DraftedSteps:
         self._chances: Chances | None = None
         self.guessed = self.right = 0
 
-    def step(self, token: int) -> np.ndarray:
-        """Add a token; the logits after it, float32 [vocab]."""
+    def step(self, token: int) -> np.ndarray | None:
+        """Add a token; the logits after it, float32 [vocab], or None if others come first."""
         self._hear_of(token)
         if self._guesses:
             right = self._guesses.pop(0) == token
@@ -73,7 +73,7 @@ class DraftedSteps:
         began = perf_counter()
         if self._guesses:
             self._row, self._rows = 0, self._steps.steps([token, *self._guesses])
-            logits: np.ndarray = self._rows[0]
+            logits: np.ndarray | None = self._rows[0]
         else:
             logits = self._steps.step(token)
         self._controller.took(1 + len(self._guesses), perf_counter() - began)

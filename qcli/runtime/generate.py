@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qcli.errors import ContextOverflowError
 from qcli.progress import Progress
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from qcli.runtime.prefix_cache import PrefixCache
     from qcli.runtime.reader import Reader
     from qcli.runtime.sampler import Sampler
+    from qcli.runtime.together import TextInSlot
+
+WAIT: Final = -1  # in place of an id: the next one is not known before others have come as far
 
 
 def generate_ids(
-    cache: PrefixCache,
+    cache: PrefixCache | TextInSlot,
     ids: Sequence[int],
     sampler: Sampler | Chooser,
     max_tokens: int | None = None,
@@ -37,11 +40,12 @@ def generate_ids(
 ) -> Generator[int, None, None]:
     """Prefill the ids of a prompt, then yield those of its answer until an end id, max_tokens or a full context.
 
+    In a slot, WAIT is yielded until all others have come as far (see `qcli.runtime.together`).
     The end id is not yielded; the last token yielded may not be in the state yet.
     is_over: whether nothing can follow; asked once the id before has been read.
     Raises ContextOverflowError when the prompt does not fit.
     """
-    engine, stats, drafted = cache.engine, stats or Stats(), cache.drafts.of(cache, ids)
+    engine, stats, drafted = cache.engine, stats or Stats(), cache.drafted(ids)
     _check_fits(len(ids), engine.ctx, engine.longest)
     stats.prompt_tokens = len(ids)
     stats.experts_total = engine.experts_total
@@ -61,17 +65,21 @@ def generate_ids(
             yield token
             if is_over():
                 break
-            if stats.new_tokens == max_tokens or engine.position == engine.ctx:
+            if stats.new_tokens == max_tokens or cache.position == engine.ctx:
                 stats.finish_reason = "length"
                 return
             began = perf_counter()
-            token = sampler.sample(drafted.step(token))
+            after = drafted.step(token)
+            while after is None:
+                yield WAIT
+                after = cache.logits_of_step()
+            token = sampler.sample(after)
             stats.decode_s += perf_counter() - began
             stats.decode_steps += 1
         stats.finish_reason = "stop"
     finally:
-        if marks.after_answer and stats.new_tokens and cache.whole:
-            cache.checkpoint(marks.answer_on_disk)
+        if marks.after_answer and stats.new_tokens:
+            cache.keep_answer(marks.answer_on_disk)
         stats.guessed, stats.guessed_right = drafted.guessed, drafted.right
         stats.experts_touched = engine.state.experts_touched()
         stats.weight_bytes_per_step = engine.weight_bytes_per_step()
@@ -88,6 +96,8 @@ def generate_text(
 ) -> Generator[str, None, None]:
     """The text of what generate_ids yields, in pieces, whole characters only, up to the first stop string of the answer.
 
+    A piece without text stands for WAIT.
+
     parser: makes text of ids; stats: those of generate_ids;
     ids: of the answer so far, whose text has been there before; those that come are appended;
     loops: what tells that the answer has become a loop, and ends it.
@@ -101,6 +111,9 @@ def generate_text(
             loops.skip("".join(before))
     with closing(tokens):
         for token in tokens:
+            if token == WAIT:
+                yield ""
+                continue
             ids.append(token)
             stats.thought_tokens += parser.thinking
             pieces = [*answer.push(parser.push(token))]

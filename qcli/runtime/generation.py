@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from qcli.constraints.matcher import Matcher
     from qcli.constraints.vocabulary import Vocabulary
     from qcli.runtime.prefix_cache import PrefixCache
+    from qcli.runtime.together import TextInSlot
     from qcli.tools.notation import Notation
 
 
@@ -78,7 +79,7 @@ class Generation:
             self.logprobs = stats.logprobs = log_probs.entries
         self._chooser = Chooser(Sampler(sampling, tokenizer.vocab_size), **choices)
 
-    def pieces(self, cache: PrefixCache, progress: Progress | None) -> Generator[str, None, None]:
+    def pieces(self, cache: PrefixCache | TextInSlot, progress: Progress | None) -> Generator[str, None, None]:
         """The pieces of its text."""
         prompt, wanted = self._prompt, self._wanted
         tokens = generate_ids(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from qcli.drafts.drafted_steps import Drafts
+from qcli.drafts.drafted_steps import DraftedSteps, Drafts
 from qcli.drafts.setting import OFF, Draft
 from qcli.errors import QcliError
 from qcli.host.memory import available_memory
@@ -39,7 +39,7 @@ class PrefixCache:
     def __init__(self, engine: Engine, store: StateStore | None = None, draft: Draft = OFF) -> None:
         """draft: whether tokens of answers are guessed ahead, where the model has steps of several."""
         self.engine, self.store = engine, store
-        self.drafts = Drafts(draft if engine.most_tokens > 1 else OFF)
+        self._drafts = Drafts(draft if engine.most_tokens > 1 else OFF)
         self.kept = KeptStates(engine.state, checkpoint_bytes(engine.state))
         if engine.expert_loader:
             engine.expert_loader.give_up_first = self.kept.clear
@@ -62,6 +62,24 @@ class PrefixCache:
                 self.checkpoint(end in marks.on_disk)
             first = end
         assert self._logits is not None
+        return self._logits
+
+    @property
+    def position(self) -> int:
+        """Tokens of the text in the state."""
+        return self.engine.position
+
+    def drafted(self, ids: Sequence[int]) -> DraftedSteps:
+        """What takes the tokens of an answer to a prompt of these ids, and guesses ahead."""
+        return self._drafts.of(self, ids)
+
+    def keep_answer(self, on_disk: bool) -> None:
+        """Keep a checkpoint after an answer, unless an error has ended it."""
+        if self.whole:
+            self.checkpoint(on_disk)
+
+    def logits_of_step(self) -> np.ndarray | None:
+        """Those after the last token."""
         return self._logits
 
     def step(self, token: int) -> np.ndarray:

@@ -50,8 +50,8 @@ def alone(engine, i):
 
 def together(engine, most, rng):
     """All texts, as slots get free; in each step some of those that are there take a token."""
-    sequences, waiting, slots = Sequences(engine, most), list(range(len(TEXTS))), {}
-    found = {i: [] for i in waiting}
+    sequences, waiting = Sequences(engine, most), list(range(len(TEXTS)))
+    slots, found = dict[int, int](), {i: list[np.ndarray]() for i in waiting}
     while waiting or slots:
         if waiting and len(sequences) < most and rng.random() < 0.5:
             i = waiting.pop(0)
