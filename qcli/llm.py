@@ -249,6 +249,11 @@ class LLM:
             read = partial(saved_text.load, Path(path), self.engine.vocab_size, self.engine.state, self.file)
             self._cache.adopt(read)
 
+    def leave(self) -> None:
+        """Forget the text that is in the state, but for checkpoints: what comes next goes on from those alone."""
+        with self._exclusive.use_anew():
+            self._cache.leave()
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint of this model; what was given up meanwhile is prefilled again."""
         with self._exclusive.use_anew():

@@ -116,6 +116,10 @@ class PrefixCache:
         self._is_at(checkpoint)
         self.kept.add(checkpoint)
 
+    def leave(self) -> None:
+        """Forget the text in the state, but for what checkpoints need of it."""
+        self._go_back_to(0)
+
     def close(self) -> None:
         """Have what is to be kept written, and close the engine. Raises OutputError, see Engine.close."""
         if self.store:
