@@ -22,7 +22,7 @@ from qcli.host import bus_error
 
 # In the order that --help lists them: each is a function of its own name, in a module of that name in qcli/commands/.
 COMMANDS = (
-    "chat run batch sessions models pull rm plan show config cache doctor tune bench experts quantize imatrix perplexity"
+    "chat run batch serve sessions models pull rm plan show config cache doctor tune bench experts quantize imatrix perplexity"
 ).split()
 
 app = typer.Typer(

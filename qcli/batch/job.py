@@ -12,7 +12,7 @@ from qcli.batch.question import Asked, Defaults
 from qcli.batch.results import Results
 from qcli.batch.source import Row
 from qcli.errors import ContextOverflowError, QcliError, UsageError
-from qcli.serving.answers import Answers, Done, Failed, Said, Ticket, Told, Working
+from qcli.serving.answers import Answers, Begun, Done, Failed, Said, Ticket, Told, Working
 
 _AHEAD: Final = 4  # questions that are submitted, so that none is waited for
 _PATIENCE: Final = 0.5  # seconds; Windows hears no Ctrl-C while it waits without an end
@@ -89,7 +89,7 @@ class Job:
                     raise problem
                 self._fail(asked, problem)
                 self._end(asked, tell)
-            case Working():
+            case Working() | Begun():
                 pass
 
     def _fail(self, asked: Asked, problem: QcliError) -> None:

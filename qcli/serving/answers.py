@@ -24,6 +24,14 @@ class Working:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """The prompt is read, and the answer begins."""
+
+    prompt_tokens: int
+    cached_tokens: int  # of them, which did not have to be read
+
+
+@dataclass(frozen=True)
 class Said:
     """A piece of the answer, as LLM.chat yields it, and log-probabilities that came since the last, if they are wanted."""
 
@@ -45,7 +53,7 @@ class Failed:
     problem: QcliError
 
 
-Told = Working | Said | Done | Failed  # the last of a question is Done or Failed, and nothing comes after it
+Told = Working | Begun | Said | Done | Failed  # the last of a question is Done or Failed, and nothing comes after it
 
 
 class QueueFullError(QcliError):

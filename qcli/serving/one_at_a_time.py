@@ -12,7 +12,7 @@ from qcli.errors import ModelFileError, QcliError, ThinkError, UsageError
 from qcli.progress import Progress
 from qcli.protocol.question import Question
 from qcli.runtime.stats import Stats
-from qcli.serving.answers import MOST_WAITING, ClosedError, Done, Failed, QueueFullError, Said, Told, Working
+from qcli.serving.answers import MOST_WAITING, Begun, ClosedError, Done, Failed, QueueFullError, Said, Told, Working
 from qcli.tools.call import ToolCall
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class OneAtATime:
     def start(self, model: str | None = None, progress: Progress | None = None) -> LLM:
         """Load a model, in the caller's thread, and begin to answer. Raises what `load` raises."""
         self._listener = progress
-        self._model, self._llm = model, self._load(model, self._heard)
+        self._llm = self._load(model, self._heard)
+        self._model = self._llm.name if model is None else model
         self._listener = None
         self._thread.start()
         return self._llm
@@ -141,9 +142,12 @@ class OneAtATime:
         if self._independent:
             llm.leave()
         now.progress("beginning", 0.0)
-        answer, sent = _begun(llm, now.question), 0
+        answer, sent, begun = _begun(llm, now.question), 0, False
         with closing(answer):
             for piece in answer:
+                if not begun:
+                    begun = True
+                    now.tell(Begun(llm.stats.prompt_tokens, llm.stats.cached_tokens))
                 new, sent = answer.logprobs[sent:], max(sent, len(answer.logprobs))
                 now.tell(Said(piece, new))
                 if now.cancelled:
