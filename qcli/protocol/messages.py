@@ -10,12 +10,13 @@ from qcli.protocol.anthropic_messages import read_conversation, read_tools
 from qcli.protocol.errors import RequestError, anthropic_error
 from qcli.protocol.events import Event
 from qcli.protocol.fields import Fields
-from qcli.protocol.openai_options import MOST_TOKENS, sampling_options, stop_strings
+from qcli.protocol.openai_options import MOST_TOKENS, held_to, sampling_options, stop_strings
 from qcli.protocol.question import Answered, OpenThoughts, Question
 from qcli.text.thoughts import Thought, without_tags
 from qcli.tools.call import ToolCall
 
 _SAMPLING: Final = {name: name for name in ("temperature", "top_p", "top_k")}
+_EFFORTS: Final = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -87,6 +88,9 @@ class Message:
     def _reason(self) -> str:
         if self.answered.stop_string is not None:
             return "stop_sequence"
+        most = self.question.options["max_tokens"]
+        if self.answered.finish_reason == "length" and most and self.answered.new_tokens < most:
+            return "model_context_window_exceeded"
         return {"stop": "end_turn", "tool_calls": "tool_use"}.get(self.answered.finish_reason, "max_tokens")
 
     def _head(self) -> dict[str, Any]:
@@ -144,14 +148,35 @@ def _question(fields: Fields) -> tuple[Question, bool]:
         options["tool_choice"] = _choice(choice, tools.names) if choice else "auto"
     elif choice and choice.values.get("type") not in ("auto", "none"):
         raise RequestError("tool_choice says how tools are called, and there are none", "give tools as well")
-    thinking = fields.table("thinking")
-    kind = thinking.word("type", ("enabled", "disabled", "adaptive")) if thinking else None
-    options["think"] = "on" if kind == "adaptive" else "off"
-    if thinking and kind == "enabled":
-        options["think"] = thinking.whole("budget_tokens", 1, 999_999_999) or "on"
+    config = fields.table("output_config")
+    form = config.table("format") if config else None
+    if form:
+        form.word("type", ("json_schema",))
+        schema = form.table("schema")
+        if schema is None:
+            raise form.wrong("schema", "give a JSON Schema")
+        options |= held_to(schema.values, form.path("schema"))
+    think, told = _thinking(fields, config)
+    options["think"] = think
     one = choice.flag("disable_parallel_tool_use") if choice else False
     model = fields.text("model") if fields.has("model") else None
-    return Question(messages, options, model, begun, wish=True, one_call=one), options["think"] != "off"
+    return Question(messages, options, model, begun, wish=True, one_call=one), told
+
+
+def _thinking(fields: Fields, config: Fields | None) -> tuple[str | int, bool]:
+    """How the model is to think, which it does only when told to; and whether its thoughts are told."""
+    thinking, effort = fields.table("thinking"), config.word("effort", [*_EFFORTS]) if config else None
+    if thinking is None:
+        return "off", False
+    told = thinking.word("display", ("summarized", "omitted")) != "omitted"
+    match thinking.word("type", ("enabled", "disabled", "adaptive", "between_tools")):
+        case "disabled":
+            return "off", False
+        case "enabled":
+            return thinking.whole("budget_tokens", 1, 999_999_999) or "on", told
+        case None:
+            raise thinking.wrong("type", "give enabled, disabled or adaptive")
+    return _EFFORTS[effort] if effort else "on", told
 
 
 def _choice(choice: Fields, names: list[str]) -> str:

@@ -22,6 +22,7 @@ from qcli.serving.answers import Answers, Begun, Done, Failed, Said, Ticket, Tol
 from qcli.serving.metrics import Metrics
 
 KEEP_ALIVE: Final = 5.0  # seconds without an event, after which a comment comes
+CLIENT_GONE: Final = 499  # as nginx has it: a client that closed the connection before it had its answer
 _PATIENCE: Final = 60.0  # seconds for a client to take what is sent
 _STREAM: Final = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store"}
 
@@ -61,7 +62,7 @@ class Reply:
         self._answers = answers
         self._begun_at = monotonic()
         self._stage = ""
-        self.status = 499  # until there is another: the client has gone before
+        self.status = CLIENT_GONE  # until there is another
         self.stats = Stats()
         self._ticket: Ticket = answers.submit(exchange.question, self._hear)
 
@@ -71,7 +72,9 @@ class Reply:
         try:
             await (self._stream(send) if self._exchange.stream else self._whole(send))
         except (_GoneError, TimeoutError, OSError):
-            pass
+            self.status = CLIENT_GONE
+            self._ticket.cancel()
+            await self._settled()
         finally:
             gone.cancel()
             self._ticket.cancel()
@@ -159,6 +162,13 @@ class Reply:
         if None in found:
             raise _GoneError
         return [told for told in found if told is not None]
+
+    async def _settled(self) -> None:
+        """Wait until the question is over, which is when the step is done that is being computed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                while not isinstance(await self._told.get(), Done | Failed):
+                    pass
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
