@@ -53,3 +53,8 @@ def anthropic_error(problem: QcliError) -> dict[str, Any]:
     status = status_of(problem)
     kind = _ANTHROPIC.get(status, "api_error" if status >= 500 else "invalid_request_error")
     return {"type": "error", "error": {"type": kind, "message": str(problem)}}
+
+
+def error_of(path: str, problem: QcliError) -> dict[str, Any]:
+    """The body of an error as clients of a path read it."""
+    return (anthropic_error if path.startswith("/v1/messages") else openai_error)(problem)

@@ -81,7 +81,7 @@ class Server:
                 body = await read_body(request)
                 read = self._readers.submit(self._read, make, body)
                 exchange = await asyncio.wrap_future(read)
-                reply = Reply(exchange, self._answers, self._metrics)
+                reply = Reply(path, exchange, self._answers, self._metrics)
             except ClientDisconnect:
                 return Response(status_code=400)
             except QueueFullError as full:

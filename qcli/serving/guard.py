@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qcli.errors import QcliError
-from qcli.protocol.errors import RequestError, anthropic_error, openai_error, status_of
+from qcli.protocol.errors import RequestError, error_of, status_of
 from qcli.serving.answers import ClosedError, QueueFullError
 
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
@@ -70,22 +70,16 @@ def is_local(host: str) -> bool:
 
 def refusal(path: str, problem: QcliError, retry_after: int | None = None) -> JSONResponse:
     """The answer to a request that gets no other, as the protocol of its path has it."""
-    body = (anthropic_error if path.startswith("/v1/messages") else openai_error)(problem)
-    status = status_of(problem)
     if isinstance(problem, QueueFullError | ClosedError):
         status = 429 if isinstance(problem, QueueFullError) else 503
-        body = _of_status(path, problem, status)
+        problem = RequestError(problem.message, problem.hint, status=status)
+    status = status_of(problem)
     headers = {"retry-after": str(retry_after)} if retry_after else {}
     if status in (408, 413):  # the rest of the body is not read
         headers["connection"] = "close"
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(body, status, headers)
-
-
-def _of_status(path: str, problem: QcliError, status: int) -> dict[str, object]:
-    told = RequestError(problem.message, problem.hint, status=status)
-    return (anthropic_error if path.startswith("/v1/messages") else openai_error)(told)
+    return JSONResponse(error_of(path, problem), status, headers)
 
 
 def _name_in(address: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from starlette.types import Receive, Scope, Send
 
 from qcli.errors import QcliError
-from qcli.protocol.errors import status_of
+from qcli.protocol.errors import error_of, status_of
 from qcli.protocol.events import DONE, Event, comment, encoded
 from qcli.protocol.question import Answered, Question
 from qcli.runtime.stats import Stats
@@ -54,11 +54,12 @@ class Exchange(Protocol):
 class Reply:
     """An answer that is sent, as an application of ASGI; `status` and `stats` are for who logs it."""
 
-    def __init__(self, exchange: Exchange, answers: Answers, metrics: Metrics) -> None:
+    def __init__(self, path: str, exchange: Exchange, answers: Answers, metrics: Metrics) -> None:
         """Submits the question, from within the event loop. Raises QueueFullError, ClosedError."""
-        self._exchange, self._metrics = exchange, metrics
+        self._path, self._exchange, self._metrics = path, exchange, metrics
         self._loop = asyncio.get_running_loop()
         self._told: asyncio.Queue[Told | None] = asyncio.Queue()  # None: the client has gone
+        self._over = asyncio.Event()  # set with the last that is told
         self._answers = answers
         self._begun_at = monotonic()
         self._stage = ""
@@ -84,7 +85,7 @@ class Reply:
         while True:
             for told in await self._next(None):
                 if isinstance(told, Failed):
-                    await self._send_json(send, status_of(told.problem), self._exchange.failed(told.problem).data)
+                    await self._refuse(send, told.problem)
                     return
                 self._events(told)
                 if isinstance(told, Done):
@@ -99,7 +100,7 @@ class Reply:
             told += await self._next(waiting)
             waiting -= monotonic() - began
         if told and isinstance(told[-1], Failed) and not any(isinstance(one, Begun) for one in told):
-            await self._send_json(send, status_of(told[-1].problem), self._exchange.failed(told[-1].problem).data)
+            await self._refuse(send, told[-1].problem)
             return
         self.status = 200
         headers = [(key.encode(), value.encode()) for key, value in _STREAM.items()]
@@ -131,7 +132,6 @@ class Reply:
             case Said(piece, logprobs):
                 return self._exchange.piece(piece, logprobs)
             case Done(stats):
-                self.stats = stats
                 said.end(stats)
                 before = [] if self._stage == "answering" else self._exchange.begin()
                 return [*before, *self._exchange.end()]
@@ -146,10 +146,15 @@ class Reply:
 
     def _hear(self, told: Told) -> None:
         """Take what the thread of the answers tells; after the end of the server nobody listens."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._take, told)
+
+    def _take(self, told: Told) -> None:
+        self._told.put_nowait(told)
+        if isinstance(told, Done | Failed):
+            self._over.set()
         if isinstance(told, Done):
             self.stats = told.stats
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._told.put_nowait, told)
 
     async def _next(self, timeout: float | None) -> list[Told]:
         """What was told since; none if nothing was for so many seconds. Raises _GoneError."""
@@ -167,14 +172,16 @@ class Reply:
         """Wait until the question is over, which is when the step is done that is being computed."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
-                while not isinstance(await self._told.get(), Done | Failed):
-                    pass
+                await self._over.wait()
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         self._ticket.cancel()
         self._told.put_nowait(None)
+
+    async def _refuse(self, send: Send, problem: QcliError) -> None:
+        await self._send_json(send, status_of(problem), error_of(self._path, problem))
 
     async def _send_json(self, send: Send, status: int, body: dict[str, Any]) -> None:
         self.status = status

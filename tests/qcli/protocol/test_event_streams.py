@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from places import DATA
@@ -23,7 +24,7 @@ LOGPROBS = [{**TOP, "top_logprobs": [TOP]}]
 TEXT = [("Hel", LOGPROBS), ("lo é", []), ("", [{**TOP, "top_logprobs": []}])]
 THOUGHTS = [Thought("<think>"), Thought("\nHm"), Thought("m. \n"), Thought("So"), Thought("\n"), Thought("</think>")]
 CALLS = [ToolCall("now", {"zone": "é"}, "aaaaaaaaa"), ToolCall("now", {}, "bbbbbbbbb")]
-MIXED = [*((piece, []) for piece in (*THOUGHTS, "Well:", MalformedCall("<tool_call>{"), *CALLS))]
+MIXED: list[Any] = [*((piece, []) for piece in (*THOUGHTS, "Well:", MalformedCall("<tool_call>{"), *CALLS))]
 TOLD = {"prompt_tokens": 12, "prefilled_tokens": 2, "new_tokens": 9, "thought_tokens": 4}
 CHAT, TOOLS = {"model": "m", "messages": ASKED}, [{"type": "function", "function": {"name": "now"}}]
 STREAMS = {

@@ -272,8 +272,23 @@ def test_hostile_bodies(data):
 
 def test_bodies_of_anything_but_what_is_wanted():
     """Each field of a request that is right is replaced by a value of each other type: an error of ours, or an answer."""
-    values = [None, True, 0, -1, 1.5, 10**40, "", "x" * 3000, [], [[]], [None], {}, {"type": []}, {"type": "function"}]
-    good = {
+    values: list[Any] = [
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        10**40,
+        "",
+        "x" * 3000,
+        [],
+        [[]],
+        [None],
+        {},
+        {"type": []},
+        {"type": "function"},
+    ]
+    good: dict[Any, dict[str, Any]] = {
         chat: {"messages": ASKED, "tools": TOOLS, "tool_choice": "auto", "response_format": {"type": "text"},
                "stop": "a", "stream_options": {}, "seed": 1, "reasoning_effort": "low", "logit_bias": {},
                "chat_template_kwargs": {}, "parallel_tool_calls": True, "modalities": ["text"]},
