@@ -13,6 +13,7 @@ from qcli.progress import Progress
 from qcli.protocol.question import Question
 from qcli.runtime.stats import Stats
 from qcli.serving.answers import MOST_WAITING, Begun, ClosedError, Done, Failed, QueueFullError, Said, Told, Working
+from qcli.serving.prompt_size import check_size
 from qcli.tools.call import ToolCall
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class OneAtATime:
         if self._independent:
             llm.leave()
         now.progress("beginning", 0.0)
+        check_size(llm, now.question)
         answer, sent, begun = _begun(llm, now.question), 0, False
         with closing(answer):
             for piece in answer:

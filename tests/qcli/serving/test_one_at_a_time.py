@@ -29,6 +29,7 @@ class Llm:
         self.asked, self.closed, self.left = [], False, 0
         self.go = threading.Semaphore(0)
         self.reading: list[float] = []
+        self.engine = SimpleNamespace(ctx=100)
 
     def chat(self, messages, **options):
         if isinstance(self._pieces, Exception) and not (

@@ -157,24 +157,32 @@ def test_refusals_have_the_shape_of_the_protocol(client, path):
     assert client.ask("/nothing").status == 404
 
 
-def test_a_body_that_is_too_large(client):
+def test_a_body_that_is_too_large(client, monkeypatch):
+    for path in BODIES:
+        refused = client.ask(path, b"[" * (10 << 20))
+        assert refused.status == 413
+        assert "larger than 8 MiB" in refused.json["error"]["message"]
+    monkeypatch.setattr("qcli.serving.request_body._READ", 9 << 20)
+    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as plain:  # of no length that is told
+        plain.sendall(f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+        for _ in range(19):
+            plain.sendall(b"80000\r\n" + b" " * 0x80000 + b"\r\n")
+        assert b" 413 " in plain.recv(100)
+    monkeypatch.setattr("qcli.serving.request_body._PATIENCE", 0.1)
     with closing(client.connect()) as connection:
         connection.putrequest("POST", CHAT)
-        connection.putheader("content-length", str(10 << 20))
+        connection.putheader("content-length", "100")
         connection.endheaders()
-        answer = connection.getresponse()
-        assert answer.status == 413
-        assert b"larger than 8 MiB" in answer.read()
-    with socket.create_connection(("127.0.0.1", client.port)) as plain:  # of no length that is told
-        plain.sendall(f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n".encode())
-        try:
-            for _ in range(20):
-                plain.sendall(b"80000\r\n" + b" " * 0x80000 + b"\r\n")
-        except OSError:
-            pass  # it has answered, and closed
-        else:
-            assert b" 413 " in plain.recv(100)
+        assert connection.getresponse().status == 408
     assert client.ask("/health").status == 200
+
+
+def test_a_prompt_of_megabytes_takes_no_time(client):
+    for body in ({"messages": [{"role": "user", "content": "x" * (7 << 20)}]}, {"prompt": "x" * (7 << 20)}):
+        began = time.monotonic()
+        refused = client.ask(CHAT if "messages" in body else TEXT, body)
+        assert (refused.status, refused.json["error"]["code"]) == (400, "context_length_exceeded")
+        assert time.monotonic() - began < 5
 
 
 def test_a_client_that_goes_away_frees_its_place(client, answers):
