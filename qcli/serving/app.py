@@ -114,9 +114,8 @@ class Server:
                 self._seconds += (seconds - self._seconds) / 8
                 self._metrics.request(path, reply.status)
                 stats = reply.stats
-                tokens = f"{counted(stats.prompt_tokens, 'token')} read, {stats.cached_tokens:,} of them cached"
-                written = f"{stats.new_tokens:,} written"
-                self._tell(f"{path} · {reply.status} · {tokens}, {written} · {duration(seconds)}")
+                prompt = f"prompt of {counted(stats.prompt_tokens, 'token')}, {stats.cached_tokens:,} of them cached"
+                self._tell(f"{path} · {reply.status} · {prompt} · {stats.new_tokens:,} written · {duration(seconds)}")
 
         return logged
 
