@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from qcli.batch.source import Row
 from qcli.errors import QcliError, UsageError
 from qcli.protocol.chat_completions import ChatCompletion
-from qcli.protocol.completions import Completion
-from qcli.protocol.errors import RequestError, openai_error, status_of
+from qcli.protocol.errors import RequestError, error_of, openai_error, status_of
+from qcli.protocol.exchange import EXCHANGES, Exchange
 from qcli.protocol.fields import Fields
 from qcli.protocol.question import Question
 from qcli.text.thoughts import without_tags
@@ -20,7 +20,8 @@ from qcli.tools.call import ToolCall
 if TYPE_CHECKING:
     from qcli.runtime.answer_options import Options
 
-_CHAT, _TEXT = "/v1/chat/completions", "/v1/completions"
+_CHAT: Final = "/v1/chat/completions"
+_TEXT: Final = "/v1/completions"
 _ID: Final = 9  # letters of a call's id, as chat templates take it
 
 
@@ -42,8 +43,9 @@ class Asked:
         self.problem = row.problem
         self.question: Question | None = None
         self._plain = "body" not in row.values and not row.values.get("url")
+        self._url = _CHAT  # of the protocol
         self._digest = hashlib.sha256(row.id.encode()).hexdigest()[:24]
-        self._exchange: ChatCompletion | Completion | None = None
+        self._exchange: Exchange | None = None
         if self.problem is None:
             try:
                 self._exchange = self._read(row.values, created)
@@ -58,7 +60,7 @@ class Asked:
         if isinstance(piece, ToolCall):  # a name of its own that does not change from run to run
             name = hashlib.sha256(f"{self.id} {len(said.calls)}".encode()).hexdigest()[:_ID]
             piece = ToolCall(piece.name, piece.arguments, name)
-        said.add([piece], logprobs)
+        self._exchange.piece(piece, logprobs)
 
     def result(self, model: str, stats: Any) -> dict[str, Any]:
         """The row's result, once it was answered."""
@@ -84,9 +86,9 @@ class Asked:
         """The row's result, if there is no answer."""
         if self._plain:
             return {"custom_id": self.id, "error": str(problem)}
-        body = openai_error(problem)
-        told = {"code": body["error"]["code"] or body["error"]["type"], "message": body["error"]["message"]}
-        return self._openai(status_of(problem), body, told)
+        told = openai_error(problem)["error"]
+        error = {"code": told["code"] or told["type"], "message": told["message"]}
+        return self._openai(status_of(problem), error_of(self._url, problem), error)
 
     def _openai(self, status: int, body: dict[str, Any], error: dict[str, Any] | None) -> dict[str, Any]:
         response = {"status_code": status, "request_id": f"req_{self._digest}", "body": body}
@@ -98,7 +100,7 @@ class Asked:
             return {"fits": fits}
         return {"value": json.loads(text) if fits else None, "fits": fits}
 
-    def _read(self, values: dict[str, Any], created: int) -> ChatCompletion | Completion:
+    def _read(self, values: dict[str, Any], created: int) -> Exchange:
         """The request of a line. Raises UsageError."""
         fields = Fields(values)
         if self._plain:
@@ -112,8 +114,8 @@ class Asked:
         body = fields.table("body")
         if body is None:
             raise fields.wrong("body", 'give one such as {"messages": […]}')
-        url = fields.word("url", (_CHAT, _TEXT)) or (_CHAT if body.has("messages") else _TEXT)
-        return (ChatCompletion if url == _CHAT else Completion)(body.values, self._digest, created)
+        self._url = fields.word("url", [*EXCHANGES]) or (_CHAT if body.has("messages") else _TEXT)
+        return EXCHANGES[self._url](body.values, self._digest, created, True)
 
 
 def _completed(question: Question, defaults: Defaults, identity: str) -> Question:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qcli.errors import UsageError
+from qcli.protocol.conversation import for_template
 from qcli.protocol.errors import RequestError
 from qcli.protocol.fields import Fields
 from qcli.protocol.openai_messages import MOST_MESSAGES
@@ -37,11 +38,11 @@ def read_conversation(fields: Fields) -> tuple[list[dict[str, Any]], str]:
     if not any(message["role"] == "user" or message["role"] == "tool" for message in found):
         raise RequestError("messages is empty", 'give [{"role": "user", "content": "…"}]', param="messages")
     if found[-1]["role"] != "assistant":
-        return found, ""
+        return for_template(found), ""
     if "tool_calls" in found[-1]:
         raise RequestError("the last message calls a tool, and nothing answers it", "give its tool_result")
     begun: str = found.pop()["content"]
-    return found, begun
+    return for_template(found), begun
 
 
 def read_tools(fields: Fields) -> Tools | None:

@@ -11,6 +11,7 @@ from qcli.protocol.events import Event
 from qcli.protocol.fields import Fields
 from qcli.protocol.openai_options import common_options, form_options
 from qcli.protocol.question import Answered, Question
+from qcli.text.thoughts import Thought
 from qcli.tools.call import ToolCall
 
 
@@ -19,10 +20,10 @@ class Completion:
 
     ends_with_done = True
 
-    def __init__(self, body: dict[str, Any], id: str, created: int) -> None:
-        """id, created (seconds since 1970): of the answer. Raises RequestError."""
+    def __init__(self, body: dict[str, Any], id: str, created: int, reasoning: bool = True) -> None:
+        """id, created (seconds since 1970): of the answer; reasoning: whether thoughts are told. Raises RequestError."""
         fields = Fields(body)
-        self.stream = fields.flag("stream")
+        self.stream, self._reasoning = fields.flag("stream"), reasoning
         extra = fields.table("stream_options")
         self._usage = extra.flag("include_usage") if extra else False
         self._logprobs = fields.whole("logprobs", 0, 20)
@@ -36,6 +37,8 @@ class Completion:
 
     def piece(self, piece: str, logprobs: list[dict[str, Any]]) -> list[Event]:
         """The events of a piece."""
+        if isinstance(piece, Thought) and not self._reasoning:
+            return []
         offset = len(self.answered.text)
         if not isinstance(piece, ToolCall):
             piece = str(piece)

@@ -25,11 +25,12 @@ class Message:
 
     ends_with_done = False
 
-    def __init__(self, body: dict[str, Any], id: str, created: int) -> None:
-        """id: of the answer. Raises RequestError."""
+    def __init__(self, body: dict[str, Any], id: str, created: int, reasoning: bool = True) -> None:
+        """id: of the answer; reasoning: whether it tells thoughts that are asked for. Raises RequestError."""
         fields = Fields(body)
         self.stream = fields.flag("stream")
-        self.question, self.reasoning = _question(fields)
+        self.question, told = _question(fields)
+        self.reasoning = told and reasoning
         self.answered = Answered()
         self._id = f"msg_{id}"
         self._open = OpenThoughts()

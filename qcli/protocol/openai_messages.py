@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from qcli.errors import UsageError
+from qcli.protocol.conversation import for_template
 from qcli.protocol.errors import RequestError
 from qcli.protocol.fields import Fields
 from qcli.text.content import ROLES, content_text
@@ -19,7 +20,7 @@ def read_messages(fields: Fields, name: str = "messages") -> list[dict[str, Any]
     found = [_message(message) for message in fields.each(name, MOST_MESSAGES)]
     if not found:
         raise RequestError(f"{name} is empty", 'give [{"role": "user", "content": "…"}]', param=name)
-    return found
+    return for_template(found)
 
 
 def _message(message: Fields) -> dict[str, Any]:

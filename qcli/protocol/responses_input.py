@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from qcli.errors import UsageError
+from qcli.protocol.conversation import for_template
 from qcli.protocol.errors import RequestError
 from qcli.protocol.fields import Fields
 from qcli.protocol.openai_messages import MOST_MESSAGES, text_of
@@ -64,7 +65,7 @@ def _messages(fields: Fields) -> list[dict[str, Any]]:
         _add(found, item)
     if len(found) == before:
         raise fields.wrong("input", 'give a text, or [{"role": "user", "content": "…"}]')
-    return found
+    return for_template(found)
 
 
 def _add(found: list[dict[str, Any]], item: Fields) -> None:

@@ -19,21 +19,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from qcli.errors import QcliError
 from qcli.protocol.body import parsed
-from qcli.protocol.chat_completions import ChatCompletion
-from qcli.protocol.completions import Completion
 from qcli.protocol.errors import RequestError
-from qcli.protocol.messages import Message
-from qcli.protocol.responses import Response as OpenAIResponse
+from qcli.protocol.exchange import EXCHANGES, Exchange, Make
 from qcli.serving.answers import Answers, QueueFullError
 from qcli.serving.guard import Guard, refusal
 from qcli.serving.known_models import KnownModels
 from qcli.serving.metrics import CONTENT_TYPE, Metrics
-from qcli.serving.reply import Exchange, Reply
+from qcli.serving.reply import Reply
 from qcli.serving.request_body import read_body
 from qcli.wording import counted, duration
 
 _LONGEST_RETRY: Final = 60  # seconds
-Make = Callable[[dict[str, Any], str, int], Exchange]
 
 
 class Server:
@@ -54,13 +50,8 @@ class Server:
         self._readers = ThreadPoolExecutor(2, "requests")  # bodies are read beside the events of others
         self._seconds = 1.0  # that an answer takes
         self._created = int(time())
-        posts: dict[str, Make] = {
-            "/v1/chat/completions": lambda body, id, created: ChatCompletion(body, id, created, reasoning),
-            "/v1/completions": Completion,
-            "/v1/responses": lambda body, id, created: OpenAIResponse(body, id, created, reasoning),
-            "/v1/messages": Message,
-        }
-        routes = [Route(path, self._answering(path, make), methods=["POST"]) for path, make in posts.items()]
+        self._reasoning = reasoning
+        routes = [Route(path, self._answering(path, make), methods=["POST"]) for path, make in EXCHANGES.items()]
         routes += [
             Route("/v1/models", self._list_models),
             Route("/v1/models/{name:path}", self._one_model),
@@ -94,7 +85,7 @@ class Server:
         return answer
 
     def _read(self, make: Make, body: bytes) -> Exchange:
-        exchange = make(parsed(body), os.urandom(12).hex(), int(time()))
+        exchange = make(parsed(body), os.urandom(12).hex(), int(time()), self._reasoning)
         name = self._models.name_of(exchange.question.model)
         exchange.question = replace(exchange.question, model=name)
         exchange.answered.model = name

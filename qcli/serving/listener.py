@@ -58,11 +58,9 @@ def serve(app: ASGIApp, at: socket.socket, grace: int, asks: Asks, tell: Callabl
         limit_concurrency=_MOST,
         timeout_graceful_shutdown=grace,
     )
-    server = _Server(config)
+    server = _Server(config, lambda: tell(f"ending: what is being answered has {grace} s · Ctrl-C again ends at once"))
 
     def end() -> None:
-        if not server.should_exit:
-            tell(f"ending: what is being answered has {grace} s · Ctrl-C again ends at once")
         server.force_exit = server.should_exit
         server.should_exit = True
 
@@ -71,6 +69,16 @@ def serve(app: ASGIApp, at: socket.socket, grace: int, asks: Asks, tell: Callabl
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, at_end: Callable[[], None]) -> None:
+        """at_end: called when the server stops to listen."""
+        super().__init__(config)
+        self._at_end = at_end
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and wait for what runs."""
+        self._at_end()
+        await super().shutdown(sockets)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to whoever runs the server."""

@@ -9,14 +9,14 @@ import asyncio
 import json
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
 from qcli.errors import QcliError
 from qcli.protocol.errors import error_of, status_of
 from qcli.protocol.events import DONE, Event, comment, encoded
-from qcli.protocol.question import Answered, Question
+from qcli.protocol.exchange import Exchange
 from qcli.runtime.stats import Stats
 from qcli.serving.answers import Answers, Begun, Done, Failed, Said, Ticket, Told, Working
 from qcli.serving.metrics import Metrics
@@ -25,30 +25,6 @@ KEEP_ALIVE: Final = 5.0  # seconds without an event, after which a comment comes
 CLIENT_GONE: Final = 499  # as nginx has it: a client that closed the connection before it had its answer
 _PATIENCE: Final = 60.0  # seconds for a client to take what is sent
 _STREAM: Final = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store"}
-
-
-class Exchange(Protocol):
-    """A request of a protocol, and its answer as it comes."""
-
-    question: Question
-    answered: Answered
-    stream: bool
-    ends_with_done: bool
-
-    def begin(self) -> list[Event]:
-        """The events before the first piece."""
-
-    def piece(self, piece: str, logprobs: list[dict[str, Any]]) -> list[Event]:
-        """The events of a piece."""
-
-    def end(self) -> list[Event]:
-        """The events after the last piece."""
-
-    def whole(self) -> dict[str, Any]:
-        """The body of the whole answer."""
-
-    def failed(self, problem: QcliError) -> Event:
-        """The event that ends a stream in its midst."""
 
 
 class Reply:

@@ -24,6 +24,9 @@ LINES = [
     {"custom_id": "chat", "method": "POST", "url": "/v1/chat/completions", "body": CHAT},
     {"custom_id": "text", "body": {"prompt": "Once upon a time", "max_tokens": 4, "logprobs": 1}},
     {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3, "temperature": 0},
+    {"custom_id": "response", "url": "/v1/responses", "body": {"input": "Hi", "max_output_tokens": 3}},
+    {"custom_id": "message", "url": "/v1/messages", "body": {**CHAT, "max_tokens": 3}},
+    {"custom_id": "no message", "url": "/v1/messages", "body": {}},
     {"custom_id": "form", "prompt": "A city?", "max_tokens": 40, "response_format": {"type": "json_schema",
      "json_schema": {"name": "city", "schema": CITY}}},
     {"custom_id": "tool", "body": {**CHAT, "n": 2}},
@@ -84,6 +87,10 @@ def test_every_line_has_a_result(ran):
     assert "".join(text["logprobs"]["tokens"]) == text["text"]
     assert found["line-4"]["new_tokens"] == 3
     assert found["form"]["value"]["city"] in ("Rome", "Oslo")
+    response, message = (found[id]["response"]["body"] for id in ("response", "message"))
+    assert response["output"][0]["content"][0]["text"]
+    assert message["content"][0]["text"]
+    assert found["no message"]["response"]["body"]["type"] == "error"
     for id, status, why in [
         ("tool", 400, "n cannot be more than 1"),
         ("method", 400, "method cannot be 'GET'"),
@@ -96,7 +103,7 @@ def test_every_line_has_a_result(ran):
         ("both", "has no question"),
         ("long", "the context holds 2,048"),
         ("empty", "nothing to answer"),
-        ("line-12", "is not JSON"),
+        ("line-15", "is not JSON"),
     ]:
         assert why in found[id]["error"]
 

@@ -81,18 +81,19 @@ def test_conversations_of_chats():
     call = {"id": "c", "type": "function", "function": {"name": "now", "arguments": '{"a": 1}'}}
     asked = chat(
         messages=[
-            {"role": "developer", "content": "Be kind."},
+            {"role": "system", "content": "Be kind."},
+            {"role": "developer", "content": "Be brief."},
             {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
             {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "Hm.", "refusal": None},
             {"role": "tool", "tool_call_id": "c", "content": "noon"},
         ]
     )
     system, user, assistant, tool = asked.prompt
-    assert system == {"role": "developer", "content": "Be kind."}
+    assert system == {"role": "system", "content": "Be kind.\n\nBe brief."}
     assert user == {"role": "user", "content": "a\nb"}
     assert assistant["reasoning_content"] == "Hm."
     assert (assistant["tool_calls"][0].id, assistant["tool_calls"][0].arguments) == ("c", {"a": 1})
-    assert tool == {"role": "tool", "content": "noon", "tool_call_id": "c"}
+    assert tool == {"role": "tool", "content": "noon", "tool_call_id": "c", "name": "now"}
 
 
 def test_conversations_of_messages():
@@ -118,7 +119,7 @@ def test_conversations_of_messages():
     assert (system, user) == ({"role": "system", "content": "Be kind."}, {"role": "user", "content": "a\n\nb"})
     assert (assistant["content"], assistant["reasoning_content"]) == ("Let me see.", "Hm.")
     assert assistant["tool_calls"][0].listed()["function"] == {"name": "now", "arguments": '{"a": 1}'}
-    assert first == {"role": "tool", "tool_call_id": "c", "content": "Error: no"}
+    assert first == {"role": "tool", "tool_call_id": "c", "content": "Error: no", "name": "now"}
     assert second == {"role": "tool", "tool_call_id": "d", "content": ""}
     assert more == {"role": "user", "content": "Well?"}
     assert asked.begun == "It is"

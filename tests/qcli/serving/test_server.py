@@ -15,8 +15,10 @@ from calling_engine import TEMPLATE
 from served import parsed_events, serving
 
 from qcli import LLM
+from qcli.serving.known_models import KnownModels
 from qcli.serving.one_at_a_time import OneAtATime
 from qcli.text.chat_template import ChatTemplate
+from qcli.text.think_tags import find_think_tags
 
 HI = [{"role": "user", "content": "Tell me a story."}]
 CHAT, TEXT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"
@@ -25,6 +27,11 @@ CITY = {
     "properties": {"city": {"enum": ["Rome", "Oslo"]}, "hot": {"type": "boolean"}},
     "required": ["city", "hot"],
 }
+THINKING = """\
+{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}
+{%- if enable_thinking is defined and not enable_thinking %}{{ '\\n</think>\\n\\n' }}{% endif %}{% endif %}
+"""
 LONG = {"messages": HI, "temperature": 2.0, "stop_loops": False, "seed": 1}  # as many tokens as there is room for
 BODIES: dict[str, dict[str, Any]] = {
     CHAT: {"messages": HI},
@@ -36,9 +43,10 @@ BODIES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def answers():
-    def load(_, progress):
+    def load(name, progress):
         llm = LLM(threads=2, progress=progress)
-        llm.template = ChatTemplate(TEMPLATE)
+        llm.template = ChatTemplate(THINKING if name == "thinker" else TEMPLATE)
+        llm.think_tags = find_think_tags(llm.tokenizer, llm.template.source)
         return llm
 
     answers = OneAtATime(load, most_waiting=200)
@@ -125,6 +133,31 @@ def test_a_next_turn_reads_what_is_new(client):
     turn = [system, *HI, first["choices"][0]["message"], {"role": "user", "content": "Go on."}]
     usage = client.ask(CHAT, {"messages": turn, "max_tokens": 4}).json["usage"]
     assert usage["prompt_tokens_details"]["cached_tokens"] >= first["usage"]["prompt_tokens"] - 8
+
+
+def test_another_model_that_thinks(client, monkeypatch):
+    monkeypatch.setattr(KnownModels, "names", lambda self: ["storyteller", "thinker"])
+    asked = {"messages": HI, "think": 9, "max_tokens": 60, "temperature": 0, "model": "thinker"}
+    message = client.ask(CHAT, asked).json["choices"][0]["message"]
+    assert "directly now." in message["reasoning_content"] or "That is enough" in message["reasoning_content"]
+    assert "think>" not in message["reasoning_content"] + message["content"]
+    *chunks, _ = client.events(CHAT, asked)
+    thoughts = [chunk["choices"][0]["delta"].get("reasoning_content", "") for chunk in chunks]
+    assert ("".join(thoughts), said(chunks)) == (message["reasoning_content"], message["content"])
+    hidden = client.ask(CHAT, {**asked, "include_reasoning": False}).json
+    assert "reasoning_content" not in hidden["choices"][0]["message"]
+    assert hidden["usage"]["completion_tokens_details"]["reasoning_tokens"] >= 9
+    budget = {"type": "enabled", "budget_tokens": 9}
+    blocks = client.ask(MESSAGES, {**asked, "thinking": budget}).json["content"]
+    assert [block["type"] for block in blocks] == ["thinking", "text"]
+    assert blocks[0]["thinking"] == message["reasoning_content"]
+    assert [block["type"] for block in client.ask(MESSAGES, asked).json["content"]] == ["text"]
+    items = client.ask(RESPONSES, {"input": "Hi", "think": 9, "max_output_tokens": 60, "model": "thinker"}).json[
+        "output"
+    ]
+    assert [item["type"] for item in items] == ["reasoning", "message"]
+    plain = client.ask(CHAT, {"messages": HI, "reasoning_effort": "high", "max_tokens": 3}).json
+    assert plain["model"] == "storyteller"
 
 
 def test_what_is_told_of_the_server(client):
@@ -226,7 +259,7 @@ def test_a_hundred_clients_that_vanish_leave_nothing(client, answers):
     deadline = time.monotonic() + 5
     while held() > before and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads + 1  # the second that reads bodies
     assert held() <= before
     assert not [line for line in client.log if "went wrong" in line]
 
