@@ -10,11 +10,11 @@ from dataclasses import replace
 from time import monotonic, time
 from typing import Any, Final
 
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from qcli.errors import QcliError
@@ -58,7 +58,7 @@ class Server:
             Route("/health", self._health),
             Route("/metrics", self._show_metrics),
         ]
-        inner = Starlette(routes=routes, exception_handlers={HTTPException: _not_there})
+        inner = ExceptionMiddleware(Router(routes), handlers={HTTPException: _not_there})
         self.app: ASGIApp = Guard(inner, key, host, tell)
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ class Guard:
         """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             return
+        scope["app"] = self  # so that what is not there is an exception, as the router has it
         started = False
 
         async def sent(message: Message) -> None:

@@ -152,9 +152,8 @@ def test_another_model_that_thinks(client, monkeypatch):
     assert [block["type"] for block in blocks] == ["thinking", "text"]
     assert blocks[0]["thinking"] == message["reasoning_content"]
     assert [block["type"] for block in client.ask(MESSAGES, asked).json["content"]] == ["text"]
-    items = client.ask(RESPONSES, {"input": "Hi", "think": 9, "max_output_tokens": 60, "model": "thinker"}).json[
-        "output"
-    ]
+    answered = client.ask(RESPONSES, {**asked, "input": HI, "max_output_tokens": 60})
+    items = answered.json["output"]
     assert [item["type"] for item in items] == ["reasoning", "message"]
     plain = client.ask(CHAT, {"messages": HI, "reasoning_effort": "high", "max_tokens": 3}).json
     assert plain["model"] == "storyteller"
