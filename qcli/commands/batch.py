@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from math import inf
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import typer
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _INPUT = 'Questions, one on each line of JSON: {"prompt": …}, {"messages": …}, or OpenAI\'s batches; or a .csv table.'
 _OUTPUT = "Add the answers to FILE, each as soon as it is there. Questions that FILE has an answer to are left out."
+_OFTEN = 60.0  # seconds
 _TEMPLATE = "For a table: the question about each row, with names of columns in braces."
 
 
@@ -90,23 +93,42 @@ def batch(
         held: Any = {key: value for key, value in given.items() if value is not None}
         job = Job(answers, llm.name, results, Defaults(held, system, seed or 0))
 
-        def tell(summary: Summary) -> None:
-            done = before + summary.answered + summary.errors
-            bar.update("answering", done / total, f"{done:,} of {counted(total, 'line')}")
-
-        tell(job.summary)
+        progress = _Progress(before, total, bar, quiet)
+        progress.tell(job.summary)
         try:
-            job.run(rows, tell)
+            job.run(rows, progress.tell)
         except KeyboardInterrupt:
             bar.close()
-            done = before + job.summary.answered + job.summary.errors
             if not quiet:
-                console.info(f"stopped after {done:,} of {counted(total, 'line')} · the same command goes on")
+                console.info(f"stopped after {progress.done} · the same command goes on")
             return interrupt.EXIT_CODE
         bar.close()
         if not quiet:
             console.figures(_figures(job.summary, out))
     return int(results.errors > 0)
+
+
+class _Progress:
+    """Tells how far a batch is: in a bar, and where nobody sees that, in a line a minute."""
+
+    def __init__(self, before: int, total: int, bar: console.status, quiet: bool) -> None:
+        self._before, self._total, self._bar = before, total, bar
+        self.done = f"{before:,} of {counted(total, 'line')}"
+        self._silent = quiet or console.stderr_columns() < inf
+        self._began = self._told = monotonic()
+
+    def tell(self, summary: Summary) -> None:
+        """Tell it after a line."""
+        new = summary.answered + summary.errors
+        done = self._before + new
+        self.done = f"{done:,} of {counted(self._total, 'line')}"
+        self._bar.update("answering", done / self._total, self.done)
+        if self._silent or monotonic() < self._told + _OFTEN or not new:
+            return
+        self._told = monotonic()
+        left = (self._told - self._began) / new * (self._total - done)
+        speed = f"{summary.new_tokens / (self._told - self._began):.1f} tok/s"
+        console.figures([self.done, speed, f"about {duration(left)} left"])
 
 
 def _paths(source: str, to: str | None) -> tuple[Path, Path]:

@@ -166,6 +166,17 @@ def test_the_command(type_line, telling, tmp_path):
     assert out.read_bytes().startswith(before)
 
 
+def test_a_pipe_is_told_how_far_it_is(type_line, telling, tmp_path, monkeypatch):
+    monkeypatch.setattr("qcli.commands.batch._OFTEN", 0.0)
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    line = ["batch", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl")]
+    first, second, figures = type_line(*line)[2].splitlines()
+    assert first.startswith("1 of 2 lines · ")
+    assert "tok/s · about " in first
+    assert second.endswith("about 0.00 s left")
+    assert figures.startswith("2 answered")
+
+
 def test_a_stop_keeps_what_is_there(type_line, telling, tmp_path, monkeypatch):
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
