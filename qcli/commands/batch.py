@@ -83,7 +83,7 @@ def batch(
 
             def load(_: str | None, progress: Any) -> LLM:
                 constrained = form.constraint is not None
-                more: Any = {"kv_type": kv_type, "ram": ram, "keep": "beginnings", "constrained": constrained}
+                more: Any = {"kv_type": kv_type, "ram": ram, "keep": "shared", "constrained": constrained}
                 return LLM(model, threads, ctx, progress=progress, **more)
 
             answers = OneAtATime(load, independent=True)

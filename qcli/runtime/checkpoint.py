@@ -35,7 +35,7 @@ class Checkpoint:
         return sum(array.nbytes for array in self.recurrent) + logits + 16 * len(self.ids)
 
 
-Keep = Literal["beginnings", "turns"] | None  # what to keep on disk
+Keep = Literal["beginnings", "turns", "shared"] | None  # what to keep on disk; "shared": nothing, see LLM
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,10 @@ LINES = [
 @pytest.fixture(scope="module")
 def answers():
     def load(_, progress):
-        return LLM(threads=2, ctx=2048, keep="beginnings", progress=progress)
+        return LLM(threads=2, ctx=2048, keep="shared", progress=progress)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("qcli.llm.store_for", lambda *_: None)
-        answers = OneAtATime(load, independent=True)
-        answers.start()
+    answers = OneAtATime(load, independent=True)
+    answers.start()
     yield answers
     answers.close()
 
@@ -208,3 +206,14 @@ def test_the_source_is_not_written_to(type_line, tmp_path):
     code, _, told = type_line("batch", str(source), "-o", str(source))
     assert code == 1
     assert "is read by this command" in told
+
+
+def test_a_message_of_the_system_is_read_once(answers, tmp_path):
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(json.dumps({"prompt": f"Tell me of {n} cats."}) for n in range(4)))
+    with Results(tmp_path / "out.jsonl") as results:
+        given: Any = {"max_tokens": 3}
+        job = Job(answers, "storyteller", results, Defaults(given, "You are a kind old teller of stories. " * 9))
+        job.run(Source(source), lambda summary: None)
+    assert 0.6 < job.summary.cached_tokens / job.summary.prompt_tokens < 0.75
+    assert answers._llm._cache.store is None
