@@ -154,7 +154,7 @@ class ChatPrompts:
             beginnings |= {system} if system >= _WORTH_A_MARK else set()
         if keep in ("beginnings", "shared"):
             kept = frozenset(beginnings - {0})
-            return Marks(kept, kept if keep == "beginnings" else frozenset())
+            return Marks(kept, kept) if keep == "beginnings" else Marks(kept, alone=True)
         next_turn = self._shared([*messages, {"role": "assistant", "content": "."}, _ANOTHER], ids)
         positions = frozenset((beginnings | {next_turn}) - {0})
         if keep == "turns":

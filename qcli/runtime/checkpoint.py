@@ -46,6 +46,7 @@ class Marks:
     on_disk: frozenset[int] = frozenset()  # those of them that the next process may want
     after_answer: bool = False
     answer_on_disk: bool = False
+    alone: bool = False  # whether no checkpoint elsewhere may be gone on from, where a prompt would be cut otherwise
 
 
 NO_MARKS = Marks()

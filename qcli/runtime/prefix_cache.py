@@ -157,7 +157,7 @@ class PrefixCache:
         """Bring the state to the longest prefix of ids that it, a checkpoint or the disk has; the prefix's length."""
         while True:
             in_place, on_disk = self._in_place(ids, marks), self.store.longest(ids) if self.store else 0
-            kept = self.kept.longest(ids)
+            kept = self.kept.longest(ids, marks.positions if marks.alone else None)
             in_memory = kept.position if kept else 0
             if in_place >= max(in_memory, on_disk):
                 self._go_back_to(in_place)

@@ -53,14 +53,12 @@ def answers():
 def ran(answers, tmp_path):
     """Runs lines, and gives their results by their ids."""
 
-    def run(lines, name="out.jsonl", **options):
+    def run(lines, name="out.jsonl", system="You are kind.", **options):
         source = tmp_path / "in.jsonl"
         source.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
         with Results(tmp_path / name) as results:
             given: Any = {"max_tokens": 12, **options}
-            Job(answers, "storyteller", results, Defaults(given, "You are kind.")).run(
-                Source(source), lambda summary: None
-            )
+            Job(answers, "storyteller", results, Defaults(given, system)).run(Source(source), lambda summary: None)
         written = [json.loads(line) for line in (tmp_path / name).read_text("utf-8").splitlines()]
         assert len({result["custom_id"] for result in written}) == len(written)
         return {result["custom_id"]: result for result in written}
@@ -217,3 +215,19 @@ def test_a_message_of_the_system_is_read_once(answers, tmp_path):
         job.run(Source(source), lambda summary: None)
     assert 0.6 < job.summary.cached_tokens / job.summary.prompt_tokens < 0.75
     assert answers._llm._cache.store is None
+
+
+def test_what_is_kept_is_gone_on_from_only_where_the_line_would_be_cut(answers, ran):
+    """The mark behind a message of the system is where the prompt parts from one that asks "."."""
+    more = {"max_tokens": 8, "logprobs": True, "top_logprobs": 9, "temperature": 2}
+    lines = [{"custom_id": text, "prompt": text, **more} for text in ("Hi", ". Hi", ".", "..", "A")]
+    system = "You are a kind old teller of stories. " * 9
+    kept = answers._llm._cache.kept
+    alone: dict[str, Any] = {}
+    for line in lines:
+        kept.clear()
+        alone |= ran([line], f"{line['custom_id']}.jsonl", system)
+        assert len(kept.checkpoints) == 1
+    assert ran(lines, "all.jsonl", system) == alone
+    assert ran(lines[::-1], "back.jsonl", system) == alone
+    assert len({c.position for c in kept.checkpoints}) > 1
