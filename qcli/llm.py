@@ -97,6 +97,7 @@ class LLM:
                 self.file.close()
                 raise
         self._keep, of_disk = keep, (self.file, self.engine.state, self.engine.vocab_size)
+        self._keep, of_disk = keep, (self.file, self.engine.state, self.engine.vocab_size)
         store = store_for(*of_disk) if keep in ("beginnings", "turns") else None
         self._cache = PrefixCache(self.engine, store, guesses)
         self._exclusive = Exclusive(partial(close_model, self._cache, self.file), told.close)
