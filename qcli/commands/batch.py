@@ -86,7 +86,7 @@ def batch(
                 more: Any = {"kv_type": kv_type, "ram": ram, "keep": "shared", "constrained": constrained}
                 return LLM(model, threads, ctx, progress=progress, **more)
 
-            answers = OneAtATime(load, independent=True)
+            answers = OneAtATime(load)
             llm = answers.start(progress=bar.update)
             stack.callback(answers.close)
             llm.thinking.manner(think)

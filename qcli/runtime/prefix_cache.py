@@ -116,10 +116,6 @@ class PrefixCache:
         self._is_at(checkpoint)
         self.kept.add(checkpoint)
 
-    def leave(self) -> None:
-        """Forget the text in the state, but for what checkpoints need of it."""
-        self._go_back_to(0)
-
     def close(self) -> None:
         """Have what is to be kept written, and close the engine. Raises OutputError, see Engine.close."""
         if self.store:
@@ -170,6 +166,8 @@ class PrefixCache:
 
     def _in_place(self, ids: list[int], marks: Marks) -> int:
         """How many of the ids can stay in the state: a recurrent state has to be left as it is, or emptied."""
+        if marks.alone:
+            return 0
         there = common_length(self._ids, ids)
         if self.whole and there == len(self._ids) and (there < len(ids) or self._logits is not None):
             return there

@@ -50,9 +50,8 @@ class Submitted:
 class OneAtATime:
     """Answers, by the models that `load` loads, of which one is there at a time."""
 
-    def __init__(self, load: Load, most_waiting: int = MOST_WAITING, independent: bool = False) -> None:
-        """independent: whether no answer is to have anything in common with the one before but what is kept of prompts."""
-        self._load, self._most, self._independent = load, most_waiting, independent
+    def __init__(self, load: Load, most_waiting: int = MOST_WAITING) -> None:
+        self._load, self._most = load, most_waiting
         self._queue: deque[Submitted] = deque()
         self._changed = threading.Condition()
         self._now: Submitted | None = None
@@ -140,8 +139,6 @@ class OneAtATime:
 
     def _answer(self, now: Submitted) -> Stats:
         llm = self._model_for(now.question)
-        if self._independent:
-            llm.leave()
         now.progress("beginning", 0.0)
         check_size(llm, now.question)
         answer, sent, begun = _begun(llm, now.question), 0, False

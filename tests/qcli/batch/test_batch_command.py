@@ -43,7 +43,7 @@ def answers():
     def load(_, progress):
         return LLM(threads=2, ctx=2048, keep="shared", progress=progress)
 
-    answers = OneAtATime(load, independent=True)
+    answers = OneAtATime(load)
     answers.start()
     yield answers
     answers.close()

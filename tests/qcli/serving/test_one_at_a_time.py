@@ -26,7 +26,7 @@ class Llm:
     def __init__(self, name, progress, pieces):
         self.name, self._progress, self._pieces = name, progress, pieces
         self.stats = Stats()
-        self.asked, self.closed, self.left = [], False, 0
+        self.asked, self.closed = [], False
         self.go = threading.Semaphore(0)
         self.reading: list[float] = []
         self.engine = SimpleNamespace(ctx=100)
@@ -55,9 +55,6 @@ class Llm:
             self.stats.new_tokens += 1
             yield piece
         self.stats.finish_reason = "stop"
-
-    def leave(self):
-        self.left += 1
 
     def close(self):
         self.closed = True
@@ -222,14 +219,6 @@ def test_an_answer_of_one_call_ends_with_it(made):
     *_, said, done = heard(asked(queue.answers, Question(HI, {}, one_call=True))[1], Done)
     assert isinstance(said.piece, ToolCall)
     assert (done.stats.new_tokens, done.stats.finish_reason) == (1, "tool_calls")
-
-
-def test_nothing_is_in_common_if_it_is_not_to_be(made):
-    queue = made(independent=True)
-    queue.llm.go.release(9)
-    for _ in range(2):
-        heard(asked(queue.answers)[1], Done)
-    assert queue.llm.left == 2
 
 
 def test_closing_ends_what_runs_and_what_waits(made):
