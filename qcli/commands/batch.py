@@ -34,7 +34,7 @@ _TEMPLATE = "For a table: the question about each row, with names of columns in 
 )
 @options.with_sampling
 def batch(
-    source: Annotated[str, typer.Argument(metavar="IN", help=_INPUT)],
+    source: Annotated[str | None, typer.Argument(metavar="IN", help=_INPUT)] = None,
     to: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help=_OUTPUT)] = None,
     model: options.Model = None,
     template: Annotated[str | None, typer.Option("--template", metavar="TEXT", help=_TEMPLATE)] = None,
@@ -131,8 +131,10 @@ class _Progress:
         console.figures([self.done, speed, f"about {duration(left)} left"])
 
 
-def _paths(source: str, to: str | None) -> tuple[Path, Path]:
+def _paths(source: str | None, to: str | None) -> tuple[Path, Path]:
     """The file that is read, and the one that is written. Raises UsageError, OutputError if they cannot be."""
+    if source is None:
+        raise UsageError("there is no file of questions", "name one, as in: qcli batch IN.jsonl -o answers.jsonl")
     if to in (None, "-", ""):
         raise UsageError("there is no file for the answers", f"name one, as in: qcli batch {source} -o answers.jsonl")
     path, out = expanded(source), expanded(to or "")

@@ -23,9 +23,10 @@ _NEEDED = ("starlette", "uvicorn", "prometheus_client")
 
 @examples(
     ("qcli serve", "Serves the small model that comes with qcli, to programs of this machine."),
-    ("qcli serve -m model.gguf --host 0.0.0.0 --api-key SECRET", "Serves the network, to whoever knows the key."),
+    ("qcli serve model.gguf --host 0.0.0.0 --api-key SECRET", "Serves the network, to whoever knows the key."),
 )
 def serve(
+    named: options.GivenModel = None,
     model: options.Model = None,
     host: Annotated[
         str,
@@ -75,6 +76,7 @@ def serve(
     """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise UsageError(f"the server needs {', '.join(missing)}", "type: pip install 'qcli[serve]'")
+    model = options.named_model(model, named)
     tell = (lambda text: None) if quiet else console.info
     with ExitStack() as stack:
         bar = stack.enter_context(console.status("loading", quiet))

@@ -59,7 +59,8 @@ class Guard:
             if self._names and origin and _name_in(origin) not in self._names:
                 raise RequestError("web pages may not ask this server", "start it with --api-key", status=403)
         elif path not in _OPEN:
-            given = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ").strip()
+            kind, _, token = headers.get("authorization", "").partition(" ")
+            given = headers.get("x-api-key") or (token.strip() if kind.lower() == "bearer" else "")
             if not hmac.compare_digest(given.encode(), self._key.encode()):
                 raise RequestError("the API key is missing or wrong", "send the key of this server", status=401)
 

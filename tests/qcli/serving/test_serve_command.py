@@ -17,6 +17,8 @@ import pytest
 def test_lines_that_cannot_be_meant(refused, monkeypatch):
     refused(["serve", "--port", "70000"], 2, "--port needs 65535 or less")
     refused(["serve", "-m", "nowhere.gguf"], 1, "nowhere.gguf")
+    refused(["serve", "nowhere.gguf"], 1, "nowhere.gguf")
+    refused(["serve", "a", "-m", "b"], 2, "two models are named")
     refused(["serve", "--host", "no.such.host.invalid"], 1, "--host no.such.host.invalid")
     monkeypatch.setattr("qcli.commands.serve.find_spec", lambda name: None if name == "uvicorn" else name)
     refused(["serve"], 2, "the server needs uvicorn")
