@@ -21,7 +21,9 @@ from qcli.errors import QcliError
 from qcli.host import bus_error
 
 # In the order that --help lists them: each is a function of its own name, in a module of that name in qcli/commands/.
-COMMANDS = "chat run sessions models pull rm plan show config cache doctor tune bench experts quantize imatrix perplexity".split()
+COMMANDS = (
+    "chat run batch serve sessions models pull rm plan show config cache doctor tune bench experts quantize imatrix perplexity"
+).split()
 
 app = typer.Typer(
     name="qcli",

@@ -72,6 +72,13 @@ def raises_once() -> Iterator[None]:
 
 
 @contextmanager
+def asks(end: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C and an order to end call this, whatever is done meanwhile."""
+    with _meanwhile(dict.fromkeys((signal.SIGINT, *_ORDERS), lambda number, frame: end())):
+        yield
+
+
+@contextmanager
 def cleans_up() -> Iterator[None]:
     """Let an order to end unwind as Ctrl-C does, so that no half of a file is left."""
     with _meanwhile(dict.fromkeys(_ORDERS, signal.default_int_handler)):

@@ -24,7 +24,7 @@ from qcli.runtime import saved_text
 from qcli.runtime.answer_options import Checked, Options, check_positive, checked
 from qcli.runtime.chat_prompts import Message, checked_messages
 from qcli.runtime.chats import Chats
-from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Keep
+from qcli.runtime.checkpoint import ALONE, NO_MARKS, Checkpoint, Keep
 from qcli.runtime.closing import close_model
 from qcli.runtime.engine import Engine
 from qcli.runtime.exclusive import Answer, Exclusive
@@ -76,7 +76,7 @@ class LLM:
         kv_type: "f16", half the size, "q8_0", or twice, "f32", for the keys and values of attention;
         ram: bytes, or "24GB", that the process may use, None for what is free: beyond that, experts are read as needed;
         keep: what to keep on disk for the next process, so that it need not prefill it: "beginnings" of prompts, as system
-        messages are, or "turns", every conversation after each answer;
+        messages are, or "turns", every conversation after each answer; "shared": beginnings, in memory, nothing else;
         draft: "auto", "off", or how many tokens to guess at a time where a text repeats itself: the same answer, sooner;
         constrained: whether answers will have a form to keep to, for which the vocabulary is made ready meanwhile;
         progress: is told a stage and a fraction from 0 to 1 while kernels compile, weights load, prompts are prefilled;
@@ -96,8 +96,8 @@ class LLM:
             except BaseException:
                 self.file.close()
                 raise
-        self._keep = keep
-        store = store_for(self.file, self.engine.state, self.engine.vocab_size) if keep else None
+        self._keep, of_disk = keep, (self.file, self.engine.state, self.engine.vocab_size)
+        store = store_for(*of_disk) if keep in ("beginnings", "turns") else None
         self._cache = PrefixCache(self.engine, store, guesses)
         self._exclusive = Exclusive(partial(close_model, self._cache, self.file), told.close)
         self._progress = self._exclusive.heard(told)
@@ -196,8 +196,8 @@ class LLM:
         """
         with self._exclusive.use():
             wanted = checked(options).without_template()
-            ids = self.tokenizer.prompt(checked_text(prompt))
-            return self._begin(Prompt(ids, prompt, self.tokenizer.end_ids, NO_MARKS), wanted)
+            ids, marks = self.tokenizer.prompt(checked_text(prompt)), ALONE if self._keep == "shared" else NO_MARKS
+            return self._begin(Prompt(ids, prompt, self.tokenizer.end_ids, marks), wanted)
 
     def chat(
         self,

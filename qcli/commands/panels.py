@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 OTHERS = "Options"  # what has no heading of its own: the options that are typed most, and --help
-_LONG = ("run", "chat")  # commands whose options need headings
+_LONG = ("run", "chat", "batch")  # commands whose options need headings
 _HEADINGS = {
     "Answer": "stop stop_loops raw",
     "Tools": "tools tool_choice mcp approve chain_limit",

@@ -21,9 +21,12 @@ _LOCKED_BYTE = (1 << 31) - 2  # Windows lets nobody read a locked byte: it is on
 class AppendFile:
     """A file for its user alone, open and locked; `end` is where what counts ends, and the next addition begins there."""
 
-    def __init__(self, path: Path, descriptor: int = -1) -> None:
-        """An open file; without one, the file is made by the first addition, and its folder if that is not there."""
-        self.path = path
+    def __init__(self, path: Path, descriptor: int = -1, mode: int = 0o600) -> None:
+        """An open file; without one, the file is made by the first addition, and its folder if that is not there.
+
+        mode: of a file that is made, who may read it.
+        """
+        self.path, self._mode = path, mode
         self.end = os.fstat(descriptor).st_size if descriptor >= 0 else 0
         self._torn = False
         self._descriptor = descriptor
@@ -71,7 +74,7 @@ class AppendFile:
     def _create(self, data: bytes) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            self._descriptor = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+            self._descriptor = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, self._mode)
             _lock(self._descriptor)
             self._add(data)
             sync_folder(self.path.parent)
@@ -100,9 +103,9 @@ class AppendFile:
         """Cut off what does not count, unless others have written the file."""
         found = os.fstat(self._descriptor)
         if not found.st_nlink:
-            raise OutputError(f"{self.path}: was removed meanwhile", "begin a new conversation")
+            raise OutputError(f"{self.path}: was removed meanwhile", "begin a new one")
         if found.st_size != self.end and not self._torn:
-            raise OutputError(f"{self.path}: another program wrote to it meanwhile", "leave, and resume it")
+            raise OutputError(f"{self.path}: another program wrote to it meanwhile", "leave, and go on with it")
         if self._torn:
             self._cut_off()
 
@@ -118,7 +121,7 @@ def _check(path: Path, descriptor: int, called: str) -> None:
     if not _lock(descriptor):
         raise UsageError(f"{called}: another qcli has it open", "leave that one first")
     if not os.fstat(descriptor).st_nlink:
-        raise QcliError(f"{called}: was removed just now", "`qcli sessions` lists those that are there")
+        raise QcliError(f"{called}: was removed just now", "type the same again")
 
 
 def _lock(descriptor: int) -> bool:

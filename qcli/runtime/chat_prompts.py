@@ -152,8 +152,9 @@ class ChatPrompts:
         if messages[0]["role"] in ("system", "developer"):
             system = self._shared([messages[0], _ANOTHER], ids)
             beginnings |= {system} if system >= _WORTH_A_MARK else set()
-        if keep == "beginnings":
-            return Marks(frozenset(beginnings - {0}), frozenset(beginnings - {0}))
+        if keep in ("beginnings", "shared"):
+            kept = frozenset(beginnings - {0})
+            return Marks(kept, kept) if keep == "beginnings" else Marks(kept, alone=True)
         next_turn = self._shared([*messages, {"role": "assistant", "content": "."}, _ANOTHER], ids)
         positions = frozenset((beginnings | {next_turn}) - {0})
         if keep == "turns":

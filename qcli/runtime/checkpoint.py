@@ -35,7 +35,7 @@ class Checkpoint:
         return sum(array.nbytes for array in self.recurrent) + logits + 16 * len(self.ids)
 
 
-Keep = Literal["beginnings", "turns"] | None  # what to keep on disk
+Keep = Literal["beginnings", "turns", "shared"] | None  # what to keep on disk; "shared": nothing
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Marks:
     on_disk: frozenset[int] = frozenset()  # those of them that the next process may want
     after_answer: bool = False
     answer_on_disk: bool = False
+    alone: bool = False  # whether these alone may be gone on from, so that no bit depends on what was there before
 
 
-NO_MARKS = Marks()
+NO_MARKS, ALONE = Marks(), Marks(alone=True)

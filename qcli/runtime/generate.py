@@ -129,7 +129,7 @@ def generate_text(
     if text := stop_strings.flush():
         yield text
     if stop_strings.found:
-        stats.finish_reason = "stop"
+        stats.finish_reason, stats.stop_string = "stop", stop_strings.which
         stats.fits = None if stats.fits is None else False  # its end was cut off
     elif loops and loops.found:
         stats.finish_reason = "loop"

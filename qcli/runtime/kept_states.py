@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from qcli.layers.state import RowsCopy, State
@@ -42,9 +42,13 @@ class KeptStates:
         self._there = checkpoint.history
         self._trim()
 
-    def longest(self, ids: Sequence[int]) -> Checkpoint | None:
-        """The checkpoint with the most ids that a text begins with; one of all of them has the logits after them."""
+    def longest(self, ids: Sequence[int], among: Collection[int] | None = None) -> Checkpoint | None:
+        """The checkpoint with the most ids that a text begins with; one of all of them has the logits after them.
+
+        among: positions where it may be; None for anywhere.
+        """
         found = [c for c in self.checkpoints if c.ids == tuple(ids[: c.position])]
+        found = found if among is None else [c for c in found if c.position in among]
         found = [c for c in found if c.position < len(ids) or c.logits is not None]
         return max(found, key=lambda c: c.position, default=None)
 

@@ -171,7 +171,7 @@ class PrefixCache:
         """Bring the state to the longest prefix of ids that it, a checkpoint or the disk has; the prefix's length."""
         while True:
             in_place, on_disk = self._in_place(ids, marks), self.store.longest(ids) if self.store else 0
-            kept = self.kept.longest(ids)
+            kept = self.kept.longest(ids, marks.positions if marks.alone else None)
             in_memory = kept.position if kept else 0
             if in_place >= max(in_memory, on_disk):
                 self._go_back_to(in_place)
@@ -184,6 +184,8 @@ class PrefixCache:
 
     def _in_place(self, ids: list[int], marks: Marks) -> int:
         """How many of the ids can stay in the state: a recurrent state has to be left as it is, or emptied."""
+        if marks.alone:
+            return 0
         there = common_length(self._ids, ids)
         if self.whole and there == len(self._ids) and (there < len(ids) or self._logits is not None):
             return there

@@ -33,6 +33,7 @@ class Stats:
     new_tokens: int = 0
     thought_tokens: int = 0  # of the new ones
     finish_reason: Literal["stop", "tool_calls", "length", "loop", "cancelled"] = "cancelled"  # until something ends it
+    stop_string: str | None = None  # the one that ended it
     fits: bool | None = None  # whether the answer is whole and what its constraint asks for; None without one
     logprobs: list[dict[str, Any]] = field(default_factory=list)  # of its tokens, if they were wanted
     load_s: float = 0.0

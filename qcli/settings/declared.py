@@ -138,6 +138,7 @@ SETTINGS: Final[dict[str, Setting]] = {
         Setting("draft", drafts.HELP, "auto", drafts.draft_setting, _number),
         _switch("save", "Whether conversations that you type in a terminal are saved.", "true"),
         _switch("stop_loops", "Whether to stop an answer that repeats itself.", "true"),
+        Setting("api_key", "The key that requests to `qcli serve` must have.", "none", _text, shared=True),
         Setting("think", think_setting.HELP, "the model decides", think_setting.think_setting, _number),
         *_sampling(),
     )

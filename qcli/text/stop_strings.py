@@ -18,7 +18,12 @@ class StopStrings:
             raise UsageError("a stop string cannot be empty", "leave out --stop, or give it a text")
         self._strings = tuple(strings)
         self._pending = ""
-        self.found = False
+        self.which: str | None = None  # was found
+
+    @property
+    def found(self) -> bool:
+        """Whether one of them has come."""
+        return self.which is not None
 
     def push(self, text: str) -> str:
         """The text that may be shown now."""
@@ -27,8 +32,10 @@ class StopStrings:
         self._pending += text
         # the string complete first, of several the longest: so it does not matter how the text is cut
         ends = [(at + len(string), at) for string in self._strings if (at := self._pending.find(string)) >= 0]
-        self.found = bool(ends)
-        size = min(ends)[1] if ends else len(self._pending) - self._undecided()
+        if ends:
+            end, start = min(ends)
+            self.which = self._pending[start:end]
+        size = start if ends else len(self._pending) - self._undecided()
         shown, self._pending = self._pending[:size], "" if ends else self._pending[size:]
         return shown
 

@@ -1,0 +1,102 @@
+"""A batch on its way: rows are asked, and their results written as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from time import monotonic, time
+from typing import Final
+
+from qcli.batch.question import Asked, Defaults
+from qcli.batch.results import Results
+from qcli.batch.source import Row
+from qcli.errors import ContextOverflowError, QcliError, UsageError
+from qcli.serving.answers import Answers, Begun, Done, Failed, Said, Ticket, Told, Working
+
+_AHEAD: Final = 4  # questions that are submitted, so that none is waited for
+_PATIENCE: Final = 0.5  # seconds; Windows hears no Ctrl-C while it waits without an end
+
+
+@dataclass
+class Summary:
+    """What a run has done so far."""
+
+    answered: int = 0
+    errors: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    new_tokens: int = 0
+    seconds: float = 0.0
+
+
+class Job:
+    """Asks rows whose results are not there yet."""
+
+    def __init__(self, answers: Answers, model: str, results: Results, defaults: Defaults) -> None:
+        """model: what results call it."""
+        self._answers, self._model, self._results, self._defaults = answers, model, results, defaults
+        self._told: SimpleQueue[tuple[Asked, Told]] = SimpleQueue()
+        self._open: dict[int, Ticket] = {}  # by the id of what is asked
+        self._began = monotonic()
+        self.summary = Summary()
+
+    def run(self, rows: Iterable[Row], tell: Callable[[Summary], object]) -> None:
+        """Ask the rows, and tell after each how far that is.
+
+        Raises OutputError if a result cannot be written, QcliError for what has nothing to do with a row.
+        """
+        created = int(time())
+        try:
+            for row in rows:
+                if row.id in self._results.done:
+                    continue
+                asked = Asked(row, self._defaults, created)
+                if asked.question is None:
+                    self._fail(asked, asked.problem or QcliError("the row has no question"))
+                    tell(self.summary)
+                    continue
+                self._open[id(asked)] = self._answers.submit(asked.question, self._listener(asked))
+                while len(self._open) >= _AHEAD:
+                    self._hear(tell)
+            while self._open:
+                self._hear(tell)
+        finally:
+            for ticket in self._open.values():
+                ticket.cancel()
+
+    def _listener(self, asked: Asked) -> Callable[[Told], None]:
+        return lambda told: self._told.put((asked, told))
+
+    def _hear(self, tell: Callable[[Summary], object]) -> None:
+        """Take what is told of one of the open questions."""
+        try:
+            asked, told = self._told.get(timeout=_PATIENCE)
+        except Empty:
+            return
+        match told:
+            case Said(piece, logprobs):
+                asked.add(piece, logprobs)
+            case Done(stats):
+                self._results.add(asked.result(self._model, stats))
+                self.summary.answered += 1
+                self.summary.prompt_tokens += stats.prompt_tokens
+                self.summary.cached_tokens += stats.cached_tokens
+                self.summary.new_tokens += stats.new_tokens
+                self._end(asked, tell)
+            case Failed(problem):
+                if not isinstance(problem, UsageError | ContextOverflowError):
+                    raise problem
+                self._fail(asked, problem)
+                self._end(asked, tell)
+            case Working() | Begun():
+                pass
+
+    def _fail(self, asked: Asked, problem: QcliError) -> None:
+        self._results.add(asked.error(problem))
+        self.summary.errors += 1
+
+    def _end(self, asked: Asked, tell: Callable[[Summary], object]) -> None:
+        del self._open[id(asked)]
+        self.summary.seconds = monotonic() - self._began
+        tell(self.summary)

@@ -1,0 +1,134 @@
+"""What a row of a batch asks, and the result that is written of it: in the shape of OpenAI's batches, or a plain one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from qcli.batch.source import Row
+from qcli.errors import QcliError, UsageError
+from qcli.protocol.chat_completions import ChatCompletion
+from qcli.protocol.errors import RequestError, error_of, openai_error, status_of
+from qcli.protocol.exchange import EXCHANGES, Exchange
+from qcli.protocol.fields import Fields
+from qcli.protocol.question import Question
+from qcli.text.thoughts import without_tags
+from qcli.tools.call import ToolCall
+
+if TYPE_CHECKING:
+    from qcli.runtime.answer_options import Options
+
+_CHAT: Final = "/v1/chat/completions"
+_TEXT: Final = "/v1/completions"
+_ID: Final = 9  # letters of a call's id, as chat templates take it
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What holds for every row that says nothing else."""
+
+    options: Options
+    system: str | None = None
+    seed: int = 0  # with which, and with its identity, a row's own seed is made
+
+
+class Asked:
+    """A row's question; `question` is None where it cannot be meant."""
+
+    def __init__(self, row: Row, defaults: Defaults, created: int) -> None:
+        """created: seconds since 1970."""
+        self.id = row.id
+        self.problem = row.problem
+        self.question: Question | None = None
+        self._plain = "body" not in row.values and not row.values.get("url")
+        self._url = _CHAT  # of the protocol
+        self._digest = hashlib.sha256(row.id.encode()).hexdigest()[:24]
+        self._exchange: Exchange | None = None
+        if self.problem is None:
+            try:
+                self._exchange = self._read(row.values, created)
+                self.question = _completed(self._exchange.question, defaults, row.identity)
+            except UsageError as problem:
+                self.problem = problem
+
+    def add(self, piece: str, logprobs: list[dict[str, Any]]) -> None:
+        """Add a piece of the answer."""
+        assert self._exchange
+        said = self._exchange.answered
+        if isinstance(piece, ToolCall):  # a name of its own that does not change from run to run
+            name = hashlib.sha256(f"{self.id} {len(said.calls)}".encode()).hexdigest()[:_ID]
+            piece = ToolCall(piece.name, piece.arguments, name)
+        self._exchange.piece(piece, logprobs)
+
+    def result(self, model: str, stats: Any) -> dict[str, Any]:
+        """The row's result, once it was answered."""
+        assert self._exchange
+        said = self._exchange.answered
+        said.model = model
+        said.end(stats)
+        if not self._plain:
+            return self._openai(200, self._exchange.whole(), None)
+        result: dict[str, Any] = {"custom_id": self.id, "text": said.text}
+        if self.question and "constraint" in self.question.options:
+            result |= self._value(said.text, bool(said.fits))
+        if said.thoughts:
+            result["thoughts"] = without_tags(said.thoughts)
+        if said.calls:
+            result["tool_calls"] = [call.listed() for call in said.calls]
+        if said.logprobs:
+            result["logprobs"] = said.logprobs
+        counts = {"prompt_tokens": said.prompt_tokens, "new_tokens": said.new_tokens}
+        return {**result, "finish_reason": said.finish_reason, **counts, "error": None}
+
+    def error(self, problem: QcliError) -> dict[str, Any]:
+        """The row's result, if there is no answer."""
+        if self._plain:
+            return {"custom_id": self.id, "error": str(problem)}
+        told = openai_error(problem)["error"]
+        error = {"code": told["code"] or told["type"], "message": told["message"]}
+        return self._openai(status_of(problem), error_of(self._url, problem), error)
+
+    def _openai(self, status: int, body: dict[str, Any], error: dict[str, Any] | None) -> dict[str, Any]:
+        response = {"status_code": status, "request_id": f"req_{self._digest}", "body": body}
+        return {"id": f"batch_req_{self._digest}", "custom_id": self.id, "response": response, "error": error}
+
+    def _value(self, text: str, fits: bool) -> dict[str, Any]:
+        constraint = self.question.options["constraint"] if self.question else None
+        if constraint is None or not constraint.is_json:
+            return {"fits": fits}
+        return {"value": json.loads(text) if fits else None, "fits": fits}
+
+    def _read(self, values: dict[str, Any], created: int) -> Exchange:
+        """The request of a line. Raises UsageError."""
+        fields = Fields(values)
+        if self._plain:
+            if fields.has("prompt") == fields.has("messages"):
+                raise RequestError("the line has no question", 'give "prompt" or "messages", or OpenAI\'s "body"')
+            if fields.has("prompt"):
+                values = {**values, "messages": [{"role": "user", "content": fields.text("prompt")}]}
+            return ChatCompletion(values, self._digest, created)
+        if fields.word("method", ("POST",)) is None and "method" in values:
+            raise fields.wrong("method", "give POST")
+        body = fields.table("body")
+        if body is None:
+            raise fields.wrong("body", 'give one such as {"messages": […]}')
+        self._url = fields.word("url", [*EXCHANGES]) or (_CHAT if body.has("messages") else _TEXT)
+        return EXCHANGES[self._url](body.values, self._digest, created, True)
+
+
+def _completed(question: Question, defaults: Defaults, identity: str) -> Question:
+    """A question with what it leaves unsaid; the model is that of the command, whatever a line names."""
+    prompt, given = question.prompt, {**defaults.options}
+    if isinstance(prompt, str):
+        given.pop("think", None)
+    elif defaults.system is not None and prompt[0]["role"] not in ("system", "developer"):
+        prompt = [{"role": "system", "content": defaults.system}, *prompt]
+    if "constraint" in question.options:
+        given.pop("constraint", None)
+    options: Any = {**given, **question.options}
+    if options.get("seed") is None:
+        made = hashlib.sha256(f"{defaults.seed} {identity}".encode()).digest()
+        options["seed"] = int.from_bytes(made[:8], "little")
+    return replace(question, prompt=prompt, options=options, model=None)

@@ -1,0 +1,147 @@
+"""The file of questions: lines of JSON, or rows of a table that a template is filled with."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TextIO
+
+from qcli.errors import ModelNotFoundError, QcliError, UsageError
+from qcli.protocol.body import MOST_BYTES, parsed
+from qcli.protocol.errors import RequestError
+from qcli.wording import shortened
+
+_PLACES: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_LONGEST_ID: Final = 512  # characters
+_TABLES: Final = {".csv": ",", ".tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the file; of one that cannot be read, what is wrong with it."""
+
+    id: str  # its custom_id, else made of its number: "line-7"
+    identity: str  # from which its seed follows: the custom_id, else what it says, and how often that was said before
+    values: dict[str, Any] = field(default_factory=dict)
+    problem: QcliError | None = None
+
+
+class Source:
+    """A file of questions; it is read anew by each iteration, a line at a time."""
+
+    def __init__(self, path: Path, template: str | None = None) -> None:
+        """template: a text for each row of a table, with the names of columns in braces.
+
+        Raises ModelNotFoundError for no such file, UsageError for a template without a table, or a table without one.
+        """
+        self.path = path
+        self._delimiter = _TABLES.get(path.suffix.lower())
+        self._template = template
+        if not path.is_file():
+            raise ModelNotFoundError(f"{path}: no such file", "give the path of a file with a question on each line")
+        if self._delimiter is None and template is not None:
+            raise UsageError("--template is for a table: a .csv or .tsv file", "leave it out")
+        if self._delimiter is not None and template is None:
+            hint = 'give one, as in: --template "Is this review good or bad? {review}"'
+            raise UsageError(f"{path}: a table needs a --template to make questions of its rows", hint)
+
+    def ids(self) -> set[str]:
+        """The ids of all rows. Raises UsageError if there are none, or two of the same custom_id."""
+        seen: set[str] = set()
+        for row in self:
+            if row.id in seen:
+                hint = "give each line a custom_id of its own: by it a run that was stopped goes on"
+                raise UsageError(f"{self.path}: two lines have the custom_id {shortened(row.id)}", hint)
+            seen.add(row.id)
+        if not seen:
+            raise UsageError(f"{self.path}: is empty", 'write a line such as {"prompt": "Why is the sky blue?"}')
+        return seen
+
+    def __iter__(self) -> Iterator[Row]:
+        try:
+            if self._delimiter is None:
+                with open(self.path, "rb") as file:
+                    yield from self._of_lines(file)
+            else:
+                with open(self.path, encoding="utf-8-sig", errors="replace", newline="") as table:
+                    yield from self._of_table(table, self._delimiter)
+        except OSError as problem:
+            raise QcliError(f"{self.path}: cannot be read: {problem.strerror}", "check its permissions") from None
+
+    def _of_lines(self, file: BinaryIO) -> Iterator[Row]:
+        said: Counter[str] = Counter()
+        for number, line in enumerate(_lines(file), 1):
+            data = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not data.strip():
+                continue
+            try:
+                yield _row(parsed(data), f"line-{number}", said)
+            except RequestError as problem:
+                told = RequestError(problem.message.replace("the body", "the line"), problem.hint)
+                yield Row(f"line-{number}", "", problem=told)
+
+    def _of_table(self, file: TextIO, delimiter: str) -> Iterator[Row]:
+        csv.field_size_limit(MOST_BYTES)
+        rows = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            columns = next(rows, [])
+            fill = _filler(self._template or "", columns, str(self.path))
+            said: Counter[str] = Counter()
+            for number, cells in enumerate(rows, 1):
+                if not cells:
+                    continue
+                id = f"row-{number}"
+                if len(cells) != len(columns):
+                    wrong = f"the row has {len(cells)} cells, and the table {len(columns)} columns"
+                    yield Row(id, "", problem=RequestError(wrong, "put it right"))
+                    continue
+                values = dict(zip(columns, cells, strict=True))
+                named = {"custom_id": values["custom_id"]} if values.get("custom_id") else {}
+                yield _row({**named, "prompt": fill(values)}, id, said)
+        except csv.Error as problem:
+            raise UsageError(f"{self.path}: line {rows.line_num}: {problem}", "put the table right") from None
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines; of one that is too long, so much that it is known to be."""
+    while line := file.readline(MOST_BYTES + 2):
+        rest = line
+        while len(rest) == MOST_BYTES + 2 and not rest.endswith(b"\n"):
+            rest = file.readline(MOST_BYTES + 2)
+        yield line.rstrip(b"\r\n")
+
+
+def _row(values: dict[str, Any], id: str, said: Counter[str]) -> Row:
+    given = values.get("custom_id")
+    if given is None:
+        text = json.dumps(values, sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()
+        said[key] += 1
+        return Row(id, f"{key} {said[key]}", values)
+    if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_ID:
+        wrong = f"custom_id cannot be {shortened(repr(given))}"
+        return Row(id, "", problem=RequestError(wrong, f"give a text of at most {_LONGEST_ID} characters"))
+    return Row(given, given, values)
+
+
+def _filler(template: str, columns: list[str], where: str) -> Callable[[Mapping[str, str]], str]:
+    """Fills a template with the cells of a row. Raises UsageError for a column that there is not."""
+    for place in _PLACES.finditer(template):
+        if place[0] in ("{{", "}}"):
+            continue
+        if place[1] is None:
+            raise UsageError(f"--template: a {place[0]} stands alone", f"write {2 * place[0]} for the character itself")
+        if place[1] not in columns:
+            hint = f"there are {', '.join(columns[:12])}" if columns else "its first line has to name them"
+            raise UsageError(f"{where}: has no column {shortened(place[1])!r}", hint)
+
+    def filled(values: Mapping[str, str]) -> str:
+        return _PLACES.sub(lambda place: place[0][0] if place[1] is None else values[place[1]], template)
+
+    return filled

@@ -1,0 +1,55 @@
+"""The file of results: whole lines, whatever ended the one that wrote them."""
+
+from __future__ import annotations
+
+import pytest
+
+from qcli.batch.results import Results
+from qcli.errors import OutputError, UsageError
+
+FIRST = {"custom_id": "a", "text": "é", "error": None}
+SECOND = {"custom_id": "b", "error": "no"}
+
+
+def test_results_are_there_again(tmp_path):
+    path = tmp_path / "out.jsonl"
+    with Results(path) as results:
+        assert not path.exists()
+        results.add(FIRST)
+        results.add(SECOND)
+        assert (results.done, results.errors) == ({"a", "b"}, 1)
+        with pytest.raises(UsageError, match="another qcli has it open"):
+            Results(path)
+    assert path.read_text("utf-8").splitlines()[0] == '{"custom_id":"a","text":"é","error":null}'
+    with Results(path) as results:
+        assert (results.done, results.errors) == ({"a", "b"}, 1)
+
+
+def test_a_line_that_was_cut_anywhere_is_written_anew(tmp_path):
+    path = tmp_path / "out.jsonl"
+    with Results(path) as results:
+        results.add(FIRST)
+        whole = path.stat().st_size
+        results.add(SECOND)
+    data = path.read_bytes()
+    for end in range(whole, len(data)):
+        path.write_bytes(data[:end])
+        with Results(path) as results:
+            assert results.done == {"a"}
+            assert path.read_bytes() == data[:end]  # until something is added
+            results.add(SECOND)
+        assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("text", ["hello", "hello\n", '{"custom_id": 3}\n', '{"prompt": "a"}\n', "[" * 100_000 + "\n"])
+def test_a_file_of_something_else_is_left_alone(tmp_path, text):
+    path = tmp_path / "out.jsonl"
+    path.write_text(text)
+    with pytest.raises(OutputError, match="line 1 is no result of `qcli batch`"):
+        Results(path)
+    assert path.read_text() == text
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(OutputError, match="there is no folder"):
+        Results(tmp_path / "a" / "out.jsonl")
