@@ -35,6 +35,7 @@ from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions
 from qcli.runtime.state_store import store_for
 from qcli.runtime.stats import Stats
 from qcli.runtime.thought_closer import ThoughtCloser
+from qcli.runtime.together import Together
 from qcli.runtime.token_ids import check_ids, token_ids
 from qcli.sessions.conversation import Conversation
 from qcli.text.content import checked_text
@@ -58,18 +59,10 @@ class LLM:
     """
 
     def __init__(
-        self,
-        path_or_name: str | Path | None = None,
-        threads: int | None = None,
-        ctx: int | None = None,
-        *,
-        kv_type: str | None = None,
-        ram: int | str | None = None,
-        keep: Keep = None,
-        draft: str | int = "auto",
-        constrained: bool = False,
-        progress: Progress | Literal["auto"] | bool | None = "auto",
-    ) -> None:
+        self, path_or_name: str | Path | None = None, threads: int | None = None, ctx: int | None = None, *,
+        kv_type: str | None = None, ram: int | str | None = None, keep: Keep = None, draft: str | int = "auto",
+        constrained: bool = False, progress: Progress | Literal["auto"] | bool | None = "auto",
+    ) -> None:  # fmt: skip
         """Map the file and load the engine; raises ModelNotFoundError, ModelFileError.
 
         threads: None for the physical cores; ctx: capacity in tokens, None for what the model was made for, up to 32,768;
@@ -102,6 +95,7 @@ class LLM:
         self._exclusive = Exclusive(partial(close_model, self._cache, self.file), told.close)
         self._progress = self._exclusive.heard(told)
         self._closer: weakref.ref[ThoughtCloser] | None = None  # of the last answer, which has it
+        self._together: Together | None = None  # where several answers are given at a time
         self.stats = Stats()  # of the last answer
         self.load_s = perf_counter() - began
 
@@ -118,14 +112,14 @@ class LLM:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The file's tokenizer, read when first needed. Raises ModelFileError."""
-        self._check_open()
+        self._exclusive.lifetime.check_open()
         prepared = self._preparation and self._preparation.tokenizer()
         return (prepared or Tokenizer.from_gguf(self.file)).checked(self.file, self.engine.vocab_size)
 
     @cached_property
     def template(self) -> ChatTemplate:
         """The file's chat template, compiled when first needed. Raises ModelFileError."""
-        self._check_open()
+        self._exclusive.lifetime.check_open()
         from qcli.text.chat_template import ChatTemplate  # Jinja2 takes 0.05 s that a raw prompt need not wait for
 
         return ChatTemplate.from_gguf(self.file, self.tokenizer)
@@ -133,13 +127,13 @@ class LLM:
     @cached_property
     def think_tags(self) -> list[ThinkTags]:
         """The tags between which the model thinks, most often one pair or none."""
-        self._check_open()
+        self._exclusive.lifetime.check_open()
         return find_think_tags(self.tokenizer, self.file.get_str("tokenizer.chat_template", ""))
 
     @cached_property
     def thinking(self) -> Thinking:
         """How the model is told to think or not."""
-        self._check_open()
+        self._exclusive.lifetime.check_open()
         from qcli.text.thinking import Thinking
 
         architecture = self.file.get_str("general.architecture", "")
@@ -155,12 +149,12 @@ class LLM:
         special=True, for prompts that you have written: "<|im_end|>" in the text is the control token of that name.
         special=False, for text of other people: it is read as the ten characters that stand there.
         """
-        self._check_open()
+        self._exclusive.lifetime.check_open()
         return self.tokenizer.encode(checked_text(text), special)
 
     def detokenize(self, ids: Iterable[int]) -> str:
         """The text of token ids, control tokens left out."""
-        self._check_open()
+        self._exclusive.lifetime.check_open()
         return self.tokenizer.decode(token_ids(ids, self.tokenizer.vocab_size))
 
     def render(
@@ -172,12 +166,12 @@ class LLM:
         tools: Any = None,
     ) -> str:
         """The prompt that the model's chat template makes of a conversation."""
-        self._check_open()
+        self._exclusive.lifetime.check_open()
         return self._chats.rendered(messages, add_generation_prompt, think, tools)
 
     def sampling(self, **given: Unpack[SamplingOptions]) -> Sampling:
         """The model's own sampling, with those options replaced that are given and not None. Raises UsageError."""
-        self._check_open()
+        self._exclusive.lifetime.check_open()
         chosen: dict[str, Any] = {n: value for n, value in given.items() if value is not None or n not in OPTIONS}
         return Sampling(**{**sampling_defaults(self._entry, self.file), **chosen})
 
@@ -200,13 +194,9 @@ class LLM:
             return self._begin(Prompt(ids, prompt, self.tokenizer.end_ids, marks), wanted)
 
     def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        begun: Sequence[int] = (),
-        like: Iterable[Sequence[Message]] = (),
+        self, messages: Sequence[Message], *, begun: Sequence[int] = (), like: Iterable[Sequence[Message]] = (),
         **options: Unpack[Options],
-    ) -> Answer:
+    ) -> Answer:  # fmt: skip
         """Answer a conversation; of one that begins like another that was there, only what is new is prefilled.
 
         An answer among the messages may say by which ids it was generated ("ids"), as `Answer.ids` has them.
@@ -220,12 +210,19 @@ class LLM:
 
     def parse(self, asked: str | Sequence[Message], kind: Any, **options: Unpack[Options]) -> Any:
         """Answer a conversation, or a question, by an object of a type: a dataclass, a pydantic model, or such as list[str].
-
-        Raises QcliError for an answer that is cut by max_tokens or by the context.
-        """
+        Raises QcliError for an answer that is cut by max_tokens or by the context."""
         messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
         options["schema"] = kind
         return parsed(kind, self.chat(messages, **options), lambda: self.stats.fits)
+
+    def together(self, most: int) -> Together:
+        """Have answers be given together from now on, up to so many at a time: each goes on by `Together.pieces`.
+
+        What an answer says does not depend on others. Raises QcliError if the model decodes one text at a time.
+        """
+        with self._exclusive.use_anew():
+            self._together = Together(self._cache, most)
+            return self._together
 
     def end_thought(self) -> None:
         """Have the answer that is being read close its thought now, by the model's own words, and go on; from any thread."""
@@ -267,7 +264,7 @@ class LLM:
         self._exclusive.close()
 
     def __enter__(self) -> LLM:
-        self._check_open()
+        self._exclusive.lifetime.check_open()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -285,15 +282,18 @@ class LLM:
             self._preparation = Preparation(self.file.path, self.tokenizer)
         vocabulary = self._preparation.vocabulary() if wanted.is_held and self._preparation else None
         sampling = self.sampling(**wanted.sampling)
-        self._exclusive.end_unread()
+        text = self._together.text() if self._together else None
+        if not text:
+            self._exclusive.end_unread()
         self.stats = Stats(load_s=self.load_s)
         given = prompt, wanted, sampling, self._closing_ids, vocabulary, self.stats
         new = Generation(self.tokenizer, self.think_tags, *given)
         self._closer = weakref.ref(new.closer)
-        return self._exclusive.begin(new.pieces(self._cache, self._progress), new.said, new.logprobs)
+        pieces = new.pieces(text or self._cache, self._progress)
+        answer = self._exclusive.begin(pieces, new.said, new.logprobs, self.stats)
+        if self._together and text:
+            self._together.begin(answer, text)
+        return answer
 
     def _closing_ids(self) -> list[int]:
         return self.tokenizer.encode(self.thinking.closing_words)
-
-    def _check_open(self) -> None:
-        self._exclusive.lifetime.check_open()

@@ -14,7 +14,7 @@ from qcli.batch.source import Row
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.serving.answers import Answers, Begun, Done, Failed, Said, Ticket, Told, Working
 
-_AHEAD: Final = 4  # questions that are submitted, so that none is waited for
+_AHEAD: Final = 3  # questions that are submitted beside those that are answered, so that none is waited for
 _PATIENCE: Final = 0.5  # seconds; Windows hears no Ctrl-C while it waits without an end
 
 
@@ -33,9 +33,10 @@ class Summary:
 class Job:
     """Asks rows whose results are not there yet."""
 
-    def __init__(self, answers: Answers, model: str, results: Results, defaults: Defaults) -> None:
-        """model: what results call it."""
+    def __init__(self, answers: Answers, model: str, results: Results, defaults: Defaults, parallel: int = 1) -> None:
+        """model: what results call it; parallel: questions that are answered at a time."""
         self._answers, self._model, self._results, self._defaults = answers, model, results, defaults
+        self._ahead = parallel + _AHEAD
         self._told: SimpleQueue[tuple[Asked, Told]] = SimpleQueue()
         self._open: dict[int, Ticket] = {}  # by the id of what is asked
         self._began = monotonic()
@@ -57,7 +58,7 @@ class Job:
                     tell(self.summary)
                     continue
                 self._open[id(asked)] = self._answers.submit(asked.question, self._listener(asked))
-                while len(self._open) >= _AHEAD:
+                while len(self._open) >= self._ahead:
                     self._hear(tell)
             while self._open:
                 self._hear(tell)

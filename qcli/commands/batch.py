@@ -45,6 +45,7 @@ def batch(
     schema: forms.Schema = None,
     regex: forms.Regex = None,
     grammar: forms.Grammar = None,
+    parallel: options.Parallel = 8,
     quiet: options.Quiet = False,
     ram: options.Ram = None,
     threads: options.Threads = None,
@@ -69,7 +70,7 @@ def batch(
             from qcli.batch.results import Results
             from qcli.batch.source import Source
             from qcli.llm import LLM
-            from qcli.serving.one_at_a_time import OneAtATime
+            from qcli.serving.several_at_a_time import SeveralAtATime
 
             path, out = _paths(source, to)
             rows = Source(path, template)
@@ -86,12 +87,12 @@ def batch(
                 more: Any = {"kv_type": kv_type, "ram": ram, "keep": "shared", "constrained": constrained}
                 return LLM(model, threads, ctx, progress=progress, **more)
 
-            answers = OneAtATime(load)
+            answers = SeveralAtATime(load, parallel=parallel)
             llm = answers.start(progress=bar.update)
             stack.callback(answers.close)
             llm.thinking.manner(think)
         held: Any = {key: value for key, value in given.items() if value is not None}
-        job = Job(answers, llm.name, results, Defaults(held, system, seed or 0))
+        job = Job(answers, llm.name, results, Defaults(held, system, seed or 0), parallel)
 
         progress = _Progress(before, total, bar, quiet)
         progress.tell(job.summary)

@@ -132,6 +132,18 @@ Draft = Annotated[
         autocompletion=completion.one_of(drafts.WORDS),
     ),
 ]
+Parallel = Annotated[
+    int,
+    typer.Option(
+        "--parallel",
+        metavar="N",
+        min=1,
+        max=64,
+        show_default=False,
+        help="Answer up to N questions at a time: more in a minute, each slower; the answers are the same "
+        "(default: 8 in a batch, 4 in a server, fewer where memory is short).",
+    ),
+]
 Json = Annotated[bool, flag("--json", help="Print the result as JSON, for programs.")]
 Quiet = Annotated[bool, flag("--quiet", "-q", help="Print only the result: no progress, no remarks.")]
 Verbose = Annotated[

@@ -63,6 +63,7 @@ def serve(
     no_reasoning: Annotated[
         bool, options.flag("--no-reasoning", help="Leave out what the model thinks before it answers.")
     ] = False,
+    parallel: options.Parallel = 4,
     quiet: options.Quiet = False,
     ram: options.Ram = None,
     threads: options.Threads = None,
@@ -71,8 +72,8 @@ def serve(
 ) -> int:
     """Serve a model to programs: editors, chats, scripts.
 
-    They talk to it as to OpenAI's server (http://127.0.0.1:8080/v1) or Anthropic's (http://127.0.0.1:8080). Questions
-    are answered one after the other. Ctrl-C ends the server.
+    They talk to it as to OpenAI's server (http://127.0.0.1:8080/v1) or Anthropic's (http://127.0.0.1:8080). Ctrl-C
+    ends the server.
     """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise UsageError(f"the server needs {', '.join(missing)}", "type: pip install 'qcli[serve]'")
@@ -86,7 +87,7 @@ def serve(
             from qcli.serving.app import Server
             from qcli.serving.guard import is_local
             from qcli.serving.known_models import KnownModels
-            from qcli.serving.one_at_a_time import OneAtATime
+            from qcli.serving.several_at_a_time import SeveralAtATime
 
             at = listener.listening(host, port)
             stack.callback(at.close)
@@ -98,7 +99,7 @@ def serve(
                 typed = known[0].typed(name) if known else model
                 return LLM(typed, threads, ctx, kv_type=kv_type, ram=ram, progress=progress)
 
-            answers = OneAtATime(load, queue or MOST_WAITING)
+            answers = SeveralAtATime(load, queue or MOST_WAITING, parallel)
             stack.callback(answers.close)
             llm = answers.start(progress=bar.update)
             known.append(KnownModels(llm.name, model))

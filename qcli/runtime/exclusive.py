@@ -12,6 +12,7 @@ from typing import Any
 from qcli.errors import QcliError
 from qcli.progress import Progress
 from qcli.runtime.lifetime import Lifetime
+from qcli.runtime.stats import Stats
 
 
 class Exclusive:
@@ -65,10 +66,14 @@ class Exclusive:
         answer.end("another one has begun since", "read an answer to its end before you ask for the next")
 
     def begin(
-        self, pieces: Generator[str, None, None], ids: list[int], logprobs: list[dict[str, Any]] | None = None
+        self,
+        pieces: Generator[str, None, None],
+        ids: list[int],
+        logprobs: list[dict[str, Any]] | None = None,
+        stats: Stats | None = None,
     ) -> Answer:
         """Make an answer of what yields its pieces and appends to its ids; called within `use`, after `end_unread`."""
-        answer = Answer(self, pieces, ids, [] if logprobs is None else logprobs)
+        answer = Answer(self, pieces, ids, [] if logprobs is None else logprobs, stats or Stats())
         self._answer = weakref.ref(answer)
         return answer
 
@@ -106,6 +111,7 @@ class Answer(Generator[str, None, None]):
 
     `ids`: the token ids generated so far, thoughts included, the one that ends a turn not.
     `logprobs`: if they were asked for, of each token of the answer's text: its own and the likeliest, as OpenAI has them.
+    `stats`: what it took.
     """
 
     def __init__(
@@ -114,8 +120,10 @@ class Answer(Generator[str, None, None]):
         pieces: Generator[str, None, None],
         ids: list[int],
         logprobs: list[dict[str, Any]],
+        stats: Stats,
     ) -> None:
         self._exclusive, self._pieces, self.ids, self.logprobs = exclusive, pieces, ids, logprobs
+        self.stats = stats
         self._ended: QcliError | None = None
         self._running = False  # whether a thread is in the midst of a step
         self.over = False  # whether nothing more comes

@@ -8,7 +8,6 @@ What an answer says does not depend on its neighbours.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from qcli.errors import QcliError
@@ -35,6 +34,7 @@ class TextInSlot:
         self._slot: int | None = None
         self._logits: np.ndarray | None = None
         self.wanted: int | None = None  # the token that it would take next
+        self.ended = False  # whether the answer is over
 
     @property
     def position(self) -> int:
@@ -80,62 +80,58 @@ class TextInSlot:
 
 
 class Together:
-    """Answers that are given together, by one thread: `begin` them, then `go_on` until none is left."""
+    """Answers that are given together, by one thread: `pieces` of each that can go on, then a `step` of all, and so on."""
 
     def __init__(self, cache: PrefixCache, most: int) -> None:
         """most: answers at a time. Raises QcliError if the model decodes one text at a time."""
         self._cache, self._sequences = cache, Sequences(cache.engine, most)
-        self._running: dict[int, tuple[Pieces, TextInSlot]] = {}
-        self._begun = 0
+        self._texts: dict[int, TextInSlot] = {}  # by the id of the answer
+        self._answers: dict[int, Pieces] = {}
 
     @property
     def is_full(self) -> bool:
         """Whether no other answer can begin."""
-        return len(self._running) == self._sequences.most
+        return len(self._texts) == self._sequences.most
 
     def text(self) -> TextInSlot:
-        """What an answer that is about to begin reads its prompt by."""
+        """What an answer that is about to begin reads its prompt by. Raises QcliError if none can begin."""
+        if self.is_full:
+            raise QcliError(f"{len(self._texts)} answers are given at a time", "wait until one of them ends")
         return TextInSlot(self._cache, self._sequences)
 
-    def begin(self, pieces: Pieces, text: TextInSlot) -> int:
-        """Have an answer begin, whose pieces come of `text`; its number."""
-        self._begun += 1
-        self._running[self._begun] = pieces, text
-        return self._begun
+    def begin(self, answer: Pieces, text: TextInSlot) -> None:
+        """An answer begins, whose pieces come of `text`."""
+        self._answers[id(answer)], self._texts[id(answer)] = answer, text
 
-    def end(self, number: int) -> None:
-        """End an answer early, or one that is over."""
-        pieces, text = self._running.pop(number)
-        with suppress(QcliError):
-            pieces.close()
-        text.leave()
-
-    def go_on(self) -> Iterator[tuple[int, str | QcliError | None]]:
-        """Have every answer go on by a step: (number, piece) as they come, (number, None) at the end of an answer, or the
-        error that ended it."""
-        for number, (pieces, text) in list(self._running.items()):
-            if number in self._running and text.wanted is None:
-                yield from self._pieces(number, pieces)
-        waiting = {text.slot: text for _, text in self._running.values() if text.wanted is not None}
-        if waiting:
-            rows = self._sequences.step(
-                {slot: text.wanted for slot, text in waiting.items() if text.wanted is not None}
-            )
-            for text, row in zip(waiting.values(), rows, strict=True):
-                text.take(row)
-
-    def _pieces(self, number: int, pieces: Pieces) -> Iterator[tuple[int, str | QcliError | None]]:
-        """The pieces of an answer until it waits or ends."""
-        try:
-            for piece in pieces:
+    def pieces(self, answer: Pieces) -> Iterator[str]:
+        """The pieces of an answer until it waits for a step; after its last it `is_over`. Raises what the answer raises."""
+        text = self._texts[id(answer)]
+        if text.wanted is None:
+            text.ended = True
+            for piece in answer:
                 if not piece:
+                    text.ended = False
                     return
-                yield number, piece
-                if number not in self._running:  # ended meanwhile
-                    return
-        except QcliError as problem:
-            self.end(number)
-            yield number, problem
-            return
-        self.end(number)
-        yield number, None
+                yield piece
+
+    def is_over(self, answer: Pieces) -> bool:
+        """Whether nothing more comes of it."""
+        return self._texts[id(answer)].ended
+
+    def end(self, answer: Pieces) -> None:
+        """Let an answer go, whose slot is free then."""
+        del self._answers[id(answer)]
+        text = self._texts.pop(id(answer))
+        try:
+            answer.close()
+        finally:
+            text.leave()
+
+    def step(self) -> None:
+        """Have all answers that wait take their next token."""
+        tokens = {text.slot: text.wanted for text in self._texts.values() if text.wanted is not None}
+        if tokens:
+            rows = self._sequences.step(tokens)
+            waiting = {text.slot: text for text in self._texts.values() if text.wanted is not None}
+            for slot, row in zip(tokens, rows, strict=True):
+                waiting[slot].take(row)

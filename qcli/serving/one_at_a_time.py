@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Load = Callable[[str | None, Progress], "LLM"]  # the model of a question, by its name; None: the usual one
 
 
-class _CancelledError(KeyboardInterrupt):
+class CancelledError(KeyboardInterrupt):
     """Ends the reading of a prompt, as Ctrl-C does: the state stays whole."""
 
 
@@ -43,7 +43,7 @@ class Submitted:
     def progress(self, stage: str, fraction: float) -> None:
         """Tell how far its prompt is."""
         if self.cancelled:
-            raise _CancelledError
+            raise CancelledError
         self.tell(Working(stage, fraction))
 
 
@@ -78,7 +78,7 @@ class OneAtATime:
     @property
     def running(self) -> int:
         """Questions that are being answered."""
-        return int(self._now is not None)
+        return len(self._in_turn())
 
     @property
     def model(self) -> str | None:
@@ -101,13 +101,17 @@ class OneAtATime:
         """Cancel what waits and what runs, and end the thread and the model."""
         with self._changed:
             self._closed = True
-            waiting, now = [*self._queue], self._now
+            left = [*self._queue, *self._in_turn()]
             self._changed.notify()
-        for submitted in (*waiting, *([now] if now else [])):
+        for submitted in left:
             submitted.cancel()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
         self._leave()
+
+    def _in_turn(self) -> list[Submitted]:
+        """Questions that are being answered."""
+        return [self._now] if self._now else []
 
     def _drop(self, submitted: Submitted) -> bool:
         """Take a question out of the queue; False if its turn has come."""
@@ -127,12 +131,12 @@ class OneAtATime:
             self._listener = now.progress
             try:
                 last: Told = Done(self._answer(now))
-            except _CancelledError:
+            except CancelledError:
                 last = Done(Stats())
             except QcliError as problem:
                 last = Failed(problem)
             except Exception as problem:  # a bug, or no memory: whoever asks next is answered all the same
-                last = Failed(QcliError(f"something went wrong inside qcli: {type(problem).__name__}: {problem}"))
+                last = Failed(went_wrong(problem))
             self._listener = self._now = None
             now.tell(last)
             del now, last
@@ -141,7 +145,7 @@ class OneAtATime:
         llm = self._model_for(now.question)
         now.progress("beginning", 0.0)
         check_size(llm, now.question)
-        answer, sent, begun = _begun(llm, now.question), 0, False
+        answer, sent, begun = begun_by(llm, now.question), 0, False
         with closing(answer):
             for piece in answer:
                 if not begun:
@@ -177,7 +181,12 @@ class OneAtATime:
             listener(stage, fraction)
 
 
-def _begun(llm: LLM, question: Question) -> Answer:
+def went_wrong(problem: Exception) -> QcliError:
+    """A bug, or no memory, as whoever asked is told of it."""
+    return QcliError(f"something went wrong inside qcli: {type(problem).__name__}: {problem}")
+
+
+def begun_by(llm: LLM, question: Question) -> Answer:
     """The answer to a question; what its messages have a chat template stumble over is the question's fault."""
     options: Any = {**question.options}
     if isinstance(question.prompt, str):

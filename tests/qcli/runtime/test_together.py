@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from qcli import LLM
-from qcli.errors import QcliError
-from qcli.runtime.answer_options import checked
-from qcli.runtime.checkpoint import NO_MARKS
-from qcli.runtime.generation import Generation, Prompt
-from qcli.runtime.stats import Stats
-from qcli.runtime.together import Together
+from qcli.errors import ContextOverflowError, QcliError
 
-PROMPTS = ["Once upon a time", "One day a fox", "The king", "There was a little girl who", "A dog and a cat", "It was night"]
+PROMPTS = [
+    "Once upon a time",
+    "One day a fox",
+    "The king",
+    "There was a little girl who",
+    "A dog and a cat",
+    "It was night",
+]
 
 
 def options(i):
@@ -34,66 +38,81 @@ def alone(llm):
     return found
 
 
-def generation(llm, i, prompt=None):
-    wanted, stats = checked(options(i)), Stats()
-    ids = llm.tokenizer.prompt(prompt or PROMPTS[i])
-    given = Prompt(ids, PROMPTS[i], llm.tokenizer.end_ids, NO_MARKS), wanted, llm.sampling(**wanted.sampling)
-    return Generation(llm.tokenizer, llm.think_tags, *given, lambda: [], None, stats), stats
+@pytest.fixture
+def beside():
+    """A model whose answers are given together."""
+    with LLM(threads=2, ctx=256, draft="off") as llm:
+        yield llm
 
 
 def answered(llm, most, order):
-    together, waiting = Together(llm._cache, most), list(order)
-    texts, ends, numbers = {i: "" for i in order}, {}, {}
-    while waiting or numbers:
+    together, waiting = llm.together(most), list(order)
+    running, ends = dict[int, Any](), dict[int, Any]()
+    while waiting or running:
         while waiting and not together.is_full:
             i = waiting.pop(0)
-            (one, stats), text = generation(llm, i), together.text()
-            numbers[together.begin(one.pieces(text, None), text)] = i, one, stats
-        for number, piece in together.go_on():
-            i, one, stats = numbers[number]
-            if piece is None:
-                ends[i] = (texts[i], list(one.said), stats.finish_reason)
-                del numbers[number]
-            else:
-                texts[i] += piece
+            running[i] = llm.generate(PROMPTS[i], **options(i)), []
+        for i, (answer, said) in list(running.items()):
+            said += together.pieces(answer)
+            if together.is_over(answer):
+                together.end(answer)
+                ends[i] = ("".join(said), list(answer.ids), answer.stats.finish_reason)
+                del running[i]
+        together.step()
     return [ends[i] for i in sorted(ends)]
 
 
 @pytest.mark.parametrize("most", [1, 2, 4, 6])
-def test_neighbours_do_not_show(llm, alone, most):
-    assert answered(llm, most, range(6)) == alone
-    assert answered(llm, most, [5, 2, 0, 4, 1, 3]) == alone
+def test_neighbours_do_not_show(beside, alone, most):
+    assert answered(beside, most, range(6)) == alone
+    assert answered(beside, most, [5, 2, 0, 4, 1, 3]) == alone
 
 
-def test_one_that_is_ended_early_frees_its_slot(llm, alone):
-    together = Together(llm._cache, 2)
-    numbers = []
-    for i in (0, 1):
-        (one, _), text = generation(llm, i), together.text()
-        numbers.append(together.begin(one.pieces(text, None), text))
-    assert together.is_full
+def to_its_end(together, answer, others=()):
+    said = []
+    while not together.is_over(answer):
+        for other, heard in others:
+            heard += together.pieces(other)
+        said += together.pieces(answer)
+        together.step()
+    return "".join(said)
+
+
+def test_one_that_is_ended_early_frees_its_slot(beside, alone):
+    together = beside.together(2)
+    first, second = (beside.generate(PROMPTS[i], **options(i)) for i in (0, 1))
+    with pytest.raises(QcliError, match="2 answers are given at a time"):
+        beside.generate("x")
+    heard: list[str] = []
     for _ in range(4):
-        list(together.go_on())
-    together.end(numbers[0])
-    assert not together.is_full
-    (one, stats), text = generation(llm, 2), together.text()
-    third, said = together.begin(one.pieces(text, None), text), ""
-    while True:
-        told = list(together.go_on())
-        said += "".join(piece for number, piece in told if number == third and piece)
-        if (third, None) in told:
-            break
-    assert (said, stats.finish_reason) == (alone[2][0], alone[2][2])
+        list(together.pieces(first))
+        heard += together.pieces(second)
+        together.step()
+    together.end(first)
+    third = beside.generate(PROMPTS[2], **options(2))
+    assert (to_its_end(together, third, [(second, heard)]), third.stats.finish_reason) == (alone[2][0], alone[2][2])
+    assert "".join(heard) + to_its_end(together, second) == alone[1][0]
 
 
-def test_an_error_ends_one_answer_alone(llm, alone):
-    together, told = Together(llm._cache, 2), []
-    (long, _), text = generation(llm, 0, "word " * 400), together.text()
-    failing = together.begin(long.pieces(text, None), text)
-    (one, _), text = generation(llm, 3), together.text()
-    other = together.begin(one.pieces(text, None), text)
-    while (other, None) not in told:
-        told += together.go_on()
-    (problem,) = [piece for number, piece in told if number == failing]
-    assert isinstance(problem, QcliError)
-    assert "".join(piece for number, piece in told if number == other and piece) == alone[3][0]
+def test_an_error_ends_one_answer_alone(beside, alone):
+    together = beside.together(2)
+    other = beside.generate(PROMPTS[3], **options(3))
+    failing = beside.generate("word " * 400)
+    with pytest.raises(ContextOverflowError):
+        list(together.pieces(failing))
+    together.end(failing)
+    assert to_its_end(together, other) == alone[3][0]
+
+
+def test_chats_with_a_form_to_keep_to(beside, llm):
+    asked = [{"role": "user", "content": "Tell me of a fox."}]
+    held = {"choices": ["a red fox", "a blue fox"], "temperature": 0}
+    expected = "".join(llm.chat(asked, **held)), "".join(llm.chat(asked, max_tokens=20, temperature=0))
+    together = beside.together(3)
+    answers = [beside.chat(asked, **held), beside.chat(asked, max_tokens=20, temperature=0)]
+    said: tuple[list[str], list[str]] = [], []
+    while not all(map(together.is_over, answers)):
+        for answer, pieces in zip(answers, said, strict=True):
+            pieces += together.pieces(answer)
+        together.step()
+    assert tuple(map("".join, said)) == expected
