@@ -292,7 +292,7 @@ class LLM:
         pieces = new.pieces(text or self._cache, self._progress)
         answer = self._exclusive.begin(pieces, new.said, new.logprobs, self.stats)
         if self._together and text:
-            self._together.begin(answer, text)
+            self._together.begin(answer, pieces, text)
         return answer
 
     def _closing_ids(self) -> list[int]:

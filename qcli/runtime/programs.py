@@ -65,11 +65,11 @@ class Programs:
     @cached_property
     def steps(self) -> tuple[Program, Logits]:
         """A step of several tokens, `state.most_tokens` at most, and the logits after each, float32 [tokens, vocab]."""
-        return self.compiled(Plan(self._state.most_tokens, self._threads, self._state.batch, stepwise=True))
+        return self.compiled(Plan(self._state.most_tokens, self._threads, self._state.batch, stepwise=True), self.ids)
 
-    def compiled(self, plan: Plan) -> tuple[Program, Logits]:
-        """The whole model traced into an empty stepwise plan, and its logits, float32 [tokens, vocab]."""
-        logits: Logits = self._model.head(plan, self._model.trunk(plan, self.ids)).values
+    def compiled(self, plan: Plan, ids: NDArray[np.int64]) -> tuple[Program, Logits]:
+        """The whole model traced into an empty stepwise plan from ids on, and its logits, float32 [tokens, vocab]."""
+        logits: Logits = self._model.head(plan, self._model.trunk(plan, ids)).values
         _compile([plan], None)
         return Program.of(plan), logits
 

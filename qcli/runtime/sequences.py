@@ -1,7 +1,8 @@
 """Several texts that are decoded together: a step takes a token of each, and reads weights once for all.
 
 What a text gets is, to the bit, what it would get alone, whoever the others are. Each begins as the text in the engine's own
-state, where its prompt was read; it goes on in a slot, while another prompt is read there.
+state, where its prompt was read; it goes on in a slot, while another prompt is read there: a step may be taken in the midst of
+that, too, as it shares no memory with it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from qcli.errors import ContextOverflowError, QcliError
 from quant.batch import Batch
-from quant.plan import Plan
+from quant.plan import Plan, aligned
 
 if TYPE_CHECKING:
     from qcli.runtime.engine import Engine
@@ -30,7 +31,8 @@ class Sequences:
         self._slots, batch = engine.state.slots(most), Batch(texts=most)
         plan = Plan(most, engine.threads, batch, stepwise=True, slots=self._slots)
         self._batch, self._positions = batch, dict[int, int]()  # of the slots that are taken
-        self._step, self._logits = engine.programs.compiled(plan)
+        self._ids: NDArray[np.int64] = aligned(most, np.int64)
+        self._step, self._logits = engine.programs.compiled(plan, self._ids)
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -61,7 +63,7 @@ class Sequences:
         positions = [self._positions[slot] for slot in slots]
         if max(positions) >= self._engine.ctx:
             raise ContextOverflowError(f"a text has {self._engine.ctx:,} tokens, as many as the context holds")
-        self._engine.programs.ids[: len(slots)] = list(tokens.values())
+        self._ids[: len(slots)] = list(tokens.values())
         self._batch.set_texts(slots, positions)
         self._engine.replay(self._step)
         for slot in slots:

@@ -42,6 +42,11 @@ class TextInSlot:
         return self.engine.position if self._slot is None else self._sequences.position(self._slot)
 
     @property
+    def has_slot(self) -> bool:
+        """Whether its prompt is read."""
+        return self._slot is not None
+
+    @property
     def slot(self) -> int:
         """Where the text is."""
         assert self._slot is not None
@@ -60,6 +65,11 @@ class TextInSlot:
     def take(self, logits: np.ndarray) -> None:
         """The step was taken."""
         self.wanted, self._logits = None, logits
+
+    def keep_logits(self) -> None:
+        """Another step is about to overwrite the logits: keep those that nobody has drawn from yet."""
+        if self._logits is not None:
+            self._logits = self._logits.copy()
 
     def logits_of_step(self) -> np.ndarray | None:
         """Those after the last token, once the step was taken."""
@@ -86,7 +96,7 @@ class Together:
         """most: answers at a time. Raises QcliError if the model decodes one text at a time."""
         self._cache, self._sequences = cache, Sequences(cache.engine, most)
         self._texts: dict[int, TextInSlot] = {}  # by the id of the answer
-        self._answers: dict[int, Pieces] = {}
+        self._pieces: dict[int, Pieces] = {}
 
     @property
     def is_full(self) -> bool:
@@ -99,20 +109,28 @@ class Together:
             raise QcliError(f"{len(self._texts)} answers are given at a time", "wait until one of them ends")
         return TextInSlot(self._cache, self._sequences)
 
-    def begin(self, answer: Pieces, text: TextInSlot) -> None:
-        """An answer begins, whose pieces come of `text`."""
-        self._answers[id(answer)], self._texts[id(answer)] = answer, text
+    def begin(self, answer: Pieces, pieces: Pieces, text: TextInSlot) -> None:
+        """An answer begins, whose pieces come of `text`; from now on they are read here."""
+        self._pieces[id(answer)], self._texts[id(answer)] = pieces, text
 
     def pieces(self, answer: Pieces) -> Iterator[str]:
-        """The pieces of an answer until it waits for a step; after its last it `is_over`. Raises what the answer raises."""
+        """The pieces of an answer until it waits for a step; after its last it `is_over`. Raises what the answer raises.
+
+        The first call has its prompt read: meanwhile, where progress is told, others may go on and take steps, but none may
+        have its own prompt read.
+        """
         text = self._texts[id(answer)]
         if text.wanted is None:
             text.ended = True
-            for piece in answer:
+            for piece in self._pieces[id(answer)]:
                 if not piece:
                     text.ended = False
                     return
                 yield piece
+
+    def has_begun(self, answer: Pieces) -> bool:
+        """Whether its prompt is read."""
+        return self._texts[id(answer)].has_slot
 
     def is_over(self, answer: Pieces) -> bool:
         """Whether nothing more comes of it."""
@@ -120,9 +138,9 @@ class Together:
 
     def end(self, answer: Pieces) -> None:
         """Let an answer go, whose slot is free then."""
-        del self._answers[id(answer)]
-        text = self._texts.pop(id(answer))
+        pieces, text = self._pieces.pop(id(answer)), self._texts.pop(id(answer))
         try:
+            pieces.close()
             answer.close()
         finally:
             text.leave()
@@ -131,6 +149,8 @@ class Together:
         """Have all answers that wait take their next token."""
         tokens = {text.slot: text.wanted for text in self._texts.values() if text.wanted is not None}
         if tokens:
+            for text in self._texts.values():
+                text.keep_logits()
             rows = self._sequences.step(tokens)
             waiting = {text.slot: text for text in self._texts.values() if text.wanted is not None}
             for slot, row in zip(tokens, rows, strict=True):

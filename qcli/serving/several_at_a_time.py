@@ -42,6 +42,7 @@ class SeveralAtATime(OneAtATime):
             None  # of the model that is there; None: it takes one at a time
         )
         self._running: list[_Running] = []
+        self._reading: _Running | None = None  # whose prompt is being read
 
     def _in_turn(self) -> list[Submitted]:
         """Questions that are being answered."""
@@ -62,7 +63,7 @@ class SeveralAtATime(OneAtATime):
             for running in [*self._running]:
                 self._go_on(running)
             if self._group and self._group[1]:
-                self._step(self._group[1])
+                self._step(self._group[1], self._running)
 
     def _may_join(self) -> bool:
         """Whether the next question can begin: it needs a place, and no other model while some are being answered."""
@@ -99,6 +100,7 @@ class SeveralAtATime(OneAtATime):
         group, submitted, answer = self._group and self._group[1], running.submitted, running.answer
         assert group
         self._listener = submitted.progress
+        self._reading = None if group.has_begun(answer) else running
         last: Told | None = None
         try:
             for piece in group.pieces(answer):
@@ -119,9 +121,24 @@ class SeveralAtATime(OneAtATime):
             last = Failed(problem)
         except Exception as problem:
             last = Failed(went_wrong(problem))
-        self._listener = None
+        self._listener = self._reading = None
         if last:
             self._end(running, group, last)
+
+    def _heard(self, stage: str, fraction: float) -> None:
+        """In the midst of a long prompt, the others go on."""
+        super()._heard(stage, fraction)
+        group = self._group and self._group[1]
+        if group and self._reading:
+            reading, listener = self._reading, self._listener
+            self._reading = None
+            try:
+                others = [other for other in self._running if other is not reading and group.has_begun(other.answer)]
+                for other in others:
+                    self._go_on(other)
+                self._step(group, [other for other in others if other in self._running])
+            finally:
+                self._reading, self._listener = reading, listener
 
     def _tell(self, running: _Running, piece: str) -> None:
         answer = running.answer
@@ -136,12 +153,13 @@ class SeveralAtATime(OneAtATime):
         group.end(running.answer)
         running.submitted.tell(last)
 
-    def _step(self, group: Together) -> None:
+    def _step(self, group: Together, those: list[_Running]) -> None:
+        """Have those take their next token that wait for it."""
         try:
             group.step()
         except Exception as problem:  # nobody knows what the states are
             found = problem if isinstance(problem, QcliError) else went_wrong(problem)
-            for running in [*self._running]:
+            for running in [*those]:
                 self._end(running, group, Failed(found))
 
     def _group_of(self, llm: LLM) -> Together | None:
