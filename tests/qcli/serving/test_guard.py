@@ -123,7 +123,7 @@ def test_an_end_waits_for_what_runs():
 def test_an_end_waits_no_longer_than_it_may():
     scripted = Scripted(waits=True)
     began = time.monotonic()
-    with serving(scripted, grace=1) as client:
+    with serving(scripted, grace=0) as client:
         connection = client.connect()
         connection.request("POST", PATH, json.dumps({**CHAT, "stream": True}))
         connection.getresponse().readline()
