@@ -148,8 +148,17 @@ class Plan:
     follow belong to, as profiles name it, and `parts` holds that of each record.
     """
 
-    def __init__(self, tokens: int, threads: int, batch: Batch, *hooks: object, stepwise: bool = False) -> None:
-        """hooks: objects that take part in tracing, see `hook`; None is no hook. stepwise: also with several tokens."""
+    def __init__(
+        self,
+        tokens: int,
+        threads: int,
+        batch: Batch,
+        *hooks: object,
+        stepwise: bool = False,
+        memory: Plan | None = None,
+    ) -> None:
+        """hooks: objects that take part in tracing, see `hook`; None is no hook. stepwise: also with several tokens;
+        memory: a plan that lends its own by name: each of the two writes over what the other's replay has left."""
         self.tokens, self.threads, self.batch = tokens, threads, batch
         self.stepwise = stepwise or tokens == 1
         self.rows = batch if tokens > 1 else Batch(1)  # those of its activations: one in a plan of one token
@@ -159,8 +168,8 @@ class Plan:
         self._scratch: NDArray[np.uint8] | None = None
         self._kept, self._free_words = list[Any](), aligned(0, np.int64)  # the latter are behind the last table
         self.kernels: dict[Kernel, None] = {}  # every kernel that a replay may call
-        self._activations: dict[tuple[str, int, int], Activation] = {}
-        self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = {}
+        self._activations: dict[tuple[str, int, int], Activation] = memory._activations if memory else {}
+        self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = memory._buffers if memory else {}
         self._once: dict[Any, Any] = {}
         self._stages: list[tuple[int, StageCallback | None]] = [(0, None)]
         self.weight_bytes, self.part, self.parts = 0, "", list[str]()
@@ -287,10 +296,7 @@ class Plan:
     def _resolve(self, operand: Operand) -> int:
         if isinstance(operand, np.ndarray):
             self._kept.append(operand)
-            address: int = operand.__array_interface__["data"][0]  # as operand.ctypes.data, without that object
-            return address
-        if isinstance(operand, int):
-            return int(operand)
+            return int(operand.__array_interface__["data"][0])  # as operand.ctypes.data, without that object
         if isinstance(operand, float):
             return int.from_bytes(_FLOAT32(operand), "little", signed=True)
         if isinstance(operand, Kernel):

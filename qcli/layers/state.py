@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qcli.errors import UsageError
 from qcli.host.signals import interrupts_wait
+from qcli.layers.hidden_rows import HiddenRows
 from quant.kernels import kv_cache
 from quant.plan import Batch, Plan, aligned
 
@@ -25,10 +26,15 @@ class _Cache:
     rows: NDArray[Any]
     window: int  # how many of the last positions are read
     tokens_per_row: int
+    behind: int  # 1 if a position's row follows from the next token, too
+
+    def complete(self, position: int) -> int:
+        """How many rows a text of so many tokens has."""
+        return max(0, position - self.behind) // self.tokens_per_row
 
     def of(self, first: int, end: int) -> NDArray[Any]:
         """The rows that positions from `first` to `end` completed, a view."""
-        return self.rows[:, first // self.tokens_per_row : end // self.tokens_per_row]
+        return self.rows[:, self.complete(first) : self.complete(end)]
 
     def bytes_read(self, position: int) -> float:
         """What the step at a position reads."""
@@ -53,6 +59,10 @@ class _Recurrent:
     def put_back(self, copy: NDArray[np.float32], position: int) -> None:
         """Write a copy back."""
         self.array[:] = copy
+
+    def reset(self) -> None:
+        """Begin an empty text."""
+        self.array[:] = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +108,7 @@ class RowsCopy:
     def put_back(self, first: int, end: int) -> None:
         """Write those of positions from `first` to `end` back to where they were."""
         for cache, array in zip(self.caches, self.arrays, strict=True):
-            rows, skipped = cache.of(first, end), first // cache.tokens_per_row - self.first // cache.tokens_per_row
+            rows, skipped = cache.of(first, end), cache.complete(first) - cache.complete(self.first)
             rows[:] = array[:, skipped : skipped + rows.shape[1]]
 
 
@@ -110,15 +120,18 @@ class State:
     that stay and have not been seen (see quant.kernels.delta_net_step). `catch_up` makes it 0.
     """
 
-    def __init__(self, ctx: int, kv_type: str = "f16", longest: int | None = None, most_tokens: int = 1) -> None:
+    def __init__(
+        self, ctx: int, kv_type: str = "f16", longest: int | None = None, most_tokens: int = 1, mtp: bool = False
+    ) -> None:
         """ctx: most tokens of a text; kv_type: of the caches, see `kv_cache.TYPES`; longest: most the model was made for;
-        most_tokens: that a step may take."""
+        most_tokens: that a step may take; mtp: whether it is for a head of multi-token prediction, too, if there is one."""
         self.ctx, self.kv_type, self.longest, self.most_tokens = ctx, kv_type, longest or ctx, most_tokens
+        self.mtp, self._guesses = mtp, False
         self.batch = Batch()
         self.position = self.behind = 0
         self.catch_up: Callable[[], None] = lambda: None  # the engine's, which replays what `on_catch_up` was told
         self.catching_up: list[Callable[[Plan], None]] = []
-        self._recurrent: list[_Recurrent] = []
+        self._recurrent: list[_Recurrent | HiddenRows] = []
         self._deferred: list[NDArray[np.float32]] = []
         self._caches: list[_Cache] = []
         self._touched: list[NDArray[np.uint8]] = []
@@ -140,6 +153,19 @@ class State:
         self._deferred.append(aligned((self.most_tokens - 1, *shape), np.float32))
         return self._deferred[-1]
 
+    def hidden_rows(self, most: int, columns: int) -> HiddenRows:
+        """Allocate the last rows before the head, at most so many, for a head of multi-token prediction."""
+        rows = HiddenRows(most, columns)
+        self._recurrent.append(rows)
+        return rows
+
+    @contextmanager
+    def for_guesses(self) -> Iterator[None]:
+        """What is allocated within the block is that of a head of multi-token prediction: no part of a step."""
+        self._guesses = True
+        yield
+        self._guesses = False
+
     def on_catch_up(self, trace: Callable[[Plan], None]) -> None:
         """Have these records replayed, too, where recurrent states are to see the tokens that they are behind."""
         self.catching_up.append(trace)
@@ -160,13 +186,15 @@ class State:
                 f"the conversation cannot be remembered as {self.kv_type}: {error}", "give --kv-type f16"
             ) from None
         rows = aligned((heads, -(-self.ctx // tokens_per_row), row), dtype)
-        self._caches.append(_Cache(rows, window or self.ctx, tokens_per_row))
+        self._caches.append(_Cache(rows, window or self.ctx, tokens_per_row, int(self._guesses)))
         return rows
 
     def touched(self, experts: int) -> NDArray[np.uint8]:
         """Allocate a layer's marks, uint8 [experts]: 1 for an expert that was routed to since they were cleared."""
-        self._touched.append(aligned(experts, np.uint8))
-        return self._touched[-1]
+        marks = aligned(experts, np.uint8)
+        if not self._guesses:
+            self._touched.append(marks)
+        return marks
 
     @property
     def experts_total(self) -> int:
@@ -191,7 +219,8 @@ class State:
 
     def bytes_per_step(self, position: int) -> float:
         """Bytes that the decode step at a position moves: recurrent states are read and written, caches read up to it."""
-        return 2.0 * self.recurrent_bytes + sum(cache.bytes_read(position) for cache in self._caches)
+        read = sum(cache.bytes_read(position) for cache in self._caches if not cache.behind)
+        return 2.0 * sum(state.n_bytes for state in self._recurrent if isinstance(state, _Recurrent)) + read
 
     def experts_touched(self) -> int:
         """Experts that were routed to since the marks were cleared, of all layers."""
@@ -205,7 +234,7 @@ class State:
     def reset(self) -> None:
         """Begin an empty text: recurrent states become zero."""
         for recurrent in self._recurrent:
-            recurrent.array[:] = 0
+            recurrent.reset()
         self.position = self.behind = 0
 
     def keep(self) -> None:
@@ -215,8 +244,7 @@ class State:
 
     def recurrent_copy(self) -> Recurrent:
         """Copy the recurrent states. With the rows of keys and values up to `position`, they are all that a text left."""
-        if self.behind:
-            self.catch_up()
+        self.catch_up()
         return tuple(recurrent.copy(self.position) for recurrent in self._recurrent)
 
     def rewind(self, position: int, recurrent: Recurrent) -> None:

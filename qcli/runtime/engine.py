@@ -17,11 +17,13 @@ from qcli.host import kernels
 from qcli.host.memory import process_memory
 from qcli.host.signals import interrupts_wait
 from qcli.host.threads import default_threads, streaming_threads
+from qcli.layers.mtp import mtp_of
 from qcli.layers.state import State, all_or_nothing
 from qcli.models import Model
 from qcli.progress import Progress, heard_out, part_of, reading
 from qcli.runtime.active_threads import ActiveThreads
 from qcli.runtime.build import STEP_TOKENS, model_of, streamed_model_of
+from qcli.runtime.draft_head import DraftHead
 from qcli.runtime.lifetime import Lifetime, dismiss
 from qcli.runtime.profile import Profiler
 from qcli.runtime.program import Program
@@ -49,16 +51,10 @@ class Engine:
     """
 
     def __init__(
-        self,
-        model: Model,
-        state: State,
-        threads: int,
-        chunk: int,
-        progress: Progress | None = None,
-        observer: InputObserver | None = None,
-        expert_loader: ExpertLoader | None = None,
+        self, model: Model, state: State, threads: int, chunk: int, progress: Progress | None = None,
+        observer: InputObserver | None = None, expert_loader: ExpertLoader | None = None,
         decoding: ActiveThreads | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """decoding: chooses how many of the threads decode, else all do."""
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
@@ -68,9 +64,10 @@ class Engine:
         self.last_logits: NDArray[np.float32] | None = None  # of the last token in the state, where they are known
         self._profiler: Profiler | None = None  # while profile() is on
         self._undecided = 0  # tokens of the last steps() behind the first, until keep() tells which stay
-        catch_up = weakref.WeakMethod(
-            self._catch_up
-        )  # or an engine that is dropped would live on until garbage is collected
+        head = mtp_of(model)
+        self.draft_head = DraftHead(head, state, self.programs, threads, observer) if head else None
+        # a weak method, or an engine that is dropped would live on until garbage is collected
+        catch_up = weakref.WeakMethod(self._catch_up)
         state.catch_up = lambda: (method := catch_up()) and method()
         self._team, self._decoding = Team(threads), decoding or ActiveThreads(threads, threads)
         self._lifetime = Lifetime()
@@ -79,28 +76,22 @@ class Engine:
 
     @classmethod
     def load(
-        cls,
-        file: GGUFFile,
-        *,
-        threads: int | None = None,
-        ctx: int | None = None,
-        chunk: int | None = None,
-        kv_type: str | None = None,
-        progress: Progress | None = None,
-        observer: InputObserver | None = None,
-        ram: int | None = None,
-    ) -> Engine:
+        cls, file: GGUFFile, *, threads: int | None = None, ctx: int | None = None, chunk: int | None = None,
+        kv_type: str | None = None, progress: Progress | None = None, observer: InputObserver | None = None,
+        ram: int | None = None, mtp: bool = False,
+    ) -> Engine:  # fmt: skip
         """Build the model of a file and compile its plans; kernels that are not in the cache yet are compiled.
 
         threads: physical cores by default, in decoding as many as pay, of many fewer if experts are read meanwhile;
         ctx: capacity in tokens; chunk: tokens of a prompt that go through the layers together; kv_type: the type of
         keys and values in the cache, "f16", "q8_0" or "f32"; observer: told what weights are multiplied with, in prompts;
-        ram: bytes that the process may use, what is free by default; if the model needs more, its experts are streamed.
+        ram: bytes that the process may use, what is free by default; if the model needs more, its experts are streamed;
+        mtp: also load the head of multi-token prediction, if the file has one and experts are not streamed (see draft).
         Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if even that needs more memory.
         """
         kernels.check_processor()
         given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
-        model, state = model_of(file, ctx, kv_type, STEP_TOKENS)
+        model, state = model_of(file, ctx, kv_type, STEP_TOKENS, mtp)
         limit, used = budget.limit(ram), process_memory()
         if not state.experts_total or budget.fits(file, model, state, threads, limit, used):
             some = ActiveThreads(given or 1, threads)
@@ -183,6 +174,17 @@ class Engine:
         self._undecided -= 1
         self.last_logits = self.programs.steps[1][self.state.behind]
 
+    def draft(self, token: int, count: int) -> list[int]:
+        """At most `count` ids that are likely to come after a token drawn from the last logits; none without a head for it.
+
+        Nothing is appended to the state. The head is that of multi-token prediction (`draft_head`), see `load`.
+        """
+        self._lifetime.check()
+        if not self.draft_head:
+            return []
+        with interrupts_wait(), self._decoding.follow(self._team):
+            return self.draft_head.draft(token, count, self._replay)
+
     def logits(self, ids: Sequence[int], first: int = 0) -> NDArray[np.float32]:
         """Logits of the positions from `first` on, float32 [T - first, vocab]; from an empty state, by prefill's plan."""
         self._lifetime.check()
@@ -193,9 +195,7 @@ class Engine:
         for done in self._chunks(ids):
             wanted = min(done - first, done - before)
             if wanted > 0:
-                skipped = min(
-                    done - before - wanted, self.programs.hidden.tokens - 2
-                )  # one row alone takes other kernels
+                skipped = min(done - before - wanted, self.programs.hidden.tokens - 2)  # a row alone: other kernels
                 head, rows = self.programs.head_from(skipped)
                 self.state.batch.set(done - before - skipped, self.state.position)
                 self._replay(head)
@@ -269,17 +269,29 @@ class Engine:
         self._undecided = 0
         if program is self.programs.prompt and self.state.behind:
             self._catch_up()
+        if self.draft_head:
+            self.draft_head.make_room(tokens, self._replay)
         self.state.batch.set(tokens, self.state.position, self.state.behind)
         self._replay(program, progress)
         self.state.position += tokens
         self.state.behind = 0
+        self._tell_head(program, 0, tokens if program is self.programs.prompt else 1)
+
+    def _tell_head(self, program: Program, first: int, end: int) -> None:
+        """Have the head of multi-token prediction take over the rows of a program's tokens from `first` to `end`."""
+        if self.draft_head:
+            ids, rows = self.programs.ids[first:end], self.programs.before_head[program][first:end]
+            self.draft_head.append(ids, rows, self._replay)
 
     def _catch_up(self) -> None:
-        """Have recurrent states see the tokens that they are behind."""
-        self.state.batch.set(1, self.state.position, self.state.behind)
+        """Have recurrent states, and the head of multi-token prediction, see the tokens that they are behind."""
         with interrupts_wait():
-            self._replay(self.programs.catch_up)
-            self.state.behind = 0
+            if self.state.behind:
+                self.state.batch.set(1, self.state.position, self.state.behind)
+                self._replay(self.programs.catch_up)
+                self.state.behind = 0
+            if self.draft_head:
+                self.draft_head.catch_up(self._replay)
 
     def _replay(self, program: Program, progress: Progress | None = None) -> None:
         program.replay(self._run, partial(progress, "") if progress and not self._profiler else None)
