@@ -148,17 +148,8 @@ class Plan:
     follow belong to, as profiles name it, and `parts` holds that of each record.
     """
 
-    def __init__(
-        self,
-        tokens: int,
-        threads: int,
-        batch: Batch,
-        *hooks: object,
-        stepwise: bool = False,
-        memory: Plan | None = None,
-    ) -> None:
-        """hooks: objects that take part in tracing, see `hook`; None is no hook. stepwise: also with several tokens;
-        memory: a plan that lends its own by name: each of the two writes over what the other's replay has left."""
+    def __init__(self, tokens: int, threads: int, batch: Batch, *hooks: object, stepwise: bool = False) -> None:
+        """hooks: objects that take part in tracing, see `hook`; None is no hook. stepwise: also with several tokens."""
         self.tokens, self.threads, self.batch = tokens, threads, batch
         self.stepwise = stepwise or tokens == 1
         self.rows = batch if tokens > 1 else Batch(1)  # those of its activations: one in a plan of one token
@@ -168,8 +159,8 @@ class Plan:
         self._scratch: NDArray[np.uint8] | None = None
         self._kept, self._free_words = list[Any](), aligned(0, np.int64)  # the latter are behind the last table
         self.kernels: dict[Kernel, None] = {}  # every kernel that a replay may call
-        self._activations: dict[tuple[str, int, int], Activation] = memory._activations if memory else {}
-        self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = memory._buffers if memory else {}
+        self._activations: dict[tuple[str, int, int], Activation] = {}
+        self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = {}
         self._once: dict[Any, Any] = {}
         self._stages: list[tuple[int, StageCallback | None]] = [(0, None)]
         self.weight_bytes, self.part, self.parts = 0, "", list[str]()
@@ -191,6 +182,10 @@ class Plan:
             self._once[key] = build()
         result: T = self._once[key]
         return result
+
+    def share(self, other: Plan) -> None:
+        """Take memory from another plan by name, from now on: each of the two writes over what the other one's replay left."""
+        self._activations, self._buffers = other._activations, other._buffers
 
     def keep(self, *objects: Any) -> None:
         """Keep objects alive, whose memory records know by its address only."""
@@ -215,9 +210,8 @@ class Plan:
         shares: of each thread. With more than one, threads that are done take what others, slower ones, have not begun.
         """
         if len(operands) > OPERANDS or len(operands) + 2 != len(kernel.parameters):
-            raise ValueError(
-                f"{kernel.name} takes {len(kernel.parameters) - 2} operands of {OPERANDS}, not {len(operands)}"
-            )
+            most = min(OPERANDS, len(kernel.parameters) - 2)
+            raise ValueError(f"{kernel.name} takes {most} operands, not {len(operands)}")
         for used in (kernel, *operands):
             if isinstance(used, Kernel):
                 self.use(used)

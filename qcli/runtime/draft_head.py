@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.layers.mtp import MtpHead
+from qcli.layers.mtp import MtpHead, mtp_of
 from qcli.layers.state import State
+from qcli.models import Model
 from qcli.runtime.program import Program
 from qcli.runtime.programs import Programs, compiled
 from quant.plan import Activation, Batch, Plan, aligned
@@ -29,7 +30,7 @@ class DraftHead:
     """
 
     def __init__(
-        self, head: MtpHead, state: State, programs: Programs, threads: int, observer: InputObserver | None = None
+        self, head: MtpHead, state: State, programs: Programs, threads: int, observer: InputObserver | None
     ) -> None:
         """programs: the model's, of which the one of prompts lends its memory; observer: sees the text at once."""
         self._head, self._state, self._threads = head, state, threads
@@ -39,6 +40,14 @@ class DraftHead:
         self._own = Activation(1, head.columns)  # the head's row after its norm, of the last guess
         self._own.read("f32")  # by `_next`, from whichever program has guessed before
         self._guess: NDArray[np.int64] = aligned(1, np.int64)
+
+    @classmethod
+    def of(
+        cls, model: Model, state: State, programs: Programs, threads: int, observer: InputObserver | None
+    ) -> DraftHead | None:
+        """That of a model; None if it has no head."""
+        head = mtp_of(model)
+        return cls(head, state, programs, threads, observer) if head else None
 
     def draft(self, token: int, count: int, replay: Replay) -> list[int]:
         """At most `count` ids that are likely to come after a token that comes next; fewer at the end of the context."""
@@ -59,16 +68,16 @@ class DraftHead:
             guesses.append(self._best(self._next, replay))
         return guesses
 
-    def append(self, ids: NDArray[np.int64], rows: NDArray[np.float32], replay: Replay) -> None:
-        """Tokens were appended to the text, whose rows before the head are these; a copy is made."""
-        self._rows.append(ids, rows)
+    def append(self, program: Program, first: int, count: int, replay: Replay) -> None:
+        """Of the tokens that a program of the model took last, `count` from `first` on were appended to the text."""
+        taken = slice(first, first + count)
+        self._rows.append(self._programs.ids[taken], self._programs.before_head[program][taken])
         if self._observer:
             self.catch_up(replay)
 
-    def make_room(self, tokens: int, replay: Replay) -> None:
-        """Before so many tokens are appended."""
-        if self._rows.count + tokens > self._rows.most:
-            self.catch_up(replay)
+    def lacks_room(self, tokens: int) -> bool:
+        """Whether it has to catch up before so many tokens are appended."""
+        return self._rows.count + tokens > self._rows.most
 
     def catch_up(self, replay: Replay) -> None:
         """Have the head see the text but for its last token, whose row waits for the id that comes next."""
@@ -95,7 +104,8 @@ class DraftHead:
     @cached_property
     def _many(self) -> Program:
         """Sees a chunk of a prompt."""
-        plan = Plan(self._programs.chunk, self._threads, self._batch, self._observer, memory=self._programs.prompt.plan)
+        plan = Plan(self._programs.chunk, self._threads, self._batch, self._observer)
+        plan.share(self._programs.prompt.plan)
         self._head.trunk(plan, self._head.normed(plan, self._rows.activation), self._rows.ids)
         return compiled(plan)
 

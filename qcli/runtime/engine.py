@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,6 @@ from qcli.host import kernels
 from qcli.host.memory import process_memory
 from qcli.host.signals import interrupts_wait
 from qcli.host.threads import default_threads, streaming_threads
-from qcli.layers.mtp import mtp_of
 from qcli.layers.state import State, all_or_nothing
 from qcli.models import Model
 from qcli.progress import Progress, heard_out, part_of, reading
@@ -64,8 +63,7 @@ class Engine:
         self.last_logits: NDArray[np.float32] | None = None  # of the last token in the state, where they are known
         self._profiler: Profiler | None = None  # while profile() is on
         self._undecided = 0  # tokens of the last steps() behind the first, until keep() tells which stay
-        head = mtp_of(model)
-        self.draft_head = DraftHead(head, state, self.programs, threads, observer) if head else None
+        self.draft_head = DraftHead.of(model, state, self.programs, threads, observer)
         # a weak method, or an engine that is dropped would live on until garbage is collected
         catch_up = weakref.WeakMethod(self._catch_up)
         state.catch_up = lambda: (method := catch_up()) and method()
@@ -99,17 +97,14 @@ class Engine:
         resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
         threads = given or streaming_threads()
         model, state, loader = streamed_model_of(file, ctx, kv_type, progress)
-        try:
+        with ExitStack() as undone:
+            undone.callback(loader.close)
             chunk = chunk or budget.chunk_size(model, state, loader, threads, limit)
             engine = cls(model, state, threads, chunk, progress, observer, loader)
-        except BaseException:
-            loader.close()
-            raise
-        try:
+            undone.pop_all()  # as the engine closes it
+            undone.callback(engine.close)
             budget.allocate_slots(loader, state, engine.programs.plans, limit, resident_bytes)
-        except BaseException:
-            engine.close()
-            raise
+            undone.pop_all()
         return engine
 
     def __repr__(self) -> str:
@@ -170,20 +165,18 @@ class Engine:
         """The next guess of the last steps() was right: it stays. Raises QcliError if there is none."""
         if not self._undecided:
             raise QcliError("no guess is left that could stay", "take a step first")
-        self.state.keep()
-        self._undecided -= 1
-        self.last_logits = self.programs.steps[1][self.state.behind]
+        with interrupts_wait():
+            self.state.keep()
+            self._undecided -= 1
+            self.last_logits = self.programs.steps[1][self.state.behind]
+            if self.draft_head:
+                self.draft_head.append(self.programs.steps[0], self.state.behind, 1, self._replay)
 
     def draft(self, token: int, count: int) -> list[int]:
-        """At most `count` ids that are likely to come after a token drawn from the last logits; none without a head for it.
-
-        Nothing is appended to the state. The head is that of multi-token prediction (`draft_head`), see `load`.
-        """
+        """At most `count` ids that may come after a token, drawn from the last logits but not appended yet; see `load`: mtp."""
         self._lifetime.check()
-        if not self.draft_head:
-            return []
         with interrupts_wait(), self._decoding.follow(self._team):
-            return self.draft_head.draft(token, count, self._replay)
+            return self.draft_head.draft(token, count, self._replay) if self.draft_head else []
 
     def logits(self, ids: Sequence[int], first: int = 0) -> NDArray[np.float32]:
         """Logits of the positions from `first` on, float32 [T - first, vocab]; from an empty state, by prefill's plan."""
@@ -267,21 +260,15 @@ class Engine:
     def _forward(self, program: Program, tokens: int, progress: Progress | None = None) -> None:
         """Replay a program over the first of self.programs.ids, at the state's position, and move the position on."""
         self._undecided = 0
-        if program is self.programs.prompt and self.state.behind:
+        full = self.draft_head and self.draft_head.lacks_room(tokens)
+        if full or (program is self.programs.prompt and self.state.behind):
             self._catch_up()
-        if self.draft_head:
-            self.draft_head.make_room(tokens, self._replay)
         self.state.batch.set(tokens, self.state.position, self.state.behind)
         self._replay(program, progress)
         self.state.position += tokens
         self.state.behind = 0
-        self._tell_head(program, 0, tokens if program is self.programs.prompt else 1)
-
-    def _tell_head(self, program: Program, first: int, end: int) -> None:
-        """Have the head of multi-token prediction take over the rows of a program's tokens from `first` to `end`."""
         if self.draft_head:
-            ids, rows = self.programs.ids[first:end], self.programs.before_head[program][first:end]
-            self.draft_head.append(ids, rows, self._replay)
+            self.draft_head.append(program, 0, tokens if program is self.programs.prompt else 1, self._replay)
 
     def _catch_up(self) -> None:
         """Have recurrent states, and the head of multi-token prediction, see the tokens that they are behind."""
@@ -306,7 +293,5 @@ class Engine:
     def _check_fits(self, tokens: int) -> None:
         self._lifetime.check()
         if self.position + tokens > self.ctx:
-            raise ContextOverflowError(
-                f"{self.position:,} + {tokens:,} tokens do not fit into a context of {self.ctx:,}",
-                f"give --ctx {self.position + tokens} or more",
-            )
+            told = f"{self.position:,} + {tokens:,} tokens do not fit into a context of {self.ctx:,}"
+            raise ContextOverflowError(told, f"give --ctx {self.position + tokens} or more")
