@@ -202,6 +202,11 @@ class State:
         return sum(map(len, self._touched))
 
     @property
+    def kept_as(self) -> str:
+        """What rows and recurrent states are kept, in a word: those of states with another one are of no use."""
+        return self.kv_type + ("+mtp" if any(cache.behind for cache in self._caches) else "")
+
+    @property
     def n_bytes(self) -> int:
         """Bytes that a full context takes."""
         rings = sum(recurrent.array.nbytes for recurrent in self._recurrent)
