@@ -52,7 +52,9 @@ class Head:
 
         rows [tokens, n]: of the tokens before these, before the model's head.
         """
-        keys, values, found = [], [], []
+        keys: list[np.ndarray] = []
+        values: list[np.ndarray] = []
+        found: list[int] = []
         own = self.own(self.norm(rows, "output_norm"), ids, keys, values)[-1:]
         while True:
             found.append(int((own @ self.weight("output").T).argmax()))
