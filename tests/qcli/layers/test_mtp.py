@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 import reference_models
 from tiny_model import Tiny
 
-from qcli.errors import ModelFileError
+from qcli.errors import ModelFileError, QcliError
 from qcli.gguf.file import GGUFFile
 from qcli.layers import mtp
 from qcli.layers.mtp import mtp_of
 from qcli.layers.state import State
 from qcli.models import load
+from qcli.runtime.engine import Engine
 from qcli.runtime.program import Program
 from quant.plan import Batch, Plan
 from quant.team import Team
@@ -108,6 +111,32 @@ def test_a_part_that_is_missing_or_of_another_shape(path, tmp_path, name):
     tiny.put(f"blk.5.{name}.weight", kind, data[..., : data.shape[-1] // 2], columns // 2)
     with pytest.raises(ModelFileError, match=rf"blk\.5\.{name}"):
         model_of(tiny.write(tmp_path / "half.gguf"))
+
+
+def assert_clear(error):
+    """One line of what happened, and what to do."""
+    assert error.message
+    assert error.hint
+    assert "\n" not in error.message
+
+
+def test_every_number_of_the_header_may_be_wrong(path, tmp_path):
+    """A file is refused in one line, or its head guesses something."""
+    arch = str(Tiny.read(path).keys["general.architecture"])
+    whole = [key for key, value in Tiny.read(path).keys.items() if key.startswith(f"{arch}.") and type(value) is int]
+    assert f"{arch}.nextn_predict_layers" in whole
+    for key in whole:
+        for other in (0, 1, 2, 3, 7, 64, 2**31, 2**62):
+            tiny = Tiny.read(path)
+            tiny.keys[key] = other
+            try:
+                with closing(
+                    Engine.load(GGUFFile.open(tiny.write(tmp_path / "model.gguf")), threads=1, chunk=4, mtp=True)
+                ) as engine:
+                    engine.prefill([1, 2, 3])
+                    assert all(0 <= id < engine.vocab_size for id in engine.draft(5, 3))
+            except QcliError as error:
+                assert_clear(error)
 
 
 @pytest.mark.parametrize(("most", "rows"), [(512, 512), (256, 512), (255, 255), (100, 100)])

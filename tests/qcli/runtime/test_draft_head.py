@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import reference_models
 from reference.mtp import Head
-from streamed_engine import streamed
 from tiny_model import PLAIN, Tiny
 
 from qcli.gguf.file import GGUFFile
 from qcli.runtime import saved_text
+from qcli.runtime.build import STEP_TOKENS
 from qcli.runtime.checkpoint import Checkpoint
-from qcli.runtime.engine import STEP_TOKENS, Engine
+from qcli.runtime.engine import Engine
 from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.state_store import StateStore, store_for
+from qcli.streaming import budget
 
 NAMES = ["qwen3next-mtp", "qwen35-mtp"]
 
@@ -159,14 +160,20 @@ def test_the_end_of_the_context_and_an_empty_text(load, reference):
     assert engine.draft(5, 4) == []
 
 
-def test_where_there_is_no_head(load, monkeypatch):
+def test_where_there_is_no_head(load):
     for engine in (load(mtp=False), load(PLAIN)):
         assert engine.draft_head is None
         engine.prefill([1, 2, 3])
         assert engine.draft(4, 2) == []
-    engine = streamed(monkeypatch, 4, chunk=32, threads=1)
-    engine.close()
+
+
+def test_a_model_whose_experts_are_streamed_has_none(monkeypatch, tmp_path):
+    path = reference_models.read("qwen3next-mtp").write(tmp_path / "model.gguf")
+    monkeypatch.setattr(budget, "fits", lambda *_: False)
+    engine = Engine.load(GGUFFile.open(path), threads=1, ctx=64, chunk=32, mtp=True)
+    assert engine.expert_loader
     assert engine.draft_head is None
+    engine.close()
 
 
 def cache_of(engine, folder):
