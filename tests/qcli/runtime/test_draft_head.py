@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 import reference_models
@@ -174,6 +176,24 @@ def test_a_model_whose_experts_are_streamed_has_none(monkeypatch, tmp_path):
     assert engine.expert_loader
     assert engine.draft_head is None
     engine.close()
+
+
+def test_ctrl_c_in_the_midst_of_a_prompt(load, reference, monkeypatch):
+    """The chunk is undone, in the head, too."""
+    monkeypatch.setattr("qcli.runtime.engine._FINISHED", 8)
+    engine = load(chunk=64)
+    engine.prefill(reference.ids[:20])
+
+    def interrupt(stage, fraction):
+        if fraction > 0.5:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.prefill(reference.ids[20:90], interrupt)
+    assert engine.position == 20
+    for position in range(20, 60):
+        assert engine.draft(reference.ids[position], 1) == [reference.mtp_greedy[position - 1]]
+        engine.step(reference.ids[position])
 
 
 def cache_of(engine, folder):
