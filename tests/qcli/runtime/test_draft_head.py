@@ -152,6 +152,19 @@ def test_the_number_of_threads_changes_no_guess(load, reference):
         assert np.array_equal(mine, other)
 
 
+def test_a_token_that_was_asked_about_but_did_not_come(load, reference):
+    """The head sees the one that came, and to the bit as if nobody had asked."""
+    asked, plain = load(), load()
+    for engine in (asked, plain):
+        engine.prefill(reference.ids[:20])
+        for id in reference.ids[20:30]:
+            engine.draft((id + 1) % 512 if engine is asked else id, 3)
+            engine.step(id)
+        engine.state.recurrent_copy()
+    for mine, other in zip(asked.state.rows(0, 30), plain.state.rows(0, 30), strict=True):
+        assert np.array_equal(mine, other)
+
+
 def test_the_end_of_the_context_and_an_empty_text(load, reference):
     engine = load(ctx=40)
     assert engine.draft(5, 4) == []
