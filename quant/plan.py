@@ -172,6 +172,10 @@ class Plan:
         result: T = self._once[key]
         return result
 
+    def share(self, other: Plan) -> None:
+        """Take memory from another plan by name, from now on: each of the two writes over what the other one's replay left."""
+        self._activations, self._buffers = other._activations, other._buffers
+
     def keep(self, *objects: Any) -> None:
         """Keep objects alive, whose memory records know by its address only."""
         self._kept.extend(objects)
@@ -199,9 +203,8 @@ class Plan:
         shares: of each thread. With more than one, threads that are done take what others, slower ones, have not begun.
         """
         if len(operands) > OPERANDS or len(operands) + 2 != len(kernel.parameters):
-            raise ValueError(
-                f"{kernel.name} takes {len(kernel.parameters) - 2} operands of {OPERANDS}, not {len(operands)}"
-            )
+            most = min(OPERANDS, len(kernel.parameters) - 2)
+            raise ValueError(f"{kernel.name} takes {most} operands, not {len(operands)}")
         for used in (kernel, *operands):
             if isinstance(used, Kernel):
                 self.use(used)
@@ -280,10 +283,7 @@ class Plan:
     def _resolve(self, operand: Operand) -> int:
         if isinstance(operand, np.ndarray):
             self._kept.append(operand)
-            address: int = operand.__array_interface__["data"][0]  # as operand.ctypes.data, without that object
-            return address
-        if isinstance(operand, int):
-            return int(operand)
+            return int(operand.__array_interface__["data"][0])  # as operand.ctypes.data, without that object
         if isinstance(operand, float):
             return int.from_bytes(_FLOAT32(operand), "little", signed=True)
         if isinstance(operand, Kernel):

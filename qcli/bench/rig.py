@@ -12,7 +12,7 @@ from qcli.bench.cases import Case, random_ids
 from qcli.bench.disk import CacheSize
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.names import layer_of
-from qcli.layers.state import Recurrent
+from qcli.layers.state import RecurrentCopies
 from qcli.progress import Progress
 from qcli.runtime.engine import Engine
 from qcli.runtime.sampler import Sampler
@@ -43,7 +43,7 @@ class Rig:
         sampling = Sampling(temperature=0.8, min_p=0.0, seed=0)  # top-k 40: random ids leave much to choose from
         self._sampler = Sampler(sampling, engine.vocab_size)
         self._expert_bytes = mean_expert_bytes(file)
-        self._states: dict[int, tuple[int, Recurrent]] = {}  # by depth; keys and values behind it are any
+        self._states: dict[int, tuple[int, RecurrentCopies]] = {}  # by depth; keys and values behind it are any
         self._sampling_s = 0.0
         self._begun = 0  # repetitions so far
         if engine.expert_loader:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,95 +11,13 @@ from numpy.typing import NDArray
 
 from qcli.errors import UsageError
 from qcli.host.signals import interrupts_wait
+from qcli.layers.hidden_rows import HiddenRows
+from qcli.layers.state_parts import Cache, Recurrent, Ring, RowsCopy
 from quant.batch import Batch, Slots
 from quant.kernels import kv_cache
 from quant.plan import Plan, aligned
 
-Recurrent = tuple[NDArray[np.float32], ...]  # a copy of the recurrent states of all layers
-
-
-@dataclass(frozen=True)
-class _Cache:
-    """Keys, or values, of a layer: [heads, rows, row], a row for each `tokens_per_row` positions."""
-
-    rows: NDArray[Any]
-    window: int  # how many of the last positions are read
-    tokens_per_row: int
-
-    def of(self, first: int, end: int) -> NDArray[Any]:
-        """The rows that positions from `first` to `end` completed, a view."""
-        return self.rows[:, first // self.tokens_per_row : end // self.tokens_per_row]
-
-    def bytes_read(self, position: int) -> float:
-        """What the step at a position reads."""
-        return self.rows[:, 0].nbytes * min(position + 1, self.window) / self.tokens_per_row
-
-
-@dataclass(frozen=True, eq=False)
-class _Recurrent:
-    """A recurrent state of a layer."""
-
-    array: NDArray[np.float32]
-
-    @property
-    def n_bytes(self) -> int:
-        """Of a copy."""
-        return self.array.nbytes
-
-    def copy(self, position: int) -> NDArray[np.float32]:
-        """What a text of so many tokens left."""
-        return self.array.copy()
-
-    def put_back(self, copy: NDArray[np.float32], position: int) -> None:
-        """Write a copy back."""
-        self.array[:] = copy
-
-
-@dataclass(frozen=True, eq=False)
-class _Ring(_Recurrent):
-    """The inputs of a convolution of `taps` taps: that of position p in row p % rows; of more rows than taps where a step
-    may take tokens that turn out to be wrong. In a copy it is in row p % taps."""
-
-    taps: int
-
-    @property
-    def n_bytes(self) -> int:
-        """Of a copy."""
-        return self.taps * int(self.array[0].nbytes)
-
-    def copy(self, position: int) -> NDArray[np.float32]:
-        """What a text of so many tokens left."""
-        copy = np.zeros((self.taps, *self.array.shape[1:]), np.float32)
-        last = np.arange(max(0, position - self.taps), position)
-        copy[last % self.taps] = self.array[last % len(self.array)]
-        return copy
-
-    def put_back(self, copy: NDArray[np.float32], position: int) -> None:
-        """Write a copy back."""
-        self.array[:] = 0  # what is before the beginning of a text
-        last = np.arange(max(0, position - self.taps), position)
-        self.array[last % len(self.array)] = copy[last % self.taps]
-
-
-@dataclass(frozen=True, eq=False)
-class RowsCopy:
-    """A copy of the rows of keys and values of positions from `first` to `end`, in every cache."""
-
-    first: int
-    end: int
-    caches: Sequence[_Cache]
-    arrays: Sequence[NDArray[Any]]
-
-    @property
-    def n_bytes(self) -> int:
-        """Memory of the copies."""
-        return sum(array.nbytes for array in self.arrays)
-
-    def put_back(self, first: int, end: int) -> None:
-        """Write those of positions from `first` to `end` back to where they were."""
-        for cache, array in zip(self.caches, self.arrays, strict=True):
-            rows, skipped = cache.of(first, end), first // cache.tokens_per_row - self.first // cache.tokens_per_row
-            rows[:] = array[:, skipped : skipped + rows.shape[1]]
+RecurrentCopies = tuple[NDArray[np.float32], ...]  # a copy of the recurrent states of all layers
 
 
 class State:
@@ -111,27 +28,30 @@ class State:
     that stay and have not been seen (see quant.kernels.delta_net_step). `catch_up` makes it 0.
     """
 
-    def __init__(self, ctx: int, kv_type: str = "f16", longest: int | None = None, most_tokens: int = 1) -> None:
+    def __init__(
+        self, ctx: int, kv_type: str = "f16", longest: int | None = None, most_tokens: int = 1, mtp: bool = False
+    ) -> None:
         """ctx: most tokens of a text; kv_type: of the caches, see `kv_cache.TYPES`; longest: most the model was made for;
-        most_tokens: that a step may take."""
+        most_tokens: that a step may take; mtp: whether it is for a head of multi-token prediction, too, if there is one."""
         self.ctx, self.kv_type, self.longest, self.most_tokens = ctx, kv_type, longest or ctx, most_tokens
+        self.mtp, self._guesses = mtp, False
         self.batch = Batch()
         self.position = self.behind = 0
         self.catch_up: Callable[[], None] = lambda: None  # the engine's, which replays what `on_catch_up` was told
         self.catching_up: list[Callable[[Plan], None]] = []
-        self._recurrent: list[_Recurrent] = []
+        self._recurrent: list[Recurrent | HiddenRows] = []
         self._deferred: list[NDArray[np.float32]] = []
-        self._caches: list[_Cache] = []
+        self._caches: list[Cache] = []
         self._touched: list[NDArray[np.uint8]] = []
 
     def recurrent(self, *shape: int) -> NDArray[np.float32]:
         """Allocate a recurrent state of a layer, float32 of this shape; zero at the start of a text."""
-        self._recurrent.append(_Recurrent(aligned(shape, np.float32)))
+        self._recurrent.append(Recurrent(aligned(shape, np.float32)))
         return self._recurrent[-1].array
 
     def ring(self, taps: int, columns: int) -> NDArray[np.float32]:
         """Allocate the last inputs of a layer's convolution, float32 [rows, columns], that of position p in row p % rows."""
-        self._recurrent.append(_Ring(aligned((taps + self.most_tokens - 1, columns), np.float32), taps))
+        self._recurrent.append(Ring(aligned((taps + self.most_tokens - 1, columns), np.float32), taps))
         return self._recurrent[-1].array
 
     def deferred(self, *shape: int) -> NDArray[np.float32] | None:
@@ -140,6 +60,19 @@ class State:
             return None
         self._deferred.append(aligned((self.most_tokens - 1, *shape), np.float32))
         return self._deferred[-1]
+
+    def hidden_rows(self, most: int, columns: int) -> HiddenRows:
+        """Allocate the last rows before the head, at most so many, for a head of multi-token prediction."""
+        rows = HiddenRows(most, columns)
+        self._recurrent.append(rows)
+        return rows
+
+    @contextmanager
+    def for_guesses(self) -> Iterator[None]:
+        """What is allocated within the block is that of a head of multi-token prediction: no part of a step."""
+        self._guesses = True
+        yield
+        self._guesses = False
 
     def on_catch_up(self, trace: Callable[[Plan], None]) -> None:
         """Have these records replayed, too, where recurrent states are to see the tokens that they are behind."""
@@ -161,18 +94,25 @@ class State:
                 f"the conversation cannot be remembered as {self.kv_type}: {error}", "give --kv-type f16"
             ) from None
         rows = aligned((heads, -(-self.ctx // tokens_per_row), row), dtype)
-        self._caches.append(_Cache(rows, window or self.ctx, tokens_per_row))
+        self._caches.append(Cache(rows, window or self.ctx, tokens_per_row, int(self._guesses)))
         return rows
 
     def touched(self, experts: int) -> NDArray[np.uint8]:
         """Allocate a layer's marks, uint8 [experts]: 1 for an expert that was routed to since they were cleared."""
-        self._touched.append(aligned(experts, np.uint8))
-        return self._touched[-1]
+        marks = aligned(experts, np.uint8)
+        if not self._guesses:
+            self._touched.append(marks)
+        return marks
 
     @property
     def experts_total(self) -> int:
         """Routed experts of all layers."""
         return sum(map(len, self._touched))
+
+    @property
+    def kept_as(self) -> str:
+        """What rows and recurrent states are kept, in a word: those of states with another one are of no use."""
+        return self.kv_type + ("+mtp" if any(cache.behind for cache in self._caches) else "")
 
     @property
     def n_bytes(self) -> int:
@@ -192,7 +132,8 @@ class State:
 
     def bytes_per_step(self, position: int) -> float:
         """Bytes that the decode step at a position moves: recurrent states are read and written, caches read up to it."""
-        return 2.0 * self.recurrent_bytes + sum(cache.bytes_read(position) for cache in self._caches)
+        read = sum(cache.bytes_read(position) for cache in self._caches if not cache.behind)
+        return 2.0 * sum(state.n_bytes for state in self._recurrent if isinstance(state, Recurrent)) + read
 
     def experts_touched(self) -> int:
         """Experts that were routed to since the marks were cleared, of all layers."""
@@ -206,7 +147,7 @@ class State:
     def reset(self) -> None:
         """Begin an empty text: recurrent states become zero."""
         for recurrent in self._recurrent:
-            recurrent.array[:] = 0
+            recurrent.reset()
         self.position = self.behind = 0
 
     def keep(self) -> None:
@@ -214,13 +155,12 @@ class State:
         self.position += 1
         self.behind += 1
 
-    def recurrent_copy(self) -> Recurrent:
+    def recurrent_copy(self) -> RecurrentCopies:
         """Copy the recurrent states. With the rows of keys and values up to `position`, they are all that a text left."""
-        if self.behind:
-            self.catch_up()
+        self.catch_up()
         return tuple(recurrent.copy(self.position) for recurrent in self._recurrent)
 
-    def rewind(self, position: int, recurrent: Recurrent) -> None:
+    def rewind(self, position: int, recurrent: RecurrentCopies) -> None:
         """Go back to a position of this text, whose rows of keys and values are still there; recurrent: copied there."""
         for own, before in zip(self._recurrent, recurrent, strict=True):
             own.put_back(before, position)
@@ -240,7 +180,7 @@ class State:
         for recurrent in self._recurrent:
             slots.like(recurrent.array)[slot] = recurrent.array
         for cache in self._caches:
-            end = self.position // cache.tokens_per_row
+            end = cache.complete(self.position)
             slots.like(cache.rows)[slot, :, :end] = cache.rows[:, :end]
 
     def _memory(self) -> Iterator[NDArray[Any]]:

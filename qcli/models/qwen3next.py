@@ -1,7 +1,8 @@
 """Qwen3-Next: three Gated DeltaNet layers to one of gated attention, each followed by routed experts and a shared one.
 
 A token's life: token_embd -> (attn_norm -> mixer -> + -> post_attention_norm -> router -> experts -> +) x layers
--> output_norm -> output. Weights are named as in GGUF, hyperparameters as in Hugging Face configs.
+-> output_norm -> output. A block behind the layers, with full attention, is the head of multi-token prediction. Weights are
+named as in GGUF, hyperparameters as in Hugging Face configs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm, Sublayer
 from qcli.layers.feed_forward import FeedForward, MoE, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.mtp import with_mtp
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import matrix, vector, with_rows
@@ -49,22 +51,23 @@ def hybrid(
     projections(hparams, i, shape): the matrices of layer i, and the `share` of its quant.kernels.delta_net.DeltaNet.
     """
     hparams = Hyperparameters(file)
-    rope, shape, recurrent = read_rope(hparams), Shape.read(hparams), recurrent_layers(hparams)
+    rope, shape, recurrent = read_rope(hparams), Shape.read(hparams), (*recurrent_layers(hparams), False)
 
-    def mixer(i: int) -> Sublayer:
+    def mixer(hparams: Hyperparameters, i: int) -> Sublayer:
         if recurrent[i]:
             return LinearAttention.read(hparams, i, state, shape, *projections(hparams, i, shape))
         return Attention.read(hparams, i, state, rope, norms="head", gated=True)
 
-    def layer(i: int) -> DecoderLayer:
+    def layer(hparams: Hyperparameters, i: int) -> DecoderLayer:
         return DecoderLayer(
             attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
-            mixer=mixer(i),
+            mixer=mixer(hparams, i),
             ffn_norm=Norm.read(hparams, f"blk.{i}.post_attention_norm"),
             ffn=feed_forward(hparams, i, state),
         )
 
-    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))
+    model = Decoder.read(hparams, map(partial(layer, hparams), range(hparams.num_hidden_layers)))
+    return with_mtp(model, hparams, state, layer)
 
 
 def recurrent_layers(hparams: Hyperparameters) -> tuple[bool, ...]:

@@ -29,7 +29,8 @@ class Starved:
 
 def load(file: GGUFFile, ctx: int, threads: int | None = None, progress: Progress | None = None) -> Engine:
     """An engine that adds up the squares of the inputs of its weights while it reads a prompt."""
-    return Engine.load(file, threads=threads, ctx=ctx, chunk=ctx, progress=progress, observer=InputSquares())
+    squares = InputSquares()
+    return Engine.load(file, threads=threads, ctx=ctx, chunk=ctx, progress=progress, observer=squares, mtp=True)
 
 
 def measure(engine: Engine, chunks: Sequence[Sequence[int]], name: str, progress: Progress | None = None) -> Imatrix:

@@ -21,8 +21,11 @@ DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
 STEP_TOKENS = 8  # at most, of one step of a model that is resident: a token, and guesses of those that follow it
 
 
-def state_for(file: GGUFFile, ctx: int | None, kv_type: str, most_tokens: int = 1) -> State:
-    """An empty state for a file's model, and steps of so many tokens. Raises UsageError, ModelFileError, ContextOverflowError."""
+def state_for(file: GGUFFile, ctx: int | None, kv_type: str, most_tokens: int = 1, mtp: bool = False) -> State:
+    """An empty state for a file's model, and steps of so many tokens; mtp: and for its head of multi-token prediction.
+
+    Raises UsageError, ModelFileError, ContextOverflowError.
+    """
     if kv_type not in KV_TYPES:
         raise UsageError(f'there is no --kv-type "{kv_type}"', f"give one of: {', '.join(KV_TYPES)}")
     longest = models.context_length(file)
@@ -31,12 +34,14 @@ def state_for(file: GGUFFile, ctx: int | None, kv_type: str, most_tokens: int = 
     if ctx is not None and ctx > longest:
         message = f"{file.path}: was made for {longest:,} tokens of context, not {ctx:,}"
         raise ContextOverflowError(message, f"give --ctx {longest} or less")
-    return State(ctx or min(longest, DEFAULT_CTX), kv_type, longest, most_tokens)
+    return State(ctx or min(longest, DEFAULT_CTX), kv_type, longest, most_tokens, mtp)
 
 
-def model_of(file: GGUFFile, ctx: int | None, kv_type: str, most_tokens: int = 1) -> tuple[Model, State]:
+def model_of(
+    file: GGUFFile, ctx: int | None, kv_type: str, most_tokens: int = 1, mtp: bool = False
+) -> tuple[Model, State]:
     """A file's model, and the state that it is built upon. Raises ModelFileError, ContextOverflowError."""
-    state = state_for(file, ctx, kv_type, most_tokens)
+    state = state_for(file, ctx, kv_type, most_tokens, mtp)
     try:
         return models.load(file, state), state
     except ValueError as error:  # shapes that fit the file but not the kernels

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.layers.state import Recurrent
+from qcli.layers.state import RecurrentCopies
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class Checkpoint:
     """
 
     ids: tuple[int, ...]  # of the text up to here
-    recurrent: Recurrent
+    recurrent: RecurrentCopies
     logits: NDArray[np.float32] | None  # float32 [vocab], after the last id
     history: tuple[int, ...] = ()  # of each id, 32 bits that follow from it and all before it, and how they were cut
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from qcli.models import Model
 from qcli.progress import Progress, heard_out, part_of, reading
 from qcli.runtime.active_threads import ActiveThreads
 from qcli.runtime.build import STEP_TOKENS, model_of, streamed_model_of
+from qcli.runtime.draft_head import DraftHead
 from qcli.runtime.lifetime import Lifetime, dismiss
 from qcli.runtime.profile import Profiler
 from qcli.runtime.program import Program
@@ -48,16 +49,10 @@ class Engine:
     """
 
     def __init__(
-        self,
-        model: Model,
-        state: State,
-        threads: int,
-        chunk: int,
-        progress: Progress | None = None,
-        observer: InputObserver | None = None,
-        expert_loader: ExpertLoader | None = None,
+        self, model: Model, state: State, threads: int, chunk: int, progress: Progress | None = None,
+        observer: InputObserver | None = None, expert_loader: ExpertLoader | None = None,
         decoding: ActiveThreads | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """decoding: chooses how many of the threads decode, else all do."""
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
@@ -67,9 +62,9 @@ class Engine:
         self.last_logits: NDArray[np.float32] | None = None  # of the last token in the state, where they are known
         self._profiler: Profiler | None = None  # while profile() is on
         self._undecided = 0  # tokens of the last steps() behind the first, until keep() tells which stay
-        catch_up = weakref.WeakMethod(
-            self._catch_up
-        )  # or an engine that is dropped would live on until garbage is collected
+        self.draft_head = DraftHead.of(model, state, self.programs, threads, observer)
+        # a weak method, or an engine that is dropped would live on until garbage is collected
+        catch_up = weakref.WeakMethod(self._catch_up)
         state.catch_up = lambda: (method := catch_up()) and method()
         self._team, self._decoding = Team(threads), decoding or ActiveThreads(threads, threads)
         self._lifetime = Lifetime()
@@ -78,28 +73,22 @@ class Engine:
 
     @classmethod
     def load(
-        cls,
-        file: GGUFFile,
-        *,
-        threads: int | None = None,
-        ctx: int | None = None,
-        chunk: int | None = None,
-        kv_type: str | None = None,
-        progress: Progress | None = None,
-        observer: InputObserver | None = None,
-        ram: int | None = None,
-    ) -> Engine:
+        cls, file: GGUFFile, *, threads: int | None = None, ctx: int | None = None, chunk: int | None = None,
+        kv_type: str | None = None, progress: Progress | None = None, observer: InputObserver | None = None,
+        ram: int | None = None, mtp: bool = False,
+    ) -> Engine:  # fmt: skip
         """Build the model of a file and compile its plans; kernels that are not in the cache yet are compiled.
 
         threads: physical cores by default, in decoding as many as pay, of many fewer if experts are read meanwhile;
         ctx: capacity in tokens; chunk: tokens of a prompt that go through the layers together; kv_type: the type of
         keys and values in the cache, "f16", "q8_0" or "f32"; observer: told what weights are multiplied with, in prompts;
-        ram: bytes that the process may use, what is free by default; if the model needs more, its experts are streamed.
+        ram: bytes that the process may use, what is free by default; if the model needs more, its experts are streamed;
+        mtp: also load the head of multi-token prediction, if the file has one and experts are not streamed (see draft).
         Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if even that needs more memory.
         """
         kernels.check_processor()
         given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
-        model, state = model_of(file, ctx, kv_type, STEP_TOKENS)
+        model, state = model_of(file, ctx, kv_type, STEP_TOKENS, mtp)
         limit, used = budget.limit(ram), process_memory()
         if not state.experts_total or budget.fits(file, model, state, threads, limit, used):
             some = ActiveThreads(given or 1, threads)
@@ -107,17 +96,14 @@ class Engine:
         resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
         threads = given or streaming_threads()
         model, state, loader = streamed_model_of(file, ctx, kv_type, progress)
-        try:
+        with ExitStack() as undone:
+            undone.callback(loader.close)
             chunk = chunk or budget.chunk_size(model, state, loader, threads, limit)
             engine = cls(model, state, threads, chunk, progress, observer, loader)
-        except BaseException:
-            loader.close()
-            raise
-        try:
+            undone.pop_all()  # as the engine closes it
+            undone.callback(engine.close)
             budget.allocate_slots(loader, state, engine.programs.plans, limit, resident_bytes)
-        except BaseException:
-            engine.close()
-            raise
+            undone.pop_all()
         return engine
 
     def __repr__(self) -> str:
@@ -144,8 +130,7 @@ class Engine:
             return self.step(ids[0])
         for _ in self._chunks(ids, self._read_prompt_logits, progress):
             pass
-        logits: NDArray[np.float32] = self.programs.prompt_logits[0]
-        return logits
+        return self.programs.prompt_logits
 
     def step(self, token: int) -> NDArray[np.float32]:
         """Append one token to the state; its logits, float32 [vocab], overwritten by the next call."""
@@ -153,7 +138,7 @@ class Engine:
         self.programs.ids[0], self.last_logits = token, None
         with interrupts_wait(), self._decoding.decode(self._team):
             self._forward(self.programs.step, 1)
-            self.last_logits = self.programs.step_logits[0]
+            self.last_logits = self.programs.step_logits
         return self.last_logits
 
     @property
@@ -178,9 +163,18 @@ class Engine:
         """The next guess of the last steps() was right: it stays. Raises QcliError if there is none."""
         if not self._undecided:
             raise QcliError("no guess is left that could stay", "take a step first")
-        self.state.keep()
-        self._undecided -= 1
-        self.last_logits = self.programs.steps[1][self.state.behind]
+        with interrupts_wait():
+            self.state.keep()
+            self._undecided -= 1
+            self.last_logits = self.programs.steps[1][self.state.behind]
+            if self.draft_head:
+                self.draft_head.append(self.programs.steps[0], self.state.behind, 1, self._replay)
+
+    def draft(self, token: int, count: int) -> list[int]:
+        """At most `count` ids that may come after a token, drawn from the last logits but not appended yet; see `load`: mtp."""
+        self._lifetime.check()
+        with interrupts_wait(), self._decoding.follow(self._team):
+            return self.draft_head.draft(token, count, self._replay) if self.draft_head else []
 
     def logits(self, ids: Sequence[int], first: int = 0) -> NDArray[np.float32]:
         """Logits of the positions from `first` on, float32 [T - first, vocab]; from an empty state, by prefill's plan."""
@@ -192,8 +186,7 @@ class Engine:
         for done in self._chunks(ids):
             wanted = min(done - first, done - before)
             if wanted > 0:
-                # Two rows at least are left, as one alone takes other kernels.
-                skipped = min(done - before - wanted, self.programs.hidden.tokens - 2)
+                skipped = min(done - before - wanted, self.programs.hidden.tokens - 2)  # a row alone: other kernels
                 head, rows = self.programs.head_from(skipped)
                 self.state.batch.set(done - before - skipped, self.state.position)
                 self._replay(head)
@@ -260,24 +253,30 @@ class Engine:
 
     def _read_prompt_logits(self) -> None:
         self._replay(self.programs.head)
-        self.last_logits = self.programs.prompt_logits[0]
+        self.last_logits = self.programs.prompt_logits
 
     def _forward(self, program: Program, tokens: int, progress: Progress | None = None) -> None:
         """Replay a program over the first of self.programs.ids, at the state's position, and move the position on."""
         self._undecided = 0
-        if program is self.programs.prompt and self.state.behind:
+        full = self.draft_head and self.draft_head.lacks_room(tokens)
+        if full or (program is self.programs.prompt and self.state.behind):
             self._catch_up()
         self.state.batch.set(tokens, self.state.position, self.state.behind)
         self._replay(program, progress)
         self.state.position += tokens
         self.state.behind = 0
+        if self.draft_head:
+            self.draft_head.append(program, 0, tokens if program is self.programs.prompt else 1, self._replay)
 
     def _catch_up(self) -> None:
-        """Have recurrent states see the tokens that they are behind."""
-        self.state.batch.set(1, self.state.position, self.state.behind)
+        """Have recurrent states, and the head of multi-token prediction, see the tokens that they are behind."""
         with interrupts_wait():
-            self._replay(self.programs.catch_up)
-            self.state.behind = 0
+            if self.state.behind:
+                self.state.batch.set(1, self.state.position, self.state.behind)
+                self._replay(self.programs.catch_up)
+                self.state.behind = 0
+            if self.draft_head:
+                self.draft_head.catch_up(self._replay)
 
     def replay(self, program: Program) -> None:
         """Replay a program that steps, with as many threads as decode at the moment."""
@@ -297,7 +296,5 @@ class Engine:
     def _check_fits(self, tokens: int) -> None:
         self._lifetime.check()
         if self.position + tokens > self.ctx:
-            raise ContextOverflowError(
-                f"{self.position:,} + {tokens:,} tokens do not fit into a context of {self.ctx:,}",
-                f"give --ctx {self.position + tokens} or more",
-            )
+            told = f"{self.position:,} + {tokens:,} tokens do not fit into a context of {self.ctx:,}"
+            raise ContextOverflowError(told, f"give --ctx {self.position + tokens} or more")

@@ -15,15 +15,15 @@ _SAMPLE = 4096  # bytes of each tensor
 _digests: WeakKeyDictionary[GGUFFile, bytes] = WeakKeyDictionary()  # of files that were read already
 
 
-def fingerprint(file: GGUFFile, kv_type: str = "") -> str:
+def fingerprint(file: GGUFFile, kept_as: str = "") -> str:
     """32 hexadecimal digits of a model and how its states are kept; the same wherever the file lies.
 
     The header is hashed whole, of each tensor what the table says and a page from its midst: models that differ in some
-    weights alone differ in most bytes of a tensor. kv_type: of keys and values, "f16", "q8_0" or "f32"; "": of the model alone.
+    weights alone differ in most bytes of a tensor. kept_as: see State; "": of the model alone.
     """
     if file not in _digests:
         _digests[file] = _digest(file)
-    told = json.dumps(["qcli", STATE_VERSION, kv_type]).encode()
+    told = json.dumps(["qcli", STATE_VERSION, kept_as]).encode()
     return hashlib.sha256(told + _digests[file]).hexdigest()[:32]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from qcli.layers.state import RowsCopy, State
+from qcli.layers.state import State
+from qcli.layers.state_parts import RowsCopy
 from qcli.runtime.checkpoint import Checkpoint
 from qcli.runtime.history import common_length
 

@@ -28,12 +28,13 @@ Logits = NDArray[np.float32]
 class Programs:
     """What an engine replays. Three programs are there from the beginning, the others are compiled when first asked for.
 
-    step     logits of one token, `step_logits` [1, vocab]
+    step     logits of one token, `step_logits` [vocab]
     prompt   `hidden`, the rows before the head, of up to `chunk` tokens
-    head     logits of a chunk's last token, `prompt_logits` [1, vocab]
+    head     logits of a chunk's last token, `prompt_logits` [vocab]
     steps    logits of each of a few tokens, as by a step for each, and `catch_up`: recurrent states see those that stay
 
-    `ids` int64 [chunk] are the tokens that they take. `plans`: of the first three.
+    `ids` int64 [chunk] are the tokens that they take. `plans`: of the first three. `before_head`: of programs of the trunk,
+    the rows before the head.
     """
 
     def __init__(
@@ -52,26 +53,32 @@ class Programs:
         self.chunk = prompt.tokens
         self.ids: NDArray[np.int64] = aligned(self.chunk, np.int64)
         step.begin_stage(expert_loader.replays_of_token if expert_loader else None)
-        self.step_logits: Logits = model.head(step, model.trunk(step, self.ids)).values
+        last = model.trunk(step, self.ids)
+        self.step_logits: Logits = model.head(step, last).values[0]
         self.hidden = model.trunk(prompt, self.ids)
         head = Plan(1, threads, state.batch)
-        self.prompt_logits: Logits = model.head(head, self.hidden).values
+        self.prompt_logits: Logits = model.head(head, self.hidden).values[0]
         self.plans = [step, prompt, head]
         self.weight_bytes, self.head_bytes = step.weight_bytes, head.weight_bytes
         _compile(self.plans, progress)
         self.step, self.prompt, self.head = map(Program.of, self.plans)
+        self.before_head = {self.step: last.values, self.prompt: self.hidden.values}
         self._heads: dict[int, tuple[Program, Activation]] = {}
 
     @cached_property
     def steps(self) -> tuple[Program, Logits]:
         """A step of several tokens, `state.most_tokens` at most, and the logits after each, float32 [tokens, vocab]."""
-        return self.compiled(Plan(self._state.most_tokens, self._threads, self._state.batch, stepwise=True), self.ids)
+        plan = Plan(self._state.most_tokens, self._threads, self._state.batch, stepwise=True)
+        last = self._model.trunk(plan, self.ids)
+        logits: Logits = self._model.head(plan, last).values
+        program = compiled(plan)
+        self.before_head[program] = last.values
+        return program, logits
 
-    def compiled(self, plan: Plan, ids: NDArray[np.int64]) -> tuple[Program, Logits]:
+    def stepping(self, plan: Plan, ids: NDArray[np.int64]) -> tuple[Program, Logits]:
         """The whole model traced into an empty stepwise plan from ids on, and its logits, float32 [tokens, vocab]."""
         logits: Logits = self._model.head(plan, self._model.trunk(plan, ids)).values
-        _compile([plan], None)
-        return Program.of(plan), logits
+        return compiled(plan), logits
 
     @cached_property
     def catch_up(self) -> Program:
@@ -88,6 +95,12 @@ class Programs:
             rows = self._model.head(plan, self.hidden.after(first) if first else self.hidden)
             self._heads[first] = Program.of(plan), rows
         return self._heads[first]
+
+
+def compiled(plan: Plan) -> Program:
+    """The program of a plan that is needed only now."""
+    _compile([plan], None)
+    return Program.of(plan)
 
 
 def _compile(plans: Sequence[Plan], progress: Progress | None) -> None:

@@ -23,7 +23,7 @@ def save(path: Path, checkpoint: Checkpoint, state: State, file: GGUFFile, overw
     """Write a checkpoint of the text in the state, and the keys and values below it. Raises OutputError."""
     arrays = _arrays(checkpoint, state)
     ids = np.array([checkpoint.ids, checkpoint.history], "<u4").tobytes()
-    header = state_file.header(fingerprint(file, state.kv_type), arrays, ids=ids)
+    header = state_file.header(fingerprint(file, state.kept_as), arrays, ids=ids)
     with AtomicFiles([path], overwrite, reads=file.paths) as files:
         files.require_space(state_file.size(header, arrays))
         with output_errors(path):
@@ -47,7 +47,7 @@ def load(path: Path, vocab_size: int, state: State, file: GGUFFile) -> Checkpoin
     recurrent = tuple(np.empty_like(array) for array in state.recurrent_copy())
     checkpoint = Checkpoint(tuple(known.tolist()), recurrent, np.empty(vocab_size, np.float32), tuple(history.tolist()))
     arrays = _arrays(checkpoint, state)
-    if not state_file.read(path, state_file.header(fingerprint(file, state.kv_type), arrays, ids=ids), arrays):
+    if not state_file.read(path, state_file.header(fingerprint(file, state.kept_as), arrays, ids=ids), arrays):
         raise QcliError(f"{path}: is damaged, or of another model", _AGAIN)
     return checkpoint
 

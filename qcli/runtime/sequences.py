@@ -32,7 +32,7 @@ class Sequences:
         plan = Plan(most, engine.threads, batch, stepwise=True, slots=self._slots)
         self._batch, self._positions = batch, dict[int, int]()  # of the slots that are taken
         self._ids: NDArray[np.int64] = aligned(most, np.int64)
-        self._step, self._logits = engine.programs.compiled(plan, self._ids)
+        self._step, self._logits = engine.programs.stepping(plan, self._ids)
 
     def __len__(self) -> int:
         return len(self._positions)

@@ -52,7 +52,7 @@ def store_for(file: GGUFFile, state: State, vocab_size: int) -> StateStore | Non
     template = Checkpoint((), state.recurrent_copy(), np.zeros(vocab_size, np.float32))
     try:
         return StateStore(
-            folders.some_cache() / state_room.FOLDER / fingerprint(file, state.kv_type), most_bytes, template
+            folders.some_cache() / state_room.FOLDER / fingerprint(file, state.kept_as), most_bytes, template
         )
     except OSError:
         return None

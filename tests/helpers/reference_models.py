@@ -23,13 +23,19 @@ _STREAM = 4_000_000  # numbers; longer than any model
 
 @dataclass(frozen=True)
 class Reference:
-    """A model's bytes, ids int64 [96], float32 logits of some positions of them, and a greedy text: 32 ids, then 24 more."""
+    """A model's bytes, ids int64 [96], float32 logits of some positions of them, and a greedy text: 32 ids, then 24 more.
+
+    Of a head of multi-token prediction, where there is one: its logits of those positions but the last of the text, given
+    the model's rows and the ids that come next, and its first choice at each of the 95 positions.
+    """
 
     gguf: bytes
     ids: list[int]
     positions: np.ndarray
     logits: np.ndarray
     greedy: list[int]
+    mtp_logits: np.ndarray | None
+    mtp_greedy: list[int]
 
     def write(self, path: Path) -> Path:
         path.write_bytes(self.gguf)
@@ -43,7 +49,8 @@ def read(name: str) -> Reference:
         gguf = arrays["planes"].T.reshape(-1) if "planes" in arrays else _drawn(arrays)
         assert hashlib.sha256(gguf).digest() == arrays["sha256"].tobytes()
         ids, greedy = arrays["ids"].tolist(), arrays["greedy"].tolist()
-        return Reference(gguf.tobytes(), ids, arrays["positions"].astype(int), arrays["logits"], greedy)
+        mtp = (arrays["mtp_logits"], arrays["mtp_greedy"].tolist()) if "mtp_logits" in arrays else (None, [])
+        return Reference(gguf.tobytes(), ids, arrays["positions"].astype(int), arrays["logits"], greedy, *mtp)
 
 
 def _drawn(arrays) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 import gguf_maker as maker
 import numpy as np
 import pytest
+import reference_models
 from places import DATA
 from tiny_model import Tiny, f32
 
@@ -48,6 +49,25 @@ def test_every_matrix_inside_the_layers_is_measured(tiny):
             experts = tensor.shape[0] if len(tensor.shape) > 2 else 1
             assert entry.sums.shape == (experts, tensor.shape[-1])
     assert (tiny.chunks, tiny.chunk_size, tiny.datasets) == (2, 32, ["some.txt"])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_head_of_multi_token_prediction_is_measured(tmp_path, threads):
+    """It sees every token of a chunk but the first, each beside the row of the one before."""
+    path = reference_models.read("qwen3next-mtp").write(tmp_path / "model.gguf")
+    found = measured(path, threads=threads).entries
+    with GGUFFile.open(path) as file:
+        wanted = [name for name, t in file.tensors.items() if allows_quantization(t) and name.startswith("blk.5.")]
+        norms = [
+            file.tensors[f"blk.5.nextn.{name}.weight"].data.reshape(-1).view(np.float32) for name in ("enorm", "hnorm")
+        ]
+    assert "blk.5.nextn.eh_proj.weight" in wanted
+    assert set(wanted) <= set(found)
+    for name in wanted:
+        assert found[name].counts.sum() == (4 * 62 if "_exps" in name else 62), name
+    # rows that are normed: the squares of each half, but for its weight, are as many as there are columns
+    mean = (found["blk.5.nextn.eh_proj.weight"].sums[0].reshape(2, 64) / np.square(norms)).mean(axis=1) / 62
+    np.testing.assert_allclose(mean, 1, rtol=1e-3)
 
 
 def test_tokens_are_counted_and_each_goes_to_its_experts(tiny):
@@ -214,7 +234,7 @@ def test_a_line(type_line, tmp_path):
     line = ["imatrix", "storyteller", text, "-o", str(path), "--ctx", "64", "--chunks", "3"]
     code, out, err = type_line(*line)
     assert code == 0, err
-    assert "of 128 experts were chosen by fewer than 64 tokens" in out
+    assert "of 144 experts were chosen by fewer than 64 tokens" in out
     assert "layer 0: experts (tokens)" in out
     assert str(path) in err
     assert type_line(*line)[0] == 1

@@ -146,7 +146,7 @@ def test_others_go_on_while_a_long_prompt_is_read(answers, monkeypatch):
     while not isinstance(order.get(timeout=60)[1], Said):
         pass
     group.submit(question(0, prompt="a dog " * 90, options=short), lambda event: order.put((1, event)))
-    events = []
+    events: list[tuple[int, Any]] = []
     while sum(isinstance(event, Done) for _, event in events) < 2:
         events.append(order.get(timeout=60))
         assert not isinstance(events[-1][1], Failed)
