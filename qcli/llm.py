@@ -85,7 +85,8 @@ class LLM:
         with console.Telling(progress) as told:
             try:
                 ram = parse_size(ram) if isinstance(ram, str) else ram
-                self.engine = Engine.load(self.file, threads=threads, ctx=ctx, kv_type=kv_type, ram=ram, progress=told)
+                given: Any = {"threads": threads, "ctx": ctx, "kv_type": kv_type, "ram": ram, "progress": told}
+                self.engine = Engine.load(self.file, mtp=True, **given)
             except BaseException:
                 self.file.close()
                 raise

@@ -12,7 +12,8 @@ from qcli.drafts.controller import Chances, Controller
 from qcli.drafts.lookup import PromptLookup
 from qcli.drafts.setting import MOST, Draft
 
-_EXPECTED = (0.35, 0.6, 0.8, 0.9)  # share of guesses that come true, by how many tokens before them are alike
+_BY_HEAD = 0.6  # share of guesses of a model's own head that come true, as long as nothing is known
+_EXPECTED = (0.35, 0.6, 0.8, 0.9)  # likewise of those from the text, by how many tokens before them are alike
 
 
 class Steps(Protocol):
@@ -26,6 +27,13 @@ class Steps(Protocol):
 
     def keep(self, guess: int) -> None:
         """The next guess came true: this one."""
+
+    def draft(self, token: int, count: int) -> list[int]:
+        """Up to `count` ids that the model's own head expects after a token, which is added next."""
+
+    @property
+    def has_head(self) -> bool:
+        """Whether it has one."""
 
     @property
     def room(self) -> int:
@@ -68,7 +76,7 @@ class DraftedSteps:
                 self._steps.keep(token)
                 row: np.ndarray = self._rows[self._row]
                 return row
-        self._guesses = self._guess()
+        self._guesses = self._guess(token)
         self.guessed += len(self._guesses)
         began = perf_counter()
         if self._guesses:
@@ -85,17 +93,34 @@ class DraftedSteps:
             self._prompt = None
         self._lookup.extend([token])
 
-    def _guess(self) -> list[int]:
-        """What may follow, as far as it pays to guess."""
-        self._chances = None
-        found = self._lookup.guess(self._steps.room - 1) if self._draft.on else None
-        if not found:
+    def _guess(self, token: int) -> list[int]:
+        """What may follow a token, as far as it pays to guess: from the text itself, else by the model's own head."""
+        self._chances, most = None, self._steps.room - 1
+        if not self._draft.on or most < 1:
             return []
+        found = self._lookup.guess(most)
         if self._draft.at_a_time is not None:
-            return found.ids[: self._draft.at_a_time]
-        kind = min(found.alike.bit_length() - 2, len(_EXPECTED) - 1)
-        self._chances = self._controller.chances(kind, _EXPECTED[kind])
-        width, _ = self._controller.width(self._chances, 1 + len(found.ids))
-        if width == 1:
+            return found.ids[: self._draft.at_a_time] if found else self._steps.draft(token, self._draft.at_a_time)
+        repeated, gain = 1, 1.0
+        if found:
+            kind = min(found.alike.bit_length() - 2, len(_EXPECTED) - 1)
+            self._chances = self._controller.chances(kind, _EXPECTED[kind])
+            repeated, gain = self._controller.width(self._chances, 1 + len(found.ids))
+        if self._steps.has_head:
+            own = self._controller.chances("head", _BY_HEAD)
+            width, promised = self._controller.width(own, 1 + most, self._controller.cost_of_guess)
+            if width > 1 and (repeated == 1 or promised > gain):
+                return self._by_head(token, width - 1, own)
+            if repeated == 1:
+                self._controller.pass_by(own)
+        if repeated == 1 and self._chances:
             self._controller.pass_by(self._chances)
-        return found.ids[: width - 1]
+        return found.ids[: repeated - 1] if found else []
+
+    def _by_head(self, token: int, count: int, chances: Chances) -> list[int]:
+        began = perf_counter()
+        ids = self._steps.draft(token, count)
+        if ids:
+            self._controller.guessed(len(ids), perf_counter() - began)
+        self._chances = chances
+        return ids

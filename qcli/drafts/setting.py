@@ -10,7 +10,7 @@ from qcli.wording import shortened
 WORDS: Final = ("auto", "off")
 MOST: Final = 7  # guesses of a step
 HELP: Final = (
-    f"Guess ahead where a text repeats itself: auto, off, or 1 to {MOST} tokens at a time. The answer is the same, "
+    f"Guess the next tokens where that is quicker: auto, off, or 1 to {MOST} at a time. The answer is the same, "
     "sooner (default: auto)."
 )
 

@@ -97,6 +97,15 @@ class PrefixCache:
         """Add a token, and guesses of those that follow, which are gone unless `keep` says otherwise; float32 [tokens, vocab]."""
         return self._append([tokens[0]], partial(self.engine.steps, tokens))
 
+    def draft(self, token: int, count: int) -> list[int]:
+        """Up to `count` ids that the model's own head expects after a token that is about to be added."""
+        return self.engine.draft(token, count)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the model has a head of multi-token prediction."""
+        return self.engine.draft_head is not None
+
     def keep(self, guess: int) -> None:
         """The next guess, this id, was right: it stays."""
         self._append([guess], self.engine.keep)

@@ -87,3 +87,28 @@ def test_dear_steps_are_tried_again_too():
     for _ in range(1000):
         controller.pass_by(chances(0.8))
     assert controller.width(chances(0.8), 3)[0] > 1
+
+
+def test_first_one_token_then_several_and_now_and_then_one_again():
+    controller = Controller(8)
+    for _ in range(3):
+        assert controller.width(chances(1.0), 8)[0] == 1
+        controller.took(1, 1.0)
+    widths = []
+    for _ in range(60):
+        widths.append(controller.width(chances(1.0), 4)[0])
+        controller.took(widths[-1], 1.0 + 0.1 * widths[-1])
+    assert 1 <= widths.count(1) <= 4
+    assert set(widths) == {1, 4}
+
+
+def test_what_the_models_own_guesses_cost():
+    controller = learned(1.0, 1.2, 1.4)
+    controller.guessed(1, 50.0)  # made ready
+    assert controller.cost_of_guess == 0
+    for _ in range(50):
+        controller.guessed(2, 0.6)
+    assert controller.cost_of_guess == pytest.approx(0.3, rel=1e-3)
+    for _ in range(300):
+        controller.pass_by(chances(0.5))
+    assert controller.cost_of_guess < 0.1

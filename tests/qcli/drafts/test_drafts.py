@@ -85,6 +85,17 @@ def test_wrong_guesses_at_every_token_leave_text_and_state_right(plain, monkeypa
         assert chats[0] == chats[1]
 
 
+def test_by_the_models_own_head(plain):
+    """The embedded model has one; nothing is found in the text itself."""
+    for draft in (2, 4):
+        with LLM(draft=draft, threads=2, ctx=512) as llm:
+            assert llm.engine.draft_head
+            sampling = {"temperature": 0.8, "seed": 2, "max_tokens": 80}
+            prompt = "One day a fox and a crow"
+            assert "".join(llm.generate(prompt, **sampling)) == "".join(plain.generate(prompt, **sampling))
+            assert llm.stats.guessed_right > 20
+
+
 def test_an_answer_that_is_left_in_the_midst_of_guesses(plain):
     with LLM(draft=7, threads=1, ctx=512) as llm:
         for pieces in range(1, 12, 3):
