@@ -85,14 +85,14 @@ def new_row(p, k, decay, delta):
 
 @inline
 def update_row(p, to, k, q, decay, delta, o):
-    """One key's row of `_update`: gives o + q * the new row."""
+    """One key's row of `update_state`: gives o + q * the new row."""
     new = new_row(p, k, decay, delta)
     store_f32x16(to, new)
     return fma(broadcast_f32(q), new, o)
 
 
 @inline
-def _update(state, to, k, q, key_dim, decay, delta):
+def update_state(state, to, k, q, key_dim, decay, delta):
     """decay S + k delta^T for 16 value columns -> `to`, which may be S; gives its product with q."""
     o0, o1, o2, o3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for i in range(0, key_dim, 4):
@@ -197,7 +197,7 @@ def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
                 before, after = s if t <= 1 else local, s if t == 0 else local
                 decay, strength = broadcast_f32(q + row - 64), broadcast_f32(q + row - 60)
                 delta = mul(strength, sub(load_f32x16(v), mul(decay, predict(before, k, key_dim))))
-                store_f32x16(v + 4 * value_dim, _update(before, after, k, q, key_dim, decay, delta))
+                store_f32x16(v + 4 * value_dim, update_state(before, after, k, q, key_dim, decay, delta))
                 if t > 0:
                     store_f32x16(deferred_of(net, t - 1, head) + 4 * (key_dim + part), delta)
         for t in range(tokens):
