@@ -15,7 +15,7 @@ from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.models.granitemoe import attention, residual_scale, scaled
 
-VERIFIED: Final = "?"
+VERIFIED: Final = "logits within 1.9e-4 of float32 Transformers (tiny random weights), greedy text exact"
 
 
 def load(file: GGUFFile, state: State) -> Decoder:

@@ -17,7 +17,7 @@ from qcli.layers.mamba2 import StateSpace, StateSpaceDecoder
 from qcli.layers.state import State
 from quant.plan import Activation, Plan
 
-VERIFIED: Final = "?"
+VERIFIED: Final = "logits within 3.7e-4 of float32 Transformers (tiny random weights), greedy text exact"
 
 
 def load(file: GGUFFile, state: State) -> Decoder:

@@ -11,7 +11,9 @@ from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
 from qcli.models.nemotron_h import one_sublayer_each
 
-VERIFIED: Final = "?"
+VERIFIED: Final = (
+    "logits within 1.1e-4 of float32 Transformers (tiny random weights), 5.9e-5 with latent experts; greedy text exact"
+)
 
 
 def load(file: GGUFFile, state: State) -> Decoder:

@@ -47,6 +47,19 @@ def test_logits(engine, reference):
         assert np.abs(pieces - whole[size - 1 :: size]).max() < 2e-3 * np.abs(reference.logits).max()
 
 
+@pytest.mark.parametrize("name", ["granitehybrid", "nemotron_h_moe-latent"])
+def test_the_number_of_threads_changes_no_bit(name, tmp_path):
+    reference = reference_models.read(name)
+    reference.write(tmp_path / "model.gguf")
+    found = []
+    for threads in (1, 2, 3):
+        engine = Engine.load(GGUFFile.open(tmp_path / "model.gguf"), threads=threads, ctx=128, chunk=32)
+        found.append([engine.logits(reference.ids), *by_pieces(engine, reference.ids[:40], 1)])
+        found[-1] += list(by_pieces(engine, reference.ids[:40], 5))
+        engine.close()
+    assert all(np.array_equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
 def test_greedy_text(engine, reference):
     engine.reset()
     logits, found = engine.prefill(reference.greedy[:32]), reference.greedy[:32]
