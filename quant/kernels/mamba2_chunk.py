@@ -5,7 +5,8 @@ With G the running sum of a dt in a chunk and S the state before it,
     S^T c of token t = e^G_t S^T c_t + sum over i <= t of e^(G_t - G_i) (b_i . c_t) dt_i x_i
     S <- e^G_n S + sum of e^(G_n - G_i) b_i dt_i x_i^T
 
-in which every exponent is at most 0. The products b . c are made once for all heads of a group; threads share the heads.
+in which every exponent is at most 0: a difference of sums that may be large, so these are kept as two float32 each. The
+products b . c are made once for all heads of a group; threads share the heads.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from quant.kernels.partition import start_of
 from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.layout import Layout
 from quant.plan import BATCH, Activation, Plan
-from quant.simd import load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16
+from quant.simd import add, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16, sub
 
 _ROW = 4 * CHUNK  # bytes of a row of chunk x chunk products
 _ROWS = Layout("xbc", "stride", "z", "y", "y_stride", "dt", "dt_stride", "b", "products", "sgemm")
@@ -47,27 +48,41 @@ def multiply_groups(rank, size, net, rows, batch, scratch, scratch_stride):
 
 @inline
 def _sum_steps(dt, stride, head, a, dt_bias, count, steps, sums):
-    """dt and the running sums of a dt of a chunk of `count` tokens -> steps, sums float32 [64]."""
-    total = np.float32(0)
-    for t in range(count):
-        step = softplus(load_f32(dt + t * stride + 4 * head) + load_f32(dt_bias + 4 * head))
-        total += load_f32(a + 4 * head) * step
-        store_f32(steps + 4 * t, step)
-        store_f32(sums + 4 * t, total)
-    for t in range(count, CHUNK):
-        store_f32(sums + 4 * t, total)
+    """dt and the running sums of a dt of a chunk of `count` tokens -> steps float32 [64], sums float32 [2, 64].
+
+    The second of the sums is what rounding took off the first.
+    """
+    total = np.float64(0)
+    for t in range(CHUNK):
+        if t < count:
+            step = softplus(load_f32(dt + t * stride + 4 * head) + load_f32(dt_bias + 4 * head))
+            total += np.float64(load_f32(a + 4 * head)) * np.float64(step)
+            store_f32(steps + 4 * t, step)
+        rounded = np.float32(total)
+        store_f32(sums + 4 * t, rounded)
+        store_f32(sums + _ROW + 4 * t, np.float32(total - np.float64(rounded)))
+
+
+@inline
+def _subtract(sums, t, since):
+    """since [64] = the sums less that of token t."""
+    now, rest = splat(load_f32(sums + 4 * t)), splat(load_f32(sums + _ROW + 4 * t))
+    for i in range(0, _ROW, 64):
+        coarse, fine = sub(load_f32x16(sums + i), now), sub(load_f32x16(sums + _ROW + i), rest)
+        store_f32x16(since + i, add(coarse, fine))
 
 
 @inline
 def _chunk(product, x, c, stride, o, o_stride, b, products, count, state_width, width, skip, z, memory):
     """One chunk of one head: reads x, c, z and what `multiply_groups` left of b; writes o, updates the state.
 
-    memory: the state [state, width], dt and the sums of a dt of the chunk, float32 [64] each, then scratch memory.
+    memory: the state [state, width], dt [64] and the sums of a dt of the chunk [2, 64], float32, then scratch memory.
     """
     s, row = memory, 4 * width
     steps = s + row * state_width
     sums = steps + _ROW
-    scores = sums + _ROW
+    since = sums + 2 * _ROW
+    scores = since + _ROW
     d = scores + _ROW * CHUNK
     for t in range(count):
         step = splat(load_f32(steps + 4 * t))
@@ -76,17 +91,18 @@ def _chunk(product, x, c, stride, o, o_stride, b, products, count, state_width, 
     sgemm(product, c, stride, s, row, o, o_stride, count, width, state_width, False)
     for t in range(count):
         scale_row(o + t * o_stride, width, np.float32(math.exp(load_f32(sums + 4 * t))))
-        weigh(products, sums, t, t + 1, np.float32(1), scores)
+        _subtract(sums, t, since)
+        weigh(products, since, t, t + 1, np.float32(1), scores)
     sgemm(product, scores, _ROW, d, row, o, o_stride, count, width, count, True)
     for t in range(count):
         for i in range(0, row, 64):
             at = o + t * o_stride + i
             value = gate_skip(load_f32x16(at), skip, load_f32x16(x + t * stride + i), load_f32x16(z + t * o_stride + i))
             store_f32x16(at, value)
-    last = load_f32(sums + 4 * (count - 1))
+    _subtract(sums, count - 1, since)
     for t in range(count):
-        scale_row(d + t * row, width, np.float32(math.exp(last - load_f32(sums + 4 * t))))
-    scale_row(s, state_width * width, np.float32(math.exp(last)))
+        scale_row(d + t * row, width, np.float32(math.exp(-load_f32(since + 4 * t))))
+    scale_row(s, state_width * width, np.float32(math.exp(load_f32(sums + 4 * (count - 1)))))
     sgemm(product, b, _ROW, d, row, s, row, state_width, width, count, True)
 
 
@@ -145,6 +161,6 @@ def mamba2_chunk(
         sgemm=sgemm_kernel,
     )
     plan.add(multiply_groups, table, rows, plan.batch, *plan.scratch(_ROW * net.state_width))
-    floats = net.state_width * net.width + CHUNK * (2 + CHUNK + net.width)
+    floats = net.state_width * net.width + CHUNK * (4 + CHUNK + net.width)
     plan.add(mamba2_chunks, table, rows, plan.batch, *plan.scratch(4 * floats))
     add_norm_groups(plan, net, y, eps, out)

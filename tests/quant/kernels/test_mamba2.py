@@ -208,6 +208,17 @@ def test_2048_tokens_do_not_drift(decay, size):
     assert error(state_of(net), twin.state) < 2e-5
 
 
+def test_small_steps_after_large_ones_are_not_lost():
+    """A sum of decays of -320 and of -0.01 alike: float32 alone would take the small ones for 0.0002 more or less."""
+    net = new_net(2, 1, 16, 32)
+    net.a[:], net.dt_bias[:] = -16, 0
+    inputs = Inputs.random(net, 256)
+    inputs.dt[:] = np.where(np.random.default_rng(3).random(inputs.dt.shape) < 0.1, 20, -7)
+    expected, twin = twin_of(net, inputs)
+    assert error(Layer(net).run(inputs, [128, 128]), expected) < 3e-6
+    assert error(state_of(net), twin.state) < 3e-6
+
+
 @pytest.mark.parametrize("sizes", [[1, 1, 1], [3], [70]])
 def test_the_number_of_threads_changes_no_bit(sizes):
     inputs = Inputs.random(new_net(4, 2, 16, 32), sum(sizes))
