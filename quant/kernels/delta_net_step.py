@@ -165,6 +165,14 @@ def delta_catch_up(rank, size, net, batch):
             catch_up_part(net, head, part, count)
 
 
+@inline
+def heads_of_share(rank, size, heads, width):
+    """The first of a share's heads, and the last plus one: two together where these fill one block of 32 columns."""
+    together = 2 if width % 32 else 1
+    pairs = (heads + together - 1) // together
+    return together * start_of(rank, size, pairs), min(heads, together * start_of(rank + 1, size, pairs))
+
+
 @kernel
 def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
     """Tokens one after the other, from convolution to gated norm -> out (an OUTPUT table); threads share the value heads.
@@ -178,7 +186,8 @@ def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
     eps, sigmoid_gate = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.sigmoid_gate)
     state, local = load_i64(net + DELTA_NET.state), scratch + rank * scratch_stride
     first_q, row = local + 64 * key_dim, 8 * (key_dim + value_dim) + 64
-    for head in range(start_of(rank, size, value_heads), start_of(rank + 1, size, value_heads)):
+    first_head, last_head = heads_of_share(rank, size, value_heads, value_dim)
+    for head in range(first_head, last_head):
         place = head * value_dim
         for t in range(tokens):
             q = first_q + t * row
