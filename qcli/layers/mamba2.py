@@ -53,7 +53,7 @@ class StateSpace:
             state_width=state_width,
             conv=np.ascontiguousarray(vector(file, f"{block}.ssm_conv1d.weight", channels, taps).T),
             conv_bias=vector(file, f"{block}.ssm_conv1d.bias", channels),
-            a=_flat(hparams, f"{block}.ssm_a", heads, 1),
+            a=_rates(hparams, f"{block}.ssm_a", heads),
             d=_flat(hparams, f"{block}.ssm_d", heads, 1),
             dt_bias=vector(file, f"{block}.ssm_dt.bias", heads),
             norm=_flat(hparams, f"{block}.ssm_norm.weight", groups, columns // groups),
@@ -74,6 +74,14 @@ class StateSpace:
         add = mamba2_step if plan.tokens == 1 else mamba2_chunk
         add(plan, net, mixed, z, dt, self.eps, out)
         add_matmul(plan, out, self.ssm_out, x, self.scale)
+
+
+def _rates(hparams: Hyperparameters, name: str, heads: int) -> NDArray[np.float32]:
+    """float32 [heads]: -exp(A_log) of the config, with which a state cannot grow."""
+    a = _flat(hparams, name, heads, 1)
+    if (a > 0).any():
+        hparams.wrong(f'"{name}" has a head whose state would grow')
+    return a
 
 
 def _flat(hparams: Hyperparameters, name: str, rows: int, columns: int) -> NDArray[np.float32]:

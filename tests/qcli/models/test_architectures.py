@@ -47,19 +47,6 @@ def test_logits(engine, reference):
         assert np.abs(pieces - whole[size - 1 :: size]).max() < 2e-3 * np.abs(reference.logits).max()
 
 
-@pytest.mark.parametrize("name", ["granitehybrid", "nemotron_h_moe-latent"])
-def test_the_number_of_threads_changes_no_bit(name, tmp_path):
-    reference = reference_models.read(name)
-    reference.write(tmp_path / "model.gguf")
-    found = []
-    for threads in (1, 2, 3):
-        engine = Engine.load(GGUFFile.open(tmp_path / "model.gguf"), threads=threads, ctx=128, chunk=32)
-        found.append([engine.logits(reference.ids), *by_pieces(engine, reference.ids[:40], 1)])
-        found[-1] += list(by_pieces(engine, reference.ids[:40], 5))
-        engine.close()
-    assert all(np.array_equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
-
-
 def test_greedy_text(engine, reference):
     engine.reset()
     logits, found = engine.prefill(reference.greedy[:32]), reference.greedy[:32]
@@ -95,26 +82,6 @@ def test_a_dense_model_is_one_whose_only_expert_is_always_chosen(tmp_path):
         elif "shexp" not in name and "ffn_gate_inp" not in name:
             dense.put(name, kind, data, sparse.columns[name])
     assert np.array_equal(logits_of(dense.write(tmp_path / "dense.gguf"), ids), expected)
-
-
-def test_granite_4_without_experts_has_one_that_is_always_chosen(tmp_path):
-    """Its scale multiplies what a dense network adds, too."""
-    reference = reference_models.read("granitehybrid")
-    sparse = Tiny.read(reference.write(tmp_path / "model.gguf"))
-    arch = "granitehybrid"
-    sparse.keys |= {f"{arch}.expert_count": 1, f"{arch}.expert_used_count": 1}
-    del sparse.keys[f"{arch}.expert_shared_feed_forward_length"]
-    for name in [name for name in sparse.tensors if "_exps" in name or "ffn_gate_inp" in name]:
-        kind, data, columns = sparse.take(name)
-        sparse.put(name, kind, data[:1], columns)
-    for name in [name for name in sparse.tensors if "_shexp" in name]:
-        sparse.take(name)
-    expected = logits_of(sparse.write(tmp_path / "sparse.gguf"), reference.ids)
-    dense = Tiny({key: value for key, value in sparse.keys.items() if "expert" not in key}, {}, {})
-    for name, (kind, data) in sparse.tensors.items():
-        if "ffn_gate_inp" not in name:
-            dense.put(name.replace("_exps", ""), kind, data[0] if "_exps" in name else data, sparse.columns[name])
-    assert np.array_equal(logits_of(dense.write(tmp_path / "dense.gguf"), reference.ids), expected)
 
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3moe", "llama"])

@@ -46,18 +46,6 @@ def test_a_router_that_sees_something_else_than_the_experts(monkeypatch, tmp_pat
     engine.close()
 
 
-def test_experts_without_gates_in_a_latent_space(monkeypatch, tmp_path):
-    path = reference_models.read("nemotron_h_moe-latent").write(tmp_path / "model.gguf")
-    engine = Engine.load(GGUFFile.open(path), threads=1, ctx=256, chunk=64)
-    resident = logits_of(engine)
-    engine.close()
-    engine = streamed(monkeypatch, 5, path)
-    assert all(np.array_equal(a, b) for a, b in zip(logits_of(engine), resident, strict=True))
-    layer = next(iter(engine.expert_loader.cache.layers.values()))
-    assert layer.expert_bytes == 2 * 32 * 32 * 2  # up and down, no gate
-    engine.close()
-
-
 def test_no_bit_depends_on_how_files_are_read(monkeypatch, expected):
     monkeypatch.delattr(os, "preadv")
     engine = streamed(monkeypatch, 5)
