@@ -179,7 +179,7 @@ class DecoderLayer:
         add_sublayer(plan, x, self.ffn_norm, self.ffn, self.post_ffw_norm)
 
 
-def add_sublayer(plan: Plan, x: Activation, norm: Norm, sublayer: Sublayer, post: Norm | None = None) -> None:
+def add_sublayer(plan: Plan, x: Activation, norm: Norm, sublayer: Sublayer, post: Norm | None) -> None:
     """x += post(sublayer(norm(x))), all [tokens, n]; post: no norm where it is None."""
     h = plan.activation("h", x.columns)
     norm.trace(plan, x, h)

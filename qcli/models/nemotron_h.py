@@ -52,4 +52,4 @@ class Layer:
 
     def trace(self, plan: Plan, x: Activation) -> None:
         """Change x [tokens, n], the residual stream."""
-        add_sublayer(plan, x, self.attn_norm, self.sublayer)
+        add_sublayer(plan, x, self.attn_norm, self.sublayer, None)
