@@ -44,10 +44,10 @@ def scaled(
     )
 
 
-def attention(hparams: Hyperparameters, i: int, state: State, rope: Rope | None) -> Attention:
-    """The attention of layer i."""
+def attention(hparams: Hyperparameters, i: int, state: State, rope: Rope | None, *, fine: bool = False) -> Attention:
+    """The attention of layer i; fine: see State.cache."""
     score_scale = hparams.number("attention.scale", 0, 1e6, 0.0)
-    return Attention.read(hparams, i, state, rope, score_scale=score_scale, scale=residual_scale(hparams))
+    return Attention.read(hparams, i, state, rope, score_scale=score_scale, scale=residual_scale(hparams), fine=fine)
 
 
 def residual_scale(hparams: Hyperparameters) -> float:

@@ -12,7 +12,7 @@ from qcli.layers.state import State
 from qcli.models.nemotron_h import one_sublayer_each
 
 VERIFIED: Final = (
-    "logits within 1.1e-4 of float32 Transformers (tiny random weights), 5.9e-5 with latent experts; greedy text exact"
+    "logits within 7.8e-5 of float32 Transformers (tiny random weights), 5.2e-6 with latent experts; greedy text exact"
 )
 
 
