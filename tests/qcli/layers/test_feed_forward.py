@@ -12,7 +12,7 @@ from reference.router import choose
 from qcli.layers.feed_forward import MLP, Latent, MoE
 from quant.kernels.experts import GatedExperts, LayerExperts
 from quant.kernels.router import Routing
-from quant.plan import Activation, aligned
+from quant.plan import Activation, Batch, Plan, aligned
 
 N, LATENT, WIDTH, OWN, COUNT = (
     128,
@@ -89,3 +89,15 @@ def test_latent_experts_and_a_shared_one_that_is_not(name, limit, tokens):
     expected = 2 * weights.expected(h)
     assert np.linalg.norm(found[0] - expected) < limit * np.linalg.norm(expected)
     assert np.array_equal(*found)
+
+
+@pytest.mark.parametrize("name", ["F32", "Q8_0"])
+def test_a_few_tokens_of_a_step_have_the_bits_of_one_each(name):
+    weights, h = Weights.random(name), np.random.default_rng(1).standard_normal((3, N)).astype(np.float32)
+    found = []
+    for rows in (h, *h[:, None]):
+        plan, x = Plan(len(rows), 2, Batch(), stepwise=True), Activation(len(rows), N)
+        weights.layer().trace(plan, source(plan, rows), x)
+        replay(plan)
+        found.append(x.values.copy())
+    assert np.array_equal(found[0], np.vstack(found[1:]))
