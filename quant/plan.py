@@ -22,8 +22,8 @@ Memory that is shared by name. All layers ask for the same few names, so a plan 
 - The contents live until the next record that writes the same name, often the same step of the next layer. So a reader
   comes between the two; if a record needs something longer, it gets a name of its own. Nothing is left for the next replay:
   what has to stay is state, and belongs to whoever traces.
-- Three names are added to rather than filled: the residual stream "x", by every part of a layer, "added", where a norm
-  follows a part, which is zero again after it was added to x, and likewise "both", where a norm follows two such parts.
+- Four names are added to rather than filled: the residual stream "x", by every part of a layer; "added", where a norm
+  follows a part, zero again after it was added to x; "both", likewise, for two such parts; "latent added", cleared before.
 - `once` is for what all layers read and none writes again, such as the angles of a position.
 - `scratch` belongs to one share of one record: its contents mean nothing before and after.
 """

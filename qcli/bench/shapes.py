@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from qcli.bench.gemma_shapes import GEMMA4_26B
 from qcli.bench.kimi_shapes import KIMI_LINEAR_48B
 from qcli.bench.ling_shapes import LING_MINI_2
+from qcli.bench.mamba_shapes import GRANITE_4_H_SMALL, NEMOTRON_3_NANO
 from qcli.bench.model_shape import Keys, ModelShape, Row, whole
 from qcli.errors import UsageError
 
@@ -134,6 +135,8 @@ SHAPES = {
         GEMMA4_26B,
         KIMI_LINEAR_48B,
         LING_MINI_2,
+        NEMOTRON_3_NANO,
+        GRANITE_4_H_SMALL,
     ]
 }
 

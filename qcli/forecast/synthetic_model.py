@@ -97,7 +97,7 @@ class SyntheticModel:
 
     def set_addresses(self, layer: GatedExperts) -> None:
         """Let kernels find every expert of a layer in the pools."""
-        for matrix in (layer.gate, layer.up, layer.down):
+        for matrix in layer.matrices:
             matrix.addresses[:] = self.addresses_of(matrix)
 
     def addresses_of(self, experts: ExpertMatrices) -> Ids:

@@ -20,6 +20,7 @@ Plain = int | float | bool | str | list["Plain"] | dict[str, int]
 
 _RECURRENT = re.compile(r"ssm_|shortconv\.|time_mix_")
 _ATTENTION = re.compile(r"attn_(q|k|v|qkv|kv|output)\w*\.")
+_DENSE = re.compile(r"ffn_(gate|up|down)\.|channel_mix_")
 _MTP = re.compile(r"nextn\.")
 _EXPERTS = "routed experts"
 _LISTED = 1024  # elements; of a longer array, only the length is told
@@ -174,7 +175,8 @@ def _layers(layers: list[list[str]], mtp: int) -> Layers:
     recurrent = sum(_any(_RECURRENT, names) for names in layers)
     attention = sum(_any(_ATTENTION, names) and not _any(_RECURRENT, names) for names in layers)
     routed = sum(_any(_GROUPS[_EXPERTS], names) for names in layers)
-    return Layers(len(layers), recurrent, attention, routed, len(layers) - routed, mtp)
+    dense = sum(_any(_DENSE, names) and not _any(_GROUPS[_EXPERTS], names) for names in layers)
+    return Layers(len(layers), recurrent, attention, routed, dense, mtp)
 
 
 def _experts(file: GGUFFile, architecture: str) -> Experts | None:

@@ -70,8 +70,9 @@ class Hyperparameters:
 
     @cached_property
     def rms_norm_eps(self) -> float:
-        """Added to the mean square in every root-mean-square norm."""
-        return self.number("attention.layer_norm_rms_epsilon", 0, 1)
+        """Added to the mean square in every root-mean-square norm; some files give it the name of other norms' epsilon."""
+        known = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
+        return self.number(next((key for key in known if self.has(key)), known[0]), 0, 1)
 
     @cached_property
     def num_attention_heads(self) -> tuple[int, ...]:

@@ -54,11 +54,11 @@ class ExpertCache:
         self.reader = Reader(source.paths)
         self.traffic = Traffic()
         self.token: Ids = np.zeros(len(TOKEN.names), np.int64)  # table of TOKEN
-        self.layers: dict[str, CachedLayer] = {}  # by the name of the tensor of their gates
+        self.layers: dict[str, CachedLayer] = {}  # by the name of their experts
 
     def layer(self, experts: GatedExperts, k: int) -> CachedLayer:
         """The cached layer of these experts, of which a token chooses k; a new one at the end if there is none."""
-        name = experts.gate.name
+        name = experts.name
         if name not in self.layers:
             self.layers[name] = CachedLayer(self._source, experts, self.reader, self.token, k)
         return self.layers[name]

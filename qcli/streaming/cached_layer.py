@@ -21,7 +21,7 @@ from qcli.host.pages import PAGE, allocate_pages, release_pages
 from qcli.streaming.reader import Reader, ReadRequest, Span, buffer_bytes
 from qcli.streaming.slots import Slots, growth
 from qcli.streaming.source import ExpertSource
-from quant.kernels.expert_loads import CACHED, EXPERT_READ_BYTES, begin_load, cancel_load, end_load
+from quant.kernels.expert_loads import CACHED, EXPERT_READ_BYTES, PART, begin_load, cancel_load, end_load
 from quant.kernels.experts import GatedExperts
 from quant.plan import Ids, aligned
 from quant.read_queue import READ, SPAN
@@ -66,14 +66,14 @@ class CachedLayer:
 
     def __init__(self, source: ExpertSource, experts: GatedExperts, reader: Reader, token: Ids, k: int) -> None:
         """token: the table of TOKEN that layers share; k: experts that a token chooses."""
-        self.name = experts.gate.name
+        self.name = experts.name
         matrices: list[ExpertMatrix] = []
-        for part in (experts.gate, experts.up, experts.down):
+        for part in experts.matrices:
             matrices.append(ExpertMatrix.of(source, part, matrices[-1].end if matrices else 0))
         self.matrices = tuple(matrices)
-        self.slot_bytes = matrices[-1].end  # of memory, for gate, up and down of one expert
+        self.slot_bytes = matrices[-1].end  # of memory, for all matrices of one expert
         self.expert_bytes = sum(matrix.n_bytes for matrix in matrices)  # in the file
-        self.expert_count = experts.gate.count
+        self.expert_count = experts.up.count
         self.slots = Slots(self.expert_count, 1)
         self._reader = reader
         self._memory: Buffer = allocate_pages(0)
@@ -83,8 +83,9 @@ class CachedLayer:
         self.table: Ids = np.zeros(len(CACHED.names), np.int64)
         self._set(token=token.ctypes.data, queue=reader.queue, guessed=self._guessed.ctypes.data)
         self._set(slot_bytes=self.slot_bytes, expert_bytes=self.expert_bytes, reads=self._reads.ctypes.data)
-        gate, up, down = (matrix.experts.addresses.ctypes.data for matrix in matrices)
-        self._set(gate=gate, up=up, down=down, up_start=matrices[1].start, down_start=matrices[2].start)
+        fields = [{"addresses": part.experts.addresses.ctypes.data, "start": part.start} for part in matrices]
+        self._parts: Ids = np.array([PART.in_order(values) for values in fields], np.int64)
+        self._set(parts=self._parts.ctypes.data, part_count=len(matrices))
         self.table[CACHED.growth // 8 :].view(np.float32)[0] = growth(k)
         reader.keep(self)
 
@@ -98,8 +99,8 @@ class CachedLayer:
         reads = self._reads
         reads[:, READ.spans // 8], reads[:, READ.then // 8] = len(self.matrices), end_load.address
         reads[:, READ.owner // 8], reads[:, READ.number // 8] = self.table.ctypes.data, np.arange(self.expert_count)
-        spans = np.split(reads[:, READ.bytes // 8 :], len(self.matrices), 1)
-        for matrix, span in zip(self.matrices, spans, strict=True):
+        for i, matrix in enumerate(self.matrices):
+            span = reads[:, (READ.bytes + i * SPAN.bytes) // 8 :]
             span[:, SPAN.file // 8], span[:, SPAN.size // 8] = self._reader.number_of(matrix.path), matrix.n_bytes
             span[:, SPAN.offset // 8] = matrix.offsets
 
@@ -171,7 +172,7 @@ class CachedLayer:
             self.slots.reopen()
 
     def spans(self, expert: int, memory: Buffer) -> list[Span]:
-        """What to read of an expert into memory [slot_bytes]: gate, up and down."""
+        """What to read of an expert into memory [slot_bytes]: each of its matrices."""
         return [matrix.span(expert, memory) for matrix in self.matrices]
 
     def set_address(self, expert: int, memory: Buffer) -> None:

@@ -99,7 +99,7 @@ PRE_TOKENIZERS: Final = {
     **dict.fromkeys(["gpt-2", "olmo", "mpt", "gigachat", "a.x-4.0", "mellum"], PreTokenizer((_GPT2,))),
     **dict.fromkeys(["starcoder", "smollm", "refact", "minerva-7b"], PreTokenizer(_STARCODER)),
     **dict.fromkeys(
-        ["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "midm-2.0", "lfm2"],
+        ["llama-bpe", "llama3", "llama-v3", "falcon3", "midm-2.0", "lfm2"],
         PreTokenizer((_LLAMA3,), ignore_merges=True, add_bos=True),
     ),
     **dict.fromkeys(["dbrx", "smaug-bpe", "chatglm-bpe"], PreTokenizer((_LLAMA3,))),
@@ -107,7 +107,7 @@ PRE_TOKENIZERS: Final = {
     **dict.fromkeys(["qwen2", "deepseek-r1-qwen", "megrez", "kormo", "hunyuan"], PreTokenizer((_QWEN2,))),
     "qwen35": PreTokenizer((_QWEN35,)),
     **dict.fromkeys(["gpt-4o", "llama4", "kanana2"], PreTokenizer((_O200K,), ignore_merges=True)),
-    "tekken": PreTokenizer((_TEKKEN,), ignore_merges=True, add_bos=True),
+    **dict.fromkeys(["tekken", "pixtral"], PreTokenizer((_TEKKEN,), ignore_merges=True, add_bos=True)),
     "deepseek-llm": PreTokenizer(_DEEPSEEK_LLM),
     "deepseek-coder": PreTokenizer(_DEEPSEEK_CODER),
     **dict.fromkeys(["deepseek-v3", "joyai-llm"], PreTokenizer(_DEEPSEEK_V3)),

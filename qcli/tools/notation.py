@@ -68,7 +68,7 @@ class Notation:
             case "python":
                 return f"{self.begin}[{', '.join(map(_python, calls))}]{self.end}"
             case "json list":
-                return self.begin + json.dumps([_table(call) for call in calls], ensure_ascii=False)
+                return self.begin + json.dumps([_table(call) for call in calls], ensure_ascii=False) + self.end
             case "mistral list":
                 tables = [{**_table(call), "id": call.id} for call in calls]
                 return self.begin + json.dumps(tables, ensure_ascii=False)
@@ -119,6 +119,7 @@ _OTHERS: Final[tuple[tuple[str, str, Family], ...]] = (
     ("<|tool_call_start|>", "<|tool_call_end|>", "python"),  # LFM2
     ("[TOOL_CALLS]", "", "mistral list"),
     ("<|tool_call|>", "", "json list"),  # Granite 3
+    ("<TOOLCALL>", "</TOOLCALL>", "json list"),  # Nemotron Nano 2
 )
 
 

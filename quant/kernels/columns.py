@@ -1,4 +1,7 @@
-"""Copying columns of heads: beside other columns, or as one row a head, for a matrix of each head."""
+"""Columns of an activation cleared, quantized, or copied: of heads, beside others, or as one row a head.
+
+The last is for a matrix of each head.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.partition import start_of
 from quant.plan import Activation, Operand, Plan
-from quant.simd import load_f32x16, load_i64, store_f32x16
+from quant.simd import load_f32x16, load_i64, store_f32x16, zero_f32x16
 
 
 @inline
@@ -39,6 +42,15 @@ def take_rows(rank, size, x, x_stride, x_step, heads, columns, out, batch):
             store_block(a, b, columns, block, 0, q, residual)
 
 
+@kernel
+def clear_rows(rank, size, x, stride, columns, batch):
+    """x [tokens, columns] = 0, columns a multiple of 16; threads share the blocks of 16."""
+    blocks = columns // 16
+    items = load_i64(batch + BATCH.tokens) * blocks
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
+        store_f32x16(x + item // blocks * stride + item % blocks * 64, zero_f32x16())
+
+
 def place(
     plan: Plan, x: Activation, heads: int, first: int, columns: int, y: Activation, at: int, *, shared: bool = False
 ) -> None:
@@ -68,6 +80,13 @@ def quantize(plan: Plan, x: Activation) -> None:
         OUTPUT, f32=0, f32_stride=0, q8=x.written("q8"), residual=x.written("residual"), q8_stride=x.stride("q8")
     )
     plan.add(take_rows, x.read("f32"), x.stride("f32"), 0, 1, x.columns, others, plan.batch)
+
+
+def clear(plan: Plan, x: Activation) -> None:
+    """x float32 [tokens, n] = 0, for who next adds to it; n a multiple of 16."""
+    if x.columns % 16:
+        raise ValueError(f"{x.columns} columns are no multiple of 16")
+    plan.add(clear_rows, x.read("f32"), x.stride("f32"), x.columns, plan.batch)
 
 
 def _from(x: Activation, column: int) -> Operand:

@@ -28,8 +28,8 @@ from quant.simd import fma, load_f32, load_f32x16, load_i64, mul, splat, store_f
 from quant.tile import transpose16
 from quant.vector_math import exp, silu
 
-_CHUNK = 64
-_ROW = 4 * _CHUNK  # bytes of a row of chunk x chunk scores
+CHUNK = 64
+_ROW = 4 * CHUNK  # bytes of a row of chunk x chunk scores
 ROWS = Layout("qkv", "qkv_stride", "alpha", "alpha_stride", "beta", "beta_stride", "out", "out_stride", "product")
 _SOLVE = 16  # rows of the triangular system solved one by one before they enter a product
 
@@ -41,8 +41,11 @@ def _tap(mixed, stride, conv_state, ring, channels, t, position):
 
 
 @kernel
-def convolve_rows(rank, size, mixed, stride, conv, taps, conv_state, ring, channels, out, batch):
-    """silu of the causal convolution of each channel; threads share the channels, and go through them token by token."""
+def convolve_rows(rank, size, mixed, stride, conv, bias, taps, conv_state, ring, channels, out, batch):
+    """silu of the causal convolution of each channel, plus a bias unless it is 0.
+
+    Threads share the channels, and go through them token by token.
+    """
     tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
     first, last = 64 * start_of(rank, size, channels // 16), 64 * start_of(rank + 1, size, channels // 16)
     for t in range(tokens):
@@ -51,7 +54,7 @@ def convolve_rows(rank, size, mixed, stride, conv, taps, conv_state, ring, chann
             x = _tap(mixed, stride, conv_state, ring, channels, t - taps + 1 + i, position)
             weight = conv + 4 * i * channels
             for c in range(first, last, 64):
-                before = load_f32x16(row + c) if i else zero_f32x16()
+                before = load_f32x16(row + c) if i else load_f32x16(bias + c) if bias else zero_f32x16()
                 s = fma(load_f32x16(x + c), load_f32x16(weight + c), before)
                 store_f32x16(row + c, silu(s) if i == taps - 1 else s)
     for t in range(max(0, tokens - taps), tokens):
@@ -70,7 +73,7 @@ def l2_normalize_rows(rank, size, x, stride, key_heads, key_dim, batch):
 
 
 @inline
-def _scale_row(x, width, factor):
+def scale_row(x, width, factor):
     """x *= factor, float32 [width]."""
     for c in range(0, 4 * width, 64):
         store_f32x16(x + c, mul(load_f32x16(x + c), splat(factor)))
@@ -89,24 +92,27 @@ def copy_state(state, key_dim, value_dim, rows, back):
 
 
 @inline
-def _copy_keys(k, stride, count, width, keys, transposed):
+def copy_keys(k, stride, count, width, keys, transposed):
     """The chunk's `count` keys, followed by zeros -> keys [64, width], transposed [width, 64]."""
-    for t in range(_CHUNK):
+    for t in range(CHUNK):
         for c in range(0, 4 * width, 64):
             store_f32x16(keys + 4 * t * width + c, load_f32x16(k + t * stride + c) if t < count else zero_f32x16())
-    for t in range(0, _CHUNK, 16):
+    for t in range(0, CHUNK, 16):
         for c in range(0, width, 16):
-            transpose16(keys + 4 * (t * width + c), 4 * width, transposed + 4 * (c * _CHUNK + t), _ROW)
+            transpose16(keys + 4 * (t * width + c), 4 * width, transposed + 4 * (c * CHUNK + t), _ROW)
 
 
 @inline
-def _weigh(scores, sums, t, last, factor):
-    """Row t of scores [64, 64] *= factor * e^(G_t - G_i) for i < last, 0 from there on; sums: G."""
+def weigh(products, sums, t, last, factor, scores):
+    """Row t of scores = that of products * factor * e^(G_t - G_i) for i < last, 0 from there on.
+
+    products and scores [64, 64] may be the same; sums: G.
+    """
     row, now = scores + t * _ROW, splat(load_f32(sums + 4 * t))
     for i in range(0, _ROW, 64):
         weights = mul(splat(factor), exp(sub(now, load_f32x16(sums + i))))
-        store_f32x16(row + i, mul(load_f32x16(row + i), weights))
-    for i in range(last, _CHUNK):
+        store_f32x16(row + i, mul(load_f32x16(products + t * _ROW + i), weights))
+    for i in range(last, CHUNK):
         store_f32(row + 4 * i, np.float32(0))
 
 
@@ -143,7 +149,7 @@ def _gates(alpha, beta, stride, head, a, dt, count, sums, strengths):
         total += load_f32(a + 4 * head) * softplus(load_f32(alpha + at) + load_f32(dt + 4 * head))
         store_f32(sums + 4 * t, total)
         store_f32(strengths + 4 * t, sigmoid1(load_f32(beta + at)))
-    for t in range(count, _CHUNK):
+    for t in range(count, CHUNK):
         store_f32(sums + 4 * t, total)
 
 
@@ -160,27 +166,27 @@ def _chunk(product, q, k, v, o, stride, out_stride, count, key_dim, value_dim, m
     d = transposed + _ROW * key_dim
     scores = d + _ROW * value_dim
     width = 4 * value_dim
-    _copy_keys(k, stride, count, key_dim, keys, transposed)
+    copy_keys(k, stride, count, key_dim, keys, transposed)
     sgemm(product, keys, 4 * key_dim, s, width, d, width, count, value_dim, key_dim, False)
     for t in range(count):
         decay, strength = np.float32(math.exp(load_f32(sums + 4 * t))), load_f32(strengths + 4 * t)
         for c in range(0, width, 64):
             error = sub(load_f32x16(v + t * stride + c), mul(splat(decay), load_f32x16(d + t * width + c)))
             store_f32x16(d + t * width + c, mul(splat(strength), error))
-    sgemm(product, keys, 4 * key_dim, transposed, _ROW, scores, _ROW, count, _CHUNK, key_dim, False)
+    sgemm(product, keys, 4 * key_dim, transposed, _ROW, scores, _ROW, count, CHUNK, key_dim, False)
     for t in range(count):
-        _weigh(scores, sums, t, t, -load_f32(strengths + 4 * t))
+        weigh(scores, sums, t, t, -load_f32(strengths + 4 * t), scores)
     _solve(product, scores, d, count, value_dim)
     sgemm(product, q, stride, s, width, o, out_stride, count, value_dim, key_dim, False)
-    sgemm(product, q, stride, transposed, _ROW, scores, _ROW, count, _CHUNK, key_dim, False)
+    sgemm(product, q, stride, transposed, _ROW, scores, _ROW, count, CHUNK, key_dim, False)
     for t in range(count):
-        _scale_row(o + t * out_stride, value_dim, np.float32(math.exp(load_f32(sums + 4 * t))))
-        _weigh(scores, sums, t, t + 1, np.float32(1))
+        scale_row(o + t * out_stride, value_dim, np.float32(math.exp(load_f32(sums + 4 * t))))
+        weigh(scores, sums, t, t + 1, np.float32(1), scores)
     sgemm(product, scores, _ROW, d, width, o, out_stride, count, value_dim, count, True)
     last = load_f32(sums + 4 * (count - 1))
     for t in range(count):
-        _scale_row(d + t * width, value_dim, np.float32(math.exp(last - load_f32(sums + 4 * t))))
-    _scale_row(s, key_dim * value_dim, np.float32(math.exp(last)))
+        scale_row(d + t * width, value_dim, np.float32(math.exp(last - load_f32(sums + 4 * t))))
+    scale_row(s, key_dim * value_dim, np.float32(math.exp(last)))
     sgemm(product, transposed, _ROW, d, width, s, width, key_dim, value_dim, count, True)
 
 
@@ -205,8 +211,8 @@ def delta_chunks(rank, size, net, rows, batch, scratch, scratch_stride):
         q = x + 4 * (head // share % key_heads) * key_dim
         v = x + 2 * keys + 4 * head * value_dim
         o = out + 4 * head * value_dim
-        for t in range(0, tokens, _CHUNK):
-            count = min(_CHUNK, tokens - t)
+        for t in range(0, tokens, CHUNK):
+            count = min(CHUNK, tokens - t)
             _gates(alpha + t * gate_stride, beta + t * gate_stride, gate_stride, head, a, dt, count, sums, sums + _ROW)
             at = t * stride
             k, y = q + keys + at, o + t * out_stride
@@ -244,7 +250,7 @@ def delta_net_chunk(
     out: Activation,
 ) -> None:
     """mixed [tokens, channels], z [tokens, value columns], beta, alpha [tokens, value heads] -> out [tokens, value columns]."""
-    floats = net.key_dim * net.value_dim + _CHUNK * (2 + 2 * net.key_dim + net.value_dim + _CHUNK)
+    floats = net.key_dim * net.value_dim + CHUNK * (2 + 2 * net.key_dim + net.value_dim + CHUNK)
     by_chunks(plan, net, delta_chunks, floats, mixed, z, beta, alpha, eps, out)
 
 
@@ -269,6 +275,7 @@ def by_chunks(
         mixed.read("f32"),
         stride,
         net.conv,
+        0,
         len(net.conv),
         net.conv_state,
         len(net.conv_state),

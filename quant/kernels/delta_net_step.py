@@ -89,14 +89,14 @@ def new_row(p, k, decay, delta):
 
 @inline
 def update_row(p, to, k, q, decay, delta, o):
-    """One key's row of `_update`: gives o + q * the new row."""
+    """One key's row of `update_state`: gives o + q * the new row."""
     new = new_row(p, k, decay, delta)
     store_f32x16(to, new)
     return fma(broadcast_f32(q), new, o)
 
 
 @inline
-def _update(state, to, k, q, key_dim, decay, delta):
+def update_state(state, to, k, q, key_dim, decay, delta):
     """decay S + k delta^T for 16 value columns -> `to`, which may be S; gives its product with q."""
     o0, o1, o2, o3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for i in range(0, key_dim, 4):
@@ -178,6 +178,14 @@ def delta_catch_up(rank, size, net, batch):
             catch_up_part(net, head, part, count)
 
 
+@inline
+def heads_of_share(rank, size, heads, width):
+    """The first of a share's heads, and the last plus one: two together where these fill one block of 32 columns."""
+    together = 2 if width % 32 else 1
+    pairs = (heads + together - 1) // together
+    return together * start_of(rank, size, pairs), min(heads, together * start_of(rank + 1, size, pairs))
+
+
 @kernel
 def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
     """Tokens one after the other, from convolution to gated norm -> out (an OUTPUT table); threads share the value heads.
@@ -191,7 +199,8 @@ def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
     eps, sigmoid_gate = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.sigmoid_gate)
     state, local = load_i64(net + DELTA_NET.state), scratch + rank * scratch_stride
     first_q, row = local + 64 * key_dim, 8 * (key_dim + value_dim) + 64
-    for head in range(start_of(rank, size, value_heads), start_of(rank + 1, size, value_heads)):
+    first_head, last_head = heads_of_share(rank, size, value_heads, value_dim)
+    for head in range(first_head, last_head):
         place = head * value_dim
         for t in range(tokens):
             q = first_q + t * row
@@ -210,7 +219,7 @@ def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
                 before, after = states_of(net, s, batch, t, local)
                 decay, strength = broadcast_f32(q + row - 64), broadcast_f32(q + row - 60)
                 delta = mul(strength, sub(load_f32x16(v), mul(decay, predict(before, k, key_dim))))
-                store_f32x16(v + 4 * value_dim, _update(before, after, k, q, key_dim, decay, delta))
+                store_f32x16(v + 4 * value_dim, update_state(before, after, k, q, key_dim, decay, delta))
                 if in_turn and t > 0:
                     store_f32x16(deferred_of(net, t - 1, head) + 4 * (key_dim + part), delta)
         for t in range(tokens):

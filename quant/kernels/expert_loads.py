@@ -1,8 +1,8 @@
 """Experts of a layer that come and go: slots for them, reads into these, and the addresses at which kernels find them.
 
-A layer's cache is a table of CACHED. An expert is loaded by a read of the queue that has a span for gate, up and down each;
-when the last one is there, `end_load` lets kernels find it, in the I/O thread. An expert that is evicted loses its
-addresses at once.
+A layer's cache is a table of CACHED. An expert is loaded by a read of the queue that has a span for each of its matrices:
+gate, unless experts have none, up and down. When the last one is there, `end_load` lets kernels find it, in the I/O thread.
+An expert that is evicted loses its addresses at once.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ CACHED = Layout(  # the cached experts of a layer
     "token",  # table of TOKEN
     "queue",  # see quant.read_queue
     "slots",  # table of SLOTS
-    "reads",  # EXPERT_READ_BYTES for every expert: its read, with a span for gate, up and down each
+    "reads",  # EXPERT_READ_BYTES for every expert: its read, with a span for each matrix
     "memory",  # of all slots
     "slot_bytes",
     "expert_bytes",  # in the file
-    "gate",  # addresses int64 [experts] of MATRIX; 0: not in memory
-    "up",
-    "down",
-    "up_start",  # byte of a slot at which the span of up begins; that of gate begins the slot
-    "down_start",
+    "parts",  # a table of PART for each matrix of an expert, one behind the other
+    "part_count",  # 2 or 3
     "growth",  # float32, see `add_usage`, of one token
     "guessed",  # int64 [experts]: experts whose reads were begun as a guess,
     "guesses",  # and how many they are
+)
+PART = Layout(  # gate, up or down of every expert
+    "addresses",  # int64 [experts] of MATRIX; 0: not in memory
+    "start",  # byte of a slot at which its span begins
 )
 TOKEN = Layout(
     "prefetch",  # 1: guess what the next layers choose
@@ -60,7 +61,7 @@ def read_of(layer, expert):
 @inline
 def is_loaded(layer, expert):
     """Not 0 if kernels find the expert in memory."""
-    return load_i64(load_i64(layer + CACHED.gate) + 8 * expert)
+    return load_i64(load_i64(load_i64(layer + CACHED.parts) + PART.addresses) + 8 * expert)
 
 
 @inline
@@ -71,10 +72,15 @@ def _data(read, i):
 
 
 @inline
-def _set_addresses(layer, expert, gate, up, down):
-    store_i64(load_i64(layer + CACHED.gate) + 8 * expert, gate)
-    store_i64(load_i64(layer + CACHED.up) + 8 * expert, up)
-    store_i64(load_i64(layer + CACHED.down) + 8 * expert, down)
+def _part(layer, i):
+    return load_i64(layer + CACHED.parts) + i * PART.bytes
+
+
+@inline
+def _set_addresses(layer, expert, read):
+    """Let kernels find an expert where its read puts it; or nowhere, if that is 0."""
+    for i in range(load_i64(layer + CACHED.part_count)):
+        store_i64(load_i64(_part(layer, i) + PART.addresses) + 8 * expert, _data(read, i) if read else 0)
 
 
 @inline
@@ -95,7 +101,7 @@ def _slot_for(layer, expert):
         if slot >= 0:
             evicted = load_i64(expert_in + 8 * slot)
             if evicted >= 0:
-                _set_addresses(layer, evicted, 0, 0, 0)
+                _set_addresses(layer, evicted, 0)
                 store_i64(slot_of + 8 * evicted, -1)
             store_i64(expert_in + 8 * slot, expert)
             store_i64(slot_of + 8 * expert, slot)
@@ -109,9 +115,8 @@ def load_with_lock(layer, expert, urgent):
     if slot < 0:
         return 0
     memory, spans = load_i64(layer + CACHED.memory) + slot * load_i64(layer + CACHED.slot_bytes), read + READ.bytes
-    store_i64(spans + SPAN.address, memory)
-    store_i64(spans + SPAN.bytes + SPAN.address, memory + load_i64(layer + CACHED.up_start))
-    store_i64(spans + 2 * SPAN.bytes + SPAN.address, memory + load_i64(layer + CACHED.down_start))
+    for i in range(load_i64(layer + CACHED.part_count)):
+        store_i64(spans + i * SPAN.bytes + SPAN.address, memory + load_i64(_part(layer, i) + PART.start))
     store_i64(read + READ.arrivals, 0)
     store_u8(load_i64(load_i64(layer + CACHED.slots) + SLOTS.loading) + expert, 1)
     append(load_i64(layer + CACHED.queue), read, urgent)
@@ -151,7 +156,7 @@ def end_load(read):
     if failed and not arrivals:
         _free_slot_of(slots, expert)
     else:
-        _set_addresses(layer, expert, _data(read, 0), _data(read, 1), _data(read, 2))
+        _set_addresses(layer, expert, read)
     if arrivals:
         note_arrival(arrivals, load_i64(read + READ.place))
         if failed:

@@ -1,8 +1,8 @@
 """A layer of routed experts and one shared expert, each down(f(gate x) * up x); only the chosen ones are touched.
 
-A dense feed-forward layer is an expert that every token takes. One token at a time here; many in `experts_grouped`.
-An expert is found through a table of addresses, so it may lie in the mapped file or anywhere else. Every output row
-belongs to one thread, which adds the experts in a fixed order.
+An expert may have no gate: down(f(up x)). A dense feed-forward layer is an expert that every token takes. One token at a
+time here; many in `experts_grouped`. An expert is found through a table of addresses, so it may lie in the mapped file or
+anywhere else. Every output row belongs to one thread, which adds the experts in a fixed order.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from numpy.typing import NDArray
 from quant.activation import OUTPUT, row_addresses, store_block
 from quant.atomics import call
 from quant.jit import inline, kernel
-from quant.kernels.gates import GATES, add_scaled, add_whole, gated
+from quant.kernels.gates import GATES, UNGATED, add_scaled, add_whole, gated
 from quant.kernels.partition import shares_of, start_of
 from quant.kernels.router import Routing, mark_touched, route_rows, routing_scratch_bytes
 from quant.kernels.scalar import sigmoid1
 from quant.layout import Layout
 from quant.plan import Activation, Operand, Plan
-from quant.simd import load_f32, load_f32x16, load_i64, store_f32x16
+from quant.simd import bits_to_f32, load_f32, load_f32x16, load_i64, store_f32x16
 from quant.weights import MATRIX, ExpertMatrices, Matrix, operands_of, row_address
 
 BLOCK = 32  # rows of gate and up that are multiplied together: one block of the quantized product
 PRODUCTS_BYTES = 2 * 4 * BLOCK  # of a block of gate and one of up, float32
 
 GATE_UP = Layout(  # the first half of every expert
-    "gate",  # table of MATRIX
+    "gate",  # table of MATRIX; 0 for none
     "up",  # another, of the same shape and format
     "function",  # a number of GATES
 )
@@ -43,25 +43,45 @@ SHARED = Layout(  # what the shared expert adds to a token: scale * sigmoid(gate
 
 @dataclass(frozen=True)
 class GatedExperts:
-    """Experts that each give down(f(gate x) * up x): gate and up [width, n], down [n, width]; f: see quant.kernels.gates."""
+    """Experts that each give down(f(gate x) * up x), or without gates down(f(up x)); f: see quant.kernels.gates.
 
-    gate: ExpertMatrices
+    Gate and up are [width, n], down [n, width].
+    """
+
+    gate: ExpertMatrices | None
     up: ExpertMatrices
     down: ExpertMatrices
     activation: str = "silu"
 
     def __post_init__(self) -> None:
-        gate, up, down = self.gate, self.up, self.down
+        gate, up, down = self.gate or self.up, self.up, self.down
         same = gate.rows == up.rows == down.columns and gate.columns == up.columns == down.rows
         if not same or gate.count != up.count or gate.count != down.count or gate.format != up.format:
             raise ValueError(f"gate [{gate.rows}, {gate.columns}], up, down [{down.rows}, {down.columns}] do not fit")
         if (gate.bias is None) != (up.bias is None):
             raise ValueError("a bias of gate or up alone")
+        if (self.gate is None) != (self.activation in UNGATED):
+            raise ValueError(f"{self.activation} experts with{'out' if self.gate is None else ''} gates")
+
+    @property
+    def matrices(self) -> tuple[ExpertMatrices, ...]:
+        """Gate, if there is one, up and down."""
+        return (self.up, self.down) if self.gate is None else (self.gate, self.up, self.down)
+
+    @property
+    def name(self) -> str:
+        """The name of the first matrix's tensor, by which a layer is known."""
+        return self.matrices[0].name
 
     @property
     def bytes(self) -> int:
         """Bytes of one expert."""
-        return self.gate.bytes + self.up.bytes + self.down.bytes
+        return self.gate_up_bytes + self.down.bytes
+
+    @property
+    def gate_up_bytes(self) -> int:
+        """Bytes of gate, if there is one, and up of one expert."""
+        return sum(part.bytes for part in self.matrices[:-1])
 
 
 @dataclass(frozen=True)
@@ -78,7 +98,7 @@ class LayerExperts:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        self.routing.check(self.routed.gate.count)
+        self.routing.check(self.routed.up.count)
 
     @property
     def bytes_per_token(self) -> int:
@@ -88,15 +108,18 @@ class LayerExperts:
 
 @inline
 def _add_bias(matrix, expert, first, products, rows):
-    bias = load_i64(matrix + MATRIX.bias)
+    bias = load_i64(matrix + MATRIX.bias) if matrix else 0
     if bias:
         add_whole(products, bias + 4 * (expert * load_i64(matrix + MATRIX.rows) + first), rows)
 
 
 @inline
 def finish_block(layer, expert, gate, up, first, rows, y, q):
-    """f(gate) * up, of float32 [rows <= 32] each -> columns first to first + rows of the activation row at y and q."""
-    kind, width = load_i64(layer + GATE_UP.function), load_i64(load_i64(layer + GATE_UP.gate) + MATRIX.rows)
+    """f(gate) * up, of float32 [rows <= 32] each -> columns first to first + rows of the activation row at y and q.
+
+    Of experts without gates, `gate` holds anything.
+    """
+    kind, width = load_i64(layer + GATE_UP.function), load_i64(load_i64(layer + GATE_UP.up) + MATRIX.rows)
     _add_bias(load_i64(layer + GATE_UP.gate), expert, first, gate, rows)
     _add_bias(load_i64(layer + GATE_UP.up), expert, first, up, rows)
     if rows == BLOCK:
@@ -110,19 +133,20 @@ def finish_block(layer, expert, gate, up, first, rows, y, q):
 @inline
 def count_blocks(layer):
     """How many blocks the rows of gate, and of up, are divided into."""
-    return (load_i64(load_i64(layer + GATE_UP.gate) + MATRIX.rows) + BLOCK - 1) // BLOCK
+    return (load_i64(load_i64(layer + GATE_UP.up) + MATRIX.rows) + BLOCK - 1) // BLOCK
 
 
 @inline
 def gate_up_blocks(layer, expert, x, first, last, y, q, products):
     """Blocks first to last of f(gate x) * up x of one expert -> the same blocks of its activation row at y and q."""
     gate, up = load_i64(layer + GATE_UP.gate), load_i64(layer + GATE_UP.up)
-    w, v = row_address(gate, expert, 0), row_address(up, expert, 0)
-    rows, columns = load_i64(gate + MATRIX.rows), load_i64(gate + MATRIX.columns)
-    row_bytes, dot = load_i64(gate + MATRIX.row_bytes), load_i64(gate + MATRIX.dot)
+    w, v = row_address(gate, expert, 0) if gate else 0, row_address(up, expert, 0)
+    rows, columns = load_i64(up + MATRIX.rows), load_i64(up + MATRIX.columns)
+    row_bytes, dot = load_i64(up + MATRIX.row_bytes), load_i64(up + MATRIX.dot)
     for block in range(first, last):
         row, count = block * BLOCK, min(BLOCK, rows - block * BLOCK)
-        call(dot, (w + row * row_bytes, count, columns, x, products, np.float32(1), 0))
+        if gate:
+            call(dot, (w + row * row_bytes, count, columns, x, products, np.float32(1), 0))
         call(dot, (v + row * row_bytes, count, columns, x, products + 4 * BLOCK, np.float32(1), 0))
         finish_block(layer, expert, products, products + 4 * BLOCK, row, count, y, q)
 
@@ -173,9 +197,9 @@ def down_step(rank, size, k, experts, weights, down, middle, middle_stride, x, s
 
 
 @kernel
-def down_dense(rank, size, down, middle, x):
-    """x += down middle, of an expert that every token takes."""
-    _add_down(down, 0, middle, x, np.float32(1), rank, size)
+def down_dense(rank, size, down, middle, x, scale):
+    """x += scale * down middle, of an expert that every token takes."""
+    _add_down(down, 0, middle, x, bits_to_f32(scale), rank, size)
 
 
 def experts_step(
@@ -183,16 +207,16 @@ def experts_step(
 ) -> None:
     """h [1, n], logits [1, experts], shared_gate [1, 1] (before the sigmoid): x [1, n] += …"""
     routed, k = layer.routed, layer.routing.experts_per_token
-    middle = plan.activation("middle", routed.gate.rows, k)
+    middle = plan.activation("middle", routed.up.rows, k)
     middle.read(routed.down.format.activation)
     experts, weights = plan.buffer("experts", k, np.int64), plan.buffer("weights", k, np.float32)
     plan.weight_bytes += layer.bytes_per_token
     rows = logits.read("f32"), logits.stride("f32")
-    routing = layer.routing.table(plan, routed.gate.count, layer.scale)
-    scratch = plan.scratch(max(PRODUCTS_BYTES, routing_scratch_bytes(routed.gate.count)))
+    routing = layer.routing.table(plan, routed.up.count, layer.scale)
+    scratch = plan.scratch(max(PRODUCTS_BYTES, routing_scratch_bytes(routed.up.count)))
     plan.add(route_rows, *rows, routing, experts, weights, plan.batch, *scratch)
     operands = gate_up_table(plan, routed), gate_input(routed, h), plan.output(middle), *scratch
-    shares = shares_of(k * (routed.gate.bytes + routed.up.bytes), plan.threads)
+    shares = shares_of(k * routed.gate_up_bytes, plan.threads)
     plan.add(gate_up_step, k, experts, layer.touched, *operands, shares=shares)
     shared = shared_gate_up(plan, layer.shared, h) if layer.shared else None
     add_down(plan, layer, (experts, weights), middle, shared, shared_gate, x)
@@ -224,21 +248,21 @@ def add_down(
     plan.add(down_step, k, *choice, matrix, *rows, x.read("f32"), table, shares=shares_of(n_bytes, plan.threads))
 
 
-def dense_step(plan: Plan, layer: GatedExperts, h: Activation, x: Activation) -> None:
-    """An expert that every token takes: h [1, n]; x [1, n] += its result."""
+def dense_step(plan: Plan, layer: GatedExperts, h: Activation, x: Activation, scale: float = 1.0) -> None:
+    """An expert that every token takes: h [1, n]; x [1, n] += scale * its result."""
     plan.weight_bytes += layer.bytes
     middle = shared_gate_up(plan, layer, h)
     rows, matrix = middle.read(layer.down.format.activation), plan.table(MATRIX, **operands_of(layer.down))
-    plan.add(down_dense, matrix, rows, x.read("f32"), shares=shares_of(layer.down.bytes, plan.threads))
+    plan.add(down_dense, matrix, rows, x.read("f32"), float(scale), shares=shares_of(layer.down.bytes, plan.threads))
 
 
 def shared_gate_up(plan: Plan, layer: GatedExperts, h: Activation) -> Activation:
     """The middle of an expert that every token takes, [1, width]."""
-    middle = plan.activation("shared middle", layer.gate.rows)
+    middle = plan.activation("shared middle", layer.up.rows)
     middle.read(layer.down.format.activation)
     plan.keep(layer)
     table, scratch = gate_up_table(plan, layer), plan.scratch(PRODUCTS_BYTES)
-    shares = shares_of(layer.gate.bytes + layer.up.bytes, plan.threads)
+    shares = shares_of(layer.gate_up_bytes, plan.threads)
     plan.add(gate_up_shared, table, gate_input(layer, h), plan.output(middle), *scratch, shares=shares)
     return middle
 
@@ -247,12 +271,13 @@ def gate_up_table(
     plan: Plan, layer: GatedExperts, operands: Callable[[ExpertMatrices | Matrix], dict[str, Operand]] = operands_of
 ) -> Operand:
     """The table of GATE_UP; operands: what gives the fields of a matrix."""
-    gate, up = (plan.table(MATRIX, **operands(part)) for part in (layer.gate, layer.up))
+    gate = plan.table(MATRIX, **operands(layer.gate)) if layer.gate else 0
+    up = plan.table(MATRIX, **operands(layer.up))
     return plan.table(GATE_UP, gate=gate, up=up, function=GATES[layer.activation])
 
 
 def gate_input(layer: GatedExperts, h: Activation) -> NDArray[np.uint8]:
     """Rows of h as gate and up are multiplied with them; ValueError if they do not fit."""
-    if layer.gate.columns != h.columns:
-        raise ValueError(f"experts of {layer.gate.columns} columns times {h.columns}")
-    return h.read(layer.gate.format.activation)
+    if layer.up.columns != h.columns:
+        raise ValueError(f"experts of {layer.up.columns} columns times {h.columns}")
+    return h.read(layer.up.format.activation)

@@ -76,10 +76,10 @@ def _gate_up(parts, expert, block, entries, products, count):
     """A block of the rows of gate and up of an expert, times `count` activation rows -> products [count, 2, BLOCK]."""
     layer = load_i64(parts + _PARTS.layer)
     gate, up = load_i64(layer + GATE_UP.gate), load_i64(layer + GATE_UP.up)
-    rows, row_bytes = load_i64(gate + MATRIX.rows), load_i64(gate + MATRIX.row_bytes)
+    rows, row_bytes = load_i64(up + MATRIX.rows), load_i64(up + MATRIX.row_bytes)
     first = block * BLOCK
     some = min(BLOCK, rows - first)
-    for half in range(2):
+    for half in range(0 if gate else 1, 2):
         matrix = up if half else gate
         for i in range(count):
             place = products + i * PRODUCTS_BYTES + 4 * BLOCK * half
@@ -206,17 +206,17 @@ def experts_few(
 ) -> None:
     """h [tokens, n], logits [tokens, experts], shared_gate [tokens, 1] (before the sigmoid): x [tokens, n] += …"""
     routed, pairs = layer.routed, plan.tokens * layer.routing.experts_per_token
-    middle = plan.activation("middle", routed.gate.rows, pairs)
+    middle = plan.activation("middle", routed.up.rows, pairs)
     middle.read(routed.down.format.activation)
     experts, weights = plan.buffer("experts", pairs, np.int64), plan.buffer("weights", pairs, np.float32)
     plan.weight_bytes += layer.bytes_per_token
-    scratch = plan.scratch(max(_scratch_bytes(plan, pairs), routing_scratch_bytes(routed.gate.count)))
-    routing = layer.routing.table(plan, routed.gate.count, layer.scale)
+    scratch = plan.scratch(max(_scratch_bytes(plan, pairs), routing_scratch_bytes(routed.up.count)))
+    routing = layer.routing.table(plan, routed.up.count, layer.scale)
     plan.add(route_rows, logits.read("f32"), logits.stride("f32"), routing, experts, weights, plan.batch, *scratch)
     choice = plan.table(
         CHOICE, k=layer.routing.experts_per_token, experts=experts, weights=weights, touched=layer.touched
     )
-    shares = shares_of(pairs * (routed.gate.bytes + routed.up.bytes), plan.threads)
+    shares = shares_of(pairs * routed.gate_up_bytes, plan.threads)
     plan.add(gate_up_few, choice, _gate_up_operand(plan, routed, h, middle), plan.rows, *scratch, shares=shares)
     added: Operand = 0
     if layer.shared:
@@ -229,10 +229,10 @@ def experts_few(
     plan.add(down_few, choice, *operands, added, x.read("f32"), x.stride("f32"), plan.rows, *scratch, shares=shares)
 
 
-def dense_few(plan: Plan, layer: GatedExperts, h: Activation, x: Activation) -> None:
-    """An expert that every token takes: h [tokens, n]; x [tokens, n] += its result."""
+def dense_few(plan: Plan, layer: GatedExperts, h: Activation, x: Activation, scale: float = 1.0) -> None:
+    """An expert that every token takes: h [tokens, n]; x [tokens, n] += scale * its result."""
     plan.weight_bytes += layer.bytes
-    added = _added(plan, layer, _shared_middle(plan, layer, h), None, 1.0)
+    added = _added(plan, layer, _shared_middle(plan, layer, h), None, scale)
     operands = added, x.read("f32"), x.stride("f32"), plan.rows, *plan.scratch(_scratch_bytes(plan, plan.tokens))
     plan.add(down_dense_few, *operands, shares=shares_of(layer.down.bytes, plan.threads))
 
@@ -244,17 +244,17 @@ def _scratch_bytes(plan: Plan, pairs: int) -> int:
 
 def _shared_middle(plan: Plan, layer: GatedExperts, h: Activation) -> Activation:
     """The middle of an expert that every token takes, [tokens, width]."""
-    middle = plan.activation("shared middle", layer.gate.rows)
+    middle = plan.activation("shared middle", layer.up.rows)
     middle.read(layer.down.format.activation)
     plan.keep(layer)
     parts, scratch = _gate_up_operand(plan, layer, h, middle), plan.scratch(_scratch_bytes(plan, plan.tokens))
-    shares = shares_of(layer.gate.bytes + layer.up.bytes, plan.threads)
+    shares = shares_of(layer.gate_up_bytes, plan.threads)
     plan.add(gate_up_shared_few, parts, plan.rows, *scratch, shares=shares)
     return middle
 
 
 def _gate_up_operand(plan: Plan, layer: GatedExperts, h: Activation, middle: Activation) -> Operand:
-    x, stride = gate_input(layer, h), h.stride(layer.gate.format.activation)
+    x, stride = gate_input(layer, h), h.stride(layer.up.format.activation)
     table = gate_up_table(plan, layer, few_operands)
     return plan.table(_PARTS, layer=table, x=x, stride=stride, out=plan.output(middle))
 

@@ -124,7 +124,7 @@ def gate_up_grouped(rank, size, layer, assignments, x, out, counter, scratch, sc
     count, k = load_i64(assignments + ASSIGNMENTS.experts), load_i64(assignments + ASSIGNMENTS.k)
     most = load_i64(assignments + ASSIGNMENTS.most)
     gate, up = load_i64(layer + GATE_UP.gate), load_i64(layer + GATE_UP.up)
-    rows, columns = load_i64(gate + MATRIX.rows), load_i64(gate + MATRIX.columns)
+    rows, columns = load_i64(up + MATRIX.rows), load_i64(up + MATRIX.columns)
     source, stride, panels = load_i64(x + INPUT.rows), load_i64(x + INPUT.stride), load_i64(x + INPUT.panels)
     entries = scratch + rank * scratch_stride
     products = entries + entries_bytes(most)
@@ -144,7 +144,7 @@ def gate_up_grouped(rank, size, layer, assignments, x, out, counter, scratch, sc
         panel = panels + first_panel(start, expert) * panel_bytes(columns) if panels else 0
         for block in range(first_block, last_block if tokens else first_block):
             first, last = block * BLOCK, min(rows, block * BLOCK + BLOCK)
-            for part in range(2):
+            for part in range(0 if gate else 1, 2):
                 matrix, at = (up, 4 * BLOCK) if part else (gate, 0)
                 _multiply(matrix, expert, first, last, entries, panel, tokens, at, 0, memory)
             for i in range(tokens):
@@ -207,20 +207,20 @@ def grouped_experts(
 
     With counters, for gate and up and for down, threads take what is next; else each has its share.
     """
-    gate, down, most = layer.gate, layer.down, plan.tokens
+    up, down, most = layer.up, layer.down, plan.tokens
     pairs = most * assignments.k
-    middle, by_pair = plan.activation("middle", gate.rows, pairs), replace(assignments, k=1)
+    middle, by_pair = plan.activation("middle", up.rows, pairs), replace(assignments, k=1)
     table, counter = assignments.table(plan), (0, 0) if counters is None else counters
-    gate_scratch = entries_bytes(most) + (most + 1) * PRODUCTS_BYTES + scratch_bytes(gate.columns)
+    gate_scratch = entries_bytes(most) + (most + 1) * PRODUCTS_BYTES + scratch_bytes(up.columns)
     scratch = plan.scratch(max(gate_scratch, down_scratch(most, down)))
     plan.keep(layer)
     gate_input(layer, h)
-    source = input_table(plan, h, gate.format.activation, f"grouped {gate.count}", assignments, pairs)
-    observe(plan, [gate.name, layer.up.name], h, assignments)
+    source = input_table(plan, h, up.format.activation, f"grouped {up.count}", assignments, pairs)
+    observe(plan, [part.name for part in layer.matrices[:-1]], h, assignments)
     operands = gate_up_table(plan, layer, tile_operands), table, source, plan.output(middle)
     plan.add(gate_up_grouped, *operands, counter[0], *scratch)
     middle.read(down.format.activation)
-    source = input_table(plan, middle, down.format.activation, f"middle {gate.count}", by_pair, pairs)
+    source = input_table(plan, middle, down.format.activation, f"middle {up.count}", by_pair, pairs)
     observe(plan, [down.name], middle, by_pair)
     matrix = plan.table(MATRIX, **tile_operands(down))
     plan.add(down_grouped, matrix, table, source, x.read("f32"), x.stride("f32"), 1, counter[1], *scratch)
@@ -236,7 +236,7 @@ def experts_grouped(
     plan: Plan, layer: LayerExperts, h: Activation, logits: Activation, shared_gate: Activation | None, x: Activation
 ) -> None:
     """h [tokens, n], logits [tokens, experts], shared_gate [tokens, 1]: x [tokens, n] += the experts' sum."""
-    count = layer.routed.gate.count
+    count = layer.routed.up.count
     choice = Choice.buffers(plan, layer)
     routing = layer.routing.table(plan, count, layer.scale)
     route = logits.read("f32"), logits.stride("f32"), routing, choice.experts, choice.weights, plan.batch
@@ -261,7 +261,7 @@ class Choice(NamedTuple):
         """Where the choice of a layer is left until its experts are added: memory that all layers share."""
         shape = plan.tokens, layer.routing.experts_per_token
         experts, weights = plan.buffer("experts", shape, np.int64), plan.buffer("weights", shape, np.float32)
-        starts = plan.buffer("starts", layer.routed.gate.count + 1, np.int64)
+        starts = plan.buffer("starts", layer.routed.up.count + 1, np.int64)
         return cls(experts, weights, starts, plan.buffer("pairs", experts.size, np.int64))
 
     @property
@@ -271,9 +271,9 @@ class Choice(NamedTuple):
         return Assignments(len(self.starts) - 1, k, self.starts, self.pairs, self.weights, most)
 
 
-def dense_grouped(plan: Plan, layer: GatedExperts, h: Activation, x: Activation) -> None:
-    """An expert that every token takes: h [tokens, n]; x [tokens, n] += its result."""
-    shared_grouped(plan, layer, h, None, x, 1.0)
+def dense_grouped(plan: Plan, layer: GatedExperts, h: Activation, x: Activation, scale: float = 1.0) -> None:
+    """An expert that every token takes: h [tokens, n]; x [tokens, n] += scale * its result."""
+    shared_grouped(plan, layer, h, None, x, scale)
 
 
 def shared_grouped(

@@ -84,7 +84,7 @@ class StreamedLayers:
 
     def add(self, plan: Plan, layer: LayerExperts, router: Matrix, h: Activation, cached: Ids) -> None:
         """Add the next layer, its router and the router's input."""
-        before, count = self.inputs[-1] if self.inputs else h, layer.routed.gate.count
+        before, count = self.inputs[-1] if self.inputs else h, layer.routed.up.count
         table = plan.table(
             FOLLOWING,
             layer=cached,
@@ -170,7 +170,7 @@ def experts_step(
 
     router: the matrix of the logits, and what it was multiplied with.
     """
-    routed, k, count = layer.routed, layer.routing.experts_per_token, layer.routed.gate.count
+    routed, k, count = layer.routed, layer.routing.experts_per_token, layer.routed.up.count
     plan.weight_bytes += layer.bytes_per_token
     experts, weights = plan.buffer("experts", k, np.int64), plan.buffer("weights", k, np.float32)
     arrivals = plan.buffer("arrivals", ARRIVALS.bytes // 8 + k, np.int64)
@@ -193,13 +193,13 @@ def _work(
 ) -> tuple[Operand, Activation, Activation | None]:
     """The table of WORK, and where its results are: of the chosen experts, and of the shared one."""
     k, shared = layer.routing.experts_per_token, layer.shared
-    middle = plan.activation("middle", layer.routed.gate.rows, k)
+    middle = plan.activation("middle", layer.routed.up.rows, k)
     middle.read(layer.routed.down.format.activation)
     fields = _gate_up_fields(plan, layer.routed, h, middle)
     shared_middle = None
     shared_fields: dict[str, Operand] = dict.fromkeys(("shared", "shared_x", "shared_out"), 0)
     if shared:
-        shared_middle = plan.activation("shared middle", shared.gate.rows)
+        shared_middle = plan.activation("shared middle", shared.up.rows)
         shared_middle.read(shared.down.format.activation)
         own = _gate_up_fields(plan, shared, h, shared_middle)
         shared_fields = {"shared": own["layer"], "shared_x": own["x"], "shared_out": own["out"]}
@@ -220,7 +220,7 @@ def experts_grouped(
     x: Activation,
 ) -> None:
     """As `quant.kernels.experts_grouped.experts_grouped`, a few experts at a time."""
-    count, choice = layer.routed.gate.count, Choice.buffers(plan, layer)
+    count, choice = layer.routed.up.count, Choice.buffers(plan, layer)
     routing, rows = layer.routing.table(plan, count, layer.scale), (logits.read("f32"), logits.stride("f32"))
     scratch = plan.scratch(routing_scratch_bytes(count))
     plan.keep(layer)

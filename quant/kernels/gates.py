@@ -1,8 +1,9 @@
-"""The activation functions between an expert's matrices, f(gate) * up, and the biases that may be added to both.
+"""The activation functions between an expert's matrices, f(gate) * up or f(up), and the biases that may be added to both.
 
 'silu'    silu(gate) * up (Shazeer, arXiv 2002.05202)
 'gelu'    gelu(gate) * up, with tanh (Hendrycks and Gimpel, arXiv 1606.08415)
 'clamped' gate' * sigmoid(1.702 gate') * (up' + 1), gate' = min(gate, 7) and up' = up in [-7, 7] (gpt-oss)
+'relu2'   max(up, 0)^2, without a gate (So et al., arXiv 2109.08668)
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from quant.jit import inline
 from quant.simd import add, fma, load_f32, load_f32x16, maximum, minimum, mul, splat, store_f32, store_f32x16
 from quant.vector_math import sigmoid, silu
 
-GATES = {"silu": 0, "gelu": 1, "clamped": 2}
+GATES = {"silu": 0, "gelu": 1, "clamped": 2, "relu2": 3}
+UNGATED = frozenset({"relu2"})
 
 
 @inline
@@ -33,11 +35,14 @@ def _clamped(gate, up):
 
 @inline
 def gated(gate, up, kind):
-    """f(gate) * up of f32x16; kind: a number of GATES."""
+    """f(gate) * up, or f(up), of f32x16; kind: a number of GATES."""
     if kind == 1:
         return mul(_gelu(gate), up)
     if kind == 2:
         return _clamped(gate, up)
+    if kind == 3:
+        positive = maximum(up, splat(np.float32(0)))
+        return mul(positive, positive)
     return mul(silu(gate), up)
 
 

@@ -20,6 +20,7 @@ from quant.kernels.delta_net_step import (
     catch_up_part,
     defer,
     deferred_of,
+    heads_of_share,
     predict,
     prepare_head,
     states_of,
@@ -27,7 +28,6 @@ from quant.kernels.delta_net_step import (
     step_rows,
     update_row,
 )
-from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
 from quant.plan import Activation, Plan
 from quant.simd import (
@@ -87,7 +87,8 @@ def kimi_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
     state, sigmoid_gate = load_i64(net + DELTA_NET.state), load_i64(net + DELTA_NET.sigmoid_gate)
     local, key = scratch + rank * scratch_stride, 4 * key_dim
     first_q, row = local + 16 * key, 4 * key + 8 * value_dim + 64
-    for head in range(start_of(rank, size, heads), start_of(rank + 1, size, heads)):
+    first_head, last_head = heads_of_share(rank, size, heads, value_dim)
+    for head in range(first_head, last_head):
         place = head * value_dim
         for t in range(tokens):
             q = first_q + t * row

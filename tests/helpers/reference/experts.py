@@ -14,7 +14,12 @@ def clamped(gate, up):
     return gate * sigmoid(1.702 * gate) * (up + 1)
 
 
-GATES = {"silu": lambda gate, up: silu(gate) * up, "gelu": lambda gate, up: gelu(gate) * up, "clamped": clamped}
+GATES = {
+    "silu": lambda gate, up: silu(gate) * up,
+    "gelu": lambda gate, up: gelu(gate) * up,
+    "clamped": clamped,
+    "relu2": lambda gate, up: np.maximum(up, 0) ** 2,  # whatever the gate
+}
 
 
 def gated(h, weights, biases, kinds, activation):

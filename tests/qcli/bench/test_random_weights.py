@@ -10,6 +10,7 @@ import pytest
 
 from qcli.bench import bandwidth, random_weights
 from qcli.bench.cases import random_ids
+from qcli.bench.model_shape import whole as whole_keys
 from qcli.bench.random_blocks import random_blocks
 from qcli.bench.random_weights import find_mix, layers_that_fit, quants, random_file, size_of
 from qcli.bench.shapes import QWEN3_NEXT, SHAPES, find_shape
@@ -106,6 +107,49 @@ def test_a_small_kimi_linear_runs():
     true = SHAPES["kimi-linear-48b-a3b"]
     shape = replace(true, vocab_size=320, keys=true.keys | small)
     engine = Engine.load(random_file(shape, find_mix("q4_k_m"), 4), threads=1, ctx=64, chunk=16)
+    assert np.isfinite(engine.prefill(random_ids(engine.vocab_size, 40, 0))).all()
+    assert np.isfinite(engine.step(1)).all()
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "active", "kinds"),
+    [
+        ("nemotron-3-nano-30b-a3b", 31.6e9, 3.2e9, {"state space": 23, "experts": 23, "attention": 6}),
+        ("granite-4-h-small", 32.2e9, 8.8e9, {"state space": 36, "attention": 4}),
+    ],
+)
+def test_shapes_with_mamba_layers(name, whole, active, kinds):
+    shape = SHAPES[name]
+    sizes = {name: int(np.prod(size)) for name, _, size in shape.rows(shape.layers)}
+    routed = sum(size for name, size in sizes.items() if "_exps." in name)
+    share = whole_keys(shape.keys)["expert_used_count"] / whole_keys(shape.keys)["expert_count"]
+    embedding = 0 if shape.tied else sizes["token_embd.weight"]
+    assert sum(sizes.values()) == pytest.approx(whole, rel=0.01)
+    assert sum(sizes.values()) - routed * (1 - share) - embedding == pytest.approx(active, rel=0.03)
+    assert {kind: shape.count(kind, shape.layers) for kind in kinds} == kinds
+
+
+@pytest.mark.parametrize("name", ["nemotron-3-nano-30b-a3b", "granite-4-h-small"])
+def test_small_models_of_their_kind_run(name):
+    """Rows of 288 columns get the types that take the place of Q4_K and Q6_K."""
+    small = {
+        "embedding_length": 288,
+        "attention.head_count": 8,
+        "attention.key_length": 32,
+        "attention.value_length": 32,
+        "ssm.state_size": 32,
+        "ssm.time_step_rank": 8,
+        "ssm.inner_size": 256,
+        "expert_count": 16,
+        "expert_feed_forward_length": 64,
+        "expert_shared_feed_forward_length": 96,
+    }
+    shape = replace(SHAPES[name], vocab_size=320, keys=SHAPES[name].keys | small)
+    file = random_file(shape, find_mix("q4_k_m"), 6)
+    assert file.tensors["blk.0.ssm_in.weight"].type == "Q5_0"
+    assert ("output.weight" in file.tensors) != shape.tied
+    engine = Engine.load(file, threads=1, ctx=64, chunk=16)
     assert np.isfinite(engine.prefill(random_ids(engine.vocab_size, 40, 0))).all()
     assert np.isfinite(engine.step(1)).all()
     engine.close()

@@ -213,5 +213,6 @@ def test_every_shape_that_a_model_is_said_to_have_is_known():
         "qwen3moe",
         "gemma4",
         "kimi-linear",
+        "nemotron_h_moe",
     }
     assert glance.amounts(header_of_shape(find_shape("qwen3-30b-a3b"))).used == 8 / 128

@@ -212,4 +212,4 @@ def test_an_unknown_architecture_is_told_the_closest(tmp_path):
         with pytest.raises(UnsupportedModelError, match=f'"{name}" is not supported') as caught:
             models.context_length(file)
         assert f"the closest is {close}" in caught.value.hint
-        assert "glm4moe, gpt-oss, granitemoe" in caught.value.hint
+        assert "glm4moe, gpt-oss, granitehybrid, granitemoe" in caught.value.hint

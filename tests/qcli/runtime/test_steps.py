@@ -14,7 +14,8 @@ from qcli.runtime.checkpoint import Marks
 from qcli.runtime.engine import Engine
 from qcli.runtime.prefix_cache import PrefixCache
 
-NAMES = ["qwen3next", *(name for name in every_architecture.NAMES if name != "qwen4exp")]
+ONE_AT_A_TIME = ("qwen4exp", "granitehybrid", "nemotron_h")  # architectures that take no steps of several tokens
+NAMES = ["qwen3next", *(name for name in every_architecture.NAMES if not name.startswith(ONE_AT_A_TIME))]
 IDS = np.random.default_rng(9).integers(6, 60, 90).tolist()
 PROMPT = 20
 

@@ -42,6 +42,7 @@ MARKERS = {  # of each family: special tokens with their types, and what its tem
     "mistral list": ({"[TOOL_CALLS]": 3}, ""),
     "json list": ({"<|tool_call|>": 3}, ""),
     "gemma": ({"<|tool_call>": 4, "<tool_call|>": 4, '<|"|>': 4, "<|channel>": 4, "<channel|>": 4}, ""),
+    "closed list": ({"<TOOLCALL>": 4, "</TOOLCALL>": 4}, "<TOOLCALL> <think>"),
     "harmony": (
         dict.fromkeys(["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "<|constrain|>"], 3),
         "",

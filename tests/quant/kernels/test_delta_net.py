@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -326,6 +327,25 @@ def test_readers_of_all_layouts_are_served(tokens):
     for w, y, limit in zip(matrices, results, (1e-4, 1e-6), strict=True):
         true = values @ w.format.dequantize(w.data).T
         assert np.abs((y.values - true) / size(values, w)).max() < limit
+
+
+def test_shares_end_where_blocks_of_columns_do(kind):
+    """Two heads of 16 columns are quantized together: it must not matter which share, of how many, comes first."""
+    net, rows = kind(new_net(2, 6, 16, 16, share=3)), []
+    inputs = Inputs.random(net, 1)
+    for shares in ([0], [0, 1], [1, 0], [4, 2, 0, 1, 3]):
+        plan, given, out = Layer(replace(net, state=np.zeros_like(net.state)))._plan(1)
+        quantized = out.read("q8")
+        for activation, values in zip(given, inputs.parts(), strict=True):
+            activation.values[:] = values
+        plan.threads = len(shares)  # for scratch memory
+        (record,) = plan.compile()
+        step = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)(int(record[0]))
+        plan.batch.set(1, 0)
+        for rank in shares:
+            step(rank, len(shares), *record[2:8].tolist())
+        rows.append(quantized.copy())
+    assert all(np.array_equal(row, rows[0]) for row in rows)
 
 
 def test_shapes_are_checked():

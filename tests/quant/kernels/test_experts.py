@@ -13,6 +13,7 @@ from reference.router import choose
 
 from quant.kernels.experts import GatedExperts, LayerExperts, dense_step, experts_step
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
+from quant.kernels.gates import GATES, UNGATED
 from quant.kernels.router import Routing
 from quant.plan import Activation, aligned
 from quant.weights import experts_of
@@ -48,9 +49,13 @@ class Setup:
         return cls(*three(count), own, Routing(chosen), **options)
 
     def layer(self) -> LayerExperts:
-        routed = GatedExperts(*(stacked(m) for m in (self.gate, self.up, self.down)), self.activation)
-        shared = GatedExperts(*(stacked([m]) for m in self.shared), self.activation) if self.shared else None
+        routed = self._experts(self.gate, self.up, self.down)
+        shared = self._experts(*([m] for m in self.shared)) if self.shared else None
         return LayerExperts(routed, shared, self.routing, aligned(len(self.gate), np.uint8), self.scale)
+
+    def _experts(self, gate, up, down):
+        gate = None if self.activation in UNGATED else stacked(gate)
+        return GatedExperts(gate, stacked(up), stacked(down), self.activation)
 
     def expected(self, h, logits, shared_gate):
         """Every token by the twin, float64 [tokens, n]."""
@@ -193,7 +198,7 @@ def test_against_the_twin(name, down, count, width, chosen, tokens):
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 9, 40])
-@pytest.mark.parametrize("activation", ["silu", "gelu", "clamped"])
+@pytest.mark.parametrize("activation", GATES)
 @pytest.mark.parametrize(("name", "width"), [("F32", 48), ("Q8_0", 96)])
 def test_biases_and_what_stands_between_the_matrices(name, width, activation, tokens):
     setup = Setup.random(name, 5, width, 2, biases=True, activation=activation, scale=0.5)
@@ -206,16 +211,17 @@ def test_biases_and_what_stands_between_the_matrices(name, width, activation, to
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 9, 40])
+@pytest.mark.parametrize("activation", ["gelu", "relu2"])
 @pytest.mark.parametrize(("name", "width"), [("F32", 48), ("Q8_0", 96), ("Q4_K", 256)])
-def test_a_dense_layer_is_an_expert_that_every_token_takes(name, width, tokens):
-    setup = Setup.random(name, 1, width, 1, shared=False, biases=True, activation="gelu")
+def test_a_dense_layer_is_an_expert_that_every_token_takes(name, width, activation, tokens):
+    setup = Setup.random(name, 1, width, 1, shared=False, biases=True, activation=activation, scale=0.5)
     h, before = normal(4, tokens, N), normal(5, tokens, N)
     expected = setup.expected(h, np.zeros((tokens, 1)), None) + before
     dense = dense_step if tokens == 1 else dense_grouped
     for threads in (1, 3):
         plan, x = new_plan(tokens, threads), Activation(tokens, N)
         x.values[:] = before
-        dense(plan, setup.layer().routed, source(plan, h), x)
+        dense(plan, setup.layer().routed, source(plan, h), x, scale=0.5)
         replay(plan)
         assert np.linalg.norm(x.values - expected) <= (2e-6 if name == "F32" else 1e-3) * np.linalg.norm(expected)
 
@@ -297,9 +303,10 @@ def test_experts_are_found_in_a_stacked_tensor():
         experts_of(w, 3, 3, 2)
 
 
-def test_bytes_that_a_token_reads():
-    layer = Setup.random("Q8_0", 6, 32, 2).layer()
-    assert layer.bytes_per_token == (2 + 1) * 3 * 32 * 256 // 32 * 34
+@pytest.mark.parametrize(("activation", "matrices"), [("silu", 3), ("relu2", 2)])
+def test_bytes_that_a_token_reads(activation, matrices):
+    layer = Setup.random("Q8_0", 6, 32, 2, activation=activation).layer()
+    assert layer.bytes_per_token == (2 + 1) * matrices * 32 * 256 // 32 * 34
 
 
 def test_shapes_are_checked():
@@ -316,6 +323,10 @@ def test_shapes_are_checked():
         GatedExperts(narrow, narrow, routed.down)
     with pytest.raises(ValueError, match="alone"):
         GatedExperts(replace(routed.gate, bias=np.zeros((3, 32), np.float32)), routed.up, routed.down)
+    with pytest.raises(ValueError, match="silu experts without gates"):
+        replace(routed, gate=None)
+    with pytest.raises(ValueError, match="relu2 experts with gates"):
+        replace(routed, activation="relu2")
     with pytest.raises(ValueError, match="3 experts of 32 rows"):
         replace(routed.gate, bias=np.zeros((3, 31), np.float32))
     with pytest.raises(ValueError, match="times 64"):
