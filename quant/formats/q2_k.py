@@ -190,4 +190,5 @@ FORMAT = Format(
     dot_rows=q2_k_dot_rows,
     unpack_rows=q2_k_unpack_rows,
     unpack_tile=q2_k_unpack_tile,
+    bits=4,
 )

@@ -174,4 +174,5 @@ FORMAT = Format(
     dot_rows=tq1_0_dot_rows,
     unpack_rows=tq1_0_unpack_rows,
     unpack_tile=tq1_0_unpack_tile,
+    bits=4,
 )

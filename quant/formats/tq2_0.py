@@ -111,4 +111,5 @@ FORMAT = Format(
     dot_rows=tq2_0_dot_rows,
     unpack_rows=tq2_0_unpack_rows,
     unpack_tile=tq2_0_unpack_tile,
+    bits=4,
 )
