@@ -8,6 +8,7 @@ vectors, one a token, that live in registers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from llvmlite import ir
@@ -52,16 +53,18 @@ def _broadcast(builder: Any, address: Any, offset: Any, kind: Any) -> Any:
     return splat_llvm(builder, scalar, 16)
 
 
-def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def fma_llvm(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once."""
     return call_llvm(builder, "llvm.fma.v16f32", a.type, [a, b, c])
 
 
-def _lane(builder: Any, base: Any, token: int) -> Any:
+def lane_llvm(builder: Any, base: Any, token: int) -> Any:
     """The float32 of a token in a row of a panel, in every lane."""
-    return splat_llvm(builder, builder.load(pointer(builder, _at(builder, base, 4 * token), F32), align=1), 16)
+    return splat_llvm(builder, builder.load(pointer(builder, offset_by(builder, base, 4 * token), F32), align=1), 16)
 
 
-def _at(builder: Any, base: Any, offset: int) -> Any:
+def offset_by(builder: Any, base: Any, offset: int) -> Any:
+    """An address so many bytes on."""
     return builder.add(base, ir.Constant(base.type, offset))
 
 
@@ -83,9 +86,9 @@ def dot_columns(sums: Any, tile: Any, panel: Any) -> Any:
         bytes64 = vector_of(ir.IntType(8), 64)
         tokens = len(sums) if len(sums) == MANY else len(sums) // 2
         for step in range(_STEPS):
-            w = builder.load(pointer(builder, _at(builder, tile, 64 * step), bytes64), align=1)
+            w = builder.load(pointer(builder, offset_by(builder, tile, 64 * step), bytes64), align=1)
             for token in range(tokens):
-                word = _at(builder, panel, 4 * (MANY * step + token))
+                word = offset_by(builder, panel, 4 * (MANY * step + token))
                 x = splat_llvm(builder, builder.load(pointer(builder, word, I32), align=1), 16)
                 at = (step * tokens + token) % len(sums)
                 sums[at] = dot_wide_llvm(builder, sums[at], w, builder.bitcast(x, bytes64))
@@ -94,21 +97,24 @@ def dot_columns(sums: Any, tile: Any, panel: Any) -> Any:
     return sums, generate
 
 
+def scaled(builder: Any, totals: list[Any], sums: Iterable[Any], scale: Any, minimum: Any, d: Any, s: Any) -> list[Any]:
+    """The LLVM code of `scale_columns`, with one sum a token."""
+    less, new = builder.fneg(minimum), []
+    for token, (total, whole) in enumerate(zip(totals, sums, strict=True)):
+        factor = builder.fmul(scale, lane_llvm(builder, d, token))
+        total = fma_llvm(builder, less, lane_llvm(builder, s, token), total)
+        new.append(fma_llvm(builder, builder.sitofp(whole, total.type), factor, total))
+    return new
+
+
 @intrinsic
 def scale_columns(totals: Any, sums: Any, scale: Any, minimum: Any, d: Any, s: Any) -> Any:
     """totals + scale * d * sums - minimum * s, given the addresses of the tokens' d and s in the panel."""
 
     def generate(builder: Any, totals: list[Any], sums: list[Any], scale: Any, minimum: Any, d: Any, s: Any) -> Any:
-        less = builder.fneg(minimum)
-        new = []
-        for token, total in enumerate(totals):
-            whole = sums[token]
-            if len(sums) > len(totals):
-                whole = builder.add(whole, sums[token + len(totals)])
-            factor = builder.fmul(scale, _lane(builder, d, token))
-            total = _fma(builder, less, _lane(builder, s, token), total)
-            new.append(_fma(builder, builder.sitofp(whole, total.type), factor, total))
-        return new
+        count = len(totals)
+        whole = (builder.add(*pair) for pair in zip(sums[:count], sums[count:], strict=True))
+        return scaled(builder, totals, whole if len(sums) > count else sums, scale, minimum, d, s)
 
     return totals, generate
 
@@ -120,7 +126,7 @@ def fma_column(totals: Any, w: Any, entries: Any, offset: Any) -> Any:
     def generate(builder: Any, totals: list[Any], w: Any, entries: Any, offset: Any) -> Any:
         rows = [_entry(builder, entries, token, ENTRY.activation, entries.type) for token in range(len(totals))]
         pairs = zip(rows, totals, strict=True)
-        return [_fma(builder, w, _broadcast(builder, row, offset, F32), total) for row, total in pairs]
+        return [fma_llvm(builder, w, _broadcast(builder, row, offset, F32), total) for row, total in pairs]
 
     return totals, generate
 
@@ -153,7 +159,7 @@ def _turned(builder: Any, rows: list[Any], words: int) -> list[Any]:
     quarter = vector_of(I32, 4)
     columns: list[Any] = []
     for first in range(0, words, 4):
-        parts = [builder.load(pointer(builder, _at(builder, row, 4 * first), quarter), align=1) for row in rows]
+        parts = [builder.load(pointer(builder, offset_by(builder, row, 4 * first), quarter), align=1) for row in rows]
         a, b, c, d = (join(builder, parts[row::4]) for row in range(4))
         low, high = _woven(builder, a, b, 1), _woven(builder, c, d, 1)
         for left, right in zip(low, high, strict=True):
@@ -208,10 +214,10 @@ def pack16(rows: Any, offset: Any, target: Any) -> Any:
 
     def generate(builder: Any, rows: Any, offset: Any, target: Any) -> None:
         narrow = vector_of(I32, MANY)
-        table = [builder.load(pointer(builder, _at(builder, rows, 8 * row), rows.type)) for row in range(16)]
+        table = [builder.load(pointer(builder, offset_by(builder, rows, 8 * row), rows.type)) for row in range(16)]
         for word, value in enumerate(_turned(builder, [builder.add(row, offset) for row in table], 16)):
             kept = shuffle(builder, value, value, range(MANY))
-            builder.store(kept, pointer(builder, _at(builder, target, 4 * MANY * word), narrow), align=1)
+            builder.store(kept, pointer(builder, offset_by(builder, target, 4 * MANY * word), narrow), align=1)
 
     return None, generate
 

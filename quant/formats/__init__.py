@@ -51,6 +51,7 @@ class Format:
     dot_few: Kernel | None = None
     unpack_rows: Kernel
     unpack_tile: Kernel
+    bits: Literal[0, 4, 5, 6] = 0  # that an unpacked weight has at most, if it is never negative; 0: any int8
 
     @property
     def name(self) -> str:

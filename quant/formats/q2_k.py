@@ -197,4 +197,5 @@ FORMAT = Format(
     dot_few=q2_k_dot_few,
     unpack_rows=q2_k_unpack_rows,
     unpack_tile=q2_k_unpack_tile,
+    bits=4,
 )

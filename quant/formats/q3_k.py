@@ -189,4 +189,5 @@ FORMAT = Format(
     dot_few=q3_k_dot_few,
     unpack_rows=q3_k_unpack_rows,
     unpack_tile=q3_k_unpack_tile,
+    bits=4,
 )

@@ -92,4 +92,5 @@ FORMAT = Format(
     dot_few=q4_0_dot_few,
     unpack_rows=q4_0_unpack_rows,
     unpack_tile=q4_0_unpack_tile,
+    bits=4,
 )

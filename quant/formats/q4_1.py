@@ -99,4 +99,5 @@ FORMAT = Format(
     dot_few=q4_1_dot_few,
     unpack_rows=q4_1_unpack_rows,
     unpack_tile=q4_1_unpack_tile,
+    bits=4,
 )

@@ -190,4 +190,5 @@ FORMAT = Format(
     dot_few=q4_k_dot_few,
     unpack_rows=q4_k_unpack_rows,
     unpack_tile=q4_k_unpack_tile,
+    bits=4,
 )

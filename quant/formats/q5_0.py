@@ -191,4 +191,5 @@ FORMAT = Format(
     dot_few=q5_0_dot_few,
     unpack_rows=q5_0_unpack_rows,
     unpack_tile=q5_0_unpack_tile,
+    bits=5,
 )

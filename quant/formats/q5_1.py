@@ -91,4 +91,5 @@ FORMAT = Format(
     dot_few=q5_1_dot_few,
     unpack_rows=q5_1_unpack_rows,
     unpack_tile=q5_1_unpack_tile,
+    bits=5,
 )

@@ -127,4 +127,5 @@ FORMAT = Format(
     dot_few=q5_k_dot_few,
     unpack_rows=q5_k_unpack_rows,
     unpack_tile=q5_k_unpack_tile,
+    bits=5,
 )

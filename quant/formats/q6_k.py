@@ -216,4 +216,5 @@ FORMAT = Format(
     dot_few=q6_k_dot_few,
     unpack_rows=q6_k_unpack_rows,
     unpack_tile=q6_k_unpack_tile,
+    bits=6,
 )

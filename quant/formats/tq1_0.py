@@ -181,4 +181,5 @@ FORMAT = Format(
     dot_few=tq1_0_dot_few,
     unpack_rows=tq1_0_unpack_rows,
     unpack_tile=tq1_0_unpack_tile,
+    bits=4,
 )

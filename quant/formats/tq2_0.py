@@ -118,4 +118,5 @@ FORMAT = Format(
     dot_few=tq2_0_dot_few,
     unpack_rows=tq2_0_unpack_rows,
     unpack_tile=tq2_0_unpack_tile,
+    bits=4,
 )

@@ -28,8 +28,9 @@ from quant.kernels.experts import (
     gate_up_table,
 )
 from quant.kernels.gates import add_scaled
-from quant.kernels.multiply import TILE_ROWS, entries_bytes, pad_entries, scratch_bytes, set_entry, tile_operands
+from quant.kernels.multiply import entries_bytes, pad_entries, scratch_bytes, set_entry, tile_operands
 from quant.kernels.observer import observe
+from quant.kernels.panel_products import TILE_ROWS
 from quant.kernels.panels import INPUT, first_panel, input_table, panel_bytes
 from quant.kernels.partition import COUNTER_WORDS, start_of, take_next
 from quant.kernels.router import mark_touched, route_rows, routing_scratch_bytes

@@ -11,8 +11,9 @@ from quant.atomics import call
 from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.few_rows import few_operands, multiply_few
-from quant.kernels.multiply import TILE_ROWS, entries_bytes, pad_entries, scratch_bytes, set_entry, tile_operands
+from quant.kernels.multiply import entries_bytes, pad_entries, scratch_bytes, set_entry, tile_operands
 from quant.kernels.observer import observe
+from quant.kernels.panel_products import TILE_ROWS
 from quant.kernels.panels import pack
 from quant.kernels.partition import COUNTER_WORDS, shares_of, start_of, take_next
 from quant.layout import Layout

@@ -1,40 +1,26 @@
-"""A tile of at most 16 weight rows times many tokens: unpacked once, then multiplied with all of them while it is cached.
-
-Operands that belong together travel as named tuples, which compiled code takes apart again: they cost nothing.
-"""
+"""A tile of at most 16 weight rows times many tokens: unpacked once, then multiplied with all of them while it is cached."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 
-from quant.activation import sums16_of, sums32_of
 from quant.atomics import call
 from quant.formats import TILE_SCRATCH, Format
 from quant.jit import Kernel, function, inline
+from quant.kernels.panel_products import TILE_ROWS, Ahead, Results, Tile, by_dots, by_u4, by_u4_16, by_u5, by_u6_16
 from quant.kernels.panels import panel_bytes
 from quant.plan import Operand
-from quant.simd import load_f32, load_f32x16, load_i64, load_u8, prefetch_l2, store_f32, store_i64, store_u8
+from quant.simd import load_f32, load_f32x16, load_i64, load_u8, store_f32, store_i64, store_u8
 from quant.tile import (
     ENTRY,
-    FEW,
     MANY,
-    SOME,
-    dot_columns,
-    few_sums,
-    few_totals,
     fma_column,
-    many_sums,
     many_totals,
-    scale_columns,
-    some_sums,
-    some_totals,
     write_totals,
 )
+from quant.tile_products import PAIRS
 from quant.weights import MATRIX, ExpertMatrices, Matrix, operands_of
 
-TILE_ROWS = 16
 _PART = 512  # columns: 8 KiB of int8 and 2 to 4 KiB of scales, beside 6 KiB of a panel
 _LAST = 768  # at most, so that what is left over is not a part of its own
 _LOCAL_BYTES = -(-MANY * (ENTRY.bytes + 4 * TILE_ROWS) // 64) * 64
@@ -44,35 +30,6 @@ _LOCAL_BYTES = -(-MANY * (ENTRY.bytes + 4 * TILE_ROWS) // 64) * 64
 # matrix, given by its table. x[t] stands in the panels, and its residual in those of `residual` unless that is 0, for
 # quantized weights; for float weights it is found through the entries. See quant.tile.
 _multiply = function("p" * 10)
-
-
-class Tile(NamedTuple):
-    """Some columns of 16 rows, unpacked: addresses of int8 [columns / 4, 16, 4] and of float32 [columns / group, 16]."""
-
-    weights: Any
-    scales: Any
-    minima: Any
-    first: Any  # of these columns in the rows
-    columns: Any
-    group: Any
-
-
-class Results(NamedTuple):
-    """Where products go: `offset` bytes into the results of each token's entry, added to them if accumulate is not 0."""
-
-    entries: Any
-    tokens: Any
-    rows: Any
-    offset: Any
-    accumulate: Any
-
-
-class Ahead(NamedTuple):
-    """What is unpacked next: `count` bytes at an address, and as many of each of 15 rows behind it, `row_bytes` apart."""
-
-    address: Any
-    row_bytes: Any
-    count: Any
 
 
 def scratch_bytes(columns: int) -> int:
@@ -85,7 +42,9 @@ def scratch_bytes(columns: int) -> int:
 
 def multiply_kernel(weights: Format) -> Kernel:
     """The kernel that multiplies tiles of a format."""
-    return {0: multiply_f32, 16: multiply_q8_by_16, 32: multiply_q8}[weights.group]
+    if weights.group == 0:
+        return multiply_f32
+    return _MULTIPLY[weights.group, weights.bits if PAIRS else 0]
 
 
 def tile_operands(weights: Matrix | ExpertMatrices) -> dict[str, Operand]:
@@ -146,30 +105,8 @@ def _whole_rows(w, row_bytes, rows, copy):
 
 
 @inline
-def _multiply_panel(totals, zeros, tile, panel, columns, results, ahead):
-    """Write the products of a tile and one panel of rows of `columns`; zeros: the integer sums of each token at first.
-
-    Meanwhile the weights ahead are fetched into the second-level cache.
-    """
-    group, groups = tile.group, tile.columns // tile.group
-    sums = sums32_of(0, columns) if group == 32 else sums16_of(0, columns)
-    x, d = panel + MANY * tile.first, panel + MANY * (columns + tile.first // 8)
-    s = panel + MANY * (sums + tile.first // group * 4)
-    for g in range(groups):
-        row = ahead.address + g * TILE_ROWS // groups * ahead.row_bytes
-        for line in range(0, ahead.count, 64):
-            prefetch_l2(row + line)
-        products = zeros
-        for c in range(g * group, (g + 1) * group, 16):
-            products = dot_columns(products, tile.weights + TILE_ROWS * c, x + MANY * c)
-        a, b = load_f32x16(tile.scales + 64 * g), load_f32x16(tile.minima + 64 * g)
-        totals = scale_columns(totals, products, a, b, d + 4 * MANY * (g * group // 32), s + 4 * MANY * g)
-    write_totals(totals, results.entries, results.offset, results.accumulate)
-
-
-@inline
-def _multiply_panels(tile, panels, columns, results, ahead, local):
-    """Write the products of a tile and every token, MANY at a time."""
+def _multiply_panels(products, tile, panels, columns, results, ahead, local):
+    """Write the products of a tile and every token, MANY at a time; products: `by_dots` or one of those behind it."""
     count = ahead.count
     for first in range(0, results.tokens, MANY):
         panel, tokens = panels + first // MANY * panel_bytes(columns), min(MANY, results.tokens - first)
@@ -179,22 +116,14 @@ def _multiply_panels(tile, panels, columns, results, ahead, local):
             entries, offset, accumulate = local, 0, 0
         these = Results(entries, tokens, TILE_ROWS, offset, accumulate)
         after = Ahead(ahead.address, ahead.row_bytes, count)
-        if tokens > SOME:
-            totals, zeros = many_totals(), many_sums()
-            _multiply_panel(totals, zeros, tile, panel, columns, these, after)
-        elif tokens > FEW:
-            fewer, nothing = some_totals(), some_sums()
-            _multiply_panel(fewer, nothing, tile, panel, columns, these, after)
-        else:
-            least, zero = few_totals(), few_sums()
-            _multiply_panel(least, zero, tile, panel, columns, these, after)
+        products(tile, panel, columns, these, after)
         if results.rows < TILE_ROWS:
             _copy_results(results, first, local)
         count = 0
 
 
 @inline
-def _multiply_q8(matrix, group, w, panels, residual, results, scratch):
+def _multiply_q8(products, matrix, group, w, panels, residual, results, scratch):
     """Quantized weights by panels, _PART columns at a time: their tile stays in the first-level cache for all tokens."""
     columns, row_bytes = load_i64(matrix + MATRIX.columns), load_i64(matrix + MATRIX.row_bytes)
     unpack = load_i64(matrix + MATRIX.unpack)
@@ -213,10 +142,12 @@ def _multiply_q8(matrix, group, w, panels, residual, results, scratch):
         sums = Results(
             results.entries, results.tokens, results.rows, results.offset, 1 if first else results.accumulate
         )
-        _multiply_panels(tile, panels, columns, sums, Ahead(next_part, row_bytes, part * row_bytes // columns), local)
+        _multiply_panels(
+            products, tile, panels, columns, sums, Ahead(next_part, row_bytes, part * row_bytes // columns), local
+        )
         if residual:
             more = Results(results.entries, results.tokens, results.rows, results.offset, 1)
-            _multiply_panels(tile, residual, columns, more, Ahead(next_part, row_bytes, 0), local)
+            _multiply_panels(products, tile, residual, columns, more, Ahead(next_part, row_bytes, 0), local)
         first += part
 
 
@@ -224,14 +155,42 @@ def _multiply_q8(matrix, group, w, panels, residual, results, scratch):
 def multiply_q8(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
     """Quantized weights with a scale per 32 columns."""
     results = Results(entries, tokens, rows, offset, accumulate)
-    _multiply_q8(matrix, 32, w, panels, residual, results, scratch)
+    _multiply_q8(by_dots, matrix, 32, w, panels, residual, results, scratch)
 
 
 @_multiply
 def multiply_q8_by_16(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
     """Quantized weights with a scale per 16 columns."""
     results = Results(entries, tokens, rows, offset, accumulate)
-    _multiply_q8(matrix, 16, w, panels, residual, results, scratch)
+    _multiply_q8(by_dots, matrix, 16, w, panels, residual, results, scratch)
+
+
+@_multiply
+def multiply_u5(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
+    """As `multiply_q8`, of 5 bits, on units that leave pairs."""
+    results = Results(entries, tokens, rows, offset, accumulate)
+    _multiply_q8(by_u5, matrix, 32, w, panels, residual, results, scratch)
+
+
+@_multiply
+def multiply_u4(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
+    """The same, of at most 4 bits."""
+    results = Results(entries, tokens, rows, offset, accumulate)
+    _multiply_q8(by_u4, matrix, 32, w, panels, residual, results, scratch)
+
+
+@_multiply
+def multiply_u6_by_16(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
+    """As `multiply_q8_by_16`, of 6 bits, on units that leave pairs."""
+    results = Results(entries, tokens, rows, offset, accumulate)
+    _multiply_q8(by_u6_16, matrix, 16, w, panels, residual, results, scratch)
+
+
+@_multiply
+def multiply_u4_by_16(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
+    """The same, of at most 4 bits."""
+    results = Results(entries, tokens, rows, offset, accumulate)
+    _multiply_q8(by_u4_16, matrix, 16, w, panels, residual, results, scratch)
 
 
 @inline
@@ -259,3 +218,9 @@ def multiply_f32(matrix, w, rows, entries, panels, residual, tokens, offset, acc
         _multiply_floats(many_totals(), tile, columns, Results(these, MANY, TILE_ROWS, at, keeps))
         if rows < TILE_ROWS:
             _copy_results(results, first, local)
+
+
+_MULTIPLY = {  # by columns that share a scale, and bits of a weight
+    (32, 0): multiply_q8, (32, 5): multiply_u5, (32, 4): multiply_u4,
+    (16, 0): multiply_q8_by_16, (16, 6): multiply_u6_by_16, (16, 4): multiply_u4_by_16,
+}  # fmt: skip

@@ -20,7 +20,7 @@ X86 = {
     "icelake-server": ("+avx512vnni,+avx512bw,+avx512vl", "avx512vnni", "avx512vnni avx512vbmi2 gfni vaes"),
 }
 OTHER = {"generic": ("", "portable", "")}
-_TYPES = "Q8_0 or Q4_K or IQ4_NL or NVFP4 or F16 and not BF16"
+_TYPES = "Q8_0 or Q2_K or Q4_K or Q5_K or Q6_K or IQ4_NL or NVFP4 or F16 and not BF16"
 _KERNELS = f"(dot_and_tile_are_exact or extremes or unpacked) and ({_TYPES})"
 _SHARED = "(test_simd or test_lookup or test_grids or test_blocks256) and not other_processors"
 CHOSEN = f"{_SHARED} or {_KERNELS} or bytes_are_those_of_ggml and IQ4_NL"

@@ -270,6 +270,16 @@ def test_the_extremes_of_every_byte_are_exact(name):
             assert np.abs(product(w, x) - twin(x, w)).max() <= 1e-6 * x.shape[1]
 
 
+@pytest.mark.parametrize("name", [name for name in QUANTIZED if formats.find(name).bits])
+def test_unpacked_weights_have_the_bits_that_their_format_tells(name):
+    """Sums of pairs would not fit into int16 otherwise."""
+    kind = formats.find(name)
+    data = np.random.default_rng(8).integers(0, 256, (16, kind.row_bytes(256)), np.uint8)
+    tile, scales, scratch = (aligned(size, np.uint8) for size in (16 * 256, 2 * 64 * 16, formats.TILE_SCRATCH))
+    kind.unpack_tile(*(data.ctypes.data, data.shape[1], 256), *(x.ctypes.data for x in (tile, scales, scales, scratch)))
+    assert tile.max() < 1 << kind.bits
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_unpacked_rows_are_the_dequantized_ones(name):
     w = random_rows(np.random.default_rng(6), name, 33, columns_of(name)[-1])
