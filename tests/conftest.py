@@ -39,6 +39,12 @@ _MANY = 300  # tests; fewer compile what they use as they come to it
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs: commands would never end
     signal.signal(signal.SIGINT, signal.default_int_handler)
+for name in (
+    "SIGHUP",
+    "SIGQUIT",
+):  # likewise with nohup; programs that are started have them as usual, the suite ignores them
+    if (number := getattr(signal, name, None)) and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 
 @pytest.hookimpl(optionalhook=True)
