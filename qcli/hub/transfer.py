@@ -24,7 +24,7 @@ from qcli.interrupt import cleans_up
 
 LANES: Final = 6
 SAVE_EVERY: Final = 2.0  # seconds: what a kill costs
-_SAVE_BYTES: Final = 256 << 20  # where that is less: the flush at the end is waited for
+_SAVE_BYTES: Final = 64 << 20  # where that is less: the disk is at work from early on, as the last flush is waited for
 _STALLED = 300.0  # seconds without a byte on any lane, which may be tricked one by one
 _TOLD_EVERY = 0.2  # seconds
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:(\d{1,18})|\*)")
@@ -62,6 +62,7 @@ class Transfer:
         self._problem: BaseException | None = None
         self._last_trouble = TransientError("nothing came")
         self._checksum = Checksum(part)
+        self._writing = threading.Lock()  # the system writes to a file for one at a time, and others would spin
         self._buffers = [self._checksum.buffer() for _ in self._clients]
         self.received = 0  # bytes, among them those that were lost
 
@@ -177,9 +178,10 @@ class Transfer:
                 raise self._changed(f"sends more than the {self._part.bytes:,} bytes that it told")
             block = span.next
             if self._work.may_write(span):
-                file.seek(block * BLOCK)
-                while data:
-                    data = data[file.write(data) :]
+                with self._writing:
+                    file.seek(block * BLOCK)
+                    while data:
+                        data = data[file.write(data) :]
                 self._work.done(span)
                 self._buffers[lane] = self._checksum.came(block, self._buffers[lane])
         answer.finish()
