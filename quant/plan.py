@@ -47,8 +47,7 @@ OPERANDS = 10  # that a record has room for; what needs more reads a table
 RECORD = 2 + OPERANDS  # int64: the kernel, shares of a thread, operands
 RECORD_BYTES = 8 * RECORD
 _TABLE_WORDS = 8192  # int64 that tables are given memory for at a time
-_RECORDS = [struct.Struct(f"={2 + operands}q").pack_into for operands in range(OPERANDS + 1)]
-_FLOAT32 = struct.Struct("<f").pack
+_FLOAT32, _RECORDS = struct.Struct("<f").pack, [struct.Struct(f"={n + 2}q").pack_into for n in range(OPERANDS + 1)]
 
 T = TypeVar("T")
 Ids = NDArray[np.int64]
@@ -275,7 +274,8 @@ class Plan:
         """int64 [records, RECORD]: compile the kernels and resolve every operand."""
         compiled = aligned((len(self._records), RECORD), np.int64)
         for row, (kernel, shares, operands) in enumerate(self._records):
-            _RECORDS[len(operands)](compiled.data, RECORD_BYTES * row, kernel.address, shares, *self._resolved(operands))
+            fields = kernel.address, shares, *self._resolved(operands)
+            _RECORDS[len(operands)](compiled.data, RECORD_BYTES * row, *fields)
         return compiled
 
     def _resolved(self, operands: Sequence[Operand]) -> list[int]:
