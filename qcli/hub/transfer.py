@@ -24,7 +24,7 @@ from qcli.interrupt import cleans_up
 
 LANES: Final = 6
 SAVE_EVERY: Final = 2.0  # seconds: what a kill costs
-_SAVE_BYTES: Final = 64 << 20  # where that is less: the disk is at work from early on, as the last flush is waited for
+_SAVE_BYTES: Final = 128 << 20  # where that is less: the disk is at work from early on, as the last flush is waited for
 _STALLED = 300.0  # seconds without a byte on any lane, which may be tricked one by one
 _TOLD_EVERY = 0.2  # seconds
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:(\d{1,18})|\*)")
