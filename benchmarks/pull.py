@@ -1,11 +1,12 @@
 """What a download by `qcli pull` takes beside a plain reader: both from a server on this machine, both with SHA-256.
 
-    python benchmarks/pull.py [gigabytes [folder]]
+    python benchmarks/pull.py [gigabytes [folder [turns]]]
 
 The server makes its bytes in memory. The plain reader is one connection that is read into one buffer and hashed: 100 %, of
 which a download is to reach 90. In the second row it writes them to a file, too, as a download has to. Each runs in a process
-of its own, which tells the most memory that it had; in turns, three times, and the best of each counts. Files are written to
-the folder, the temporary one unless told: `pull` flushes them to its disk, the plain reader does not.
+of its own, which tells the most memory that it had; in turns, and medians count: of seconds, and of what a download reaches
+of the plain reader of the same turn. Files are written to the folder, the temporary one unless told: `pull` flushes them to
+its disk, the plain reader does not.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from statistics import median
 from urllib.parse import urlsplit
 
+from qcli.hub.api import Source
+from qcli.hub.transfer import Transfer
+from qcli.hub.transfer_part import Part
+
 PIECE = 1 << 20
-ROUNDS = 3
 BLOCK = os.urandom(PIECE)
 
 
@@ -73,10 +78,6 @@ def plain(address: str, size: int, to: Path | None) -> None:
 
 def pulled(address: str, size: int, to: Path) -> None:
     """As `qcli pull` fetches a file."""
-    from qcli.hub.api import Source
-    from qcli.hub.transfer import Transfer
-    from qcli.hub.transfer_part import Part
-
     os.environ["HF_ENDPOINT"] = address
     part = Part(to, size, "of-it")
     Transfer("model.gguf", Source(f"{address}/", "", size, "of-it", None, None), part).run()
@@ -96,24 +97,28 @@ def measure(kind: str, address: str, size: int, folder: str) -> None:
     to.unlink(missing_ok=True)
 
 
-def main(gigabytes: float = 4, folder: str | None = None) -> None:
+def main(gigabytes: float = 4, folder: str | None = None, turns: int = 7) -> None:
     size = int(gigabytes * 1e9)
     here = [sys.executable, __file__]
     server = subprocess.Popen([*here, "serve", str(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert server.stdout
     address = server.stdout.readline().strip()
-    best: dict[str, tuple[float, float]] = {}
+    kinds = ("plain", "plain, to a file", "pull")
+    told: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        for _ in range(ROUNDS):
-            for kind in ("plain", "plain, to a file", "pull"):
-                told = subprocess.check_output([*here, "measure", kind, address, str(size), place], text=True)
-                seconds, peak = map(float, told.split())
-                best[kind] = min(best.get(kind, (seconds, peak)), (seconds, peak))
+        for _ in range(turns):
+            for kind in kinds:
+                out = subprocess.check_output([*here, "measure", kind, address, str(size), place], text=True)
+                seconds, peak = map(float, out.split())
+                told[kind].append((seconds, peak))
     server.kill()
     server.wait()
-    for kind, (seconds, peak) in best.items():
-        share = best["plain"][0] / seconds
-        print(f"{kind:18}{size / seconds / 1e6:8,.0f} MB/s  {share:5.0%}  at most {peak / 1e6:4.0f} MB of memory")
+    for kind in kinds:
+        seconds = median(seconds for seconds, _ in told[kind])
+        shares = sorted(plain / it for (plain, _), (it, _) in zip(told["plain"], told[kind], strict=True))
+        among = f"{median(shares):5.0%} ({shares[0]:.0%} to {shares[-1]:.0%})"
+        peak = max(peak for _, peak in told[kind])
+        print(f"{kind:18}{size / seconds / 1e6:8,.0f} MB/s  {among:22}  at most {peak / 1e6:4.0f} MB of memory")
 
 
 if __name__ == "__main__":
@@ -123,4 +128,4 @@ if __name__ == "__main__":
         case ["measure", kind, address, size, folder]:
             measure(kind, address, int(size), folder)
         case given:
-            main(*map(float, given[:1]), *given[1:])
+            main(*map(float, given[:1]), *given[1:2], *map(int, given[2:]))

@@ -9,6 +9,7 @@ A field is eight bytes: an integer, an address, or a float32 in the lower four.
 
 from __future__ import annotations
 
+import struct
 from collections import namedtuple
 from operator import itemgetter
 from typing import Any
@@ -23,6 +24,7 @@ class Layout:
         self.names = names
         self.bytes = FIELD_BYTES * len(names)
         self._offsets = {name: FIELD_BYTES * i for i, name in enumerate(names)}
+        self.pack_into = struct.Struct(f"={len(names)}q").pack_into  # (memory, offset, *values): write a table
         self._in_order = itemgetter(*names) if len(names) > 1 else lambda values: (values[names[0]],)
         if len(self._offsets) != len(names):
             raise ValueError(f"a field is named twice: {names}")

@@ -47,7 +47,7 @@ OPERANDS = 10  # that a record has room for; what needs more reads a table
 RECORD = 2 + OPERANDS  # int64: the kernel, shares of a thread, operands
 RECORD_BYTES = 8 * RECORD
 _TABLE_WORDS = 8192  # int64 that tables are given memory for at a time
-_FLOAT32 = struct.Struct("<f").pack
+_FLOAT32, _RECORDS = struct.Struct("<f").pack, [struct.Struct(f"={n + 2}q").pack_into for n in range(OPERANDS + 1)]
 
 T = TypeVar("T")
 Ids = NDArray[np.int64]
@@ -146,7 +146,8 @@ class Plan:
         self._records: list[tuple[Kernel, int, tuple[Operand, ...]]] = []
         self._scratch_bytes = 64
         self._scratch: NDArray[np.uint8] | None = None
-        self._kept, self._free_words = list[Any](), aligned(0, np.int64)  # the latter are behind the last table
+        self._kept, self._addresses = list[Any](), dict[int, int]()  # the latter are of arrays among them, by id
+        self._free_words: NDArray[np.int64] = aligned(0, np.int64)  # behind the last table
         self.kernels: dict[Kernel, None] = {}  # every kernel that a replay may call
         self._activations: dict[tuple[str, int, int], Activation] = {}
         self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = {}
@@ -220,11 +221,11 @@ class Plan:
         ordered = [layout.in_order(row) for row in rows]
         for kernel in [used for row in ordered for used in row if isinstance(used, Kernel)]:
             self.use(kernel)
-        filled = self._table_words(len(ordered) * len(layout.names)).reshape(len(ordered), -1)
+        filled = self._table_words(len(ordered) * len(layout.names))
 
         def fill() -> NDArray[np.int64]:
-            for line, row in zip(filled, ordered, strict=True):
-                line[:] = self._resolved(row)
+            for at, row in zip(range(0, filled.nbytes, layout.bytes), ordered, strict=True):
+                layout.pack_into(filled.data, at, *self._resolved(row))
             return filled
 
         return fill
@@ -272,9 +273,9 @@ class Plan:
     def compile(self) -> NDArray[np.int64]:
         """int64 [records, RECORD]: compile the kernels and resolve every operand."""
         compiled = aligned((len(self._records), RECORD), np.int64)
-        for row, (kernel, shares, operands) in zip(compiled, self._records, strict=True):
-            row[:2] = kernel.address, shares
-            row[2 : 2 + len(operands)] = self._resolved(operands)
+        for row, (kernel, shares, operands) in enumerate(self._records):
+            fields = kernel.address, shares, *self._resolved(operands)
+            _RECORDS[len(operands)](compiled.data, RECORD_BYTES * row, *fields)
         return compiled
 
     def _resolved(self, operands: Sequence[Operand]) -> list[int]:
@@ -282,12 +283,14 @@ class Plan:
 
     def _resolve(self, operand: Operand) -> int:
         if isinstance(operand, np.ndarray):
-            self._kept.append(operand)
-            return int(operand.__array_interface__["data"][0])  # as operand.ctypes.data, without that object
-        if isinstance(operand, float):
-            return int.from_bytes(_FLOAT32(operand), "little", signed=True)
+            if id(operand) not in self._addresses:
+                self._kept.append(operand)
+                self._addresses[id(operand)] = operand.__array_interface__["data"][0]  # quicker than operand.ctypes
+            return self._addresses[id(operand)]
         if isinstance(operand, Kernel):
             return operand.address
-        if isinstance(operand, Batch):
-            return self._resolve(operand.table)
-        return self._resolve(operand()) if callable(operand) else int(operand)  # an integer of NumPy's
+        if callable(operand):
+            return self._resolve(operand())
+        if isinstance(operand, float):
+            return int.from_bytes(_FLOAT32(operand), "little", signed=True)
+        return self._resolve(operand.table) if isinstance(operand, Batch) else int(operand)  # also one of NumPy's

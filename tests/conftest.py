@@ -35,10 +35,17 @@ team.SPINS_BEFORE_NAP = 1_000
 for module in (engine, forecast, survey):
     module.default_threads = lambda: 1
 
+gc.disable()  # until all tests are collected: of what is made meanwhile, nothing goes
 _MANY = 300  # tests; fewer compile what they use as they come to it
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs: commands would never end
     signal.signal(signal.SIGINT, signal.default_int_handler)
+for name in (
+    "SIGHUP",
+    "SIGQUIT",
+):  # likewise with nohup; programs that are started have them as usual, the suite ignores them
+    if (number := getattr(signal, name, None)) and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -55,6 +62,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """
     gc.freeze()
     gc.set_threshold(100_000)
+    gc.enable()
     if len(session.items) < _MANY or session.config.option.collectonly:
         return
     if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":

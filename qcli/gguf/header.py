@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -39,6 +39,8 @@ _BOOL, _STRING, _ARRAY = 7, 8, 9
 _NUMBERS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", _BOOL: "<u1",
             10: "<u8", 11: "<i8", 12: "<f8"}  # fmt: skip
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
+_SHAPES = [struct.Struct(f"<{n}Q").unpack_from for n in range(MAX_DIMENSIONS + 1)]
+_TYPE_AND_OFFSET = struct.Struct("<IQ").unpack_from
 
 BIG_ENDIAN = "is a big-endian GGUF file; qcli reads little-endian ones"
 _DOWNLOAD_AGAIN = "the file is damaged or incomplete: download it again"
@@ -219,8 +221,8 @@ def _tensor_row(cursor: _Cursor, what: str) -> TensorRow:
     dimensions = cursor.u32(what)
     if dimensions > MAX_DIMENSIONS:
         raise cursor.fail(f"{what} has {dimensions:,} dimensions; GGUF allows {MAX_DIMENSIONS}")
-    shape = tuple(cursor.u64(what) for _ in range(dimensions))[::-1] or (1,)
-    number, offset = cursor.u32(what), cursor.u64(what)
+    shape = _SHAPES[dimensions](cursor.file, cursor.take(8 * dimensions, what))[::-1] or (1,)
+    number, offset = _TYPE_AND_OFFSET(cursor.file, cursor.take(12, what))
     if number not in BLOCKS_BY_NUMBER:
         return TensorRow(name, f"type {number}", shape, 0, offset, f"is of type {number}, which qcli does not know")
     block = BLOCKS_BY_NUMBER[number]
@@ -236,12 +238,14 @@ def _placed(cursor: _Cursor, rows: list[TensorRow], alignment: int) -> list[Tens
     """The rows with offsets from the start of the file. Raises ModelFileError if one is unaligned, outside, or overlaps."""
     start = -(-cursor.at // alignment) * alignment
     for row in rows:
-        what, end = f'tensor "{printable(row.name)}"', start + row.offset + row.n_bytes
+        end = start + row.offset + row.n_bytes
         if row.offset % alignment:
-            raise cursor.fail(f"{what} begins at {row.offset:,}, not a multiple of {alignment}")
+            said = f"begins at {row.offset:,}, not a multiple of {alignment}"
+            raise cursor.fail(f'tensor "{printable(row.name)}" {said}')
         if end > cursor.size:
-            raise cursor.fail(f"{what} ends at byte {end:,}, but the file ends at {cursor.size:,}")
+            said = f"ends at byte {end:,}, but the file ends at {cursor.size:,}"
+            raise cursor.fail(f'tensor "{printable(row.name)}" {said}')
     for one, two in pairwise(sorted(rows, key=attrgetter("offset"))):
         if one.offset + one.n_bytes > two.offset:
             raise cursor.fail(f'tensors "{printable(one.name)}" and "{printable(two.name)}" overlap')
-    return [replace(row, offset=start + row.offset) for row in rows]
+    return [TensorRow(row.name, row.type, row.shape, row.n_bytes, start + row.offset, row.odd) for row in rows]

@@ -64,6 +64,7 @@ _BY_ARCHITECTURE: Mapping[str, Kind] = {
     ),
 }
 _BY_ENDING: Mapping[str, Kind] = {".lora_a": _ADAPTER, ".lora_b": _ADAPTER, ".in_sum2": _IMATRIX}
+_ENDINGS = tuple(_BY_ENDING)
 
 
 def other_kind(file: GGUFFile) -> Kind | None:
@@ -71,7 +72,8 @@ def other_kind(file: GGUFFile) -> Kind | None:
     found = _BY_TYPE.get(_lower(file, "general.type")) or _BY_ARCHITECTURE.get(_lower(file, "general.architecture"))
     if found:
         return found
-    endings = (kind for name in file.tensors for ending, kind in _BY_ENDING.items() if name.endswith(ending))
+    odd = (name for name in file.tensors if name.endswith(_ENDINGS))  # all endings at once: there may be many names
+    endings = (kind for name in odd for ending, kind in _BY_ENDING.items() if name.endswith(ending))
     if any(name.startswith("direction.") for name in file.tensors):
         return _VECTOR
     lacks_weights = not file.tensors and "tokenizer.ggml.tokens" in file.metadata

@@ -79,9 +79,9 @@ def _cgroup_headroom() -> int:
 def _headroom(folder: Path, limit: str, usage: str, cache: str) -> int:
     """limit - usage + page cache, of one group."""
     try:
+        most = int((folder / limit).read_text())  # first: the others take the system longer
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        used = int((folder / usage).read_text()) - int(stat.get(cache, 0))
-        return max(0, int((folder / limit).read_text()) - used)
+        return max(0, most - int((folder / usage).read_text()) + int(stat.get(cache, 0)))
     except (OSError, ValueError):  # no such file, or "max": no limit
         return _UNLIMITED
 

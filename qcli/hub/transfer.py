@@ -6,7 +6,6 @@ and the others have its work: only the last tells why. A server that knows no ra
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 import time
@@ -18,12 +17,14 @@ from qcli.errors import QcliError
 from qcli.hub import api
 from qcli.hub.connection import TRIES, Answer, Client, RefusedError, TransientError, cannot, pause
 from qcli.hub.sites import shown
+from qcli.hub.transfer_checksum import Checksum
 from qcli.hub.transfer_part import BLOCK, Part
 from qcli.hub.transfer_work import Span, Work
 from qcli.interrupt import cleans_up
 
 LANES: Final = 6
 SAVE_EVERY: Final = 2.0  # seconds: what a kill costs
+_SAVE_BYTES: Final = 128 << 20  # where that is less: the disk is at work from early on, as the last flush is waited for
 _STALLED = 300.0  # seconds without a byte on any lane, which may be tricked one by one
 _TOLD_EVERY = 0.2  # seconds
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:(\d{1,18})|\*)")
@@ -60,7 +61,9 @@ class Transfer:
         self._clients = [api.client() for _ in range(self._work.lanes)]
         self._problem: BaseException | None = None
         self._last_trouble = TransientError("nothing came")
-        self._hash, self._hashed = hashlib.sha256(), 0
+        self._checksum = Checksum(part)
+        self._writing = threading.Lock()  # the system writes to a file for one at a time, and others would spin
+        self._buffers = [self._checksum.buffer() for _ in self._clients]
         self.received = 0  # bytes, among them those that were lost
 
     def run(self) -> Result:
@@ -80,11 +83,11 @@ class Transfer:
                     hasher.join(_TOLD_EVERY)
                     self._tell()
             finally:
-                self._work.close()
+                self._close()
                 self._leave(lanes)
         if self._problem:
             raise self._problem
-        return Result(self._hash.hexdigest(), self._part.bytes - before)
+        return Result(self._checksum.hexdigest(), self._part.bytes - before)
 
     def _watch(self) -> None:
         """Until all is there, or nothing more will come: tell how far it is, and mark what is there."""
@@ -94,7 +97,8 @@ class Transfer:
             self._work.rest(min(_TOLD_EVERY, self._save_every))
             now = time.monotonic()
             self._tell()
-            if now - saved >= self._save_every:
+            self._checksum.adapt()
+            if now - saved >= self._save_every or self._part.unsaved >= _SAVE_BYTES:
                 self._part.save()
                 saved = time.monotonic()
             if self.received > received:
@@ -105,10 +109,15 @@ class Transfer:
             raise cannot(self._name, self._last_trouble, _GOES_ON)
 
     def _tell(self) -> None:
-        self._progress(self._part.bytes_there, self._hashed)
+        self._progress(self._part.bytes_there, self._checksum.bytes)
+
+    def _close(self) -> None:
+        self._work.close()
+        self._checksum.close()
 
     def _leave(self, lanes: list[threading.Thread]) -> None:
         """End the lanes, and mark what they brought."""
+        self._checksum.hold_none()
         for client in self._clients:
             client.interrupt()
         for lane in lanes:
@@ -118,12 +127,11 @@ class Transfer:
 
     def _lane(self, lane: int) -> None:
         client, failures = self._clients[lane], 0
-        room = memoryview(bytearray(BLOCK))
         try:
             with open(self._part.path, "r+b", buffering=0) as file:
                 while failures < TRIES and (span := self._work.take(lane)):
                     try:
-                        self._fetch(lane, client, span, file, room)
+                        self._fetch(lane, client, span, file)
                         failures = 0
                     except TransientError as trouble:
                         failures = 1 if span.written else failures + 1
@@ -141,7 +149,7 @@ class Transfer:
     def _fail(self, problem: BaseException) -> None:
         if not (self._work.finished or self._work.closed):
             self._problem = problem
-            self._work.close()
+            self._close()
 
     def _rest(self, span: Span, trouble: TransientError, failures: int) -> None:
         """Let others have the span, and wait before the next attempt."""
@@ -150,7 +158,7 @@ class Transfer:
             self._last_trouble = trouble
             self._work.rest(pause(trouble, failures - 1) if failures < TRIES else 0)
 
-    def _fetch(self, lane: int, client: Client, span: Span, file: BinaryIO, room: memoryview) -> None:
+    def _fetch(self, lane: int, client: Client, span: Span, file: BinaryIO) -> None:
         """Fetch a span's blocks, in order. Raises TransientError, RefusedError, QcliError, OSError."""
         if self._work.is_alone(lane):
             answer = self._ask(client, {})
@@ -162,15 +170,20 @@ class Transfer:
         if answer.status != 200:
             self._check_range(answer, span.next * BLOCK)
         while span.next < span.end and not self._work.closed:
-            data = self._block(answer, room[: self._part.length(span.next)])
+            if self._checksum.hold(span.next):
+                span.since = time.monotonic()
+            data = self._block(answer, self._buffers[lane][: self._part.length(span.next)])
             is_last = answer.status == 200 and span.next + 1 == len(self._part.there)
             if is_last and answer.readinto(memoryview(bytearray(1))):
                 raise self._changed(f"sends more than the {self._part.bytes:,} bytes that it told")
+            block = span.next
             if self._work.may_write(span):
-                file.seek(span.next * BLOCK)
-                while data:
-                    data = data[file.write(data) :]
+                with self._writing:
+                    file.seek(block * BLOCK)
+                    while data:
+                        data = data[file.write(data) :]
                 self._work.done(span)
+                self._buffers[lane] = self._checksum.came(block, self._buffers[lane])
         answer.finish()
 
     def _ask(self, client: Client, wanted: dict[str, str]) -> Answer:
@@ -230,21 +243,8 @@ class Transfer:
         return min(span.end * BLOCK, self._part.bytes)
 
     def _take_checksum(self) -> None:
-        """Follow what is there from the beginning; what an earlier download left is read again."""
-        room = memoryview(bytearray(BLOCK))
         try:
-            with open(self._part.path, "rb", buffering=0) as file:
-                for block in range(len(self._part.there)):
-                    while not self._work.wait_for(block):
-                        if self._work.closed:
-                            return
-                    if self._work.closed:
-                        return
-                    got = file.readinto(room[: self._part.length(block)])
-                    if got != self._part.length(block):
-                        raise OSError("it was cut by another program")
-                    self._hash.update(room[:got])
-                    self._hashed += got
-        except OSError as problem:
+            self._checksum.run()
+        except BaseException as problem:
             self._problem = problem
-            self._work.close()
+            self._close()

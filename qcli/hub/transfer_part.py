@@ -47,6 +47,11 @@ class Part:
         blocks = self.there.count(1)
         return blocks * BLOCK - (BLOCK - self.length(len(self.there) - 1) if blocks and self.there[-1] else 0)
 
+    @property
+    def unsaved(self) -> int:
+        """Bytes, in whole blocks, that are written and not marked."""
+        return (self.there.count(1) - self._saved.count(1)) * BLOCK
+
     def look(self) -> bool:
         """Read what an earlier download has left of this content; whether one left a file of another."""
         found = self._read_map()

@@ -78,7 +78,8 @@ class Work:
             span.next += 1
             span.written += 1
             span.since = time.monotonic()
-            self._changed.notify_all()
+            if not self._missing:
+                self._changed.notify_all()
 
     def give_back(self, span: Span) -> None:
         """A lane has done with a span, and others may have what is left of it."""
@@ -120,13 +121,6 @@ class Work:
         with self._changed:
             self.closed = True
             self._changed.notify_all()
-
-    def wait_for(self, block: int, seconds: float = 1.0) -> bool:
-        """Whether a block is there; waits a while for it."""
-        with self._changed:
-            if not self._there[block] and not self.closed:
-                self._changed.wait(seconds)
-            return bool(self._there[block])
 
     def _next(self) -> Span | None:
         if self._waiting:
