@@ -30,7 +30,7 @@ class Subject:
 
     @property
     def layers(self) -> int:
-        """Without those of multi-token prediction (MTP), which qcli does not run."""
+        """Without those of multi-token prediction (MTP), which no token passes."""
         mtp = self.file.get_int(f"{self.architecture}.nextn_predict_layers", 0)
         return self.file.get_int(f"{self.architecture}.block_count") - mtp
 

@@ -39,9 +39,7 @@ class Controller:
     def __init__(self, widest: int) -> None:
         self._widest = widest
         self._seconds = 0.0  # of a step of one token
-        self._due = (
-            _FIRST  # steps of one token that are to come before others, so that there is something to compare with
-        )
+        self._due = _FIRST  # steps of one token that come before others, so that there is something to compare with
         self._wide = 0  # steps of several since the last of one
         self._guess_s, self._ready = 0.0, False  # of a guess that the model makes itself
         self._costs: dict[int, float] = {}  # of a step of so many tokens, as a multiple of that

@@ -38,9 +38,8 @@ class SeveralAtATime(OneAtATime):
         """parallel: questions that are answered at a time, fewer where there is no memory for so many."""
         super().__init__(load, most_waiting)
         self._parallel = parallel
-        self._group: tuple[LLM, Together | None] | None = (
-            None  # of the model that is there; None: it takes one at a time
-        )
+        # The model that is there, and what gives its answers together; None where it takes one at a time.
+        self._group: tuple[LLM, Together | None] | None = None
         self._running: list[_Running] = []
         self._reading: _Running | None = None  # whose prompt is being read
 

@@ -156,10 +156,8 @@ def defer(net, i, head, k, decays):
 def catch_up_part(net, head, part, count):
     """16 value columns of a head's state as they are after `count` deferred tokens."""
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
-    s, decays = (
-        load_i64(net + DELTA_NET.state) + 4 * key_dim * (head * value_dim + part),
-        load_i64(net + DELTA_NET.decays),
-    )
+    s = load_i64(net + DELTA_NET.state) + 4 * key_dim * (head * value_dim + part)
+    decays = load_i64(net + DELTA_NET.decays)
     for i in range(count):
         k = deferred_of(net, i, head)
         delta, decay = load_f32x16(k + 4 * (key_dim + part)), k + 4 * (key_dim + value_dim)
