@@ -48,7 +48,7 @@ def steps(llm: LLM, rounds: int, depth: int) -> None:
         print(f"  of {width}: {statistics.median(cost):.2f} ({cost[0]:.2f} to {cost[-1]:.2f}), bytes {allowed:.2f}")
 
 
-def answers(llms: dict[str, LLM], ask: str, begun: str, rounds: int, max_tokens: int) -> None:
+def answers(llms: dict[str, LLM], ask: str, begun: str, rounds: int, max_tokens: int, temperature: float) -> None:
     """The same answers with drafts and without, in turns."""
     speeds: dict[str, list[float]] = {name: [] for name in llms}
     used: dict[str, list[float]] = {name: [] for name in llms}
@@ -57,7 +57,9 @@ def answers(llms: dict[str, LLM], ask: str, begun: str, rounds: int, max_tokens:
         for name, llm in llms.items():
             prompt = llm.render([{"role": "user", "content": ask}]) + begun
             began = process_time()
-            texts.add("".join(llm.generate(prompt, max_tokens=max_tokens, seed=i, temperature=0.7, stop_loops=False)))
+            texts.add(
+                "".join(llm.generate(prompt, max_tokens=max_tokens, seed=i, temperature=temperature, stop_loops=False))
+            )
             used[name].append((process_time() - began) / max(1, llm.stats.new_tokens))
             speeds[name].append(llm.stats.decode_tok_per_s)
         assert len(texts) == 1, "drafts have changed a text"
@@ -95,9 +97,9 @@ def main() -> None:
         text = given.file.read_text("utf-8")
         begun = text[: len(text) // 10].replace(given.old, given.new)
         ask = f"Write this file again, with {given.old} renamed to {given.new}, and nothing else:\n\n{text}"
-        answers(llms, ask, begun, given.rounds or 5, 400)
+        answers(llms, ask, begun, given.rounds or 5, 400, 0.0)
     else:
-        answers(llms, "Tell me a short story about a fox.", "", given.rounds or 50, 120)
+        answers(llms, "Tell me a short story about a fox.", "", given.rounds or 50, 120, 0.7)
     for llm in llms.values():
         llm.close()
 

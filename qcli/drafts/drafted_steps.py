@@ -13,7 +13,7 @@ from qcli.drafts.lookup import PromptLookup
 from qcli.drafts.setting import MOST, Draft
 
 _BY_HEAD = 0.6  # share of guesses of a model's own head that come true, as long as nothing is known
-_EXPECTED = (0.35, 0.6, 0.8, 0.9)  # likewise of those from the text, by how many tokens before them are alike
+_EXPECTED = (0.55, 0.7, 0.85, 0.9)  # likewise of those from the text, by how many tokens before them are alike
 
 
 class Steps(Protocol):
