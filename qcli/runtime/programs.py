@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcli.host import kernels
+from qcli.layers.mtp import mtp_of
 from qcli.layers.state import State
 from qcli.models import Model
 from qcli.progress import Progress
 from qcli.runtime import sampler
 from qcli.runtime.program import Program
 from quant import team
+from quant.jit import Kernel
+from quant.kernels.columns import place_columns, take_rows
+from quant.kernels.delta_net_step import delta_catch_up, delta_step
+from quant.kernels.experts import down_dense, down_step, gate_up_shared, gate_up_step
+from quant.kernels.experts_few import down_dense_few, down_few, gate_up_few, gate_up_shared_few
+from quant.kernels.kimi_delta import kimi_step
+from quant.kernels.matmul import matmul_few, matmul_step
 from quant.plan import Activation, Plan, aligned
 
 if TYPE_CHECKING:
@@ -23,6 +32,16 @@ if TYPE_CHECKING:
     from quant.kernels.observer import InputObserver
 
 Logits = NDArray[np.float32]
+_OF_HEAD = place_columns, take_rows  # what a head of multi-token prediction calls, and no model need call
+_FOR_SEVERAL = {
+    matmul_step: matmul_few,
+    gate_up_step: gate_up_few,
+    gate_up_shared: gate_up_shared_few,
+    down_step: down_few,
+    down_dense: down_dense_few,
+    delta_step: delta_catch_up,
+    kimi_step: delta_catch_up,
+}
 
 
 class Programs:
@@ -60,7 +79,9 @@ class Programs:
         self.prompt_logits: Logits = model.head(head, self.hidden).values[0]
         self.plans = [step, prompt, head]
         self.weight_bytes, self.head_bytes = step.weight_bytes, head.weight_bytes
-        _compile(self.plans, progress)
+        several = state.most_tokens > 1 and model.stepwise and not expert_loader
+        later = [*_of_several(step.kernels), *(_OF_HEAD if mtp_of(model) else ())] if several else []
+        _compile(self.plans, progress, later)
         self.step, self.prompt, self.head = map(Program.of, self.plans)
         self.before_head = {self.step: last.values, self.prompt: self.hidden.values}
         self._heads: dict[int, tuple[Program, Activation]] = {}
@@ -103,7 +124,18 @@ def compiled(plan: Plan) -> Program:
     return Program.of(plan)
 
 
-def _compile(plans: Sequence[Plan], progress: Progress | None) -> None:
-    """Compile every kernel of the plans, the team and the sampler, so that no token waits for the compiler."""
-    used = dict.fromkeys(kernel for plan in plans for kernel in plan.kernels)
+def _compile(plans: Sequence[Plan], progress: Progress | None, others: Iterable[Kernel] = ()) -> None:
+    """Compile every kernel of the plans, others, and those of the team and the sampler, so that no token waits for that."""
+    used = dict.fromkeys((*(kernel for plan in plans for kernel in plan.kernels), *others))
     kernels.prepare([*used, *team.KERNELS, *sampler.KERNELS], progress)
+
+
+def _of_several(step: Iterable[Kernel]) -> Iterator[Kernel]:
+    """What a step of several tokens calls in place of the kernels of a step of one, or beside them."""
+    for kernel in step:
+        if kernel in _FOR_SEVERAL:
+            yield _FOR_SEVERAL[kernel]
+        elif kernel.module.startswith("quant.formats."):
+            few: Kernel | None = import_module(kernel.module).FORMAT.dot_few
+            if few:
+                yield few

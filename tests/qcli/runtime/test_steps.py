@@ -13,6 +13,7 @@ from qcli.runtime.build import STEP_TOKENS
 from qcli.runtime.checkpoint import Marks
 from qcli.runtime.engine import Engine
 from qcli.runtime.prefix_cache import PrefixCache
+from quant.jit import Kernel
 
 ONE_AT_A_TIME = ("qwen4exp", "granitehybrid", "nemotron_h")  # architectures that take no steps of several tokens
 NAMES = ["qwen3next", *(name for name in every_architecture.NAMES if not name.startswith(ONE_AT_A_TIME))]
@@ -152,3 +153,15 @@ def test_who_has_no_steps_of_several(load, tmp_path, monkeypatch):
     engine = streamed(monkeypatch, 8)
     assert engine.most_tokens == 1
     engine.close()
+
+
+@pytest.mark.parametrize("path", NAMES, indirect=True)
+def test_no_kernel_is_left_to_compile_in_the_midst_of_an_answer(path, load, monkeypatch):
+    asked: list[Kernel] = []
+    monkeypatch.setattr("qcli.host.kernels.prepare", lambda kernels, progress=None: asked.extend(kernels))
+    engine = load(path, mtp=True)
+    ready, programs = set(asked), engine.programs
+    plans = [programs.steps[0].plan, programs.catch_up.plan]
+    if head := engine.draft_head:
+        plans += [program.plan for program in (head._few[0], head._many, head._first[0], head._next[0])]
+    assert {kernel.name for plan in plans for kernel in plan.kernels} <= {kernel.name for kernel in ready}
