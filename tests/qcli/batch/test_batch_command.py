@@ -15,7 +15,7 @@ from qcli.batch.results import Results
 from qcli.batch.source import Source
 from qcli.errors import QcliError
 from qcli.serving.answers import Failed
-from qcli.serving.one_at_a_time import OneAtATime
+from qcli.serving.several_at_a_time import SeveralAtATime
 
 CITY = {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"]}
 CHAT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 6}
@@ -43,7 +43,7 @@ def answers():
     def load(_, progress):
         return LLM(threads=2, ctx=2048, keep="shared", progress=progress)
 
-    answers = OneAtATime(load)
+    answers = SeveralAtATime(load)
     answers.start()
     yield answers
     answers.close()
