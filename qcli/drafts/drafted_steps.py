@@ -65,7 +65,8 @@ class DraftedSteps:
 
     def step(self, token: int) -> np.ndarray | None:
         """Add a token; the logits after it, float32 [vocab], or None if others come first."""
-        self._hear_of(token)
+        if self._draft.on:
+            self._hear_of(token)
         if self._guesses:
             right = self._guesses.pop(0) == token
             if self._chances:

@@ -23,9 +23,8 @@ class PromptLookup:
 
     def __init__(self) -> None:
         self._ids: list[int] = []
-        self._places: defaultdict[tuple[int, ...], list[int]] = defaultdict(
-            list
-        )  # behind which tokens which places are
+        # Behind which tokens which places are.
+        self._places: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
 
     def extend(self, ids: Sequence[int]) -> None:
         """The text goes on with these."""

@@ -274,7 +274,7 @@ class Engine:
             if self.state.behind:
                 self.state.batch.set(1, self.state.position, self.state.behind)
                 self._replay(self.programs.catch_up)
-                self.state.behind = 0
+                self.state.behind = self._undecided = 0  # what is left of guesses would be set aside for other tokens
             if self.draft_head:
                 self.draft_head.catch_up(self._replay)
 

@@ -147,6 +147,16 @@ def test_what_cannot_be_kept(load):
         load(MODEL, ctx=8).steps(IDS[:9])
 
 
+def test_no_guess_is_kept_once_the_state_was_copied_in_their_midst(load):
+    engine = load(MODEL)
+    engine.prefill(IDS[:PROMPT])
+    engine.steps(IDS[PROMPT : PROMPT + 4])
+    engine.keep()
+    engine.state.recurrent_copy()
+    with pytest.raises(QcliError):
+        engine.keep()
+
+
 def test_who_has_no_steps_of_several(load, tmp_path, monkeypatch):
     other = load(every_architecture.write("qwen4exp", tmp_path / "model.gguf"))
     assert (load(MODEL).most_tokens, other.most_tokens) == (STEP_TOKENS, 1)
