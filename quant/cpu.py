@@ -25,13 +25,15 @@ _AVX_VNNI = frozenset(
     "clearwaterforest".split()
 )
 _AVX2 = frozenset("haswell broadwell skylake znver1 znver2 znver3 x86-64-v3 core-avx2".split())
-_DOTPROD = frozenset({"neon", "dotprod"})
+_NEON = frozenset({"neon"})
+_DOTPROD = _NEON | {"dotprod"}
 _I8MM = _DOTPROD | {"i8mm", "bf16"}
 # By LLVM's names: Apple's, as macOS is asked for no features, and others that somebody may compile for.
 _AARCH64: Mapping[str, Set[str]] = {
     **dict.fromkeys("apple-a13 apple-a14 apple-m1".split(), _DOTPROD),
     **dict.fromkeys("apple-a15 apple-a16 apple-a17 apple-m2 apple-m3".split(), _I8MM),
     **dict.fromkeys("apple-a18 apple-a19 apple-m4 apple-m5".split(), _I8MM | {"sme"}),
+    **dict.fromkeys("apple-a12 cortex-a53 cortex-a57 cortex-a72 cortex-a73".split(), _NEON),
     **dict.fromkeys("cortex-a55 cortex-a75 cortex-a76 cortex-a77 cortex-a78 cortex-x1 neoverse-n1".split(), _DOTPROD),
     **dict.fromkeys("ampere1 ampere1a ampere1b oryon-1".split(), _I8MM),
     **dict.fromkeys("neoverse-n2 neoverse-n3 neoverse-v1 neoverse-v2 neoverse-v3 grace".split(), _I8MM | {"sve"}),
@@ -51,7 +53,7 @@ def _host() -> Mapping[str, bool]:
         found = dict(llvm.get_host_cpu_features())
     except RuntimeError:
         found = {}
-    return found | hwcap.host_features()
+    return found | (hwcap.host_features() if is_aarch64() else {})
 
 
 @cache
@@ -66,13 +68,13 @@ def features() -> str:
 def dot_unit() -> str:
     """The instruction behind an int8 dot product.
 
-    One of 'avx512vnni', 'avxvnni', 'avx512' and 'avx2' (x86-64), 'i8mm' and 'dotprod' (AArch64), 'portable'.
+    One of 'avx512vnni', 'avxvnni', 'avx512' and 'avx2' (x86-64), 'i8mm', 'dotprod' and 'neon' (AArch64), 'portable'.
     """
     forced = os.environ.get("NUMBA_CPU_FEATURES", "")
     if not forced and "NUMBA_CPU_NAME" not in os.environ:
         return unit_of_machine()
     found = _by_features({feature[1:] for feature in forced.split(",") if feature.startswith("+")})
-    return _by_name(name()) if found == "portable" else found
+    return _by_name(name()) if found in ("neon", "portable") else found
 
 
 def unit_of_machine() -> str:
@@ -97,7 +99,9 @@ def _by_features(features: Set[str]) -> str:
         return "avx2"
     if {"i8mm", "dotprod"} <= features:
         return "i8mm"
-    return "dotprod" if "dotprod" in features else "portable"
+    if "dotprod" in features:
+        return "dotprod"
+    return "neon" if "neon" in features or is_aarch64() else "portable"
 
 
 def _by_name(cpu: str) -> str:
@@ -134,3 +138,8 @@ def wrongly_chosen() -> str:
 def is_x86() -> bool:
     """Whether kernels are compiled for x86-64."""
     return platform.machine().lower() in ("x86_64", "amd64", "x64")
+
+
+def is_aarch64() -> bool:
+    """Whether kernels are compiled for AArch64."""
+    return platform.machine().lower() in ("aarch64", "arm64")

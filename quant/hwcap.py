@@ -7,7 +7,6 @@ the processor and /proc/cpuinfo, by which LLVM goes, say otherwise.
 from __future__ import annotations
 
 import ctypes
-import platform
 import sys
 from collections.abc import Mapping
 
@@ -22,8 +21,8 @@ _HWCAP2 = {"sve2": (1,), "fptoint": (8,), "i8mm": (13,), "bf16": (14,), "sme": (
 
 
 def host_features() -> dict[str, bool]:
-    """Of this machine: what it has and what it lacks, as far as code is made differently; empty on other systems."""
-    if not sys.platform.startswith("linux") or platform.machine().lower() not in ("aarch64", "arm64"):
+    """Of this AArch64: what it has and what it lacks, as far as code is made differently; empty on other systems."""
+    if not sys.platform.startswith("linux"):
         return {}
     try:
         getauxval = ctypes.CDLL(None).getauxval

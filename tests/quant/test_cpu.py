@@ -20,11 +20,12 @@ V1, V1_MORE = N1 | 1 << 22 | 1 << 23, 1 << 13 | 1 << 14  # Neoverse V1: and SVE,
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Have this be a machine: how LLVM calls it, what it finds, and Linux's words."""
+    """Have this be a machine: how LLVM calls it, what it finds, and Linux's words; an AArch64, unless it is said not to be."""
 
-    def be(name, found, words):
+    def be(name, found, words=(0, 0), is_aarch64=True):
         monkeypatch.delenv("NUMBA_CPU_NAME", raising=False)
         monkeypatch.delenv("NUMBA_CPU_FEATURES", raising=False)
+        monkeypatch.setattr(cpu, "is_aarch64", lambda: is_aarch64)
         monkeypatch.setattr(llvm, "get_host_cpu_name", lambda: name)
         monkeypatch.setattr(llvm, "get_host_cpu_features", lambda: found)
         monkeypatch.setattr(hwcap, "host_features", lambda: hwcap.features_of(*words))
@@ -48,22 +49,29 @@ def test_the_bits_of_hwcap():
 
 
 def test_this_machine_is_asked_if_it_is_one():
-    assert bool(hwcap.host_features()) == (sys.platform == "linux" and not cpu.is_x86())
+    """On x86 the words mean other things."""
+    assert bool(hwcap.host_features()) == (sys.platform == "linux")
+    assert ("dotprod" in cpu._host()) == (sys.platform == "linux" and cpu.is_aarch64())
 
 
 @pytest.mark.parametrize(
     ("name", "words", "unit"),
     [
-        ("generic", (PLAIN, 0), "portable"),
+        ("generic", (PLAIN, 0), "neon"),
         ("generic", (N1, 0), "dotprod"),  # under an emulator /proc/cpuinfo is that of another machine
         ("generic", (V1, V1_MORE), "i8mm"),
-        ("neoverse-n1", (PLAIN, 0), "portable"),  # what a name stands for may be kept back
+        ("neoverse-n1", (PLAIN, 0), "neon"),  # what a name stands for may be kept back
         ("neoverse-v1", (N1, 0), "dotprod"),
     ],
 )
 def test_hwcap_is_right_whatever_the_name(machine, name, words, unit):
     machine(name, {"aes": False, "sve": False}, words)
     assert (cpu.dot_unit(), cpu.unit_of_machine()) == (unit, unit)
+
+
+def test_an_aarch64_of_another_name_has_neon(machine):
+    machine("a-name-of-tomorrow", {})
+    assert (cpu.dot_unit(), cpu.unit_of_machine()) == ("neon", "neon")
 
 
 def test_the_compiler_is_told_what_a_processor_lacks(machine):
@@ -73,25 +81,25 @@ def test_the_compiler_is_told_what_a_processor_lacks(machine):
 
 
 def test_x86_is_taken_by_its_features_not_by_its_name(machine):
-    machine("haswell", {"sse4.2": True, "avx2": False, "fma": False}, (0, 0))
+    machine("haswell", {"sse4.2": True, "avx2": False, "fma": False}, is_aarch64=False)
     assert cpu.dot_unit() == "portable"
 
 
 @pytest.mark.parametrize(
     ("name", "unit", "more"),
     [
-        ("apple-m1", "dotprod", set()),
-        ("apple-m2", "i8mm", {"i8mm", "bf16"}),
-        ("apple-m3", "i8mm", {"i8mm", "bf16"}),
-        ("apple-m4", "i8mm", {"i8mm", "bf16", "sme"}),
-        ("apple-m5", "i8mm", {"i8mm", "bf16", "sme"}),
-        ("apple-a12", "portable", None),
+        ("apple-a12", "neon", set()),
+        ("apple-m1", "dotprod", {"dotprod"}),
+        ("apple-m2", "i8mm", {"dotprod", "i8mm", "bf16"}),
+        ("apple-m3", "i8mm", {"dotprod", "i8mm", "bf16"}),
+        ("apple-m4", "i8mm", {"dotprod", "i8mm", "bf16", "sme"}),
+        ("apple-m5", "i8mm", {"dotprod", "i8mm", "bf16", "sme"}),
     ],
 )
 def test_apples_are_taken_by_name_where_no_system_tells(machine, name, unit, more):
-    machine(name, {}, (0, 0))
+    machine(name, {})
     assert (cpu.dot_unit(), cpu.unit_of_machine()) == (unit, unit)
-    assert cpu.machine_features() == (set() if more is None else {"neon", "dotprod"} | more)
+    assert cpu.machine_features() == {"neon"} | more
     assert cpu.features() == ""
 
 
