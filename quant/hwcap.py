@@ -17,7 +17,7 @@ _HWCAP = {
     "rdm": (12,), "jsconv": (13,), "complxnum": (14,), "rcpc": (15,), "sha3": (17, 21), "dotprod": (20,), "sve": (22,),
     "fp16fml": (23,),
 }  # fmt: skip
-_HWCAP2 = {"sve2": (1,), "fptoint": (8,), "i8mm": (13,), "bf16": (14,), "sme": (23,)}
+_HWCAP2 = {"sve2": (1,), "fptoint": (8,), "i8mm": (13,), "bf16": (14,)}
 
 
 def host_features() -> dict[str, bool]:
