@@ -121,6 +121,23 @@ def test_the_instruction_that_a_processor_has_for_it(assemblies, triple, process
         assert not {"smull", "pmull", "vpmaddubsw"} & set(found)
 
 
+# 16 columns of 16 rows: two rows, two of four tokens and eight columns in an instruction; or a word of one of three tokens.
+TILES = [
+    ("aarch64-unknown-linux-gnu", "neoverse-v1", "matrices", "smmla", 8 * 2 * 2),
+    ("aarch64-apple-darwin", "apple-m2", "matrices", "smmla", 8 * 2 * 2),
+    ("aarch64-unknown-linux-gnu", "neoverse-n1", "dot columns", "sdot", 4 * 4 * 3),
+    ("aarch64-apple-darwin", "apple-m1", "dot columns", "sdot", 4 * 4 * 3),
+]
+
+
+@pytest.mark.parametrize(("triple", "processor", "operation", "instruction", "times"), TILES)
+def test_tiles_of_prefill(triple, processor, operation, instruction, times):
+    said, complained = start([str(HELPERS / "cross_compile.py"), triple, operation], processor).communicate(timeout=60)
+    found = mnemonics(said.partition("\n")[2])
+    assert found.count(instruction) == times, complained
+    assert not ({"smull", "sdot", "smmla", "ld1r"} - {instruction}) & set(found)  # no token's word is loaded by itself
+
+
 # The byte shuffle that looks up 64 nibbles: a processor, its features, and how often which instruction is there.
 LOOKUPS = [
     ("x86_64-unknown-linux-gnu", "icelake-server", "+avx512vnni,+avx512bw,+avx512vl,+avx512vbmi", "vpermb", 1),
