@@ -11,6 +11,7 @@ from functools import cache
 
 import llvmlite.binding as llvm
 
+from quant import hwcap
 from quant.cpu_probe import LACKS_F16C
 
 _CHOICES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
@@ -24,8 +25,19 @@ _AVX_VNNI = frozenset(
     "clearwaterforest".split()
 )
 _AVX2 = frozenset("haswell broadwell skylake znver1 znver2 znver3 x86-64-v3 core-avx2".split())
-_I8MM = frozenset("apple-m2 apple-m3 apple-m4 apple-a15 apple-a16 apple-a17 oryon-1 neoverse-v1 neoverse-v2".split())
-_DOTPROD = frozenset("apple-m1 apple-a14 apple-a13 neoverse-n1 cortex-a76 cortex-a77 cortex-a78 cortex-x1".split())
+_NEON = frozenset({"neon"})
+_DOTPROD = _NEON | {"dotprod"}
+_I8MM = _DOTPROD | {"i8mm", "bf16"}
+# By LLVM's names: Apple's, as macOS is asked for no features, and others that somebody may compile for.
+_AARCH64: Mapping[str, Set[str]] = {
+    **dict.fromkeys("apple-a13 apple-a14 apple-m1".split(), _DOTPROD),
+    **dict.fromkeys("apple-a15 apple-a16 apple-a17 apple-m2 apple-m3".split(), _I8MM),
+    **dict.fromkeys("apple-a18 apple-a19 apple-m4 apple-m5".split(), _I8MM | {"sme"}),
+    **dict.fromkeys("apple-a12 cortex-a53 cortex-a57 cortex-a72 cortex-a73".split(), _NEON),
+    **dict.fromkeys("cortex-a55 cortex-a75 cortex-a76 cortex-a77 cortex-a78 cortex-x1 neoverse-n1".split(), _DOTPROD),
+    **dict.fromkeys("ampere1 ampere1a ampere1b oryon-1".split(), _I8MM),
+    **dict.fromkeys("neoverse-n2 neoverse-n3 neoverse-v1 neoverse-v2 neoverse-v3 grace".split(), _I8MM | {"sve"}),
+}
 
 
 @cache
@@ -36,11 +48,12 @@ def name() -> str:
 
 @cache
 def _host() -> Mapping[str, bool]:
-    """The features LLVM finds on this machine; none on systems where it cannot tell."""
+    """The features found on this machine, by LLVM and in Linux's HWCAP, which is right; none where neither can tell."""
     try:
-        return dict(llvm.get_host_cpu_features())
+        found = dict(llvm.get_host_cpu_features())
     except RuntimeError:
-        return {}
+        found = {}
+    return found | (hwcap.host_features() if is_aarch64() else {})
 
 
 @cache
@@ -55,24 +68,24 @@ def features() -> str:
 def dot_unit() -> str:
     """The instruction behind an int8 dot product.
 
-    One of 'avx512vnni', 'avxvnni', 'avx512' and 'avx2' (x86-64), 'i8mm' and 'dotprod' (AArch64), 'portable'.
+    One of 'avx512vnni', 'avxvnni', 'avx512' and 'avx2' (x86-64), 'i8mm', 'dotprod' and 'neon' (AArch64), 'portable'.
     """
     forced = os.environ.get("NUMBA_CPU_FEATURES", "")
     if not forced and "NUMBA_CPU_NAME" not in os.environ:
         return unit_of_machine()
     found = _by_features({feature[1:] for feature in forced.split(",") if feature.startswith("+")})
-    return _by_name(name()) if found == "portable" else found
+    return _by_name(name()) if found in ("neon", "portable") else found
 
 
 def unit_of_machine() -> str:
     """As `dot_unit`, of this machine, whatever the environment forces."""
-    found = _by_features(machine_features())
-    return _by_name(str(llvm.get_host_cpu_name())) if found == "portable" else found
+    return _by_features(machine_features()) if _host() else _by_name(str(llvm.get_host_cpu_name()))
 
 
 def machine_features() -> frozenset[str]:
-    """What LLVM finds that this machine's processor has; empty on systems where it cannot tell."""
-    return frozenset(feature for feature, there in _host().items() if there)
+    """What this machine's processor has; where the system does not tell, what its name stands for, if that is known here."""
+    there = frozenset(feature for feature, there in _host().items() if there)
+    return there if _host() else frozenset(_AARCH64.get(str(llvm.get_host_cpu_name()), ()))
 
 
 def _by_features(features: Set[str]) -> str:
@@ -84,15 +97,17 @@ def _by_features(features: Set[str]) -> str:
         return "avx512"
     if {"avx2", "fma"} <= features:
         return "avx2"
-    if "i8mm" in features:
+    if {"i8mm", "dotprod"} <= features:
         return "i8mm"
-    return "dotprod" if "dotprod" in features else "portable"
+    if "dotprod" in features:
+        return "dotprod"
+    return "neon" if "neon" in features or is_aarch64() else "portable"
 
 
 def _by_name(cpu: str) -> str:
     units = {"avx512vnni": _AVX512_VNNI, "avxvnni": _AVX_VNNI, "avx512": _AVX512, "avx2": _AVX2}
-    units |= {"i8mm": _I8MM, "dotprod": _DOTPROD}
-    return next((unit for unit, names in units.items() if cpu in names), "portable")
+    found = next((unit for unit, names in units.items() if cpu in names), None)
+    return found or _by_features(_AARCH64.get(cpu, frozenset()))
 
 
 def missing() -> str:
@@ -123,3 +138,8 @@ def wrongly_chosen() -> str:
 def is_x86() -> bool:
     """Whether kernels are compiled for x86-64."""
     return platform.machine().lower() in ("x86_64", "amd64", "x64")
+
+
+def is_aarch64() -> bool:
+    """Whether kernels are compiled for AArch64."""
+    return platform.machine().lower() in ("aarch64", "arm64")

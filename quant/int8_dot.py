@@ -62,8 +62,19 @@ def _signed_by_sign(builder: Any, acc: Any, w: Any, x: Any) -> Any:
     return _vpmaddubsw(builder, acc, magnitude, builder.select(negative, builder.sub(zero, x), x))
 
 
-def _neon(name: str) -> Callable[[Any, Any, Any, Any], Any]:
-    return lambda builder, acc, w, x: call_llvm(builder, f"llvm.aarch64.neon.{name}.v4i32.v16i8", acc.type, [acc, w, x])
+def _sdot(builder: Any, acc: Any, w: Any, x: Any) -> Any:
+    """AArch64 with dot products: signed w by signed x."""
+    return call_llvm(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", acc.type, [acc, w, x])
+
+
+def _by_neon(builder: Any, acc: Any, w: Any, x: Any) -> Any:
+    """AArch64 without dot products: signed w by signed x to int16, pairs of which are added up to int32, and pairs of these."""
+    eight, four = vector_of(I16, 8), vector_of(I32, 4)
+    pairs = []
+    for part in zip(_pieces(builder, w, 8), _pieces(builder, x, 8), strict=True):
+        products = call_llvm(builder, "llvm.aarch64.neon.smull.v8i16", eight, part)
+        pairs.append(call_llvm(builder, "llvm.aarch64.neon.saddlp.v4i32.v8i16", four, [products]))
+    return builder.add(acc, call_llvm(builder, "llvm.aarch64.neon.addp.v4i32", four, pairs))
 
 
 def _portable(builder: Any, acc: Any, w: Any, x: Any) -> Any:
@@ -84,7 +95,7 @@ BIAS = 128 if _VNNI else 0
 _REGISTER_BYTES = {"avx512vnni": 64, "avx512": 64, "avxvnni": 32, "avx2": 32}.get(UNIT, 16)
 _SMALL = {
     "avx512vnni": _vpdpbusd, "avxvnni": _vpdpbusd, "avx512": _vpmaddubsw, "avx2": _vpmaddubsw,
-    "i8mm": _neon("sdot"), "dotprod": _neon("sdot"),
+    "i8mm": _sdot, "dotprod": _sdot, "neon": _by_neon,
 }.get(UNIT, _portable)  # fmt: skip
 _WIDE = {"avx512": _signed_by_sign, "avx2": _signed_by_sign}.get(UNIT, _SMALL)
 

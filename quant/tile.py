@@ -37,8 +37,9 @@ from quant.simd import (
 
 # Of one token: the addresses of its float32 activation row and of its results, and what is multiplied with each product.
 ENTRY = Layout("activation", "result", "factor", "unused")  # 32 bytes: two entries a cache line
-# Tokens of a tile: sums and totals of the most fill 24 of 32 zmm registers, or 12 of 16 ymm registers.
-MANY, SOME, FEW = (12, 8, 4) if UNIT.startswith("avx512") else (3, 2, 1)
+# Tokens of a tile: sums and totals of the most fill 24 of 32 zmm or NEON registers, or 12 of 16 ymm registers; with I8MM,
+# which takes two tokens at a time, the totals alone 16, and the sums as many.
+MANY, SOME, FEW = (12, 8, 4) if UNIT.startswith("avx512") else (4, 2, 1) if UNIT == "i8mm" else (3, 2, 1)
 _STEPS = 4  # of 4 columns, unrolled in dot_columns
 
 
@@ -78,6 +79,17 @@ many_sums, some_sums, few_sums = (_zeros(i32x16, count) for count in (MANY, 2 * 
 many_totals, some_totals, few_totals = (_zeros(f32x16, tokens) for tokens in (MANY, SOME, FEW))
 
 
+def _words(builder: Any, step: Any, tokens: int) -> list[Any]:
+    """Four columns of each token, 16 times each."""
+    if (
+        UNIT == "dotprod"
+    ):  # `sdot` takes any of four words of a register: one load for all tokens, and what lies behind them
+        four = builder.load(pointer(builder, step, vector_of(I32, 4)), align=1)
+        return [shuffle(builder, four, four, [token] * 16) for token in range(tokens)]
+    words = [pointer(builder, offset_by(builder, step, 4 * token), I32) for token in range(tokens)]
+    return [splat_llvm(builder, builder.load(word, align=1), 16) for word in words]
+
+
 @intrinsic
 def dot_columns(sums: Any, tile: Any, panel: Any) -> Any:
     """i32x16 sums of 16 columns, given the addresses of those columns in the int8 tile and in the panel."""
@@ -87,9 +99,7 @@ def dot_columns(sums: Any, tile: Any, panel: Any) -> Any:
         tokens = len(sums) if len(sums) == MANY else len(sums) // 2
         for step in range(_STEPS):
             w = builder.load(pointer(builder, offset_by(builder, tile, 64 * step), bytes64), align=1)
-            for token in range(tokens):
-                word = offset_by(builder, panel, 4 * (MANY * step + token))
-                x = splat_llvm(builder, builder.load(pointer(builder, word, I32), align=1), 16)
+            for token, x in enumerate(_words(builder, offset_by(builder, panel, 4 * MANY * step), tokens)):
                 at = (step * tokens + token) % len(sums)
                 sums[at] = dot_wide_llvm(builder, sums[at], w, builder.bitcast(x, bytes64))
         return sums

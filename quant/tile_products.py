@@ -1,7 +1,8 @@
 """The inner loop of prefill: the columns of a tile that share a scale, times a few tokens of a panel (see quant.tile).
 
 A dot product is one instruction on most units. `vpmaddubsw`, of AVX2 and of AVX-512 without VNNI, leaves int16 pairs,
-which a second one adds up to int32: weights of few bits allow several steps of pairs to be added before that.
+which a second one adds up to int32: weights of few bits allow several steps of pairs to be added before that. `smmla`, of
+AArch64 with I8MM, multiplies a matrix of two rows and eight columns with one of two tokens.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from llvmlite import ir
 
 from quant.int8_dot import UNIT, join
 from quant.jit import intrinsic
-from quant.simd import I8, I16, I32, call_llvm, constant_of, pointer, splat_llvm, vector_of
+from quant.simd import I8, I16, I32, call_llvm, constant_of, pointer, shuffle, splat_llvm, vector_of
 from quant.tile import MANY, offset_by, scaled
 
 _PAIR_BYTES = {"avx512": 64, "avx2": 32}.get(UNIT, 0)  # of a register, on units that leave pairs
 PAIRS = _PAIR_BYTES > 0  # whether bits of a weight matter
+MATRICES = UNIT == "i8mm"  # whether two tokens are multiplied at once
 # Steps of 4 columns whose pairs fit into int16, by bits of a weight: 2 * 8 * 15 * 127 = 30480.
 _STEPS = {4: 8, 5: 4, 6: 2}
 
@@ -82,6 +84,57 @@ def add_pairs(columns: int, bits: int) -> Any:
         builder: Any, totals: Values, tile: Any, panel: Any, scale: Any, minimum: Any, d: Any, s: Any
     ) -> Values:
         sums = _sum_by_pairs(builder, tile, panel, columns // 4, len(totals), bits)
+        return scaled(builder, totals, sums, scale, minimum, d, s)
+
+    return intrinsic(lambda totals, tile, panel, scale, minimum, d, s: (totals, generate))
+
+
+@intrinsic
+def interleave(tile: Any) -> Any:
+    """Eight columns of an int8 tile, in place, as `add_matrices` wants them: [2, 16 rows, 4] -> [16 rows, 8]."""
+
+    def generate(builder: Any, tile: Any) -> None:
+        places = [pointer(builder, offset_by(builder, tile, 64 * step), vector_of(I32, 16)) for step in range(2)]
+        halves = [builder.load(place, align=1) for place in places]
+        for place, first in zip(places, (0, 8), strict=True):
+            lanes = [lane for row in range(first, first + 8) for lane in (row, 16 + row)]
+            builder.store(shuffle(builder, *halves, lanes), place, align=1)
+
+    return None, generate
+
+
+def _two_tokens(builder: Any, panel: Any, eight: int, pair: int) -> Any:
+    """Eight columns of a token, and of the next one: i8x16."""
+    steps = [
+        pointer(builder, offset_by(builder, panel, 4 * MANY * (2 * eight + i)), vector_of(I32, MANY)) for i in (0, 1)
+    ]
+    first, second = (builder.load(step, align=1) for step in steps)
+    lanes = [lane for token in (2 * pair, 2 * pair + 1) for lane in (token, MANY + token)]
+    return builder.bitcast(shuffle(builder, first, second, lanes), vector_of(I8, 16))
+
+
+def sum_by_matrices(builder: Any, tile: Any, panel: Any, columns: int, tokens: int) -> Values:
+    """i32x16 sums of that many columns for each token: two rows, two tokens and eight columns at a time."""
+    pairs, sixteen = range(-(-tokens // 2)), vector_of(I8, 16)
+    sums: list[Values] = [[constant_of(vector_of(I32, 4), 0)] * 8 for _ in pairs]
+    for eight in range(columns // 8):
+        x = [_two_tokens(builder, panel, eight, pair) for pair in pairs]
+        for rows in range(8):
+            w = builder.load(pointer(builder, offset_by(builder, tile, 128 * eight + 16 * rows), sixteen), align=1)
+            for pair in pairs:
+                name, given = "llvm.aarch64.neon.smmla.v4i32.v16i8", [sums[pair][rows], w, x[pair]]
+                sums[pair][rows] = call_llvm(builder, name, given[0].type, given)
+    both = [join(builder, sums[pair]) for pair in pairs]  # a row's two tokens beside each other
+    return [shuffle(builder, both[token // 2], both[token // 2], range(token % 2, 32, 2)) for token in range(tokens)]
+
+
+def add_matrices(columns: int) -> Any:
+    """As `add_pairs`, of any int8 weights, by products of matrices; the tile is interleaved."""
+
+    def generate(
+        builder: Any, totals: Values, tile: Any, panel: Any, scale: Any, minimum: Any, d: Any, s: Any
+    ) -> Values:
+        sums = sum_by_matrices(builder, tile, panel, columns, len(totals))
         return scaled(builder, totals, sums, scale, minimum, d, s)
 
     return intrinsic(lambda totals, tile, panel, scale, minimum, d, s: (totals, generate))

@@ -21,6 +21,7 @@ _UNITS: Final = {  # of quant.cpu.dot_unit, of each kind of processor the fastes
     "avx2": "AVX2",
     "i8mm": "I8MM",
     "dotprod": "DotProd",
+    "neon": "NEON",
     "portable": "no special instructions",
 }
 _TOLD: Final = (*("avx2 fma f16c avx512f avx512bw avx512vl avx512vnni avx512bf16 avxvnni amx-int8").split(), "neon",
@@ -62,7 +63,7 @@ def _kernels_of(name: str, unit: str, figures: dict[str, Any]) -> Finding:
 
 def _better(unit: str) -> list[str]:
     """The units of the same kind of processor that are faster."""
-    kinds = ["avx512vnni", "avxvnni", "avx512", "avx2"], ["i8mm", "dotprod"]
+    kinds = ["avx512vnni", "avxvnni", "avx512", "avx2"], ["i8mm", "dotprod", "neon"]
     same = next((kind for kind in kinds if unit in kind), kinds[0] if cpu.is_x86() else kinds[1])
     return same[: same.index(unit)] if unit in same else same
 

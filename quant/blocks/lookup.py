@@ -5,7 +5,6 @@ A byte shuffle by lanes that are not constants has no common name in LLVM, so it
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from quant.int8_dot import UNIT, join
 from quant.jit import intrinsic
 from quant.simd import I8, I16, call_llvm, constant_of, shuffle, vector_of
 
-_NEON = UNIT in ("i8mm", "dotprod") or platform.machine().lower() in ("aarch64", "arm64")
+_NEON = UNIT in ("i8mm", "dotprod", "neon")
 _WIDEST = 64 if UNIT.startswith("avx512") else 32 if UNIT.startswith("avx") else 16  # bytes of a register
 VPERMB = _WIDEST == 64 and "+avx512vbmi" in cpu.features().split(",")  # bytes of 64 or 128, picked at will
 _PSHUFB = {16: "llvm.x86.ssse3.pshuf.b.128", 32: "llvm.x86.avx2.pshuf.b", 64: "llvm.x86.avx512.pshuf.b.512"}

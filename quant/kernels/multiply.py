@@ -7,7 +7,19 @@ import numpy as np
 from quant.atomics import call
 from quant.formats import TILE_SCRATCH, Format
 from quant.jit import Kernel, function, inline
-from quant.kernels.panel_products import TILE_ROWS, Ahead, Results, Tile, by_dots, by_u4, by_u4_16, by_u5, by_u6_16
+from quant.kernels.panel_products import (
+    TILE_ROWS,
+    Ahead,
+    Results,
+    Tile,
+    by_dots,
+    by_matrices_16,
+    by_matrices_32,
+    by_u4,
+    by_u4_16,
+    by_u5,
+    by_u6_16,
+)
 from quant.kernels.panels import panel_bytes
 from quant.plan import Operand
 from quant.simd import load_f32, load_f32x16, load_i64, load_u8, store_f32, store_i64, store_u8
@@ -18,11 +30,12 @@ from quant.tile import (
     many_totals,
     write_totals,
 )
-from quant.tile_products import PAIRS
+from quant.tile_products import MATRICES, PAIRS, interleave
 from quant.weights import MATRIX, ExpertMatrices, Matrix, operands_of
 
 _PART = 512  # columns: 8 KiB of int8 and 2 to 4 KiB of scales, beside 6 KiB of a panel
 _LAST = 768  # at most, so that what is left over is not a part of its own
+_BY_32, _BY_16 = (by_matrices_32, by_matrices_16) if MATRICES else (by_dots, by_dots)
 _LOCAL_BYTES = -(-MANY * (ENTRY.bytes + 4 * TILE_ROWS) // 64) * 64
 
 # multiply(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch)
@@ -138,6 +151,9 @@ def _multiply_q8(products, matrix, group, w, panels, residual, results, scratch)
         part = _PART if columns - first > _LAST else columns - first
         next_part = next_tile if first + part == columns else w + (first + part) * row_bytes // columns
         call(unpack, (w + first * row_bytes // columns, row_bytes, part, weights, scales, minima, memory))
+        if MATRICES:
+            for c in range(0, part, 8):
+                interleave(weights + TILE_ROWS * c)
         tile = Tile(weights, scales, minima, first, part, group)
         sums = Results(
             results.entries, results.tokens, results.rows, results.offset, 1 if first else results.accumulate
@@ -155,14 +171,14 @@ def _multiply_q8(products, matrix, group, w, panels, residual, results, scratch)
 def multiply_q8(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
     """Quantized weights with a scale per 32 columns."""
     results = Results(entries, tokens, rows, offset, accumulate)
-    _multiply_q8(by_dots, matrix, 32, w, panels, residual, results, scratch)
+    _multiply_q8(_BY_32, matrix, 32, w, panels, residual, results, scratch)
 
 
 @_multiply
 def multiply_q8_by_16(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
     """Quantized weights with a scale per 16 columns."""
     results = Results(entries, tokens, rows, offset, accumulate)
-    _multiply_q8(by_dots, matrix, 16, w, panels, residual, results, scratch)
+    _multiply_q8(_BY_16, matrix, 16, w, panels, residual, results, scratch)
 
 
 @_multiply

@@ -24,10 +24,11 @@ from quant.tile import (
     some_totals,
     write_totals,
 )
-from quant.tile_products import add_pairs
+from quant.tile_products import add_matrices, add_pairs
 
 TILE_ROWS = 16
 _ADD_U5, _ADD_U4, _ADD_U6_16, _ADD_U4_16 = add_pairs(32, 5), add_pairs(32, 4), add_pairs(16, 6), add_pairs(16, 4)
+_ADD_32, _ADD_16 = add_matrices(32), add_matrices(16)
 
 
 class Tile(NamedTuple):
@@ -96,8 +97,8 @@ def by_dots(tile, panel, columns, results, ahead):
 
 
 @inline
-def _pair_panel(totals, add, tile, panel, columns, results, ahead):
-    """As `_multiply_panel`; add: of `add_pairs`."""
+def _panel_by_groups(totals, add, tile, panel, columns, results, ahead):
+    """As `_multiply_panel`; add: of `add_pairs` or `add_matrices`."""
     group, groups = tile.group, tile.columns // tile.group
     sums = sums32_of(0, columns) if group == 32 else sums16_of(0, columns)
     x, d = panel + MANY * tile.first, panel + MANY * (columns + tile.first // 8)
@@ -113,34 +114,46 @@ def _pair_panel(totals, add, tile, panel, columns, results, ahead):
 
 
 @inline
-def _by_pairs(add, tile, panel, columns, results, ahead):
+def _by_groups(add, tile, panel, columns, results, ahead):
     if results.tokens > SOME:
-        _pair_panel(many_totals(), add, tile, panel, columns, results, ahead)
+        _panel_by_groups(many_totals(), add, tile, panel, columns, results, ahead)
     elif results.tokens > FEW:
-        _pair_panel(some_totals(), add, tile, panel, columns, results, ahead)
+        _panel_by_groups(some_totals(), add, tile, panel, columns, results, ahead)
     else:
-        _pair_panel(few_totals(), add, tile, panel, columns, results, ahead)
+        _panel_by_groups(few_totals(), add, tile, panel, columns, results, ahead)
 
 
 @inline
 def by_u5(tile, panel, columns, results, ahead):
     """As `by_dots`, on units that leave pairs, of weights of 5 bits that are never negative, with a scale per 32 columns."""
-    _by_pairs(_ADD_U5, tile, panel, columns, results, ahead)
+    _by_groups(_ADD_U5, tile, panel, columns, results, ahead)
 
 
 @inline
 def by_u4(tile, panel, columns, results, ahead):
     """The same, of at most 4 bits."""
-    _by_pairs(_ADD_U4, tile, panel, columns, results, ahead)
+    _by_groups(_ADD_U4, tile, panel, columns, results, ahead)
 
 
 @inline
 def by_u6_16(tile, panel, columns, results, ahead):
     """The same, of 6 bits, with a scale per 16 columns."""
-    _by_pairs(_ADD_U6_16, tile, panel, columns, results, ahead)
+    _by_groups(_ADD_U6_16, tile, panel, columns, results, ahead)
 
 
 @inline
 def by_u4_16(tile, panel, columns, results, ahead):
     """The same, of at most 4 bits, with a scale per 16 columns."""
-    _by_pairs(_ADD_U4_16, tile, panel, columns, results, ahead)
+    _by_groups(_ADD_U4_16, tile, panel, columns, results, ahead)
+
+
+@inline
+def by_matrices_32(tile, panel, columns, results, ahead):
+    """As `by_dots`, by products of matrices, of an interleaved tile with a scale per 32 columns."""
+    _by_groups(_ADD_32, tile, panel, columns, results, ahead)
+
+
+@inline
+def by_matrices_16(tile, panel, columns, results, ahead):
+    """The same, with a scale per 16 columns."""
+    _by_groups(_ADD_16, tile, panel, columns, results, ahead)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from quant.blocks.grids import grid
 from quant.blocks.lookup import lookup_llvm
 from quant.int8_dot import UNIT, dot_wide_llvm
 from quant.simd import I8, I32, I64, i8x64
+from quant.tile import MANY, dot_columns, many_sums
+from quant.tile_products import sum_by_matrices
 
 SUMS, BYTES = ir.VectorType(I32, 16), ir.VectorType(I8, 64)
 FIND, VALUES = grid("IQ2_XXS", 256, 8, (8, 25, 43))
@@ -27,11 +30,28 @@ def signed_points(builder, low, signs):
     return builder.select(is_set(builder, signs), builder.neg(part), part)
 
 
+def columns_by_dots(builder, tile, panel):
+    """16 columns of a tile by a panel of MANY tokens; what they give, added up."""
+    sums = many_sums.rule()[1](builder)
+    return added(builder, dot_columns.rule(None, None, None)[1](builder, sums, tile, panel))
+
+
+def columns_by_matrices(builder, tile, panel):
+    """The same, two tokens at a time."""
+    return added(builder, sum_by_matrices(builder, tile, panel, 16, MANY))
+
+
+def added(builder, sums):
+    return functools.reduce(builder.add, sums)
+
+
 # Result, arguments and code of each operation.
 OPERATIONS: dict[str, tuple[Any, list[Any], Callable[..., Any]]] = {
     "dot": (SUMS, [SUMS, BYTES, BYTES], dot_wide_llvm),
     "lookup": (BYTES, [BYTES], lambda builder, index: lookup_llvm(builder, range(16), index)),
     "points": (BYTES, [BYTES, I64], signed_points),
+    "dot columns": (SUMS, [I64, I64], columns_by_dots),
+    "matrices": (SUMS, [I64, I64], columns_by_matrices),
 }
 
 

@@ -11,6 +11,8 @@ import llvmlite.binding as llvm
 import pytest
 from places import HELPERS, ROOT, TESTS
 
+from quant import cpu
+
 # A processor, the features beside its name, the unit that is meant, and what this machine needs to run its code.
 X86 = {
     "ivybridge": ("", "portable", "avx f16c"),
@@ -19,7 +21,7 @@ X86 = {
     "alderlake": ("+avxvnni,+avx2,+fma", "avxvnni", "avxvnni gfni vaes vpclmulqdq sha"),
     "icelake-server": ("+avx512vnni,+avx512bw,+avx512vl", "avx512vnni", "avx512vnni avx512vbmi2 gfni vaes"),
 }
-OTHER = {"generic": ("", "portable", "")}
+OTHER = {"generic": ("", "portable" if cpu.is_x86() else "neon", "")}
 _TYPES = "Q8_0 or Q2_K or Q4_K or Q5_K or Q6_K or IQ4_NL or NVFP4 or F16 and not BF16"
 _KERNELS = f"(dot_and_tile_are_exact or extremes or unpacked) and ({_TYPES})"
 _SHARED = "(test_simd or test_lookup or test_grids or test_blocks256) and not other_processors"
@@ -87,7 +89,7 @@ INSTRUCTIONS = [
     ("aarch64-apple-darwin", "apple-m2", "i8mm", "sdot", 4),
     ("aarch64-unknown-linux-gnu", "neoverse-n1", "dotprod", "sdot", 4),
     ("aarch64-unknown-linux-gnu", "neoverse-v2", "i8mm", "sdot", 4),
-    ("aarch64-unknown-linux-gnu", "cortex-a72", "portable", "smull", 1),
+    ("aarch64-unknown-linux-gnu", "cortex-a72", "neon", "smull", 4),
 ]
 
 
@@ -117,6 +119,23 @@ def test_the_instruction_that_a_processor_has_for_it(assemblies, triple, process
     if instruction in ("sdot", "vpdpbusd"):
         assert found.count(instruction) == times
         assert not {"smull", "pmull", "vpmaddubsw"} & set(found)
+
+
+# 16 columns of 16 rows: two rows, two of four tokens and eight columns in an instruction; or a word of one of three tokens.
+TILES = [
+    ("aarch64-unknown-linux-gnu", "neoverse-v1", "matrices", "smmla", 8 * 2 * 2),
+    ("aarch64-apple-darwin", "apple-m2", "matrices", "smmla", 8 * 2 * 2),
+    ("aarch64-unknown-linux-gnu", "neoverse-n1", "dot columns", "sdot", 4 * 4 * 3),
+    ("aarch64-apple-darwin", "apple-m1", "dot columns", "sdot", 4 * 4 * 3),
+]
+
+
+@pytest.mark.parametrize(("triple", "processor", "operation", "instruction", "times"), TILES)
+def test_tiles_of_prefill(triple, processor, operation, instruction, times):
+    said, complained = start([str(HELPERS / "cross_compile.py"), triple, operation], processor).communicate(timeout=60)
+    found = mnemonics(said.partition("\n")[2])
+    assert found.count(instruction) == times, complained
+    assert not ({"smull", "sdot", "smmla", "ld1r"} - {instruction}) & set(found)  # no token's word is loaded by itself
 
 
 # The byte shuffle that looks up 64 nibbles: a processor, its features, and how often which instruction is there.

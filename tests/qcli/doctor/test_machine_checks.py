@@ -67,6 +67,7 @@ def test_a_processor_as_it_is():
         ("avx2", "avx2", True, PASS, "which it lacks: AVX-512 VNNI, AVX-VNNI, AVX-512"),
         ("avx2", "avx512vnni", True, WARN, "AVX2, though it has the faster AVX-512 VNNI"),
         ("dotprod", "dotprod", False, PASS, "which it lacks: I8MM"),
+        ("neon", "neon", False, PASS, "NEON, the best that it has; faster ones, which it lacks: I8MM, DotProd"),
         ("portable", "portable", False, WARN, "it is slow"),
     ],
 )
