@@ -13,11 +13,18 @@ from quant.prepare import prepare as compile_and_load
 kernel_cache.configure(folders.cache, folders.spare_cache, hint=f"{folders.CHOOSES_CACHE} chooses another folder")
 
 
-def prepare(kernels: Sequence[Kernel], progress: Callable[[str, float], None] | None = None) -> None:
-    """Have every kernel compiled and loaded, so that no token waits for the compiler; progress(stage, fraction)."""
+def prepare(
+    kernels: Sequence[Kernel],
+    progress: Callable[[str, float], None] | None = None,
+    later: Sequence[Sequence[Kernel]] = (),
+) -> None:
+    """Have every kernel compiled and loaded, so that no token waits for the compiler; progress(stage, fraction).
+
+    later: groups of kernels that are compiled beside what comes next, see `quant.prepare`.
+    """
     check_processor()
     told = (lambda fraction: progress("compiling kernels (once)", fraction)) if progress else None
-    compile_and_load(kernels, told, threads.processors())
+    compile_and_load(kernels, told, threads.processors(), later)
 
 
 def check_processor() -> None:

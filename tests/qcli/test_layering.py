@@ -83,7 +83,7 @@ def test_quant_knows_no_application():
     allowed = {
         "quant/cpu.py": {"os.environ", "os.environ.get"},  # NUMBA_CPU_NAME, as Numba documents it
         "quant/numba_environment.py": {"os.environ"},  # those variables that are set aside
-        "quant/prepare.py": {"os.environ"},  # passed on to the processes that compile
+        "quant/compilers.py": {"os.environ"},  # passed on to the processes that compile
     }
     assert {path: found for path, found in asked.items() if found - allowed.get(path, set())} == {}
 
