@@ -7,7 +7,6 @@ Control codes in the output of a model or in the text of a file never reach a te
 from __future__ import annotations
 
 import codecs
-import errno
 import io
 import json as json_text
 import math
@@ -18,6 +17,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 from qcli.errors import QcliError, UsageError
+from qcli.host.systems import encoding_of_pipes, reader_has_left
 from qcli.progress import Progress
 from qcli.terminal import modes
 from qcli.terminal.bar import Bar, Surface
@@ -50,7 +50,7 @@ def setup() -> None:
     codecs.register_error("plainer", plainer)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
-            encoding = "utf-8" if sys.platform == "win32" and not stream.isatty() else None
+            encoding = None if stream.isatty() else encoding_of_pipes()
             reconfigure(errors="replace" if stream is sys.stdin else "plainer", encoding=encoding)
 
 
@@ -258,8 +258,7 @@ def _output_failed(problem: OSError) -> NoReturn:
     What stdout still buffers is dropped: the interpreter would complain about it at exit.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    # Windows reports a pipe whose reader left as EINVAL
-    if problem.errno == errno.EPIPE or (sys.platform == "win32" and problem.errno == errno.EINVAL):
+    if reader_has_left(problem):
         raise SystemExit(0) from None
     message = f"cannot write to the standard output: {problem.strerror}"
     raise QcliError(message, "check the disk or the file it goes to") from None

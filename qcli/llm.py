@@ -86,7 +86,7 @@ class LLM:
             try:
                 ram = parse_size(ram) if isinstance(ram, str) else ram
                 given: Any = {"threads": threads, "ctx": ctx, "kv_type": kv_type, "ram": ram, "progress": told}
-                self.engine = Engine.load(self.file, mtp=True, **given)
+                self.engine = Engine.load(self.file, mtp=True, beside=True, **given)
             except BaseException:
                 self.file.close()
                 raise

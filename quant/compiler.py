@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import types as python_types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from inspect import signature
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import numba
 from numba import types
 from numba.core import cgutils
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
 
 from quant import cpu, numba_environment
@@ -43,9 +47,10 @@ class _VectorModel(models.PrimitiveModel):
 
 def machine_code(function: CFunction) -> tuple[str, bytes]:
     """Compile a function: the name of its symbol, and an object file. Raises TypeError if it might raise an exception."""
-    with numba_environment.set_aside():
+    with numba_environment.set_aside(), global_compiler_lock:
         _configure()
-        return _compiled(function)
+        with _nothing_executable():
+            return _compiled(function)
 
 
 def _configure() -> None:
@@ -55,11 +60,52 @@ def _configure() -> None:
     numba.config.CPU_NAME, numba.config.CPU_FEATURES = cpu.name(), cpu.features()
 
 
+class _Library(JITCodeLibrary):
+    """A function's code, and that of what it calls, as LLVM's intermediate code: merged, but neither optimized to the end
+    nor translated, as every helper would be on its own, only to be merged into a kernel afterwards."""
+
+    def _optimize_final_module(self) -> None:
+        passes, builder = self._codegen._module_pass_manager(
+            loop_vectorize=False, slp_vectorize=False, opt=0, cost="cheap"
+        )
+        passes.run(self._final_module, builder)
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+    def translated(self) -> bytes:
+        """An object file, optimized."""
+        self._ensure_finalized()
+        for variable in self._final_module.global_variables:
+            if "NumbaEnv" in variable.name:  # which nothing reads, and whose names have addresses in them
+                variable.linkage = "internal"
+        JITCodeLibrary._optimize_final_module(self)
+        object_file: bytes = self._codegen._tm.emit_object(self._final_module)
+        return object_file
+
+
+@contextmanager
+def _nothing_executable() -> Iterator[None]:
+    """Within the block Numba makes a `_Library` of every function. It takes two thirds of the time."""
+    context = cpu_target.target_context
+    context.refresh()  # so that what Numba itself executes is there
+    codegen = context.codegen()
+    codegen._library_class, codegen.set_env = _Library, lambda name, environment: None
+    try:
+        yield
+    finally:
+        del codegen._library_class, codegen.set_env  # those of the class are left
+
+
 def _compiled(function: CFunction) -> tuple[str, bytes]:
     result = types.int64 if function.returns else types.void
     arguments = result(*[_ARGUMENTS[letter] for letter in function.parameters])
     compiled = numba.cfunc(arguments, **_OPTIONS)(_bound(function.body))
-    object_file: bytes = compiled._library._get_compiled_object()
+    object_file = compiled._library.translated()
     if b"numba_gil_ensure" in object_file:
         raise TypeError(f"{function.name} may raise an exception, which no kernel must (a range with a variable step?)")
     return compiled._wrapper_name, object_file

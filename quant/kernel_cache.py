@@ -1,7 +1,7 @@
 """The kernel cache: machine code on disk, a file a kernel, named by a hash of its sources, in a folder for the processor.
 
 An application says where (`configure`); without that, nothing is kept and each process compiles for itself.
-A file holds a checksum, the symbol's name, and an object file.
+What came with the package (`quant.prebuilt`) is found as well. A file holds a checksum, the symbol's name, and an object file.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from quant import cpu, sources
+from quant import cpu, prebuilt, sources
 from quant.declarations import CFunction
 
 _UNUSED_DAYS = 30
@@ -64,8 +64,7 @@ def _subfolder() -> Path:
 
 def has(function: CFunction) -> bool:
     """Whether there is a file of a function's code."""
-    path = _path(function)
-    return path is not None and path.exists()
+    return any(path.exists() for path in _paths(function))
 
 
 def is_writable() -> bool:
@@ -76,8 +75,7 @@ def is_writable() -> bool:
 
 def read(function: CFunction) -> tuple[str, bytes] | None:
     """A function's symbol and object file, if they are there and whole."""
-    path = _path(function)
-    content = _content(path) if path else None
+    content = next((content for path in _paths(function) if (content := _content(path)) is not None), None)
     if content is None:
         return None
     symbol, _, object_file = content.partition(b"\0")
@@ -100,14 +98,24 @@ def save(function: CFunction, symbol: str, object_file: bytes) -> None:
     path = _path(function)
     if path is None:
         return
-    content = symbol.encode() + b"\0" + object_file
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(hashlib.sha256(content).digest() + content)
+            file.write(packed(symbol, object_file))
         os.replace(file.name, path)
         _remove_unused(path, function.name)
     except OSError as problem:
         _warn(path.parent, problem.strerror or str(problem))
+
+
+def packed(symbol: str, object_file: bytes) -> bytes:
+    """What a file of code consists of."""
+    content = symbol.encode() + b"\0" + object_file
+    return hashlib.sha256(content).digest() + content
+
+
+def name_of(function: CFunction) -> str:
+    """The name of the file of a function's code."""
+    return f"{function.name}-{sources.digest(function.module)}.o"
 
 
 def _content(path: Path) -> bytes | None:
@@ -122,7 +130,13 @@ def _content(path: Path) -> bytes | None:
 
 def _path(function: CFunction) -> Path | None:
     place = folder()
-    return place and place / f"{function.name}-{sources.digest(function.module)}.o"
+    return place and place / name_of(function)
+
+
+def _paths(function: CFunction) -> Iterator[Path]:
+    """Where a function's code may be: kept, or come with the package."""
+    name = name_of(function)
+    yield from (place / name for place in (folder(), prebuilt.folder()) if place)
 
 
 @cache

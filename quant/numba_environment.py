@@ -25,10 +25,20 @@ def set_aside() -> Iterator[None]:
             os.environ.update(theirs)
 
 
+def chooses_processor() -> bool:
+    """Whether kernels are for another processor than this one."""
+    return not _KEPT.isdisjoint(os.environ)
+
+
 def without(environment: Mapping[str, str]) -> dict[str, str]:
     """An environment for a process that compiles."""
     left_over = _left_over(environment)
     return {name: value for name, value in environment.items() if name not in left_over}
+
+
+def choosing(name: str, features: str) -> dict[str, str]:
+    """This environment for a process that compiles for another processor."""
+    return {**without(os.environ), "NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
 
 
 def _left_over(environment: Mapping[str, str]) -> list[str]:

@@ -30,6 +30,7 @@ _NARROW = 60  # columns of a terminal in which a name stands above what is said
 @examples(
     ("qcli doctor", "Checks this machine and qcli itself, in about ten seconds."),
     ("qcli doctor model.gguf", "Checks a model, too: reads all of it."),
+    ("qcli doctor --compile", "Compiles everything beforehand: takes some minutes, once."),
     ("qcli doctor --report", "Prints what to paste when you ask for help, without names and paths of yours."),
 )
 def doctor(
@@ -43,6 +44,10 @@ def doctor(
     ] = None,
     all_kernels: Annotated[
         bool, options.flag("--all-kernels", help="Try the kernels of all types, not only those that were compiled.")
+    ] = False,
+    compile_all: Annotated[
+        bool,
+        options.flag("--compile", help="First compile the kernels of all types, once, so that no model waits for it."),
     ] = False,
     report: Annotated[
         bool, options.flag("--report", help="Print Markdown to paste into an issue, without names and paths of yours.")
@@ -66,7 +71,7 @@ def doctor(
         def told(stage: str, fraction: float) -> None:
             bar.update("examining", fraction, stage)
 
-        found = list(examine(_sections(all_kernels) | model, told))
+        found = list(examine(_sections(all_kernels, compile_all) | model, told))
     if as_json:
         console.json(in_json(found))
     elif report:
@@ -90,7 +95,7 @@ def _model(examined: str | None) -> tuple[Sections, list[Path]]:
     return {"model": model.checks(path, name_of(path, entry), entry)}, [path.parent]
 
 
-def _sections(all_kernels: bool) -> Sections:
+def _sections(all_kernels: bool, compile_all: bool) -> Sections:
     """What is examined without a model, in the order in which it is told."""
     from qcli.doctor import disk, memory, processor, programs, self_test
     from qcli.doctor.finding import Check
@@ -101,7 +106,9 @@ def _sections(all_kernels: bool) -> Sections:
         "memory": [Check("memory", memory.free), Check("huge pages", memory.huge), Check("memory speed", memory.speed)],
         "disk": [Check("folders", programs.all_folders), Check("disk speed", disk.own_disk)],
         "programs": [Check("versions", programs.versions), Check("settings", programs.settings),
-                     Check("terminal", _terminal), Check("kernel cache", programs.kernels)],
+                     Check("terminal", _terminal),
+                     *([Check("compiling", programs.compiling)] if compile_all else []),
+                     Check("kernel cache", programs.kernels)],
         "self-test": [Check("self-test", partial(self_test.check, all_kernels))],
     }  # fmt: skip
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from glob import glob
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from qcli.errors import UsageError
 from qcli.host.folders import expanded
+from qcli.host.systems import words_of
 from qcli.terminal.text_input import STDIN, read_file
 
 Texts = list[tuple[str, str]]  # names as they were typed, and texts
@@ -43,7 +42,7 @@ def typed_names(line: str) -> list[str]:
     if isfile(expanded(line)):
         return [line]
     try:
-        words = shlex.split(line, posix=sys.platform != "win32")
+        words = words_of(line)
     except ValueError:  # a quote that is not closed, which may be an apostrophe
         words = [line]
     names = []

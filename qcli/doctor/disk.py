@@ -16,6 +16,7 @@ from qcli.doctor.finding import FREE_SPACE, PASS, WARN, Finding
 from qcli.host import folders
 from qcli.host.pages import allocate_pages
 from qcli.host.temporary import temporary_folder
+from qcli.host.unbuffered import can_forget, can_tell, forget
 from qcli.progress import Progress
 from qcli.streaming.reader import Reader, Span, buffer_bytes
 from qcli.wording import counted, size
@@ -95,14 +96,14 @@ def told(found: Speeds, where: str, piece: int) -> Finding:
 def measured(path: Path, piece: int, progress: Progress, own: bool = False) -> Speeds:
     """How fast pieces of a file come, in random order; own: a file that nobody misses in the page cache."""
     speeds: dict[bool, dict[int, float]] = {True: {}, False: {}}
-    ways = (True, False) if own and hasattr(os, "posix_fadvise") else (True,)
+    ways = (True, False) if own and can_forget() else (True,)
     with Reader([path], 1) as reader:
-        past_cache = reader.unbuffered or not hasattr(os, "O_DIRECT")
+        past_cache = reader.unbuffered or not can_tell()
     for i, unbuffered in enumerate(ways):
         for j, lanes in enumerate(LANES):
             progress(counted(lanes, "lane"), (i * len(LANES) + j) / len(ways) / len(LANES))
             if own:
-                _forget(path)
+                forget(path)
             speeds[unbuffered][lanes] = _speed(path, piece, lanes, unbuffered)
     return Speeds(speeds[True], speeds[False], past_cache)
 
@@ -130,10 +131,3 @@ def _write(path: Path) -> None:
             os.fsync(file.fileno())
             if time.perf_counter() - began > _WRITING:
                 return
-
-
-def _forget(path: Path) -> None:
-    """Have the system drop what it keeps of a file."""
-    if hasattr(os, "posix_fadvise"):
-        with open(path, "rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from time import monotonic
 from typing import Final, NamedTuple
 
 from qcli import __version__
@@ -17,11 +18,12 @@ from qcli.doctor.disk import existing
 from qcli.doctor.finding import FAIL, FREE_SPACE, PASS, WARN, Finding, Status
 from qcli.errors import QcliError
 from qcli.host import folders
+from qcli.host.kernels import compile_all
 from qcli.hub.cache import hub_cache
 from qcli.progress import Progress
 from qcli.settings.declared import SETTINGS
 from qcli.settings.values import Settings
-from qcli.wording import counted, size
+from qcli.wording import counted, duration, size
 from quant import kernel_cache
 
 _TRIED: Final = 1 << 16  # bytes that are written for a trial
@@ -124,6 +126,15 @@ def kernels(progress: Progress) -> Iterator[Finding]:
         yield Finding("kernel cache", FAIL, f"{said}; damaged: {names}", hint, figures)
     else:
         yield Finding("kernel cache", PASS, f"{said}, all whole", "", figures)
+
+
+def compiling(progress: Progress) -> Iterator[Finding]:
+    """Have every kernel compiled, so that no model will wait for that."""
+    began = monotonic()
+    done, count = compile_all(progress)
+    seconds = monotonic() - began
+    said = f"{counted(done, 'function')} of {count} compiled in {duration(seconds)}; no model will wait for that"
+    yield Finding("compiling", PASS, said, "", {"compiled": done, "functions": count, "seconds": seconds})
 
 
 def settings(_progress: Progress) -> Iterator[Finding]:

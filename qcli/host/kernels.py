@@ -7,17 +7,26 @@ from collections.abc import Callable, Sequence
 from qcli.errors import QcliError, UsageError
 from qcli.host import folders, threads
 from quant import cpu, kernel_cache
+from quant.every_kernel import every_kernel
 from quant.jit import Kernel
+from quant.prepare import compile_missing
 from quant.prepare import prepare as compile_and_load
 
 kernel_cache.configure(folders.cache, folders.spare_cache, hint=f"{folders.CHOOSES_CACHE} chooses another folder")
 
 
-def prepare(kernels: Sequence[Kernel], progress: Callable[[str, float], None] | None = None) -> None:
-    """Have every kernel compiled and loaded, so that no token waits for the compiler; progress(stage, fraction)."""
+def prepare(
+    kernels: Sequence[Kernel],
+    progress: Callable[[str, float], None] | None = None,
+    later: Sequence[Sequence[Kernel]] = (),
+) -> None:
+    """Have every kernel compiled and loaded, so that no token waits for the compiler; progress(stage, fraction).
+
+    later: groups of kernels that are compiled beside what comes next, see `quant.prepare`.
+    """
     check_processor()
     told = (lambda fraction: progress("compiling kernels (once)", fraction)) if progress else None
-    compile_and_load(kernels, told, threads.processors())
+    compile_and_load(kernels, told, threads.processors(), later)
 
 
 def check_processor() -> None:
@@ -26,3 +35,11 @@ def check_processor() -> None:
         raise UsageError(problem, "leave out NUMBA_CPU_NAME and NUMBA_CPU_FEATURES, or choose another")
     if lacking := cpu.missing():
         raise QcliError(f"this processor ({cpu.name()}) lacks {lacking}", "use a machine from 2013 or later")
+
+
+def compile_all(progress: Callable[[str, float], None]) -> tuple[int, int]:
+    """Compile every kernel that there is, for models of any type; how many were missing, and how many there are."""
+    check_processor()
+    every = every_kernel()
+    missing = compile_missing(every, lambda fraction: progress("", fraction), threads.processors())
+    return len([kernel for kernel in missing if kernel_cache.has(kernel)]), len(every)

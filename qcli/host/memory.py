@@ -13,6 +13,7 @@ from qcli.host import cgroups
 _MEMINFO = Path("/proc/meminfo")
 _STATM = Path("/proc/self/statm")
 _UNLIMITED = 1 << 62
+_VM_INFO64 = 4  # HOST_VM_INFO64
 _LIMITS = (  # of a cgroup, version 2 and version 1: its limit, what it uses, and which of that is page cache
     ("memory.max", "memory.current", "file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"),
@@ -23,10 +24,11 @@ def available_memory() -> int:
     """What can be allocated without swapping, within the limits of cgroups; the page cache counts as free."""
     if sys.platform == "win32":
         return int(_windows_memory().free)
+    if sys.platform == "darwin":
+        return _mac_available()
     if _MEMINFO.exists():
         return min(_meminfo("MemAvailable"), _cgroup_headroom())
-    # macOS does not say how much is free; a quarter is left to other programs
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4  # a quarter is left to other programs
 
 
 def total_memory() -> int:
@@ -84,6 +86,30 @@ def _headroom(folder: Path, limit: str, usage: str, cache: str) -> int:
         return max(0, most - int((folder / usage).read_text()) + int(stat.get(cache, 0)))
     except (OSError, ValueError):  # no such file, or "max": no limit
         return _UNLIMITED
+
+
+class _MacPages(ctypes.Structure):
+    """vm_statistics64 of macOS: numbers of pages."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in "free active inactive wired".split()),
+        *((f"since_start_{i}", ctypes.c_uint64) for i in range(9)),
+        *((name, ctypes.c_uint32) for name in "purgeable speculative".split()),
+        *((f"since_start_{i}", ctypes.c_uint64) for i in range(9, 13)),
+        *((name, ctypes.c_uint32) for name in "compressor throttled of_files anonymous".split()),
+        ("compressed", ctypes.c_uint64),
+    ]
+
+
+def _mac_available() -> int:
+    """What is free, and what can be read again: pages of files, among which are those read ahead, and what may be dropped."""
+    pages, system = _MacPages(), ctypes.CDLL(None)
+    words = ctypes.c_uint32(ctypes.sizeof(pages) // 4)
+    failed = system.host_statistics64(system.mach_host_self(), _VM_INFO64, ctypes.byref(pages), ctypes.byref(words))
+    size = os.sysconf("SC_PAGE_SIZE")
+    if failed:
+        return size * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+    return size * (pages.free - pages.speculative + pages.of_files + pages.purgeable)
 
 
 class _MemoryStatus(ctypes.Structure):

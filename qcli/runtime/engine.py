@@ -43,22 +43,21 @@ _FINISHED, _FINISHED_STREAMED = 128, 32  # tokens of a prompt that Ctrl-C waits 
 class Engine:
     """Token ids in, logits out.
 
-    Ctrl-C ends a call where the state is whole; `position` tells where that is. For one thread at a time, of the process
-    that loaded it, until it is closed: after that whatever computes raises QcliError. One that is dropped without close()
-    ends its threads, too.
+    Ctrl-C ends a call where the state is whole; `position` tells where that is. For one thread at a time, of the process that
+    loaded it, until it is closed: after that whatever computes raises QcliError. One that is dropped ends its threads, too.
     """
 
     def __init__(
         self, model: Model, state: State, threads: int, chunk: int, progress: Progress | None = None,
         observer: InputObserver | None = None, expert_loader: ExpertLoader | None = None,
-        decoding: ActiveThreads | None = None,
+        decoding: ActiveThreads | None = None, beside: bool = False,
     ) -> None:  # fmt: skip
-        """decoding: chooses how many of the threads decode, else all do."""
+        """decoding: chooses how many of the threads decode, else all do; beside: as `load`."""
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
         self.expert_loader, self.observer = expert_loader, observer
-        self.programs = Programs(model, state, threads, chunk, expert_loader, observer, progress)
-        self.chunk = self.programs.chunk  # of a prompt that go through the layers together
+        self.programs = Programs(model, state, threads, chunk, expert_loader, observer, progress, beside)
+        self.chunk, self.ready_to_step = self.programs.chunk, self.programs.ready_to_step
         self.last_logits: NDArray[np.float32] | None = None  # of the last token in the state, where they are known
         self._profiler: Profiler | None = None  # while profile() is on
         self._undecided = 0  # tokens of the last steps() behind the first, until keep() tells which stay
@@ -75,7 +74,7 @@ class Engine:
     def load(
         cls, file: GGUFFile, *, threads: int | None = None, ctx: int | None = None, chunk: int | None = None,
         kv_type: str | None = None, progress: Progress | None = None, observer: InputObserver | None = None,
-        ram: int | None = None, mtp: bool = False,
+        ram: int | None = None, mtp: bool = False, beside: bool = False,
     ) -> Engine:  # fmt: skip
         """Build the model of a file and compile its plans; kernels that are not in the cache yet are compiled.
 
@@ -83,7 +82,8 @@ class Engine:
         ctx: capacity in tokens; chunk: tokens of a prompt that go through the layers together; kv_type: the type of
         keys and values in the cache, "f16", "q8_0" or "f32"; observer: told what weights are multiplied with, in prompts;
         ram: bytes that the process may use, what is free by default; if the model needs more, its experts are streamed;
-        mtp: also load the head of multi-token prediction, if the file has one and experts are not streamed (see draft).
+        mtp: also load the head of multi-token prediction, if the file has one and experts are not streamed (see draft);
+        beside: compile what a prompt's first token does not need while that is computed, unless experts are streamed.
         Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if even that needs more memory.
         """
         kernels.check_processor()
@@ -92,7 +92,7 @@ class Engine:
         limit, used = budget.limit(ram), process_memory()
         if not state.experts_total or budget.fits(file, model, state, threads, limit, used):
             some = ActiveThreads(given or 1, threads)
-            return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer, decoding=some)
+            return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer, None, some, beside)
         resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
         threads = given or streaming_threads()
         model, state, loader = streamed_model_of(file, ctx, kv_type, progress)
@@ -135,9 +135,9 @@ class Engine:
     def step(self, token: int) -> NDArray[np.float32]:
         """Append one token to the state; its logits, float32 [vocab], overwritten by the next call."""
         self._check_fits(1)
-        self.programs.ids[0], self.last_logits = token, None
+        program, self.programs.ids[0], self.last_logits = self.programs.step, token, None
         with interrupts_wait(), self._decoding.decode(self._team):
-            self._forward(self.programs.step, 1)
+            self._forward(program, 1)
             self.last_logits = self.programs.step_logits
         return self.last_logits
 

@@ -68,6 +68,8 @@ def generate_ids(
             if stats.new_tokens == max_tokens or cache.position == engine.ctx:
                 stats.finish_reason = "length"
                 return
+            if stats.new_tokens == 1:
+                engine.ready_to_step(progress)  # where kernels are compiled for the first time
             began = perf_counter()
             after = drafted.step(token)
             while after is None:

@@ -91,7 +91,10 @@ class PrefixCache:
     @property
     def room(self) -> int:
         """How many tokens `steps` can take now."""
-        return min(self.engine.most_tokens, self.engine.ctx - self.engine.position)
+        most = self.engine.most_tokens
+        if most > 1 and self.engine.programs.several_are_coming:
+            return 1  # until their kernels are compiled
+        return min(most, self.engine.ctx - self.engine.position)
 
     def steps(self, tokens: Sequence[int]) -> np.ndarray:
         """Add a token, and guesses of those that follow, which are gone unless `keep` says otherwise; float32 [tokens, vocab]."""

@@ -26,6 +26,7 @@ from quant.kernels.experts_few import down_dense_few, down_few, gate_up_few, gat
 from quant.kernels.kimi_delta import kimi_step
 from quant.kernels.matmul import matmul_few, matmul_step
 from quant.plan import Activation, Plan, aligned
+from quant.prepare import are_coming
 
 if TYPE_CHECKING:
     from qcli.streaming.expert_loader import ExpertLoader
@@ -45,7 +46,7 @@ _FOR_SEVERAL = {
 
 
 class Programs:
-    """What an engine replays. Three programs are there from the beginning, the others are compiled when first asked for.
+    """What an engine replays. Those of a prompt are there from the beginning, the others are made when first asked for.
 
     step     logits of one token, `step_logits` [vocab]
     prompt   `hidden`, the rows before the head, of up to `chunk` tokens
@@ -65,26 +66,51 @@ class Programs:
         expert_loader: ExpertLoader | None = None,
         observer: InputObserver | None = None,
         progress: Progress | None = None,
+        beside: bool = False,
     ) -> None:
+        """beside: whether kernels that a prompt's first token does not need may be compiled while that is computed."""
         self._model, self._state, self._threads = model, state, threads
         step = Plan(1, threads, state.batch, expert_loader)
         prompt = Plan(max(2, chunk), threads, state.batch, expert_loader, observer)
         self.chunk = prompt.tokens
         self.ids: NDArray[np.int64] = aligned(self.chunk, np.int64)
         step.begin_stage(expert_loader.replays_of_token if expert_loader else None)
-        last = model.trunk(step, self.ids)
-        self.step_logits: Logits = model.head(step, last).values[0]
+        self._last = model.trunk(step, self.ids)
+        self.step_logits: Logits = model.head(step, self._last).values[0]
         self.hidden = model.trunk(prompt, self.ids)
         head = Plan(1, threads, state.batch)
         self.prompt_logits: Logits = model.head(head, self.hidden).values[0]
         self.plans = [step, prompt, head]
         self.weight_bytes, self.head_bytes = step.weight_bytes, head.weight_bytes
         several = state.most_tokens > 1 and model.stepwise and not expert_loader
-        later = [*_of_several(step.kernels), *(_OF_HEAD if mtp_of(model) else ())] if several else []
-        _compile(self.plans, progress, later)
-        self.step, self.prompt, self.head = map(Program.of, self.plans)
-        self.before_head = {self.step: last.values, self.prompt: self.hidden.values}
+        self._of_several = [*_of_several(step.kernels), *(_OF_HEAD if mtp_of(model) else ())] if several else []
+        needed = self.plans[1:] if beside else self.plans
+        later = [list(step.kernels), self._of_several] if beside else []
+        _compile(needed, progress, [] if beside else self._of_several, later)
+        self.prompt, self.head = Program.of(prompt), Program.of(head)
+        self.before_head = {self.prompt: self.hidden.values}
         self._heads: dict[int, tuple[Program, Activation]] = {}
+        self._step: Program | None = None
+        if not beside:
+            self.ready_to_step()
+
+    @property
+    def step(self) -> Program:
+        """A step of one token."""
+        return self._step or self.ready_to_step()
+
+    def ready_to_step(self, progress: Progress | None = None) -> Program:
+        """The same; its kernels may have to be waited for, of which progress is told."""
+        if self._step is None:
+            _compile(self.plans[:1], progress)
+            self._step = Program.of(self.plans[0])
+            self.before_head[self._step] = self._last.values
+        return self._step
+
+    @property
+    def several_are_coming(self) -> bool:
+        """Whether a step of several tokens would wait for the compiler."""
+        return are_coming(self._of_several)
 
     @cached_property
     def steps(self) -> tuple[Program, Logits]:
@@ -124,10 +150,15 @@ def compiled(plan: Plan) -> Program:
     return Program.of(plan)
 
 
-def _compile(plans: Sequence[Plan], progress: Progress | None, others: Iterable[Kernel] = ()) -> None:
+def _compile(
+    plans: Sequence[Plan],
+    progress: Progress | None,
+    others: Iterable[Kernel] = (),
+    later: Sequence[Sequence[Kernel]] = (),
+) -> None:
     """Compile every kernel of the plans, others, and those of the team and the sampler, so that no token waits for that."""
     used = dict.fromkeys((*(kernel for plan in plans for kernel in plan.kernels), *others))
-    kernels.prepare([*used, *team.KERNELS, *sampler.KERNELS], progress)
+    kernels.prepare([*used, *team.KERNELS, *sampler.KERNELS], progress, later)
 
 
 def _of_several(step: Iterable[Kernel]) -> Iterator[Kernel]:

@@ -13,7 +13,6 @@ said once, as a warning.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import warnings
 from collections import deque
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 
 from qcli.gguf.file import GGUFFile
 from qcli.host import folders
+from qcli.host.systems import step_back
 from qcli.layers.state import State
 from qcli.runtime import state_file, state_room, state_tree
 from qcli.runtime.checkpoint import Checkpoint
@@ -176,9 +176,7 @@ class StateStore:
 
     def _write_all(self) -> None:
         """Write what waits, until nothing does: what the thread runs."""
-        if sys.platform == "linux":  # where each thread has its own
-            with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        step_back()
         while True:
             try:
                 self._write(*self._waiting[0])

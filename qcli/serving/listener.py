@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final
@@ -14,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from qcli.errors import QcliError
+from qcli.host.systems import claim
 
 _MOST: Final = 512  # connections
 _WAITING: Final = 128  # that are not accepted yet
@@ -29,8 +29,7 @@ def listening(host: str, port: int) -> socket.socket:
     except OSError as problem:
         raise QcliError(f"--host {host}: {problem.strerror or problem}", "give an address of this machine") from None
     try:
-        if sys.platform != "win32":  # there it would let two programs listen at once
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        claim(made)
         made.bind(address)
         made.listen(_WAITING)
     except OSError as problem:

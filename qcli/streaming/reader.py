@@ -8,7 +8,6 @@ those that a token waits for, in the background those that are prefetched. The t
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -16,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
-from qcli.host.pages import PAGE, allocate_pages
+from qcli.host.pages import PAGE
+from qcli.host.unbuffered import handles, open_to_read, reads_wait_for_each_other
 from quant import read_queue, system_calls
 from quant.read_queue import ENDED, FILE_BYTES, READ, SPAN
 
@@ -110,7 +109,7 @@ class Reader:
         self._queue = read_queue.new_queue(self._calls)
         self._kept: list[object] = []
         self._requests: deque[ReadRequest] = deque()  # that may not be done
-        shared = sys.platform != "win32"  # where reads of one descriptor wait for each other
+        shared = not reads_wait_for_each_other()
         self._descriptors = [_open_all(self.paths, unbuffered) for _ in range(1 if shared else threads)]
         files = self._descriptors * (threads if shared else 1)
         self._leaving = threading.Lock()
@@ -179,7 +178,7 @@ class Reader:
 
     def _work(self, files: list[tuple[int | None, int]]) -> None:
         """What an I/O thread does until the reader is closed; the last one to end closes the files and keeps nothing more."""
-        table = np.array([_handles(*pair) for pair in files], np.int64).reshape(-1, FILE_BYTES // 8)
+        table = np.array([handles(*pair) for pair in files], np.int64).reshape(-1, FILE_BYTES // 8)
         scratch = np.zeros(system_calls.OVERLAPPED_BYTES, np.uint8)
         read_queue.serve(self.queue, table.ctypes.data, scratch.ctypes.data)
         with self._leaving:
@@ -198,48 +197,10 @@ def _open_all(paths: Sequence[Path], unbuffered: bool) -> list[tuple[int | None,
     opened: list[tuple[int | None, int]] = []
     try:
         for path in paths:
-            opened.append(_open(path, unbuffered))
+            opened.append(open_to_read(path, unbuffered))
     except BaseException:
         for descriptor in [both for pair in opened for both in pair]:
             if descriptor is not None:
                 os.close(descriptor)
         raise
     return opened
-
-
-def _open(path: Path, unbuffered: bool) -> tuple[int | None, int]:
-    """Descriptors for unbuffered reads, or None unless they are wanted and a trial shows that they work; for buffered ones."""
-    try:
-        buffered = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        raise ModelFileError(
-            f"{path}: cannot be read: {error.strerror}", "check the path and its permissions"
-        ) from None
-    direct = None
-    if not unbuffered:
-        return direct, buffered
-    try:
-        if hasattr(os, "O_DIRECT") and hasattr(os, "preadv"):  # the trial's bytes have to be aligned
-            direct = os.open(path, os.O_RDONLY | os.O_DIRECT)
-            os.preadv(direct, [memoryview(allocate_pages(PAGE).data)], 0)
-        elif sys.platform == "darwin":
-            import fcntl
-
-            fcntl.fcntl(buffered, fcntl.F_NOCACHE, 1)
-        elif hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(buffered, 0, 0, os.POSIX_FADV_RANDOM)
-    except OSError:  # tmpfs, and network and foreign file systems, know no such reads
-        if direct is not None:
-            os.close(direct)
-        direct = None
-    return direct, buffered
-
-
-def _handles(direct: int | None, buffered: int) -> tuple[int, int]:
-    """What a table of files has of them: the descriptors, or on Windows the handles behind these."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        get_handle: Any = msvcrt.get_osfhandle
-        return -1, get_handle(buffered)
-    return -1 if direct is None else direct, buffered

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from base64 import b64encode
 from contextlib import suppress
+
+from qcli.host.systems import terminal_device
 
 MOST = 74_994  # bytes of Base64: what every terminal that obeys takes
 _PATIENCE = 2  # seconds for tmux
@@ -38,7 +39,7 @@ def _by_tmux(text: str) -> bool:
 def _send(codes: str) -> bool:
     """Write to the terminal itself, wherever stdout and stderr go."""
     try:
-        with open("CONOUT$" if sys.platform == "win32" else "/dev/tty", "w", encoding="ascii") as terminal:
+        with open(terminal_device(), "w", encoding="ascii") as terminal:
             terminal.write(codes)
     except OSError:
         return False

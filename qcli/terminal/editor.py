@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from qcli.errors import QcliError, UsageError
+from qcli.host.systems import usual_editor, words_of
 from qcli.terminal.keyboard import left_to_others
 from qcli.terminal.text_input import decoded
 
@@ -37,15 +36,13 @@ def edited(text: str) -> str:
 
 def _editor() -> list[str]:
     chosen = next(filter(None, map(os.environ.get, CHOSEN_BY)), "").strip()
-    if not chosen and sys.platform == "win32":
-        return ["notepad"]
     try:
-        words = shlex.split(chosen, posix=sys.platform != "win32")
+        words = words_of(chosen or usual_editor())
     except ValueError as problem:  # a quote that is not closed
         raise UsageError(f"the editor {chosen!r:.60} cannot be used: {problem}", "set EDITOR to another") from None
     if not words:
         raise UsageError("no editor is set", "`export EDITOR=nano` before qcli chat sets one")
-    return [word.strip('"') for word in words] if sys.platform == "win32" else words
+    return words
 
 
 def _failed(editor: str, why: str) -> QcliError:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from qcli.host.systems import has_modes
 from qcli.terminal import modes
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _begin_reading(take: Callable[[str], None]) -> Callable[[], None]:
     """Have a thread read keys; returns what ends that."""
     if sys.stdin is None or not sys.stdin.isatty():
         return lambda: None
-    if sys.platform == "win32":
+    if not has_modes():
         import msvcrt
 
         return _read_console(msvcrt, take)

@@ -8,11 +8,12 @@ is done.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
+
+from qcli.host.systems import has_modes
 
 Attributes = list[Any]  # of termios: input, output, control and local modes, speeds, control characters
 Change = Callable[[Attributes], None]
@@ -62,7 +63,7 @@ def take(change: Change, *streams: TextIO | None) -> Callable[[], None]:
     """
     global _taken
     terminal = _terminal(streams)
-    if terminal is None or sys.platform == "win32":
+    if terminal is None or not has_modes():
         return lambda: None
     with _lock:
         if _taken:
@@ -83,7 +84,7 @@ def take(change: Change, *streams: TextIO | None) -> Callable[[], None]:
 def put_back(stream: TextIO | None) -> Callable[[], None]:
     """What sets the modes of a terminal as they are now, whoever has changed them meanwhile."""
     terminal = _terminal((stream,))
-    if terminal is None or sys.platform == "win32":
+    if terminal is None or not has_modes():
         return lambda: None
     import termios
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
+from qcli.host.systems import end, on_its_own
 from qcli.tools.arguments import problem_with
 from qcli.tools.call import ToolCall
 from qcli.tools.tools_file import ToolsFile
@@ -69,11 +68,8 @@ def bounded(text: str, limits: Limits) -> str:
 def _said(path: Path, call: ToolCall, limits: Limits) -> bytes | None:
     """What the worker has written; None if it took too long."""
     command = [sys.executable, str(_WORKER), str(path), call.name, str(limits.characters)]
-    alone: dict[str, Any] = {"start_new_session": True}  # a terminal's Ctrl-C is for us, who end it
-    if sys.platform == "win32":
-        alone = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **alone
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **on_its_own()
     )
     try:
         said: bytes = process.communicate(json.dumps(call.arguments).encode(), timeout=limits.seconds)[0]
@@ -86,11 +82,7 @@ def _said(path: Path, call: ToolCall, limits: Limits) -> bytes | None:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a process and those that it has started."""
-    with suppress(OSError):
-        if sys.platform == "win32":
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
+    end(process)
     for pipe in (process.stdin, process.stdout):
         if pipe:
             with suppress(OSError):

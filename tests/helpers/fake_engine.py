@@ -62,6 +62,9 @@ class FakeEngine:
             assert self._checksum.tolist() == _checksum(ids)
         return ids
 
+    def ready_to_step(self, progress):
+        """It always is."""
+
     def prefill(self, ids, progress=None):
         assert len(ids)
         self.fed.append(len(ids))

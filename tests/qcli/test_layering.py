@@ -83,9 +83,17 @@ def test_quant_knows_no_application():
     allowed = {
         "quant/cpu.py": {"os.environ", "os.environ.get"},  # NUMBA_CPU_NAME, as Numba documents it
         "quant/numba_environment.py": {"os.environ"},  # those variables that are set aside
-        "quant/prepare.py": {"os.environ"},  # passed on to the processes that compile
+        "quant/compilers.py": {"os.environ"},  # passed on to the processes that compile
     }
     assert {path: found for path, found in asked.items() if found - allowed.get(path, set())} == {}
+
+
+def test_what_systems_do_each_in_its_own_way_is_in_few_files():
+    """Where the system is asked for: in `qcli/host`, and for compiled code in three files of `quant`."""
+    told = {"sys.platform", "os.name", "platform.system"}
+    asking = {name(path) for path in EVERY if names(path) & told and not name(path).startswith("qcli/host/")}
+    # platform.system: for the line of versions that `qcli doctor` prints
+    assert asking == {"quant/loader.py", "quant/prebuilt.py", "quant/system_calls.py", "qcli/doctor/programs.py"}
 
 
 def test_models_know_no_terminal_and_no_command():

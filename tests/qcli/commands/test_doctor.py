@@ -12,7 +12,7 @@ from places import DATA
 
 from qcli.bench import bandwidth
 from qcli.commands import doctor
-from qcli.doctor import disk, processor
+from qcli.doctor import disk, processor, programs
 from qcli.doctor.finding import FAIL, PASS, WARN, Check, Finding
 from qcli.doctor.report import as_markdown
 from qcli.host.load import Load
@@ -26,7 +26,7 @@ def found(monkeypatch):
 
     def given(*findings: Finding) -> None:
         checks = [Check("given", lambda _: iter(findings))]
-        monkeypatch.setattr(doctor, "_sections", lambda _: {"machine": checks})
+        monkeypatch.setattr(doctor, "_sections", lambda *_: {"machine": checks})
 
     return given
 
@@ -119,3 +119,21 @@ def test_a_model_is_examined_too(type_line, found):
 )
 def test_what_cannot_be_examined(refused, line, code, said):
     refused(["doctor", *line], code, said)
+
+
+def test_kernels_are_compiled_beforehand(type_line, monkeypatch):
+    monkeypatch.setattr(programs, "compile_all", lambda progress: progress("", 1.0) or (3, 210))
+    monkeypatch.setattr(doctor, "_model", lambda _: ({}, []))
+    monkeypatch.setattr("qcli.doctor.finding.examine", only_compiling)
+    code, out, _ = type_line("doctor", "--compile")
+    assert code == 0
+    assert "3 functions of 210 compiled in" in " ".join(out.split())
+
+
+def only_compiling(sections, progress):
+    (check,) = (check for check in sections["programs"] if check.name == "compiling")
+    return (("programs", finding) for finding in check.look(progress))
+
+
+def test_nothing_is_compiled_unasked():
+    assert "compiling" not in [check.name for check in doctor._sections(False, False)["programs"]]
