@@ -66,7 +66,7 @@ class Model:
         return made
 
     def expected(self, ids, rounded=True):
-        """Logits by the twin, [tokens, vocab]; rounded: with caches of float16."""
+        """Logits by the twin, [tokens, vocab]; rounded: with caches of 16 bits."""
         frequencies = 10_000.0 ** (-np.arange(0, TURNING, 2) / TURNING)
         tensors = {name: value.astype(np.float64) for name, value in self.tensors().items()}
         options = {"frequencies": frequencies, "rounded": rounded} | self.twin

@@ -1,6 +1,7 @@
 """A plain DeepSeek-V2/V3 (arXiv 2405.04434, 2412.19437): every head with keys and values of its own, in float64.
 
-What caches of float16 hold is rounded: keys and values, or, for files whose heads share them, the compressed rows.
+What caches of 16 bits hold is rounded: keys and values, or, for files whose heads share them, the compressed rows. The
+rotary part of a key is rounded by itself.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from reference.functions import silu, softmax
-from reference.kv_cache import stored
+from reference.kv_cache import stored_whole
 from reference.norm import rms_norm
 from reference.router import choose
 
@@ -31,11 +32,11 @@ class Twin:
     attention_factor: float = 1.0
     scale: float = 1.0
     eps: float = 1e-6
-    rounded: bool = True  # whether caches are of float16
+    rounded: bool = True  # whether caches are of 16 bits
 
     def kept(self, x):
         """As a cache holds it."""
-        return stored(x.astype(np.float32), False) if self.rounded else x
+        return stored_whole(x.astype(np.float32)) if self.rounded else x
 
     def logits(self, ids):
         """int [tokens] -> [tokens, vocab]."""
@@ -58,8 +59,10 @@ class Twin:
         latent = self.kept(latent) if self.absorbed else latent
         made = (latent @ w["attn_kv_b"].T).reshape(count, self.heads, self.qk_nope_head_dim + self.v_head_dim)
         rotated = np.repeat(self.kept(self.rotate(both[:, None, self.kv_lora_rank :])), self.heads, axis=1)
-        made = made if self.absorbed else self.kept(made)
-        keys = np.concatenate([made[..., : self.qk_nope_head_dim], rotated], axis=-1)
+        made_keys, values = made[..., : self.qk_nope_head_dim], made[..., self.qk_nope_head_dim :]
+        if not self.absorbed:
+            made_keys, values = self.kept(made_keys), self.kept(values)
+        keys = np.concatenate([made_keys, rotated], axis=-1)
         queries = np.concatenate(
             [q[..., : self.qk_nope_head_dim], self.rotate(q[..., self.qk_nope_head_dim :])], axis=-1
         )
@@ -69,7 +72,7 @@ class Twin:
             / np.sqrt(self.qk_nope_head_dim + self.qk_rope_head_dim)
         )
         scores[:, np.triu(np.ones((count, count), bool), 1)] = -np.inf
-        out = np.einsum("htp,phv->thv", softmax(scores), made[..., self.qk_nope_head_dim :])
+        out = np.einsum("htp,phv->thv", softmax(scores), values)
         return out.reshape(count, -1) @ w["attn_output"].T
 
     def rotate(self, x):
