@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gguf
 import numpy as np
 import pytest
 import reference_models
@@ -59,6 +60,19 @@ def test_greedy_text(engine, reference):
 def test_every_architecture_says_what_it_was_compared_with():
     for name in models.supported():
         assert all(models.verified(name))
+
+
+def test_architectures_are_spelled_as_in_files(reference, tmp_path):
+    file = GGUFFile.open(reference.write(tmp_path / "model.gguf"))
+    assert file.get_str("general.architecture") in models.supported()
+
+
+def test_architectures_are_spelled_as_llama_cpp_spells_them():
+    """Those that the installed package knows; it has a name for each, in which hyphens and underscores differ."""
+    known = {name.replace("_", "-"): name for name in gguf.MODEL_ARCH_NAMES.values()}
+    spelled = [name for name in models.supported() if name.replace("_", "-") in known]
+    assert len(spelled) > 20
+    assert spelled == [known[name.replace("_", "-")] for name in spelled]
 
 
 def test_a_dense_model_is_one_whose_only_expert_is_always_chosen(tmp_path):
