@@ -20,7 +20,6 @@ from qcli.gguf.kinds import require_model
 from qcli.layers.state import State
 from quant.plan import Activation, Plan
 
-
 # As files spell them; in the names of all others a hyphen stands for each underscore.
 _SPELLED = {name.replace("-", "_"): name for name in ("ernie4_5-moe", "nemotron_h", "nemotron_h_moe")}
 

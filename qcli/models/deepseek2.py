@@ -16,6 +16,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Decoder, DecoderLayer, Norm, Vector
 from qcli.layers.feed_forward import dense_then_moe, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.mtp import with_mtp
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import experts, linear, matrix, vector
@@ -46,7 +47,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
     routing = read_routing(hparams, scores="sigmoid" if by_bias else "softmax")
     shared = hparams.count("expert_shared_count") * hparams.size("expert_feed_forward_length")
 
-    def layer(i: int) -> DecoderLayer:
+    def layer(hparams: Hyperparameters, i: int) -> DecoderLayer:
         return DecoderLayer(
             attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
             mixer=LatentAttention.read(hparams, i, state, shape, rope, scale),
@@ -54,7 +55,8 @@ def load(file: GGUFFile, state: State) -> Decoder:
             ffn=dense_then_moe(hparams, i, state, routing, shared),
         )
 
-    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))
+    model = Decoder.read(hparams, (layer(hparams, i) for i in range(hparams.num_hidden_layers)))
+    return with_mtp(model, hparams, state, layer)
 
 
 def rope_and_scale(hparams: Hyperparameters) -> tuple[Rope, float]:

@@ -38,16 +38,37 @@ class Twin:
         """As a cache holds it."""
         return stored_whole(x.astype(np.float32)) if self.rounded else x
 
+    @property
+    def layers(self):
+        """How many there are, without the block of multi-token prediction."""
+        blocks = {int(name.split(".")[1]) for name in self.tensors if name.startswith("blk.")}
+        return len(blocks) - any(".nextn." in name for name in self.tensors)
+
     def logits(self, ids):
         """int [tokens] -> [tokens, vocab]."""
-        x, t = self.tensors["token_embd"][ids], self.tensors
-        layers = 1 + max(int(name.split(".")[1]) for name in t if name.startswith("blk."))
-        for i in range(layers):
-            w = {name.removeprefix(f"blk.{i}."): v for name, v in t.items() if name.startswith(f"blk.{i}.")}
-            x = x + self.attention(w, rms_norm(x, w["attn_norm"], self.eps))
-            h = rms_norm(x, w["ffn_norm"], self.eps)
-            x = x + (self.gated(w, "ffn_{}", h) if i < self.dense else self.experts(w, h))
-        return rms_norm(x, t["output_norm"], self.eps) @ t["output"].T
+        return self.normed_rows(ids) @ self.tensors["output"].T
+
+    def normed_rows(self, ids):
+        """int [tokens] -> what the head is multiplied with, [tokens, n]."""
+        x = self.tensors["token_embd"][ids]
+        for i in range(self.layers):
+            x = self.layer(i, x)
+        return rms_norm(x, self.tensors["output_norm"], self.eps)
+
+    def mtp_logits(self, ids):
+        """int [tokens] -> logits of the token after the next, given the next one, [tokens - 1, vocab]."""
+        t, i = self.tensors, self.layers
+        enorm, hnorm, last = (t[f"blk.{i}.nextn.{name}"] for name in ("enorm", "hnorm", "shared_head_norm"))
+        embedded, h = t["token_embd"][ids[1:]], self.normed_rows(ids)[:-1]
+        pair = np.hstack([rms_norm(embedded, enorm, self.eps), rms_norm(h, hnorm, self.eps)])
+        x = self.layer(i, pair @ t[f"blk.{i}.nextn.eh_proj"].T)
+        return rms_norm(x, last, self.eps) @ t["output"].T
+
+    def layer(self, i, x):
+        w = {name.removeprefix(f"blk.{i}."): v for name, v in self.tensors.items() if name.startswith(f"blk.{i}.")}
+        x = x + self.attention(w, rms_norm(x, w["attn_norm"], self.eps))
+        h = rms_norm(x, w["ffn_norm"], self.eps)
+        return x + (self.gated(w, "ffn_{}", h) if i < self.dense else self.experts(w, h))
 
     def attention(self, w, h):
         """Each token attends to itself and all before it."""
