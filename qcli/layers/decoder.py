@@ -27,6 +27,8 @@ from quant.plan import Activation, Plan
 from quant.weights import Matrix
 
 Vector = NDArray[np.float32]
+_SCALES = (".scale", ".input_scale")
+_OTHER_TYPE = "get a file of another quantization: those called Q4_K_M, Q5_K_M, Q6_K or Q8_0 run, and most others"
 
 
 class Sublayer(Protocol):
@@ -258,8 +260,15 @@ class Decoder:
 
 
 def refuse_unread_tensors(hparams: Hyperparameters) -> None:
-    """UnsupportedModelError if the file has a tensor of a layer that was not read: the model would compute something else."""
+    """UnsupportedModelError if the file has a tensor of a layer that was not read: the model would compute something else.
+
+    So it would if the weights of a matrix, the head's among them, are to be multiplied by a scale of the whole tensor.
+    """
     blocks = tuple(f"blk.{i}." for i in range(hparams.num_hidden_layers))
-    for name in hparams.file.tensors.keys() - hparams.file.used:
+    for name in sorted(hparams.file.tensors.keys() - hparams.file.used):
+        if name.endswith(_SCALES) and name.startswith((*blocks, "output.")):
+            hparams.unsupported(
+                f'"{name}" scales a whole tensor, as files of NVFP4 have it, which qcli cannot do', _OTHER_TYPE
+            )
         if name.startswith(blocks):
             hparams.unsupported(f'"{name}" is no tensor of {hparams.arch} that qcli knows')

@@ -79,16 +79,16 @@ class State:
         self.catching_up.append(trace)
 
     def cache(
-        self, heads: int, width: int, window: int = 0, tokens_per_row: int = 1, *, fine: bool = False
+        self, heads: int, width: int, window: int = 0, tokens_per_row: int = 1, *, fine: bool = False, first: int = 0
     ) -> NDArray[Any]:
         """Allocate the cache of a layer's keys or values, [heads, rows, row] of `kv_type`, written up to `position`.
 
         width: of a key or value; window: how many of the last positions are read, if not all; tokens_per_row: how many
         positions one row stands for, where a layer keeps a mean of several keys; fine: rows of 16 bits are kept as i16, for
-        a layer whose scores are large.
+        a layer whose scores are large; first: so many columns of them have a scale of their own.
         """
         try:
-            row, dtype = kv_cache.row_shape("i16" if fine and self.kv_type == "f16" else self.kv_type, width)
+            row, dtype = kv_cache.row_shape("i16" if fine and self.kv_type == "f16" else self.kv_type, width, first)
         except ValueError as error:
             raise UsageError(
                 f"the conversation cannot be remembered as {self.kv_type}: {error}", "give --kv-type f16"

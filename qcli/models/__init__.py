@@ -20,6 +20,9 @@ from qcli.gguf.kinds import require_model
 from qcli.layers.state import State
 from quant.plan import Activation, Plan
 
+# As files spell them; in the names of all others a hyphen stands for each underscore.
+_SPELLED = {name.replace("-", "_"): name for name in ("ernie4_5-moe", "nemotron_h", "nemotron_h_moe")}
+
 
 class Model(Protocol):
     """Weights and shape of a loaded model, able to trace its forward pass."""
@@ -42,7 +45,12 @@ def module_name(architecture: str) -> str:
 @cache
 def supported() -> tuple[str, ...]:
     """The architectures there is a file for, as files spell them, in alphabetical order."""
-    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)))
+    return tuple(sorted(_SPELLED.get(name, name.replace("_", "-")) for name in _modules()))
+
+
+@cache
+def _modules() -> frozenset[str]:
+    return frozenset(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def verified(architecture: str) -> tuple[str, str]:
@@ -66,7 +74,7 @@ def load(file: GGUFFile, state: State) -> Model:
 def _module(file: GGUFFile) -> Any:
     require_model(file)
     name = file.get_str("general.architecture")
-    if name.replace("_", "-") in supported():
+    if module_name(name) in _modules():
         return importlib.import_module(f"qcli.models.{module_name(name)}")
     close = get_close_matches(name, supported(), 1, 0.0)[0]
     known = ", ".join(supported())

@@ -1,7 +1,7 @@
 """GLM-4.5 (Zhipu AI, arXiv 2508.06471): attention with partial RoPE, and experts routed by sigmoid scores.
 
 The first layers are dense; the others have a shared expert without a gate beside the routed ones, which are chosen by their
-score plus a bias, and weighted by the score alone.
+score plus a bias, and weighted by the score alone. The head of multi-token prediction has a layer of that kind.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Decoder, DecoderLayer, Norm
 from qcli.layers.feed_forward import dense_then_moe, read_routing
 from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.mtp import with_mtp
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 
@@ -25,7 +26,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
     shared = hparams.count("expert_shared_count") * hparams.size("expert_feed_forward_length")
     norms = "head" if "blk.0.attn_q_norm.weight" in file.tensors else ""  # not in GLM-4.5-Air
 
-    def layer(i: int) -> DecoderLayer:
+    def layer(hparams: Hyperparameters, i: int) -> DecoderLayer:
         block = f"blk.{i}"
         return DecoderLayer(
             attn_norm=Norm.read(hparams, f"{block}.attn_norm"),
@@ -34,4 +35,5 @@ def load(file: GGUFFile, state: State) -> Decoder:
             ffn=dense_then_moe(hparams, i, state, routing, shared),
         )
 
-    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))
+    model = Decoder.read(hparams, (layer(hparams, i) for i in range(hparams.num_hidden_layers)))
+    return with_mtp(model, hparams, state, layer)

@@ -14,15 +14,15 @@ from qcli.layers.state import State
 VERIFIED: Final = "logits within 3.5e-4 of float32 Transformers (tiny random weights), greedy text exact"
 
 
-def load(file: GGUFFile, state: State) -> Decoder:
-    """The model of a file, its caches taken from `state`."""
+def load(file: GGUFFile, state: State, *, fine: bool = False) -> Decoder:
+    """The model of a file, its caches taken from `state`; fine: see State.cache."""
     hparams = Hyperparameters(file)
     rope, routing = read_rope(hparams), read_routing(hparams, normalised=True)
 
     def layer(i: int) -> DecoderLayer:
         return DecoderLayer(
             attn_norm=Norm.read(hparams, f"blk.{i}.attn_norm"),
-            mixer=Attention.read(hparams, i, state, rope, norms="head"),
+            mixer=Attention.read(hparams, i, state, rope, norms="head", fine=fine),
             ffn_norm=Norm.read(hparams, f"blk.{i}.ffn_norm"),
             ffn=MoE.read(hparams, i, state, routing),
         )

@@ -11,7 +11,7 @@ from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.block_mask import BLOCK_MASK, BlockMask, mask_scores, mask_table
 from quant.kernels.heads import HEADS, Heads, caches_of, shape_of
-from quant.kernels.kv_cache import load_row
+from quant.kernels.kv_cache import load_row, number_of_values
 from quant.kernels.partition import start_of
 from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
@@ -136,7 +136,7 @@ def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, pro
                     scores, rows, group, reach, there, blocks + first * blocks_stride, blocks_stride, block_size, p
                 )
             _softmax_rows(scores, rows, group, values, reach, window, there, softcap, tops, sums, result)
-            _load_block(v_cache + v_row * (head * context + p), v_row, kind, there, values, block)
+            _load_block(v_cache + v_row * (head * context + p), v_row, number_of_values(kind), there, values, block)
             sgemm(product, scores, 4 * BLOCK, block, 4 * values, result, 4 * values, rows, values, BLOCK, True)
         _store_tile(result, sums, rows, group, values, out + first * out_stride + 4 * head * group * values, out_stride)
 

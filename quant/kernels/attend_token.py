@@ -12,7 +12,7 @@ from quant.batch import BATCH, position_of
 from quant.jit import inline, kernel
 from quant.kernels.block_mask import BLOCK_MASK, BlockMask, mask_table
 from quant.kernels.heads import HEADS, Heads, caches_of, shape_of, slots_of
-from quant.kernels.kv_cache import load_row
+from quant.kernels.kv_cache import first_columns, load_unscaled, number_of_values, scale_of
 from quant.kernels.partition import start_of
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
 from quant.plan import Activation, Operand, Plan
@@ -38,17 +38,32 @@ from quant.simd import (
 
 
 @inline
-def _four_scores(q0, q1, q2, q3, k, kind, width, scale, scores):
-    """scale * (q . k) of four queries with one key -> scores, those of two queries BLOCK numbers apart."""
+def _four_dots(q0, q1, q2, q3, k, kind, begin, end, width):
+    """q . k of four queries with one key, columns begin to end, 16 sums each; of whole numbers without their scale."""
     s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
-    for c in range(0, width, 16):
-        key, at = load_row(k, c, width, kind), 4 * c
+    for c in range(begin, end, 16):
+        key, at = load_unscaled(k, c, width, kind), 4 * c
         s0, s1 = fma(load_f32x16(q0 + at), key, s0), fma(load_f32x16(q1 + at), key, s1)
         s2, s3 = fma(load_f32x16(q2 + at), key, s2), fma(load_f32x16(q3 + at), key, s3)
-    store_f32(scores, scale * sum_lanes(s0))
-    store_f32(scores + 4 * BLOCK, scale * sum_lanes(s1))
-    store_f32(scores + 8 * BLOCK, scale * sum_lanes(s2))
-    store_f32(scores + 12 * BLOCK, scale * sum_lanes(s3))
+    return s0, s1, s2, s3
+
+
+@inline
+def _four_scores(q0, q1, q2, q3, k, kind, width, scale, scores):
+    """scale * (q . k) of four queries with one key -> scores, those of two queries BLOCK numbers apart."""
+    first = first_columns(kind)
+    s0, s1, s2, s3 = _four_dots(q0, q1, q2, q3, k, kind, first, width, width)
+    d = scale_of(k, first, width, kind)
+    a0, a1, a2, a3 = d * sum_lanes(s0), d * sum_lanes(s1), d * sum_lanes(s2), d * sum_lanes(s3)
+    if first:
+        s0, s1, s2, s3 = _four_dots(q0, q1, q2, q3, k, kind, 0, first, width)
+        d = scale_of(k, 0, width, kind)
+        a0, a1 = a0 + d * sum_lanes(s0), a1 + d * sum_lanes(s1)
+        a2, a3 = a2 + d * sum_lanes(s2), a3 + d * sum_lanes(s3)
+    store_f32(scores, scale * a0)
+    store_f32(scores + 4 * BLOCK, scale * a1)
+    store_f32(scores + 8 * BLOCK, scale * a2)
+    store_f32(scores + 12 * BLOCK, scale * a3)
 
 
 @inline
@@ -56,7 +71,7 @@ def _four_sums(scores, v, row, kind, column, first, last, width, out):
     """16 columns of the values of positions first to last, summed with four rows of scores as weights -> out [4, 16]."""
     s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
     for p in range(first, last):
-        value, at = load_row(v + row * p, column, width, kind), scores + 4 * p
+        value, at = load_unscaled(v + row * p, column, width, kind), scores + 4 * p
         s0, s1 = fma(broadcast_f32(at), value, s0), fma(broadcast_f32(at + 4 * BLOCK), value, s1)
         s2, s3 = fma(broadcast_f32(at + 8 * BLOCK), value, s2), fma(broadcast_f32(at + 12 * BLOCK), value, s3)
     store_f32x16(out, s0)
@@ -147,12 +162,18 @@ def _attend_block(q, heads, k, v, head, first, last, place, scores):
         largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, softcap, LOWEST)
         store_f32(place + g * step, largest)
         store_f32(place + g * step + 4, total)
+    if kind >= 3:
+        for p in range(first, last):
+            d = scale_of(v + v_row * p, 0, values, number_of_values(kind))
+            for g in range(group):
+                at = scores + 4 * (BLOCK * g + p)
+                store_f32(at, d * load_f32(at))
     for g in range(0, group, 4):
         for c in range(0, values, 16):
             if g == 0:
                 share = BLOCK * k_row // (values // 16)
                 _prefetch(k + BLOCK * k_row + c // 16 * share, share)
-            _four_sums(scores + 4 * BLOCK * g, v, v_row, kind, c, first, last, values, sums)
+            _four_sums(scores + 4 * BLOCK * g, v, v_row, number_of_values(kind), c, first, last, values, sums)
             for i in range(min(4, group - g)):
                 store_f32x16(place + (g + i) * step + 64 + 4 * c, load_f32x16(sums + 64 * i))
 

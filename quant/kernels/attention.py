@@ -12,7 +12,7 @@ from quant.kernels.attend_tiles import attend_tiles
 from quant.kernels.attend_token import attend_token
 from quant.kernels.block_mask import BlockMask
 from quant.kernels.heads import HEADS, Heads, caches_of, shape_of, slots_of
-from quant.kernels.kv_cache import store_row
+from quant.kernels.kv_cache import number_of_values, store_row
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
 from quant.kernels.rope import Rope, cos_sin, rotate
@@ -91,7 +91,7 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
             if norm:
                 _norm_head(row, 0, 0, values, values, norm, load_f32(heads + HEADS.eps), local)
                 row = local
-            store_row(row, values, v_cache + v_slot + v_row * place, kind)
+            store_row(row, values, v_cache + v_slot + v_row * place, number_of_values(kind))
 
 
 @inline

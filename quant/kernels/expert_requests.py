@@ -23,7 +23,7 @@ from quant.kernels.expert_loads import (
     read_of,
 )
 from quant.kernels.expert_slots import SLOTS, add_usage
-from quant.kernels.gates import add_whole
+from quant.kernels.gates import add_scaled
 from quant.kernels.partition import start_of
 from quant.kernels.router import mark_touched, route_token, routing_scratch_bytes, top_k_of
 from quant.layout import Layout
@@ -189,7 +189,7 @@ def guess(following, arrivals, piece, scratch):
     y = load_i64(following + FOLLOWING.logits) + 4 * first
     call(load_i64(router + MATRIX.dot), (w, last - first, load_i64(router + MATRIX.columns), x, y, np.float32(1), 0))
     if bias:
-        add_whole(y, bias + 4 * first, last - first)
+        add_scaled(y, bias + 4 * first, np.float32(1), last - first)
     if atomic_add(arrivals + ARRIVALS.guessed, 1) == _PIECES - 1:
         call(load_i64(following + FOLLOWING.then), (following, scratch))
 

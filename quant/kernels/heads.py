@@ -42,7 +42,7 @@ HEADS = Layout(
     "v_row",
     "k_slot",  # bytes from the cache of one text to that of the next, see quant.batch
     "v_slot",
-    "kind",  # number of the kind of the caches' rows
+    "kind",  # number of the kind of the rows of keys, see quant.kernels.kv_cache
 )
 _EVERY = 1 << 62  # as a window: all positions
 
@@ -57,7 +57,7 @@ def shape_of(heads):
 
 @inline
 def caches_of(heads):
-    """The caches of keys and of values, bytes of a row of each, positions they hold, and the number of their kind."""
+    """The caches of keys and of values, bytes of a row of each, positions they hold, and the number of the keys' kind."""
     k_cache, v_cache = load_i64(heads + HEADS.k_cache), load_i64(heads + HEADS.v_cache)
     k_row, v_row = load_i64(heads + HEADS.k_row), load_i64(heads + HEADS.v_row)
     return k_cache, v_cache, k_row, v_row, load_i64(heads + HEADS.context), load_i64(heads + HEADS.kind)
@@ -79,7 +79,8 @@ class Heads:
     head by itself. gated: queries come as (query, gate), and outputs are multiplied by sigmoid(gate). sinks: float32
     [query_heads], a score of each head that enters the softmax but has no value (attention sinks). window: each token
     attends to so many of the last positions, itself included (sliding window). softcap: scores become softcap * tanh(score /
-    softcap). scale: of the scores; 1 / sqrt(head_dim) unless given.
+    softcap). scale: of the scores; 1 / sqrt(head_dim) unless given. first: columns of a key, a multiple of 16, that have a
+    scale of their own where caches are of the kind i16.
     """
 
     query_heads: int
@@ -97,15 +98,18 @@ class Heads:
     window: int = 0
     softcap: float = 0.0
     scale: float = 0.0
+    first: int = 0
 
     def __post_init__(self) -> None:
         shape = (
             f"{self.query_heads} query heads, {self.key_value_heads} key heads of {self.head_dim} and {self.value_dim}"
         )
         kind = kind_of(self.k_cache)
-        k_row, v_row = (row_shape(kind, width)[0] for width in (self.head_dim, self.value_dim))
+        k_row, v_row = row_shape(kind, self.head_dim, self.first)[0], row_shape(kind, self.value_dim)[0]
         if self.query_heads % self.key_value_heads or self.head_dim % 16 or self.value_dim % 16:
             raise ValueError(shape)
+        if self.first % 16 or not 0 <= self.first <= self.head_dim:
+            raise ValueError(f"{shape}, of which the first {self.first} columns have another scale")
         caches = self.k_cache.shape[::2], self.v_cache.shape[::2]
         if caches != ((self.key_value_heads, k_row), (self.key_value_heads, v_row)):
             raise ValueError(f"{shape}, caches {self.k_cache.shape} and {self.v_cache.shape}")
@@ -175,5 +179,5 @@ class Heads:
             v_slot=v_slot,
             k_row=self.k_cache.strides[1],
             v_row=self.v_cache.strides[1],
-            kind=number_of(self.k_cache),
+            kind=number_of(self.k_cache, self.first),
         )

@@ -26,6 +26,12 @@ class Model:
     routing: Routing = field(default_factory=lambda: Routing(2))
     keys: dict = field(default_factory=dict)
     twin: dict = field(default_factory=dict)
+    mtp: bool = False  # whether there is a head of multi-token prediction
+
+    @property
+    def blocks(self):
+        """Layers, and the block of that head."""
+        return LAYERS + self.mtp
 
     def tensors(self):
         """By the names of GGUF, without ".weight"."""
@@ -38,7 +44,7 @@ class Model:
             return (1 + 0.2 * rng.standard_normal(n)).astype(np.float32)
 
         made = {"token_embd": 8 * rows(VOCAB, N), "output_norm": near_one(N), "output": 8 * rows(VOCAB, N)}
-        for i in range(LAYERS):
+        for i in range(self.blocks):
             block = {"attn_norm": near_one(N), "ffn_norm": near_one(N), "attn_kv_a_norm": near_one(LATENT)}
             block |= {"attn_kv_a_mqa": rows(LATENT + TURNING, N), "attn_output": rows(N, HEADS * VALUE)}
             if self.short:
@@ -62,22 +68,28 @@ class Model:
                 }
                 block |= {"ffn_down_exps": rows(e, N, WIDTH), "ffn_gate_shexp": rows(2 * WIDTH, N)}
                 block |= {"ffn_up_shexp": rows(2 * WIDTH, N), "ffn_down_shexp": rows(N, 2 * WIDTH)}
+            if i == LAYERS:
+                block |= {f"nextn.{name}": near_one(N) for name in ("enorm", "hnorm", "shared_head_norm")}
+                block["nextn.eh_proj"] = rows(N, 2 * N)
             made |= {f"blk.{i}.{name}": value for name, value in block.items()}
         return made
 
     def expected(self, ids, rounded=True):
-        """Logits by the twin, [tokens, vocab]; rounded: with caches of float16."""
+        """Logits by the twin, [tokens, vocab]; rounded: with caches of 16 bits."""
+        return self.plain(rounded).logits(ids)
+
+    def plain(self, rounded=True):
+        """The twin."""
         frequencies = 10_000.0 ** (-np.arange(0, TURNING, 2) / TURNING)
         tensors = {name: value.astype(np.float64) for name, value in self.tensors().items()}
         options = {"frequencies": frequencies, "rounded": rounded} | self.twin
-        return Twin(
-            tensors, self.absorbed, HEADS, PLAIN, TURNING, VALUE, LATENT, self.dense, self.routing, **options
-        ).logits(ids)
+        return Twin(tensors, self.absorbed, HEADS, PLAIN, TURNING, VALUE, LATENT, self.dense, self.routing, **options)
 
     def write(self, path):
         """As a GGUF file of float32."""
         keys: dict[str, object] = {
-            "block_count": LAYERS, "context_length": 256, "embedding_length": N, "feed_forward_length": DENSE_WIDTH,
+            "block_count": self.blocks, "nextn_predict_layers": int(self.mtp),
+            "context_length": 256, "embedding_length": N, "feed_forward_length": DENSE_WIDTH,
             "attention.head_count": HEADS, "attention.head_count_kv": 1 if self.absorbed else HEADS,
             "attention.layer_norm_rms_epsilon": self.twin.get("eps", 1e-6), "attention.kv_lora_rank": LATENT,
             "rope.freq_base": 10_000.0,
@@ -105,8 +117,8 @@ class Model:
         """The tensors of the file."""
         tensors = {f"{name}.weight": value for name, value in self.tensors().items()}
         if self.routing.bias is not None:
-            tensors |= {f"blk.{i}.exp_probs_b.bias": self.routing.bias for i in range(self.dense, LAYERS)}
-        for i in range(LAYERS if self.absorbed else 0):
+            tensors |= {f"blk.{i}.exp_probs_b.bias": self.routing.bias for i in range(self.dense, self.blocks)}
+        for i in range(self.blocks if self.absorbed else 0):
             both = tensors.pop(f"blk.{i}.attn_kv_b.weight").reshape(HEADS, PLAIN + VALUE, LATENT)
             tensors[f"blk.{i}.attn_k_b.weight"] = both[:, :PLAIN].swapaxes(1, 2)
             tensors[f"blk.{i}.attn_v_b.weight"] = both[:, PLAIN:]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from reference.attention import attend, heads
 from reference.functions import sigmoid, silu
-from reference.kv_cache import stored, stored_whole
+from reference.kv_cache import stored_whole
 from reference.norm import rms_norm
 from reference.rope import angles
 from reference.router import choose
@@ -26,11 +26,10 @@ class Kind:
     interleaved: bool = False
     rotated_without_window: bool = True  # whether layers that see all are rotated
     scaled_embedding: bool = False
-    fine: bool = True  # whether caches are of the kind i16, or of float16
 
 
 KINDS = {
-    "qwen3vlmoe": Kind(fine=False),
+    "qwen3vlmoe": Kind(),
     "bailingmoe2": Kind(),
     "ernie4_5-moe": Kind(interleaved=True),
     "hunyuan-moe": Kind(normed_last=True),
@@ -88,7 +87,7 @@ class Twin:
         """As a cache holds it."""
         if not self.rounded:
             return x
-        return stored_whole(x.astype(np.float32)) if self.kind.fine else stored(x.astype(np.float32), False)
+        return stored_whole(x.astype(np.float32))
 
     def projections(self, w, h):
         """q, k, v [tokens, heads, head_dim]."""

@@ -6,12 +6,13 @@ import numpy as np
 from reference.activation import quantize
 
 
-def rows(cache, width):
-    """What a cache [heads, context, row] holds, float64 [heads, context, width]."""
+def rows(cache, width, first=0):
+    """What a cache [heads, context, row] holds, float64 [heads, context, width]; first: columns with another scale, of i16."""
     if cache.dtype in (np.float16, np.float32):
         return cache.astype(np.float64)
     if cache.dtype == np.int16:
-        return cache[..., :width] * np.ascontiguousarray(cache[..., width:]).view(np.float32).astype(np.float64)
+        scales = np.ascontiguousarray(cache[..., width:]).view(np.float32).astype(np.float64)
+        return cache[..., :width] * np.where(np.arange(width) < first, scales[..., -1:], scales[..., :1])
     q = cache[..., :width].view(np.int8).astype(np.float64)
     d = np.ascontiguousarray(cache[..., width:]).view(np.float32)
     return q * np.repeat(d, 32, axis=-1)

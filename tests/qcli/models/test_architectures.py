@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+import gguf
 import numpy as np
 import pytest
 import reference_models
-from tiny_model import Tiny
+from tiny_model import Tiny, f32
 
 from qcli import models
 from qcli.errors import ModelFileError, UnsupportedModelError
@@ -59,6 +62,19 @@ def test_greedy_text(engine, reference):
 def test_every_architecture_says_what_it_was_compared_with():
     for name in models.supported():
         assert all(models.verified(name))
+
+
+def test_architectures_are_spelled_as_in_files(reference, tmp_path):
+    file = GGUFFile.open(reference.write(tmp_path / "model.gguf"))
+    assert file.get_str("general.architecture") in models.supported()
+
+
+def test_architectures_are_spelled_as_llama_cpp_spells_them():
+    """Those that the installed package knows; it has a name for each, in which hyphens and underscores differ."""
+    known = {name.replace("_", "-"): name for name in gguf.MODEL_ARCH_NAMES.values()}
+    spelled = [name for name in models.supported() if name.replace("_", "-") in known]
+    assert len(spelled) > 20
+    assert spelled == [known[name.replace("_", "-")] for name in spelled]
 
 
 def test_a_dense_model_is_one_whose_only_expert_is_always_chosen(tmp_path):
@@ -145,6 +161,19 @@ def test_experts_in_tensors_of_their_own_that_cannot_be(tmp_path, apart):
     apart.put(name, kind, data[1:], columns)
     with pytest.raises(ModelFileError, match=r"blk\.1\.ffn_up\.3"):
         logits_of(apart.write(tmp_path / "short.gguf"), [1])
+
+
+@pytest.mark.parametrize(
+    ("tensor", "count"),
+    [("blk.1.attn_q.scale", 1), ("blk.1.ffn_gate_exps.scale", 4), ("blk.0.attn_v.input_scale", 1), ("output.scale", 1)],
+)
+def test_weights_that_a_scale_of_the_whole_tensor_belongs_to(tmp_path, tensor, count):
+    """As files of NVFP4 have it: without it a model says something else, and nobody would know."""
+    model = Tiny.read(reference_models.read("qwen3moe").write(tmp_path / "model.gguf"))
+    model.put(tensor, "F32", f32(np.full(count, 0.5)), count)
+    with pytest.raises(UnsupportedModelError, match=re.escape(f'"{tensor}" scales a whole tensor')) as error:
+        logits_of(model.write(tmp_path / "model.gguf"), [1])
+    assert "Q4_K_M" in error.value.hint
 
 
 def test_biases_that_must_be_there(tmp_path):

@@ -46,8 +46,8 @@ class Layer:
         self.gates = rng.standard_normal((self.tokens, self.queries * self.values)).astype(np.float32)
         self.given = (self.q, self.k, self.v, self.gates)[: 4 if self.apart else 3]
         caches = []
-        for width in (self.width, self.values):
-            row, kind = row_shape(self.kv, width)
+        for width, first in ((self.width, self.options.get("first", 0)), (self.values, 0)):
+            row, kind = row_shape(self.kv, width, first)
             caches.append(aligned((self.keys, 256, row), kind))
         k_cache, v_cache = caches
         shape = self.queries, self.keys, self.width, self.values
@@ -85,7 +85,7 @@ class Layer:
         gates = self.gates[:count].reshape(count, self.queries, -1) if self.apart else gates
         how = norms and norms[0], 1e-6, angles, self.interleaved, options.get("normed_last", False)
         q = twin.heads(q[..., : self.width], *how)
-        caches = rows(self.heads.k_cache, self.width), rows(self.heads.v_cache, self.values)
+        caches = rows(self.heads.k_cache, self.width, self.heads.first), rows(self.heads.v_cache, self.values)
         taken = {key: options[key] for key in ("sinks", "window", "softcap", "scale") if key in options}
         return twin.attend(q, *caches, gates, 0, **taken)
 
@@ -180,6 +180,27 @@ def test_a_cache_of_whole_numbers(name):
     values = layer.v.reshape(layer.tokens, layer.keys, -1).swapaxes(0, 1)
     kept = rows(layer.heads.v_cache, layer.values)[:, : layer.tokens]
     assert (np.abs(kept - values).max(-1) <= np.abs(values).max(-1) / 65534 * 1.01).all()
+
+
+@pytest.mark.parametrize("kv", ["i16", "f16", "q8_0", "f32"])
+@pytest.mark.parametrize(("queries", "width", "first"), [(4, 32, 16), (3, 96, 32), (9, 192, 64)])
+def test_first_columns_of_keys_may_have_a_scale_of_their_own(queries, width, first, kv):
+    layer = Layer(queries, 1, width, 32, kv=kv, rotary=first, options={"first": first, "scale": 1e-4})
+    layer.k[:, :first] *= 1000
+    layer.check(*BOTH_WAYS)
+
+
+def test_columns_with_a_scale_of_their_own_do_not_coarsen_the_others():
+    layer = Layer(2, 1, 48, 32, kv="i16", rotary=0, options={"first": 16, "scale": 1e-3})
+    layer.k[:, :16] *= 1000
+    layer.run([layer.tokens])
+    kept, off = rows(layer.heads.k_cache, 48, 16)[0, : layer.tokens], np.abs(layer.k)
+    for part in (slice(16), slice(16, None)):
+        assert (np.abs(kept - layer.k)[:, part].max(-1) <= off[:, part].max(-1) / 65534 * 1.01).all()
+    with pytest.raises(ValueError, match="first"):
+        replace(layer.heads, first=8)
+    with pytest.raises(ValueError, match="caches"):
+        replace(layer.heads, first=0)
 
 
 def test_values_are_normed():
