@@ -20,10 +20,12 @@ from qcli.runtime.program import Program
 from quant import team
 from quant.jit import Kernel
 from quant.kernels.columns import place_columns, take_rows
-from quant.kernels.delta_net_step import delta_catch_up, delta_step
+from quant.kernels.deferred import catch_up_heads
+from quant.kernels.delta_net_step import delta_step
 from quant.kernels.experts import down_dense, down_step, gate_up_shared, gate_up_step
 from quant.kernels.experts_few import down_dense_few, down_few, gate_up_few, gate_up_shared_few
 from quant.kernels.kimi_delta import kimi_step
+from quant.kernels.mamba2 import mamba2_heads
 from quant.kernels.matmul import matmul_few, matmul_step
 from quant.plan import Activation, Plan, aligned
 
@@ -39,8 +41,9 @@ _FOR_SEVERAL = {
     gate_up_shared: gate_up_shared_few,
     down_step: down_few,
     down_dense: down_dense_few,
-    delta_step: delta_catch_up,
-    kimi_step: delta_catch_up,
+    delta_step: catch_up_heads,
+    kimi_step: catch_up_heads,
+    mamba2_heads: catch_up_heads,
 }
 
 
