@@ -43,8 +43,9 @@ class Steps(Protocol):
 class Drafts:
     """Whether an engine's answers are drafted, and what was learned about it."""
 
-    def __init__(self, draft: Draft) -> None:
-        self._draft, self._controller = draft, Controller(1 + MOST)
+    def __init__(self, draft: Draft, *, streamed: bool = False) -> None:
+        """streamed: whether experts are read from the disk."""
+        self._draft, self._controller = draft, Controller(1 + MOST, streamed=streamed)
 
     def of(self, steps: Steps, prompt: Sequence[int]) -> DraftedSteps:
         """What takes the tokens of the next answer, which follows a prompt."""

@@ -50,7 +50,7 @@ def forecast(
     setup = Setup(file, synthetic, model, state, threads or default_threads(), threads is None, budget.limit(ram))
     if not state.experts_total or budget.fits(file, model, state, setup.threads, setup.ram, setup.used):
         return _resident(setup, progress)
-    model, state = model_of(synthetic.file, ctx, kv_type or "f16")
+    model, state = model_of(synthetic.file, ctx, kv_type or "f16", STEP_TOKENS)
     return _streamed(replace(setup, model=model, state=state, threads=threads or streaming_threads()), disk, progress)
 
 

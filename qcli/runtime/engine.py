@@ -143,8 +143,9 @@ class Engine:
 
     @property
     def most_tokens(self) -> int:
-        """How many tokens steps() takes at most; 1 where a model has no steps of several."""
-        return 1 if self.expert_loader or not self.model.stepwise else self.state.most_tokens
+        """How many tokens steps() takes at most; 1 where a model has no steps of several, or no room for their experts."""
+        most = self.state.most_tokens if self.model.stepwise else 1
+        return min(most, self.expert_loader.most_tokens) if self.expert_loader else most
 
     def steps(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append two tokens or more, all but the first guesses, which are gone unless `keep` says otherwise.
