@@ -14,6 +14,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
 
 NAMES = ["qwen3next-mtp", "qwen35-mtp"]
+OF_ANOTHER = {"general.architecture": "llama", "llama.block_count": 6, "llama.nextn_predict_layers": 1}
 IDS = np.random.default_rng(1).integers(6, 60, 30).tolist()
 
 
@@ -97,7 +98,9 @@ def test_numbers_for_each_layer(made, tmp_path):
     ("change", "said"),
     [
         (
-            lambda draft, arch: draft.keys.update({"general.architecture": "llama", "llama.block_count": 6}),
+            lambda draft, arch: draft.keys.update(
+                {"general.architecture": "llama", "llama.block_count": 6, "llama.nextn_predict_layers": 1}
+            ),
             "architecture",
         ),
         (lambda draft, arch: draft.keys.update({f"{arch}.block_count": 9}), "number of layers is 8, not 5"),
