@@ -105,7 +105,7 @@ def _resident(setup: Setup, progress: Progress | None) -> Forecast:
 def _streamed(setup: Setup, disk: Path | None, progress: Progress | None) -> Forecast:
     model, state, ram = setup.model, setup.state, setup.ram
     before = setup.used
-    cache = SimulatedCache(setup.synthetic, state.batch, disk)
+    cache = SimulatedCache(setup.synthetic, disk)
     layers = expert_layers(model, state.batch)
     chunk = budget.chunk_size(model, state, cache.loader, setup.threads, ram)
     engine = Engine(model, state, setup.threads, chunk, progress, expert_loader=cache.loader)

@@ -80,8 +80,8 @@ class Programs:
         prompt = Plan(max(2, chunk), threads, state.batch, expert_loader, observer)
         self.chunk = prompt.tokens
         self.ids: NDArray[np.int64] = aligned(self.chunk, np.int64)
-        self._expert_loader = expert_loader
-        self._begin_step(step)
+        self.expert_loader = expert_loader
+        self.begin_step(step)
         last = model.trunk(step, self.ids)
         self.step_logits: Logits = model.head(step, last).values[0]
         self.hidden = model.trunk(prompt, self.ids)
@@ -95,6 +95,12 @@ class Programs:
         self.step, self.prompt, self.head = map(Program.of, self.plans)
         self.before_head = {self.step: last.values, self.prompt: self.hidden.values}
         self._heads: dict[int, tuple[Program, Activation]] = {}
+
+    @property
+    def most_tokens(self) -> int:
+        """How many tokens a stepwise plan can take now."""
+        most = self._state.most_tokens
+        return min(most, self.expert_loader.most_tokens) if self.expert_loader else most
 
     @cached_property
     def steps(self) -> tuple[Program, Logits]:
@@ -110,16 +116,16 @@ class Programs:
 
         slots: where they are of several texts, the memory of these.
         """
-        plan = Plan(tokens, self._threads, batch, self._expert_loader, stepwise=True, slots=slots)
-        self._begin_step(plan)
+        plan = Plan(tokens, self._threads, batch, self.expert_loader, stepwise=True, slots=slots)
+        self.begin_step(plan)
         last = self._model.trunk(plan, ids)
         logits: Logits = self._model.head(plan, last).values
         return compiled(plan), last.values, logits
 
-    def _begin_step(self, plan: Plan) -> None:
-        """Where experts are streamed, they are looked after while a stepwise plan is replayed."""
-        if self._expert_loader:
-            plan.begin_stage(self._expert_loader.replays_of_step(plan.batch))
+    def begin_step(self, plan: Plan, whole: bool = True) -> None:
+        """Where experts are streamed, they are looked after while a stepwise plan is replayed; whole: of all layers."""
+        if self.expert_loader:
+            plan.begin_stage(self.expert_loader.replays_of_step(plan.batch, whole))
 
     @cached_property
     def catch_up(self) -> Program:

@@ -20,8 +20,11 @@ class DecodeLoads:
     def __init__(self, cache: ExpertCache, policy: PrefetchPolicy) -> None:
         self._cache, self._policy = cache, policy
 
-    def replays(self, tokens: int) -> Iterator[None]:
-        """Yield once, for the replay of so many tokens. Raises ModelFileError if an expert could not be read."""
+    def replays(self, compared: bool) -> Iterator[None]:
+        """Yield once, for the replay of a step. Raises ModelFileError if an expert could not be read.
+
+        compared: whether its time is one that trials compare, as that of every step of one token.
+        """
         token = self._cache.token
         token[:] = 0
         token[TOKEN.prefetch // 8] = self._policy.enabled
@@ -31,7 +34,7 @@ class DecodeLoads:
         self._add(seconds / max(1, clock() - ticks))
         if token[TOKEN.failed // 8]:
             self._drop_failed()
-        if tokens == 1:  # of which trials compare the time
+        if compared:
             self._policy.record(seconds)
 
     def _add(self, seconds_per_tick: float) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qcli.errors import QcliError
 from qcli.gguf.file import GGUFFile
 from qcli.streaming import usage_file
 from qcli.streaming.cache import ExpertCache, Traffic
@@ -37,20 +38,19 @@ class ExpertLoader(ExpertProvider):
     def __init__(
         self,
         file: GGUFFile,
-        batch: Batch,
         *,
         source: ExpertSource | None = None,
         prefetch: PrefetchPolicy | None = None,
         usage_path: Path | None = None,
         before_token: Callable[[], None] | None = None,
     ) -> None:
-        """batch: see quant.plan.Plan. Raises ModelFileError if a file of the source cannot be opened.
+        """Raises ModelFileError if a file of the source cannot be opened.
 
         source: where experts are read from, the files of the model by default; prefetch: when to prefetch, by default if a
         trial shows that it is quicker; usage_path: where the usage of experts is loaded from and saved, nowhere by default;
         before_token: called before each decoded token.
         """
-        self._file, self._batch = file, batch
+        self._file = file
         self.cache = ExpertCache(source or ModelFiles(file))
         self.experts_per_token = 0  # the most that a layer gives a token
         self._slots = 0  # that every layer has, unless it has fewer experts
@@ -67,15 +67,21 @@ class ExpertLoader(ExpertProvider):
         self.experts_per_token = max(self.experts_per_token, k)
         return self.cache.layer(layer, k).table
 
-    def replays_of_step(self, batch: Batch) -> StageCallback:
-        """What runs around the replay of a stepwise plan, for the tokens of a batch."""
+    def replays_of_step(self, batch: Batch, whole: bool = True) -> StageCallback:
+        """What runs around the replay of a stepwise plan, for the tokens of a batch; whole: of all the model's layers.
+
+        It raises QcliError for more tokens than there is room for the experts of (see most_tokens): they would wait for ever.
+        """
 
         def replays() -> Iterator[None]:
+            if batch.tokens > max(1, self.most_tokens):
+                message = f"there is no room for the experts of {batch.tokens} tokens at a time"
+                raise QcliError(message, "take fewer, or give a larger --ram")
             self._used = True
             if self._before_token:
                 self._before_token()
             self._adapt_to_free_memory(tokens=batch.tokens)
-            yield from self._decode.replays(batch.tokens)
+            yield from self._decode.replays(compared=whole and batch.tokens == 1)
 
         return replays
 
@@ -84,14 +90,16 @@ class ExpertLoader(ExpertProvider):
         """How many tokens a step can take: all their experts need slots at the same time."""
         return self._slots // self.experts_per_token if self._slots < self.max_slots else self.max_slots
 
-    def of_tokens(self, layer: GatedExperts, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> StageCallback:
+    def of_tokens(
+        self, layer: GatedExperts, batch: Batch, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids
+    ) -> StageCallback:
         """See ExpertProvider."""
         cached = self.cache.layer(layer, chosen.shape[1])
 
         def replays() -> Iterator[None]:
             self._used = True
             self._adapt_to_free_memory(prefilling=cached)
-            yield from self._prefill.replays(cached, chosen[: self._batch.tokens], pairs, starts, counters)
+            yield from self._prefill.replays(cached, chosen[: batch.tokens], pairs, starts, counters)
 
         return replays
 

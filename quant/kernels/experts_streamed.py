@@ -16,7 +16,7 @@ import numpy as np
 
 from quant import read_queue
 from quant.activation import row_addresses
-from quant.batch import BATCH
+from quant.batch import BATCH, Batch
 from quant.jit import inline, kernel
 from quant.kernels import expert_loads, expert_slots
 from quant.kernels.expert_loads import ARRIVALS
@@ -69,8 +69,10 @@ class ExpertProvider(ABC):
         """The table of quant.kernels.expert_loads.CACHED of a layer of which one token chooses k experts."""
 
     @abstractmethod
-    def of_tokens(self, layer: GatedExperts, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> StageCallback:
-        """For the choices of a chunk, int64 [tokens, k]: yields for each set of neighbouring experts, in order.
+    def of_tokens(
+        self, layer: GatedExperts, batch: Batch, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids
+    ) -> StageCallback:
+        """For the choices of a batch's tokens, int64 [tokens, k]: yields for each set of neighbouring experts, in order.
 
         In pairs and starts are then those experts' tokens alone, see quant.kernels.assignments; counters become zero.
         """
@@ -239,7 +241,8 @@ def experts_grouped(
     plan.add(route_rows, *rows, routing, choice.experts, choice.weights, plan.batch, *scratch)
     plan.add(mark_routed, layer.touched, choice.experts, layer.routing.experts_per_token, plan.batch)
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
-    plan.begin_stage(provider.of_tokens(layer.routed, choice.experts, choice.pairs, choice.starts, counters))
+    sorted_by = choice.pairs, choice.starts, counters
+    plan.begin_stage(provider.of_tokens(layer.routed, plan.batch, choice.experts, *sorted_by))
     grouped_experts(plan, layer.routed, choice.assignments, h, x, counters)
     plan.begin_stage(None)
     if layer.shared:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import every_architecture
 import numpy as np
 import pytest
+import reference_models
 from streamed_engine import IDS, MODEL, streamed
 
 from qcli import LLM
+from qcli.errors import QcliError
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.build import STEP_TOKENS
 from qcli.runtime.engine import Engine
@@ -74,6 +76,17 @@ def test_no_bit_depends_on_how_many_experts_have_room(slots, monkeypatch):
     k = engine.expert_loader.experts_per_token
     assert engine.most_tokens == (STEP_TOKENS if slots == 16 else slots // k)
     assert same(with_guesses(engine, ids, np.random.default_rng(slots)), expected)
+    engine.close()
+
+
+def test_more_tokens_than_there_is_room_for_are_refused(monkeypatch):
+    engine = streamed(monkeypatch, 9)
+    engine.prefill(IDS[:PROMPT])
+    with pytest.raises(QcliError, match="no room for the experts of 3 tokens"):
+        engine.steps([1, 2, 3])
+    assert engine.position == PROMPT
+    engine.steps([1, 2])
+    assert engine.position == PROMPT + 1
     engine.close()
 
 
@@ -145,3 +158,32 @@ def test_answers_with_drafts(draft, monkeypatch):
         found = ["".join(llm.generate(prompt, **asked)), "".join(llm.generate(prompt, **asked | {"temperature": 0}))]
         assert found == expected
         assert draft == "auto" or llm.stats.guessed > 0
+
+
+def guesses(engine, ids):
+    """By the model's own head, after a prompt and after steps of which a guess stays; and the logits."""
+    found = [engine.prefill(ids[:70]).copy()]
+    for at in range(70, len(ids) - 1, 2):
+        found.append(np.array(engine.draft(ids[at], 3)))
+        found += [row.copy() for row in engine.steps(ids[at : at + 2])]
+        engine.keep()
+    before = engine.state.recurrent_copy()
+    engine.prefill(ids[:20])
+    engine.state.rewind(len(ids), before)
+    return [*found, np.array(engine.draft(7, 2))]
+
+
+@pytest.mark.parametrize("slots", [9, 12])
+def test_guesses_of_the_models_own_head(slots, monkeypatch, tmp_path):
+    """Its experts are streamed as those of the layers are."""
+    path = reference_models.read("qwen3next-mtp").write(tmp_path / "model.gguf")
+    ids = np.random.default_rng(3).integers(6, 60, 110).tolist()
+    engine = Engine.load(GGUFFile.open(path), threads=1, ctx=256, chunk=32, mtp=True)
+    expected = guesses(engine, ids)
+    engine.close()
+    streamed(monkeypatch, slots, path).close()
+    engine = Engine.load(GGUFFile.open(path), threads=2, ctx=256, chunk=32, mtp=True)
+    assert len(engine.expert_loader.layers) == 6
+    assert same(guesses(engine, ids), expected)
+    assert engine.traffic.bytes_read > 0
+    engine.close()
