@@ -2,7 +2,7 @@
 
 What a text gets is, to the bit, what it would get alone, whoever the others are. Each begins as the text in the engine's own
 state, where its prompt was read; it goes on in a slot, while another prompt is read there: a step may be taken in the midst of
-that, too, as it shares no memory with it.
+that, too, as it shares no memory with it; but not where experts are streamed, of which a prompt relies on those in memory.
 """
 
 from __future__ import annotations

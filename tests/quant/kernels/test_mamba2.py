@@ -18,7 +18,7 @@ from quant.plan import Activation, aligned
 EPS = 1e-5
 
 
-def new_net(heads, groups, width, state_width, taps=4, seed=0, most_tokens=1) -> Mamba2:
+def new_net(heads, groups, width, state_width, taps=4, seed=0, *, most_tokens=1) -> Mamba2:
     floats = deferred_floats(state_width, width)
     deferred = aligned((most_tokens - 1, heads, floats), np.float32) if most_tokens > 1 else None
     rng, columns = np.random.default_rng(seed), heads * width
