@@ -16,9 +16,9 @@ from qcli.catalog.recommended_sampling import sampling_defaults
 from qcli.catalog.resolve import name_of, resolve
 from qcli.constraints.python_types import parsed
 from qcli.constraints.vocabulary import Preparation
-from qcli.drafts.setting import Draft, draft_setting
+from qcli.drafts.setting import Draft, draft_setting, require_head
 from qcli.errors import UsageError
-from qcli.gguf.file import GGUFFile
+from qcli.gguf.draft_block import open_with_draft
 from qcli.progress import Progress
 from qcli.runtime import saved_text
 from qcli.runtime.answer_options import Checked, Options, check_positive, checked
@@ -61,7 +61,8 @@ class LLM:
     def __init__(
         self, path_or_name: str | Path | None = None, threads: int | None = None, ctx: int | None = None, *,
         kv_type: str | None = None, ram: int | str | None = None, keep: Keep = None, draft: str | int = "auto",
-        constrained: bool = False, progress: Progress | Literal["auto"] | bool | None = "auto",
+        draft_model: str | Path | None = None, constrained: bool = False,
+        progress: Progress | Literal["auto"] | bool | None = "auto",
     ) -> None:  # fmt: skip
         """Map the file and load the engine; raises ModelNotFoundError, ModelFileError.
 
@@ -70,7 +71,8 @@ class LLM:
         ram: bytes, or "24GB", that the process may use, None for what is free: beyond that, experts are read as needed;
         keep: what to keep on disk for the next process, so that it need not prefill it: "beginnings" of prompts, as system
         messages are, or "turns", every conversation after each answer; "shared": beginnings, in memory, nothing else;
-        draft: "auto", "off", or how many tokens to guess at a time where a text repeats itself: the same answer, sooner;
+        draft: "auto", "off", "mtp", "lookup", or how many tokens to guess at a time: the same answer, sooner;
+        draft_model: a file with a block for multi-token prediction, None for one beside the model, if there is one;
         constrained: whether answers will have a form to keep to, for which the vocabulary is made ready meanwhile;
         progress: is told a stage and a fraction from 0 to 1 while kernels compile, weights load, prompts are prefilled;
         "auto" shows it to people, in a terminal or a notebook, if that takes some seconds, False to nobody.
@@ -80,13 +82,14 @@ class LLM:
         check_positive("ctx", ctx)
         guesses = Draft.of(draft_setting("draft", draft))
         path, self._entry = resolve(path_or_name)
-        self.file = GGUFFile.open(path)
+        self.file = open_with_draft(path, draft_model)
         self._preparation = Preparation(path) if constrained else None
         with console.Telling(progress) as told:
             try:
                 ram = parse_size(ram) if isinstance(ram, str) else ram
                 given: Any = {"threads": threads, "ctx": ctx, "kv_type": kv_type, "ram": ram, "progress": told}
                 self.engine = Engine.load(self.file, mtp=True, beside=True, **given)
+                require_head(guesses, self.engine.draft_head is not None, path)
             except BaseException:
                 self.file.close()
                 raise
@@ -159,12 +162,7 @@ class LLM:
         return self.tokenizer.decode(token_ids(ids, self.tokenizer.vocab_size))
 
     def render(
-        self,
-        messages: Sequence[Message],
-        add_generation_prompt: bool = True,
-        *,
-        think: Think = None,
-        tools: Any = None,
+        self, messages: Sequence[Message], add_generation_prompt: bool = True, *, think: Think = None, tools: Any = None
     ) -> str:
         """The prompt that the model's chat template makes of a conversation."""
         self._exclusive.lifetime.check_open()

@@ -14,13 +14,16 @@ def whole_tok_per_s(shape: ModelShape, layers: int, result: Result) -> float | N
 
     layers: how many were measured. None if these lack a kind of mixer that the others have.
     """
-    parts = {part: work + wait for part, (work, wait) in result.times().items()}
-    seconds = result.median_s - sum(parts.values())  # outside of the model: not multiplied
-    for part, measured in parts.items():
-        seconds += measured * (1.0 if part in _ONCE else _times(shape, layers, part))
     if not all(shape.count(mixer, layers) for mixer in shape.mixers):
         return None
-    return result.case.tokens / seconds
+    return result.case.tokens / whole_seconds(shape, layers, result.median_s, result.times())
+
+
+def whole_seconds(shape: ModelShape, layers: int, seconds: float, parts: dict[str, tuple[float, float]]) -> float:
+    """What takes so many seconds with the first layers, with all of them; parts: seconds at work and waiting, by part."""
+    took = {part: work + wait for part, (work, wait) in parts.items()}
+    outside = seconds - sum(took.values())  # of the model: not multiplied
+    return outside + sum(s * (1.0 if part in _ONCE else _times(shape, layers, part)) for part, s in took.items())
 
 
 def _times(shape: ModelShape, layers: int, part: str) -> float:

@@ -31,9 +31,10 @@ class ModelShape:
     context: int  # tokens
     tied: bool = False  # whether the head is the embedding
     others: tuple[Row, ...] = ()  # tensors that are of no layer
+    mtp: Callable[[Keys], Iterator[Row]] | None = None  # those of a block for multi-token prediction, if it is known
 
-    def rows(self, layers: int) -> Iterator[Row]:
-        """The tensors of the model cut to its first layers."""
+    def rows(self, layers: int, mtp: bool = False) -> Iterator[Row]:
+        """The tensors of the model cut to its first layers; mtp: and of its block for multi-token prediction."""
         n = whole(self.keys)["embedding_length"]
         yield "token_embd.weight", "head" if self.tied else "embedding", (self.vocab_size, n)
         yield "output_norm.weight", "ones", (n,)
@@ -43,10 +44,14 @@ class ModelShape:
         for i in range(layers):
             for name, role, shape in self.layer(self.keys, i):
                 yield f"blk.{i}.{name}", role, shape
+        for name, role, shape in self.mtp(self.keys) if mtp and self.mtp else ():
+            yield f"blk.{layers}.{name}", role, shape
 
-    def metadata(self, layers: int) -> dict[str, Value]:
-        """The keys of a file of the model cut to its first layers."""
-        keys = {**self.keys, "block_count": layers, "context_length": self.context}
+    def metadata(self, layers: int, mtp: bool = False) -> dict[str, Value]:
+        """The keys of a file of the model cut to its first layers; mtp: as in `rows`."""
+        blocks = int(mtp and self.mtp is not None)
+        keys = {**self.keys, "block_count": layers + blocks, "context_length": self.context}
+        keys |= {"nextn_predict_layers": blocks} if blocks else {}
         own: dict[str, Value] = {
             f"{self.architecture}.{key}": _by_layer(value[:layers]) if isinstance(value, tuple) else value
             for key, value in keys.items()

@@ -81,9 +81,14 @@ def size_of(shape: ModelShape, mix: Mix, layers: int) -> int:
     return _total_bytes(_layout(shape, mix, layers))
 
 
-def random_file(shape: ModelShape, mix: Mix, layers: int, progress: Progress | None = None) -> GGUFFile:
-    """The model cut to its first layers, with random weights in memory, as if a file had been opened."""
-    layout = list(_layout(shape, mix, layers))
+def random_file(
+    shape: ModelShape, mix: Mix, layers: int, progress: Progress | None = None, *, mtp: bool = False
+) -> GGUFFile:
+    """The model cut to its first layers, with random weights in memory, as if a file had been opened.
+
+    mtp: with its block for multi-token prediction, if it is known.
+    """
+    layout = list(_layout(shape, mix, layers, mtp))
     memory = allocate_pages(_total_bytes(layout), huge=False)
     path, tensors = Path(shape.name), {}
     with ThreadPoolExecutor(default_threads()) as pool:
@@ -98,7 +103,7 @@ def random_file(shape: ModelShape, mix: Mix, layers: int, progress: Progress | N
             )
             if progress:
                 progress("making weights", placed.offset / len(memory))
-    return GGUFFile(path, Header(3, shape.metadata(layers), []), tensors)
+    return GGUFFile(path, Header(3, shape.metadata(layers, mtp), []), tensors)
 
 
 @dataclass(frozen=True)
@@ -113,9 +118,9 @@ class _PlacedTensor:
     n_bytes: int
 
 
-def _layout(shape: ModelShape, mix: Mix, layers: int) -> Iterator[_PlacedTensor]:
+def _layout(shape: ModelShape, mix: Mix, layers: int, mtp: bool = False) -> Iterator[_PlacedTensor]:
     offset = 0
-    for name, role, dimensions in shape.rows(layers):
+    for name, role, dimensions in shape.rows(layers, mtp):
         types = mix.get(role, ("F32",))
         kind = in_place_of(types[max(0, layer_of(name)) % len(types)], dimensions[-1])
         n_bytes = BLOCKS[kind].row_bytes(math.prod(dimensions))

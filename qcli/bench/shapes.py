@@ -31,6 +31,15 @@ def qwen3next_layer(keys: Keys, i: int) -> Iterator[Row]:
     yield "ffn_down_shexp.weight", "down", (n, shared)
 
 
+def qwen3next_mtp(keys: Keys) -> Iterator[Row]:
+    """The tensors of Qwen3-Next's block for multi-token prediction: a layer with attention, and what leads into it."""
+    n = whole(keys)["embedding_length"]
+    yield from qwen3next_layer(keys, whole(keys)["full_attention_interval"] - 1)
+    yield "nextn.eh_proj.weight", "mixer", (n, 2 * n)
+    for norm in ("enorm", "hnorm", "shared_head_norm"):
+        yield f"nextn.{norm}.weight", "ones", (n,)
+
+
 def _attention(c: dict[str, int], n: int) -> Iterator[Row]:
     width = c["attention.key_length"]
     queries, keys = c["attention.head_count"] * width, c["attention.head_count_kv"] * width
@@ -119,6 +128,7 @@ SHAPES = {
             vocab_size=151_936,
             keys=QWEN3_NEXT,
             layer=qwen3next_layer,
+            mtp=qwen3next_mtp,
             mixers=("linear attention",) * 3 + ("attention",),
             context=262_144,
         ),

@@ -185,7 +185,7 @@ def figures(stats: Stats) -> list[str]:
     ]
     if stats.guessed:
         shown.append(
-            f"{stats.guessed_right / stats.guessed:.0%} of guesses right, {stats.tokens_per_step:.1f} tokens a step"
+            f"accepted {stats.guessed_right / stats.guessed:.0%} of guesses, {stats.tokens_per_step:.1f} tokens a step"
         )
     if stats.experts_total:
         shown.append(f"{stats.experts_touched:,} of {stats.experts_total:,} experts used")

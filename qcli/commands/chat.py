@@ -63,6 +63,7 @@ def chat(
     ctx: options.Ctx = None,
     kv_type: options.KvType = None,
     draft: options.Draft = None,
+    draft_model: options.DraftModel = None,
     **sampling: Unpack[SamplingOptions],
 ) -> int:
     """Talk with a model.
@@ -92,7 +93,8 @@ def chat(
 
             def load(model: str | None) -> LLM:
                 more: dict[str, Any] = {"keep": keep, "constrained": runner is not None, "progress": bar.update}
-                llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, draft=draft or "auto", **more)
+                more |= {"draft": draft or "auto", "draft_model": draft_model if model == chosen else None}
+                llm = LLM(model, threads, ctx, kv_type=kv_type, ram=ram, **more)
                 wanted.note_use(llm)
                 return llm
 

@@ -132,6 +132,15 @@ Draft = Annotated[
         autocompletion=completion.one_of(drafts.WORDS),
     ),
 ]
+DraftModel = Annotated[
+    str | None,
+    typer.Option(
+        "--draft-model",
+        metavar="FILE",
+        help="Guess by the block for multi-token prediction in this file, if the model has none of its own "
+        "(default: a file beside the model whose name begins with mtp-).",
+    ),
+]
 Parallel = Annotated[
     int,
     typer.Option(

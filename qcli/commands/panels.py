@@ -12,7 +12,7 @@ _HEADINGS = {
     "Form of the answer": "choices schema regex grammar stream partial",
     "Conversation": "resume save name no_save ctx_full",
     "Output": "to force code as_json logprobs plain stats quiet verbose",
-    "Speed and memory": "threads ram ctx kv_type draft",
+    "Speed and memory": "threads ram ctx kv_type draft draft_model",
 }
 _HEADING_OF = {option: heading for heading, options in _HEADINGS.items() for option in options.split()}
 # Options of Typer's own, in our words.

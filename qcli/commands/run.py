@@ -116,6 +116,7 @@ def run(
     ctx: options.Ctx = None,
     kv_type: options.KvType = None,
     draft: options.Draft = None,
+    draft_model: options.DraftModel = None,
     **sampling: Unpack[SamplingOptions],
 ) -> int:
     """Ask a model one thing, and get its answer.
@@ -166,6 +167,7 @@ def run(
                     ram=ram,
                     keep=keep,
                     draft=draft or "auto",
+                    draft_model=draft_model,
                     constrained=form.constraint is not None or calls is not None,
                     progress=bar.update,
                 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 _GAIN = 1.03  # what guessing must promise, as a ratio of speeds
-_SLOPE = 0.35  # of a step's time, for each further token, as long as nothing is known
+# Of a step's time, for each further token, as long as nothing is known; where most of it is reading experts from the disk,
+# of which each token needs others, only guesses that are nearly sure promise enough to be tried.
+_SLOPE, _SLOPE_STREAMED = 0.35, 0.8
 _NEW = 0.15  # weight of a new measurement
 _FIRST, _COMPARED = 3, 24  # steps of one token at first; steps of several, after which one of one is measured again
 _PRIOR = 4.0  # guesses that what is taken for granted counts for
@@ -36,8 +38,9 @@ class Chances:
 class Controller:
     """Chooses widths of steps: tokens that a step takes, one of them known."""
 
-    def __init__(self, widest: int) -> None:
-        self._widest = widest
+    def __init__(self, widest: int, *, streamed: bool = False) -> None:
+        """widest: most tokens of a step; streamed: whether experts are read from the disk."""
+        self._widest, self._first_slope = widest, _SLOPE_STREAMED if streamed else _SLOPE
         self._seconds = 0.0  # of a step of one token
         self._due = _FIRST  # steps of one token that come before others, so that there is something to compare with
         self._wide = 0  # steps of several since the last of one
@@ -89,7 +92,7 @@ class Controller:
         chances.fade()
         self._guess_s *= _REGRET
         for width, cost in self._costs.items():
-            self._costs[width] = cost + (1 + _SLOPE * (width - 1) - cost) * (1 - _REGRET)
+            self._costs[width] = cost + (1 + self._first_slope * (width - 1) - cost) * (1 - _REGRET)
 
     def width(self, chances: Chances, most: int, cost_of_guess: float = 0.0) -> tuple[int, float]:
         """The best width up to `most`, 1 where none promises a gain, and that gain; cost_of_guess: in steps of one token."""
@@ -106,4 +109,4 @@ class Controller:
         return best, gain
 
     def _slope(self, width: int, cost: float) -> float:
-        return _SLOPE if width == 1 else (cost - 1) / (width - 1)
+        return self._first_slope if width == 1 else (cost - 1) / (width - 1)

@@ -43,8 +43,9 @@ class Steps(Protocol):
 class Drafts:
     """Whether an engine's answers are drafted, and what was learned about it."""
 
-    def __init__(self, draft: Draft) -> None:
-        self._draft, self._controller = draft, Controller(1 + MOST)
+    def __init__(self, draft: Draft, *, streamed: bool = False) -> None:
+        """streamed: whether experts are read from the disk."""
+        self._draft, self._controller = draft, Controller(1 + MOST, streamed=streamed)
 
     def of(self, steps: Steps, prompt: Sequence[int]) -> DraftedSteps:
         """What takes the tokens of the next answer, which follows a prompt."""
@@ -65,7 +66,7 @@ class DraftedSteps:
 
     def step(self, token: int) -> np.ndarray | None:
         """Add a token; the logits after it, float32 [vocab], or None if others come first."""
-        if self._draft.on:
+        if self._draft.on and self._draft.by != "mtp":
             self._hear_of(token)
         if self._guesses:
             right = self._guesses.pop(0) == token
@@ -99,7 +100,8 @@ class DraftedSteps:
         self._chances, most = None, self._steps.room - 1
         if not self._draft.on or most < 1:
             return []
-        found = self._lookup.guess(most)
+        found = self._lookup.guess(most) if self._draft.by != "mtp" else None
+        has_head = self._steps.has_head and self._draft.by != "lookup"
         if self._draft.at_a_time is not None:
             return found.ids[: self._draft.at_a_time] if found else self._steps.draft(token, self._draft.at_a_time)
         repeated, gain = 1, 1.0
@@ -107,7 +109,7 @@ class DraftedSteps:
             kind = min(found.alike.bit_length() - 2, len(_EXPECTED) - 1)
             self._chances = self._controller.chances(kind, _EXPECTED[kind])
             repeated, gain = self._controller.width(self._chances, 1 + len(found.ids))
-        if self._steps.has_head:
+        if has_head:
             own = self._controller.chances("head", _BY_HEAD)
             width, promised = self._controller.width(own, 1 + most, self._controller.cost_of_guess)
             if width > 1 and (repeated == 1 or promised > gain):

@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from qcli.errors import UsageError
 from qcli.wording import shortened
 
-WORDS: Final = ("auto", "off")
 MOST: Final = 7  # guesses of a step
+WORDS: Final = ("auto", "off", "mtp", "lookup")
 HELP: Final = (
-    f"Guess the next tokens where that is quicker: auto, off, or 1 to {MOST} at a time. The answer is the same, "
-    "sooner (default: auto)."
+    "Guess the next words where that is quicker: auto, off, only as the model itself expects them (mtp), only where the text "
+    f"repeats itself (lookup), or 1 to {MOST} at a time. The answer is the same, sooner (default: auto)."
 )
 
 
 class Draft(NamedTuple):
-    """Whether to guess, and how many tokens at a time: None for as many as pay."""
+    """Whether to guess; by what: the model's own head ("mtp"), the text ("lookup"), or both; and how many tokens at a time,
+    None for as many as pay."""
 
     on: bool = True
     at_a_time: int | None = None
+    by: str | None = None
 
     @classmethod
     def of(cls, setting: str | int) -> Draft:
         """What a checked setting means."""
-        return cls(setting != "off", setting if isinstance(setting, int) else None)
+        number = setting if isinstance(setting, int) else None
+        return cls(setting != "off", number, str(setting) if setting in ("mtp", "lookup") else None)
 
 
 OFF: Final = Draft(on=False)
 
 
 def draft_setting(named: str, value: str | int) -> str | int:
-    """ "auto", "off" or a number, as a number; named: where it was given, as errors say it. Raises UsageError."""
+    """One of WORDS or a number, as a number; named: where it was given, as errors say it. Raises UsageError."""
     text = str(value)
     if text in WORDS:
         return text
     if text.isascii() and text.isdecimal() and 1 <= int(text[:4]) <= MOST:
         return int(text)
-    raise UsageError(f"{named} cannot be {shortened(repr(value))}", f"give auto, off, or a number from 1 to {MOST}")
+    hint = f"give {', '.join(WORDS)}, or a number from 1 to {MOST}"
+    raise UsageError(f"{named} cannot be {shortened(repr(value))}", hint)
+
+
+def require_head(draft: Draft, has_head: bool, path: Path) -> None:
+    """Raise UsageError where guesses are to come from a model's own head, and it has none."""
+    if draft.by == "mtp" and not has_head:
+        message = f"{path}: has no block for multi-token prediction, by which it could guess"
+        raise UsageError(message, "give --draft auto, or with --draft-model a file of such a block")

@@ -50,7 +50,7 @@ def forecast(
     setup = Setup(file, synthetic, model, state, threads or default_threads(), threads is None, budget.limit(ram))
     if not state.experts_total or budget.fits(file, model, state, setup.threads, setup.ram, setup.used):
         return _resident(setup, progress)
-    model, state = model_of(synthetic.file, ctx, kv_type or "f16")
+    model, state = model_of(synthetic.file, ctx, kv_type or "f16", STEP_TOKENS)
     return _streamed(replace(setup, model=model, state=state, threads=threads or streaming_threads()), disk, progress)
 
 
@@ -105,7 +105,7 @@ def _resident(setup: Setup, progress: Progress | None) -> Forecast:
 def _streamed(setup: Setup, disk: Path | None, progress: Progress | None) -> Forecast:
     model, state, ram = setup.model, setup.state, setup.ram
     before = setup.used
-    cache = SimulatedCache(setup.synthetic, state.batch, disk)
+    cache = SimulatedCache(setup.synthetic, disk)
     layers = expert_layers(model, state.batch)
     chunk = budget.chunk_size(model, state, cache.loader, setup.threads, ram)
     engine = Engine(model, state, setup.threads, chunk, progress, expert_loader=cache.loader)

@@ -42,7 +42,7 @@ class Rehearsal:
 
     def disk_bytes_per_s(self, disk: Path) -> float:
         """How fast a file's pieces as large as this model's experts are read; to be asked before `token_seconds`."""
-        cache = SimulatedCache(self._synthetic, self._state.batch, disk)
+        cache = SimulatedCache(self._synthetic, disk)
         try:
             self._model.trunk(Plan(1, self._threads, self._state.batch, cache.loader), np.zeros(1, np.int64))
             return cache.disk_bytes_per_s()

@@ -20,7 +20,6 @@ from qcli.streaming.cached_layer import CachedLayer
 from qcli.streaming.expert_loader import ExpertLoader
 from qcli.streaming.reader import ReadRequest
 from qcli.streaming.source import ExpertSource, ModelFiles
-from quant.batch import Batch
 from quant.plan import Ids
 from quant.weights import ExpertMatrices
 
@@ -59,8 +58,8 @@ class OtherFile:
 class SimulatedCache:
     """Its `loader` is for an engine; the other methods tell what the disk gives and what would be read from it."""
 
-    def __init__(self, model: SyntheticModel, batch: Batch, disk: Path | None = None) -> None:
-        """batch: see quant.plan.Plan; disk: a file to read instead of the model's own."""
+    def __init__(self, model: SyntheticModel, disk: Path | None = None) -> None:
+        """disk: a file to read instead of the model's own."""
         self.hit_rates: Mapping[str, float] = {}  # by the tensor name of a layer's gates
         self.prefetch = PrefetchSwitch()
         self._model = model
@@ -69,7 +68,6 @@ class SimulatedCache:
         source: ExpertSource = ModelFiles(model.file)
         self.loader = ExpertLoader(
             model.file,
-            batch,
             source=OtherFile(source, disk) if disk else source,
             prefetch=self.prefetch,
             before_token=self._draw_loaded,

@@ -145,7 +145,9 @@ class _LayerCollector(ExpertProvider):
         self.layers.append(layer)
         return np.zeros(0, np.int64)
 
-    def of_tokens(self, layer: GatedExperts, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> StageCallback:
+    def of_tokens(
+        self, layer: GatedExperts, batch: Batch, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids
+    ) -> StageCallback:
         """See ExpertProvider."""
         return _nothing
 

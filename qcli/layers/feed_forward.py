@@ -8,7 +8,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
 from qcli.layers.weights import experts_apart, gate_up_experts, linear, linear_experts, matrix, one_expert, vector
-from quant.kernels import columns, experts_streamed
+from quant.kernels import columns, experts_streamed, experts_streamed_few
 from quant.kernels.experts import GatedExperts, LayerExperts, dense_step, experts_step
 from quant.kernels.experts_few import dense_few, experts_few
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
@@ -149,9 +149,10 @@ class MoE:
     ) -> None:
         """x += scale * the experts of h, both [tokens, n], wherever these are; routed_by: what the router saw."""
         provider: ExpertProvider | None = plan.hook(ExpertProvider)
-        if provider and plan.tokens == 1:
+        if provider and plan.stepwise:
             router = self.ffn_gate_inp, routed_by
-            experts_streamed.experts_step(plan, provider, self.layer, router, h, logits, shared_gate, x)
+            streamed = experts_streamed.experts_step if plan.tokens == 1 else experts_streamed_few.experts_few
+            streamed(plan, provider, self.layer, router, h, logits, shared_gate, x)
             return
         if provider:
             experts_streamed.experts_grouped(plan, provider, self.layer, h, logits, shared_gate, x)

@@ -12,8 +12,8 @@ from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
 from qcli.layers.weights import matrix, vector
 from quant.kernels.columns import quantize
-from quant.kernels.delta_net import DeltaNet, deferred_floats
-from quant.kernels.delta_net_step import catch_up
+from quant.kernels.deferred import catch_up, deferred_floats
+from quant.kernels.delta_net import DeltaNet
 from quant.kernels.kimi_delta import kimi_delta_step
 from quant.kernels.kimi_delta_chunk import kimi_delta_chunk
 from quant.kernels.matmul import add_matmul, matmul

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcli.layers.decoder import Decoder
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
 from qcli.layers.weights import linear, vector
+from quant.kernels.deferred import catch_up, deferred_floats
 from quant.kernels.mamba2 import Mamba2, mamba2_step
 from quant.kernels.mamba2_chunk import mamba2_chunk
 from quant.kernels.matmul import add_matmul, matmul
 from quant.plan import Activation, Plan
 from quant.weights import Matrix
-
-
-class StateSpaceDecoder(Decoder):
-    """A model with such mixers, whose states see the tokens of a step as they come: it takes one at a time."""
-
-    stepwise: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -57,9 +51,11 @@ class StateSpace:
             d=_flat(hparams, f"{block}.ssm_d", heads, 1),
             dt_bias=vector(file, f"{block}.ssm_dt.bias", heads),
             norm=_flat(hparams, f"{block}.ssm_norm.weight", groups, columns // groups),
-            conv_state=state.recurrent(taps, channels),
+            conv_state=state.ring(taps, channels),
             state=state.recurrent(heads, width // 16, state_width, 16),
+            deferred=state.deferred(heads, deferred_floats(state_width, width)),
         )
+        state.on_catch_up(partial(catch_up, net=net))
         return cls(ssm_in, ssm_out, net, hparams.rms_norm_eps, scale)
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:
@@ -71,7 +67,7 @@ class StateSpace:
         parts = self.ssm_in.part(0, net.columns), self.ssm_in.part(net.columns, to_dt)
         outputs = [*zip(parts, (z, mixed), strict=True), (self.ssm_in.part(to_dt, self.ssm_in.rows), dt)]
         matmul(plan, h, outputs)
-        add = mamba2_step if plan.tokens == 1 else mamba2_chunk
+        add = mamba2_step if plan.stepwise else mamba2_chunk
         add(plan, net, mixed, z, dt, self.eps, out)
         add_matmul(plan, out, self.ssm_out, x, self.scale)
 

@@ -25,7 +25,7 @@ class State:
 
     The system gives pages of the memory as they are first written. Where a step takes several tokens, of which the last may
     be wrong, recurrent states have seen the first alone until it is known how many stay: `behind` is the number of those
-    that stay and have not been seen (see quant.kernels.delta_net_step). `catch_up` makes it 0.
+    that stay and have not been seen (see quant.kernels.deferred). `catch_up` makes it 0.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import Final
 from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Decoder, Sublayer
 from qcli.layers.hyperparameters import Hyperparameters
-from qcli.layers.mamba2 import StateSpace, StateSpaceDecoder
+from qcli.layers.mamba2 import StateSpace
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.models.granitemoe import attention, residual_scale, scaled
@@ -28,4 +28,4 @@ def load(file: GGUFFile, state: State) -> Decoder:
             return attention(hparams, i, state, rope, fine=True)
         return StateSpace.read(hparams, i, state, residual_scale(hparams))
 
-    return scaled(hparams, state, mixer, StateSpaceDecoder)
+    return scaled(hparams, state, mixer)

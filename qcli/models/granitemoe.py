@@ -23,10 +23,8 @@ def load(file: GGUFFile, state: State) -> Decoder:
     return scaled(hparams, state, lambda i: attention(hparams, i, state, rope))
 
 
-def scaled(
-    hparams: Hyperparameters, state: State, mixer: Callable[[int], Sublayer], kind: type[Decoder] = Decoder
-) -> Decoder:
-    """A model of a kind with Granite's scales around its layers; mixer: that of a layer."""
+def scaled(hparams: Hyperparameters, state: State, mixer: Callable[[int], Sublayer]) -> Decoder:
+    """A model with Granite's scales around its layers; mixer: that of a layer."""
 
     def layer(i: int) -> DecoderLayer:
         return DecoderLayer(
@@ -36,7 +34,7 @@ def scaled(
             ffn=_feed_forward(hparams, i, state),
         )
 
-    return kind.read(
+    return Decoder.read(
         hparams,
         map(layer, range(hparams.num_hidden_layers)),
         embedding_scale=hparams.number("embedding_scale", -1e6, 1e6, 1.0),

@@ -13,7 +13,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Attention, Decoder, Norm, Sublayer, add_sublayer
 from qcli.layers.feed_forward import MLP, FeedForward
 from qcli.layers.hyperparameters import Hyperparameters
-from qcli.layers.mamba2 import StateSpace, StateSpaceDecoder
+from qcli.layers.mamba2 import StateSpace
 from qcli.layers.state import State
 from quant.plan import Activation, Plan
 
@@ -40,7 +40,7 @@ def one_sublayer_each(
     def layer(i: int) -> Layer:
         return Layer(Norm.read(hparams, f"blk.{i}.attn_norm"), sublayer(i))
 
-    return StateSpaceDecoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))
+    return Decoder.read(hparams, map(layer, range(hparams.num_hidden_layers)))
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from qcli.layers.mtp import with_mtp
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
 from qcli.layers.weights import matrix, vector, with_rows
-from quant.kernels.delta_net import DeltaNet, deferred_floats
+from quant.kernels.deferred import catch_up, deferred_floats
+from quant.kernels.delta_net import DeltaNet
 from quant.kernels.delta_net_chunk import delta_net_chunk
-from quant.kernels.delta_net_step import catch_up, delta_net_step
+from quant.kernels.delta_net_step import delta_net_step
 from quant.kernels.matmul import add_matmul, matmul
 from quant.plan import Activation, Plan
 from quant.weights import Matrix

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qcli.streaming.expert_loader import ExpertLoader
 
 DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
-STEP_TOKENS = 8  # at most, of one step of a model that is resident: a token, and guesses of those that follow it
+STEP_TOKENS = 8  # at most, of one step: a token, and guesses of those that follow it
 
 
 def state_for(file: GGUFFile, ctx: int | None, kv_type: str, most_tokens: int = 1, mtp: bool = False) -> State:
@@ -53,7 +53,7 @@ def model_of(
 
 
 def streamed_model_of(
-    file: GGUFFile, ctx: int | None, kv_type: str, progress: Progress | None
+    file: GGUFFile, ctx: int | None, kv_type: str, progress: Progress | None, mtp: bool = False
 ) -> tuple[Model, State, ExpertLoader]:
     """The model with its dense weights copied into memory, its state, and what reads its experts.
 
@@ -64,5 +64,5 @@ def streamed_model_of(
     from qcli.streaming.expert_loader import ExpertLoader
 
     file = load_dense(file, progress)
-    model, state = model_of(file, ctx, kv_type)
-    return model, state, ExpertLoader(file, state.batch, usage_path=usage_file.path_for(file))
+    model, state = model_of(file, ctx, kv_type, STEP_TOKENS, mtp)
+    return model, state, ExpertLoader(file, usage_path=usage_file.path_for(file))

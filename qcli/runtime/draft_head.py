@@ -41,6 +41,8 @@ class DraftHead:
         self._own = Activation(1, head.columns)  # the head's row after its norm, of the last guess
         self._own.read("f32")  # by `_next`, from whichever program has guessed before
         self._guess: NDArray[np.int64] = aligned(1, np.int64)
+        if programs.expert_loader:  # which is to know of the head's experts before they are given slots
+            head.trunk(self._stepwise(1), self._own, self._guess)
 
     @classmethod
     def of(
@@ -56,7 +58,7 @@ class DraftHead:
         count = min(count, self._state.ctx - self._state.position - 1)
         if count < 1 or not rows.count:
             return []
-        if rows.count > self._state.most_tokens:
+        if rows.count > self._programs.most_tokens:
             self.catch_up(replay)
         rows.ids[rows.count - 1] = token
         self._see(self._few[0], rows.count, replay)
@@ -83,7 +85,7 @@ class DraftHead:
     def catch_up(self, replay: Replay) -> None:
         """Have the head see the text but for its last token, whose row waits for the id that comes next."""
         if (count := self._rows.count - 1) > 0:
-            few = count <= self._state.most_tokens and not self._observer
+            few = count <= self._programs.most_tokens and not self._observer
             self._see(self._few[0] if few else self._many, count, replay)
             self._rows.keep_last()
 
@@ -95,17 +97,23 @@ class DraftHead:
         replay(program[0])
         return int(np.argmax(program[1]))
 
+    def _stepwise(self, tokens: int) -> Plan:
+        """An empty plan of the head's layer for a few tokens."""
+        plan = Plan(tokens, self._threads, self._batch, self._programs.expert_loader, stepwise=True)
+        self._programs.begin_step(plan, whole=False)
+        return plan
+
     @cached_property
     def _few(self) -> tuple[Program, Activation]:
         """Sees a few rows; its own before the norm."""
-        plan = Plan(self._state.most_tokens, self._threads, self._batch, stepwise=True)
+        plan = self._stepwise(self._state.most_tokens)
         x = self._head.trunk(plan, self._head.normed(plan, self._rows.activation), self._rows.ids)
         return compiled(plan), x
 
     @cached_property
     def _many(self) -> Program:
         """Sees a chunk of a prompt."""
-        plan = Plan(self._programs.chunk, self._threads, self._batch, self._observer)
+        plan = Plan(self._programs.chunk, self._threads, self._batch, self._programs.expert_loader, self._observer)
         plan.share(self._programs.prompt.plan)
         self._head.trunk(plan, self._head.normed(plan, self._rows.activation), self._rows.ids)
         return compiled(plan)
@@ -120,7 +128,7 @@ class DraftHead:
     @cached_property
     def _next(self) -> tuple[Program, NDArray[np.float32]]:
         """Guesses after a guess: logits."""
-        plan = Plan(1, self._threads, self._batch)
+        plan = self._stepwise(1)
         x = self._head.trunk(plan, self._own, self._guess)
         logits = self._head.head(plan, x, self._own, self._head.guessed)
         return compiled(plan), logits.values

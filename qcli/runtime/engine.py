@@ -82,7 +82,7 @@ class Engine:
         ctx: capacity in tokens; chunk: tokens of a prompt that go through the layers together; kv_type: the type of
         keys and values in the cache, "f16", "q8_0" or "f32"; observer: told what weights are multiplied with, in prompts;
         ram: bytes that the process may use, what is free by default; if the model needs more, its experts are streamed;
-        mtp: also load the head of multi-token prediction, if the file has one and experts are not streamed (see draft);
+        mtp: also load the head of multi-token prediction, if the file has one (see draft);
         beside: compile what a prompt's first token does not need while that is computed, unless experts are streamed.
         Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if even that needs more memory.
         """
@@ -95,7 +95,7 @@ class Engine:
             return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer, None, some, beside)
         resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
         threads = given or streaming_threads()
-        model, state, loader = streamed_model_of(file, ctx, kv_type, progress)
+        model, state, loader = streamed_model_of(file, ctx, kv_type, progress, mtp)
         with ExitStack() as undone:
             undone.callback(loader.close)
             chunk = chunk or budget.chunk_size(model, state, loader, threads, limit)
@@ -143,8 +143,8 @@ class Engine:
 
     @property
     def most_tokens(self) -> int:
-        """How many tokens steps() takes at most; 1 where a model has no steps of several."""
-        return 1 if self.expert_loader or not self.model.stepwise else self.state.most_tokens
+        """How many tokens steps() takes at most; 1 where a model has no steps of several, or no room for their experts."""
+        return self.programs.most_tokens if self.model.stepwise else 1
 
     def steps(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append two tokens or more, all but the first guesses, which are gone unless `keep` says otherwise.

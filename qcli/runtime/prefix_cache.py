@@ -39,7 +39,8 @@ class PrefixCache:
     def __init__(self, engine: Engine, store: StateStore | None = None, draft: Draft = OFF) -> None:
         """draft: whether tokens of answers are guessed ahead, where the model has steps of several."""
         self.engine, self.store = engine, store
-        self._drafts = Drafts(draft if engine.most_tokens > 1 else OFF)
+        streamed = engine.expert_loader is not None and draft.by is None  # a kind that was asked for is tried at once
+        self._drafts = Drafts(draft if engine.most_tokens > 1 else OFF, streamed=streamed)
         self.kept = KeptStates(engine.state, checkpoint_bytes(engine.state))
         if engine.expert_loader:
             engine.expert_loader.give_up_first = self.kept.clear

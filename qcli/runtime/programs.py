@@ -18,12 +18,18 @@ from qcli.progress import Progress
 from qcli.runtime import sampler
 from qcli.runtime.program import Program
 from quant import team
+from quant.batch import Batch, Slots
 from quant.jit import Kernel
 from quant.kernels.columns import place_columns, take_rows
-from quant.kernels.delta_net_step import delta_catch_up, delta_step
+from quant.kernels.deferred import catch_up_heads
+from quant.kernels.delta_net_step import delta_step
+from quant.kernels.expert_requests import request_experts
 from quant.kernels.experts import down_dense, down_step, gate_up_shared, gate_up_step
 from quant.kernels.experts_few import down_dense_few, down_few, gate_up_few, gate_up_shared_few
+from quant.kernels.experts_streamed import gate_up_arriving
+from quant.kernels.experts_streamed_few import gate_up_arriving_few, request_experts_few
 from quant.kernels.kimi_delta import kimi_step
+from quant.kernels.mamba2 import mamba2_heads
 from quant.kernels.matmul import matmul_few, matmul_step
 from quant.plan import Activation, Plan, aligned
 from quant.prepare import are_coming
@@ -40,8 +46,11 @@ _FOR_SEVERAL = {
     gate_up_shared: gate_up_shared_few,
     down_step: down_few,
     down_dense: down_dense_few,
-    delta_step: delta_catch_up,
-    kimi_step: delta_catch_up,
+    request_experts: request_experts_few,
+    gate_up_arriving: gate_up_arriving_few,
+    delta_step: catch_up_heads,
+    kimi_step: catch_up_heads,
+    mamba2_heads: catch_up_heads,
 }
 
 
@@ -74,7 +83,8 @@ class Programs:
         prompt = Plan(max(2, chunk), threads, state.batch, expert_loader, observer)
         self.chunk = prompt.tokens
         self.ids: NDArray[np.int64] = aligned(self.chunk, np.int64)
-        step.begin_stage(expert_loader.replays_of_token if expert_loader else None)
+        self.expert_loader = expert_loader
+        self.begin_step(step)
         self._last = model.trunk(step, self.ids)
         self.step_logits: Logits = model.head(step, self._last).values[0]
         self.hidden = model.trunk(prompt, self.ids)
@@ -82,7 +92,7 @@ class Programs:
         self.prompt_logits: Logits = model.head(head, self.hidden).values[0]
         self.plans = [step, prompt, head]
         self.weight_bytes, self.head_bytes = step.weight_bytes, head.weight_bytes
-        several = state.most_tokens > 1 and model.stepwise and not expert_loader
+        several = state.most_tokens > 1 and model.stepwise
         self._of_several = [*_of_several(step.kernels), *(_OF_HEAD if mtp_of(model) else ())] if several else []
         needed = self.plans[1:] if beside else self.plans
         later = [list(step.kernels), self._of_several] if beside else []
@@ -112,20 +122,36 @@ class Programs:
         """Whether a step of several tokens would wait for the compiler."""
         return are_coming(self._of_several)
 
+    @property
+    def most_tokens(self) -> int:
+        """How many tokens a stepwise plan can take now."""
+        most = self._state.most_tokens
+        return min(most, self.expert_loader.most_tokens) if self.expert_loader else most
+
     @cached_property
     def steps(self) -> tuple[Program, Logits]:
         """A step of several tokens, `state.most_tokens` at most, and the logits after each, float32 [tokens, vocab]."""
-        plan = Plan(self._state.most_tokens, self._threads, self._state.batch, stepwise=True)
-        last = self._model.trunk(plan, self.ids)
-        logits: Logits = self._model.head(plan, last).values
-        program = compiled(plan)
-        self.before_head[program] = last.values
+        program, last, logits = self.stepping(self.ids, self._state.most_tokens, self._state.batch)
+        self.before_head[program] = last
         return program, logits
 
-    def stepping(self, plan: Plan, ids: NDArray[np.int64]) -> tuple[Program, Logits]:
-        """The whole model traced into an empty stepwise plan from ids on, and its logits, float32 [tokens, vocab]."""
-        logits: Logits = self._model.head(plan, self._model.trunk(plan, ids)).values
-        return compiled(plan), logits
+    def stepping(
+        self, ids: NDArray[np.int64], tokens: int, batch: Batch, slots: Slots | None = None
+    ) -> tuple[Program, Logits, Logits]:
+        """A step of at most so many tokens, from ids on: its program, the rows before the head, and the logits.
+
+        slots: where they are of several texts, the memory of these.
+        """
+        plan = Plan(tokens, self._threads, batch, self.expert_loader, stepwise=True, slots=slots)
+        self.begin_step(plan)
+        last = self._model.trunk(plan, ids)
+        logits: Logits = self._model.head(plan, last).values
+        return compiled(plan), last.values, logits
+
+    def begin_step(self, plan: Plan, whole: bool = True) -> None:
+        """Where experts are streamed, they are looked after while a stepwise plan is replayed; whole: of all layers."""
+        if self.expert_loader:
+            plan.begin_stage(self.expert_loader.replays_of_step(plan.batch, whole))
 
     @cached_property
     def catch_up(self) -> Program:

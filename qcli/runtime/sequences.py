@@ -2,7 +2,7 @@
 
 What a text gets is, to the bit, what it would get alone, whoever the others are. Each begins as the text in the engine's own
 state, where its prompt was read; it goes on in a slot, while another prompt is read there: a step may be taken in the midst of
-that, too, as it shares no memory with it.
+that, too, as it shares no memory with it; but not where experts are streamed, of which a prompt relies on those in memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qcli.errors import ContextOverflowError, QcliError
 from quant.batch import Batch
-from quant.plan import Plan, aligned
+from quant.plan import aligned
 
 if TYPE_CHECKING:
     from qcli.runtime.engine import Engine
@@ -28,11 +28,10 @@ class Sequences:
         if engine.most_tokens == 1:
             raise QcliError("this model decodes one text at a time", "read one answer after the other")
         self._engine, self.most = engine, most
-        self._slots, batch = engine.state.slots(most), Batch(texts=most)
-        plan = Plan(most, engine.threads, batch, stepwise=True, slots=self._slots)
-        self._batch, self._positions = batch, dict[int, int]()  # of the slots that are taken
+        self._slots, self._batch = engine.state.slots(most), Batch(texts=most)
+        self._positions = dict[int, int]()  # of the slots that are taken
         self._ids: NDArray[np.int64] = aligned(most, np.int64)
-        self._step, self._logits = engine.programs.stepping(plan, self._ids)
+        self._step, _, self._logits = engine.programs.stepping(self._ids, most, self._batch, self._slots)
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -59,12 +58,19 @@ class Sequences:
 
         They are overwritten by the next call. Raises ContextOverflowError if a text is as long as the context.
         """
-        slots = list(tokens)
-        positions = [self._positions[slot] for slot in slots]
-        if max(positions) >= self._engine.ctx:
+        if max(self._positions[slot] for slot in tokens) >= self._engine.ctx:
             raise ContextOverflowError(f"a text has {self._engine.ctx:,} tokens, as many as the context holds")
-        self._ids[: len(slots)] = list(tokens.values())
-        self._batch.set_texts(slots, positions)
+        loader, slots = self._engine.expert_loader, list(tokens)
+        at_a_time = loader.most_tokens if loader else len(slots)
+        if len(slots) <= at_a_time:
+            return self._take(slots, tokens)
+        parts = [slots[first : first + at_a_time] for first in range(0, len(slots), at_a_time)]
+        return np.concatenate([self._take(part, tokens).copy() for part in parts])
+
+    def _take(self, slots: list[int], tokens: dict[int, int]) -> NDArray[np.float32]:
+        """Append a token to the texts in these slots."""
+        self._ids[: len(slots)] = [tokens[slot] for slot in slots]
+        self._batch.set_texts(slots, [self._positions[slot] for slot in slots])
         self._engine.replay(self._step)
         for slot in slots:
             self._positions[slot] += 1

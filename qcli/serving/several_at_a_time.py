@@ -170,7 +170,10 @@ class SeveralAtATime(OneAtATime):
 
 
 def places(llm: LLM) -> int:
-    """How many answers at a time there is memory for; 1 for a model that decodes one text at a time."""
-    if llm.engine.most_tokens == 1:
+    """How many answers at a time there is memory for; 1 for a model that decodes one text at a time.
+
+    And for one whose experts are streamed: they have the memory, and a prompt that is read relies on those that are there.
+    """
+    if llm.engine.most_tokens == 1 or llm.engine.expert_loader:
         return 1
     return max(1, int(available_memory() // _LEFT // max(1, llm.engine.state.n_bytes)))

@@ -1,4 +1,4 @@
-"""What Python decides and counts of a decoded token: before its first layer, and after its last.
+"""What Python decides and counts of a decoded token, or of a few: before its first layer, and after its last.
 
 In between, kernels look experts up and have them read (`quant.kernels.expert_requests`); they share a table of TOKEN with
 this.
@@ -20,8 +20,11 @@ class DecodeLoads:
     def __init__(self, cache: ExpertCache, policy: PrefetchPolicy) -> None:
         self._cache, self._policy = cache, policy
 
-    def replays(self) -> Iterator[None]:
-        """Yield once, for the replay of a token. Raises ModelFileError if an expert could not be read."""
+    def replays(self, compared: bool) -> Iterator[None]:
+        """Yield once, for the replay of a step. Raises ModelFileError if an expert could not be read.
+
+        compared: whether its time is one that trials compare, as that of every step of one token.
+        """
         token = self._cache.token
         token[:] = 0
         token[TOKEN.prefetch // 8] = self._policy.enabled
@@ -31,7 +34,8 @@ class DecodeLoads:
         self._add(seconds / max(1, clock() - ticks))
         if token[TOKEN.failed // 8]:
             self._drop_failed()
-        self._policy.record(seconds)
+        if compared:
+            self._policy.record(seconds)
 
     def _add(self, seconds_per_tick: float) -> None:
         """Add a token's counts to the traffic."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qcli.errors import QcliError
 from qcli.gguf.file import GGUFFile
 from qcli.streaming import usage_file
 from qcli.streaming.cache import ExpertCache, Traffic
@@ -37,22 +38,22 @@ class ExpertLoader(ExpertProvider):
     def __init__(
         self,
         file: GGUFFile,
-        batch: Batch,
         *,
         source: ExpertSource | None = None,
         prefetch: PrefetchPolicy | None = None,
         usage_path: Path | None = None,
         before_token: Callable[[], None] | None = None,
     ) -> None:
-        """batch: see quant.plan.Plan. Raises ModelFileError if a file of the source cannot be opened.
+        """Raises ModelFileError if a file of the source cannot be opened.
 
         source: where experts are read from, the files of the model by default; prefetch: when to prefetch, by default if a
         trial shows that it is quicker; usage_path: where the usage of experts is loaded from and saved, nowhere by default;
         before_token: called before each decoded token.
         """
-        self._file, self._batch = file, batch
+        self._file = file
         self.cache = ExpertCache(source or ModelFiles(file))
         self.experts_per_token = 0  # the most that a layer gives a token
+        self._slots = 0  # that every layer has, unless it has fewer experts
         self.saves_usage = True  # when it is closed
         self._decode, self._prefill = DecodeLoads(self.cache, prefetch or PrefetchTrial()), PrefillLoads(self.cache)
         self._usage_path, self._before_token = usage_path, before_token
@@ -66,22 +67,39 @@ class ExpertLoader(ExpertProvider):
         self.experts_per_token = max(self.experts_per_token, k)
         return self.cache.layer(layer, k).table
 
-    def replays_of_token(self) -> Iterator[None]:
-        """A StageCallback: what runs around the replay of a plan for one token."""
-        self._used = True
-        if self._before_token:
-            self._before_token()
-        self._adapt_to_free_memory()
-        yield from self._decode.replays()
+    def replays_of_step(self, batch: Batch, whole: bool = True) -> StageCallback:
+        """What runs around the replay of a stepwise plan, for the tokens of a batch; whole: of all the model's layers.
 
-    def of_tokens(self, layer: GatedExperts, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> StageCallback:
+        It raises QcliError for more tokens than there is room for the experts of (see most_tokens): they would wait for ever.
+        """
+
+        def replays() -> Iterator[None]:
+            if batch.tokens > max(1, self.most_tokens):
+                message = f"there is no room for the experts of {batch.tokens} tokens at a time"
+                raise QcliError(message, "take fewer, or give a larger --ram")
+            self._used = True
+            if self._before_token:
+                self._before_token()
+            self._adapt_to_free_memory(tokens=batch.tokens)
+            yield from self._decode.replays(compared=whole and batch.tokens == 1)
+
+        return replays
+
+    @property
+    def most_tokens(self) -> int:
+        """How many tokens a step can take: all their experts need slots at the same time."""
+        return self._slots // self.experts_per_token if self._slots < self.max_slots else self.max_slots
+
+    def of_tokens(
+        self, layer: GatedExperts, batch: Batch, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids
+    ) -> StageCallback:
         """See ExpertProvider."""
         cached = self.cache.layer(layer, chosen.shape[1])
 
         def replays() -> Iterator[None]:
             self._used = True
             self._adapt_to_free_memory(prefilling=cached)
-            yield from self._prefill.replays(cached, chosen[: self._batch.tokens], pairs, starts, counters)
+            yield from self._prefill.replays(cached, chosen[: batch.tokens], pairs, starts, counters)
 
         return replays
 
@@ -104,6 +122,7 @@ class ExpertLoader(ExpertProvider):
         for layer in self.layers.values():
             layer.allocate(slots)
         self._prefill.allocate()
+        self._slots = slots
         allocated = max(layer.slots.available for layer in self.layers.values())
         slot_bytes = sum(layer.slot_bytes for layer in self.layers.values())
         self._pressure = MemoryPressure(allocated, self.experts_per_token, slot_bytes)
@@ -143,21 +162,24 @@ class ExpertLoader(ExpertProvider):
                 for expert in layer.slots.most_used(len(layer.slots.expert_in)).tolist():
                     layer.begin_load(expert, (), urgent=False)
 
-    def _adapt_to_free_memory(self, prefilling: CachedLayer | None = None) -> None:
+    def _adapt_to_free_memory(self, prefilling: CachedLayer | None = None, tokens: int = 1) -> None:
         """Use fewer slots where other programs left too little memory, and more again later. Raises QcliError.
 
         prefilling: the layer that a chunk has come to; it keeps its slots if a readahead relies on them.
+        tokens: of the step that is about to be taken, whose experts need slots.
         """
         if not self._pressure or not self._pressure.due:
             return
         layers = self.layers.values()
         before = max(layer.slots.available for layer in layers)
         slots = self._pressure.slots_for(before, max(layer.slots.used for layer in layers))
+        slots = max(slots, min(before, tokens * self.experts_per_token))
         if slots == before or (slots < before and self.give_up_first()):
             return
         for layer in layers:
             if layer is not prefilling or not self._prefill.has_readahead(layer):
                 layer.resize(slots)
+        self._slots = slots
         if slots < before and not self._warned:
             self._warned = True
             message = f"memory is short: {slots} of {self._pressure.max_slots} expert slots in each layer stay in use"

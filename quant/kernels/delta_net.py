@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.jit import inline
+from quant.kernels.convolution import convolution
+from quant.kernels.deferred import deferred_floats, most_tokens, states
 from quant.kernels.norm import inverse_rms
 from quant.layout import Layout
 from quant.plan import Operand, Plan
 from quant.simd import (
     fma,
     load_f32x16,
-    load_i64,
     mul,
     splat,
     store_f32x16,
@@ -33,8 +34,9 @@ from quant.vector_math import sigmoid, silu
 
 L2_EPS = np.float32(1e-6)
 DELTA_NET = Layout(
-    "key_heads", "value_heads", "key_dim", "value_dim", "share", "conv", "taps", "conv_state", "conv_slot", "ring", "a",
-    "dt_bias", "norm", "eps", "sigmoid_gate", "state", "state_slot", "lower_bound", "decays", "deferred", "deferred_floats",
+    "key_heads", "value_heads", "key_dim", "value_dim", "share", "a", "dt_bias", "norm", "eps", "sigmoid_gate", "lower_bound",
+    "conv",  # table of quant.kernels.convolution.CONVOLUTION
+    "states",  # table of quant.kernels.deferred.STATES
 )  # fmt: skip
 
 
@@ -47,7 +49,7 @@ class DeltaNet:
     the decay is g = lower_bound sigmoid(a (alpha + dt_bias)).
     conv_state float32 [ring, channels]: the last inputs, that of position p in row p % ring;
     state float32 [value heads, value_dim / 16, key_dim, 16].
-    deferred float32 [tokens, value heads, floats]: what tokens add that the state has not seen yet, see `delta_net_step`.
+    deferred float32 [tokens, value heads, floats]: what tokens add that the state has not seen yet, see `quant.kernels.deferred`.
     sigmoid_gate: outputs are gated by sigmoid(z), not silu(z). A value head j uses key head j // share % key heads.
     """
 
@@ -68,7 +70,7 @@ class DeltaNet:
 
     def __post_init__(self) -> None:
         state = (self.value_heads, self.value_dim // 16, self.key_dim, 16)
-        rows = len(self.conv) + self.most_tokens - 1
+        rows = len(self.conv) + most_tokens(self.deferred) - 1
         if (
             self.conv.shape[1] != self.channels
             or self.conv_state.shape != (rows, self.channels)
@@ -80,23 +82,14 @@ class DeltaNet:
         biases = (self.value_heads,), (self.value_heads, self.key_dim)
         if self.a.shape != (self.value_heads,) or self.dt_bias.shape not in biases:
             raise ValueError(f"{self.value_heads} value heads: a {self.a.shape}, dt {self.dt_bias.shape}")
-        if self.deferred is not None and self.deferred.shape[1:] != (self.value_heads, self.deferred_floats):
+        floats = deferred_floats(self.key_dim, self.value_dim, self.decays)
+        if self.deferred is not None and self.deferred.shape[1:] != (self.value_heads, floats):
             raise ValueError(f"{self.value_heads} value heads: {self.deferred.shape} deferred")
 
     @property
     def decays(self) -> int:
         """Of a head: one, or one for each channel of the key."""
         return self.dt_bias.size // self.value_heads
-
-    @property
-    def deferred_floats(self) -> int:
-        """Of a token whose effect on a head's state is deferred."""
-        return deferred_floats(self.key_dim, self.value_dim, self.decays)
-
-    @property
-    def most_tokens(self) -> int:
-        """The most tokens that a step can take."""
-        return 1 if self.deferred is None else 1 + len(self.deferred)
 
     @property
     def channels(self) -> int:
@@ -110,7 +103,6 @@ class DeltaNet:
 
     def table(self, plan: Plan, eps: float) -> Operand:
         """The table of this layer, by which kernels know it; eps: of the norm of the outputs."""
-        (state, state_slot), (conv_state, conv_slot) = plan.slotted(self.state), plan.slotted(self.conv_state)
         return plan.table(
             DELTA_NET,
             key_heads=self.key_heads,
@@ -118,28 +110,23 @@ class DeltaNet:
             key_dim=self.key_dim,
             value_dim=self.value_dim,
             share=self.share,
-            conv=self.conv,
-            taps=len(self.conv),
-            conv_state=conv_state,
-            conv_slot=conv_slot,
-            ring=len(self.conv_state),
             a=self.a,
             dt_bias=self.dt_bias,
             norm=self.norm,
             eps=eps,
             sigmoid_gate=int(self.sigmoid_gate),
-            state=state,
-            state_slot=state_slot,
             lower_bound=float(self.lower_bound),
-            decays=self.decays,
-            deferred=0 if self.deferred is None else self.deferred,
-            deferred_floats=self.deferred_floats,
+            conv=self.convolution(plan),
+            states=self.states(plan),
         )
 
+    def convolution(self, plan: Plan) -> Operand:
+        """The table of its convolution."""
+        return convolution(plan, self.conv, None, self.conv_state)
 
-def deferred_floats(key_dim: int, value_dim: int, decays: int = 1) -> int:
-    """What a token adds to a head's state, in float32: a key, its correction of the values, and decays."""
-    return key_dim + value_dim + -(-decays // 16) * 16
+    def states(self, plan: Plan) -> Operand:
+        """The table of its states, see `quant.kernels.deferred`."""
+        return states(plan, self.state, self.deferred, self.decays)
 
 
 @inline
@@ -167,10 +154,3 @@ def gated_norm(o, z, weight, width, eps, sigmoid_gate, y):
         normed = mul(mul(load_f32x16(o + c), scale), load_f32x16(weight + c))
         gate = load_f32x16(z + c)
         store_f32x16(y + c, mul(normed, sigmoid(gate) if sigmoid_gate else silu(gate)))
-
-
-@inline
-def channels_of(net):
-    """Channels of q, k and v together."""
-    keys = load_i64(net + DELTA_NET.key_heads) * load_i64(net + DELTA_NET.key_dim)
-    return 2 * keys + load_i64(net + DELTA_NET.value_heads) * load_i64(net + DELTA_NET.value_dim)

@@ -18,48 +18,22 @@ import numpy as np
 from quant.activation import OUTPUT, quantize_row
 from quant.batch import BATCH
 from quant.jit import Kernel, inline, kernel
+from quant.kernels.convolution import add_convolve_rows
+from quant.kernels.deferred import STATES
 from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm, l2_normalize, softplus
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
 from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.layout import Layout
 from quant.plan import Activation, Plan
-from quant.simd import fma, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16, sub, zero_f32x16
+from quant.simd import load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16, sub, zero_f32x16
 from quant.tile import transpose16
-from quant.vector_math import exp, silu
+from quant.vector_math import exp
 
 CHUNK = 64
 _ROW = 4 * CHUNK  # bytes of a row of chunk x chunk scores
 ROWS = Layout("qkv", "qkv_stride", "alpha", "alpha_stride", "beta", "beta_stride", "out", "out_stride", "product")
 _SOLVE = 16  # rows of the triangular system solved one by one before they enter a product
-
-
-@inline
-def _tap(mixed, stride, conv_state, ring, channels, t, position):
-    """Address of the inputs of token t of this replay, or, for t < 0, of a token before it."""
-    return mixed + t * stride if t >= 0 else conv_state + 4 * ((position + t + ring) % ring) * channels
-
-
-@kernel
-def convolve_rows(rank, size, mixed, stride, conv, bias, taps, conv_state, ring, channels, out, batch):
-    """silu of the causal convolution of each channel, plus a bias unless it is 0.
-
-    Threads share the channels, and go through them token by token.
-    """
-    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
-    first, last = 64 * start_of(rank, size, channels // 16), 64 * start_of(rank + 1, size, channels // 16)
-    for t in range(tokens):
-        row = out + t * stride
-        for i in range(taps):
-            x = _tap(mixed, stride, conv_state, ring, channels, t - taps + 1 + i, position)
-            weight = conv + 4 * i * channels
-            for c in range(first, last, 64):
-                before = load_f32x16(row + c) if i else load_f32x16(bias + c) if bias else zero_f32x16()
-                s = fma(load_f32x16(x + c), load_f32x16(weight + c), before)
-                store_f32x16(row + c, silu(s) if i == taps - 1 else s)
-    for t in range(max(0, tokens - taps), tokens):
-        for c in range(first, last, 64):
-            store_f32x16(conv_state + 4 * ((position + t) % ring) * channels + c, load_f32x16(mixed + t * stride + c))
 
 
 @kernel
@@ -197,7 +171,8 @@ def delta_chunks(rank, size, net, rows, batch, scratch, scratch_stride):
     key_heads, value_heads = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.value_heads)
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     a, dt = load_i64(net + DELTA_NET.a), load_i64(net + DELTA_NET.dt_bias)
-    state, share = load_i64(net + DELTA_NET.state), load_i64(net + DELTA_NET.share)
+    state = load_i64(load_i64(net + DELTA_NET.states) + STATES.state)
+    share = load_i64(net + DELTA_NET.share)
     x, stride = load_i64(rows + ROWS.qkv), load_i64(rows + ROWS.qkv_stride)
     out, out_stride = load_i64(rows + ROWS.out), load_i64(rows + ROWS.out_stride)
     alpha, beta = load_i64(rows + ROWS.alpha), load_i64(rows + ROWS.beta)
@@ -270,19 +245,7 @@ def by_chunks(
     x, o = plan.activation("convolved", net.channels), plan.activation("delta", net.value_columns)
     out.read("f32")  # the norm writes float32, from which the other layouts are made
     table, rows, stride = net.table(plan, eps), x.read("f32"), x.stride("f32")
-    plan.add(
-        convolve_rows,
-        mixed.read("f32"),
-        stride,
-        net.conv,
-        0,
-        len(net.conv),
-        net.conv_state,
-        len(net.conv_state),
-        net.channels,
-        rows,
-        plan.batch,
-    )
+    add_convolve_rows(plan, net.convolution(plan), mixed, x)
     plan.add(l2_normalize_rows, rows, stride, net.key_heads, net.key_dim, plan.batch)
     chunk = plan.table(
         ROWS,

@@ -1,11 +1,6 @@
 """A step of Gated DeltaNet (see `delta_net`): one token, or a few one after the other, of which some may turn out to be wrong.
 
-A recurrent state cannot be computed backwards. So of several tokens the state in memory sees the first alone; those behind
-it, which may be guesses, see a copy in scratch memory, 16 columns of a head at a time, and what each adds is *deferred*: its
-k, its delta and its decay. The next step is told how many of them count (BATCH.deferred), and the state sees these first, in
-the same pass and by the same operations, so that no bit depends on it. Where something else reads the state, `catch_up`
-brings it up to date. Inputs of the convolution are in a ring with room for all tokens of a step. Tokens of several texts
-(see quant.batch) see each its own state.
+What tokens add to the states is deferred where they may be wrong: see `quant.kernels.deferred`.
 """
 
 from __future__ import annotations
@@ -15,9 +10,11 @@ import math
 import numpy as np
 
 from quant.activation import quantize_row, row_addresses
-from quant.batch import BATCH, of_one_text, position_of, slot_of
+from quant.batch import BATCH, of_one_text
 from quant.jit import inline, kernel
-from quant.kernels.delta_net import DELTA_NET, DeltaNet, channels_of, gated_norm, l2_normalize, softplus
+from quant.kernels.convolution import convolve
+from quant.kernels.deferred import STATES, catch_up_part, check_tokens, defer, deferred_of, states_of, update_state
+from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm, l2_normalize, softplus
 from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
 from quant.layout import Layout
@@ -35,7 +32,6 @@ from quant.simd import (
     sub,
     zero_f32x16,
 )
-from quant.vector_math import silu
 
 STEP_ROWS = Layout(  # of a few tokens: float32 rows, each with the bytes from one token's to the next
     "mixed", "mixed_stride", "z", "z_stride", "beta", "beta_stride", "alpha", "alpha_stride"
@@ -46,26 +42,6 @@ STEP_ROWS = Layout(  # of a few tokens: float32 rows, each with the bytes from o
 def step_row(rows, field, t):
     """Where the row of token t begins of a field of STEP_ROWS, given by its offset; its stride is the next field."""
     return load_i64(rows + field) + t * load_i64(rows + field + 8)
-
-
-@inline
-def _convolve(net, rows, t, first, width, batch, keep, y):
-    """Channels first to first + width of token t -> y [width], silu of the convolution; keep: its input goes into the state."""
-    weight, taps = load_i64(net + DELTA_NET.conv), load_i64(net + DELTA_NET.taps)
-    conv_state, ring = load_i64(net + DELTA_NET.conv_state), load_i64(net + DELTA_NET.ring)
-    row, bytes_of_row = 4 * channels_of(net), load_i64(rows + STEP_ROWS.mixed_stride)
-    conv_state += slot_of(batch, t) * load_i64(net + DELTA_NET.conv_slot)
-    position, here = position_of(batch, t), t if of_one_text(batch) else 0  # tokens before it that are in `rows`
-    x = load_i64(rows + STEP_ROWS.mixed) + t * bytes_of_row
-    for c in range(4 * first, 4 * (first + width), 64):
-        now = load_f32x16(x + c)
-        s = mul(now, load_f32x16(weight + (taps - 1) * row + c))
-        for i in range(1, taps):
-            before = x - i * bytes_of_row if i <= here else conv_state + (position - i + ring) % ring * row
-            s = fma(load_f32x16(before + c), load_f32x16(weight + (taps - 1 - i) * row + c), s)
-        if keep:
-            store_f32x16(conv_state + position % ring * row + c, now)
-        store_f32x16(y + c - 4 * first, silu(s))
 
 
 @inline
@@ -82,98 +58,25 @@ def predict(state, k, key_dim):
 
 
 @inline
-def new_row(p, k, decay, delta):
-    """One key's row of the state, at p, as it is after a token."""
-    return fma(broadcast_f32(k), delta, mul(load_f32x16(p), decay))
-
-
-@inline
-def update_row(p, to, k, q, decay, delta, o):
-    """One key's row of `update_state`: gives o + q * the new row."""
-    new = new_row(p, k, decay, delta)
-    store_f32x16(to, new)
-    return fma(broadcast_f32(q), new, o)
-
-
-@inline
-def update_state(state, to, k, q, key_dim, decay, delta):
-    """decay S + k delta^T for 16 value columns -> `to`, which may be S; gives its product with q."""
-    o0, o1, o2, o3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
-    for i in range(0, key_dim, 4):
-        p, r, at = state + 64 * i, to + 64 * i, 4 * i
-        o0 = update_row(p, r, k + at, q + at, decay, delta, o0)
-        o1 = update_row(p + 64, r + 64, k + at + 4, q + at + 4, decay, delta, o1)
-        o2 = update_row(p + 128, r + 128, k + at + 8, q + at + 8, decay, delta, o2)
-        o3 = update_row(p + 192, r + 192, k + at + 12, q + at + 12, decay, delta, o3)
-    return add(add(o0, o1), add(o2, o3))
-
-
-@inline
 def prepare_head(net, rows, t, head, batch, q, k, v):
     """The convolution of token t's q, k and v for a value head, float32 [key_dim, key_dim, value_dim]; q and k normalized."""
     key_heads, share = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.share)
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     keys, key_head = key_heads * key_dim, head // share % key_heads
+    conv, mixed, stride = (
+        load_i64(net + DELTA_NET.conv),
+        load_i64(rows + STEP_ROWS.mixed),
+        load_i64(rows + STEP_ROWS.mixed_stride),
+    )
     own = head == key_head * share
     for part in range(3):
         first, width = (
             (part * keys + key_head * key_dim, key_dim) if part < 2 else (2 * keys + head * value_dim, value_dim)
         )
         y, keep = (q if part == 0 else k if part == 1 else v), own or part == 2
-        _convolve(net, rows, t, first, width, batch, keep, y)
+        convolve(conv, mixed, stride, t, first, width, batch, keep, y)
     l2_normalize(q, key_dim, np.float32(1) / np.float32(math.sqrt(np.float32(key_dim))))
     l2_normalize(k, key_dim, np.float32(1))
-
-
-@inline
-def deferred_of(net, i, head):
-    """Where the i-th token whose effect is deferred has its k, delta and decay of a head."""
-    item = i * load_i64(net + DELTA_NET.value_heads) + head
-    return load_i64(net + DELTA_NET.deferred) + 4 * load_i64(net + DELTA_NET.deferred_floats) * item
-
-
-@inline
-def states_of(net, s, batch, t, local):
-    """Where a part of a state is that token t sees, and where it goes: s, or of a guess `local`, or what is s in its slot."""
-    if of_one_text(batch):
-        return s if t <= 1 else local, s if t == 0 else local
-    own = s + slot_of(batch, t) * load_i64(net + DELTA_NET.state_slot)
-    return own, own
-
-
-@inline
-def defer(net, i, head, k, decays):
-    """Keep the k of a token, and its decays; its delta is there already."""
-    at, key_dim = deferred_of(net, i, head), load_i64(net + DELTA_NET.key_dim)
-    for c in range(0, 4 * key_dim, 64):
-        store_f32x16(at + c, load_f32x16(k + c))
-    at += 4 * (key_dim + load_i64(net + DELTA_NET.value_dim))
-    for c in range(0, 4 * load_i64(net + DELTA_NET.decays), 4):
-        store_f32(at + c, load_f32(decays + c))
-
-
-@inline
-def catch_up_part(net, head, part, count):
-    """16 value columns of a head's state as they are after `count` deferred tokens."""
-    key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
-    s = load_i64(net + DELTA_NET.state) + 4 * key_dim * (head * value_dim + part)
-    decays = load_i64(net + DELTA_NET.decays)
-    for i in range(count):
-        k = deferred_of(net, i, head)
-        delta, decay = load_f32x16(k + 4 * (key_dim + part)), k + 4 * (key_dim + value_dim)
-        for row in range(key_dim):
-            p = s + 64 * row
-            store_f32x16(p, new_row(p, k + 4 * row, broadcast_f32(decay + 4 * (row % decays)), delta))
-
-
-@kernel
-def delta_catch_up(rank, size, net, batch):
-    """Bring a layer's state to where its text is ; threads share the value heads."""
-    heads, value_dim = load_i64(net + DELTA_NET.value_heads), load_i64(net + DELTA_NET.value_dim)
-    count = load_i64(batch + BATCH.deferred)
-    for head in range(start_of(rank, size, heads), start_of(rank + 1, size, heads)):
-        for part in range(0, value_dim, 16):
-            catch_up_part(net, head, part, count)
 
 
 @inline
@@ -195,7 +98,8 @@ def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     a, dt_bias, norm = load_i64(net + DELTA_NET.a), load_i64(net + DELTA_NET.dt_bias), load_i64(net + DELTA_NET.norm)
     eps, sigmoid_gate = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.sigmoid_gate)
-    state, local = load_i64(net + DELTA_NET.state), scratch + rank * scratch_stride
+    states, local = load_i64(net + DELTA_NET.states), scratch + rank * scratch_stride
+    state = load_i64(states + STATES.state)
     first_q, row = local + 64 * key_dim, 8 * (key_dim + value_dim) + 64
     first_head, last_head = heads_of_share(rank, size, value_heads, value_dim)
     for head in range(first_head, last_head):
@@ -210,16 +114,16 @@ def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
             store_f32(q + row - 60, sigmoid1(beta))
         for part in range(0, value_dim, 16):
             s = state + 4 * key_dim * (place + part)
-            catch_up_part(net, head, part, deferred)
+            catch_up_part(states, head, part, deferred)
             for t in range(tokens):
                 q = first_q + t * row
                 k, v = q + 4 * key_dim, q + 8 * key_dim + 4 * part
-                before, after = states_of(net, s, batch, t, local)
+                before, after = states_of(states, s, batch, t, local)
                 decay, strength = broadcast_f32(q + row - 64), broadcast_f32(q + row - 60)
                 delta = mul(strength, sub(load_f32x16(v), mul(decay, predict(before, k, key_dim))))
                 store_f32x16(v + 4 * value_dim, update_state(before, after, k, q, key_dim, decay, delta))
                 if in_turn and t > 0:
-                    store_f32x16(deferred_of(net, t - 1, head) + 4 * (key_dim + part), delta)
+                    store_f32x16(deferred_of(states, t - 1, head) + 4 * (key_dim + part), delta)
         for t in range(tokens):
             q = first_q + t * row
             y, q8, residual = row_addresses(out, t)
@@ -228,7 +132,7 @@ def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
             if q8:
                 quantize_row(y, value_heads * value_dim, q8, residual, place // 32, (place + value_dim) // 32)
             if in_turn and t > 0:
-                defer(net, t - 1, head, q + 4 * key_dim, q + row - 64)
+                defer(states, t - 1, head, q + 4 * key_dim, q + row - 64)
 
 
 def delta_net_step(
@@ -252,13 +156,7 @@ def step_rows(
     plan: Plan, net: DeltaNet, mixed: Activation, z: Activation, beta: Activation, alpha: Activation
 ) -> Operand:
     """The table of STEP_ROWS. Raises ValueError if the plan takes more tokens than the layer can defer."""
-    if plan.batch.texts == 0 and plan.tokens > net.most_tokens:
-        raise ValueError(f"{plan.tokens} tokens a step, and memory for {net.most_tokens}")
+    check_tokens(plan, net.deferred)
     inputs = {"mixed": mixed, "z": z, "beta": beta, "alpha": alpha}
     strides = {f"{name}_stride": x.stride("f32") for name, x in inputs.items()}
     return plan.table(STEP_ROWS, **{name: x.read("f32") for name, x in inputs.items()}, **strides)
-
-
-def catch_up(plan: Plan, net: DeltaNet) -> None:
-    """Bring a layer's state to where its text is: it sees the deferred tokens that count."""
-    plan.add(delta_catch_up, net.table(plan, 0.0), plan.batch)

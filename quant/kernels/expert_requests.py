@@ -1,9 +1,9 @@
-"""Experts of a decoded token: looked up, given slots and asked for, without the interpreter.
+"""Experts of a decoded token, or of a few: looked up, given slots and asked for, without the interpreter.
 
-Before a layer's experts are multiplied, one record (`request_experts`) chooses them, sees which are in memory, and has the
-others read. The next record (`quant.kernels.experts_streamed`) takes those first that are there, then the others as they
-arrive. It may also guess what the next layer will choose, and have that read, too: whether it does is decided from one
-token to the next, by whoever writes the table of TOKEN.
+Before a layer's experts are multiplied, one record (`request_experts`, or that of `experts_streamed_few`) chooses them, sees
+which are in memory, and has the others read. The next record (`quant.kernels.experts_streamed`) takes those first that are
+there, then the others as they arrive. It may also guess what the next layer will choose, and have that read, too: whether it
+does is decided from one step to the next, by whoever writes the table of TOKEN.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def _bring_all(layer, chosen, k, arrivals):
 
 
 @inline
-def _request(layer, chosen, k, arrivals):
+def request(layer, chosen, k, arrivals):
+    """Have k different experts in memory, or on their way; arrivals: where it is noted which of them are there."""
     queue, token = load_i64(layer + CACHED.queue), load_i64(layer + CACHED.token)
     for field in (ARRIVALS.taken, ARRIVALS.ready, ARRIVALS.guessed):
         store_i64(arrivals + field, 0)
@@ -141,7 +142,7 @@ def request_experts(rank, size, layer, logits, routing, experts, weights, arriva
         k = top_k_of(routing)
         mark_touched(touched, experts, k)
         add_usage(load_i64(layer + CACHED.slots), experts, 0, k, load_f32(layer + CACHED.growth))
-        _request(layer, experts, k, arrivals)
+        request(layer, experts, k, arrivals)
 
 
 @inline

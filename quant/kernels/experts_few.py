@@ -48,11 +48,14 @@ ADDED = Layout(  # what is added to every token: scale * sigmoid(gate) * (down m
     "gate_stride",
     "scale",  # float32
 )
-_PARTS = Layout("layer", "x", "stride", "out")  # a table of GATE_UP, rows that it multiplies, and a table of OUTPUT
+PARTS = Layout("layer", "x", "stride", "out")  # a table of GATE_UP, rows that it multiplies, and a table of OUTPUT
+PAIR_BYTES = (
+    ENTRY.bytes + PRODUCTS_BYTES
+)  # of scratch memory, for each row that a block of an expert is multiplied with
 
 
 @inline
-def _sort_pairs(experts, count, order):
+def sort_pairs(experts, count, order):
     """Pairs of token and choice by expert, then by token -> order int64 [count]."""
     for pair in range(count):
         expert, place = load_i64(experts + 8 * pair), pair
@@ -63,7 +66,7 @@ def _sort_pairs(experts, count, order):
 
 
 @inline
-def _end_of_group(experts, count, order, first):
+def end_of_group(experts, count, order, first):
     """Where the pairs end that have the same expert as the first-th."""
     expert, end = load_i64(experts + 8 * load_i64(order + 8 * first)), first + 1
     while end < count and load_i64(experts + 8 * load_i64(order + 8 * end)) == expert:
@@ -74,7 +77,7 @@ def _end_of_group(experts, count, order, first):
 @inline
 def _gate_up(parts, expert, block, entries, products, count):
     """A block of the rows of gate and up of an expert, times `count` activation rows -> products [count, 2, BLOCK]."""
-    layer = load_i64(parts + _PARTS.layer)
+    layer = load_i64(parts + PARTS.layer)
     gate, up = load_i64(layer + GATE_UP.gate), load_i64(layer + GATE_UP.up)
     rows, row_bytes = load_i64(up + MATRIX.rows), load_i64(up + MATRIX.row_bytes)
     first = block * BLOCK
@@ -88,6 +91,29 @@ def _gate_up(parts, expert, block, entries, products, count):
     return first, some
 
 
+@inline
+def _pair(pairs, i):
+    return load_i64(pairs + 8 * i) if pairs else i
+
+
+@inline
+def gate_up_pairs(parts, expert, pairs, count, k, low, high, entries):
+    """Blocks low to high of f(gate x) * up x of an expert, for each of `count` pairs that chose it -> a row of `out` each.
+
+    pairs int64 [count], sorted; 0, with a k of 1: the first `count` tokens. entries: PAIR_BYTES of memory for each.
+    """
+    layer, out, products = load_i64(parts + PARTS.layer), load_i64(parts + PARTS.out), entries + count * ENTRY.bytes
+    x, stride = load_i64(parts + PARTS.x), load_i64(parts + PARTS.stride)
+    for i in range(count):
+        set_entry(entries, i, x + _pair(pairs, i) // k * stride, 0, np.float32(1))
+    for block in range(low, high):
+        row, some = _gate_up(parts, expert, block, entries, products, count)
+        for i in range(count):
+            y, q, _ = row_addresses(out, _pair(pairs, i))
+            product = products + i * PRODUCTS_BYTES
+            finish_block(layer, expert, product, product + 4 * BLOCK, row, some, y, q)
+
+
 @kernel
 def gate_up_few(rank, size, choice, parts, rows, scratch, scratch_stride):
     """f(gate x) * up x of each token's experts -> a row of `out` for each choice; threads share blocks of the experts."""
@@ -97,50 +123,30 @@ def gate_up_few(rank, size, choice, parts, rows, scratch, scratch_stride):
         mark_touched(load_i64(choice + CHOICE.touched), experts, count)
     order = scratch + rank * scratch_stride
     entries = order + 8 * count
-    products = entries + count * ENTRY.bytes
-    _sort_pairs(experts, count, order)
+    sort_pairs(experts, count, order)
     groups, first = 0, 0
     while first < count:
-        first = _end_of_group(experts, count, order, first)
+        first = end_of_group(experts, count, order, first)
         groups += 1
-    layer, out = load_i64(parts + _PARTS.layer), load_i64(parts + _PARTS.out)
-    x, stride, blocks = load_i64(parts + _PARTS.x), load_i64(parts + _PARTS.stride), count_blocks(layer)
+    blocks = count_blocks(load_i64(parts + PARTS.layer))
     begin, end = start_of(rank, size, groups * blocks), start_of(rank + 1, size, groups * blocks)
     first, group = 0, 0
     while first < count:
-        last = _end_of_group(experts, count, order, first)
+        last = end_of_group(experts, count, order, first)
         low, high = max(begin - group * blocks, 0), min(end - group * blocks, blocks)
         if low < high:
-            expert = load_i64(experts + 8 * load_i64(order + 8 * first))
-            for i in range(last - first):
-                token = load_i64(order + 8 * (first + i)) // k
-                set_entry(entries, i, x + token * stride, 0, np.float32(1))
-            for block in range(low, high):
-                row, some = _gate_up(parts, expert, block, entries, products, last - first)
-                for i in range(last - first):
-                    y, q, _ = row_addresses(out, load_i64(order + 8 * (first + i)))
-                    product = products + i * PRODUCTS_BYTES
-                    finish_block(layer, expert, product, product + 4 * BLOCK, row, some, y, q)
+            expert, pairs = load_i64(experts + 8 * load_i64(order + 8 * first)), order + 8 * first
+            gate_up_pairs(parts, expert, pairs, last - first, k, low, high, entries)
         first, group = last, group + 1
 
 
 @kernel
 def gate_up_shared_few(rank, size, parts, rows, scratch, scratch_stride):
     """f(gate x) * up x of the shared expert -> a row of `out` for each token; threads share its blocks, the last ones first."""
-    layer, out = load_i64(parts + _PARTS.layer), load_i64(parts + _PARTS.out)
-    tokens, blocks = load_i64(rows + BATCH.tokens), count_blocks(layer)
-    entries = scratch + rank * scratch_stride
-    products = entries + tokens * ENTRY.bytes
-    for t in range(tokens):
-        x = load_i64(parts + _PARTS.x) + t * load_i64(parts + _PARTS.stride)
-        set_entry(entries, t, x, 0, np.float32(1))
+    tokens, blocks = load_i64(rows + BATCH.tokens), count_blocks(load_i64(parts + PARTS.layer))
     rank = size - 1 - rank
-    for block in range(start_of(rank, size, blocks), start_of(rank + 1, size, blocks)):
-        row, some = _gate_up(parts, 0, block, entries, products, tokens)
-        for t in range(tokens):
-            y, q, _ = row_addresses(out, t)
-            product = products + t * PRODUCTS_BYTES
-            finish_block(layer, 0, product, product + 4 * BLOCK, row, some, y, q)
+    low, high = start_of(rank, size, blocks), start_of(rank + 1, size, blocks)
+    gate_up_pairs(parts, 0, 0, tokens, 1, low, high, scratch + rank * scratch_stride)
 
 
 @inline
@@ -207,36 +213,58 @@ def experts_few(
     middle.read(routed.down.format.activation)
     experts, weights = plan.buffer("experts", pairs, np.int64), plan.buffer("weights", pairs, np.float32)
     plan.weight_bytes += layer.bytes_per_token
-    scratch = plan.scratch(max(_scratch_bytes(plan, pairs), routing_scratch_bytes(routed.up.count)))
+    scratch = plan.scratch(max(scratch_bytes(pairs), routing_scratch_bytes(routed.up.count)))
     routing = layer.routing.table(plan, routed.up.count, layer.scale)
     plan.add(route_rows, logits.read("f32"), logits.stride("f32"), routing, experts, weights, plan.batch, *scratch)
-    choice = plan.table(
-        CHOICE, k=layer.routing.experts_per_token, experts=experts, weights=weights, touched=layer.touched
-    )
+    choice = choice_table(plan, layer, experts, weights)
     shares = shares_of(pairs * routed.gate_up_bytes, plan.threads)
-    plan.add(gate_up_few, choice, _gate_up_operand(plan, routed, h, middle), plan.rows, *scratch, shares=shares)
+    plan.add(gate_up_few, choice, parts_table(plan, routed, h, middle), plan.rows, *scratch, shares=shares)
+    shared = _shared_middle(plan, layer.shared, h) if layer.shared else None
+    add_down_few(plan, layer, choice, middle, shared, shared_gate, x)
+
+
+def choice_table(plan: Plan, layer: LayerExperts, experts: Operand, weights: Operand) -> Operand:
+    """The table of CHOICE, for experts int64 [tokens, k] and weights float32 [tokens, k]."""
+    k = layer.routing.experts_per_token
+    return plan.table(CHOICE, k=k, experts=experts, weights=weights, touched=layer.touched)
+
+
+def add_down_few(
+    plan: Plan,
+    layer: LayerExperts,
+    choice: Operand,
+    middle: Activation,
+    shared: Activation | None,
+    shared_gate: Activation | None,
+    x: Activation,
+) -> None:
+    """The last record of a few tokens: x [tokens, n] += what their experts make of middle [tokens * k, width].
+
+    And what the shared expert makes of its own [tokens, width], if there is one. choice: table of CHOICE.
+    """
+    down, pairs = layer.routed.down, plan.tokens * layer.routing.experts_per_token
     added: Operand = 0
-    if layer.shared:
-        shared = _shared_middle(plan, layer.shared, h)
+    if layer.shared and shared:
         added = _added(plan, layer.shared, shared, shared_gate, layer.scale)
-    kind = routed.down.format.activation
-    operands = plan.table(MATRIX, **few_operands(routed.down)), middle.read(kind), middle.stride(kind)
-    shares = shares_of(pairs * routed.down.bytes, plan.threads)
+    kind = down.format.activation
+    operands = plan.table(MATRIX, **few_operands(down)), middle.read(kind), middle.stride(kind)
+    scratch = plan.scratch(scratch_bytes(pairs))
     plan.keep(layer)
-    plan.add(down_few, choice, *operands, added, x.read("f32"), x.stride("f32"), plan.rows, *scratch, shares=shares)
+    rows, shares = (x.read("f32"), x.stride("f32"), plan.rows), shares_of(pairs * down.bytes, plan.threads)
+    plan.add(down_few, choice, *operands, added, *rows, *scratch, shares=shares)
 
 
 def dense_few(plan: Plan, layer: GatedExperts, h: Activation, x: Activation, scale: float = 1.0) -> None:
     """An expert that every token takes: h [tokens, n]; x [tokens, n] += scale * its result."""
     plan.weight_bytes += layer.bytes
     added = _added(plan, layer, _shared_middle(plan, layer, h), None, scale)
-    operands = added, x.read("f32"), x.stride("f32"), plan.rows, *plan.scratch(_scratch_bytes(plan, plan.tokens))
+    operands = added, x.read("f32"), x.stride("f32"), plan.rows, *plan.scratch(scratch_bytes(plan.tokens))
     plan.add(down_dense_few, *operands, shares=shares_of(layer.down.bytes, plan.threads))
 
 
-def _scratch_bytes(plan: Plan, pairs: int) -> int:
+def scratch_bytes(pairs: int) -> int:
     """Scratch memory of a share: for each pair its place in the order, an entry, and products of a block."""
-    return pairs * (8 + ENTRY.bytes + PRODUCTS_BYTES)
+    return pairs * (8 + PAIR_BYTES)
 
 
 def _shared_middle(plan: Plan, layer: GatedExperts, h: Activation) -> Activation:
@@ -244,16 +272,17 @@ def _shared_middle(plan: Plan, layer: GatedExperts, h: Activation) -> Activation
     middle = plan.activation("shared middle", layer.up.rows)
     middle.read(layer.down.format.activation)
     plan.keep(layer)
-    parts, scratch = _gate_up_operand(plan, layer, h, middle), plan.scratch(_scratch_bytes(plan, plan.tokens))
+    parts, scratch = parts_table(plan, layer, h, middle), plan.scratch(scratch_bytes(plan.tokens))
     shares = shares_of(layer.gate_up_bytes, plan.threads)
     plan.add(gate_up_shared_few, parts, plan.rows, *scratch, shares=shares)
     return middle
 
 
-def _gate_up_operand(plan: Plan, layer: GatedExperts, h: Activation, middle: Activation) -> Operand:
+def parts_table(plan: Plan, layer: GatedExperts, h: Activation, middle: Activation) -> Operand:
+    """The table of PARTS of experts for rows h [tokens, n]."""
     x, stride = gate_input(layer, h), h.stride(layer.up.format.activation)
     table = gate_up_table(plan, layer, few_operands)
-    return plan.table(_PARTS, layer=table, x=x, stride=stride, out=plan.output(middle))
+    return plan.table(PARTS, layer=table, x=x, stride=stride, out=plan.output(middle))
 
 
 def _added(plan: Plan, layer: GatedExperts, middle: Activation, gate: Activation | None, scale: float) -> Operand:

@@ -1,9 +1,10 @@
 """Experts that are not all in memory: multiplied as they arrive.
 
-For one token nothing stops: what is missing is asked for by `quant.kernels.expert_requests`, the shared expert and the
-experts that are in memory are computed first, and each of the others as soon as an I/O thread has read it. For many tokens,
-a plan stops where experts are chosen, and they are computed a few at a time, in order. Sums are added in the order of
-`experts` and `experts_grouped`, so results have the same bits.
+For one token, or a few (`experts_streamed_few`), nothing stops: what is missing is asked for by
+`quant.kernels.expert_requests`, the shared expert and the experts that are in memory are computed first, and each of the
+others as soon as an I/O thread has read it. For many tokens, a plan stops where experts are chosen, and they are computed a
+few at a time, in order. Sums are added in the order of `experts`, `experts_few` and `experts_grouped`, so results have the
+same bits.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from quant import read_queue
 from quant.activation import row_addresses
-from quant.batch import BATCH
+from quant.batch import BATCH, Batch
 from quant.jit import inline, kernel
 from quant.kernels import expert_loads, expert_slots
 from quant.kernels.expert_loads import ARRIVALS
@@ -68,8 +69,10 @@ class ExpertProvider(ABC):
         """The table of quant.kernels.expert_loads.CACHED of a layer of which one token chooses k experts."""
 
     @abstractmethod
-    def of_tokens(self, layer: GatedExperts, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> StageCallback:
-        """For the choices of a chunk, int64 [tokens, k]: yields for each set of neighbouring experts, in order.
+    def of_tokens(
+        self, layer: GatedExperts, batch: Batch, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids
+    ) -> StageCallback:
+        """For the choices of a batch's tokens, int64 [tokens, k]: yields for each set of neighbouring experts, in order.
 
         In pairs and starts are then those experts' tokens alone, see quant.kernels.assignments; counters become zero.
         """
@@ -77,7 +80,7 @@ class ExpertProvider(ABC):
 
 @dataclass
 class StreamedLayers:
-    """The layers of a plan for one token, in order: a layer's records need to know the next one's router."""
+    """The layers of a stepwise plan, in order: a layer's records need to know the next one's router."""
 
     inputs: list[Activation] = field(default_factory=list)
     following: list[Operand] = field(default_factory=list)  # tables of FOLLOWING, each for the layer before it
@@ -102,6 +105,17 @@ class StreamedLayers:
         """An operand: the table of the layer that will be added next, or 0 if none will be."""
         place = len(self.following)
         return lambda: self.following[place] if place < len(self.following) else 0
+
+
+def streamed_layers(plan: Plan) -> StreamedLayers:
+    """Those of a plan, whose records will call what reads experts."""
+
+    def begin() -> StreamedLayers:
+        plan.keep(*map(plan.use, _CALLED))
+        return StreamedLayers()
+
+    layers: StreamedLayers = plan.once(StreamedLayers, begin)
+    return layers
 
 
 @kernel
@@ -175,9 +189,9 @@ def experts_step(
     experts, weights = plan.buffer("experts", k, np.int64), plan.buffer("weights", k, np.float32)
     arrivals = plan.buffer("arrivals", ARRIVALS.bytes // 8 + k, np.int64)
     cached = provider.of_token(routed, k)
-    layers: StreamedLayers = plan.once(StreamedLayers, StreamedLayers)
+    layers = streamed_layers(plan)
     layers.add(plan, layer, *router, cached)
-    plan.keep(layer, *map(plan.use, _CALLED))
+    plan.keep(layer)
     scratch = plan.scratch(max(PRODUCTS_BYTES, guess_scratch_bytes(k, count)))
     routing = logits.read("f32"), layer.routing.table(plan, count, layer.scale), experts, weights
     part, plan.part = plan.part, BOOKKEEPING
@@ -227,7 +241,8 @@ def experts_grouped(
     plan.add(route_rows, *rows, routing, choice.experts, choice.weights, plan.batch, *scratch)
     plan.add(mark_routed, layer.touched, choice.experts, layer.routing.experts_per_token, plan.batch)
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
-    plan.begin_stage(provider.of_tokens(layer.routed, choice.experts, choice.pairs, choice.starts, counters))
+    sorted_by = choice.pairs, choice.starts, counters
+    plan.begin_stage(provider.of_tokens(layer.routed, plan.batch, choice.experts, *sorted_by))
     grouped_experts(plan, layer.routed, choice.assignments, h, x, counters)
     plan.begin_stage(None)
     if layer.shared:

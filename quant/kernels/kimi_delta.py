@@ -14,20 +14,9 @@ import numpy as np
 from quant.activation import quantize_row, row_addresses
 from quant.batch import BATCH, of_one_text
 from quant.jit import inline, kernel
+from quant.kernels.deferred import STATES, catch_up_part, defer, deferred_of, states_of, update_row
 from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm
-from quant.kernels.delta_net_step import (
-    STEP_ROWS,
-    catch_up_part,
-    defer,
-    deferred_of,
-    heads_of_share,
-    predict,
-    prepare_head,
-    states_of,
-    step_row,
-    step_rows,
-    update_row,
-)
+from quant.kernels.delta_net_step import STEP_ROWS, heads_of_share, predict, prepare_head, step_row, step_rows
 from quant.kernels.scalar import sigmoid1
 from quant.plan import Activation, Plan
 from quant.simd import (
@@ -84,7 +73,8 @@ def kimi_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
     deferred, heads = load_i64(batch + BATCH.deferred), load_i64(net + DELTA_NET.value_heads)
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     norm, eps = load_i64(net + DELTA_NET.norm), load_f32(net + DELTA_NET.eps)
-    state, sigmoid_gate = load_i64(net + DELTA_NET.state), load_i64(net + DELTA_NET.sigmoid_gate)
+    states, sigmoid_gate = load_i64(net + DELTA_NET.states), load_i64(net + DELTA_NET.sigmoid_gate)
+    state = load_i64(states + STATES.state)
     local, key = scratch + rank * scratch_stride, 4 * key_dim
     first_q, row = local + 16 * key, 4 * key + 8 * value_dim + 64
     first_head, last_head = heads_of_share(rank, size, heads, value_dim)
@@ -99,15 +89,15 @@ def kimi_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
                 store_f32x16(q + 3 * key + c, mul(load_f32x16(q + key + c), load_f32x16(q + 2 * key + c)))
         for part in range(0, value_dim, 16):
             s = state + key * (place + part)
-            catch_up_part(net, head, part, deferred)
+            catch_up_part(states, head, part, deferred)
             for t in range(tokens):
                 q = first_q + t * row
                 v, strength = q + 4 * key + 4 * part, broadcast_f32(q + row - 64)
-                before, after = states_of(net, s, batch, t, local)
+                before, after = states_of(states, s, batch, t, local)
                 delta = mul(strength, sub(load_f32x16(v), predict(before, q + 3 * key, key_dim)))
                 store_f32x16(v + 4 * value_dim, _update(before, after, q + key, q, q + 2 * key, key_dim, delta))
                 if in_turn and t > 0:
-                    store_f32x16(deferred_of(net, t - 1, head) + key + 4 * part, delta)
+                    store_f32x16(deferred_of(states, t - 1, head) + key + 4 * part, delta)
         for t in range(tokens):
             q = first_q + t * row
             y, q8, residual = row_addresses(out, t)
@@ -116,7 +106,7 @@ def kimi_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
             if q8:
                 quantize_row(y, heads * value_dim, q8, residual, place // 32, (place + value_dim) // 32)
             if in_turn and t > 0:
-                defer(net, t - 1, head, q + key, q + 2 * key)
+                defer(states, t - 1, head, q + key, q + 2 * key)
 
 
 def kimi_delta_step(

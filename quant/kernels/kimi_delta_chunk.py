@@ -17,6 +17,7 @@ import numpy as np
 
 from quant.batch import BATCH
 from quant.jit import inline, kernel
+from quant.kernels.deferred import STATES
 from quant.kernels.delta_net import DELTA_NET, DeltaNet
 from quant.kernels.delta_net_chunk import ROWS, by_chunks, copy_state
 from quant.kernels.kimi_delta import channel_decays
@@ -137,7 +138,7 @@ def kimi_chunks(rank, size, net, rows, batch, scratch, scratch_stride):
     s = scratch + rank * scratch_stride
     decays = s + 4 * key_dim * value_dim
     for head in range(start_of(rank, size, heads), start_of(rank + 1, size, heads)):
-        own = load_i64(net + DELTA_NET.state) + 4 * head * key_dim * value_dim
+        own = load_i64(load_i64(net + DELTA_NET.states) + STATES.state) + 4 * head * key_dim * value_dim
         copy_state(own, key_dim, value_dim, s, False)
         q = x + 4 * (head // share % key_heads) * key_dim
         v, o = x + 2 * keys + 4 * head * value_dim, out + 4 * head * value_dim

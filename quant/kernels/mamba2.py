@@ -2,9 +2,9 @@
 
     S <- exp(a dt) S + dt b x^T;   y = (S^T c + d x) silu(z);   out = y / rms(y of a group of heads) * norm
 
-with dt = softplus(dt + dt_bias), x of each head, and b, c of a group of heads. This is a step of one token; for many see
-`mamba2_chunk`. The state of a head is stored as [width / 16, state, 16], so that a step reads it from its first byte to
-its last.
+with dt = softplus(dt + dt_bias), x of each head, and b, c of a group of heads. This is a step of one token, or of a few one
+after the other, of which some may turn out to be wrong (see `quant.kernels.deferred`: k is b, and delta is dt x); for many
+see `mamba2_chunk`. The state of a head is stored as [width / 16, state, 16].
 """
 
 from __future__ import annotations
@@ -16,19 +16,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import store_output
-from quant.batch import BATCH
+from quant.batch import BATCH, of_one_text
 from quant.jit import inline, kernel
+from quant.kernels.convolution import convolution, convolve
+from quant.kernels.deferred import (
+    STATES,
+    catch_up_part,
+    check_tokens,
+    defer,
+    deferred_floats,
+    deferred_of,
+    most_tokens,
+    states,
+    states_of,
+    update_state,
+)
 from quant.kernels.delta_net import softplus
-from quant.kernels.delta_net_step import update_state
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
 from quant.layout import Layout
 from quant.plan import Activation, Operand, Plan
-from quant.simd import bits_to_f32, fma, load_f32, load_f32x16, load_i64, mul, splat, store_f32x16
+from quant.simd import (
+    bits_to_f32,
+    broadcast_f32,
+    fma,
+    load_f32,
+    load_f32x16,
+    load_i64,
+    mul,
+    splat,
+    store_f32,
+    store_f32x16,
+)
 from quant.vector_math import silu
 
 MAMBA2 = Layout(
-    "heads", "groups", "width", "state_width", "conv", "conv_bias", "taps", "conv_state", "a", "d", "dt_bias", "state"
+    "heads",
+    "groups",
+    "width",
+    "state_width",
+    "a",
+    "d",
+    "dt_bias",
+    "conv",  # table of quant.kernels.convolution.CONVOLUTION
+    "states",  # table of quant.kernels.deferred.STATES
+)
+_ROWS = Layout(  # of a few tokens: float32 rows, each with the bytes from one token's to the next
+    "mixed", "mixed_stride", "z", "z_stride", "dt", "dt_stride", "y", "y_stride"
 )  # fmt: skip
 
 
@@ -37,8 +71,9 @@ class Mamba2:
     """The weights and state of one layer's heads; channels are x (all heads), b (all groups), then c (all groups).
 
     conv float32 [taps, channels]; conv_bias float32 [channels]; a, d, dt_bias float32 [heads]; norm float32 [columns];
-    conv_state float32 [taps, channels]: the last inputs, that of position p in row p % taps;
+    conv_state float32 [ring, channels]: the last inputs, that of position p in row p % ring;
     state float32 [heads, width / 16, state_width, 16]. Head j uses b and c of group j // (heads / groups).
+    deferred float32 [tokens, heads, floats]: what tokens add that the state has not seen yet, see `quant.kernels.deferred`.
     """
 
     heads: int
@@ -53,6 +88,7 @@ class Mamba2:
     norm: NDArray[np.float32]
     conv_state: NDArray[np.float32]
     state: NDArray[np.float32]
+    deferred: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.groups < 1 or self.heads % self.groups or self.width % 16 or self.state_width % 16:
@@ -63,12 +99,16 @@ class Mamba2:
         if self.columns // self.groups % 32:
             raise ValueError(f"groups of {self.columns // self.groups} columns: kernels need a multiple of 32")
         state, per_head = (self.heads, self.width // 16, self.state_width, 16), (self.a, self.d, self.dt_bias)
-        if self.conv.shape[1] != self.channels or self.conv_state.shape != self.conv.shape or self.state.shape != state:
+        ring = len(self.conv) + most_tokens(self.deferred) - 1, self.channels
+        if self.conv.shape[1] != self.channels or self.conv_state.shape != ring or self.state.shape != state:
             raise ValueError(f"{self.channels} channels: conv {self.conv.shape}, state {self.state.shape}")
         if any(values.shape != (self.heads,) for values in per_head) or self.norm.shape != (self.columns,):
             raise ValueError(f"{self.heads} heads: a {self.a.shape}, d {self.d.shape}, norm {self.norm.shape}")
         if self.conv_bias.shape != (self.channels,):
             raise ValueError(f"{self.channels} channels: a bias {self.conv_bias.shape}")
+        deferred = self.heads, deferred_floats(self.state_width, self.width)
+        if self.deferred is not None and self.deferred.shape[1:] != deferred:
+            raise ValueError(f"{self.heads} heads: {self.deferred.shape} deferred")
 
     @property
     def columns(self) -> int:
@@ -88,29 +128,20 @@ class Mamba2:
             groups=self.groups,
             width=self.width,
             state_width=self.state_width,
-            conv=self.conv,
-            conv_bias=self.conv_bias,
-            taps=len(self.conv),
-            conv_state=self.conv_state,
             a=self.a,
             d=self.d,
             dt_bias=self.dt_bias,
-            state=self.state,
+            conv=self.convolution(plan),
+            states=self.states(plan),
         )
 
+    def convolution(self, plan: Plan) -> Operand:
+        """The table of its convolution."""
+        return convolution(plan, self.conv, self.conv_bias, self.conv_state)
 
-@inline
-def convolve(x, weight, bias, conv_state, taps, channels, first, width, position, keep, y):
-    """Channels first to first + width of one token -> y [width], silu of the convolution; keep: x goes into the state."""
-    for c in range(4 * first, 4 * (first + width), 64):
-        now = load_f32x16(x + c)
-        s = fma(now, load_f32x16(weight + 4 * (taps - 1) * channels + c), load_f32x16(bias + c))
-        for i in range(1, taps):
-            before = conv_state + 4 * ((position + taps - i) % taps) * channels
-            s = fma(load_f32x16(before + c), load_f32x16(weight + 4 * (taps - 1 - i) * channels + c), s)
-        if keep:
-            store_f32x16(conv_state + 4 * (position % taps) * channels + c, now)
-        store_f32x16(y + c - 4 * first, silu(s))
+    def states(self, plan: Plan) -> Operand:
+        """The table of its states, see `quant.kernels.deferred`."""
+        return states(plan, self.state, self.deferred)
 
 
 @inline
@@ -119,35 +150,66 @@ def gate_skip(o, d, x, z):
     return mul(fma(splat(d), x, o), silu(z))
 
 
-@kernel
-def mamba2_heads(rank, size, net, mixed, z, dt, y, batch, scratch, scratch_stride):
-    """One token, from convolution to gate -> y [columns]; threads share the heads."""
-    position = load_i64(batch + BATCH.position)
+@inline
+def _row(rows, field, t):
+    """Where the row of token t begins of a field of _ROWS, given by its offset; its stride is the next field."""
+    return load_i64(rows + field) + t * load_i64(rows + field + 8)
+
+
+@inline
+def _prepare_head(net, rows, t, head, new_group, batch, b):
+    """The convolution of token t's x for a head, and of b and c for a new group, and its step dt and decay -> from b on.
+
+    float32 [state_width], [state_width], [width], [2].
+    """
     heads, groups = load_i64(net + MAMBA2.heads), load_i64(net + MAMBA2.groups)
     width, state_width = load_i64(net + MAMBA2.width), load_i64(net + MAMBA2.state_width)
-    conv, bias, taps = load_i64(net + MAMBA2.conv), load_i64(net + MAMBA2.conv_bias), load_i64(net + MAMBA2.taps)
-    conv_state, state = load_i64(net + MAMBA2.conv_state), load_i64(net + MAMBA2.state)
-    a, d, dt_bias = load_i64(net + MAMBA2.a), load_i64(net + MAMBA2.d), load_i64(net + MAMBA2.dt_bias)
-    columns, per_group, last_group = heads * width, heads // groups, -1
-    channels = columns + 2 * groups * state_width
-    b = scratch + rank * scratch_stride
-    c = b + 4 * state_width
-    x = c + 4 * state_width
+    conv, mixed, stride = load_i64(net + MAMBA2.conv), load_i64(rows + _ROWS.mixed), load_i64(rows + _ROWS.mixed_stride)
+    per_group, x = heads // groups, b + 8 * state_width
+    for part in range(0 if new_group else 2, 3):
+        first = head * width if part == 2 else heads * width + (part * groups + head // per_group) * state_width
+        count, to = (width, x) if part == 2 else (state_width, b + 4 * part * state_width)
+        convolve(conv, mixed, stride, t, first, count, batch, part == 2 or head % per_group == 0, to)
+    dt = load_f32(_row(rows, _ROWS.dt, t) + 4 * head)
+    step = softplus(dt + load_f32(load_i64(net + MAMBA2.dt_bias) + 4 * head))
+    store_f32(x + 4 * width, step)
+    store_f32(x + 4 * width + 4, np.float32(math.exp(load_f32(load_i64(net + MAMBA2.a) + 4 * head) * step)))
+
+
+@kernel
+def mamba2_heads(rank, size, net, rows, batch, scratch, scratch_stride):
+    """Tokens one after the other, from convolution to gate -> y [tokens, columns]; threads share the heads.
+
+    Scratch memory: 16 columns of a state, then for each token b, c, x, its step dt and its decay.
+    """
+    tokens, in_turn = load_i64(batch + BATCH.tokens), of_one_text(batch)
+    heads, per_group = load_i64(net + MAMBA2.heads), load_i64(net + MAMBA2.heads) // load_i64(net + MAMBA2.groups)
+    width, state_width = load_i64(net + MAMBA2.width), load_i64(net + MAMBA2.state_width)
+    states, deferred = load_i64(net + MAMBA2.states), load_i64(batch + BATCH.deferred)
+    state, d, local = load_i64(states + STATES.state), load_i64(net + MAMBA2.d), scratch + rank * scratch_stride
+    first_b, row, last_group = local + 64 * state_width, 8 * state_width + 4 * width + 64, -1
     for head in range(start_of(rank, size, heads), start_of(rank + 1, size, heads)):
-        group, place = head // per_group, head * width
-        for part in range(0 if group != last_group else 2, 3):  # b and c of a new group, x of this head
-            first = place if part == 2 else columns + (part * groups + group) * state_width
-            count, to = (width, x) if part == 2 else (state_width, b + 4 * part * state_width)
-            keep = part == 2 or head == group * per_group
-            convolve(mixed, conv, bias, conv_state, taps, channels, first, count, position, keep, to)
+        group, place, skip = head // per_group, head * width, load_f32(d + 4 * head)
+        for t in range(tokens):
+            _prepare_head(net, rows, t, head, group != last_group, batch, first_b + t * row)
         last_group = group
-        step = softplus(load_f32(dt + 4 * head) + load_f32(dt_bias + 4 * head))
-        decay, skip = splat(np.float32(math.exp(load_f32(a + 4 * head) * step))), load_f32(d + 4 * head)
-        for i in range(0, 4 * width, 64):
-            s = state + state_width * (4 * place + i)
-            value = load_f32x16(x + i)
-            o = update_state(s, s, b, c, state_width, decay, mul(splat(step), value))
-            store_f32x16(y + 4 * place + i, gate_skip(o, skip, value, load_f32x16(z + 4 * place + i)))
+        for part in range(0, width, 16):
+            s = state + 4 * state_width * (place + part)
+            catch_up_part(states, head, part, deferred)
+            for t in range(tokens):
+                b = first_b + t * row
+                x = b + 8 * state_width
+                value, at = load_f32x16(x + 4 * part), 4 * (place + part)
+                before, after = states_of(states, s, batch, t, local)
+                added, decay = mul(broadcast_f32(x + 4 * width), value), broadcast_f32(x + 4 * width + 4)
+                o = update_state(before, after, b, b + 4 * state_width, state_width, decay, added)
+                gate = load_f32x16(_row(rows, _ROWS.z, t) + at)
+                store_f32x16(_row(rows, _ROWS.y, t) + at, gate_skip(o, skip, value, gate))
+                if in_turn and t > 0:
+                    store_f32x16(deferred_of(states, t - 1, head) + 4 * (state_width + part), added)
+        for t in range(1, tokens if in_turn else 0):
+            b = first_b + t * row
+            defer(states, t - 1, head, b, b + 8 * state_width + 4 * width + 4)
 
 
 @kernel
@@ -180,9 +242,15 @@ def add_norm_groups(plan: Plan, net: Mamba2, y: Activation, eps: float, out: Act
 def mamba2_step(
     plan: Plan, net: Mamba2, mixed: Activation, z: Activation, dt: Activation, eps: float, out: Activation
 ) -> None:
-    """mixed [1, channels], z [1, columns], dt [1, heads] -> out [1, columns]; eps: of the norm."""
+    """mixed [tokens, channels], z [tokens, columns], dt [tokens, heads] -> out [tokens, columns]; eps: of the norm.
+
+    Raises ValueError if the plan takes more tokens than the layer can defer.
+    """
+    check_tokens(plan, net.deferred)
     y = plan.activation("mamba", net.columns)
-    rows = mixed.read("f32"), z.read("f32"), dt.read("f32"), y.read("f32")
-    scratch = plan.scratch(4 * (2 * net.state_width + net.width))
-    plan.add(mamba2_heads, net.table(plan), *rows, plan.batch, *scratch)
+    given = {"mixed": mixed, "z": z, "dt": dt, "y": y}
+    strides = {f"{name}_stride": x.stride("f32") for name, x in given.items()}
+    rows = plan.table(_ROWS, **{name: x.read("f32") for name, x in given.items()}, **strides)
+    floats = 16 * net.state_width + plan.tokens * (2 * net.state_width + net.width + 16)
+    plan.add(mamba2_heads, net.table(plan), rows, plan.batch, *plan.scratch(4 * floats))
     add_norm_groups(plan, net, y, eps, out)

@@ -17,8 +17,10 @@ import numpy as np
 
 from quant.batch import BATCH
 from quant.jit import inline, kernel
+from quant.kernels.convolution import add_convolve_rows
+from quant.kernels.deferred import STATES
 from quant.kernels.delta_net import softplus
-from quant.kernels.delta_net_chunk import CHUNK, convolve_rows, copy_keys, copy_state, scale_row, weigh
+from quant.kernels.delta_net_chunk import CHUNK, copy_keys, copy_state, scale_row, weigh
 from quant.kernels.mamba2 import MAMBA2, Mamba2, add_norm_groups, gate_skip
 from quant.kernels.partition import start_of
 from quant.kernels.sgemm import sgemm, sgemm_kernel
@@ -121,7 +123,7 @@ def mamba2_chunks(rank, size, net, rows, batch, scratch, scratch_stride):
     steps = s + 4 * state_width * width
     for head in range(start_of(rank, size, heads), start_of(rank + 1, size, heads)):
         own, group, place = (
-            load_i64(net + MAMBA2.state) + 4 * head * state_width * width,
+            load_i64(load_i64(net + MAMBA2.states) + STATES.state) + 4 * head * state_width * width,
             head // (heads // groups),
             4 * head * width,
         )
@@ -146,8 +148,7 @@ def mamba2_chunk(
     """mixed [tokens, channels], z [tokens, columns], dt [tokens, heads] -> out [tokens, columns]; eps: of the norm."""
     x, y = plan.activation("convolved", net.channels), plan.activation("mamba", net.columns)
     table, stride, items = net.table(plan), x.stride("f32"), -(-plan.tokens // CHUNK) * net.groups
-    conv = net.conv, net.conv_bias, len(net.conv), net.conv_state, len(net.conv), net.channels
-    plan.add(convolve_rows, mixed.read("f32"), stride, *conv, x.read("f32"), plan.batch)
+    add_convolve_rows(plan, net.convolution(plan), mixed, x)
     rows = plan.table(
         _ROWS,
         xbc=x.read("f32"),

@@ -32,7 +32,7 @@ class FakeEngine:
     experts_total = 32
     threads = 1
     chunk = 8
-    expert_loader = None
+    expert_loader = draft_head = None
     most_tokens = 1
 
     def __init__(self, vocab_size=16, ctx=64, following=None, recurrent=True):

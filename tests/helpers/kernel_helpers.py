@@ -23,11 +23,11 @@ def new_plan(tokens: int, threads: int = 1, stepwise: bool = False) -> Plan:
 
 @contextmanager
 def running(plan: Plan):
-    """A function that replays the plan: run(tokens, position); tokens: as many as the plan takes."""
+    """A function that replays the plan: run(tokens, position, deferred); tokens: as many as the plan takes."""
     team, compiled = Team(plan.threads), plan.compile()
 
-    def run(tokens: int | None = None, position: int = 0) -> None:
-        plan.batch.set(plan.tokens if tokens is None else tokens, position)
+    def run(tokens: int | None = None, position: int = 0, deferred: int = 0) -> None:
+        plan.batch.set(plan.tokens if tokens is None else tokens, position, deferred)
         team.run(compiled)
 
     try:

@@ -62,6 +62,22 @@ def test_every_quantization_runs_and_meets_many_experts(quant):
     engine.close()
 
 
+def test_a_block_for_multi_token_prediction():
+    """Of the true shape's tensors, and one that guesses."""
+    file = random_file(TINY, find_mix("q4_k_m"), 4, mtp=True)
+    assert {name for name in file.tensors if ".nextn." in name and name.startswith("blk.4.")}
+    with_block = Engine.load(file, threads=1, ctx=64, chunk=32, mtp=True)
+    plain = Engine.load(random_file(TINY, find_mix("q4_k_m"), 4), threads=1, ctx=64, chunk=32)
+    ids = random_ids(plain.vocab_size, 20, 0)
+    assert np.array_equal(with_block.prefill(ids), plain.prefill(ids))
+    assert len(with_block.draft(ids[0], 3)) == 3
+    assert plain.draft(ids[0], 3) == []
+    with_block.close(), plain.close()
+    rows = {name: shape for name, _, shape in TRUE.rows(1, mtp=True) if name.startswith("blk.1.")}
+    assert rows["blk.1.nextn.eh_proj.weight"] == (2048, 4096)
+    assert rows["blk.1.attn_q.weight"] == (8192, 2048)
+
+
 def test_the_same_weights_every_time():
     one, two = (random_file(TINY, find_mix("q4_k_m"), 1) for _ in range(2))
     assert all((one.tensors[name].data == two.tensors[name].data).all() for name in one.tensors)

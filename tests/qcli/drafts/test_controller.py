@@ -112,3 +112,16 @@ def test_what_the_models_own_guesses_cost():
     for _ in range(300):
         controller.pass_by(chances(0.5))
     assert controller.cost_of_guess < 0.1
+
+
+def test_where_experts_are_streamed_only_what_is_nearly_sure_is_tried():
+    resident, streamed = Controller(8), Controller(8, streamed=True)
+    for controller in (resident, streamed):
+        for _ in range(3):
+            controller.took(1, 1.0)
+    assert [resident.width(chances(share), 8)[0] > 1 for share in (0.6, 0.9)] == [True, True]
+    assert [streamed.width(chances(share), 8)[0] > 1 for share in (0.6, 0.9)] == [False, True]
+    for _ in range(60):
+        streamed.took(1, 1.0)
+        streamed.took(2, 1.1)
+    assert streamed.width(chances(0.6), 2)[0] == 2  # as it is measured to gain

@@ -28,7 +28,7 @@ def plain():
         yield llm
 
 
-@pytest.fixture(params=["auto", 1, 3, 7])
+@pytest.fixture(params=["auto", "mtp", "lookup", 1, 3, 7])
 def drafting(request):
     with LLM(draft=request.param, threads=2, ctx=512) as llm:
         yield llm
@@ -127,7 +127,14 @@ def test_until_the_context_is_full():
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("auto", Draft()), ("off", Draft(on=False)), ("3", Draft(at_a_time=3)), (7, Draft(at_a_time=7))],
+    [
+        ("auto", Draft()),
+        ("off", Draft(on=False)),
+        ("3", Draft(at_a_time=3)),
+        (7, Draft(at_a_time=7)),
+        ("mtp", Draft(by="mtp")),
+        ("lookup", Draft(by="lookup")),
+    ],
 )
 def test_settings(given, meant):
     assert Draft.of(draft_setting("draft", given)) == meant
@@ -137,5 +144,5 @@ def test_settings(given, meant):
 def test_wrong_settings(given):
     with pytest.raises(UsageError, match=r"^--draft cannot be ") as caught:
         draft_setting("--draft", given)
-    assert caught.value.hint == "give auto, off, or a number from 1 to 7"
+    assert caught.value.hint == "give auto, off, mtp, lookup, or a number from 1 to 7"
     assert "\x1b" not in caught.value.message

@@ -12,6 +12,7 @@ from pathlib import Path
 import gguf_maker as maker
 import numpy as np
 import pytest
+import reference_models
 from named_tensors import named
 from places import DATA, ROOT
 
@@ -21,6 +22,7 @@ from qcli.host.atomic_files import AtomicFiles
 from qcli.quantize import convert, imatrix_file, job
 from qcli.quantize.imatrix_file import Entry, Imatrix
 from qcli.quantize.tensor_types import allows_quantization
+from qcli.runtime.engine import Engine
 from quant import formats, quantizers
 
 TINY = DATA / "qwen3next.gguf"
@@ -53,6 +55,24 @@ def test_every_tensor_is_what_its_quantizer_makes_of_it(tiny, tmp_path, mix):
                 values = formats.find(source.type).dequantize(source.data)
                 wanted = quantizers.find(tensor.type).quantize(values)
             assert np.array_equal(tensor.data, wanted), name
+
+
+@pytest.mark.parametrize("name", ["qwen3next-mtp", "qwen35-mtp"])
+def test_a_block_for_multi_token_prediction_is_kept_and_guesses(name, tmp_path):
+    """Its matrices have the types that a layer's have, and it guesses nearly what it did."""
+    found = {}
+    with GGUFFile.open(reference_models.read(name).write(tmp_path / "in.gguf")) as source:
+        todo = quantize(source, tmp_path / "out.gguf", "Q8_0")
+        changed = {change.tensor.name for change in todo.changes}
+        assert {"blk.5.nextn.eh_proj.weight", "blk.5.attn_q.weight"} <= changed
+        for file in (source, GGUFFile.open(tmp_path / "out.gguf")):
+            assert {name for name in source.tensors if name.startswith("blk.5.")} <= file.tensors.keys()
+            engine, ids = Engine.load(file, threads=1, ctx=64, mtp=True), np.arange(6, 46).tolist()
+            engine.prefill(ids[:8])
+            found[file.path.name] = [(engine.draft(id, 1), engine.step(id))[0] for id in ids[8:]]
+            engine.close()
+    alike = sum(map(list.__eq__, found["in.gguf"], found["out.gguf"]))
+    assert alike > len(found["in.gguf"]) / 2  # random weights: by chance one in 512
 
 
 def test_a_tensor_in_many_slices_is_the_same(tiny, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from kernel_helpers import new_plan, random_rows, running
 from reference.mamba2 import Mamba2Twin, state_of
 
+from quant.kernels.deferred import catch_up, deferred_floats
 from quant.kernels.mamba2 import Mamba2, mamba2_step
 from quant.kernels.mamba2_chunk import mamba2_chunk
 from quant.kernels.matmul import add_matmul
@@ -17,7 +18,9 @@ from quant.plan import Activation, aligned
 EPS = 1e-5
 
 
-def new_net(heads, groups, width, state_width, taps=4, seed=0) -> Mamba2:
+def new_net(heads, groups, width, state_width, taps=4, seed=0, *, most_tokens=1) -> Mamba2:
+    floats = deferred_floats(state_width, width)
+    deferred = aligned((most_tokens - 1, heads, floats), np.float32) if most_tokens > 1 else None
     rng, columns = np.random.default_rng(seed), heads * width
     channels = columns + 2 * groups * state_width
 
@@ -32,8 +35,9 @@ def new_net(heads, groups, width, state_width, taps=4, seed=0) -> Mamba2:
         d=normal(heads),
         dt_bias=normal(heads),
         norm=rng.uniform(0.5, 2, columns).astype(np.float32),
-        conv_state=aligned((taps, channels), np.float32),
+        conv_state=aligned((taps + most_tokens - 1, channels), np.float32),
         state=aligned((heads, width // 16, state_width, 16), np.float32),
+        deferred=deferred,
     )  # fmt: skip
 
 
@@ -79,12 +83,12 @@ class Layer:
         self.position += size
         return out.values.copy()
 
-    def plan(self, tokens):
-        net, plan = self.net, new_plan(tokens, self.threads)
+    def plan(self, tokens, stepwise=False):
+        net, plan = self.net, new_plan(tokens, self.threads, stepwise)
         given = [Activation(tokens, width) for width in (net.channels, net.columns, net.heads)]
         out = Activation(tokens, net.columns)
         out.read("f32")
-        (mamba2_step if tokens == 1 else mamba2_chunk)(plan, net, *given, EPS, out)
+        (mamba2_step if plan.stepwise else mamba2_chunk)(plan, net, *given, EPS, out)
         return plan, given, out
 
 
@@ -262,6 +266,34 @@ def test_outputs_for_quantized_weights(tokens):
     assert error(projected.values, expected) < 2e-4
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_guesses_leave_no_trace(shape, threads):
+    """Steps of four tokens of which one to four stay: the bits of a step for each, and a state that can catch up."""
+    net, inputs = new_net(*shape, most_tokens=4), Inputs.random(new_net(*shape), 24)
+    one = Layer(new_net(*shape))
+    expected = one.run(inputs, [1] * 21)
+    layer = Layer(net, threads)
+    plan, given, out = layer.plan(4, stepwise=True)
+    behind, found = 0, []
+    for position, stay in zip([0, 4, 5, 7, 11, 12, 15, 17], [4, 1, 2, 4, 1, 3, 2, 4], strict=True):
+        for activation, values in zip(given, inputs.parts(), strict=True):
+            activation.values[:] = values[position : position + 4]
+            activation.values[stay:] *= -3  # guesses that do not come true
+        with running(plan) as run:
+            run(4, position, behind)
+        found.append(out.values[:stay].copy())
+        behind = stay - 1
+    assert np.array_equal(np.vstack(found), expected)
+    caught = new_plan(1, threads)
+    catch_up(caught, net)
+    with running(caught) as run:
+        run(1, 21, behind)
+    assert np.array_equal(net.state, one.net.state)
+    rows = np.arange(18, 21)  # those that the next token reads
+    assert np.array_equal(net.conv_state[rows % 7], one.net.conv_state[rows % 4])
+
+
 def test_shapes_are_checked():
     net = new_net(4, 2, 16, 16)
     for wrong in ({"groups": 3}, {"width": 24}, {"heads": 2}, {"norm": net.norm[:16]}, {"conv_bias": net.d}):
@@ -269,3 +301,7 @@ def test_shapes_are_checked():
             replace(net, **wrong)
     with pytest.raises(ValueError, match="groups of 16 columns"):
         new_net(1, 1, 16, 16)
+    with pytest.raises(ValueError, match="deferred"):
+        replace(net, deferred=aligned((3, 4, 16), np.float32), conv_state=aligned((7, net.channels), np.float32))
+    with pytest.raises(ValueError, match="2 tokens a step"):
+        Layer(net).plan(2, stepwise=True)
