@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _INPUT = 'Questions, one on each line of JSON: {"prompt": …}, {"messages": …}, or OpenAI\'s batches; or a .csv table.'
 _OUTPUT = "Add the answers to FILE, each as soon as it is there. Questions that FILE has an answer to are left out."
+_ORDERED = "Write the answers in the order of the questions; else each as soon as it is there."
 _OFTEN = 60.0  # seconds
 _TEMPLATE = "For a table: the question about each row, with names of columns in braces."
 
@@ -46,6 +47,7 @@ def batch(
     regex: forms.Regex = None,
     grammar: forms.Grammar = None,
     parallel: options.Parallel = 8,
+    ordered: Annotated[bool, options.flag("--ordered", help=_ORDERED)] = False,
     quiet: options.Quiet = False,
     ram: options.Ram = None,
     threads: options.Threads = None,
@@ -92,7 +94,7 @@ def batch(
             stack.callback(answers.close)
             llm.thinking.manner(think)
         held: Any = {key: value for key, value in given.items() if value is not None}
-        job = Job(answers, llm.name, results, Defaults(held, system, seed or 0), parallel)
+        job = Job(answers, llm.name, results, Defaults(held, system, seed or 0), parallel, ordered)
 
         progress = _Progress(before, total, bar, quiet)
         progress.tell(job.summary)

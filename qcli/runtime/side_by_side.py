@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
+from qcli.runtime.gap_setting import MAX_GAP
 from qcli.runtime.program import OFTEN
 
 if TYPE_CHECKING:
     from qcli.runtime.exclusive import Answer
     from qcli.runtime.together import Together
 
-MAX_GAP: Final = 0.3  # seconds
 PARTS: Final = 6  # of a gap: progress of a prompt is told after about one of them
 _LONGER: Final = 1.5  # what a part may take of the longest so far
 

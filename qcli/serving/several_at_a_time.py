@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qcli.errors import QcliError
+from qcli.runtime.gap_setting import MAX_GAP
 from qcli.runtime.places import places
-from qcli.runtime.side_by_side import MAX_GAP, CancelledError, Gap, SideBySide
+from qcli.runtime.side_by_side import CancelledError, Gap, SideBySide
 from qcli.runtime.stats import Stats
 from qcli.serving.answers import MOST_WAITING, Begun, Done, Failed, Said
 from qcli.serving.one_at_a_time import Load, OneAtATime, Submitted, begun_by, went_wrong
