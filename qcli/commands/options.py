@@ -132,13 +132,14 @@ Draft = Annotated[
         autocompletion=completion.one_of(drafts.WORDS),
     ),
 ]
+MOST_PARALLEL = 64
 Parallel = Annotated[
     int,
     typer.Option(
         "--parallel",
         metavar="N",
         min=1,
-        max=64,
+        max=MOST_PARALLEL,
         show_default=False,
         help="Answer up to N questions at a time: more in a minute, each slower; the answers are the same "
         "(default: 8 in a batch, 4 in a server, fewer where memory is short).",

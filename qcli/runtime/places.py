@@ -19,10 +19,15 @@ def text_bytes(state: State, vocab_size: int) -> int:
     return state.n_bytes + _LOGITS * vocab_size
 
 
+def fitting(left: int, state: State, vocab_size: int) -> int:
+    """How many texts fit into so many bytes."""
+    return max(0, left // text_bytes(state, vocab_size))
+
+
 def places(engine: Engine, wanted: int) -> int:
     """How many texts, `wanted` at most, fit into what the engine may use and what is free; at least 1, which is in its own
     state. 1 for a model that decodes one text at a time."""
     if engine.most_tokens == 1:
         return 1
     left = min(engine.spare_bytes, budget.limit(None) - process_memory())
-    return max(1, min(wanted, left // text_bytes(engine.state, engine.vocab_size)))
+    return max(1, min(wanted, fitting(left, engine.state, engine.vocab_size)))
