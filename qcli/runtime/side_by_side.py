@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from qcli.runtime.exclusive import Answer
     from qcli.runtime.together import Together
 
-PARTS: Final = 6  # of a gap: progress of a prompt is told after about one of them
-_LONGER: Final = 1.5  # what a part may take of the longest so far
+PARTS: Final = 8  # of a gap: progress of a prompt is told after about one of them
+_LONGER: Final = 2.0  # what the next part, and what follows the last, may take of the longest so far
 
 
 class CancelledError(KeyboardInterrupt):
@@ -118,9 +118,10 @@ class SideBySide:
             return
         self._reading = None
         try:
+            self._step(others)
             for other in others:
-                self._go_on(other)
-            self._step([other for other in others if other in self._running])
+                if other in self._running:
+                    self._go_on(other)
         finally:
             self._reading = reading
 
