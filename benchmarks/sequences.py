@@ -101,10 +101,13 @@ def measure_gap(
         since = [[at for at in times.at if at > began - 1.0] for times in heard]
         gaps = sorted(gap for at in since for gap in np.diff(at))
         steps = sum(at > began for at in heard[0].at)
-        print(f"longest pause {gaps[-1]:.3f} s, {took:.2f} s beside them, {steps} tokens of each meanwhile")
+        print(f"longest pause {gaps[-1]:.3f} s, {took:.2f} s beside them, {steps} tokens of each meanwhile", flush=True)
         side.end()
         together = Together(cache, streams + 1)
         side = SideBySide(together, Gap(most))
+    began = perf_counter()
+    cache.prefill(chance.integers(0, engine.vocab_size, tokens).tolist())
+    print(f"{perf_counter() - began:.2f} s alone")
 
 
 def main() -> None:

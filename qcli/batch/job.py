@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import monotonic, time
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from qcli.batch.question import Asked, Defaults
-from qcli.batch.results import Results
 from qcli.batch.source import Row
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.serving.answers import Answers, Begun, Done, Failed, Said, Ticket, Told, Working
@@ -18,6 +17,15 @@ from qcli.serving.answers import Answers, Begun, Done, Failed, Said, Ticket, Tol
 _AHEAD: Final = 3  # questions that are submitted beside those that are answered, so that none is waited for
 _HELD: Final = 64  # results that wait for an earlier one to be written first
 _PATIENCE: Final = 0.5  # seconds; Windows hears no Ctrl-C while it waits without an end
+
+
+class Kept(Protocol):
+    """Where results go."""
+
+    done: set[str]  # ids of rows whose results are there already
+
+    def add(self, result: Mapping[str, Any]) -> None:
+        """Add one."""
 
 
 @dataclass
@@ -39,7 +47,7 @@ class Job:
         self,
         answers: Answers,
         model: str,
-        results: Results,
+        results: Kept,
         defaults: Defaults,
         parallel: int = 1,
         ordered: bool = False,
@@ -50,8 +58,8 @@ class Job:
         self._ahead = parallel + _AHEAD
         self._told: SimpleQueue[tuple[Asked, Told]] = SimpleQueue()
         self._open: dict[int, Ticket] = {}  # by the id of what is asked
-        self._order: deque[str] | None = deque() if ordered else None  # ids of rows whose results are not written yet
-        self._held: dict[str, dict[str, Any]] = {}  # results that wait for earlier ones
+        self._order: deque[Asked] | None = deque() if ordered else None  # whose results are not written yet
+        self._held: dict[int, dict[str, Any]] = {}  # results that wait for earlier ones, by the id of what was asked
         self._began = monotonic()
         self.summary = Summary()
 
@@ -67,7 +75,7 @@ class Job:
                     continue
                 asked = Asked(row, self._defaults, created)
                 if self._order is not None:
-                    self._order.append(row.id)
+                    self._order.append(asked)
                 if asked.question is None:
                     self._fail(asked, asked.problem or QcliError("the row has no question"))
                     tell(self.summary)
@@ -113,9 +121,9 @@ class Job:
         if self._order is None:
             self._results.add(result)
             return
-        self._held[asked.id] = result
-        while self._order and self._order[0] in self._held:
-            self._results.add(self._held.pop(self._order.popleft()))
+        self._held[id(asked)] = result
+        while self._order and id(self._order[0]) in self._held:
+            self._results.add(self._held.pop(id(self._order.popleft())))
 
     def _fail(self, asked: Asked, problem: QcliError) -> None:
         self._write(asked, asked.error(problem))
