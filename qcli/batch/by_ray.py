@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -68,32 +69,20 @@ def run(
 def _answered(
     rows: list[str], setup: Setup, defaults: Defaults, address: str, ordered: bool
 ) -> Iterator[dict[str, Any]]:
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    import ray
-
-    try:
-        ray.init(
-            address,
-            log_to_driver=False,
-            logging_level="ERROR",
-            **({"include_dashboard": False} if address == HERE else {}),
-        )
-    except (ConnectionError, ValueError, RuntimeError) as problem:
-        hint = f"give the address of one, auto for that of this machine, or {HERE} to have one started here"
-        raise QcliError(f"no cluster of Ray answers at {shortened(address)}: {problem}", hint) from None
+    ray = _connected(address)
     try:
         cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
         each, workers = shares(cpus, setup.threads)
         handed = min(_ROWS * setup.parallel, -(-len(rows) // workers))
         context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+        context.enable_progress_bars = context.print_on_execution_start = False
         context.execution_options.preserve_order = ordered
         blocks = -(-len(rows) // handed)
         given = ray.data.from_items([{"row": row} for row in rows], override_num_blocks=blocks)
         memory = parse_size(setup.ram) if isinstance(setup.ram, str) else setup.ram
         answered = given.map_batches(
-            Lines, batch_size=None, concurrency=(1, workers), num_cpus=each, memory=memory,
-            fn_constructor_kwargs={"setup": setup, "defaults": defaults},
+            Lines, batch_size=None, compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers), num_cpus=each,
+            memory=memory, fn_constructor_kwargs={"setup": setup, "defaults": defaults},
         )  # fmt: skip
         for row in answered.iter_rows():
             yield json.loads(row["result"])
@@ -101,6 +90,24 @@ def _answered(
         raise _said(problem) from None
     finally:
         ray.shutdown()
+
+
+def _connected(address: str) -> Any:
+    """Ray, as a client of a cluster; it keeps quiet about itself. Raises QcliError."""
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+    import ray.data
+
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    started: dict[str, Any] = {"include_dashboard": False} if address == HERE else {}
+    try:
+        ray.init(address, log_to_driver=False, logging_level="ERROR", **started)
+    except (ConnectionError, ValueError, RuntimeError) as problem:
+        hint = f"give the address of one, auto for that of this machine, or {HERE} to have one started here"
+        raise QcliError(f"no cluster of Ray answers at {shortened(address)}: {problem}", hint) from None
+    return ray
 
 
 def shares(cpus: list[float], threads: int | None) -> tuple[int, int]:
