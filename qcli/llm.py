@@ -271,9 +271,10 @@ class LLM(TextStates, SeveralAnswers):
 
     def _one_of(self, asked: str | Sequence[Message], raw: bool, options: Options, beside: Together | None) -> Answer:
         """Begin one of several answers, beside others, for whoever has the model; else alone."""
+        text: Any = asked
         if beside is None:
-            return self.generate(asked, **options) if raw else self.chat(as_messages(asked), **options)
-        made = self._continued(asked, options) if raw else self._asked(as_messages(asked), options)
+            return self.generate(text, **options) if raw else self.chat(as_messages(asked), **options)
+        made = self._continued(text, options) if raw else self._asked(as_messages(asked), options)
         return self._begin(*made, beside)
 
     def _begin(self, prompt: Prompt, wanted: Checked, together: Together | None) -> Answer:

@@ -35,7 +35,7 @@ class Predictor:
 
     def __init__(
         self, model: str | None = None, *, threads: int | None = None, ctx: int | None = None, kv_type: str | None = None,
-        ram: int | str | None = None, parallel: int = 8, pull: bool = False, system: str | None = None, seed: int = 0,
+        ram: int | str | None = None, parallel: int = 8, pull: bool = False, system: str | None = None,
         **options: Unpack[Options],
     ) -> None:  # fmt: skip
         """model, ctx, kv_type: as LLM takes them; the model is found on the worker's machine, or downloaded if `pull`.
@@ -43,6 +43,7 @@ class Predictor:
         threads, ram: by default what Ray has assigned to the worker (num_cpus, memory); parallel: rows at a time;
         system, options: of rows that do not say otherwise; seed: with which, and with what it says, each row's own is made.
         """
+        seed = options.pop("seed", None) or 0
         constrained = checked(options).is_held
         setup = with_resources(Setup(model, threads, ctx, kv_type, ram, parallel, constrained, pull))
         self._worker = Worker(setup, Defaults(options, system, seed))

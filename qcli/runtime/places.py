@@ -16,7 +16,7 @@ _LOGITS = 4  # bytes of each
 
 def text_bytes(state: State, vocab_size: int) -> int:
     """What each text takes that is decoded beside others, when it is as long as the context."""
-    return state.n_bytes + _LOGITS * vocab_size
+    return state.slot_bytes + _LOGITS * vocab_size
 
 
 def fitting(left: int, state: State, vocab_size: int) -> int:

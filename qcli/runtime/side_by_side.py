@@ -150,9 +150,9 @@ class SideBySide:
         if is_over:
             self._end(running, problem)
 
-    def _end(self, running: _Running, problem: Exception | None) -> None:
+    def _end(self, running: _Running, problem: Exception | None, whole: bool = True) -> None:
         self._running.remove(running)
-        self._together.end(running.answer)
+        self._together.end(running.answer, whole)
         running.listener.over(running.answer, problem)
 
     def _step(self, those: Iterable[_Running]) -> None:
@@ -162,4 +162,4 @@ class SideBySide:
                 self._together.step()
         except Exception as problem:  # nobody knows what the states are
             for running in [*those]:
-                self._end(running, problem)
+                self._end(running, problem, whole=False)

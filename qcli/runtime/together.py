@@ -62,7 +62,7 @@ class TextInSlot:
             self._between(stage, fraction)
 
         logits = self._cache.prefill(ids, told, marks)
-        self.prefilled, self._slot = self._cache.prefilled, self._sequences.join()
+        self.prefilled, self._slot = self._cache.prefilled, self._sequences.join(*self._cache.text)
         return logits
 
     def step(self, token: int) -> None:
@@ -87,12 +87,12 @@ class TextInSlot:
         return self
 
     def keep_answer(self, on_disk: bool) -> None:
-        """Nothing is kept after an answer: its text is not in the engine's own state."""
+        """The text stays in its slot, anyway, until another needs that."""
 
-    def leave(self) -> None:
-        """Give the slot back."""
+    def leave(self, whole: bool) -> None:
+        """Give the slot back; whole: the text may be gone on with."""
         if self._slot is not None:
-            self._sequences.leave(self._slot)
+            self._sequences.leave(self._slot, whole)
             self._slot = None
 
 
@@ -102,6 +102,7 @@ class Together:
     def __init__(self, cache: PrefixCache, most: int) -> None:
         """most: answers at a time. Raises QcliError if the model decodes one text at a time."""
         self._cache, self._sequences = cache, Sequences(cache.engine, most)
+        cache.others = self._sequences
         self._texts: dict[int, TextInSlot] = {}  # by the id of the answer
         self._pieces: dict[int, Pieces] = {}
         self._between: Progress = lambda stage, fraction: None
@@ -153,14 +154,14 @@ class Together:
         """Whether nothing more comes of it."""
         return self._texts[id(answer)].ended
 
-    def end(self, answer: Pieces) -> None:
-        """Let an answer go, whose slot is free then."""
+    def end(self, answer: Pieces, whole: bool = True) -> None:
+        """Let an answer go, whose slot is free then; whole: no error has come in the midst of its step."""
         pieces, text = self._pieces.pop(id(answer)), self._texts.pop(id(answer))
         try:
             pieces.close()
             answer.close()
         finally:
-            text.leave()
+            text.leave(whole)
 
     def step(self) -> None:
         """Have all answers that wait take their next token."""

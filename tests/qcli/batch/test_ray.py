@@ -240,7 +240,7 @@ def test_a_model_that_is_nowhere_is_pulled_where_that_is_wanted(monkeypatch):
 
     monkeypatch.setattr("qcli.hub.pull.Pull", Pull)
     assert worker.pull(None) is None
-    assert worker.pull("someone/some-model-GGUF:Q4_K_M") == "there"
+    assert str(worker.pull("someone/some-model-GGUF:Q4_K_M")) == "there"
     assert pulled == ["someone/some-model-GGUF"]
     with pytest.raises(ModelNotFoundError):
         worker.pull("nobody has this")

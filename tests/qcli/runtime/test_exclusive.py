@@ -109,7 +109,7 @@ def test_what_an_answer_raises_ends_it(exclusive):
 
 @pytest.mark.parametrize("end", [list, Answer.close], ids=["read", "closed"])
 def test_another_thread_waits_until_it_is_over(exclusive, end):
-    answer, said = begun(exclusive, iter("abc")), []
+    answer, said = begun(exclusive, iter("abc")), list[str]()
     next(answer)
     other = in_a_thread(lambda: said.extend(begun(exclusive, iter("de"))))
     other.join(0.3)
@@ -156,7 +156,7 @@ def test_an_answer_whose_reader_is_gone_stands_in_nobodys_way(exclusive):
 
 
 def test_two_threads_read_one_answer_one_after_the_other(exclusive):
-    slow, found = Slow(), []
+    slow, found = Slow(), list[str]()
     answer = begun(exclusive, slow)
     readers = [in_a_thread(lambda: found.extend(answer)) for _ in range(2)]
     slow.reached.wait(10)

@@ -17,7 +17,7 @@ GIB = 1 << 30
 
 
 def engine(spare, most_tokens=8) -> Any:
-    state = SimpleNamespace(n_bytes=GIB - 4 * 1024)
+    state = SimpleNamespace(slot_bytes=GIB - 4 * 1024)
     return SimpleNamespace(most_tokens=most_tokens, state=state, vocab_size=1024, spare_bytes=spare)
 
 
