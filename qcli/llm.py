@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
@@ -17,14 +18,12 @@ from qcli.catalog.resolve import name_of, resolve
 from qcli.constraints.python_types import parsed
 from qcli.constraints.vocabulary import Preparation
 from qcli.drafts.setting import Draft, draft_setting, require_head
-from qcli.errors import UsageError
 from qcli.gguf.draft_block import open_with_draft
 from qcli.progress import Progress
-from qcli.runtime import saved_text
 from qcli.runtime.answer_options import Checked, Options, check_positive, checked
-from qcli.runtime.chat_prompts import Message, checked_messages
+from qcli.runtime.chat_prompts import Message, as_messages, checked_messages
 from qcli.runtime.chats import Chats
-from qcli.runtime.checkpoint import ALONE, NO_MARKS, Checkpoint, Keep
+from qcli.runtime.checkpoint import ALONE, NO_MARKS, Keep
 from qcli.runtime.closing import close_model
 from qcli.runtime.engine import Engine
 from qcli.runtime.exclusive import Answer, Exclusive
@@ -32,8 +31,11 @@ from qcli.runtime.generation import Generation, Prompt
 from qcli.runtime.prefix_cache import PrefixCache
 from qcli.runtime.resume import Resumed, resume
 from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions
+from qcli.runtime.several import Several
+from qcli.runtime.several_answers import SeveralAnswers
 from qcli.runtime.state_store import store_for
 from qcli.runtime.stats import Stats
+from qcli.runtime.text_states import TextStates
 from qcli.runtime.thought_closer import ThoughtCloser
 from qcli.runtime.together import Together
 from qcli.runtime.token_ids import check_ids, token_ids
@@ -50,12 +52,12 @@ if TYPE_CHECKING:
     from qcli.text.thinking import Thinking
 
 
-class LLM:
+class LLM(TextStates, SeveralAnswers):
     """A model by path or by name (None: the embedded one); a context manager.
 
-    One answer at a time: a new one ends one that was left unread, and reading that one on is a QcliError. While another
-    thread reads an answer, a new one is refused; a lock of your own makes threads wait for each other. After close(), and in
-    a child process after os.fork(), whatever needs the model is a QcliError.
+    One answer at a time: a new one ends one that was left unread, and reading that one on is a QcliError. What one thread
+    asks waits until the answers of others are read, closed or dropped; batch() and astream() give several at a time. After
+    close(), and in a child process after os.fork(), whatever needs the model is a QcliError.
     """
 
     def __init__(
@@ -100,13 +102,20 @@ class LLM:
         self._progress = self._exclusive.heard(told)
         self._closer: weakref.ref[ThoughtCloser] | None = None  # of the last answer, which has it
         self._together: Together | None = None  # where several answers are given at a time
-        self.stats = Stats()  # of the last answer
+        self._several = Several(self._exclusive, self._cache)
+        self._stats, self._last_of = Stats(), threading.local()
         self.load_s = perf_counter() - began
 
     @property
     def name(self) -> str:
         """What models.toml calls the model, else its file's name."""
         return name_of(self.file.path, self._entry)
+
+    @property
+    def stats(self) -> Stats:
+        """Of the last answer that this thread has asked for; if there is none, of the last."""
+        own: Stats = getattr(self._last_of, "stats", self._stats)
+        return own
 
     def __repr__(self) -> str:
         engine = self.engine
@@ -187,10 +196,8 @@ class LLM:
         Control tokens that the prompt spells are read as such. Pieces of the class Thought are what the model thinks; of
         `think`, a number of tokens alone has a meaning here.
         """
-        with self._exclusive.use():
-            wanted = checked(options).without_template()
-            ids, marks = self.tokenizer.prompt(checked_text(prompt)), ALONE if self._keep == "shared" else NO_MARKS
-            return self._begin(Prompt(ids, prompt, self.tokenizer.end_ids, marks), wanted)
+        with self._exclusive.use(anew=self._together is None):
+            return self._begin(*self._continued(prompt, options), self._together)
 
     def chat(
         self, messages: Sequence[Message], *, begun: Sequence[int] = (), like: Iterable[Sequence[Message]] = (),
@@ -202,17 +209,14 @@ class LLM:
         begun: ids of the answer so far, to go on from; like: conversations that may come later and begin like this one.
         Yields pieces as generate does: Thoughts are what the model thinks before it answers, ToolCalls whole calls of a tool.
         """
-        with self._exclusive.use():
-            messages, wanted = checked_messages(messages), checked(options)
-            begun = token_ids(begun, self.tokenizer.vocab_size)
-            return self._begin(self._chats.asked(messages, wanted, begun, like, self._keep), wanted)
+        with self._exclusive.use(anew=self._together is None):
+            return self._begin(*self._asked(messages, options, begun, like), self._together)
 
     def parse(self, asked: str | Sequence[Message], kind: Any, **options: Unpack[Options]) -> Any:
         """Answer a conversation, or a question, by an object of a type: a dataclass, a pydantic model, or such as list[str].
         Raises QcliError for an answer that is cut by max_tokens or by the context."""
-        messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
-        options["schema"] = kind
-        return parsed(kind, self.chat(messages, **options), lambda: self.stats.fits)
+        answer = self.chat(as_messages(asked), **{**options, "schema": kind})
+        return parsed(kind, answer, lambda: answer.stats.fits)
 
     def together(self, most: int) -> Together:
         """Have answers be given together from now on, up to so many at a time: each goes on by `Together.pieces`.
@@ -227,28 +231,6 @@ class LLM:
         """Have the answer that is being read close its thought now, by the model's own words, and go on; from any thread."""
         if self._closer and (closer := self._closer()):
             closer.end_thought()
-
-    def checkpoint(self) -> Checkpoint:
-        """What the model has read and said so far, to come back to by restore(); keys and values are not copied."""
-        with self._exclusive.use_anew():
-            return self._cache.checkpoint()
-
-    def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write what the model has read and said so far into a file, keys and values too. Raises OutputError."""
-        if (checkpoint := self.checkpoint()).logits is None:
-            raise UsageError("there is nothing to save yet", "have the model answer something first")
-        saved_text.save(Path(path), checkpoint, self.engine.state, self.file, overwrite)
-
-    def load(self, path: str | Path) -> None:
-        """Go on from what save() wrote, of this model. Raises QcliError."""
-        with self._exclusive.use_anew():
-            read = partial(saved_text.load, Path(path), self.engine.vocab_size, self.engine.state, self.file)
-            self._cache.adopt(read)
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a checkpoint of this model; what was given up meanwhile is prefilled again."""
-        with self._exclusive.use_anew():
-            self._cache.restore(checkpoint, self._progress)
 
     def conversation(self, **given: Any) -> Conversation:
         """A conversation with this model, whose turns can be taken back, edited and forked; `given` as Conversation takes."""
@@ -275,23 +257,41 @@ class LLM:
             prompts = self._chats.prompts(think, tools)
             return resume(self._cache, prompts, checked_messages(messages), self._keep, self._progress)
 
-    def _begin(self, prompt: Prompt, wanted: Checked) -> Answer:
+    def _continued(self, prompt: str, options: Options) -> tuple[Prompt, Checked]:
+        wanted = checked(options).without_template()
+        ids, marks = self.tokenizer.prompt(checked_text(prompt)), ALONE if self._keep == "shared" else NO_MARKS
+        return Prompt(ids, prompt, self.tokenizer.end_ids, marks), wanted
+
+    def _asked(self, asked: Any, options: Options, begun: Sequence[int] = (), like: Any = ()) -> tuple[Prompt, Checked]:
+        messages, wanted = checked_messages(asked), checked(options)
+        begun = token_ids(begun, self.tokenizer.vocab_size)
+        return self._chats.asked(messages, wanted, begun, like, self._keep), wanted
+
+    def _one_of(self, asked: str | Sequence[Message], raw: bool, options: Options, beside: Together | None) -> Answer:
+        """Begin one of several answers, beside others, for whoever has the model; else alone."""
+        text: Any = asked
+        if beside is None:
+            return self.generate(text, **options) if raw else self.chat(as_messages(asked), **options)
+        made = self._continued(text, options) if raw else self._asked(as_messages(asked), options)
+        return self._begin(*made, beside)
+
+    def _begin(self, prompt: Prompt, wanted: Checked, together: Together | None) -> Answer:
         check_ids(prompt.ids, self.engine.vocab_size)
         if wanted.is_held and not self._preparation:
             self._preparation = Preparation(self.file.path, self.tokenizer)
         vocabulary = self._preparation.vocabulary() if wanted.is_held and self._preparation else None
         sampling = self.sampling(**wanted.sampling)
-        text = self._together.text() if self._together else None
+        text = together.text() if together else None
         if not text:
             self._exclusive.end_unread()
-        self.stats = Stats(load_s=self.load_s)
-        given = prompt, wanted, sampling, self._closing_ids, vocabulary, self.stats
+        stats = self._stats = self._last_of.stats = Stats(load_s=self.load_s)
+        given = prompt, wanted, sampling, self._closing_ids, vocabulary, stats
         new = Generation(self.tokenizer, self.think_tags, *given)
         self._closer = weakref.ref(new.closer)
         pieces = new.pieces(text or self._cache, self._progress)
-        answer = self._exclusive.begin(pieces, new.said, new.logprobs, self.stats)
-        if self._together and text:
-            self._together.begin(answer, pieces, text)
+        answer = self._exclusive.begin(pieces, new.said, new.logprobs, stats)
+        if together and text:
+            together.begin(answer, pieces, text)
         return answer
 
     def _closing_ids(self) -> list[int]:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import monotonic, time
-from typing import Final
+from typing import Any, Final, Protocol
 
 from qcli.batch.question import Asked, Defaults
-from qcli.batch.results import Results
 from qcli.batch.source import Row
 from qcli.errors import ContextOverflowError, QcliError, UsageError
 from qcli.serving.answers import Answers, Begun, Done, Failed, Said, Ticket, Told, Working
 
 _AHEAD: Final = 3  # questions that are submitted beside those that are answered, so that none is waited for
+_HELD: Final = 64  # results that wait for an earlier one to be written first
 _PATIENCE: Final = 0.5  # seconds; Windows hears no Ctrl-C while it waits without an end
+
+
+class Kept(Protocol):
+    """Where results go."""
+
+    done: set[str]  # ids of rows whose results are there already
+
+    def add(self, result: Mapping[str, Any]) -> None:
+        """Add one."""
 
 
 @dataclass
@@ -33,12 +43,23 @@ class Summary:
 class Job:
     """Asks rows whose results are not there yet."""
 
-    def __init__(self, answers: Answers, model: str, results: Results, defaults: Defaults, parallel: int = 1) -> None:
-        """model: what results call it; parallel: questions that are answered at a time."""
+    def __init__(
+        self,
+        answers: Answers,
+        model: str,
+        results: Kept,
+        defaults: Defaults,
+        parallel: int = 1,
+        ordered: bool = False,
+    ) -> None:
+        """model: what results call it; parallel: questions that are answered at a time; ordered: whether results are written
+        in the order of the rows, else as they come."""
         self._answers, self._model, self._results, self._defaults = answers, model, results, defaults
         self._ahead = parallel + _AHEAD
         self._told: SimpleQueue[tuple[Asked, Told]] = SimpleQueue()
         self._open: dict[int, Ticket] = {}  # by the id of what is asked
+        self._order: deque[Asked] | None = deque() if ordered else None  # whose results are not written yet
+        self._held: dict[int, dict[str, Any]] = {}  # results that wait for earlier ones, by the id of what was asked
         self._began = monotonic()
         self.summary = Summary()
 
@@ -53,12 +74,14 @@ class Job:
                 if row.id in self._results.done:
                     continue
                 asked = Asked(row, self._defaults, created)
+                if self._order is not None:
+                    self._order.append(asked)
                 if asked.question is None:
                     self._fail(asked, asked.problem or QcliError("the row has no question"))
                     tell(self.summary)
                     continue
                 self._open[id(asked)] = self._answers.submit(asked.question, self._listener(asked))
-                while len(self._open) >= self._ahead:
+                while len(self._open) >= self._ahead or (self._open and len(self._held) >= _HELD):
                     self._hear(tell)
             while self._open:
                 self._hear(tell)
@@ -79,7 +102,7 @@ class Job:
             case Said(piece, logprobs):
                 asked.add(piece, logprobs)
             case Done(stats):
-                self._results.add(asked.result(self._model, stats))
+                self._write(asked, asked.result(self._model, stats))
                 self.summary.answered += 1
                 self.summary.prompt_tokens += stats.prompt_tokens
                 self.summary.cached_tokens += stats.cached_tokens
@@ -93,8 +116,17 @@ class Job:
             case Working() | Begun():
                 pass
 
+    def _write(self, asked: Asked, result: dict[str, Any]) -> None:
+        """Write a result, and those that have waited for it; or have it wait itself."""
+        if self._order is None:
+            self._results.add(result)
+            return
+        self._held[id(asked)] = result
+        while self._order and id(self._order[0]) in self._held:
+            self._results.add(self._held.pop(id(self._order.popleft())))
+
     def _fail(self, asked: Asked, problem: QcliError) -> None:
-        self._results.add(asked.error(problem))
+        self._write(asked, asked.error(problem))
         self.summary.errors += 1
 
     def _end(self, asked: Asked, tell: Callable[[Summary], object]) -> None:

@@ -81,7 +81,7 @@ class Source:
             if not data.strip():
                 continue
             try:
-                yield _row(parsed(data), f"line-{number}", said)
+                yield row_of(parsed(data), f"line-{number}", said)
             except RequestError as problem:
                 told = RequestError(problem.message.replace("the body", "the line"), problem.hint)
                 yield Row(f"line-{number}", "", problem=told)
@@ -103,7 +103,7 @@ class Source:
                     continue
                 values = dict(zip(columns, cells, strict=True))
                 named = {"custom_id": values["custom_id"]} if values.get("custom_id") else {}
-                yield _row({**named, "prompt": fill(values)}, id, said)
+                yield row_of({**named, "prompt": fill(values)}, id, said)
         except csv.Error as problem:
             raise UsageError(f"{self.path}: line {rows.line_num}: {problem}", "put the table right") from None
 
@@ -117,7 +117,8 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
         yield line.rstrip(b"\r\n")
 
 
-def _row(values: dict[str, Any], id: str, said: Counter[str]) -> Row:
+def row_of(values: dict[str, Any], id: str, said: Counter[str]) -> Row:
+    """What a row says; id: in place of a custom_id; said: how often each text has come before."""
     given = values.get("custom_id")
     if given is None:
         text = json.dumps(values, sort_keys=True)

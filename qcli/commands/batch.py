@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
+from importlib.util import find_spec
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -21,9 +24,17 @@ from qcli.wording import counted, duration
 
 if TYPE_CHECKING:
     from qcli.batch.job import Summary
+    from qcli.batch.question import Defaults
+    from qcli.batch.results import Results
+    from qcli.batch.source import Source
+    from qcli.batch.worker import Setup
+
+    Work = Callable[[Source, Callable[[Summary], None]], Summary]
 
 _INPUT = 'Questions, one on each line of JSON: {"prompt": …}, {"messages": …}, or OpenAI\'s batches; or a .csv table.'
 _OUTPUT = "Add the answers to FILE, each as soon as it is there. Questions that FILE has an answer to are left out."
+_ORDERED = "Write the answers in the order of the questions; else each as soon as it is there."
+_RAY = "Spread the work over a cluster of Ray: its address, auto for the one of this machine, local to start one here."
 _OFTEN = 60.0  # seconds
 _TEMPLATE = "For a table: the question about each row, with names of columns in braces."
 
@@ -46,6 +57,9 @@ def batch(
     regex: forms.Regex = None,
     grammar: forms.Grammar = None,
     parallel: options.Parallel = 8,
+    ordered: Annotated[bool, options.flag("--ordered", help=_ORDERED)] = False,
+    ray: Annotated[str | None, typer.Option("--ray", metavar="ADDRESS", help=_RAY)] = None,
+    pull: Annotated[bool, options.flag("--pull", help="With --ray: download the model where it is missing.")] = False,
     quiet: options.Quiet = False,
     ram: options.Ram = None,
     threads: options.Threads = None,
@@ -65,14 +79,13 @@ def batch(
         stack.enter_context(interrupt.raises_once())
         bar = stack.enter_context(console.status("reading", quiet))
         with interrupt.ends_all(bar):
-            from qcli.batch.job import Job
             from qcli.batch.question import Defaults
             from qcli.batch.results import Results
             from qcli.batch.source import Source
-            from qcli.llm import LLM
-            from qcli.serving.several_at_a_time import SeveralAtATime
+            from qcli.batch.worker import Setup
 
             path, out = _paths(source, to)
+            _check_ray(ray, pull)
             rows = Source(path, template)
             ids = rows.ids()
             results = stack.enter_context(Results(out))
@@ -81,23 +94,16 @@ def batch(
                 if not quiet:
                     console.info(f"{out} has a result of each of {counted(total, 'line')} already")
                 return int(results.errors > 0)
-
-            def load(_: str | None, progress: Any) -> LLM:
-                constrained = form.constraint is not None
-                more: Any = {"kv_type": kv_type, "ram": ram, "keep": "shared", "constrained": constrained}
-                return LLM(model, threads, ctx, progress=progress, **more)
-
-            answers = SeveralAtATime(load, parallel=parallel)
-            llm = answers.start(progress=bar.update)
-            stack.callback(answers.close)
-            llm.thinking.manner(think)
-        held: Any = {key: value for key, value in given.items() if value is not None}
-        job = Job(answers, llm.name, results, Defaults(held, system, seed or 0), parallel)
-
+            held: Any = {key: value for key, value in given.items() if value is not None}
+            defaults = Defaults(held, system, seed or 0)
+            setup = Setup(model, threads, ctx, kv_type, ram, parallel, form.constraint is not None, pull)
+            if ray is None:
+                work = _here(stack, setup, defaults, results, ordered, bar)
+            else:
+                work = partial(_by_ray, setup, defaults, results, ordered, ray)
         progress = _Progress(before, total, bar, quiet)
-        progress.tell(job.summary)
         try:
-            job.run(rows, progress.tell)
+            summary = work(rows, progress.tell)
         except KeyboardInterrupt:
             bar.close()
             if not quiet:
@@ -105,8 +111,47 @@ def batch(
             return interrupt.EXIT_CODE
         bar.close()
         if not quiet:
-            console.figures(_figures(job.summary, out))
+            console.figures(_figures(summary, out))
     return int(results.errors > 0)
+
+
+def _here(
+    stack: ExitStack, setup: Setup, defaults: Defaults, results: Results, ordered: bool, bar: console.status
+) -> Work:
+    """What answers rows by a model in this process, which is loaded now."""
+    from qcli.batch.job import Job
+    from qcli.batch.worker import Worker
+
+    worker = Worker(setup, defaults)
+    stack.callback(worker.close)
+    answers, llm = worker.start(bar.update)
+    llm.thinking.manner(defaults.options.get("think"))
+    job = Job(answers, llm.name, results, defaults, setup.parallel, ordered)
+
+    def work(rows: Source, tell: Callable[[Summary], None]) -> Summary:
+        tell(job.summary)
+        job.run(rows, tell)
+        return job.summary
+
+    return work
+
+
+def _by_ray(
+    setup: Setup, defaults: Defaults, results: Results, ordered: bool, address: str, rows: Source,
+    tell: Callable[[Summary], None],
+) -> Summary:  # fmt: skip
+    """Has rows answered by a cluster."""
+    from qcli.batch import by_ray
+
+    return by_ray.run(rows, results, setup, defaults, address, ordered, tell)
+
+
+def _check_ray(address: str | None, pull: bool) -> None:
+    """Raise UsageError if there is no Ray to do what is asked of it."""
+    if address is None and pull:
+        raise UsageError("--pull is for the machines of a cluster", "`qcli pull` downloads a model to this one")
+    if address is not None and find_spec("ray") is None:
+        raise UsageError("--ray needs the package ray", "type: pip install 'qcli[ray]'")
 
 
 class _Progress:

@@ -141,13 +141,14 @@ DraftModel = Annotated[
         "(default: a file beside the model whose name begins with mtp-).",
     ),
 ]
+MOST_PARALLEL = 64
 Parallel = Annotated[
     int,
     typer.Option(
         "--parallel",
         metavar="N",
         min=1,
-        max=64,
+        max=MOST_PARALLEL,
         show_default=False,
         help="Answer up to N questions at a time: more in a minute, each slower; the answers are the same "
         "(default: 8 in a batch, 4 in a server, fewer where memory is short).",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from qcli.catalog.entry import Entry
     from qcli.forecast.prospect import Options
-    from qcli.forecast.result import Forecast
+    from qcli.forecast.result import Beside, Forecast
     from qcli.forecast.survey import Survey
     from qcli.hub.address import Address
     from qcli.hub.api import Listing
@@ -165,6 +165,8 @@ def _drawn(name: str, result: Forecast) -> RenderableType:
     lines = [Text(console.clean(name), style="bold"), Text(verdict(result))]
     if result.speed:
         lines.append(Text(f"about {rate(result.speed.decode_tok_per_s)} tok/s, {_prompts(result)}"))
+    if result.beside:
+        lines.append(Text(_beside(result.beside)))
     return Group(*lines, "", _amounts(result), Text(f"may use {size(memory.ram)}; {_machine(result)}", style="dim"))
 
 
@@ -174,6 +176,15 @@ def _prompts(result: Forecast) -> str:
     assert result.speed
     which = "prompts" if result.mode == "resident" else "the first prompt, if"
     return f"{which} of {counted(result.speed.prompt_tokens, 'token')}, at {rate(result.speed.prefill_tok_per_s)} tok/s"
+
+
+def _beside(beside: Beside) -> str:
+    room = (
+        f"there is room for {min(beside.texts, options.MOST_PARALLEL)}"
+        if beside.texts > 1
+        else "there is no room for several"
+    )
+    return f"each answer that is given at the same time (--parallel) takes up to {size(beside.bytes_each)}; {room}"
 
 
 def _machine(result: Forecast) -> str:

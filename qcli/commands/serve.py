@@ -12,6 +12,8 @@ from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.examples import examples
 from qcli.errors import UsageError
+from qcli.runtime import gap_setting
+from qcli.runtime.gap_setting import MAX_GAP
 
 if TYPE_CHECKING:
     import socket
@@ -64,6 +66,15 @@ def serve(
         bool, options.flag("--no-reasoning", help="Leave out what the model thinks before it answers.")
     ] = False,
     parallel: options.Parallel = 4,
+    max_gap: Annotated[
+        float | None,
+        typer.Option(
+            "--max-gap",
+            metavar="SECONDS",
+            help=f"{gap_setting.HELP[:-1]} (default: {MAX_GAP}).",
+            callback=lambda value: None if value is None else gap_setting.gap_setting("--max-gap", value),
+        ),
+    ] = None,
     quiet: options.Quiet = False,
     ram: options.Ram = None,
     threads: options.Threads = None,
@@ -99,7 +110,7 @@ def serve(
                 typed = known[0].typed(name) if known else model
                 return LLM(typed, threads, ctx, kv_type=kv_type, ram=ram, progress=progress)
 
-            answers = SeveralAtATime(load, queue or MOST_WAITING, parallel)
+            answers = SeveralAtATime(load, queue or MOST_WAITING, parallel, max_gap or MAX_GAP)
             stack.callback(answers.close)
             llm = answers.start(progress=bar.update)
             known.append(KnownModels(llm.name, model))

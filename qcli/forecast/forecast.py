@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from qcli.forecast.hit_rate import hit_rate
-from qcli.forecast.result import Forecast, Memory, Mode, Speed, Streaming, Weights
+from qcli.forecast.result import Beside, Forecast, Memory, Mode, Speed, Streaming, Weights
 from qcli.forecast.simulated_cache import SimulatedCache
 from qcli.forecast.synthetic_model import SyntheticModel, expert_layers
 from qcli.forecast.timing import PROMPT, prompt_seconds, step_seconds
@@ -24,6 +24,7 @@ from qcli.models import Model
 from qcli.runtime.active_threads import ActiveThreads
 from qcli.runtime.build import STEP_TOKENS, model_of
 from qcli.runtime.engine import DEFAULT_CHUNK, Engine
+from qcli.runtime.places import fitting, text_bytes
 from qcli.streaming import budget, usage_file
 from qcli.streaming.dense import weight_bytes
 from quant.kernels.experts import GatedExperts
@@ -83,7 +84,11 @@ class Setup:
         program += budget.RESERVE + budget.state_bytes(state) - state.n_bytes  # checkpoints
         needed = self.ram + missing_bytes if missing_bytes else program + dense + experts + state.n_bytes + buffers
         memory = Memory(self.ram, state.n_bytes, state.cache_bytes, buffers, program, needed)
-        return Forecast(mode, self.threads, state.ctx, state.kv_type, weights, memory, streaming, speed)
+        beside = None
+        if mode == "resident" and engine.most_tokens > 1:
+            texts = fitting(self.ram - needed, state, engine.vocab_size)
+            beside = Beside(text_bytes(state, engine.vocab_size), texts)
+        return Forecast(mode, self.threads, state.ctx, state.kv_type, weights, memory, streaming, speed, beside)
 
 
 def _resident(setup: Setup, progress: Progress | None) -> Forecast:

@@ -30,6 +30,14 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Answers that are given at the same time."""
+
+    bytes_each: int  # of a text as long as the context
+    texts: int  # that there is memory for
+
+
+@dataclass(frozen=True)
 class Streaming:
     """How a streamed model finds its experts."""
 
@@ -62,3 +70,4 @@ class Forecast:
     memory: Memory
     streaming: Streaming | None  # of a streamed model
     speed: Speed | None  # None if it is too large
+    beside: Beside | None  # None if it gives one answer at a time

@@ -166,10 +166,15 @@ class State:
             own.put_back(before, position)
         self.position, self.behind = position, 0
 
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of a slot."""
+        return sum(array.nbytes for array, _ in self._in_slots(0))
+
     def slots(self, count: int) -> Slots:
         """Allocate the memory of so many texts, for plans that take a token of each; `copy_to` fills it."""
         slots = Slots()
-        for array in self._memory():
+        for array, _ in self._in_slots(0):
             slots.add(array, aligned((count, *array.shape), array.dtype))
         return slots
 
@@ -177,15 +182,26 @@ class State:
         """Have the text in this state go on in a slot."""
         if self.behind:
             self.catch_up()
-        for recurrent in self._recurrent:
-            slots.like(recurrent.array)[slot] = recurrent.array
-        for cache in self._caches:
-            end = cache.complete(self.position)
-            slots.like(cache.rows)[slot, :, :end] = cache.rows[:, :end]
+        for array, used in self._in_slots(self.position):
+            slots.like(array)[slot][used] = array[used]
 
-    def _memory(self) -> Iterator[NDArray[Any]]:
-        yield from (recurrent.array for recurrent in self._recurrent)
-        yield from (cache.rows for cache in self._caches)
+    def copy_from(self, slots: Slots, slot: int, position: int) -> None:
+        """Have the text in a slot, of so many tokens, go on here; a head of multi-token prediction has not seen its end."""
+        for array, used in self._in_slots(position):
+            array[used] = slots.like(array)[slot][used]
+        for rows in self._recurrent:
+            if isinstance(rows, HiddenRows):
+                rows.put_back(np.zeros_like(rows.array[0]), position)
+        self.position, self.behind = position, 0
+
+    def _in_slots(self, position: int) -> Iterator[tuple[NDArray[Any], Any]]:
+        """The arrays that slots have, and the part of each that a text of so many tokens uses: none for guesses."""
+        for recurrent in self._recurrent:
+            if isinstance(recurrent, Recurrent):
+                yield recurrent.array, ...
+        for cache in self._caches:
+            if not cache.behind:
+                yield cache.rows, np.s_[:, : cache.complete(position)]
 
     def rows(self, first: int, end: int) -> list[NDArray[Any]]:
         """The rows of keys and values of positions from `first` to `end`, in every cache: views [heads, rows, row]."""

@@ -38,6 +38,11 @@ def checked_messages(messages: Sequence[Message]) -> Sequence[Message]:
     return messages
 
 
+def as_messages(asked: str | Sequence[Message]) -> Sequence[Message]:
+    """A conversation as it is; a question as one."""
+    return [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+
+
 def _may_be_empty(message: Any) -> bool:
     """Whether a message is what a tool gave back, which may be nothing."""
     return isinstance(message, Mapping) and message.get("role") == "tool"

@@ -25,7 +25,7 @@ from qcli.runtime.build import STEP_TOKENS, model_of, streamed_model_of
 from qcli.runtime.draft_head import DraftHead
 from qcli.runtime.lifetime import Lifetime, dismiss
 from qcli.runtime.profile import Profiler
-from qcli.runtime.program import Program
+from qcli.runtime.program import OFTEN, Program
 from qcli.runtime.programs import Programs
 from qcli.streaming import budget
 from quant.kernels.experts_grouped import MICRO_BATCH
@@ -55,12 +55,12 @@ class Engine:
         """decoding: chooses how many of the threads decode, else all do; beside: as `load`."""
         self.model, self.state, self.threads = model, state, threads
         self.vocab_size, self.ctx, self.longest = model.vocab_size, state.ctx, state.longest
-        self.expert_loader, self.observer = expert_loader, observer
+        self.expert_loader, self.observer, self.spare_bytes = expert_loader, observer, 0  # left for other texts
         self.programs = Programs(model, state, threads, chunk, expert_loader, observer, progress, beside)
         self.chunk, self.ready_to_step = self.programs.chunk, self.programs.ready_to_step
         self.last_logits: NDArray[np.float32] | None = None  # of the last token in the state, where they are known
         self._profiler: Profiler | None = None  # while profile() is on
-        self._undecided = 0  # tokens of the last steps() behind the first, until keep() tells which stay
+        self.tell_every, self._undecided = OFTEN, 0  # seconds; tokens of the last steps() that keep() may have stay
         self.draft_head = DraftHead.of(model, state, self.programs, threads, observer)
         # a weak method, or an engine that is dropped would live on until garbage is collected
         catch_up = weakref.WeakMethod(self._catch_up)
@@ -79,12 +79,12 @@ class Engine:
         """Build the model of a file and compile its plans; kernels that are not in the cache yet are compiled.
 
         threads: physical cores by default, in decoding as many as pay, of many fewer if experts are read meanwhile;
-        ctx: capacity in tokens; chunk: tokens of a prompt that go through the layers together; kv_type: the type of
-        keys and values in the cache, "f16", "q8_0" or "f32"; observer: told what weights are multiplied with, in prompts;
-        ram: bytes that the process may use, what is free by default; if the model needs more, its experts are streamed;
-        mtp: also load the head of multi-token prediction, if the file has one (see draft);
-        beside: compile what a prompt's first token does not need while that is computed, unless experts are streamed.
-        Raises ModelFileError, UnsupportedModelError, ContextOverflowError; QcliError if even that needs more memory.
+        ctx: capacity in tokens; chunk: tokens of a prompt that go through the layers together; kv_type: of keys and values,
+        "f16", "q8_0" or "f32"; observer: told what weights are multiplied with, in prompts; ram: bytes that the process may
+        use, by default what is free; if the model needs more, its experts are streamed; mtp: also load the head of
+        multi-token prediction, if the file has one (see draft); beside: compile what a prompt's first token does not need
+        while that is computed, unless experts are streamed. Raises ModelFileError, UnsupportedModelError,
+        ContextOverflowError; QcliError if even that needs more memory.
         """
         kernels.check_processor()
         given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
@@ -92,7 +92,9 @@ class Engine:
         limit, used = budget.limit(ram), process_memory()
         if not state.experts_total or budget.fits(file, model, state, threads, limit, used):
             some = ActiveThreads(given or 1, threads)
-            return cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer, None, some, beside)
+            engine = cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer, None, some, beside)
+            engine.spare_bytes = budget.spare_bytes(file, state, engine.programs.plans, limit, used)
+            return engine
         resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
         threads = given or streaming_threads()
         model, state, loader = streamed_model_of(file, ctx, kv_type, progress, mtp)
@@ -181,8 +183,7 @@ class Engine:
         self._lifetime.check()
         self.reset()
         self._check_fits(len(ids))
-        result = np.empty((len(ids) - first, self.vocab_size), np.float32)
-        before = 0
+        result, before = np.empty((len(ids) - first, self.vocab_size), np.float32), 0
         for done in self._chunks(ids):
             wanted = min(done - first, done - before)
             if wanted > 0:
@@ -263,8 +264,7 @@ class Engine:
             self._catch_up()
         self.state.batch.set(tokens, self.state.position, self.state.behind)
         self._replay(program, progress)
-        self.state.position += tokens
-        self.state.behind = 0
+        self.state.position, self.state.behind = self.state.position + tokens, 0
         if self.draft_head:
             self.draft_head.append(program, 0, tokens if program is self.programs.prompt else 1, self._replay)
 
@@ -284,7 +284,7 @@ class Engine:
             self._replay(program)
 
     def _replay(self, program: Program, progress: Progress | None = None) -> None:
-        program.replay(self._run, partial(progress, "") if progress and not self._profiler else None)
+        program.replay(self._run, partial(progress, "") if progress and not self._profiler else None, self.tell_every)
 
     def _run(self, records: NDArray[np.int64], parts: list[str]) -> None:
         self._lifetime.check()  # once more: a callback may have closed it in the midst of a prompt

@@ -1,4 +1,4 @@
-"""One answer at a time, and one thread in it: whoever else wants the model meanwhile is told so."""
+"""One answer at a time, and one thread in it: whoever else wants the model meanwhile waits for it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from qcli.errors import QcliError
 from qcli.progress import Progress
 from qcli.runtime.lifetime import Lifetime
 from qcli.runtime.stats import Stats
 
+_PATIENCE: Final = 0.2  # seconds, after which whoever waits looks whether the thread is still there that it waits for
+
 
 class Exclusive:
     """Exclusive use of a model: by one thread at a time, for one answer at a time, until it is closed.
 
-    A new answer ends one that the same thread has left unread; one that another thread is reading is not to be ended.
+    A new answer ends one that the same thread has left unread. What another thread has begun is waited for, until it is
+    read to its end, closed or dropped, or its thread has ended; who asked first has the model first.
     """
 
     def __init__(self, end: Callable[[], None], after: Callable[[], None] = lambda: None) -> None:
@@ -29,16 +32,22 @@ class Exclusive:
         self._user: object = None  # whoever uses the model right now
         self._thread = 0  # that of the user
         self._answer: weakref.ref[Answer] | None = None  # an answer that nobody has any more is over
+        self._line: list[object] = []  # who waits to begin something, in the order of coming
 
     @contextmanager
-    def use(self) -> Iterator[None]:
-        """Have the model for oneself within the block. Raises QcliError if it is closed or in use, or the process forked."""
+    def use(self, anew: bool = False) -> Iterator[None]:
+        """Have the model for oneself within the block, after other threads have done their step.
+
+        anew: after their answers, too, first come, first served. Raises QcliError if it is closed, or the process forked,
+        or this thread is in the midst of using it.
+        """
         me = object()
         try:  # first of all, as Ctrl-C may come anywhere
             self.lifetime.check()
             with self._free:
-                if self._user is not None:
+                if self._user is not None and self._thread == threading.get_ident():
                     raise _busy()
+                self._wait(me, anew)
                 self._user, self._thread = me, threading.get_ident()
             yield
         finally:
@@ -52,18 +61,38 @@ class Exclusive:
 
     @contextmanager
     def use_anew(self) -> Iterator[None]:
-        """As `use`, after an answer that this thread has left unread has ended. Raises QcliError, too, as `end_unread`."""
-        with self.use():
+        """As `use` anew, after an answer that this thread has left unread has ended."""
+        with self.use(anew=True):
             self.end_unread()
             yield
 
     def end_unread(self) -> None:
-        """End an answer that this thread has left unread; called within `use`. Raises QcliError if it is another thread's."""
-        if not (answer := self._unread()):
-            return
-        if answer.thread != threading.get_ident() and answer.thread in {t.ident for t in threading.enumerate()}:
-            raise _busy()
-        answer.end("another one has begun since", "read an answer to its end before you ask for the next")
+        """End an answer that this thread has left unread; called within `use` anew."""
+        if answer := self._unread():
+            answer.end("another one has begun since", "read an answer to its end before you ask for the next")
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether anybody waits to begin something."""
+        return bool(self._line)
+
+    def _wait(self, me: object, anew: bool) -> None:
+        if anew:
+            self._line.append(me)
+        try:
+            while self._user is not None or (anew and (self._line[0] is not me or self._is_read_elsewhere())):
+                self._free.wait(_PATIENCE)
+                self.lifetime.check()
+        finally:
+            if anew:
+                self._line.remove(me)
+
+    def _is_read_elsewhere(self) -> bool:
+        """Whether another thread, one that is still there, has an answer that is not over."""
+        answer = self._unread()
+        if answer is None or answer.thread == threading.get_ident():
+            return False
+        return answer.thread in {thread.ident for thread in threading.enumerate()}
 
     def begin(
         self,
@@ -72,7 +101,7 @@ class Exclusive:
         logprobs: list[dict[str, Any]] | None = None,
         stats: Stats | None = None,
     ) -> Answer:
-        """Make an answer of what yields its pieces and appends to its ids; called within `use`, after `end_unread`."""
+        """Make an answer of what yields its pieces and appends to its ids; called within `use` anew, after `end_unread`."""
         answer = Answer(self, pieces, ids, [] if logprobs is None else logprobs, stats or Stats())
         self._answer = weakref.ref(answer)
         return answer
@@ -169,6 +198,6 @@ class Answer(Generator[str, None, None]):
 
 def _busy() -> QcliError:
     return QcliError(
-        "the model is giving another answer",
-        "read that to its end or close() it first, or load the model a second time",
+        "the model is in the midst of something that this thread has asked of it",
+        "ask again when that has returned",
     )

@@ -28,6 +28,7 @@ from qcli.streaming.pressure import FLOOR
 
 if TYPE_CHECKING:
     from qcli.runtime.engine import Engine
+    from qcli.runtime.sequences import Sequences
     from qcli.runtime.state_store import StateStore
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class PrefixCache:
         self.kept = KeptStates(engine.state, checkpoint_bytes(engine.state))
         if engine.expert_loader:
             engine.expert_loader.give_up_first = self.kept.clear
+        self.others: Sequences | None = None  # texts that were decoded together, and were left where they are
         self.prefilled = 0  # ids that the last prefill did not find in the state
         self._logits: np.ndarray | None = None  # of the last id in the state, if they are known
         self._ids: list[int] = []  # whose keys and values the state has
@@ -69,6 +71,11 @@ class PrefixCache:
     def position(self) -> int:
         """Tokens of the text in the state."""
         return self.engine.position
+
+    @property
+    def text(self) -> tuple[list[int], list[int]]:
+        """The ids of the text in the state, and how each of them came there."""
+        return self._ids, self._history
 
     def drafted(self, ids: Sequence[int]) -> DraftedSteps:
         """What takes the tokens of an answer to a prompt of these ids, and guesses ahead."""
@@ -186,6 +193,8 @@ class PrefixCache:
             in_place, on_disk = self._in_place(ids, marks), self.store.longest(ids) if self.store else 0
             kept = self.kept.longest(ids, marks.positions if marks.alone else None)
             in_memory = kept.position if kept else 0
+            if not marks.alone and self._bring_back(ids, max(in_place, in_memory, on_disk)):
+                return len(self._ids)
             if in_place >= max(in_memory, on_disk):
                 self._go_back_to(in_place)
                 return in_place
@@ -208,6 +217,20 @@ class PrefixCache:
         return max(
             [there // self.engine.chunk * self.engine.chunk, *(mark for mark in marks.positions if mark <= there)]
         )
+
+    def _bring_back(self, ids: list[int], longer_than: int) -> bool:
+        """Bring the state to a text that was decoded together with others and was left, if ids begin with such a one."""
+        slot = None if self.others is None else self.others.longest(ids)
+        if self.others is None or slot is None or self.others.left(slot).position <= longer_than:
+            return False
+        text = self.others.left(slot)
+        there = common_length(self._history, text.history)
+        self._leave(there)
+        self._stay_at(there, whole=False)
+        self.others.bring_back(slot)
+        self._ids, self._history, self.whole = [*(text.ids or ())], [*text.history], True
+        self.engine.last_logits = None
+        return True
 
     def _go_back_to(self, position: int) -> None:
         """Forget what follows a position of the text in the state."""

@@ -13,7 +13,7 @@ from quant.plan import Plan, StageCallback
 
 ReplayRecords = Callable[[NDArray[np.int64], list[str]], None]  # the records, and the part of the model of each
 
-_OFTEN = 0.1  # seconds from one word on how far it is to the next
+OFTEN = 0.1  # seconds from one word on how far it is to the next
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +30,16 @@ class Program:
         records = plan.compile()
         return cls(plan, [(records[part], plan.parts[part], callback) for part, callback in plan.stages()])
 
-    def replay(self, replay_records: ReplayRecords, told: Callable[[float], None] | None = None) -> None:
+    def replay(
+        self, replay_records: ReplayRecords, told: Callable[[float], None] | None = None, often: float = OFTEN
+    ) -> None:
         """Have the records of every stage replayed, in order, as often as the stage's callback yields.
 
-        told(fraction of the records that are done) is called in between, several times a second: the records are the
+        told(fraction of the records that are done) is called in between, about every `often` seconds: the records are the
         same, and in the same order, but handed over a few at a time; whoever is told may raise.
         """
         done = reached = 0
-        whole, pace = sum(len(records) for records, _, _ in self.stages), Pace()
+        whole, pace = sum(len(records) for records, _, _ in self.stages), Pace(often)
         for records, parts, callback in self.stages:
             for _ in (None,) if callback is None else callback():
                 if told is None:
@@ -53,8 +55,9 @@ class Program:
 class Pace:
     """How many records make up the time after which progress is told: first one, then as many as their speed allows."""
 
-    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
-        self._clock = clock
+    def __init__(self, often: float = OFTEN, clock: Callable[[], float] = perf_counter) -> None:
+        """often: seconds."""
+        self._often, self._clock = often, clock
         self._count = 1
 
     def pieces(self, records: int) -> Iterator[slice]:
@@ -65,8 +68,8 @@ class Pace:
             began = self._clock()
             yield piece
             seconds = self._clock() - began
-            if seconds < _OFTEN / 2 and piece.stop - first == self._count:
+            if seconds < self._often / 2 and piece.stop - first == self._count:
                 self._count *= 2
-            elif seconds > 2 * _OFTEN:
+            elif seconds > 2 * self._often:
                 self._count = max(1, self._count // 2)
             first = piece.stop

@@ -28,9 +28,10 @@ class TextInSlot:
 
     guessed = right = 0
 
-    def __init__(self, cache: PrefixCache, sequences: Sequences) -> None:
+    def __init__(self, cache: PrefixCache, sequences: Sequences, between: Progress) -> None:
+        """between: told of progress, too, while the prompt is read: so that others may go on."""
         self.engine, self.prefilled = cache.engine, 0
-        self._cache, self._sequences = cache, sequences
+        self._cache, self._sequences, self._between = cache, sequences, between
         self._slot: int | None = None
         self._logits: np.ndarray | None = None
         self.wanted: int | None = None  # the token that it would take next
@@ -54,8 +55,14 @@ class TextInSlot:
 
     def prefill(self, ids: Sequence[int], progress: Progress | None = None, marks: Marks = NO_MARKS) -> np.ndarray:
         """Read a prompt, and take a slot; float32 [vocab] after its last id."""
-        logits = self._cache.prefill(ids, progress, marks)
-        self.prefilled, self._slot = self._cache.prefilled, self._sequences.join()
+
+        def told(stage: str, fraction: float) -> None:
+            if progress:
+                progress(stage, fraction)
+            self._between(stage, fraction)
+
+        logits = self._cache.prefill(ids, told, marks)
+        self.prefilled, self._slot = self._cache.prefilled, self._sequences.join(*self._cache.text)
         return logits
 
     def step(self, token: int) -> None:
@@ -80,12 +87,12 @@ class TextInSlot:
         return self
 
     def keep_answer(self, on_disk: bool) -> None:
-        """Nothing is kept after an answer: its text is not in the engine's own state."""
+        """The text stays in its slot, anyway, until another needs that."""
 
-    def leave(self) -> None:
-        """Give the slot back."""
+    def leave(self, whole: bool) -> None:
+        """Give the slot back; whole: the text may be gone on with."""
         if self._slot is not None:
-            self._sequences.leave(self._slot)
+            self._sequences.leave(self._slot, whole)
             self._slot = None
 
 
@@ -95,19 +102,30 @@ class Together:
     def __init__(self, cache: PrefixCache, most: int) -> None:
         """most: answers at a time. Raises QcliError if the model decodes one text at a time."""
         self._cache, self._sequences = cache, Sequences(cache.engine, most)
+        cache.others = self._sequences
         self._texts: dict[int, TextInSlot] = {}  # by the id of the answer
         self._pieces: dict[int, Pieces] = {}
+        self._between: Progress = lambda stage, fraction: None
+
+    def have_told(self, between: Progress, seconds: float) -> None:
+        """Have somebody told how far the prompt is that is being read, about every so many seconds: others may go on then."""
+        self._between, self._cache.engine.tell_every = between, seconds
+
+    @property
+    def most(self) -> int:
+        """Answers at a time."""
+        return self._sequences.most
 
     @property
     def is_full(self) -> bool:
         """Whether no other answer can begin."""
-        return len(self._texts) == self._sequences.most
+        return len(self._texts) == self.most
 
     def text(self) -> TextInSlot:
         """What an answer that is about to begin reads its prompt by. Raises QcliError if none can begin."""
         if self.is_full:
             raise QcliError(f"{len(self._texts)} answers are given at a time", "wait until one of them ends")
-        return TextInSlot(self._cache, self._sequences)
+        return TextInSlot(self._cache, self._sequences, self._between)
 
     def begin(self, answer: Pieces, pieces: Pieces, text: TextInSlot) -> None:
         """An answer begins, whose pieces come of `text`; from now on they are read here."""
@@ -136,14 +154,14 @@ class Together:
         """Whether nothing more comes of it."""
         return self._texts[id(answer)].ended
 
-    def end(self, answer: Pieces) -> None:
-        """Let an answer go, whose slot is free then."""
+    def end(self, answer: Pieces, whole: bool = True) -> None:
+        """Let an answer go, whose slot is free then; whole: no error has come in the midst of its step."""
         pieces, text = self._pieces.pop(id(answer)), self._texts.pop(id(answer))
         try:
             pieces.close()
             answer.close()
         finally:
-            text.leave()
+            text.leave(whole)
 
     def step(self) -> None:
         """Have all answers that wait take their next token."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qcli.errors import ModelFileError, QcliError, ThinkError, UsageError
 from qcli.progress import Progress
 from qcli.protocol.question import Question
+from qcli.runtime.side_by_side import CancelledError
 from qcli.runtime.stats import Stats
 from qcli.serving.answers import MOST_WAITING, Begun, ClosedError, Done, Failed, QueueFullError, Said, Told, Working
 from qcli.serving.prompt_size import check_size
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from qcli.runtime.exclusive import Answer
 
 Load = Callable[[str | None, Progress], "LLM"]  # the model of a question, by its name; None: the usual one
-
-
-class CancelledError(KeyboardInterrupt):
-    """Ends the reading of a prompt, as Ctrl-C does: the state stays whole."""
 
 
 class Submitted:

@@ -19,7 +19,10 @@ class Model(Protocol):
 
     file: GGUFFile
     engine: Engine
-    stats: Stats
+
+    @property
+    def stats(self) -> Stats:
+        """Of the last answer that this thread has asked for."""
 
     @property
     def name(self) -> str:

@@ -60,6 +60,11 @@ def resident_bytes(file: GGUFFile, model: Model, state: State, threads: int, use
     return _without_buffers(file, state, used) + _buffer_bytes(model, state, threads)
 
 
+def spare_bytes(file: GGUFFile, state: State, plans: list[Plan], ram: int, used: int) -> int:
+    """What a resident model with these plans leaves of the memory; used: as in `fits`."""
+    return ram - _without_buffers(file, state, used) - sum(plan.n_bytes for plan in plans)
+
+
 def _without_buffers(file: GGUFFile, state: State, used: int) -> int:
     """What a resident model takes apart from the buffers of its plans."""
     return used + sum(tensor.n_bytes for tensor in file.tensors.values()) + state_bytes(state) + RESERVE

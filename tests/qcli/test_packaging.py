@@ -40,8 +40,8 @@ def imported() -> Iterator[str]:
 
 def test_every_import_is_declared(project: dict[str, Any]) -> None:
     extras = project["project"]["optional-dependencies"]
-    needs = [*project["project"]["dependencies"], *extras["mcp"], *extras["serve"]]
-    declared = {re.split(r"[<>=]", need)[0] for need in needs}
+    needs = [*project["project"]["dependencies"], *extras["mcp"], *extras["ray"], *extras["serve"]]
+    declared = {re.split(r"[\[<>=]", need)[0] for need in needs}
     known = {IMPORTED_AS.get(package, package) for package in declared}
     assert set(imported()) - sys.stdlib_module_names - {"qcli", "quant"} <= known
 

@@ -14,7 +14,8 @@ from qcli.batch.question import Defaults
 from qcli.batch.results import Results
 from qcli.batch.source import Source
 from qcli.errors import QcliError
-from qcli.serving.answers import Failed
+from qcli.runtime.stats import Stats
+from qcli.serving.answers import Done, Failed
 from qcli.serving.several_at_a_time import SeveralAtATime
 
 CITY = {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"]}
@@ -53,12 +54,13 @@ def answers():
 def ran(answers, tmp_path):
     """Runs lines, and gives their results by their ids."""
 
-    def run(lines, name="out.jsonl", system="You are kind.", **options):
+    def run(lines, name="out.jsonl", system="You are kind.", ordered=False, **options):
         source = tmp_path / "in.jsonl"
         source.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
         with Results(tmp_path / name) as results:
             given: Any = {"max_tokens": 12, **options}
-            Job(answers, "storyteller", results, Defaults(given, system)).run(Source(source), lambda summary: None)
+            job = Job(answers, "storyteller", results, Defaults(given, system), ordered=ordered)
+            job.run(Source(source), lambda summary: None)
         written = [json.loads(line) for line in (tmp_path / name).read_text("utf-8").splitlines()]
         assert len({result["custom_id"] for result in written}) == len(written)
         return {result["custom_id"]: result for result in written}
@@ -122,6 +124,49 @@ def test_the_same_texts_in_any_order_and_however_often_it_was_stopped(ran, tmp_p
     assert texts(ran(lines, "cut.jsonl")) == texts(other)
 
 
+def test_results_in_the_order_of_the_lines(ran, tmp_path):
+    """Whatever is answered first, and after a stop, too."""
+    lines = [{"custom_id": f"q{n}", "prompt": f"{n} cats?", "max_tokens": 25 - 3 * n} for n in range(8)]
+    lines.insert(3, {"custom_id": "wrong", "prompt": 3})
+    wanted = [line["custom_id"] for line in lines]
+    assert list(ran(lines, temperature=0)) != wanted
+    found = ran(lines, "ordered.jsonl", ordered=True, temperature=0)
+    assert list(found) == wanted
+    whole = (tmp_path / "ordered.jsonl").read_bytes()
+    (tmp_path / "cut.jsonl").write_bytes(whole[: len(whole) // 2])
+    assert ran(lines, "cut.jsonl", ordered=True, temperature=0) == found
+    assert (tmp_path / "cut.jsonl").read_bytes() == whole
+
+
+def test_not_too_many_results_wait_for_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("qcli.batch.job._HELD", 5)
+    asked, most = [], []
+
+    class FirstLast:
+        """Answers all but the first question at once, and that one when some wait for it."""
+
+        def submit(self, question, tell):
+            asked.append(tell)
+            if len(asked) > 1:
+                tell(Done(Stats(finish_reason="stop")))
+            most.append(len(job._held))
+            if len(asked) == 6:
+                asked[0](Done(Stats(finish_reason="stop")))
+            return self
+
+        def cancel(self):
+            pass
+
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(f'{{"custom_id": "{n}", "prompt": "a"}}\n' for n in range(20)))
+    with Results(tmp_path / "out.jsonl") as results:
+        job = Job(FirstLast(), "m", results, Defaults({}), ordered=True)
+        job.run(Source(source), lambda summary: None)
+    written = [json.loads(line)["custom_id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert written == [str(n) for n in range(20)]
+    assert max(most) <= 5
+
+
 def test_options_hold_for_lines_that_say_nothing(ran, answers):
     found = ran([LINES[0], LINES[3], LINES[4]], temperature=0, constraint=None)
     assert [found[id]["new_tokens"] for id in ("line-1", "line-2")] == [12, 3]
@@ -158,7 +203,7 @@ def test_the_command(type_line, telling, tmp_path):
     )  # fmt: skip
     assert out.read_bytes() == before
     source.write_text('{"prompt": "Hi"}\n{"prompt": 3}\n{"custom_id": "more", "prompt": "Hi"}\n')
-    assert type_line("batch", str(source), "-o", str(out), "-q") == (1, "", "")
+    assert type_line("batch", str(source), "-o", str(out), "-q", "--ordered") == (1, "", "")
     assert out.read_bytes().startswith(before)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from brief_forecast import be_brief
@@ -23,6 +24,7 @@ def test_the_command_s_table_and_json(type_line, monkeypatch):
     code, out, _ = type_line("plan", str(MODEL), "--ctx", "64", "-t", "1")
     assert code == 0
     assert "resident: it needs" in out
+    assert re.search(r"given at the same time \(--parallel\) takes up to \d+ kB; there is room for 64\n", out)
     assert "\x1b" not in out
     assert all(len(line) <= 110 for line in out.splitlines())
     code, out, _ = type_line("plan", str(MODEL), "--ctx", "64", "-t", "1", "--ram", "10MB", "--json")
@@ -31,6 +33,7 @@ def test_the_command_s_table_and_json(type_line, monkeypatch):
     monkeypatch.setattr(budget, "fits", lambda *_: False)
     code, out, _ = type_line("plan", str(MODEL), "--ctx", "64", "-t", "1", "--ram", "9GB")
     assert "experts in each layer" in out
+    assert "--parallel" not in out
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One answer at a time: who is told what, and when a model closes."""
+"""One answer at a time: who waits for whom, and when a model closes."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def exclusive(closed: Closed) -> Exclusive:
 
 
 def begun(exclusive: Exclusive, pieces: Iterator[str]) -> Answer:
-    with exclusive.use():
-        exclusive.end_unread()
+    with exclusive.use_anew():
         return exclusive.begin((piece for piece in pieces), [])
 
 
@@ -108,12 +107,42 @@ def test_what_an_answer_raises_ends_it(exclusive):
     assert list(answer) == []
 
 
-def test_another_thread_does_not_end_it(exclusive):
-    answer = begun(exclusive, iter("abc"))
+@pytest.mark.parametrize("end", [list, Answer.close], ids=["read", "closed"])
+def test_another_thread_waits_until_it_is_over(exclusive, end):
+    answer, said = begun(exclusive, iter("abc")), list[str]()
     next(answer)
-    assert "giving another answer" in failure_of(lambda: begun(exclusive, iter("de")))
-    assert list(answer) == ["b", "c"]
-    assert failure_of(lambda: begun(exclusive, iter("de"))) == ""
+    other = in_a_thread(lambda: said.extend(begun(exclusive, iter("de"))))
+    other.join(0.3)
+    assert (other.is_alive(), said, exclusive.others_wait) == (True, [], True)
+    end(answer)
+    other.join(10)
+    assert (said, exclusive.others_wait) == (["d", "e"], False)
+
+
+def test_who_asked_first_is_answered_first(exclusive):
+    answer, order, threads = begun(exclusive, iter("abc")), [], []
+    for number in range(5):
+        waiting = len(exclusive._line)
+        threads.append(in_a_thread(lambda number=number: order.append((number, *begun(exclusive, iter("d"))))))
+        while len(exclusive._line) == waiting:
+            threads[-1].join(0.001)
+    assert list(answer) == ["a", "b", "c"]
+    for thread in threads:
+        thread.join(10)
+    assert order == [(number, "d") for number in range(5)]
+
+
+def test_who_waits_is_told_when_the_model_is_closed(exclusive, closed):
+    answer, said = begun(exclusive, iter("abc")), []
+    other = in_a_thread(lambda: said.append(failure_of(lambda: begun(exclusive, iter("de")))))
+    while not exclusive.others_wait:
+        other.join(0.001)
+    exclusive.close()
+    other.join(10)
+    assert "closed" in said[0]
+    assert closed.times >= 1
+    with pytest.raises(QcliError, match="the model was closed"):
+        next(answer)
 
 
 def test_an_answer_whose_reader_is_gone_stands_in_nobodys_way(exclusive):
@@ -126,17 +155,16 @@ def test_an_answer_whose_reader_is_gone_stands_in_nobodys_way(exclusive):
     assert failure_of(lambda: begun(exclusive, iter("de"))) == ""
 
 
-def test_two_threads_cannot_read_one_answer_at_once(exclusive):
-    slow = Slow()
+def test_two_threads_read_one_answer_one_after_the_other(exclusive):
+    slow, found = Slow(), list[str]()
     answer = begun(exclusive, slow)
-    reader = in_a_thread(lambda: list(answer))
+    readers = [in_a_thread(lambda: found.extend(answer)) for _ in range(2)]
     slow.reached.wait(10)
-    for use in (lambda: next(answer), lambda: begun(exclusive, iter("de"))):
-        with pytest.raises(QcliError, match="giving another answer"):
-            use()
     slow.go_on.set()
-    reader.join(10)
+    for reader in readers:
+        reader.join(10)
     assert answer.over
+    assert sorted(found) == ["a", "b", "c"]
 
 
 def test_an_answer_closed_by_another_thread_ends_after_its_step(exclusive):
@@ -197,7 +225,7 @@ def test_an_answer_within_an_answer_is_refused(exclusive):
     def pieces():
         yield from begun(exclusive, iter("abc"))
 
-    with pytest.raises(QcliError, match="giving another answer"):
+    with pytest.raises(QcliError, match="in the midst of something that this thread has asked"):
         next(begun(exclusive, pieces()))
     assert list(begun(exclusive, iter("abc"))) == ["a", "b", "c"]
 

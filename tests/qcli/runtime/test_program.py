@@ -40,7 +40,7 @@ def test_what_is_told_grows_to_the_whole():
 )
 def test_pieces_become_as_long_as_the_speed_of_the_records_allows(seconds_a_record, sizes):
     now = 0.0
-    pace, found = Pace(lambda: now), []
+    pace, found = Pace(clock=lambda: now), []
     for piece in pace.pieces(100):
         found.append(piece.stop - piece.start)
         now += found[-1] * seconds_a_record
@@ -49,7 +49,7 @@ def test_pieces_become_as_long_as_the_speed_of_the_records_allows(seconds_a_reco
 
 def test_pieces_become_shorter_again():
     now = 0.0
-    pace, found = Pace(lambda: now), []
+    pace, found = Pace(clock=lambda: now), []
     for piece in pace.pieces(31):
         now += 0.0 if piece.stop < 16 else 1.0
         found.append(piece.stop - piece.start)

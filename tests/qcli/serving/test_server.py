@@ -16,7 +16,7 @@ from served import parsed_events, serving
 
 from qcli import LLM
 from qcli.serving.known_models import KnownModels
-from qcli.serving.one_at_a_time import OneAtATime
+from qcli.serving.several_at_a_time import SeveralAtATime
 from qcli.text.chat_template import ChatTemplate
 from qcli.text.think_tags import find_think_tags
 
@@ -49,7 +49,7 @@ def answers():
         llm.think_tags = find_think_tags(llm.tokenizer, llm.template.source)
         return llm
 
-    answers = OneAtATime(load, most_waiting=200)
+    answers = SeveralAtATime(load, most_waiting=200)
     answers.start()
     yield answers
     answers.close()
@@ -260,6 +260,7 @@ def test_a_hundred_clients_that_vanish_leave_nothing(client, answers):
         time.sleep(0.02)
     assert threading.active_count() <= threads + 1  # the second that reads bodies
     assert held() <= before
+    assert len(answers._side._together._sequences) == 0
     assert not [line for line in client.log if "went wrong" in line]
 
 
@@ -281,16 +282,18 @@ def test_many_at_once_are_answered_each_by_its_own(client):
 
 def test_who_waits_long_is_told_so(client, answers, monkeypatch):
     monkeypatch.setattr("qcli.serving.reply.KEEP_ALIVE", 0.05)
-    blocking = client.connect()
-    blocking.request("POST", CHAT, json.dumps(LONG))
-    while not answers.running:
+    blocking = [client.connect() for _ in range(4)]
+    for connection in blocking:
+        connection.request("POST", CHAT, json.dumps(LONG))
+    while answers.running < 4:
         time.sleep(0.002)
     waiting = client.connect()
     waiting.request("POST", CHAT, json.dumps({"messages": HI, "max_tokens": 2, "stream": True}))
     stream = waiting.getresponse()
     first = stream.readline()
     assert first == b": 1 in the queue\n"
-    blocking.close()
+    for connection in blocking:
+        connection.close()
     events = parsed_events(first + stream.read())
     assert events[-1] == "[DONE]"
     assert said(events[:-1])

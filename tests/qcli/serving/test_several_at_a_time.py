@@ -13,9 +13,8 @@ from qcli import LLM
 from qcli.errors import ContextOverflowError, ModelNotFoundError
 from qcli.protocol.question import Question
 from qcli.runtime.together import Together
-from qcli.serving import several_at_a_time
 from qcli.serving.answers import Begun, Done, Failed, Said, Working
-from qcli.serving.several_at_a_time import SeveralAtATime, places
+from qcli.serving.several_at_a_time import SeveralAtATime
 
 PROMPTS = [
     f"{who} went to the {where}" for who in ("A fox", "The king", "Anna") for where in ("sea", "shop", "old tree")
@@ -124,24 +123,12 @@ def test_an_error_in_a_step_ends_an_answer_and_the_next_is_answered(answers, mon
     assert heard(group, [question(0)])[0].text == alone
 
 
-def test_places_follow_memory(monkeypatch):
-    llm: Any = SimpleNamespace(engine=SimpleNamespace(most_tokens=8, state=SimpleNamespace(n_bytes=1 << 30)))
-    monkeypatch.setattr(several_at_a_time, "available_memory", lambda: 16 << 30)
-    assert places(llm) == 4
-    monkeypatch.setattr(several_at_a_time, "available_memory", lambda: 1 << 30)
-    assert places(llm) == 1
-    llm.engine.most_tokens = 1
-    monkeypatch.setattr(several_at_a_time, "available_memory", lambda: 1 << 50)
-    assert places(llm) == 1
-
-
-def test_others_go_on_while_a_long_prompt_is_read(answers, monkeypatch):
-    """Told of progress after each record, a prompt of two chunks leaves them room for many tokens."""
-    monkeypatch.setattr("qcli.runtime.program._OFTEN", 0.0)
+def test_others_go_on_while_a_long_prompt_is_read(answers):
+    """Where none may wait at all, they go on after each record of the prompt."""
     long: Any = {"max_tokens": 200, "temperature": 0.8, "seed": 1, "stop_loops": False}
     short: Any = {"max_tokens": 3, "temperature": 0}
     expected = heard(answers(1), [question(0, options=long), question(0, prompt="a dog " * 90, options=short)])
-    group, order, found = answers(2), SimpleQueue[Any](), {0: "", 1: ""}
+    group, order, found = answers(2, max_gap=0.0), SimpleQueue[Any](), {0: "", 1: ""}
     group.submit(question(0, options=long), lambda event: order.put((0, event)))
     while not isinstance(order.get(timeout=60)[1], Said):
         pass

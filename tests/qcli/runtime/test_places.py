@@ -1,0 +1,61 @@
+"""How many texts there is memory for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from qcli.runtime import places
+from qcli.streaming import budget
+
+GIB = 1 << 30
+
+
+def engine(spare, most_tokens=8) -> Any:
+    state = SimpleNamespace(slot_bytes=GIB - 4 * 1024)
+    return SimpleNamespace(most_tokens=most_tokens, state=state, vocab_size=1024, spare_bytes=spare)
+
+
+def test_as_many_as_fit_into_what_the_engine_may_use_and_into_what_is_free(monkeypatch):
+    monkeypatch.setattr(places, "process_memory", lambda: 3 * GIB)
+    monkeypatch.setattr(budget, "limit", lambda ram: 8 * GIB)
+    assert [places.places(engine(n * GIB), 4) for n in (0, 1, 2, 3, 4, 9)] == [1, 1, 2, 3, 4, 4]
+    assert places.places(engine(9 * GIB), 32) == 5
+    assert places.places(engine(2 * GIB - 1), 4) == 1
+    assert places.places(engine(-GIB), 4) == 1
+    assert places.places(engine(9 * GIB, most_tokens=1), 4) == 1
+
+
+RUN = """
+import json, resource, sys
+from qcli import LLM
+from qcli.runtime.places import places
+with LLM(ram=sys.argv[1], ctx=2048, threads=2, kv_type="f32", keep="shared") as llm:
+    asked = [f"{i} " + "the cat and the dog went to the sea and " * 10 for i in range(33)]
+    results = llm.batch(asked, parallel=32, max_tokens=4, seed=1)
+    counts = places(llm.engine, 32), llm._several._together.most
+told = [result.text for result in results], [str(result.problem) for result in results if result.problem], counts
+print(json.dumps([*told, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts as Linux does")
+def test_thirty_two_at_a_time_never_take_more_than_they_may():
+    """Those that there is no room for wait, and all get the same answers."""
+    told = {}
+    for ram in (420, 900):
+        line = [sys.executable, "-c", RUN, f"{ram}MB"]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        told[ram] = json.loads(done.stdout)
+    for ram, (texts, problems, counts, peak) in told.items():
+        assert (len(texts), problems) == (33, [])
+        assert peak <= ram * 10**6
+        assert counts[0] == counts[1]
+    assert 1 < told[420][2][0] < 32 == told[900][2][0]
+    assert told[420][0] == told[900][0]
