@@ -26,6 +26,9 @@ from quant.simd import (  # fmt: skip
     fma,
     high_f16,
     load_f16,
+    load_i64,
+    prefetch,
+    prefetch_l2,
     load_f32x8,
     load_i8x32,
     load_i8x64,
@@ -46,6 +49,8 @@ from quant.simd import (  # fmt: skip
 )
 from quant.tile import store_nibbles, turn4, turn4_words
 
+import os
+PF = int(os.environ.get('PF', '0'))
 BLOCK = Block(
     "Q4_K", number=12, columns=256, d=Scale("f16", 3 / 32 / 15), dmin=Scale("f16", 1.5 / 32), scales=12, qs=128
 )
@@ -169,9 +174,17 @@ def tile_scales(w, row_bytes, scales, minima):
 @unpack_tile
 def q4_k_unpack_tile(w, row_bytes, columns, tile, scales, minima, scratch):
     """See quant.formats; nibbles change places packed, two sub-blocks together."""
+    ahead = load_i64(scratch)
+    size = load_i64(scratch + 8)
     for b in range(columns // 256):
         tile_scales(w, row_bytes, scales + 512 * b, minima + 512 * b)
         for part in range(8):
+            for line in range(0, size, 64):
+                if PF == 0:
+                    prefetch(ahead + line)
+                else:
+                    prefetch_l2(ahead + line)
+            ahead += size
             place = tile + 4096 * b + 1024 * (part // 2) + 256 * (part % 2)
             s0, s1, s2, s3 = turn4(w + BLOCK.qs + 16 * part, row_bytes)
             store_nibbles(s0, place, place + 512)
