@@ -126,7 +126,7 @@ def main() -> None:
     counts = [int(count) for count in given.texts.split(",")]
     file, chance = file_of(given.model), np.random.default_rng(1)
     if given.gap:
-        engine = Engine.load(file, threads=given.threads, ctx=given.gap + 200)
+        engine = Engine.load(file, threads=given.threads, ctx=given.gap + 200, mtp=True)
         measure_gap(engine, given.gap, given.streams, given.max_gap, given.rounds, chance)
         engine.close()
         return
