@@ -125,13 +125,17 @@ def test_an_error_in_a_step_ends_an_answer_and_the_next_is_answered(answers, mon
 
 
 def test_places_follow_memory(monkeypatch):
-    llm: Any = SimpleNamespace(engine=SimpleNamespace(most_tokens=8, state=SimpleNamespace(n_bytes=1 << 30)))
+    engine = SimpleNamespace(most_tokens=8, state=SimpleNamespace(n_bytes=1 << 30), expert_loader=None)
+    llm: Any = SimpleNamespace(engine=engine)
     monkeypatch.setattr(several_at_a_time, "available_memory", lambda: 16 << 30)
     assert places(llm) == 4
     monkeypatch.setattr(several_at_a_time, "available_memory", lambda: 1 << 30)
     assert places(llm) == 1
-    llm.engine.most_tokens = 1
     monkeypatch.setattr(several_at_a_time, "available_memory", lambda: 1 << 50)
+    assert places(llm) > 1000
+    engine.expert_loader = "streams"
+    assert places(llm) == 1
+    engine.expert_loader, engine.most_tokens = None, 1
     assert places(llm) == 1
 
 
