@@ -117,7 +117,7 @@ def shape(name: str, quant: str, layers: int, threads: int | None, rounds: int, 
     """Steps and guesses of a known shape, and what they give for all its layers."""
     known = find_shape(name)
     file = random_file(known, find_mix(quant), layers, mtp=True)
-    engine = Engine.load(file, threads=threads, ctx=4096, mtp=True)
+    engine = Engine.load(file, threads=threads, ctx=depth + 1024, mtp=True)
     more, times = steps(engine, file, rounds, depth), known.layers / layers
     size = times * (engine.weight_bytes_per_step() - engine.programs.head_bytes) + engine.programs.head_bytes
     size += times * engine.state.bytes_per_step(depth)
@@ -203,7 +203,7 @@ def main() -> None:
         shape(name, given.quant, given.layers, given.threads, given.rounds or 15, given.depth)
         return
     if given.what == "steps":
-        with LLM(given.model, given.threads, ctx=4096, ram=given.ram, progress=False) as llm:
+        with LLM(given.model, given.threads, ctx=given.depth + 1024, ram=given.ram, progress=False) as llm:
             steps(llm.engine, llm.file, given.rounds or 15, given.depth)
         return
     drafts = {"copy": ("off", "auto", "3", "7"), "stories": ("off", "auto", "mtp", "1", "2"), "prose": ("off", "auto")}

@@ -78,7 +78,8 @@ class DraftedSteps:
                 self._steps.keep(token)
                 row: np.ndarray = self._rows[self._row]
                 return row
-        self._guesses = self._guess(token)
+        guesses = self._guess(token)
+        self._guesses = guesses[: self._steps.room - 1]  # of which guessing itself may have left less
         self.guessed += len(self._guesses)
         began = perf_counter()
         if self._guesses:
@@ -103,7 +104,8 @@ class DraftedSteps:
         found = self._lookup.guess(most) if self._draft.by != "mtp" else None
         has_head = self._steps.has_head and self._draft.by != "lookup"
         if self._draft.at_a_time is not None:
-            return found.ids[: self._draft.at_a_time] if found else self._steps.draft(token, self._draft.at_a_time)
+            count = min(self._draft.at_a_time, most)
+            return found.ids[:count] if found else self._steps.draft(token, count)
         repeated, gain = 1, 1.0
         if found:
             kind = min(found.alike.bit_length() - 2, len(_EXPECTED) - 1)

@@ -78,7 +78,7 @@ def expected():
     return found
 
 
-@pytest.mark.parametrize("draft", ["auto", "mtp", "lookup", 1, 4, 7])
+@pytest.mark.parametrize("draft", ["auto", "mtp", "lookup", 4])
 def test_the_same_answers(draft, expected):
     assert list(answers(draft)) == expected
 

@@ -137,3 +137,10 @@ def test_guesses_by_a_head_that_is_not_there(tmp_path):
         LLM(path, draft="mtp", threads=1)
     with pytest.raises(ModelFileError, match="belongs to another model"):
         LLM(draft_model=reference_models.read("qwen3next-mtp").write(tmp_path / "other.gguf"), threads=1)
+
+
+def test_lines_that_name_one(refused, tmp_path, tmp_path_factory):
+    other = reference_models.read("qwen3next-mtp").write(tmp_path_factory.mktemp("other") / "other.gguf")
+    refused(["run", "Hi", "--draft-model", str(other)], 1, "belongs to another model: its number of layers is 5, not 8")
+    refused(["run", "Hi", "--draft-model", str(tmp_path / "no.gguf")], 1, "no such file")
+    refused(["run", "Hi", "--draft", "both"], 2, "give auto, off, mtp, lookup, or a number from 1 to 7")

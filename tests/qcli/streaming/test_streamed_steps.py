@@ -112,10 +112,10 @@ def test_reads_that_are_guessed_change_nothing(monkeypatch):
     engine.close()
 
 
-@pytest.mark.filterwarnings("ignore:memory is short")
-def test_memory_that_comes_and_goes(monkeypatch):
-    ids, expected = resident(MODEL, IDS)
-    engine, looks, time = streamed(monkeypatch, 16), np.random.default_rng(4), [0.0]
+@pytest.fixture
+def others(monkeypatch):
+    """Other programs take memory and give it back, whenever it is looked at."""
+    looks, time = np.random.default_rng(4), [0.0]
 
     def now():
         time[0] += 6
@@ -123,6 +123,13 @@ def test_memory_that_comes_and_goes(monkeypatch):
 
     monkeypatch.setattr(pressure, "perf_counter", now)
     monkeypatch.setattr(pressure, "available_memory", lambda: int(looks.choice([100, 4096])) << 20)
+
+
+@pytest.mark.filterwarnings("ignore:memory is short")
+@pytest.mark.usefixtures("others")
+def test_memory_that_comes_and_goes(monkeypatch):
+    ids, expected = resident(MODEL, IDS)
+    engine = streamed(monkeypatch, 16)
     assert same(with_guesses(engine, ids, np.random.default_rng(5)), expected)
     engine.close()
 
@@ -146,13 +153,14 @@ def test_texts_that_are_decoded_together(path, slots, monkeypatch):
     engine.close()
 
 
-@pytest.mark.parametrize("draft", ["auto", 1, 5])
-def test_answers_with_drafts(draft, monkeypatch):
+@pytest.mark.parametrize(("draft", "slots"), [("auto", 12), (1, 12), (5, 16), (5, 9)])
+def test_answers_with_drafts(draft, slots, monkeypatch):
+    """Also where there is room for the experts of fewer tokens than are to be guessed."""
     prompt = "Once upon a time there was a dog. Once upon a time there was a cat. Once upon a time"
     asked = {"max_tokens": 60, "stop_loops": False, "temperature": 0.8, "seed": 5}
     with LLM(draft="off", threads=1, ctx=256) as llm:
         expected = ["".join(llm.generate(prompt, **asked)), "".join(llm.generate(prompt, **asked | {"temperature": 0}))]
-    streamed(monkeypatch, 12).close()
+    streamed(monkeypatch, slots).close()
     with LLM(draft=draft, threads=2, ctx=256) as llm:
         assert llm.engine.expert_loader
         found = ["".join(llm.generate(prompt, **asked)), "".join(llm.generate(prompt, **asked | {"temperature": 0}))]
@@ -187,3 +195,16 @@ def test_guesses_of_the_models_own_head(slots, monkeypatch, tmp_path):
     assert same(guesses(engine, ids), expected)
     assert engine.traffic.bytes_read > 0
     engine.close()
+
+
+@pytest.mark.filterwarnings("ignore:memory is short")
+@pytest.mark.parametrize("draft", ["mtp", 5])
+def test_answers_where_memory_comes_and_goes(draft, monkeypatch, request):
+    """Also between a guess and the step that it is for."""
+    asked = {"max_tokens": 100, "stop_loops": False, "temperature": 0}
+    with LLM(draft="off", threads=1, ctx=256) as llm:
+        expected = "".join(llm.generate("One day a fox and a crow", **asked))
+    streamed(monkeypatch, 16).close()
+    request.getfixturevalue("others")
+    with LLM(draft=draft, threads=2, ctx=256) as llm:
+        assert "".join(llm.generate("One day a fox and a crow", **asked)) == expected
