@@ -16,6 +16,7 @@ from reference.norm import rms_norm
 from tiny_model import Tiny, f32
 
 from qcli.gguf.file import GGUFFile
+from qcli.gguf.names import layer_of
 from qcli.layers.mtp import mtp_of
 from qcli.layers.state import State
 from qcli.models import load
@@ -65,12 +66,12 @@ def test_deepseek_against_the_twin(model, tmp_path):
 def glm(tmp_path):
     """A tiny GLM with a head whose layer is a copy of the last."""
     tiny = Tiny.read(reference_models.read(GLM).write(tmp_path / "given.gguf"))
-    last = tiny.keys[f"{GLM}.block_count"] - tiny.keys.get(f"{GLM}.nextn_predict_layers", 0) - 1
+    last, n = max(map(layer_of, tiny.tensors)), tiny.columns["output_norm.weight"]
     tiny.keys |= {f"{GLM}.block_count": last + 2, f"{GLM}.nextn_predict_layers": 1}
     for name in [name for name in tiny.tensors if name.startswith(f"blk.{last}.")]:
         kind, data = tiny.tensors[name]
         tiny.put(name.replace(f"blk.{last}", f"blk.{last + 1}"), kind, data, tiny.columns[name])
-    n, rng = tiny.keys[f"{GLM}.embedding_length"], np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     for norm in ("enorm", "hnorm", "shared_head_norm"):
         tiny.put(f"blk.{last + 1}.nextn.{norm}.weight", "F32", f32(1 + 0.2 * rng.standard_normal(n)), n)
     tiny.put(f"blk.{last + 1}.nextn.eh_proj.weight", "F32", f32(np.eye(n, 2 * n)), 2 * n)
