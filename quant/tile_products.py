@@ -95,10 +95,10 @@ def interleave(tile: Any) -> Any:
 
     def generate(builder: Any, tile: Any) -> None:
         places = [pointer(builder, offset_by(builder, tile, 64 * step), vector_of(I32, 16)) for step in range(2)]
-        halves = [builder.load(place, align=1) for place in places]
-        for place, first in zip(places, (0, 8), strict=True):
-            lanes = [lane for row in range(first, first + 8) for lane in (row, 16 + row)]
-            builder.store(shuffle(builder, *halves, lanes), place, align=1)
+        first, second = (builder.load(place, align=1) for place in places)
+        for place, start in zip(places, (0, 8), strict=True):
+            lanes = [lane for row in range(start, start + 8) for lane in (row, 16 + row)]
+            builder.store(shuffle(builder, first, second, lanes), place, align=1)
 
     return None, generate
 
