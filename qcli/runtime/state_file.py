@@ -1,6 +1,6 @@
 """A file of a state: a header that tells all that is in it, the bytes of arrays, a checksum; it appears whole or not at all.
 
-    {"version": 1, "node": …, "arrays": [["<f2", 2, 512, 256], …], …}\\n   what a reader must expect, byte for byte
+    {"version": 2, "node": …, "arrays": [["<f2", 2, 512, 256], …], …}\\n   what a reader must expect, byte for byte
     int32 …                                                              token ids, of files of rows
     …                                                                    the arrays, one after the other, in C's order
     uint32                                                               CRC-32 of all before it
@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-STATE_VERSION = 1  # to be raised when what states hold, or mean, changes
+STATE_VERSION = 2  # to be raised when what states hold, or mean, changes
 
 PART = ".part"  # ends the name of a file that is not whole yet
 _PIECE = 1 << 20  # bytes; a checksum of what was just read or written finds it in the processor's cache

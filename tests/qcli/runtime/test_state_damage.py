@@ -61,7 +61,7 @@ DAMAGE = {
     "a shape": lambda data: data.replace(b"]]", b"9]"),
     "data": lambda data: flipped(data, len(data) - 20),
     "checksum": lambda data: flipped(data, len(data) - 1),
-    "version": lambda data: data.replace(b'"version": 1', b'"version": 2'),
+    "version": lambda data: data.replace(b'"version": 2', b'"version": 1'),
 }
 
 
