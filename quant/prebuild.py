@@ -30,10 +30,11 @@ def write(place: Path, kernels: Sequence[Kernel]) -> int:
     return n_bytes
 
 
-def _one(name: str) -> None:
+def _one(name: str) -> int:
     if cpu.dot_unit() != prebuilt.TARGETS[name].unit:
         raise ValueError(f"{name}: kernels would be compiled for {cpu.dot_unit()}")
     write(prebuilt.FOLDER / name, every_kernel())
+    return 0
 
 
 def _all(names: Sequence[str]) -> int:

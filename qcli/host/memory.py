@@ -109,7 +109,7 @@ def _mac_available() -> int:
     size = os.sysconf("SC_PAGE_SIZE")
     if failed:
         return size * os.sysconf("SC_PHYS_PAGES") * 3 // 4
-    return size * (pages.free - pages.speculative + pages.of_files + pages.purgeable)
+    return size * int(pages.free - pages.speculative + pages.of_files + pages.purgeable)
 
 
 class _MemoryStatus(ctypes.Structure):

@@ -135,7 +135,7 @@ def test_what_is_needed_later_is_compiled_by_a_process_and_found(monkeypatch, tm
     kernel_cache.folder().mkdir(parents=True)
     prepare.prepare([], later=[[short]])
     assert prepare.are_coming([short])
-    told = []
+    told: list[float] = []
     assert prepare.compile_missing([short], told.append) == [short]
     assert not prepare.are_coming([short])
     assert kernel_cache.has(short)
