@@ -97,6 +97,13 @@ def _output(line: Sequence[str], env: dict[str, str] | None = None) -> str:
     return done.stdout
 
 
+def _commit() -> str:
+    """Which commit this version is; nothing where it is no checkout."""
+    line = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    said = subprocess.run(line, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return "" if said.returncode else f"{said.stdout.strip()}, "
+
+
 @contextmanager
 def checkout(commit: str, folder: Path) -> Iterator[Path]:
     """The files of a commit, while the block lasts."""
@@ -183,8 +190,7 @@ def main() -> None:
         engines += [Peer(*peer.split("=", 1)) for peer in given.peer]
         machine = engines[0].measure(cases[0])["machine"]
         found = measure(engines, cases, given.rounds)
-    commit = _output(["git", "-C", str(ROOT), "describe", "--always", "--dirty"]).strip()
-    about = f"{datetime.date.today()}, {commit}, {given.rounds} rounds:\n\n"
+    about = f"{datetime.date.today()}, {_commit()}{given.rounds} rounds:\n\n"
     section = about + table(engines, cases, found)
     print(f"{machine}\n\n{section}")
     if given.write:

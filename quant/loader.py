@@ -6,6 +6,7 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from functools import cache
+from threading import RLock
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -14,8 +15,19 @@ from quant import cpu, kernel_cache, numba_environment
 from quant.declarations import CFunction
 
 
+_LOADING = RLock()  # the loader and the compiler are for one thread at a time, and the threads of a team begin together
+_addresses: dict[CFunction, int] = {}
+
+
 def address(function: CFunction) -> int:
-    """The machine address of a function, whose code comes from the kernel cache, else from the compiler."""
+    """The machine address of a function, whose code comes from the kernel cache, else from the compiler; from any thread."""
+    with _LOADING:
+        if function not in _addresses:
+            _addresses[function] = _load(function)
+        return _addresses[function]
+
+
+def _load(function: CFunction) -> int:
     symbol, object_file = kernel_cache.read(function) or _compile(function)
     engine = _engine()
     engine.add_object_file(llvm.ObjectFileRef.from_data(object_file))
