@@ -67,7 +67,8 @@ class Version:
 
     def measure(self, case: Case) -> dict[str, Any]:
         """What `qcli bench --json` says."""
-        env = os.environ | {"PYTHONPATH": str(self.root), "QCLI_CACHE_DIR": str(self.cache)}
+        path = os.pathsep.join([str(self.root), *filter(None, [os.environ.get("PYTHONPATH")])])
+        env = os.environ | {"PYTHONPATH": path, "QCLI_CACHE_DIR": str(self.cache)}
         line = [sys.executable, "-P", "-m", "qcli", "bench", *case.options(), "-r", "1", "--json"]
         test = json.loads(_output(line, env=env))[0]
         return {
