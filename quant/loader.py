@@ -14,7 +14,6 @@ import llvmlite.binding as llvm
 from quant import cpu, kernel_cache, numba_environment
 from quant.declarations import CFunction
 
-
 _LOADING = RLock()  # the loader and the compiler are for one thread at a time, and the threads of a team begin together
 _addresses: dict[CFunction, int] = {}
 

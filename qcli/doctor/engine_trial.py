@@ -40,6 +40,10 @@ def check(progress: Progress) -> Iterator[Finding]:
         yield _golden(engine, tokenizer)
         ids = tokenizer.encode(PROMPT + ANSWER)
         expected = _logits(engine, ids)
+        progress("several tokens at once", 0.3)
+        same, count = _same(expected, _logits_of_a_step(engine, ids)), _STEPS
+        said = f"a step of {count} tokens gives the same bits as {count} steps"
+        yield _told("several tokens", same, said, f"a step of {count} tokens gives other bits than {count} steps")
         progress("threads", 0.4)
         with closing(Engine.load(file, threads=1, ctx=_CTX)) as other:
             same = _same(expected, _logits(other, ids))
@@ -72,6 +76,12 @@ def _logits(engine: Engine, ids: Sequence[int]) -> Logits:
     """Of a prompt, and of tokens one by one after it."""
     engine.reset()
     return [engine.prefill(ids[:-_STEPS]).copy(), *_steps(engine, ids[-_STEPS:])]
+
+
+def _logits_of_a_step(engine: Engine, ids: Sequence[int]) -> Logits:
+    """Of the same prompt, and of the tokens after it, all of them in one step."""
+    engine.reset()
+    return [engine.prefill(ids[:-_STEPS]).copy(), *engine.steps(ids[-_STEPS:]).copy()]
 
 
 def _steps(engine: Engine | PrefixCache, ids: Sequence[int]) -> Logits:

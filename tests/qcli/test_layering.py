@@ -89,11 +89,12 @@ def test_quant_knows_no_application():
 
 
 def test_what_systems_do_each_in_its_own_way_is_in_few_files():
-    """Where the system is asked for: in `qcli/host`, and for compiled code in three files of `quant`."""
+    """Where the system is asked for: in `qcli/host`, and for compiled code in four files of `quant`."""
     told = {"sys.platform", "os.name", "platform.system"}
     asking = {name(path) for path in EVERY if names(path) & told and not name(path).startswith("qcli/host/")}
     # platform.system: for the line of versions that `qcli doctor` prints
-    assert asking == {"quant/loader.py", "quant/prebuilt.py", "quant/system_calls.py", "qcli/doctor/programs.py"}
+    kernels = {"quant/hwcap.py", "quant/loader.py", "quant/prebuilt.py", "quant/system_calls.py"}
+    assert asking == kernels | {"qcli/doctor/programs.py"}
 
 
 def test_models_know_no_terminal_and_no_command():

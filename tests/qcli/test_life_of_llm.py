@@ -128,9 +128,7 @@ def test_an_exception_while_it_loads_leaves_no_thread(streaming):
 
     before = threading.active_count()
     with pytest.MonkeyPatch.context() as now:
-        now.setattr(
-            "qcli.runtime.programs._compile", lambda plans, progress, later: fail("compiling kernels (once)", 0.5)
-        )
+        now.setattr("qcli.runtime.programs._compile", lambda *_: fail("compiling kernels (once)", 0.5))
         with pytest.raises(ZeroDivisionError):
             LLM(threads=2)
     assert threading.active_count() == before

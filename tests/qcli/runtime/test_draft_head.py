@@ -182,12 +182,12 @@ def test_where_there_is_no_head(load):
         assert engine.draft(4, 2) == []
 
 
-def test_a_model_whose_experts_are_streamed_has_none(monkeypatch, tmp_path):
+def test_a_model_whose_experts_are_streamed_has_one_too(monkeypatch, tmp_path):
     path = reference_models.read("qwen3next-mtp").write(tmp_path / "model.gguf")
     monkeypatch.setattr(budget, "fits", lambda *_: False)
     engine = Engine.load(GGUFFile.open(path), threads=1, ctx=64, chunk=32, mtp=True)
     assert engine.expert_loader
-    assert engine.draft_head is None
+    assert engine.draft_head
     engine.close()
 
 

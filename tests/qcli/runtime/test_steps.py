@@ -164,7 +164,7 @@ def test_who_has_no_steps_of_several(load, tmp_path):
 @pytest.mark.parametrize("path", NAMES, indirect=True)
 def test_no_kernel_is_left_to_compile_in_the_midst_of_an_answer(path, load, monkeypatch):
     asked: list[Kernel] = []
-    monkeypatch.setattr("qcli.host.kernels.prepare", lambda kernels, progress=None: asked.extend(kernels))
+    monkeypatch.setattr("qcli.host.kernels.prepare", lambda kernels, *_: asked.extend(kernels))
     engine = load(path, mtp=True)
     ready, programs = set(asked), engine.programs
     plans = [programs.steps[0].plan, programs.catch_up.plan]
