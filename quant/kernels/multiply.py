@@ -36,6 +36,8 @@ from quant.weights import MATRIX, ExpertMatrices, Matrix, operands_of
 _PART = 512  # columns: 8 KiB of int8 and 2 to 4 KiB of scales, beside 6 KiB of a panel
 _LAST = 768  # at most, so that what is left over is not a part of its own
 _BY_32, _BY_16 = (by_matrices_32, by_matrices_16) if MATRICES else (by_dots, by_dots)
+_BY_U5, _BY_U4 = (by_u5, by_u4) if PAIRS else (_BY_32, _BY_32)  # where there are no pairs, nobody asks for them
+_BY_U6_16, _BY_U4_16 = (by_u6_16, by_u4_16) if PAIRS else (_BY_16, _BY_16)
 _LOCAL_BYTES = -(-MANY * (ENTRY.bytes + 4 * TILE_ROWS) // 64) * 64
 
 # multiply(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch)
@@ -185,28 +187,28 @@ def multiply_q8_by_16(matrix, w, rows, entries, panels, residual, tokens, offset
 def multiply_u5(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
     """As `multiply_q8`, of 5 bits, on units that leave pairs."""
     results = Results(entries, tokens, rows, offset, accumulate)
-    _multiply_q8(by_u5, matrix, 32, w, panels, residual, results, scratch)
+    _multiply_q8(_BY_U5, matrix, 32, w, panels, residual, results, scratch)
 
 
 @_multiply
 def multiply_u4(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
     """The same, of at most 4 bits."""
     results = Results(entries, tokens, rows, offset, accumulate)
-    _multiply_q8(by_u4, matrix, 32, w, panels, residual, results, scratch)
+    _multiply_q8(_BY_U4, matrix, 32, w, panels, residual, results, scratch)
 
 
 @_multiply
 def multiply_u6_by_16(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
     """As `multiply_q8_by_16`, of 6 bits, on units that leave pairs."""
     results = Results(entries, tokens, rows, offset, accumulate)
-    _multiply_q8(by_u6_16, matrix, 16, w, panels, residual, results, scratch)
+    _multiply_q8(_BY_U6_16, matrix, 16, w, panels, residual, results, scratch)
 
 
 @_multiply
 def multiply_u4_by_16(matrix, w, rows, entries, panels, residual, tokens, offset, accumulate, scratch):
     """The same, of at most 4 bits."""
     results = Results(entries, tokens, rows, offset, accumulate)
-    _multiply_q8(by_u4_16, matrix, 16, w, panels, residual, results, scratch)
+    _multiply_q8(_BY_U4_16, matrix, 16, w, panels, residual, results, scratch)
 
 
 @inline

@@ -46,6 +46,21 @@ def start(command, processor, features=None):
     return subprocess.Popen([sys.executable, *command], env=environment, text=True, stdout=pipe, stderr=pipe)
 
 
+COMPILED = """
+from quant import compiler
+from quant.kernels.multiply import multiply_u4, multiply_u4_by_16
+print(all(compiler.machine_code(kernel) for kernel in (multiply_u4, multiply_u4_by_16)))
+"""
+
+
+@pytest.mark.skipif(not cpu.is_x86(), reason="compiles for processors of this kind")
+def test_kernels_that_another_unit_has_can_be_compiled():
+    """Nobody asks for them; who compiles all kernels beforehand meets them."""
+    process = start(["-c", COMPILED], "icelake-server", X86["icelake-server"][0])
+    said, complained = process.communicate(timeout=300)
+    assert said == "True\n", complained
+
+
 @pytest.mark.parametrize("processor", here())
 def test_kernels_compiled_for_another_processor(processor):
     names = (
