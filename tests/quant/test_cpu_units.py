@@ -32,9 +32,7 @@ def here() -> dict[str, tuple[str, str, str]]:
     """The processors whose code this machine can run, but for its own kind: all other tests do that."""
     known = X86 if platform.machine().lower() in ("x86_64", "amd64") else OTHER
     has = {feature for feature, there in llvm.get_host_cpu_features().items() if there}
-    runnable = {name: row for name, row in known.items() if has.issuperset(row[2].split())}
-    runnable.pop("icelake-server", None)
-    return runnable
+    return {name: row for name, row in known.items() if has.issuperset(row[2].split()) and row[1] != cpu.dot_unit()}
 
 
 def start(command, processor, features=None):
