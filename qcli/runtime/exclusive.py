@@ -182,7 +182,10 @@ class Answer(Generator[str, None, None]):
     def throw(self, kind: Any, value: BaseException | object = None, trace: TracebackType | None = None, /) -> str:
         """Raise an exception where the answer is, which ends it."""
         self.over = True
-        return self._pieces.throw(kind, value, trace)
+        raised = value if isinstance(value, BaseException) else kind
+        return self._pieces.throw(
+            raised.with_traceback(trace) if trace and isinstance(raised, BaseException) else raised
+        )
 
     def close(self) -> None:
         """End it here; in the midst of a step of another thread, after that step."""
