@@ -19,7 +19,7 @@ from quant.simd import load_i64
 BATCH = Layout(
     "tokens",
     "position",  # of the first; of several texts' tokens each has its own
-    "deferred",  # tokens of the last replay, behind its first, that recurrent states have not seen: see delta_net_step
+    "deferred",  # tokens of the last replay, behind its first, that recurrent states have not seen: see deferred
     "slots",  # int64 [tokens], the slot of each token's text; 0 where all are of one
     "positions",  # int64 [tokens], likewise
 )

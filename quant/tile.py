@@ -81,9 +81,8 @@ many_totals, some_totals, few_totals = (_zeros(f32x16, tokens) for tokens in (MA
 
 def _words(builder: Any, step: Any, tokens: int) -> list[Any]:
     """Four columns of each token, 16 times each."""
-    if (
-        UNIT == "dotprod"
-    ):  # `sdot` takes any of four words of a register: one load for all tokens, and what lies behind them
+    if UNIT == "dotprod":
+        # `sdot` takes any of four words of a register: one load for all tokens, and what lies behind them
         four = builder.load(pointer(builder, step, vector_of(I32, 4)), align=1)
         return [shuffle(builder, four, four, [token] * 16) for token in range(tokens)]
     words = [pointer(builder, offset_by(builder, step, 4 * token), I32) for token in range(tokens)]

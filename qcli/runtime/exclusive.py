@@ -183,9 +183,9 @@ class Answer(Generator[str, None, None]):
         """Raise an exception where the answer is, which ends it."""
         self.over = True
         raised = value if isinstance(value, BaseException) else kind
-        return self._pieces.throw(
-            raised.with_traceback(trace) if trace and isinstance(raised, BaseException) else raised
-        )
+        if trace and isinstance(raised, BaseException):
+            raised = raised.with_traceback(trace)
+        return self._pieces.throw(raised)
 
     def close(self) -> None:
         """End it here; in the midst of a step of another thread, after that step."""

@@ -53,11 +53,7 @@ def convolve(conv, x, stride, t, first, width, batch, keep, y):
 
     conv: table of CONVOLUTION; x: the tokens' rows, `stride` bytes apart.
     """
-    weights, bias, taps = (
-        load_i64(conv + CONVOLUTION.weights),
-        load_i64(conv + CONVOLUTION.bias),
-        load_i64(conv + CONVOLUTION.taps),
-    )
+    weights, bias = load_i64(conv + CONVOLUTION.weights), load_i64(conv + CONVOLUTION.bias)
     inputs, ring = load_i64(conv + CONVOLUTION.inputs), load_i64(conv + CONVOLUTION.ring)
     taps, row = load_i64(conv + CONVOLUTION.taps), 4 * load_i64(conv + CONVOLUTION.channels)
     inputs += slot_of(batch, t) * load_i64(conv + CONVOLUTION.slot)
@@ -87,11 +83,7 @@ def _tap(mixed, stride, inputs, ring, row, t, position):
 def convolve_rows(rank, size, conv, mixed, stride, out, batch):
     """Many tokens of one text -> out, as mixed [tokens, channels]; threads share the channels, token by token."""
     tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
-    weights, bias, taps = (
-        load_i64(conv + CONVOLUTION.weights),
-        load_i64(conv + CONVOLUTION.bias),
-        load_i64(conv + CONVOLUTION.taps),
-    )
+    weights, bias = load_i64(conv + CONVOLUTION.weights), load_i64(conv + CONVOLUTION.bias)
     inputs, ring = load_i64(conv + CONVOLUTION.inputs), load_i64(conv + CONVOLUTION.ring)
     taps, channels = load_i64(conv + CONVOLUTION.taps), load_i64(conv + CONVOLUTION.channels)
     first, last = 64 * start_of(rank, size, channels // 16), 64 * start_of(rank + 1, size, channels // 16)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from calling_engine import TEMPLATE
 from random_schemas import random_schema
+from wrong_guesses import Liar
 
 from qcli import LLM
 from qcli.constraints.constraint import constraint
 from qcli.drafts import drafted_steps
-from qcli.drafts.lookup import Guess
 from qcli.errors import UsageError
 from qcli.text.chat_template import ChatTemplate
 from qcli.tools.call import ToolCall
@@ -83,19 +83,12 @@ def test_the_same_answers(draft, expected):
     assert list(answers(draft)) == expected
 
 
-class Liar:
-    """Guesses what never comes, and now and then what does: also what the form forbids, and ids that end a turn."""
+class LiarOfForms(Liar):
+    """Also what the form forbids, and ids that end a turn."""
 
-    def __init__(self):
-        self._ids = []
-
-    def extend(self, ids):
-        self._ids += ids
-
-    def guess(self, count):
-        return Guess([(self._ids[-1] + 7 * i) % 300 for i in range(count)], 9) if count > 0 else None
+    first, step = 0, 7
 
 
 def test_wrong_guesses_at_every_token(expected, monkeypatch):
-    monkeypatch.setattr(drafted_steps, "PromptLookup", Liar)
+    monkeypatch.setattr(drafted_steps, "PromptLookup", LiarOfForms)
     assert list(answers(7)) == expected

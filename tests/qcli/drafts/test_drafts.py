@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from wrong_guesses import Liar
 
 from qcli import LLM
 from qcli.drafts import drafted_steps
-from qcli.drafts.lookup import Guess
 from qcli.drafts.setting import Draft, draft_setting
 from qcli.errors import UsageError
 
@@ -51,19 +51,6 @@ def test_the_same_log_probabilities(plain, drafting):
         "".join(llm.generate(PROMPTS[0], max_tokens=40, temperature=0, logprobs=3))
         found.append(llm.stats.logprobs)
     assert found[0] == found[1]
-
-
-class Liar:
-    """Guesses what never comes, and now and then what does."""
-
-    def __init__(self):
-        self._ids = []
-
-    def extend(self, ids):
-        self._ids += ids
-
-    def guess(self, count):
-        return Guess([(self._ids[-1] + i) % 300 for i in range(1, count + 1)], 9) if count > 0 else None
 
 
 def test_wrong_guesses_at_every_token_leave_text_and_state_right(plain, monkeypatch):

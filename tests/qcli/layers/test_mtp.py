@@ -7,6 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 import reference_models
+from teacher_forced import teacher_forced
 from tiny_model import Tiny
 
 from qcli.errors import ModelFileError, QcliError
@@ -16,32 +17,17 @@ from qcli.layers.mtp import mtp_of
 from qcli.layers.state import State
 from qcli.models import load
 from qcli.runtime.engine import Engine
-from qcli.runtime.program import Program
-from quant.batch import Batch
-from quant.plan import Plan
-from quant.team import Team
 
 NAMES = ["qwen3next-mtp", "qwen35-mtp"]
+
+
+def head_logits(path, ids, **options):
+    return teacher_forced(path, ids, **options)[1]
 
 
 def model_of(path, wanted=True):
     state = State(128, mtp=wanted)
     return load(GGUFFile.open(path), state), state
-
-
-def teacher_forced(path, ids, threads=2):
-    """Logits of the head at every position but the last, float32 [tokens - 1, vocab]: the next id is the one of the text."""
-    (model, state), count = model_of(path), len(ids) - 1
-    head, team = mtp_of(model), Team(threads)
-    trunk, guesses = Plan(len(ids), threads, state.batch), Plan(len(ids), threads, Batch(count))
-    state.batch.set(len(ids), 0)
-    h = head.normed(trunk, model.trunk(trunk, np.array(ids)))
-    x = head.trunk(guesses, h, np.array([*ids[1:], 0]))
-    logits = head.head(guesses, x, guesses.activation("own", head.columns), head.shared_head)
-    for plan in (trunk, guesses):
-        Program.of(plan).replay(lambda records, _: team.run(records))
-    team.close()
-    return logits.values[:count].copy()
 
 
 @pytest.fixture(params=NAMES)
@@ -55,18 +41,18 @@ def path(reference, tmp_path):
 
 
 def test_logits(reference, path):
-    found = teacher_forced(path, reference.ids)
+    found = head_logits(path, reference.ids)
     at = reference.positions[reference.positions < 95]
     assert np.abs(found[at] - reference.mtp_logits).max() < 1e-3
     assert found.argmax(axis=1).tolist() == reference.mtp_greedy
-    assert np.array_equal(teacher_forced(path, reference.ids, threads=1), found)
+    assert np.array_equal(head_logits(path, reference.ids, threads=1), found)
 
 
 def test_the_embedded_model(storyteller):
     """Before it was quantized, 100 % of these; Q8_0 100 %, Q4_K_M 93 %."""
     with np.load(reference_models.DATA / "storyteller.npz") as reference:
         ids, expected = reference["ids"].tolist(), reference["mtp_greedy"]
-    assert (teacher_forced(storyteller, ids).argmax(axis=1) == expected).mean() > 0.9
+    assert (head_logits(storyteller, ids).argmax(axis=1) == expected).mean() > 0.9
 
 
 def test_nothing_is_read_where_it_is_not_asked_for(path):
@@ -87,19 +73,19 @@ def test_a_model_without_a_head(tmp_path):
 def test_a_norm_and_matrices_of_its_own(reference, path, tmp_path):
     """shared_head_norm is that of the model where there is none; embed_tokens and shared_head_head may be there."""
     ids, tiny = reference.ids[:20], Tiny.read(path)
-    plain = teacher_forced(path, ids)
+    plain = head_logits(path, ids)
     for own, of_model in (("embed_tokens", "token_embd"), ("shared_head_head", "output")):
         kind, data = tiny.tensors[f"{of_model}.weight"]
         tiny.put(f"blk.5.nextn.{own}.weight", kind, data[::-1].copy(), 64)
-    other = teacher_forced(tiny.write(tmp_path / "own.gguf"), [*ids[:1], *(511 - id for id in ids[1:])])
+    other = head_logits(tiny.write(tmp_path / "own.gguf"), [*ids[:1], *(511 - id for id in ids[1:])])
     assert not np.array_equal(other[:, ::-1], plain)  # the model sees other tokens, but the first
     assert np.array_equal(other[0, ::-1], plain[0])
     tiny = Tiny.read(path)
     _, norm, _ = tiny.take("blk.5.nextn.shared_head_norm.weight")
-    assert not np.array_equal(teacher_forced(tiny.write(tmp_path / "own.gguf"), ids), plain)
+    assert not np.array_equal(head_logits(tiny.write(tmp_path / "own.gguf"), ids), plain)
     tiny.put("blk.5.nextn.shared_head_norm.weight", "F32", tiny.tensors["output_norm.weight"][1], 64)
-    same = teacher_forced(tiny.write(tmp_path / "same.gguf"), ids)
-    assert np.array_equal(teacher_forced(tmp_path / "own.gguf", ids), same)
+    same = head_logits(tiny.write(tmp_path / "same.gguf"), ids)
+    assert np.array_equal(head_logits(tmp_path / "own.gguf", ids), same)
     assert norm.shape == tiny.tensors["output_norm.weight"][1].shape
 
 

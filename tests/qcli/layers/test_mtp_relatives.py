@@ -13,40 +13,18 @@ import pytest
 import reference_models
 from deepseek2_model import MODELS, VOCAB
 from reference.norm import rms_norm
+from teacher_forced import teacher_forced
 from tiny_model import Tiny, f32
 
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.names import layer_of
-from qcli.layers.mtp import mtp_of
-from qcli.layers.state import State
-from qcli.models import load
 from qcli.runtime.engine import Engine
-from qcli.runtime.program import Program
-from quant.batch import Batch
-from quant.plan import Plan
-from quant.team import Team
 
 IDS = np.random.default_rng(9).integers(0, VOCAB, 40).tolist()
 DEEPSEEK = [
     replace(MODELS[name], absorbed=absorbed, mtp=True) for name in ("V3", "V2-Lite") for absorbed in (True, False)
 ]
 GLM = "glm4moe"
-
-
-def teacher_forced(path, ids, kv_type="f32"):
-    """Rows after the model's norm [tokens, n], and logits of the head [tokens - 1, vocab]: the next id is the text's."""
-    state, count, team = State(128, kv_type, mtp=True), len(ids) - 1, Team(2)
-    model = load(GGUFFile.open(path), state)
-    head = mtp_of(model)
-    trunk, guesses = Plan(len(ids), 2, state.batch), Plan(len(ids), 2, Batch(count))
-    state.batch.set(len(ids), 0)
-    h = head.normed(trunk, model.trunk(trunk, np.array(ids)))
-    x = head.trunk(guesses, h, np.array([*ids[1:], 0]))
-    logits = head.head(guesses, x, guesses.activation("own", head.columns), head.shared_head)
-    for plan in (trunk, guesses):
-        Program.of(plan).replay(lambda records, _: team.run(records))
-    team.close()
-    return h.values.copy(), logits.values[:count].copy()
 
 
 def error(found, expected):
@@ -58,7 +36,7 @@ def error(found, expected):
 )
 def test_deepseek_against_the_twin(model, tmp_path):
     path = model.write(tmp_path / "model.gguf")
-    assert error(teacher_forced(path, IDS)[1], model.plain(rounded=False).mtp_logits(IDS)) <= 1e-5
+    assert error(teacher_forced(path, IDS, "f32")[1], model.plain(rounded=False).mtp_logits(IDS)) <= 1e-5
     assert error(teacher_forced(path, IDS, "f16")[1], model.plain().mtp_logits(IDS)) <= 1e-4
 
 
@@ -107,7 +85,7 @@ def test_glm_s_layer_is_one_of_its_own_kind(glm, half, tmp_path):
     block, eps = f"blk.{glm.keys[f'{GLM}.block_count'] - 1}", glm.keys[f"{GLM}.attention.layer_norm_rms_epsilon"]
     if half == "row":
         glm.put(f"{block}.nextn.eh_proj.weight", "F32", f32(np.eye(n, 2 * n, n)), 2 * n)
-    rows, found = teacher_forced(glm.write(tmp_path / "model.gguf"), ids)
+    rows, found = teacher_forced(glm.write(tmp_path / "model.gguf"), ids, "f32")
     seen = numbers(glm, "token_embd")[ids[1:]] if half == "embedding" else rows[:-1]
     norm = numbers(glm, f"{block}.nextn.{'enorm' if half == 'embedding' else 'hnorm'}")
     engine = Engine.load(
