@@ -43,7 +43,7 @@ MANY, SOME, FEW = (12, 8, 4) if UNIT.startswith("avx512") else (4, 2, 1) if UNIT
 _STEPS = 4  # of 4 columns, unrolled in dot_columns
 
 
-def _entry(builder: Any, entries: Any, token: int, field: int, kind: Any) -> Any:
+def entry_llvm(builder: Any, entries: Any, token: int, field: int, kind: Any) -> Any:
     """Load a field, given by its offset, of one token's entry."""
     place = builder.add(entries, ir.Constant(entries.type, token * ENTRY.bytes + field))
     return builder.load(pointer(builder, place, kind))
@@ -133,7 +133,7 @@ def fma_column(totals: Any, w: Any, entries: Any, offset: Any) -> Any:
     """totals + w * x, where x stands at this offset of each token's float32 activation row."""
 
     def generate(builder: Any, totals: list[Any], w: Any, entries: Any, offset: Any) -> Any:
-        rows = [_entry(builder, entries, token, ENTRY.activation, entries.type) for token in range(len(totals))]
+        rows = [entry_llvm(builder, entries, token, ENTRY.activation, entries.type) for token in range(len(totals))]
         pairs = zip(rows, totals, strict=True)
         return [fma_llvm(builder, w, _broadcast(builder, row, offset, F32), total) for row, total in pairs]
 
@@ -147,9 +147,9 @@ def write_totals(totals: Any, entries: Any, offset: Any, accumulate: Any) -> Any
     def generate(builder: Any, totals: list[Any], entries: Any, offset: Any, accumulate: Any) -> None:
         adds = builder.icmp_signed("!=", accumulate, ir.Constant(accumulate.type, 0))
         for token, total in enumerate(totals):
-            result = _entry(builder, entries, token, ENTRY.result, entries.type)
+            result = entry_llvm(builder, entries, token, ENTRY.result, entries.type)
             place = pointer(builder, builder.add(result, offset), total.type)
-            factor = splat_llvm(builder, _entry(builder, entries, token, ENTRY.factor, F32), 16)
+            factor = splat_llvm(builder, entry_llvm(builder, entries, token, ENTRY.factor, F32), 16)
             there = builder.select(adds, builder.load(place, align=1), constant_of(total.type, 0.0))
             builder.store(builder.fadd(there, builder.fmul(factor, total)), place, align=1)
 

@@ -7,6 +7,7 @@ AArch64 with I8MM, multiplies a matrix of two rows and eight columns with one of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -25,9 +26,16 @@ _STEPS = {4: 8, 5: 4, 6: 2}
 Values = list[Any]
 
 
-def _word(builder: Any, panel: Any, step: int, token: int) -> Any:
-    """Four columns of a token."""
-    return builder.load(pointer(builder, offset_by(builder, panel, 4 * (MANY * step + token)), I32), align=1)
+Word = Callable[[int, int], Any]  # of a step and a token: four columns of the token, i32
+
+
+def load_word(builder: Any, address: Any, offset: int) -> Any:
+    """Four columns of a token, `offset` bytes behind an address."""
+    return builder.load(pointer(builder, offset_by(builder, address, offset), I32), align=1)
+
+
+def _of_panel(builder: Any, panel: Any) -> Word:
+    return lambda step, token: load_word(builder, panel, 4 * (MANY * step + token))
 
 
 def _pairs(builder: Any, w: Any, x: Any) -> Any:
@@ -51,8 +59,8 @@ def _add_to(builder: Any, sums: Values, i: int, value: Any) -> None:
     sums[i] = value if sums[i] is None else builder.add(sums[i], value)
 
 
-def _sum_by_pairs(builder: Any, tile: Any, panel: Any, steps: int, tokens: int, bits: int) -> Values:
-    """The same by way of int16 pairs; each sum is made of parts that fill a register."""
+def sum_by_pairs(builder: Any, tile: Any, word_of: Word, steps: int, tokens: int, bits: int) -> Values:
+    """i32x16 sums of so many steps of four columns for each token, by way of int16 pairs, in parts that fill a register."""
     parts, run = 64 // _PAIR_BYTES, min(steps, _STEPS[bits])
     register = vector_of(I8, _PAIR_BYTES)
     sums: Values = [None] * (tokens * parts)
@@ -62,7 +70,7 @@ def _sum_by_pairs(builder: Any, tile: Any, panel: Any, steps: int, tokens: int, 
             places = [offset_by(builder, tile, 64 * step + _PAIR_BYTES * part) for part in range(parts)]
             w = [builder.load(pointer(builder, place, register), align=1) for place in places]
             for token in range(tokens):
-                word = splat_llvm(builder, _word(builder, panel, step, token), _PAIR_BYTES // 4)
+                word = splat_llvm(builder, word_of(step, token), _PAIR_BYTES // 4)
                 x = builder.bitcast(word, register)
                 for part in range(parts):
                     at = token * parts + part
@@ -83,7 +91,7 @@ def add_pairs(columns: int, bits: int) -> Any:
     def generate(
         builder: Any, totals: Values, tile: Any, panel: Any, scale: Any, minimum: Any, d: Any, s: Any
     ) -> Values:
-        sums = _sum_by_pairs(builder, tile, panel, columns // 4, len(totals), bits)
+        sums = sum_by_pairs(builder, tile, _of_panel(builder, panel), columns // 4, len(totals), bits)
         return scaled(builder, totals, sums, scale, minimum, d, s)
 
     return intrinsic(lambda totals, tile, panel, scale, minimum, d, s: (totals, generate))

@@ -21,9 +21,8 @@ MATRIX = Layout(  # a matrix, or the same matrix of every expert, as kernels rea
     "row_bytes",
     "group",  # columns that share a scale
     "dot",  # dot_rows of the format
-    "dot_few",  # dot_few of the format; 0 where it has none, or one token is multiplied
     "unpack",  # unpack_tile of the format; 0 where only one token is multiplied
-    "multiply",  # see quant.kernels.multiply; likewise
+    "multiply",  # see quant.kernels.multiply, or in a step of several tokens quant.kernels.step_tiles; likewise
 )
 
 
@@ -130,7 +129,6 @@ def operands_of(weights: Matrix | ExpertMatrices, **kernels: Any) -> dict[str, A
         "row_bytes": weights.row_bytes,
         "group": weights.format.group,
         "dot": weights.format.dot_rows,
-        "dot_few": 0,
         "unpack": 0,
         "multiply": 0,
         **kernels,

@@ -19,6 +19,7 @@ from qcli.runtime import sampler
 from qcli.runtime.program import Program
 from quant import team
 from quant.batch import Batch, Slots
+from quant.formats import Format
 from quant.jit import Kernel
 from quant.kernels.columns import place_columns, take_rows
 from quant.kernels.deferred import catch_up_heads
@@ -31,6 +32,7 @@ from quant.kernels.experts_streamed_few import gate_up_arriving_few, request_exp
 from quant.kernels.kimi_delta import kimi_step
 from quant.kernels.mamba2 import mamba2_heads
 from quant.kernels.matmul import matmul_few, matmul_step
+from quant.kernels.step_tiles import step_kernel
 from quant.plan import Activation, Plan, aligned
 from quant.prepare import are_coming
 
@@ -193,6 +195,7 @@ def _of_several(step: Iterable[Kernel]) -> Iterator[Kernel]:
         if kernel in _FOR_SEVERAL:
             yield _FOR_SEVERAL[kernel]
         elif kernel.module.startswith("quant.formats."):
-            few: Kernel | None = import_module(kernel.module).FORMAT.dot_few
-            if few:
-                yield few
+            of_format: Format = import_module(kernel.module).FORMAT
+            tiles = step_kernel(of_format)
+            if tiles:
+                yield from (tiles, of_format.unpack_tile)

@@ -12,12 +12,12 @@ from quant.jit import intrinsic
 from quant.simd import I8, I64, call_llvm, constant_of, i8x64, shuffle, vector_of
 
 _GALOIS = UNIT.startswith("avx512") and "+gfni" in cpu.features().split(",")
-_PLACES = (2, 4, 2, 4)  # where two bits of a number end that begin at bit 0, 2, 0 and 2
+_PLACE = 2  # where the lower two bits of a number end
 
 
 @intrinsic
 def third_bits(planes: Any) -> Any:
-    """i8x32 -> four i8x64: vector v has bit v of every byte, and then bit v + 4, as bit 2 (v even) or 4 (v odd)."""
+    """i8x32 -> four i8x64: vector v has bit v of every byte, and then bit v + 4, as bit 2."""
     return (i8x64, 4), _by_matrix if _GALOIS else _by_shift
 
 
@@ -25,8 +25,8 @@ def _by_matrix(builder: Any, planes: Any) -> list[Any]:
     """An instruction for each: it makes every bit of a byte the parity of the bits that a row of a matrix chooses."""
     both = shuffle(builder, planes, planes, list(range(32)) * 2)
     vectors = []
-    for v, place in enumerate(_PLACES):
-        rows = [1 << bit << 8 * (7 - place) for bit in (v, v + 4) for _ in range(4)]
+    for v in range(4):
+        rows = [1 << bit << 8 * (7 - _PLACE) for bit in (v, v + 4) for _ in range(4)]
         matrix = builder.bitcast(ir.Constant(vector_of(I64, 8), rows), both.type)
         vectors.append(call_llvm(builder, "llvm.x86.vgf2p8affineqb.512", both.type, [both, matrix, I8(0)]))
     return vectors
@@ -35,8 +35,8 @@ def _by_matrix(builder: Any, planes: Any) -> list[Any]:
 def _by_shift(builder: Any, planes: Any) -> list[Any]:
     both = join(builder, [planes, builder.lshr(planes, constant_of(planes.type, 4))])
     vectors = []
-    for v, place in enumerate(_PLACES):
-        shift = builder.shl if place > v else builder.lshr
-        moved = shift(both, constant_of(both.type, abs(place - v))) if place != v else both
-        vectors.append(builder.and_(moved, constant_of(both.type, 1 << place)))
+    for v in range(4):
+        shift = builder.shl if v < _PLACE else builder.lshr
+        moved = shift(both, constant_of(both.type, abs(_PLACE - v)))
+        vectors.append(builder.and_(moved, constant_of(both.type, 1 << _PLACE)))
     return vectors

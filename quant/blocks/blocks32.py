@@ -21,8 +21,10 @@ import numpy as np
 from llvmlite import ir
 
 from quant.activation import scales_of, sums32_of
+from quant.blocks.group_sums import sums_by_group
 from quant.blocks.lookup import VPERMB
-from quant.blocks.rows import emit, emit_few, few_inputs, few_of
+from quant.blocks.rows import emit
+from quant.blocks.totals import add_groups, fma1, of_groups_of_32
 from quant.declarations import Intrinsic, Vector
 from quant.int8_dot import UNIT
 from quant.jit import inline, intrinsic
@@ -31,32 +33,25 @@ from quant.simd import (
     F32,
     I8,
     I32,
-    add,
     concat,
     f32x8,
-    fma,
     i8x64,
     load_f32,
-    load_f32x8,
     load_i8x16,
     load_i8x32,
     load_i8x64,
-    mul,
     permute,
     pointer,
     prefetch,
     shuffle,
-    splat8,
     store_f32,
     store_f32x16,
     store_i8x32,
     store_i8x64,
-    sub,
     sum_lanes,
     to_f32,
     vector_of,
     zero_f32x8,
-    zero_f32x16,
     zero_i32x8,
     zero_i32x16,
 )
@@ -66,8 +61,7 @@ Convert = Callable[[Any, Any], Any]  # (builder, LLVM vector) -> LLVM vector
 
 _FIRST = permute([32 * block + i for block in range(4) for i in range(16)])
 _SECOND = permute([32 * block + 16 + i for block in range(4) for i in range(16)])
-_LANES_0_3, _LANES_4_7 = (permute([first + i // 4 for i in range(16)]) for first in (0, 4))
-_LOWER, _UPPER = permute(range(8)), permute(range(8, 16))
+_sums = sums_by_group(((0, 1, 2, 3), (4, 5, 6, 7)), bits=0)
 _AHEAD = 6912  # bytes: prefetch distance (2304: 5 % slower from memory, as 2 threads of a Zen 5 read it)
 
 
@@ -80,97 +74,42 @@ def packed4(w, stride):
 
 @inline
 def _products(w, x, load4, dot):
-    """The dot products of four blocks and their activations, f32x16: the sum of four lanes is a block's."""
+    """The dot products of four blocks and their activations, i32x16: the sum of four lanes is a block's."""
     columns = concat(load_i8x64(x), load_i8x64(x + 64))
     first, second = load4(w)
-    return to_f32(dot(dot(zero_i32x16(), first, _FIRST(columns)), second, _SECOND(columns)))
+    return dot(dot(zero_i32x16(), first, _FIRST(columns)), second, _SECOND(columns))
 
 
 @inline
-def _eight(w, x, columns, b, sums, block, scales8, load4, dot):
-    """Blocks b to b + 8 of a row, at w: their products are added to sums, the even and odd halves and what is taken off."""
-    even, odd, low = sums
-    d, m = scales8(w)
-    low = fma(m, load_f32x8(sums32_of(x, columns) + 4 * b), low)
-    d = mul(d, load_f32x8(scales_of(x, columns) + 4 * b))
-    even = fma(_products(w, x + 32 * b, load4, dot), _LANES_0_3(d), even)
-    odd = fma(_products(w + 4 * block.bytes, x + 32 * b + 128, load4, dot), _LANES_4_7(d), odd)
-    return even, odd, low
-
-
-@inline
-def _whole(w, x, columns, sums, block, scales1, load1, dot):
-    """The product of a row, of which w is what is left behind the last eight blocks, and `sums` what those gave."""
-    even, odd, low = sums
-    last, offset = zero_f32x8(), np.float32(0)
+def _add_last(w, x, columns, block, scales1, load1, dot):
+    """The total of the blocks behind the last whole 256 columns of a row, which begin at w."""
+    total = np.float32(0)
     for b in range(columns // 256 * 8, columns // 32):
         scale, minimum = scales1(w)
-        products = dot(zero_i32x8(), load1(w), load_i8x32(x + 32 * b))
-        last = fma(to_f32(products), splat8(scale * load_f32(scales_of(x, columns) + 4 * b)), last)
-        offset += minimum * load_f32(sums32_of(x, columns) + 4 * b)
+        products = sum_lanes(to_f32(dot(zero_i32x8(), load1(w), load_i8x32(x + 32 * b))))
+        d, s = load_f32(scales_of(x, columns) + 4 * b), load_f32(sums32_of(x, columns) + 4 * b)
+        total = fma1(products, scale * d, fma1(-minimum, s, total))
         w += block.bytes
-    total = add(even, odd)
-    total = add(add(_LOWER(total), _UPPER(total)), sub(last, low))
-    return sum_lanes(total) - offset
-
-
-@inline
-def _nothing():
-    return zero_f32x16(), zero_f32x16(), zero_f32x8()
+    return total
 
 
 @inline
 def dot_blocks(w, rows, columns, x, y, alpha, accumulate, block, scales8, scales1, load4, load1, dot):
-    """dot_rows of quant.formats; block: the type's declaration."""
+    """dot_rows of quant.formats; block: the type's declaration. The sums are those of quant.blocks.totals."""
     for r in range(rows):
-        sums = _nothing()
-        for b in range(0, columns // 256 * 8, 8):
+        total = zero_f32x8()
+        for b in range(columns // 256):
             for line in range(0, 8 * block.bytes, 64):
                 prefetch(w + _AHEAD + line)
-            sums = _eight(w, x, columns, b, sums, block, scales8, load4, dot)
+            scale, minimum = scales8(w)
+            d, s = of_groups_of_32(x, columns, b)
+            first = _products(w, x + 256 * b, load4, dot)
+            sums = _sums(first, _products(w + 4 * block.bytes, x + 256 * b + 128, load4, dot))
+            total = add_groups(total, sums, scale, minimum, d, s)
             w += 8 * block.bytes
-        emit(y + 4 * r, _whole(w, x, columns, sums, block, scales1, load1, dot), alpha, accumulate)
+        last = _add_last(w, x, columns, block, scales1, load1, dot)
+        emit(y + 4 * r, sum_lanes(total) + last, alpha, accumulate)
         w += columns // 32 % 8 * block.bytes
-
-
-@inline
-def dot_blocks_few(w, rows, columns, entries, count, accumulate, block, scales8, scales1, load4, load1, dot):
-    """dot_few of quant.formats, likewise: eight blocks are unpacked once for several activation rows."""
-    whole = columns // 256 * 8
-    rest = whole * block.bytes
-    for r in range(rows):
-        for line in range(0, columns // 32 * block.bytes, 64):
-            prefetch(w + _AHEAD + line)
-        first = 0
-        while first < count:
-            together = few_of(count - first)
-            x0, x1, x2, x3 = few_inputs(entries, first, together)
-            s0, s1, s2, s3 = _nothing(), _nothing(), _nothing(), _nothing()
-            if together == 4:
-                for b in range(0, whole, 8):
-                    at = w + b * block.bytes
-                    s0 = _eight(at, x0, columns, b, s0, block, scales8, load4, dot)
-                    s1 = _eight(at, x1, columns, b, s1, block, scales8, load4, dot)
-                    s2 = _eight(at, x2, columns, b, s2, block, scales8, load4, dot)
-                    s3 = _eight(at, x3, columns, b, s3, block, scales8, load4, dot)
-            elif together == 2:
-                for b in range(0, whole, 8):
-                    at = w + b * block.bytes
-                    s0 = _eight(at, x0, columns, b, s0, block, scales8, load4, dot)
-                    s1 = _eight(at, x1, columns, b, s1, block, scales8, load4, dot)
-            else:
-                for b in range(0, whole, 8):
-                    s0 = _eight(w + b * block.bytes, x0, columns, b, s0, block, scales8, load4, dot)
-            t0 = _whole(w + rest, x0, columns, s0, block, scales1, load1, dot)
-            t1, t2, t3 = t0, t0, t0
-            if together > 1:
-                t1 = _whole(w + rest, x1, columns, s1, block, scales1, load1, dot)
-            if together > 2:
-                t2 = _whole(w + rest, x2, columns, s2, block, scales1, load1, dot)
-                t3 = _whole(w + rest, x3, columns, s3, block, scales1, load1, dot)
-            emit_few(entries, first, together, r, (t0, t1, t2, t3), accumulate)
-            first += together
-        w += columns // 32 * block.bytes
 
 
 @inline

@@ -6,13 +6,11 @@ from typing import Any
 
 from llvmlite import ir
 
-from quant.int8_dot import UNIT, join
 from quant.jit import intrinsic
 from quant.simd import (  # fmt: skip
     F16,
     F32,
     I8,
-    I16,
     I32,
     call_llvm,
     constant_of,
@@ -24,53 +22,6 @@ from quant.simd import (  # fmt: skip
     splat_llvm,
     vector_of,
 )
-
-_REGISTER_LANES = {"avx512vnni": 16, "avx512": 16, "avxvnni": 8, "avx2": 8}.get(UNIT, 0)
-_WIDTHS = {8: ("avx2.packssdw", "avx2.pmadd.wd"), 16: ("avx512.packssdw.512", "avx512.pmaddw.d.512")}
-
-
-@intrinsic
-def sums_of_four(a: Any, b: Any, c: Any, d: Any) -> Any:
-    """Four i32x16 of dot products -> i32x16, whose lane 4l + v is the sum of lanes 4l .. 4l + 3 of vector v.
-
-    Those of a and c are taken four times, for b and d are of weights two bits too high. Pairs must fit int16.
-    """
-    return a, _sums_of_four
-
-
-def _sums_of_four(builder: Any, *vectors: Any) -> Any:
-    if not _REGISTER_LANES:
-        return _pairs_added(builder, *(_halves_added(builder, *vectors[i : i + 2]) for i in (0, 2)))
-    starts = range(0, 16, _REGISTER_LANES)
-    parts = [[shuffle(builder, v, v, range(at, at + _REGISTER_LANES)) for v in vectors] for at in starts]
-    return join(builder, [_narrowed(builder, *part) for part in parts])
-
-
-def _narrowed(builder: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """x86, within each 16 bytes: sums of neighbours out of pairs that are packed to int16, twice."""
-    return _packed(builder, _packed(builder, a, b, 4), _packed(builder, c, d, 4), 1)
-
-
-def _packed(builder: Any, a: Any, b: Any, factor: int) -> Any:
-    """Of each four lanes: [factor * (a0 + a1), factor * (a2 + a3), b0 + b1, b2 + b3]."""
-    words = vector_of(I16, 2 * a.type.count)
-    pack, multiply = _WIDTHS[a.type.count]
-    both = call_llvm(builder, f"llvm.x86.{pack}", words, [a, b])
-    factors = ir.Constant(words, ([factor] * 4 + [1] * 4) * (words.count // 8))
-    return call_llvm(builder, f"llvm.x86.{multiply}", a.type, [both, factors])
-
-
-def _halves_added(builder: Any, a: Any, b: Any) -> Any:
-    """Of each four lanes: [4 * (a0 + a2), b0 + b2, 4 * (a1 + a3), b1 + b3]."""
-    a = builder.shl(a, constant_of(a.type, 2))
-    upper = [lane for four in range(0, 16, 4) for lane in (four, four + 16, four + 1, four + 17)]
-    return builder.add(shuffle(builder, a, b, upper), shuffle(builder, a, b, [lane + 2 for lane in upper]))
-
-
-def _pairs_added(builder: Any, ab: Any, cd: Any) -> Any:
-    """Of each four lanes: [ab0 + ab2, ab1 + ab3, cd0 + cd2, cd1 + cd3]."""
-    upper = [lane for four in range(0, 16, 4) for lane in (four, four + 1, four + 16, four + 17)]
-    return builder.add(shuffle(builder, ab, cd, upper), shuffle(builder, ab, cd, [lane + 2 for lane in upper]))
 
 
 @intrinsic
@@ -130,9 +81,3 @@ def scales_and_minima(w: Any) -> Any:
 def _picked(builder: Any, words: Any, lanes: list[int], shift: list[int], mask: list[int]) -> Any:
     moved = builder.lshr(shuffle(builder, words, words, lanes), ir.Constant(words.type, shift))
     return builder.and_(moved, ir.Constant(words.type, mask))
-
-
-@intrinsic
-def upper_half() -> Any:
-    """0 in the first eight lanes, 1 in the others."""
-    return f32x16, lambda _builder: ir.Constant(vector_of(F32, 16), [0.0] * 8 + [1.0] * 8)

@@ -77,3 +77,26 @@ def _words(builder: Any, low: Any, high: Any, last: int) -> Any:
     both = shuffle(builder, builder.bitcast(low, words), builder.bitcast(high, words), [*range(7), 15])
     kept = shuffle(builder, both, constant_of(words, 0), [8, 8, 8, 3, 4, 5, 6, last])
     return builder.bitcast(kept, low.type)
+
+
+# Of the vectors of `by_sub_block`, by four lanes; the last two of them are zeros.
+SUB_BLOCKS = ((0, 0, 1, 1), (2, 2, 3, 3), (4, 4, 5, 6), (7, 7, 5, 6))
+
+
+@intrinsic
+def by_sub_block(a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
+    """i32x16 products of the five digits of bytes 0 to 31, then 20 to 51 (see quant.formats.tq1_0) -> four, by sub-block.
+
+    Lanes 0 to 7 of digit n are of sub-block n; lanes 11 to 14 of digits 0 and 1 of the fifth, of 2 and 3 of the sixth, of 4
+    of the seventh, and so is lane 15 of all; all lanes between are zeros.
+    """
+
+    def generate(builder: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> list[Any]:
+        halves = [*range(8), *range(16, 24)]
+        fifth, sixth = builder.add(a, b), builder.add(c, d)
+        middle = shuffle(builder, fifth, sixth, [*range(11, 15), *range(27, 31)] * 2)
+        seventh = shuffle(builder, e, builder.add(fifth, sixth), [*range(11, 15), 31, *[8] * 11])
+        first, second = shuffle(builder, a, b, halves), shuffle(builder, c, d, halves)
+        return [first, second, shuffle(builder, e, middle, halves), seventh]
+
+    return (a, 4), generate

@@ -1,8 +1,8 @@
 """Quant types: `find("Q4_K")` imports `quant.formats.q4_k`, which declares one `Block` and one `Format`.
 
 A format brings four things. `dequantize` is plain NumPy: the definition. `dot_rows` multiplies rows with one
-activation row, for decode, and `dot_few`, where there is one, with a few. `unpack_tile` spreads 16 rows into the
-interleaved tile that prefill multiplies with many. `unpack_rows` spreads rows into one number per column, for embeddings.
+activation row, for decode. `unpack_tile` spreads 16 rows into the interleaved tile that is multiplied with several, and in
+prefill with many. `unpack_rows` spreads rows into one number per column, for embeddings.
 """
 
 from __future__ import annotations
@@ -24,11 +24,6 @@ from quant.jit import Kernel, function
 # w: blocks [rows, columns]; x: an activation row of the format's kind; y: float32 [rows].
 dot_rows = function("pppppfp")
 
-# dot_few(w, rows, columns, entries, count, accumulate): the same for `count` activation rows, bit by bit as dot_rows has
-# it, but what is unpacked of a weight serves several of them. entries: a table of ENTRY for each (see quant.tile), with x,
-# y and alpha.
-dot_few = function("pppppp")
-
 # unpack_rows(w, rows, columns, q, scale, minimum): w[r, c] = scale[r, c // group] * q[r, c] - minimum[r, c // group].
 # q: int8 [rows, columns] (float32, and no scale or minimum, for 'f32'); scale, minimum: float32 [rows, columns / group].
 unpack_rows = function("pppppp")
@@ -48,10 +43,12 @@ class Format:
     group: int  # columns that share a scale once unpacked: 16 or 32; 0 for 'f32'
     dequantize: Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # [rows, row bytes] -> [rows, columns]
     dot_rows: Kernel
-    dot_few: Kernel | None = None
     unpack_rows: Kernel
     unpack_tile: Kernel
     bits: Literal[0, 4, 5, 6] = 0  # that an unpacked weight has at most, if it is never negative; 0: any int8
+    by_tiles: bool = (
+        False  # whether dot_rows adds up as quant.blocks.totals tells, as tiles do in a step of several tokens
+    )
 
     @property
     def name(self) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks32 import dot_blocks, dot_blocks_few, halves8, packed4, unpack_blocks, unpack_nibbles
+from quant.blocks.blocks32 import dot_blocks, halves8, packed4, unpack_blocks, unpack_nibbles
 from quant.blocks.lookup import high_nibbles, low_nibbles
-from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.int8_dot import BIAS, dot_wide
 from quant.jit import inline
 from quant.simd import concat, load_f16, load_i8x16, mul, splat, splat8
@@ -78,12 +78,6 @@ def iq4_nl_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, _dot)
 
 
-@dot_few
-def iq4_nl_dot_few(w, rows, columns, entries, count, accumulate):
-    """See quant.formats."""
-    dot_blocks_few(w, rows, columns, entries, count, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, _dot)
-
-
 @unpack_rows
 def iq4_nl_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
@@ -102,7 +96,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=iq4_nl_dot_rows,
-    dot_few=iq4_nl_dot_few,
+    by_tiles=True,
     unpack_rows=iq4_nl_unpack_rows,
     unpack_tile=iq4_nl_unpack_tile,
 )

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks256 import dot_each, dot_each_few, fields8
-from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
+from quant.blocks.blocks256 import dot_each_by_32, fields8
+from quant.blocks.group_sums import sums_by_group
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.formats.iq4_nl import HIGH, LOW, VALUES
 from quant.int8_dot import BIAS, dot_wide
 from quant.jit import inline
@@ -21,9 +22,7 @@ from quant.simd import (  # fmt: skip
     bit_and,
     bit_or,
     concat,
-    fma,
     load_f16,
-    load_f32x8,
     load_i8x16,
     load_i8x64,
     load_u32,
@@ -46,9 +45,8 @@ from quant.tile import turn4, turn4_words
 BLOCK = Block("IQ4_XS", number=23, columns=256, d=Scale("f16", 1 / 2048), scales_h=2, scales_l=4, qs=128)
 
 _BIAS, _SCALE_OFFSET = np.float32(BIAS), np.float32(32)
-_QUARTER_BIAS = np.float32(-BIAS / 4)  # four lanes share the sum of an activation
+_sums = sums_by_group(((0, 1, 2, 3), (4, 5, 6, 7)), bits=0)
 _FIRST, _SECOND = (permute([32 * part + i + at for part in range(4) for i in range(16)]) for at in (0, 16))
-_LANES_0_3, _LANES_4_7 = (permute([first + i // 4 for i in range(16)]) for first in (0, 4))
 _nibbles, _twos = fields8(4), fields8(2)
 
 
@@ -70,54 +68,42 @@ def unpack_scales(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray
 
 @inline
 def _load_scales(w):
-    """d * (scale - 32) of a block's eight sub-blocks, f32x8."""
+    """d * (scale - 32) of a block's eight sub-blocks, and BIAS times that, each f32x8."""
     low, high = bit_and(_nibbles(load_u32(w + BLOCK.scales_l)), 15), bit_and(_twos(load_u32(w + BLOCK.d) >> 12), 48)
-    return mul(sub(to_f32(bit_or(low, high)), splat8(_SCALE_OFFSET)), splat8(load_f16(w + BLOCK.d)))
+    scales = mul(sub(to_f32(bit_or(low, high)), splat8(_SCALE_OFFSET)), splat8(load_f16(w + BLOCK.d)))
+    return scales, mul(scales, splat8(_BIAS))
 
 
 @inline
-def _permuted_x(x, d, s32, s16):
+def _parts_of(x):
     first, second = concat(load_i8x64(x), load_i8x64(x + 64)), concat(load_i8x64(x + 128), load_i8x64(x + 192))
-    d_x, s_x = load_f32x8(d), mul(load_f32x8(s32), splat8(_QUARTER_BIAS))
-    return (
-        _FIRST(first), _SECOND(first), _LANES_0_3(d_x), _LANES_0_3(s_x),
-        _FIRST(second), _SECOND(second), _LANES_4_7(d_x), _LANES_4_7(s_x),
-    )  # fmt: skip
+    return _FIRST(first), _SECOND(first), _FIRST(second), _SECOND(second)
 
 
 @inline
-def _half(packed, x0, x1, d_x, s_x):
+def _half(packed, x0, x1):
     """Four sub-blocks, in four lanes each: their products with the activation."""
-    return fma(to_f32(dot_wide(dot_wide(zero_i32x16(), LOW(packed), x0), HIGH(packed), x1)), d_x, s_x)
+    return dot_wide(dot_wide(zero_i32x16(), LOW(packed), x0), HIGH(packed), x1)
 
 
 @inline
-def _add_products(w, permuted, total):
-    x0, x1, d0, s0, x2, x3, d1, s1 = permuted
-    scales = _load_scales(w)
-    total = fma(_half(load_i8x64(w + BLOCK.qs), x0, x1, d0, s0), _LANES_0_3(scales), total)
-    return fma(_half(load_i8x64(w + BLOCK.qs + 64), x2, x3, d1, s1), _LANES_4_7(scales), total)
+def _sums_of(w, x):
+    return _sums(_half(load_i8x64(w + BLOCK.qs), x[0], x[1]), _half(load_i8x64(w + BLOCK.qs + 64), x[2], x[3]))
 
 
 @dot_rows
 def iq4_xs_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
-
-
-@dot_few
-def iq4_xs_dot_few(w, rows, columns, entries, count, accumulate):
-    """See quant.formats."""
-    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, _permuted_x, _add_products)
+    dot_each_by_32(w, rows, columns, x, y, alpha, accumulate, BLOCK, _parts_of, _sums_of, _load_scales)
 
 
 @unpack_rows
 def iq4_xs_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
-        scales = _load_scales(w)
+        scales, minima = _load_scales(w)
         store_f32x8(scale + 32 * b, scales)
-        store_f32x8(minimum + 32 * b, mul(scales, splat8(_BIAS)))
+        store_f32x8(minimum + 32 * b, minima)
         for part in range(8):
             packed = load_i8x16(w + BLOCK.qs + 16 * part)
             store_i8x32(q + 256 * b + 32 * part, concat(LOW(packed), HIGH(packed)))
@@ -164,7 +150,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=iq4_xs_dot_rows,
-    dot_few=iq4_xs_dot_few,
+    by_tiles=True,
     unpack_rows=iq4_xs_unpack_rows,
     unpack_tile=iq4_xs_unpack_tile,
 )

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks32 import dot_blocks, dot_blocks_few, fields, fields16, packed4, unpack_blocks, unpack_nibbles
+from quant.blocks.blocks32 import dot_blocks, fields, fields16, packed4, unpack_blocks, unpack_nibbles
 from quant.blocks.lookup import high_nibbles, low_nibbles
-from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (
@@ -112,12 +112,6 @@ def mxfp4_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, _dot)
 
 
-@dot_few
-def mxfp4_dot_few(w, rows, columns, entries, count, accumulate):
-    """See quant.formats."""
-    dot_blocks_few(w, rows, columns, entries, count, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, _dot)
-
-
 @unpack_rows
 def mxfp4_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
@@ -136,7 +130,8 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=mxfp4_dot_rows,
-    dot_few=mxfp4_dot_few,
+    by_tiles=True,
     unpack_rows=mxfp4_unpack_rows,
     unpack_tile=mxfp4_unpack_tile,
+    bits=5,
 )

@@ -12,43 +12,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks256 import dot_each_few, dot_fours
-from quant.blocks.sixteens import load_two_f16, sums_of_four, to_words
-from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
+from quant.blocks.blocks256 import dot_fours_by_16
+from quant.blocks.group_sums import sums_by_group
+from quant.blocks.sixteens import load_two_f16, to_words
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
     bit_and,
     concat,
-    fma,
-    load_f32x8,
-    load_f32x16,
     load_i8x16,
     load_i8x32,
     load_i8x64,
     mul,
-    permute,
     shift_right,
-    splat,
     store_f32x16,
     store_i8x32,
     store_i8x64,
-    sub,
     to_f32,
-    zero_f32x16,
     zero_i32x16,
 )
 from quant.tile import gather_f16, turn4, turn4_words
 
 BLOCK = Block("Q2_K", number=10, columns=256, scales=16, qs=64, d=Scale("f16", 1 / 16), dmin=Scale("f16", 1.5 / 16))
 
-QUARTER = np.float32(0.25)
-
-# Vector v of `quarters` holds columns 32v .. 32v + 31, and 128 further on, so lane 4l + v of `sums_of_four` is of
-# sub-block 2v + l, or 2v + l + 6 for l > 1.
-_ORDER = [2 * v + part + 6 * (part // 2) for part in range(4) for v in range(4)]
-in_order = permute(_ORDER)
-scales_in_order = permute([sub_block // 2 for sub_block in _ORDER])
+# Of the vectors of `quarters`, by four lanes of a product: vector v holds columns 32v .. 32v + 31, and 128 further on.
+SUB_BLOCKS = [(2 * v, 2 * v + 1, 2 * v + 8, 2 * v + 9) for v in range(4)]
+_sums = sums_by_group(SUB_BLOCKS, bits=2)
 
 
 def quarters_of(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -81,48 +71,33 @@ def four_parts(x):
 
 
 @inline
-def _permuted_x(x, d, s32, s16):
-    d_x, s_x = scales_in_order(load_f32x8(d)), in_order(load_f32x16(s16))
-    return four_parts(x), mul(d_x, splat(QUARTER)), sub(zero_f32x16(), s_x)
+def _sums_of(w, x):
+    q0, q1, q2, q3 = quarters(load_i8x64(w + BLOCK.qs))
+    zero = zero_i32x16()
+    return _sums(dot_u7(zero, q0, x[0]), dot_u7(zero, q1, x[1]), dot_u7(zero, q2, x[2]), dot_u7(zero, q3, x[3]))
 
 
 @inline
-def _add_products(w, permuted, total):
-    """Two bits stay where they are in half a byte; the factor of 4 is in d_x."""
-    parts, d_x, s_x = permuted
-    packed = load_i8x64(w + BLOCK.qs)
-    half = shift_right(packed, 4)
-    zero = zero_i32x16()
-    sums = sums_of_four(
-        dot_u7(zero, bit_and(packed, 3), parts[0]), dot_u7(zero, bit_and(packed, 12), parts[1]),
-        dot_u7(zero, bit_and(half, 3), parts[2]), dot_u7(zero, bit_and(half, 12), parts[3]),
-    )  # fmt: skip
-    both = to_words(in_order(load_i8x16(w + BLOCK.scales)))
+def _load_scales(w):
+    """d * scale and dmin * minimum of a block's sixteen sub-blocks, each f32x16."""
+    both = to_words(load_i8x16(w + BLOCK.scales))
     d, dmin = load_two_f16(w + BLOCK.d)
-    total = fma(to_f32(mul(sums, bit_and(both, 15))), mul(d, d_x), total)
-    return fma(mul(to_f32(shift_right(both, 4)), s_x), dmin, total)
+    return mul(d, to_f32(bit_and(both, 15))), mul(dmin, to_f32(shift_right(both, 4)))
 
 
 @dot_rows
 def q2_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
-
-
-@dot_few
-def q2_k_dot_few(w, rows, columns, entries, count, accumulate):
-    """See quant.formats."""
-    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, _permuted_x, _add_products)
+    dot_fours_by_16(w, rows, columns, x, y, alpha, accumulate, BLOCK, four_parts, _sums_of, _load_scales)
 
 
 @unpack_rows
 def q2_k_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
-        both = to_words(load_i8x16(w + BLOCK.scales))
-        d, dmin = load_two_f16(w + BLOCK.d)
-        store_f32x16(scale + 64 * b, mul(d, to_f32(bit_and(both, 15))))
-        store_f32x16(minimum + 64 * b, mul(dmin, to_f32(shift_right(both, 4))))
+        scales, minima = _load_scales(w)
+        store_f32x16(scale + 64 * b, scales)
+        store_f32x16(minimum + 64 * b, minima)
         spread_row(w + BLOCK.qs, q + 256 * b)
         w += BLOCK.bytes
 
@@ -194,7 +169,7 @@ FORMAT = Format(
     group=16,
     dequantize=dequantize,
     dot_rows=q2_k_dot_rows,
-    dot_few=q2_k_dot_few,
+    by_tiles=True,
     unpack_rows=q2_k_unpack_rows,
     unpack_tile=q2_k_unpack_tile,
     bits=4,

@@ -14,20 +14,18 @@ from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
 from quant.blocks.bit_planes import third_bits
-from quant.blocks.blocks256 import dot_each, dot_each_few
-from quant.blocks.sixteens import six_bits, sums_of_four, to_words
-from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
-from quant.formats.q2_k import QUARTER, four_parts, in_order, quarters, quarters_of, scales_in_order
+from quant.blocks.blocks256 import dot_each_by_16
+from quant.blocks.group_sums import sums_by_group
+from quant.blocks.sixteens import six_bits, to_words
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.formats.q2_k import SUB_BLOCKS, four_parts, quarters, quarters_of
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
     bit_and,
     bit_or,
-    fma,
     high_f16,
     load_f16,
-    load_f32x8,
-    load_f32x16,
     load_i8x32,
     load_i8x64,
     load_i64,
@@ -47,6 +45,7 @@ from quant.tile import turn4, turn4_words
 
 BLOCK = Block("Q3_K", number=11, columns=256, hmask=32, qs=64, scales=12, d=Scale("f16", 1 / 64))
 
+_sums = sums_by_group(SUB_BLOCKS, bits=3)
 _OFFSET, _SCALE_OFFSET = np.float32(4), np.float32(32)
 
 
@@ -67,55 +66,35 @@ def unpack_scales(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
 
 
 @inline
-def _load_six_bits(w):
-    return six_bits(load_i64(w + BLOCK.scales), load_u32(w + BLOCK.scales + 8))
+def _load_scales(w):
+    """d * (scale - 32) of a block's sixteen sub-blocks, and 4 times that, each f32x16."""
+    packed = six_bits(load_i64(w + BLOCK.scales), load_u32(w + BLOCK.scales + 8))
+    scales = mul(sub(to_f32(to_words(packed)), splat(_SCALE_OFFSET)), splat(load_f16(w + BLOCK.d)))
+    return scales, mul(scales, splat(_OFFSET))
 
 
 @inline
-def _scales(w, packed):
-    """d * (scale - 32) of a block's sub-blocks, f32x16."""
-    return mul(sub(to_f32(to_words(packed)), splat(_SCALE_OFFSET)), splat(load_f16(w + BLOCK.d)))
-
-
-@inline
-def _permuted_x(x, d, s32, s16):
-    d_x = mul(scales_in_order(load_f32x8(d)), splat(QUARTER))
-    return four_parts(x), d_x, mul(in_order(load_f32x16(s16)), splat(-_OFFSET))
-
-
-@inline
-def _add_products(w, permuted, total):
-    """Bits stay in their half of a byte, as in Q2_K."""
-    parts, d_x, s_x = permuted
-    packed, zero = load_i8x64(w + BLOCK.qs), zero_i32x16()
-    half, high = shift_right(packed, 4), third_bits(load_i8x32(w + BLOCK.hmask))
-    q0, q1 = bit_or(bit_and(packed, 3), high[0]), bit_or(bit_and(packed, 12), high[1])
-    q2, q3 = bit_or(bit_and(half, 3), high[2]), bit_or(bit_and(half, 12), high[3])
-    sums = sums_of_four(
-        dot_u7(zero, q0, parts[0]), dot_u7(zero, q1, parts[1]), dot_u7(zero, q2, parts[2]), dot_u7(zero, q3, parts[3])
-    )
-    return fma(fma(to_f32(sums), d_x, s_x), _scales(w, in_order(_load_six_bits(w))), total)
+def _sums_of(w, x):
+    q0, q1, q2, q3 = quarters(load_i8x64(w + BLOCK.qs))
+    h0, h1, h2, h3 = third_bits(load_i8x32(w + BLOCK.hmask))
+    q0, q1, q2, q3 = bit_or(q0, h0), bit_or(q1, h1), bit_or(q2, h2), bit_or(q3, h3)
+    zero = zero_i32x16()
+    return _sums(dot_u7(zero, q0, x[0]), dot_u7(zero, q1, x[1]), dot_u7(zero, q2, x[2]), dot_u7(zero, q3, x[3]))
 
 
 @dot_rows
 def q3_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
-
-
-@dot_few
-def q3_k_dot_few(w, rows, columns, entries, count, accumulate):
-    """See quant.formats."""
-    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, _permuted_x, _add_products)
+    dot_each_by_16(w, rows, columns, x, y, alpha, accumulate, BLOCK, four_parts, _sums_of, _load_scales)
 
 
 @unpack_rows
 def q3_k_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
-        scales = _scales(w, _load_six_bits(w))
+        scales, minima = _load_scales(w)
         store_f32x16(scale + 64 * b, scales)
-        store_f32x16(minimum + 64 * b, mul(scales, splat(_OFFSET)))
+        store_f32x16(minimum + 64 * b, minima)
         high = load_i8x32(w + BLOCK.hmask)
         for half in range(2):
             packed = load_i8x32(w + BLOCK.qs + 32 * half)
@@ -186,7 +165,7 @@ FORMAT = Format(
     group=16,
     dequantize=dequantize,
     dot_rows=q3_k_dot_rows,
-    dot_few=q3_k_dot_few,
+    by_tiles=True,
     unpack_rows=q3_k_unpack_rows,
     unpack_tile=q3_k_unpack_tile,
     bits=4,

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks32 import dot_blocks, dot_blocks_few, halves8, packed4, unpack_blocks, unpack_nibbles
-from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
+from quant.blocks.blocks32 import dot_blocks, halves8, packed4, unpack_blocks, unpack_nibbles
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import bit_and, concat, load_f16, load_i8x16, shift_right, sub, zero_f32x8, zero_f32x16
@@ -72,12 +72,6 @@ def q4_1_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, dot)
 
 
-@dot_few
-def q4_1_dot_few(w, rows, columns, entries, count, accumulate):
-    """See quant.formats."""
-    dot_blocks_few(w, rows, columns, entries, count, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, dot)
-
-
 @unpack_rows
 def q4_1_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
@@ -96,7 +90,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=q4_1_dot_rows,
-    dot_few=q4_1_dot_few,
+    by_tiles=True,
     unpack_rows=q4_1_unpack_rows,
     unpack_tile=q4_1_unpack_tile,
     bits=4,

@@ -13,35 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks256 import dot_each, dot_each_few
-from quant.blocks.sixteens import scales_and_minima, upper_half
-from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
+from quant.blocks.blocks256 import dot_each_by_32
+from quant.blocks.group_sums import sums_by_group
+from quant.blocks.sixteens import scales_and_minima
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
-    add,
     bit_and,
     bit_or,
     concat,
-    fma,
     high_f16,
-    load_f16,
-    load_f32x8,
     load_i8x32,
     load_i8x64,
-    load_u32,
     low_f16,
     mul,
     permute,
     shift_right,
-    splat8,
     store_f32x8,
     store_f32x16,
     store_i8x32,
-    sub,
     to_f32,
-    u32x2_to_f32x8,
-    zero_f32x8,
     zero_i32x16,
 )
 from quant.tile import store_nibbles, turn4, turn4_words
@@ -50,7 +42,9 @@ BLOCK = Block(
     "Q4_K", number=12, columns=256, d=Scale("f16", 3 / 32 / 15), dmin=Scale("f16", 1.5 / 32), scales=12, qs=128
 )
 
-LANES_0_2, LANES_1_3, LANES_4_6, LANES_5_7 = (permute([i] * 8 + [i + 2] * 8) for i in (0, 1, 4, 5))
+SUB_BLOCKS = ((0, 0, 2, 2), (1, 1, 3, 3), (4, 4, 6, 6), (5, 5, 7, 7))  # of `parts_of`, by four lanes of a product
+_sums = sums_by_group(SUB_BLOCKS, bits=4)
+_LOWER, _UPPER = permute(range(8)), permute(range(8, 16))
 
 
 def unpack_scales(packed: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -83,11 +77,8 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
 @inline
 def load_scales(w):
     """d * scale and dmin * minimum of a block's eight sub-blocks, each f32x8."""
-    u0, u1, u2 = load_u32(w + BLOCK.scales), load_u32(w + BLOCK.scales + 4), load_u32(w + BLOCK.scales + 8)
-    six, four, two = 0x3F3F3F3F, 0x0F0F0F0F, 0x03030303
-    scales = u32x2_to_f32x8(u0 & six, (u2 & four) | (((u0 >> 6) & two) << 4))
-    minima = u32x2_to_f32x8(u1 & six, ((u2 >> 4) & four) | (((u1 >> 6) & two) << 4))
-    return mul(scales, splat8(load_f16(w + BLOCK.d))), mul(minima, splat8(load_f16(w + BLOCK.dmin)))
+    both = scales_and_minima(w)
+    return _LOWER(both), _UPPER(both)
 
 
 @inline
@@ -97,40 +88,23 @@ def two_parts(address):
 
 
 @inline
-def permuted_x(x, d, s32, s16):
-    """See quant.blocks.blocks256: i8x64 of sub-blocks (0, 2), (1, 3), (4, 6) and (5, 7); f32x16 of scales, then negative sums."""
-    both = concat(load_f32x8(d), sub(zero_f32x8(), load_f32x8(s32)))
-    return two_parts(x), two_parts(x + 32), two_parts(x + 128), two_parts(x + 160), both
+def parts_of(x):
+    """See quant.blocks.blocks256: sub-blocks (0, 2), (1, 3), (4, 6) and (5, 7)."""
+    return two_parts(x), two_parts(x + 32), two_parts(x + 128), two_parts(x + 160)
 
 
 @inline
-def add_products(q0, q1, q2, q3, w, permuted, total):
-    """See quant.blocks.blocks256; q0 to q3: the block's q in the order of `permuted_x`."""
-    x0, x1, x2, x3, both = permuted
-    scales, zero = mul(scales_and_minima(w), both), zero_i32x16()
-    total = fma(to_f32(dot_u7(zero, q0, x0)), LANES_0_2(scales), total)
-    total = fma(to_f32(dot_u7(zero, q1, x1)), LANES_1_3(scales), total)
-    other = fma(to_f32(dot_u7(zero, q2, x2)), LANES_4_6(scales), mul(scales, upper_half()))
-    return add(total, fma(to_f32(dot_u7(zero, q3, x3)), LANES_5_7(scales), other))
-
-
-@inline
-def _add_products(w, permuted, total):
+def _sums_of(w, x):
     first, second = load_i8x64(w + BLOCK.qs), load_i8x64(w + BLOCK.qs + 64)
-    low = bit_and(first, 15), bit_and(second, 15)
-    return add_products(low[0], shift_right(first, 4), low[1], shift_right(second, 4), w, permuted, total)
+    zero = zero_i32x16()
+    q0, q1, q2, q3 = bit_and(first, 15), shift_right(first, 4), bit_and(second, 15), shift_right(second, 4)
+    return _sums(dot_u7(zero, q0, x[0]), dot_u7(zero, q1, x[1]), dot_u7(zero, q2, x[2]), dot_u7(zero, q3, x[3]))
 
 
 @dot_rows
 def q4_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, permuted_x, _add_products)
-
-
-@dot_few
-def q4_k_dot_few(w, rows, columns, entries, count, accumulate):
-    """See quant.formats."""
-    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, permuted_x, _add_products)
+    dot_each_by_32(w, rows, columns, x, y, alpha, accumulate, BLOCK, parts_of, _sums_of, load_scales)
 
 
 @unpack_rows
@@ -187,7 +161,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=q4_k_dot_rows,
-    dot_few=q4_k_dot_few,
+    by_tiles=True,
     unpack_rows=q4_k_unpack_rows,
     unpack_tile=q4_k_unpack_tile,
     bits=4,

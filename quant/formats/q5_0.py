@@ -14,9 +14,9 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks32 import dot_blocks, dot_blocks_few, fields, fields16, halves8, packed4, unpack_blocks
+from quant.blocks.blocks32 import dot_blocks, fields, fields16, halves8, packed4, unpack_blocks
 from quant.declarations import Intrinsic
-from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.formats.q4_1 import dot, split_nibbles
 from quant.jit import inline, intrinsic
 from quant.simd import (
@@ -164,12 +164,6 @@ def q5_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, dot)
 
 
-@dot_few
-def q5_0_dot_few(w, rows, columns, entries, count, accumulate):
-    """See quant.formats."""
-    dot_blocks_few(w, rows, columns, entries, count, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, dot)
-
-
 @unpack_rows
 def q5_0_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
@@ -188,7 +182,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=q5_0_dot_rows,
-    dot_few=q5_0_dot_few,
+    by_tiles=True,
     unpack_rows=q5_0_unpack_rows,
     unpack_tile=q5_0_unpack_tile,
     bits=5,

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks32 import dot_blocks, dot_blocks_few, halves8, packed4, unpack_blocks
-from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
+from quant.blocks.blocks32 import dot_blocks, halves8, packed4, unpack_blocks
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.formats.q4_1 import dot, split_nibbles
 from quant.formats.q5_0 import fifth_bits, fifths4, load1_of_five_bits, unpack_fives
 from quant.jit import inline
@@ -64,12 +64,6 @@ def q5_1_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     dot_blocks(w, rows, columns, x, y, alpha, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, dot)
 
 
-@dot_few
-def q5_1_dot_few(w, rows, columns, entries, count, accumulate):
-    """See quant.formats."""
-    dot_blocks_few(w, rows, columns, entries, count, accumulate, BLOCK, _scales8, _scales1, _load4, _load1, dot)
-
-
 @unpack_rows
 def q5_1_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
@@ -88,7 +82,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=q5_1_dot_rows,
-    dot_few=q5_1_dot_few,
+    by_tiles=True,
     unpack_rows=q5_1_unpack_rows,
     unpack_tile=q5_1_unpack_tile,
     bits=5,

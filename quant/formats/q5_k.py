@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale
-from quant.blocks.blocks256 import dot_each, dot_each_few
-from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
-from quant.formats.q4_k import add_products, affine, load_scales, nibbles, permuted_x, tile_scales
+from quant.blocks.blocks256 import dot_each_by_32
+from quant.blocks.group_sums import sums_by_group
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.formats.q4_k import SUB_BLOCKS, affine, load_scales, nibbles, parts_of, tile_scales
+from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (
     bit_and,
@@ -27,12 +29,15 @@ from quant.simd import (
     store_f32x8,
     store_i8x32,
     store_i8x64,
+    zero_i32x16,
 )
 from quant.tile import turn4
 
 BLOCK = Block(
     "Q5_K", number=13, columns=256, d=Scale("f16", 3 / 32 / 31), dmin=Scale("f16", 1.5 / 32), scales=12, qh=32, qs=128
 )
+
+_sums = sums_by_group(SUB_BLOCKS, bits=5)
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -54,24 +59,19 @@ def high_bits(w):
 
 
 @inline
-def _add_products(w, permuted, total):
+def _sums_of(w, x):
     h0, h1, h2, h3 = high_bits(w)
     first, second = load_i8x64(w + BLOCK.qs), load_i8x64(w + BLOCK.qs + 64)
     q0, q1 = bit_or(bit_and(first, 15), h0), bit_or(shift_right(first, 4), h1)
     q2, q3 = bit_or(bit_and(second, 15), h2), bit_or(shift_right(second, 4), h3)
-    return add_products(q0, q1, q2, q3, w, permuted, total)
+    zero = zero_i32x16()
+    return _sums(dot_u7(zero, q0, x[0]), dot_u7(zero, q1, x[1]), dot_u7(zero, q2, x[2]), dot_u7(zero, q3, x[3]))
 
 
 @dot_rows
 def q5_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_each(w, rows, columns, x, y, alpha, accumulate, BLOCK, permuted_x, _add_products)
-
-
-@dot_few
-def q5_k_dot_few(w, rows, columns, entries, count, accumulate):
-    """See quant.formats."""
-    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, permuted_x, _add_products)
+    dot_each_by_32(w, rows, columns, x, y, alpha, accumulate, BLOCK, parts_of, _sums_of, load_scales)
 
 
 @inline
@@ -124,7 +124,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=q5_k_dot_rows,
-    dot_few=q5_k_dot_few,
+    by_tiles=True,
     unpack_rows=q5_k_unpack_rows,
     unpack_tile=q5_k_unpack_tile,
     bits=5,

@@ -11,45 +11,35 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import scales_of, sums16_of
 from quant.block import Block, Scale, rows_of
-from quant.blocks.rows import emit, emit_few, few_inputs, few_of
-from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
+from quant.blocks.blocks256 import dot_each_by_16
+from quant.blocks.group_sums import sums_by_group
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
     bit_and,
     bit_or,
     concat,
-    fma,
     load_f16,
-    load_f32x8,
-    load_f32x16,
     load_i8x16_as_f32,
     load_i8x32,
     load_i8x64,
     mul,
-    permute,
-    prefetch,
     shift_left,
     shift_right,
     shift_right_signed,
     splat,
     store_f32x16,
     store_i8x64,
-    sum_lanes,
     to_f32,
-    zero_f32x16,
     zero_i32x16,
 )
 from quant.tile import gather_f16, turn4, turn4_words
 
 BLOCK = Block("Q6_K", number=14, columns=256, ql=128, qh=64, scales=16, d=Scale("f16", 1 / 64 / 32))
 
-_AHEAD = 12 * BLOCK.bytes  # prefetch distance
-_TWICE = permute([i // 2 for i in range(16)])
-_LANES = tuple(permute([4 * quarter + i // 4 for i in range(16)]) for quarter in range(4))
-_LANES_0, _LANES_1, _LANES_2, _LANES_3 = _LANES
+_sums = sums_by_group([range(first, first + 4) for first in (0, 4, 8, 12)], bits=6)
 _OFFSET = np.float32(32)
 
 
@@ -74,84 +64,37 @@ def load_half(w, half):
 
 @inline
 def _load_scales(w):
-    return mul(load_i8x16_as_f32(w + BLOCK.scales), splat(load_f16(w + BLOCK.d)))
+    """d * scale of a block's sixteen sub-blocks, and 32 times that, each f32x16."""
+    scales = mul(load_i8x16_as_f32(w + BLOCK.scales), splat(load_f16(w + BLOCK.d)))
+    return scales, mul(scales, splat(_OFFSET))
 
 
 @inline
-def _block(w, x, columns, b, total, low):
-    """The b-th block of a row, at w: total and low with its products, and with what is taken off for its zero point."""
-    scales = _load_scales(w)
-    low = fma(scales, load_f32x16(sums16_of(x, columns) + 64 * b), low)
-    scales = mul(scales, _TWICE(load_f32x8(scales_of(x, columns) + 32 * b)))
-    zero, x = zero_i32x16(), x + 256 * b
-    first, second = load_half(w, 0)
-    total = fma(to_f32(dot_u7(zero, first, load_i8x64(x))), _LANES_0(scales), total)
-    total = fma(to_f32(dot_u7(zero, second, load_i8x64(x + 64))), _LANES_1(scales), total)
-    first, second = load_half(w, 1)
-    total = fma(to_f32(dot_u7(zero, first, load_i8x64(x + 128))), _LANES_2(scales), total)
-    total = fma(to_f32(dot_u7(zero, second, load_i8x64(x + 192))), _LANES_3(scales), total)
-    return total, low
+def _parts_of(x):
+    return load_i8x64(x), load_i8x64(x + 64), load_i8x64(x + 128), load_i8x64(x + 192)
 
 
 @inline
-def _whole(total, low):
-    return sum_lanes(total) - _OFFSET * sum_lanes(low)
+def _sums_of(w, x):
+    zero = zero_i32x16()
+    q0, q1 = load_half(w, 0)
+    q2, q3 = load_half(w, 1)
+    return _sums(dot_u7(zero, q0, x[0]), dot_u7(zero, q1, x[1]), dot_u7(zero, q2, x[2]), dot_u7(zero, q3, x[3]))
 
 
 @dot_rows
 def q6_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    for r in range(rows):
-        total, low = zero_f32x16(), zero_f32x16()
-        for b in range(columns // 256):
-            prefetch(w + _AHEAD)
-            prefetch(w + _AHEAD + 64)
-            prefetch(w + _AHEAD + 128)
-            total, low = _block(w, x, columns, b, total, low)
-            w += BLOCK.bytes
-        emit(y + 4 * r, _whole(total, low), alpha, accumulate)
-
-
-@dot_few
-def q6_k_dot_few(w, rows, columns, entries, count, accumulate):
-    """See quant.formats."""
-    blocks, zero = columns // 256, zero_f32x16()
-    for r in range(rows):
-        for line in range(0, blocks * BLOCK.bytes, 64):
-            prefetch(w + _AHEAD + line)
-        first = 0
-        while first < count:
-            together = few_of(count - first)
-            x0, x1, x2, x3 = few_inputs(entries, first, together)
-            t0, t1, t2, t3, low0, low1, low2, low3 = zero, zero, zero, zero, zero, zero, zero, zero
-            if together == 4:
-                for b in range(blocks):
-                    at = w + b * BLOCK.bytes
-                    t0, low0 = _block(at, x0, columns, b, t0, low0)
-                    t1, low1 = _block(at, x1, columns, b, t1, low1)
-                    t2, low2 = _block(at, x2, columns, b, t2, low2)
-                    t3, low3 = _block(at, x3, columns, b, t3, low3)
-            elif together == 2:
-                for b in range(blocks):
-                    at = w + b * BLOCK.bytes
-                    t0, low0 = _block(at, x0, columns, b, t0, low0)
-                    t1, low1 = _block(at, x1, columns, b, t1, low1)
-            else:
-                for b in range(blocks):
-                    t0, low0 = _block(w + b * BLOCK.bytes, x0, columns, b, t0, low0)
-            sums = _whole(t0, low0), _whole(t1, low1), _whole(t2, low2), _whole(t3, low3)
-            emit_few(entries, first, together, r, sums, accumulate)
-            first += together
-        w += blocks * BLOCK.bytes
+    dot_each_by_16(w, rows, columns, x, y, alpha, accumulate, BLOCK, _parts_of, _sums_of, _load_scales)
 
 
 @unpack_rows
 def q6_k_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
-        scales = _load_scales(w)
+        scales, minima = _load_scales(w)
         store_f32x16(scale + 64 * b, scales)
-        store_f32x16(minimum + 64 * b, mul(scales, splat(_OFFSET)))
+        store_f32x16(minimum + 64 * b, minima)
         for half in range(2):
             first, second = load_half(w, half)
             store_i8x64(q + 256 * b + 128 * half, first)
@@ -213,7 +156,7 @@ FORMAT = Format(
     group=16,
     dequantize=dequantize,
     dot_rows=q6_k_dot_rows,
-    dot_few=q6_k_dot_few,
+    by_tiles=True,
     unpack_rows=q6_k_unpack_rows,
     unpack_tile=q6_k_unpack_tile,
     bits=6,

@@ -11,38 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks256 import dot_each_few, dot_fours
-from quant.blocks.trits import SHIFT, digits_of, five_words, four_words, trits
-from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
+from quant.blocks.blocks256 import dot_fours_by_32
+from quant.blocks.group_sums import sums_by_group
+from quant.blocks.trits import SHIFT, SUB_BLOCKS, by_sub_block, digits_of, five_words, four_words, trits
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.formats.tq2_0 import fill_tile_scales
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
-    add,
     concat,
-    fma,
     load_f16,
-    load_f32x8,
-    load_f32x16,
     load_i8x32,
-    mul,
     permute,
     shift_right,
-    splat,
     splat8,
     store_f32x8,
     store_i8x32,
     store_i8x64,
-    sub,
-    to_f32,
-    zero_f32x16,
     zero_i32x16,
 )
 from quant.tile import turn4
 
 BLOCK = Block("TQ1_0", number=34, columns=256, qs=48, qh=4, d=Scale("f16", 1))
 
-_LESS = np.float32(1 / (1 << SHIFT))
+_sums = sums_by_group(SUB_BLOCKS, bits=2)
 _DIGITS = np.array([digits_of(byte) for byte in range(256)], np.int8)
 
 
@@ -53,14 +45,6 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
     parts = [digits[..., :32, :], digits[..., 32:, :], _DIGITS[qh][..., :4]]
     q = np.concatenate([part.swapaxes(-1, -2).reshape(*part.shape[:2], -1) for part in parts], axis=-1)
     return rows_of(d * (q - np.int8(1)))
-
-
-def _lanes(digit: int):
-    """For each i32 lane of a digit of `load_digits`, which of the eight scales its four columns have."""
-    return permute([digit] * 8 + [0] * 3 + [5 + digit // 2] * 4 + [7])
-
-
-_LANES_0, _LANES_1, _LANES_2, _LANES_3, _LANES_4 = (_lanes(digit) for digit in range(5))
 
 
 @inline
@@ -77,37 +61,30 @@ def _columns(x, digit):
 
 
 @inline
-def _permuted_x(x, d, s32, s16):
-    d_x = load_f32x8(d)
-    higher = mul(d_x, splat8(_LESS))
-    columns = _columns(x, 0), _columns(x, 1), _columns(x, 2), _columns(x, 3)
+def _parts_of(x):
     last = concat(load_i8x32(x + 128), four_words(load_i8x32(x + 212)))
-    scales = _LANES_0(d_x), _LANES_1(higher), _LANES_2(d_x), _LANES_3(higher), _LANES_4(d_x)
-    return (*columns, last), scales, sub(zero_f32x16(), load_f32x16(s16))
+    return _columns(x, 0), _columns(x, 1), _columns(x, 2), _columns(x, 3), last
 
 
 @inline
-def _add_products(w, permuted, total):
-    x, d, less = permuted
-    q, zero = load_digits(w), zero_i32x16()
-    even = fma(to_f32(dot_u7(zero, q[0], x[0])), d[0], less)
-    odd = mul(to_f32(dot_u7(zero, q[1], x[1])), d[1])
-    even = fma(to_f32(dot_u7(zero, q[2], x[2])), d[2], even)
-    odd = fma(to_f32(dot_u7(zero, q[3], x[3])), d[3], odd)
-    even = fma(to_f32(dot_u7(zero, q[4], x[4])), d[4], even)
-    return fma(add(even, odd), splat(load_f16(w + BLOCK.d)), total)
+def _load_scales(w):
+    """d of a block for each of its eight sub-blocks, as scale and as minimum, f32x8 each."""
+    d = splat8(load_f16(w + BLOCK.d))
+    return d, d
+
+
+@inline
+def _sums_of(w, x):
+    q, zero = _plain(load_digits(w)), zero_i32x16()
+    first, second, third = dot_u7(zero, q[0], x[0]), dot_u7(zero, q[1], x[1]), dot_u7(zero, q[2], x[2])
+    a, b, c, d = by_sub_block(first, second, third, dot_u7(zero, q[3], x[3]), dot_u7(zero, q[4], x[4]))
+    return _sums(a, b, c, d)
 
 
 @dot_rows
 def tq1_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
-
-
-@dot_few
-def tq1_0_dot_few(w, rows, columns, entries, count, accumulate):
-    """See quant.formats."""
-    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, _permuted_x, _add_products)
+    dot_fours_by_32(w, rows, columns, x, y, alpha, accumulate, BLOCK, _parts_of, _sums_of, _load_scales)
 
 
 # The numbers of a digit's columns in `load_digits`: 32, then 16, then 4.
@@ -123,9 +100,9 @@ def _plain(q):
 def tq1_0_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
-        d = splat8(load_f16(w + BLOCK.d))
-        store_f32x8(scale + 32 * b, d)
-        store_f32x8(minimum + 32 * b, d)
+        scales, minima = _load_scales(w)
+        store_f32x8(scale + 32 * b, scales)
+        store_f32x8(minimum + 32 * b, minima)
         q0, q1, q2, q3, q4 = _plain(load_digits(w))
         last = concat(concat(_LAST(q0), _LAST(q1)), concat(_LAST(q2), _LAST(q3)))
         store_i8x64(q + 256 * b, concat(_FIRST(q0), _FIRST(q1)))
@@ -178,7 +155,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=tq1_0_dot_rows,
-    dot_few=tq1_0_dot_few,
+    by_tiles=True,
     unpack_rows=tq1_0_unpack_rows,
     unpack_tile=tq1_0_unpack_tile,
     bits=4,

@@ -10,36 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, Ternary, rows_of
-from quant.blocks.blocks256 import dot_each_few, dot_fours
-from quant.formats import Format, dot_few, dot_rows, unpack_rows, unpack_tile
-from quant.formats.q2_k import QUARTER, four_parts, quarters_of, spread_row, spread_tile
+from quant.blocks.blocks256 import dot_fours_by_32
+from quant.blocks.group_sums import sums_by_group
+from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.formats.q2_k import four_parts, quarters, quarters_of, spread_row, spread_tile
 from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
-    add,
-    bit_and,
-    fma,
     load_f16,
-    load_f32x8,
-    load_f32x16,
     load_i8x64,
-    mul,
-    permute,
-    shift_right,
-    splat,
     splat8,
     store_f32x8,
     store_f32x16,
-    sub,
-    to_f32,
-    zero_f32x16,
     zero_i32x16,
 )
 from quant.tile import gather_f16
 
 BLOCK = Block("TQ2_0", number=35, columns=256, qs=Ternary(64), d=Scale("f16", 1))
 
-_LANES_0_4, _LANES_1_5, _LANES_2_6, _LANES_3_7 = (permute([i] * 8 + [i + 4] * 8) for i in range(4))
+_sums = sums_by_group([(v, v, v + 4, v + 4) for v in range(4)], bits=2)
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -49,44 +38,32 @@ def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 @inline
-def _permuted_x(x, d, s32, s16):
-    d_x = load_f32x8(d)
-    higher = mul(d_x, splat8(QUARTER))  # for bits that stand two higher than they should
-    scales = _LANES_0_4(d_x), _LANES_1_5(higher), _LANES_2_6(d_x), _LANES_3_7(higher)
-    return four_parts(x), scales, sub(zero_f32x16(), load_f32x16(s16))
+def _load_scales(w):
+    """d of a block for each of its eight sub-blocks, as scale and as minimum, f32x8 each."""
+    d = splat8(load_f16(w + BLOCK.d))
+    return d, d
 
 
 @inline
-def _add_products(w, permuted, total):
-    x, d, less = permuted
-    packed = load_i8x64(w + BLOCK.qs)
-    half, zero = shift_right(packed, 4), zero_i32x16()
-    even = fma(to_f32(dot_u7(zero, bit_and(packed, 3), x[0])), d[0], less)
-    even = fma(to_f32(dot_u7(zero, bit_and(packed, 12), x[1])), d[1], even)
-    odd = mul(to_f32(dot_u7(zero, bit_and(half, 3), x[2])), d[2])
-    odd = fma(to_f32(dot_u7(zero, bit_and(half, 12), x[3])), d[3], odd)
-    return fma(add(even, odd), splat(load_f16(w + BLOCK.d)), total)
+def _sums_of(w, x):
+    q0, q1, q2, q3 = quarters(load_i8x64(w + BLOCK.qs))
+    zero = zero_i32x16()
+    return _sums(dot_u7(zero, q0, x[0]), dot_u7(zero, q1, x[1]), dot_u7(zero, q2, x[2]), dot_u7(zero, q3, x[3]))
 
 
 @dot_rows
 def tq2_0_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_fours(w, rows, columns, x, y, alpha, accumulate, BLOCK, _permuted_x, _add_products)
-
-
-@dot_few
-def tq2_0_dot_few(w, rows, columns, entries, count, accumulate):
-    """See quant.formats."""
-    dot_each_few(w, rows, columns, entries, count, accumulate, BLOCK, _permuted_x, _add_products)
+    dot_fours_by_32(w, rows, columns, x, y, alpha, accumulate, BLOCK, four_parts, _sums_of, _load_scales)
 
 
 @unpack_rows
 def tq2_0_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
-        d = splat8(load_f16(w + BLOCK.d))
-        store_f32x8(scale + 32 * b, d)
-        store_f32x8(minimum + 32 * b, d)
+        scales, minima = _load_scales(w)
+        store_f32x8(scale + 32 * b, scales)
+        store_f32x8(minimum + 32 * b, minima)
         spread_row(w + BLOCK.qs, q + 256 * b)
         w += BLOCK.bytes
 
@@ -115,7 +92,7 @@ FORMAT = Format(
     group=32,
     dequantize=dequantize,
     dot_rows=tq2_0_dot_rows,
-    dot_few=tq2_0_dot_few,
+    by_tiles=True,
     unpack_rows=tq2_0_unpack_rows,
     unpack_tile=tq2_0_unpack_tile,
     bits=4,

@@ -22,7 +22,7 @@ from quant.kernels.experts import (
     gate_input,
     gate_up_table,
 )
-from quant.kernels.few_rows import FEW_ROWS, few_operands, multiply_few
+from quant.kernels.few_rows import FEW_ROWS, few_operands, few_scratch_bytes, multiply_few
 from quant.kernels.gates import add_scaled
 from quant.kernels.multiply import set_entry
 from quant.kernels.partition import shares_of, start_of
@@ -32,7 +32,7 @@ from quant.layout import Layout
 from quant.plan import Activation, Operand, Plan
 from quant.simd import load_f32, load_i64, store_i64
 from quant.tile import ENTRY
-from quant.weights import MATRIX, row_address
+from quant.weights import MATRIX, ExpertMatrices, Matrix, row_address
 
 CHOICE = Layout(
     "k",  # experts of a token
@@ -87,7 +87,8 @@ def _gate_up(parts, expert, block, entries, products, count):
         for i in range(count):
             place = products + i * PRODUCTS_BYTES + 4 * BLOCK * half
             store_i64(entries + i * ENTRY.bytes + ENTRY.result, place)
-        multiply_few(matrix, row_address(matrix, expert, 0) + first * row_bytes, some, entries, count, 0)
+        w, memory = row_address(matrix, expert, 0) + first * row_bytes, products + count * PRODUCTS_BYTES
+        multiply_few(matrix, w, some, entries, count, count, 0, memory)
     return first, some
 
 
@@ -100,7 +101,7 @@ def _pair(pairs, i):
 def gate_up_pairs(parts, expert, pairs, count, k, low, high, entries):
     """Blocks low to high of f(gate x) * up x of an expert, for each of `count` pairs that chose it -> a row of `out` each.
 
-    pairs int64 [count], sorted; 0, with a k of 1: the first `count` tokens. entries: PAIR_BYTES of memory for each.
+    pairs int64 [count], sorted; 0, with a k of 1: the first `count` tokens. entries: memory, see `scratch_bytes`.
     """
     layer, out, products = load_i64(parts + PARTS.layer), load_i64(parts + PARTS.out), entries + count * ENTRY.bytes
     x, stride = load_i64(parts + PARTS.x), load_i64(parts + PARTS.stride)
@@ -174,7 +175,7 @@ def _add_to_all(added, first, some, entries, tokens, x, x_stride):
             factor *= sigmoid1(load_f32(gate + t * load_i64(added + ADDED.gate_stride)))
         middle = load_i64(added + ADDED.middle) + t * load_i64(added + ADDED.middle_stride)
         set_entry(entries, t, middle, x + t * x_stride + 4 * first, factor)
-    multiply_few(down, row_address(down, 0, first), some, entries, tokens, 1)
+    multiply_few(down, row_address(down, 0, first), some, entries, tokens, tokens, 1, entries + tokens * ENTRY.bytes)
     if bias:
         for t in range(tokens):
             factor = load_f32(entries + t * ENTRY.bytes + ENTRY.factor)
@@ -213,7 +214,7 @@ def experts_few(
     middle.read(routed.down.format.activation)
     experts, weights = plan.buffer("experts", pairs, np.int64), plan.buffer("weights", pairs, np.float32)
     plan.weight_bytes += layer.bytes_per_token
-    scratch = plan.scratch(max(scratch_bytes(pairs), routing_scratch_bytes(routed.up.count)))
+    scratch = plan.scratch(max(scratch_bytes(plan, pairs, routed.up), routing_scratch_bytes(routed.up.count)))
     routing = layer.routing.table(plan, routed.up.count, layer.scale)
     plan.add(route_rows, logits.read("f32"), logits.stride("f32"), routing, experts, weights, plan.batch, *scratch)
     choice = choice_table(plan, layer, experts, weights)
@@ -248,7 +249,7 @@ def add_down_few(
         added = _added(plan, layer.shared, shared, shared_gate, layer.scale)
     kind = down.format.activation
     operands = plan.table(MATRIX, **few_operands(down)), middle.read(kind), middle.stride(kind)
-    scratch = plan.scratch(scratch_bytes(pairs))
+    scratch = plan.scratch(scratch_bytes(plan, 0, layer.shared.down if layer.shared else down))
     plan.keep(layer)
     rows, shares = (x.read("f32"), x.stride("f32"), plan.rows), shares_of(pairs * down.bytes, plan.threads)
     plan.add(down_few, choice, *operands, added, *rows, *scratch, shares=shares)
@@ -258,13 +259,14 @@ def dense_few(plan: Plan, layer: GatedExperts, h: Activation, x: Activation, sca
     """An expert that every token takes: h [tokens, n]; x [tokens, n] += scale * its result."""
     plan.weight_bytes += layer.bytes
     added = _added(plan, layer, _shared_middle(plan, layer, h), None, scale)
-    operands = added, x.read("f32"), x.stride("f32"), plan.rows, *plan.scratch(scratch_bytes(plan.tokens))
+    scratch = plan.scratch(scratch_bytes(plan, 0, layer.down))
+    operands = added, x.read("f32"), x.stride("f32"), plan.rows, *scratch
     plan.add(down_dense_few, *operands, shares=shares_of(layer.down.bytes, plan.threads))
 
 
-def scratch_bytes(pairs: int) -> int:
-    """Scratch memory of a share: for each pair its place in the order, an entry, and products of a block."""
-    return pairs * (8 + PAIR_BYTES)
+def scratch_bytes(plan: Plan, pairs: int, *matrices: Matrix | ExpertMatrices) -> int:
+    """Scratch memory of a share: each pair's place in the order, its entry and products of a block, and what matrices need."""
+    return pairs * (8 + PAIR_BYTES) + few_scratch_bytes(matrices, plan.tokens)
 
 
 def _shared_middle(plan: Plan, layer: GatedExperts, h: Activation) -> Activation:
@@ -272,7 +274,7 @@ def _shared_middle(plan: Plan, layer: GatedExperts, h: Activation) -> Activation
     middle = plan.activation("shared middle", layer.up.rows)
     middle.read(layer.down.format.activation)
     plan.keep(layer)
-    parts, scratch = parts_table(plan, layer, h, middle), plan.scratch(scratch_bytes(plan.tokens))
+    parts, scratch = parts_table(plan, layer, h, middle), plan.scratch(scratch_bytes(plan, plan.tokens, layer.up))
     shares = shares_of(layer.gate_up_bytes, plan.threads)
     plan.add(gate_up_shared_few, parts, plan.rows, *scratch, shares=shares)
     return middle

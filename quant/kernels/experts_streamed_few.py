@@ -161,7 +161,8 @@ def experts_few(
         starts=plan.buffer("starts of experts", pairs + 1, np.int64),
     )
     arrivals = plan.buffer("arrivals", ARRIVALS.bytes // 8 + pairs, np.int64)
-    scratch = plan.scratch(max(scratch_bytes(plan.tokens), guess_scratch_bytes(k, count)))
+    ups = (routed.up,) if layer.shared is None else (routed.up, layer.shared.up)
+    scratch = plan.scratch(max(scratch_bytes(plan, plan.tokens, *ups), guess_scratch_bytes(k, count)))
     routing = logits.read("f32"), logits.stride("f32"), layer.routing.table(plan, count, layer.scale)
     part, plan.part = plan.part, BOOKKEEPING
     plan.add(request_experts_few, cached, *routing, union, arrivals, plan.batch, *scratch)

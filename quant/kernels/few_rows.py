@@ -5,42 +5,56 @@ So a stepwise plan (see quant.plan) gives every token what a step of its own wou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from quant.atomics import call
 from quant.jit import inline
+from quant.kernels.step_tiles import step_kernel, tiles_scratch_bytes
 from quant.plan import Operand
 from quant.simd import load_f32, load_i64
 from quant.tile import ENTRY
 from quant.weights import MATRIX, ExpertMatrices, Matrix, operands_of
 
-FEW_ROWS = (
-    16  # of weights that are multiplied with one activation row, then the next: they stay in the first-level cache
-)
+FEW_ROWS = 16  # that are multiplied with one activation row, then the next: they stay in the first-level cache
 
 
 def few_operands(weights: Matrix | ExpertMatrices) -> dict[str, Any]:
     """Fields of MATRIX for kernels that multiply rows of weights with a few activation rows."""
-    few: Operand = weights.format.dot_few or 0
-    return operands_of(weights, dot_few=few)
+    tiles: Operand = step_kernel(weights.format) or 0
+    return operands_of(weights, multiply=tiles, unpack=weights.format.unpack_tile if tiles else 0)
+
+
+def few_scratch_bytes(weights: Sequence[Matrix | ExpertMatrices], entries: int) -> int:
+    """Bytes of so many entries, and of the memory behind them that `multiply_few` needs for any of these matrices."""
+    tiles = (tiles_scratch_bytes(w.row_bytes, entries) for w in weights if w.format.by_tiles)
+    return entries * ENTRY.bytes + 64 + max(tiles, default=0)
 
 
 @inline
-def multiply_few(matrix, w, rows, entries, count, accumulate):
+def aligned(address):
+    """The next address that is a multiple of 64."""
+    return (address + 63) // 64 * 64
+
+
+@inline
+def multiply_few(matrix, w, rows, entries, count, added, accumulate, scratch):
     """The rows of weights at w times each of `count` activation rows; entries: a table of ENTRY for each of these.
 
-    Results stand one behind the other from the entry's result on, added to what is there if accumulate is not 0.
+    Results stand one behind the other from the entry's result on, added to what is there if accumulate is not 0, and those of
+    the entries from `added` on in any case. scratch: memory, see `few_scratch_bytes`.
     """
-    columns, few = load_i64(matrix + MATRIX.columns), load_i64(matrix + MATRIX.dot_few)
-    if few and count > 1:
-        call(few, (w, rows, columns, entries, count, accumulate))
+    tiles = load_i64(matrix + MATRIX.multiply)
+    if tiles and count > 1:
+        call(tiles, (matrix, w, rows, entries, count, added, accumulate, aligned(scratch)))
     else:
-        dot, row_bytes = load_i64(matrix + MATRIX.dot), load_i64(matrix + MATRIX.row_bytes)
-        step, first = rows if count == 1 else FEW_ROWS, 0
+        dot, columns = load_i64(matrix + MATRIX.dot), load_i64(matrix + MATRIX.columns)
+        step, first, row_bytes = rows if count == 1 else FEW_ROWS, 0, load_i64(matrix + MATRIX.row_bytes)
         while first < rows:
             for i in range(count):
                 entry = entries + i * ENTRY.bytes
                 x, y = load_i64(entry + ENTRY.activation), load_i64(entry + ENTRY.result) + 4 * first
                 some, factor = min(step, rows - first), load_f32(entry + ENTRY.factor)
-                call(dot, (w + first * row_bytes, some, columns, x, y, factor, accumulate))
+                adds = 1 if i >= added else accumulate
+                call(dot, (w + first * row_bytes, some, columns, x, y, factor, adds))
             first += step

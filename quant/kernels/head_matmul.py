@@ -8,7 +8,7 @@ from quant.batch import BATCH
 from quant.jit import kernel
 from quant.kernels.assignments import ASSIGNMENTS, Assignments
 from quant.kernels.experts_grouped import down_grouped, down_scratch
-from quant.kernels.few_rows import few_operands, multiply_few
+from quant.kernels.few_rows import few_operands, few_scratch_bytes, multiply_few
 from quant.kernels.multiply import set_entry, tile_operands
 from quant.kernels.panels import input_table
 from quant.kernels.partition import COUNTER_WORDS, shares_of, start_of
@@ -29,7 +29,8 @@ def head_step(rank, size, heads, matrix, x, x_stride, y, y_step, y_stride, batch
         for t in range(tokens):
             out = y + t * y_stride + head * y_step + 4 * begin
             set_entry(entries, t, x + (t * heads + head) * x_stride, out, np.float32(1))
-        multiply_few(matrix, row_address(matrix, head, begin), end - begin, entries, tokens, 0)
+        memory = entries + tokens * ENTRY.bytes
+        multiply_few(matrix, row_address(matrix, head, begin), end - begin, entries, tokens, tokens, 0, memory)
 
 
 @kernel
@@ -55,7 +56,7 @@ def head_matmul(plan: Plan, x: Activation, w: ExpertMatrices, y: Activation, at:
     plan.weight_bytes += heads * w.bytes
     if plan.stepwise:
         matrix = plan.table(MATRIX, **few_operands(w))
-        shares, scratch = shares_of(heads * w.bytes, plan.threads), plan.scratch(plan.tokens * ENTRY.bytes)
+        shares, scratch = shares_of(heads * w.bytes, plan.threads), plan.scratch(few_scratch_bytes([w], plan.tokens))
         rows = x.read(kind), x.stride(kind), out, 4 * width, y.stride("f32"), plan.rows
         plan.add(head_step, heads, matrix, *rows, *scratch, shares=shares)
         return

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from quant.atomics import call
 from quant.batch import BATCH
 from quant.jit import inline, kernel
-from quant.kernels.few_rows import few_operands, multiply_few
+from quant.kernels.few_rows import few_operands, few_scratch_bytes, multiply_few
 from quant.kernels.multiply import entries_bytes, pad_entries, scratch_bytes, set_entry, tile_operands
 from quant.kernels.observer import observe
 from quant.kernels.panel_products import TILE_ROWS
@@ -113,22 +113,19 @@ def matmul_few(rank, size, products, count, batch, scratch, scratch_stride):
         product, matrix = _product(products, i)
         rows, w = load_i64(matrix + MATRIX.rows), load_i64(product + PRODUCT.weights)
         first, last = start_of(rank, size, rows), start_of(rank + 1, size, rows)
-        x, residual = load_i64(product + PRODUCT.x), load_i64(product + PRODUCT.residual)
-        accumulate, row_bytes = load_i64(product + PRODUCT.accumulate), load_i64(matrix + MATRIX.row_bytes)
+        residual, accumulate = load_i64(product + PRODUCT.residual), load_i64(product + PRODUCT.accumulate)
+        w += first * load_i64(matrix + MATRIX.row_bytes)
         if load_i64(matrix + MATRIX.bias):
             for t in range(tokens):
                 _add_bias(product, matrix, first, last, accumulate, t * load_i64(product + PRODUCT.y_stride))
             accumulate = 1
-        if residual == 0:
-            _fill_few(entries, product, x, first, tokens)
-            multiply_few(matrix, w + first * row_bytes, last - first, entries, tokens, accumulate)
-            continue
-        for r in range(first, last, _TWICE_ROWS):
-            some = min(last - r, _TWICE_ROWS)
-            _fill_few(entries, product, x, r, tokens)
-            multiply_few(matrix, w + r * row_bytes, some, entries, tokens, accumulate)
-            _fill_few(entries, product, residual, r, tokens)
-            multiply_few(matrix, w + r * row_bytes, some, entries, tokens, 1)
+        _fill_few(entries, product, load_i64(product + PRODUCT.x), first, tokens)
+        all_entries = tokens
+        if residual:
+            _fill_few(entries + tokens * ENTRY.bytes, product, residual, first, tokens)
+            all_entries += tokens
+        memory = entries + all_entries * ENTRY.bytes
+        multiply_few(matrix, w, last - first, entries, all_entries, tokens, accumulate, memory)
 
 
 @inline
@@ -213,7 +210,7 @@ def _add(
         if plan.tokens == 1:
             plan.add(matmul_step, tables, len(products), shares=shares)
             return
-        scratch = plan.scratch(plan.tokens * ENTRY.bytes)
+        scratch = plan.scratch(few_scratch_bytes([w for w, _ in matrices], plan.tokens * (1 + accumulate)))
         plan.add(matmul_few, tables, len(products), plan.batch, *scratch, shares=shares)
         return
     counter: Operand = 0

@@ -110,7 +110,7 @@ def _copy_results(results, first, local):
 
 
 @inline
-def _whole_rows(w, row_bytes, rows, copy):
+def whole_rows(w, row_bytes, rows, copy):
     """The address of 16 rows: the weights' own, or a copy of an incomplete tile that may be read to its end."""
     if rows == TILE_ROWS:
         return w
@@ -147,7 +147,7 @@ def _multiply_q8(products, matrix, group, w, panels, residual, results, scratch)
     scales = weights + TILE_ROWS * _LAST
     minima = scales + 4 * TILE_ROWS * (_LAST // 16)
     next_tile = w + TILE_ROWS * row_bytes
-    w = _whole_rows(w, row_bytes, results.rows, minima + 4 * TILE_ROWS * (_LAST // 16))
+    w = whole_rows(w, row_bytes, results.rows, minima + 4 * TILE_ROWS * (_LAST // 16))
     first = 0
     while first < columns:
         part = _PART if columns - first > _LAST else columns - first
@@ -226,7 +226,7 @@ def multiply_f32(matrix, w, rows, entries, panels, residual, tokens, offset, acc
     results = Results(entries, tokens, rows, offset, accumulate)
     local, memory = scratch, scratch + _LOCAL_BYTES
     tile = memory + TILE_SCRATCH
-    w = _whole_rows(w, row_bytes, rows, tile + 4 * TILE_ROWS * columns)
+    w = whole_rows(w, row_bytes, rows, tile + 4 * TILE_ROWS * columns)
     call(load_i64(matrix + MATRIX.unpack), (w, row_bytes, columns, tile, 0, 0, memory))
     for first in range(0, tokens, MANY):
         these, at, keeps = entries + first * ENTRY.bytes, offset, accumulate

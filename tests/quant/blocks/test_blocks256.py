@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from kernel_helpers import new_plan, replay
 
 from quant.blocks.bit_planes import third_bits
 from quant.blocks.blocks256 import fields8
-from quant.blocks.sixteens import six_bits, sums_of_four, to_words
+from quant.blocks.group_sums import sums_by_group
+from quant.blocks.sixteens import six_bits, to_words
 from quant.blocks.trits import SHIFT, digits_of, five_words, four_words, trits
 from quant.jit import kernel
 from quant.simd import (
@@ -32,21 +34,37 @@ def run(kernel, *operands):
     replay(plan)
 
 
-@kernel
-def four_sums(rank, size, x, y):
-    sums = sums_of_four(load_i32x16(x), load_i32x16(x + 64), load_i32x16(x + 128), load_i32x16(x + 192))
-    store_f32x16(y, to_f32(sums))
+FOUR = [[0, 0, 2, 2], [1, 1, 3, 3], [4, 4, 6, 6], [5, 5, 7, 7]], [[4 * v + i for i in range(4)] for v in range(4)]
+QUADS = [*FOUR, [[0, 1, 2, 3], [4, 5, 6, 7]]]
 
 
-def test_sums_of_four_lanes_of_four_vectors():
-    most = 4 * 28 * 127
-    for x in (RNG.integers(-most, most, (4, 16)), np.full((4, 16), most), np.full((4, 16), -most)):
-        x = x.astype(np.int32)
-        x[::2] //= 4
-        found = np.zeros(16, np.float32)
-        run(four_sums, x, found)
-        sums = x.reshape(4, 4, 4).sum(axis=-1) * np.array([4, 1, 4, 1])[:, None]
-        np.testing.assert_array_equal(found, sums.T.reshape(-1))
+@pytest.mark.parametrize("bits", [0, 2, 4, 5, 6])
+@pytest.mark.parametrize("quads", QUADS)
+def test_sums_of_groups(quads, bits):
+    summed, store = sums_by_group(quads, bits), store_f32x8 if max(map(max, quads)) == 7 else store_f32x16
+    most = 4 * 127 * ((1 << bits) - 1 if bits else 255)
+    shape = len(quads), 4, 4
+    for x in (RNG.integers(-most, most, shape), np.full(shape, most), np.full(shape, -most)):
+        found, expected = np.zeros(16, np.float32), np.zeros(16)
+        run(_four_sums(summed, store) if len(quads) == 4 else _two_sums(summed, store), x.astype(np.int32), found)
+        np.add.at(expected, np.array(quads), x.sum(axis=-1))
+        np.testing.assert_array_equal(found, expected)
+
+
+def _four_sums(summed, store):
+    @kernel
+    def four_sums(rank, size, x, y):
+        store(y, to_f32(summed(load_i32x16(x), load_i32x16(x + 64), load_i32x16(x + 128), load_i32x16(x + 192))))
+
+    return four_sums
+
+
+def _two_sums(summed, store):
+    @kernel
+    def two_sums(rank, size, x, y):
+        store(y, to_f32(summed(load_i32x16(x), load_i32x16(x + 64))))
+
+    return two_sums
 
 
 @kernel
@@ -92,8 +110,8 @@ def test_planes_of_bits_where_they_belong():
     for planes in np.arange(256, dtype=np.uint8).reshape(8, 32):
         found = np.zeros((4, 2, 32), np.uint8)
         run(thirds, planes, found)
-        for v, place in enumerate((2, 4, 2, 4)):
-            expected = [(planes >> bit & 1) << place for bit in (v, v + 4)]
+        for v in range(4):
+            expected = [(planes >> bit & 1) << 2 for bit in (v, v + 4)]
             np.testing.assert_array_equal(found[v], expected)
 
 

@@ -18,6 +18,11 @@ TOKENS = [2, 3, 5, 8]
 NAMES = formats.names()
 
 
+def odd_columns(name):
+    """Columns in two parts of a tile, where blocks are short enough not a multiple of 256."""
+    return 1280 + (96 if formats.find(name).block.columns <= 32 else 0)
+
+
 def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
@@ -30,8 +35,8 @@ def each_alone(compute, *inputs):
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("name", NAMES)
 def test_matrices_of_every_format(name, tokens):
-    rng = np.random.default_rng(1)
-    first, second = (random_rows(rng, name, rows, 512) for rows in (37, 3))
+    rng, columns = np.random.default_rng(1), odd_columns(name)
+    first, second = (random_rows(rng, name, rows, columns) for rows in (37, 3))
 
     def products(x, threads=1):
         plan = new_plan(len(x), threads, stepwise=True)
@@ -40,15 +45,22 @@ def test_matrices_of_every_format(name, tokens):
         replay(plan)
         return np.concatenate([y.values for y in results], axis=1)
 
-    x = normal(2, tokens, 512)
+    x = normal(2, tokens, columns)
     expected = each_alone(products, x)
     for threads in (1, 3):
         assert np.array_equal(products(x, threads), expected)
 
 
+def test_quantized_types_are_multiplied_by_tiles():
+    by_rows = {name for name in NAMES if not formats.find(name).by_tiles}
+    points = {"IQ1_M", "IQ1_S", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ3_S", "IQ3_XXS"}  # of grids
+    assert by_rows == {"F32", "F16", "BF16", "NVFP4", *points}
+
+
 @pytest.mark.parametrize("name", ["F32", "Q8_0", "Q4_K", "Q2_K"])
 @pytest.mark.parametrize("biased", [False, True])
-def test_what_is_added_with_residual_and_bias(name, biased):
+@pytest.mark.parametrize("tokens", [1, 6, 16])
+def test_what_is_added_with_residual_and_bias(name, biased, tokens):
     rng = np.random.default_rng(3)
     w = random_rows(rng, name, 35, 256)
     if biased:
@@ -62,7 +74,7 @@ def test_what_is_added_with_residual_and_bias(name, biased):
         replay(plan)
         return y.values.copy()
 
-    x, before = normal(5, 6, 256), normal(6, 6, 35)
+    x, before = normal(5, tokens, 256), normal(6, tokens, 35)
     assert np.array_equal(sums(x, before, 2), each_alone(sums, x, before))
 
 
