@@ -26,7 +26,7 @@ def sums_by_group(quads: Sequence[Sequence[int]], bits: int) -> Intrinsic:
         places: list[list[int]] = [[] for _ in range(groups)]
         sums = [_added(builder, a, b, bits, 1) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
         if len(sums) == 2:
-            sums = [_added(builder, *sums, bits, 2)]
+            sums = [_added(builder, sums[0], sums[1], bits, 2)]
         lanes = 4 // len(vectors)  # that a vector's quad is left with
         for vector, four in enumerate(quads):
             for i, group in enumerate(four):
