@@ -5,20 +5,25 @@ A format tells what differs by helpers:
 
 load(w)         -> four parts, their signs (see quant.blocks.signs) and the scales of a block
 load(w, second) -> the same of two blocks, each as a tuple of the three; the second may be the first again
-by              -> dot_by_32 or dot_by_16 of quant.blocks.signs: the dot product with a scale for 32 or for 16 columns
+add             -> add_signed_by_32 or _16: a block's products, with a scale for 32 or for 16 columns; of parts without signs
+                   add_by_32 or _16, for which `load` gives the parts, their scales and minima
 store, turn     -> store_by_32, turn_by_32, or by_16: how a row's scales are stored, and those of 16 rows transposed
 """
 
 from __future__ import annotations
 
-from quant.activation import scales_of
+from quant.blocks.group_sums import sums_by_group
 from quant.blocks.rows import emit
 from quant.blocks.signs import OFFSET, interleave, offset, store_parts, tile_minima
+from quant.blocks.totals import add_groups, of_groups_of_16, of_groups_of_32
+from quant.int8_dot import dot_u7
 from quant.jit import inline
-from quant.simd import add, mul, prefetch, splat, splat8, store_f32x8, store_f32x16, sum_lanes, zero_f32x16
+from quant.simd import load_i8x64, mul, prefetch, splat, splat8, store_f32x8, store_f32x16, sum_lanes, zero_i32x16
 from quant.tile import transpose8, transpose16
 
 _AHEAD = 2112  # bytes: prefetch distance
+_sums_of_32 = sums_by_group([[2 * part + half for half in (0, 0, 1, 1)] for part in range(4)], bits=0)
+_sums_of_16 = sums_by_group([range(first, first + 4) for first in (0, 4, 8, 12)], bits=0)
 
 
 @inline
@@ -50,36 +55,73 @@ def turn_by_16(rows, scales):
 
 
 @inline
-def dot_singles(w, rows, columns, x, y, alpha, accumulate, block, load, by):
-    """dot_rows of quant.formats; block: the type's declaration."""
-    d_x = scales_of(x, columns)
-    for r in range(rows):
-        even, odd = zero_f32x16(), zero_f32x16()
-        for b in range(columns // 256):
-            for line in range(0, block.bytes, 64):
-                prefetch(w + _AHEAD + line)
-            parts, signs, scales = load(w)
-            even, odd = by(parts, signs, scales, x + 256 * b, d_x + 32 * b, even, odd)
-            w += block.bytes
-        emit(y + 4 * r, sum_lanes(add(even, odd)), alpha, accumulate)
+def add_by_32(total, loaded, x, columns, b):
+    """The totals with a block and the b-th 256 columns of the activation row at x; loaded: four parts, scales and minima."""
+    q, scale, minimum = loaded
+    d, s = of_groups_of_32(x, columns, b)
+    p0, p1, p2, p3 = _products(q, x + 256 * b)
+    return add_groups(total, _sums_of_32(p0, p1, p2, p3), scale, minimum, d, s)
 
 
 @inline
-def dot_pairs(w, rows, columns, x, y, alpha, accumulate, block, load, by):
-    """The same, two blocks at a time."""
-    d_x, blocks = scales_of(x, columns), columns // 256
+def add_by_16(total, loaded, x, columns, b):
+    """The same, with a scale for 16 columns."""
+    q, scale, minimum = loaded
+    d, s = of_groups_of_16(x, columns, b)
+    p0, p1, p2, p3 = _products(q, x + 256 * b)
+    return add_groups(total, _sums_of_16(p0, p1, p2, p3), scale, minimum, d, s)
+
+
+@inline
+def _products(q, x):
+    zero = zero_i32x16()
+    first, second = dot_u7(zero, q[0], load_i8x64(x)), dot_u7(zero, q[1], load_i8x64(x + 64))
+    return first, second, dot_u7(zero, q[2], load_i8x64(x + 128)), dot_u7(zero, q[3], load_i8x64(x + 192))
+
+
+@inline
+def add_signed_by_32(total, loaded, x, columns, b):
+    """The same of parts, signs and scales: OFFSET is added to weights, and taken off as a minimum is."""
+    parts, signs, scales = loaded
+    return add_by_32(total, (offset(parts, signs), scales, mul(scales, splat8(OFFSET))), x, columns, b)
+
+
+@inline
+def add_signed_by_16(total, loaded, x, columns, b):
+    """The same, with a scale for 16 columns."""
+    parts, signs, scales = loaded
+    return add_by_16(total, (offset(parts, signs), scales, mul(scales, splat(OFFSET))), x, columns, b)
+
+
+@inline
+def dot_singles(w, rows, columns, x, y, alpha, accumulate, block, load, add, zero):
+    """dot_rows of quant.formats; block: the type's declaration; zero: no totals, a lane for each scale of a block."""
     for r in range(rows):
-        even, odd = zero_f32x16(), zero_f32x16()
+        total = zero()
+        for b in range(columns // 256):
+            for line in range(0, block.bytes, 64):
+                prefetch(w + _AHEAD + line)
+            total = add(total, load(w), x, columns, b)
+            w += block.bytes
+        emit(y + 4 * r, sum_lanes(total), alpha, accumulate)
+
+
+@inline
+def dot_pairs(w, rows, columns, x, y, alpha, accumulate, block, load, add, zero):
+    """The same, two blocks at a time."""
+    blocks = columns // 256
+    for r in range(rows):
+        total = zero()
         for b in range(0, blocks, 2):
             for line in range(0, 2 * block.bytes, 64):
                 prefetch(w + _AHEAD + line)
-            second, at, d = w + block.bytes if b + 1 < blocks else w, x + 256 * b, d_x + 32 * b
+            second = w + block.bytes if b + 1 < blocks else w
             first, other = load(w, second)
-            even, odd = by(first[0], first[1], first[2], at, d, even, odd)
+            total = add(total, first, x, columns, b)
             if b + 1 < blocks:
-                even, odd = by(other[0], other[1], other[2], at + 256, d + 32, even, odd)
+                total = add(total, other, x, columns, b + 1)
             w = second + block.bytes
-        emit(y + 4 * r, sum_lanes(add(even, odd)), alpha, accumulate)
+        emit(y + 4 * r, sum_lanes(total), alpha, accumulate)
 
 
 @inline

@@ -1,6 +1,6 @@
 """Weights that are a magnitude and a sign bit, 256 columns at a time: four parts of 64 (i8x64), and their signs (int64).
 
-On the way to a dot product the activations take the signs; on the way to int8 the magnitudes do, and OFFSET is added.
+Magnitudes take their signs, and OFFSET is added, so that no weight is negative.
 """
 
 from __future__ import annotations
@@ -11,35 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.blocks.fields import hidden, is_set
-from quant.declarations import vector_llvm
-from quant.int8_dot import dot_u7
+from quant.int8_dot import UNIT
 from quant.jit import inline, intrinsic
 from quant.simd import (
     I64,
     call_llvm,
     constant_of,
-    fma,
     i8x64,
-    load_f32x8,
     load_f32x16,
-    load_i8x64,
     load_i64,
     mul,
-    permute,
     pointer,
     splat,
     store_f32x16,
     store_i8x64,
-    to_f32,
     vector_of,
-    zero_i32x16,
 )
 from quant.tile import transpose16
 
-_TWICE = permute([i // 2 for i in range(16)])
 OFFSET = np.float32(64)  # of unpacked values, none of which is below -62
-_BY_32_0, _BY_32_1, _BY_32_2, _BY_32_3 = (permute([2 * part + i // 8 for i in range(16)]) for part in range(4))
-_BY_16_0, _BY_16_1, _BY_16_2, _BY_16_3 = (permute([4 * part + i // 4 for i in range(16)]) for part in range(4))
 
 
 # --- in NumPy -----------------------------------------------------------------------------------------------------
@@ -89,45 +79,16 @@ def _words(builder: Any, vector: Any) -> list[Any]:
     return [builder.load(place, align=8) for place in places]
 
 
-def _where(builder: Any, signs: Any, minus: Any, plus: Any) -> Any:
-    return builder.select(is_set(builder, signs), minus, plus)
-
-
-@intrinsic
-def negated(x: Any, signs: Any) -> Any:
-    """i8x64, negative where a bit is set."""
-    return x, lambda builder, x, signs: _where(builder, signs, builder.neg(x), x)
-
-
-@inline
-def dot_by_32(parts, signs, scales, x, d_x, even, odd):
-    """even + odd + 256 columns times the activations at x, with a scale (f32x8) for each 32."""
-    zero, scales = zero_i32x16(), mul(scales, load_f32x8(d_x))
-    product = dot_u7(zero, parts[0], negated(load_i8x64(x), signs[0]))
-    even = fma(to_f32(product), _BY_32_0(scales), even)
-    product = dot_u7(zero, parts[1], negated(load_i8x64(x + 64), signs[1]))
-    odd = fma(to_f32(product), _BY_32_1(scales), odd)
-    product = dot_u7(zero, parts[2], negated(load_i8x64(x + 128), signs[2]))
-    even = fma(to_f32(product), _BY_32_2(scales), even)
-    product = dot_u7(zero, parts[3], negated(load_i8x64(x + 192), signs[3]))
-    return even, fma(to_f32(product), _BY_32_3(scales), odd)
-
-
-@inline
-def dot_by_16(parts, signs, scales, x, d_x, even, odd):
-    """even + odd + 256 columns times the activations at x, with a scale (f32x16) for each 16."""
-    zero, scales = zero_i32x16(), mul(scales, _TWICE(load_f32x8(d_x)))
-    product = dot_u7(zero, parts[0], negated(load_i8x64(x), signs[0]))
-    even = fma(to_f32(product), _BY_16_0(scales), even)
-    product = dot_u7(zero, parts[1], negated(load_i8x64(x + 64), signs[1]))
-    odd = fma(to_f32(product), _BY_16_1(scales), odd)
-    product = dot_u7(zero, parts[2], negated(load_i8x64(x + 128), signs[2]))
-    even = fma(to_f32(product), _BY_16_2(scales), even)
-    product = dot_u7(zero, parts[3], negated(load_i8x64(x + 192), signs[3]))
-    return even, fma(to_f32(product), _BY_16_3(scales), odd)
-
-
 # --- as int8 ------------------------------------------------------------------------------------------------------
+
+
+def _signed(builder: Any, part: Any, minus: Any) -> Any:
+    """OFFSET + part, or OFFSET - part where a bit is set."""
+    middle = constant_of(part.type, int(OFFSET))
+    if UNIT.startswith("avx512"):  # which has masks of bits
+        return builder.select(minus, builder.sub(middle, part), builder.add(middle, part))
+    ones = builder.sext(minus, part.type)
+    return builder.sub(builder.xor(part, ones), builder.sub(ones, middle))
 
 
 @intrinsic
@@ -135,9 +96,7 @@ def offset(parts: Any, signs: Any) -> Any:
     """OFFSET + or - each magnitude."""
 
     def generate(builder: Any, parts: list[Any], signs: list[Any]) -> list[Any]:
-        middle = constant_of(vector_llvm(i8x64), int(OFFSET))
-        pairs = zip(parts, signs, strict=True)
-        return [_where(builder, s, builder.sub(middle, part), builder.add(middle, part)) for part, s in pairs]
+        return [_signed(builder, part, is_set(builder, sign)) for part, sign in zip(parts, signs, strict=True)]
 
     return (i8x64, 4), generate
 

@@ -11,16 +11,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import scales_of, sums16_of
 from quant.block import Block, Scale, halves, rows_of
 from quant.blocks.fields import both_nibbles, f16_of, load_u16x4, nibbles, spread, u8_to_f32
+from quant.blocks.grid_rows import add_by_16, dot_pairs
 from quant.blocks.grids import add_to_points, grid, points
-from quant.blocks.rows import emit
-from quant.blocks.signs import dot_by_16, interleave, store_parts
+from quant.blocks.signs import interleave, store_parts
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.jit import inline
 from quant.simd import (
-    add,
     bit_and,
     bit_xor,
     concat,
@@ -30,18 +28,15 @@ from quant.simd import (
     load_i8x32,
     load_i64,
     mul,
-    prefetch,
     shift_right,
     splat,
     store_f32x16,
-    sum_lanes,
     zero_f32x16,
 )
 from quant.tile import transpose16
 
 BLOCK = Block("IQ1_M", number=29, columns=256, qs=32, qh=16, scales=Scale("f16 in nibbles", 1 / 8))
 
-_AHEAD = 36 * BLOCK.bytes  # prefetch distance
 _find, _values = grid("IQ1_S", 2048, 8, (0, 8, 16))
 _THREE_BITS = spread(3)
 _QUARTER, _EIGHTH, _NINE = np.float32(1 / 4), np.float32(1 / 8), np.float32(9)
@@ -77,53 +72,40 @@ def _load_parts(w, second):
 
 @inline
 def _load_scales(w):
-    """An eighth of each scale."""
+    """An eighth of each scale, and nine times that, which is what is taken off."""
     word = load_i64(w + BLOCK.scales)
     d = f16_of((word >> 12 & 0xF) | (word >> 24 & 0xF0) | (word >> 36 & 0xF00) | (word >> 48 & 0xF000))
     scales = u8_to_f32(_THREE_BITS(load_u16x4(w + BLOCK.scales)))
-    return fma(scales, splat(d * _QUARTER), splat(d * _EIGHTH))
+    scales = fma(scales, splat(d * _QUARTER), splat(d * _EIGHTH))
+    return scales, mul(scales, splat(_NINE))
 
 
 @inline
-def _dot(w, parts, x, d_x, s_x, even, odd, low):
-    scales = _load_scales(w)
-    even, odd = dot_by_16(parts, (0, 0, 0, 0), scales, x, d_x, even, odd)
-    return even, odd, fma(scales, load_f32x16(s_x), low)
+def _load(w, second):
+    parts, (scale, minimum), (other, least) = _load_parts(w, second), _load_scales(w), _load_scales(second)
+    return (parts[:4], scale, minimum), (parts[4:], other, least)
 
 
 @dot_rows
 def iq1_m_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats; points of two blocks are looked up together."""
-    d_x, s_x, blocks = scales_of(x, columns), sums16_of(x, columns), columns // 256
-    for r in range(rows):
-        even, odd, low = zero_f32x16(), zero_f32x16(), zero_f32x16()
-        for b in range(0, blocks, 2):
-            prefetch(w + _AHEAD)
-            prefetch(w + _AHEAD + 64)
-            second = w + BLOCK.bytes if b + 1 < blocks else w
-            parts, at, d, s = _load_parts(w, second), x + 256 * b, d_x + 32 * b, s_x + 64 * b
-            even, odd, low = _dot(w, parts[:4], at, d, s, even, odd, low)
-            if b + 1 < blocks:
-                even, odd, low = _dot(second, parts[4:], at + 256, d + 32, s + 64, even, odd, low)
-            w = second + BLOCK.bytes
-        emit(y + 4 * r, sum_lanes(add(even, odd)) - _NINE * sum_lanes(low), alpha, accumulate)
+    dot_pairs(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, add_by_16, zero_f32x16)
 
 
 @inline
 def _unpack(w, parts, q, step, scale):
-    """One block: its four parts, `step` bytes apart; gives its scales."""
-    scales = _load_scales(w)
+    """One block: its four parts, `step` bytes apart, and its scales; gives its minima."""
+    scales, minima = _load_scales(w)
     store_f32x16(scale, scales)
     store_parts(parts, q, step)
-    return scales
+    return minima
 
 
 @unpack_rows
 def iq1_m_unpack_rows(w, rows, columns, q, scale, minimum):
     """See quant.formats."""
     for b in range(rows * columns // 256):
-        scales = _unpack(w, _load_parts(w, w)[:4], q + 256 * b, 64, scale + 64 * b)
-        store_f32x16(minimum + 64 * b, mul(scales, splat(_NINE)))
+        store_f32x16(minimum + 64 * b, _unpack(w, _load_parts(w, w)[:4], q + 256 * b, 64, scale + 64 * b))
         w += BLOCK.bytes
 
 
@@ -151,4 +133,6 @@ FORMAT = Format(
     dot_rows=iq1_m_dot_rows,
     unpack_rows=iq1_m_unpack_rows,
     unpack_tile=iq1_m_unpack_tile,
+    bits=6,  # 0 to 18
+    by_tiles=True,
 )

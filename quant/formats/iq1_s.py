@@ -11,37 +11,30 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.activation import scales_of, sums32_of
 from quant.block import Block, Scale, rows_of
 from quant.blocks.fields import load_u16x8, spread
+from quant.blocks.grid_rows import add_by_32, dot_pairs
 from quant.blocks.grids import grid, points
-from quant.blocks.rows import emit
-from quant.blocks.signs import dot_by_32, interleave, store_parts
+from quant.blocks.signs import interleave, store_parts
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.jit import inline
 from quant.simd import (
-    add,
     bit_and,
     concat,
     fma,
     load_f16,
-    load_f32x8,
     load_i8x32,
     mul,
-    prefetch,
     shift_right,
     splat8,
     store_f32x8,
-    sum_lanes,
     to_f32,
     zero_f32x8,
-    zero_f32x16,
 )
 from quant.tile import transpose8
 
 BLOCK = Block("IQ1_S", number=19, columns=256, d=Scale("f16", 1 / 8), qs=32, qh=16)
 
-_AHEAD = 40 * BLOCK.bytes  # prefetch distance
 _find, _values = grid("IQ1_S", 2048, 8, (0, 1, 2))
 _THREE_BITS = spread(3)
 _QUARTER, _SEVEN_EIGHTHS = np.float32(1 / 4), np.float32(7 / 8)
@@ -74,28 +67,15 @@ def _load_scales(w):
 
 
 @inline
-def _dot(w, parts, x, d_x, s_x, even, odd, low):
-    scales, minima = _load_scales(w)
-    even, odd = dot_by_32(parts, (0, 0, 0, 0), scales, x, d_x, even, odd)
-    return even, odd, fma(minima, load_f32x8(s_x), low)
+def _load(w, second):
+    parts, (scale, minimum), (other, least) = _load_parts(w, second), _load_scales(w), _load_scales(second)
+    return (parts[:4], scale, minimum), (parts[4:], other, least)
 
 
 @dot_rows
 def iq1_s_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats; points of two blocks are looked up together."""
-    d_x, s_x, blocks = scales_of(x, columns), sums32_of(x, columns), columns // 256
-    for r in range(rows):
-        even, odd, low = zero_f32x16(), zero_f32x16(), zero_f32x8()
-        for b in range(0, blocks, 2):
-            prefetch(w + _AHEAD)
-            prefetch(w + _AHEAD + 64)
-            second = w + BLOCK.bytes if b + 1 < blocks else w
-            parts, at, d, s = _load_parts(w, second), x + 256 * b, d_x + 32 * b, s_x + 32 * b
-            even, odd, low = _dot(w, parts[:4], at, d, s, even, odd, low)
-            if b + 1 < blocks:
-                even, odd, low = _dot(second, parts[4:], at + 256, d + 32, s + 32, even, odd, low)
-            w = second + BLOCK.bytes
-        emit(y + 4 * r, sum_lanes(add(even, odd)) - sum_lanes(low), alpha, accumulate)
+    dot_pairs(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, add_by_32, zero_f32x8)
 
 
 @inline
@@ -138,4 +118,6 @@ FORMAT = Format(
     dot_rows=iq1_s_dot_rows,
     unpack_rows=iq1_s_unpack_rows,
     unpack_tile=iq1_s_unpack_tile,
+    bits=4,  # 0 to 2
+    by_tiles=True,
 )

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
 from quant.blocks.fields import load_nibbles, load_u8x8, nibbles, spread
-from quant.blocks.grid_rows import dot_pairs, store_by_16, tile_pairs, turn_by_16, unpack_pairs
+from quant.blocks.grid_rows import add_signed_by_16, dot_pairs, store_by_16, tile_pairs, turn_by_16, unpack_pairs
 from quant.blocks.grids import grid, points
-from quant.blocks.signs import dot_by_16, load_signs, plus_minus
+from quant.blocks.signs import load_signs, plus_minus
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.jit import inline
 from quant.simd import (
@@ -25,6 +25,7 @@ from quant.simd import (
     load_f16,
     load_i8x32,
     splat,
+    zero_f32x16,
 )
 
 BLOCK = Block("IQ2_S", number=22, columns=256, d=Scale("f16", 1 / 64), qs=32, signs=32, qh=8, scales=8)
@@ -67,7 +68,7 @@ def _load(w, second):
 @dot_rows
 def iq2_s_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats; points of two blocks are looked up together."""
-    dot_pairs(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, dot_by_16)
+    dot_pairs(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, add_signed_by_16, zero_f32x16)
 
 
 @unpack_rows
@@ -92,4 +93,5 @@ FORMAT = Format(
     dot_rows=iq2_s_dot_rows,
     unpack_rows=iq2_s_unpack_rows,
     unpack_tile=iq2_s_unpack_tile,
+    by_tiles=True,
 )

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
 from quant.blocks.fields import even_bytes, load_nibbles, nibbles, odd_bytes
-from quant.blocks.grid_rows import dot_pairs, store_by_16, tile_pairs, turn_by_16, unpack_pairs
+from quant.blocks.grid_rows import add_signed_by_16, dot_pairs, store_by_16, tile_pairs, turn_by_16, unpack_pairs
 from quant.blocks.grids import grid, points
 from quant.blocks.signs import (
-    dot_by_16,
     parity_signs,
     plus_minus,
     with_parity,
@@ -29,6 +28,7 @@ from quant.simd import (
     load_i8x64,
     shift_right,
     splat,
+    zero_f32x16,
 )
 
 BLOCK = Block("IQ2_XS", number=17, columns=256, d=Scale("f16", 1 / 64), qs=64, scales=8)
@@ -64,7 +64,7 @@ def _load(w, second):
 @dot_rows
 def iq2_xs_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats; points of two blocks are looked up together."""
-    dot_pairs(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, dot_by_16)
+    dot_pairs(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, add_signed_by_16, zero_f32x16)
 
 
 @unpack_rows
@@ -89,4 +89,5 @@ FORMAT = Format(
     dot_rows=iq2_xs_dot_rows,
     unpack_rows=iq2_xs_unpack_rows,
     unpack_tile=iq2_xs_unpack_tile,
+    by_tiles=True,
 )

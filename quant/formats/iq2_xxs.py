@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
 from quant.blocks.fields import as_i32, even_words, odd_words, spread
-from quant.blocks.grid_rows import dot_pairs, store_by_32, tile_pairs, turn_by_32, unpack_pairs
+from quant.blocks.grid_rows import add_signed_by_32, dot_pairs, store_by_32, tile_pairs, turn_by_32, unpack_pairs
 from quant.blocks.grids import grid, no_high_bits, points
 from quant.blocks.signs import (
-    dot_by_32,
     parity_signs,
     plus_minus,
     with_parity,
@@ -34,6 +33,7 @@ from quant.simd import (
     splat,
     splat8,
     to_f32,
+    zero_f32x8,
 )
 
 BLOCK = Block("IQ2_XXS", number=16, columns=256, d=Scale("f16", 1 / 64), qs=64)
@@ -68,7 +68,7 @@ def _load(w, second):
 @dot_rows
 def iq2_xxs_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats; points of two blocks are looked up together."""
-    dot_pairs(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, dot_by_32)
+    dot_pairs(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, add_signed_by_32, zero_f32x8)
 
 
 @unpack_rows
@@ -93,4 +93,5 @@ FORMAT = Format(
     dot_rows=iq2_xxs_dot_rows,
     unpack_rows=iq2_xxs_unpack_rows,
     unpack_tile=iq2_xxs_unpack_tile,
+    by_tiles=True,
 )

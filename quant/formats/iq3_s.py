@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
 from quant.blocks.fields import bits_as_bytes, nibbles
-from quant.blocks.grid_rows import dot_singles, store_by_32, tile_singles, turn_by_32, unpack_singles
+from quant.blocks.grid_rows import add_signed_by_32, dot_singles, store_by_32, tile_singles, turn_by_32, unpack_singles
 from quant.blocks.grids import grid, points
 from quant.blocks.signs import (
-    dot_by_32,
     load_signs,
     plus_minus,
 )
@@ -32,6 +31,7 @@ from quant.simd import (
     permute,
     splat8,
     u32x2_to_f32x8,
+    zero_f32x8,
 )
 
 BLOCK = Block("IQ3_S", number=21, columns=256, d=Scale("f16", 1 / 128), qs=64, qh=8, signs=32, scales=4)
@@ -65,7 +65,7 @@ def _load(w):
 @dot_rows
 def iq3_s_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_singles(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, dot_by_32)
+    dot_singles(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, add_signed_by_32, zero_f32x8)
 
 
 @unpack_rows
@@ -90,4 +90,5 @@ FORMAT = Format(
     dot_rows=iq3_s_dot_rows,
     unpack_rows=iq3_s_unpack_rows,
     unpack_tile=iq3_s_unpack_tile,
+    by_tiles=True,
 )

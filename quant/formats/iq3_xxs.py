@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
 from quant.blocks.fields import load_i32x8, spread
-from quant.blocks.grid_rows import dot_singles, store_by_32, tile_singles, turn_by_32, unpack_singles
+from quant.blocks.grid_rows import add_signed_by_32, dot_singles, store_by_32, tile_singles, turn_by_32, unpack_singles
 from quant.blocks.grids import grid, no_high_bits, points
 from quant.blocks.signs import (
-    dot_by_32,
     parity_signs,
     plus_minus,
     with_parity,
@@ -30,6 +29,7 @@ from quant.simd import (
     shift_right,
     splat8,
     to_f32,
+    zero_f32x8,
 )
 
 BLOCK = Block("IQ3_XXS", number=18, columns=256, d=Scale("f16", 1 / 128), qs=64, scales_and_signs=32)
@@ -59,7 +59,7 @@ def _load(w):
 @dot_rows
 def iq3_xxs_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_singles(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, dot_by_32)
+    dot_singles(w, rows, columns, x, y, alpha, accumulate, BLOCK, _load, add_signed_by_32, zero_f32x8)
 
 
 @unpack_rows
@@ -84,4 +84,5 @@ FORMAT = Format(
     dot_rows=iq3_xxs_dot_rows,
     unpack_rows=iq3_xxs_unpack_rows,
     unpack_tile=iq3_xxs_unpack_tile,
+    by_tiles=True,
 )
