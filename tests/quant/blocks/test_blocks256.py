@@ -11,7 +11,7 @@ from quant.blocks.blocks256 import fields8
 from quant.blocks.group_sums import sums_by_group
 from quant.blocks.sixteens import six_bits, to_words
 from quant.blocks.trits import SHIFT, digits_of, five_words, four_words, trits
-from quant.jit import kernel
+from quant.jit import inline, kernel
 from quant.simd import (
     load_i8x32,
     load_i8x64,
@@ -34,37 +34,64 @@ def run(kernel, *operands):
     replay(plan)
 
 
-FOUR = [[0, 0, 2, 2], [1, 1, 3, 3], [4, 4, 6, 6], [5, 5, 7, 7]], [[4 * v + i for i in range(4)] for v in range(4)]
-QUADS = [*FOUR, [[0, 1, 2, 3], [4, 5, 6, 7]]]
+HALVES = [[0, 0, 2, 2], [1, 1, 3, 3], [4, 4, 6, 6], [5, 5, 7, 7]]
+SIXTEEN = [[4 * v + i for i in range(4)] for v in range(4)]
+EIGHT = [[0, 1, 2, 3], [4, 5, 6, 7]]
+_of_halves, _of_halves_u4, _of_halves_u5 = (sums_by_group(HALVES, bits) for bits in (0, 4, 5))
+_of_sixteen, _of_sixteen_u6 = sums_by_group(SIXTEEN, 0), sums_by_group(SIXTEEN, 6)
+_of_eight = sums_by_group(EIGHT, 0)
 
 
-@pytest.mark.parametrize("bits", [0, 2, 4, 5, 6])
-@pytest.mark.parametrize("quads", QUADS)
-def test_sums_of_groups(quads, bits):
-    summed, store = sums_by_group(quads, bits), store_f32x8 if max(map(max, quads)) == 7 else store_f32x16
+@inline
+def four_sums(summed, store, x, y):
+    store(y, to_f32(summed(load_i32x16(x), load_i32x16(x + 64), load_i32x16(x + 128), load_i32x16(x + 192))))
+
+
+@kernel
+def halves(rank, size, x, y):
+    four_sums(_of_halves, store_f32x8, x, y)
+
+
+@kernel
+def halves_u4(rank, size, x, y):
+    four_sums(_of_halves_u4, store_f32x8, x, y)
+
+
+@kernel
+def halves_u5(rank, size, x, y):
+    four_sums(_of_halves_u5, store_f32x8, x, y)
+
+
+@kernel
+def sixteen(rank, size, x, y):
+    four_sums(_of_sixteen, store_f32x16, x, y)
+
+
+@kernel
+def sixteen_u6(rank, size, x, y):
+    four_sums(_of_sixteen_u6, store_f32x16, x, y)
+
+
+@kernel
+def eight(rank, size, x, y):
+    store_f32x8(y, to_f32(_of_eight(load_i32x16(x), load_i32x16(x + 64))))
+
+
+@pytest.mark.parametrize(
+    ("summed", "quads", "bits"),
+    [
+        (halves, HALVES, 0), (halves_u4, HALVES, 4), (halves_u5, HALVES, 5), (sixteen, SIXTEEN, 0),
+        (sixteen_u6, SIXTEEN, 6), (eight, EIGHT, 0),
+    ],
+)  # fmt: skip
+def test_sums_of_groups(summed, quads, bits):
     most = 4 * 127 * ((1 << bits) - 1 if bits else 255)
     shape = len(quads), 4, 4
     for x in (RNG.integers(-most, most, shape), np.full(shape, most), np.full(shape, -most)):
         found, expected = np.zeros(16, np.float32), np.zeros(16)
-        run(_four_sums(summed, store) if len(quads) == 4 else _two_sums(summed, store), x.astype(np.int32), found)
+        run(summed, x.astype(np.int32), found)
         np.add.at(expected, np.array(quads), x.sum(axis=-1))
         np.testing.assert_array_equal(found, expected)
-
-
-def _four_sums(summed, store):
-    @kernel
-    def four_sums(rank, size, x, y):
-        store(y, to_f32(summed(load_i32x16(x), load_i32x16(x + 64), load_i32x16(x + 128), load_i32x16(x + 192))))
-
-    return four_sums
-
-
-def _two_sums(summed, store):
-    @kernel
-    def two_sums(rank, size, x, y):
-        store(y, to_f32(summed(load_i32x16(x), load_i32x16(x + 64))))
-
-    return two_sums
 
 
 @kernel
