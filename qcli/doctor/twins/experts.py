@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Final
+
 import numpy as np
-from reference.activation import seen
-from reference.functions import gelu, sigmoid, silu
-from reference.router import choose
+
+from qcli.doctor.twins.activation import seen
+from qcli.doctor.twins.functions import Array, gelu, sigmoid, silu
+from qcli.doctor.twins.router import choose
+from quant.kernels.router import Routing
+
+Parts = tuple[Sequence[Array], Sequence[Array]]  # weights of gate, up and down, and their biases
 
 
-def clamped(gate, up):
+def clamped(gate: Array, up: Array) -> Array:
     """What gpt-oss has between its matrices."""
     gate, up = np.minimum(gate, 7), np.clip(up, -7, 7)
     return gate * sigmoid(1.702 * gate) * (up + 1)
 
 
-GATES = {
+GATES: Final[dict[str, Callable[[Array, Array], Array]]] = {
     "silu": lambda gate, up: silu(gate) * up,
     "gelu": lambda gate, up: gelu(gate) * up,
     "clamped": clamped,
@@ -22,7 +29,9 @@ GATES = {
 }
 
 
-def gated(h, weights, biases, kinds, activation):
+def gated(
+    h: Array, weights: Sequence[Array], biases: Sequence[Array], kinds: tuple[str, str], activation: str
+) -> Array:
     """down(f(gate h) * up h) of one expert, from activations as the formats see them: `kinds` of gate and of down."""
     gate, up, down = weights
     h = seen(h, kinds[0])
@@ -30,7 +39,16 @@ def gated(h, weights, biases, kinds, activation):
     return down @ seen(middle.astype(np.float32), kinds[1]) + biases[2]
 
 
-def experts(h, logits, routed, shared, shared_gate, routing, kinds, activation="silu"):
+def experts(
+    h: Array,
+    logits: Array,
+    routed: Parts,
+    shared: Parts | None,
+    shared_gate: Array,
+    routing: Routing,
+    kinds: tuple[str, str],
+    activation: str = "silu",
+) -> Array:
     """What one token's x grows by, float64 [n].
 
     routed: weights (gate, up, down), each [experts, rows, columns], and biases, [experts, rows] or 0s; shared: alike for

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-from reference.functions import sigmoid, silu, softplus
-from reference.norm import rms_norm
+
+from qcli.doctor.twins.functions import Array, sigmoid, silu, softplus
+from qcli.doctor.twins.norm import rms_norm
+from quant.kernels.delta_net import DeltaNet
 
 
 class DeltaNetTwin:
     """The recurrence of one layer; `net` gives shapes and weights, and is not written to."""
 
-    def __init__(self, net):
+    def __init__(self, net: DeltaNet) -> None:
         self.net = net
         self.conv_state = np.zeros((len(net.conv) - 1, net.channels))
         self.state = np.zeros((net.value_heads, net.key_dim, net.value_dim))
 
-    def step(self, mixed, z, beta, alpha, eps):
+    def step(self, mixed: Array, z: Array, beta: Array, alpha: Array, eps: float) -> Array:
         """mixed [channels], z [value columns], beta and alpha [value heads] -> out [value columns].
 
         alpha [value heads * key_dim] where every channel of the key has a decay of its own.
@@ -31,28 +33,28 @@ class DeltaNetTwin:
         z = z.astype(np.float64)
         return o.reshape(-1) * (sigmoid(z) if net.sigmoid_gate else silu(z))
 
-    def _head(self, j, q, k, v, beta, alpha):
+    def _head(self, j: int, q: Array, k: Array, v: Array, beta: Array, alpha: Array) -> Array:
         s = self.state[j] * np.exp(self._log_decay(j, alpha))
         delta = sigmoid(np.float64(beta[j])) * (v - s.T @ k)
         self.state[j] = s + np.outer(k, delta)
         return self.state[j].T @ q
 
-    def _log_decay(self, j, alpha):
+    def _log_decay(self, j: int, alpha: Array) -> Array:
         net = self.net
         x = alpha.astype(np.float64).reshape(net.value_heads, -1)[j] + net.dt_bias.reshape(net.value_heads, -1)[j]
         g = net.lower_bound * sigmoid(net.a[j] * x) if net.lower_bound else net.a[j] * softplus(x)
         return g[:, None]  # of one channel for all, or of every channel of the key
 
-    def _split(self, x):
+    def _split(self, x: Array) -> tuple[Array, Array, Array]:
         net, keys = self.net, self.net.key_heads * self.net.key_dim
         q, k, v = np.split(x, [keys, 2 * keys])
         return q.reshape(-1, net.key_dim), k.reshape(-1, net.key_dim), v.reshape(-1, net.value_dim)
 
 
-def state_of(net):
+def state_of(net: DeltaNet) -> Array:
     """The state that kernels hold, [value heads, value / 16, key, 16], as [value heads, key, value]."""
     return net.state.transpose(0, 2, 1, 3).reshape(net.value_heads, net.key_dim, net.value_dim)
 
 
-def _unit(x):
+def _unit(x: Array) -> Array:
     return x / np.sqrt((x * x).sum() + 1e-6)

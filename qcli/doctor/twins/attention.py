@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import numpy as np
-from reference.functions import sigmoid, softmax
-from reference.norm import rms_norm
-from reference.rope import rotate
+
+from qcli.doctor.twins.functions import Array, sigmoid, softmax
+from qcli.doctor.twins.norm import rms_norm
+from qcli.doctor.twins.rope import rotate
 
 
-def heads(x, norm, eps, angles, interleaved=False, normed_last=False):
+def heads(
+    x: Array, norm: Array | None, eps: float, angles: Array | None, interleaved: bool = False, normed_last: bool = False
+) -> Array:
     """Queries or keys [tokens, heads, width], float64, normed each alone or (a norm of heads * width) together, and rotated."""
 
-    def normed(x):
+    def normed(x: Array) -> Array:
         return x if norm is None else rms_norm(x.reshape(len(x), -1, len(norm)), norm, eps).reshape(x.shape)
 
-    def rotated(x):
+    def rotated(x: Array) -> Array:
         return x if angles is None else rotate(x, angles, interleaved)
 
     x = x.astype(np.float64)
     return normed(rotated(x)) if normed_last else rotated(normed(x))
 
 
-def attend(queries, k_cache, v_cache, gates, position, *, sinks=None, window=None, softcap=None, scale=None):
+def attend(
+    queries: Array,
+    k_cache: Array,
+    v_cache: Array,
+    gates: Array | None,
+    position: int,
+    *,
+    sinks: Array | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+    scale: float | None = None,
+) -> Array:
     """queries, gates [tokens, heads, width]; caches [key heads, context, …]; the first token stands at `position`."""
     count, total, width = queries.shape
     group = total // len(k_cache)

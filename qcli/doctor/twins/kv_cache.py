@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from reference.activation import quantize
+
+from qcli.doctor.twins.activation import quantize
+from qcli.doctor.twins.functions import Array
 
 
-def rows(cache, width, first=0):
+def rows(cache: Array, width: int, first: int = 0) -> Array:
     """What a cache [heads, context, row] holds, float64 [heads, context, width]; first: columns with another scale, of i16."""
     if cache.dtype in (np.float16, np.float32):
         return cache.astype(np.float64)
@@ -18,7 +20,7 @@ def rows(cache, width, first=0):
     return q * np.repeat(d, 32, axis=-1)
 
 
-def stored(x, quantized):
+def stored(x: Array, quantized: bool) -> Array:
     """What a cache will hold of float32 [..., width]."""
     if not quantized:
         return x.astype(np.float16).astype(np.float64)
@@ -26,7 +28,7 @@ def stored(x, quantized):
     return (q.astype(np.float64) * d).reshape(x.shape)
 
 
-def stored_whole(x):
+def stored_whole(x: Array) -> Array:
     """What a cache of the kind i16 will hold of float32 [..., width]."""
     most = np.abs(x).max(axis=-1, keepdims=True)
     inverse = np.divide(np.float32(32767), most, out=np.zeros_like(most), where=most > 0)
