@@ -35,8 +35,12 @@ def attend(
     window: int | None = None,
     softcap: float | None = None,
     scale: float | None = None,
+    visible: Array | None = None,
 ) -> Array:
-    """queries, gates [tokens, heads, width]; caches [key heads, context, …]; the first token stands at `position`."""
+    """queries, gates [tokens, heads, width]; caches [key heads, context, …]; the first token stands at `position`.
+
+    visible [tokens, context]: 0 where a token does not look, though it might.
+    """
     count, total, width = queries.shape
     group = total // len(k_cache)
     out = np.empty((count, total, v_cache.shape[-1]))
@@ -48,9 +52,21 @@ def attend(
             scores = keys @ queries[t, head] * (1 / np.sqrt(width) if scale is None else scale)
             if softcap is not None:
                 scores = softcap * np.tanh(scores / softcap)
+            if visible is not None:
+                scores = np.where(visible[t, seen], scores, -np.inf)
             if sinks is not None:
                 scores = np.append(scores, sinks[head])
             out[t, head] = softmax(scores)[: len(values)] @ values
     if gates is not None:
         out = out * sigmoid(gates.astype(np.float64))
     return out.reshape(count, -1)
+
+
+def join(partial: Array, sinks: Array | None = None) -> Array:
+    """What blocks of positions give together: [tokens, heads, blocks, (largest score, sum, 14 unused, sum of values)]."""
+    largest, total, values = partial[..., 0], partial[..., 1], partial[..., 16:]
+    lowest = np.full(partial.shape[1], -np.inf) if sinks is None else sinks
+    top = np.maximum(largest.max(axis=-1), lowest)
+    weights = np.exp(largest - top[..., None])
+    whole = (weights * total).sum(axis=-1) + np.exp(lowest - top)
+    return (weights[..., None] * values).sum(axis=-2) / whole[..., None]

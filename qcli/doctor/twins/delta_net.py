@@ -14,24 +14,35 @@ class DeltaNetTwin:
 
     def __init__(self, net: DeltaNet) -> None:
         self.net = net
-        self.conv_state = np.zeros((len(net.conv) - 1, net.channels))
-        self.state = np.zeros((net.value_heads, net.key_dim, net.value_dim))
+        self.conv_state: Array = np.zeros((len(net.conv) - 1, net.channels))
+        self.state: Array = np.zeros((net.value_heads, net.key_dim, net.value_dim))
 
     def step(self, mixed: Array, z: Array, beta: Array, alpha: Array, eps: float) -> Array:
         """mixed [channels], z [value columns], beta and alpha [value heads] -> out [value columns].
 
         alpha [value heads * key_dim] where every channel of the key has a decay of its own.
         """
-        net, out = self.net, []
+        return self.finish(self.recur(*self.convolve(mixed), beta, alpha), z, eps)
+
+    def convolve(self, mixed: Array) -> tuple[Array, Array, Array]:
+        """mixed [channels] -> q and k [key heads, key_dim], v [value heads, value_dim], the first two of length 1.
+
+        The length of q is divided by the root of the key's width.
+        """
         window = np.vstack([self.conv_state, mixed])
         self.conv_state = window[1:]
-        q, k, v = self._split(silu((window * net.conv).sum(axis=0)))
-        for j in range(net.value_heads):
-            i = j // net.share % net.key_heads
-            out.append(self._head(j, _unit(q[i]) / np.sqrt(net.key_dim), _unit(k[i]), v[j], beta, alpha))
-        o = rms_norm(np.array(out), net.norm, eps)
+        q, k, v = self.split(silu((window * self.net.conv).sum(axis=0)))
+        return _unit(q) / np.sqrt(self.net.key_dim), _unit(k), v
+
+    def recur(self, q: Array, k: Array, v: Array, beta: Array, alpha: Array) -> Array:
+        """What heads read from the state after the token is in it: [value heads, value_dim]."""
+        places = [j // self.net.share % self.net.key_heads for j in range(self.net.value_heads)]
+        return np.array([self._head(j, q[i], k[i], v[j], beta, alpha) for j, i in enumerate(places)])
+
+    def finish(self, o: Array, z: Array, eps: float) -> Array:
+        """o [value heads, value_dim] normed and gated -> [value columns]."""
         z = z.astype(np.float64)
-        return o.reshape(-1) * (sigmoid(z) if net.sigmoid_gate else silu(z))
+        return rms_norm(o, self.net.norm, eps).reshape(-1) * (sigmoid(z) if self.net.sigmoid_gate else silu(z))
 
     def _head(self, j: int, q: Array, k: Array, v: Array, beta: Array, alpha: Array) -> Array:
         s = self.state[j] * np.exp(self._log_decay(j, alpha))
@@ -45,7 +56,8 @@ class DeltaNetTwin:
         g = net.lower_bound * sigmoid(net.a[j] * x) if net.lower_bound else net.a[j] * softplus(x)
         return g[:, None]  # of one channel for all, or of every channel of the key
 
-    def _split(self, x: Array) -> tuple[Array, Array, Array]:
+    def split(self, x: Array) -> tuple[Array, Array, Array]:
+        """[channels] -> q, k, v, a row a head."""
         net, keys = self.net, self.net.key_heads * self.net.key_dim
         q, k, v = np.split(x, [keys, 2 * keys])
         return q.reshape(-1, net.key_dim), k.reshape(-1, net.key_dim), v.reshape(-1, net.value_dim)
@@ -57,4 +69,4 @@ def state_of(net: DeltaNet) -> Array:
 
 
 def _unit(x: Array) -> Array:
-    return x / np.sqrt((x * x).sum() + 1e-6)
+    return x / np.sqrt((x * x).sum(axis=-1, keepdims=True) + 1e-6)

@@ -29,14 +29,18 @@ GATES: Final[dict[str, Callable[[Array, Array], Array]]] = {
 }
 
 
+def middle(h: Array, weights: Sequence[Array], biases: Sequence[Array], kind: str, activation: str) -> Array:
+    """f(gate h) * up h of one expert, from h [columns] as the format of gate and up sees it."""
+    gate, up = (part @ seen(h, kind) + bias for part, bias in zip(weights[:2], biases[:2], strict=True))
+    return GATES[activation](gate, up)
+
+
 def gated(
     h: Array, weights: Sequence[Array], biases: Sequence[Array], kinds: tuple[str, str], activation: str
 ) -> Array:
     """down(f(gate h) * up h) of one expert, from activations as the formats see them: `kinds` of gate and of down."""
-    gate, up, down = weights
-    h = seen(h, kinds[0])
-    middle = GATES[activation](gate @ h + biases[0], up @ h + biases[1])
-    return down @ seen(middle.astype(np.float32), kinds[1]) + biases[2]
+    between = middle(h, weights, biases, kinds[0], activation)
+    return weights[2] @ seen(between.astype(np.float32), kinds[1]) + biases[2]
 
 
 def experts(

@@ -33,3 +33,21 @@ def stored_whole(x: Array) -> Array:
     most = np.abs(x).max(axis=-1, keepdims=True)
     inverse = np.divide(np.float32(32767), most, out=np.zeros_like(most), where=most > 0)
     return np.rint(x * inverse).astype(np.float64) * (most / np.float32(32767))
+
+
+def fill(cache: Array, x: Array, first: int = 0) -> None:
+    """Write float32 [heads, context, width] into a cache [heads, context, row]; first: see `rows`."""
+    width = x.shape[-1]
+    if cache.dtype in (np.float16, np.float32):
+        cache[:] = x
+    elif cache.dtype == np.int16:
+        parts = ([x[..., first:]] if first < width else []) + ([x[..., :first]] if first else [])
+        most = np.stack([np.abs(part).max(axis=-1) for part in parts], axis=-1)  # that of the first columns comes last
+        d = (most / np.float32(32767)).astype(np.float32)
+        columns = np.where(np.arange(width) < first, d[..., -1:], d[..., :1])
+        cache[..., :width] = np.rint(x / columns)
+        cache[..., width:] = d.view(np.int16)
+    else:
+        q, d = quantize(x)
+        cache[..., :width] = q.astype(np.int8).reshape(x.shape).view(np.uint8)
+        cache[..., width:] = np.ascontiguousarray(d[..., 0]).view(np.uint8)

@@ -14,20 +14,35 @@ class Mamba2Twin:
 
     def __init__(self, net: Mamba2) -> None:
         self.net = net
-        self.conv_state = np.zeros((len(net.conv) - 1, net.channels))
-        self.state = np.zeros((net.heads, net.state_width, net.width))
+        self.conv_state: Array = np.zeros((len(net.conv) - 1, net.channels))
+        self.state: Array = np.zeros((net.heads, net.state_width, net.width))
 
     def step(self, mixed: Array, z: Array, dt: Array, eps: float) -> Array:
         """mixed [channels], z [columns], dt [heads] -> out [columns]."""
-        net, group_columns = self.net, self.net.groups * self.net.state_width
+        return self.finish(self.recur(*self.split(self.convolve(mixed)), z, dt), eps)
+
+    def convolve(self, mixed: Array) -> Array:
+        """mixed [channels] -> [channels], the token's inputs kept."""
         window = np.vstack([self.conv_state, mixed])
         self.conv_state = window[1:]
-        convolved = silu((window * net.conv).sum(axis=0) + net.conv_bias)
+        return silu((window * self.net.conv).sum(axis=0) + self.net.conv_bias)
+
+    def split(self, convolved: Array) -> tuple[Array, Array, Array]:
+        """[channels] -> x [heads, width], b and c [groups, state_width]."""
+        net, group_columns = self.net, self.net.groups * self.net.state_width
         x, b, c = np.split(convolved, [net.columns, net.columns + group_columns])
-        x, b, c = x.reshape(net.heads, -1), b.reshape(net.groups, -1), c.reshape(net.groups, -1)
-        y = np.array([self._head(j, x[j], b[self._group(j)], c[self._group(j)], dt[j]) for j in range(net.heads)])
-        gated = y.reshape(-1) * silu(z.astype(np.float64))
-        return rms_norm(gated.reshape(net.groups, -1), net.norm.reshape(net.groups, -1), eps).reshape(-1)
+        return x.reshape(net.heads, -1), b.reshape(net.groups, -1), c.reshape(net.groups, -1)
+
+    def recur(self, x: Array, b: Array, c: Array, z: Array, dt: Array) -> Array:
+        """What heads read from the state after the token is in it, gated: [columns]."""
+        group = [self._group(j) for j in range(self.net.heads)]
+        y = np.array([self._head(j, x[j], b[i], c[i], dt[j]) for j, i in enumerate(group)])
+        return y.reshape(-1) * silu(z.astype(np.float64))
+
+    def finish(self, gated: Array, eps: float) -> Array:
+        """[columns], each group of them normed by itself."""
+        groups = self.net.groups
+        return rms_norm(gated.reshape(groups, -1), self.net.norm.reshape(groups, -1), eps).reshape(-1)
 
     def _group(self, j: int) -> int:
         return j // (self.net.heads // self.net.groups)
