@@ -91,7 +91,8 @@ def _heads(tokens: int) -> Experiment:
 def of_types(names: Sequence[str]) -> list[Trial]:
     """Of each kernel that one of these types asks for on this processor: for tiles, and for a few rows."""
     kinds = [formats.find(name) for name in names]
-    tiles = {multiply_kernel(kind): kind.name for kind in kinds}
+    common_last = sorted(kinds, key=lambda kind: kind.name.endswith("_K"))  # whose kernels are compiled most often
+    tiles = {multiply_kernel(kind): kind.name for kind in common_last}
     by_tiles = [Trial((kernel,), partial(_products, name, _TOKENS, False)) for kernel, name in tiles.items()]
     few = [Trial((k.dot_few,), partial(_products, k.name, _FEW, True)) for k in kinds if k.dot_few]
     return by_tiles + few

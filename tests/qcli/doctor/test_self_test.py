@@ -98,6 +98,17 @@ os.abort()"""
     assert "qcli cache clear kernels" in finding.hint
 
 
+def test_a_kernel_that_never_returns_is_told(monkeypatch):
+    monkeypatch.setattr(self_test, "_SECOND", 0.05)
+    monkeypatch.setattr(self_test, "_SILENCE", 20)
+    program = """import time
+print('{"stage": "kernels: 3", "fraction": 0.5}', flush=True)
+time.sleep(600)"""
+    (finding,), _ = in_a_process_that(monkeypatch, program)
+    assert finding.status == FAIL
+    assert finding.said == "the self-test said nothing for 20 s, and was ended (at: kernels: 3)"
+
+
 def test_findings_come_through(monkeypatch):
     program = """print('{"name": "a", "status": "PASS", "said": "fine", "hint": "", "figures": {"n": 1}}')"""
     found, _ = in_a_process_that(monkeypatch, program)
