@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Final
 
-from qcli.doctor import engine_trial, kernel_twins
 from qcli.doctor.finding import FAIL, MAKE_ANEW, Check, Finding, examine
 from qcli.host import temporary
 from qcli.interrupt import EXIT_CODE
@@ -88,6 +87,8 @@ def _crashed(code: int, stage: str) -> Finding:
 
 
 def _tests(every: bool, progress: Progress) -> Iterator[tuple[str, Finding]]:
+    from qcli.doctor import engine_trial, kernel_twins  # all kernels, which only that process needs
+
     checks = [
         Check("embedded model", engine_trial.check),
         Check("kernels", lambda told: kernel_twins.check(every, told)),

@@ -29,7 +29,7 @@ from qcli.doctor.twins.functions import Array
 from quant.kernels.convolution import convolve_rows
 from quant.kernels.deferred import catch_up, catch_up_heads, deferred_floats
 from quant.kernels.delta_net import DeltaNet
-from quant.kernels.delta_net_chunk import delta_chunks, delta_net_chunk, gated_norm_rows, l2_normalize_rows
+from quant.kernels.delta_net_chunk import CHUNK, delta_chunks, delta_net_chunk, gated_norm_rows, l2_normalize_rows
 from quant.kernels.delta_net_step import delta_net_step, delta_step
 from quant.kernels.kimi_delta import kimi_delta_step, kimi_step
 from quant.kernels.kimi_delta_chunk import kimi_chunks, kimi_delta_chunk
@@ -218,12 +218,12 @@ def _mamba2_chunk() -> Experiment:
     mixed, z, dt = inputs
     mamba2_chunk(plan, net, given(mixed), given(z), given(dt), _EPS, out)
     convolved, y = plan.activation("convolved", net.channels), plan.activation("mamba", net.columns)
-    items = -(-_MANY // 64) * net.groups
-    products = plan.buffer("mamba products", (items, 64, 64), np.float32)
+    items = -(-_MANY // CHUNK) * net.groups
+    products = plan.buffer("mamba products", (items, CHUNK, CHUNK), np.float32)
 
     def multiplied() -> float:
         """c . b of the first chunk, for each group."""
-        tokens = [twin.split(row.astype(np.float64)) for row in convolved.values[:64]]
+        tokens = [twin.split(row.astype(np.float64)) for row in convolved.values[:CHUNK]]
         b, c = (np.array([token[i] for token in tokens]) for i in (1, 2))
         return error(products[: net.groups], np.einsum("tgs,ugs->gtu", c, b))
 
@@ -274,17 +274,17 @@ def _sgemm() -> Experiment:
     return Experiment((sgemm_kernel,), errors)
 
 
-_CHUNK: Final = convolve_rows, l2_normalize_rows
+_BEFORE: Final = convolve_rows, l2_normalize_rows
 TRIALS: Final = (
     Trial((sgemm_kernel,), _sgemm),
     Trial((delta_step, catch_up_heads), partial(_delta_net_step, delta_net_step)),
     Trial((delta_step, catch_up_heads), partial(_delta_net_step, delta_net_step, sigmoid_gate=True)),
     Trial((kimi_step, catch_up_heads), partial(_delta_net_step, kimi_delta_step)),
     Trial((kimi_step, catch_up_heads), partial(_delta_net_step, kimi_delta_step, lower_bound=-5.0)),
-    Trial((*_CHUNK, delta_chunks, gated_norm_rows), partial(_delta_net_chunk, delta_net_chunk)),
-    Trial((*_CHUNK, delta_chunks, gated_norm_rows), partial(_delta_net_chunk, delta_net_chunk, sigmoid_gate=True)),
-    Trial((*_CHUNK, kimi_chunks, gated_norm_rows), partial(_delta_net_chunk, kimi_delta_chunk)),
-    Trial((*_CHUNK, kimi_chunks, gated_norm_rows), partial(_delta_net_chunk, kimi_delta_chunk, lower_bound=-5.0)),
+    Trial((*_BEFORE, delta_chunks, gated_norm_rows), partial(_delta_net_chunk, delta_net_chunk)),
+    Trial((*_BEFORE, delta_chunks, gated_norm_rows), partial(_delta_net_chunk, delta_net_chunk, sigmoid_gate=True)),
+    Trial((*_BEFORE, kimi_chunks, gated_norm_rows), partial(_delta_net_chunk, kimi_delta_chunk)),
+    Trial((*_BEFORE, kimi_chunks, gated_norm_rows), partial(_delta_net_chunk, kimi_delta_chunk, lower_bound=-5.0)),
     Trial((mamba2_heads, norm_groups, catch_up_heads), _mamba2_step),
     Trial((convolve_rows, multiply_groups, mamba2_chunks, norm_groups), _mamba2_chunk),
     Trial((convolve_gated,), partial(_short_conv, 1)),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 
+import pytest
 from places import ROOT
 
 from qcli.doctor import engine_trial, kernel_twins, self_test
@@ -107,6 +110,33 @@ time.sleep(600)"""
     (finding,), _ = in_a_process_that(monkeypatch, program)
     assert finding.status == FAIL
     assert finding.said == "the self-test said nothing for 20 s, and was ended (at: kernels: 3)"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_ends_the_process_and_leaves_nothing(tmp_path):
+    program = """import time
+from qcli.doctor import self_test
+from qcli.host.temporary import temporary_folder
+def forever(every, progress):
+    with temporary_folder() as folder:
+        progress(str(folder), 0.5)
+        while True:
+            try:
+                time.sleep(60)
+            except BaseException:  # as the compiler's callbacks swallow it
+                pass
+self_test._tests = forever
+self_test.main([])"""
+    command, environment = (
+        [sys.executable, "-c", program],
+        {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+    )
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        place = json.loads(process.stdout.readline())["stage"]
+        assert os.path.isdir(place)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert not os.path.exists(place)
 
 
 def test_findings_come_through(monkeypatch):
