@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from qcli.host.systems import processor_name
 from qcli.host.threads import default_threads
 from quant import cpu
-
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qcli.progress import Progress
 
 _STYLES = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red"}
-_NARROW = 60  # columns of a terminal in which a name stands above what is said
+_NARROW = 70  # columns of a terminal in which a name stands above what is said
 
 
 @examples(

@@ -58,7 +58,14 @@ def own_disk(progress: Progress) -> Iterator[Finding]:
     if (free := shutil.disk_usage(folder).free) < _SPARE + _FILE:
         yield Finding("disk speed", WARN, f"not measured: only {size(free)} are free in {folder}", FREE_SPACE)
         return
-    yield told(of_folder(folder, progress), str(folder), PIECE)
+    try:
+        found = of_folder(folder, progress)
+    except OSError as problem:
+        said = f"not measured: no file can be written to {folder} ({problem.strerror or problem})"
+        hint = f"choose a folder of yours: {folders.CHOOSES_CACHE}=/full/path"
+        yield Finding("disk speed", WARN, said, hint)
+        return
+    yield told(found, str(folder), PIECE)
 
 
 def existing(folder: Path) -> Path:

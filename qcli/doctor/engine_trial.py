@@ -51,7 +51,7 @@ def check(progress: Progress) -> Iterator[Finding]:
             progress("saved texts", 0.6)
             yield _saved(file, engine, other, ids)
         progress("experts from the disk", 0.8)
-        with closing(_streamed(file, many)) as streamed:
+        with closing(_streamed(file, many, lambda stage, _: progress(stage, 0.8))) as streamed:
             same = _same(expected, _logits(streamed, ids))
         said = "experts read from the disk give the same bits as those in memory"
         yield _told("streaming", same, said, "experts read from the disk give other bits than those in memory")
@@ -116,10 +116,10 @@ def _from_the_start(engine: Engine) -> PrefixCache:
     return PrefixCache(engine)
 
 
-def _streamed(file: GGUFFile, threads: int) -> Engine:
+def _streamed(file: GGUFFile, threads: int, progress: Progress) -> Engine:
     """An engine with hardly any expert in memory, which leaves no notes about their usage."""
     model, state, loader = streamed_model_of(file, _CTX, "f16", None)
     loader.saves_usage = False
-    engine = Engine(model, state, threads, _CTX, expert_loader=loader)
+    engine = Engine(model, state, threads, _CTX, progress, expert_loader=loader)
     loader.allocate(max(_SLOTS, loader.experts_per_token))
     return engine

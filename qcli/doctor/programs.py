@@ -8,6 +8,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
@@ -43,7 +44,7 @@ class _Folder(NamedTuple):
 def _places() -> list[_Folder]:
     """The folders that are written to."""
     return [
-        _Folder("cache", folders.some_cache, "every start compiles anew, and chats are read again", FAIL,
+        _Folder("cache", folders.some_cache, *_without_cache(),
                 f"give it to yourself with chmod or chown, or choose another: {folders.CHOOSES_CACHE}=/full/path"),
         _Folder("conversations", folders.data, "no conversation can be saved", FAIL,
                 "give it to yourself with chmod or chown, or use --no-save"),
@@ -52,6 +53,16 @@ def _places() -> list[_Folder]:
         _Folder("downloads", hub_cache, "`qcli pull` cannot work", WARN,
                 "give it to yourself with chmod or chown, or choose another: HF_HOME=/full/path"),
     ]  # fmt: skip
+
+
+def _without_cache() -> tuple[str, Status]:
+    """What is lost if nothing can be written there: less where kernels are kept in a temporary folder instead."""
+    place, own = kernel_cache.root(), None
+    with suppress(OSError):
+        own = folders.some_cache()
+    if place and own and place != own and not unwritable(place):
+        return f"compiled kernels are in {place} instead, until it is emptied, and chats are read again", WARN
+    return "every start compiles anew, and chats are read again", FAIL
 
 
 def all_folders(_progress: Progress) -> Iterator[Finding]:

@@ -10,15 +10,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Final
 
-from qcli.doctor import engine_trial, kernel_twins
 from qcli.doctor.finding import FAIL, MAKE_ANEW, Check, Finding, examine
+from qcli.host import temporary
+from qcli.interrupt import EXIT_CODE
 from qcli.progress import Progress
+from qcli.wording import duration
 
 _ALL: Final = "all"
+_SILENCE = 300  # seconds; a slow machine compiles the largest kernel in a minute
+_SECOND = 1.0
 _MODULE: Final = ("-P", "-m", "qcli.doctor.self_test")
 
 
@@ -32,10 +38,11 @@ def check(every: bool, progress: Progress) -> Iterator[Finding]:
     except OSError:  # no such interpreter, as in a frozen program
         yield from (finding for _, finding in _tests(every, progress))
         return
-    stage = "starting"
+    stage, watch = "starting", _Watch(process)
     with process:
         try:
             for line in process.stdout or ():
+                watch.news = True
                 told = json.loads(line)
                 if "stage" in told:
                     stage = told["stage"]
@@ -45,8 +52,32 @@ def check(every: bool, progress: Progress) -> Iterator[Finding]:
         except BaseException:
             process.kill()
             raise
-    if process.returncode:
+    if watch.hung:
+        said = f"the self-test said nothing for {duration(_SILENCE)}, and was ended (at: {stage})"
+        yield Finding("self-test", FAIL, said, MAKE_ANEW, {"stage": stage})
+    elif process.returncode:
         yield _crashed(process.returncode, stage)
+
+
+class _Watch:
+    """Ends a process that gives no news for too long, as a kernel may wait for what never comes."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.news, self.hung = False, False
+        self._process = process
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def _wait(self) -> None:
+        """Count seconds of our own: where all is suspended, none pass."""
+        silent = 0
+        while silent < _SILENCE:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_SECOND)
+                return
+            silent = 0 if self.news else silent + 1
+            self.news = False
+        self.hung = True
+        self._process.kill()
 
 
 def _crashed(code: int, stage: str) -> Finding:
@@ -56,6 +87,8 @@ def _crashed(code: int, stage: str) -> Finding:
 
 
 def _tests(every: bool, progress: Progress) -> Iterator[tuple[str, Finding]]:
+    from qcli.doctor import engine_trial, kernel_twins  # all kernels, which only that process needs
+
     checks = [
         Check("embedded model", engine_trial.check),
         Check("kernels", lambda told: kernel_twins.check(every, told)),
@@ -64,9 +97,15 @@ def _tests(every: bool, progress: Progress) -> Iterator[tuple[str, Finding]]:
 
 
 def main(words: list[str]) -> None:
-    """What the process does."""
+    """What the process does; Ctrl-C, which reaches it, too, ends it at once, whatever is compiled or computed."""
+    signal.signal(signal.SIGINT, lambda *_: _leave())
     for _, finding in _tests(_ALL in words, lambda stage, fraction: _tell(stage=stage, fraction=fraction)):
         _tell(**asdict(finding))
+
+
+def _leave() -> None:
+    temporary.remove_all()
+    os._exit(EXIT_CODE)
 
 
 def _tell(**said: Any) -> None:

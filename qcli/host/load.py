@@ -32,9 +32,13 @@ class _Times:
 
 
 def load(seconds: float) -> Load | None:
-    """What it is while nothing is done here for so long; macOS tells the mean of a minute. None where nobody tells it."""
-    if not (_STAT.exists() or sys.platform == "win32"):
-        return Load(os.getloadavg()[0], 0.0) if hasattr(os, "getloadavg") else None
+    """What it is while nothing is done here for so long. None where nobody tells it.
+
+    macOS, and a Linux that keeps /proc to itself, tell how many threads wanted a core, as the mean of a minute.
+    """
+    if not (os.access(_STAT, os.R_OK) or sys.platform == "win32"):
+        wanted = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        return None if wanted is None else Load(min(wanted, os.cpu_count() or 1), 0.0)
     before = _times()
     time.sleep(seconds)
     after = _times()

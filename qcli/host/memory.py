@@ -26,7 +26,7 @@ def available_memory() -> int:
         return int(_windows_memory().free)
     if sys.platform == "darwin":
         return _mac_available()
-    if _MEMINFO.exists():
+    if os.access(_MEMINFO, os.R_OK):
         return min(_meminfo("MemAvailable"), _cgroup_headroom())
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4  # a quarter is left to other programs
 
@@ -35,7 +35,7 @@ def total_memory() -> int:
     """What the machine has, whatever limits there are."""
     if sys.platform == "win32":
         return int(_windows_memory().physical)
-    if _MEMINFO.exists():
+    if os.access(_MEMINFO, os.R_OK):
         return _meminfo("MemTotal")
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -51,7 +51,7 @@ def process_memory() -> int:
     """The resident set of this process: now on Linux and Windows, its peak elsewhere."""
     if sys.platform == "win32":
         return _windows_process()
-    if _STATM.exists():
+    if os.access(_STATM, os.R_OK):
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     import resource
 

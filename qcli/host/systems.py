@@ -96,7 +96,7 @@ def processor_name() -> str:
     if sys.platform == "darwin":
         asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
         return asked.stdout.strip()
-    if sys.platform == "win32" or not _CPUINFO.exists():
+    if sys.platform == "win32" or not os.access(_CPUINFO, os.R_OK):
         return platform.processor()
     lines = (line.split(":", 1) for line in _CPUINFO.read_text("utf-8", "replace").splitlines() if ":" in line)
     return next((value.strip() for key, value in lines if key.strip() == "model name"), "")

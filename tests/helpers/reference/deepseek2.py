@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from reference.functions import silu, softmax
-from reference.kv_cache import stored_whole
-from reference.norm import rms_norm
-from reference.router import choose
+
+from qcli.doctor.twins.functions import silu, softmax
+from qcli.doctor.twins.kv_cache import stored_whole
+from qcli.doctor.twins.norm import rms_norm
+from qcli.doctor.twins.router import choose
 
 
 @dataclass

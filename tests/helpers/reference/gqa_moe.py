@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from reference.attention import attend, heads
-from reference.functions import sigmoid, silu
-from reference.kv_cache import stored_whole
-from reference.norm import rms_norm
-from reference.rope import angles
-from reference.router import choose
 
+from qcli.doctor.twins.attention import attend, heads
+from qcli.doctor.twins.functions import sigmoid, silu
+from qcli.doctor.twins.kv_cache import stored_whole
+from qcli.doctor.twins.norm import rms_norm
+from qcli.doctor.twins.rope import angles
+from qcli.doctor.twins.router import choose
 from quant.kernels.router import Routing
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from reference.attention import attend, heads
-from reference.functions import silu
-from reference.norm import rms_norm
-from reference.rope import angles
+
+from qcli.doctor.twins.attention import attend, heads
+from qcli.doctor.twins.functions import silu
+from qcli.doctor.twins.norm import rms_norm
+from qcli.doctor.twins.rope import angles
 
 
 class Head:

@@ -8,11 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from reference.functions import sigmoid, silu, softmax, softplus
-from reference.kv_cache import stored
-from reference.norm import rms_norm
-from reference.rope import rotate
-from reference.router import choose
+
+from qcli.doctor.twins import ngrams
+from qcli.doctor.twins.functions import sigmoid, silu, softmax, softplus
+from qcli.doctor.twins.hyper_connections import add_to_streams, mean_streams
+from qcli.doctor.twins.kv_cache import stored
+from qcli.doctor.twins.norm import rms_norm
+from qcli.doctor.twins.rope import rotate
+from qcli.doctor.twins.router import choose
 
 
 def kept(x):
@@ -44,45 +47,24 @@ class Twin:
 
     def part(self, w, name, x, layer):
         mixed, normed = self.mix(w, name, x)
-        give = 2 * sigmoid(normed @ w[f"{name}_inject"].T / self.c.streams)
-        return x + layer(w, mixed)[:, None] * give[..., None]
+        return add_to_streams(x, layer(w, mixed), normed @ w[f"{name}_inject"].T / self.c.streams)
 
     def mix(self, w, name, x):
         """The mean over gated streams [tokens, n], and the normed streams [tokens, streams * n]."""
         normed = rms_norm(x, w[f"{name}_norm"].reshape(x.shape[1:]), self.c.eps)
         flat = normed.reshape(len(x), -1)
-        gate = sigmoid(silu(flat @ w[f"{name}_down"].T / self.c.streams) @ w[f"{name}_up"].T)
-        return (gate.reshape(x.shape) * normed).mean(axis=1), flat
+        gate = silu(flat @ w[f"{name}_down"].T / self.c.streams) @ w[f"{name}_up"].T
+        return mean_streams(normed, gate.reshape(x.shape)), flat
 
     def ngrams(self, w, ids, x):
         """What n-grams add to the streams."""
         c = self.c
-        rows = np.array([self.rows_of(ids, t) for t in range(len(ids))])
+        how = c.multipliers, c.sizes, c.offsets, c.end
+        rows = np.array([ngrams.rows_of(ids, t, *how) for t in range(len(ids))])
         found = self.tensors["per_layer_token_embd"][rows].reshape(len(ids), -1)
-        norms = {part: w[f"ple_norm_{part}"].reshape(c.streams, -1) for part in ("key", "query", "conv")}
-        key = rms_norm((found @ w["ple_key"].T).reshape(x.shape), norms["key"], c.eps)
-        match = (key * rms_norm(x, norms["query"], c.eps)).sum(-1) / np.sqrt(x.shape[-1])
-        gate = sigmoid(np.sqrt(np.maximum(np.abs(match), 1e-6)) * np.sign(match))
-        given = gate[..., None] * (found @ w["ple_value"].T)[:, None]
-        normed = rms_norm(given, norms["conv"], c.eps).reshape(len(ids), -1)
-        taps, apart = w["ple_conv1d"].shape[1], len(c.multipliers)
-        padded = np.vstack([np.zeros(((taps - 1) * apart, normed.shape[1])), normed])
-        conv = sum(w["ple_conv1d"][:, k] * padded[k * apart : k * apart + len(ids)] for k in range(taps))
-        return given + silu(conv).reshape(x.shape)
-
-    def rows_of(self, ids, t):
-        """The rows of the n-grams that end at token t, in Python's whole numbers."""
-        c, tokens, rows = self.c, [int(ids[t])], []
-        for j in range(1, len(c.multipliers)):
-            ended = t - j < 0 or c.end in ids[t - j : t]
-            tokens.append(c.end if ended else int(ids[t - j]))
-            mixed = 0
-            for token, multiplier in zip(tokens, c.multipliers, strict=False):
-                mixed ^= token * multiplier
-            each = len(c.sizes) // (len(c.multipliers) - 1)
-            heads = range((j - 1) * each, j * each)
-            rows += [mixed % c.sizes[h] + c.offsets[h] for h in heads]
-        return rows
+        norms = [w[f"ple_norm_{part}"].reshape(c.streams, -1) for part in ("key", "query", "conv")]
+        given = ngrams.gated(x, (found @ w["ple_key"].T).reshape(x.shape), found @ w["ple_value"].T, norms, c.eps)
+        return ngrams.convolved(given, norms[2], c.eps, w["ple_conv1d"].T, len(c.multipliers))
 
     def linear_attention(self, w, h):
         """Gated DeltaNet whose output gate is a sigmoid; value head j goes with key head j % key heads."""

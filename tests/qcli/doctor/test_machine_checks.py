@@ -196,6 +196,15 @@ def test_a_disk_that_is_nearly_full_is_not_written_to(small_disk, monkeypatch):
     assert_is(looked(disk.own_disk), WARN, "only 100 MB are free", "qcli cache clear")
 
 
+def test_a_disk_that_cannot_be_written_to_is_not_measured(small_disk, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(disk, "of_folder", refuse)
+    said = f"not measured: no file can be written to {small_disk} (Permission denied)"
+    assert_is(looked(disk.own_disk), WARN, said, "QCLI_CACHE_DIR")
+
+
 @pytest.mark.parametrize(
     ("speed", "past_cache", "status", "said"),
     [(2e9, True, PASS, "2.0 GB/s"), (1e8, True, WARN, "slow"), (2e9, False, WARN, "cannot read past the cache")],
@@ -228,9 +237,17 @@ def test_folders(own_folders):
 def test_a_cache_that_cannot_be_written_to(own_folders, monkeypatch):
     own_folders.rmdir()
     own_folders.write_text("a file in its place")
+    monkeypatch.setattr(kernel_cache, "root", lambda: own_folders)
     assert_is(of_folders()["cache"], FAIL, "cannot be written to (Not a directory)", "QCLI_CACHE_DIR")
     monkeypatch.setattr(kernel_cache, "folder", lambda: own_folders / "kernels")
     assert_is(looked(programs.kernels), FAIL, "every start compiles anew", "QCLI_CACHE_DIR")
+
+
+def test_kernels_that_are_kept_in_a_temporary_folder(own_folders, monkeypatch, tmp_path):
+    own_folders.rmdir()
+    own_folders.write_text("a file in its place")
+    monkeypatch.setattr(kernel_cache, "root", lambda: tmp_path)
+    assert_is(of_folders()["cache"], WARN, f"compiled kernels are in {tmp_path} instead", "QCLI_CACHE_DIR")
 
 
 @pytest.mark.parametrize(

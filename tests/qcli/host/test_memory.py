@@ -27,6 +27,13 @@ def test_what_the_system_calls_available(machine):
     assert memory.available_memory() == 64 << 10
 
 
+def test_a_system_that_keeps_its_numbers_to_itself(machine, monkeypatch):
+    """Without a readable /proc there is what POSIX tells, of which a quarter is left to other programs."""
+    monkeypatch.setattr(memory.os, "access", lambda *_: False)
+    monkeypatch.setattr(memory.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.get, raising=False)
+    assert (memory.total_memory(), memory.available_memory()) == (4_096_000, 3_072_000)
+
+
 def test_the_page_cache_of_a_cgroup_is_free(machine):
     machine("cgroup", "0::/user/me\n")
     machine("sys/user/me/memory.max", "30000\n")

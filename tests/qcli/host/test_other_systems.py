@@ -132,7 +132,10 @@ def test_load_of_macos(on, monkeypatch, tmp_path):
     on(MAC)
     monkeypatch.setattr(load, "_STAT", tmp_path / "none")
     monkeypatch.setattr(load.os, "getloadavg", lambda: (1.5, 0.0, 0.0), raising=False)
+    monkeypatch.setattr(load.os, "cpu_count", lambda: 2)
     assert load.load(1.0) == load.Load(1.5, 0.0)
+    monkeypatch.setattr(load.os, "getloadavg", lambda: (17.0, 0.0, 0.0), raising=False)
+    assert load.load(1.0) == load.Load(2, 0.0)  # threads that wait use no core
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from kernel_helpers import float_matrix, new_plan, random_rows, replay, source, stacked
-from reference.router import choose
 
+from qcli.doctor.twins.router import choose
 from qcli.layers.feed_forward import MLP, Latent, MoE
 from quant.batch import Batch
 from quant.kernels.experts import GatedExperts, LayerExperts

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import reference_models
 from deepseek2_model import MODELS, VOCAB
-from reference.norm import rms_norm
 from teacher_forced import teacher_forced
 from tiny_model import Tiny, f32
 
+from qcli.doctor.twins.norm import rms_norm
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.names import layer_of
 from qcli.runtime.engine import Engine

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import reference_models
-from reference import rope as twin
 from tiny_model import Tiny, f32
 
+from qcli.doctor.twins import rope as twin
 from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
 from qcli.layers.hyperparameters import Hyperparameters

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import sample as twin
 
+from qcli.doctor.twins import sample as twin
 from qcli.errors import QcliError
 from qcli.runtime.sampler import Sampler, Uniform, mask_words
 from qcli.runtime.sampling import Sampling

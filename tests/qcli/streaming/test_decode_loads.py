@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from reference import slots as twin
 from scripted_reads import answer
 
+from qcli.doctor.twins import slots as twin
 from qcli.host.pages import PAGE
 from qcli.streaming.cached_layer import CachedLayer
 from qcli.streaming.reader import Reader

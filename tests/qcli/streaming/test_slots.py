@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from reference import slots as twin
 
+from qcli.doctor.twins import slots as twin
 from qcli.streaming.slots import HALF_LIFE, Slots, growth
 
 

@@ -7,11 +7,11 @@ import pytest
 from gguf import GGMLQuantizationType, quants
 from kernel_helpers import float_matrix, new_plan, random_rows, replay, source
 from places import DATA
-from reference.activation import quantize, seen
-from reference.matmul import matmul as twin
-from reference.matmul import size, weights
 
 from qcli.bench.random_blocks import write_scales
+from qcli.doctor.twins.activation import quantize, seen
+from qcli.doctor.twins.matmul import matmul as twin
+from qcli.doctor.twins.matmul import size, weights
 from quant import formats
 from quant.kernels.embed import embed
 from quant.kernels.matmul import matmul

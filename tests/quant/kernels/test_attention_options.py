@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 from kernel_helpers import new_plan, replay, running
-from reference import attention as twin
-from reference import rope as rope_twin
-from reference.kv_cache import rows
-from reference.norm import rms_norm
 
+from qcli.doctor.twins import attention as twin
+from qcli.doctor.twins import rope as rope_twin
+from qcli.doctor.twins.kv_cache import rows
+from qcli.doctor.twins.norm import rms_norm
 from quant.kernels.attention import Heads, attention
 from quant.kernels.kv_cache import row_shape
 from quant.kernels.rope import Rope, cos_sin, frequencies

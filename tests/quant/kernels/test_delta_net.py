@@ -9,10 +9,10 @@ from functools import cache
 import numpy as np
 import pytest
 from kernel_helpers import float_matrix, new_plan, random_rows, running
-from reference.delta_net import DeltaNetTwin, state_of
-from reference.functions import silu
-from reference.matmul import size
 
+from qcli.doctor.twins.delta_net import DeltaNetTwin, state_of
+from qcli.doctor.twins.functions import silu
+from qcli.doctor.twins.matmul import size
 from quant.kernels.delta_net import DeltaNet
 from quant.kernels.delta_net_chunk import delta_net_chunk
 from quant.kernels.delta_net_step import delta_net_step

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from kernel_helpers import float_matrix, new_plan, random_rows, replay, source, stacked
-from reference import experts as twin
-from reference.functions import silu
-from reference.router import choose
 
+from qcli.doctor.twins import experts as twin
+from qcli.doctor.twins.functions import silu
+from qcli.doctor.twins.router import choose
 from quant.kernels.experts import GatedExperts, LayerExperts, dense_step, experts_step
 from quant.kernels.experts_grouped import dense_grouped, experts_grouped
 from quant.kernels.gates import GATES, UNGATED

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kernel_helpers import new_plan, random_rows, replay, source
-from reference.functions import gelu
-from reference.matmul import matmul as matmul_twin
-from reference.matmul import size
 
+from qcli.doctor.twins.functions import gelu
+from qcli.doctor.twins.matmul import matmul as matmul_twin
+from qcli.doctor.twins.matmul import size
 from quant.kernels.cap_logits import cap_logits
 from quant.kernels.gate_columns import gate_columns
 from quant.kernels.matmul import matmul

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kernel_helpers import float_matrix, new_plan, random_rows, running
-from reference.functions import sigmoid
-from reference.matmul import size
 
+from qcli.doctor.twins.functions import sigmoid
+from qcli.doctor.twins.matmul import size
 from quant.kernels.head_gates import gate_heads
 from quant.kernels.matmul import add_matmul
 from quant.plan import Activation

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from kernel_helpers import new_plan, replay, running, source
-from reference import indexer as twin
-from reference.attention import heads
-from reference.functions import softmax
-from reference.kv_cache import rows
-from reference.rope import angles as rope_angles
 
+from qcli.doctor.twins import indexer as twin
+from qcli.doctor.twins.attention import heads
+from qcli.doctor.twins.functions import softmax
+from qcli.doctor.twins.kv_cache import rows
+from qcli.doctor.twins.rope import angles as rope_angles
 from quant.kernels.attention import Heads, attention
 from quant.kernels.block_mask import BlockMask
 from quant.kernels.indexer import Indexer, select_blocks

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 from kernel_helpers import new_plan, random_rows, running
-from reference.mamba2 import Mamba2Twin, state_of
 
+from qcli.doctor.twins.mamba2 import Mamba2Twin, state_of
 from quant.kernels.deferred import catch_up, deferred_floats
 from quant.kernels.mamba2 import Mamba2, mamba2_step
 from quant.kernels.mamba2_chunk import mamba2_chunk

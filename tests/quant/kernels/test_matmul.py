@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from kernel_helpers import float_matrix, new_plan, random_rows, replay, running, source
-from reference.activation import seen
-from reference.matmul import matmul as twin
-from reference.matmul import size, weights
 
+from qcli.doctor.twins.activation import seen
+from qcli.doctor.twins.matmul import matmul as twin
+from qcli.doctor.twins.matmul import size, weights
 from quant.kernels.embed import embed
 from quant.kernels.matmul import add_matmul, matmul
 from quant.plan import Activation, aligned

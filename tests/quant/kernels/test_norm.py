@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kernel_helpers import float_matrix, new_plan, random_rows, replay, source
-from reference.matmul import matmul as matmul_twin
-from reference.matmul import size
-from reference.norm import rms_norm as twin
 
+from qcli.doctor.twins.matmul import matmul as matmul_twin
+from qcli.doctor.twins.matmul import size
+from qcli.doctor.twins.norm import rms_norm as twin
 from quant.kernels.matmul import matmul
 from quant.kernels.norm import add_rms_norm, rms_norm
 from quant.plan import Activation

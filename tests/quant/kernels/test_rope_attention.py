@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from kernel_helpers import float_matrix, new_plan, random_rows, replay, running, source
-from reference import attention as twin
-from reference import rope as rope_twin
-from reference.kv_cache import rows, stored
-from reference.matmul import matmul as matmul_twin
-from reference.matmul import size
 
+from qcli.doctor.twins import attention as twin
+from qcli.doctor.twins import rope as rope_twin
+from qcli.doctor.twins.kv_cache import rows, stored
+from qcli.doctor.twins.matmul import matmul as matmul_twin
+from qcli.doctor.twins.matmul import size
 from quant.kernels import rope
 from quant.kernels.attention import Heads, attention
 from quant.kernels.kv_cache import row_shape

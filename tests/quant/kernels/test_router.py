@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kernel_helpers import new_plan, replay, source
-from reference.router import choose
 
+from qcli.doctor.twins.router import choose
 from quant.kernels.router import Routing, route_rows, routing_scratch_bytes
 from quant.plan import aligned
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kernel_helpers import new_plan, random_rows, running, source
-from reference.matmul import matmul
-from reference.short_conv import short_conv as twin
 
+from qcli.doctor.twins.matmul import matmul
+from qcli.doctor.twins.short_conv import short_conv as twin
 from quant.kernels.matmul import add_matmul
 from quant.kernels.short_conv import short_conv
 from quant.plan import Activation, aligned

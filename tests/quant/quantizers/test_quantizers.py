@@ -8,8 +8,8 @@ from gguf import GGMLQuantizationType, quants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import DATA
-from reference import quantize as twin
 
+from qcli.doctor.twins import quantize as twin
 from quant import quantizers
 
 GOLDEN = [DATA / name for name in ("quants.npz", "quants-edge.npz")]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-from reference.norm import rms_norm
-from reference.rope import rotate
+
+from qcli.doctor.twins.functions import Array
+from qcli.doctor.twins.norm import rms_norm
+from qcli.doctor.twins.rope import rotate
 
 
-def block_keys(k, norm, eps, angles, block):
+def block_keys(k: Array, norm: Array, eps: float, angles: Array, block: int) -> Array:
     """k [tokens, width] -> the keys of whole blocks, [blocks, width]; angles [tokens, pairs]."""
     means = k[: len(k) // block * block].astype(np.float64).reshape(-1, block, k.shape[1]).mean(axis=1)
     return rotate(rms_norm(means, norm, eps)[:, None], angles[::block][: len(means)])[:, 0]
 
 
-def block_mask(queries, keys, block_size, top_k):
+def block_mask(queries: Array, keys: Array, block_size: int, top_k: int) -> Array:
     """queries [tokens, heads, width], normed and rotated, keys [blocks, width] -> uint8 [tokens, blocks and one]."""
     scores = np.maximum(queries @ keys.T, 0).sum(axis=1)
     seen = np.zeros((len(queries), len(keys) + 1), np.uint8)

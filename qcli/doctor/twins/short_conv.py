@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from qcli.doctor.twins.functions import Array
 
-def short_conv(bcx, weight):
+
+def short_conv(bcx: Array, weight: Array) -> Array:
     """bcx [tokens, (b, c, x)], weight [taps, n] -> [tokens, n], from an empty state."""
     b, c, x = np.split(np.asarray(bcx, np.float64), 3, axis=1)
     taps = len(weight)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from qcli.doctor.twins.functions import Array
 
-def angles(positions, dimensions, base):
+
+def angles(positions: Array, dimensions: int, base: float) -> Array:
     """float64 [tokens, dimensions / 2]: position * base ** (-2i / dimensions)."""
     return np.outer(positions, base ** (-np.arange(0, dimensions, 2) / dimensions))
 
 
-def rotate(x, angles, interleaved=False):
+def rotate(x: Array, angles: Array, interleaved: bool = False) -> Array:
     """x [tokens, heads, width]: values i and i + n/2 of the first n = 2 * pairs are rotated, or, interleaved, 2i and 2i + 1.
 
     angles: [tokens, pairs]; a complex number is rotated by a product.
@@ -27,10 +29,18 @@ def rotate(x, angles, interleaved=False):
     return np.concatenate([rotary, x[..., n:]], axis=-1)
 
 
-def yarn(dimensions, base, factor, original_context, beta_fast=32.0, beta_slow=1.0, truncate=True):
+def yarn(
+    dimensions: int,
+    base: float,
+    factor: float,
+    original_context: int,
+    beta_fast: float = 32.0,
+    beta_slow: float = 1.0,
+    truncate: bool = True,
+) -> Array:
     """float64 [dimensions / 2], pair by pair as in arXiv 2309.00071, section 3.2: by its rotations over `original_context`."""
 
-    def border(rotations):
+    def border(rotations: float) -> Array:
         return dimensions * np.log(original_context / (2 * np.pi * rotations)) / (2 * np.log(base))
 
     low, high = (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from qcli.doctor.twins.functions import Array
 
-def quantize(x):
+
+def quantize(x: Array) -> tuple[Array, Array]:
     """float32 [..., n] -> whole numbers [..., n / 32, 32] and their scales [..., n / 32, 1]; value = d * q."""
     blocks = np.asarray(x, np.float32).reshape(*x.shape[:-1], -1, 32)
     largest = np.abs(blocks).max(axis=-1, keepdims=True)
@@ -13,7 +15,7 @@ def quantize(x):
     return np.rint(blocks * inverse), (largest / np.float32(127)).astype(np.float32)
 
 
-def seen(x, kind):
+def seen(x: Array, kind: str) -> Array:
     """What a matrix sees of x, float64 [..., n]: kind is 'f32', 'q8', or 'residual' for q8 and what it leaves."""
     if kind == "f32":
         return np.asarray(x, np.float64)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from reference.functions import sigmoid, softmax
+
+from qcli.doctor.twins.functions import Array, sigmoid, softmax
+from quant.kernels.router import Routing
 
 
-def choose(logits, routing):
+def choose(logits: Array, routing: Routing) -> tuple[Array, Array]:
     """float32 [experts] -> the k chosen, best first, lower index first among equals, and their weights float64 [k]."""
     logits = np.asarray(logits, np.float64)
     scores = sigmoid(logits) if routing.scores == "sigmoid" else softmax(logits)
@@ -16,7 +18,7 @@ def choose(logits, routing):
     return chosen, routing.scale * (weights / weights.sum() if routing.normalised else weights)
 
 
-def _of_best_groups(rated, routing):
+def _of_best_groups(rated: Array, routing: Routing) -> Array:
     """Scores, those of groups that do not count lowered below all."""
     groups = rated.reshape(routing.groups, -1)
     totals = np.sort(groups, axis=1)[:, -routing.group_best :].sum(axis=1)
