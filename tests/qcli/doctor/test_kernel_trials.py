@@ -13,6 +13,7 @@ from quant import formats, team
 from quant.every_kernel import every_kernel
 from quant.jit import function
 from quant.kernels.multiply import multiply_kernel
+from quant.kernels.step_tiles import step_kernel
 from quant.plan import Plan
 
 TRIALS = kernel_twins.all_trials()
@@ -31,8 +32,10 @@ def title(trial):
 
 def asked_for_here():
     """Kernels of tiles are chosen by what the processor can do: some are no type's here."""
-    tiles = {multiply_kernel(formats.find(name)) for name in formats.names()}
-    return [k for k in every_kernel() if not k.name.startswith("quant.kernels.multiply.") or k in tiles]
+    kinds = [formats.find(name) for name in formats.names()]
+    tiles = {kernel for kind in kinds for kernel in (multiply_kernel(kind), step_kernel(kind))}
+    chosen = "quant.kernels.multiply.", "quant.kernels.step_tiles."
+    return [k for k in every_kernel() if not k.name.startswith(chosen) or k in tiles]
 
 
 def test_every_kernel_is_judged_by_a_trial():
