@@ -115,9 +115,9 @@ def assemblies(triple, processor, features=None):
 
 def _operations(triple, processor, features):
     """Those that tests read of a processor."""
-    wanted = {"dot": {(*row[:2], None) for row in INSTRUCTIONS}, "lookup": {row[:3] for row in LOOKUPS}}
-    wanted |= {operation: {(*row[:2], None) for row in TILES if row[2] == operation} for _, _, operation, _, _ in TILES}
-    return [operation for operation, rows in wanted.items() if (triple, processor, features) in rows]
+    of_dots, of_tiles = [(*row[:2], None, "dot") for row in INSTRUCTIONS], [(*row[:2], None, row[2]) for row in TILES]
+    wanted = [*of_dots, *of_tiles, *((*row[:3], "lookup") for row in LOOKUPS)]
+    return [operation for *meant, operation in wanted if meant == [triple, processor, features]]
 
 
 def mnemonics(code):
