@@ -38,11 +38,14 @@ class Layout:
 
     def in_order(self, values: dict[str, Any]) -> tuple[Any, ...]:
         """The values of all fields, by name, in the table's order; TypeError if one is missing or unknown."""
-        if values.keys() != self._offsets.keys():
-            wrong = sorted(values.keys() ^ self._offsets.keys())
-            raise TypeError(f"fields missing or unknown: {', '.join(wrong)}")
-        ordered: tuple[Any, ...] = self._in_order(values)
-        return ordered
+        try:
+            ordered: tuple[Any, ...] = self._in_order(values)
+        except KeyError:
+            ordered = ()
+        if len(values) == len(ordered):  # quicker than to compare the names
+            return ordered
+        wrong = sorted(values.keys() ^ self._offsets.keys())
+        raise TypeError(f"fields missing or unknown: {', '.join(wrong)}")
 
     def as_constants(self) -> Any:
         """The offsets as a named tuple, which compiled code reads as constants."""

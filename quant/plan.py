@@ -158,7 +158,8 @@ class Plan:
     def activation(self, name: str, columns: int, tokens: int | None = None) -> Activation:
         """The activation of this name, [tokens, columns]; tokens: by default as many as the plan takes."""
         tokens = self.tokens if tokens is None else tokens
-        return self._activations.setdefault((name, tokens, columns), Activation(tokens, columns))
+        known = self._activations.get((name, tokens, columns))
+        return known or self._activations.setdefault((name, tokens, columns), Activation(tokens, columns))
 
     def buffer(self, name: str, shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """The buffer of this name and shape, zero at the beginning."""
@@ -282,15 +283,17 @@ class Plan:
         return [operand if type(operand) is int else self._resolve(operand) for operand in operands]
 
     def _resolve(self, operand: Operand) -> int:
+        while callable(operand) and not isinstance(operand, Kernel):
+            operand = operand()
+        if isinstance(operand, Batch):
+            operand = operand.table
         if isinstance(operand, np.ndarray):
-            if id(operand) not in self._addresses:
+            if (address := self._addresses.get(id(operand))) is None:
                 self._kept.append(operand)
-                self._addresses[id(operand)] = operand.__array_interface__["data"][0]  # quicker than operand.ctypes
-            return self._addresses[id(operand)]
+                address = self._addresses[id(operand)] = operand.__array_interface__["data"][0]  # quicker than .ctypes
+            return address
         if isinstance(operand, Kernel):
             return operand.address
-        if callable(operand):
-            return self._resolve(operand())
         if isinstance(operand, float):
             return int.from_bytes(_FLOAT32(operand), "little", signed=True)
-        return self._resolve(operand.table) if isinstance(operand, Batch) else int(operand)  # also one of NumPy's
+        return int(operand)  # also one of NumPy's

@@ -18,11 +18,12 @@ _POLL_SECONDS = 0.05
 def prepare(
     kernels: Sequence[Kernel],
     progress: Callable[[float], None] | None = None,
-    processors: int | None = None,
+    processors: Callable[[], int] | None = None,
     later: Sequence[Sequence[Kernel]] = (),
 ) -> None:
     """Compile what is missing, by at most so many processes, and load every kernel; progress(fraction compiled).
 
+    processors: is asked for that number if something is missing, by default the processors that this process may run on.
     later: kernels that will be needed afterwards, first those that are needed first; they are compiled beside what is done
     next, and `prepare` will find them, or wait for them.
     """
@@ -38,14 +39,14 @@ def prepare(
 def compile_missing(
     kernels: Sequence[Kernel],
     progress: Callable[[float], None] | None = None,
-    processors: int | None = None,
+    processors: Callable[[], int] | None = None,
     later: Sequence[Sequence[Kernel]] = (),
 ) -> list[Kernel]:
     """Have processes compile the kernels that the cache lacks, where that is quicker; gives those that it lacked."""
     missing, after = _missing(kernels), [lacking for group in later if (lacking := _missing(group))]
-    if kernel_cache.is_writable():
+    if (missing or after) and kernel_cache.is_writable():
         count = len(missing) + sum(map(len, after))
-        compilers = min(processors or _processors(), _MOST_COMPILERS, count // _WORTH_A_PROCESS)
+        compilers = min((processors or _processors)(), _MOST_COMPILERS, count // _WORTH_A_PROCESS)
         if compilers > 1 or after:
             COMPILERS.add([missing, *after], max(1, compilers))
         _wait(missing, progress)

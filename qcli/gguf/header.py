@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +47,7 @@ _DOWNLOAD_AGAIN = "the file is damaged or incomplete: download it again"
 _CONVERT_AGAIN = "convert it again with a current llama.cpp"
 
 
-@dataclass(frozen=True)
-class TensorRow:
+class TensorRow(NamedTuple):
     """One row of the table of tensors; its bytes are inside the file and overlap no other row's.
 
     A tensor that nobody asks for may be odd: of a type that is not known, with rows that are no whole blocks, or empty.
@@ -248,4 +247,4 @@ def _placed(cursor: _Cursor, rows: list[TensorRow], alignment: int) -> list[Tens
     for one, two in pairwise(sorted(rows, key=attrgetter("offset"))):
         if one.offset + one.n_bytes > two.offset:
             raise cursor.fail(f'tensors "{printable(one.name)}" and "{printable(two.name)}" overlap')
-    return [TensorRow(row.name, row.type, row.shape, row.n_bytes, start + row.offset, row.odd) for row in rows]
+    return [row._replace(offset=start + row.offset) for row in rows]

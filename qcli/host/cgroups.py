@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 _CGROUPS = Path("/proc/self/cgroup")
@@ -14,26 +16,43 @@ def folders(controller: str) -> list[Path]:
 
     Not every one exists: in a container the paths are often those that its host sees, and its own group is at the top.
     """
-    found = [_MOUNT, _MOUNT / controller]
-    for mount, group in _groups(controller):
-        found += [mount / part for part in (group, *group.parents)]
+    try:
+        return _folders(read(_CGROUPS), controller, _MOUNT)
+    except OSError:
+        return _folders("", controller, _MOUNT)
+
+
+def read(path: Path) -> str:
+    """What a file of the system says. Raises OSError; quick where there is none, as for most groups."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        parts = []
+        while part := os.read(file, 1 << 16):
+            parts.append(part)
+        return b"".join(parts).decode()
+    finally:
+        os.close(file)
+
+
+@lru_cache(maxsize=8)
+def _folders(groups: str, controller: str, mount: Path) -> list[Path]:
+    """The same, by what the system says of the groups: that of a process seldom changes."""
+    found = [mount, mount / controller]
+    for hierarchy, group in _groups(groups, controller, mount):
+        found += [hierarchy / part for part in (group, *group.parents)]
     return list(dict.fromkeys(found))
 
 
-def _groups(controller: str) -> Iterator[tuple[Path, PurePosixPath]]:
+def _groups(groups: str, controller: str, mount: Path) -> Iterator[tuple[Path, PurePosixPath]]:
     """Each hierarchy that may know the controller, and the group of this process in it."""
-    try:
-        lines = _CGROUPS.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
+    for line in groups.splitlines():
         controllers, path = line.split(":", 2)[1:]
         group = PurePosixPath(path.lstrip("/"))
         if ".." in group.parts:  # outside of what the container may see
             continue
         if not controllers:  # version 2, alone or beside version 1
-            yield _MOUNT, group
-            yield _MOUNT / "unified", group
+            yield mount, group
+            yield mount / "unified", group
         elif controller in controllers.split(","):
-            yield _MOUNT / controllers, group
-            yield _MOUNT / controller, group
+            yield mount / controllers, group
+            yield mount / controller, group

@@ -26,7 +26,7 @@ def prepare(
     """
     check_processor()
     told = (lambda fraction: progress("compiling kernels (once)", fraction)) if progress else None
-    compile_and_load(kernels, told, threads.processors(), later)
+    compile_and_load(kernels, told, threads.processors, later)
 
 
 def check_processor() -> None:
@@ -41,5 +41,5 @@ def compile_all(progress: Callable[[str, float], None]) -> tuple[int, int]:
     """Compile every kernel that there is, for models of any type; how many were missing, and how many there are."""
     check_processor()
     every = every_kernel()
-    missing = compile_missing(every, lambda fraction: progress("", fraction), threads.processors())
+    missing = compile_missing(every, lambda fraction: progress("", fraction), threads.processors)
     return len([kernel for kernel in missing if kernel_cache.has(kernel)]), len(every)

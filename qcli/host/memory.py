@@ -59,14 +59,14 @@ def process_memory() -> int:
 
 
 def _meminfo(key: str) -> int:
-    lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
-    return int(lines[key].split()[0]) << 10
+    _, _, rest = f"\n{cgroups.read(_MEMINFO)}".partition(f"\n{key}:")
+    return int(rest.split(None, 1)[0]) << 10
 
 
 def _number(path: Path) -> int | None:
     """What a file says; None if it is not there, or says "max"."""
     try:
-        return int(path.read_text())
+        return int(cgroups.read(path))
     except (OSError, ValueError):
         return None
 
@@ -81,9 +81,9 @@ def _cgroup_headroom() -> int:
 def _headroom(folder: Path, limit: str, usage: str, cache: str) -> int:
     """limit - usage + page cache, of one group."""
     try:
-        most = int((folder / limit).read_text())  # first: the others take the system longer
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        return max(0, most - int((folder / usage).read_text()) + int(stat.get(cache, 0)))
+        most = int(cgroups.read(folder / limit))  # first: the others take the system longer
+        stat = dict(line.split() for line in cgroups.read(folder / "memory.stat").splitlines())
+        return max(0, most - int(cgroups.read(folder / usage)) + int(stat.get(cache, 0)))
     except (OSError, ValueError):  # no such file, or "max": no limit
         return _UNLIMITED
 

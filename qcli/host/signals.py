@@ -6,7 +6,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import FrameType
+from typing import Any
+
+# What `signal` consists of. Python 3.11 also looks for every handler among the members of an enum, which takes ten times as
+# long, and every token is computed in such a block.
+_system: Any = import_module("_signal")
 
 
 @contextmanager
@@ -15,15 +21,15 @@ def interrupts_wait() -> Iterator[None]:
 
     Only where a handler in Python would raise in the midst of it: in the main thread, and not where Ctrl-C is ignored.
     """
-    usual = signal.getsignal(signal.SIGINT)
+    usual = _system.getsignal(signal.SIGINT)
     if not callable(usual) or threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    _system.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, usual)
+        _system.signal(signal.SIGINT, usual)
         if came:
             usual(*came[-1])

@@ -158,6 +158,6 @@ def _quota_of(folder: Path) -> int:
 def _quota_files(folder: Path) -> list[str]:
     """The time that a group may compute in a period, and that period: as version 2 has them, else as version 1."""
     try:
-        return (folder / "cpu.max").read_text().split()
+        return cgroups.read(folder / "cpu.max").split()
     except OSError:
-        return [(folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")]
+        return [cgroups.read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import compress, count
+from operator import ne
 
 import numpy as np
 
@@ -33,6 +35,4 @@ def _hash(before: int, part: Sequence[int], step: bool) -> int:
 
 def common_length(a: Sequence[int], b: Sequence[int]) -> int:
     """How many numbers two sequences begin with in common."""
-    size = min(len(a), len(b))
-    differ = np.flatnonzero(np.asarray(a[:size], np.int64) != np.asarray(b[:size], np.int64))
-    return int(differ[0]) if len(differ) else size
+    return next(compress(count(), map(ne, a, b)), min(len(a), len(b)))

@@ -1,4 +1,7 @@
-"""Print the unit and the assembly of an operation for a triple; the processor is that of NUMBA_CPU_NAME."""
+"""Print the unit, and for a triple the assembly of each operation behind a line "=operation".
+
+The processor is that of NUMBA_CPU_NAME.
+"""
 
 from __future__ import annotations
 
@@ -78,4 +81,5 @@ def assembly(triple: str, processor: str, operation: str) -> str:
 
 if __name__ == "__main__":
     print(UNIT)
-    print(assembly(sys.argv[1], os.environ["NUMBA_CPU_NAME"], sys.argv[2]))
+    for operation in sys.argv[2:]:
+        print(f"={operation}\n{assembly(sys.argv[1], os.environ['NUMBA_CPU_NAME'], operation)}")

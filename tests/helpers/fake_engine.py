@@ -15,9 +15,9 @@ def hashed(vocab_size):
     return lambda ids: zlib.crc32(np.array(ids, np.int64).tobytes()) % vocab_size
 
 
-def _checksum(ids):
-    """Of all ids in their order, as the two halves of an integer, which float32 can hold; of none it is zero."""
-    whole = zlib.crc32(np.array(ids, np.int64).tobytes())
+def _checksum(ids, before=(0.0, 0.0)):
+    """Of int64 ids in their order, and what was before, as the halves of an integer, which float32 can hold; zero of none."""
+    whole = zlib.crc32(ids.tobytes(), int(before[0]) | int(before[1]) << 16)
     return [float(whole & 0xFFFF), float(whole >> 16)]
 
 
@@ -57,10 +57,10 @@ class FakeEngine:
     def ids(self):
         """Those in the state; whether the recurrent state is that of them is checked."""
         low, high = self._keys[0, : self.position, :2].T.astype(np.int64)
-        ids = tuple((low + 1024 * high).tolist())
+        ids = low + 1024 * high
         if self._looks:
             assert self._checksum.tolist() == _checksum(ids)
-        return ids
+        return tuple(ids.tolist())
 
     def ready_to_step(self, progress):
         """It always is."""
@@ -77,7 +77,7 @@ class FakeEngine:
             raise ContextOverflowError("full")
         ids, self.last_logits = (*self.ids, int(token)), None
         self._keys[0, self.position, :2] = token % 1024, token // 1024
-        self._checksum[:], self._touched[:5] = _checksum(ids), 1
+        self._checksum[:], self._touched[:5] = _checksum(np.int64(token), self._checksum.tolist()), 1
         if self.fail_next:  # the id is in the state, in part or whole
             problem, self.fail_next = self.fail_next, None
             self.state.position += isinstance(problem, KeyboardInterrupt)

@@ -6,12 +6,14 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 
 import llvmlite.binding as llvm
 import pytest
 from places import HELPERS, ROOT, TESTS
 
-from quant import cpu
+import qcli.host.kernels  # noqa: F401  (says where kernels are kept)
+from quant import cpu, kernel_cache
 
 # A processor, the features beside its name, the unit that is meant, and what this machine needs to run its code.
 X86 = {
@@ -35,28 +37,23 @@ def here() -> dict[str, tuple[str, str, str]]:
     return {name: row for name, row in known.items() if has.issuperset(row[2].split()) and row[1] != cpu.dot_unit()}
 
 
-def start(command, processor, features=None):
-    """A Python process that compiles for another processor."""
+def start(command, processor, features=None, **more):
+    """A Python process that compiles for another processor; more: arguments of Popen."""
     environment = {**os.environ, "NUMBA_CPU_NAME": processor, "PYTHONPATH": str(ROOT)}
     if features is not None:
         environment["NUMBA_CPU_FEATURES"] = features
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, *command], env=environment, text=True, stdout=pipe, stderr=pipe)
-
-
-COMPILED = """
-from quant import compiler
-from quant.kernels.multiply import multiply_u4, multiply_u4_by_16
-print(all(compiler.machine_code(kernel) for kernel in (multiply_u4, multiply_u4_by_16)))
-"""
+    return subprocess.Popen([sys.executable, *command], env=environment, text=True, stdout=pipe, stderr=pipe, **more)
 
 
 @pytest.mark.skipif(not cpu.is_x86(), reason="compiles for processors of this kind")
 def test_kernels_that_another_unit_has_can_be_compiled():
     """Nobody asks for them; who compiles all kernels beforehand meets them."""
-    process = start(["-c", COMPILED], "icelake-server", X86["icelake-server"][0])
-    said, complained = process.communicate(timeout=300)
-    assert said == "True\n", complained
+    names = ("quant.kernels.multiply.multiply_u4", "quant.kernels.multiply.multiply_u4_by_16")
+    command = ["-m", "quant.compile_worker", str(kernel_cache.root())]  # a line a kernel, or its traceback
+    process = start(command, "icelake-server", X86["icelake-server"][0], stdin=subprocess.PIPE)
+    said, complained = process.communicate("\n".join(names), timeout=300)
+    assert (said, process.returncode) == ("\n" * len(names), 0), complained
 
 
 @pytest.mark.parametrize("processor", here())
@@ -71,6 +68,7 @@ def test_kernels_compiled_for_another_processor(processor):
     )
     files = [str(TESTS / name) for name in names]
     plain = ["-q", "-n0", "--noconftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    plain += ["-p", "qcli.host.kernels"]  # which keeps what is compiled, as for all other tests
     command = ["-m", "pytest", *plain, "--rootdir", str(ROOT), "-k", CHOSEN, *files]
     process = start(command, processor, here()[processor][0])
     said, complained = process.communicate(timeout=900)
@@ -106,14 +104,20 @@ INSTRUCTIONS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def assemblies():
-    script = str(HELPERS / "cross_compile.py")
-    started = {row[:2]: start([script, row[0], "dot"], row[1]) for row in INSTRUCTIONS}
-    yield started
-    for process in started.values():  # those that another worker's tests have asked for
-        if process.returncode is None:
-            process.communicate()
+@cache
+def assemblies(triple, processor, features=None):
+    """The unit, and what was compiled for a processor: for each operation its assembly; and what went wrong."""
+    command = [str(HELPERS / "cross_compile.py"), triple, *_operations(triple, processor, features)]
+    said, complained = start(command, processor, features).communicate(timeout=120)
+    unit, *codes = said.split("\n=")
+    return unit, dict(code.split("\n", 1) for code in codes), complained
+
+
+def _operations(triple, processor, features):
+    """Those that tests read of a processor."""
+    of_dots, of_tiles = [(*row[:2], None, "dot") for row in INSTRUCTIONS], [(*row[:2], None, row[2]) for row in TILES]
+    wanted = [*of_dots, *of_tiles, *((*row[:3], "lookup") for row in LOOKUPS)]
+    return [operation for *meant, operation in wanted if meant == [triple, processor, features]]
 
 
 def mnemonics(code):
@@ -123,12 +127,11 @@ def mnemonics(code):
 
 
 @pytest.mark.parametrize(("triple", "processor", "unit", "instruction", "times"), INSTRUCTIONS)
-def test_the_instruction_that_a_processor_has_for_it(assemblies, triple, processor, unit, instruction, times):
-    said, complained = assemblies[triple, processor].communicate(timeout=60)
-    first, _, code = said.partition("\n")
+def test_the_instruction_that_a_processor_has_for_it(triple, processor, unit, instruction, times):
+    first, codes, complained = assemblies(triple, processor)
     assert first == unit, complained
-    found = mnemonics(code)
-    assert found.count(instruction) >= times
+    found = mnemonics(codes.get("dot", ""))
+    assert found.count(instruction) >= times, complained
     if instruction in ("sdot", "vpdpbusd"):
         assert found.count(instruction) == times
         assert not {"smull", "pmull", "vpmaddubsw"} & set(found)
@@ -145,8 +148,8 @@ TILES = [
 
 @pytest.mark.parametrize(("triple", "processor", "operation", "instruction", "times"), TILES)
 def test_tiles_of_prefill(triple, processor, operation, instruction, times):
-    said, complained = start([str(HELPERS / "cross_compile.py"), triple, operation], processor).communicate(timeout=60)
-    found = mnemonics(said.partition("\n")[2])
+    _, codes, complained = assemblies(triple, processor)
+    found = mnemonics(codes.get(operation, ""))
     assert found.count(instruction) == times, complained
     assert not ({"smull", "sdot", "smmla", "ld1r"} - {instruction}) & set(found)  # no token's word is loaded by itself
 
@@ -162,6 +165,5 @@ LOOKUPS = [
 
 @pytest.mark.parametrize(("triple", "processor", "features", "instruction", "times"), LOOKUPS)
 def test_a_lookup_is_one_shuffle_a_register(triple, processor, features, instruction, times):
-    command = [str(HELPERS / "cross_compile.py"), triple, "lookup"]
-    said, complained = start(command, processor, features).communicate(timeout=60)
-    assert mnemonics(said.partition("\n")[2]).count(instruction) == times, complained
+    _, codes, complained = assemblies(triple, processor, features)
+    assert mnemonics(codes.get("lookup", "")).count(instruction) == times, complained
