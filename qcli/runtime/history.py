@@ -34,5 +34,7 @@ def _hash(before: int, part: Sequence[int], step: bool) -> int:
 def common_length(a: Sequence[int], b: Sequence[int]) -> int:
     """How many numbers two sequences begin with in common."""
     size = min(len(a), len(b))
+    if not size or a[0] != b[0]:
+        return 0
     differ = np.flatnonzero(np.asarray(a[:size], np.int64) != np.asarray(b[:size], np.int64))
     return int(differ[0]) if len(differ) else size

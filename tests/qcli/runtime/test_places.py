@@ -18,7 +18,8 @@ GIB = 1 << 30
 
 def engine(spare, most_tokens=8) -> Any:
     state = SimpleNamespace(slot_bytes=GIB - 4 * 1024)
-    return SimpleNamespace(most_tokens=most_tokens, state=state, vocab_size=1024, spare_bytes=spare)
+    given = {"most_tokens": most_tokens, "spare_bytes": spare, "expert_loader": None}
+    return SimpleNamespace(state=state, vocab_size=1024, **given)
 
 
 def test_as_many_as_fit_into_what_the_engine_may_use_and_into_what_is_free(monkeypatch):
