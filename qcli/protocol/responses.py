@@ -9,13 +9,14 @@ from qcli.errors import QcliError
 from qcli.protocol.errors import openai_error
 from qcli.protocol.events import Event
 from qcli.protocol.fields import Fields
+from qcli.protocol.one_answer import OneAnswer
 from qcli.protocol.question import Answered, OpenThoughts
 from qcli.protocol.responses_input import read_question
 from qcli.text.thoughts import Thought
 from qcli.tools.call import ToolCall
 
 
-class Response:
+class Response(OneAnswer):
     """A request, and its answer as it comes."""
 
     ends_with_done = False
