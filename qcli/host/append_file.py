@@ -79,7 +79,7 @@ class AppendFile:
             self._add(data)
             sync_folder(self.path.parent)
         except FileExistsError:
-            raise
+            raise OutputError(f"{self.path}: another program made it meanwhile", "type the same again") from None
         except BaseException:  # Ctrl-C, too
             self.close()
             self.end = 0
