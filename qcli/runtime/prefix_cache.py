@@ -40,6 +40,7 @@ class PrefixCache:
     def __init__(self, engine: Engine, store: StateStore | None = None, draft: Draft = OFF) -> None:
         """draft: whether tokens of answers are guessed ahead, where the model has steps of several."""
         self.engine, self.store = engine, store
+        self.alone = True  # whether nobody else reads experts meanwhile
         streamed = engine.expert_loader is not None and draft.by is None  # a kind that was asked for is tried at once
         self._drafts = Drafts(draft if engine.most_tokens > 1 else OFF, streamed=streamed)
         self.kept = KeptStates(engine.state, checkpoint_bytes(engine.state))

@@ -27,6 +27,7 @@ class TextInSlot:
     """Stands where the prefix cache stands for an answer that is alone: its text is in a slot once its prompt is read."""
 
     guessed = right = 0
+    alone = False
 
     def __init__(self, cache: PrefixCache, sequences: Sequences, between: Progress) -> None:
         """between: told of progress, too, while the prompt is read: so that others may go on."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +16,13 @@ from qcli import LLM
 from qcli.forecast.forecast import forecast
 from qcli.gguf.file import GGUFFile
 from qcli.host.memory import process_memory
+from qcli.progress import Progress
+from qcli.protocol.question import Question
 from qcli.runtime.engine import Engine
 from qcli.runtime.places import places, text_bytes
 from qcli.runtime.sequences import Sequences
+from qcli.serving.answers import Done, Failed, Said, Working
+from qcli.serving.several_at_a_time import SeveralAtATime
 from qcli.streaming import budget, pressure
 from qcli.streaming.expert_loader import ExpertLoader
 
@@ -143,6 +149,7 @@ def test_answers_side_by_side_are_those_of_one_at_a_time(slots, monkeypatch):
         assert answered(llm, 1) == expected
         chosen = loader.traffic.hits + loader.traffic.misses
         assert answered(llm, 4) == expected
+        assert llm.stats.disk_reads is None  # of which nobody can tell whose they are
         assert loader.traffic.hits + loader.traffic.misses < 1.95 * chosen  # what several choose, and is looked up once
         assert places(llm.engine, 4) == min(4, slots // loader.experts_per_token if slots < 16 else 4)
 
@@ -161,6 +168,46 @@ def test_the_cache_gives_slots_up_for_them(monkeypatch):
         assert left == {loader.slots_without(most * each, 14)}
         assert most * loader.experts_per_token <= left.pop() < 14
         assert places(llm.engine, 8) == most
+
+
+def served(parallel, questions, **more):
+    """The answers to questions in a queue, and how many pieces of others came while the prompt of the last was read."""
+
+    def load(name: str | None, progress: Progress) -> LLM:
+        return LLM(threads=2, ctx=256, keep="shared", progress=progress)
+
+    def hear(i: int) -> Callable[[Any], None]:
+        return lambda event: told.put((i, event))
+
+    answers = SeveralAtATime(load, parallel=parallel, **more)
+    answers.start()
+    told: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+    texts, left, between, reads = [""] * len(questions), len(questions), 0, False
+    for i, asked in enumerate(questions):
+        answers.submit(asked, hear(i))
+    while left:
+        i, event = told.get(timeout=60)
+        assert not isinstance(event, Failed)
+        last = i == len(questions) - 1
+        reads = reads if not last else isinstance(event, Working) and event.stage != "beginning"
+        between += reads and not last and isinstance(event, Said)
+        texts[i] += event.piece if isinstance(event, Said) else ""
+        left -= isinstance(event, Done)
+    answers.close()
+    return texts, between
+
+
+def test_others_go_on_between_the_layers_of_a_prompt(monkeypatch):
+    """Where none may wait at all."""
+    streamed(monkeypatch, 12).close()
+    long: dict[str, Any] = {"max_tokens": 60, "temperature": 0.8, "stop_loops": False}
+    options: list[Any] = [{**long, "seed": i} for i in range(3)]
+    questions = [Question(asked, options[i]) for i, asked in enumerate(ASKED[:3])]
+    questions.append(Question("a dog " * 90, {"max_tokens": 3, "temperature": 0}))
+    expected, none = served(1, questions)
+    found, some = served(4, questions, max_gap=0.0)
+    assert found == expected
+    assert none == 0 < some
 
 
 def test_a_forecast_tells_how_many_there_is_room_for(monkeypatch):
