@@ -63,3 +63,12 @@ def test_two_that_begin_at_once_do_not_mix(tmp_path):
         first.add({"custom_id": "b", "error": None})
     with Results(tmp_path / "out.jsonl") as results:
         assert results.done == {"a", "b"}
+
+
+def test_a_link_to_nothing_is_not_written_through(tmp_path):
+    try:
+        (tmp_path / "out.jsonl").symlink_to(tmp_path / "nowhere")
+    except OSError:
+        pytest.skip("links cannot be made here")
+    with Results(tmp_path / "out.jsonl") as results, pytest.raises(OutputError, match="a link to a file that is not"):
+        results.add(FIRST)
