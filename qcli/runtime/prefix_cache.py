@@ -21,7 +21,7 @@ from qcli.host.memory import available_memory
 from qcli.host.signals import interrupts_wait
 from qcli.progress import Progress, part_of, reading
 from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Marks
-from qcli.runtime.history import common_length, extend
+from qcli.runtime.history import common_length, extend, of_prompt
 from qcli.runtime.kept_states import KeptStates
 from qcli.streaming.budget import checkpoint_bytes
 from qcli.streaming.pressure import FLOOR
@@ -55,8 +55,7 @@ class PrefixCache:
 
     def share_with(self, others: Sequences | None) -> None:
         """What is in these slots can be gone on from, too; None: nothing is."""
-        self.others = others
-        self.kept.elsewhere = tuple if others is None else others.rows
+        self.others, self.kept.elsewhere = others, tuple if others is None else others.rows
 
     def prefill(self, ids: Sequence[int], progress: Progress | None = None, marks: Marks = NO_MARKS) -> np.ndarray:
         """Bring the state to exactly these ids, keeping the longest prefix that is known; float32 [vocab] of the last."""
@@ -230,9 +229,10 @@ class PrefixCache:
         """Bring the state to what ids begin with of a text that is, or was, decoded together with others."""
         best, position = None, longer_than
         known = {} if self.others is None else self.others.known
+        alike = of_prompt(ids, self.engine.chunk, marks.positions) if known else []
         for slot, text in known.items():
-            there = common_length(text.ids or (), ids)
-            end = there if there == text.position < len(ids) else self._cut(there, len(ids), marks)
+            is_whole = text.position < len(ids) and text.ids == ids[: text.position]
+            end = text.position if is_whole else self._cut(text.is_in(alike), len(ids), marks)
             if end > position:
                 best, position = slot, end
         if self.others is None or best is None:

@@ -75,6 +75,23 @@ def test_without_recurrent_states_a_chunk_is_taken_from_the_midst_of_a_text(engi
     assert cache.prefilled == len(prompt) - 64
 
 
+@pytest.mark.parametrize("engine", ["deepseek2"], indirect=True)
+def test_nothing_is_taken_that_was_computed_in_another_way(engine):
+    """Tokens of an answer, which came one by one, in the midst of a prompt."""
+    prompt = IDS[:100]
+    expected = afresh(engine, prompt, Marks())
+    engine.reset()
+    cache = PrefixCache(engine)
+    together = Together(cache, 2)
+    text = together.text()
+    text.prefill(prompt[:70])
+    for id in [*prompt[70:], 6, 7]:
+        together._sequences.step({text.slot: id})
+    cache.prefill(IDS[200:260])
+    assert np.array_equal(cache.prefill(prompt), expected)
+    assert cache.prefilled == 100 - 64
+
+
 @pytest.mark.parametrize("engine", ["qwen3next", "gptoss"], indirect=True)
 def test_a_slot_is_written_from_where_it_differs(engine, monkeypatch):
     """That bits do not change, the other tests see; here is what is copied."""
