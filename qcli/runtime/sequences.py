@@ -89,17 +89,18 @@ class Sequences:
         free = [slot for slot in range(self.most) if slot not in self._texts]
         if not free:
             raise QcliError(f"{self.most} texts are decoded together already", "wait until one of them ends")
-        goes_on = (
-            slot for slot, text in self._left.items() if text.history and text.is_in(history) == len(text.history)
-        )
-        unused = (slot for slot in free if slot not in self._left)
-        slot = next(
-            goes_on, next(unused, next(iter(self._left), free[0]))
-        )  # the text that goes on is its own next turn
+        slot = self._best_of(free, history)
         there = self._left.pop(slot).is_in(history) if slot in self._left else 0
         self._engine.state.copy_to(self._slots, slot, there)
         self._texts[slot] = Text(self._engine.position, None if ids is None else [*ids], [*history])
         return slot
+
+    def _best_of(self, free: list[int], history: Sequence[int]) -> int:
+        """The slot of a text that the new one goes on from, if there is one, else one that nothing is in, else the oldest's."""
+        for slot, text in self._left.items():
+            if text.history and text.is_in(history) == len(text.history):
+                return slot
+        return next((slot for slot in free if slot not in self._left), next(iter(self._left), free[0]))
 
     def leave(self, slot: int, whole: bool = True) -> None:
         """Give a slot back; whole: its text may be gone on with."""
