@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
@@ -129,6 +130,34 @@ def test_steps_in_the_midst_of_a_prompt_change_nothing(name, slots, staged, like
         assert len(found) == len(rows_alone)
         assert all(map(np.array_equal, found, rows_alone))
     engine.close()
+
+
+@pytest.mark.parametrize("staged", [1, 1 << 18])
+def test_a_prompt_that_is_given_up_anywhere_leaves_the_others_alone(staged, monkeypatch):
+    monkeypatch.setattr("qcli.streaming.prefill_loads.READAHEAD_CHOICES", 0)
+    resident = Engine.load(GGUFFile.open(MODEL), threads=1, ctx=256, chunk=64)
+    resident.prefill(IDS[:PROMPT])
+    engine = streamed(monkeypatch, 8, staged=staged)
+    sequences = Sequences(engine, 1)
+    engine.prefill(IDS[:PROMPT])
+    slot, told, stop = sequences.join(), [0], 0
+    engine.tell_every = 0.0
+
+    def give_up(stage, fraction):
+        told[0] += 1
+        if told[0] == stop:
+            raise KeyboardInterrupt
+
+    while told[0] >= stop:
+        stop, told[0] = stop + 1, 0
+        engine.reset()
+        with suppress(KeyboardInterrupt):
+            engine.prefill(IDS[:60], give_up)
+        token = IDS[100 + stop % 40]
+        assert np.array_equal(sequences.step({slot: token})[0], resident.step(token))
+    assert stop > 20
+    engine.close()
+    resident.close()
 
 
 def answered(llm, parallel):
