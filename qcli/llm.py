@@ -260,7 +260,9 @@ class LLM(TextStates, SeveralAnswers):
     def _continued(self, prompt: str, options: Options) -> tuple[Prompt, Checked]:
         wanted = checked(options).without_template()
         ids, marks = self.tokenizer.prompt(checked_text(prompt)), ALONE if self._keep == "shared" else NO_MARKS
-        return Prompt(ids, prompt, self.tokenizer.end_ids, marks), wanted
+        return Prompt(
+            ids, prompt, self.tokenizer.end_ids, marks.with_one_at(len(ids)) if wanted.again else marks
+        ), wanted
 
     def _asked(self, asked: Any, options: Options, begun: Sequence[int] = (), like: Any = ()) -> tuple[Prompt, Checked]:
         messages, wanted = checked_messages(asked), checked(options)

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from qcli.batch.question import Asked, Defaults
 from qcli.batch.source import Row
 from qcli.errors import ContextOverflowError, QcliError, UsageError
-from qcli.serving.answers import Answers, Begun, Done, Failed, Said, Ticket, Told, Working
+from qcli.serving.answers import MOST_WAITING, Answers, Begun, Done, Failed, Said, Ticket, Told, Working
 
 _AHEAD: Final = 3  # questions that are submitted beside those that are answered, so that none is waited for
 _HELD: Final = 64  # results that wait for an earlier one to be written first
@@ -56,8 +56,8 @@ class Job:
         in the order of the rows, else as they come."""
         self._answers, self._model, self._results, self._defaults = answers, model, results, defaults
         self._ahead = parallel + _AHEAD
-        self._told: SimpleQueue[tuple[Asked, Told]] = SimpleQueue()
-        self._open: dict[int, Ticket] = {}  # by the id of what is asked
+        self._told: SimpleQueue[tuple[Asked, int, Told]] = SimpleQueue()
+        self._open: dict[int, dict[int, Ticket]] = {}  # by the id of what is asked, and the number of its question
         self._order: deque[Asked] | None = deque() if ordered else None  # whose results are not written yet
         self._held: dict[int, dict[str, Any]] = {}  # results that wait for earlier ones, by the id of what was asked
         self._began = monotonic()
@@ -76,38 +76,54 @@ class Job:
                 asked = Asked(row, self._defaults, created)
                 if self._order is not None:
                     self._order.append(asked)
-                if asked.question is None:
+                if not asked.questions:
                     self._fail(asked, asked.problem or QcliError("the row has no question"))
                     tell(self.summary)
                     continue
-                self._open[id(asked)] = self._answers.submit(asked.question, self._listener(asked))
-                while len(self._open) >= self._ahead or (self._open and len(self._held) >= _HELD):
+                tickets = self._open[id(asked)] = {}
+                for number, question in enumerate(asked.questions):
+                    while self._in_the_queue >= MOST_WAITING:
+                        self._hear(tell)
+                    if id(asked) not in self._open:
+                        break
+                    tickets[number] = self._answers.submit(question, self._listener(asked, number))
+                while self._in_the_queue >= self._ahead or (self._open and len(self._held) >= _HELD):
                     self._hear(tell)
             while self._open:
                 self._hear(tell)
         finally:
-            for ticket in self._open.values():
-                ticket.cancel()
+            for tickets in self._open.values():
+                for ticket in tickets.values():
+                    ticket.cancel()
 
-    def _listener(self, asked: Asked) -> Callable[[Told], None]:
-        return lambda told: self._told.put((asked, told))
+    @property
+    def _in_the_queue(self) -> int:
+        return sum(map(len, self._open.values()))
+
+    def _listener(self, asked: Asked, number: int) -> Callable[[Told], None]:
+        return lambda told: self._told.put((asked, number, told))
 
     def _hear(self, tell: Callable[[Summary], object]) -> None:
         """Take what is told of one of the open questions."""
         try:
-            asked, told = self._told.get(timeout=_PATIENCE)
+            asked, number, told = self._told.get(timeout=_PATIENCE)
         except Empty:
+            return
+        if id(asked) not in self._open:  # another of its questions has failed
             return
         match told:
             case Said(piece, logprobs):
-                asked.add(piece, logprobs)
+                asked.add(number, piece, logprobs)
             case Done(stats):
-                self._write(asked, asked.result(self._model, stats))
-                self.summary.answered += 1
+                asked.end(number, stats)
                 self.summary.prompt_tokens += stats.prompt_tokens
                 self.summary.cached_tokens += stats.cached_tokens
                 self.summary.new_tokens += stats.new_tokens
-                self._end(asked, tell)
+                del self._open[id(asked)][number]
+                if asked.is_over:
+                    self._write(asked, asked.result(self._model))
+                    self.summary.answered += 1
+                    self._end(asked, tell)
             case Failed(problem):
                 if not isinstance(problem, UsageError | ContextOverflowError):
                     raise problem
@@ -130,6 +146,7 @@ class Job:
         self.summary.errors += 1
 
     def _end(self, asked: Asked, tell: Callable[[Summary], object]) -> None:
-        del self._open[id(asked)]
+        for ticket in self._open.pop(id(asked)).values():
+            ticket.cancel()
         self.summary.seconds = monotonic() - self._began
         tell(self.summary)

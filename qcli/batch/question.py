@@ -13,12 +13,14 @@ from qcli.protocol.chat_completions import ChatCompletion
 from qcli.protocol.errors import RequestError, error_of, openai_error, status_of
 from qcli.protocol.exchange import EXCHANGES, Exchange
 from qcli.protocol.fields import Fields
+from qcli.protocol.openai_options import count_of
 from qcli.protocol.question import Question
 from qcli.text.thoughts import without_tags
 from qcli.tools.call import ToolCall
 
 if TYPE_CHECKING:
     from qcli.runtime.answer_options import Options
+    from qcli.runtime.stats import Stats
 
 _CHAT: Final = "/v1/chat/completions"
 _TEXT: Final = "/v1/completions"
@@ -35,13 +37,14 @@ class Defaults:
 
 
 class Asked:
-    """A row's question; `question` is None where it cannot be meant."""
+    """A row's questions, most often one: those that its request wants answers to; none where it cannot be meant."""
 
     def __init__(self, row: Row, defaults: Defaults, created: int) -> None:
         """created: seconds since 1970."""
         self.id = row.id
         self.problem = row.problem
-        self.question: Question | None = None
+        self.questions: list[Question] = []
+        self._left = 0  # of them, that are not answered
         self._plain = "body" not in row.values and not row.values.get("url")
         self._url = _CHAT  # of the protocol
         self._digest = hashlib.sha256(row.id.encode()).hexdigest()[:24]
@@ -49,29 +52,42 @@ class Asked:
         if self.problem is None:
             try:
                 self._exchange = self._read(row.values, created)
-                self.question = _completed(self._exchange.question, defaults, row.identity)
+                for number, part in enumerate(self._exchange.parts):
+                    identity = f"{row.identity} {number}" if number else row.identity
+                    self.questions.append(_completed(part.question, defaults, identity))
+                self._left = len(self.questions)
             except UsageError as problem:
                 self.problem = problem
 
-    def add(self, piece: str, logprobs: list[dict[str, Any]]) -> None:
-        """Add a piece of the answer."""
+    def add(self, number: int, piece: str, logprobs: list[dict[str, Any]]) -> None:
+        """Add a piece of the answer to a question."""
         assert self._exchange
-        said = self._exchange.answered
+        part = self._exchange.parts[number]
         if isinstance(piece, ToolCall):  # a name of its own that does not change from run to run
-            name = hashlib.sha256(f"{self.id} {len(said.calls)}".encode()).hexdigest()[:_ID]
-            piece = ToolCall(piece.name, piece.arguments, name)
-        self._exchange.piece(piece, logprobs)
+            which = f"{self.id} {len(part.answered.calls)}" + (f" {number}" if number else "")
+            piece = ToolCall(piece.name, piece.arguments, hashlib.sha256(which.encode()).hexdigest()[:_ID])
+        part.piece(piece, logprobs)
 
-    def result(self, model: str, stats: Any) -> dict[str, Any]:
-        """The row's result, once it was answered."""
+    def end(self, number: int, stats: Stats) -> None:
+        """The answer to a question is over."""
+        assert self._exchange
+        self._exchange.parts[number].answered.end(stats)
+        self._left -= 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of them are answered."""
+        return not self._left
+
+    def result(self, model: str) -> dict[str, Any]:
+        """The row's result, once all was answered."""
         assert self._exchange
         said = self._exchange.answered
         said.model = model
-        said.end(stats)
         if not self._plain:
             return self._openai(200, self._exchange.whole(), None)
         result: dict[str, Any] = {"custom_id": self.id, "text": said.text}
-        if self.question and "constraint" in self.question.options:
+        if "constraint" in self.questions[0].options:
             result |= self._value(said.text, bool(said.fits))
         if said.thoughts:
             result["thoughts"] = without_tags(said.thoughts)
@@ -95,7 +111,7 @@ class Asked:
         return {"id": f"batch_req_{self._digest}", "custom_id": self.id, "response": response, "error": error}
 
     def _value(self, text: str, fits: bool) -> dict[str, Any]:
-        constraint = self.question.options["constraint"] if self.question else None
+        constraint = self.questions[0].options["constraint"]
         if constraint is None or not constraint.is_json:
             return {"fits": fits}
         return {"value": json.loads(text) if fits else None, "fits": fits}
@@ -108,6 +124,8 @@ class Asked:
                 raise RequestError("the line has no question", 'give "prompt" or "messages", or OpenAI\'s "body"')
             if fields.has("prompt"):
                 values = {**values, "messages": [{"role": "user", "content": fields.text("prompt")}]}
+            if count_of(fields) > 1:
+                raise RequestError("n cannot be more than 1 here", 'give it in OpenAI\'s "body"', param="n")
             return ChatCompletion(values, self._digest, created)
         if fields.word("method", ("POST",)) is None and "method" in values:
             raise fields.wrong("method", "give POST")

@@ -43,6 +43,9 @@ class Source:
         self.path = path
         self._delimiter = _TABLES.get(path.suffix.lower())
         self._template = template
+        if path.exists() and not path.is_file():
+            hint = "write what comes into a file first" if not path.is_dir() else "name a file in it"
+            raise UsageError(f"{path}: is {'a folder' if path.is_dir() else 'not a file, and is read twice'}", hint)
         if not path.is_file():
             raise ModelNotFoundError(f"{path}: no such file", "give the path of a file with a question on each line")
         if self._delimiter is None and template is not None:

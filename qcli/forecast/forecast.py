@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from qcli.streaming.dense import weight_bytes
 from quant.kernels.experts import GatedExperts
 
 Progress = Callable[[str, float], None]
+_MOST = 64  # texts at a time, of a model that is streamed
 
 
 def forecast(
@@ -74,9 +76,10 @@ class Setup:
 
     def result(
         self, mode: Mode, engine: Engine, program: int, missing_bytes: int = 0, streaming: Streaming | None = None,
-        speed: Speed | None = None,
+        speed: Speed | None = None, texts: Callable[[int], int] | None = None,
     ) -> Forecast:  # fmt: skip
-        """program: bytes taken beside weights, state and buffers; missing_bytes: of a model that is too large."""
+        """program: bytes taken beside weights, state and buffers; missing_bytes: of a model that is too large;
+        texts: how many of them there is room for, by the bytes that a resident model leaves; None: one."""
         state = self.state
         experts, dense = weight_bytes(self.file, experts=True), weight_bytes(self.file, experts=False)
         weights = Weights(dense, experts, round(engine.weight_bytes_per_step()))
@@ -85,9 +88,8 @@ class Setup:
         needed = self.ram + missing_bytes if missing_bytes else program + dense + experts + state.n_bytes + buffers
         memory = Memory(self.ram, state.n_bytes, state.cache_bytes, buffers, program, needed)
         beside = None
-        if mode == "resident" and engine.most_tokens > 1:
-            texts = fitting(self.ram - needed, state, engine.vocab_size)
-            beside = Beside(text_bytes(state, engine.vocab_size), texts)
+        if texts and engine.model.stepwise:
+            beside = Beside(text_bytes(state, engine.vocab_size), texts(self.ram - needed))
         return Forecast(mode, self.threads, state.ctx, state.kv_type, weights, memory, streaming, speed, beside)
 
 
@@ -102,7 +104,8 @@ def _resident(setup: Setup, progress: Progress | None) -> Forecast:
         tokens = min(PROMPT, state.ctx)
         prompt = prompt_seconds(model, state.batch, threads, tokens)
         speed = Speed(tokens, tokens / prompt, 1 / step_seconds(engine))
-        return setup.result("resident", engine, program, speed=speed)
+        texts = partial(fitting, state=state, vocab_size=engine.vocab_size)
+        return setup.result("resident", engine, program, speed=speed, texts=texts)
     finally:
         engine.close()
 
@@ -122,7 +125,9 @@ def _streamed(setup: Setup, disk: Path | None, progress: Progress | None) -> For
             resident = budget.resident_bytes(setup.file, model, state, setup.threads, before)
             return setup.result("too large", engine, program, min(found.missing_bytes, resident - ram))
         streaming, speed = _measured(setup, engine, cache, layers, found.slots)
-        return setup.result("streamed", engine, program, 0, streaming, speed)
+        each = text_bytes(state, engine.vocab_size)
+        texts = budget.texts_beside(cache.loader, found.slots, found.spare_bytes, each, _MOST)
+        return setup.result("streamed", engine, program, 0, streaming, speed, lambda _: texts)
     finally:
         engine.close()
 

@@ -79,7 +79,9 @@ class AppendFile:
             self._add(data)
             sync_folder(self.path.parent)
         except FileExistsError:
-            raise
+            if not self.path.exists():
+                raise OutputError(f"{self.path}: is a link to a file that is not there", "delete the link") from None
+            raise OutputError(f"{self.path}: another program made it meanwhile", "type the same again") from None
         except BaseException:  # Ctrl-C, too
             self.close()
             self.end = 0

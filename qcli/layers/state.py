@@ -178,30 +178,42 @@ class State:
             slots.add(array, aligned((count, *array.shape), array.dtype))
         return slots
 
-    def copy_to(self, slots: Slots, slot: int) -> None:
-        """Have the text in this state go on in a slot."""
+    def copy_to(self, slots: Slots, slot: int, first: int = 0) -> None:
+        """Have the text in this state go on in a slot, which has the rows of its positions below `first` already."""
         if self.behind:
             self.catch_up()
-        for array, used in self._in_slots(self.position):
+        for array, used in self._in_slots(self.position, first):
             slots.like(array)[slot][used] = array[used]
 
-    def copy_from(self, slots: Slots, slot: int, position: int) -> None:
-        """Have the text in a slot, of so many tokens, go on here; a head of multi-token prediction has not seen its end."""
-        for array, used in self._in_slots(position):
+    def copy_from(self, slots: Slots, slot: int, position: int, first: int = 0) -> None:
+        """Have the text in a slot, of so many tokens, go on here, where the rows of positions below `first` are already.
+
+        A head of multi-token prediction has not seen its end.
+        """
+        for array, used in self._in_slots(position, first):
             array[used] = slots.like(array)[slot][used]
         for rows in self._recurrent:
             if isinstance(rows, HiddenRows):
                 rows.put_back(np.zeros_like(rows.array[0]), position)
         self.position, self.behind = position, 0
 
-    def _in_slots(self, position: int) -> Iterator[tuple[NDArray[Any], Any]]:
-        """The arrays that slots have, and the part of each that a text of so many tokens uses: none for guesses."""
+    def copy_rows_from(self, slots: Slots, slot: int, first: int, end: int) -> None:
+        """Write the rows of positions from `first` to `end` of a slot's text where they are in this state."""
+        for array, used in self._rows_in_slots(first, end):
+            array[used] = slots.like(array)[slot][used]
+
+    def _in_slots(self, position: int, first: int = 0) -> Iterator[tuple[NDArray[Any], Any]]:
+        """The arrays that slots have, and the part of each that a text of so many tokens uses; of rows, those from `first`."""
         for recurrent in self._recurrent:
             if isinstance(recurrent, Recurrent):
                 yield recurrent.array, ...
+        yield from self._rows_in_slots(first, position)
+
+    def _rows_in_slots(self, first: int, end: int) -> Iterator[tuple[NDArray[Any], Any]]:
+        """The caches that slots have, none for guesses, and where in each the rows of some positions are."""
         for cache in self._caches:
             if not cache.behind:
-                yield cache.rows, np.s_[:, : cache.complete(position)]
+                yield cache.rows, np.s_[:, cache.complete(first) : cache.complete(end)]
 
     def rows(self, first: int, end: int) -> list[NDArray[Any]]:
         """The rows of keys and values of positions from `first` to `end`, in every cache: views [heads, rows, row]."""

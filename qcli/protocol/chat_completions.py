@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
+from itertools import count
 from typing import Any, Final
 
 from qcli.errors import QcliError
@@ -9,7 +12,14 @@ from qcli.protocol.errors import RequestError, openai_error
 from qcli.protocol.events import Event
 from qcli.protocol.fields import Fields
 from qcli.protocol.openai_messages import read_messages
-from qcli.protocol.openai_options import MOST_TOKENS, common_options, form_options, think_options, tool_options
+from qcli.protocol.openai_options import (
+    MOST_TOKENS,
+    common_options,
+    count_of,
+    form_options,
+    think_options,
+    tool_options,
+)
 from qcli.protocol.question import Answered, OpenThoughts, Question, is_text
 from qcli.text.thoughts import Thought, without_tags
 from qcli.tools.call import ToolCall
@@ -33,10 +43,26 @@ class ChatCompletion:
         extra = fields.table("stream_options")
         self._usage = extra.flag("include_usage") if extra else False
         self._wants_logprobs = fields.flag("logprobs")
-        self.question = _question(fields, self._wants_logprobs)
-        self.answered = Answered()
-        self._id, self._created = f"chatcmpl-{id}", created
-        self._open = OpenThoughts()
+        self._id, self._created, self._index = f"chatcmpl-{id}", created, 0
+        first, *others = _question(fields, self._wants_logprobs).again(count_of(fields))
+        self._begin(first)
+        self._others: list[ChatCompletion] = []
+        self._others = [*map(self._beside, others, count(1))]
+
+    @property
+    def parts(self) -> list[ChatCompletion]:
+        """The answers that it wants."""
+        return [self, *self._others]
+
+    def _begin(self, question: Question) -> None:
+        self.question, self.answered, self._open = question, Answered(), OpenThoughts()
+
+    def _beside(self, question: Question, index: int) -> ChatCompletion:
+        """Another answer to the request."""
+        other = copy(self)
+        other._begin(question)
+        other._index = index
+        return other
 
     def begin(self) -> list[Event]:
         """The events before the first piece."""
@@ -55,21 +81,28 @@ class ChatCompletion:
 
     def end(self) -> list[Event]:
         """The events after the last piece, once the answer has ended."""
-        last = self._chunk({}, finish=FINISH.get(self.answered.finish_reason, "length"))
-        usage = Event({**last.data, "choices": [], "usage": usage_of(self.answered)})
-        return [last, usage] if self._usage else [last]
+        return [self._chunk({}, finish=FINISH.get(self.answered.finish_reason, "length"))]
+
+    def closing(self) -> list[Event]:
+        """The events after the end of all parts."""
+        usage = usage_of([part.answered for part in self.parts])
+        return [Event({**self._chunk({}).data, "choices": [], "usage": usage})] if self._usage else []
 
     def whole(self) -> dict[str, Any]:
-        """The body of the whole answer."""
+        """The body of all of it."""
+        usage = usage_of([part.answered for part in self.parts])
+        return {**self._head("chat.completion"), "choices": [part._choice() for part in self.parts], "usage": usage}
+
+    def _choice(self) -> dict[str, Any]:
         said = self.answered
         message: dict[str, Any] = {"role": "assistant", "content": said.text or (None if said.calls else "")}
         if self.reasoning and (thoughts := without_tags(said.thoughts)):
             message["reasoning_content"] = thoughts
         if said.calls:
             message["tool_calls"] = [call.listed() for call in said.calls]
-        choice = {"index": 0, "message": message, "finish_reason": FINISH.get(said.finish_reason, "length")}
+        choice = {"index": self._index, "message": message, "finish_reason": FINISH.get(said.finish_reason, "length")}
         choice["logprobs"] = {"content": said.logprobs, "refusal": None} if self._wants_logprobs else None
-        return {**self._head("chat.completion"), "choices": [choice], "usage": usage_of(said)}
+        return choice
 
     def failed(self, problem: QcliError) -> Event:
         """The event that ends a stream in its midst."""
@@ -81,21 +114,22 @@ class ChatCompletion:
     def _chunk(
         self, delta: dict[str, Any], logprobs: list[dict[str, Any]] | None = None, finish: str | None = None
     ) -> Event:
-        choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        choice: dict[str, Any] = {"index": self._index, "delta": delta, "finish_reason": finish, "logprobs": None}
         if self._wants_logprobs and logprobs:
             choice["logprobs"] = {"content": logprobs, "refusal": None}
         usage = {"usage": None} if self._usage else {}
         return Event({**self._head("chat.completion.chunk"), "choices": [choice], **usage})
 
 
-def usage_of(said: Answered) -> dict[str, Any]:
-    """The tokens that an answer took."""
+def usage_of(answers: Sequence[Answered]) -> dict[str, Any]:
+    """The tokens that the answers to one prompt took."""
+    first, new = answers[0], sum(said.new_tokens for said in answers)
     return {
-        "prompt_tokens": said.prompt_tokens,
-        "completion_tokens": said.new_tokens,
-        "total_tokens": said.prompt_tokens + said.new_tokens,
-        "prompt_tokens_details": {"cached_tokens": said.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": said.thought_tokens},
+        "prompt_tokens": first.prompt_tokens,
+        "completion_tokens": new,
+        "total_tokens": first.prompt_tokens + new,
+        "prompt_tokens_details": {"cached_tokens": first.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": sum(said.thought_tokens for said in answers)},
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from itertools import count
 from typing import Any
 
 from qcli.errors import QcliError
@@ -9,7 +11,7 @@ from qcli.protocol.chat_completions import FINISH, usage_of
 from qcli.protocol.errors import RequestError, openai_error
 from qcli.protocol.events import Event
 from qcli.protocol.fields import Fields
-from qcli.protocol.openai_options import common_options, form_options
+from qcli.protocol.openai_options import common_options, count_of, form_options
 from qcli.protocol.question import Answered, Question
 from qcli.text.thoughts import Thought
 from qcli.tools.call import ToolCall
@@ -27,9 +29,22 @@ class Completion:
         extra = fields.table("stream_options")
         self._usage = extra.flag("include_usage") if extra else False
         self._logprobs = fields.whole("logprobs", 0, 20)
-        self.question = self._question(fields)
         self.answered = Answered()
-        self._id, self._created = f"cmpl-{id}", created
+        self._id, self._created, self._index = f"cmpl-{id}", created, 0
+        self.question, *others = self._question(fields).again(count_of(fields))
+        self._others: list[Completion] = []
+        self._others = [*map(self._beside, others, count(1))]
+
+    @property
+    def parts(self) -> list[Completion]:
+        """The answers that it wants."""
+        return [self, *self._others]
+
+    def _beside(self, question: Question, index: int) -> Completion:
+        """Another answer to the request."""
+        other = copy(self)
+        other.question, other.answered, other._index = question, Answered(), index
+        return other
 
     def begin(self) -> list[Event]:
         """The events before the first piece: none."""
@@ -47,16 +62,22 @@ class Completion:
 
     def end(self) -> list[Event]:
         """The events after the last piece, once the answer has ended."""
-        last = self._chunk("", finish=FINISH.get(self.answered.finish_reason, "length"))
-        usage = Event({**last.data, "choices": [], "usage": usage_of(self.answered)})
-        return [last, usage] if self._usage else [last]
+        return [self._chunk("", finish=FINISH.get(self.answered.finish_reason, "length"))]
+
+    def closing(self) -> list[Event]:
+        """The events after the end of all parts."""
+        usage = usage_of([part.answered for part in self.parts])
+        return [Event({**self._chunk("").data, "choices": [], "usage": usage})] if self._usage else []
 
     def whole(self) -> dict[str, Any]:
-        """The body of the whole answer."""
-        said = self.answered
-        finish = FINISH.get(said.finish_reason, "length")
-        choice = {"index": 0, "text": said.text, "logprobs": self._listed(said.logprobs, 0), "finish_reason": finish}
-        return {**self._head(), "choices": [choice], "usage": usage_of(said)}
+        """The body of all of it."""
+        usage = usage_of([part.answered for part in self.parts])
+        return {**self._head(), "choices": [part._choice() for part in self.parts], "usage": usage}
+
+    def _choice(self) -> dict[str, Any]:
+        said, finish = self.answered, FINISH.get(self.answered.finish_reason, "length")
+        listed = self._listed(said.logprobs, 0)
+        return {"index": self._index, "text": said.text, "logprobs": listed, "finish_reason": finish}
 
     def failed(self, problem: QcliError) -> Event:
         """The event that ends a stream in its midst."""
@@ -84,7 +105,7 @@ class Completion:
         self, text: str, logprobs: list[dict[str, Any]] | None = None, finish: str | None = None, offset: int = 0
     ) -> Event:
         listed = self._listed(logprobs, offset) if logprobs else None
-        choice = {"index": 0, "text": text, "logprobs": listed, "finish_reason": finish}
+        choice = {"index": self._index, "text": text, "logprobs": listed, "finish_reason": finish}
         usage = {"usage": None} if self._usage else {}
         return Event({**self._head(), "choices": [choice], **usage})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from qcli.errors import QcliError
@@ -14,13 +14,11 @@ from qcli.protocol.question import Answered, Question
 from qcli.protocol.responses import Response
 
 
-class Exchange(Protocol):
-    """A request of a protocol, and its answer as it comes."""
+class Part(Protocol):
+    """One of the answers to a request, as it comes."""
 
     question: Question
     answered: Answered
-    stream: bool
-    ends_with_done: bool
 
     def begin(self) -> list[Event]:
         """The events before the first piece."""
@@ -31,8 +29,22 @@ class Exchange(Protocol):
     def end(self) -> list[Event]:
         """The events after the last piece, once the answer has ended."""
 
+
+class Exchange(Part, Protocol):
+    """A request of a protocol, and its answer as it comes: the first of its parts, most often the only one."""
+
+    stream: bool
+    ends_with_done: bool
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The answers that it wants."""
+
+    def closing(self) -> list[Event]:
+        """The events after the end of all parts."""
+
     def whole(self) -> dict[str, Any]:
-        """The body of the whole answer."""
+        """The body of all of it."""
 
     def failed(self, problem: QcliError) -> Event:
         """The event that ends a stream in its midst."""

@@ -10,6 +10,7 @@ from qcli.protocol.anthropic_messages import read_conversation, read_tools
 from qcli.protocol.errors import RequestError, anthropic_error
 from qcli.protocol.events import Event
 from qcli.protocol.fields import Fields
+from qcli.protocol.one_answer import OneAnswer
 from qcli.protocol.openai_options import MOST_TOKENS, held_to, sampling_options, stop_strings
 from qcli.protocol.question import Answered, OpenThoughts, Question
 from qcli.text.thoughts import Thought, without_tags
@@ -20,7 +21,7 @@ _EFFORTS: Final = {"low": "low", "medium": "medium", "high": "high", "xhigh": "h
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 
 
-class Message:
+class Message(OneAnswer):
     """A request, and its answer as it comes."""
 
     ends_with_done = False

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _MOST_STOPS: Final = 16
 _LONGEST_STOP: Final = 1000  # characters
 MOST_TOKENS: Final = 1 << 31
+_MOST_ANSWERS: Final = 32  # to one request
 _SAMPLING: Final = {  # by the name that a request has
     **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty")},
     "repeat_penalty": "repeat_penalty",
@@ -39,9 +40,6 @@ def common_options(fields: Fields) -> Options:
         if fields.has(name) and fields.values[name] != nothing:
             hint = "give tools instead" if name.startswith("function") else "leave it out"
             raise RequestError(f"{fields.path(name)} is not supported", hint, param=fields.path(name))
-    if fields.whole("n", 1, 128) not in (None, 1):
-        hint = "send the request several times, with another seed each"
-        raise RequestError("n cannot be more than 1: one answer is given for a request", hint, param="n")
     options = sampling_options(fields, _SAMPLING)
     if fields.has("seed"):
         seed = fields.whole("seed", -(2**63), 2**64 - 1)
@@ -51,6 +49,11 @@ def common_options(fields: Fields) -> Options:
     if (most := fields.whole("max_tokens", 1, MOST_TOKENS)) is not None:
         options["max_tokens"] = most
     return options
+
+
+def count_of(fields: Fields) -> int:
+    """How many answers a request wants. Raises RequestError."""
+    return fields.whole("n", 1, _MOST_ANSWERS) or 1
 
 
 def sampling_options(fields: Fields, names: dict[str, str]) -> Options:

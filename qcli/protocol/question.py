@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from qcli.text.thoughts import Thought
@@ -24,6 +24,18 @@ class Question:
     begun: str = ""  # what the answer begins with; it goes on from there
     wish: bool = False  # whether `think` is a wish, which a model that does not think may leave unheard
     one_call: bool = False  # whether the answer ends with its first tool call
+
+    def again(self, count: int) -> list[Question]:
+        """This question and the same again, so many in all, each with the next seed, where there is one."""
+        if count == 1:
+            return [self]
+        seed, each = self.options.get("seed"), []
+        for i in range(count):
+            options: Options = {**self.options, "again": True}
+            if seed is not None:
+                options["seed"] = (seed + i) % 2**64
+            each.append(replace(self, options=options))
+        return each
 
 
 @dataclass

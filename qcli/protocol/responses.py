@@ -9,13 +9,14 @@ from qcli.errors import QcliError
 from qcli.protocol.errors import openai_error
 from qcli.protocol.events import Event
 from qcli.protocol.fields import Fields
+from qcli.protocol.one_answer import OneAnswer
 from qcli.protocol.question import Answered, OpenThoughts
 from qcli.protocol.responses_input import read_question
 from qcli.text.thoughts import Thought
 from qcli.tools.call import ToolCall
 
 
-class Response:
+class Response(OneAnswer):
     """A request, and its answer as it comes."""
 
     ends_with_done = False
@@ -53,13 +54,13 @@ class Response:
 
     def end(self) -> list[Event]:
         """The events after the last piece, once the answer has ended."""
-        closed = self._closed()
+        closed = self._closed(self._status())
         whole = self._body(self._status())
         return [*closed, self._event(f"response.{whole['status']}", response=whole)]
 
     def whole(self) -> dict[str, Any]:
         """The body of the whole answer."""
-        self._closed()
+        self._closed(self._status())
         return self._body(self._status())
 
     def failed(self, problem: QcliError) -> Event:
@@ -147,12 +148,12 @@ class Response:
             *self._closed(),
         ]
 
-    def _closed(self) -> list[Event]:
-        """The events that end the open item."""
+    def _closed(self, status: str = "completed") -> list[Event]:
+        """The events that end the open item; of an answer that was cut, the last one is incomplete, too."""
         if not self._is_open:
             return []
         self._is_open = False
-        item = self._items[-1] = {**self._items[-1], "status": "completed"}
+        item = self._items[-1] = {**self._items[-1], "status": status}
         events = []
         if item["type"] != "function_call":
             part, place = item["content"][0], {**self._place(), "content_index": 0}

@@ -36,6 +36,7 @@ class Options(SamplingOptions, total=False):
     choices: Sequence[str] | None
     grammar: str | Path | None
     constraint: Constraint | None  # in place of these four: what was made of one of them
+    again: bool | None  # True: the same is about to be asked once more, so the prompt is kept as it was read
     logprobs: int | None  # of each token of the answer, and of so many of the likeliest in its place
 
     tools: Tools | Sequence[Any] | None  # that the model may call: OpenAI's list; calls come as ToolCall
@@ -54,6 +55,7 @@ class Checked(NamedTuple):
     logprobs: int | None = None
     tools: Tools | None = None  # none either where none may be called
     tool_choice: str = "auto"
+    again: bool = False
 
     @property
     def is_held(self) -> bool:
@@ -78,8 +80,8 @@ class Checked(NamedTuple):
 def checked(options: Options) -> Checked:
     """Options of an answer. Raises UsageError."""
     sampling: dict[str, Any] = {**options}
-    others = "max_tokens", "stop", "think", "stop_loops", "logprobs", "tools", "tool_choice"
-    max_tokens, stop, think, stop_loops, logprobs, listed, choice = (sampling.pop(name, None) for name in others)
+    others = "max_tokens", "stop", "think", "stop_loops", "logprobs", "tools", "tool_choice", "again"
+    max_tokens, stop, think, stop_loops, logprobs, listed, choice, again = (sampling.pop(name, None) for name in others)
     held = _held_to(sampling.pop("constraint", None), {name: sampling.pop(name, None) for name in _FORMS})
     tools = None if listed is None else checked_tools(listed)
     choice = checked_choice(choice, tools)
@@ -91,7 +93,9 @@ def checked(options: Options) -> Checked:
     stop_strings = StopStrings((stop,) if isinstance(stop, str) else stop or ())
     setting = "default" if think is None else think_setting("think", think)
     loops, may_call = LoopDetector() if stop_loops else None, None if choice == "none" else tools
-    return Checked(sampling, max_tokens, stop_strings, setting, loops, held, logprobs, may_call, choice)
+    return Checked(
+        sampling, max_tokens, stop_strings, setting, loops, held, logprobs, may_call, choice, bool(again)
+    )  # fmt: skip
 
 
 def _held_to(constraint: Constraint | None, forms: dict[str, Any]) -> Constraint | None:

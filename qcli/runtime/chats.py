@@ -58,6 +58,7 @@ class Chats:
         prompts = self.prompts(wanted.think, wanted.tools)
         prompt, ids = prompts.of(messages)
         marks = prompts.marks(messages, ids, like, keep)
+        marks = marks.with_one_at(len(ids + begun)) if wanted.again else marks
         may_think = wanted.think != "off"
         return Prompt(ids + begun, prompt.text, prompts.end_ids, marks, begun, may_think, self.notation)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -47,6 +47,10 @@ class Marks:
     after_answer: bool = False
     answer_on_disk: bool = False
     alone: bool = False  # whether these alone may be gone on from, so that no bit depends on what was there before
+
+    def with_one_at(self, position: int) -> Marks:
+        """These, and one more, in memory alone."""
+        return replace(self, positions=self.positions | {position})
 
 
 NO_MARKS, ALONE = Marks(), Marks(alone=True)

@@ -104,7 +104,7 @@ class Engine:
             engine = cls(model, state, threads, chunk, progress, observer, loader)
             undone.pop_all()  # as the engine closes it
             undone.callback(engine.close)
-            budget.allocate_slots(loader, state, engine.programs.plans, limit, resident_bytes)
+            engine.spare_bytes = budget.allocate_slots(loader, state, engine.programs.plans, limit, resident_bytes)
             undone.pop_all()
         return engine
 

@@ -58,7 +58,8 @@ def generate_ids(
         stats.prefilled_tokens, stats.prefill_s = cache.prefilled, perf_counter() - began
         token = sampler.sample(logits)
         stats.ttft_s = perf_counter() - began
-        engine.reset_traffic()
+        if cache.alone:
+            engine.reset_traffic()
         while token not in end_ids:
             sampler.accept(token)
             stats.new_tokens += 1
@@ -85,7 +86,7 @@ def generate_ids(
         stats.guessed, stats.guessed_right = drafted.guessed, drafted.right
         stats.experts_touched = engine.state.experts_touched()
         stats.weight_bytes_per_step = engine.weight_bytes_per_step()
-        stats.disk_reads = DiskReads.of(engine.traffic, stats.decode_steps)
+        stats.disk_reads = DiskReads.of(engine.traffic, stats.decode_steps) if cache.alone else None
 
 
 def generate_text(

@@ -7,7 +7,7 @@ texts have the same, their keys and values are the same, bit for bit.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import compress, count
 from operator import ne
 
@@ -24,6 +24,14 @@ def extend(history: list[int], ids: Sequence[int], chunk: int, step: bool) -> No
         last = _hash(history[-1] if history else 0, part, step)
         history += [(last ^ (i * _SPREAD)) & 0xFFFFFFFF for i in range(len(part) - 1, -1, -1)]
         first += len(part)
+
+
+def of_prompt(ids: Sequence[int], chunk: int, cuts: Iterable[int]) -> list[int]:
+    """The history of a prompt that is read from its beginning, in pieces that end at these places."""
+    history: list[int] = []
+    for end in sorted({*(cut for cut in cuts if cut < len(ids)), len(ids)}):
+        extend(history, ids[len(history) : end], chunk, step=False)
+    return history
 
 
 def _hash(before: int, part: Sequence[int], step: bool) -> int:

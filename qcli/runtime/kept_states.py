@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from qcli.layers.state import State
-from qcli.layers.state_parts import RowsCopy
 from qcli.runtime.checkpoint import Checkpoint
 from qcli.runtime.history import common_length
 
 
-@dataclass(frozen=True, eq=False)
-class _Branch:
-    """The end of a text that was left: its history from the start, and rows of keys and values from where it was left."""
-
-    history: tuple[int, ...]
-    rows: RowsCopy
+class Rows(Protocol):
+    """Keys and values of a text from a position on, outside of the state."""
 
     @property
-    def n_bytes(self) -> int:
-        return self.rows.n_bytes + 8 * len(self.history)
+    def first(self) -> int:
+        """The position."""
+
+    def put_back(self, first: int, end: int) -> None:
+        """Write those of positions from `first` to `end` into the state."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Branch:
+    """A text that was left: its history from the start, and keys and values from where it was left."""
+
+    history: Sequence[int]
+    rows: Rows
+    n_bytes: int = 0  # that are kept for it
 
 
 class KeptStates:
@@ -31,6 +39,9 @@ class KeptStates:
         self.checkpoints: list[Checkpoint] = []  # the most recently used last
         self._branches: list[_Branch] = []
         self._there: Sequence[int] = ()  # the history of rows that are in the state; there may be more
+        self.elsewhere: Callable[[], Iterable[tuple[Sequence[int], Rows]]] = (
+            tuple  # what others have: histories and rows
+        )
 
     @property
     def n_bytes(self) -> int:
@@ -62,9 +73,10 @@ class KeptStates:
         """Copy what checkpoints need of the text in the state, whose rows from a position on will be overwritten."""
         beyond = [c.position for c in self.checkpoints if position < c.position == common_length(c.history, history)]
         self._there = history[:position]
-        if beyond:
+        if beyond and not any(common_length(other, history) >= max(beyond) for other, _ in self.elsewhere()):
             end = max(beyond)
-            self._branches.append(_Branch(tuple(history[:end]), self._state.copy_rows(position, end)))
+            rows = self._state.copy_rows(position, end)
+            self._branches.append(_Branch(tuple(history[:end]), rows, rows.n_bytes + 8 * end))
             self._trim()
 
     def put_back(self, checkpoint: Checkpoint, there: int) -> bool:
@@ -87,9 +99,9 @@ class KeptStates:
 
     def _path(self, checkpoint: Checkpoint, there: int) -> list[tuple[_Branch, int]]:
         """The branches whose rows lead from a position to a checkpoint, each with the position up to which it is followed."""
-        path = []
+        path, branches = [], [*self._branches, *(_Branch(*other) for other in self.elsewhere())]
         while there < checkpoint.position:
-            ends = [(common_length(b.history, checkpoint.history), b) for b in self._branches if b.rows.first <= there]
+            ends = [(common_length(b.history, checkpoint.history), b) for b in branches if b.rows.first <= there]
             end, branch = max(ends, key=lambda pair: pair[0], default=(there, None))
             if branch is None or end <= there:
                 break

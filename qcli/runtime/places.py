@@ -26,8 +26,11 @@ def fitting(left: int, state: State, vocab_size: int) -> int:
 
 def places(engine: Engine, wanted: int) -> int:
     """How many texts, `wanted` at most, fit into what the engine may use and what is free; at least 1, which is in its own
-    state. 1 for a model that decodes one text at a time."""
+    state. 1 for a model that decodes one text at a time. A streamed one has its expert cache give up some memory for them."""
     if engine.most_tokens == 1:
         return 1
+    if loader := engine.expert_loader:
+        each = text_bytes(engine.state, engine.vocab_size)
+        return budget.texts_beside(loader, loader.allocated, engine.spare_bytes, each, wanted)
     left = min(engine.spare_bytes, budget.limit(None) - process_memory())
     return max(1, min(wanted, fitting(left, engine.state, engine.vocab_size)))

@@ -21,7 +21,7 @@ from qcli.host.memory import available_memory
 from qcli.host.signals import interrupts_wait
 from qcli.progress import Progress, part_of, reading
 from qcli.runtime.checkpoint import NO_MARKS, Checkpoint, Marks
-from qcli.runtime.history import common_length, extend
+from qcli.runtime.history import common_length, extend, of_prompt
 from qcli.runtime.kept_states import KeptStates
 from qcli.streaming.budget import checkpoint_bytes
 from qcli.streaming.pressure import FLOOR
@@ -40,17 +40,22 @@ class PrefixCache:
     def __init__(self, engine: Engine, store: StateStore | None = None, draft: Draft = OFF) -> None:
         """draft: whether tokens of answers are guessed ahead, where the model has steps of several."""
         self.engine, self.store = engine, store
+        self.alone = True  # whether nobody else reads experts meanwhile
         streamed = engine.expert_loader is not None and draft.by is None  # a kind that was asked for is tried at once
         self._drafts = Drafts(draft if engine.most_tokens > 1 else OFF, streamed=streamed)
         self.kept = KeptStates(engine.state, checkpoint_bytes(engine.state))
         if engine.expert_loader:
             engine.expert_loader.give_up_first = self.kept.clear
-        self.others: Sequences | None = None  # texts that were decoded together, and were left where they are
+        self.others: Sequences | None = None  # texts that are decoded together, or were, and are where they were left
         self.prefilled = 0  # ids that the last prefill did not find in the state
         self._logits: np.ndarray | None = None  # of the last id in the state, if they are known
         self._ids: list[int] = []  # whose keys and values the state has
         self._history: list[int] = []  # how each of them came there
         self.whole = True  # whether it has their recurrent states, too: not after an error in the midst of a step
+
+    def share_with(self, others: Sequences | None) -> None:
+        """What is in these slots can be gone on from, too; None: nothing is."""
+        self.others, self.kept.elsewhere = others, tuple if others is None else others.rows
 
     def prefill(self, ids: Sequence[int], progress: Progress | None = None, marks: Marks = NO_MARKS) -> np.ndarray:
         """Bring the state to exactly these ids, keeping the longest prefix that is known; float32 [vocab] of the last."""
@@ -193,7 +198,7 @@ class PrefixCache:
             in_place, on_disk = self._in_place(ids, marks), self.store.longest(ids) if self.store else 0
             kept = self.kept.longest(ids, marks.positions if marks.alone else None)
             in_memory = kept.position if kept else 0
-            if not marks.alone and self._bring_back(ids, max(in_place, in_memory, on_disk)):
+            if not marks.alone and self._bring_back(ids, marks, max(in_place, in_memory, on_disk)):
                 return len(self._ids)
             if in_place >= max(in_memory, on_disk):
                 self._go_back_to(in_place)
@@ -211,24 +216,33 @@ class PrefixCache:
         there = common_length(self._ids, ids)
         if self.whole and there == len(self._ids) and (there < len(ids) or self._logits is not None):
             return there
+        return self._cut(there, len(ids), marks)
+
+    def _cut(self, there: int, size: int, marks: Marks) -> int:
+        """Where a prompt of that size can go on in the midst of a text that has so many of its ids."""
         if self.engine.state.recurrent_bytes:
             return 0
-        there = min(there, len(ids) - 1)
-        return max(
-            [there // self.engine.chunk * self.engine.chunk, *(mark for mark in marks.positions if mark <= there)]
-        )
+        there, chunk = min(there, size - 1), self.engine.chunk
+        return max([there // chunk * chunk, *(mark for mark in marks.positions if mark <= there)])
 
-    def _bring_back(self, ids: list[int], longer_than: int) -> bool:
-        """Bring the state to a text that was decoded together with others and was left, if ids begin with such a one."""
-        slot = None if self.others is None else self.others.longest(ids)
-        if self.others is None or slot is None or self.others.left(slot).position <= longer_than:
+    def _bring_back(self, ids: list[int], marks: Marks, longer_than: int) -> bool:
+        """Bring the state to what ids begin with of a text that is, or was, decoded together with others."""
+        best, position = None, longer_than
+        known = {} if self.others is None else self.others.known
+        alike = of_prompt(ids, self.engine.chunk, marks.positions) if known else []
+        for slot, text in known.items():
+            is_whole = text.position < len(ids) and text.ids == ids[: text.position]
+            end = text.position if is_whole else self._cut(text.is_in(alike), len(ids), marks)
+            if end > position:
+                best, position = slot, end
+        if self.others is None or best is None:
             return False
-        text = self.others.left(slot)
-        there = common_length(self._history, text.history)
+        history = known[best].history[:position]
+        there = common_length(self._history, history)
         self._leave(there)
         self._stay_at(there, whole=False)
-        self.others.bring_back(slot)
-        self._ids, self._history, self.whole = [*(text.ids or ())], [*text.history], True
+        self.others.bring_back(best, position, there)
+        self._ids, self._history, self.whole = ids[:position], history, True
         self.engine.last_logits = None
         return True
 

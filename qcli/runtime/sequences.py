@@ -2,12 +2,13 @@
 
 What a text gets is, to the bit, what it would get alone, whoever the others are. Each begins as the text in the engine's own
 state, where its prompt was read; it goes on in a slot, while another prompt is read there: a step may be taken in the midst of
-that, too, as it shares no memory with it; but not where experts are streamed, of which a prompt relies on those in memory.
+that, too, as it shares no memory with it. Where experts are streamed, the step reads those of all its texts, each once; of a
+prompt, it may be taken between two layers, as one that is being computed relies on experts in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ContextOverflowError, QcliError
-from qcli.runtime.history import extend
+from qcli.host.signals import interrupts_wait
+from qcli.runtime.history import common_length, extend
+from qcli.runtime.places import text_bytes
 from quant.batch import Batch
 from quant.plan import aligned
 
@@ -31,6 +34,10 @@ class Text:
     ids: list[int] | None  # None: nobody has told them
     history: list[int]  # how each of them came there: see qcli.runtime.history
 
+    def is_in(self, history: Sequence[int]) -> int:
+        """How many of its tokens another text begins with, computed alike."""
+        return common_length(self.history, history)
+
     def append(self, id: int, chunk: int) -> None:
         """A step has added a token."""
         self.position += 1
@@ -38,9 +45,18 @@ class Text:
             self.ids.append(id)
             extend(self.history, [id], chunk, step=True)
 
-    def begins(self, ids: Sequence[int]) -> bool:
-        """Whether these ids begin with it, and there are more of them."""
-        return self.ids is not None and self.position < len(ids) and self.ids == list(ids[: self.position])
+
+@dataclass(frozen=True)
+class RowsInSlot:
+    """The keys and values of a text in a slot, from its beginning on: they can be written where the engine's state has them."""
+
+    sequences: Sequences
+    slot: int
+    first = 0
+
+    def put_back(self, first: int, end: int) -> None:
+        """Write those of positions from `first` to `end`."""
+        self.sequences.copy_rows(self.slot, first, end)
 
 
 class Sequences:
@@ -54,6 +70,8 @@ class Sequences:
         if engine.most_tokens == 1:
             raise QcliError("this model decodes one text at a time", "read one answer after the other")
         self._engine, self.most = engine, most
+        if loader := engine.expert_loader:
+            loader.give_up(most * text_bytes(engine.state, engine.vocab_size) - engine.spare_bytes)
         self._slots, self._batch = engine.state.slots(most), Batch(texts=most)
         self._texts = dict[int, Text]()  # of the slots that are taken
         self._left = dict[int, Text]()  # of others; the one that was left last comes last
@@ -71,11 +89,18 @@ class Sequences:
         free = [slot for slot in range(self.most) if slot not in self._texts]
         if not free:
             raise QcliError(f"{self.most} texts are decoded together already", "wait until one of them ends")
-        slot = next((slot for slot in free if slot not in self._left), next(iter(self._left), free[0]))
-        self._left.pop(slot, None)
-        self._engine.state.copy_to(self._slots, slot)
+        slot = self._best_of(free, history)
+        there = self._left.pop(slot).is_in(history) if slot in self._left else 0
+        self._engine.state.copy_to(self._slots, slot, there)
         self._texts[slot] = Text(self._engine.position, None if ids is None else [*ids], [*history])
         return slot
+
+    def _best_of(self, free: list[int], history: Sequence[int]) -> int:
+        """The slot of a text that the new one goes on from, if there is one, else one that nothing is in, else the oldest's."""
+        for slot, text in self._left.items():
+            if text.history and text.is_in(history) == len(text.history):
+                return slot
+        return next((slot for slot in free if slot not in self._left), next(iter(self._left), free[0]))
 
     def leave(self, slot: int, whole: bool = True) -> None:
         """Give a slot back; whole: its text may be gone on with."""
@@ -87,19 +112,25 @@ class Sequences:
         """Tokens of the text in a slot."""
         return self._texts[slot].position
 
-    def longest(self, ids: Sequence[int]) -> int | None:
-        """The slot of the longest text that was left and that these ids begin with, or None."""
-        found = [slot for slot, text in self._left.items() if text.begins(ids)]
-        return max(found, key=lambda slot: self._left[slot].position, default=None)
+    @property
+    def known(self) -> dict[int, Text]:
+        """The texts whose ids are known, by slot: those that are there, and those that were left."""
+        return {slot: text for slot, text in (self._texts | self._left).items() if text.ids is not None}
 
-    def left(self, slot: int) -> Text:
-        """A text that was left."""
-        return self._left[slot]
+    def rows(self) -> Iterator[tuple[Sequence[int], RowsInSlot]]:
+        """The history of each of them, and its keys and values."""
+        for slot, text in self.known.items():
+            yield text.history, RowsInSlot(self, slot)
 
-    def bring_back(self, slot: int) -> None:
-        """Have a text that was left go on in the engine's state; it stays in its slot, too."""
-        self._engine.state.copy_from(self._slots, slot, self._left[slot].position)
-        self._left[slot] = self._left.pop(slot)
+    def copy_rows(self, slot: int, first: int, end: int) -> None:
+        """Write the keys and values of some positions of a slot's text where the engine's state has them."""
+        self._engine.state.copy_rows_from(self._slots, slot, first, end)
+
+    def bring_back(self, slot: int, position: int, first: int) -> None:
+        """Have a text, up to a position, go on in the engine's state, which has its rows below `first`; it stays in its slot."""
+        self._engine.state.copy_from(self._slots, slot, position, first)
+        if slot in self._left:
+            self._left[slot] = self._left.pop(slot)
 
     def step(self, tokens: dict[int, int]) -> NDArray[np.float32]:
         """Append a token to each of some texts, given by slot; the logits after each, float32 [texts, vocab], in their order.
@@ -119,7 +150,8 @@ class Sequences:
         """Append a token to the texts in these slots."""
         self._ids[: len(slots)] = [tokens[slot] for slot in slots]
         self._batch.set_texts(slots, [self._texts[slot].position for slot in slots])
-        self._engine.replay(self._step)
-        for slot in slots:
-            self._texts[slot].append(tokens[slot], self._engine.chunk)
+        with interrupts_wait():  # or the states would have seen a token that the texts do not have
+            self._engine.replay(self._step)
+            for slot in slots:
+                self._texts[slot].append(tokens[slot], self._engine.chunk)
         return self._logits[: len(slots)]

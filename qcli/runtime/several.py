@@ -159,7 +159,8 @@ class Several:
         """What gives so many answers together; None where one at a time is all that can be."""
         if self._together and self._together.most >= parallel:
             return self._together
-        self._together = None  # its memory goes first
+        self._together = None
+        self._cache.share_with(None)  # so that its memory goes first
         most = places(self._cache.engine, parallel)
         if most > 1:
             self._together = Together(self._cache, most)

@@ -114,7 +114,7 @@ class SideBySide:
             return
         reading.listener.progress(stage, fraction)
         others = [other for other in self._running if other is not reading and self._together.has_begun(other.answer)]
-        if not others or not self._gap.is_full():
+        if not others or not self._together.may_step or not self._gap.is_full():
             return
         self._reading = None
         try:

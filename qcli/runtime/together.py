@@ -27,6 +27,7 @@ class TextInSlot:
     """Stands where the prefix cache stands for an answer that is alone: its text is in a slot once its prompt is read."""
 
     guessed = right = 0
+    alone = False
 
     def __init__(self, cache: PrefixCache, sequences: Sequences, between: Progress) -> None:
         """between: told of progress, too, while the prompt is read: so that others may go on."""
@@ -102,7 +103,7 @@ class Together:
     def __init__(self, cache: PrefixCache, most: int) -> None:
         """most: answers at a time. Raises QcliError if the model decodes one text at a time."""
         self._cache, self._sequences = cache, Sequences(cache.engine, most)
-        cache.others = self._sequences
+        cache.share_with(self._sequences)
         self._texts: dict[int, TextInSlot] = {}  # by the id of the answer
         self._pieces: dict[int, Pieces] = {}
         self._between: Progress = lambda stage, fraction: None
@@ -115,6 +116,12 @@ class Together:
     def most(self) -> int:
         """Answers at a time."""
         return self._sequences.most
+
+    @property
+    def may_step(self) -> bool:
+        """Whether answers can take a step now, if a prompt is being read."""
+        loader = self._cache.engine.expert_loader
+        return loader is None or not loader.within_layer
 
     @property
     def is_full(self) -> bool:

@@ -87,8 +87,9 @@ class Server:
     def _read(self, make: Make, body: bytes) -> Exchange:
         exchange = make(parsed(body), os.urandom(12).hex(), int(time()), self._reasoning)
         name = self._models.name_of(exchange.question.model)
-        exchange.question = replace(exchange.question, model=name)
-        exchange.answered.model = name
+        for part in exchange.parts:
+            part.question = replace(part.question, model=name)
+            part.answered.model = name
         return exchange
 
     def _refused(self, path: str, response: JSONResponse, why: str) -> JSONResponse:

@@ -11,12 +11,14 @@ from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from qcli.errors import QcliError
 from qcli.host.systems import claim
 
 _MOST: Final = 512  # connections
 _WAITING: Final = 128  # that are not accepted yet
+_HEADERS: Final = 10.0  # seconds for those of a request, from the connection or their first byte on
 
 Asks = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
@@ -46,7 +48,7 @@ def serve(app: ASGIApp, at: socket.socket, grace: int, asks: Asks, tell: Callabl
     """
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=_Connection,
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -65,6 +67,38 @@ def serve(app: ASGIApp, at: socket.socket, grace: int, asks: Asks, tell: Callabl
 
     with asks(end), _quiet_log():
         asyncio.run(server.serve(sockets=[at]))
+
+
+class _Connection(H11Protocol):
+    """One that is closed if the headers of a request do not come in time: it would keep others out for ever."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Somebody has connected."""
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes have come."""
+        super().data_received(data)
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:  # the headers are there
+            self._forget()
+        elif self._late is None:
+            self._late = self.loop.call_later(_HEADERS, self.transport.close)
+
+    def _forget(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
 
 class _Server(uvicorn.Server):

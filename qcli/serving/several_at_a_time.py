@@ -71,6 +71,12 @@ class SeveralAtATime(OneAtATime):
         self._side: SideBySide | None = None  # the answers of the model that is there; None: it gives one at a time
         self._side_of: LLM | None = None
 
+    def _leave(self) -> None:
+        if self._side is not None:
+            self._side.end()
+        self._side = self._side_of = None  # or their memory would be there beside that of the next model
+        super()._leave()
+
     def _in_turn(self) -> list[Submitted]:
         """Questions that are being answered."""
         heard = [one.submitted for one in self._side.listeners if isinstance(one, _Hearing)] if self._side else []

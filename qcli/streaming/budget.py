@@ -30,6 +30,7 @@ _CHECKPOINTS = 4  # in memory at the same time
 _LOGITS = 1 << 20  # bytes, with one checkpoint
 _LEFT_ROWS = 64 << 20  # bytes
 _LEFT_TO_OTHERS = 512 << 20  # where no limit was given
+_TEXTS = 8  # one part of so many of the expert cache may go to texts that are decoded together
 _AMPLE = 2 << 30  # more than the buffers of any plan, so that none has to be traced
 _TRACED = 256  # tokens of the plan that is traced to see how much memory one takes
 
@@ -97,6 +98,7 @@ class SlotBudget:
 
     slots: int  # in each layer
     missing_bytes: int  # to have slots for the experts of one token
+    spare_bytes: int  # that the cache has no use for, as all experts have a slot
 
     @property
     def enough(self) -> bool:
@@ -107,14 +109,17 @@ class SlotBudget:
 def slot_budget(loader: ExpertLoader, state: State, plans: list[Plan], ram: int, used: int) -> SlotBudget:
     """What state and buffers of the plans leave; used: what dense weights and the program take."""
     left = ram - used - state_bytes(state) - sum(plan.n_bytes for plan in plans) - RESERVE
-    slots = (left - loader.bytes_for(0)) // (loader.bytes_for(1) - loader.bytes_for(0))
-    return SlotBudget(min(slots, loader.max_slots), loader.bytes_for(loader.experts_per_token) - left)
+    slots = min((left - loader.bytes_for(0)) // (loader.bytes_for(1) - loader.bytes_for(0)), loader.max_slots)
+    spare = left - loader.bytes_for(slots) if slots == loader.max_slots else 0
+    return SlotBudget(slots, loader.bytes_for(loader.experts_per_token) - left, spare)
 
 
 def allocate_slots(
     loader: ExpertLoader, state: State, plans: list[Plan], ram: int, resident_bytes: Callable[[], int]
-) -> None:
-    """Give the expert cache what is left of the memory. Raises QcliError if that is not enough for one token.
+) -> int:
+    """Give the expert cache what is left of the memory, and return what it has no use for.
+
+    Raises QcliError if there is not enough for one token.
 
     resident_bytes: see the function of this name; a small model may need less to be resident than to be streamed.
     """
@@ -126,6 +131,22 @@ def allocate_slots(
             f"give --ram {enough} if you have that much, a smaller --ctx, or a smaller file of this model",
         )
     loader.allocate(found.slots)
+    return found.spare_bytes
+
+
+def texts_beside(loader: ExpertLoader, slots: int, spare: int, each: int, wanted: int) -> int:
+    """How many texts of `each` bytes, `wanted` at most, can be decoded together beside a cache of so many slots a layer.
+
+    They take what the cache has no use for (`spare`), and no more than an eighth of the cache; what is left of it has slots
+    for the experts of all of them. At least 1, which is in the engine's own state.
+    """
+    texts = min(wanted, (spare + loader.cache_bytes(slots) // _TEXTS) // each)
+    while texts > 1:
+        left = loader.slots_without(texts * each - spare, slots)
+        if left >= min(texts * loader.experts_per_token, loader.max_slots):
+            return texts
+        texts -= 1
+    return 1
 
 
 def ram_option(ram: int, missing_bytes: int) -> str:

@@ -53,7 +53,7 @@ class ExpertLoader(ExpertProvider):
         self._file = file
         self.cache = ExpertCache(source or ModelFiles(file))
         self.experts_per_token = 0  # the most that a layer gives a token
-        self._slots = 0  # that every layer has, unless it has fewer experts
+        self.allocated = self._slots = 0  # slots of every layer, unless it has fewer experts: at first, and now
         self.saves_usage = True  # when it is closed
         self._decode, self._prefill = DecodeLoads(self.cache, prefetch or PrefetchTrial()), PrefillLoads(self.cache)
         self._usage_path, self._before_token = usage_path, before_token
@@ -104,6 +104,11 @@ class ExpertLoader(ExpertProvider):
         return replays
 
     @property
+    def within_layer(self) -> bool:
+        """Whether a prompt relies on experts that are in memory: no step may be taken before its layer is computed."""
+        return self._prefill.within_layer
+
+    @property
     def layers(self) -> dict[str, CachedLayer]:
         """By the tensor name of their gates."""
         return self.cache.layers
@@ -117,12 +122,33 @@ class ExpertLoader(ExpertProvider):
         """Memory of so many slots in each layer, and of the staging buffer."""
         return sum(slots * layer.slot_bytes for layer in self.layers.values()) + 2 * self._prefill.half_bytes
 
+    def cache_bytes(self, slots: int) -> int:
+        """Memory of so many slots in each layer that has as many experts."""
+        return sum(min(slots, layer.expert_count) * layer.slot_bytes for layer in self.layers.values())
+
+    def slots_without(self, n_bytes: int, slots: int) -> int:
+        """How many of so many slots in each layer there are if the cache takes `n_bytes` less."""
+        whole = self.cache_bytes(slots)
+        while slots > 0 and whole - self.cache_bytes(slots) < n_bytes:
+            slots -= 1
+        return slots
+
+    def give_up(self, n_bytes: int) -> None:
+        """From now on take so many bytes less than was allocated, but have slots for the experts of one token."""
+        assert self._pressure
+        most = max(self.slots_without(n_bytes, self.allocated), min(self.allocated, self.experts_per_token))
+        self._pressure.max_slots = most
+        if most < self._slots:
+            for layer in self.layers.values():
+                layer.resize(most)
+            self._slots = most
+
     def allocate(self, slots: int) -> None:
         """Have so many slots in every layer, and begin to fill them with the experts that earlier runs used most."""
         for layer in self.layers.values():
             layer.allocate(slots)
         self._prefill.allocate()
-        self._slots = slots
+        self.allocated = self._slots = slots
         allocated = max(layer.slots.available for layer in self.layers.values())
         slot_bytes = sum(layer.slot_bytes for layer in self.layers.values())
         self._pressure = MemoryPressure(allocated, self.experts_per_token, slot_bytes)

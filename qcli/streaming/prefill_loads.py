@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class PrefillLoads:
 
     def __init__(self, cache: ExpertCache) -> None:
         self._cache, self._staging = cache, StagingBuffer()
+        self.within_layer = False  # whether the experts of a layer are being multiplied
 
     @property
     def half_bytes(self) -> int:
@@ -64,6 +65,13 @@ class PrefillLoads:
         chosen: int64 [tokens, k]; pairs, starts, counters: operands of the kernels, see ExpertProvider. Each batch is
         replayed once for every micro-batch of the tokens, with `starts` narrowed to its experts.
         """
+        self.within_layer = True
+        try:
+            yield from self._replays(layer, chosen, pairs, starts, counters)
+        finally:
+            self.within_layer = False
+
+    def _replays(self, layer: CachedLayer, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids) -> Iterator[None]:
         groups = group_by_expert(chosen, layer.expert_count, pairs)
         choices = np.sum([np.diff(group) for group in groups], axis=0)  # of each expert
         used = np.flatnonzero(choices)
@@ -94,11 +102,22 @@ class PrefillLoads:
                         layer.insert(one.expert, one.memory, needed.pinned)
 
     def _end_readahead(self, layer: CachedLayer, needed: list[int]) -> Readahead | None:
-        """The readahead of this layer, if any needed expert may be in it."""
+        """The readahead of this layer, if any needed expert may be in it.
+
+        It ends before an expert that was in memory when it began and has left since, as other texts took a step.
+        """
         readahead = self._staging.readahead_of(layer)
         cancelled = self._staging.end_readahead(self._cache.reader, needed if readahead else [])
         self._cache.traffic.bytes_read -= cancelled
-        return readahead if readahead and needed[0] < readahead.end else None
+        if readahead is None:
+            return None
+        gone = (expert for expert in needed if expert < readahead.end and self._has_left(layer, expert, readahead))
+        readahead = replace(readahead, end=next(gone, readahead.end))
+        return readahead if needed[0] < readahead.end else None
+
+    def _has_left(self, layer: CachedLayer, expert: int, readahead: Readahead) -> bool:
+        """Whether an expert is neither in memory, nor on its way, nor has a place in the readahead."""
+        return not (layer.is_loaded(expert) or expert in readahead.missing or layer.pending_load(expert))
 
     def _batches(self, layer: CachedLayer, needed: list[int], readahead: Readahead | None) -> list[ExpertBatch]:
         """Needed experts in order, cut where more would be missing than can be staged; first those of the readahead."""

@@ -100,7 +100,7 @@ def test_clients_that_vanish_leave_nothing(server):
 
     def vanish(number):
         with suppress(OSError), socket.create_connection(("127.0.0.1", server.port)) as connection:
-            data = json.dumps({**LONG, "stream": number % 2 == 0}).encode()
+            data = json.dumps({**LONG, "stream": number % 2 == 0, "n": 1 + (number % 8 < 2)}).encode()
             head = f"POST {PATHS[number % 4]} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}\r\n\r\n"
             whole = head.encode() + data
             connection.sendall(whole[: chance.choice((len(whole), chance.randrange(len(whole))))])

@@ -23,11 +23,16 @@ def streamed(
     staged: int = 1,
     chunk: int = 64,
     threads: int = 2,
+    spare: int = 1 << 30,
 ) -> Engine:
-    """An engine that has so many slots in each layer, and `staged` bytes of staging memory, but room for two experts."""
+    """An engine that has so many slots in each layer, and `staged` bytes of staging memory, but room for two experts.
+
+    spare: bytes that it may use beside them. Whatever is loaded from then on is streamed likewise.
+    """
 
     def allocate(loader, *_):
         loader.allocate(slots)
+        return spare
 
     monkeypatch.setattr("qcli.streaming.prefill_loads.STAGING_BYTES", staged)
     monkeypatch.setattr(usage_file, "path_for", lambda _file: usage_path)

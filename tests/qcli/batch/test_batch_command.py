@@ -30,7 +30,9 @@ LINES = [
     {"custom_id": "no message", "url": "/v1/messages", "body": {}},
     {"custom_id": "form", "prompt": "A city?", "max_tokens": 40, "response_format": {"type": "json_schema",
      "json_schema": {"name": "city", "schema": CITY}}},
-    {"custom_id": "tool", "body": {**CHAT, "n": 2}},
+    {"custom_id": "tool", "body": {**CHAT, "n": 99}},
+    {"custom_id": "two", "body": {**CHAT, "n": 2}},
+    {"custom_id": "plain two", "prompt": "Hi", "n": 2},
     {"custom_id": "method", "method": "GET", "body": CHAT},
     {"custom_id": "url", "url": "/v1/embeddings", "body": CHAT},
     {"custom_id": "both", "prompt": "a", **CHAT},
@@ -84,13 +86,18 @@ def test_every_line_has_a_result(ran):
     assert len(text["logprobs"]["tokens"]) == 4
     assert "".join(text["logprobs"]["tokens"]) == text["text"]
     assert found["line-4"]["new_tokens"] == 3
+    two = found["two"]["response"]["body"]
+    assert [choice["index"] for choice in two["choices"]] == [0, 1]
+    assert two["choices"][0]["message"] != two["choices"][1]["message"]
+    assert two["usage"]["completion_tokens"] == 12
+    assert found["plain two"]["error"].startswith("n cannot be more than 1 here")
     assert found["form"]["value"]["city"] in ("Rome", "Oslo")
     response, message = (found[id]["response"]["body"] for id in ("response", "message"))
     assert response["output"][0]["content"][0]["text"]
     assert message["content"][0]["text"]
     assert found["no message"]["response"]["body"]["type"] == "error"
     for id, status, why in [
-        ("tool", 400, "n cannot be more than 1"),
+        ("tool", 400, "n cannot be 99"),
         ("method", 400, "method cannot be 'GET'"),
         ("url", 400, "url cannot be '/v1/embeddings'"),
     ]:
@@ -101,7 +108,7 @@ def test_every_line_has_a_result(ran):
         ("both", "has no question"),
         ("long", "the context holds 2,048"),
         ("empty", "nothing to answer"),
-        ("line-15", "is not JSON"),
+        ("line-17", "is not JSON"),
     ]:
         assert why in found[id]["error"]
 

@@ -53,3 +53,22 @@ def test_a_file_of_something_else_is_left_alone(tmp_path, text):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(OutputError, match="there is no folder"):
         Results(tmp_path / "a" / "out.jsonl")
+
+
+def test_two_that_begin_at_once_do_not_mix(tmp_path):
+    with Results(tmp_path / "out.jsonl") as first, Results(tmp_path / "out.jsonl") as second:
+        first.add({"custom_id": "a", "error": None})
+        with pytest.raises(OutputError, match="another program made it meanwhile"):
+            second.add({"custom_id": "a", "error": None})
+        first.add({"custom_id": "b", "error": None})
+    with Results(tmp_path / "out.jsonl") as results:
+        assert results.done == {"a", "b"}
+
+
+def test_a_link_to_nothing_is_not_written_through(tmp_path):
+    try:
+        (tmp_path / "out.jsonl").symlink_to(tmp_path / "nowhere")
+    except OSError:
+        pytest.skip("links cannot be made here")
+    with Results(tmp_path / "out.jsonl") as results, pytest.raises(OutputError, match="a link to a file that is not"):
+        results.add(FIRST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -97,3 +98,15 @@ def test_files_that_cannot_be_meant(source, tmp_path):
     ]:
         with pytest.raises(UsageError, match=why):
             source(text, name, template).ids()
+
+
+def test_what_is_no_file_says_what_it_is(tmp_path):
+    with pytest.raises(UsageError, match=": is a folder"):
+        Source(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="not a file, and is read twice"):
+        Source(tmp_path / "pipe")

@@ -29,11 +29,12 @@ def test_the_command_s_table_and_json(type_line, monkeypatch):
     assert all(len(line) <= 110 for line in out.splitlines())
     code, out, _ = type_line("plan", str(MODEL), "--ctx", "64", "-t", "1", "--ram", "10MB", "--json")
     found = json.loads(out)
+    assert found["beside"] is None
     assert (code, found["mode"], found["speed"], found["memory"]["ram"]) == (0, "too large", None, 10**7)
     monkeypatch.setattr(budget, "fits", lambda *_: False)
     code, out, _ = type_line("plan", str(MODEL), "--ctx", "64", "-t", "1", "--ram", "9GB")
     assert "experts in each layer" in out
-    assert "--parallel" not in out
+    assert re.search(r"\(--parallel\) takes up to \d+ kB; there is room for 64\n", out)
 
 
 @pytest.mark.parametrize(

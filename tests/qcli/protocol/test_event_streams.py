@@ -72,7 +72,7 @@ def exchanged(name):
     for piece, logprobs in pieces:
         events += exchange.piece(piece, logprobs)
     said.end(stats(finish))
-    return exchange, b"".join(map(encoded, [*events, *exchange.end()]))
+    return exchange, b"".join(map(encoded, [*events, *exchange.end(), *exchange.closing()]))
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -80,6 +80,41 @@ def test_streams_are_as_they_were(name):
     exchange, stream = exchanged(name)
     body = json.dumps(exchange.whole(), ensure_ascii=False, indent=1).encode()
     assert stream + body + b"\n" == (DATA / "event_streams" / f"{name}.txt").read_bytes().replace(b"\r\n", b"\n")
+
+
+CHOICES = {
+    "chat_choices": (ChatCompletion, {**CHAT, "n": 2, "stream_options": {"include_usage": True}}),
+    "completion_choices": (Completion, {"prompt": "Hi", "n": 2, "stream_options": {"include_usage": True}}),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_several_answers_to_a_request(name):
+    make, body = CHOICES[name]
+    exchange, events = make(body, "0", 1700000000), []
+    for part, count in zip(exchange.parts, (10, 12), strict=True):
+        said = part.answered
+        said.model, said.prompt_tokens, said.cached_tokens = "m", 12, count
+        events += part.begin()
+    for number, text in ((0, "Hel"), (1, "Good"), (1, " day"), (0, "lo")):
+        events += exchange.parts[number].piece(text, [])
+    for number, finish in ((1, "length"), (0, "stop")):
+        exchange.parts[number].answered.end(
+            Stats(finish_reason=finish, prompt_tokens=12, prefilled_tokens=2, new_tokens=9)
+        )
+        events += exchange.parts[number].end()
+    stream = b"".join(map(encoded, [*events, *exchange.closing()]))
+    whole = json.dumps(exchange.whole(), ensure_ascii=False, indent=1).encode()
+    assert stream + whole + b"\n" == (DATA / "event_streams" / f"{name}.txt").read_bytes().replace(b"\r\n", b"\n")
+
+
+def test_each_answer_has_the_next_seed():
+    assert [part.question.options.get("seed") for part in ChatCompletion({**CHAT, "n": 3}, "0", 0).parts] == [None] * 3
+    some = ChatCompletion({**CHAT, "n": 3, "seed": 2**64 - 2}, "0", 0).parts
+    assert [part.question.options["seed"] for part in some] == [2**64 - 2, 2**64 - 1, 0]
+    assert all(part.question.options["again"] for part in some)
+    (one,) = ChatCompletion({**CHAT, "n": 1}, "0", 0).parts
+    assert "again" not in one.question.options
 
 
 @pytest.mark.parametrize("name", ["chat_text", "completion", "message_text", "response_text"])

@@ -18,7 +18,8 @@ GIB = 1 << 30
 
 def engine(spare, most_tokens=8) -> Any:
     state = SimpleNamespace(slot_bytes=GIB - 4 * 1024)
-    return SimpleNamespace(most_tokens=most_tokens, state=state, vocab_size=1024, spare_bytes=spare)
+    given = {"most_tokens": most_tokens, "spare_bytes": spare, "expert_loader": None}
+    return SimpleNamespace(state=state, vocab_size=1024, **given)
 
 
 def test_as_many_as_fit_into_what_the_engine_may_use_and_into_what_is_free(monkeypatch):
@@ -36,9 +37,13 @@ import json, re, sys
 from pathlib import Path
 from qcli import LLM
 from qcli.runtime.places import places
+from qcli.streaming import budget
+if sys.argv[2] == "streamed":
+    budget.fits = lambda *_: False
 with LLM(ram=sys.argv[1], ctx=2048, threads=2, kv_type="f32", keep="shared") as llm:
     asked = [f"{i} " + "the cat and the dog went to the sea and " * 10 for i in range(33)]
     results = llm.batch(asked, parallel=32, max_tokens=4, seed=1)
+    assert bool(llm.engine.expert_loader) == (sys.argv[2] == "streamed")
     counts = places(llm.engine, 32), llm._several._together.most
 told = [result.text for result in results], [str(result.problem) for result in results if result.problem], counts
 # not ru_maxrss, which begins with that of the process that started this one
@@ -48,11 +53,12 @@ print(json.dumps([*told, peak]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts as Linux does")
-def test_thirty_two_at_a_time_never_take_more_than_they_may():
+@pytest.mark.parametrize("how", ["resident", "streamed"])
+def test_thirty_two_at_a_time_never_take_more_than_they_may(how):
     """Those that there is no room for wait, and all get the same answers."""
     told = {}
-    for ram in (420, 900):
-        line = [sys.executable, "-c", RUN, f"{ram}MB"]
+    for ram in (440 if how == "streamed" else 420, 900):
+        line = [sys.executable, "-c", RUN, f"{ram}MB", how]
         done = subprocess.run(line, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         told[ram] = json.loads(done.stdout)
@@ -60,5 +66,6 @@ def test_thirty_two_at_a_time_never_take_more_than_they_may():
         assert (len(texts), problems) == (33, [])
         assert peak <= ram * 10**6
         assert counts[0] == counts[1]
-    assert 1 < told[420][2][0] < 32 == told[900][2][0]
-    assert told[420][0] == told[900][0]
+    (texts, _, (few, _), _), (same, _, (many, _), _) = told.values()
+    assert 1 < few < 32 == many
+    assert texts == same

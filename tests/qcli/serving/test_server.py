@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -298,3 +298,26 @@ def test_who_waits_long_is_told_so(client, answers, monkeypatch):
     assert events[-1] == "[DONE]"
     assert said(events[:-1])
     waiting.close()
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_headers_that_never_end_keep_nobody_out(client, monkeypatch, before):
+    """On a connection of their own, or after a request; a body may take longer."""
+    monkeypatch.setattr("qcli.serving.listener._HEADERS", 0.3)
+    body = json.dumps({"prompt": "Once", "max_tokens": 1}).encode()
+    with closing(client.connect()) as slow, closing(socket.create_connection(("127.0.0.1", client.port))) as half:
+        slow.putrequest("POST", TEXT)
+        slow.putheader("content-length", str(len(body)))
+        slow.endheaders(body[:5])
+        half.settimeout(10)
+        half.sendall(before)
+        assert not before or half.recv(12) == b"HTTP/1.1 200"
+        for sent in b"GET /health HTTP/1.1\r\nHost: local":
+            with suppress(OSError):
+                half.sendall(bytes([sent]))
+            time.sleep(0.02)
+        with suppress(ConnectionError):
+            while half.recv(1000):
+                pass
+        slow.send(body[5:])
+        assert slow.getresponse().status == 200

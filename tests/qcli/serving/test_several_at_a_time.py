@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
@@ -104,6 +106,28 @@ def test_another_model_waits_until_nobody_needs_the_one_that_is_there(answers):
     questions = [question(0), question(1, model="other"), question(2), question(3, model="other")]
     found = heard(answers(3), questions)
     assert [one.text for one in found] == [one.text for one in heard(answers(1), questions)]
+
+
+def test_of_two_models_one_is_in_memory():
+    states: list[Any] = []
+
+    def load_one(name, progress):
+        assert not [state for state in states if state() is not None]
+        llm = load(name, progress)
+        states.append(weakref.ref(llm.engine.state))
+        return llm
+
+    group = SeveralAtATime(load_one, parallel=3)
+    group.start("storyteller")
+    gc.disable()
+    try:
+        for name in ("other", "storyteller"):
+            found = heard(group, [question(i, model=name) for i in range(2)])
+            assert all(isinstance(one.last, Done) for one in found)
+    finally:
+        gc.enable()
+        group.close()
+    assert len(states) == 3
 
 
 def test_an_error_in_a_step_ends_an_answer_and_the_next_is_answered(answers, monkeypatch):
