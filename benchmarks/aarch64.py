@@ -238,7 +238,7 @@ def main() -> int:
     parser.add_argument("--mirror", default="http://deb.debian.org/debian")
     given = parser.parse_args()
     check_machine()
-    root = Root(given.root.absolute())
+    root, what = Root(given.root.absolute()), f"{date.today()}, commit {commit()}"  # as it is installed
     root.make(given.suite, given.mirror)
     tell("installing the wheel")
     root.install()
@@ -260,7 +260,7 @@ def main() -> int:
         table += line
         well &= there.story == here.story and there.unit == KERNELS.get(processor, there.unit)
         well &= tested is None or tested.well
-    said = f"{date.today()}, commit {commit()}, compared with {here.unit} on x86-64. Tests: `{' '.join(tests)}`.\n\n{table}"
+    said = f"{what}, compared with {here.unit} on x86-64. Tests: `{' '.join(tests)}`.\n\n{table}"
     sys.stdout.write(said)
     if given.write:
         text = given.write.read_text()
