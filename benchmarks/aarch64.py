@@ -45,18 +45,23 @@ _BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
 _OURS: Final = "opt/qcli"  # below ROOT: packages, tests, kernels
 _LIBRARIES: Final = range(36, 16, -1)  # of glibc, 2.36 to 2.17: wheels are named by the oldest they can do with
 
-# Run here and there: the kernels' kind, features, the story; a file of logits, and one of the names of kernels that were used.
+# Run here and there: the kernels' kind, the story; a file of logits, and one of the names of kernels that are used, or may be.
 TELL: Final = """
 import sys
 import numpy as np
 from qcli import LLM
-from quant import cpu
+from quant import cpu, prepare
 from quant.jit import Kernel
+names, compile_missing = set(), prepare.compile_missing
+def noted(kernels, progress=None, processors=None, later=()):
+    names.update(kernel.name for group in (kernels, *later) for kernel in group)
+    return compile_missing(kernels, progress, processors, later)
+prepare.compile_missing = noted
 with LLM(threads=1) as llm:
     story = "".join(llm.generate("Once upon a time", max_tokens=100, temperature=0))
     np.save(sys.argv[1], llm.logits(llm.tokenize("Once upon a time" + story)))
 values = [v for name, m in list(sys.modules.items()) if name.startswith("quant.") for v in vars(m).values()]
-names = {v.name for v in values if isinstance(v, Kernel) and v.is_loaded}
+names |= {v.name for v in values if isinstance(v, Kernel) and v.is_loaded}
 names |= {"quant.kernels.multiply.multiply_q8", "quant.kernels.multiply.multiply_q8_by_16"}  # of processors without pairs
 open(sys.argv[2], "w").write("\\n".join(sorted(names)))
 sys.stdout.write(cpu.dot_unit() + "\\n" + story)
