@@ -15,6 +15,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.host import named_files
 from qcli.host.atomic_files import AtomicFiles
 from qcli.local_models.removal import of_files
+from qcli.runtime import state_file
 
 DENIED, SHARED, NO_FILE, NO_PATH, EXCEEDS = 5, 32, 2, 3, 206
 
@@ -111,6 +112,14 @@ def test_of_a_model_that_a_process_runs_nothing_is_deleted(held, tmp_path):
     held.clear()
     of_files(parts, tmp_path).run()
     assert not any(part.exists() for part in parts)
+
+
+def test_what_is_kept_to_save_time_stays_while_another_process_reads_it(held, tmp_path):
+    state_file.write(path := tmp_path / "state", b"header", ())
+    before = path.stat().st_mtime_ns
+    held.add(path)
+    state_file.write(path, b"header", ())
+    assert (list(tmp_path.iterdir()), path.stat().st_mtime_ns) == ([path], before)
 
 
 LONG = "/" + "x" * 299
