@@ -45,18 +45,23 @@ _BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
 _OURS: Final = "opt/qcli"  # below ROOT: packages, tests, kernels
 _LIBRARIES: Final = range(36, 16, -1)  # of glibc, 2.36 to 2.17: wheels are named by the oldest they can do with
 
-# Run here and there: the kernels' kind, features, the story; a file of logits, and one of the names of kernels that were used.
+# Run here and there: the kernels' kind, the story; a file of logits, and one of the names of kernels that are used, or may be.
 TELL: Final = """
 import sys
 import numpy as np
 from qcli import LLM
-from quant import cpu
+from quant import cpu, prepare
 from quant.jit import Kernel
+names, compile_missing = set(), prepare.compile_missing
+def noted(kernels, progress=None, processors=None, later=()):
+    names.update(kernel.name for group in (kernels, *later) for kernel in group)
+    return compile_missing(kernels, progress, processors, later)
+prepare.compile_missing = noted
 with LLM(threads=1) as llm:
     story = "".join(llm.generate("Once upon a time", max_tokens=100, temperature=0))
     np.save(sys.argv[1], llm.logits(llm.tokenize("Once upon a time" + story)))
 values = [v for name, m in list(sys.modules.items()) if name.startswith("quant.") for v in vars(m).values()]
-names = {v.name for v in values if isinstance(v, Kernel) and v.is_loaded}
+names |= {v.name for v in values if isinstance(v, Kernel) and v.is_loaded}
 names |= {"quant.kernels.multiply.multiply_q8", "quant.kernels.multiply.multiply_q8_by_16"}  # of processors without pairs
 open(sys.argv[2], "w").write("\\n".join(sorted(names)))
 sys.stdout.write(cpu.dot_unit() + "\\n" + story)
@@ -93,7 +98,10 @@ class Root:
         self.folder, self.ours = folder, folder / _OURS
 
     def make(self, suite: str, mirror: str) -> None:
-        """Have debootstrap make it, unless it is there; what is half made is made anew."""
+        """Have debootstrap fetch its packages, and unpack them, unless it is there; what is half made is made anew.
+
+        Nothing is configured there, which an emulated machine takes an hour for, and Python does without.
+        """
         done = self.folder / "etc/made-by-aarch64.py"
         if done.exists():
             return
@@ -103,8 +111,15 @@ class Root:
         tell(f"making an arm64 Debian {suite} in {self.folder}")
         first = ["debootstrap", "--foreign", "--arch=arm64", "--variant=minbase", "--include=python3", suite]
         subprocess.run([*first, self.folder, mirror], check=True)
-        self.run(["/debootstrap/debootstrap", "--second-stage"]).check_returncode()
+        for package in sorted(self.folder.glob("var/cache/apt/archives/*.deb")):
+            self._unpack(package)
+        for name in ("passwd", "group"):
+            shutil.copyfile(self.folder / f"usr/share/base-passwd/{name}.master", self.folder / "etc" / name)
         done.touch()
+
+    def _unpack(self, package: Path) -> None:
+        files = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, stdout=subprocess.PIPE).stdout
+        subprocess.run(["tar", "-x", "--keep-directory-symlink", "-C", self.folder], check=True, input=files)
 
     def run(
         self, command: Sequence[str], processor: str = "max", *, silent: bool = False
@@ -238,7 +253,7 @@ def main() -> int:
     parser.add_argument("--mirror", default="http://deb.debian.org/debian")
     given = parser.parse_args()
     check_machine()
-    root = Root(given.root.absolute())
+    root, what = Root(given.root.absolute()), f"{date.today()}, commit {commit()}"  # as it is installed
     root.make(given.suite, given.mirror)
     tell("installing the wheel")
     root.install()
@@ -260,7 +275,7 @@ def main() -> int:
         table += line
         well &= there.story == here.story and there.unit == KERNELS.get(processor, there.unit)
         well &= tested is None or tested.well
-    said = f"{date.today()}, commit {commit()}, compared with {here.unit} on x86-64. Tests: `{' '.join(tests)}`.\n\n{table}"
+    said = f"{what}, compared with {here.unit} on x86-64. Tests: `{' '.join(tests)}`.\n\n{table}"
     sys.stdout.write(said)
     if given.write:
         text = given.write.read_text()

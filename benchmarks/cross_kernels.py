@@ -3,7 +3,7 @@
     python benchmarks/cross_kernels.py CACHE FEATURES FILE...
 
 CACHE is QCLI_CACHE_DIR of the other machine, FEATURES what quant.cpu.features() is there, where the processor is `generic`.
-A FILE ends in .py, a test module, whose own kernels are compiled and those of all modules of quant that it has imported; or
+A FILE ends in .py, a test module, whose own kernels are compiled, and those of helpers and modules of quant that it imports; or
 it holds the names of kernels, a line each. The compiler is this machine's Numba and LLVM, told to be on another one: the
 versions must be the same there, or the kernels will not be found. Nothing of what is compiled is run here.
 """
@@ -65,9 +65,9 @@ def named(files: list[str]) -> Iterator[Any]:
             for name in Path(file).read_text().split():
                 module, _, attribute = name.rpartition(".")
                 yield getattr(importlib.import_module(module), attribute)
-    places = tuple({str(Path(file).resolve().parent) for file in files if file.endswith(".py")})
-    for name, module in list(sys.modules.items()) if places else []:
-        is_test = str(getattr(module, "__file__", "")).startswith(places)
+    tests = {str(Path(file).resolve().parent) for file in files if file.endswith(".py")}
+    for name, module in list(sys.modules.items()) if tests else []:
+        is_test = str(getattr(module, "__file__", "")).startswith((*tests, str(HELPERS)))
         if is_test or name.startswith("quant."):
             yield from (value for value in vars(module).values() if isinstance(value, Kernel) and value.module == name)
 

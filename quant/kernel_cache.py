@@ -20,6 +20,7 @@ from pathlib import Path
 
 from quant import cpu, prebuilt, sources
 from quant.declarations import CFunction
+from quant.renaming import keep_first
 
 _UNUSED_DAYS = 30
 _CHECKSUM_BYTES = 32
@@ -98,13 +99,18 @@ def save(function: CFunction, symbol: str, object_file: bytes) -> None:
     path = _path(function)
     if path is None:
         return
+    written = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            written = Path(file.name)
             file.write(packed(symbol, object_file))
-        os.replace(file.name, path)
-        _remove_unused(path, function.name)
+        keep_first(written, path)
     except OSError as problem:
+        if written:
+            with suppress(OSError):
+                written.unlink()
         _warn(path.parent, problem.strerror or str(problem))
+    _remove_unused(path, function.name)
 
 
 def packed(symbol: str, object_file: bytes) -> bytes:
@@ -150,5 +156,6 @@ def _remove_unused(path: Path, name: str) -> None:
     """Delete a function's code for other sources, if it is older than a month."""
     oldest = time.time() - _UNUSED_DAYS * 86_400
     for other in path.parent.glob(f"{name}-*.o"):
-        if other != path and other.stat().st_mtime < oldest:
-            other.unlink(missing_ok=True)
+        with suppress(OSError):  # deleted meanwhile, or on Windows being read
+            if other != path and other.stat().st_mtime < oldest:
+                other.unlink()

@@ -56,16 +56,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Before many tests: compile all kernels that the cache lacks, in several processes.
+    """Before many tests of several workers: compile all kernels that the cache lacks, in several processes.
 
-    The first worker does so before it tells what it collected, and until all have told that no test begins.
+    The first worker does so before it tells what it collected, and until all have told that no test begins. Without workers
+    (`-n0`) tests compile what they use as they come to it: under emulation it is compiled elsewhere, or takes hours.
     """
     gc.freeze()
     gc.set_threshold(100_000)
     gc.enable()
     if len(session.items) < _MANY or session.config.option.collectonly:
         return
-    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
         compile_missing(suite_kernels.declared())
 
 

@@ -15,6 +15,7 @@ from qcli.commands import options
 from qcli.commands.examples import examples
 from qcli.commands.tables import new_table
 from qcli.errors import OutputError, UsageError
+from qcli.host.named_files import reason
 from qcli.wording import counted, shortened, size
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _clear(found: list[Kept], quiet: bool) -> None:
             try:
                 path.unlink(missing_ok=True)
             except OSError as problem:
-                problems.append(f"{path}: cannot be deleted: {problem.strerror or problem}")
+                problems.append(f"{path}: cannot be deleted: {reason(problem, '', path).said}")
         for folder in one.folders:
             with suppress(OSError):
                 folder.rmdir()

@@ -6,6 +6,7 @@ import errno
 
 from qcli import console
 from qcli.errors import QcliError
+from qcli.host.named_files import reason
 from qcli.wording import shortened
 
 
@@ -18,6 +19,5 @@ def system_error(problem: OSError) -> QcliError:
     if problem.errno == errno.ENAMETOOLONG:
         return QcliError(f"{shortened(str(problem.filename))}: this name is too long for a file", "give a shorter one")
     where = f"{problem.filename}: " if problem.filename else ""
-    return QcliError(
-        f"{where}{problem.strerror or problem}", "check that the disk is there and that you may write to it"
-    )
+    why = reason(problem, "check that the disk is there and that you may write to it")
+    return QcliError(f"{where}{why.said}", why.hint)

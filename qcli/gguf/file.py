@@ -21,6 +21,7 @@ from qcli.gguf.header import BIG_ENDIAN, Header, Value, printable, read_header
 from qcli.gguf.names import MAX_PARTS, part_paths
 from qcli.gguf.strings import StringArray
 from qcli.host import bus_error
+from qcli.host.named_files import reason
 
 _REQUIRED: Final[Any] = object()
 
@@ -186,11 +187,14 @@ def _map(path: Path) -> mmap.mmap:
             if start[:4] != b"GGUF":
                 raise _not_gguf(path, start)
             return bus_error.watch(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
-    except FileNotFoundError:
-        raise ModelNotFoundError(f"{path}: no such file", "`qcli models` lists the models it knows") from None
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        message = f"{printable(str(path))}: cannot be read: {reason}"
+    except FileNotFoundError as error:
+        why = reason(error, "`qcli models` lists the models it knows", path, "no such file")
+        raise ModelNotFoundError(f"{path}: {why.said}", why.hint) from None
+    except OSError as error:
+        why = reason(error, "check the path and its permissions", path)
+        raise ModelFileError(f"{printable(str(path))}: cannot be read: {why.said}", why.hint) from None
+    except ValueError as error:  # a zero byte in the path
+        message = f"{printable(str(path))}: cannot be read: {error}"
         raise ModelFileError(message, "check the path and its permissions") from None
 
 

@@ -11,7 +11,9 @@ from types import TracebackType
 from typing import BinaryIO, ClassVar
 
 from qcli.errors import OutputError
+from qcli.host.named_files import reason, require_unused
 from qcli.wording import quantity
+from quant.renaming import remove, replace
 
 
 class AtomicFiles:
@@ -66,7 +68,7 @@ class AtomicFiles:
             with suppress(OSError):  # what is buffered may not fit on the disk
                 file.close()
             with suppress(OSError):
-                self._temporary(path).unlink(missing_ok=True)
+                remove(self._temporary(path))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -87,6 +89,7 @@ class AtomicFiles:
                 )
             if path.exists() and not self._overwrite:
                 raise OutputError(f"{path}: already exists", "--force replaces it, or give another path")
+            require_unused([path])
             if not path.parent.is_dir():
                 raise OutputError(f"{path}: there is no folder {path.parent}", f"`mkdir -p {path.parent}` makes it")
             if not os.access(path.parent, os.W_OK):
@@ -107,7 +110,7 @@ class AtomicFiles:
             self._check(path)  # another process may have written it meanwhile
         for path in self._open:
             with output_errors(path):
-                os.replace(self._temporary(path), path)
+                replace(self._temporary(path), path)
         for folder in {path.parent for path in self._open}:
             sync_folder(folder)
 
@@ -130,10 +133,8 @@ def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise OutputError(
-            f"{path}: cannot be written: {reason}", "check the disk and the folder's permissions"
-        ) from None
+        why = reason(problem, "check the disk and the folder's permissions", path)
+        raise OutputError(f"{path}: cannot be written: {why.said}", why.hint) from None
 
 
 def sync_folder(folder: Path) -> None:

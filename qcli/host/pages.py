@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-PAGE = 4096  # bytes; unbuffered reads want offsets, sizes and addresses to be multiples of it
+from quant.read_queue import PAGE
 
 _HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 

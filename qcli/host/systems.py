@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _CPUINFO = Path("/proc/cpuinfo")
 _NICENESS = 10
+_PATIENCE = 5.0  # seconds for a program of the system
 _NEW_PROCESS_GROUP = 0x200  # CREATE_NEW_PROCESS_GROUP of the Windows API
 
 
@@ -69,14 +70,26 @@ def on_its_own() -> dict[str, Any]:
 
 
 def end(process: subprocess.Popen[Any]) -> None:
-    """End a process that was started `on_its_own`, and on all systems but Windows those that it has started."""
+    """End a process that was started `on_its_own`, and those that it has started; on Windows these only while it runs."""
     with suppress(OSError):
         if sys.platform == "win32":
+            if process.poll() is None:
+                _end_tree(process.pid)
             process.kill()
         else:
             import signal
 
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end_tree(number: int) -> None:
+    """On Windows, where no call does it: by the system's own program, if it is there."""
+    import subprocess
+
+    program = os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "taskkill.exe")
+    command = [program, "/F", "/T", "/PID", str(number)]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE)
 
 
 def step_back() -> None:

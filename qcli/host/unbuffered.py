@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from qcli.errors import ModelFileError
-from qcli.host.pages import PAGE, allocate_pages
+from qcli.host.pages import allocate_pages
+from quant.read_queue import PAGE
 
 
 def open_to_read(path: Path, unbuffered: bool) -> tuple[int | None, int]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from qcli.errors import QcliError
 from qcli.host import folders
 from qcli.host.atomic_files import sync_folder
+from quant.renaming import replace
 
 _AS_NAME = re.compile(r"[\w-]{1,128}", re.ASCII)  # an ETag that can be a file's name
 
@@ -58,7 +59,7 @@ class CachedRepo:
                 raise
         except (OSError, NotImplementedError):
             if blob.exists() or not path.is_file():  # nor was one here
-                os.replace(blob, path)
+                replace(blob, path)
         sync_folder(path.parent)
         return path
 
@@ -73,7 +74,7 @@ class CachedRepo:
         ref.parent.mkdir(parents=True, exist_ok=True)
         written = ref.with_name(f"{ref.name}.{uuid.uuid4().hex[:8]}.tmp")
         written.write_text(self._commit, "utf-8")
-        os.replace(written, ref)
+        replace(written, ref)
 
 
 def hub_cache() -> Path | None:

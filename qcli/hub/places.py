@@ -13,6 +13,7 @@ from qcli.errors import OutputError
 from qcli.host.atomic_files import output_errors, sync_folder
 from qcli.hub.cache import CachedRepo
 from qcli.hub.transfer_part import Part, begun
+from quant.renaming import remove
 
 _NOTICE = 0.5  # seconds until it is told that another download is waited for
 
@@ -148,7 +149,7 @@ class InFolder:
                     raise OutputError(f"{path}: already exists", "move it away, and type the same again")
                 _rename(part.path, path)
                 part.forget_marks()
-            self.lock(file).unlink(missing_ok=True)
+            remove(self.lock(file))
         sync_folder(self.folder)
 
     def _hidden(self, file: Wanted) -> Path:
@@ -201,4 +202,4 @@ def _rename(path: Path, to: Path) -> None:
     except (OSError, NotImplementedError):  # a file system without links
         os.rename(path, to)
     else:
-        path.unlink()
+        remove(path)

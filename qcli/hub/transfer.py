@@ -72,22 +72,30 @@ class Transfer:
         with cleans_up():
             self._part.begin()
             self._tell()
-            lanes = [threading.Thread(target=self._lane, args=(i,), daemon=True) for i in range(len(self._clients))]
-            hasher = threading.Thread(target=self._take_checksum, daemon=True)
-            try:
-                for thread in (*lanes, hasher):
-                    thread.start()
-                self._watch()
-                self._leave(lanes)
-                while hasher.is_alive():
-                    hasher.join(_TOLD_EVERY)
-                    self._tell()
-            finally:
-                self._close()
-                self._leave(lanes)
+            with open(self._part.path, "r+b", buffering=0) as file:
+                self._run(file)
         if self._problem:
             raise self._problem
         return Result(self._checksum.hexdigest(), self._part.bytes - before)
+
+    def _run(self, file: BinaryIO) -> None:
+        """Have threads fetch and hash; file: for all lanes. When this returns it is closed, whatever a lane waits for:
+        on Windows a file that is open can be given no name."""
+        lanes = [threading.Thread(target=self._lane, args=(i, file), daemon=True) for i in range(len(self._clients))]
+        hasher = threading.Thread(target=self._take_checksum, daemon=True)
+        try:
+            for thread in (*lanes, hasher):
+                thread.start()
+            self._watch()
+            self._leave(lanes)
+            while hasher.is_alive():
+                hasher.join(_TOLD_EVERY)
+                self._tell()
+        finally:
+            self._close()
+            self._leave(lanes)
+            with self._writing:
+                file.close()
 
     def _watch(self) -> None:
         """Until all is there, or nothing more will come: tell how far it is, and mark what is there."""
@@ -125,19 +133,18 @@ class Transfer:
                 lane.join(1.0)  # one that is still connecting writes nothing any more
         self._part.save()
 
-    def _lane(self, lane: int) -> None:
+    def _lane(self, lane: int, file: BinaryIO) -> None:
         client, failures = self._clients[lane], 0
         try:
-            with open(self._part.path, "r+b", buffering=0) as file:
-                while failures < TRIES and (span := self._work.take(lane)):
-                    try:
-                        self._fetch(lane, client, span, file)
-                        failures = 0
-                    except TransientError as trouble:
-                        failures = 1 if span.written else failures + 1
-                        self._rest(span, trouble, failures)
-                    finally:
-                        self._work.give_back(span)
+            while failures < TRIES and (span := self._work.take(lane)):
+                try:
+                    self._fetch(lane, client, span, file)
+                    failures = 0
+                except TransientError as trouble:
+                    failures = 1 if span.written else failures + 1
+                    self._rest(span, trouble, failures)
+                finally:
+                    self._work.give_back(span)
         except RefusedError as problem:
             self._fail(api.refused(self._name, problem))
         except BaseException as problem:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from qcli.host.atomic_files import sync_folder
+from quant.renaming import remove, replace
 
 BLOCK: Final = 1 << 20  # bytes that are marked together
 PART_SUFFIX: Final = ".qcli.incomplete"  # huggingface_hub counts what ends so among broken downloads, and can delete it
@@ -80,19 +81,19 @@ class Part:
     def discard(self) -> None:
         """Delete it, the marks first."""
         self.forget_marks()
-        self.path.unlink(missing_ok=True)
+        remove(self.path)
         sync_folder(self.path.parent)
         self.there[:] = self._saved = bytes(len(self.there))
 
     def forget_marks(self) -> None:
         """Delete the map, as the file is whole or to be deleted."""
-        self.map_path.unlink(missing_ok=True)
-        self._next.unlink(missing_ok=True)
+        remove(self.map_path)
+        remove(self._next)
 
     def move(self, to: Path) -> None:
         """Give the whole file, flushed, another name on the same disk."""
         self.save()
-        os.replace(self.path, to)
+        replace(self.path, to)
         self.forget_marks()
         sync_folder(to.parent)
 
@@ -129,7 +130,7 @@ class Part:
             file.truncate()
             file.flush()
             os.fsync(file.fileno())
-        os.replace(self._next, self.map_path)
+        replace(self._next, self.map_path)
         self._saved = there
         with suppress(OSError):
             self._next.write_bytes(bytes(len(data) + _LONGER))

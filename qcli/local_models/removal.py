@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qcli.errors import OutputError, UsageError
+from qcli.host.named_files import reason, require_unused
 from qcli.hub.address import Address
 from qcli.hub.places import leave_it, locked
 from qcli.hub.repo_files import RepoFile, meant
@@ -29,13 +30,17 @@ class Removal:
     inside: Path  # the folder below which folders that are empty then go, too
 
     def run(self) -> None:
-        """Delete them, links before what they lead to. Raises OutputError at the first that cannot be deleted."""
+        """Delete them, links before what they lead to.
+
+        Raises OutputError at the first that cannot be deleted, and before any is if a program has one of them open.
+        """
+        require_unused(self.files)
         for path in self.files:
             try:
                 path.unlink(missing_ok=True)
             except OSError as problem:
-                hint = "check the permissions of the folder, and whether a program has it open"
-                raise OutputError(f"{path}: cannot be deleted: {problem.strerror or problem}", hint) from None
+                why = reason(problem, "check the permissions of the folder", path)
+                raise OutputError(f"{path}: cannot be deleted: {why.said}", why.hint) from None
         for folder in sorted({parent for path in self.files for parent in path.parents}, key=lambda f: -len(f.parts)):
             if self.inside in folder.parents:
                 with suppress(OSError):  # there is something else in it

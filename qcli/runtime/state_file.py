@@ -24,6 +24,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.renaming import keep_first
+
 STATE_VERSION = 2  # to be raised when what states hold, or mean, changes
 
 PART = ".part"  # ends the name of a file that is not whole yet
@@ -55,7 +57,7 @@ def write(path: Path, header: bytes, arrays: Arrays) -> None:
     try:
         with open(descriptor, "wb", _BUFFER) as file:
             write_to(file, header, arrays)
-        _rename(temporary, path)
+        keep_first(temporary, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
@@ -89,15 +91,6 @@ def read(path: Path, header: bytes, arrays: Arrays) -> bool:
                 return False
             checksum = zlib.crc32(piece, checksum)
         return file.read() == checksum.to_bytes(_CHECKSUM_BYTES, "little")
-
-
-def _rename(temporary: str, path: Path) -> None:
-    try:
-        os.replace(temporary, path)
-    except PermissionError:  # Windows, while another process reads the file of this name, which holds the same
-        if not path.exists():
-            raise
-        os.unlink(temporary)
 
 
 def _pieces(arrays: Arrays) -> Iterator[memoryview]:

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
-from qcli.host.pages import PAGE, allocate_pages, release_pages
+from qcli.host.pages import allocate_pages, release_pages
 from qcli.streaming.reader import Reader, ReadRequest, Span, buffer_bytes
 from qcli.streaming.slots import Slots, growth
 from qcli.streaming.source import ExpertSource
 from quant.kernels.expert_loads import CACHED, EXPERT_READ_BYTES, PART, begin_load, cancel_load, end_load
 from quant.kernels.experts import GatedExperts
 from quant.plan import Ids, aligned
-from quant.read_queue import READ, SPAN
+from quant.read_queue import PAGE, READ, SPAN
 from quant.weights import ExpertMatrices
 
 Buffer = NDArray[np.uint8]

@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcli.errors import ModelFileError
-from qcli.host.pages import PAGE
 from qcli.host.unbuffered import handles, open_to_read, reads_wait_for_each_other
 from quant import read_queue, system_calls
-from quant.read_queue import ENDED, FILE_BYTES, READ, SPAN
+from quant.read_queue import ENDED, FILE_BYTES, PAGE, READ, SPAN
 
 IO_THREADS = 8  # one disk was as quick with one, a slower one wants more
 _LOOK_S = 0.0001  # between looks whether a read is done

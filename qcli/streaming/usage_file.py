@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from qcli.errors import OutputError
 from qcli.gguf.file import GGUFFile
 from qcli.host import folders
+from quant.renaming import replace
 
 Usage = Mapping[str, NDArray[np.float32]]  # counts with decay, float32 [experts], by the tensor name of a layer's gates
 
@@ -53,7 +53,7 @@ def save(path: Path, usage: Usage) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
             temporary = Path(file.name)
             np.savez_compressed(file, **arrays)
-        os.replace(temporary, path)
+        replace(temporary, path)
     except OSError as error:
         if temporary:
             with suppress(OSError):

@@ -97,6 +97,14 @@ def test_what_systems_do_each_in_its_own_way_is_in_few_files():
     assert asking == kernels | {"qcli/doctor/programs.py"}
 
 
+def test_processes_are_started_never_forked():
+    """Windows has no fork, and threads do not survive one: what a process needs it is told by its command and its pipes."""
+    forking = {"os.fork", "os.forkpty", "pty.fork", "ProcessPoolExecutor"}
+    assert {name(path) for path in EVERY if names(path) & forking or roots(path) & {"multiprocessing", "pty"}} == set()
+    given = {(name(path), word.arg) for path in EVERY for word in ast.walk(tree(path)) if isinstance(word, ast.keyword)}
+    assert {path for path, word in given if word == "preexec_fn"} == set()
+
+
 def test_models_know_no_terminal_and_no_command():
     upper = ("qcli.console", "qcli.cli", "qcli.commands", *TERMINAL)
     found = {(name(path), m) for path in sources("qcli/models") for m in imports(path) if m.startswith(upper)}

@@ -12,7 +12,7 @@ import numpy as np
 
 from qcli.doctor.trials.trial import Experiment, Floats, Trial, error, normal, unlike
 from qcli.doctor.twins import slots as twin
-from qcli.host.pages import PAGE, allocate_pages
+from qcli.host.pages import allocate_pages
 from qcli.host.temporary import temporary_folder
 from qcli.streaming.cached_layer import CachedLayer
 from qcli.streaming.reader import Reader, buffer_bytes
@@ -23,7 +23,7 @@ from quant.kernels.expert_loads import TOKEN, begin_load, cancel_load, clock, en
 from quant.kernels.expert_slots import count_usage, find_slot
 from quant.kernels.experts import GatedExperts
 from quant.plan import Ids
-from quant.read_queue import QUEUE, READ, SPAN, cancel, close, prioritize, serve, submit
+from quant.read_queue import PAGE, QUEUE, READ, SPAN, cancel, close, prioritize, serve, submit
 from quant.weights import ExpertMatrices
 
 _PATIENCE: Final = 2.0  # seconds for a read of a few kilobytes

@@ -183,17 +183,37 @@ def test_an_address_that_was_just_left(on, system, reused):
     [
         (LINUX, {"start_new_session": True}, [("killpg", 42)]),
         (MAC, {"start_new_session": True}, [("killpg", 42)]),
-        (WINDOWS, {"creationflags": 0x200}, ["kill"]),
+        (WINDOWS, {"creationflags": 0x200}, [r"W:\Windows/System32/taskkill.exe /F /T /PID 42", "kill"]),
     ],
 )
 def test_processes_on_their_own(on, monkeypatch, system, started, ended):
     on(system)
-    done = []
+    done: list[object] = []
+    monkeypatch.setenv("SYSTEMROOT", r"W:\Windows")
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: done.append(" ".join(command)))
     monkeypatch.setattr(os, "killpg", lambda number, _: done.append(("killpg", number)), raising=False)
     monkeypatch.setattr(signal, "SIGKILL", 9, raising=False)
-    systems.end(SimpleNamespace(pid=42, kill=lambda: done.append("kill")))
+    systems.end(SimpleNamespace(pid=42, poll=lambda: None, kill=lambda: done.append("kill")))
     assert systems.on_its_own() == started
     assert done == ended
+
+
+@pytest.mark.parametrize("problem", [FileNotFoundError(), subprocess.TimeoutExpired("taskkill", 5)])
+def test_a_process_of_windows_ends_also_without_what_ends_its_children(on, monkeypatch, problem):
+    def fail(*_, **__):
+        raise problem
+
+    on(WINDOWS)
+    monkeypatch.setattr(subprocess, "run", fail)
+    done: list[str] = []
+    systems.end(SimpleNamespace(pid=42, poll=lambda: None, kill=lambda: done.append("kill")))
+    assert done == ["kill"]
+
+
+def test_the_number_of_a_process_of_windows_that_has_ended_may_be_anothers(on, monkeypatch):
+    on(WINDOWS)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it is asked to end another"))
+    systems.end(SimpleNamespace(pid=42, poll=lambda: 0, kill=lambda: None))
 
 
 @pytest.mark.parametrize(("system", "count"), [(LINUX, 1), (MAC, 0), (WINDOWS, 0)])

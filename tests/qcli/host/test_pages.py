@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from qcli.host.memory import process_memory
-from qcli.host.pages import PAGE, allocate_pages, release_pages
+from qcli.host.pages import allocate_pages, release_pages
+from quant.read_queue import PAGE
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="what is resident now, Linux tells")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import threading
 from pathlib import Path
@@ -51,6 +52,27 @@ def fetch(hub, tmp_path, **options):
 def missing(hub, tmp_path) -> int:
     part = new_part(hub, tmp_path)
     return part.bytes - part.bytes_there
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files, Linux tells")
+def test_a_lane_that_waits_for_a_server_has_no_file_open_at_the_end(hub, tmp_path, monkeypatch):
+    """On Windows nobody could give the file its name."""
+    never, waits = threading.Event(), threading.Event()
+    ask = Transfer._ask
+
+    def connect(self, client, wanted):
+        if client is self._clients[1]:
+            waits.set()
+            never.wait(60)
+        return ask(self, client, wanted)
+
+    monkeypatch.setattr("qcli.hub.transfer_work._SLOW", 0.02)
+    monkeypatch.setattr(Transfer, "_ask", connect)
+    fetch(hub, tmp_path, lanes=3)
+    assert waits.is_set()
+    open_now = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    assert str(new_part(hub, tmp_path).path) not in open_now
+    never.set()
 
 
 def on_the_store(**fault):

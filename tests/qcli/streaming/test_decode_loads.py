@@ -10,7 +10,6 @@ import pytest
 from scripted_reads import answer
 
 from qcli.doctor.twins import slots as twin
-from qcli.host.pages import PAGE
 from qcli.streaming.cached_layer import CachedLayer
 from qcli.streaming.reader import Reader
 from qcli.streaming.slots import growth
@@ -21,6 +20,7 @@ from quant.kernels.expert_requests import request_experts
 from quant.kernels.experts import GatedExperts
 from quant.kernels.router import Routing
 from quant.plan import Plan, aligned
+from quant.read_queue import PAGE
 from quant.weights import ExpertMatrices
 
 EXPERTS, K, SIDE = 12, 3, 32

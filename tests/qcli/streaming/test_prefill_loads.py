@@ -9,11 +9,11 @@ import pytest
 from streamed_engine import IDS, MODEL, logits_of, streamed
 
 from qcli.gguf.file import GGUFFile
-from qcli.host.pages import PAGE
 from qcli.runtime.engine import Engine
 from qcli.streaming.cached_layer import CachedLayer
 from qcli.streaming.prefill_loads import group_by_expert
 from qcli.streaming.staging_buffer import StagingBuffer
+from quant.read_queue import PAGE
 
 STORED = 6 * PAGE  # bytes that one of the model's experts takes in memory
 

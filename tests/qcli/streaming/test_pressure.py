@@ -7,10 +7,10 @@ import pytest
 from streamed_engine import IDS, streamed
 
 from qcli.errors import QcliError
-from qcli.host.pages import PAGE
 from qcli.runtime.checkpoint import Marks
 from qcli.runtime.prefix_cache import PrefixCache
 from qcli.streaming import pressure
+from quant.read_queue import PAGE
 
 STORED = 6 * PAGE  # bytes that one expert takes in memory
 

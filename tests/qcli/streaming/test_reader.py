@@ -13,9 +13,10 @@ import pytest
 from scripted_reads import answer, answer_as_windows
 
 from qcli.errors import ModelFileError
-from qcli.host.pages import PAGE, allocate_pages
+from qcli.host.pages import allocate_pages
 from qcli.streaming.reader import Reader, Span, buffer_bytes
 from quant import read_queue
+from quant.read_queue import PAGE
 
 
 @pytest.fixture
