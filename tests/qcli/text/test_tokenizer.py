@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -295,3 +297,37 @@ def test_no_merge_list_escapes_the_error_tree(tmp_path_factory: pytest.TempPathF
     path = write_vocabulary(tmp_path_factory.mktemp("fuzz") / "vocab.gguf", merges=merges)
     with suppress(ModelFileError):
         Tokenizer.from_gguf(path).encode("hello")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_is_heard_while_a_long_text_without_a_border_is_encoded(storyteller_tokenizer):
+    """A timer of the system presses it in the midst of the library's call."""
+    usual = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    text = "[1,2,3]" * 1_000_000
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        begin = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            storyteller_tokenizer.encode(text)
+        heard = time.monotonic() - begin
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+    assert heard < 5
+
+
+def test_a_long_part_of_a_prompt_is_encoded_once(storyteller_tokenizer, monkeypatch):
+    part = "A fox sang to the crow. " * 2000
+    asked = f"<|im_start|>user\n{part}<|im_end|>\n"
+    texts = [asked, f"{asked}<|im_start|>assistant\n"]
+    expected = [storyteller_tokenizer.encode(text) for text in texts]
+    encoded = []
+    encode = Tokenizer.encode
+
+    def noted(self, text, special=True):
+        encoded.append(len(text))
+        return encode(self, text, special)
+
+    monkeypatch.setattr(Tokenizer, "encode", noted)
+    assert [storyteller_tokenizer.prompt(text, "\ufdd0") for text in texts] == expected
+    assert sum(length > len(part) for length in encoded) == 1
