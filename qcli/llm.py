@@ -91,7 +91,7 @@ class LLM(TextStates, SeveralAnswers):
             try:
                 ram = parse_size(ram) if isinstance(ram, str) else ram
                 given: Any = {"threads": threads, "ctx": ctx, "kv_type": kv_type, "ram": ram, "progress": told}
-                self.engine = Engine.load(self.file, mtp=True, beside=True, **given)
+                self.engine = Engine.load(self.file, mtp=guesses.asks_head, beside=True, **given)
                 require_head(guesses, self.engine.draft_head is not None, path)
             except BaseException:
                 self.file.close()

@@ -102,7 +102,7 @@ class DraftedSteps:
         if not self._draft.on or most < 1:
             return []
         found = self._lookup.guess(most) if self._draft.by != "mtp" else None
-        has_head = self._steps.has_head and self._draft.by != "lookup"
+        has_head = self._draft.asks_head and self._steps.has_head
         if self._draft.at_a_time is not None:
             count = min(self._draft.at_a_time, most)
             return found.ids[:count] if found else self._steps.draft(token, count)
