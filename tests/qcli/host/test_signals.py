@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 
 import pytest
 
@@ -18,12 +17,11 @@ def test_a_call_that_hears_nothing_is_left_alone():
 
     def call():
         os.kill(os.getpid(), signal.SIGINT)
-        going_on.wait(30)
+        going_on.wait()
 
-    begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         hearing_interrupts(call)
-    assert time.monotonic() - begin < 25
+    assert "foreign call" in [thread.name for thread in threading.enumerate()]
     going_on.set()
 
 
