@@ -115,13 +115,17 @@ def checkout(commit: str, folder: Path) -> Iterator[Path]:
         subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(folder)], check=True)
 
 
-def measure(engines: Sequence[Version | Peer], cases: Sequence[Case], rounds: int) -> dict[tuple[str, Case], Found]:
-    """All cases by all engines, in turns."""
+def measure(
+    engines: Sequence[Version | Peer], cases: Sequence[Case], rounds: int
+) -> tuple[dict[tuple[str, Case], Found], str]:
+    """All cases by all engines, in turns; and the machine, as this version tells it."""
+    machine = ""
     found = {(engine.name, case): Found() for engine in engines for case in cases}
     for turn in range(rounds + 1):
         for case in cases:
             for engine in [*engines[turn % len(engines) :], *engines[: turn % len(engines)]]:
                 said = engine.measure(case)
+                machine = machine or said.get("machine", "")
                 print(
                     f"round {turn}: {case.test} -t {case.threads} {engine.name}: {said['tok_per_s']:.1f}",
                     file=sys.stderr,
@@ -132,7 +136,7 @@ def measure(engines: Sequence[Version | Peer], cases: Sequence[Case], rounds: in
                     if "memory" in said:
                         of.used.append(said["gb_per_s"])
                         of.memory.append(said["memory"])
-    return found
+    return found, machine
 
 
 def ratio(ours: Found, theirs: Found) -> str:
@@ -189,8 +193,7 @@ def main() -> None:
             root = stack.enter_context(checkout(given.before, folder / "before"))
             engines.append(Version(given.before, root, folder / "cache before"))
         engines += [Peer(*peer.split("=", 1)) for peer in given.peer]
-        machine = engines[0].measure(cases[0])["machine"]
-        found = measure(engines, cases, given.rounds)
+        found, machine = measure(engines, cases, given.rounds)
     about = f"{datetime.date.today()}, {_commit()}{given.rounds} rounds:\n\n"
     section = about + table(engines, cases, found)
     print(f"{machine}\n\n{section}")

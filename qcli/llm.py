@@ -29,6 +29,7 @@ from qcli.runtime.engine import Engine
 from qcli.runtime.exclusive import Answer, Exclusive
 from qcli.runtime.generation import Generation, Prompt
 from qcli.runtime.prefix_cache import PrefixCache
+from qcli.runtime.prompt_size import sized
 from qcli.runtime.resume import Resumed, resume
 from qcli.runtime.sampling import OPTIONS, Sampling, SamplingOptions
 from qcli.runtime.several import Several
@@ -90,7 +91,7 @@ class LLM(TextStates, SeveralAnswers):
             try:
                 ram = parse_size(ram) if isinstance(ram, str) else ram
                 given: Any = {"threads": threads, "ctx": ctx, "kv_type": kv_type, "ram": ram, "progress": told}
-                self.engine = Engine.load(self.file, mtp=True, beside=True, **given)
+                self.engine = Engine.load(self.file, mtp=guesses.asks_head, beside=True, **given)
                 require_head(guesses, self.engine.draft_head is not None, path)
             except BaseException:
                 self.file.close()
@@ -259,13 +260,13 @@ class LLM(TextStates, SeveralAnswers):
 
     def _continued(self, prompt: str, options: Options) -> tuple[Prompt, Checked]:
         wanted = checked(options).without_template()
-        ids, marks = self.tokenizer.prompt(checked_text(prompt)), ALONE if self._keep == "shared" else NO_MARKS
-        return Prompt(
-            ids, prompt, self.tokenizer.end_ids, marks.with_one_at(len(ids)) if wanted.again else marks
-        ), wanted
+        text = sized(checked_text(prompt), self.tokenizer, self.engine)
+        ids, marks = self.tokenizer.prompt(text), ALONE if self._keep == "shared" else NO_MARKS
+        marks = marks.with_one_at(len(ids)) if wanted.again else marks
+        return Prompt(ids, prompt, self.tokenizer.end_ids, marks), wanted
 
     def _asked(self, asked: Any, options: Options, begun: Sequence[int] = (), like: Any = ()) -> tuple[Prompt, Checked]:
-        messages, wanted = checked_messages(asked), checked(options)
+        messages, wanted = sized(checked_messages(asked), self.tokenizer, self.engine), checked(options)
         begun = token_ids(begun, self.tokenizer.vocab_size)
         return self._chats.asked(messages, wanted, begun, like, self._keep), wanted
 

@@ -83,7 +83,7 @@ class Worker:
 
 def pull(model: str | None) -> Path | None:
     """Download a model of huggingface.co, or of our list, that is not on this machine; None if it is here. Raises QcliError."""
-    from qcli.catalog.names import address_of
+    from qcli.catalog.names import address_of, named
     from qcli.catalog.resolve import resolve
 
     try:
@@ -98,7 +98,7 @@ def pull(model: str | None) -> Path | None:
     from qcli.hub.repo_files import choose
 
     listing = api.list_files(address.repo, address.revision)
-    return Pull(listing, choose(listing.files, address).files, revision=address.revision).run().path
+    return Pull.of(listing, choose(listing.files, address), address, named(model) if model else None).run().path
 
 
 def packed(row: Row) -> str:

@@ -44,15 +44,18 @@ def plan(
     ctx: options.Ctx = None,
     threads: options.Threads = None,
     kv_type: options.KvType = None,
+    draft: options.Draft = None,
     as_json: options.Json = False,
 ) -> None:
     """Tell whether a model fits on this machine, and how fast it is.
 
     Of owner/repo on huggingface.co it compares all versions, and tells which one to take.
     """
+    from qcli.drafts.setting import Draft
     from qcli.forecast.prospect import Options
 
-    given = Options(threads, ctx, kv_type, parse_size(ram) if ram is not None else None)
+    asks_head = Draft.of(draft or "auto").asks_head
+    given = Options(threads, ctx, kv_type, parse_size(ram) if ram is not None else None, asks_head)
     bar = console.status("looking")
     with bar, interrupt.ends_all(bar):
         listing, found = _several(model)
@@ -110,7 +113,7 @@ def _of_one(model: str | None, given: Options, bar: console.status) -> tuple[str
     """The name of one model, and how it would run; where its header is not to be had, by its shape, if that is known."""
     from qcli.catalog.names import named
     from qcli.forecast.forecast import forecast
-    from qcli.gguf.file import GGUFFile
+    from qcli.gguf.draft_block import open_with_draft
     from qcli.hub import headers
 
     with ExitStack() as stack:
@@ -121,7 +124,7 @@ def _of_one(model: str | None, given: Options, bar: console.status) -> tuple[str
             if entry is None or not entry.shape:
                 raise
             return entry.name, _by_shape(entry, given, bar, problem)
-        file = stack.enter_context(GGUFFile.open(found.path))
+        file = stack.enter_context(open_with_draft(found.path))
         return found.name, forecast(file, **vars(given), disk=found.disk, progress=bar.update)
 
 

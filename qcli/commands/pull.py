@@ -146,18 +146,8 @@ def _pulled(model: str, entry: Entry | None, address: Address, to: Path | None, 
     open_ = not (address.quant or address.file)
     variant = chosen(listing) if open_ else choose(listing.files, address)
     told.files = [file.name for file in variant.files]
-    known = entry.sha256 if entry and variant.name == entry.file else None
     with told:
-        work = Pull(
-            listing,
-            variant.files,
-            folder=to,
-            revision=address.revision,
-            sha256=known or None,
-            told=told.update,
-            remark=told.remark,
-        )
-        pulled = work.run()
+        pulled = Pull.of(listing, variant, address, entry, folder=to, told=told.update, remark=told.remark).run()
     return pulled, f"{model}:{variant.quant or variant.name}" if open_ else model
 
 

@@ -1,112 +1,158 @@
-"""How many tokens to guess: as many as pay, by what steps have taken and by how often guesses came true."""
+"""How many tokens to guess, and from what: as pays, by what steps have taken and by how often guesses came true.
+
+What promises a gain is done as long as it keeps the promise. What guesses have cost more than they brought is a debt, which
+plain steps pay off slowly; so a text takes hardly longer than without guesses, whatever was expected of them. What is
+saved by the same pay is spent on trials, of guesses that promise nothing yet, and of more or fewer at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+from qcli.drafts.estimates import Chances, Time
 
 _GAIN = 1.03  # what guessing must promise, as a ratio of speeds
 # Of a step's time, for each further token, as long as nothing is known; where most of it is reading experts from the disk,
 # of which each token needs others, only guesses that are nearly sure promise enough to be tried.
 _SLOPE, _SLOPE_STREAMED = 0.35, 0.8
-_NEW = 0.15  # weight of a new measurement
-_FIRST, _COMPARED = 3, 24  # steps of one token at first; steps of several, after which one of one is measured again
-_PRIOR = 4.0  # guesses that what is taken for granted counts for
-_MEMORY = 0.97  # weight of older guesses at each new one
-_REGRET = 0.995  # likewise, at each chance that was not taken: so what did not pay is tried again, seldom
+_GUESS = 0.2  # likewise of a guess that the model makes itself
+_DEAREST = 1.25  # of either, for each token: more where something else came between
+_FIRST, _COMPARED = 3, 32  # steps of one token at first; steps of several, after which one of one is measured again
+_PAY = 0.015  # what a plain step adds to the balance, in steps of one token
+_AT_FIRST, _MOST = 2.0, 6.0  # of the balance
+_RESERVE = 1.0  # of the balance, kept for guesses that promise a gain
+_AGAIN = 48  # steps of several from one trial of another number to the next
+_FORGOTTEN = 0.005  # of what was measured, at each chance that was not taken: so that it is tried again
 
 
-class Chances:
-    """How often guesses of a kind come true: of one after another that did, the share that does, too."""
+class Offer(NamedTuple):
+    """Guesses that could be had: how likely, at most how many, and whether the model would have to make them."""
 
-    def __init__(self, expected: float) -> None:
-        self._expected, self._right, self._tried = expected, 0.0, 0.0
-
-    @property
-    def share(self) -> float:
-        """From 0 to 1."""
-        return (self._right + _PRIOR * self._expected) / (self._tried + _PRIOR)
-
-    def note(self, right: bool) -> None:
-        """A guess came true, or did not."""
-        self._right, self._tried = _MEMORY * self._right + right, _MEMORY * self._tried + 1
-
-    def fade(self) -> None:
-        """A chance was not taken."""
-        self._right, self._tried = _REGRET * self._right, _REGRET * self._tried
+    chances: Chances
+    most: int
+    by_head: bool = False
 
 
 class Controller:
-    """Chooses widths of steps: tokens that a step takes, one of them known."""
+    """Chooses what to guess; times of steps and guesses count as multiples of a step of one token."""
 
-    def __init__(self, widest: int, *, streamed: bool = False) -> None:
-        """widest: most tokens of a step; streamed: whether experts are read from the disk."""
-        self._widest, self._first_slope = widest, _SLOPE_STREAMED if streamed else _SLOPE
-        self._seconds = 0.0  # of a step of one token
-        self._due = _FIRST  # steps of one token that come before others, so that there is something to compare with
-        self._wide = 0  # steps of several since the last of one
-        self._guess_s, self._ready = 0.0, False  # of a guess that the model makes itself
-        self._costs: dict[int, float] = {}  # of a step of so many tokens, as a multiple of that
+    def __init__(self, most: int, *, streamed: bool = False) -> None:
+        """most: guesses of a step; streamed: whether experts are read from the disk."""
+        self._most, self._slope = most, _SLOPE_STREAMED if streamed else _SLOPE
+        self._plain = Time()  # seconds of a step of one token
+        self._steps: dict[int, Time] = {}  # of a step with so many guesses
+        self._guesses: dict[int, Time] = {}  # of so many guesses that the model makes itself
         self._chances: dict[Hashable, Chances] = {}
+        self._balance = _RESERVE if streamed else _AT_FIRST  # steps of one token that trials may cost
+        self._due = _FIRST  # steps of one token that come before others, so that there is something to compare with
+        self._since_plain = self._since_trial = self._trials = 0
+        self._ready = self._head_ready = False  # whether the first has been, with all that had to be made ready
 
     def chances(self, kind: Hashable, expected: float) -> Chances:
         """Those of a kind of guesses; expected: what share comes true, as long as nothing is known."""
         return self._chances.setdefault(kind, Chances(expected))
 
-    def took(self, width: int, seconds: float) -> None:
-        """A step of so many tokens took so long."""
-        if width == 1:
-            self._due, self._wide = max(0, self._due - 1), 0
-            self._seconds += (seconds - self._seconds) * (_NEW if self._seconds else 1.0)
-        elif self._seconds:
-            self._wide += 1
-            if self._wide == _COMPARED:
-                self._due = 1
-            cost = min(seconds / self._seconds, width)  # more only where something else came between
-            before = self._costs.get(width, self.cost(width))
-            self._costs[width] = before + (cost - before) * _NEW
-
-    def cost(self, width: int) -> float:
-        """Of a step of so many tokens, as a multiple of a step of one; between those that are known, a mean."""
-        known = {1: 1.0, **self._costs}
-        if width in known:
-            return known[width]
-        below = max(other for other in known if other < width)
-        above = min((other for other in known if other > width), default=0)
-        slope = (known[above] - known[below]) / (above - below) if above else self._slope(below, known[below])
-        return known[below] + slope * (width - below)
-
-    def guessed(self, count: int, seconds: float) -> None:
-        """The model took so long to make so many guesses itself; the first time, with all that had to be made ready."""
-        if not self._ready:
-            self._ready = True
-            return
-        self._guess_s += (seconds / count - self._guess_s) * (_NEW if self._guess_s else 1.0)
-
-    @property
-    def cost_of_guess(self) -> float:
-        """Of one that the model makes itself, in steps of one token."""
-        return self._guess_s / self._seconds if self._seconds else 0.0
-
-    def pass_by(self, chances: Chances) -> None:
-        """Nothing was guessed, for it would not have paid: both are forgotten, slowly, that say so."""
-        chances.fade()
-        self._guess_s *= _REGRET
-        for width, cost in self._costs.items():
-            self._costs[width] = cost + (1 + self._first_slope * (width - 1) - cost) * (1 - _REGRET)
-
-    def width(self, chances: Chances, most: int, cost_of_guess: float = 0.0) -> tuple[int, float]:
-        """The best width up to `most`, 1 where none promises a gain, and that gain; cost_of_guess: in steps of one token."""
-        best, gain, share = 1, _GAIN, chances.share
+    def choose(self, offers: Sequence[Offer]) -> tuple[Offer, int] | None:
+        """Which offer to take, and how many guesses of it; None for none. To be asked before each step, and obeyed."""
         if self._due:
-            return best, gain
-        expected = tokens = 1.0
-        for width in range(2, min(most, self._widest) + 1):
-            expected *= share
-            tokens += expected
-            promised = tokens / (self.cost(width) + cost_of_guess * (width - 1))
-            if promised > gain:
-                best, gain = width, promised
-        return best, gain
+            return None
+        affordable = [(offer, count) for offer in offers for count in self._counts(offer)]
+        gain, at = max(((self.gain(*one), i) for i, one in enumerate(affordable)), default=(0.0, 0))
+        if gain > _GAIN:
+            offer, count = affordable[at]
+            return offer, self._other(offer, count)
+        likely = max(offers, key=lambda offer: self.gain(offer, 1), default=None)
+        if likely and self._cost(likely, 1) - 1 < self._balance - _RESERVE:
+            return likely, 1
+        self._pass_by(offers)
+        return None
 
-    def _slope(self, width: int, cost: float) -> float:
-        return self._first_slope if width == 1 else (cost - 1) / (width - 1)
+    def gain(self, offer: Offer, count: int) -> float:
+        """What so many guesses promise, as a ratio of speeds."""
+        share = offer.chances.share
+        return sum(share**i for i in range(count + 1)) / self._cost(offer, count)
+
+    def took(self, count: int, seconds: float, guess_s: float = 0.0) -> None:
+        """A step with so many guesses took so long, and so did guessing before it, where the model did that itself."""
+        if not count:
+            self._since_plain = 0
+            self._due = max(0, self._due - 1)
+            if self._plain.note(seconds) is None:  # another will tell
+                self._due = max(1, self._due)
+            return
+        self._since_plain += 1
+        if self._since_plain == _COMPARED:
+            self._due = 1
+        if not self._plain.known:
+            return
+        cost = 1.0
+        if guess_s:
+            if self._head_ready:
+                cost += self._noted(self._guesses, count, guess_s)
+            self._head_ready = True
+        if self._ready:
+            cost += self._noted(self._steps, count, seconds) - 1
+        self._ready = True
+        self._balance -= cost - 1
+
+    def came_true(self) -> None:
+        """A guess was right."""
+        self._balance = min(_MOST, self._balance + 1)
+
+    def step_cost(self, count: int) -> float:
+        """Of a step with so many guesses; between numbers that were measured, a mean."""
+        return 1 + _between(self._steps, count, 1.0, self._slope)
+
+    def guess_cost(self, count: int) -> float:
+        """Of so many guesses that the model makes itself."""
+        return _between(self._guesses, count, 0.0, _GUESS)
+
+    def _cost(self, offer: Offer, count: int) -> float:
+        return self.step_cost(count) + (self.guess_cost(count) if offer.by_head else 0.0)
+
+    def _counts(self, offer: Offer) -> range:
+        """Numbers of guesses that the balance allows, none coming true; at most twice as many as have been tried, and one."""
+        most = min(offer.most, self._most, 2 * max(self._steps, default=0) + 1)
+        return range(1, 1 + next((n for n in range(most) if self._cost(offer, n + 1) - 1 > self._balance), most))
+
+    def _other(self, offer: Offer, count: int) -> int:
+        """The number that promises most, or now and then, where trials can be afforded, another one."""
+        self._since_trial += 1
+        if self._since_trial < _AGAIN or self._balance < _MOST / 2:
+            return count
+        self._since_trial, self._trials = 0, self._trials + 1
+        return min(2 * count + 1, offer.most, self._most) if self._trials % 2 else max(1, count // 2)
+
+    def _noted(self, times: dict[int, Time], count: int, seconds: float) -> float:
+        """Note what took so long; the cost that is believed."""
+        time = times.setdefault(count, Time())
+        cost = min(seconds / self._plain.value, _DEAREST * (1 + count))
+        if time.note(cost) is None:  # has it become so, or has everything?
+            self._due = max(1, self._due)
+        return min(cost, 2 * time.value)
+
+    def _pass_by(self, offers: Sequence[Offer]) -> None:
+        """Nothing is guessed: what says that it would not pay is forgotten, slowly."""
+        self._balance = min(_MOST, self._balance + _PAY)
+        for offer in offers:
+            offer.chances.fade(_FORGOTTEN)
+        if offers:
+            for count, time in self._steps.items():
+                time.fade(1 + self._slope * count, _FORGOTTEN)
+            for count, time in self._guesses.items():
+                time.fade(_GUESS * count, _FORGOTTEN)
+
+
+def _between(times: dict[int, Time], count: int, none: float, slope: float) -> float:
+    """What `count` takes beyond `none` that 0 takes, from what others take; slope: of each, as long as none is known."""
+    known = {0: 0.0, **{other: time.value - none for other, time in times.items()}}
+    if count in known:
+        return known[count]
+    below = max(other for other in known if other < count)
+    above = min((other for other in known if other > count), default=0)
+    if above:
+        slope = (known[above] - known[below]) / (above - below)
+    elif below:
+        slope = known[below] / below
+    return known[below] + slope * (count - below)

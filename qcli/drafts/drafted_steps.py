@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from qcli.drafts.controller import Chances, Controller
+from qcli.drafts.controller import Controller, Offer
+from qcli.drafts.estimates import Chances
 from qcli.drafts.lookup import PromptLookup
 from qcli.drafts.setting import MOST, Draft
 
@@ -45,7 +46,7 @@ class Drafts:
 
     def __init__(self, draft: Draft, *, streamed: bool = False) -> None:
         """streamed: whether experts are read from the disk."""
-        self._draft, self._controller = draft, Controller(1 + MOST, streamed=streamed)
+        self._draft, self._controller = draft, Controller(MOST, streamed=streamed)
 
     def of(self, steps: Steps, prompt: Sequence[int]) -> DraftedSteps:
         """What takes the tokens of the next answer, which follows a prompt."""
@@ -62,6 +63,7 @@ class DraftedSteps:
         self._guesses: list[int] = []  # of the last step, those that have not come true yet
         self._row, self._rows = 0, np.empty(0, np.float32)
         self._chances: Chances | None = None
+        self._guess_s = 0.0  # that the last guesses took, if the model made them itself
         self.guessed = self.right = 0
 
     def step(self, token: int) -> np.ndarray | None:
@@ -74,6 +76,7 @@ class DraftedSteps:
                 self._chances.note(right)
             if right:
                 self.right += 1
+                self._controller.came_true()
                 self._row += 1
                 self._steps.keep(token)
                 row: np.ndarray = self._rows[self._row]
@@ -87,7 +90,7 @@ class DraftedSteps:
             logits: np.ndarray | None = self._rows[0]
         else:
             logits = self._steps.step(token)
-        self._controller.took(1 + len(self._guesses), perf_counter() - began)
+        self._controller.took(len(self._guesses), perf_counter() - began, self._guess_s)
         return logits
 
     def _hear_of(self, token: int) -> None:
@@ -98,34 +101,28 @@ class DraftedSteps:
 
     def _guess(self, token: int) -> list[int]:
         """What may follow a token, as far as it pays to guess: from the text itself, else by the model's own head."""
-        self._chances, most = None, self._steps.room - 1
+        self._chances, self._guess_s, most = None, 0.0, self._steps.room - 1
         if not self._draft.on or most < 1:
             return []
         found = self._lookup.guess(most) if self._draft.by != "mtp" else None
-        has_head = self._steps.has_head and self._draft.by != "lookup"
         if self._draft.at_a_time is not None:
             count = min(self._draft.at_a_time, most)
             return found.ids[:count] if found else self._steps.draft(token, count)
-        repeated, gain = 1, 1.0
+        offers = []
         if found:
             kind = min(found.alike.bit_length() - 2, len(_EXPECTED) - 1)
-            self._chances = self._controller.chances(kind, _EXPECTED[kind])
-            repeated, gain = self._controller.width(self._chances, 1 + len(found.ids))
-        if has_head:
-            own = self._controller.chances("head", _BY_HEAD)
-            width, promised = self._controller.width(own, 1 + most, self._controller.cost_of_guess)
-            if width > 1 and (repeated == 1 or promised > gain):
-                return self._by_head(token, width - 1, own)
-            if repeated == 1:
-                self._controller.pass_by(own)
-        if repeated == 1 and self._chances:
-            self._controller.pass_by(self._chances)
-        return found.ids[: repeated - 1] if found else []
+            offers.append(Offer(self._controller.chances(kind, _EXPECTED[kind]), len(found.ids)))
+        if self._draft.asks_head and self._steps.has_head:
+            offers.append(Offer(self._controller.chances("head", _BY_HEAD), most, by_head=True))
+        chosen = self._controller.choose(offers)
+        if not chosen:
+            return []
+        offer, count = chosen
+        self._chances = offer.chances
+        return self._by_head(token, count) if offer.by_head or not found else found.ids[:count]
 
-    def _by_head(self, token: int, count: int, chances: Chances) -> list[int]:
+    def _by_head(self, token: int, count: int) -> list[int]:
         began = perf_counter()
         ids = self._steps.draft(token, count)
-        if ids:
-            self._controller.guessed(len(ids), perf_counter() - began)
-        self._chances = chances
+        self._guess_s = perf_counter() - began
         return ids

@@ -24,6 +24,11 @@ class Draft(NamedTuple):
     at_a_time: int | None = None
     by: str | None = None
 
+    @property
+    def asks_head(self) -> bool:
+        """Whether the model's own head may guess, so that it is of use."""
+        return self.on and self.by != "lookup"
+
     @classmethod
     def of(cls, setting: str | int) -> Draft:
         """What a checked setting means."""

@@ -23,7 +23,7 @@ from qcli.host.threads import default_threads, streaming_threads
 from qcli.layers.state import State
 from qcli.models import Model
 from qcli.runtime.active_threads import ActiveThreads
-from qcli.runtime.build import STEP_TOKENS, model_of
+from qcli.runtime.build import STEP_TOKENS, as_loaded, model_of
 from qcli.runtime.engine import DEFAULT_CHUNK, Engine
 from qcli.runtime.places import fitting, text_bytes
 from qcli.streaming import budget, usage_file
@@ -41,19 +41,22 @@ def forecast(
     ctx: int | None = None,
     kv_type: str | None = None,
     ram: int | None = None,
+    mtp: bool = True,
     disk: Path | None = None,
     progress: Progress | None = None,
 ) -> Forecast:
     """What Engine.load would do with these options, and how fast. Raises as Engine.load.
 
-    disk: a file to measure the disk with, if that of the model has a header only.
+    mtp: with its head of multi-token prediction, if it has one; disk: a file to measure the disk with, if that of the model
+    has a header only.
     """
     synthetic = SyntheticModel(file)
-    model, state = model_of(synthetic.file, ctx, kv_type or "f16", STEP_TOKENS)
+    model, state = model_of(synthetic.file, ctx, kv_type or "f16", STEP_TOKENS, mtp)
+    file = as_loaded(file, model)
     setup = Setup(file, synthetic, model, state, threads or default_threads(), threads is None, budget.limit(ram))
     if not state.experts_total or budget.fits(file, model, state, setup.threads, setup.ram, setup.used):
         return _resident(setup, progress)
-    model, state = model_of(synthetic.file, ctx, kv_type or "f16", STEP_TOKENS)
+    model, state = model_of(synthetic.file, ctx, kv_type or "f16", STEP_TOKENS, mtp)
     return _streamed(replace(setup, model=model, state=state, threads=threads or streaming_threads()), disk, progress)
 
 

@@ -16,6 +16,7 @@ class Options:
     ctx: int | None = None
     kv_type: str | None = None
     ram: int | None = None
+    mtp: bool = True  # with its head of multi-token prediction, if it has one
 
 
 USUAL: Final = Options()

@@ -69,6 +69,17 @@ def joined(file: GGUFFile, draft: GGUFFile) -> GGUFFile:
     return result
 
 
+def with_blocks(file: GGUFFile, count: int) -> GGUFFile:
+    """The model with so many of its blocks for multi-token prediction at most: what is not loaded takes no memory."""
+    layers, blocks = _blocks(file)
+    if blocks <= count:
+        return file
+    result = copy(file)
+    kept = {name: tensor for name, tensor in file.tensors.items() if _number(name) < layers + count}
+    result.tensors = MappingProxyType(kept)
+    return result
+
+
 def _is_model(file: GGUFFile) -> bool:
     """Whether it has the keys that are asked for here."""
     arch = file.metadata.get("general.architecture")

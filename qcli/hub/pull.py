@@ -10,18 +10,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from qcli.errors import ModelFileError, OutputError, QcliError
 from qcli.gguf.header import read_header
 from qcli.host.atomic_files import output_errors
 from qcli.hub import api
-from qcli.hub.address import is_safe
+from qcli.hub.address import Address, is_safe
 from qcli.hub.places import InCache, InFolder, Place, Wanted, locked
-from qcli.hub.repo_files import RepoFile
+from qcli.hub.repo_files import RepoFile, Variant
 from qcli.hub.transfer import Transfer
 from qcli.hub.transfer_part import Part
 from qcli.wording import counted, size
+
+if TYPE_CHECKING:
+    from qcli.catalog.entry import Entry
 
 FETCHING: Final = "fetching"
 CHECKING: Final = "checking"
@@ -71,6 +74,12 @@ class Pull:
         self._told, self._remark = told, remark
         self._place: Place = InFolder(folder) if folder else InCache(listing.repo, listing.commit, revision)
         self._done = self._fetched = self._total = 0
+
+    @classmethod
+    def of(cls, listing: api.Listing, variant: Variant, address: Address, entry: Entry | None, **more: Any) -> Pull:
+        """One of the models of a repository; entry: of models.toml, by which it was asked for; more: as above."""
+        known = entry.sha256 if entry and variant.name == entry.file else None
+        return cls(listing, variant.files, revision=address.revision, sha256=known or None, **more)
 
     def run(self) -> Pulled:
         """Have the files here. Raises QcliError; what came by then is kept, and the next time goes on from there."""

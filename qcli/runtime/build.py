@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from qcli import models
 from qcli.errors import ContextOverflowError, ModelFileError, UnsupportedModelError, UsageError
+from qcli.gguf.draft_block import with_blocks
 from qcli.gguf.file import GGUFFile
 from qcli.layers.hyperparameters import ANOTHER_MODEL
+from qcli.layers.mtp import mtp_of
 from qcli.layers.state import State
 from qcli.models import Model
 from qcli.progress import Progress
@@ -50,6 +52,11 @@ def model_of(
     except MemoryError:
         message = f"{file.path}: there is no memory for a context of {state.ctx:,} tokens"
         raise ContextOverflowError(message, "give a smaller --ctx") from None
+
+
+def as_loaded(file: GGUFFile, model: Model) -> GGUFFile:
+    """A file without the blocks for multi-token prediction that its model has not: of several the first alone has a use."""
+    return with_blocks(file, 1 if mtp_of(model) else 0)
 
 
 def streamed_model_of(

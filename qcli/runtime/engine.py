@@ -21,7 +21,7 @@ from qcli.layers.state import State, all_or_nothing
 from qcli.models import Model
 from qcli.progress import Progress, heard_out, part_of, reading
 from qcli.runtime.active_threads import ActiveThreads
-from qcli.runtime.build import STEP_TOKENS, model_of, streamed_model_of
+from qcli.runtime.build import STEP_TOKENS, as_loaded, model_of, streamed_model_of
 from qcli.runtime.draft_head import DraftHead
 from qcli.runtime.lifetime import Lifetime, dismiss
 from qcli.runtime.profile import Profiler
@@ -89,7 +89,7 @@ class Engine:
         kernels.check_processor()
         given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
         model, state = model_of(file, ctx, kv_type, STEP_TOKENS, mtp)
-        limit, used = budget.limit(ram), process_memory()
+        file, limit, used = as_loaded(file, model), budget.limit(ram), process_memory()
         if not state.experts_total or budget.fits(file, model, state, threads, limit, used):
             some = ActiveThreads(given or 1, threads)
             engine = cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer, None, some, beside)

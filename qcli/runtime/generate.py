@@ -7,9 +7,9 @@ from contextlib import closing
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from qcli.errors import ContextOverflowError
 from qcli.progress import Progress
 from qcli.runtime.checkpoint import NO_MARKS, Marks
+from qcli.runtime.prompt_size import check_tokens
 from qcli.runtime.stats import DiskReads, Stats
 from qcli.text.answer_start import AnswerStart
 from qcli.text.loops import LoopDetector
@@ -46,7 +46,7 @@ def generate_ids(
     Raises ContextOverflowError when the prompt does not fit.
     """
     engine, stats, drafted = cache.engine, stats or Stats(), cache.drafted(ids)
-    _check_fits(len(ids), engine.ctx, engine.longest)
+    check_tokens(len(ids), engine.ctx, engine.longest)
     stats.prompt_tokens = len(ids)
     stats.experts_total = engine.experts_total
     engine.state.clear_touched()
@@ -147,15 +147,3 @@ def _shown(stop_strings: StopStrings, pieces: Iterable[str]) -> Iterator[str]:
             yield from () if stop_strings.found else filter(None, (stop_strings.flush(), piece))
         elif text := piece if isinstance(piece, Thought) else stop_strings.push(piece):
             yield text
-
-
-def _check_fits(tokens: int, ctx: int, longest: int) -> None:
-    """Raise ContextOverflowError for a prompt of more than ctx tokens; longest: what the model was made for."""
-    if tokens <= ctx:
-        return
-    message = f"the prompt has {tokens:,} tokens, and the context holds {ctx:,}"
-    if tokens > longest:
-        raise ContextOverflowError(message, f"give a shorter prompt: the model was made for {longest:,} tokens")
-    wanted = min(tokens + 512, longest)
-    hint = f"give --ctx {wanted} or more (ctx= in Python) if memory allows, or a shorter prompt"
-    raise ContextOverflowError(message, hint)

@@ -14,7 +14,6 @@ from qcli.protocol.question import Question
 from qcli.runtime.side_by_side import CancelledError
 from qcli.runtime.stats import Stats
 from qcli.serving.answers import MOST_WAITING, Begun, ClosedError, Done, Failed, QueueFullError, Said, Told, Working
-from qcli.serving.prompt_size import check_size
 from qcli.tools.call import ToolCall
 
 if TYPE_CHECKING:
@@ -141,7 +140,6 @@ class OneAtATime:
     def _answer(self, now: Submitted) -> Stats:
         llm = self._model_for(now.question)
         now.progress("beginning", 0.0)
-        check_size(llm, now.question)
         answer, sent, begun = begun_by(llm, now.question), 0, False
         with closing(answer):
             for piece in answer:

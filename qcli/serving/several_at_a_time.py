@@ -11,7 +11,6 @@ from qcli.runtime.side_by_side import CancelledError, Gap, SideBySide
 from qcli.runtime.stats import Stats
 from qcli.serving.answers import MOST_WAITING, Begun, Done, Failed, Said
 from qcli.serving.one_at_a_time import Load, OneAtATime, Submitted, begun_by, went_wrong
-from qcli.serving.prompt_size import check_size
 from qcli.tools.call import ToolCall
 
 if TYPE_CHECKING:
@@ -114,7 +113,6 @@ class SeveralAtATime(OneAtATime):
                 submitted.tell(Done(self._answer(submitted)))
                 return
             submitted.progress("beginning", 0.0)
-            check_size(llm, submitted.question)
             side.add(begun_by(llm, submitted.question), _Hearing(submitted))
         except CancelledError:
             submitted.tell(Done(Stats()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import lru_cache, partial
 from typing import Final
 
 import tokenizers
@@ -11,11 +12,15 @@ from tokenizers import AddedToken, Regex, models, pre_tokenizers
 
 from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
+from qcli.host.signals import hearing_interrupts
+from qcli.text.pieces import PIECE, reaching
 from qcli.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from qcli.text.vocabulary import KEY, Vocabulary, broken, strings, texts
 
 # Files from before May 2024 do not name their pre-tokenizer; these architectures have only ever had one.
 _UNNAMED: Final = {"qwen2": "qwen2", "qwen2moe": "qwen2"}
+_WORDS: Final = 1 << 15  # texts between two borders whose ids are kept
+_SHORT: Final = 64  # characters of one, at most
 
 
 def _byte_letters() -> dict[int, int]:
@@ -37,14 +42,13 @@ class ByteLevel:
         self._pre = pre = _pre_tokenizer(file)
         bpe = _bpe(file, vocabulary.tokens)
         bpe.ignore_merges = pre.ignore_merges
-        self._plain = _pipeline(bpe, pre, vocabulary.user_defined)
-        self._special = _pipeline(bpe, pre, vocabulary.special)
+        self._plain = _Pipeline(bpe, pre, vocabulary.user_defined)
+        self._special = _Pipeline(bpe, pre, vocabulary.special)
         self.add_bos = pre.add_bos
 
     def encode(self, text: str, special: bool, begins: bool = True) -> list[int]:
         """Raises TypeError for lone surrogates. begins: whether the text goes on from no other one, which shows nowhere."""
-        pipeline = self._special if special else self._plain
-        return pipeline.encode(text, add_special_tokens=False).ids
+        return (self._special if special else self._plain).encode(text)
 
     def may_cut(self, text: str, at: int) -> bool:
         """Whether a text can be encoded in two parts at a border of words."""
@@ -102,13 +106,33 @@ def _bpe(file: GGUFFile, tokens: list[str]) -> models.BPE:
         raise broken(file, f"{KEY}merges: {reason}") from error
 
 
-def _pipeline(bpe: models.BPE, pre: PreTokenizer, special: Iterable[str]) -> tokenizers.Tokenizer:
-    pipeline = tokenizers.Tokenizer(bpe)
-    splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in pre.patterns]
-    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    pipeline.pre_tokenizer = pre_tokenizers.Sequence([*splits, letters])
-    pipeline.add_special_tokens([AddedToken(text, normalized=False) for text in special])
-    return pipeline
+class _Pipeline:
+    """The library's way from a text to ids, which words that have gone it before need not go again."""
+
+    def __init__(self, bpe: models.BPE, pre: PreTokenizer, special: Iterable[str]) -> None:
+        """special: the texts of tokens that are found in the midst of text."""
+        special = list(special)
+        self._borders, self._reaching = pre.borders, reaching(special)
+        self._pipeline = pipeline = tokenizers.Tokenizer(bpe)
+        splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in pre.patterns]
+        letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        pipeline.pre_tokenizer = pre_tokenizers.Sequence([*splits, letters])
+        pipeline.add_special_tokens([AddedToken(text, normalized=False) for text in special])
+        self._short = lru_cache(_WORDS)(self._encoded)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text."""
+        if any(special in text for special in self._reaching):
+            return self._encoded(text)
+        ids: list[int] = []
+        for word in self._borders.split(text):
+            ids += self._short(word) if len(word) <= _SHORT else self._encoded(word)
+        return ids
+
+    def _encoded(self, text: str) -> list[int]:
+        call = partial(self._pipeline.encode, text, add_special_tokens=False)
+        encoding: tokenizers.Encoding = call() if len(text) < PIECE else hearing_interrupts(call)
+        return encoding.ids
 
 
 def _letter_bytes(letter: str) -> bytes:

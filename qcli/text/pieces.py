@@ -1,8 +1,8 @@
-"""Long texts cut where no token can reach across, so that their tokens need not all be made at once.
+"""Texts cut where no token can reach across, so that not all tokens of a long one need be made at once, nor any word's twice.
 
 A cut lies between a letter or digit and a space or line feed with a letter or digit after it: but for one whose words may
-be several, no pre-tokenizer has such a border within a word, and the word after it begins with the space. Special tokens
-near a cut are looked for by their text.
+be several, no pre-tokenizer has such a border within a word, and the word after it begins with the space. Or it lies behind
+a line feed, between a letter, digit or sign and a letter or digit. Special tokens near a cut are looked for by their text.
 """
 
 from __future__ import annotations
@@ -13,8 +13,16 @@ from collections.abc import Callable, Iterable, Iterator
 PIECE = 1 << 18  # characters, or more up to the next border: tokens of it take some 30 MB
 
 _LETTERS = "0-9A-Za-zÀ-ÖØ-öø-ɏΑ-ΡΣ-Ωα-ωА-яぁ-ゖァ-ヺ一-龥가-힣"  # only such as every version of Unicode knows
-_BORDER = re.compile(f"(?<=[{_LETTERS}])(?=[ \n][{_LETTERS}])")
+_SIGNS = re.escape(".,:;!?()[]{}<>\"'`*#=-…”’、。！？：；，）」』】")  # likewise: some that lines end with
+_BETWEEN_LINES = f"(?<=[{_LETTERS}])(?=\n[{_LETTERS}])|(?<=[{_LETTERS}{_SIGNS}]\n)(?=[{_LETTERS}])"
+_BETWEEN_WORDS = f"(?<=[{_LETTERS}])(?= [{_LETTERS}])|{_BETWEEN_LINES}"
+BETWEEN_LINES, BETWEEN_WORDS = re.compile(_BETWEEN_LINES), re.compile(_BETWEEN_WORDS)
 _WORDY = re.compile(f"[{_LETTERS}]|.*[{_LETTERS}][ \n]|.*[ \n][{_LETTERS}]", re.DOTALL)
+
+
+def reaching(special: Iterable[str]) -> list[str]:
+    """Those special tokens that a cut may lie within or beside."""
+    return [text for text in special if _WORDY.match(text)]
 
 
 class Cutter:
@@ -22,7 +30,7 @@ class Cutter:
 
     def __init__(self, special: Iterable[str], may_cut: Callable[[str, int], bool], size: int = PIECE) -> None:
         """special: texts of special tokens; may_cut(text, at): whether the way to merge letters allows it, too."""
-        self._near = [text for text in special if _WORDY.match(text)]
+        self._near = reaching(special)
         self._reach = max(map(len, self._near), default=0)
         self._may_cut, self._size = may_cut, size
 
@@ -36,7 +44,7 @@ class Cutter:
 
     def _border(self, text: str, begin: int) -> int:
         """The first border from `begin` on; 0 if there is none."""
-        found = (border.start() for border in _BORDER.finditer(text, begin))
+        found = (border.start() for border in BETWEEN_WORDS.finditer(text, begin))
         return next((at for at in found if self._may_cut(text, at) and not self._special_near(text, at)), 0)
 
     def _special_near(self, text: str, at: int) -> bool:

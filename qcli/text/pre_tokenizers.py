@@ -6,8 +6,11 @@ Text is not normalized first: GGUF carries no normalizer.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
+
+from qcli.text.pieces import BETWEEN_LINES, BETWEEN_WORDS
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,14 @@ class PreTokenizer:
     add_bos: bool = False  # whether a prompt begins with BOS where the file does not say
     joins_words: bool = False  # a word of a pattern may be several with spaces between
 
+    @property
+    def borders(self) -> re.Pattern[str]:
+        """Where a text can be cut."""
+        return BETWEEN_LINES if self.joins_words else BETWEEN_WORDS
+
     def may_cut(self, text: str, at: int) -> bool:
-        """Whether a text can be cut at a border of a word and a space or line feed (see `qcli.text.pieces`)."""
-        return not self.joins_words or text[at] == "\n"
+        """Whether a text can be cut at a border (see `qcli.text.pieces`)."""
+        return not self.joins_words or "\n" in text[at - 1 : at + 1]
 
 
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import codecs
 import gc
+from array import array
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -23,6 +27,9 @@ from qcli.text.sentencepiece import SentencePiece
 from qcli.text.turn_ends import USER_DEFINED_ENDS, turn_ends
 from qcli.text.vocabulary import KEY, SpecialTokens, TokenType, Vocabulary, token_id
 
+_LONG_PART: Final = 1 << 14  # characters of a prompt's part whose ids are kept
+_LONG_PARTS: Final = 1 << 20  # ids of such parts together: 4 MB, or one part
+
 
 class Tokenizer:
     """A vocabulary, its merges and its special tokens, read from a GGUF file; raises ModelFileError."""
@@ -32,6 +39,7 @@ class Tokenizer:
         self._vocabulary = vocabulary = Vocabulary.read(file)
         self._method = method(file, vocabulary)
         self.space_prefix = self._method.space_prefix.encode()
+        self._long_parts: OrderedDict[bytes, array[int]] = OrderedDict()  # their ids, by what stands for their texts
         self.vocab_size = count = len(vocabulary.tokens)
         sentencepiece = method is SentencePiece
         self.bos_id = token_id(file, "bos", count, 1 if sentencepiece else None)
@@ -95,7 +103,7 @@ class Tokenizer:
         first: whether the prompt begins with this text. No EOS at the end, whatever add_eos_token says: that one is for
         texts that are complete.
         """
-        ids = self._encode_sealed(text, mark) if mark and mark in text else self.encode(text)
+        ids = self._encode_sealed(text, mark) if mark else self.encode(text)
         wanted = first and self.bos_id is not None and self.add_bos and ids[:1] != [self.bos_id]
         return [self.bos_id, *ids] if wanted and self.bos_id is not None else ids
 
@@ -103,8 +111,20 @@ class Tokenizer:
         """Ids of a text whose control tokens count unless a mark is in them."""
         ids: list[int] = []
         for part in self._special_tokens.split(text):
-            ids += [part] if isinstance(part, int) else self.encode(part.replace(mark, ""), special=False)
+            ids += [part] if isinstance(part, int) else self._encode_part(part.replace(mark, ""))
         return ids
+
+    def _encode_part(self, text: str) -> Iterable[int]:
+        """Ids of a text between special tokens: long ones are looked up, as prompts of a conversation have them again."""
+        if len(text) < _LONG_PART:
+            return self.encode(text, special=False)
+        key = sha256(text.encode("utf-8", "surrogatepass")).digest()
+        if key not in self._long_parts:
+            self._long_parts[key] = array("i", self.encode(text, special=False))
+            while len(self._long_parts) > 1 and sum(map(len, self._long_parts.values())) > _LONG_PARTS:
+                self._long_parts.popitem(last=False)
+        self._long_parts.move_to_end(key)
+        return self._long_parts[key]
 
     @cached_property
     def _special_tokens(self) -> SpecialTokens:
@@ -176,6 +196,11 @@ class Tokenizer:
     def token_bytes(self, id: int) -> bytes:
         """The bytes of a token's text; of a control token, its name."""
         return self._bytes(id, special=True)
+
+    @cached_property
+    def longest_token(self) -> int:
+        """The bytes of the longest token: a text of so many characters has one token at least."""
+        return max(map(len, map(self.token_bytes, range(self.vocab_size))))
 
     def _bytes(self, id: int, special: bool) -> bytes:
         text = self.token(id)

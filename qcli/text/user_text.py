@@ -9,10 +9,11 @@ control tokens while it is there, and takes it out of the rest before that is cu
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from itertools import product
 from typing import Any, Final
 
-_MARKS: Final = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # noncharacters: in no text that means anything
+_MARKS: Final = "".join(map(chr, range(0xFDD0, 0xFDF0)))  # noncharacters: in no text that means anything
 _KEPT_KEYS: Final = ("role", "type")  # of a message and of its parts: words of the protocol
 
 
@@ -60,12 +61,22 @@ class ControlTexts:
 
 
 def free_mark(values: Iterable[Any]) -> str:
-    """A character that none of these texts has, at any depth of lists and dictionaries."""
-    used = set().union(*map(_characters, values)) if values else set()
-    free = [mark for mark in _MARKS if mark not in used]
-    if not free:  # somebody has tried all of them: texts of noncharacters are nobody's loss
-        raise ValueError("no character is left to mark control tokens with")
-    return free[0]
+    """A short text that none of these texts has, at any depth of lists and dictionaries, to mark control tokens with.
+
+    One character, or a few where somebody has used up all that would do. No end of it is a beginning of it, so that it is
+    found where it was put, whatever stands beside it.
+    """
+    texts = list(_texts([*values]))
+    for mark in _MARKS:
+        if not any(mark in text for text in texts):
+            return mark
+    first, others = _MARKS[0], _MARKS[1:]
+    size, used = 0, {""}
+    while len(used) == len(others) ** size:
+        size += 1
+        behind = re.compile(f"(?<={first})[{others}]{{{size}}}")
+        used = {found for text in texts for found in behind.findall(text)}
+    return first + next(tail for tail in map("".join, product(others, repeat=size)) if tail not in used)
 
 
 def sealed_message(
@@ -92,9 +103,12 @@ def sealed_value(value: Any, control: ControlTexts, mark: str, kept_keys: Contai
     )
 
 
-def _characters(value: Any) -> set[str]:
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value, at any depth of lists and dictionaries, keys too."""
     if isinstance(value, str):
-        return {mark for mark in _MARKS if mark in value}
-    if isinstance(value, Mapping):
-        return set().union(*map(_characters, [*value, *value.values()]))
-    return set().union(*map(_characters, value)) if isinstance(value, list | tuple) else set()
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts([*value, *value.values()])
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)

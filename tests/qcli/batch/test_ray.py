@@ -14,6 +14,7 @@ import pytest
 from qcli.batch import by_ray, worker
 from qcli.batch.source import Row
 from qcli.batch.worker import Setup, Worker
+from qcli.catalog.entry import Entry
 from qcli.errors import ModelFileError, ModelNotFoundError, QcliError, UsageError
 from qcli.ray import COLUMNS, Predictor, plain
 
@@ -225,24 +226,23 @@ def test_a_row_is_the_same_on_the_other_side():
     assert worker.unpacked(worker.packed(row)) == row
 
 
-def test_a_model_that_is_nowhere_is_pulled_where_that_is_wanted(monkeypatch):
-    pulled = []
-    listing = SimpleNamespace(files=["listed"])
-    monkeypatch.setattr("qcli.hub.api.list_files", lambda repo, revision: pulled.append(repo) or listing)
-    monkeypatch.setattr("qcli.hub.repo_files.choose", lambda files, address: SimpleNamespace(files=files))
-
-    class Pull:
-        def __init__(self, given, files, revision):
-            assert (given, files) == (listing, ["listed"])
-
-        def run(self):
-            return SimpleNamespace(path="there")
-
-    monkeypatch.setattr("qcli.hub.pull.Pull", Pull)
+def test_a_model_that_is_nowhere_is_pulled_where_that_is_wanted(hub):
+    [(repo, files)] = hub.repos.items()
     assert worker.pull(None) is None
-    assert str(worker.pull("someone/some-model-GGUF:Q4_K_M")) == "there"
-    assert pulled == ["someone/some-model-GGUF"]
+    path = worker.pull(f"{repo}:Q4_K_M")
+    assert path
+    assert path.read_bytes() == files[path.name]
+    assert worker.pull(f"{repo}:Q4_K_M") is None
     with pytest.raises(ModelNotFoundError):
         worker.pull("nobody has this")
     with pytest.raises(QcliError):
         Worker(Setup("nobody has this", pull=True), None).results([])
+
+
+def test_a_model_of_the_list_is_checked_as_qcli_pull_checks_it(hub, monkeypatch):
+    [(repo, files)] = hub.repos.items()
+    hub.stores_elsewhere = False  # nobody there tells a checksum
+    entry = Entry("some-model", repo=repo, file=next(iter(files)), sha256="0" * 64)
+    monkeypatch.setattr("qcli.catalog.names.named", lambda model: entry)
+    with pytest.raises(QcliError, match="its SHA-256 is"):
+        worker.pull(f"{repo}:Q4_K_M")

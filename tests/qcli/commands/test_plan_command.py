@@ -37,6 +37,16 @@ def test_the_command_s_table_and_json(type_line, monkeypatch):
     assert re.search(r"\(--parallel\) takes up to \d+ kB; there is room for 64\n", out)
 
 
+def test_without_drafts_their_head_is_not_counted(type_line):
+    """The embedded model has one."""
+    found = [
+        json.loads(type_line("plan", "--ctx", "64", "-t", "1", "--json", *draft)[1])
+        for draft in ([], ["--draft", "off"])
+    ]
+    assert found[0]["weights"]["dense"] > found[1]["weights"]["dense"]
+    assert found[0]["memory"]["kv_cache"] > found[1]["memory"]["kv_cache"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

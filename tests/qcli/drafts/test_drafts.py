@@ -89,6 +89,13 @@ def test_by_the_models_own_head(plain):
             assert llm.stats.guessed_right > 20
 
 
+@pytest.mark.parametrize("draft", ["off", "lookup"])
+def test_a_head_that_nobody_asks_is_not_loaded(draft):
+    with LLM(draft=draft, threads=1, ctx=64) as llm:
+        assert llm.engine.draft_head is None
+        assert llm.engine.state.kept_as == "f16"
+
+
 def test_an_answer_that_is_left_in_the_midst_of_guesses(plain):
     with LLM(draft=7, threads=1, ctx=512) as llm:
         for pieces in range(1, 12, 3):

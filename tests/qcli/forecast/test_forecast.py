@@ -16,6 +16,7 @@ from qcli.forecast.simulated_cache import SimulatedCache
 from qcli.gguf.file import GGUFFile
 from qcli.host.memory import process_memory
 from qcli.runtime.engine import Engine
+from qcli.runtime.places import text_bytes
 from qcli.streaming import budget, usage_file
 
 MODEL = DATA / "qwen3next.gguf"
@@ -50,6 +51,21 @@ def test_a_model_that_fits_is_said_to_be_resident():
     engine.close()
 
 
+@pytest.mark.parametrize("name", ["qwen3next-mtp", "qwen35-mtp"])
+@pytest.mark.parametrize("mtp", [False, True])
+def test_a_head_for_guesses_is_counted_where_it_is_loaded(name, mtp, tmp_path):
+    file = GGUFFile.open(reference_models.read(name).write(tmp_path / "model.gguf"))
+    found = forecast(file, threads=1, ctx=512, mtp=mtp)
+    engine = Engine.load(file, threads=1, ctx=512, mtp=mtp)
+    assert found.memory.state == engine.state.n_bytes
+    assert found.memory.kv_cache == engine.state.cache_bytes
+    assert found.beside.bytes_each == text_bytes(engine.state, engine.vocab_size)
+    engine.close()
+    whole = sum(tensor.n_bytes for tensor in file.tensors.values())
+    loaded = found.weights.dense + found.weights.experts
+    assert loaded == whole if mtp else loaded < whole
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_model_that_does_not_fit_is_tried_with_reads(too_small, name, tmp_path):
     file = GGUFFile.open(reference_models.read(name).write(tmp_path / "model.gguf"))
@@ -66,9 +82,10 @@ def test_a_model_that_does_not_fit_is_tried_with_reads(too_small, name, tmp_path
     assert found.streaming.disk_bytes_per_s > 0
 
 
-def test_slots_are_those_that_the_engine_gets(monkeypatch, too_small):
+@pytest.mark.parametrize("mtp", [False, True])
+def test_slots_are_those_that_the_engine_gets(monkeypatch, too_small, tmp_path, mtp):
     """Within what the kernels, loaded by one of them first, take."""
-    file = GGUFFile.open(MODEL)
+    file = GGUFFile.open(reference_models.read("qwen3next-mtp").write(tmp_path / "model.gguf"))
     monkeypatch.setattr("qcli.streaming.prefill_loads.STAGING_BYTES", 1)
     monkeypatch.setattr(usage_file, "save", lambda *_: None)
     asked, decide = [], budget.slot_budget
@@ -80,8 +97,8 @@ def test_slots_are_those_that_the_engine_gets(monkeypatch, too_small):
         return decide(loader, state, plans, ram, used)
 
     monkeypatch.setattr(budget, "slot_budget", slot_budget)
-    forecast(file, threads=2, ctx=256, ram=process_memory() + 10**9)
-    Engine.load(file, threads=2, ctx=256, ram=process_memory() + 10**9).close()
+    forecast(file, threads=2, ctx=256, ram=process_memory() + 10**9, mtp=mtp)
+    Engine.load(file, threads=2, ctx=256, ram=process_memory() + 10**9, mtp=mtp).close()
     assert asked[0] == asked[1]
 
 

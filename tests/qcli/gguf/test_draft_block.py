@@ -9,9 +9,10 @@ from tiny_model import Tiny
 
 from qcli import LLM
 from qcli.errors import ModelFileError, ModelNotFoundError, UsageError
-from qcli.gguf.draft_block import open_with_draft
+from qcli.gguf.draft_block import open_with_draft, with_blocks
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
+from qcli.streaming import budget
 
 NAMES = ["qwen3next-mtp", "qwen35-mtp"]
 OF_ANOTHER = {"general.architecture": "llama", "llama.block_count": 6, "llama.nextn_predict_layers": 1}
@@ -78,6 +79,51 @@ def test_a_file_that_is_named_and_matrices_of_its_own(made, tmp_path):
     assert guesses(open_with_draft(path, draft.write(tmp_path / "less.gguf"))) == plain
     with_own = open_with_draft(whole, tmp_path / "other.gguf")  # in place of the model's
     assert guesses(with_own) == guesses(joined)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_block_that_nobody_asks_takes_no_memory(made, monkeypatch, streamed):
+    """Neither its weights are counted or read, nor is there a state for it."""
+    file, counted = GGUFFile.open(made[0]), []
+    layers = file.get_int(f"{file.get_str('general.architecture')}.block_count") - 1
+
+    def fits(file, *_):
+        counted.append(set(file.tensors))
+        return not streamed
+
+    monkeypatch.setattr(budget, "fits", fits)
+    states = []
+    for mtp in (False, True):
+        engine = Engine.load(file, threads=1, ctx=64, chunk=32, mtp=mtp)
+        assert (engine.draft_head is not None) == mtp
+        if engine.expert_loader:
+            of_block = {name.startswith(f"blk.{layers}.") for name in engine.expert_loader.layers}
+            assert of_block == ({False, True} if mtp else {False})
+        states.append(engine.state.n_bytes)
+        engine.close()
+    block = {name for name in file.tensors if name.startswith(f"blk.{layers}.")}
+    assert counted == (
+        [set(file.tensors) - block, set(file.tensors)] if engine.experts_total else []
+    )  # else nobody asks
+    assert states[0] < states[1]
+
+
+def test_of_several_blocks_the_first_is_kept(made):
+    whole = Tiny.read(made[0])
+    arch = whole.keys["general.architecture"]
+    blocks, name = GGUFFile.open(made[0]).get_int(f"{arch}.block_count"), "blk.{}.nextn.enorm.weight"
+    whole.keys |= {f"{arch}.block_count": blocks + 1, f"{arch}.nextn_predict_layers": 2}
+    before = name.format(blocks - 1)
+    whole.put(name.format(blocks), *whole.tensors[before], whole.columns[before])
+    for key, value in whole.keys.items():
+        if key.startswith(arch) and isinstance(value, np.ndarray) and len(value) == blocks:
+            whole.keys[key] = np.append(value, value[-1:])
+    file = GGUFFile.open(whole.write(made[0].with_name("two.gguf")))
+    first, second = name.format(blocks - 1), name.format(blocks)
+    assert [n in with_blocks(file, 1).tensors for n in (first, second)] == [True, False]
+    assert [n in with_blocks(file, 0).tensors for n in (first, second)] == [False, False]
+    assert with_blocks(file, 2) is file
+    assert guesses(file) == guesses(GGUFFile.open(made[0]))
 
 
 def test_numbers_for_each_layer(made, tmp_path):

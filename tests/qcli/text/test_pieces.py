@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
+from qcli.text.byte_level import ByteLevel
 from qcli.text.pieces import PIECE, Cutter
 from qcli.text.pre_tokenizers import PRE_TOKENIZERS
 from qcli.text.tokenizer import Tokenizer
@@ -43,11 +44,16 @@ def test_no_word_is_cut_in_two(pre, text, size):
     pieces = list(cutter(size, may_cut=pre.may_cut).pieces(text))
     assert "".join(pieces) == text
     assert [word for piece in pieces for word, _ in split(piece)] == [word for word, _ in split(text)]
+    assert [word for piece in pre.borders.split(text) for word, _ in split(piece)] == [word for word, _ in split(text)]
 
 
 def test_words_of_several_words_are_cut_between_lines():
     pieces = cutter(4, may_cut=PRE_TOKENIZERS["exaone-moe"].may_cut).pieces("of the world\nand all that\nis")
     assert list(pieces) == ["of the world", "\nand all that", "\nis"]
+
+
+def test_texts_without_spaces_are_cut_between_lines():
+    assert list(cutter(4).pieces("日本の話。\n昔々のこと。\n\nむかし")) == ["日本の話。\n", "昔々のこと。\n\nむかし"]
 
 
 def test_pieces_are_about_as_long_as_wanted():
@@ -88,6 +94,15 @@ def published(request, tmp_path_factory):
 def test_the_tokens_are_those_of_the_whole(published, text, special):
     whole, cut = published
     assert cut.encode(text, special) == whole.encode(text, special)
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.one_of(texts, spaced), special=st.booleans())
+def test_words_that_were_there_before_have_the_ids_of_the_library(published, text, special):
+    method = published[0]._method
+    if isinstance(method, ByteLevel):
+        pipeline = (method._special if special else method._plain)._pipeline
+        assert method.encode(text, special) == pipeline.encode(text, add_special_tokens=False).ids
 
 
 SCORES = {"▁": -90, "a": -91, "b": -92, "c": -93, "ab": -1, "bc": -2, "▁a": -4, "▁▁": -5, "aa": -6, "c▁": -3, "b▁a": -7}

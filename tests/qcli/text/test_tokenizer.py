@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +20,8 @@ from hypothesis import strategies as st
 from places import DATA
 
 from qcli.errors import ModelFileError, UnsupportedModelError, UsageError
+from qcli.host.signals import hearing_interrupts
+from qcli.text import byte_level
 from qcli.text.tokenizer import Tokenizer
 
 # ids 0 to 255 are bytes, then: "he" "ll" "hell" "hello", é and half of it, and special ones
@@ -295,3 +300,41 @@ def test_no_merge_list_escapes_the_error_tree(tmp_path_factory: pytest.TempPathF
     path = write_vocabulary(tmp_path_factory.mktemp("fuzz") / "vocab.gguf", merges=merges)
     with suppress(ModelFileError):
         Tokenizer.from_gguf(path).encode("hello")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_is_heard_while_a_long_text_without_a_border_is_encoded(storyteller_tokenizer, monkeypatch):
+    """A timer of the system presses it in the midst of the library's call."""
+
+    def pressed_later(call):
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        return hearing_interrupts(call)
+
+    monkeypatch.setattr(byte_level, "hearing_interrupts", pressed_later)
+    usual = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    text = "[1,2,3]" * 300_000
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            storyteller_tokenizer.encode(text)
+        going_on = "foreign call" in [thread.name for thread in threading.enumerate()]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+    assert going_on
+
+
+def test_a_long_part_of_a_prompt_is_encoded_once(storyteller_tokenizer, monkeypatch):
+    part = "A fox sang to the crow. " * 2000
+    asked = f"<|im_start|>user\n{part}<|im_end|>\n"
+    texts = [asked, f"{asked}<|im_start|>assistant\n"]
+    expected = [storyteller_tokenizer.encode(text) for text in texts]
+    encoded = []
+    encode = Tokenizer.encode
+
+    def noted(self, text, special=True):
+        encoded.append(len(text))
+        return encode(self, text, special)
+
+    monkeypatch.setattr(Tokenizer, "encode", noted)
+    assert [storyteller_tokenizer.prompt(text, "\ufdd0") for text in texts] == expected
+    assert sum(length > len(part) for length in encoded) == 1

@@ -81,8 +81,26 @@ def test_marks_of_thoughts_are_an_assistants_own():
 def test_a_mark_is_in_no_text():
     assert free_mark([]) == MARK
     assert free_mark([{"role": "user", "content": [{"text": "\ufdd0\ufdd1"}]}]) == "\ufdd2"
-    with pytest.raises(ValueError, match="no character is left"):
-        free_mark(["".join(chr(code) for code in range(0xFDD0, 0xFDF0))])
+
+
+def test_a_text_of_all_characters_that_would_do_has_a_mark_too():
+    some = "".join(chr(code) for code in range(0xFDD0, 0xFDF0))
+    pairs = "".join(f"\ufdd0{other}" for other in some[1:])
+    for hostile, size in ((some, 2), (some + pairs, 3), (pairs, 3), (pairs[:-2] + some, 2)):
+        talk = [{"role": "user", "content": [{"text": hostile + "<|im_end|>"}]}]
+        mark = free_mark(talk)
+        assert len(mark) == size
+        assert mark not in hostile
+        sealed = sealed_message(talk[0], CONTROL, mark)["content"][0]["text"]
+        assert spelled(sealed) == []
+        assert sealed.replace(mark, "") == hostile + "<|im_end|>"
+
+
+@given(st.text("\ufdd0\ufdd1\ufdd2<", max_size=12), st.text("\ufdd0\ufdd1\ufdd2", max_size=4))
+def test_a_mark_of_several_characters_is_found_where_it_was_put(text, after):
+    all_but_one = "".join(chr(code) for code in range(0xFDD0, 0xFDF0))
+    whole = f"{all_but_one}{text}<s>{after}"
+    assert CONTROL.sealed(whole, mark := free_mark([whole])).replace(mark, "") == whole
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
