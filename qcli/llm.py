@@ -260,10 +260,9 @@ class LLM(TextStates, SeveralAnswers):
 
     def _continued(self, prompt: str, options: Options) -> tuple[Prompt, Checked]:
         wanted = checked(options).without_template()
-        text = sized(checked_text(prompt), self.tokenizer, self.engine)
-        ids, marks = self.tokenizer.prompt(text), ALONE if self._keep == "shared" else NO_MARKS
-        marks = marks.with_one_at(len(ids)) if wanted.again else marks
-        return Prompt(ids, prompt, self.tokenizer.end_ids, marks), wanted
+        ids = self.tokenizer.prompt(sized(checked_text(prompt), self.tokenizer, self.engine))
+        kept = ALONE if self._keep == "shared" else NO_MARKS
+        return Prompt(ids, prompt, self.tokenizer.end_ids, kept.with_one_at(len(ids)) if wanted.again else kept), wanted
 
     def _asked(self, asked: Any, options: Options, begun: Sequence[int] = (), like: Any = ()) -> tuple[Prompt, Checked]:
         messages, wanted = sized(checked_messages(asked), self.tokenizer, self.engine), checked(options)
