@@ -138,7 +138,7 @@ class PrefixCache:
         known = next((c for c in self.kept.checkpoints if c.history == history), None)
         if known:
             return self._saved(known, on_disk)
-        if available_memory() < FLOOR + self.engine.state.recurrent_bytes:
+        if available_memory() < FLOOR + self.engine.state.recurrent_bytes + self.engine.state.window_bytes:
             self.kept.clear()
         logits = None if self._logits is None else self._logits.copy()
         checkpoint = Checkpoint(tuple(self._ids), self.engine.state.recurrent_copy(), logits, history)
@@ -214,9 +214,8 @@ class PrefixCache:
         if self.engine.state.recurrent_bytes:
             return 0
         there = min(there, len(ids) - 1)
-        return max(
-            [there // self.engine.chunk * self.engine.chunk, *(mark for mark in marks.positions if mark <= there)]
-        )
+        found = {there // self.engine.chunk * self.engine.chunk, *(mark for mark in marks.positions if mark <= there)}
+        return max(filter(self.engine.state.can_go_back, found), default=0)
 
     def _bring_back(self, ids: list[int], longer_than: int) -> bool:
         """Bring the state to a text that was decoded together with others and was left, if ids begin with such a one."""
