@@ -100,8 +100,8 @@ def _scales(file: GGUFFile, name: str, count: int) -> NDArray[np.float32] | None
     if scale not in file.tensors or file.tensors[scale].shape != (count,):
         return None
     values = vector(file, scale, count)
-    if not np.isfinite(values).all() or (f"{name}.bias" in file.tensors and not values.all()):
-        raise ModelFileError(f'{file.path}: the tensor "{scale}" has scales that cannot be', _DOWNLOAD)
+    if f"{name}.bias" in file.tensors and not values.all():
+        raise ModelFileError(f'{file.path}: the tensor "{scale}" is 0, beside a bias', _DOWNLOAD)
     return values
 
 

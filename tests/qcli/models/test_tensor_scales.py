@@ -139,9 +139,9 @@ def test_scales_of_something_else(plain, tmp_path, tensor, count):
 
 
 @pytest.mark.parametrize("plain", ["qwen2"], indirect=True)
-@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
-def test_scales_that_cannot_be(plain, tmp_path, value):
+def test_a_scale_of_nothing_beside_a_bias(plain, tmp_path):
+    """A bias is added after the scale is applied, and comes divided by it."""
     made = Tiny(dict(plain.keys), dict(plain.tensors), dict(plain.columns))
-    made.put("blk.1.attn_q.scale", "F32", f32([value]), 1)  # beside a bias, which is not scaled
-    with pytest.raises(ModelFileError, match=r"blk\.1\.attn_q\.scale.*cannot be"):
+    made.put("blk.1.attn_q.scale", "F32", f32([0.0]), 1)
+    with pytest.raises(ModelFileError, match=r'"blk\.1\.attn_q\.scale" is 0'):
         loaded(made.write(tmp_path / "model.gguf"))
