@@ -59,7 +59,7 @@ class Slots:
         self._arrays: list[tuple[NDArray[Any], NDArray[Any]]] = []
 
     def add(self, array: NDArray[Any], slots: NDArray[Any]) -> None:
-        """The memory in place of an array, of which the same index means the same."""
+        """The memory in place of an array; the same but for caches that are rings, which may have fewer rows."""
         self._arrays.append((array, slots))
 
     def like(self, array: NDArray[Any]) -> NDArray[Any]:

@@ -194,6 +194,10 @@ class Plan:
         """What this plan has in place of a state's array: its first text's, and the bytes from one text's to the next's."""
         return self._slots.of(array) if self._slots else (array, 0)
 
+    def in_place_of(self, array: NDArray[Any]) -> tuple[int, ...]:
+        """The shape, for one text, of what this plan has in place of a state's array."""
+        return self._slots.like(array).shape[1:] if self._slots else array.shape
+
     def use(self, kernel: Kernel) -> Kernel:
         """Note a kernel that is not a record's, but called through its address."""
         self.kernels[kernel] = None

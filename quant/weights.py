@@ -15,6 +15,7 @@ from quant.simd import load_i64
 
 MATRIX = Layout(  # a matrix, or the same matrix of every expert, as kernels read it
     "addresses",  # int64 [experts] of the first rows; 0 for a matrix that is no expert's
+    "scales",  # float32 [experts], of every product before the bias is added, or 0
     "bias",  # float32 [experts, rows], or 0
     "rows",
     "columns",
@@ -30,8 +31,8 @@ MATRIX = Layout(  # a matrix, or the same matrix of every expert, as kernels rea
 class Matrix:
     """[rows, columns] blocks of one format; `data` is uint8 [rows, bytes per row].
 
-    A bias, float32 [rows], is added to every product. The name is the tensor's, by which observers know the
-    matrix, or "".
+    Every product is multiplied by `scale`, then a bias, float32 [rows], is added. The name is the tensor's, by which observers
+    know the matrix, or "".
     """
 
     data: NDArray[np.uint8]
@@ -39,6 +40,7 @@ class Matrix:
     columns: int
     bias: NDArray[np.float32] | None = None
     name: str = ""
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         if (
@@ -78,7 +80,7 @@ class ExpertMatrices:
     """The same matrix of every expert: `addresses` int64 [experts] of blocks [rows, columns] of one format.
 
     The addresses may change between replays (an expert may move); `keep` holds what they point into.
-    A bias, float32 [experts, rows], is added to every product.
+    Products are multiplied by scales, float32 [experts], then a bias, float32 [experts, rows], is added.
     """
 
     addresses: NDArray[np.int64]
@@ -88,8 +90,11 @@ class ExpertMatrices:
     keep: object
     name: str = ""
     bias: NDArray[np.float32] | None = None
+    scales: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
+        if self.scales is not None and self.scales.shape != (self.count,):
+            raise ValueError(f"scales {self.scales.shape} for {self.count} experts")
         if self.bias is not None and (self.bias.shape != (self.count, self.rows) or not self.bias.flags.c_contiguous):
             raise ValueError(f"a bias {self.bias.shape} for {self.count} experts of {self.rows} rows")
 
@@ -120,9 +125,11 @@ def experts_of(stacked: Matrix, count: int, first: int = 0, rows: int | None = N
 
 
 def operands_of(weights: Matrix | ExpertMatrices, **kernels: Any) -> dict[str, Any]:
-    """Fields of MATRIX; kernels: those for many tokens, if a table needs them."""
+    """Fields of MATRIX; kernels: those for many tokens, if a table needs them. Of one matrix, its scale is the product's."""
+    scales = weights.scales if isinstance(weights, ExpertMatrices) else None
     return {
         "addresses": weights.addresses if isinstance(weights, ExpertMatrices) else 0,
+        "scales": 0 if scales is None else scales,
         "bias": 0 if weights.bias is None else weights.bias,
         "rows": weights.rows,
         "columns": weights.columns,

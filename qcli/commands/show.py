@@ -116,6 +116,8 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
         yield "parameters", f"{quantity(summary.total.parameters)}, {bits}"
         read = f"{quantity(summary.per_token.parameters)} parameters, {quantity(summary.per_token.bytes, 'B')}"
         yield "a token reads", read
+        if summary.scaled:
+            yield "scales", f"beside {counted(summary.scaled, 'tensor')} of weights: of the tensor, or of each expert"
         yield "layers", _layers(summary)
     yield "experts", _experts(summary)
     yield "widths", _widths(summary)

@@ -51,13 +51,15 @@ def forecast(
     has a header only.
     """
     synthetic = SyntheticModel(file)
-    model, state = model_of(synthetic.file, ctx, kv_type or "f16", STEP_TOKENS, mtp)
+    model, state = model_of(synthetic.file, ctx, kv_type or "f16", STEP_TOKENS, mtp, DEFAULT_CHUNK)
     file = as_loaded(file, model)
     setup = Setup(file, synthetic, model, state, threads or default_threads(), threads is None, budget.limit(ram))
     if not state.experts_total or budget.fits(file, model, state, setup.threads, setup.ram, setup.used):
         return _resident(setup, progress)
-    model, state = model_of(synthetic.file, ctx, kv_type or "f16", STEP_TOKENS, mtp)
-    return _streamed(replace(setup, model=model, state=state, threads=threads or streaming_threads()), disk, progress)
+    threads = threads or streaming_threads()
+    chunk = budget.chunk_size(model, state, threads, setup.ram)
+    model, state = model_of(synthetic.file, ctx, kv_type or "f16", STEP_TOKENS, mtp, chunk)
+    return _streamed(replace(setup, model=model, state=state, threads=threads), chunk, disk, progress)
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,11 @@ def _resident(setup: Setup, progress: Progress | None) -> Forecast:
         engine.close()
 
 
-def _streamed(setup: Setup, disk: Path | None, progress: Progress | None) -> Forecast:
+def _streamed(setup: Setup, chunk: int, disk: Path | None, progress: Progress | None) -> Forecast:
     model, state, ram = setup.model, setup.state, setup.ram
     before = setup.used
     cache = SimulatedCache(setup.synthetic, disk)
     layers = expert_layers(model, state.batch)
-    chunk = budget.chunk_size(model, state, cache.loader, setup.threads, ram)
     engine = Engine(model, state, setup.threads, chunk, progress, expert_loader=cache.loader)
     try:
         program = setup.used

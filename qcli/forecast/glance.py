@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from qcli.errors import QcliError
 from qcli.gguf.file import GGUFFile
 from qcli.gguf.names import split_layer
 from qcli.host.memory import process_memory
+from qcli.layers.hyperparameters import Hyperparameters
+from qcli.layers.state_parts import ring_rows
+from qcli.layers.windows import read_windows
 from qcli.runtime.build import DEFAULT_CTX
 from qcli.streaming import budget
 from qcli.streaming.dense import weight_bytes
@@ -82,10 +86,23 @@ def fits(n_bytes: int, free: int) -> bool:
 
 
 def _state_bytes(file: GGUFFile, ctx: int | None, kv_type: str) -> int:
-    """Keys and values of a context."""
-    width = sum(_kept_rows(file, *split_layer(t.name), t.shape[0]) for t in file.tensors.values() if t.shape)
+    """Keys and values of a context, of which layers with a window keep a part."""
     tokens = ctx or min(_number(file, "context_length") or DEFAULT_CTX, DEFAULT_CTX)
-    return width * tokens * {"q8_0": 34, "f32": 128}.get(kv_type, 64) // 32
+    kept = [min(tokens, ring_rows(window, MICRO_BATCH)) if window else tokens for window in _windows(file)]
+    values = 0
+    for tensor in file.tensors.values():
+        layer, part = split_layer(tensor.name)
+        rows = _kept_rows(file, layer, part, tensor.shape[0]) if tensor.shape else 0
+        values += rows * (kept[layer] if layer < len(kept) else tokens)
+    return values * {"q8_0": 34, "f32": 128}.get(kv_type, 64) // 32
+
+
+def _windows(file: GGUFFile) -> tuple[int, ...]:
+    """The window of each layer, 0 for none; nothing where the file does not tell."""
+    try:
+        return read_windows(Hyperparameters(file))
+    except QcliError:
+        return ()
 
 
 def _kept_rows(file: GGUFFile, layer: int, part: str, rows: int) -> int:

@@ -7,7 +7,7 @@ again. Tensors of a small model do not share blocks, so that they fit into the c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from copy import copy
 from dataclasses import replace
 from types import MappingProxyType
@@ -23,11 +23,11 @@ from qcli.host.pages import allocate_pages
 from qcli.layers.rotary import FACTORS
 from qcli.models import Model
 from qcli.streaming.dense import is_expert
+from qcli.streaming.layer_collector import LayerCollector
 from quant import formats
 from quant.batch import Batch
 from quant.kernels.experts import GatedExperts
-from quant.kernels.experts_streamed import ExpertProvider
-from quant.plan import Ids, Plan, StageCallback
+from quant.plan import Ids, Plan
 from quant.weights import ExpertMatrices
 
 _POOL = 256 << 20  # bytes of a type from which tensors share blocks; several times what CPU caches have
@@ -128,29 +128,7 @@ def _pool_bytes(kind: str, tensors: Iterable[Tensor]) -> int:
 
 def expert_layers(model: Model, batch: Batch) -> list[GatedExperts]:
     """The routed experts of every layer that has some, in order; batch: see quant.plan.Plan."""
-    collector = _LayerCollector()
+    collector = LayerCollector()
     plan = Plan(1, 1, batch, collector)
     model.trunk(plan, np.zeros(1, np.int64))
     return collector.layers
-
-
-class _LayerCollector(ExpertProvider):
-    """An ExpertProvider that lists the layers of experts of a plan that is traced and never replayed."""
-
-    def __init__(self) -> None:
-        self.layers: list[GatedExperts] = []
-
-    def of_token(self, layer: GatedExperts, k: int) -> Ids:
-        """See ExpertProvider."""
-        self.layers.append(layer)
-        return np.zeros(0, np.int64)
-
-    def of_tokens(
-        self, layer: GatedExperts, batch: Batch, chosen: Ids, pairs: Ids, starts: Ids, counters: Ids
-    ) -> StageCallback:
-        """See ExpertProvider."""
-        return _nothing
-
-
-def _nothing() -> Iterator[None]:
-    return iter(())

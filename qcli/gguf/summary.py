@@ -97,6 +97,7 @@ class Summary:
     experts: Experts | None
     vocab_size: int
     chat_template: bool
+    scaled: int = 0  # tensors of weights with a scale beside them, of the whole tensor or of each expert
     total: Total = field(default_factory=Total)  # of all tensors
     per_token: Total = field(default_factory=Total)  # read to decode a token: only the experts used, no MTP
     groups: dict[str, Total] = field(default_factory=dict)
@@ -124,6 +125,7 @@ def summarize(file: GGUFFile, name: str) -> Summary:
         experts=_experts(file, architecture),
         vocab_size=_vocab_size(file),
         chat_template="tokenizer.chat_template" in file.metadata,
+        scaled=sum(_has_scale(file, tensor) for tensor in file.tensors.values()),
         metadata={key: _plain(value) for key, value in file.metadata.items()},
     )
     _add_up(summary, file, mtp_layers)
@@ -200,6 +202,13 @@ def _plain(value: Value) -> Plain:
     if isinstance(value, np.ndarray | StringArray):
         return [_plain(v) for v in value.tolist()] if len(value) <= _LISTED else {"length": len(value)}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _has_scale(file: GGUFFile, weights: Tensor) -> bool:
+    """Whether products of a tensor are multiplied by another, as files of NVFP4 have it."""
+    scale = file.tensors.get(weights.name.removesuffix(".weight") + ".scale")
+    count = weights.shape[0] if len(weights.shape) == 3 else 1
+    return scale is not None and weights.name.endswith(".weight") and scale.shape == (count,)
 
 
 def _any(pattern: re.Pattern[str], names: Iterable[str]) -> bool:

@@ -215,12 +215,13 @@ class Decoder:
         vocab = file.tensor("token_embd.weight").shape[0]
         table = matrix(file, "token_embd.weight", vocab, n)
         every = tuple(layers)
+        output = linear(file, "output", vocab, n) if "output.weight" in file.tensors else table
         refuse_unread_tensors(hparams)
         return cls(
             token_embd=table,
             layers=every,
             output_norm=Norm.read(hparams, norm, logit_scale),
-            output=linear(file, "output", vocab, n) if "output.weight" in file.tensors else table,
+            output=output,
             embedding_scale=embedding_scale,
             softcap=hparams.number("final_logit_softcapping", 0, 1e6, 0.0),
         )
@@ -262,13 +263,11 @@ class Decoder:
 def refuse_unread_tensors(hparams: Hyperparameters) -> None:
     """UnsupportedModelError if the file has a tensor of a layer that was not read: the model would compute something else.
 
-    So it would if the weights of a matrix, the head's among them, are to be multiplied by a scale of the whole tensor.
+    So it would without a scale of the head's weights.
     """
     blocks = tuple(f"blk.{i}." for i in range(hparams.num_hidden_layers))
     for name in sorted(hparams.file.tensors.keys() - hparams.file.used):
         if name.endswith(_SCALES) and name.startswith((*blocks, "output.")):
-            hparams.unsupported(
-                f'"{name}" scales a whole tensor, as files of NVFP4 have it, which qcli cannot do', _OTHER_TYPE
-            )
+            hparams.unsupported(f'"{name}" scales a tensor in a way that qcli cannot do', _OTHER_TYPE)
         if name.startswith(blocks):
             hparams.unsupported(f'"{name}" is no tensor of {hparams.arch} that qcli knows')

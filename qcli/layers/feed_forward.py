@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from qcli.gguf.file import GGUFFile
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
-from qcli.layers.weights import experts_apart, gate_up_experts, linear, linear_experts, matrix, one_expert, vector
+from qcli.layers.weights import experts_apart, gate_up_experts, linear, linear_experts, one_expert, vector
 from quant.kernels import columns, experts_streamed, experts_streamed_few
 from quant.kernels.experts import GatedExperts, LayerExperts, dense_step, experts_step
 from quant.kernels.experts_few import dense_few, experts_few
@@ -112,7 +112,7 @@ class MoE:
         )
         return cls(
             linear(file, f"{block}.ffn_gate_inp", count, n),
-            matrix(file, f"{block}.ffn_gate_inp_shexp.weight", 1, n) if shared_gate else None,
+            linear(file, f"{block}.ffn_gate_inp_shexp", 1, n) if shared_gate else None,
             layer,
             Latent.read(hparams, i, latent) if latent else None,
             MLP(own, scale) if latent and own else None,
@@ -203,6 +203,9 @@ def _routed(file: GGUFFile, block: str, count: int, width: int, n: int, activati
         gate, up, down = (experts_apart(file, f"{block}.ffn_{part}", count, *shape) for part, *shape in shapes)
         return GatedExperts(gate, up, down, activation)
     down = linear_experts(file, f"{block}.ffn_down_exps", count, n, width)
+    if down.scales is not None and down.bias is not None:
+        raise ValueError(f'"{block}.ffn_down_exps" has a scale beside a bias')
+    down = replace(down, scales=None)  # as the routing has them: one product of a weight and a scale is enough
     if activation in UNGATED:
         return GatedExperts(None, linear_experts(file, f"{block}.ffn_up_exps", count, width, n), down, activation)
     return GatedExperts(*_gate_up(file, block, count, width, n), down, activation)

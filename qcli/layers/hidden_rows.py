@@ -56,6 +56,10 @@ class HiddenRows:
         """Begin an empty text."""
         self.position, self.count, self.seen_with = 0, 0, None
 
+    def blank(self) -> NDArray[np.float32]:
+        """Memory for a copy."""
+        return np.empty_like(self.array[0])
+
     def copy(self, position: int) -> NDArray[np.float32]:
         """The last row of a text of so many tokens; zeros of an empty one."""
         return self.array[self.count - 1].copy() if self.count else np.zeros_like(self.array[0])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
-from qcli.layers.weights import matrix, vector
+from qcli.layers.weights import linear, vector
 from quant.kernels.columns import quantize
 from quant.kernels.deferred import catch_up, deferred_floats
 from quant.kernels.delta_net import DeltaNet
@@ -33,10 +33,10 @@ class Projection:
         """The tensors `name`_a [narrow, n] and `name`_b [rows, narrow], or `name`_a or `name` alone [rows, n]."""
         file, n = hparams.file, hparams.hidden_size
         if f"{name}_b.weight" not in file.tensors:
-            whole = f"{name}.weight" if f"{name}.weight" in file.tensors else f"{name}_a.weight"
-            return cls(matrix(file, whole, rows, n), None)
+            whole = name if f"{name}.weight" in file.tensors else f"{name}_a"
+            return cls(linear(file, whole, rows, n), None)
         narrow = file.tensor(f"{name}_a.weight").shape[0]
-        return cls(matrix(file, f"{name}_a.weight", narrow, n), matrix(file, f"{name}_b.weight", rows, narrow))
+        return cls(linear(file, f"{name}_a", narrow, n), linear(file, f"{name}_b", rows, narrow))
 
     def begin(self, plan: Plan, name: str, y: Activation) -> tuple[Matrix, Activation]:
         """What the rows that are projected are multiplied with, and where to: y, or the narrow row of this name."""
@@ -71,7 +71,7 @@ class KimiDeltaAttention:
             hparams.wrong(f"layer {i} has no heads")
         columns, taps = heads * width, hparams.size("ssm.conv_kernel")
         conv = [_squeezed(hparams, f"{block}.ssm_conv1d_{part}.weight", columns, taps) for part in "qkv"]
-        q, k, v = (matrix(file, f"{block}.attn_{part}.weight", columns, n) for part in "qkv")
+        q, k, v = (linear(file, f"{block}.attn_{part}", columns, n) for part in "qkv")
         net = DeltaNet(
             key_heads=heads,
             value_heads=heads,
@@ -93,8 +93,8 @@ class KimiDeltaAttention:
             qkv=(q, k, v),
             ssm_f=Projection.read(hparams, f"{block}.ssm_f", columns),
             ssm_g=Projection.read(hparams, f"{block}.ssm_g", columns),
-            ssm_beta=matrix(file, f"{block}.ssm_beta.weight", heads, n),
-            attn_output=matrix(file, f"{block}.attn_output.weight", n, columns),
+            ssm_beta=linear(file, f"{block}.ssm_beta", heads, n),
+            attn_output=linear(file, f"{block}.attn_output", n, columns),
             net=net,
             eps=hparams.rms_norm_eps,
         )

@@ -79,7 +79,7 @@ class MtpHead:
             output_norm=model.output_norm,
             enorm=Norm.read(hparams, f"{nextn}.enorm"),
             hnorm=Norm.read(hparams, f"{nextn}.hnorm"),
-            eh_proj=matrix(file, f"{nextn}.eh_proj.weight", n, 2 * n),
+            eh_proj=linear(file, f"{nextn}.eh_proj", n, 2 * n),
             layer=block,
             shared_head_norm=Norm.read(hparams, f"{nextn}.shared_head_norm") if has_norm else model.output_norm,
             shared_head=output,

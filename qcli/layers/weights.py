@@ -27,8 +27,10 @@ def matrix(file: GGUFFile, name: str, rows: int, columns: int) -> Matrix:
 
 
 def linear(file: GGUFFile, name: str, rows: int, columns: int) -> Matrix:
-    """`name`.weight as [rows, columns], with `name`.bias if the file has one."""
-    weights = matrix(file, f"{name}.weight", rows, columns)
+    """`name`.weight as [rows, columns], with `name`.bias and `name`.scale if the file has them."""
+    weights, scales = matrix(file, f"{name}.weight", rows, columns), _scales(file, name, 1)
+    if scales is not None:
+        weights = replace(weights, scale=float(scales[0]))
     return replace(weights, bias=vector(file, f"{name}.bias", rows)) if f"{name}.bias" in file.tensors else weights
 
 
@@ -38,8 +40,9 @@ def experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> E
 
 
 def linear_experts(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> ExpertMatrices:
-    """`name`.weight as `count` matrices [rows, columns], with `name`.bias [count, rows] if the file has one."""
-    weights = experts(file, f"{name}.weight", count, rows, columns)
+    """`name`.weight as `count` matrices [rows, columns], with `name`.bias [count, rows] and `name`.scale [count] if the file
+    has them."""
+    weights = replace(experts(file, f"{name}.weight", count, rows, columns), scales=_scales(file, name, count))
     if f"{name}.bias" not in file.tensors:
         return weights
     return replace(weights, bias=vector(file, f"{name}.bias", count, rows))
@@ -67,7 +70,8 @@ def gate_up_experts(
 
 def one_expert(weights: Matrix) -> ExpertMatrices:
     """A dense matrix as an expert that is always there."""
-    return replace(experts_of(weights, 1), bias=None if weights.bias is None else weights.bias[None])
+    scales = None if weights.scale == 1 else np.array([weights.scale], np.float32)
+    return replace(experts_of(weights, 1), bias=None if weights.bias is None else weights.bias[None], scales=scales)
 
 
 def vector(file: GGUFFile, name: str, *shape: int) -> NDArray[np.float32]:
@@ -83,6 +87,22 @@ def with_rows(weights: Matrix, rows: NDArray[np.int64]) -> Matrix:
     """A copy in memory of these rows, in this order."""
     bias = None if weights.bias is None else weights.bias[rows]
     return replace(weights, data=np.ascontiguousarray(weights.data[rows]), bias=bias)
+
+
+def _scales(file: GGUFFile, name: str, count: int) -> NDArray[np.float32] | None:
+    """What products of `name`.weight are multiplied by, float32 [count], as files of NVFP4 have it; None if nothing does so.
+
+    `name`.input_scale is for who multiplies with inputs of 4 bits; here they have scales of their own.
+    """
+    scale, inputs = f"{name}.scale", f"{name}.input_scale"
+    if inputs in file.tensors and file.tensors[inputs].shape == (count,):
+        file.tensor(inputs)
+    if scale not in file.tensors or file.tensors[scale].shape != (count,):
+        return None
+    values = vector(file, scale, count)
+    if f"{name}.bias" in file.tensors and not values.all():
+        raise ModelFileError(f'{file.path}: the tensor "{scale}" is 0, beside a bias', _DOWNLOAD)
+    return values
 
 
 def _stacked(file: GGUFFile, name: str, count: int, rows: int, columns: int) -> Matrix:

@@ -19,7 +19,7 @@ from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.mtp import with_mtp
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
-from qcli.layers.weights import experts, linear, matrix, vector
+from qcli.layers.weights import experts, linear, vector
 from quant.kernels import kv_cache
 from quant.kernels.attention import Heads, attention
 from quant.kernels.columns import place, quantize, rows_of_heads
@@ -238,7 +238,7 @@ class LatentAttention:
             attn_kv_a_norm=vector(file, f"{block}.attn_kv_a_norm.weight", kv_rank),
             attn_output=linear(file, f"{block}.attn_output", n, heads * shape.v_head_dim),
             core=core.read(hparams, i, state, shape, rope, scale / math.sqrt(shape.qk_head_dim)),
-            attn_gate=matrix(file, f"{block}.attn_gate.weight", heads, n) if gated else None,
+            attn_gate=linear(file, f"{block}.attn_gate", heads, n) if gated else None,
         )
 
     def trace(self, plan: Plan, h: Activation, x: Activation) -> None:

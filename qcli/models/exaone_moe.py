@@ -24,7 +24,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
     hparams = Hyperparameters(file)
     rope, routing = read_rope(hparams), read_routing(hparams, scores="sigmoid", normalised=True)
-    windows = read_windows(hparams, hparams.size("attention.sliding_window"), every=4)
+    windows = read_windows(hparams)
     width = hparams.size("expert_shared_feed_forward_length", hparams.size("expert_feed_forward_length"))
     shared = width if hparams.count("expert_shared_count", 1) else 0
 

@@ -27,7 +27,7 @@ def load(file: GGUFFile, state: State) -> Decoder:
     hparams = Hyperparameters(file)
     whole = read_rope(hparams)
     local = Rope(frequencies(hparams.head_dim, hparams.number("rope.freq_base_swa", 1, 1e30, 10_000.0)))
-    windows = read_windows(hparams, hparams.count("attention.sliding_window"), every=6)
+    windows = read_windows(hparams)
     # the largest of the family divides by the width that a head would have without a key of its own
     scale = (hparams.hidden_size / hparams.num_attention_heads[0]) ** -0.5 if hparams.num_hidden_layers == 62 else 0.0
 

@@ -13,6 +13,7 @@ from qcli.layers.feed_forward import MoE
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
+from qcli.layers.windows import read_windows
 from quant.kernels.router import Routing
 
 VERIFIED: Final = "logits within 6.8e-4 of float32 Transformers (tiny random weights), greedy text exact"
@@ -22,13 +23,13 @@ def load(file: GGUFFile, state: State) -> Decoder:
     """The model of a file, its caches taken from `state`."""
     hparams = Hyperparameters(file)
     rope, routing = read_rope(hparams, truncate=False), Routing(hparams.num_experts_per_tok)
-    window = hparams.size("attention.sliding_window")
+    windows = read_windows(hparams)
 
     def layer(i: int) -> DecoderLayer:
         block = f"blk.{i}"
         return DecoderLayer(
             attn_norm=Norm.read(hparams, f"{block}.attn_norm"),
-            mixer=Attention.read(hparams, i, state, rope, biased="qkv", sinks=True, window=0 if i % 2 else window),
+            mixer=Attention.read(hparams, i, state, rope, biased="qkv", sinks=True, window=windows[i]),
             ffn_norm=Norm.read(hparams, f"{block}.post_attention_norm"),
             ffn=MoE.read(hparams, i, state, routing, activation="clamped"),
         )

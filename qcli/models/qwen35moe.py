@@ -11,7 +11,7 @@ from qcli.gguf.file import GGUFFile
 from qcli.layers.decoder import Decoder
 from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.state import State
-from qcli.layers.weights import matrix
+from qcli.layers.weights import linear
 from qcli.models.qwen3next import Projections, Shape, hybrid, moe_with_shared_expert
 
 VERIFIED: Final = "logits within 8.9e-5 of float32 Transformers (tiny random weights), greedy text exact"
@@ -26,9 +26,9 @@ def projections(hparams: Hyperparameters, i: int, shape: Shape) -> tuple[Project
     """The projections of layer i; value head j uses key head j % key heads."""
     file, block, n, heads = hparams.file, f"blk.{i}", hparams.hidden_size, shape.linear_num_value_heads
     matrices = (
-        matrix(file, f"{block}.attn_qkv.weight", shape.channels, n),
-        matrix(file, f"{block}.attn_gate.weight", shape.value_columns, n),
-        matrix(file, f"{block}.ssm_beta.weight", heads, n),
-        matrix(file, f"{block}.ssm_alpha.weight", heads, n),
+        linear(file, f"{block}.attn_qkv", shape.channels, n),
+        linear(file, f"{block}.attn_gate", shape.value_columns, n),
+        linear(file, f"{block}.ssm_beta", heads, n),
+        linear(file, f"{block}.ssm_alpha", heads, n),
     )
     return matrices, 1

@@ -21,7 +21,7 @@ from qcli.layers.hyperparameters import Hyperparameters
 from qcli.layers.mtp import with_mtp
 from qcli.layers.rotary import read_rope
 from qcli.layers.state import State
-from qcli.layers.weights import matrix, vector, with_rows
+from qcli.layers.weights import linear, vector, with_rows
 from quant.kernels.deferred import catch_up, deferred_floats
 from quant.kernels.delta_net import DeltaNet
 from quant.kernels.delta_net_chunk import delta_net_chunk
@@ -152,7 +152,7 @@ class LinearAttention:
         file, block, heads, width = hparams.file, f"blk.{i}", shape.linear_num_value_heads, shape.linear_value_head_dim
         taps = shape.linear_conv_kernel_dim
         conv = vector(file, f"{block}.ssm_conv1d.weight", shape.channels, taps)
-        out = matrix(file, f"{block}.ssm_out.weight", hparams.hidden_size, shape.value_columns)
+        out = linear(file, f"{block}.ssm_out", hparams.hidden_size, shape.value_columns)
         net = DeltaNet(
             key_heads=shape.linear_num_key_heads,
             value_heads=heads,
@@ -186,7 +186,7 @@ class LinearAttention:
 def _projections(hparams: Hyperparameters, i: int, shape: Shape) -> tuple[Projections, int]:
     """The projections of layer i, and how many value heads share a key head."""
     heads = shape.linear_num_value_heads
-    ba = matrix(hparams.file, f"blk.{i}.ssm_ba.weight", 2 * heads, hparams.hidden_size)
+    ba = linear(hparams.file, f"blk.{i}.ssm_ba", 2 * heads, hparams.hidden_size)
     beta, alpha = np.arange(2 * heads).reshape(-1, 2, shape.share).swapaxes(0, 1)  # for each key head: beta, then alpha
     return (
         *_read_qkv(hparams, i, shape),
@@ -199,9 +199,9 @@ def _read_qkv(hparams: Hyperparameters, i: int, shape: Shape) -> tuple[Matrix, M
     """q, k and v of all heads, and z; older files have `ssm_in` instead: q, k, v and z of each key head in turn."""
     file, block, n = hparams.file, f"blk.{i}", hparams.hidden_size
     if f"{block}.ssm_in.weight" not in file.tensors:
-        qkv = matrix(file, f"{block}.attn_qkv.weight", shape.channels, n)
-        return qkv, matrix(file, f"{block}.attn_gate.weight", shape.value_columns, n)
-    fused = matrix(file, f"{block}.ssm_in.weight", shape.channels + shape.value_columns, n)
+        qkv = linear(file, f"{block}.attn_qkv", shape.channels, n)
+        return qkv, linear(file, f"{block}.attn_gate", shape.value_columns, n)
+    fused = linear(file, f"{block}.ssm_in", shape.channels + shape.value_columns, n)
     key, value = shape.linear_key_head_dim, shape.share * shape.linear_value_head_dim
     groups = np.arange(fused.rows).reshape(shape.linear_num_key_heads, -1)
     q, k, v, z = np.split(groups, [key, 2 * key, 2 * key + value], axis=1)

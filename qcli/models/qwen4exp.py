@@ -277,10 +277,11 @@ def load(file: GGUFFile, state: State) -> Qwen4Exp:
     vocab, n = file.tensor("token_embd.weight").shape[0], hparams.hidden_size
     table = matrix(file, "token_embd.weight", vocab, n)
     layers = tuple(map(layer, range(hparams.num_hidden_layers)))
+    output = linear(file, "output", vocab, n) if "output.weight" in file.tensors else table
     refuse_unread_tensors(hparams)
     return Qwen4Exp(
         token_embd=table,
         layers=layers,
         output_hc=HyperConnection.read(hparams, "output_hc", last=True),
-        output=linear(file, "output", vocab, n) if "output.weight" in file.tensors else table,
+        output=output,
     )

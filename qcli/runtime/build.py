@@ -23,8 +23,12 @@ DEFAULT_CTX = 32_768  # tokens, where the model was made for as many
 STEP_TOKENS = 8  # at most, of one step: a token, and guesses of those that follow it
 
 
-def state_for(file: GGUFFile, ctx: int | None, kv_type: str, most_tokens: int = 1, mtp: bool = False) -> State:
+def state_for(
+    file: GGUFFile, ctx: int | None, kv_type: str, most_tokens: int = 1, mtp: bool = False, chunk: int | None = None
+) -> State:
     """An empty state for a file's model, and steps of so many tokens; mtp: and for its head of multi-token prediction.
+
+    chunk: tokens of a prompt that are taken together, see State.
 
     Raises UsageError, ModelFileError, ContextOverflowError.
     """
@@ -36,14 +40,14 @@ def state_for(file: GGUFFile, ctx: int | None, kv_type: str, most_tokens: int = 
     if ctx is not None and ctx > longest:
         message = f"{file.path}: was made for {longest:,} tokens of context, not {ctx:,}"
         raise ContextOverflowError(message, f"give --ctx {longest} or less")
-    return State(ctx or min(longest, DEFAULT_CTX), kv_type, longest, most_tokens, mtp)
+    return State(ctx or min(longest, DEFAULT_CTX), kv_type, longest, most_tokens, mtp, chunk)
 
 
 def model_of(
-    file: GGUFFile, ctx: int | None, kv_type: str, most_tokens: int = 1, mtp: bool = False
+    file: GGUFFile, ctx: int | None, kv_type: str, most_tokens: int = 1, mtp: bool = False, chunk: int | None = None
 ) -> tuple[Model, State]:
     """A file's model, and the state that it is built upon. Raises ModelFileError, ContextOverflowError."""
-    state = state_for(file, ctx, kv_type, most_tokens, mtp)
+    state = state_for(file, ctx, kv_type, most_tokens, mtp, chunk)
     try:
         return models.load(file, state), state
     except ValueError as error:  # shapes that fit the file but not the kernels
@@ -60,8 +64,9 @@ def as_loaded(file: GGUFFile, model: Model) -> GGUFFile:
 
 
 def streamed_model_of(
-    file: GGUFFile, ctx: int | None, kv_type: str, progress: Progress | None, mtp: bool = False
-) -> tuple[Model, State, ExpertLoader]:
+    file: GGUFFile, ctx: int | None, kv_type: str, progress: Progress | None, mtp: bool = False,
+    chunk: int | None = None,
+) -> tuple[Model, State, ExpertLoader]:  # fmt: skip
     """The model with its dense weights copied into memory, its state, and what reads its experts.
 
     It is built anew because a model has the addresses of its weights: one on the mapped file was needed first, to see
@@ -71,5 +76,5 @@ def streamed_model_of(
     from qcli.streaming.expert_loader import ExpertLoader
 
     file = load_dense(file, progress)
-    model, state = model_of(file, ctx, kv_type, STEP_TOKENS, mtp)
+    model, state = model_of(file, ctx, kv_type, STEP_TOKENS, mtp, chunk)
     return model, state, ExpertLoader(file, usage_path=usage_file.path_for(file))

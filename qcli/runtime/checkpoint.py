@@ -15,11 +15,11 @@ from qcli.layers.state import RecurrentCopies
 class Checkpoint:
     """A position of a text to go back to: a recurrent state cannot be computed backwards, only be restored.
 
-    It copies no keys and values: those of its ids never change while the text goes on.
+    It copies no keys and values but those of windows: the others of its ids never change while the text goes on.
     """
 
     ids: tuple[int, ...]  # of the text up to here
-    recurrent: RecurrentCopies
+    recurrent: RecurrentCopies  # and windows
     logits: NDArray[np.float32] | None  # float32 [vocab], after the last id
     history: tuple[int, ...] = ()  # of each id, 32 bits that follow from it and all before it, and how they were cut
 

@@ -88,7 +88,7 @@ class Engine:
         """
         kernels.check_processor()
         given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
-        model, state = model_of(file, ctx, kv_type, STEP_TOKENS, mtp)
+        model, state = model_of(file, ctx, kv_type, STEP_TOKENS, mtp, chunk or DEFAULT_CHUNK)
         file, limit, used = as_loaded(file, model), budget.limit(ram), process_memory()
         if not state.experts_total or budget.fits(file, model, state, threads, limit, used):
             some = ActiveThreads(given or 1, threads)
@@ -97,10 +97,10 @@ class Engine:
             return engine
         resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
         threads = given or streaming_threads()
-        model, state, loader = streamed_model_of(file, ctx, kv_type, progress, mtp)
+        chunk = chunk or budget.chunk_size(model, state, threads, limit)
+        model, state, loader = streamed_model_of(file, ctx, kv_type, progress, mtp, chunk)
         with ExitStack() as undone:
             undone.callback(loader.close)
-            chunk = chunk or budget.chunk_size(model, state, loader, threads, limit)
             engine = cls(model, state, threads, chunk, progress, observer, loader)
             undone.pop_all()  # as the engine closes it
             undone.callback(engine.close)
@@ -262,7 +262,7 @@ class Engine:
         full = self.draft_head and self.draft_head.lacks_room(tokens)
         if full or (program is self.programs.prompt and self.state.behind):
             self._catch_up()
-        self.state.batch.set(tokens, self.state.position, self.state.behind)
+        self.state.begin(tokens)
         self._replay(program, progress)
         self.state.position, self.state.behind = self.state.position + tokens, 0
         if self.draft_head:

@@ -143,7 +143,7 @@ class PrefixCache:
         known = next((c for c in self.kept.checkpoints if c.history == history), None)
         if known:
             return self._saved(known, on_disk)
-        if available_memory() < FLOOR + self.engine.state.recurrent_bytes:
+        if available_memory() < FLOOR + self.engine.state.recurrent_bytes + self.engine.state.window_bytes:
             self.kept.clear()
         logits = None if self._logits is None else self._logits.copy()
         checkpoint = Checkpoint(tuple(self._ids), self.engine.state.recurrent_copy(), logits, history)
@@ -216,14 +216,14 @@ class PrefixCache:
         there = common_length(self._ids, ids)
         if self.whole and there == len(self._ids) and (there < len(ids) or self._logits is not None):
             return there
-        return self._cut(there, len(ids), marks)
+        return max(filter(self.engine.state.can_go_back, self._cuts(there, len(ids), marks)), default=0)
 
-    def _cut(self, there: int, size: int, marks: Marks) -> int:
-        """Where a prompt of that size can go on in the midst of a text that has so many of its ids."""
+    def _cuts(self, there: int, size: int, marks: Marks) -> set[int]:
+        """Where a prompt of that size may go on in the midst of a text that has so many of its ids."""
         if self.engine.state.recurrent_bytes:
-            return 0
+            return set()
         there, chunk = min(there, size - 1), self.engine.chunk
-        return max([there // chunk * chunk, *(mark for mark in marks.positions if mark <= there)])
+        return {there // chunk * chunk, *(mark for mark in marks.positions if mark <= there)}
 
     def _bring_back(self, ids: list[int], marks: Marks, longer_than: int) -> bool:
         """Bring the state to what ids begin with of a text that is, or was, decoded together with others."""
@@ -232,13 +232,13 @@ class PrefixCache:
         alike = of_prompt(ids, self.engine.chunk, marks.positions) if known else []
         for slot, text in known.items():
             is_whole = text.position < len(ids) and text.ids == ids[: text.position]
-            end = text.position if is_whole else self._cut(text.is_in(alike), len(ids), marks)
+            cuts = set() if self.engine.state.window_bytes else self._cuts(text.is_in(alike), len(ids), marks)
+            end = text.position if is_whole else max(cuts, default=0)
             if end > position:
                 best, position = slot, end
         if self.others is None or best is None:
             return False
-        history = known[best].history[:position]
-        there = common_length(self._history, history)
+        there = common_length(self._history, history := known[best].history[:position])
         self._leave(there)
         self._stay_at(there, whole=False)
         self.others.bring_back(best, position, there)

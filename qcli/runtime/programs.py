@@ -79,7 +79,12 @@ class Programs:
         progress: Progress | None = None,
         beside: bool = False,
     ) -> None:
-        """beside: whether kernels that a prompt's first token does not need may be compiled while that is computed."""
+        """beside: whether kernels that a prompt's first token does not need may be compiled while that is computed.
+
+        Raises ValueError if the state is made for smaller chunks.
+        """
+        if state.chunk and chunk > state.chunk:
+            raise ValueError(f"chunks of {chunk} tokens, and a state for {state.chunk}")
         self._model, self._state, self._threads = model, state, threads
         step = Plan(1, threads, state.batch, expert_loader)
         prompt = Plan(max(2, chunk), threads, state.batch, expert_loader, observer)

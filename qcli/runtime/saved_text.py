@@ -44,7 +44,7 @@ def load(path: Path, vocab_size: int, state: State, file: GGUFFile) -> Checkpoin
         raise QcliError(
             f"{path}: was not saved with this model, or does not fit into a context of {state.ctx:,} tokens", _AGAIN
         )
-    recurrent = tuple(np.empty_like(array) for array in state.recurrent_copy())
+    recurrent = state.blank_copy()
     checkpoint = Checkpoint(tuple(known.tolist()), recurrent, np.empty(vocab_size, np.float32), tuple(history.tolist()))
     arrays = _arrays(checkpoint, state)
     if not state_file.read(path, state_file.header(fingerprint(file, state.kept_as), arrays, ids=ids), arrays):

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from qcli.gguf.file import GGUFFile
 from qcli.host import folders
 from qcli.host.systems import step_back
-from qcli.layers.state import State
+from qcli.layers.state import RecurrentCopies, State
 from qcli.runtime import state_file, state_room, state_tree
 from qcli.runtime.checkpoint import Checkpoint
 from qcli.runtime.fingerprint import fingerprint
@@ -49,7 +49,7 @@ def store_for(file: GGUFFile, state: State, vocab_size: int) -> StateStore | Non
     most_bytes = state_room.limit()
     if not most_bytes:
         return None
-    template = Checkpoint((), state.recurrent_copy(), np.zeros(vocab_size, np.float32))
+    template = Checkpoint((), state.blank_copy(), np.zeros(vocab_size, np.float32))
     try:
         return StateStore(
             folders.some_cache() / state_room.FOLDER / fingerprint(file, state.kept_as), most_bytes, template
@@ -66,7 +66,7 @@ class StateStore:
         template: shapes and types that checkpoints have; its contents are not used.
         """
         self.folder, self._most_bytes = folder, most_bytes
-        self._shapes = [array.shape for array in template.recurrent]
+        self._kinds = [(array.shape, array.dtype) for array in template.recurrent]
         self._vocab = None if template.logits is None else template.logits.shape
         self._damaged: set[str] = set()  # names of files
         self._waiting: deque[tuple[Checkpoint, Rows]] = deque()  # the first is being written
@@ -128,8 +128,8 @@ class StateStore:
         self._closed = True
         self.wait()
 
-    def _read_state(self, key: str) -> tuple[tuple[NDArray[np.float32], ...], NDArray[np.float32] | None] | None:
-        recurrent = [np.empty(shape, np.float32) for shape in self._shapes]
+    def _read_state(self, key: str) -> tuple[RecurrentCopies, NDArray[np.float32] | None] | None:
+        recurrent = [np.empty(shape, dtype) for shape, dtype in self._kinds]
         logits = None if self._vocab is None else np.empty(self._vocab, np.float32)
         path = state_tree.state_path(self.folder, key)
         given = [*recurrent, *([] if logits is None else [logits])]

@@ -16,6 +16,7 @@ from qcli.errors import QcliError
 from qcli.gguf.file import GGUFFile
 from qcli.host.memory import available_memory, process_memory
 from qcli.layers.state import State
+from qcli.streaming.layer_collector import LayerCollector
 from qcli.wording import size
 from quant.kernels.experts_grouped import MICRO_BATCH
 from quant.plan import Plan
@@ -28,6 +29,7 @@ RESERVE = 192 << 20  # for what comes after loading: a vocabulary, a chat's text
 MAX_CHUNK = 4 * MICRO_BATCH  # tokens
 _CHECKPOINTS = 4  # in memory at the same time
 _LOGITS = 1 << 20  # bytes, with one checkpoint
+_WINDOWS = 256 << 20  # bytes of keys and values of windows in checkpoints, unless two checkpoints have more
 _LEFT_ROWS = 64 << 20  # bytes
 _LEFT_TO_OTHERS = 512 << 20  # where no limit was given
 _TEXTS = 8  # one part of so many of the expert cache may go to texts that are decoded together
@@ -42,7 +44,8 @@ def limit(ram: int | None) -> int:
 
 def checkpoint_bytes(state: State) -> int:
     """What checkpoints of a state may take, and the keys and values of texts that were left."""
-    return _CHECKPOINTS * (state.recurrent_bytes + _LOGITS) + min(_LEFT_ROWS, state.cache_bytes // 4)
+    windows = min(_CHECKPOINTS * state.window_bytes, max(2 * state.window_bytes, _WINDOWS))
+    return _CHECKPOINTS * (state.recurrent_bytes + _LOGITS) + windows + min(_LEFT_ROWS, state.cache_bytes // 4)
 
 
 def state_bytes(state: State) -> int:
@@ -76,18 +79,18 @@ def _buffer_bytes(model: Model, state: State, threads: int) -> int:
     return MICRO_BATCH * _bytes_per_token(model, state, threads)
 
 
-def chunk_size(model: Model, state: State, loader: ExpertLoader, threads: int, ram: int) -> int:
-    """Tokens of a streamed model's prompt to take together: each chunk reads experts anew, so the more the better.
+def chunk_size(model: Model, state: State, threads: int, ram: int) -> int:
+    """Tokens of a prompt to take together where a model is streamed: each chunk reads experts anew, so the more the better.
 
     Whole micro-batches, at most `MAX_CHUNK`, whose buffers take a sixteenth of the memory unless one alone takes more.
     """
-    most = ram // 16 // _bytes_per_token(model, state, threads, loader)
+    most = ram // 16 // _bytes_per_token(model, state, threads, LayerCollector())
     return min(max(most // MICRO_BATCH, 1) * MICRO_BATCH, MAX_CHUNK)
 
 
-def _bytes_per_token(model: Model, state: State, threads: int, loader: ExpertLoader | None = None) -> int:
+def _bytes_per_token(model: Model, state: State, threads: int, streamed: LayerCollector | None = None) -> int:
     """What the buffers of a prompt's plan take for each token."""
-    plan = Plan(_TRACED, threads, state.batch, loader)
+    plan = Plan(_TRACED, threads, state.batch, streamed)
     model.trunk(plan, np.zeros(_TRACED, np.int64))
     return plan.n_bytes // _TRACED
 

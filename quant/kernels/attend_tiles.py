@@ -29,11 +29,11 @@ def tile_tokens(group):
 
 
 @inline
-def _load_block(cache, row, kind, count, width, rows):
-    """`count` rows of a cache -> rows float32 [BLOCK, width], zero beyond."""
+def _load_block(cache, row, kind, begin, end, width, rows):
+    """Rows begin to end of a block of a cache -> rows float32 [BLOCK, width], zero elsewhere."""
     for p in range(BLOCK):
         for c in range(0, width, 16):
-            value = load_row(cache + row * p, c, width, kind) if p < count else zero_f32x16()
+            value = load_row(cache + row * p, c, width, kind) if begin <= p < end else zero_f32x16()
             store_f32x16(rows + 4 * (p * width + c), value)
 
 
@@ -102,7 +102,7 @@ def _store_tile(result, sums, rows, group, width, out, out_stride):
 def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, product, batch, scratch, scratch_stride):
     """For each (key-value head, tile of tokens): attention to one block of positions after another; product: `sgemm_kernel`."""
     keys, group, width, values = shape_of(heads)
-    k_cache, v_cache, k_row, v_row, context, kind = caches_of(heads)
+    k_cache, v_cache, k_row, v_row, cached, kind = caches_of(heads)
     scale, softcap = load_f32(heads + HEADS.scale), load_f32(heads + HEADS.softcap)
     window, sinks = load_i64(heads + HEADS.window), load_i64(heads + HEADS.sinks)
     blocks = load_i64(mask + BLOCK_MASK.blocks)
@@ -123,9 +123,10 @@ def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, pro
         rows, length = count * group, position + first + count
         _load_queries(q + first * q_stride + 4 * head * group * width, q_stride, count, group, width, scale, query)
         _begin(rows, group, values, sinks + 4 * head * group if sinks else 0, tops, sums, result)
-        for p in range(max(0, position + first + 1 - window) // BLOCK * BLOCK, length, BLOCK):
-            there = min(BLOCK, length - p)
-            _load_block(k_cache + k_row * (head * context + p), k_row, kind, there, width, block)
+        start = max(0, position + first + 1 - window)
+        for p in range(start // BLOCK * BLOCK, length, BLOCK):
+            begin, there, row = max(0, start - p), min(BLOCK, length - p), head * cached + p % cached
+            _load_block(k_cache + k_row * row, k_row, kind, begin, there, width, block)
             for i in range(0, BLOCK, 16):
                 for c in range(0, width, 16):
                     transpose16(block + 4 * (i * width + c), 4 * width, transposed + 4 * (c * BLOCK + i), 4 * BLOCK)
@@ -136,7 +137,7 @@ def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, pro
                     scores, rows, group, reach, there, blocks + first * blocks_stride, blocks_stride, block_size, p
                 )
             _softmax_rows(scores, rows, group, values, reach, window, there, softcap, tops, sums, result)
-            _load_block(v_cache + v_row * (head * context + p), v_row, number_of_values(kind), there, values, block)
+            _load_block(v_cache + v_row * row, v_row, number_of_values(kind), begin, there, values, block)
             sgemm(product, scores, 4 * BLOCK, block, 4 * values, result, 4 * values, rows, values, BLOCK, True)
         _store_tile(result, sums, rows, group, values, out + first * out_stride + 4 * head * group * values, out_stride)
 

@@ -134,21 +134,15 @@ def _blocks_of_all(heads, batch):
 
 
 @inline
-def _most(heads):
-    """Blocks of a whole cache."""
-    return (load_i64(heads + HEADS.context) + BLOCK - 1) // BLOCK
-
-
-@inline
 def _attend_block(q, heads, k, v, head, first, last, place, scores):
     """Query heads of one key-value head attend to positions first to last of the block whose keys and values are at k and v.
 
-    place: where the result of the first of these query heads goes; those of the others are _most(heads) entries apart.
+    place: where the result of the first of these query heads goes; those of the others are HEADS.blocks entries apart.
     """
     _, group, width, values = shape_of(heads)
     _, _, k_row, v_row, _, kind = caches_of(heads)
     scale, softcap = load_f32(heads + HEADS.scale), load_f32(heads + HEADS.softcap)
-    step, sums = _most(heads) * _entry_bytes(values), scores + 4 * BLOCK * (group + 3)
+    step, sums = load_i64(heads + HEADS.blocks) * _entry_bytes(values), scores + 4 * BLOCK * (group + 3)
     query, end = q + 4 * width * head * group, 4 * width * (group - 1)
     for g in range(0, group, 4):
         at = 4 * width * g
@@ -187,28 +181,30 @@ def attend_blocks(rank, size, q, q_stride, heads, mask, partial, batch, scratch,
     are not read. Of several tokens each attends to its own positions; a block of one text is read once for all.
     """
     keys, group, _, values = shape_of(heads)
-    k_cache, v_cache, k_row, v_row, context, _ = caches_of(heads)
+    k_cache, v_cache, k_row, v_row, rows, _ = caches_of(heads)
     allowed, block_size = load_i64(mask + BLOCK_MASK.blocks), load_i64(mask + BLOCK_MASK.block_size)
     first_block, blocks = _blocks_of_all(heads, batch)
-    entry = _most(heads) * _entry_bytes(values)
+    entries = load_i64(heads + HEADS.blocks) * _entry_bytes(values)
     scores = scratch + rank * scratch_stride
     near = scores + 4 * BLOCK * (group + 3) + 256
     for item in range(start_of(rank, size, keys * blocks), start_of(rank + 1, size, keys * blocks)):
         head, block = item // blocks, first_block + item % blocks
         position = block * BLOCK
-        row = head * context + position
+        row = head * rows + position % rows
         for t in range(load_i64(batch + BATCH.tokens)):
-            length, start, _, _ = _blocks_of(heads, batch, t)
+            length, start, begin, _ = _blocks_of(heads, batch, t)
             first, last = max(0, start - position), min(BLOCK, length - position)
             k_slot, v_slot = slots_of(heads, batch, t)
             k, v = k_cache + k_slot + k_row * row, v_cache + v_slot + v_row * row
-            place = partial + (t * keys + head) * group * entry + block * _entry_bytes(values)
+            place = partial + (t * keys + head) * group * entries + (block - begin) * _entry_bytes(values)
+            if first >= last:
+                continue
             if allowed:
                 blocks_of_token = allowed + t * load_i64(mask + BLOCK_MASK.stride)
                 count = _gather(k, k_row, first, last, blocks_of_token, block_size, position, near)
                 _gather(v, v_row, first, last, blocks_of_token, block_size, position, near + BLOCK * k_row)
                 _attend_block(q + t * q_stride, heads, near, near + BLOCK * k_row, head, 0, count, place, scores)
-            elif first < last:
+            else:
                 _attend_block(q + t * q_stride, heads, k, v, head, first, last, place, scores)
 
 
@@ -220,8 +216,8 @@ def join_blocks(rank, size, partial, heads, out, stride, batch):
     entry = _entry_bytes(width)
     for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, head = item // queries, item % queries
-        _, _, first, blocks = _blocks_of(heads, batch, t)
-        parts = partial + (item * _most(heads) + first) * entry
+        _, _, _, blocks = _blocks_of(heads, batch, t)
+        parts = partial + item * load_i64(heads + HEADS.blocks) * entry
         largest, total = load_f32(sinks + 4 * head) if sinks else LOWEST, np.float32(0)
         for block in range(blocks):
             largest = max(largest, load_f32(parts + block * entry))
@@ -246,7 +242,7 @@ def attend_token(
 
     table: that of the heads; mask: which blocks the token attends to, if not all.
     """
-    blocks = plan.tokens * heads.query_heads * -(-heads.context // BLOCK)
+    blocks = plan.tokens * heads.query_heads * heads.blocks_of(plan.in_place_of(heads.k_cache)[1])
     partial = plan.buffer("partial", (blocks, heads.value_dim + 16), np.float32)
     gathered = BLOCK * (heads.k_cache.strides[1] + heads.v_cache.strides[1]) if mask else 0
     scratch = plan.scratch(4 * BLOCK * (heads.group + 3) + 256 + gathered)

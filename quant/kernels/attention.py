@@ -65,7 +65,7 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
     q [tokens, query heads, (q, perhaps a gate)], k, v [tokens, key-value heads, …] -> queries [tokens, query heads, head_dim].
     """
     keys, group, width, values = shape_of(heads)
-    k_cache, v_cache, k_row, v_row, context, kind = caches_of(heads)
+    k_cache, v_cache, k_row, v_row, rows, kind = caches_of(heads)
     queries = keys * group
     pairs, interleaved = load_i64(inputs + _INPUTS.pairs), load_i64(inputs + _INPUTS.interleaved)
     tokens = load_i64(batch + BATCH.tokens)
@@ -81,7 +81,7 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
             _prepare_head(row, step, head, span, norm, heads, rotation, pairs, interleaved, y)
         else:
             head -= queries
-            place, (k_slot, v_slot) = head * context + position_of(batch, t), slots_of(heads, batch, t)
+            place, (k_slot, v_slot) = head * rows + position_of(batch, t) % rows, slots_of(heads, batch, t)
             row = load_i64(inputs + _INPUTS.k) + t * load_i64(inputs + _INPUTS.k_stride)
             span, norm = load_i64(heads + HEADS.k_span), load_i64(heads + HEADS.k_norm)
             _prepare_head(row, 4 * width, head, span, norm, heads, rotation, pairs, interleaved, local)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from quant.activation import OUTPUT, row_addresses, store_block
 from quant.atomics import call
 from quant.jit import inline, kernel
-from quant.kernels.gates import GATES, UNGATED, add_scaled, add_whole, gated
+from quant.kernels.gates import GATES, UNGATED, add_scaled, add_whole, gated, scale_whole
 from quant.kernels.partition import shares_of, start_of
 from quant.kernels.router import Routing, mark_touched, route_rows, routing_scratch_bytes
 from quant.kernels.scalar import sigmoid1
@@ -45,7 +45,8 @@ SHARED = Layout(  # what the shared expert adds to a token: scale * sigmoid(gate
 class GatedExperts:
     """Experts that each give down(f(gate x) * up x), or without gates down(f(up x)); f: see quant.kernels.gates.
 
-    Gate and up are [width, n], down [n, width].
+    Gate and up are [width, n], down [n, width]. Scales of down are those of an expert that every token takes; of routed ones
+    they are part of a choice's weight (see Routing).
     """
 
     gate: ExpertMatrices | None
@@ -60,6 +61,8 @@ class GatedExperts:
             raise ValueError(f"gate [{gate.rows}, {gate.columns}], up, down [{down.rows}, {down.columns}] do not fit")
         if (gate.bias is None) != (up.bias is None):
             raise ValueError("a bias of gate or up alone")
+        if self.down.scales is not None and (down.bias is not None or down.count > 1):
+            raise ValueError("scales of down, and biases or several experts")
         if (self.gate is None) != (self.activation in UNGATED):
             raise ValueError(f"{self.activation} experts with{'out' if self.gate is None else ''} gates")
 
@@ -77,6 +80,11 @@ class GatedExperts:
     def bytes(self) -> int:
         """Bytes of one expert."""
         return self.gate_up_bytes + self.down.bytes
+
+    @property
+    def down_scale(self) -> float:
+        """What the result of an expert that every token takes is multiplied by."""
+        return 1.0 if self.down.scales is None else float(self.down.scales[0])
 
     @property
     def gate_up_bytes(self) -> int:
@@ -107,8 +115,11 @@ class LayerExperts:
 
 
 @inline
-def _add_bias(matrix, expert, first, products, rows):
-    bias = load_i64(matrix + MATRIX.bias) if matrix else 0
+def _scale_and_add_bias(matrix, expert, first, products, rows):
+    """Products of rows of an expert's matrix, which may be 0: times its scale, plus its bias, if there are."""
+    scales, bias = (load_i64(matrix + MATRIX.scales), load_i64(matrix + MATRIX.bias)) if matrix else (0, 0)
+    if scales:
+        scale_whole(products, load_f32(scales + 4 * expert), rows)
     if bias:
         add_whole(products, bias + 4 * (expert * load_i64(matrix + MATRIX.rows) + first), rows)
 
@@ -120,8 +131,8 @@ def finish_block(layer, expert, gate, up, first, rows, y, q):
     Of experts without gates, `gate` holds anything.
     """
     kind, width = load_i64(layer + GATE_UP.function), load_i64(load_i64(layer + GATE_UP.up) + MATRIX.rows)
-    _add_bias(load_i64(layer + GATE_UP.gate), expert, first, gate, rows)
-    _add_bias(load_i64(layer + GATE_UP.up), expert, first, up, rows)
+    _scale_and_add_bias(load_i64(layer + GATE_UP.gate), expert, first, gate, rows)
+    _scale_and_add_bias(load_i64(layer + GATE_UP.up), expert, first, up, rows)
     if rows == BLOCK:
         a = gated(load_f32x16(gate), load_f32x16(up), kind)
         b = gated(load_f32x16(gate + 64), load_f32x16(up + 64), kind)
@@ -239,7 +250,7 @@ def add_down(
             down=plan.table(MATRIX, **operands_of(layer.shared.down)),
             middle=shared.read(layer.shared.down.format.activation),
             gate=shared_gate.read("f32") if shared_gate else 0,
-            scale=float(layer.scale),
+            scale=float(layer.scale) * layer.shared.down_scale,
         )
     down, kind = layer.routed.down, layer.routed.down.format.activation
     rows = middle.read(kind), middle.stride(kind)
@@ -253,7 +264,8 @@ def dense_step(plan: Plan, layer: GatedExperts, h: Activation, x: Activation, sc
     plan.weight_bytes += layer.bytes
     middle = shared_gate_up(plan, layer, h)
     rows, matrix = middle.read(layer.down.format.activation), plan.table(MATRIX, **operands_of(layer.down))
-    plan.add(down_dense, matrix, rows, x.read("f32"), float(scale), shares=shares_of(layer.down.bytes, plan.threads))
+    factor = float(scale) * layer.down_scale
+    plan.add(down_dense, matrix, rows, x.read("f32"), factor, shares=shares_of(layer.down.bytes, plan.threads))
 
 
 def shared_gate_up(plan: Plan, layer: GatedExperts, h: Activation) -> Activation:

@@ -297,5 +297,5 @@ def _added(plan: Plan, layer: GatedExperts, middle: Activation, gate: Activation
         middle_stride=middle.stride(kind),
         gate=gate.read("f32") if gate else 0,
         gate_stride=gate.stride("f32") if gate else 0,
-        scale=float(scale),
+        scale=float(scale) * layer.down_scale,
     )

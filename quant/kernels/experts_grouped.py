@@ -285,5 +285,6 @@ def shared_grouped(
     weights = plan.buffer("shared weights", plan.tokens, np.float32)
     assignments = Assignments(1, 1, starts, pairs, weights, plan.tokens)
     gate_rows, stride = (gate.read("f32"), gate.stride("f32")) if gate else (0, 0)
-    plan.add(shared_pairs, assignments.table(plan), float(scale), gate_rows, stride, plan.batch)
+    factor = float(scale) * layer.down_scale
+    plan.add(shared_pairs, assignments.table(plan), factor, gate_rows, stride, plan.batch)
     grouped_experts(plan, layer, assignments, h, x, None)

@@ -47,6 +47,13 @@ def gated(gate, up, kind):
 
 
 @inline
+def scale_whole(y, factor, count):
+    """y *= factor, float32 [count], a multiple of 16."""
+    for c in range(0, 4 * count, 64):
+        store_f32x16(y + c, mul(load_f32x16(y + c), splat(factor)))
+
+
+@inline
 def add_whole(y, bias, count):
     """y += bias, float32 [count], a multiple of 16."""
     for c in range(0, 4 * count, 64):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from quant.batch import slot_of
 from quant.jit import inline
 from quant.kernels.kv_cache import kind_of, number_of, row_shape
+from quant.kernels.softmax import BLOCK
 from quant.layout import Layout
 from quant.plan import Operand, Plan
 from quant.simd import load_i64
@@ -35,7 +36,8 @@ HEADS = Layout(
     "softcap",
     "sinks",  # float32 [query_heads], or 0
     "window",  # positions that a token sees
-    "context",  # positions that the caches hold
+    "rows",  # positions that the caches hold: that of position p is in row p % rows
+    "blocks",  # of positions that a token attends to, at most
     "k_cache",
     "v_cache",
     "k_row",  # bytes of a row of the cache
@@ -57,10 +59,10 @@ def shape_of(heads):
 
 @inline
 def caches_of(heads):
-    """The caches of keys and of values, bytes of a row of each, positions they hold, and the number of the keys' kind."""
+    """The caches of keys and of values, bytes of a row of each, rows that they have, and the number of the keys' kind."""
     k_cache, v_cache = load_i64(heads + HEADS.k_cache), load_i64(heads + HEADS.v_cache)
     k_row, v_row = load_i64(heads + HEADS.k_row), load_i64(heads + HEADS.v_row)
-    return k_cache, v_cache, k_row, v_row, load_i64(heads + HEADS.context), load_i64(heads + HEADS.kind)
+    return k_cache, v_cache, k_row, v_row, load_i64(heads + HEADS.rows), load_i64(heads + HEADS.kind)
 
 
 @inline
@@ -72,8 +74,10 @@ def slots_of(heads, batch, t):
 
 @dataclass(frozen=True)
 class Heads:
-    """The shape of an attention layer, the options of its heads, and its caches [key-value heads, context, row].
+    """The shape of an attention layer, the options of its heads, and its caches [key-value heads, rows, row].
 
+    Position p is in row p % rows. Caches of fewer rows than a text has positions are rings: of a multiple of BLOCK rows, at
+    least the window and the tokens of a replay, all of which are written before the first of them is attended from.
     norms: weights of the root-mean-square norms of queries and of keys, float32 [head_dim] for each head by itself, or as
     long as all heads together; normed_last: after they are rotated, each head by itself; v_norm: likewise of values, each
     head by itself. gated: queries come as (query, gate), and outputs are multiplied by sigmoid(gate). sinks: float32
@@ -126,10 +130,11 @@ class Heads:
         """Query heads that share a key-value head."""
         return self.query_heads // self.key_value_heads
 
-    @property
-    def context(self) -> int:
-        """Positions that the caches hold."""
-        return self.k_cache.shape[1]
+    def blocks_of(self, rows: int) -> int:
+        """How many blocks of positions a token attends to at most, in caches of so many rows."""
+        if 0 < self.window < rows:
+            return (self.window + BLOCK - 2) // BLOCK + 1  # it may begin anywhere in the first
+        return -(-rows // BLOCK)
 
     @property
     def score_scale(self) -> float:
@@ -154,6 +159,7 @@ class Heads:
         q_norm, k_norm = self.norms or (0, 0)
         (k_cache, k_slot), (v_cache, v_slot) = plan.slotted(self.k_cache), plan.slotted(self.v_cache)
         q_span, k_span = self.norm_spans
+        rows = plan.in_place_of(self.k_cache)[1]
         return plan.table(
             HEADS,
             query_heads=self.query_heads,
@@ -172,7 +178,8 @@ class Heads:
             softcap=self.softcap,
             sinks=0 if self.sinks is None else self.sinks,
             window=self.window or _EVERY,
-            context=self.context,
+            rows=rows,
+            blocks=self.blocks_of(rows),
             k_cache=k_cache,
             v_cache=v_cache,
             k_slot=k_slot,

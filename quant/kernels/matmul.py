@@ -183,12 +183,12 @@ def matmul_rows(rank, size, products, count, batch, counter, scratch, scratch_st
 
 
 def matmul(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]], scale: float = 1.0) -> None:
-    """For each (w [n, k], y [tokens, n]): y = scale * (x w^T + bias of w); x is [tokens, k]."""
+    """For each (w [n, k], y [tokens, n]): y = scale * (scale of w * x w^T + bias of w); x is [tokens, k]."""
     _add(plan, x, matrices, scale, accumulate=False)
 
 
 def add_matmul(plan: Plan, x: Activation, w: Matrix, y: Activation, scale: float = 1.0) -> None:
-    """y [tokens, n] += scale * (x w^T + bias), w [n, k], with all of x [tokens, k]: its quantized form and the residual."""
+    """y [tokens, n] += scale * (scale of w * x w^T + bias), w [n, k], with all of x [tokens, k]: quantized, and the residual."""
     _add(plan, x, [(w, y)], scale, accumulate=True)
 
 
@@ -252,10 +252,13 @@ def _operands(
         "y": y.read("f32"),
         "y_stride": y.stride("f32"),
         "accumulate": accumulate,
-        "scale": float(scale),
+        "scale": float(scale) * w.scale,
     }
 
 
 def _padded_bias(w: Matrix) -> NDArray[np.float32] | int:
-    """float32 [rows, rounded up to whole tiles]; 0 if there is none."""
-    return 0 if w.bias is None else np.pad(w.bias.astype(np.float32), (0, -w.rows % TILE_ROWS))
+    """float32 [rows, rounded up to whole tiles], as it is added before the scale of w is applied; 0 if there is none."""
+    if w.bias is None:
+        return 0
+    bias: NDArray[np.float32] = (w.bias / w.scale).astype(np.float32)
+    return np.pad(bias, (0, -w.rows % TILE_ROWS))

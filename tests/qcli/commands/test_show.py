@@ -56,6 +56,26 @@ def summary_of(path: Path, content: File) -> Summary:
         return summarize(file, "model")
 
 
+def test_scales_beside_weights(tmp_path, type_line):
+    """As files of NVFP4 have them; a vector of another length, and a scale of nothing, are none."""
+    shapes = {
+        "blk.0.attn_q.weight": (2, 32),
+        "blk.0.attn_q.scale": (1,),
+        "blk.0.attn_q.input_scale": (1,),
+        "blk.0.ffn_up_exps.weight": (4, 3, 32),
+        "blk.0.ffn_up_exps.scale": (4,),
+        "blk.0.ffn_gate_inp.weight": (4, 32),
+        "blk.0.ffn_gate_inp.scale": (32,),
+        "blk.0.attn_norm.scale": (1,),
+    }
+    rows = [tensor(name, shape, offset=1536 * i) for i, (name, shape) in enumerate(shapes.items())]
+    content = File([key("general.architecture", STRING, "drafty")], rows, bytes(1536 * len(rows)))
+    assert summary_of(tmp_path, content).scaled == 2
+    _, out, _ = type_line("show", str(tmp_path / "model.gguf"))
+    assert "beside 2 tensors of weights: of the tensor, or of each expert" in " ".join(out.split())
+    assert summary_of(tmp_path, draft_model()).scaled == 0
+
+
 def test_sums_by_hand(tmp_path):
     summary = summary_of(tmp_path, draft_model())
     assert summary.layers == Layers(total=2, recurrent=1, attention=1, with_experts=1, dense=1, mtp=1)

@@ -53,6 +53,64 @@ def test_rows_are_put_back_each_where_it_was(first, end):
     assert [rows.shape[1] for rows in state.rows(2, 7)] == [5, 2]
 
 
+def test_a_window_keeps_itself_and_what_a_replay_writes():
+    state = State(1000, most_tokens=8, chunk=100)
+    whole, ring = state.cache(2, 16), state.cache(2, 16, window=10)
+    assert (whole.shape[1], ring.shape[1]) == (1000, 128)
+    assert (state.cache_bytes, state.window_bytes) == (64 * 1128, 64 * 10)
+    assert state.slot_bytes == 64 * (1000 + 64)
+    assert State(1000).cache(2, 16, window=10).shape[1] == 1000  # it is not told how many tokens a replay takes
+    assert State(110, chunk=100).cache(2, 16, window=10).shape[1] == 110  # the context is no longer
+    assert [State(1000, chunk=chunk).kept_as for chunk in (None, 100)] == ["f16", "f16"]
+    assert state.kept_as == "f16+1 windows"
+
+
+def test_a_window_is_gone_back_to():
+    state = State(1000, chunk=50)
+    ring = state.cache(1, 16, window=10)
+    assert ring.shape == (1, 64, 16)
+
+    def read(tokens):
+        state.begin(tokens)
+        for position in range(state.position, state.position + tokens):
+            ring[:, position % 64] = position
+        state.position += tokens
+
+    def window():
+        return [ring[0, position % 64, 0] for position in range(state.position - 10, state.position)]
+
+    read(50)
+    read(50)
+    before = state.recurrent_copy()
+    assert [state.can_go_back(position) for position in (0, 45, 46, 100)] == [False, False, True, True]
+    read(50)
+    assert [state.can_go_back(position) for position in (95, 96, 150)] == [False, True, True]
+    read(14)
+    assert not state.can_go_back(100)
+    with pytest.raises(ValueError, match="windows of position 100"):
+        state.rewind(100, ())
+    state.rewind(100, before)
+    assert window() == [*range(90, 100)]
+    assert [state.can_go_back(position) for position in (99, 100)] == [False, True]
+    read(7)
+    state.rewind(103, state.undo_copy())
+    assert window() == [*range(93, 103)]
+    state.reset()
+    assert state.can_go_back(0)
+
+
+def test_a_window_goes_along_into_a_slot():
+    state = State(1000, chunk=50)
+    ring = state.cache(1, 16, window=10)
+    slots = state.slots(2)
+    ring[:], state.position = np.arange(64)[:, None], 150
+    state.copy_to(slots, 1)
+    ring[:] = 0
+    state.copy_from(slots, 1, 150)
+    assert [ring[0, position % 64, 0] for position in range(139, 151)] == [0, *(p % 64 for p in range(140, 150)), 0]
+    assert not slots.like(ring)[0].any()
+
+
 def test_what_is_undone_and_what_is_finished():
     state = State(8)
     recurrent = state.recurrent(1)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import gguf
 import numpy as np
 import pytest
 import reference_models
-from tiny_model import Tiny, f32
+from tiny_model import Tiny
 
 from qcli import models
 from qcli.errors import ModelFileError, UnsupportedModelError
@@ -161,19 +159,6 @@ def test_experts_in_tensors_of_their_own_that_cannot_be(tmp_path, apart):
     apart.put(name, kind, data[1:], columns)
     with pytest.raises(ModelFileError, match=r"blk\.1\.ffn_up\.3"):
         logits_of(apart.write(tmp_path / "short.gguf"), [1])
-
-
-@pytest.mark.parametrize(
-    ("tensor", "count"),
-    [("blk.1.attn_q.scale", 1), ("blk.1.ffn_gate_exps.scale", 4), ("blk.0.attn_v.input_scale", 1), ("output.scale", 1)],
-)
-def test_weights_that_a_scale_of_the_whole_tensor_belongs_to(tmp_path, tensor, count):
-    """As files of NVFP4 have it: without it a model says something else, and nobody would know."""
-    model = Tiny.read(reference_models.read("qwen3moe").write(tmp_path / "model.gguf"))
-    model.put(tensor, "F32", f32(np.full(count, 0.5)), count)
-    with pytest.raises(UnsupportedModelError, match=re.escape(f'"{tensor}" scales a whole tensor')) as error:
-        logits_of(model.write(tmp_path / "model.gguf"), [1])
-    assert "Q4_K_M" in error.value.hint
 
 
 def test_biases_that_must_be_there(tmp_path):

@@ -34,6 +34,7 @@ class Layer:
     interleaved: bool = False
     rotary: int = 32
     apart: bool = False  # whether gates come by themselves
+    cached: int = 256  # rows of the caches
     options: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -48,7 +49,7 @@ class Layer:
         caches = []
         for width, first in ((self.width, self.options.get("first", 0)), (self.values, 0)):
             row, kind = row_shape(self.kv, width, first)
-            caches.append(aligned((self.keys, 256, row), kind))
+            caches.append(aligned((self.keys, self.cached, row), kind))
         k_cache, v_cache = caches
         shape = self.queries, self.keys, self.width, self.values
         self.heads = Heads(*shape, k_cache, v_cache, eps=1e-6, **self.options)
@@ -128,6 +129,27 @@ def test_both_ways_against_the_softmax(name):
 def test_windows(window):
     Layer(options={"window": window}).check(*BOTH_WAYS)
     Layer(options={"window": window, "sinks": uniform(4)}).check([150], [1] * 80)
+
+
+@pytest.mark.parametrize(
+    ("window", "cached"), [(1, 64), (50, 64), (56, 64), (64, 128), (65, 128), (100, 128), (100, 192)]
+)
+@pytest.mark.parametrize("kv", ["f16", "q8_0", "i16", "f32"])
+def test_rings_give_the_bits_of_caches_that_keep_all(window, cached, kv):
+    """A piece has as many tokens as rows are there beside the window, and one more, the first, whose window has itself."""
+    options, most = {"window": window, "sinks": uniform(4)}, cached - window + 1
+    for sizes in ([1] * 150, [most] * (150 // most), [1, most, 3, 1, 1]):
+        found = Layer(kv=kv, cached=cached, options=options).run(sizes)
+        assert np.array_equal(found, Layer(kv=kv, options=options).run(sizes))
+
+
+def test_a_block_of_a_ring_may_hold_both_ends_of_a_window():
+    """Values of two blocks are in the same rows: position 70's window of 50 begins at 21."""
+    layer = Layer(queries=2, keys=1, cached=64, options={"window": 50})
+    layer.q[:] = 0
+    layer.v[:] = np.arange(150)[:, None]
+    for sizes in ([1] * 71, [15, 14, 14, 14, 14]):
+        np.testing.assert_allclose(layer.run(sizes)[70], np.arange(21, 71).mean(), rtol=1e-3)
 
 
 @pytest.mark.parametrize("rotary", [0, 8, 32])
