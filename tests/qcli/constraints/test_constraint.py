@@ -108,7 +108,7 @@ def test_a_schema_comes_as_a_mapping_as_json_or_in_a_file(tmp_path, monkeypatch)
         ({"maximum": float("nan")}, "not JSON"),
         ({"a": {1: 2}}, "not JSON"),
         (nested(60), "nested too deep"),
-        ('{"type":\n "integer",}', "line 2, column 12"),
+        ('{"type":\n "integer" 1}', "line 2, column 12"),
         ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deep"),
         ('{"maximum":' + "9" * 5000 + "}", "not valid JSON"),
         ('{"maximum":NaN}', "NaN"),
