@@ -64,8 +64,8 @@ class Programs:
     head     logits of a chunk's last token, `prompt_logits` [vocab]
     steps    logits of each of a few tokens, as by a step for each, and `catch_up`: recurrent states see those that stay
 
-    `ids` int64 [chunk] are the tokens that they take. `plans`: of the first three. `before_head`: of programs of the trunk,
-    the rows before the head.
+    `ids` int64 are the tokens that they take, room for a chunk and for a step. `plans`: of the first three. `before_head`: of
+    programs of the trunk, the rows before the head.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Programs:
         step = Plan(1, threads, state.batch, expert_loader)
         prompt = Plan(max(2, chunk), threads, state.batch, expert_loader, observer)
         self.chunk = prompt.tokens
-        self.ids: NDArray[np.int64] = aligned(self.chunk, np.int64)
+        self.ids: NDArray[np.int64] = aligned(max(self.chunk, state.most_tokens), np.int64)
         self.expert_loader = expert_loader
         self.begin_step(step)
         self._last = model.trunk(step, self.ids)

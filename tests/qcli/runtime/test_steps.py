@@ -81,6 +81,11 @@ def test_nor_in_other_caches(load, kv_type):
     assert_same(with_guesses(load(MODEL, kv_type=kv_type), IDS, np.random.default_rng(3)), expected)
 
 
+def test_nor_in_chunks_that_are_shorter_than_a_step(load):
+    expected = one_by_one(load(MODEL, chunk=4), IDS)
+    assert_same(with_guesses(load(MODEL, chunk=4), IDS, np.random.default_rng(5)), expected)
+
+
 @pytest.mark.parametrize("path", ["qwen3next", "kimi-linear", "lfm2moe", "gptoss", "granitehybrid"], indirect=True)
 def test_nor_where_the_state_is_copied_and_put_back_in_between(path, load):
     expected, engine = one_by_one(load(path), IDS), load(path)
