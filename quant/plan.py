@@ -157,9 +157,8 @@ class Plan:
 
     def activation(self, name: str, columns: int, tokens: int | None = None) -> Activation:
         """The activation of this name, [tokens, columns]; tokens: by default as many as the plan takes."""
-        tokens = self.tokens if tokens is None else tokens
-        known = self._activations.get((name, tokens, columns))
-        return known or self._activations.setdefault((name, tokens, columns), Activation(tokens, columns))
+        key = name, self.tokens if tokens is None else tokens, columns
+        return self._activations.get(key) or self._activations.setdefault(key, Activation(key[1], columns))
 
     def buffer(self, name: str, shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """The buffer of this name and shape, zero at the beginning."""
@@ -289,8 +288,6 @@ class Plan:
     def _resolve(self, operand: Operand) -> int:
         while callable(operand) and not isinstance(operand, Kernel):
             operand = operand()
-        if isinstance(operand, Batch):
-            operand = operand.table
         if isinstance(operand, np.ndarray):
             if (address := self._addresses.get(id(operand))) is None:
                 self._kept.append(operand)
@@ -300,4 +297,4 @@ class Plan:
             return operand.address
         if isinstance(operand, float):
             return int.from_bytes(_FLOAT32(operand), "little", signed=True)
-        return int(operand)  # also one of NumPy's
+        return self._resolve(operand.table) if isinstance(operand, Batch) else int(operand)  # also one of NumPy's

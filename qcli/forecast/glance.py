@@ -93,7 +93,7 @@ def _state_bytes(file: GGUFFile, ctx: int | None, kv_type: str) -> int:
     for tensor in file.tensors.values():
         layer, part = split_layer(tensor.name)
         rows = _kept_rows(file, layer, part, tensor.shape[0]) if tensor.shape else 0
-        values += rows * (kept[layer] if layer < len(kept) else tokens)
+        values += rows * (kept[layer] if 0 <= layer < len(kept) else tokens)
     return values * {"q8_0": 34, "f32": 128}.get(kv_type, 64) // 32
 
 

@@ -186,8 +186,7 @@ def _add_to_all(added, first, some, entries, tokens, x, x_stride):
 def down_few(rank, size, choice, down, middle, middle_stride, added, x, x_stride, rows, scratch, scratch_stride):
     """x of each token += what its experts make of their rows of middle, then what `added` tells (a table, or 0)."""
     tokens, height = load_i64(rows + BATCH.tokens), load_i64(down + MATRIX.rows)
-    entries = scratch + rank * scratch_stride
-    last = start_of(rank + 1, size, height)
+    entries, last = scratch + rank * scratch_stride, start_of(rank + 1, size, height)
     for first in range(start_of(rank, size, height), last, FEW_ROWS):
         some = min(FEW_ROWS, last - first)
         for t in range(tokens):

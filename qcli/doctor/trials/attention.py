@@ -20,7 +20,6 @@ from quant.kernels.attention import Heads, attention, finish_heads, norm_rope_st
 from quant.kernels.block_mask import BlockMask
 from quant.kernels.kv_cache import row_shape
 from quant.kernels.rope import Rope, cos_sin, frequencies, rope_cos_sin, yarn
-from quant.kernels.softmax import BLOCK
 from quant.plan import aligned
 
 _POSITION: Final = 70  # of the first token: in the second block of a cache
@@ -126,7 +125,7 @@ def _attention(case: _Case, tokens: int) -> Experiment:
 
     def joined() -> Array:
         """What the blocks that were attended to give together."""
-        blocks = -(-_CONTEXT // BLOCK)
+        blocks = heads.blocks_of(_CONTEXT)
         parts = plan.buffer("partial", (tokens * queries * blocks, values + 16), np.float32)
         each = parts.astype(np.float64).reshape(tokens, queries, blocks, -1)
         return twin.join(each, heads.sinks).reshape(tokens, -1)

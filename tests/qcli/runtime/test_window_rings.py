@@ -207,7 +207,8 @@ def test_texts_beside_each_other(load, name):
         for row, (_, rows) in zip(sequences.step(tokens), expected.values(), strict=True):
             assert_same(row, rows[i])
     for slot, (text, rows) in expected.items():
+        at = sequences.position(slot)
         sequences.leave(slot)
-        sequences.bring_back(slot)
-        at = ring.position
+        sequences.bring_back(slot, at, 0)
+        assert ring.position == at
         assert_same(steps(ring, text[at : at + 5]), rows[85:])
