@@ -24,6 +24,9 @@ _AT_FIRST, _MOST = 2.0, 6.0  # of the balance
 _RESERVE = 1.0  # of the balance, kept for guesses that promise a gain
 _AGAIN = 48  # steps of several from one trial of another number to the next
 _FORGOTTEN = 0.005  # of what was measured, at each chance that was not taken: so that it is tried again
+_SELDOM = (
+    8  # such chances, after which costs are forgotten by as much at once: to look at them takes longer than to choose
+)
 
 
 class Offer(NamedTuple):
@@ -46,7 +49,8 @@ class Controller:
         self._chances: dict[Hashable, Chances] = {}
         self._balance = _RESERVE if streamed else _AT_FIRST  # steps of one token that trials may cost
         self._due = _FIRST  # steps of one token that come before others, so that there is something to compare with
-        self._since_plain = self._since_trial = self._trials = 0
+        self._since_plain = self._since_trial = self._trials = self._passed = 0
+        self._costs: tuple[list[float], list[float]] | None = None  # see `_costs_of`, as long as no time was noted
         self._ready = self._head_ready = False  # whether the first has been, with all that had to be made ready
 
     def chances(self, kind: Hashable, expected: float) -> Chances:
@@ -57,21 +61,24 @@ class Controller:
         """Which offer to take, and how many guesses of it; None for none. To be asked before each step, and obeyed."""
         if self._due:
             return None
-        affordable = [(offer, count) for offer in offers for count in self._counts(offer)]
-        gain, at = max(((self.gain(*one), i) for i, one in enumerate(affordable)), default=(0.0, 0))
-        if gain > _GAIN:
-            offer, count = affordable[at]
-            return offer, self._other(offer, count)
-        likely = max(offers, key=lambda offer: self.gain(offer, 1), default=None)
-        if likely and self._cost(likely, 1) - 1 < self._balance - _RESERVE:
-            return likely, 1
+        best, chosen = _GAIN, None
+        for offer in offers:
+            gains = self._gains(offer, self._affordable(offer))
+            gain = max(gains)
+            if gain > best:
+                best, chosen = gain, (offer, gains.index(gain))
+        if chosen:
+            return chosen[0], self._other(*chosen)
+        if offers and self._balance > _RESERVE:
+            likely = max(offers, key=lambda offer: self.gain(offer, 1))
+            if self._cost(likely, 1) - 1 < self._balance - _RESERVE:
+                return likely, 1
         self._pass_by(offers)
         return None
 
     def gain(self, offer: Offer, count: int) -> float:
         """What so many guesses promise, as a ratio of speeds."""
-        share = offer.chances.share
-        return sum(share**i for i in range(count + 1)) / self._cost(offer, count)
+        return self._gains(offer, count)[count]
 
     def took(self, count: int, seconds: float, guess_s: float = 0.0) -> None:
         """A step with so many guesses took so long, and so did guessing before it, where the model did that itself."""
@@ -109,12 +116,29 @@ class Controller:
         return _between(self._guesses, count, 0.0, _GUESS)
 
     def _cost(self, offer: Offer, count: int) -> float:
-        return self.step_cost(count) + (self.guess_cost(count) if offer.by_head else 0.0)
+        return self._costs_of(offer)[count]
 
-    def _counts(self, offer: Offer) -> range:
-        """Numbers of guesses that the balance allows, none coming true; at most twice as many as have been tried, and one."""
-        most = min(offer.most, self._most, 2 * max(self._steps, default=0) + 1)
-        return range(1, 1 + next((n for n in range(most) if self._cost(offer, n + 1) - 1 > self._balance), most))
+    def _costs_of(self, offer: Offer) -> list[float]:
+        """By the number of guesses, none at first: what a step costs, with guesses that the model makes or without."""
+        if self._costs is None:
+            counts = range(self._most + 1)
+            steps = [self.step_cost(count) for count in counts]
+            self._costs = steps, [step + self.guess_cost(count) for step, count in zip(steps, counts, strict=True)]
+        return self._costs[offer.by_head]
+
+    def _gains(self, offer: Offer, most: int) -> list[float]:
+        """By the number of guesses, none at first and at most so many: what they promise, as a ratio of speeds."""
+        share, come, chance, gains = offer.chances.share, 0.0, 1.0, []
+        for cost in self._costs_of(offer)[: most + 1]:
+            come += chance
+            chance *= share
+            gains.append(come / cost)
+        return gains
+
+    def _affordable(self, offer: Offer) -> int:
+        """How many guesses the balance allows, none coming true; at most twice as many as have been tried, and one."""
+        most, costs = min(offer.most, self._most, 2 * max(self._steps, default=0) + 1), self._costs_of(offer)
+        return next((n for n in range(most) if costs[n + 1] - 1 > self._balance), most)
 
     def _other(self, offer: Offer, count: int) -> int:
         """The number that promises most, or now and then, where trials can be afforded, another one."""
@@ -126,7 +150,7 @@ class Controller:
 
     def _noted(self, times: dict[int, Time], count: int, seconds: float) -> float:
         """Note what took so long; the cost that is believed."""
-        time = times.setdefault(count, Time())
+        time, self._costs = times.setdefault(count, Time()), None
         cost = min(seconds / self._plain.value, _DEAREST * (1 + count))
         if time.note(cost) is None:  # has it become so, or has everything?
             self._due = max(1, self._due)
@@ -137,11 +161,13 @@ class Controller:
         self._balance = min(_MOST, self._balance + _PAY)
         for offer in offers:
             offer.chances.fade(_FORGOTTEN)
-        if offers:
+        self._passed += bool(offers)
+        if self._passed == _SELDOM:
+            self._passed, self._costs = 0, None
             for count, time in self._steps.items():
-                time.fade(1 + self._slope * count, _FORGOTTEN)
+                time.fade(1 + self._slope * count, _SELDOM * _FORGOTTEN)
             for count, time in self._guesses.items():
-                time.fade(_GUESS * count, _FORGOTTEN)
+                time.fade(_GUESS * count, _SELDOM * _FORGOTTEN)
 
 
 def _between(times: dict[int, Time], count: int, none: float, slope: float) -> float:
