@@ -38,12 +38,16 @@ class HiddenRows:
         """Tokens were appended to the text; their rows [tokens, columns]."""
         if len(ids) == 0:
             return
-        if self.count and self.seen_with == ids[0]:
+        first = int(ids[0])
+        if self.count and self.seen_with == first:
             self.position, self.count = self.position + self.count, 0
         elif self.count:
-            self.ids[self.count - 1] = ids[0]
+            self.ids[self.count - 1] = first
         end = self.count + len(ids)
-        self.array[self.count : end], self.ids[self.count : end - 1] = rows, ids[1:]
+        if len(ids) == 1:  # as after most steps: without views, which take longer than the row
+            self.array[self.count] = rows[0]
+        else:
+            self.array[self.count : end], self.ids[self.count : end - 1] = rows, ids[1:]
         self.count, self.seen_with = end, None
 
     def keep_last(self) -> None:
