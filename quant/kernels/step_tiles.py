@@ -42,10 +42,9 @@ from quant.tile_products import PAIRS, Values, load_word, sum_by_pairs
 from quant.weights import MATRIX
 
 _VECTOR = 4 * TILE_ROWS  # bytes of a float32 for each row
-_PART = (
-    512  # columns that are unpacked together: with their scales and a token's totals they stay in the first-level cache
-)
-_LAST = 768  # at most, so that what is left over is not a part of its own
+# Columns that are unpacked together: with their scales and a token's totals they stay in the first-level cache. And at most,
+# so that what is left over is not a part of its own.
+_PART, _LAST = 512, 768
 # Tokens whose whole-number sums are in registers together; fewer take each of them alone.
 _MANY = 8 if UNIT.startswith("avx512") else 3
 _SOME = 2
