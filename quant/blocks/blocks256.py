@@ -20,9 +20,15 @@ from quant.blocks.rows import emit
 from quant.blocks.totals import add_groups, of_groups_of_16, of_groups_of_32
 from quant.declarations import Intrinsic
 from quant.jit import inline, intrinsic
-from quant.simd import I32, i32x8, prefetch, splat_llvm, sum_lanes, zero_f32x8, zero_f32x16
+from quant.simd import I32, i32x8, load_i8x64, prefetch, splat_llvm, sum_lanes, zero_f32x8, zero_f32x16
 
 _AHEAD = 4096  # bytes from what is read to what is asked for
+
+
+@inline
+def parts_in_order(x):
+    """256 columns of an activation as they come."""
+    return load_i8x64(x), load_i8x64(x + 64), load_i8x64(x + 128), load_i8x64(x + 192)
 
 
 @inline

@@ -12,13 +12,13 @@ store, turn     -> store_by_32, turn_by_32, or by_16: how a row's scales are sto
 
 from __future__ import annotations
 
-from quant.blocks.group_sums import sums_by_group
+from quant.blocks.blocks256 import parts_in_order
+from quant.blocks.group_sums import sums_by_group, sums_of_products
 from quant.blocks.rows import emit
 from quant.blocks.signs import OFFSET, interleave, offset, store_parts, tile_minima
 from quant.blocks.totals import add_groups, of_groups_of_16, of_groups_of_32
-from quant.int8_dot import dot_u7
 from quant.jit import inline
-from quant.simd import load_i8x64, mul, prefetch, splat, splat8, store_f32x8, store_f32x16, sum_lanes, zero_i32x16
+from quant.simd import mul, prefetch, splat, splat8, store_f32x8, store_f32x16, sum_lanes
 from quant.tile import transpose8, transpose16
 
 _AHEAD = 2112  # bytes: prefetch distance
@@ -59,8 +59,8 @@ def add_by_32(total, loaded, x, columns, b):
     """The totals with a block and the b-th 256 columns of the activation row at x; loaded: four parts, scales and minima."""
     q, scale, minimum = loaded
     d, s = of_groups_of_32(x, columns, b)
-    p0, p1, p2, p3 = _products(q, x + 256 * b)
-    return add_groups(total, _sums_of_32(p0, p1, p2, p3), scale, minimum, d, s)
+    sums = sums_of_products(_sums_of_32, q, parts_in_order(x + 256 * b))
+    return add_groups(total, sums, scale, minimum, d, s)
 
 
 @inline
@@ -68,15 +68,8 @@ def add_by_16(total, loaded, x, columns, b):
     """The same, with a scale for 16 columns."""
     q, scale, minimum = loaded
     d, s = of_groups_of_16(x, columns, b)
-    p0, p1, p2, p3 = _products(q, x + 256 * b)
-    return add_groups(total, _sums_of_16(p0, p1, p2, p3), scale, minimum, d, s)
-
-
-@inline
-def _products(q, x):
-    zero = zero_i32x16()
-    first, second = dot_u7(zero, q[0], load_i8x64(x)), dot_u7(zero, q[1], load_i8x64(x + 64))
-    return first, second, dot_u7(zero, q[2], load_i8x64(x + 128)), dot_u7(zero, q[3], load_i8x64(x + 192))
+    sums = sums_of_products(_sums_of_16, q, parts_in_order(x + 256 * b))
+    return add_groups(total, sums, scale, minimum, d, s)
 
 
 @inline

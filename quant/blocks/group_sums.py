@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from quant.declarations import Intrinsic, Vector
-from quant.int8_dot import UNIT, join
-from quant.jit import intrinsic
-from quant.simd import I16, call_llvm, constant_of, shuffle, vector_of
+from quant.int8_dot import UNIT, dot_u7, join
+from quant.jit import inline, intrinsic
+from quant.simd import I16, call_llvm, constant_of, shuffle, vector_of, zero_i32x16
 
 _REGISTER_LANES = {"avx512vnni": 16, "avx512": 16, "avxvnni": 8, "avx2": 8}.get(UNIT, 0)
 _NARROW = {8: ("avx2.packssdw", "avx2.pmadd.wd"), 16: ("avx512.packssdw.512", "avx512.pmaddw.d.512")}
@@ -37,6 +37,17 @@ def sums_by_group(quads: Sequence[Sequence[int]], bits: int) -> Intrinsic:
     if len(quads) == 2:
         return intrinsic(lambda a, b: (Vector("i32", groups), generate))
     return intrinsic(lambda a, b, c, d: (Vector("i32", groups), generate))
+
+
+@inline
+def sums_of_products(sums, q, x):
+    """The sum of every group of four vectors of weights, none of them negative, times four of an activation.
+
+    sums: declared by `sums_by_group`; q and x: i8x64 each.
+    """
+    zero = zero_i32x16()
+    first, second = dot_u7(zero, q[0], x[0]), dot_u7(zero, q[1], x[1])
+    return sums(first, second, dot_u7(zero, q[2], x[2]), dot_u7(zero, q[3], x[3]))
 
 
 def _added(builder: Any, a: Any, b: Any, bits: int, level: int) -> Any:

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks256 import dot_fours_by_16
-from quant.blocks.group_sums import sums_by_group
+from quant.blocks.group_sums import sums_by_group, sums_of_products
 from quant.blocks.sixteens import load_two_f16, to_words
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
-from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
     bit_and,
@@ -30,7 +29,6 @@ from quant.simd import (  # fmt: skip
     store_i8x32,
     store_i8x64,
     to_f32,
-    zero_i32x16,
 )
 from quant.tile import gather_f16, turn4, turn4_words
 
@@ -73,8 +71,7 @@ def four_parts(x):
 @inline
 def _sums_of(w, x):
     q0, q1, q2, q3 = quarters(load_i8x64(w + BLOCK.qs))
-    zero = zero_i32x16()
-    return _sums(dot_u7(zero, q0, x[0]), dot_u7(zero, q1, x[1]), dot_u7(zero, q2, x[2]), dot_u7(zero, q3, x[3]))
+    return sums_of_products(_sums, (q0, q1, q2, q3), x)
 
 
 @inline

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from quant.block import Block, Scale, rows_of
 from quant.blocks.bit_planes import third_bits
 from quant.blocks.blocks256 import dot_each_by_16
-from quant.blocks.group_sums import sums_by_group
+from quant.blocks.group_sums import sums_by_group, sums_of_products
 from quant.blocks.sixteens import six_bits, to_words
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.formats.q2_k import SUB_BLOCKS, four_parts, quarters, quarters_of
-from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
     bit_and,
@@ -39,7 +38,6 @@ from quant.simd import (  # fmt: skip
     store_i8x64,
     sub,
     to_f32,
-    zero_i32x16,
 )
 from quant.tile import turn4, turn4_words
 
@@ -78,8 +76,7 @@ def _sums_of(w, x):
     q0, q1, q2, q3 = quarters(load_i8x64(w + BLOCK.qs))
     h0, h1, h2, h3 = third_bits(load_i8x32(w + BLOCK.hmask))
     q0, q1, q2, q3 = bit_or(q0, h0), bit_or(q1, h1), bit_or(q2, h2), bit_or(q3, h3)
-    zero = zero_i32x16()
-    return _sums(dot_u7(zero, q0, x[0]), dot_u7(zero, q1, x[1]), dot_u7(zero, q2, x[2]), dot_u7(zero, q3, x[3]))
+    return sums_of_products(_sums, (q0, q1, q2, q3), x)
 
 
 @dot_rows

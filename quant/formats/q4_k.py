@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks256 import dot_each_by_32
-from quant.blocks.group_sums import sums_by_group
+from quant.blocks.group_sums import sums_by_group, sums_of_products
 from quant.blocks.sixteens import scales_and_minima
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
-from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
     bit_and,
@@ -34,7 +33,6 @@ from quant.simd import (  # fmt: skip
     store_f32x16,
     store_i8x32,
     to_f32,
-    zero_i32x16,
 )
 from quant.tile import store_nibbles, turn4, turn4_words
 
@@ -96,9 +94,8 @@ def parts_of(x):
 @inline
 def _sums_of(w, x):
     first, second = load_i8x64(w + BLOCK.qs), load_i8x64(w + BLOCK.qs + 64)
-    zero = zero_i32x16()
     q0, q1, q2, q3 = bit_and(first, 15), shift_right(first, 4), bit_and(second, 15), shift_right(second, 4)
-    return _sums(dot_u7(zero, q0, x[0]), dot_u7(zero, q1, x[1]), dot_u7(zero, q2, x[2]), dot_u7(zero, q3, x[3]))
+    return sums_of_products(_sums, (q0, q1, q2, q3), x)
 
 
 @dot_rows

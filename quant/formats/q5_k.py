@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from quant.block import Block, Scale
 from quant.blocks.blocks256 import dot_each_by_32
-from quant.blocks.group_sums import sums_by_group
+from quant.blocks.group_sums import sums_by_group, sums_of_products
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.formats.q4_k import SUB_BLOCKS, affine, load_scales, nibbles, parts_of, tile_scales
-from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (
     bit_and,
@@ -29,7 +28,6 @@ from quant.simd import (
     store_f32x8,
     store_i8x32,
     store_i8x64,
-    zero_i32x16,
 )
 from quant.tile import turn4
 
@@ -64,8 +62,7 @@ def _sums_of(w, x):
     first, second = load_i8x64(w + BLOCK.qs), load_i8x64(w + BLOCK.qs + 64)
     q0, q1 = bit_or(bit_and(first, 15), h0), bit_or(shift_right(first, 4), h1)
     q2, q3 = bit_or(bit_and(second, 15), h2), bit_or(shift_right(second, 4), h3)
-    zero = zero_i32x16()
-    return _sums(dot_u7(zero, q0, x[0]), dot_u7(zero, q1, x[1]), dot_u7(zero, q2, x[2]), dot_u7(zero, q3, x[3]))
+    return sums_of_products(_sums, (q0, q1, q2, q3), x)
 
 
 @dot_rows

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.block import Block, Scale, rows_of
-from quant.blocks.blocks256 import dot_each_by_16
-from quant.blocks.group_sums import sums_by_group
+from quant.blocks.blocks256 import dot_each_by_16, parts_in_order
+from quant.blocks.group_sums import sums_by_group, sums_of_products
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
-from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
     bit_and,
@@ -33,7 +32,6 @@ from quant.simd import (  # fmt: skip
     store_f32x16,
     store_i8x64,
     to_f32,
-    zero_i32x16,
 )
 from quant.tile import gather_f16, turn4, turn4_words
 
@@ -70,22 +68,16 @@ def _load_scales(w):
 
 
 @inline
-def _parts_of(x):
-    return load_i8x64(x), load_i8x64(x + 64), load_i8x64(x + 128), load_i8x64(x + 192)
-
-
-@inline
 def _sums_of(w, x):
-    zero = zero_i32x16()
     q0, q1 = load_half(w, 0)
     q2, q3 = load_half(w, 1)
-    return _sums(dot_u7(zero, q0, x[0]), dot_u7(zero, q1, x[1]), dot_u7(zero, q2, x[2]), dot_u7(zero, q3, x[3]))
+    return sums_of_products(_sums, (q0, q1, q2, q3), x)
 
 
 @dot_rows
 def q6_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
-    dot_each_by_16(w, rows, columns, x, y, alpha, accumulate, BLOCK, _parts_of, _sums_of, _load_scales)
+    dot_each_by_16(w, rows, columns, x, y, alpha, accumulate, BLOCK, parts_in_order, _sums_of, _load_scales)
 
 
 @unpack_rows

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from quant.block import Block, Scale, Ternary, rows_of
 from quant.blocks.blocks256 import dot_fours_by_32
-from quant.blocks.group_sums import sums_by_group
+from quant.blocks.group_sums import sums_by_group, sums_of_products
 from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
 from quant.formats.q2_k import four_parts, quarters, quarters_of, spread_row, spread_tile
-from quant.int8_dot import dot_u7
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
     load_f16,
@@ -22,7 +21,6 @@ from quant.simd import (  # fmt: skip
     splat8,
     store_f32x8,
     store_f32x16,
-    zero_i32x16,
 )
 from quant.tile import gather_f16
 
@@ -47,8 +45,7 @@ def _load_scales(w):
 @inline
 def _sums_of(w, x):
     q0, q1, q2, q3 = quarters(load_i8x64(w + BLOCK.qs))
-    zero = zero_i32x16()
-    return _sums(dot_u7(zero, q0, x[0]), dot_u7(zero, q1, x[1]), dot_u7(zero, q2, x[2]), dot_u7(zero, q3, x[3]))
+    return sums_of_products(_sums, (q0, q1, q2, q3), x)
 
 
 @dot_rows
