@@ -1,6 +1,7 @@
 """Decoding beside other programs: ours by default and with each fixed number of threads, and llama.cpp, in turns.
 
-    python benchmarks/busy.py -m MODEL [--loops 0,1,2] [--kinds busy,nice,stop] [-t 1,2] [--rounds 5] [--peer llama-bench]
+    python benchmarks/busy.py -m MODEL [--loops 0,1,2] [--kinds busy,nice,stop] [-t 1,2] [--rounds 5] [--peer llama-bench
+                              [--peer-threads 2] [--peer-tokens 64]]
 
 Busy loops are processes that compute without end: as they are, niced to 19, or computing and sleeping for 0.3 s each in turn.
 A figure is the median of the rounds, in tok/s, with the least and the most.
@@ -55,9 +56,9 @@ def decoded(engine: Engine, seconds: float) -> float:
     return count / (now - began)
 
 
-def peer_decoded(command: str, model: str, threads: int) -> float:
-    """What llama-bench says of 64 tokens."""
-    line = [command, "-m", model, "-t", str(threads), "-p", "0", "-n", "64", "-r", "2", "-o", "json"]
+def peer_decoded(command: str, model: str, threads: int, tokens: int) -> float:
+    """What llama-bench says of so many tokens, after one that warms up."""
+    line = [command, "-m", model, "-t", str(threads), "-p", "0", "-n", str(tokens), "-r", "1", "-o", "json"]
     said = subprocess.run(line, capture_output=True, text=True, check=True)
     return float(json.loads(said.stdout)[0]["avg_ts"])
 
@@ -70,7 +71,9 @@ def main() -> None:
     parser.add_argument("-t", "--threads")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5)
-    parser.add_argument("--peer", help="llama-bench, to run with its default and with each number of threads")
+    parser.add_argument("--peer", help="llama-bench; its own default are all cores")
+    parser.add_argument("--peer-threads", help="those of -t, unless given")
+    parser.add_argument("--peer-tokens", type=int, default=64, help="beside busy programs one may take a second")
     given = parser.parse_args()
     path = resolve(given.model)[0]
     most = default_threads()
@@ -79,8 +82,9 @@ def main() -> None:
     with GGUFFile.open(path) as file:
         for name, threads in [("default", None), *((f"-t {count}", count) for count in counts)]:
             runs[name] = partial(decoded, Engine.load(file, threads=threads, ctx=_TEXT), given.seconds)
-        for count in counts if given.peer else []:
-            runs[f"llama.cpp -t {count}"] = partial(peer_decoded, given.peer, str(path), count)
+        peers = [int(text) for text in given.peer_threads.split(",")] if given.peer_threads else counts
+        for count in peers if given.peer else []:
+            runs[f"llama.cpp -t {count}"] = partial(peer_decoded, given.peer, str(path), count, given.peer_tokens)
         for kind in given.kinds.split(","):
             for loops in [int(text) for text in given.loops.split(",")]:
                 if loops == 0 and kind != given.kinds.split(",")[0]:

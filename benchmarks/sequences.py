@@ -1,11 +1,13 @@
 """How many tokens a second several texts get that are decoded together, and what bytes allow; how long they pause.
 
     python benchmarks/sequences.py MODEL [--texts 1,2,4,8,16] [--threads N] [--depth 128] [--steps 12] [--rounds 3]
+                                   [--parts]
     python benchmarks/sequences.py MODEL --gap 1800 [--streams 4] [--max-gap 0.3] [--threads N] [--rounds 3]
 
 MODEL: a file, or a shape and its number of layers, as in qwen3-next-80b-a3b:4, with random weights. Texts of random tokens,
 each of another one. Bytes: dense weights are read once for all texts, experts once for those that are routed to them, and the
-state of each text by itself. --gap: the longest time between two tokens of some texts while a prompt of so many is read.
+state of each text by itself. --parts: what each part of the model takes, too, with the clock read around every kernel. --gap:
+the longest time between two tokens of some texts while a prompt of so many is read.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from qcli.bench import subject
 from qcli.bench.random_weights import MIXES
 from qcli.bench.rig import mean_expert_bytes
 from qcli.bench.shapes import SHAPES
+from qcli.catalog.resolve import resolve
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
 from qcli.runtime.prefix_cache import PrefixCache
@@ -28,12 +31,14 @@ from qcli.runtime.sequences import Sequences
 from qcli.runtime.side_by_side import Gap, SideBySide
 from qcli.runtime.together import TextInSlot, Together
 
+STEPS_OF_PARTS = 4
+
 
 def file_of(model: str) -> GGUFFile:
-    """A file, or random weights of a shape."""
+    """A file by its name or the model's, or random weights of a shape."""
     name, _, layers = model.partition(":")
     if name not in SHAPES:
-        return GGUFFile.open(model)
+        return GGUFFile.open(resolve(model)[0])
     return subject.of_shape(SHAPES[name], MIXES["q4_k_m"], int(layers) if layers else None).file
 
 
@@ -110,6 +115,23 @@ def measure_gap(
     print(f"{perf_counter() - began:.2f} s alone")
 
 
+def tell_parts(engine: Engine, sequences: Sequences, counts: list[int], chance: np.random.Generator) -> None:
+    """Tell the milliseconds of a step by part, at work and waiting for other threads, for each number of texts."""
+    found: dict[int, dict[str, tuple[float, float]]] = {}
+    for count in counts:
+        with engine.profile() as times:
+            for _ in range(STEPS_OF_PARTS):
+                sequences.step(dict(enumerate(chance.integers(0, engine.vocab_size, count).tolist())))
+        found[count] = {
+            part: (1e3 * work / STEPS_OF_PARTS, 1e3 * wait / STEPS_OF_PARTS)
+            for part, (work, wait) in times.by_part().items()
+        }
+    print("ms of a step" + "".join(f"{count:>16d}" for count in counts))
+    for part in found[counts[0]]:
+        pairs = (found[count].get(part, (0.0, 0.0)) for count in counts)
+        print(f"{part:16}" + "".join(f"{work:8.3f} +{wait:6.3f}" for work, wait in pairs))
+
+
 def main() -> None:
     """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,6 +141,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=128)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--parts", action="store_true")
     parser.add_argument("--gap", type=int)
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument("--max-gap", type=float, default=0.3)
@@ -131,7 +154,9 @@ def main() -> None:
         engine.close()
         return
     engine = Engine.load(
-        file, threads=given.threads, ctx=given.depth + 2 + given.rounds * len(counts) * (given.steps + 1)
+        file,
+        threads=given.threads,
+        ctx=given.depth + 2 + len(counts) * (given.rounds * (given.steps + 1) + STEPS_OF_PARTS),
     )
     sequences = Sequences(engine, max(counts))
     for _ in range(max(counts)):
@@ -160,6 +185,8 @@ def main() -> None:
         allowed = count * (dense + touched[1][0] * expert + state) / size if touched[1] else float("nan")
         median = statistics.median(found)
         print(f"{count:5d}  {median:8.1f}  ({found[0]:.1f} to {found[-1]:.1f})  {median / alone:9.2f}  {allowed:11.2f}")
+    if given.parts:
+        tell_parts(engine, sequences, counts, chance)
     engine.close()
 
 

@@ -23,7 +23,7 @@ from qcli.gguf.file import GGUFFile
 
 # Keys that llama.cpp asks for, and qcli does not.
 MORE_KEYS: dict[str, dict[str, int | float]] = {
-    "gemma4": {"embedding_length_per_layer_input": 0},
+    "gemma4": {"embedding_length_per_layer_input": 0, "rope.dimension_count_swa": 256},
     "nemotron_h_moe": {"attention.layer_norm_epsilon": 1e-5},
     "bailingmoe2": {"expert_weights_norm": True},
     "qwen3next": {"feed_forward_length": 5120},
