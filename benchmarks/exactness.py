@@ -70,10 +70,8 @@ def greedy(engine: Engine, reference: Reference) -> bool:
     return found == reference.greedy
 
 
-def several(engine: Engine, ids: list[int], alone: NDArray[np.float32]) -> bool | None:
-    """Whether steps of several tokens, of which one, two, ... stay, give what steps of one do; None if there are none."""
-    if engine.most_tokens == 1:
-        return None
+def several(engine: Engine, ids: list[int], alone: NDArray[np.float32]) -> bool:
+    """Whether steps of several tokens, of which one, two, ... stay, give what steps of one do."""
     engine.reset()
     done, stay = 0, 1
     while done + engine.most_tokens <= len(ids):

@@ -222,7 +222,7 @@ class LLM(TextStates, SeveralAnswers):
     def together(self, most: int) -> Together:
         """Have answers be given together from now on, up to so many at a time: each goes on by `Together.pieces`.
 
-        What an answer says does not depend on others. Raises QcliError if the model decodes one text at a time.
+        What an answer says does not depend on others. Raises QcliError if there is no room for the experts of several texts.
         """
         with self._exclusive.use_anew():
             self._together = Together(self._cache, most)

@@ -93,7 +93,7 @@ class Setup:
         needed = self.ram + missing_bytes if missing_bytes else program + dense + experts + state.n_bytes + buffers
         memory = Memory(self.ram, state.n_bytes, state.cache_bytes, buffers, program, needed)
         beside = None
-        if texts and engine.model.stepwise:
+        if texts:
             beside = Beside(text_bytes(state, engine.vocab_size), texts(self.ram - needed))
         return Forecast(mode, self.threads, state.ctx, state.kv_type, weights, memory, streaming, speed, beside)
 

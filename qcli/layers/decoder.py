@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,7 +197,6 @@ def add_sublayer(plan: Plan, x: Activation, norm: Norm, sublayer: Sublayer, post
 class Decoder:
     """A whole model: token_embd -> layers -> output_norm -> output; softcap: what logits are held within, unless it is 0."""
 
-    stepwise: ClassVar[bool] = True
     token_embd: Matrix
     layers: tuple[Layer, ...]
     output_norm: Norm

@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,6 @@ class Model(Protocol):
     """Weights and shape of a loaded model, able to trace its forward pass."""
 
     vocab_size: int
-    stepwise: ClassVar[bool]  # whether a stepwise plan of several tokens can be traced
 
     def trunk(self, plan: Plan, ids: NDArray[np.int64]) -> Activation:
         """Trace from token ids int64 [tokens] to the rows before the head, float32 [tokens, n]."""

@@ -10,7 +10,7 @@ only.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -234,7 +234,6 @@ class PerLayerEmbeddings:
 class Gemma4:
     """A whole model: a decoder, and per-layer embeddings if it has them."""
 
-    stepwise: ClassVar[bool] = True
     decoder: Decoder
     per_layer: PerLayerEmbeddings | None
 

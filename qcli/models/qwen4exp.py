@@ -2,14 +2,15 @@
 
 Instead of norms, hyper-connections mix several residual streams into the input of each sublayer, and add its output to all
 of them (see quant.kernels.hyper_connections). Full attention is limited to blocks of positions that an indexer selects
-(quant.kernels.indexer). One layer begins with embeddings of n-grams of tokens (quant.kernels.ngrams). Outputs of the linear
-layers are gated by sigmoids, and their value heads are re-ordered as in Qwen3.5. Text only.
+(quant.kernels.indexer, quant.kernels.select_blocks). One layer begins with embeddings of n-grams of tokens
+(quant.kernels.ngrams). Outputs of the linear layers are gated by sigmoids, and their value heads are re-ordered as in Qwen3.5.
+Text only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +27,11 @@ from qcli.models.qwen35moe import projections
 from quant.kernels.columns import place, quantize
 from quant.kernels.embed import embed
 from quant.kernels.hyper_connections import add_to_streams, mean_streams, norm_streams, silu_activation
-from quant.kernels.indexer import Indexer, select_blocks
+from quant.kernels.indexer import Indexer
 from quant.kernels.matmul import matmul
 from quant.kernels.ngrams import Hashing, add_ngrams, embed_ngrams
 from quant.kernels.rope import Rope
+from quant.kernels.select_blocks import select_blocks
 from quant.plan import Activation, Plan
 from quant.weights import Matrix
 
@@ -105,6 +107,8 @@ class IndexedAttention:
         file, name, n = hparams.file, f"blk.{i}.indexer", hparams.hidden_size
         heads, width = hparams.size("attention.indexer.head_count"), hparams.size("attention.indexer.key_length")
         norms = vector(file, f"{name}.q_norm.weight", width), vector(file, f"{name}.k_norm.weight", width)
+        if block_size > state.longest:
+            hparams.wrong(f"blocks of {block_size} positions")
         indexer = Indexer(
             heads=heads,
             head_dim=width,
@@ -113,7 +117,7 @@ class IndexedAttention:
             norms=norms,
             eps=hparams.rms_norm_eps,
             k_cache=state.cache(1, width, tokens_per_row=block_size),
-            partial_sum=state.recurrent(width),
+            last_keys=state.ring(block_size, width),
         )
         return cls(
             q_proj=linear(file, f"{name}.q_proj", heads * width, n),
@@ -140,6 +144,7 @@ class NGrams:
     value: Matrix
     norms: tuple[Vector, Vector, Vector]  # of key, query and convolution, [streams, n]
     conv: Vector  # [taps, streams * n]
+    dilation: int  # of its taps, in tokens
     hashing: Hashing
     conv_state: Vector
     eps: float
@@ -162,8 +167,8 @@ class NGrams:
         multipliers, sizes, offsets = (np.array(values, np.int64) for values in lists)
         if len(multipliers) < longest or min(len(sizes), len(offsets)) < heads:
             hparams.wrong("its n-gram keys are too short")
-        end = hparams.count("ple.eos_token_id")
-        hashing = Hashing(end, multipliers[:longest], sizes[:heads], offsets[:heads], state.recurrent(16))
+        end, last = hparams.count("ple.eos_token_id"), state.ring(longest - 1, 1)
+        hashing = Hashing(end, multipliers[:longest], sizes[:heads], offsets[:heads], last)
         name = "per_layer_token_embd.weight"
         table = matrix(file, name, file.tensor(name).shape[0], width)
         hashing.check(table.rows)
@@ -177,7 +182,8 @@ class NGrams:
             norms=(key_norm, query_norm, conv_norm),
             conv=np.ascontiguousarray(conv.T),
             hashing=hashing,
-            conv_state=state.recurrent((taps - 1) * longest, streams * n),
+            dilation=longest,
+            conv_state=state.ring((taps - 1) * longest, streams * n),
             eps=hparams.rms_norm_eps,
         )
 
@@ -189,7 +195,7 @@ class NGrams:
         embed_ngrams(plan, ids, self.hashing, self.table, found)
         quantize(plan, found)
         matmul(plan, found, [(self.key, key), (self.value, value)])
-        add_ngrams(plan, key, value, self.norms, self.eps, self.conv, self.conv_state, x)
+        add_ngrams(plan, key, value, self.norms, self.eps, self.conv, self.dilation, self.conv_state, x)
 
 
 @dataclass(frozen=True)
@@ -219,7 +225,6 @@ class DecoderLayer:
 class Qwen4Exp:
     """The whole model: token_embd, copied to every stream -> layers -> output_hc -> output."""
 
-    stepwise: ClassVar[bool] = False
     token_embd: Matrix
     layers: tuple[DecoderLayer, ...]
     output_hc: HyperConnection

@@ -145,8 +145,8 @@ class Engine:
 
     @property
     def most_tokens(self) -> int:
-        """How many tokens steps() takes at most; 1 where a model has no steps of several, or no room for their experts."""
-        return self.programs.most_tokens if self.model.stepwise else 1
+        """How many tokens steps() takes at most; 1 where there is no room for the experts of several."""
+        return self.programs.most_tokens
 
     def steps(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append two tokens or more, all but the first guesses, which are gone unless `keep` says otherwise.

@@ -26,7 +26,7 @@ def fitting(left: int, state: State, vocab_size: int) -> int:
 
 def places(engine: Engine, wanted: int) -> int:
     """How many texts, `wanted` at most, fit into what the engine may use and what is free; at least 1, which is in its own
-    state. 1 for a model that decodes one text at a time. A streamed one has its expert cache give up some memory for them."""
+    state. A streamed model has its expert cache give up some memory for them; 1 where that has the experts of one token."""
     if engine.most_tokens == 1:
         return 1
     if loader := engine.expert_loader:

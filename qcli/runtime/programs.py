@@ -99,7 +99,7 @@ class Programs:
         self.prompt_logits: Logits = model.head(head, self.hidden).values[0]
         self.plans = [step, prompt, head]
         self.weight_bytes, self.head_bytes = step.weight_bytes, head.weight_bytes
-        several = state.most_tokens > 1 and model.stepwise
+        several = state.most_tokens > 1
         self._of_several = [*_of_several(step.kernels), *(_OF_HEAD if mtp_of(model) else ())] if several else []
         needed = self.plans[1:] if beside else self.plans
         later = [list(step.kernels), self._of_several] if beside else []

@@ -66,9 +66,10 @@ class Sequences:
     """
 
     def __init__(self, engine: Engine, most: int) -> None:
-        """Allocate the slots, and compile the step. Raises QcliError if the model has no steps of several tokens."""
+        """Allocate the slots, and compile the step. Raises QcliError if there is no room for the experts of two tokens."""
         if engine.most_tokens == 1:
-            raise QcliError("this model decodes one text at a time", "read one answer after the other")
+            message = "there is no room for the experts of several texts at a time"
+            raise QcliError(message, "read one answer after the other, or give a larger --ram")
         self._engine, self.most = engine, most
         if loader := engine.expert_loader:
             loader.give_up(most * text_bytes(engine.state, engine.vocab_size) - engine.spare_bytes)

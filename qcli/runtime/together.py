@@ -101,7 +101,7 @@ class Together:
     """Answers that are given together, by one thread: `pieces` of each that can go on, then a `step` of all, and so on."""
 
     def __init__(self, cache: PrefixCache, most: int) -> None:
-        """most: answers at a time. Raises QcliError if the model decodes one text at a time."""
+        """most: answers at a time. Raises QcliError if there is no room for the experts of several texts."""
         self._cache, self._sequences = cache, Sequences(cache.engine, most)
         cache.share_with(self._sequences)
         self._texts: dict[int, TextInSlot] = {}  # by the id of the answer

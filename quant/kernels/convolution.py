@@ -47,6 +47,11 @@ def convolution(
     )
 
 
+def ring_rows(plan: Plan, taps: int) -> int:
+    """The fewest rows of a ring that has the last `taps` inputs of a text: more where guesses of a step may turn out wrong."""
+    return taps + (plan.tokens - 1 if plan.stepwise and plan.batch.texts == 0 else 0)
+
+
 @inline
 def convolve(conv, x, stride, t, first, width, batch, keep, y):
     """Channels first to first + width of token t of a step -> y [width]; keep: its inputs go into the ring.

@@ -1,8 +1,9 @@
-"""An indexer, which selects the blocks of positions that a token attends to (Qwen4-Exp's sparse attention).
+"""The keys of an indexer, which selects the blocks of positions that a token attends to (see quant.kernels.select_blocks).
 
-The index key of a block is the mean of its tokens' index keys, normed, and rotated as at the block's first position. A
-token's score of each complete block before it is the sum over index heads of relu(q . k). It attends to the `top_k` blocks
-of the highest scores, and to what follows the last complete block; to everything while there are no more blocks than that.
+The index key of a block is the mean of its tokens' index keys, normed, and rotated as at the block's first position. The last
+tokens' are in a ring, as inputs of convolutions are (see quant.kernels.convolution): a token that completes a block sums up
+those that are not of this replay from there. The row of a block that a wrong guess has completed is written over when the
+block is complete; nobody reads it before.
 """
 
 from __future__ import annotations
@@ -14,37 +15,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.batch import BATCH
+from quant.batch import BATCH, of_one_text, position_of, slot_of
 from quant.jit import inline, kernel
-from quant.kernels.block_mask import BlockMask
-from quant.kernels.kv_cache import load_row, number_of, store_row
+from quant.kernels.kv_cache import number_of, store_row
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
-from quant.kernels.rope import Rope, cos_sin, rotate
+from quant.kernels.rope import Rope, rotate
 from quant.layout import Layout
-from quant.plan import Activation, Operand, Plan
-from quant.simd import (
-    add,
-    fma,
-    load_f32,
-    load_f32x16,
-    load_i64,
-    load_u32,
-    mul,
-    splat,
-    store_f32,
-    store_f32x16,
-    store_u8,
-    sum_lanes,
-    zero_f32x16,
-)  # fmt: skip
+from quant.plan import Operand, Plan
+from quant.simd import add, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16, zero_f32x16
 
 
 @dataclass(frozen=True)
 class Indexer:
     """The index heads of one layer, and its cache [1, blocks, row], whose row b is the key of block b.
 
-    partial_sum float32 [head_dim]: the sum of the index keys that follow the last complete block.
+    last_keys float32 [ring, head_dim]: the last index keys as they come, that of position p in row p % ring.
     """
 
     heads: int
@@ -54,10 +40,10 @@ class Indexer:
     norms: tuple[NDArray[np.float32], NDArray[np.float32]]  # of queries and of keys
     eps: float
     k_cache: NDArray[Any]
-    partial_sum: NDArray[np.float32]
+    last_keys: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        widths = {len(self.norms[0]), len(self.norms[1]), len(self.partial_sum)}
+        widths = {len(self.norms[0]), len(self.norms[1]), self.last_keys.shape[1]}
         if widths != {self.head_dim} or self.head_dim % 16 or min(self.heads, self.block_size, self.top_k) < 1:
             raise ValueError(f"{self.heads} index heads of {self.head_dim}, {self.top_k} blocks of {self.block_size}")
 
@@ -68,6 +54,7 @@ class Indexer:
 
     def table(self, plan: Plan, rope: Rope) -> Operand:
         """The INDEXER table of this layer."""
+        (k_cache, k_slot), (last_keys, last_slot) = plan.slotted(self.k_cache), plan.slotted(self.last_keys)
         return plan.table(
             INDEXER,
             heads=self.heads,
@@ -80,10 +67,13 @@ class Indexer:
             frequencies=rope.frequencies,
             pairs=len(rope.frequencies),
             attention_factor=rope.attention_factor,
-            k_cache=self.k_cache,
+            k_cache=k_cache,
             k_row=self.k_cache.strides[1],
+            k_slot=k_slot,
             kind=number_of(self.k_cache),
-            partial_sum=self.partial_sum,
+            last_keys=last_keys,
+            last_slot=last_slot,
+            ring=len(self.last_keys),
         )
 
 
@@ -100,13 +90,16 @@ INDEXER = Layout(
     "attention_factor",
     "k_cache",
     "k_row",  # bytes of a row of the cache
+    "k_slot",  # bytes to the cache of the next text, see quant.batch
     "kind",  # number of the kind of the rows of the cache
-    "partial_sum",
+    "last_keys",
+    "last_slot",  # bytes to the last keys of the next text
+    "ring",  # rows of them
 )
 
 
 @inline
-def _norm(x, weight, width, eps, y):
+def norm_head(x, weight, width, eps, y):
     """rms_norm of x float32 [width] -> y."""
     scale = splat(inverse_rms(x, width, eps))
     for c in range(0, 4 * width, 64):
@@ -114,11 +107,24 @@ def _norm(x, weight, width, eps, y):
 
 
 @inline
-def _add_rows(x, stride, first, last, width, total):
-    """total += rows first to last of x, float32 [width] each."""
-    for t in range(first, last):
+def _last_key(indexer, batch, t, position):
+    """Where the ring of token t's text has the index key of a position."""
+    ring = load_i64(indexer + INDEXER.last_keys) + slot_of(batch, t) * load_i64(indexer + INDEXER.last_slot)
+    return ring + position % load_i64(indexer + INDEXER.ring) * 4 * load_i64(indexer + INDEXER.head_dim)
+
+
+@inline
+def _sum_block(k, stride, t, indexer, batch, total):
+    """The sum of the index keys of the block that token t completes, in order of position -> total float32 [head_dim]."""
+    block, width = load_i64(indexer + INDEXER.block_size), load_i64(indexer + INDEXER.head_dim)
+    position, here = position_of(batch, t), t if of_one_text(batch) else 0  # tokens before it in this replay
+    for c in range(0, 4 * width, 64):
+        store_f32x16(total + c, zero_f32x16())
+    for i in range(block):
+        back = block - 1 - i
+        x = k + (t - back) * stride if back <= here else _last_key(indexer, batch, t, position - back)
         for c in range(0, 4 * width, 64):
-            store_f32x16(total + c, add(load_f32x16(total + c), load_f32x16(x + t * stride + c)))
+            store_f32x16(total + c, add(load_f32x16(total + c), load_f32x16(x + c)))
 
 
 @inline
@@ -134,132 +140,48 @@ def _rotate_to(x, position, indexer, place):
 
 
 @inline
-def _finish_block(total, b, indexer, place):
-    """The sum of the index keys of block b, float32 [head_dim] at `total` -> its row of the cache."""
+def _complete_block(k, stride, t, indexer, batch, total):
+    """The key of the block that token t completes -> its row of the cache; total: scratch memory."""
     block, width = load_i64(indexer + INDEXER.block_size), load_i64(indexer + INDEXER.head_dim)
+    _sum_block(k, stride, t, indexer, batch, total)
     for c in range(0, 4 * width, 64):
         store_f32x16(total + c, mul(load_f32x16(total + c), splat(np.float32(1) / np.float32(block))))
-    _norm(total, load_i64(indexer + INDEXER.k_norm), width, load_f32(indexer + INDEXER.eps), total)
-    _rotate_to(total, b * block, indexer, place)
-    row = load_i64(indexer + INDEXER.k_cache) + b * load_i64(indexer + INDEXER.k_row)
-    store_row(total, width, row, load_i64(indexer + INDEXER.kind))
+    norm_head(total, load_i64(indexer + INDEXER.k_norm), width, load_f32(indexer + INDEXER.eps), total)
+    b = position_of(batch, t) // block
+    _rotate_to(total, b * block, indexer, total + 4 * width)
+    cache = load_i64(indexer + INDEXER.k_cache) + slot_of(batch, t) * load_i64(indexer + INDEXER.k_slot)
+    store_row(total, width, cache + b * load_i64(indexer + INDEXER.k_row), load_i64(indexer + INDEXER.kind))
+
+
+@inline
+def _keep_keys(k, stride, first, last, indexer, batch):
+    """The index keys of tokens first to last go into the ring."""
+    for t in range(first, last):
+        place = _last_key(indexer, batch, t, position_of(batch, t))
+        for c in range(0, 4 * load_i64(indexer + INDEXER.head_dim), 64):
+            store_f32x16(place + c, load_f32x16(k + t * stride + c))
 
 
 @kernel
 def index_keys(rank, size, k, k_stride, indexer, batch, scratch, scratch_stride):
-    """k [tokens, head_dim] -> the keys of the blocks that this replay completes, and the sum of what follows them."""
-    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
-    block, width = load_i64(indexer + INDEXER.block_size), load_i64(indexer + INDEXER.head_dim)
-    partial_sum = load_i64(indexer + INDEXER.partial_sum)
-    first, end = position // block, (position + tokens) // block
-    total = scratch + rank * scratch_stride
-    place = total + 4 * width
-    for b in range(
-        first + 1 + start_of(rank, size, end - first - 1), first + 1 + start_of(rank + 1, size, end - first - 1)
-    ):
-        for c in range(0, 4 * width, 64):
-            store_f32x16(total + c, zero_f32x16())
-        _add_rows(k, k_stride, b * block - position, (b + 1) * block - position, width, total)
-        _finish_block(total, b, indexer, place)
-    if rank:
-        return
-    if end > first:
-        _add_rows(k, k_stride, 0, (first + 1) * block - position, width, partial_sum)
-        _finish_block(partial_sum, first, indexer, place)
-        for c in range(0, 4 * width, 64):
-            store_f32x16(partial_sum + c, zero_f32x16())
-    _add_rows(k, k_stride, max(0, end * block - position), tokens, width, partial_sum)
+    """k [tokens, head_dim] -> the keys of the blocks that this replay completes; the last of k are kept.
 
-
-@kernel
-def index_queries(rank, size, q, stride, indexer, cos_sin_rows, batch):
-    """Norm and rotate q [tokens, heads, head_dim] in place; threads share (token, head)."""
-    heads, width = load_i64(indexer + INDEXER.heads), load_i64(indexer + INDEXER.head_dim)
-    pairs, norm, eps = (
-        load_i64(indexer + INDEXER.pairs),
-        load_i64(indexer + INDEXER.q_norm),
-        load_f32(indexer + INDEXER.eps),
-    )
-    items = load_i64(batch + BATCH.tokens) * heads
-    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
-        t = item // heads
-        x = q + t * stride + 4 * (item % heads) * width
-        _norm(x, norm, width, eps, x)
-        rotate(x, cos_sin_rows + t * pairs * 8, pairs, 0)
-
-
-@kernel
-def score_blocks(rank, size, q, stride, indexer, scores, scores_stride, batch):
-    """A token's score of every complete block before it, if there are more than `top_k`; threads share (token, 16 blocks)."""
-    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
-    heads, width = load_i64(indexer + INDEXER.heads), load_i64(indexer + INDEXER.head_dim)
-    block, top_k = load_i64(indexer + INDEXER.block_size), load_i64(indexer + INDEXER.top_k)
-    keys, row = load_i64(indexer + INDEXER.k_cache), load_i64(indexer + INDEXER.k_row)
-    kind = load_i64(indexer + INDEXER.kind)
-    parts = ((position + tokens) // block + 15) // 16
-    for item in range(start_of(rank, size, tokens * parts), start_of(rank + 1, size, tokens * parts)):
-        t, first = item // parts, item % parts * 16
-        complete = (position + t + 1) // block
-        for b in range(first, min(first + 16, complete) if complete > top_k else first):
-            score = np.float32(0)
-            for head in range(heads):
-                x, total = q + t * stride + 4 * head * width, zero_f32x16()
-                for c in range(0, width, 16):
-                    total = fma(load_f32x16(x + 4 * c), load_row(keys + b * row, c, width, kind), total)
-                score += max(sum_lanes(total), np.float32(0))
-            store_f32(scores + t * scores_stride + 4 * b, score)
-
-
-@inline
-def _kth_largest(scores, count, wanted):
-    """The bits of the `wanted`-th largest of `count` scores, none of them negative, and how many are larger."""
-    border = 0
-    for bit in range(30, -1, -1):
-        higher, at_least = border | (1 << bit), 0
-        for b in range(count):
-            at_least += 1 if load_u32(scores + 4 * b) >= higher else 0
-        if at_least >= wanted:
-            border = higher
-    larger = 0
-    for b in range(count):
-        larger += 1 if load_u32(scores + 4 * b) > border else 0
-    return border, larger
-
-
-@kernel
-def select_top_blocks(rank, size, indexer, scores, scores_stride, mask, mask_stride, batch):
-    """1 for the blocks of the highest scores, lower ones first among equals, and for what follows the last complete one."""
-    tokens, position = load_i64(batch + BATCH.tokens), load_i64(batch + BATCH.position)
-    block, top_k = load_i64(indexer + INDEXER.block_size), load_i64(indexer + INDEXER.top_k)
-    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
-        complete, row = (position + t + 1) // block, mask + t * mask_stride
-        border, left = 0, complete
-        if complete > top_k:
-            border, larger = _kth_largest(scores + t * scores_stride, complete, top_k)
-            left = top_k - larger
-        for b in range(complete):
-            score = load_u32(scores + t * scores_stride + 4 * b) if complete > top_k else 0
-            equal = score == border and left > 0
-            left -= 1 if equal else 0
-            store_u8(row + b, 1 if score > border or equal else 0)
-        if complete < mask_stride:
-            store_u8(row + complete, 1)
-
-
-def select_blocks(plan: Plan, q: Activation, k: Activation, rope: Rope, indexer: Indexer) -> BlockMask:
-    """Index queries q [tokens, heads * head_dim], keys k [tokens, head_dim] -> the blocks that each token attends to.
-
-    Keys go into the indexer's cache; q is normed and rotated in place.
+    Threads share the blocks of one text, of which the first thread does the first, as it alone may begin before this replay,
+    and then writes over what that was read from; or they share the tokens of several texts.
     """
-    x, blocks, pairs = indexer, indexer.blocks, len(rope.frequencies)
-    if q.columns != x.heads * x.head_dim or k.columns != x.head_dim or 2 * pairs > x.head_dim or rope.interleaved:
-        raise ValueError(f"{x.heads} index heads of {x.head_dim}: {q.columns} and {k.columns} columns, {pairs} pairs")
-    scores = plan.buffer("index scores", (plan.tokens, blocks), np.float32)
-    mask = plan.buffer("block mask", (plan.tokens, blocks), np.uint8)
-    table, queries = indexer.table(plan, rope), (q.read("f32"), q.stride("f32"))
-    scratch = plan.scratch(4 * x.head_dim + 8 * pairs + 64)
-    plan.add(index_keys, k.read("f32"), k.stride("f32"), table, plan.batch, *scratch)
-    plan.add(index_queries, *queries, table, cos_sin(plan, rope), plan.batch)
-    plan.add(score_blocks, *queries, table, scores, 4 * blocks, plan.batch)
-    plan.add(select_top_blocks, table, scores, 4 * blocks, mask, blocks, plan.batch)
-    return BlockMask(mask, x.block_size)
+    tokens, block = load_i64(batch + BATCH.tokens), load_i64(indexer + INDEXER.block_size)
+    local = scratch + rank * scratch_stride
+    if of_one_text(batch):
+        position = load_i64(batch + BATCH.position)
+        first, count = position // block, (position + tokens) // block - position // block
+        if rank == 0:
+            if count:
+                _complete_block(k, k_stride, (first + 1) * block - 1 - position, indexer, batch, local)
+            _keep_keys(k, k_stride, max(0, tokens - load_i64(indexer + INDEXER.ring)), tokens, indexer, batch)
+        for b in range(first + 1 + start_of(rank, size, count - 1), first + 1 + start_of(rank + 1, size, count - 1)):
+            _complete_block(k, k_stride, (b + 1) * block - 1 - position, indexer, batch, local)
+    else:
+        for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
+            if (position_of(batch, t) + 1) % block == 0:
+                _complete_block(k, k_stride, t, indexer, batch, local)
+            _keep_keys(k, k_stride, t, t + 1, indexer, batch)

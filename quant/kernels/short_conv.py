@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from quant.activation import store_output
 from quant.batch import BATCH, of_one_text, position_of, slot_of
 from quant.jit import inline, kernel
+from quant.kernels.convolution import ring_rows
 from quant.kernels.partition import start_of
 from quant.layout import Layout
 from quant.plan import Activation, Plan
@@ -73,14 +74,9 @@ def short_conv(
         or out.columns != columns
         or columns % 32
         or conv_state.shape[1] != columns
-        or not _fits(plan, taps, conv_state)
+        or len(conv_state) < ring_rows(plan, taps)
     ):
         raise ValueError(f"{columns} channels of {bcx.columns} and {out.columns} columns, state {conv_state.shape}")
     rows, (inputs, slot) = (bcx.read("f32"), bcx.stride("f32")), plan.slotted(conv_state)
     state = plan.table(_STATE, inputs=inputs, ring=len(conv_state), slot=slot)
     plan.add(convolve_gated, *rows, weight, state, taps, columns, plan.output(out), plan.batch)
-
-
-def _fits(plan: Plan, taps: int, conv_state: NDArray[np.float32]) -> bool:
-    most = plan.tokens if plan.stepwise and plan.batch.texts == 0 else 1
-    return len(conv_state) >= taps + most - 1

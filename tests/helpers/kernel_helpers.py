@@ -10,9 +10,9 @@ import qcli.host.kernels  # noqa: F401  (compiled kernels are kept)
 from qcli.bench.random_blocks import random_blocks
 from quant import formats
 from quant.activation import quantize_row
-from quant.batch import Batch
+from quant.batch import Batch, Slots
 from quant.jit import kernel
-from quant.plan import Activation, Plan
+from quant.plan import Activation, Plan, aligned
 from quant.team import Team
 from quant.weights import ExpertMatrices, Matrix
 
@@ -40,6 +40,22 @@ def replay(plan: Plan, tokens: int | None = None, position: int = 0) -> None:
     """Replay a plan once."""
     with running(plan) as run:
         run(tokens, position)
+
+
+def texts_plan(texts: int, threads: int, *arrays) -> tuple[Plan, Slots]:
+    """A plan that takes a token of each of some texts, and what it has in place of the arrays of a state."""
+    slots = Slots()
+    for array in arrays:
+        slots.add(array, aligned((texts, *array.shape), array.dtype))
+    return Plan(texts, threads, Batch(texts=texts), stepwise=True, slots=slots), slots
+
+
+def replay_texts(plan: Plan, taken: list[int], positions: list[int]) -> None:
+    """Replay such a plan once: for the texts in these slots, each at its position."""
+    team, compiled = Team(plan.threads), plan.compile()
+    plan.batch.set_texts(taken, positions)
+    team.run(compiled)
+    team.close()
 
 
 @kernel

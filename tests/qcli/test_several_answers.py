@@ -35,8 +35,14 @@ def alone(llm):
 
 @pytest.fixture
 def streamed(monkeypatch, tmp_path):
-    """A model that decodes one text at a time."""
+    """A model that has room for the experts of one token."""
+
+    def allocate(loader, *_):
+        loader.allocate(loader.experts_per_token)
+        return 0
+
     monkeypatch.setattr(budget, "fits", lambda *_: False)
+    monkeypatch.setattr(budget, "allocate_slots", allocate)
     monkeypatch.setattr(usage_file, "path_for", lambda _: tmp_path / "usage")
     with LLM(threads=2, ctx=256) as llm:
         yield llm
@@ -111,7 +117,8 @@ def test_calls_and_forms():
     assert call.calls
 
 
-def test_a_model_that_decodes_one_text_at_a_time(streamed):
+def test_one_text_at_a_time(streamed):
+    assert streamed.engine.most_tokens == 1
     expected = ["".join(streamed.chat([{"role": "user", "content": one}], **HOW)) for one in QUESTIONS[:2]]
     found = streamed.batch([QUESTIONS[0], " ", QUESTIONS[1]], **HOW)
     assert [found[0].text, found[2].text] == expected

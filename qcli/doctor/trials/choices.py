@@ -30,14 +30,7 @@ from qcli.doctor.twins.rope import angles as rope_angles
 from qcli.doctor.twins.router import choose
 from quant.formats import find
 from quant.jit import Kernel
-from quant.kernels.indexer import (
-    Indexer,
-    index_keys,
-    index_queries,
-    score_blocks,
-    select_blocks,
-    select_top_blocks,
-)
+from quant.kernels.indexer import Indexer, index_keys
 from quant.kernels.ngrams import (
     Hashing,
     add_ngrams,
@@ -49,6 +42,7 @@ from quant.kernels.ngrams import (
 from quant.kernels.rope import Rope, frequencies
 from quant.kernels.router import Routing, route_rows, routing_scratch_bytes
 from quant.kernels.sample import BLOCK, draw_token, forbid, highest
+from quant.kernels.select_blocks import index_queries, score_blocks, select_blocks, select_top_blocks
 from quant.plan import aligned
 from quant.weights import Matrix
 
@@ -81,18 +75,22 @@ def _routing(routing: Routing) -> Experiment:
     return experiment(plan, wrong)
 
 
-def _indexer() -> Experiment:
-    """The last tokens of a text of 90, whose blocks of 4 before them are in the cache, and two tokens of the next one."""
+def _indexer(stepwise: bool) -> Experiment:
+    """The last tokens of a text of 90, whose blocks of 4 before them are in the cache, and two tokens of the next one.
+
+    A step may find more of them to be wrong than are in a block.
+    """
     width, block, count, first, tokens, top = 32, 4, 3, 82, 8, 5
     norms = normal(0, width), normal(1, width)
     q, k, rope = normal(2, tokens, count * width), normal(3, first + tokens, width), Rope(frequencies(16, 1e4))
     turned = rope_angles(np.arange(first + tokens), 16, 1e4)
     keys, cache = indexer_twin.block_keys(k, norms[1], _EPS, turned, block), aligned((1, 64, width), np.float32)
     cache[0, : first // block] = keys[: first // block]
-    rest = aligned(width, np.float32)
-    rest[:] = k[first // block * block : first].sum(axis=0)
-    x = Indexer(count, width, block, top, norms, _EPS, cache, rest)
-    plan, queries = new_plan(tokens), given(q)
+    last_keys = aligned((block + tokens - 1 if stepwise else block, width), np.float32)
+    kept, at = len(last_keys), np.arange(first + tokens)
+    last_keys[at[:first][-kept:] % kept] = k[:first][-kept:]
+    x = Indexer(count, width, block, top, norms, _EPS, cache, last_keys)
+    plan, queries = new_plan(tokens, stepwise=stepwise), given(q)
     mask = select_blocks(plan, queries, given(k[first:]), rope, x)
     scores = plan.buffer("index scores", (tokens, x.blocks), np.float32)
     complete = [(first + t + 1) // block for t in range(tokens)]
@@ -111,7 +109,7 @@ def _indexer() -> Experiment:
 
     return experiment(
         plan,
-        lambda: error(rows(cache, width)[0, : len(keys)], keys),
+        lambda: max(error(rows(cache, width)[0, : len(keys)], keys), unlike(last_keys[at[-kept:] % kept], k[-kept:])),
         lambda: error(queries.values.reshape(tokens, count, -1),
                       heads(q.reshape(tokens, count, -1), norms[0], _EPS, turned[first:])),
         scored,
@@ -120,23 +118,26 @@ def _indexer() -> Experiment:
     )  # fmt: skip
 
 
-def _hashing(tokens: int) -> Experiment:
+def _hashing(tokens: int, stepwise: bool) -> Experiment:
     """The last tokens of a text with an end in it, and what is kept of them."""
     ids, end = np.array([5, 9, 2, 7, 3, 2, 8, 1, 4, 6, 11, 3], np.int64), 2
     first, table = len(ids) - tokens, normal(1, 40, 16)
-    before = aligned(16, np.float32)
-    for p in range(first - 2, first):
-        before[p % 2] = ids[p] + 1
+    before = aligned((2 + tokens - 1 if stepwise else 2, 1), np.float32)
+    kept, at = len(before), np.arange(len(ids))
+    before[at[:first][-kept:] % kept, 0] = ids[:first][-kept:]
     how = np.array([3, 1000003, 77]), np.array([7, 11, 13, 9]), np.array([0, 7, 18, 31])
-    plan, out, last = new_plan(tokens), result(tokens, 64), ids[first:].copy()
+    plan, out, last = new_plan(tokens, stepwise=stepwise), result(tokens, 64), ids[first:].copy()
     embed_ngrams(plan, last, Hashing(end, *how, before), Matrix(table.view(np.uint8), find("F32"), 16), out)
     expected = np.array([ngrams_twin.rows_of(ids, t, *how, end) for t in range(first, len(ids))])
     found = plan.buffer("n-gram rows", tokens * 4, np.int64)
-    kept = [ids[p] + 1 for p in sorted(range(len(ids) - 2, len(ids)), key=lambda p: p % 2)]
-    return experiment(plan, lambda: max(unlike(found, expected.reshape(-1)), unlike(before[:2], kept)), position=first)
+
+    def hashed() -> float:
+        return max(unlike(found, expected.reshape(-1)), unlike(before[at[-kept:] % kept, 0], ids[-kept:]))
+
+    return experiment(plan, hashed, position=first)
 
 
-def _ngrams() -> Experiment:
+def _ngrams(stepwise: bool) -> Experiment:
     """A text of 9 tokens, the last of which come after the others."""
     streams, n, taps, apart, count, first = 2, 32, 3, 3, 9, 6
     x, key = normal(1, count, streams * n), normal(2, count, streams * n)
@@ -146,10 +147,12 @@ def _ngrams() -> Experiment:
         normal(7, taps, streams * n),
     )
     parts = [part.astype(np.float64).reshape(count, streams, n) for part in (x, key)]
-    state, rows_of_x = aligned(((taps - 1) * apart, streams * n), np.float32), [given(x[:first]), given(x[first:])]
-    plans = [new_plan(first), new_plan(count - first)]
+    few = count - first
+    kept = (taps - 1) * apart + (few - 1 if stepwise else 0)
+    state, rows_of_x = aligned((kept, streams * n), np.float32), [given(x[:first]), given(x[first:])]
+    plans = [new_plan(first), new_plan(few, stepwise=stepwise)]
     for plan, to, part in zip(plans, rows_of_x, (slice(first), slice(first, None)), strict=True):
-        add_ngrams(plan, given(key[part]), given(value[part]), tuple(norms), _EPS, conv, state, to)
+        add_ngrams(plan, given(key[part]), given(value[part]), tuple(norms), _EPS, conv, apart, state, to)
 
     def errors() -> list[float]:
         replay(plans[0])
@@ -217,10 +220,9 @@ def _drawing() -> Experiment:
 _INDEXED: Final[tuple[Kernel, ...]] = (index_keys, index_queries, score_blocks, select_top_blocks)
 TRIALS: Final = (
     *(Trial((route_rows,), partial(_routing, routing)) for routing in _ROUTINGS),
-    Trial(_INDEXED, _indexer),
-    Trial((hash_tokens,), partial(_hashing, 1)),
-    Trial((hash_tokens,), partial(_hashing, 5)),
-    Trial((gate_ngrams, convolve_ngrams), _ngrams),
+    *(Trial(_INDEXED, partial(_indexer, stepwise)) for stepwise in (False, True)),
+    *(Trial((hash_tokens,), partial(_hashing, *how)) for how in ((1, True), (5, False), (5, True))),
+    *(Trial((gate_ngrams, convolve_ngrams), partial(_ngrams, stepwise)) for stepwise in (False, True)),
     Trial((forbid,), _forbidding),
     Trial((highest,), _highest),
     Trial((draw_token,), _drawing),

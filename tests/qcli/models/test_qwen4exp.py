@@ -85,6 +85,7 @@ def test_recurrent_states_and_rows_are_all_that_a_text_left(tmp_path):
         ({"ple.ngram_size": 17}, "17 tokens"),
         ({"attention.indexer.top_k": 3}, "0 blocks of 4"),
         ({"ple.conv_kernel": 1}, "ple_conv1d"),
+        ({"attention.compress_ratios": np.array([0, 0, 0, 257])}, "blocks of 257 positions"),
     ],
 )
 def test_files_that_contradict_themselves(changes, words, tmp_path):

@@ -19,7 +19,7 @@ PROMPTS = [IDS[:40], IDS[50:70], IDS[80:95]]
 MORE = IDS[100:120]
 
 
-@pytest.fixture(params=["qwen3next", "lfm2moe", "deepseek2", "kimi-linear"])
+@pytest.fixture(params=["qwen3next", "lfm2moe", "deepseek2", "kimi-linear", "qwen4exp"])
 def cache(request, tmp_path):
     path = MODEL if request.param == "qwen3next" else every_architecture.write(request.param, tmp_path / "model.gguf")
     engine = Engine.load(GGUFFile.open(path), threads=1, ctx=256, chunk=32)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import every_architecture
 import numpy as np
 import pytest
-from streamed_engine import MODEL
+from streamed_engine import MODEL, streamed
 
 from qcli.errors import ContextOverflowError, QcliError
 from qcli.gguf.file import GGUFFile
 from qcli.runtime.engine import Engine
 from qcli.runtime.sequences import Sequences
 
-NAMES = ["qwen3next", *(name for name in every_architecture.NAMES if name != "qwen4exp")]  # which takes one at a time
+NAMES = ["qwen3next", *every_architecture.NAMES]
 CHANCE = np.random.default_rng(3)
 TEXTS = [CHANCE.integers(6, 60, size).tolist() for size in (40, 61, 33, 52, 70)]
 PROMPTS = [9, 20, 3, 31, 12]
@@ -103,8 +103,9 @@ def test_the_engine_goes_on_beside_them(load):
     assert np.array_equal(alone(engine, 0), expected)
 
 
-def test_guesses_that_stay_go_along(load):
-    engine, plain = load(), load()
+@pytest.mark.parametrize("path", ["qwen3next", "qwen4exp"], indirect=True)
+def test_guesses_that_stay_go_along(path, load):
+    engine, plain = load(path), load(path)
     begin(engine, 1), begin(plain, 1)
     text = TEXTS[1][PROMPTS[1] :]
     engine.steps(text[:5])
@@ -132,7 +133,9 @@ def test_full_slots_and_full_texts(load):
     assert sequences.join() == 0
 
 
-def test_models_that_cannot(load, tmp_path):
-    engine = load(every_architecture.write("qwen4exp", tmp_path / "model.gguf"))
-    with pytest.raises(QcliError, match="one text at a time"):
+def test_no_room_for_the_experts_of_two(monkeypatch):
+    engine = streamed(monkeypatch, 5)
+    assert engine.most_tokens == 1
+    with pytest.raises(QcliError, match="no room for the experts of several texts"):
         Sequences(engine, 2)
+    engine.close()

@@ -38,7 +38,7 @@ def afresh(engine, prompt, marks=MARK):
     return PrefixCache(engine).prefill(prompt, marks=marks).copy()
 
 
-@pytest.mark.parametrize("engine", ["qwen3next", "deepseek2", "kimi-linear", "gptoss"], indirect=True)
+@pytest.mark.parametrize("engine", ["qwen3next", "deepseek2", "kimi-linear", "gptoss", "qwen4exp"], indirect=True)
 def test_a_beginning_is_taken_from_the_slot_that_has_it(engine):
     """Where nothing else has it any more: another prompt has overwritten it, and copies have no room."""
     expected = [afresh(engine, [*SHARED, *end]) for end in ENDS]

@@ -15,7 +15,7 @@ from qcli.runtime.engine import Engine
 from qcli.runtime.prefix_cache import PrefixCache
 from quant.jit import Kernel
 
-NAMES = ["qwen3next", *(name for name in every_architecture.NAMES if name != "qwen4exp")]  # which takes one at a time
+NAMES = ["qwen3next", *every_architecture.NAMES]
 IDS = np.random.default_rng(9).integers(6, 60, 90).tolist()
 PROMPT = 20
 
@@ -70,23 +70,47 @@ def assert_same(found, expected):
 
 @pytest.mark.parametrize("path", NAMES, indirect=True)
 def test_guesses_leave_no_trace(path, load):
-    expected = one_by_one(load(path), IDS)
+    engine = load(path)
+    assert engine.most_tokens == STEP_TOKENS
+    expected = one_by_one(engine, IDS)
     for threads in (1, 3):
         assert_same(with_guesses(load(path, threads=threads), IDS, np.random.default_rng(threads)), expected)
 
 
+@pytest.mark.parametrize("path", NAMES, indirect=True)
+def test_wrong_guesses_at_every_position(path, load):
+    """As many as a step takes, none of which stays, and then two of which one stays."""
+    logits, states, rows = one_by_one(load(path), IDS[:60])
+    for right in (0, 1):
+        engine, found = load(path), []
+        found.append(engine.prefill(IDS[:PROMPT]).copy())
+        while engine.position + right < 60:
+            guesses = [(id + 7) % 60 for id in IDS[engine.position : engine.position + STEP_TOKENS]]
+            guesses[: 1 + right] = IDS[engine.position : engine.position + 1 + right]
+            found += [row.copy() for row in engine.steps(guesses if right == 0 else guesses[:3])[: 1 + right]]
+            for _ in range(right):
+                engine.keep()
+        left = engine.state.recurrent_copy(), [rows.copy() for rows in engine.state.rows(0, 60)]
+        assert_same((np.array(found), *left), (logits, states, rows))
+
+
 @pytest.mark.parametrize("kv_type", ["q8_0", "f32"])
-def test_nor_in_other_caches(load, kv_type):
-    expected = one_by_one(load(MODEL, kv_type=kv_type), IDS)
-    assert_same(with_guesses(load(MODEL, kv_type=kv_type), IDS, np.random.default_rng(3)), expected)
+@pytest.mark.parametrize("path", ["qwen3next", "qwen4exp"], indirect=True)
+def test_nor_in_other_caches(path, load, kv_type):
+    expected = one_by_one(load(path, kv_type=kv_type), IDS)
+    assert_same(with_guesses(load(path, kv_type=kv_type), IDS, np.random.default_rng(3)), expected)
 
 
-def test_nor_in_chunks_that_are_shorter_than_a_step(load):
-    expected = one_by_one(load(MODEL, chunk=4), IDS)
-    assert_same(with_guesses(load(MODEL, chunk=4), IDS, np.random.default_rng(5)), expected)
+@pytest.mark.parametrize("path", ["qwen3next", "qwen4exp"], indirect=True)
+def test_nor_in_chunks_that_are_shorter_than_a_step(path, load):
+    expected = one_by_one(load(path, chunk=4), IDS)
+    assert_same(with_guesses(load(path, chunk=4), IDS, np.random.default_rng(5)), expected)
 
 
-@pytest.mark.parametrize("path", ["qwen3next", "kimi-linear", "lfm2moe", "gptoss", "granitehybrid"], indirect=True)
+COPIED = ["qwen3next", "kimi-linear", "lfm2moe", "gptoss", "granitehybrid", "qwen4exp"]
+
+
+@pytest.mark.parametrize("path", COPIED, indirect=True)
 def test_nor_where_the_state_is_copied_and_put_back_in_between(path, load):
     expected, engine = one_by_one(load(path), IDS), load(path)
 
@@ -96,8 +120,9 @@ def test_nor_where_the_state_is_copied_and_put_back_in_between(path, load):
     assert_same(with_guesses(engine, IDS, np.random.default_rng(4), leave_and_come_back), expected)
 
 
-def test_nor_where_one_token_is_taken_or_a_prompt_in_between(load):
-    engine, plain = load(MODEL), load(MODEL)
+@pytest.mark.parametrize("path", ["qwen3next", "qwen4exp"], indirect=True)
+def test_nor_where_one_token_is_taken_or_a_prompt_in_between(path, load):
+    engine, plain = load(path), load(path)
     for taken in (engine, plain):
         taken.prefill(IDS[:PROMPT])
     for first in range(PROMPT, 80, 12):
@@ -115,8 +140,9 @@ def test_nor_where_one_token_is_taken_or_a_prompt_in_between(load):
         assert np.array_equal(engine.prefill(rest), plain.prefill(rest))
 
 
-def test_a_checkpoint_in_the_midst_of_guesses(load):
-    engine, plain = load(MODEL), load(MODEL)
+@pytest.mark.parametrize("path", ["qwen3next", "qwen4exp"], indirect=True)
+def test_a_checkpoint_in_the_midst_of_guesses(path, load):
+    engine, plain = load(path), load(path)
     cache, other = PrefixCache(engine), PrefixCache(plain)
     text = IDS[:40]
     for taken in (cache, other):
@@ -159,11 +185,6 @@ def test_no_guess_is_kept_once_the_state_was_copied_in_their_midst(load):
     engine.state.recurrent_copy()
     with pytest.raises(QcliError):
         engine.keep()
-
-
-def test_who_has_no_steps_of_several(load, tmp_path):
-    other = load(every_architecture.write("qwen4exp", tmp_path / "model.gguf"))
-    assert (load(MODEL).most_tokens, other.most_tokens) == (STEP_TOKENS, 1)
 
 
 @pytest.mark.parametrize("path", NAMES, indirect=True)

@@ -17,8 +17,9 @@ from qcli.runtime.sequences import Sequences
 from qcli.streaming import pressure
 
 PROMPT = 20
-# Models with experts: with and without gates, in a latent space, with biases, with a dense layer, with groups.
+# Models with experts: with and without gates, in a latent space, with biases, with a dense layer, with groups, in streams.
 SLOTS = {"qwen3next": 8, "gptoss": 8, "nemotron_h_moe-latent": 8, "granitehybrid": 6, "deepseek2": 6, "gemma4": 6}
+SLOTS |= {"qwen4exp": 6}
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_memory_that_comes_and_goes(monkeypatch):
     engine.close()
 
 
-@pytest.mark.parametrize("path", ["qwen3next", "granitehybrid"], indirect=True)
+@pytest.mark.parametrize("path", ["qwen3next", "granitehybrid", "qwen4exp"], indirect=True)
 @pytest.mark.parametrize("slots", [9, 16])
 def test_texts_that_are_decoded_together(path, slots, monkeypatch):
     """Also more of them than there are slots for the experts of."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from kernel_helpers import new_plan, replay, running, source
+from kernel_helpers import new_plan, replay, replay_texts, running, source, texts_plan
 
 from qcli.doctor.twins import indexer as twin
 from qcli.doctor.twins.attention import heads
@@ -15,9 +15,10 @@ from qcli.doctor.twins.kv_cache import rows
 from qcli.doctor.twins.rope import angles as rope_angles
 from quant.kernels.attention import Heads, attention
 from quant.kernels.block_mask import BlockMask
-from quant.kernels.indexer import Indexer, select_blocks
+from quant.kernels.indexer import Indexer
 from quant.kernels.kv_cache import row_shape
 from quant.kernels.rope import Rope, frequencies
+from quant.kernels.select_blocks import select_blocks
 from quant.plan import Activation, aligned
 
 WIDTH, CONTEXT, BASE, EPS = 32, 256, 1e4, 1e-6
@@ -28,12 +29,11 @@ def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def indexer(count=3, block=4, budget=5, kv="f16"):
+def indexer(count=3, block=4, budget=5, kv="f16", most_tokens=1):
     norms = 1 + normal(0, WIDTH) / 4, 1 + normal(1, WIDTH) / 4
     row, kind = row_shape(kv, WIDTH)
-    return Indexer(
-        count, WIDTH, block, budget, norms, EPS, aligned((1, CONTEXT, row), kind), aligned(WIDTH, np.float32)
-    )
+    cache, last_keys = aligned((1, CONTEXT, row), kind), aligned((block + most_tokens - 1, WIDTH), np.float32)
+    return Indexer(count, WIDTH, block, budget, norms, EPS, cache, last_keys)
 
 
 def selected(x, q, k, sizes, threads=1):
@@ -75,6 +75,51 @@ def test_everything_is_seen_while_there_is_little():
     assert found[24:27].sum(axis=1).tolist() == [6] * 3  # five of six, and what follows them
 
 
+@pytest.mark.parametrize(("block", "budget"), [(4, 5), (7, 2), (16, 1), (1, 9)])
+def test_wrong_guesses_at_every_position_leave_no_trace(block, budget):
+    """Steps of several tokens of which all but the first one, two, … turn out to be wrong."""
+    q, k = normal(2, 90, 3 * WIDTH), normal(3, 90, WIDTH)
+    one = indexer(block=block, budget=budget)
+    expected = selected(one, q, k, [20] + [1] * 70)
+    for threads, stay, width in ((1, 1, 16), (2, 1, 5), (3, 3, 8), (1, 5, 6)):
+        x, first = indexer(block=block, budget=budget, most_tokens=16), 20
+        selected(x, q, k, [20])
+        while first + width <= 90:
+            plan = new_plan(width, threads, stepwise=True)
+            given = [source(plan, rows[first : first + width].copy()) for rows in (q, k)]
+            for rows_of in given:
+                rows_of.values[stay:] *= -3
+            found = select_blocks(plan, *given, ROPE, x)
+            replay(plan, width, first)
+            for t in range(first, first + stay):
+                whole = (t + 1) // block + 1
+                assert np.array_equal(found.blocks[t - first, :whole], expected[t, :whole])
+            first += stay
+            done = first // block
+            assert np.array_equal(x.k_cache[0, :done], one.k_cache[0, :done])
+
+
+@pytest.mark.parametrize(("block", "budget"), [(4, 5), (7, 2), (1, 9)])
+def test_several_texts_each_with_its_own_blocks(block, budget):
+    """Each takes a token where it is, in steps of one to three of them."""
+    inputs = [(normal(20 + i, 60, 3 * WIDTH), normal(30 + i, 60, WIDTH)) for i in range(3)]
+    expected = [selected(indexer(block=block, budget=budget), q, k, [1] * 60) for q, k in inputs]
+    x, rng = indexer(block=block, budget=budget), np.random.default_rng(40)
+    for threads in (1, 2):
+        plan, _ = texts_plan(3, threads, x.k_cache, x.last_keys)
+        given = [source(plan, np.zeros((3, columns), np.float32)) for columns in (3 * WIDTH, WIDTH)]
+        found, at = select_blocks(plan, *given, ROPE, x), [0, 0, 0]
+        while min(at) < 60:
+            taken = rng.permutation([i for i in range(3) if at[i] < 60])[: rng.integers(1, 4)].tolist()
+            for rows_of, each in zip(given, zip(*inputs, strict=True), strict=True):
+                rows_of.values[: len(taken)] = [each[i][at[i]] for i in taken]
+            replay_texts(plan, taken, [at[i] for i in taken])
+            for row, i in zip(found.blocks, taken, strict=False):
+                whole = (at[i] + 1) // block + 1
+                assert np.array_equal(row[:whole], expected[i][at[i], :whole])
+                at[i] += 1
+
+
 def test_equal_ratings_go_to_the_lower_blocks():
     found = selected(indexer(), np.zeros((40, 3 * WIDTH), np.float32), normal(6, 40, WIDTH), [40])
     assert found[-1, :10].tolist() == [1] * 5 + [0] * 5
@@ -112,6 +157,8 @@ def test_shapes_are_checked():
     with pytest.raises(ValueError, match="0 blocks of 4"):
         indexer(budget=0)
     with pytest.raises(ValueError, match="index heads of 32"):
-        replace(indexer(), partial_sum=np.zeros(16, np.float32))
+        replace(indexer(), last_keys=np.zeros((4, 16), np.float32))
     with pytest.raises(ValueError, match="64 and 32 columns"):
         select_blocks(new_plan(1), Activation(1, 64), Activation(1, 32), ROPE, indexer())
+    with pytest.raises(ValueError, match="4 index keys kept of blocks of 4, 2 tokens a step"):
+        select_blocks(new_plan(2, stepwise=True), Activation(2, 96), Activation(2, 32), ROPE, indexer())
