@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.batch import BATCH, position_of
+from quant.batch import BATCH, position_of, slot_of
 from quant.jit import inline, kernel
+from quant.kernels.attend_block import attend_block, entry_bytes, padded, scratch_bytes, tokens_at_a_time
 from quant.kernels.block_mask import BLOCK_MASK, BlockMask, mask_table
 from quant.kernels.heads import HEADS, Heads, caches_of, shape_of, slots_of
-from quant.kernels.kv_cache import first_columns, load_unscaled, number_of_values, scale_of
 from quant.kernels.partition import start_of
-from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
+from quant.kernels.softmax import BLOCK, LOWEST, exp1
 from quant.plan import Activation, Operand, Plan
 from quant.simd import (
-    broadcast_f32,
     fma,
     load_f32,
     load_f32x16,
@@ -26,58 +25,14 @@ from quant.simd import (
     load_u8,
     load_u32,
     mul,
-    prefetch_l2,
     splat,
-    store_f32,
     store_f32x16,
     store_i8x32,
+    store_i64,
     store_u32,
-    sum_lanes,
     zero_f32x16,
 )
-
-
-@inline
-def _four_dots(q0, q1, q2, q3, k, kind, begin, end, width):
-    """q . k of four queries with one key, columns begin to end, 16 sums each; of whole numbers without their scale."""
-    s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
-    for c in range(begin, end, 16):
-        key, at = load_unscaled(k, c, width, kind), 4 * c
-        s0, s1 = fma(load_f32x16(q0 + at), key, s0), fma(load_f32x16(q1 + at), key, s1)
-        s2, s3 = fma(load_f32x16(q2 + at), key, s2), fma(load_f32x16(q3 + at), key, s3)
-    return s0, s1, s2, s3
-
-
-@inline
-def _four_scores(q0, q1, q2, q3, k, kind, width, scale, scores):
-    """scale * (q . k) of four queries with one key -> scores, those of two queries BLOCK numbers apart."""
-    first = first_columns(kind)
-    s0, s1, s2, s3 = _four_dots(q0, q1, q2, q3, k, kind, first, width, width)
-    d = scale_of(k, first, width, kind)
-    a0, a1, a2, a3 = d * sum_lanes(s0), d * sum_lanes(s1), d * sum_lanes(s2), d * sum_lanes(s3)
-    if first:
-        s0, s1, s2, s3 = _four_dots(q0, q1, q2, q3, k, kind, 0, first, width)
-        d = scale_of(k, 0, width, kind)
-        a0, a1 = a0 + d * sum_lanes(s0), a1 + d * sum_lanes(s1)
-        a2, a3 = a2 + d * sum_lanes(s2), a3 + d * sum_lanes(s3)
-    store_f32(scores, scale * a0)
-    store_f32(scores + 4 * BLOCK, scale * a1)
-    store_f32(scores + 8 * BLOCK, scale * a2)
-    store_f32(scores + 12 * BLOCK, scale * a3)
-
-
-@inline
-def _four_sums(scores, v, row, kind, column, first, last, width, out):
-    """16 columns of the values of positions first to last, summed with four rows of scores as weights -> out [4, 16]."""
-    s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
-    for p in range(first, last):
-        value, at = load_unscaled(v + row * p, column, width, kind), scores + 4 * p
-        s0, s1 = fma(broadcast_f32(at), value, s0), fma(broadcast_f32(at + 4 * BLOCK), value, s1)
-        s2, s3 = fma(broadcast_f32(at + 8 * BLOCK), value, s2), fma(broadcast_f32(at + 12 * BLOCK), value, s3)
-    store_f32x16(out, s0)
-    store_f32x16(out + 64, s1)
-    store_f32x16(out + 128, s2)
-    store_f32x16(out + 192, s3)
+from quant.tile import ENTRY
 
 
 @inline
@@ -102,24 +57,11 @@ def _gather(cache, row, first, last, mask, block_size, position, out):
 
 
 @inline
-def _prefetch(address, size):
-    """Prefetch so many bytes while something else is computed: a cache row is too short for the hardware to foresee the next."""
-    for line in range(0, size, 64):
-        prefetch_l2(address + line)
-
-
-@inline
 def _blocks_of(heads, batch, t):
     """Positions up to token t, the first in its window, the block of that position, and how many blocks there are from it."""
     length = position_of(batch, t) + 1
     start = max(0, length - load_i64(heads + HEADS.window))
     return length, start, start // BLOCK, (length + BLOCK - 1) // BLOCK - start // BLOCK
-
-
-@inline
-def _entry_bytes(width):
-    """Bytes of what a block gives for one query head: largest score and sum, padded to 64 bytes, and the sum of values."""
-    return 4 * (width + 16)
 
 
 @inline
@@ -134,78 +76,81 @@ def _blocks_of_all(heads, batch):
 
 
 @inline
-def _attend_block(q, heads, k, v, head, first, last, place, scores):
-    """Query heads of one key-value head attend to positions first to last of the block whose keys and values are at k and v.
+def _seen(heads, batch, t, position):
+    """First and last position, counted from `position`, of a block that token t attends to."""
+    length, start, _, _ = _blocks_of(heads, batch, t)
+    return max(0, start - position), min(BLOCK, length - position)
 
-    place: where the result of the first of these query heads goes; those of the others are HEADS.blocks entries apart.
+
+@inline
+def _alike(heads, batch, t, most, position):
+    """How many tokens from t on, at most `most`, attend to the same positions of the same text, and so can do it together."""
+    first, last = _seen(heads, batch, t, position)
+    tokens, end = load_i64(batch + BATCH.tokens), t + 1
+    while end < min(tokens, t + most) and slot_of(batch, end) == slot_of(batch, t):
+        begin, until = _seen(heads, batch, end, position)
+        if begin != first or until != last:
+            break
+        end += 1
+    return end - t
+
+
+@inline
+def _enter(q, q_stride, heads, batch, t, count, head, block, partial, entries):
+    """The queries of `count` tokens from t on that share a key-value head, and where their results go -> entries of a table.
+
+    The last is repeated to fill a tile; what copies give goes behind the table, and nobody reads it.
     """
-    _, group, width, values = shape_of(heads)
-    _, _, k_row, v_row, _, kind = caches_of(heads)
-    scale, softcap = load_f32(heads + HEADS.scale), load_f32(heads + HEADS.softcap)
-    step, sums = load_i64(heads + HEADS.blocks) * _entry_bytes(values), scores + 4 * BLOCK * (group + 3)
-    query, end = q + 4 * width * head * group, 4 * width * (group - 1)
-    for g in range(0, group, 4):
-        at = 4 * width * g
-        q0, q1 = query + at, query + min(at + 4 * width, end)
-        q2, q3 = query + min(at + 8 * width, end), query + min(at + 12 * width, end)
-        for p in range(first, last):
-            if g == 0:
-                _prefetch(v + v_row * p, v_row)
-            _four_scores(q0, q1, q2, q3, k + k_row * p, kind, width, scale, scores + 4 * (BLOCK * g + p))
-    for g in range(group):
-        largest, total = softmax_block(scores + 4 * BLOCK * g, first, last, softcap, LOWEST)
-        store_f32(place + g * step, largest)
-        store_f32(place + g * step + 4, total)
-    if kind >= 3:
-        for p in range(first, last):
-            d = scale_of(v + v_row * p, 0, values, number_of_values(kind))
-            for g in range(group):
-                at = scores + 4 * (BLOCK * g + p)
-                store_f32(at, d * load_f32(at))
-    for g in range(0, group, 4):
-        for c in range(0, values, 16):
-            if g == 0:
-                share = BLOCK * k_row // (values // 16)
-                _prefetch(k + BLOCK * k_row + c // 16 * share, share)
-            _four_sums(scores + 4 * BLOCK * g, v, v_row, number_of_values(kind), c, first, last, values, sums)
-            for i in range(min(4, group - g)):
-                store_f32x16(place + (g + i) * step + 64 + 4 * c, load_f32x16(sums + 64 * i))
+    keys, group, width, values = shape_of(heads)
+    size, step, r = entry_bytes(values), load_i64(heads + HEADS.blocks) * entry_bytes(values), 0
+    for token in range(t, t + count):
+        _, _, begin, _ = _blocks_of(heads, batch, token)
+        query = q + token * q_stride + 4 * width * group * head
+        result = partial + (token * keys + head) * group * step + (block - begin) * size
+        for g in range(group):
+            store_i64(entries + r + ENTRY.activation, query + 4 * width * g)
+            store_i64(entries + r + ENTRY.result, result + step * g)
+            r += ENTRY.bytes
+    end = padded(count * group) * ENTRY.bytes
+    while r < end:
+        store_i64(entries + r + ENTRY.activation, load_i64(entries + r - ENTRY.bytes + ENTRY.activation))
+        store_i64(entries + r + ENTRY.result, entries + end)
+        r += ENTRY.bytes
 
 
 @kernel
 def attend_blocks(rank, size, q, q_stride, heads, mask, partial, batch, scratch, scratch_stride):
     """For each (key-value head, block of positions): largest score, sum and sum of values of its query heads -> partial.
 
-    Queries are taken four at a time, so that a key is converted to float32 once for four; where a group of query heads is no
-    multiple of four, the last is repeated and its copies are dropped. Positions that `mask` (a BLOCK_MASK table) leaves out
-    are not read. Of several tokens each attends to its own positions; a block of one text is read once for all.
+    Tokens that attend to the same positions do it together. Positions that `mask` (a BLOCK_MASK table) leaves out are not
+    read; then, and where tokens are of several texts, each token is by itself.
     """
-    keys, group, _, values = shape_of(heads)
+    keys, group, width, values = shape_of(heads)
     k_cache, v_cache, k_row, v_row, rows, _ = caches_of(heads)
     allowed, block_size = load_i64(mask + BLOCK_MASK.blocks), load_i64(mask + BLOCK_MASK.block_size)
     first_block, blocks = _blocks_of_all(heads, batch)
-    entries = load_i64(heads + HEADS.blocks) * _entry_bytes(values)
-    scores = scratch + rank * scratch_stride
-    near = scores + 4 * BLOCK * (group + 3) + 256
+    entries, tokens = scratch + rank * scratch_stride, load_i64(batch + BATCH.tokens)
+    most = 1 if allowed else tokens_at_a_time(group)
+    near = entries + padded(most * group) * ENTRY.bytes + entry_bytes(values)
+    gathered = entries + scratch_bytes(group, width, values)
     for item in range(start_of(rank, size, keys * blocks), start_of(rank + 1, size, keys * blocks)):
         head, block = item // blocks, first_block + item % blocks
         position = block * BLOCK
-        row = head * rows + position % rows
-        for t in range(load_i64(batch + BATCH.tokens)):
-            length, start, begin, _ = _blocks_of(heads, batch, t)
-            first, last = max(0, start - position), min(BLOCK, length - position)
+        row, t = head * rows + position % rows, 0
+        while t < tokens:
+            count = _alike(heads, batch, t, most, position)
+            first, last = _seen(heads, batch, t, position)
             k_slot, v_slot = slots_of(heads, batch, t)
             k, v = k_cache + k_slot + k_row * row, v_cache + v_slot + v_row * row
-            place = partial + (t * keys + head) * group * entries + (block - begin) * _entry_bytes(values)
-            if first >= last:
-                continue
-            if allowed:
-                blocks_of_token = allowed + t * load_i64(mask + BLOCK_MASK.stride)
-                count = _gather(k, k_row, first, last, blocks_of_token, block_size, position, near)
-                _gather(v, v_row, first, last, blocks_of_token, block_size, position, near + BLOCK * k_row)
-                _attend_block(q + t * q_stride, heads, near, near + BLOCK * k_row, head, 0, count, place, scores)
-            else:
-                _attend_block(q + t * q_stride, heads, k, v, head, first, last, place, scores)
+            if first < last:
+                _enter(q, q_stride, heads, batch, t, count, head, block, partial, entries)
+                if allowed:
+                    seen = allowed + t * load_i64(mask + BLOCK_MASK.stride)
+                    there = _gather(k, k_row, first, last, seen, block_size, position, gathered)
+                    _gather(v, v_row, first, last, seen, block_size, position, gathered + BLOCK * k_row)
+                    k, v, first, last = gathered, gathered + BLOCK * k_row, 0, there
+                attend_block(entries, count * group, heads, k, v, first, last, near)
+            t += count
 
 
 @kernel
@@ -213,7 +158,7 @@ def join_blocks(rank, size, partial, heads, out, stride, batch):
     """Join the blocks of each token's query heads, in order of position -> out [tokens, query heads, value_dim]."""
     queries, width = load_i64(heads + HEADS.query_heads), load_i64(heads + HEADS.value_dim)
     sinks, items = load_i64(heads + HEADS.sinks), load_i64(batch + BATCH.tokens) * queries
-    entry = _entry_bytes(width)
+    entry = entry_bytes(width)
     for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         t, head = item // queries, item % queries
         _, _, _, blocks = _blocks_of(heads, batch, t)
@@ -245,7 +190,7 @@ def attend_token(
     blocks = plan.tokens * heads.query_heads * heads.blocks_of(plan.in_place_of(heads.k_cache)[1])
     partial = plan.buffer("partial", (blocks, heads.value_dim + 16), np.float32)
     gathered = BLOCK * (heads.k_cache.strides[1] + heads.v_cache.strides[1]) if mask else 0
-    scratch = plan.scratch(4 * BLOCK * (heads.group + 3) + 256 + gathered)
+    scratch = plan.scratch(scratch_bytes(heads.group, heads.head_dim, heads.value_dim) + gathered)
     plan.add(
         attend_blocks, q.read("f32"), q.stride("f32"), table, mask_table(plan, mask), partial, plan.batch, *scratch
     )

@@ -12,8 +12,11 @@ N = 1500
 FRESH = list(range(10, 10 + N))  # nothing repeats itself: guesses are the head's
 CYCLE = [10 + i % 97 for i in range(N)]  # guesses of the text are right
 TRAPS = [i if i % 4 == 3 else i % 4 - 4 for i in range(10, 10 + N)]  # guesses of the text are wrong
+COPY = [-i if i % 31 == 30 else token for i, token in enumerate(CYCLE)]  # right, but for a name that is changed
 HEAD = (0.5, 0.27)  # of a step of one token: a head's first guess, and each that follows (docs/speed.md, 16 threads)
 MEASURED = (1, 1.39, 1.61, 1.98, 2.3, 2.6, 2.9, 3.21)  # steps, ibid.
+
+AT_DEPTH = (1, 1.4, 1.6, 1.8, 2.1, 2.3, 2.5, 2.7)  # steps at 4,000 tokens of context
 
 
 def table(*costs):
@@ -75,6 +78,7 @@ MIXED = {
 OF_TEXT = {
     "it repeats itself": (CYCLE, sloped(0.2), None),
     "it repeats itself, and every step is a loss": (CYCLE, sloped(1.2), None),
+    "it repeats itself with a name changed, at depth": (COPY, table(*AT_DEPTH), None),
     "it only seems to repeat itself": (TRAPS, sloped(0.35), None),
     "it only seems to, and a head knows better": (TRAPS, sloped(0.2), always),
     "it only seems to, and a head is wrong, too": (TRAPS, sloped(0.35), never),
