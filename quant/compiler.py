@@ -1,4 +1,4 @@
-"""From declarations to machine code: the only module that needs Numba."""
+"""From declarations to machine code: with `quant.numba_pipeline` the only module that needs Numba."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from inspect import signature
 from typing import Any
 
 import numba
+from llvmlite.binding import Linkage
 from numba import types
 from numba.core import cgutils
 from numba.core.codegen import JITCodeLibrary
@@ -21,9 +22,10 @@ from quant import cpu, numba_environment
 from quant.block import Block
 from quant.declarations import CFunction, Inline, Intrinsic, Vector, vector_llvm
 from quant.layout import Layout
+from quant.numba_pipeline import Pipeline
 
 # No fast-math flag: results must not depend on how rows are grouped, so sums are ordered by hand with vectors.
-_OPTIONS: dict[str, Any] = {"error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "pipeline_class": Pipeline}
 # Helpers are only ever merged into kernels: without the entries for callers from Python and C, which take a third of the time.
 _HELPER_OPTIONS = {**_OPTIONS, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _ARGUMENTS = {"p": types.int64, "f": types.float32, "d": types.float64}
@@ -64,26 +66,43 @@ class _Library(JITCodeLibrary):
     """A function's code, and that of what it calls, as LLVM's intermediate code: merged, but neither optimized to the end
     nor translated, as every helper would be on its own, only to be merged into a kernel afterwards."""
 
-    def _optimize_final_module(self) -> None:
+    def _optimize_functions(self, module: Any) -> None:
+        module.data_layout = self._codegen._data_layout
+        for function in module.functions:
+            if not function.is_declaration:
+                passes, builder = self._codegen._function_pass_manager()
+                passes.run(function, builder)
+
+    def finalize(self) -> None:
+        """Merge what is called, and bring loops into the form in which kernels are optimized."""
+        self._raise_if_finalized()
+        for library in dict.fromkeys(self._linking_libraries):
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
         passes, builder = self._codegen._module_pass_manager(
             loop_vectorize=False, slp_vectorize=False, opt=0, cost="cheap"
         )
         passes.run(self._final_module, builder)
-
-    def _finalize_final_module(self) -> None:
         self._finalized = True
+
+    def _get_module_for_linking(self) -> Any:
+        self._ensure_finalized()
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.external:
+                function.linkage = "linkonce_odr"  # dropped where it has been merged
+        return self._final_module
 
     def get_pointer_to_function(self, name: str) -> int:
         self._ensure_finalized()
         return 0
 
     def translated(self) -> bytes:
-        """An object file, optimized."""
+        """An object file, optimized. Raises RuntimeError in a locale in which LLVM misreads numbers."""
+        self._codegen._check_llvm_bugs()
         self._ensure_finalized()
         for variable in self._final_module.global_variables:
             if "NumbaEnv" in variable.name:  # which nothing reads, and whose names have addresses in them
                 variable.linkage = "internal"
-        JITCodeLibrary._optimize_final_module(self)
+        self._optimize_final_module()
         object_file: bytes = self._codegen._tm.emit_object(self._final_module)
         return object_file
 
@@ -104,7 +123,9 @@ def _nothing_executable() -> Iterator[None]:
 def _compiled(function: CFunction) -> tuple[str, bytes]:
     result = types.int64 if function.returns else types.void
     arguments = result(*[_ARGUMENTS[letter] for letter in function.parameters])
-    compiled = numba.cfunc(arguments, **_OPTIONS)(_bound(function.body))
+    body = _bound(function.body)
+    cpu_target.target_context.refresh()  # which knows the operations now
+    compiled = numba.cfunc(arguments, **_OPTIONS)(body)
     object_file = compiled._library.translated()
     if b"numba_gil_ensure" in object_file:
         raise TypeError(f"{function.name} may raise an exception, which no kernel must (a range with a variable step?)")
