@@ -6,9 +6,10 @@ import gc
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from typer.main import get_command
@@ -24,18 +25,8 @@ from qcli.host import bus_error
 COMMANDS = (
     "chat run batch serve sessions models pull rm plan show config cache doctor tune bench experts quantize imatrix perplexity"
 ).split()
-
-app = typer.Typer(
-    name="qcli",
-    cls=Group,
-    help="Talk with AI language models that run on your own computer: no account, no graphics card.",
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich" if console.answers_a_person() else None,  # boxes are for people
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for name in COMMANDS:
-    app.command(cls=Command)(getattr(import_module(f"qcli.commands.{name}"), name))
-app.command("list", hidden=True, cls=Command)(import_module("qcli.commands.models").models)  # as some would type it
+_OTHER_NAMES = {"list": "models"}  # as some would type it
+_BOXES: Final = "rich" if console.answers_a_person() else None  # which are for people
 
 
 def _version(wanted: bool) -> None:
@@ -44,7 +35,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 @examples(
     ("qcli chat", "Talks with the small model that comes with qcli."),
     ("qcli models", "Lists models that can do more, and how to get them."),
@@ -61,15 +51,56 @@ def qcli(
 
 
 @cache
-def _command() -> Any:
-    """The commands and their options, read from their functions: what Typer does anew for every call of `app`."""
+def program(typed: str | None = None, described: bool = True) -> Any:
+    """The commands and their options, as the library reads a line with them.
+
+    typed: the command whose options are there, by default all, which takes 60 ms; described: whether others say what they do.
+    """
+    app = typer.Typer(
+        name="qcli",
+        cls=Group,
+        help="Talk with AI language models that run on your own computer: no account, no graphics card.",
+        pretty_exceptions_enable=False,
+        rich_markup_mode=_BOXES,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(qcli)
+    for name in (*COMMANDS, *_OTHER_NAMES):
+        read = typed is None or name == typed
+        does = _function(name) if read else _unread(_function(name).__doc__ if described else None)
+        app.command(name, cls=Command, hidden=name in _OTHER_NAMES)(does)
     return get_command(app)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """What a command does; only now its module is imported."""
+    name = _OTHER_NAMES.get(name, name)
+    function: Callable[..., Any] = getattr(import_module(f"qcli.commands.{name}"), name)
+    return function
+
+
+def _unread(described: str | None) -> Callable[[], None]:
+    """What stands for a command that is not typed."""
+
+    def unread() -> None:
+        raise AssertionError
+
+    unread.__doc__ = described
+    return unread
+
+
+def _program_for(arguments: list[str]) -> Any:
+    """The program for one line."""
+    if "_QCLI_COMPLETE" in os.environ:  # a shell asks what could be typed
+        return program()
+    typed = next((word for word in arguments if word in COMMANDS or word in _OTHER_NAMES), "")
+    return program(typed, typed not in arguments[:1])
 
 
 def invoke(arguments: list[str]) -> int:
     """Run one command line; its exit code: 0, 1 model or machine, 2 usage, 130 interrupted."""
     try:
-        result = _command()(arguments, prog_name="qcli", standalone_mode=False)
+        result = _program_for(arguments)(arguments, prog_name="qcli", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except Exception as problem:
         if os.environ.get("QCLI_DEBUG"):

@@ -36,6 +36,7 @@ for module in (engine, forecast, survey):
     module.default_threads = lambda: 1
 
 gc.disable()  # until all tests are collected: of what is made meanwhile, nothing goes
+_LONG = {"test_cpu_units.py"}  # each of its tests compiles for another processor, 35 s with an empty kernel cache
 _MANY = 300  # tests; fewer compile what they use as they come to it
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs: commands would never end
@@ -52,6 +53,12 @@ for name in (
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """No workers for a choice of tests, which are quicker without; None: as many as pytest-xdist chooses."""
     return 0 if config.option.keyword or any(".py" in given for given in config.args) else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that take longest first, so that no worker is left with one when the others are done."""
+    items.sort(key=lambda item: item.path.name not in _LONG)
 
 
 @pytest.hookimpl(tryfirst=True)

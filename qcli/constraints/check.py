@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import chain
 
 from llguidance import LLMatcher
 
@@ -54,7 +55,7 @@ def _try(matcher: Matcher) -> None:
     """Take the beginning of a text. Raises QcliError where it cannot go on, or takes too long."""
     for _ in range(_STEPS):
         mask, _ = matcher.mask()
-        ids = matcher.forced()[:1] or [id for id in range(256) if _simple().has(mask, id)][:1]
-        if not ids:
+        id = next(chain(matcher.forced(), (id for id in range(256) if _simple().has(mask, id))), None)
+        if id is None:
             return
-        matcher.accept(ids[0])
+        matcher.accept(id)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import lru_cache, partial
+from itertools import repeat
+from operator import contains
 from typing import Final
 
 import tokenizers
@@ -93,7 +95,7 @@ def _bpe(file: GGUFFile, tokens: list[str]) -> models.BPE:
     merges = texts(file, "merges")
     names = " ".join(merges).split(" ") if merges else []  # one call for all: 20 ms of 151,387 merges, not 90
     pairs = list(zip(names[::2], names[1::2], strict=False))
-    if len(names) != 2 * len(merges) or not all(" " in merge for merge in merges) or not all(names):
+    if len(names) != 2 * len(merges) or not all(map(contains, merges, repeat(" "))) or not all(names):
         raise broken(file, f"{KEY}merges must each name two tokens, with a space between")
     # The library panics at a merge that is longer than every token.
     lengths = [strings(file, name).lengths.max(initial=0) for name in ("merges", "tokens")]

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from qcli.text.pieces import BETWEEN_LINES, BETWEEN_WORDS
+from qcli.text.pieces import between_lines, between_words
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PreTokenizer:
     @property
     def borders(self) -> re.Pattern[str]:
         """Where a text can be cut."""
-        return BETWEEN_LINES if self.joins_words else BETWEEN_WORDS
+        return between_lines() if self.joins_words else between_words()
 
     def may_cut(self, text: str, at: int) -> bool:
         """Whether a text can be cut at a border (see `qcli.text.pieces`)."""

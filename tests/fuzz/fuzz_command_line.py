@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from fake_engine import TellingEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -107,7 +106,7 @@ STDIN = [
 
 def commands() -> dict[str, list[str]]:
     """Every command and the names of its options, read from the program itself."""
-    group = typer.main.get_command(cli.app)
+    group = cli.program()
     return {
         name: [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)]
         for name, command in group.commands.items()

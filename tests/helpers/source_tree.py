@@ -16,6 +16,12 @@ def tree(path: Path) -> ast.Module:
 
 
 @cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Of the whole tree."""
+    return tuple(ast.walk(tree(path)))
+
+
+@cache
 def sources(folder: str) -> tuple[Path, ...]:
     """Every Python file below a folder of the project."""
     found = sorted((ROOT / folder).rglob("*.py"))
@@ -41,7 +47,7 @@ def imports(path: Path) -> tuple[str, ...]:
 
 def _imports(path: Path) -> Iterator[str]:
     package = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -63,7 +69,7 @@ def import_graph(*folders: str) -> dict[str, set[str]]:
 @cache
 def _targets(path: Path) -> frozenset[str]:
     found: set[str] = set()
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

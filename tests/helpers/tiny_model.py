@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 
 import gguf_maker as maker
@@ -59,18 +60,25 @@ class Tiny:
         shapes: of tensors that are to be cut off, or None for such as are to be left out. Over a file that it has written it
         writes the header alone, as data begins further behind than it must: many times as fast as `write`.
         """
-        rows, data = dict[str, tuple[int, int]](), bytearray()  # of each tensor its type, and where its data are
+        places, data = dict[str, tuple[int, int]](), bytearray()  # of each tensor its type, and where its data are
         for name, (kind, values) in self.tensors.items():
             data += bytes(-len(data) % 32)
-            rows[name] = GGMLQuantizationType[kind].value, len(data)
+            places[name] = GGMLQuantizationType[kind].value, len(data)
             data += values.tobytes()
-        whole = {name: self.shape(name) for name in rows}
+        whole = {name: self.shape(name) for name in places}
         begins: dict[Path, int] = {}  # data of files that are there
+        known = lru_cache(None, typed=True)(_key)  # True is not 1
+
+        @cache
+        def row(name: str, shape: tuple[int, ...]) -> bytes:
+            """Of the table, without the offset."""
+            return maker.tensor(name, shape, places[name][0])[: -len(maker.u64(0))]
 
         def header(keys: dict[str, object], shapes: dict[str, tuple[int, ...] | None], gap: int) -> bytes:
             kept = {name: shape for name, shape in (whole | shapes).items() if shape is not None}
-            table = [maker.tensor(name, shape, rows[name][0], gap + rows[name][1]) for name, shape in kept.items()]
-            return bytes(maker.File([_key(*item) for item in keys.items()], table))
+            table = [row(name, shape) + maker.u64(gap + places[name][1]) for name, shape in kept.items()]
+            entries = [_key(*item) if isinstance(item[1], np.ndarray) else known(*item) for item in keys.items()]
+            return bytes(maker.File(entries, table))
 
         def write(path: Path, keys: dict[str, object], shapes: dict[str, tuple[int, ...] | None] | None = None) -> Path:
             size = len(header(keys, shapes or {}, 0))

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from places import ROOT
-from source_tree import circles, decorators, functions, import_graph, imports, module, name, sources, tree
+from source_tree import circles, decorators, functions, import_graph, imports, module, name, nodes, sources
 
 TERMINAL = {"rich", "typer", "click", "prompt_toolkit", "curses", "readline"}
 AT_THE_TERMINAL = {"qcli/console.py", "qcli/line_input.py"}  # what is printed, what is typed
@@ -28,9 +28,15 @@ def roots(path: Path) -> set[str]:
 
 @cache
 def names(path: Path) -> frozenset[str]:
-    """Every name in a file, dotted as written: print, sys.stdout."""
-    found = (node for node in ast.walk(tree(path)) if isinstance(node, ast.Name | ast.Attribute))
-    return frozenset(node.id if isinstance(node, ast.Name) else ast.unparse(node) for node in found)
+    """Every name in a file, dotted as written: print, sys.stdout; of what is no name, as in f().x, nothing is told."""
+    return frozenset(filter(None, map(dotted, nodes(path))))
+
+
+def dotted(node: ast.AST) -> str:
+    """The name that a node spells; empty if it is none."""
+    if isinstance(node, ast.Attribute):
+        return f"{owner}.{node.attr}" if (owner := dotted(node.value)) else ""
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def lines(path: Path) -> int:
@@ -57,7 +63,7 @@ def test_imports_are_absolute():
     relative = {
         name(path)
         for path in (*EVERY, *sources("tests"), *sources("benchmarks"))
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.ImportFrom) and node.level
     }
     assert relative == set()
@@ -101,7 +107,7 @@ def test_processes_are_started_never_forked():
     """Windows has no fork, and threads do not survive one: what a process needs it is told by its command and its pipes."""
     forking = {"os.fork", "os.forkpty", "pty.fork", "ProcessPoolExecutor"}
     assert {name(path) for path in EVERY if names(path) & forking or roots(path) & {"multiprocessing", "pty"}} == set()
-    given = {(name(path), word.arg) for path in EVERY for word in ast.walk(tree(path)) if isinstance(word, ast.keyword)}
+    given = {(name(path), word.arg) for path in EVERY for word in nodes(path) if isinstance(word, ast.keyword)}
     assert {path for path, word in given if word == "preexec_fn"} == set()
 
 

@@ -102,9 +102,9 @@ def test_several_kernels_are_prepared_with_progress():
 TWO = """
 import sys
 sys.path[:0] = ["tests/helpers", "tests/quant"]
-from test_kernel_cache import answer, write_answer
+from test_kernel_cache import add_up
 from quant import kernel_cache
-assert answer(write_answer) == 42
+assert add_up(40, 1, 1.5) == 42
 print(kernel_cache.folder())
 """
 
@@ -119,7 +119,7 @@ def in_another_process(root: Path, code: str = TWO, **environment: str) -> Path:
 def test_a_folder_may_be_chosen_and_need_not_exist(tmp_path):
     folder = in_another_process(tmp_path / "new" / "cache")
     assert folder.is_relative_to(tmp_path)
-    assert [path for path in folder.iterdir() if path.name.startswith("test_kernel_cache.write_answer")]
+    assert [path for path in folder.iterdir() if path.name.startswith("test_kernel_cache.add_up")]
     assert not [path for path in folder.iterdir() if not path.name.endswith(".o")]
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 from terminal import in_terminal
 
-from qcli.cli import COMMANDS, _command
+from qcli import cli
+from qcli.cli import COMMANDS
 from qcli.commands import examples
 
 
@@ -45,9 +48,21 @@ def test_help_in_a_terminal_shows_no_types(command):
     assert not re.search(r"<\w+>", plain)
 
 
+def test_a_line_reads_its_own_command_alone():
+    code = "import sys\nfrom qcli.cli import invoke\ninvoke(['rm', '--help'])\nsys.exit('qcli.commands.bench' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: qcli rm ")
+
+
+def test_what_stands_before_a_command(type_line):
+    assert type_line("--help", "rm") == type_line("--help")
+    assert type_line("--", "rm", "--help") == type_line("rm", "--help")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_has_two_examples_that_can_be_typed(type_line, name):
-    command = _command().commands[name]
+    command = cli.program().commands[name]
     shown = examples.of(command.callback)
     assert len(shown) >= 2
     _, help, _ = type_line(name, "--help")

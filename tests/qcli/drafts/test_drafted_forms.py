@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from calling_engine import TEMPLATE
 from random_schemas import random_schema
@@ -38,13 +40,14 @@ def schema_of(seed):
         return {"schema": CAT}
 
 
+@cache
 def form_of(i):
     """Of the i-th prompt: schemas, a grammar, a pattern, tools that must be called or may be."""
     forms = (
-        lambda: {"schema": CAT},
+        lambda: {"constraint": constraint(schema=CAT)},
         lambda: schema_of(i),
-        lambda: {"grammar": LIST},
-        lambda: {"regex": r"(yes|no): [a-z ]{5,40}\."},
+        lambda: {"constraint": constraint(grammar=LIST)},
+        lambda: {"constraint": constraint(regex=r"(yes|no): [a-z ]{5,40}\.")},
         lambda: {"tools": TOOLS, "tool_choice": ("required", "weather", "auto")[i // 5 % 3]},
     )
     return forms[i % len(forms)]()

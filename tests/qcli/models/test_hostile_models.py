@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import every_architecture
@@ -23,11 +25,38 @@ def plain(request, tmp_path_factory):
     return every_architecture.write(request.param, tmp_path_factory.mktemp("plain") / "model.gguf")
 
 
-def runs(path) -> bool:
+class Noted(Mapping[str, Any]):
+    """Keys of a file, and which of them were asked for."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values, self.asked = values, set[str]()
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.add(key)
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        self.asked.update(self._values)
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+@pytest.fixture(scope="module")
+def asked(plain) -> set[str]:
+    """The keys that matter: what is done with a file does not depend on one that nobody asks for."""
+    file = GGUFFile.open(plain)
+    file.metadata = noted = Noted(file.metadata)
+    assert runs(file)
+    return noted.asked
+
+
+def runs(file: GGUFFile | Path) -> bool:
     """Whether a model loads and takes a few tokens; if not, why not is said in one line."""
     error = None
     try:
-        engine = Engine.load(GGUFFile.open(path), threads=1, ctx=64, chunk=4)
+        engine = Engine.load(file if isinstance(file, GGUFFile) else GGUFFile.open(file), threads=1, ctx=64, chunk=4)
         engine.prefill([1, 2, 3, 4, 5])
         engine.step(6)
         engine.close()
@@ -45,7 +74,15 @@ def test_sound_files_run(plain):
     assert runs(plain)
 
 
-def test_numbers_that_are_wrong(plain, tmp_path):
+def tries(path: Path, matters: bool) -> None:
+    """Run a file, or read its header alone where what is wrong in it does not matter."""
+    if matters:
+        runs(path)
+    else:
+        GGUFFile.open(path).close()
+
+
+def test_numbers_that_are_wrong(plain, asked, tmp_path):
     model = Tiny.read(plain)
     write = model.writer()
     for key, value in model.keys.items():
@@ -55,14 +92,14 @@ def test_numbers_that_are_wrong(plain, tmp_path):
         first: Any = several[0] if several is not None else value
         for other in {0, -1, 1, 2 * first, first + 16, 2**31} - {first}:
             wrong = np.array([other, *several[1:]]) if several is not None else type(first)(other)
-            runs(write(tmp_path / "model.gguf", model.keys | {key: wrong}))
+            tries(write(tmp_path / "model.gguf", model.keys | {key: wrong}), key in asked)
 
 
-def test_keys_that_are_missing(plain, tmp_path):
+def test_keys_that_are_missing(plain, asked, tmp_path):
     model = Tiny.read(plain)
     write = model.writer()
     for key in model.keys:
-        runs(write(tmp_path / "model.gguf", {k: v for k, v in model.keys.items() if k != key}))
+        tries(write(tmp_path / "model.gguf", {k: v for k, v in model.keys.items() if k != key}), key in asked)
 
 
 def test_tensors_that_are_missing_or_short(plain, tmp_path):
@@ -82,11 +119,11 @@ def test_tensors_that_are_missing_or_short(plain, tmp_path):
 
 
 @pytest.mark.parametrize("value", ["text", 1.5, True, np.array([1, 2])])
-def test_keys_of_another_type(plain, tmp_path, value):
+def test_keys_of_another_type(plain, asked, tmp_path, value):
     model = Tiny.read(plain)
     write = model.writer()
     for key in model.keys:
-        runs(write(tmp_path / "model.gguf", model.keys | {key: value}))
+        tries(write(tmp_path / "model.gguf", model.keys | {key: value}), key in asked)
 
 
 def test_weights_that_are_no_numbers_do_no_harm(plain, tmp_path):

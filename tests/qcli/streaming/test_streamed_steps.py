@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import every_architecture
 import numpy as np
 import pytest
@@ -31,6 +33,11 @@ def path(request, tmp_path):
 
 def resident(path, ids):
     """Logits after a prompt, and after each token behind it, of a resident model."""
+    return _resident(path, tuple(ids))
+
+
+@lru_cache(8)
+def _resident(path, ids):
     engine = Engine.load(GGUFFile.open(path), threads=1, ctx=256, chunk=64)
     ids = [id % engine.vocab_size for id in ids]
     found = [engine.prefill(ids[:PROMPT]).copy(), *(engine.step(token).copy() for token in ids[PROMPT:])]
@@ -154,18 +161,33 @@ def test_texts_that_are_decoded_together(path, slots, monkeypatch):
     engine.close()
 
 
-@pytest.mark.parametrize(("draft", "slots"), [("auto", 12), (1, 12), (5, 16), (5, 9)])
-def test_answers_with_drafts(draft, slots, monkeypatch):
-    """Also where there is room for the experts of fewer tokens than are to be guessed."""
-    prompt = "Once upon a time there was a dog. Once upon a time there was a cat. Once upon a time"
-    asked = {"max_tokens": 60, "stop_loops": False, "temperature": 0.8, "seed": 5}
+def answers(llm, prompt, *asked):
+    """One for each dictionary of options."""
+    return ["".join(llm.generate(prompt, stop_loops=False, **options)) for options in asked]
+
+
+ASKED = (
+    "Once upon a time there was a dog. Once upon a time there was a cat. Once upon a time",
+    {"max_tokens": 60, "temperature": 0.8, "seed": 5},
+    {"max_tokens": 60, "temperature": 0, "seed": 5},
+)
+LONG = "One day a fox and a crow", {"max_tokens": 100, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def without_drafts():
+    """Answers of a resident model to ASKED, and to LONG."""
     with LLM(draft="off", threads=1, ctx=256) as llm:
-        expected = ["".join(llm.generate(prompt, **asked)), "".join(llm.generate(prompt, **asked | {"temperature": 0}))]
+        return answers(llm, *ASKED), answers(llm, *LONG)
+
+
+@pytest.mark.parametrize(("draft", "slots"), [("auto", 12), (1, 12), (5, 16), (5, 9)])
+def test_answers_with_drafts(draft, slots, without_drafts, monkeypatch):
+    """Also where there is room for the experts of fewer tokens than are to be guessed."""
     streamed(monkeypatch, slots).close()
     with LLM(draft=draft, threads=2, ctx=256) as llm:
         assert llm.engine.expert_loader
-        found = ["".join(llm.generate(prompt, **asked)), "".join(llm.generate(prompt, **asked | {"temperature": 0}))]
-        assert found == expected
+        assert answers(llm, *ASKED) == without_drafts[0]
         assert draft == "auto" or llm.stats.guessed > 0
 
 
@@ -200,12 +222,9 @@ def test_guesses_of_the_models_own_head(slots, monkeypatch, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:memory is short")
 @pytest.mark.parametrize("draft", ["mtp", 5])
-def test_answers_where_memory_comes_and_goes(draft, monkeypatch, request):
+def test_answers_where_memory_comes_and_goes(draft, without_drafts, monkeypatch, request):
     """Also between a guess and the step that it is for."""
-    asked = {"max_tokens": 100, "stop_loops": False, "temperature": 0}
-    with LLM(draft="off", threads=1, ctx=256) as llm:
-        expected = "".join(llm.generate("One day a fox and a crow", **asked))
     streamed(monkeypatch, 16).close()
     request.getfixturevalue("others")
     with LLM(draft=draft, threads=2, ctx=256) as llm:
-        assert "".join(llm.generate("One day a fox and a crow", **asked)) == expected
+        assert answers(llm, *LONG) == without_drafts[1]

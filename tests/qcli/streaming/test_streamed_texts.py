@@ -166,18 +166,22 @@ def answered(llm, parallel):
     return [result.text for result in results]
 
 
-@pytest.mark.parametrize("slots", [8, 12, 16])
-def test_answers_side_by_side_are_those_of_one_at_a_time(slots, monkeypatch):
-    """Also where the cache gives some of its slots up for them."""
+@pytest.fixture(scope="module")
+def one_at_a_time():
     with LLM(threads=1, ctx=256, keep="shared") as llm:
-        expected = answered(llm, 1)
+        return answered(llm, 1)
+
+
+@pytest.mark.parametrize("slots", [8, 12, 16])
+def test_answers_side_by_side_are_those_of_one_at_a_time(slots, one_at_a_time, monkeypatch):
+    """Also where the cache gives some of its slots up for them."""
     streamed(monkeypatch, slots).close()
     with LLM(threads=2, ctx=256, keep="shared") as llm:
         loader = llm.engine.expert_loader
         monkeypatch.setattr(llm.engine, "reset_traffic", lambda: None)
-        assert answered(llm, 1) == expected
+        assert answered(llm, 1) == one_at_a_time
         chosen = loader.traffic.hits + loader.traffic.misses
-        assert answered(llm, 4) == expected
+        assert answered(llm, 4) == one_at_a_time
         assert llm.stats.disk_reads is None  # of which nobody can tell whose they are
         assert loader.traffic.hits + loader.traffic.misses < 1.95 * chosen  # what several choose, and is looked up once
         assert places(llm.engine, 4) == min(4, slots // loader.experts_per_token if slots < 16 else 4)

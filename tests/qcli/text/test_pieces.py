@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import vocabularies
 from hypothesis import given, settings
@@ -35,12 +37,18 @@ def cutter(size, special=(), may_cut=lambda text, at: True):
     return Cutter(special, may_cut, size)
 
 
+@cache
+def splitter(pre):
+    """What cuts a text into words."""
+    splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in pre.patterns]
+    return pre_tokenizers.Sequence(splits).pre_tokenize_str
+
+
 @pytest.mark.parametrize("pre", EVERY)
 @settings(max_examples=150, deadline=None)
 @given(text=st.one_of(texts, spaced), size=st.integers(1, 6))
 def test_no_word_is_cut_in_two(pre, text, size):
-    splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in pre.patterns]
-    split = pre_tokenizers.Sequence(splits).pre_tokenize_str
+    split = splitter(pre)
     pieces = list(cutter(size, may_cut=pre.may_cut).pieces(text))
     assert "".join(pieces) == text
     assert [word for piece in pieces for word, _ in split(piece)] == [word for word, _ in split(text)]
