@@ -29,10 +29,10 @@ from quant.kernels.experts import down_dense, down_step, gate_up_shared, gate_up
 from quant.kernels.experts_few import down_dense_few, down_few, gate_up_few, gate_up_shared_few
 from quant.kernels.experts_streamed import gate_up_arriving
 from quant.kernels.experts_streamed_few import gate_up_arriving_few, request_experts_few
+from quant.kernels.few_rows import few_kernels
 from quant.kernels.kimi_delta import kimi_step
 from quant.kernels.mamba2 import mamba2_heads
 from quant.kernels.matmul import matmul_few, matmul_step
-from quant.kernels.step_tiles import step_kernel
 from quant.plan import Activation, Plan, aligned
 from quant.prepare import are_coming
 
@@ -201,6 +201,4 @@ def _of_several(step: Iterable[Kernel]) -> Iterator[Kernel]:
             yield _FOR_SEVERAL[kernel]
         elif kernel.module.startswith("quant.formats."):
             of_format: Format = import_module(kernel.module).FORMAT
-            tiles = step_kernel(of_format)
-            if tiles:
-                yield from (tiles, of_format.unpack_tile)
+            yield from few_kernels(of_format)

@@ -9,6 +9,7 @@ where d and s are the activation's scale and sum (see quant.activation). At the 
 other until one is left. Groups behind the last whole 256 columns have one total together, which is added last.
 
 Row by row, totals of a row are lanes of a vector (here). Tile by tile, lanes are rows (quant.kernels.step_tiles).
+Row by row for several tokens, they are groups again, in another order (quant.blocks.step_rows).
 """
 
 from __future__ import annotations

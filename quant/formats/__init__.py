@@ -34,6 +34,11 @@ unpack_tile = function("ppppppp")
 TILE_SCRATCH = 2048
 
 
+# step_rows(w, rows, columns, entries, count, added, accumulate, scratch): rows times `count` activation rows, each of which gets
+# what dot_rows gives it, bit by bit; the other operands are those of quant.kernels.step_tiles.
+step_rows = function("p" * 8)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """One quant type: its block, the activation it is multiplied with, and its kernels."""
@@ -49,6 +54,8 @@ class Format:
     by_tiles: bool = (
         False  # whether dot_rows adds up as quant.blocks.totals tells, as tiles do in a step of several tokens
     )
+
+    step_rows: Kernel | None = None  # for a step of several tokens, where rows are quicker than tiles
 
     @property
     def name(self) -> str:

@@ -17,12 +17,15 @@ from quant.blocks.bit_planes import third_bits
 from quant.blocks.blocks256 import dot_each_by_16
 from quant.blocks.group_sums import sums_by_group, sums_of_products
 from quant.blocks.sixteens import six_bits, to_words
-from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.blocks.step_rows import BY_ROWS, LANES, Step, step_rows_by_16
+from quant.blocks.words import fields
+from quant.formats import Format, dot_rows, step_rows, unpack_rows, unpack_tile
 from quant.formats.q2_k import SUB_BLOCKS, four_parts, quarters, quarters_of
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
     bit_and,
     bit_or,
+    concat,
     high_f16,
     load_f16,
     load_i8x32,
@@ -30,6 +33,7 @@ from quant.simd import (  # fmt: skip
     load_i64,
     load_u32,
     mul,
+    permute,
     shift_left,
     shift_right,
     splat,
@@ -45,6 +49,11 @@ BLOCK = Block("Q3_K", number=11, columns=256, hmask=32, qs=64, scales=12, d=Scal
 
 _sums = sums_by_group(SUB_BLOCKS, bits=3)
 _OFFSET, _SCALE_OFFSET = np.float32(4), np.float32(32)
+_LANES = permute(LANES)
+_low = fields(
+    lambda j, i, k: 8 * (j // 2) + 4 * (i % 2) + k, lambda j, i, k: 4 * (j % 2) + 2 * (i // 2), target=0, bits=2
+)
+_high = fields(lambda j, i, k: 4 * (i % 2) + k, lambda j, i, k: 2 * j + i // 2, target=2, bits=1)
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -83,6 +92,29 @@ def _sums_of(w, x):
 def q3_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
     dot_each_by_16(w, rows, columns, x, y, alpha, accumulate, BLOCK, four_parts, _sums_of, _load_scales)
+
+
+@inline
+def _words(w):
+    """A block in the order of quant.blocks.step_rows."""
+    low, half = load_i8x64(w + BLOCK.qs), load_i8x32(w + BLOCK.hmask)
+    high = concat(half, half)
+    a0, a1, a2, a3 = _low(low, low)
+    b0, b1, b2, b3 = _high(high, high)
+    return bit_or(a0, b0), bit_or(a1, b1), bit_or(a2, b2), bit_or(a3, b3)
+
+
+@inline
+def _word_scales(w):
+    packed = _LANES(six_bits(load_i64(w + BLOCK.scales), load_u32(w + BLOCK.scales + 8)))
+    return mul(sub(to_f32(to_words(packed)), splat(_SCALE_OFFSET)), splat(load_f16(w + BLOCK.d)))
+
+
+@step_rows
+def q3_k_step_rows(w, rows, columns, entries, count, added, accumulate, scratch):
+    """See quant.formats."""
+    step = Step(entries, count, added, accumulate)
+    step_rows_by_16(_words, _word_scales, _OFFSET, BLOCK, w, rows, columns, step, scratch)
 
 
 @unpack_rows
@@ -166,4 +198,5 @@ FORMAT = Format(
     unpack_rows=q3_k_unpack_rows,
     unpack_tile=q3_k_unpack_tile,
     bits=4,
+    step_rows=q3_k_step_rows if BY_ROWS else None,
 )

@@ -14,17 +14,21 @@ from numpy.typing import NDArray
 from quant.block import Block, Scale, rows_of
 from quant.blocks.blocks256 import dot_each_by_16, parts_in_order
 from quant.blocks.group_sums import sums_by_group, sums_of_products
-from quant.formats import Format, dot_rows, unpack_rows, unpack_tile
+from quant.blocks.step_rows import BY_ROWS, LANES, Step, step_rows_by_16
+from quant.blocks.words import fields
+from quant.formats import Format, dot_rows, step_rows, unpack_rows, unpack_tile
 from quant.jit import inline
 from quant.simd import (  # fmt: skip
     bit_and,
     bit_or,
     concat,
     load_f16,
+    load_i8x16,
     load_i8x16_as_f32,
     load_i8x32,
     load_i8x64,
     mul,
+    permute,
     shift_left,
     shift_right,
     shift_right_signed,
@@ -39,6 +43,11 @@ BLOCK = Block("Q6_K", number=14, columns=256, ql=128, qh=64, scales=16, d=Scale(
 
 _sums = sums_by_group([range(first, first + 4) for first in (0, 4, 8, 12)], bits=6)
 _OFFSET = np.float32(32)
+_LANES = permute(LANES)
+_low = fields(lambda j, i, k: 16 * (j // 2) + 4 * i + k, lambda j, i, k: 4 * (j % 2), target=0, bits=4)
+_high = fields(
+    lambda j, i, k: 8 * (j // 2) + 4 * (i % 2) + k, lambda j, i, k: 4 * (j % 2) + 2 * (i // 2), target=4, bits=2
+)
 
 
 def dequantize(data: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -78,6 +87,27 @@ def _sums_of(w, x):
 def q6_k_dot_rows(w, rows, columns, x, y, alpha, accumulate):
     """See quant.formats."""
     dot_each_by_16(w, rows, columns, x, y, alpha, accumulate, BLOCK, parts_in_order, _sums_of, _load_scales)
+
+
+@inline
+def _words(w):
+    """A block in the order of quant.blocks.step_rows."""
+    high = load_i8x64(w + BLOCK.qh)
+    a0, a1, a2, a3 = _low(load_i8x64(w + BLOCK.ql), load_i8x64(w + BLOCK.ql + 64))
+    b0, b1, b2, b3 = _high(high, high)
+    return bit_or(a0, b0), bit_or(a1, b1), bit_or(a2, b2), bit_or(a3, b3)
+
+
+@inline
+def _word_scales(w):
+    return mul(to_f32(_LANES(load_i8x16(w + BLOCK.scales))), splat(load_f16(w + BLOCK.d)))
+
+
+@step_rows
+def q6_k_step_rows(w, rows, columns, entries, count, added, accumulate, scratch):
+    """See quant.formats."""
+    step = Step(entries, count, added, accumulate)
+    step_rows_by_16(_words, _word_scales, _OFFSET, BLOCK, w, rows, columns, step, scratch)
 
 
 @unpack_rows
@@ -152,4 +182,5 @@ FORMAT = Format(
     unpack_rows=q6_k_unpack_rows,
     unpack_tile=q6_k_unpack_tile,
     bits=6,
+    step_rows=q6_k_step_rows if BY_ROWS else None,
 )

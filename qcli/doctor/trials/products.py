@@ -14,11 +14,11 @@ from qcli.doctor.twins import matmul as twin
 from qcli.doctor.twins.functions import Array
 from quant import formats
 from quant.kernels.experts_grouped import down_grouped
+from quant.kernels.few_rows import few_kernels
 from quant.kernels.head_matmul import head_matmul, head_pairs, head_step
 from quant.kernels.matmul import add_matmul, matmul, matmul_few, matmul_rows, matmul_step
 from quant.kernels.multiply import multiply_kernel
 from quant.kernels.panels import pack_panels
-from quant.kernels.step_tiles import step_kernel
 from quant.plan import Activation
 from quant.tile import MANY
 from quant.weights import Matrix
@@ -95,7 +95,7 @@ def of_types(names: Sequence[str]) -> list[Trial]:
     common_last = sorted(kinds, key=lambda kind: kind.name.endswith("_K"))  # whose kernels are compiled most often
     tiles = {multiply_kernel(kind): kind.name for kind in common_last}
     by_tiles = [Trial((kernel,), partial(_products, name, _TOKENS, False)) for kernel, name in tiles.items()]
-    steps = {kernel: kind.name for kind in common_last if (kernel := step_kernel(kind))}
+    steps = {kernels[0]: kind.name for kind in common_last if (kernels := few_kernels(kind))}
     few = [Trial((kernel,), partial(_products, name, _FEW, True)) for kernel, name in steps.items()]
     return by_tiles + few
 

@@ -12,8 +12,8 @@ from qcli.doctor.trials.trial import error, unlike
 from quant import formats, team
 from quant.every_kernel import every_kernel
 from quant.jit import function
+from quant.kernels.few_rows import few_kernels
 from quant.kernels.multiply import multiply_kernel
-from quant.kernels.step_tiles import step_kernel
 from quant.plan import Plan
 
 TRIALS = kernel_twins.all_trials()
@@ -31,11 +31,11 @@ def title(trial):
 
 
 def asked_for_here():
-    """Kernels of tiles are chosen by what the processor can do: some are no type's here."""
+    """Kernels of tiles and of several rows are chosen by what the processor can do: some are no type's here."""
     kinds = [formats.find(name) for name in formats.names()]
-    tiles = {kernel for kind in kinds for kernel in (multiply_kernel(kind), step_kernel(kind))}
+    used = {kernel for kind in kinds for kernel in (multiply_kernel(kind), *few_kernels(kind))}
     chosen = "quant.kernels.multiply.", "quant.kernels.step_tiles."
-    return [k for k in every_kernel() if not k.name.startswith(chosen) or k in tiles]
+    return [k for k in every_kernel() if k in used or not (k.name.startswith(chosen) or k.name.endswith("_step_rows"))]
 
 
 def test_every_kernel_is_judged_by_a_trial():
