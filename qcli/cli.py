@@ -117,10 +117,18 @@ def main() -> NoReturn:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here uses its threads, and they take 40 ms to start
     gc.set_threshold(100_000)  # the first token comes after 0.85 s, not 1.05: importing Numba leaves no garbage
     console.setup()
-    warnings.showwarning = lambda message, *_: console.info(str(message))
+    _hear_warnings()
     bus_error.exit_on_bus_error()
     interrupt.raises()
     console.leave(invoke(sys.argv[1:]))
+
+
+def _hear_warnings() -> None:
+    """Have warnings be remarks to the user: PYTHONWARNINGS, with which other programs are tested, makes no errors of them."""
+    warnings.resetwarnings()
+    for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):  # for programmers
+        warnings.simplefilter("ignore", kind)
+    warnings.showwarning = lambda message, *_: console.info(str(message))
 
 
 def _as_error(problem: Exception) -> QcliError:

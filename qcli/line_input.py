@@ -161,8 +161,15 @@ def _history() -> History:
 
     from qcli.host import folders
 
+    class KeptHistory(FileHistory):
+        """A history that costs no message: a full disk, or a file that is gone, keeps the line from the next chat alone."""
+
+        def store_string(self, string: str) -> None:
+            with suppress(OSError):
+                super().store_string(string)
+
     try:
-        return FileHistory(_private_file(folders.state() / "history"))
+        return KeptHistory(_private_file(folders.state() / "history"))
     except OSError:  # a home that is read-only, or none: a history of this chat alone
         return InMemoryHistory()
 

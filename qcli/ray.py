@@ -1,4 +1,4 @@
-"""Ray Data: a model in each worker, whose rows have questions (`pip install 'qcli[ray]'`).
+"""Ray Data: a model in each worker, whose rows have questions (the extra `ray`).
 
     import ray
     from qcli.ray import Predictor

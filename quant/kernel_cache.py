@@ -20,7 +20,7 @@ from pathlib import Path
 
 from quant import cpu, prebuilt, sources
 from quant.declarations import CFunction
-from quant.renaming import keep_first
+from quant.renaming import PART, keep_first, remove_parts
 
 _UNUSED_DAYS = 30
 _CHECKSUM_BYTES = 32
@@ -30,25 +30,34 @@ _hint = ""
 
 
 def configure(*candidates: Callable[[], Path], hint: str = "") -> None:
-    """Keep machine code below the first of these folders that can be made; each is asked for when one is needed.
+    """Keep machine code below the first of these folders that can be written to; each is asked for when one is needed.
+
+    What is below those before it is found, too: a folder may have come filled, and read-only.
 
     hint: what a user can do if nothing can be written there; it ends the warning.
     """
     global _candidates, _hint
     _candidates, _hint = candidates, hint
-    root.cache_clear()
+    _roots.cache_clear()
+
+
+def root() -> Path | None:
+    """The application's folder that is written to, else the first that it names; None if none."""
+    return next(iter(_roots()), None)
 
 
 @cache
-def root() -> Path | None:
-    """The application's folder that is used: the first that can be made, else the first that it names; None if none."""
+def _roots() -> tuple[Path, ...]:
+    """The application's folders that are used: the first that can be written to, then those that it names before that."""
     named: list[Path] = []
     for candidate in _candidates:
         with suppress(OSError):
             named.append(candidate())
-            (named[-1] / _subfolder()).mkdir(parents=True, exist_ok=True)
-            return named[-1]
-    return named[0] if named else None
+            place = named[-1] / _subfolder()
+            place.mkdir(parents=True, exist_ok=True)
+            if os.access(place, os.W_OK):
+                return named[-1], *named[:-1]
+    return tuple(named)
 
 
 def folder() -> Path | None:
@@ -101,7 +110,7 @@ def save(function: CFunction, symbol: str, object_file: bytes) -> None:
         return
     written = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=PART, delete=False) as file:
             written = Path(file.name)
             file.write(packed(symbol, object_file))
         keep_first(written, path)
@@ -110,6 +119,7 @@ def save(function: CFunction, symbol: str, object_file: bytes) -> None:
             with suppress(OSError):
                 written.unlink()
         _warn(path.parent, problem.strerror or str(problem))
+    remove_parts(path.parent)
     _remove_unused(path, function.name)
 
 
@@ -127,6 +137,8 @@ def name_of(function: CFunction) -> str:
 def _content(path: Path) -> bytes | None:
     """What follows a file's checksum, if it is there and whole."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
         data = path.read_bytes()
     except OSError:
         return None
@@ -142,7 +154,8 @@ def _path(function: CFunction) -> Path | None:
 def _paths(function: CFunction) -> Iterator[Path]:
     """Where a function's code may be: kept, or come with the package."""
     name = name_of(function)
-    yield from (place / name for place in (folder(), prebuilt.folder()) if place)
+    read_only = (root / _subfolder() for root in _roots()[1:])
+    yield from (place / name for place in (folder(), *read_only, prebuilt.folder()) if place)
 
 
 @cache

@@ -1,4 +1,6 @@
-"""Giving a file that was written its name, where Windows may refuse for a moment: a program that looks at new files has it open.
+"""Giving a file that was written its name, and being rid of those that were not written to their ends.
+
+Windows may refuse for a moment: a program that looks at new files has it open.
 
 Other systems rename and delete files that are open. Windows lets nobody do so but with programs that were written for it,
 and those that search for viruses, or index files, open every one that was just closed.
@@ -9,9 +11,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+PART: Final = ".part"  # ends the name of a file that is not whole yet
+
+_PART_GRACE: Final = 60  # seconds since the last byte of a file that is being written
 _DENIED: Final = 5  # ERROR_ACCESS_DENIED: the file to be replaced is open, or a right is missing
 _SHARED: Final = 32  # ERROR_SHARING_VIOLATION: the file itself is open
 _PAUSES: Final = tuple(0.001 * 2**n for n in range(10))  # seconds, in all one
@@ -35,6 +41,15 @@ def replace(written: str | Path, path: Path) -> None:
 def remove(path: Path) -> None:
     """Delete a file, if it is there; tried again for a second on Windows. Raises OSError."""
     _patiently(lambda: path.unlink(missing_ok=True))
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what processes left in a folder that were killed while they wrote: files of PART that grow no more."""
+    with suppress(OSError):
+        for path in folder.glob(f"*{PART}"):
+            with suppress(OSError):  # deleted meanwhile
+                if path.lstat().st_mtime < time.time() - _PART_GRACE:
+                    path.unlink()
 
 
 def keep_first(written: str | Path, path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from qcli.bench.cases import Case
 from qcli.errors import QcliError
+from qcli.host.packages import how_to_install
 
 NAME = "llama.cpp"
 _WORKER = "qcli.bench.peer_worker"
@@ -23,7 +24,7 @@ _WORKER = "qcli.bench.peer_worker"
 def require_peer() -> None:
     """Raises QcliError if llama-cpp-python is not installed."""
     if find_spec("llama_cpp") is None:
-        raise QcliError("--peer needs llama-cpp-python, which is not installed", "pip install 'qcli[peer]'")
+        raise QcliError("--peer needs llama-cpp-python, which is not installed", how_to_install("peer"))
 
 
 class Peer:

@@ -19,6 +19,7 @@ from qcli.commands.examples import examples
 from qcli.commands.forms import Form
 from qcli.errors import OutputError, UsageError
 from qcli.host.folders import expanded
+from qcli.host.packages import how_to_install
 from qcli.runtime.sampling import SamplingOptions
 from qcli.wording import counted, duration
 
@@ -151,7 +152,7 @@ def _check_ray(address: str | None, pull: bool) -> None:
     if address is None and pull:
         raise UsageError("--pull is for the machines of a cluster", "`qcli pull` downloads a model to this one")
     if address is not None and find_spec("ray") is None:
-        raise UsageError("--ray needs the package ray", "type: pip install 'qcli[ray]'")
+        raise UsageError("--ray needs the package ray", how_to_install("ray"))
 
 
 class _Progress:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _KINDS = {
     "kernels": re.compile(r"kernels/[0-9a-f]{16}/[^/]+"),
     "states": re.compile(r"states/[0-9a-f]{32}/[^/]+"),
-    "usage": re.compile(r"usage/[^/]+-[0-9a-f]{16}\.npz"),
+    "usage": re.compile(r"usage/[^/]+-[0-9a-f]{16}\.npz(-[^/]+\.part)?"),
 }
 _COUNTED = {"kernels": "*.o", "states": "*.state", "usage": "*.npz"}
 _HINT = f"`qcli cache clear` deletes all, `qcli cache clear {'|'.join(_KINDS)}` one kind; it is made again when needed"

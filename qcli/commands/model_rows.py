@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcli.errors import QcliError
+from qcli.host.named_files import resolved
 
 if TYPE_CHECKING:
     from qcli.catalog.entry import Entry
@@ -53,9 +54,9 @@ def all_rows() -> tuple[list[Row], list[str]]:
     from qcli.local_models.search import search
 
     rows = [_of_entry(entry) for entry in load_catalog().values()]
-    known = {row.path.resolve() for row in rows if row.path and row.entry and row.entry.repo}
+    known = {resolved(row.path) for row in rows if row.path and row.entry and row.entry.repo}
     searched = search()
-    rows += [_of_found(one) for one in searched.models if one.tool != hub.TOOL or one.path.resolve() not in known]
+    rows += [_of_found(one) for one in searched.models if one.tool != hub.TOOL or resolved(one.path) not in known]
     here = [row for row in rows if row.path]
     free = glance.room()
     for row in here[:MOST_READ]:

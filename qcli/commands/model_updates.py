@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from qcli.errors import QcliError
+from qcli.host.named_files import resolved
 from qcli.wording import size
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _revision(found: Found) -> str:
 
 def _differs(path: Path, file: RepoFile) -> bool:
     """By the checksum, after which the cache names its blobs; where one is not told, by the length."""
-    blob = path.resolve().name
+    blob = resolved(path).name
     if file.sha256 and _SHA256.fullmatch(blob):
         return blob != file.sha256
     return file.bytes is not None and path.stat().st_size != file.bytes

@@ -73,6 +73,7 @@ def _forgotten(name: str, yes: bool) -> bool:
 def _delete(name: str, yes: bool, other_tools: bool) -> None:
     """Raises ModelNotFoundError, UsageError for what is not to be deleted, OutputError."""
     from qcli.catalog.resolve import resolve
+    from qcli.host.named_files import resolved
     from qcli.hub.cache import hub_cache
     from qcli.local_models import last_used
     from qcli.local_models.hub import TOOL
@@ -97,6 +98,8 @@ def _delete(name: str, yes: bool, other_tools: bool) -> None:
     removal = from_hub(_parts(path), hub) if hub else None
     if found and not removal:
         removal = _of_another_tool(found, other_tools)
+    if removal is None and not path.exists():
+        raise ModelNotFoundError(f"{shortened(str(path))}: no such file", "`qcli models` lists what can be deleted")
     if removal is None:
         raise UsageError(
             f"{shortened(str(path))}: is your own file, not a download", "delete it as you delete any other file"
@@ -104,7 +107,7 @@ def _delete(name: str, yes: bool, other_tools: bool) -> None:
     called = entry.name if entry else found.name if found else name
     where = f", which {found.tool} downloaded" if found and found.tool != TOOL else ""
     if _wanted(f"delete {called} ({path.name}){where}? it frees {size(removal.n_bytes)}", yes, name):
-        target = path.resolve()
+        target = resolved(path)
         removal.run()
         last_used.forget(target)
         console.info(f"{called} is deleted: {size(removal.n_bytes)} freed")

@@ -12,8 +12,10 @@ from qcli import console, interrupt
 from qcli.commands import options
 from qcli.commands.examples import examples
 from qcli.errors import UsageError
+from qcli.host.packages import how_to_install
 from qcli.runtime import gap_setting
 from qcli.runtime.gap_setting import MAX_GAP
+from qcli.settings.key_setting import key_setting
 
 if TYPE_CHECKING:
     import socket
@@ -45,7 +47,12 @@ def serve(
     ] = 8080,
     api_key: Annotated[
         str | None,
-        typer.Option("--api-key", metavar="KEY", help="Answer only who sends this key (or set QCLI_API_KEY)."),
+        typer.Option(
+            "--api-key",
+            metavar="KEY",
+            help="Answer only who sends this key (or set QCLI_API_KEY).",
+            callback=lambda value: None if value is None else key_setting("--api-key", value),
+        ),
     ] = None,
     queue: Annotated[
         int | None,
@@ -87,7 +94,7 @@ def serve(
     ends the server.
     """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        raise UsageError(f"the server needs {', '.join(missing)}", "type: pip install 'qcli[serve]'")
+        raise UsageError(f"the server needs {', '.join(missing)}", how_to_install("serve"))
     model = options.named_model(model, named)
     tell = (lambda text: None) if quiet else console.info
     with ExitStack() as stack:

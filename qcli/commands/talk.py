@@ -203,8 +203,9 @@ class Talk:
         if self._full:
             console.info("not answered: the conversation is still too long")
         else:
+            larger = "a larger --ctx, or with " if self.llm.engine.ctx < self.llm.engine.longest else ""
             hint = (
-                "/compact, /undo or /clear makes room; or start qcli with a larger --ctx, or with --ctx-full oldest,"
+                f"/compact, /undo or /clear makes room; or start qcli with {larger}--ctx-full oldest,"
                 " which forgets old messages"
             )
             console.error(ContextOverflowError(f"not answered: {problem.message}", hint))

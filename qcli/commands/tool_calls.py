@@ -50,7 +50,7 @@ Mcp = Annotated[
     typer.Option(
         "--mcp",
         metavar="CONFIG",
-        help="MCP servers whose tools the model may use: a JSON file with mcpServers (`pip install 'qcli[mcp]'`).",
+        help="MCP servers whose tools the model may use: a JSON file with mcpServers (needs the package mcp).",
     ),
 ]
 Choice = Annotated[

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from qcli.host.named_files import resolved
 from qcli.text.tokenizer import Tokenizer
 
 Mask = NDArray[np.int64]  # a bit for each token, the lowest first
@@ -91,7 +92,7 @@ _making = threading.Lock()
 def _identity(path: Path) -> tuple[Path, int, int]:
     """What tells a file from others, and from what may come in its place."""
     stat = path.stat()
-    return path.resolve(), stat.st_mtime_ns, stat.st_size
+    return resolved(path), stat.st_mtime_ns, stat.st_size
 
 
 class Preparation:

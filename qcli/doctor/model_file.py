@@ -19,6 +19,7 @@ from qcli.doctor.finding import FAIL, PASS, WARN, Finding
 from qcli.doctor.weights_scan import Damage, Scan
 from qcli.errors import ModelFileError
 from qcli.gguf.file import GGUFFile, Tensor
+from qcli.host.named_files import resolved
 from qcli.progress import Progress
 from qcli.wording import counted, size
 from quant.block import declared
@@ -58,7 +59,7 @@ def check(file: GGUFFile, entry: Entry | None, progress: Progress) -> Iterator[F
 
 def expected_sum(path: Path, entry: Entry | None) -> str:
     """The SHA-256 that a file should have; "" where nobody knows it."""
-    if found := _NAMED_BY_SUM.fullmatch(path.resolve().name):
+    if found := _NAMED_BY_SUM.fullmatch(resolved(path).name):
         return found[1]
     if entry and entry.sha256:
         return entry.sha256

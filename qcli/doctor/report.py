@@ -15,6 +15,7 @@ from typing import Any, Final
 from qcli import __version__
 from qcli.doctor.finding import FAIL, WARN, Finding
 from qcli.host import folders
+from qcli.host.named_files import resolved
 from qcli.hub.cache import hub_cache
 from qcli.wording import counted
 
@@ -89,7 +90,7 @@ def _names(private: Iterable[Path]) -> Mapping[str, str]:
     """Folders, as they may be written, and what stands for each."""
     found: dict[str, str] = {}
     for path in private:
-        found |= dict.fromkeys((str(path), str(path.absolute()), str(path.resolve())), "MODEL_FOLDER")
+        found |= dict.fromkeys((str(path), str(path.absolute()), str(resolved(path))), "MODEL_FOLDER")
     asked: dict[str, Callable[[], Path | None]] = {
         "TEMP": lambda: Path(tempfile.gettempdir()),
         "ENVIRONMENT": lambda: Path(sys.prefix),

@@ -30,7 +30,7 @@ def reason(problem: OSError, hint: str, path: Path | None = None, said: str = ""
 
     path: the file, if it need not be the one that the error names; said: instead of the system's own words.
     """
-    length = max((len(os.path.abspath(name)) for name in (path, *_named(problem)) if name), default=0)
+    length = max((len(_full(name)) for name in (path, *_named(problem)) if name), default=0)
     code = getattr(problem, "winerror", None)
     if code == _TOO_LONG or (code in _NOT_FOUND and length > _LONGEST):
         return Reason(f"its path of {length} characters is too long for Windows", _SHORTER)
@@ -40,6 +40,11 @@ def reason(problem: OSError, hint: str, path: Path | None = None, said: str = ""
     if may_be_open_elsewhere(problem):
         return Reason(f"{said}, or another program has it open", hint)
     return Reason(said, hint)
+
+
+def resolved(path: Path) -> Path:
+    """Where a path leads, links followed; of links that lead back to themselves, one of them."""
+    return Path(os.path.realpath(path))
 
 
 def in_use(path: Path) -> bool:
@@ -59,6 +64,13 @@ def require_unused(paths: Iterable[Path]) -> None:
     """Raise OutputError at the first of several files that is `in_use`, before anything is done to any of them."""
     if found := next(filter(in_use, paths), None):
         raise OutputError(f"{found}: another program has it open", _END_IT)
+
+
+def _full(name: str | Path) -> str:
+    try:
+        return os.path.abspath(name)
+    except OSError:  # the folder that a relative name is in was deleted
+        return str(name)
 
 
 def _named(problem: OSError) -> list[str | Path]:

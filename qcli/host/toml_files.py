@@ -14,6 +14,7 @@ from typing import Any
 
 from qcli.errors import QcliError, UsageError
 from qcli.host.atomic_files import AtomicFiles, output_errors
+from qcli.host.named_files import resolved
 from qcli.wording import shortened
 
 _MOST = 1 << 20  # bytes
@@ -76,7 +77,7 @@ class TomlFile:
         self._replace(without_table(self.text, name))
 
     def _replace(self, text: str) -> None:
-        path = self.path.resolve()
+        path = resolved(self.path)
         with output_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         with AtomicFiles([path], overwrite=True, reads=()) as files:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from qcli.host import folders
+from qcli.host.named_files import resolved
 
 
 def note(path: Path) -> None:
@@ -37,5 +38,5 @@ def forget(path: Path) -> None:
 
 def _mark(path: Path) -> Path:
     """By where links lead: a revision of the hub that changes nothing stays the same model."""
-    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    name = hashlib.sha256(os.fsencode(resolved(path))).hexdigest()[:32]
     return folders.state() / "used" / name

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qcli.host import folders
+from qcli.host.named_files import resolved
 
 # Where Ollama's installer for Linux has its service keep them, whoever asks for a model.
 OLLAMA_SERVICES = (Path("/usr/share/ollama/.ollama/models"),)
@@ -34,7 +35,7 @@ def lm_studio() -> list[Path]:
         return []
     pointed = read_text(own / ".lmstudio-home-pointer").strip()
     homes = [*([Path(pointed)] if pointed else []), own / ".lmstudio", own / ".cache" / "lm-studio"]
-    folders_named = {path.resolve(): path for path in map(_of_lm_studio, homes) if path.is_absolute()}
+    folders_named = {resolved(path): path for path in map(_of_lm_studio, homes) if path.is_absolute()}
     return [*folders_named.values()]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qcli.errors import OutputError, UsageError
-from qcli.host.named_files import reason, require_unused
+from qcli.host.named_files import reason, require_unused, resolved
 from qcli.hub.address import Address
 from qcli.hub.places import leave_it, locked
 from qcli.hub.repo_files import RepoFile, meant
@@ -60,9 +60,9 @@ def from_hub(parts: Sequence[Path], hub: Path) -> Removal | None:
         if path.relative_to(revision).as_posix() in names:
             links.append(path)
         else:
-            kept.add(path.resolve())
-    own = (repo / "blobs").resolve()
-    blobs = {path.resolve() for path in links if path.is_symlink() and path.resolve().parent == own}
+            kept.add(resolved(path))
+    own = resolved(repo / "blobs")
+    blobs = {resolved(path) for path in links if path.is_symlink() and resolved(path).parent == own}
     gone = [*links, *sorted(blobs - kept)]
     gone += _left_over(repo, set(links))
     return Removal(tuple(gone), sum(map(_bytes, gone)), repo.parent)
@@ -102,9 +102,9 @@ def _require_idle(repo: Path, one: Begun) -> None:
 
 def _nameless(repo: Path) -> list[Path]:
     """Contents that no file of a revision leads to."""
-    named = {path.resolve() for _, path in _snapshot_files(repo)}
+    named = {resolved(path) for _, path in _snapshot_files(repo)}
     blobs = (path for path in _files(repo / "blobs") if _WHOLE.fullmatch(path.name))
-    return sorted(path for path in blobs if path.resolve() not in named)
+    return sorted(path for path in blobs if resolved(path) not in named)
 
 
 def _place(hub: Path, path: Path) -> tuple[Path, str] | None:

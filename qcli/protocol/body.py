@@ -12,6 +12,7 @@ from qcli.tools.tool import depth_of
 
 MOST_BYTES: Final = 8 << 20  # some two million tokens of English
 DEEPEST: Final = 64  # lists and tables within each other
+_LONGEST_NUMBER: Final = 400  # digits, beyond any float
 _NO_CHARACTERS: Final = re.compile("[\ud800-\udfff\ufdd0-\ufdef]")
 
 
@@ -24,7 +25,7 @@ def parsed(data: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as problem:
         raise RequestError(f"the body is not UTF-8: byte {problem.start}", "send JSON in UTF-8") from None
     try:
-        value = json.loads(text, parse_float=_finite, parse_constant=_refused)
+        value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_refused)
     except json.JSONDecodeError as problem:
         place = f"line {problem.lineno}, column {problem.colno}"
         raise RequestError(f"the body is not JSON: {place}: {problem.msg}", "send an object in JSON") from None
@@ -44,6 +45,12 @@ def _check_characters(text: str) -> None:
     """Raise RequestError for half of a character, as JSON can spell it, and for what Unicode says is no character."""
     if found := _NO_CHARACTERS.search(text):
         raise RequestError(f"the body holds U+{ord(found[0]):04X}, which is no character", "send text")
+
+
+def _whole(text: str) -> int:
+    if len(text) > _LONGEST_NUMBER:  # Python refuses some, and names a function of its own to a stranger
+        raise ValueError(f"a number of {len(text):,} digits is none of ordinary size")
+    return int(text)
 
 
 def _finite(text: str) -> float:

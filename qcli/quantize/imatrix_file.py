@@ -23,10 +23,12 @@ from qcli.gguf.header import printable
 from qcli.gguf.strings import StringArray
 from qcli.gguf.writer import text, texts, u32, write_small
 from qcli.host.atomic_files import AtomicFiles
+from qcli.wording import quantity
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _MEASURE = "`qcli imatrix MODEL TEXT -o FILE` makes one"
 _MAX_NAME = 1 << 10  # bytes
+_MAX_DAT = 1 << 33  # bytes: those of the largest models have 2 GB
 _I32 = struct.Struct("<i")
 
 
@@ -67,6 +69,8 @@ class Imatrix:
 def read(path: Path) -> Imatrix:
     """A file of either format. Raises ModelNotFoundError, ModelFileError."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, and some devices never end
+            raise ModelFileError(f"{path}: is not a file", _MEASURE)
         with open(path, "rb") as file:
             is_gguf = file.read(4) == b"GGUF"
         return _read_gguf(path) if is_gguf else _read_dat(path)
@@ -126,6 +130,8 @@ def _checked(path: Path, name: str, sums: NDArray[np.float32], counts: NDArray[n
 
 
 def _read_dat(path: Path) -> Imatrix:
+    if (n_bytes := path.stat().st_size) > _MAX_DAT:
+        raise ModelFileError(f"{path}: is not an importance matrix: it has {quantity(n_bytes, 'B')}", _MEASURE)
     cursor = _Dat(path, path.read_bytes())
     entries = {}
     for i in range(cursor.number("the number of entries", 1 << 17)):

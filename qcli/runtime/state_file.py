@@ -24,11 +24,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.renaming import keep_first
+from quant.renaming import PART, keep_first
 
 STATE_VERSION = 2  # to be raised when what states hold, or mean, changes
 
-PART = ".part"  # ends the name of a file that is not whole yet
 _PIECE = 1 << 20  # bytes; a checksum of what was just read or written finds it in the processor's cache
 _BUFFER = 1 << 18
 _CHECKSUM_BYTES = 4

@@ -20,9 +20,9 @@ from pathlib import Path
 from qcli.errors import UsageError
 from qcli.host.folders import CHOOSES_CACHE
 from qcli.runtime import state_tree
-from qcli.runtime.state_file import PART
 from qcli.runtime.state_tree import EMPTY
 from qcli.wording import parse_size, size
+from quant.renaming import remove_parts
 
 FOLDER = "states"  # in the folder for caches: for each model one, named by its fingerprint
 LIMIT = "QCLI_STATES_LIMIT"
@@ -32,7 +32,6 @@ _NEWEST = 4  # states of a conversation that are not thinned
 _MOST_FILES = 4096  # of all models, so that looking for a state takes no time that is felt
 _SPARE = 200_000_000  # bytes of the disk that are left to others
 _GRACE = 600  # seconds within which another process may still write what belongs to a file
-_PART_GRACE = 60  # seconds since the last byte of a file that is being written
 _FINGERPRINT = re.compile("[0-9a-f]{32}")
 
 
@@ -59,7 +58,8 @@ def make_room(folder: Path, most_bytes: int, n_bytes: int, chain: Sequence[str])
     chain: keys of the nodes below the one to be written, the first one first; their rows stay.
     """
     folders = sorted({folder, *model_folders(folder.parent)})
-    _remove_parts(folders)
+    for each in folders:
+        remove_parts(each)
     nodes = _nodes(folders)
     room = _Room(nodes, n_bytes)
     free = shutil.disk_usage(folder).free
@@ -218,12 +218,3 @@ def _from_the_ends(nodes: dict[_Key, _Node], own: set[_Key]) -> Iterator[list[_F
             left[parent] -= 1
             if not left[parent] and parent not in own:
                 heapq.heappush(ends, (nodes[parent].used if nodes[parent].state else 0.0, parent))
-
-
-def _remove_parts(folders: Collection[Path]) -> None:
-    """Delete what a process left that was killed while it wrote."""
-    for folder in folders:
-        with suppress(OSError):
-            for path in folder.glob(f"*{PART}"):
-                if path.lstat().st_mtime < time.time() - _PART_GRACE:
-                    path.unlink()

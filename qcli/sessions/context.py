@@ -95,11 +95,15 @@ def _turns(branch: Sequence[Message]) -> list[int]:
     return [i for i, (before, now) in enumerate(said, 1) if before.role != "user" and now.role == "user"]
 
 
-def nearly_full(used: int, ctx: int, ctx_full: CtxFull) -> str:
-    """What is to be told of a context of `ctx` tokens that is nearly full; "" if it is not, or full already."""
+def nearly_full(used: int, ctx: int, longest: int, ctx_full: CtxFull) -> str:
+    """What is to be told of a context of `ctx` tokens that is nearly full; "" if it is not, or full already.
+
+    longest: the tokens of the largest context that the model was made for.
+    """
     if not NEARLY * ctx <= used < ctx:
         return ""
-    what = "--ctx gives a larger one, --ctx-full oldest leaves out the oldest turns"
+    larger = "--ctx gives a larger one, " if ctx < longest else ""
+    what = f"{larger}--ctx-full oldest leaves out the oldest turns"
     what = "the oldest turns will be left out" if ctx_full == "oldest" else what
     return f"the context is nearly full, {used:,} of {ctx:,} tokens: {what}"
 

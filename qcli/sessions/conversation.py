@@ -291,7 +291,7 @@ class Conversation:
 
     def _tell_when_nearly_full(self, answer: Message) -> None:
         used = answer.figures["prompt_tokens"] + self.llm.stats.new_tokens
-        remark = "" if self._told_nearly else context.nearly_full(used, self.llm.engine.ctx, self._ctx_full)
-        if remark:
+        ctx, longest = self.llm.engine.ctx, self.llm.engine.longest
+        if not self._told_nearly and (remark := context.nearly_full(used, ctx, longest, self._ctx_full)):
             self._told_nearly = True
             self._tell(remark)

@@ -28,6 +28,7 @@ from qcli.wording import counted, shortened
 
 LIST = "`qcli sessions` lists them"
 _ENDING = ".jsonl"
+_DAY = 86_400.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Library:
 
     def list(self) -> list[Summary]:
         """All conversations, the one that was changed last first. Raises QcliError if the folder cannot be read."""
-        found = sorted(self._marks(), key=lambda item: (item[1].changed, item[0].name), reverse=True)
+        found = sorted(self._marks(), key=lambda item: (_believed(item[1].changed), item[0].name), reverse=True)
         return [_summary(number, *item) for number, item in enumerate(found, 1)]
 
     def find(self, wanted: str) -> Summary:
@@ -165,6 +166,11 @@ def _read_mark(file: BinaryIO) -> Mark | None:
             count = len(session.branch())
             return Mark(session.head, session.name, session.title, session.model, count, session.changed)
     return None
+
+
+def _believed(changed: float) -> float:
+    """A time; 0 for one that has not come, noted when the clock was wrong: what is changed now goes before it."""
+    return changed if changed < time.time() + _DAY else 0.0
 
 
 def _summary(number: int, path: Path, mark: Mark, size: int) -> Summary:

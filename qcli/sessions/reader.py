@@ -90,7 +90,7 @@ class _Reader:
 
     def _begin(self, record: dict[str, Any]) -> None:
         if type(record["version"]) is int and record["version"] > VERSION:
-            raise QcliError("this conversation was written by a newer version of qcli", "`pip install -U qcli` gets it")
+            raise QcliError("this conversation was written by a newer version of qcli", "go on with it by that version")
         self._found.session.header = header_of(record)
 
     def _take_message(self, message: Message | None) -> None:

@@ -11,6 +11,7 @@ from qcli.drafts import setting as drafts
 from qcli.errors import UsageError
 from qcli.runtime import gap_setting
 from qcli.runtime.sampling import OPTIONS, Option
+from qcli.settings.key_setting import key_setting
 from qcli.text import think_setting
 from qcli.wording import parse_size, shortened
 
@@ -139,7 +140,7 @@ SETTINGS: Final[dict[str, Setting]] = {
         Setting("draft", drafts.HELP, "auto", drafts.draft_setting, _number),
         _switch("save", "Whether conversations that you type in a terminal are saved.", "true"),
         _switch("stop_loops", "Whether to stop an answer that repeats itself.", "true"),
-        Setting("api_key", "The key that requests to `qcli serve` must have.", "none", _text, shared=True),
+        Setting("api_key", "The key that requests to `qcli serve` must have.", "none", key_setting, shared=True),
         Setting("max_gap", gap_setting.HELP, "0.3", gap_setting.gap_setting, _number, shared=True),
         Setting("think", think_setting.HELP, "the model decides", think_setting.think_setting, _number),
         *_sampling(),

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from qcli.errors import OutputError
 from qcli.gguf.file import GGUFFile
 from qcli.host import folders
-from quant.renaming import replace
+from quant.renaming import PART, remove_parts, replace
 
 Usage = Mapping[str, NDArray[np.float32]]  # counts with decay, float32 [experts], by the tensor name of a layer's gates
 
@@ -36,7 +35,7 @@ def load(path: Path) -> Usage:
     try:
         with open(path, "rb") as file, np.load(file) as saved:
             return {name: saved[name] for name in saved.files if _is_usage(saved[name])}
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
+    except Exception:  # a flipped bit is told in many ways by archives, their compression and NumPy
         return {}
 
 
@@ -50,7 +49,8 @@ def save(path: Path, usage: Usage) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+        remove_parts(path.parent)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}-", suffix=PART, delete=False) as file:
             temporary = Path(file.name)
             np.savez_compressed(file, **arrays)
         replace(temporary, path)

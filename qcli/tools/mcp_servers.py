@@ -1,4 +1,4 @@
-"""Tools of MCP servers, by the official SDK, which `pip install 'qcli[mcp]'` brings.
+"""Tools of MCP servers, by the official SDK, which the extra `mcp` brings.
 
 The SDK is asynchronous; a thread of its own runs it, and is asked from here.
 """
@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from qcli.errors import QcliError, UsageError
+from qcli.host.packages import how_to_install
 from qcli.tools.arguments import problem_with
 from qcli.tools.call import ToolCall
 from qcli.tools.calling import Limits, Result, bounded
@@ -126,9 +127,7 @@ def _sdk() -> Connect:
         from mcp import Client, StdioServerParameters
         from mcp.client.stdio import stdio_client
     except ImportError:
-        raise UsageError(
-            "MCP servers need a package that is not installed", "`pip install 'qcli[mcp]'` installs it"
-        ) from None
+        raise UsageError("MCP servers need a package that is not installed", how_to_install("mcp")) from None
 
     def connect(server: McpServer, stack: ExitStack) -> Any:
         if server.url:

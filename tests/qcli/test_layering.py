@@ -103,6 +103,16 @@ def test_what_systems_do_each_in_its_own_way_is_in_few_files():
     assert asking == kernels | {"qcli/doctor/programs.py"}
 
 
+def test_links_are_followed_in_one_way():
+    """`Path.resolve` raises RuntimeError for links that lead back, before Python 3.13; `named_files.resolved` does not."""
+    calls = {name(path) for path in EVERY for node in nodes(path) if _is_method(node, "resolve")}
+    assert calls == set()
+
+
+def _is_method(node: ast.AST, called: str) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == called
+
+
 def test_processes_are_started_never_forked():
     """Windows has no fork, and threads do not survive one: what a process needs it is told by its command and its pipes."""
     forking = {"os.fork", "os.forkpty", "pty.fork", "ProcessPoolExecutor"}

@@ -48,6 +48,17 @@ def test_turns_that_are_typed(typed, keys, turns, data_folder, monkeypatch):
     assert list(line_input.turns(offered)) == turns
 
 
+def test_a_history_that_cannot_be_kept_costs_no_message(typed, data_folder, monkeypatch):
+    monkeypatch.setattr("qcli.host.folders.state", lambda: data_folder / "state")
+    typed("one\r")
+    turns = line_input.turns(offered)
+    assert next(turns) == "one"
+    (data_folder / "state" / "history").unlink()
+    (data_folder / "state" / "history").mkdir()  # as a disk that is full, or read-only by now
+    typed("two\r\x04")
+    assert list(turns) == ["two"]
+
+
 def test_a_turn_begins_with_what_was_typed_before_and_waits_for_enter(typed, data_folder, monkeypatch):
     monkeypatch.setattr("qcli.host.folders.state", lambda: data_folder)
     keyboard = Keyboard()

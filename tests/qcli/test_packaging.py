@@ -95,6 +95,14 @@ def test_the_readme_opens_with_the_two_commands_that_ci_runs() -> None:
     assert "[test]" not in ci
 
 
+def test_nobody_is_told_to_install_what_others_have_published_as_qcli() -> None:
+    """PyPI has another project of this name: `pip install -U qcli` would put its code in the place of this."""
+    texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "qcli").rglob("*.py")]
+    telling = re.compile(r"\binstall (-\S+ )*['\"]?qcli\b")
+    found = {path.name for path in texts if telling.search(path.read_text("utf-8"))}
+    assert found == set()
+
+
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
 def test_pages_name_files_that_exist(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")

@@ -15,6 +15,7 @@ from places import ROOT
 from quant import kernel_cache, sources
 from quant.jit import Kernel, function, kernel
 from quant.prepare import prepare
+from quant.renaming import PART
 from quant.simd import store_i64
 
 
@@ -81,6 +82,12 @@ def test_damaged_code_is_compiled_anew(damage):
 
 
 @pytest.mark.usefixtures("own_folder")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes")
+def test_a_pipe_among_kept_code_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.o")
+    assert not kernel_cache.is_whole(tmp_path / "pipe.o")
+
+
 def test_lost_code_is_compiled_anew():
     answer(again(write_answer))
     kept(write_answer).unlink()
@@ -130,6 +137,21 @@ def test_a_folder_that_cannot_be_made_is_replaced_by_a_temporary_one(tmp_path):
     assert folder.is_relative_to(tmp_path)
 
 
+def test_a_folder_that_came_filled_and_read_only_is_read_and_another_is_written(tmp_path, monkeypatch):
+    filled, spare = tmp_path / "filled", tmp_path / "spare"
+    may = os.access
+    monkeypatch.setattr(kernel_cache, "_candidates", (lambda: filled, lambda: spare))
+    monkeypatch.setattr(os, "access", lambda path, mode: filled not in Path(path).parents and may(path, mode))
+    roots = kernel_cache._roots.__wrapped__()
+    assert roots == (spare, filled)
+    monkeypatch.setattr(kernel_cache, "_roots", lambda: roots)
+    code = filled / kernel_cache._subfolder() / kernel_cache.name_of(write_answer)
+    code.write_bytes(kernel_cache.packed("symbol", b"code"))
+    assert kernel_cache.read(write_answer) == ("symbol", b"code")
+    kernel_cache.save(add_up, "other", b"more")
+    assert [path.name for path in (spare / kernel_cache._subfolder()).iterdir()] == [kernel_cache.name_of(add_up)]
+
+
 def test_a_cache_that_keeps_nothing_is_told_once_and_costs_only_time(tmp_path, monkeypatch):
     lost = tmp_path / "lost"
     monkeypatch.setattr(kernel_cache, "folder", lambda: lost)
@@ -144,7 +166,7 @@ def test_no_place_at_all_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("QCLI_CACHE_DIR", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
-    assert kernel_cache.root.__wrapped__().is_relative_to(tmp_path / "file")
+    assert kernel_cache._roots.__wrapped__()[0].is_relative_to(tmp_path / "file")
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners of POSIX")
@@ -155,7 +177,7 @@ def test_code_of_another_user_is_not_run(tmp_path, monkeypatch):
     (tmp_path / f"qcli-{os.getuid() + 1}").mkdir()
     owner = os.getuid() + 1
     monkeypatch.setattr(os, "getuid", lambda: owner)
-    assert kernel_cache.root.__wrapped__().is_relative_to(tmp_path / "file")
+    assert kernel_cache._roots.__wrapped__()[0].is_relative_to(tmp_path / "file")
 
 
 def test_without_a_folder_code_is_compiled_and_not_kept(tmp_path):
@@ -185,6 +207,31 @@ def test_a_format_is_not_compiled_anew_for_a_change_of_another():
     assert "quant.formats.q4_k" in names["q5_k"]
     assert "quant.formats.q4_k" not in names["q8_0"]
     assert sources.digest("quant.formats.q5_k") != sources.digest("quant.formats.q8_0")
+
+
+def test_what_a_process_left_that_was_killed_while_it_wrote_is_removed():
+    answer(write_answer)
+    here = kept(write_answer)
+    left, under_way = (here.with_name(f"tmp{name}{PART}") for name in ("left", "new"))
+    for path in (left, under_way):
+        path.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    try:
+        kernel_cache.save(write_answer, "symbol", b"")
+        assert (left.exists(), under_way.exists()) == (False, True)
+    finally:
+        under_way.unlink()
+        here.unlink()
+
+
+def test_what_is_being_written_says_so(monkeypatch):
+    """Or nobody could tell what a killed process leaves."""
+    named: list[Path] = []
+    monkeypatch.setattr(kernel_cache, "keep_first", lambda written, path: named.append(Path(written)))
+    answer(write_answer)
+    kernel_cache.save(write_answer, "symbol", b"")
+    assert [path.suffix for path in named] == [PART]
+    named[0].unlink()
 
 
 def test_old_code_of_other_sources_is_removed_in_time(tmp_path):

@@ -41,7 +41,7 @@ def test_a_line_is_an_object_and_named_by_its_custom_id_or_its_number(source):
         ('{"a": 1e999}', "1e999 is no number of ordinary size"),
         ("[" * 100_000, "the line is more than 64 levels deep"),
         ('{"a": ' * 70 + "1" + "}" * 70, "the line is more than 64 levels deep"),
-        ('{"a": ' + "1" * 5000 + "}", "the line is not JSON: Exceeds the limit"),
+        ('{"a": ' + "1" * 5000 + "}", "the line is not JSON: a number of 5,000 digits"),
         ('{"a": "\\ud800"}', "the line holds U+D800, which is no character"),
         ('{"custom_id": 7}', "custom_id cannot be 7"),
         ('{"custom_id": ""}', "custom_id cannot be ''"),

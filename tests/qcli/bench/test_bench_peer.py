@@ -17,6 +17,7 @@ from qcli.bench import bandwidth
 from qcli.bench.cases import Case
 from qcli.bench.peer import Peer, require_peer
 from qcli.errors import QcliError
+from qcli.host.packages import how_to_install
 
 FAKE = HELPERS / "fake_peer"
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are a matter of POSIX")
@@ -49,7 +50,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, type_line):
     monkeypatch.setattr("qcli.bench.peer.find_spec", lambda _name: None)
     code, out, err = type_line("bench", "--peer")
     assert (code, out) == (1, "")
-    assert err == "error: --peer needs llama-cpp-python, which is not installed\nhint: pip install 'qcli[peer]'\n"
+    assert err == f"error: --peer needs llama-cpp-python, which is not installed\nhint: {how_to_install('peer')}\n"
 
 
 def test_it_gets_the_same_cases(log):

@@ -219,6 +219,7 @@ def test_a_file_of_ones_own_is_no_models_name(type_line, tmp_path):
     code, _, err = type_line("rm", str(mine), "--yes")
     assert code == 2
     assert "is your own file, not a download" in err
+    assert "nowhere.gguf: no such file" in type_line("rm", "nowhere.gguf", "--yes")[2]
     assert mine.exists()
 
 

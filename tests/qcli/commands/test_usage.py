@@ -6,12 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 
 import pytest
 from terminal import in_terminal
 
 from qcli import cli
-from qcli.cli import COMMANDS
+from qcli.cli import COMMANDS, _hear_warnings
 from qcli.commands import examples
 
 
@@ -83,3 +84,25 @@ def test_a_name_longer_than_any_file_has(type_line, line):
     code, out, err = type_line(*line.format("a/" * 3000).split())
     assert (code in (1, 2), out, len(err.splitlines())) == (True, "", 2)
     assert len(err) < 400
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder where somebody is stays")
+def test_a_folder_that_was_deleted_is_told(type_line, tmp_path, monkeypatch):
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert type_line("show", "x.gguf")[::2] == (
+        1,
+        "error: x.gguf: no such file\nhint: `qcli models` lists the models it knows\n",
+    )
+    code, _, err = type_line("models", "add", "x.gguf")
+    assert (code, err.splitlines()[0]) == (1, "error: the folder that this was typed in was deleted")
+
+
+def test_warnings_are_remarks_whatever_the_environment_says(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _hear_warnings()
+        warnings.warn("memory is short", RuntimeWarning, stacklevel=1)
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    assert capsys.readouterr().err == "memory is short\n"

@@ -167,3 +167,14 @@ def test_a_model_by_a_path_that_is_too_long_is_not_said_to_be_missing(monkeypatc
     monkeypatch.setattr(os, "stat", refuse)
     with pytest.raises(ModelNotFoundError, match="its path of 300 characters is too long"):
         GGUFFile.open(Path(LONG))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links are for administrators, and a folder where one is stays")
+def test_links_that_lead_back_and_a_folder_that_is_gone_are_no_error(tmp_path, monkeypatch):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert named_files.resolved(loop / "below") == loop / "below"
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert named_files.reason(FileNotFoundError(errno.ENOENT, "No such file"), "look", Path("x")).said == "No such file"

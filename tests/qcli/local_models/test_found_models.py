@@ -122,6 +122,16 @@ def test_lm_studios_folder_is_where_its_pointer_says(data_folder):
     assert names() == [("LM Studio", "p/r")]
 
 
+def test_a_folder_of_lm_studio_that_leads_back_to_itself_is_told_of(data_folder, type_line):
+    loop = data_folder / "home" / ".lmstudio"
+    loop.parent.mkdir(exist_ok=True)
+    loop.symlink_to(loop)
+    assert names() == []
+    code, _, err = type_line("models")
+    assert (code, err.count("\n")) == (0, 1)
+    assert f"{loop / 'models'}: cannot be looked through" in err
+
+
 def test_llama_cpps_downloads(data_folder):
     folder = data_folder / "llama.cpp"
     file = put(folder / "own_Mo-GGUF_Mo-Q8_0.gguf", GGUF)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -224,8 +225,20 @@ def test_files_of_other_types_or_none(tmp_path):
         imatrix_file.read(gguf(tmp_path / "x.gguf", halves, kind=1))
     with pytest.raises(ModelNotFoundError):
         imatrix_file.read(tmp_path / "nothing")
-    with pytest.raises(ModelFileError, match="cannot be read"):
+    with pytest.raises(ModelFileError, match="is not a file"):
         imatrix_file.read(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes")
+def test_what_has_no_end_is_not_read(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ModelFileError, match="is not a file"):
+            imatrix_file.read(path)
+    (large := tmp_path / "large").touch()
+    os.truncate(large, 1 << 34)  # takes no room
+    with pytest.raises(ModelFileError, match=r"is not an importance matrix: it has 17\.2 GB"):
+        imatrix_file.read(large)
 
 
 def test_a_line(type_line, tmp_path):

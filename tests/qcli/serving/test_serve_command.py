@@ -21,6 +21,7 @@ def test_lines_that_cannot_be_meant(refused, monkeypatch):
     refused(["serve", "a", "-m", "b"], 2, "two models are named")
     refused(["serve", "--host", "no.such.host.invalid"], 1, "--host no.such.host.invalid")
     refused(["serve", "--max-gap", "0"], 2, "--max-gap cannot be 0")
+    refused(["serve", "--api-key", ""], 2, "--api-key is empty")
     monkeypatch.setattr("qcli.commands.serve.find_spec", lambda name: None if name == "uvicorn" else name)
     refused(["serve"], 2, "the server needs uvicorn")
 

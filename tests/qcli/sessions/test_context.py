@@ -149,3 +149,12 @@ def test_what_is_no_longer_seen_stays_so_when_it_is_gone_on_with(begin, tmp_path
     "".join(later.ask("And?"))
     assert later.log.branch()[-1].figures["left_out"] == left_out > 0
     assert told == []
+
+
+@pytest.mark.parametrize(
+    ("longest", "told"), [(2048, "tokens: --ctx-full oldest"), (4096, "tokens: --ctx gives a larger")]
+)
+def test_a_larger_context_is_advised_only_where_there_is_one(longest, told):
+    assert told in context.nearly_full(2000, 2048, longest, "stop")
+    assert context.nearly_full(2048, 2048, longest, "stop") == ""
+    assert context.nearly_full(2000, 2048, longest, "oldest").endswith("the oldest turns will be left out")

@@ -221,3 +221,9 @@ def test_a_list_reads_the_ends_of_files_alone(three, monkeypatch):
     monkeypatch.setattr("qcli.sessions.reader.read", lambda file: read.append(file))
     assert three.last().title == "day 3"
     assert read == []
+
+
+def test_what_was_changed_when_the_clock_was_wrong_is_not_the_newest_for_ever(library):
+    begin(library, "in 2099", changed=4_070_908_800.0)
+    begin(library, "now")
+    assert [summary.title for summary in library.list()] == ["now", "in 2099"]

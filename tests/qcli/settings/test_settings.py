@@ -132,3 +132,10 @@ def test_a_key_that_is_mistyped():
     with pytest.raises(UsageError) as refused:
         known("thread")
     assert "did you mean threads" in refused.value.hint
+
+
+@pytest.mark.parametrize(("key", "said"), [("", "is empty"), ("é", "not every client"), ("a b", "not every"), (7, "7")])
+def test_a_key_is_one_that_clients_can_send_and_nobody_has_by_sending_none(key, said):
+    with pytest.raises(UsageError, match=said):
+        SETTINGS["api_key"].accepted("--api-key", key)
+    assert SETTINGS["api_key"].accepted("--api-key", "sk-1/2+3=") == "sk-1/2+3="

@@ -112,5 +112,5 @@ def test_a_file_that_is_none(tmp_path: Path, text: str, said: str) -> None:
 
 def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "mcp", None)
-    with pytest.raises(UsageError, match=r"pip install 'qcli\[mcp\]'"):
+    with pytest.raises(UsageError, match=r"install anyio mcp"):
         McpServers([McpServer("a", "x")])
