@@ -1,32 +1,43 @@
 """How many threads decode: as many as make tokens quickest at the moment, found by trying.
 
 Beside other programs fewer threads may be quicker than all, as each waits for what another has begun; and a memory that a
-few threads keep busy gains nothing by more. So now and then some tokens are decoded with more threads or with fewer, the
-next ones as before, and the other number stays if it was quicker than both. Results have the same bits with any number.
+few threads keep busy gains nothing by more. So the number that seems quickest decodes, and now and then another does for a
+while, the one that promises most by what is known and how surely. What trials lose comes out of a balance, to which all
+tokens add a small share of their time; there is some at first, to search with. Results have the same bits with any number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
+from qcli.runtime.token_times import TokenTimes
 from quant.team import Team
 
-_WINDOW_S, _WINDOW_TOKENS = 0.04, 3  # of a comparison: long beside a time slice of the system, a few milliseconds
-_GAIN = 0.96  # of the time, or less, makes another number better
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 6.0  # between trials: doubled when all have failed
-_RARELY = 40  # pauses may be as long as so many trials: these cost little where a token takes a second, too
+_WINDOW_S = 0.04  # of a measurement, at least: long beside a time slice of the system, a few milliseconds
+_FIRST_WINDOW_S = 0.02
+_MOST_LOST = 0.25  # of a window; a trial that has lost so much ends
+_LEAST_LOST = 0.05  # that a trial counts for, whatever it gains
+_SHARE = 0.02  # of the time of all tokens, that trials may lose
+_AT_FIRST = 2.0  # windows that trials may lose, and the most that is saved for them
+_IN_A_ROW = 1.0  # windows on the balance, with which trials follow each other
 
 
 class ActiveThreads:
     """Chooses how many threads of a team decode the next token: `count`, from least to most, the latter at first."""
 
     def __init__(self, least: int, most: int) -> None:
-        self.count, self._least, self._most = most, least, most
-        self._seconds, self._tokens = 0.0, 0  # of the tokens that are compared with others next
-        self._trials = self._try_others()
-        next(self._trials)
+        self._counts, self._most = _counts(least, most), most
+        self._times = TokenTimes(self._counts)
+        self._usual = self._now = len(self._counts) - 1  # of the counts: what seems quickest, and what decodes
+        self._window, self._balance = _FIRST_WINDOW_S, _AT_FIRST * _WINDOW_S
+        self._seconds, self._tokens = 0.0, 0  # of this window
+
+    @property
+    def count(self) -> int:
+        """How many threads decode the next token."""
+        return self._counts[self._now]
 
     @contextmanager
     def decode(self, team: Team) -> Iterator[None]:
@@ -40,8 +51,8 @@ class ActiveThreads:
 
     @contextmanager
     def follow(self, team: Team) -> Iterator[None]:
-        """Have so many threads decode something else within the block, from which nothing is learned."""
-        team.active = self.count
+        """Have the number that seems quickest decode something else within the block, from which nothing is learned."""
+        team.active = self._counts[self._usual]
         try:
             yield
         finally:
@@ -49,34 +60,43 @@ class ActiveThreads:
 
     def note(self, seconds: float) -> None:
         """A token took so long, with `count` threads."""
-        if self._least == self._most:
+        if len(self._counts) == 1:
             return
         self._seconds += seconds
         self._tokens += 1
-        if self._seconds >= _WINDOW_S and self._tokens >= _WINDOW_TOKENS:
-            self._trials.send(self._seconds / self._tokens)
-            self._seconds, self._tokens = 0.0, 0
+        trial = self._now != self._usual
+        lost = self._seconds - self._tokens * self._times.seconds(self._usual) if trial else 0.0
+        if self._seconds < self._window and lost < _MOST_LOST * _WINDOW_S:
+            return
+        self._balance -= max(lost, _LEAST_LOST * self._seconds) if trial else 0.0
+        self._learn(trial)
 
-    def _try_others(self) -> Generator[None, float, None]:
-        """Is sent the seconds of a token, a mean of some in a row with the same count, and sets the next count."""
-        pause, others = 0.0, self._others()
-        while True:
-            left, before = pause, (yield)
-            while (left := left - self._seconds) > 0:
-                before = yield
-            usual, self.count = self.count, others.pop(0)
-            other, tried = self.count, (yield)
-            self.count = usual
-            if tried < _GAIN * before and tried < _GAIN * (yield):
-                self.count, pause = other, 0.0
-                others = sorted(self._others(), key=lambda count: (count < other) != (other < usual))  # on, at once
-            elif not others:
-                longest = max(_LONGEST_PAUSE_S, _RARELY * self._seconds)
-                others, pause = self._others(), min(max(2 * pause, _FIRST_PAUSE_S), longest)
+    def _learn(self, trial: bool) -> None:
+        """A window has ended: what is known by it, and who decodes in the next."""
+        seconds, tokens, tried = self._seconds, self._tokens, self._now
+        self._seconds, self._tokens, self._window = 0.0, 0, _WINDOW_S
+        self._times.grow_old(seconds)
+        self._times.note(tried, seconds / tokens, min(1.0, seconds / _WINDOW_S), usual=not trial)
+        self._usual = self._now = self._times.quickest
+        window = max(_WINDOW_S, self._times.seconds(self._usual))  # of a token that takes longer: it alone
+        self._balance = min(self._balance + _SHARE * seconds, _AT_FIRST * window)
+        if not trial or self._balance > _IN_A_ROW * window:
+            self._now = self._next(tried, window)
 
-    def _others(self) -> list[int]:
-        """Numbers to try: half as many, twice as many, then those nearby."""
-        some = -(-self.count // 4)
-        far, near = (self.count // 2, 2 * self.count), (self.count - some, self.count + some)
-        within = (max(self._least, min(count, self._most)) for count in (*far, *near, self.count - 1, self.count + 1))
-        return [count for count in dict.fromkeys(within) if count != self.count]
+    def _next(self, tried: int, window: float) -> int:
+        """What promises most, if it can be afforded, and was not just tried; else what seems quickest."""
+        gains = self._times.expected_gains(self._usual)
+        gains[self._usual] = gains[tried] = 0.0
+        most = max(range(len(gains)), key=gains.__getitem__)
+        token, quickest = self._times.seconds(most), self._times.seconds(self._usual)
+        loss = token - quickest if token > _WINDOW_S else min(1 - quickest / token, _MOST_LOST) * _WINDOW_S
+        return most if gains[most] > 0 and max(loss, _LEAST_LOST * window) <= self._balance else self._usual
+
+
+def _counts(least: int, most: int) -> list[int]:
+    """Numbers to choose from: of the most three quarters, half, three eighths, a quarter and so on, down to the least."""
+    found, part = {least, most}, most
+    while part > least:
+        found |= {part, max(least, -(-3 * part // 4))}
+        part //= 2
+    return sorted(found)
