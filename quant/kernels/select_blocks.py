@@ -62,6 +62,30 @@ def index_queries(rank, size, q, stride, indexer, cos_sin_rows, batch):
         rotate(x, cos_sin_rows + t * pairs * 8, pairs, 0)
 
 
+@inline
+def _positive(score, sums, counts):
+    """score + relu of the sum of 16 sums, if it counts."""
+    return score + max(sum_lanes(sums), np.float32(0)) if counts else score
+
+
+@inline
+def _score(q, heads, width, key, kind):
+    """The sum over heads of relu(q . key), q float32 [heads, width]: four heads at a time, for each of which a key is read."""
+    score, end = np.float32(0), 4 * width * (heads - 1)
+    for head in range(0, heads, 4):
+        at = 4 * width * head
+        q0, q1 = q + at, q + min(at + 4 * width, end)
+        q2, q3 = q + min(at + 8 * width, end), q + min(at + 12 * width, end)
+        s0, s1, s2, s3 = zero_f32x16(), zero_f32x16(), zero_f32x16(), zero_f32x16()
+        for c in range(0, width, 16):
+            k = load_row(key, c, width, kind)
+            s0, s1 = fma(load_f32x16(q0 + 4 * c), k, s0), fma(load_f32x16(q1 + 4 * c), k, s1)
+            s2, s3 = fma(load_f32x16(q2 + 4 * c), k, s2), fma(load_f32x16(q3 + 4 * c), k, s3)
+        score = _positive(_positive(score, s0, True), s1, head + 1 < heads)
+        score = _positive(_positive(score, s2, head + 2 < heads), s3, head + 3 < heads)
+    return score
+
+
 @kernel
 def score_blocks(rank, size, q, stride, indexer, scores, scores_stride, batch):
     """A token's score of every complete block before it, if there are more than `top_k`; threads share (token, 16 blocks)."""
@@ -75,13 +99,7 @@ def score_blocks(rank, size, q, stride, indexer, scores, scores_stride, batch):
         keys = cache + slot_of(batch, t) * load_i64(indexer + INDEXER.k_slot)
         complete = _complete_blocks(batch, t, block)
         for b in range(first, min(first + 16, complete) if complete > top_k else first):
-            score = np.float32(0)
-            for head in range(heads):
-                x, total = q + t * stride + 4 * head * width, zero_f32x16()
-                for c in range(0, width, 16):
-                    total = fma(load_f32x16(x + 4 * c), load_row(keys + b * row, c, width, kind), total)
-                score += max(sum_lanes(total), np.float32(0))
-            store_f32(scores + t * scores_stride + 4 * b, score)
+            store_f32(scores + t * scores_stride + 4 * b, _score(q + t * stride, heads, width, keys + b * row, kind))
 
 
 @inline

@@ -67,6 +67,18 @@ def test_what_is_seen_is_what_the_twin_sees(block, budget, sizes):
             assert found[t, : whole + 1].tolist() == expected[t, : whole + 1].tolist()
 
 
+@pytest.mark.parametrize("kv", ["f16", "q8_0", "f32"])
+@pytest.mark.parametrize("count", [1, 2, 4, 7])
+def test_any_number_of_heads(count, kv):
+    q, k, angles = normal(2, 90, count * WIDTH), normal(3, 90, WIDTH), rope_angles(np.arange(90), 16, BASE)
+    x = indexer(count=count, kv=kv)
+    found = selected(x, q, k, [60] + [1] * 30)
+    queries = heads(q.reshape(90, count, WIDTH), x.norms[0], EPS, angles)
+    expected = twin.block_mask(queries, rows(x.k_cache, WIDTH)[0, : 90 // 4], 4, 5)
+    for t in range(90):
+        assert found[t, : (t + 1) // 4 + 1].tolist() == expected[t, : (t + 1) // 4 + 1].tolist()
+
+
 def test_everything_is_seen_while_there_is_little():
     x = indexer(block=4, budget=5)
     found = selected(x, normal(4, 90, 3 * WIDTH), normal(5, 90, WIDTH), [90])
