@@ -18,6 +18,7 @@ _DRIFT, _DRIFT_LEVEL = 0.06, 0.1  # share of the variances that comes anew in a 
 _NOISE, _LEAST_NOISE = 0.1, 0.02  # standard deviation of a measurement: at first, and at least
 _NEW = 0.1  # weight of a measurement in that
 _ODD = 3.0  # standard deviations; twice in a row: everything has changed
+_ALIKE = 0.06  # of the logarithm: numbers that differ by less are about as quick
 _FASTER, _SLOWER = -0.7, 1.0  # of what was expected: more than that is believed step by step
 
 
@@ -38,8 +39,8 @@ class TokenTimes:
 
     @property
     def quickest(self) -> int:
-        """Which number seems quickest."""
-        return int(np.argmin(self._log_s))
+        """Which number seems quickest; of those that are about as quick, the most threads, which gain when a load goes."""
+        return int(np.flatnonzero(self._log_s <= self._log_s.min() + _ALIKE)[-1])
 
     def grow_old(self, seconds: float) -> None:
         """So much time has passed."""
