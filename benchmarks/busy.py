@@ -58,9 +58,18 @@ def decoded(engine: Engine, seconds: float) -> float:
 
 def peer_decoded(command: str, model: str, threads: int, tokens: int) -> float:
     """What llama-bench says of so many tokens, after one that warms up."""
-    line = [command, "-m", model, "-t", str(threads), "-p", "0", "-n", str(tokens), "-r", "1", "-o", "json"]
-    said = subprocess.run(line, capture_output=True, text=True, check=True)
-    return float(json.loads(said.stdout)[0]["avg_ts"])
+    line = peer_line(command, model, threads, tokens)
+    return peer_speed(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
+
+
+def peer_line(command: str, model: str, threads: int, tokens: int) -> list[str]:
+    """How llama-bench is asked to decode so many tokens once."""
+    return [command, "-m", model, "-t", str(threads), "-p", "0", "-n", str(tokens), "-r", "1", "-o", "json"]
+
+
+def peer_speed(said: str) -> float:
+    """The tok/s that it tells."""
+    return float(json.loads(said)[0]["avg_ts"])
 
 
 def main() -> None:
@@ -95,11 +104,12 @@ def main() -> None:
                         for name in list(runs)[:: 1 if turn % 2 else -1]:
                             found[name].append(runs[name]())
                 print(
-                    f"{loops} {kind}", *(_figure(name, values) for name, values in found.items()), sep=" | ", flush=True
+                    f"{loops} {kind}", *(figure(name, values) for name, values in found.items()), sep=" | ", flush=True
                 )
 
 
-def _figure(name: str, values: list[float]) -> str:
+def figure(name: str, values: list[float]) -> str:
+    """The median of some, with the least and the most."""
     return f"{name} {median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
 
 

@@ -11,7 +11,6 @@ times the mean of the shares. A figure is the median of the rounds, in tok/s, wi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import threading
@@ -21,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from busy import decoded
+from busy import decoded, figure, peer_line, peer_speed
 
 from qcli.catalog.resolve import resolve
 from qcli.gguf.file import GGUFFile
@@ -70,7 +69,7 @@ def our_decoded(engine: Engine, seconds: float) -> float:
 
 def peer_decoded(command: str, model: str, threads: int) -> float:
     """What llama-bench says of 32 tokens, its threads placed alike."""
-    line = [command, "-m", model, "-t", str(threads), "-p", "0", "-n", "32", "-r", "1", "-o", "json"]
+    line = peer_line(command, model, threads, 32)
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
         while running.poll() is None:
             try:
@@ -80,8 +79,7 @@ def peer_decoded(command: str, model: str, threads: int) -> float:
                 break
             except subprocess.TimeoutExpired:
                 pass
-        said = running.communicate()[0]
-    return float(json.loads(said)[0]["avg_ts"])
+        return peer_speed(running.communicate()[0])
 
 
 def main() -> None:
@@ -109,9 +107,7 @@ def main() -> None:
                     for name in list(runs)[:: 1 if turn % 2 else -1]:
                         found[name].append(runs[name]())
             whole = whole or median(found["default"])
-            told = (
-                f"{name} {median(speeds):.1f} ({min(speeds):.1f}-{max(speeds):.1f})" for name, speeds in found.items()
-            )
+            told = (figure(name, speeds) for name, speeds in found.items())
             print(f"{share} %", *told, f"ideal {whole * (100 + share) / 200:.1f}", sep=" | ", flush=True)
 
 

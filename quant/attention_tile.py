@@ -26,10 +26,8 @@ def _zeros(count: int) -> Any:
     return intrinsic(lambda: ((f32x16, count), lambda _builder: [zero] * count))
 
 
-wide_sums, narrow_sums = (
-    _zeros(ROWS * WIDE),
-    _zeros(ROWS),
-)  # sum `row + ROWS * i` is of one query and one key, or one vector
+# Sum `row + ROWS * i` is of one query and one key, or one vector.
+wide_sums, narrow_sums = _zeros(ROWS * WIDE), _zeros(ROWS)
 
 
 def _vector(builder: Any, address: Any, offset: Any) -> Any:

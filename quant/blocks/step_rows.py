@@ -42,10 +42,8 @@ BY_ROWS = UNIT == "avx512vnni"  # elsewhere tiles are quicker, or it was not mea
 LANES = [4 * (lane % 4) + lane // 4 for lane in range(16)]  # the group of each lane
 # Of 256 columns of an activation: words [4, 64 bytes], float32 d [16] and s [16].
 _D, _S, _BLOCK_BYTES = 256, 320, 384
-_ROWS, _ROWS_BYTES = (
-    32,
-    24576,
-)  # that all tokens are multiplied with before the next: they stay in the first-level cache
+# Rows, and their bytes, that all tokens are multiplied with before the next: they stay in the first-level cache.
+_ROWS, _ROWS_BYTES = 32, 24576
 _AHEAD = 4096  # bytes from what is read to what is asked for
 
 _by_groups, _by_pairs = permute(LANES), permute([group // 2 for group in LANES])
