@@ -27,6 +27,8 @@ _FORGOTTEN = 0.005  # of what was measured, at each chance that was not taken: s
 _SELDOM = (
     8  # such chances, after which costs are forgotten by as much at once: to look at them takes longer than to choose
 )
+_REST = 8  # steps at most that pass before the model's own guesses are thought of again: each so many chances not taken add one
+_KEEN, _LEAST = 0.25, 0.1  # how soon trials are fewer that cost more than they bring; the least share of them
 
 
 class Offer(NamedTuple):
@@ -50,6 +52,8 @@ class Controller:
         self._balance = _RESERVE if streamed else _AT_FIRST  # steps of one token that trials may cost
         self._due = _FIRST  # steps of one token that come before others, so that there is something to compare with
         self._since_plain = self._since_trial = self._trials = self._passed = 0
+        self._not_taken = self._rest = self._rested = 0  # chances in a row; steps to rest, and those of this rest
+        self._keen = 1.0  # share of the pay, and of what is forgotten, while trials bring less than they cost
         self._costs: tuple[list[float], list[float]] | None = None  # see `_costs_of`, as long as no time was noted
         self._ready = self._head_ready = False  # whether the first has been, with all that had to be made ready
 
@@ -68,13 +72,22 @@ class Controller:
             if gain > best:
                 best, chosen = gain, (offer, gains.index(gain))
         if chosen:
+            self._not_taken = self._rested = 0
             return chosen[0], self._other(*chosen)
         if offers and self._balance > _RESERVE:
             likely = max(offers, key=lambda offer: self.gain(offer, 1))
             if self._cost(likely, 1) - 1 < self._balance - _RESERVE:
+                self._rested = 0
                 return likely, 1
         self._pass_by(offers)
         return None
+
+    def rests(self) -> bool:
+        """Whether the model's own guesses need not be thought of before this step, as they have not paid for long."""
+        if self._due or not self._rest:
+            return False
+        self._rest, self._rested = self._rest - 1, self._rested + 1
+        return True
 
     def gain(self, offer: Offer, count: int) -> float:
         """What so many guesses promise, as a ratio of speeds."""
@@ -102,10 +115,11 @@ class Controller:
             cost += self._noted(self._steps, count, seconds) - 1
         self._ready = True
         self._balance -= cost - 1
+        self._keen = max(_LEAST, self._keen * (1 - _KEEN * min(1.0, cost - 1)))
 
     def came_true(self) -> None:
         """A guess was right."""
-        self._balance = min(_MOST, self._balance + 1)
+        self._balance, self._keen = min(_MOST, self._balance + 1), min(1.0, self._keen * (1 + _KEEN))
 
     def step_cost(self, count: int) -> float:
         """Of a step with so many guesses; between numbers that were measured, a mean."""
@@ -158,16 +172,19 @@ class Controller:
 
     def _pass_by(self, offers: Sequence[Offer]) -> None:
         """Nothing is guessed: what says that it would not pay is forgotten, slowly."""
-        self._balance = min(_MOST, self._balance + _PAY)
+        chances, self._rested = 1 + self._rested, 0
+        self._balance = min(_MOST, self._balance + _PAY * self._keen * chances)
         for offer in offers:
-            offer.chances.fade(_FORGOTTEN)
-        self._passed += bool(offers)
-        if self._passed == _SELDOM:
-            self._passed, self._costs = 0, None
+            offer.chances.fade(_FORGOTTEN * self._keen * chances)
+        self._not_taken += chances
+        self._rest = min(_REST, self._not_taken // _REST)
+        self._passed += chances if offers else 0
+        if self._passed >= _SELDOM:
+            forgotten, self._passed, self._costs = self._passed * _FORGOTTEN * self._keen, 0, None
             for count, time in self._steps.items():
-                time.fade(1 + self._slope * count, _SELDOM * _FORGOTTEN)
+                time.fade(1 + self._slope * count, forgotten)
             for count, time in self._guesses.items():
-                time.fade(_GUESS * count, _SELDOM * _FORGOTTEN)
+                time.fade(_GUESS * count, forgotten)
 
 
 def _between(times: dict[int, Time], count: int, none: float, slope: float) -> float:

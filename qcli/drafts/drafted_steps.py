@@ -112,7 +112,10 @@ class DraftedSteps:
         if found:
             kind = min(found.alike.bit_length() - 2, len(_EXPECTED) - 1)
             offers.append(Offer(self._controller.chances(kind, _EXPECTED[kind]), len(found.ids)))
-        if self._draft.asks_head and self._steps.has_head:
+        asks_head = self._draft.asks_head and self._steps.has_head
+        if asks_head and not found and self._controller.rests():
+            return []
+        if asks_head:
             offers.append(Offer(self._controller.chances("head", _BY_HEAD), most, by_head=True))
         chosen = self._controller.choose(offers)
         if not chosen:

@@ -171,3 +171,36 @@ def test_shares_follow_what_comes_true():
     for _ in range(2000):
         found.fade(0.005)
     assert found.share == pytest.approx(0.5, abs=0.01)
+
+
+def test_trials_that_bring_less_than_they_cost_are_fewer_and_fewer():
+    """And as many as before, once they pay."""
+
+    def tried(controller, steps, comes_true):
+        found, head = 0, Offer(controller.chances("head", 0.6), 1, by_head=True)
+        for _ in range(steps):
+            guesses = 0 if controller.rests() else count(controller, head)
+            controller.took(guesses, 1.0 + 0.4 * guesses, 0.5 * guesses)
+            if guesses:
+                head.chances.note(comes_true)
+                if comes_true:
+                    controller.came_true()
+            found += guesses
+        return found
+
+    controller = learned(1.0, 1.4, guess_s=0.5)
+    halves = [tried(controller, 3000, comes_true=False) for _ in range(2)]
+    assert 0 < halves[1] < 0.7 * halves[0]
+    assert halves[1] < 3000 * 0.005
+    assert tried(controller, 3000, comes_true=True) > 2000
+
+
+def test_a_head_that_does_not_pay_is_not_asked_about_before_every_step():
+    controller, asked = learned(1.0, 2.5, guess_s=0.5), 0
+    head = Offer(Chances(0.3), 1, by_head=True)
+    for _ in range(400):
+        if not controller.rests():
+            asked += 1
+            controller.choose([head])
+        controller.took(0, 1.0)
+    assert 40 < asked < 150
