@@ -11,6 +11,7 @@ from quant.activation import row_addresses
 from quant.atomics import call
 from quant.batch import BATCH
 from quant.jit import inline, kernel
+from quant.kernels.expert_pairs import end_of_group, sort_pairs
 from quant.kernels.experts import (
     BLOCK,
     GATE_UP,
@@ -36,6 +37,7 @@ from quant.weights import MATRIX, ExpertMatrices, Matrix, row_address
 
 CHOICE = Layout(
     "k",  # experts of a token
+    "count",  # experts of the layer
     "experts",  # int64 [tokens, k]
     "weights",  # float32 [tokens, k]
     "touched",  # uint8 [experts], see LayerExperts
@@ -52,26 +54,6 @@ PARTS = Layout("layer", "x", "stride", "out")  # a table of GATE_UP, rows that i
 PAIR_BYTES = (
     ENTRY.bytes + PRODUCTS_BYTES
 )  # of scratch memory, for each row that a block of an expert is multiplied with
-
-
-@inline
-def sort_pairs(experts, count, order):
-    """Pairs of token and choice by expert, then by token -> order int64 [count]."""
-    for pair in range(count):
-        expert, place = load_i64(experts + 8 * pair), pair
-        while place > 0 and load_i64(experts + 8 * load_i64(order + 8 * place - 8)) > expert:
-            store_i64(order + 8 * place, load_i64(order + 8 * place - 8))
-            place -= 1
-        store_i64(order + 8 * place, pair)
-
-
-@inline
-def end_of_group(experts, count, order, first):
-    """Where the pairs end that have the same expert as the first-th."""
-    expert, end = load_i64(experts + 8 * load_i64(order + 8 * first)), first + 1
-    while end < count and load_i64(experts + 8 * load_i64(order + 8 * end)) == expert:
-        end += 1
-    return end
 
 
 @inline
@@ -118,13 +100,14 @@ def gate_up_pairs(parts, expert, pairs, count, k, low, high, entries):
 @kernel
 def gate_up_few(rank, size, choice, parts, rows, scratch, scratch_stride):
     """f(gate x) * up x of each token's experts -> a row of `out` for each choice; threads share blocks of the experts."""
-    k, experts = load_i64(choice + CHOICE.k), load_i64(choice + CHOICE.experts)
+    k, experts, every = load_i64(choice + CHOICE.k), load_i64(choice + CHOICE.experts), load_i64(choice + CHOICE.count)
     count = load_i64(rows + BATCH.tokens) * k
     if rank == 0:
         mark_touched(load_i64(choice + CHOICE.touched), experts, count)
     order = scratch + rank * scratch_stride
-    entries = order + 8 * count
-    sort_pairs(experts, count, order)
+    places = order + 8 * count
+    entries = places + 8 * every
+    sort_pairs(experts, count, every, order, places)
     groups, first = 0, 0
     while first < count:
         first = end_of_group(experts, count, order, first)
@@ -213,7 +196,8 @@ def experts_few(
     middle.read(routed.down.format.activation)
     experts, weights = plan.buffer("experts", pairs, np.int64), plan.buffer("weights", pairs, np.float32)
     plan.weight_bytes += layer.bytes_per_token
-    scratch = plan.scratch(max(scratch_bytes(plan, pairs, routed.up), routing_scratch_bytes(routed.up.count)))
+    size = scratch_bytes(plan, pairs, routed.up) + 8 * routed.up.count
+    scratch = plan.scratch(max(size, routing_scratch_bytes(routed.up.count)))
     routing = layer.routing.table(plan, routed.up.count, layer.scale)
     plan.add(route_rows, logits.read("f32"), logits.stride("f32"), routing, experts, weights, plan.batch, *scratch)
     choice = choice_table(plan, layer, experts, weights)
@@ -226,7 +210,8 @@ def experts_few(
 def choice_table(plan: Plan, layer: LayerExperts, experts: Operand, weights: Operand) -> Operand:
     """The table of CHOICE, for experts int64 [tokens, k] and weights float32 [tokens, k]."""
     k = layer.routing.experts_per_token
-    return plan.table(CHOICE, k=k, experts=experts, weights=weights, touched=layer.touched)
+    count = layer.routed.up.count
+    return plan.table(CHOICE, k=k, count=count, experts=experts, weights=weights, touched=layer.touched)
 
 
 def add_down_few(

@@ -10,6 +10,7 @@ import numpy as np
 from quant.batch import BATCH
 from quant.jit import inline, kernel
 from quant.kernels.expert_loads import ARRIVALS, CACHED
+from quant.kernels.expert_pairs import end_of_group, sort_pairs
 from quant.kernels.expert_requests import (
     arrival,
     guess,
@@ -24,11 +25,9 @@ from quant.kernels.experts_few import (
     PARTS,
     add_down_few,
     choice_table,
-    end_of_group,
     gate_up_pairs,
     parts_table,
     scratch_bytes,
-    sort_pairs,
 )
 from quant.kernels.experts_streamed import BOOKKEEPING, ExpertProvider, streamed_layers
 from quant.kernels.partition import take_next
@@ -40,6 +39,7 @@ from quant.weights import Matrix
 
 UNION = Layout(  # the experts of a few tokens, each once
     "choice",  # table of CHOICE
+    "places",  # memory, int64 [experts of the layer]
     "order",  # int64 [tokens * k]: pairs of token and choice by expert, then by token
     "experts",  # int64 [tokens * k], different ones, ascending
     "starts",  # int64 [tokens * k + 1], where the pairs of each begin in `order`; behind the last one, how many pairs there are
@@ -56,7 +56,8 @@ def _unite(union, count):
     """Fill UNION with the choices of so many pairs; gives how many experts they are."""
     chosen, order = load_i64(load_i64(union + UNION.choice) + CHOICE.experts), load_i64(union + UNION.order)
     experts, starts = load_i64(union + UNION.experts), load_i64(union + UNION.starts)
-    sort_pairs(chosen, count, order)
+    every = load_i64(load_i64(union + UNION.choice) + CHOICE.count)
+    sort_pairs(chosen, count, every, order, load_i64(union + UNION.places))
     different, first = 0, 0
     while first < count:
         store_i64(experts + 8 * different, load_i64(chosen + 8 * load_i64(order + 8 * first)))
@@ -156,6 +157,7 @@ def experts_few(
     union = plan.table(
         UNION,
         choice=choice_table(plan, layer, experts, weights),
+        places=plan.buffer("places of experts", count, np.int64),
         order=plan.buffer("pairs in order", pairs, np.int64),
         experts=plan.buffer("different experts", pairs, np.int64),
         starts=plan.buffer("starts of experts", pairs + 1, np.int64),
