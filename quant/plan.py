@@ -2,9 +2,9 @@
 
 Trace. A model's Python code runs once, with a plan instead of numbers. It computes nothing: `plan.add(kernel, *operands)`
 appends a record, and `plan.activation(name, columns)` gives memory for what passes from one record to the next. An operand
-is an int64 in the end: an integer, a float (its float32 bits), an array or a `Batch` (their address, the memory kept alive
-by the plan), a kernel (its address), a table of operands (`plan.table`), or a function that is asked for one of these when
-the plan is compiled.
+is an int64 in the end (`quant.operands`): an integer, a float (its float32 bits), an array or a `Batch` (their address, the
+memory kept alive by the plan), a kernel (its address), a table of operands (`plan.table`), or a function that is asked for
+one of these when the plan is compiled.
 
 Compile. `plan.compile()` compiles the kernels, or loads them from the kernel cache, and resolves every operand: int64 [records,
 RECORD], the address of the kernel, into how many shares each thread's part is cut, then its operands.
@@ -41,13 +41,15 @@ from numpy.typing import NDArray
 from quant import activation
 from quant.batch import Batch, Slots
 from quant.jit import Kernel
-from quant.layout import Layout
+from quant.layout import FIELD_BYTES, Layout
+from quant.operands import Noted, Operands, address_of
+from quant.operands import Operand as Operand  # what traces records imports it from here
 
 OPERANDS = 10  # that a record has room for; what needs more reads a table
 RECORD = 2 + OPERANDS  # int64: the kernel, shares of a thread, operands
 RECORD_BYTES = 8 * RECORD
 _TABLE_WORDS = 8192  # int64 that tables are given memory for at a time
-_FLOAT32, _RECORDS = struct.Struct("<f").pack, [struct.Struct(f"={n + 2}q").pack_into for n in range(OPERANDS + 1)]
+_RECORDS = [struct.Struct(f"={n + 2}q").pack_into for n in range(OPERANDS + 1)]
 
 T = TypeVar("T")
 Ids = NDArray[np.int64]
@@ -57,12 +59,9 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     """Zeroed memory on a 64-byte border."""
     size = np.dtype(dtype).itemsize * (shape if isinstance(shape, int) else math.prod(shape))
     raw = np.zeros(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
+    start = -address_of(raw) % 64
     memory: NDArray[Any] = raw[start : start + size].view(dtype).reshape(shape)
     return memory
-
-
-Operand = int | float | NDArray[Any] | Kernel | Batch | Callable[[], Any]
 
 
 # Python code that runs before each replay of a stage: a stage is replayed as often as it yields.
@@ -75,11 +74,11 @@ class Activation:
     def __init__(self, tokens: int, columns: int) -> None:
         self.tokens, self.columns = tokens, columns
         self._buffers: dict[str, NDArray[np.uint8]] = {}
-        self._whole: Activation = self  # that this one is a part of
+        self._whole: Activation | None = None  # that this one is a part of
 
     def stride(self, kind: str) -> int:
         """Bytes from one token's row to the next."""
-        return activation.row_bytes(kind, self._whole.columns)
+        return activation.row_bytes(kind, self._whole.columns if self._whole else self.columns)
 
     def read(self, kind: str) -> NDArray[np.uint8]:
         """For a reader's record: the rows in this layout, uint8 [tokens, stride], which the writer will fill, too."""
@@ -143,12 +142,11 @@ class Plan:
         self.stepwise = stepwise or tokens == 1
         self.rows = batch if tokens > 1 else Batch(1)  # those of its activations: one in a plan of one token
         self._hooks, self._slots = hooks, slots
-        self._records: list[tuple[Kernel, int, tuple[Operand, ...]]] = []
-        self._scratch_bytes = 64
-        self._scratch: NDArray[np.uint8] | None = None
-        self._kept, self._addresses = list[Any](), dict[int, int]()  # the latter are of arrays among them, by id
-        self._free_words: NDArray[np.int64] = aligned(0, np.int64)  # behind the last table
-        self.kernels: dict[Kernel, None] = {}  # every kernel that a replay may call
+        self._records: list[tuple[Kernel, int, list[Noted]]] = []
+        self._tables: list[tuple[Callable[..., None], memoryview, int, list[Noted]]] = []  # memory, where in it, fields
+        self._table_memory, self._table_address, self._free = memoryview(b""), 0, 0  # the last: where nothing is yet
+        self._operands, self._scratch, self._kept = Operands(), _Scratch(), list[Any]()
+        self.kernels = self._operands.kernels  # every kernel that a replay may call
         self._activations: dict[tuple[str, int, int], Activation] = {}
         self._buffers: dict[tuple[str, int | tuple[int, ...]], NDArray[Any]] = {}
         self._once: dict[Any, Any] = {}
@@ -210,42 +208,38 @@ class Plan:
         if len(operands) > OPERANDS or len(operands) + 2 != len(kernel.parameters):
             most = min(OPERANDS, len(kernel.parameters) - 2)
             raise ValueError(f"{kernel.name} takes {most} operands, not {len(operands)}")
-        for used in (kernel, *operands):
-            if isinstance(used, Kernel):
-                self.use(used)
-        self._records.append((kernel, shares, operands))
+        self._records.append((self.use(kernel), shares, self._operands.noted(operands)))
         self.parts.append(self.part)
 
-    def table(self, layout: Layout, **operands: Operand) -> Operand:
+    def table(self, layout: Layout, **operands: Operand) -> int:
         """An operand: the address of a table of this layout, whose fields are resolved when the plan is compiled."""
         return self.tables(layout, [operands])
 
-    def tables(self, layout: Layout, rows: Sequence[dict[str, Operand]]) -> Operand:
+    def tables(self, layout: Layout, rows: Sequence[dict[str, Operand]]) -> int:
         """The same for several tables, one behind the other, `layout.bytes` apart."""
-        ordered = [layout.in_order(row) for row in rows]
-        for kernel in [used for row in ordered for used in row if isinstance(used, Kernel)]:
-            self.use(kernel)
-        filled = self._table_words(len(ordered) * len(layout.names))
+        first = self._room_for_tables(len(rows) * layout.bytes)
+        for row in rows:
+            fields = self._operands.noted(layout.in_order(row))
+            self._tables.append((layout.pack_into, self._table_memory, self._free, fields))
+            self._free += layout.bytes
+        return first
 
-        def fill() -> NDArray[np.int64]:
-            for at, row in zip(range(0, filled.nbytes, layout.bytes), ordered, strict=True):
-                layout.pack_into(filled.data, at, *self._resolved(row))
-            return filled
+    def _room_for_tables(self, size: int) -> int:
+        """The address of so many bytes, behind the last table: a record finds its tables in neighbouring cache lines."""
+        if self._free + size > self._table_memory.nbytes:
+            words = aligned(max(size // FIELD_BYTES, _TABLE_WORDS), np.int64)
+            self._table_memory, self._table_address, self._free = words.data, address_of(words), 0
+        return self._table_address + self._free
 
-        return fill
-
-    def _table_words(self, count: int) -> NDArray[np.int64]:
-        """Memory for a table, right behind the last one: a record finds its tables in neighbouring cache lines."""
-        if len(self._free_words) < count:
-            self._free_words = aligned(max(count, _TABLE_WORDS), np.int64)
-        words, self._free_words = self._free_words[:count], self._free_words[count:]
-        return words
-
-    def output(self, x: Activation) -> Operand:
+    def output(self, x: Activation) -> int:
         """An operand for the writer of x: the table of quant.activation.OUTPUT, with the layouts that records read."""
-        f32, q8, residual = (x.written(kind) for kind in ("f32", "q8", "residual"))
-        strides = {"f32_stride": x.stride("f32"), "q8_stride": x.stride("q8")}
-        return self.table(activation.OUTPUT, f32=f32, q8=q8, residual=residual, **strides)
+
+        def table() -> int:
+            f32, q8, residual = (x.written(kind) for kind in ("f32", "q8", "residual"))
+            strides = {"f32_stride": x.stride("f32"), "q8_stride": x.stride("q8")}
+            return self.table(activation.OUTPUT, f32=f32, q8=q8, residual=residual, **strides)
+
+        return self.once(("output", x), table)
 
     def begin_stage(self, callback: StageCallback | None) -> None:
         """End a stage: the records that follow are replayed whenever the callback yields; without one, just once."""
@@ -259,42 +253,48 @@ class Plan:
 
     def scratch(self, size: int) -> tuple[Operand, Operand]:
         """Two operands: the base of scratch memory and the bytes between shares, at least `size`."""
-        self._scratch_bytes = max(self._scratch_bytes, -(-size // 64) * 64)
-        return self._scratch_base, lambda: self._scratch_bytes
+        self._scratch.bytes = max(self._scratch.bytes, -(-size // 64) * 64)
+        return self._scratch.memory, self._scratch.stride
 
-    def _scratch_base(self) -> NDArray[np.uint8]:
-        if self._scratch is None:
-            shares = max((shares for _, shares, _ in self._records), default=1)
-            self._scratch = aligned(self.threads * shares * self._scratch_bytes, np.uint8)
-        return self._scratch
+    @property
+    def _shares(self) -> int:
+        """Into how many a record is cut at most."""
+        return self.threads * max((shares for _, shares, _ in self._records), default=1)
 
     @property
     def n_bytes(self) -> int:
         """Memory of its buffers, once it is compiled."""
         rows = sum(activation.n_bytes for activation in self._activations.values())
-        return rows + sum(array.nbytes for array in (*self._buffers.values(), self._scratch_base()))
+        return rows + sum(array.nbytes for array in self._buffers.values()) + self._shares * self._scratch.bytes
 
     def compile(self) -> NDArray[np.int64]:
         """int64 [records, RECORD]: compile the kernels and resolve every operand."""
+        self._scratch.allocate(self._shares)
+        for pack_into, memory, at, fields in self._tables:
+            pack_into(memory, at, *self._operands.resolved(fields))
         compiled = aligned((len(self._records), RECORD), np.int64)
         for row, (kernel, shares, operands) in enumerate(self._records):
-            fields = kernel.address, shares, *self._resolved(operands)
-            _RECORDS[len(operands)](compiled.data, RECORD_BYTES * row, *fields)
+            numbers = kernel.address, shares, *self._operands.resolved(operands)
+            _RECORDS[len(operands)](compiled.data, RECORD_BYTES * row, *numbers)
         return compiled
 
-    def _resolved(self, operands: Sequence[Operand]) -> list[int]:
-        return [operand if type(operand) is int else self._resolve(operand) for operand in operands]
 
-    def _resolve(self, operand: Operand) -> int:
-        while callable(operand) and not isinstance(operand, Kernel):
-            operand = operand()
-        if isinstance(operand, np.ndarray):
-            if (address := self._addresses.get(id(operand))) is None:
-                self._kept.append(operand)
-                address = self._addresses[id(operand)] = operand.__array_interface__["data"][0]  # quicker than .ctypes
-            return address
-        if isinstance(operand, Kernel):
-            return operand.address
-        if isinstance(operand, float):
-            return int.from_bytes(_FLOAT32(operand), "little", signed=True)
-        return self._resolve(operand.table) if isinstance(operand, Batch) else int(operand)  # also one of NumPy's
+class _Scratch:
+    """Scratch memory: so many bytes for each share of a record. Its methods are operands, which do not hold the plan: one
+    that is dropped is freed at once."""
+
+    def __init__(self) -> None:
+        self.bytes = 64
+        self._memory = aligned(0, np.uint8)
+
+    def allocate(self, shares: int) -> None:
+        """When no record can ask for more any longer."""
+        self._memory = aligned(shares * self.bytes, np.uint8)
+
+    def memory(self) -> NDArray[np.uint8]:
+        """That of the first share."""
+        return self._memory
+
+    def stride(self) -> int:
+        """Bytes from one share's to the next one's."""
+        return self.bytes

@@ -44,7 +44,8 @@ class Token:
         self.arrivals = aligned(ARRIVALS.bytes // 8 + K, np.int64)
         self.touched, self.scratch = np.zeros(EXPERTS, np.uint8), np.zeros(1024, np.uint8)
         self.plan = Plan(1, 1, Batch())
-        self.routing = self.plan._resolve(Routing(K).table(self.plan, EXPERTS))
+        self.routing = Routing(K).table(self.plan, EXPERTS)
+        self.plan.compile()
 
     def choose(self, experts) -> list[int]:
         """Have experts [K] asked for, and wait; gives their places in order of arrival."""
