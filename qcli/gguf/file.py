@@ -256,10 +256,9 @@ def _other_parts(path: Path, first: Header, map_: mmap.mmap) -> list[Path]:
 
 
 def _add_tensors(tensors: dict[str, Tensor], header: Header, map_: mmap.mmap, path: Path) -> None:
-    for row in header.tensors:
-        if row.name in tensors:
-            raise ModelFileError(f'{path}: the tensor "{printable(row.name)}" appears twice', _DOWNLOAD_ALL)
-        data = np.empty((1, 0), np.uint8)
-        if not row.odd:
-            data = np.frombuffer(map_, np.uint8, row.n_bytes, row.offset).reshape(math.prod(row.shape[:-1]), -1)
-        tensors[row.name] = Tensor(row.name, row.type, row.shape, data, path, row.offset, row.n_bytes, row.odd)
+    file, nothing = np.frombuffer(map_, np.uint8), np.empty((1, 0), np.uint8)
+    for name, kind, shape, n_bytes, offset, odd in header.tensors:
+        if name in tensors:
+            raise ModelFileError(f'{path}: the tensor "{printable(name)}" appears twice', _DOWNLOAD_ALL)
+        data = nothing if odd else file[offset : offset + n_bytes].reshape(math.prod(shape[:-1]), -1)
+        tensors[name] = Tensor(name, kind, shape, data, path, offset, n_bytes, odd)

@@ -38,7 +38,7 @@ MAX_DIMENSIONS = 4
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 _NUMBERS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", _BOOL: "<u1",
             10: "<u8", 11: "<i8", 12: "<f8"}  # fmt: skip
-_U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
+_U32, _U64 = struct.Struct("<I").unpack_from, struct.Struct("<Q").unpack_from
 _SHAPES = [struct.Struct(f"<{n}Q").unpack_from for n in range(MAX_DIMENSIONS + 1)]
 _TYPE_AND_OFFSET = struct.Struct("<IQ").unpack_from
 
@@ -117,10 +117,12 @@ class _Cursor:
         return start
 
     def u32(self, what: str) -> int:
-        return int(_U32.unpack_from(self.file, self.take(4, what))[0])
+        number: int = _U32(self.file, self.take(4, what))[0]
+        return number
 
     def u64(self, what: str) -> int:
-        return int(_U64.unpack_from(self.file, self.take(8, what))[0])
+        number: int = _U64(self.file, self.take(8, what))[0]
+        return number
 
     def string(self, what: str) -> bytes:
         start = self.take(self.u64(what), what)
@@ -247,4 +249,4 @@ def _placed(cursor: _Cursor, rows: list[TensorRow], alignment: int) -> list[Tens
     for one, two in pairwise(sorted(rows, key=attrgetter("offset"))):
         if one.offset + one.n_bytes > two.offset:
             raise cursor.fail(f'tensors "{printable(one.name)}" and "{printable(two.name)}" overlap')
-    return [row._replace(offset=start + row.offset) for row in rows]
+    return [TensorRow(name, type_, shape, n_bytes, start + at, odd) for name, type_, shape, n_bytes, at, odd in rows]
