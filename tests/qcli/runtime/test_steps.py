@@ -40,8 +40,23 @@ def load():
         engine.close()
 
 
+@pytest.fixture(scope="module")
+def plain(path):
+    """An engine that steps token by token; each test begins with it anew."""
+    engine = Engine.load(GGUFFile.open(path), threads=1, ctx=128, chunk=32)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def expected(plain):
+    """What IDS leave."""
+    return one_by_one(plain, IDS)
+
+
 def one_by_one(engine, ids):
     """Logits after the prompt, and after each token behind it; and the state at the end."""
+    engine.reset()
     logits = [engine.prefill(ids[:PROMPT]).copy(), *(engine.step(token).copy() for token in ids[PROMPT:])]
     return np.array(logits), engine.state.recurrent_copy(), [rows.copy() for rows in engine.state.rows(0, len(ids))]
 
@@ -69,21 +84,19 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("path", NAMES, indirect=True)
-def test_guesses_leave_no_trace(path, load):
-    engine = load(path)
-    assert engine.most_tokens == STEP_TOKENS
-    expected = one_by_one(engine, IDS)
+def test_guesses_leave_no_trace(path, load, plain, expected):
+    assert plain.most_tokens == STEP_TOKENS
     for threads in (1, 3):
         assert_same(with_guesses(load(path, threads=threads), IDS, np.random.default_rng(threads)), expected)
 
 
 @pytest.mark.parametrize("path", NAMES, indirect=True)
-def test_wrong_guesses_at_every_position(path, load):
+def test_wrong_guesses_at_every_position(path, load, plain):
     """As many as a step takes, none of which stays, and then two of which one stays."""
-    logits, states, rows = one_by_one(load(path), IDS[:60])
+    (logits, states, rows), engine = one_by_one(plain, IDS[:60]), load(path)
     for right in (0, 1):
-        engine, found = load(path), []
-        found.append(engine.prefill(IDS[:PROMPT]).copy())
+        engine.reset()
+        found = [engine.prefill(IDS[:PROMPT]).copy()]
         while engine.position + right < 60:
             guesses = [(id + 7) % 60 for id in IDS[engine.position : engine.position + STEP_TOKENS]]
             guesses[: 1 + right] = IDS[engine.position : engine.position + 1 + right]
@@ -111,8 +124,8 @@ COPIED = ["qwen3next", "kimi-linear", "lfm2moe", "gptoss", "granitehybrid", "qwe
 
 
 @pytest.mark.parametrize("path", COPIED, indirect=True)
-def test_nor_where_the_state_is_copied_and_put_back_in_between(path, load):
-    expected, engine = one_by_one(load(path), IDS), load(path)
+def test_nor_where_the_state_is_copied_and_put_back_in_between(path, load, expected):
+    engine = load(path)
 
     def leave_and_come_back():
         engine.state.rewind(engine.position, engine.state.recurrent_copy())
