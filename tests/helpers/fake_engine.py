@@ -68,23 +68,29 @@ class FakeEngine:
     def prefill(self, ids, progress=None):
         assert len(ids)
         self.fed.append(len(ids))
-        for id in ids:
-            logits = self.step(id)
-        return logits
+        if self.fail_next:
+            ids = ids[:1]
+        return self.append(ids)
 
     def step(self, token):
-        if self.position == self.ctx:
-            raise ContextOverflowError("full")
-        ids, self.last_logits = (*self.ids, int(token)), None
-        self._keys[0, self.position, :2] = token % 1024, token // 1024
-        self._checksum[:], self._touched[:5] = _checksum(np.int64(token), self._checksum.tolist()), 1
+        return self.append([token])
+
+    def append(self, tokens):
+        """Whether they come together or one by one."""
+        before, self.last_logits = self.ids, None
+        fit = np.array(tokens[: self.ctx - self.position], np.int64)
+        first, last = self.position, self.position + len(fit)
+        self._keys[0, first:last, 0], self._keys[0, first:last, 1] = fit % 1024, fit // 1024
+        self._checksum[:], self._touched[:5] = _checksum(fit, self._checksum.tolist()), 1
         if self.fail_next:  # the id is in the state, in part or whole
             problem, self.fail_next = self.fail_next, None
             self.state.position += isinstance(problem, KeyboardInterrupt)
             raise problem
-        self.state.position += 1
+        self.state.position = last
+        if len(fit) < len(tokens):
+            raise ContextOverflowError("full")
         self._row[:] = 0
-        self._row[self.following(ids)] = 99
+        self._row[self.following((*before, *fit.tolist()))] = 99
         self.last_logits = self._row
         return self._row
 

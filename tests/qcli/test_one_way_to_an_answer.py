@@ -62,15 +62,24 @@ def scripted(monkeypatch, tmp_path):
     return make
 
 
-def told(template: str, path: Path) -> tuple[str, str, str]:
+_OPENED = dict[tuple[str, int | None], bool]()
+
+
+def opened(scripted, template: str, tags: int | None = CONTROL) -> bool:
+    """Whether a template's prompts end where a thought begins; found out once."""
+    if (template, tags) not in _OPENED:
+        with LLM(scripted(template, "", tags)) as llm:
+            _OPENED[template, tags] = llm.render([{"role": "user", "content": "Hi"}]).rstrip().endswith("<think>")
+    return _OPENED[template, tags]
+
+
+def told(scripted, template: str, tags: int | None = CONTROL) -> tuple[str, str, str]:
     """What such a model says, and the thoughts and the answer in it."""
     if "<|channel|>" in template:
         return HARMONY, THOUGHT, ANSWER
     if "<think>" not in template:
         return ANSWER, "", ANSWER
-    with LLM(path) as llm:
-        opened = llm.render([{"role": "user", "content": "Hi"}]).rstrip().endswith("<think>")
-    return f"{'' if opened else '<think>'}\n{THOUGHT}\n</think>\n\n{ANSWER}", THOUGHT, ANSWER
+    return f"{'' if opened(scripted, template, tags) else '<think>'}\n{THOUGHT}\n</think>\n\n{ANSWER}", THOUGHT, ANSWER
 
 
 def read(pieces) -> tuple[str, str]:
@@ -84,7 +93,7 @@ def read(pieces) -> tuple[str, str]:
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
 def test_every_way_leads_to_the_same_answer_and_the_same_thoughts(scripted, type_line, template, tags):
     source = template.read_text("utf-8")
-    said, *expected = told(source, scripted(source, "", tags))
+    said, *expected = told(scripted, source, tags)
     path = str(scripted(source, said, tags))
     with LLM(path) as llm:
         for question in QUESTIONS:
@@ -116,8 +125,8 @@ def test_a_thought_is_closed_as_the_model_would_close_it(scripted, template):
     source = template.read_text("utf-8")
     opening = "<|channel|>analysis<|message|>" if "<|channel|>" in source else "<think>"
     with LLM(scripted(source, "")) as llm:
-        opened = llm.render(WHO, think="on").rstrip().endswith(opening)
-    with LLM(scripted(source, ("" if opened else opening) + "hm " * 300)) as llm:
+        begun = llm.render(WHO, think="on").rstrip().endswith(opening)
+    with LLM(scripted(source, ("" if begun else opening) + "hm " * 300)) as llm:
         thoughts, answer = read(llm.chat(WHO, think=6, max_tokens=300))
         assert (thoughts.count("hm"), "hm hm" in answer, "<" in answer) == (2, True, False)
 
@@ -125,7 +134,7 @@ def test_a_thought_is_closed_as_the_model_would_close_it(scripted, template):
 @pytest.mark.parametrize("template", [t for t in TEMPLATES if re.search("Qwen3|gpt-oss", t.stem)], ids=lambda p: p.stem)
 def test_thoughts_that_are_hidden_are_nowhere_but_in_json(scripted, type_line, template):
     source = template.read_text("utf-8")
-    said, *expected = told(source, scripted(source, ""))
+    said, *expected = told(scripted, source)
     path = str(scripted(source, said))
     for line, piped in ((["run", "Hi"], ""), (["chat"], "Hi")):
         code, out, err = type_line(*line, "-m", path, "--think", "hide", piped=piped)
@@ -134,13 +143,13 @@ def test_thoughts_that_are_hidden_are_nowhere_but_in_json(scripted, type_line, t
     assert (code, [json.loads(out)[part] for part in ("thoughts", "text")]) == (0, expected)
 
 
-@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize(  # template by template: each is compiled once
+    ("question", "template"),
+    [pytest.param(question, path, id=f"{question}-{path.stem}") for path in TEMPLATES for question in QUESTIONS],
+)
 def test_a_model_that_does_not_think_is_not_made_to_by_the_question(scripted, template, question):
     source = template.read_text("utf-8")
-    with LLM(scripted(source, "")) as llm:
-        opened = llm.render([{"role": "user", "content": "Hi"}]).rstrip().endswith("<think>")
-    with LLM(scripted(source, f"{'</think>' if opened else ''}Yes.")) as llm:
+    with LLM(scripted(source, f"{'</think>' if opened(scripted, source) else ''}Yes.")) as llm:
         assert read(llm.chat([{"role": "user", "content": question}])) == ("", "Yes.")
 
 

@@ -174,15 +174,19 @@ def typing(monkeypatch):
 
 
 def interrupt_once(engine, position):
-    whole = engine.step
+    """Ctrl-C as soon as so many ids are in the state."""
+    whole = engine.append
 
-    def interrupted(token):
-        if len(engine.ids) == position:
-            engine.step = whole
-            raise KeyboardInterrupt
-        return whole(token)
+    def interrupted(tokens):
+        room = position - engine.position
+        if not 0 <= room < len(tokens):
+            return whole(tokens)
+        engine.append = whole
+        if room:
+            whole(tokens[:room])
+        raise KeyboardInterrupt
 
-    engine.step = interrupted
+    engine.append = interrupted
 
 
 def test_ctrl_c_ends_the_answer_and_not_the_chat(telling, typing, type_line, storyteller_tokenizer):
