@@ -11,6 +11,7 @@ from typing import Any
 import every_architecture
 import numpy as np
 import pytest
+from brief_forecast import be_brief
 from streamed_engine import IDS, MODEL, streamed
 
 from qcli import LLM
@@ -244,6 +245,7 @@ def test_others_go_on_between_the_layers_of_a_prompt(monkeypatch):
 
 
 def test_a_forecast_tells_how_many_there_is_room_for(monkeypatch):
+    be_brief(monkeypatch)
     monkeypatch.setattr(budget, "fits", lambda *_: False)
     monkeypatch.setattr("qcli.forecast.forecast._MOST", 5)
     file = GGUFFile.open(MODEL)

@@ -116,19 +116,26 @@ def test_words_that_were_there_before_have_the_ids_of_the_library(published, tex
 SCORES = {"▁": -90, "a": -91, "b": -92, "c": -93, "ab": -1, "bc": -2, "▁a": -4, "▁▁": -5, "aa": -6, "c▁": -3, "b▁a": -7}
 
 
-@pytest.mark.parametrize("prefix", [True, False])
-@settings(max_examples=100, deadline=None)
-@given(
-    text=st.lists(st.sampled_from(["a", "b", "c", "ab", " ", "  ", "\n", "<tool>", "a b"]), max_size=30).map("".join)
-)
-def test_user_defined_tokens_and_scores_see_no_border(tmp_path_factory, prefix, text):
+@pytest.fixture(scope="module")
+def scored(request, tmp_path_factory):
+    """Tokenizers by SentencePiece's scores, with a space before a text or without: one for the whole, one for pieces."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *SCORES, "<tool>", "  ", "a b"]
     types = [2, 3, 3, *[6] * 256, *[1] * len(SCORES), 4, 4, 4]
-    keys = {"model": "llama", "tokens": tokens, "token_type": types, "add_space_prefix": prefix}
+    keys = {"model": "llama", "tokens": tokens, "token_type": types, "add_space_prefix": request.param}
     keys["scores"] = [0.0] * 259 + [float(score) for score in SCORES.values()] + [-1000.0] * 3
     path = vocabularies.write(tmp_path_factory.mktemp("sp") / "v.gguf", keys, "llama")
     whole, cut = (Tokenizer.from_gguf(path) for _ in "12")
     cut.__dict__["_cutter"] = Cutter(cut.special_texts, cut._method.may_cut, size=3)
+    return whole, cut
+
+
+@pytest.mark.parametrize("scored", [True, False], indirect=True)
+@settings(max_examples=100, deadline=None)
+@given(
+    text=st.lists(st.sampled_from(["a", "b", "c", "ab", " ", "  ", "\n", "<tool>", "a b"]), max_size=30).map("".join)
+)
+def test_user_defined_tokens_and_scores_see_no_border(scored, text):
+    whole, cut = scored
     assert cut.encode(text) == whole.encode(text)
 
 
