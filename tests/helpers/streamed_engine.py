@@ -29,6 +29,12 @@ def streamed(
 
     spare: bytes that it may use beside them. Whatever is loaded from then on is streamed likewise.
     """
+    stream_all(monkeypatch, slots, usage_path, staged, spare)
+    return Engine.load(GGUFFile.open(path), threads=threads, ctx=256, chunk=chunk)
+
+
+def stream_all(monkeypatch, slots: int, usage_path: Path | None = None, staged: int = 1, spare: int = 1 << 30) -> None:
+    """Have whatever is loaded from now on streamed as `streamed` tells."""
 
     def allocate(loader, *_):
         loader.allocate(slots)
@@ -38,7 +44,6 @@ def streamed(
     monkeypatch.setattr(usage_file, "path_for", lambda _file: usage_path)
     monkeypatch.setattr(budget, "fits", lambda *_: False)
     monkeypatch.setattr(budget, "allocate_slots", allocate)
-    return Engine.load(GGUFFile.open(path), threads=threads, ctx=256, chunk=chunk)
 
 
 def logits_of(engine: Engine) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ import every_architecture
 import numpy as np
 import pytest
 import reference_models
-from streamed_engine import IDS, MODEL, streamed
+from streamed_engine import IDS, MODEL, stream_all, streamed
 
 from qcli import LLM
 from qcli.errors import QcliError
@@ -24,11 +24,11 @@ SLOTS = {"qwen3next": 8, "gptoss": 8, "nemotron_h_moe-latent": 8, "granitehybrid
 SLOTS |= {"qwen4exp": 6}
 
 
-@pytest.fixture
-def path(request, tmp_path):
+@pytest.fixture(scope="module")
+def path(request, tmp_path_factory):
     if request.param == "qwen3next":
         return MODEL
-    return every_architecture.write(request.param, tmp_path / "model.gguf")
+    return every_architecture.write(request.param, tmp_path_factory.mktemp("model") / "model.gguf")
 
 
 def resident(path, ids):
@@ -36,7 +36,7 @@ def resident(path, ids):
     return _resident(path, tuple(ids))
 
 
-@lru_cache(8)
+@lru_cache(16)
 def _resident(path, ids):
     engine = Engine.load(GGUFFile.open(path), threads=1, ctx=256, chunk=64)
     ids = [id % engine.vocab_size for id in ids]
@@ -184,7 +184,7 @@ def without_drafts():
 @pytest.mark.parametrize(("draft", "slots"), [("auto", 12), (1, 12), (5, 16), (5, 9)])
 def test_answers_with_drafts(draft, slots, without_drafts, monkeypatch):
     """Also where there is room for the experts of fewer tokens than are to be guessed."""
-    streamed(monkeypatch, slots).close()
+    stream_all(monkeypatch, slots)
     with LLM(draft=draft, threads=2, ctx=256) as llm:
         assert llm.engine.expert_loader
         assert answers(llm, *ASKED) == without_drafts[0]
@@ -212,7 +212,7 @@ def test_guesses_of_the_models_own_head(slots, monkeypatch, tmp_path):
     engine = Engine.load(GGUFFile.open(path), threads=1, ctx=256, chunk=32, mtp=True)
     expected = guesses(engine, ids)
     engine.close()
-    streamed(monkeypatch, slots, path).close()
+    stream_all(monkeypatch, slots)
     engine = Engine.load(GGUFFile.open(path), threads=2, ctx=256, chunk=32, mtp=True)
     assert len(engine.expert_loader.layers) == 6
     assert same(guesses(engine, ids), expected)
@@ -224,7 +224,7 @@ def test_guesses_of_the_models_own_head(slots, monkeypatch, tmp_path):
 @pytest.mark.parametrize("draft", ["mtp", 5])
 def test_answers_where_memory_comes_and_goes(draft, without_drafts, monkeypatch, request):
     """Also between a guess and the step that it is for."""
-    streamed(monkeypatch, 16).close()
+    stream_all(monkeypatch, 16)
     request.getfixturevalue("others")
     with LLM(draft=draft, threads=2, ctx=256) as llm:
         assert answers(llm, *LONG) == without_drafts[1]

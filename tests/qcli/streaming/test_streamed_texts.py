@@ -12,7 +12,7 @@ import every_architecture
 import numpy as np
 import pytest
 from brief_forecast import be_brief
-from streamed_engine import IDS, MODEL, streamed
+from streamed_engine import IDS, MODEL, stream_all, streamed
 
 from qcli import LLM
 from qcli.forecast.forecast import forecast
@@ -176,7 +176,7 @@ def one_at_a_time():
 @pytest.mark.parametrize("slots", [8, 12, 16])
 def test_answers_side_by_side_are_those_of_one_at_a_time(slots, one_at_a_time, monkeypatch):
     """Also where the cache gives some of its slots up for them."""
-    streamed(monkeypatch, slots).close()
+    stream_all(monkeypatch, slots)
     with LLM(threads=2, ctx=256, keep="shared") as llm:
         loader = llm.engine.expert_loader
         monkeypatch.setattr(llm.engine, "reset_traffic", lambda: None)
@@ -192,7 +192,7 @@ def test_the_cache_gives_slots_up_for_them(monkeypatch):
     monkeypatch.setattr(budget, "_TEXTS", 2)
     with LLM(threads=1, ctx=64, keep="shared") as llm:
         expected = answered(llm, 1)
-    streamed(monkeypatch, 14, spare=0).close()
+    stream_all(monkeypatch, 14, spare=0)
     with LLM(threads=2, ctx=64, keep="shared") as llm:
         loader, each = llm.engine.expert_loader, text_bytes(llm.engine.state, llm.engine.vocab_size)
         most = places(llm.engine, 8)
@@ -233,7 +233,7 @@ def served(parallel, questions, **more):
 
 def test_others_go_on_between_the_layers_of_a_prompt(monkeypatch):
     """Where none may wait at all."""
-    streamed(monkeypatch, 12).close()
+    stream_all(monkeypatch, 12)
     long: dict[str, Any] = {"max_tokens": 60, "temperature": 0.8, "stop_loops": False}
     options: list[Any] = [{**long, "seed": i} for i in range(3)]
     questions = [Question(asked, options[i]) for i, asked in enumerate(ASKED[:3])]
