@@ -125,7 +125,7 @@ def _store_sums(totals: Any, place: Any) -> Any:
     def generate(builder: Any, totals: Any, place: Any) -> None:
         for first in range(0, len(totals), 4):
             some = totals[first : first + 4]
-            a, b, c, d = some * (4 // len(some))
+            a, b, c, d = (4 * some)[:4]
             ab, cd = (builder.fadd(*_woven(builder, *pair, 2)) for pair in ((a, b), (c, d)))
             even = [lane + i + second for lane in range(0, 16, 4) for second in (0, 16) for i in (0, 2)]
             odd = [lane + 1 for lane in even]
@@ -143,7 +143,7 @@ def _zeros(tokens: int) -> Any:
     return intrinsic(lambda: ((f32x16, tokens), lambda _builder: [zero] * tokens))
 
 
-_zero1, _zero2, _zero4, _zero8 = (_zeros(tokens) for tokens in (1, 2, 4, 8))
+_zero1, _zero2, _zero3, _zero4, _zero5, _zero6, _zero7, _zero8 = (_zeros(tokens) for tokens in range(1, 9))
 
 
 @inline
@@ -187,19 +187,24 @@ def step_rows_by_16(words_of, scales_of, offset, block, w, rows, columns, step, 
     while first < rows:
         some, t, ahead = min(most, rows - first), 0, block.bytes
         while t < count:
-            x, y, left = scratch + _BLOCK_BYTES * t, sums + 4 * t, count - t
-            if left >= 8:
+            x, y, tokens = scratch + _BLOCK_BYTES * t, sums + 4 * t, min(count - t, 8)
+            if tokens == 8:
                 _rows_times(_zero8, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
-                t += 8
-            elif left >= 4:
+            elif tokens == 7:
+                _rows_times(_zero7, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
+            elif tokens == 6:
+                _rows_times(_zero6, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
+            elif tokens == 5:
+                _rows_times(_zero5, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
+            elif tokens == 4:
                 _rows_times(_zero4, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
-                t += 4
-            elif left >= 2:
+            elif tokens == 3:
+                _rows_times(_zero3, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
+            elif tokens == 2:
                 _rows_times(_zero2, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
-                t += 2
             else:
                 _rows_times(_zero1, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
-                t += 1
+            t += tokens
             ahead = 0
         _write(sums, first, some, step)
         first += some
