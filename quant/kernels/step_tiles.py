@@ -45,9 +45,9 @@ _VECTOR = 4 * TILE_ROWS  # bytes of a float32 for each row
 # Columns that are unpacked together: with their scales and a token's totals they stay in the first-level cache. And at most,
 # so that what is left over is not a part of its own.
 _PART, _LAST = 512, 768
-# Tokens whose whole-number sums are in registers together; fewer take each of them alone.
-_MANY = 8 if UNIT.startswith("avx512") else 3
-_SOME = 2
+# The most tokens whose whole-number sums are in registers together.
+_MOST = 8 if UNIT.startswith("avx512") else 3
+_MINIMA = _VECTOR * (_LAST // 16)  # bytes from a group's scales to its minima
 
 # multiply_tiles(matrix, w, rows, entries, count, added, accumulate, scratch)
 # result[t][0..rows) = factor[t] * (w . x[t]) for each of `count` entries (see quant.tile), added to what is there if accumulate
@@ -75,16 +75,16 @@ def _sum_by_dots(builder: Any, tile: Any, word_of: Any, steps: int, tokens: int)
     return sums if ways == 1 else [builder.add(*sums[2 * token : 2 * token + 2]) for token in range(tokens)]
 
 
-def _add_group(columns: int, tokens: int, bits: int) -> Any:
-    """Declare an intrinsic: a group of so many columns is added to one total of each token, in place.
+def _add_group(columns: int, bits: int) -> Any:
+    """Declare an intrinsic: a group of so many columns is added to one total of each token, in place, for 1 to _MOST tokens.
 
-    It takes the addresses of the group's columns in the tile, of its scales and of its minima, the entries, the address of the
-    first token's total, the number of columns before the group, and that of all columns.
+    It takes the number of tokens, the addresses of the group's columns in the tile and of its scales, the entries, the address
+    of the first token's total, the number of columns before the group, and that of all columns.
     """
     shift = 3 if columns == 32 else 2  # of a column's number to the offset of its group's float32
 
-    def generate(
-        builder: Any, tile: Any, scales: Any, minima: Any, entries: Any, total: Any, first: Any, every: Any
+    def add(
+        builder: Any, tokens: int, tile: Any, scales: Any, entries: Any, total: Any, first: Any, every: Any
     ) -> None:
         rows = [entry_llvm(builder, entries, token, ENTRY.activation, entries.type) for token in range(tokens)]
         places = [builder.add(row, first) for row in rows]
@@ -102,7 +102,8 @@ def _add_group(columns: int, tokens: int, bits: int) -> Any:
         d = builder.add(every, builder.shl(shifted(first, 5), ir.Constant(first.type, 2)))
         s = builder.add(builder.add(every, shifted(every, shift)), shifted(first, shift))
         lanes = vector_of(F32, TILE_ROWS)
-        scale, minimum = (builder.load(pointer(builder, place, lanes), align=1) for place in (scales, minima))
+        places = [pointer(builder, offset_by(builder, scales, at), lanes) for at in (0, _MINIMA)]
+        scale, minimum = (builder.load(place, align=1) for place in places)
         less = builder.fneg(minimum)
         for token, (row, whole) in enumerate(zip(rows, sums, strict=True)):
             place = pointer(builder, offset_by(builder, total, token * _totals_bytes(columns)), lanes)
@@ -110,7 +111,18 @@ def _add_group(columns: int, tokens: int, bits: int) -> Any:
             factor = builder.fmul(scale, _float(builder, row, d))
             builder.store(fma_llvm(builder, builder.sitofp(whole, lanes), factor, value), place, align=1)
 
-    return intrinsic(lambda tile, scales, minima, entries, total, first, every: (None, generate))
+    def generate(builder: Any, tokens: Any, *operands: Any) -> None:
+        end = builder.append_basic_block()
+        choice = builder.switch(tokens, end)
+        for count in range(1, _MOST + 1):
+            block = builder.append_basic_block()
+            choice.add_case(count, block)
+            builder.position_at_end(block)
+            add(builder, count, *operands)
+            builder.branch(end)
+        builder.position_at_end(end)
+
+    return intrinsic(lambda tokens, tile, scales, entries, total, first, every: (None, generate))
 
 
 def _float(builder: Any, row: Any, offset: Any) -> Any:
@@ -128,7 +140,6 @@ class _Part(NamedTuple):
 
     weights: Any
     scales: Any
-    minima: Any
     totals: Any
     first: Any  # of these columns in the rows, a multiple of 256
     columns: Any
@@ -142,33 +153,24 @@ class _Ahead(NamedTuple):
 
 
 @inline
-def _add_groups(add, group, part, entries, totals, columns, ahead):
-    """All groups of a part, for as many tokens as `add` takes."""
+def _add_groups(add, group, part, entries, tokens, totals, columns, ahead):
+    """All groups of a part, for at most _MOST tokens."""
     whole, lanes = columns // 256 * 256, 256 // group
     for g in range(part.columns // group):
         for line in range(0, ahead.bytes, 64):
             prefetch_l2(ahead.address + g * ahead.bytes + line)
         first = part.first + g * group
         total = totals + _VECTOR * (g % lanes if first < whole else lanes)
-        place = part.weights + TILE_ROWS * g * group
-        add(place, part.scales + _VECTOR * g, part.minima + _VECTOR * g, entries, total, first, columns)
+        add(tokens, part.weights + TILE_ROWS * g * group, part.scales + _VECTOR * g, entries, total, first, columns)
 
 
 @inline
-def _add_part(many, some, one, group, part, entries, count, columns, ahead):
+def _add_part(add, group, part, entries, count, columns, ahead):
     """A part for all tokens; what is asked for is so with the first of them."""
-    size, t = _VECTOR * (256 // group + 1), 0
-    while t < count:
-        left, these, totals = count - t, entries + ENTRY.bytes * t, part.totals + size * t
-        if left >= _MANY:
-            _add_groups(many, group, part, these, totals, columns, ahead)
-            t += _MANY
-        elif left >= _SOME:
-            _add_groups(some, group, part, these, totals, columns, ahead)
-            t += _SOME
-        else:
-            _add_groups(one, group, part, these, totals, columns, ahead)
-            t += 1
+    size = _VECTOR * (256 // group + 1)
+    for t in range(0, count, _MOST):
+        tokens, totals = min(count - t, _MOST), part.totals + size * t
+        _add_groups(add, group, part, entries + ENTRY.bytes * t, tokens, totals, columns, ahead)
         ahead = _Ahead(ahead.address, 0)
 
 
@@ -208,12 +210,11 @@ def _clear(totals, vectors):
 
 
 @inline
-def _multiply_tiles(many, some, one, group, matrix, w, rows, entries, count, added, accumulate, scratch):
+def _multiply_tiles(add, group, matrix, w, rows, entries, count, added, accumulate, scratch):
     columns, row_bytes = load_i64(matrix + MATRIX.columns), load_i64(matrix + MATRIX.row_bytes)
     unpack, weights = load_i64(matrix + MATRIX.unpack), scratch + TILE_SCRATCH
     scales = weights + TILE_ROWS * _LAST
-    minima = scales + _VECTOR * (_LAST // 16)
-    totals = minima + _VECTOR * (_LAST // 16)
+    totals = scales + 2 * _MINIMA
     vectors = count * (256 // group + 1)
     for r in range(0, rows, TILE_ROWS):
         some_rows, ahead = min(TILE_ROWS, rows - r), w + TILE_ROWS * row_bytes
@@ -222,67 +223,56 @@ def _multiply_tiles(many, some, one, group, matrix, w, rows, entries, count, add
         first = 0
         while first < columns:
             size = _PART if columns - first > _LAST else columns - first
-            part = _Part(weights, scales, minima, totals, first, size)
-            call(unpack, (v + first * row_bytes // columns, row_bytes, size, weights, scales, minima, scratch))
+            part = _Part(weights, scales, totals, first, size)
+            block = v + first * row_bytes // columns
+            call(unpack, (block, row_bytes, size, weights, scales, scales + _MINIMA, scratch))
             each = TILE_ROWS * (row_bytes * group // columns)
-            _add_part(many, some, one, group, part, entries, count, columns, _Ahead(ahead, each))
+            _add_part(add, group, part, entries, count, columns, _Ahead(ahead, each))
             ahead += each * (size // group)
             first += size
         _write(entries, count, added, accumulate, totals, group, r, some_rows)
         w += TILE_ROWS * row_bytes
 
 
-def _ways(group: int, bits: int) -> list[Any]:
-    """How a group is added for many tokens, for some, and for one."""
-    return [_add_group(group, tokens, bits) for tokens in (_MANY, _SOME, 1)]
-
-
-_MANY_32, _SOME_32, _ONE_32 = _ways(32, 0)
-_MANY_16, _SOME_16, _ONE_16 = _ways(16, 0)
-_MANY_U5, _SOME_U5, _ONE_U5 = _ways(32, 5)  # where there are no pairs, nobody asks for these
-_MANY_U4, _SOME_U4, _ONE_U4 = _ways(32, 4)
-_MANY_U6_16, _SOME_U6_16, _ONE_U6_16 = _ways(16, 6)
-_MANY_U4_16, _SOME_U4_16, _ONE_U4_16 = _ways(16, 4)
+_add_32, _add_16 = _add_group(32, 0), _add_group(16, 0)
+# where there are no pairs, nobody asks for these
+_add_u5, _add_u4, _add_u6_16, _add_u4_16 = (_add_group(*kind) for kind in ((32, 5), (32, 4), (16, 6), (16, 4)))
 
 
 @_multiply
 def step_q8(matrix, w, rows, entries, count, added, accumulate, scratch):
     """Quantized weights with a scale per 32 columns."""
-    _multiply_tiles(_MANY_32, _SOME_32, _ONE_32, 32, matrix, w, rows, entries, count, added, accumulate, scratch)
+    _multiply_tiles(_add_32, 32, matrix, w, rows, entries, count, added, accumulate, scratch)
 
 
 @_multiply
 def step_q8_by_16(matrix, w, rows, entries, count, added, accumulate, scratch):
     """Quantized weights with a scale per 16 columns."""
-    _multiply_tiles(_MANY_16, _SOME_16, _ONE_16, 16, matrix, w, rows, entries, count, added, accumulate, scratch)
+    _multiply_tiles(_add_16, 16, matrix, w, rows, entries, count, added, accumulate, scratch)
 
 
 @_multiply
 def step_u5(matrix, w, rows, entries, count, added, accumulate, scratch):
     """As `step_q8`, of 5 bits, on units that leave pairs."""
-    _multiply_tiles(_MANY_U5, _SOME_U5, _ONE_U5, 32, matrix, w, rows, entries, count, added, accumulate, scratch)
+    _multiply_tiles(_add_u5, 32, matrix, w, rows, entries, count, added, accumulate, scratch)
 
 
 @_multiply
 def step_u4(matrix, w, rows, entries, count, added, accumulate, scratch):
     """The same, of at most 4 bits."""
-    _multiply_tiles(_MANY_U4, _SOME_U4, _ONE_U4, 32, matrix, w, rows, entries, count, added, accumulate, scratch)
+    _multiply_tiles(_add_u4, 32, matrix, w, rows, entries, count, added, accumulate, scratch)
 
 
 @_multiply
 def step_u6_by_16(matrix, w, rows, entries, count, added, accumulate, scratch):
     """As `step_q8_by_16`, of 6 bits, on units that leave pairs."""
-    _multiply_tiles(
-        _MANY_U6_16, _SOME_U6_16, _ONE_U6_16, 16, matrix, w, rows, entries, count, added, accumulate, scratch
-    )
+    _multiply_tiles(_add_u6_16, 16, matrix, w, rows, entries, count, added, accumulate, scratch)
 
 
 @_multiply
 def step_u4_by_16(matrix, w, rows, entries, count, added, accumulate, scratch):
     """The same, of at most 4 bits."""
-    _multiply_tiles(
-        _MANY_U4_16, _SOME_U4_16, _ONE_U4_16, 16, matrix, w, rows, entries, count, added, accumulate, scratch
-    )
+    _multiply_tiles(_add_u4_16, 16, matrix, w, rows, entries, count, added, accumulate, scratch)
 
 
 _KERNELS = {  # by columns that share a scale, and bits of a weight

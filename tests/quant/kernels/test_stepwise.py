@@ -14,7 +14,7 @@ from quant.kernels.matmul import add_matmul, matmul
 from quant.kernels.router import Routing
 from quant.plan import Activation
 
-TOKENS = [2, 3, 5, 8]
+TOKENS = [2, 3, 4, 5, 6, 7, 8, 11]
 NAMES = formats.names()
 
 
