@@ -17,6 +17,8 @@ from quant.jit import inline, intrinsic
 from quant.simd import (
     I8,
     I32,
+    I64,
+    call_llvm,
     constant_of,
     f32x16,
     i8x64,
@@ -28,9 +30,10 @@ from quant.simd import (
     mul,
     permute,
     pointer,
-    prefetch,
+    prefetch_l2,
     shuffle,
     splat,
+    splat_llvm,
     store_f32,
     store_f32x16,
     store_i8x64,
@@ -42,9 +45,14 @@ BY_ROWS = UNIT == "avx512vnni"  # elsewhere tiles are quicker, or it was not mea
 LANES = [4 * (lane % 4) + lane // 4 for lane in range(16)]  # the group of each lane
 # Of 256 columns of an activation: words [4, 64 bytes], float32 d [16] and s [16].
 _D, _S, _BLOCK_BYTES = 256, 320, 384
-# Rows, and their bytes, that all tokens are multiplied with before the next: they stay in the first-level cache.
-_ROWS, _ROWS_BYTES = 32, 24576
-_AHEAD = 4096  # bytes from what is read to what is asked for
+# Tokens whose totals are in registers together, and bytes of these for a row.
+_MOST, _TOTALS_BYTES = 8, 512
+# Blocks times tokens of a part: so much of the activations stays in the first-level cache while rows go by.
+_PART = 64
+# Rows that are multiplied with all parts and tokens before the next: so many bytes, or the fewest for which parts pay.
+_ROWS, _ROWS_BYTES, _FEWEST_ROWS = 32, 24576, 16
+# Bytes from what is read to what is asked for, at least: on a Zen 4, 4096 were too few, and the first-level cache too small.
+_AHEAD = 16384
 
 _by_groups, _by_pairs = permute(LANES), permute([group // 2 for group in LANES])
 
@@ -60,7 +68,13 @@ class Step(NamedTuple):
 
 def rows_scratch_bytes(columns: int, entries: int) -> int:
     """Scratch memory that step_rows of quant.formats needs for so many columns and entries."""
-    return entries * (columns // 256 * _BLOCK_BYTES + 4 * _ROWS)
+    return entries * columns // 256 * _BLOCK_BYTES + _ROWS * (_sums_bytes(entries) + _TOTALS_BYTES)
+
+
+@inline
+def _sums_bytes(count):
+    """Of a row's products with so many tokens: whole fours."""
+    return (count + 3) // 4 * 16
 
 
 def _woven(builder: Any, a: Any, b: Any, size: int) -> list[Any]:
@@ -120,45 +134,126 @@ def _add_block(totals: Any, words: Any, scale: Any, place: Any) -> Any:
 
 @intrinsic
 def _store_sums(totals: Any, place: Any) -> Any:
-    """The sum of each token's total, halves added until one is left -> float32, beside each other."""
+    """The sum of each of four totals, halves added until one is left -> float32, beside each other."""
 
     def generate(builder: Any, totals: Any, place: Any) -> None:
-        for first in range(0, len(totals), 4):
-            some = totals[first : first + 4]
-            a, b, c, d = (4 * some)[:4]
-            ab, cd = (builder.fadd(*_woven(builder, *pair, 2)) for pair in ((a, b), (c, d)))
-            even = [lane + i + second for lane in range(0, 16, 4) for second in (0, 16) for i in (0, 2)]
-            odd = [lane + 1 for lane in even]
-            sums = builder.fadd(shuffle(builder, ab, cd, even), shuffle(builder, ab, cd, odd))
-            for half in (8, 4):
-                sums = builder.fadd(*(shuffle(builder, sums, sums, range(at, at + half)) for at in (0, half)))
-            kept = shuffle(builder, sums, sums, range(len(some)))
-            builder.store(kept, pointer(builder, offset_by(builder, place, 4 * first), kept.type), align=1)
+        a, b, c, d = totals
+        ab, cd = (builder.fadd(*_woven(builder, *pair, 2)) for pair in ((a, b), (c, d)))
+        even = [lane + i + second for lane in range(0, 16, 4) for second in (0, 16) for i in (0, 2)]
+        odd = [lane + 1 for lane in even]
+        sums = builder.fadd(shuffle(builder, ab, cd, even), shuffle(builder, ab, cd, odd))
+        for half in (8, 4):
+            sums = builder.fadd(*(shuffle(builder, sums, sums, range(at, at + half)) for at in (0, half)))
+        builder.store(sums, pointer(builder, place, sums.type), align=1)
 
     return None, generate
 
 
-def _zeros(tokens: int) -> Any:
-    zero = constant_of(vector_llvm(f32x16), 0.0)
-    return intrinsic(lambda: ((f32x16, tokens), lambda _builder: [zero] * tokens))
+def _totals(tokens: int) -> Any:
+    """Declare an intrinsic: the totals of so many tokens, beside each other in memory, or zeros, if the second operand is 0."""
+    kind = vector_llvm(f32x16)
+
+    def generate(builder: Any, place: Any, goes_on: Any) -> list[Any]:
+        every = builder.icmp_signed("!=", splat_llvm(builder, goes_on, 16), constant_of(vector_of(I64, 16), 0))
+        zero, align, made = constant_of(kind, 0.0), I32(1), []
+        for token in range(tokens):
+            at = pointer(builder, offset_by(builder, place, 64 * token), kind)
+            made.append(call_llvm(builder, "llvm.masked.load.v16f32.p0", kind, [at, align, every, zero]))
+        return made
+
+    return intrinsic(lambda place, goes_on: ((f32x16, tokens), generate))
 
 
-_zero1, _zero2, _zero3, _zero4, _zero5, _zero6, _zero7, _zero8 = (_zeros(tokens) for tokens in range(1, 9))
+_totals1, _totals2, _totals3, _totals4, _totals5, _totals6, _totals7, _totals8 = map(_totals, range(1, _MOST + 1))
+
+
+@intrinsic
+def _store_totals(totals: Any, place: Any) -> Any:
+    def generate(builder: Any, totals: Any, place: Any) -> None:
+        for token, total in enumerate(totals):
+            builder.store(total, pointer(builder, offset_by(builder, place, 64 * token), total.type), align=1)
+
+    return None, generate
+
+
+class _Part(NamedTuple):
+    """Some blocks of some rows, and some of `count` tokens that they are multiplied with."""
+
+    weights: Any  # the address of the first block
+    rows: Any
+    row_bytes: Any
+    blocks: Any  # of each row
+    x: Any  # of these blocks and tokens
+    count: Any
+    totals: Any  # of these tokens, for each row
+    goes_on: Any  # 0 where these blocks are the first
+    ahead: Any  # bytes from what is read to what is asked for
 
 
 @inline
-def _rows_times(zero, words_of, scales_of, block, w, rows, columns, x, count, sums, ahead):
-    """Rows times as many tokens as `zero` has totals -> float32 [rows, count] at sums; ahead: bytes that are asked for."""
-    for _ in range(rows):
-        totals, place = zero(), x
-        for _ in range(columns // 256):
-            for line in range(0, ahead, 64):
-                prefetch(w + _AHEAD + line)
+def _add_part(totals_at, words_of, scales_of, block, part):
+    """The totals with a part more."""
+    row, here = part.weights, part.totals
+    for _ in range(part.rows):
+        w, place, totals = row, part.x, totals_at(here, part.goes_on)
+        for _ in range(part.blocks):
+            for line in range(0, block.bytes, 64):
+                prefetch_l2(w + part.ahead + line)
             totals = _add_block(totals, words_of(w), scales_of(w), place)
-            place += count * _BLOCK_BYTES
+            place += part.count * _BLOCK_BYTES
             w += block.bytes
-        _store_sums(totals, sums)
-        sums += 4 * count
+        _store_totals(totals, here)
+        row += part.row_bytes
+        here += _TOTALS_BYTES
+
+
+@inline
+def _sum_up(totals, rows, tokens, sums, step):
+    """The sums of totals -> float32, a row's beside each other, whole fours; step: bytes to those of the next row."""
+    for _ in range(rows):
+        for t in range(0, tokens, 4):
+            _store_sums(_totals4(totals + 64 * t, 1), sums + 4 * t)
+        totals += _TOTALS_BYTES
+        sums += step
+
+
+@inline
+def _add_part_of(tokens, words_of, scales_of, block, part):
+    """Likewise for so many tokens, at most _MOST."""
+    if tokens == 8:
+        _add_part(_totals8, words_of, scales_of, block, part)
+    elif tokens == 7:
+        _add_part(_totals7, words_of, scales_of, block, part)
+    elif tokens == 6:
+        _add_part(_totals6, words_of, scales_of, block, part)
+    elif tokens == 5:
+        _add_part(_totals5, words_of, scales_of, block, part)
+    elif tokens == 4:
+        _add_part(_totals4, words_of, scales_of, block, part)
+    elif tokens == 3:
+        _add_part(_totals3, words_of, scales_of, block, part)
+    elif tokens == 2:
+        _add_part(_totals2, words_of, scales_of, block, part)
+    else:
+        _add_part(_totals1, words_of, scales_of, block, part)
+
+
+@inline
+def _add_rows(words_of, scales_of, block, w, rows, blocks, x, count, sums, totals):
+    """Rows of so many blocks times `count` tokens, part by part -> _sums_bytes for each at sums."""
+    row_bytes, ahead = blocks * block.bytes, 1
+    for t in range(0, count, _MOST):
+        tokens, first = min(count - t, _MOST), 0
+        parts = (blocks * tokens + _PART - 1) // _PART
+        most = (blocks + parts - 1) // parts
+        ahead *= max(_AHEAD // (most * block.bytes), 1) * row_bytes
+        while first < blocks:
+            some, place = min(most, blocks - first), x + _BLOCK_BYTES * (count * first + t)
+            part = _Part(w + first * block.bytes, rows, row_bytes, some, place, count, totals, first, ahead)
+            _add_part_of(tokens, words_of, scales_of, block, part)
+            first += some
+        _sum_up(totals, rows, tokens, sums + 4 * t, _sums_bytes(count))
+        ahead = 0
 
 
 @inline
@@ -168,7 +263,7 @@ def _write(sums, first, rows, step):
         entry, adds = step.entries + ENTRY.bytes * t, 1 if t >= step.added else step.accumulate
         y, factor = load_i64(entry + ENTRY.result) + 4 * first, load_f32(entry + ENTRY.factor)
         for r in range(rows):
-            product = factor * load_f32(sums + 4 * (step.count * r + t))
+            product = factor * load_f32(sums + _sums_bytes(step.count) * r + 4 * t)
             store_f32(y + 4 * r, load_f32(y + 4 * r) + product if adds else product)
 
 
@@ -178,34 +273,16 @@ def step_rows_by_16(words_of, scales_of, offset, block, w, rows, columns, step, 
 
     words_of(w), scales_of(w): a block in the order told above, four i8x64 and f32x16.
     """
-    row_bytes, count = columns // 256 * block.bytes, step.count
-    sums = scratch + columns // 256 * count * _BLOCK_BYTES
+    blocks, count, first = columns // 256, step.count, 0
+    sums = scratch + blocks * count * _BLOCK_BYTES
     for t in range(count):
         x = load_i64(step.entries + ENTRY.bytes * t + ENTRY.activation)
         _turn_activation(x, columns, offset, scratch + _BLOCK_BYTES * t, count * _BLOCK_BYTES)
-    most, first = min(_ROWS, max(_ROWS_BYTES // row_bytes, 1)), 0
+    row_bytes = blocks * block.bytes
+    most = min(_ROWS, max(_ROWS_BYTES // row_bytes, _FEWEST_ROWS))
     while first < rows:
-        some, t, ahead = min(most, rows - first), 0, block.bytes
-        while t < count:
-            x, y, tokens = scratch + _BLOCK_BYTES * t, sums + 4 * t, min(count - t, 8)
-            if tokens == 8:
-                _rows_times(_zero8, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
-            elif tokens == 7:
-                _rows_times(_zero7, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
-            elif tokens == 6:
-                _rows_times(_zero6, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
-            elif tokens == 5:
-                _rows_times(_zero5, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
-            elif tokens == 4:
-                _rows_times(_zero4, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
-            elif tokens == 3:
-                _rows_times(_zero3, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
-            elif tokens == 2:
-                _rows_times(_zero2, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
-            else:
-                _rows_times(_zero1, words_of, scales_of, block, w, some, columns, x, count, y, ahead)
-            t += tokens
-            ahead = 0
+        some = min(most, rows - first)
+        _add_rows(words_of, scales_of, block, w, some, blocks, scratch, count, sums, sums + _ROWS * _sums_bytes(count))
         _write(sums, first, some, step)
         first += some
         w += some * row_bytes
