@@ -51,11 +51,25 @@ def test_matrices_of_every_format(name, tokens):
         assert np.array_equal(products(x, threads), expected)
 
 
+@pytest.mark.parametrize("tokens", [2, 7, 8, 17])
+@pytest.mark.parametrize("name", ["Q3_K", "Q4_K", "Q6_K"])
+def test_columns_in_several_parts(name, tokens):
+    w, x = random_rows(np.random.default_rng(3), name, 37, 20 * 256), normal(4, tokens, 20 * 256)
+
+    def products(x):
+        plan, y = new_plan(len(x), stepwise=True), Activation(len(x), w.rows)
+        matmul(plan, source(plan, x), [(w, y)], 0.5)
+        replay(plan)
+        return y.values.copy()
+
+    assert np.array_equal(products(x), each_alone(products, x))
+
+
 def test_quantized_types_are_multiplied_by_tiles():
     assert {name for name in NAMES if not formats.find(name).by_tiles} == {"F32", "F16", "BF16", "NVFP4"}
 
 
-@pytest.mark.parametrize("name", ["F32", "Q8_0", "Q4_K", "Q2_K"])
+@pytest.mark.parametrize("name", ["F32", "Q8_0", "Q4_K", "Q6_K", "Q2_K"])
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("tokens", [1, 6, 16])
 def test_what_is_added_with_residual_and_bias(name, biased, tokens):
