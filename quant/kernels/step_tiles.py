@@ -170,7 +170,10 @@ def _add_part(add, group, part, entries, count, columns, ahead):
     size = _VECTOR * (256 // group + 1)
     for t in range(0, count, _MOST):
         tokens, totals = min(count - t, _MOST), part.totals + size * t
-        _add_groups(add, group, part, entries + ENTRY.bytes * t, tokens, totals, columns, ahead)
+        if tokens == _MOST:  # known when this is compiled, it takes 3 % less time than chosen group by group
+            _add_groups(add, group, part, entries + ENTRY.bytes * t, _MOST, totals, columns, ahead)
+        else:
+            _add_groups(add, group, part, entries + ENTRY.bytes * t, tokens, totals, columns, ahead)
         ahead = _Ahead(ahead.address, 0)
 
 
