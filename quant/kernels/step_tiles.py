@@ -75,8 +75,8 @@ def _sum_by_dots(builder: Any, tile: Any, word_of: Any, steps: int, tokens: int)
     return sums if ways == 1 else [builder.add(*sums[2 * token : 2 * token + 2]) for token in range(tokens)]
 
 
-def _add_group(columns: int, bits: int) -> Any:
-    """Declare an intrinsic: a group of so many columns is added to one total of each token, in place, for 1 to _MOST tokens.
+def _add_group(columns: int, bits: int, least: int, most: int) -> Any:
+    """Declare an intrinsic: a group of so many columns is added to one total of each token, in place, of `least` to `most`.
 
     It takes the number of tokens, the addresses of the group's columns in the tile and of its scales, the entries, the address
     of the first token's total, the number of columns before the group, and that of all columns.
@@ -112,9 +112,11 @@ def _add_group(columns: int, bits: int) -> Any:
             builder.store(fma_llvm(builder, builder.sitofp(whole, lanes), factor, value), place, align=1)
 
     def generate(builder: Any, tokens: Any, *operands: Any) -> None:
+        if least == most:
+            return add(builder, most, *operands)
         end = builder.append_basic_block()
         choice = builder.switch(tokens, end)
-        for count in range(1, _MOST + 1):
+        for count in range(least, most + 1):
             block = builder.append_basic_block()
             choice.add_case(count, block)
             builder.position_at_end(block)
@@ -165,15 +167,15 @@ def _add_groups(add, group, part, entries, tokens, totals, columns, ahead):
 
 
 @inline
-def _add_part(add, group, part, entries, count, columns, ahead):
+def _add_part(many, fewer, group, part, entries, count, columns, ahead):
     """A part for all tokens; what is asked for is so with the first of them."""
     size = _VECTOR * (256 // group + 1)
     for t in range(0, count, _MOST):
         tokens, totals = min(count - t, _MOST), part.totals + size * t
-        if tokens == _MOST:  # known when this is compiled, it takes 3 % less time than chosen group by group
-            _add_groups(add, group, part, entries + ENTRY.bytes * t, _MOST, totals, columns, ahead)
+        if tokens == _MOST:  # chosen for each group, as fewer are, they would take 3 % more time
+            _add_groups(many, group, part, entries + ENTRY.bytes * t, tokens, totals, columns, ahead)
         else:
-            _add_groups(add, group, part, entries + ENTRY.bytes * t, tokens, totals, columns, ahead)
+            _add_groups(fewer, group, part, entries + ENTRY.bytes * t, tokens, totals, columns, ahead)
         ahead = _Ahead(ahead.address, 0)
 
 
@@ -213,7 +215,7 @@ def _clear(totals, vectors):
 
 
 @inline
-def _multiply_tiles(add, group, matrix, w, rows, entries, count, added, accumulate, scratch):
+def _multiply_tiles(many, fewer, group, matrix, w, rows, entries, count, added, accumulate, scratch):
     columns, row_bytes = load_i64(matrix + MATRIX.columns), load_i64(matrix + MATRIX.row_bytes)
     unpack, weights = load_i64(matrix + MATRIX.unpack), scratch + TILE_SCRATCH
     scales = weights + TILE_ROWS * _LAST
@@ -230,52 +232,60 @@ def _multiply_tiles(add, group, matrix, w, rows, entries, count, added, accumula
             block = v + first * row_bytes // columns
             call(unpack, (block, row_bytes, size, weights, scales, scales + _MINIMA, scratch))
             each = TILE_ROWS * (row_bytes * group // columns)
-            _add_part(add, group, part, entries, count, columns, _Ahead(ahead, each))
+            _add_part(many, fewer, group, part, entries, count, columns, _Ahead(ahead, each))
             ahead += each * (size // group)
             first += size
         _write(entries, count, added, accumulate, totals, group, r, some_rows)
         w += TILE_ROWS * row_bytes
 
 
-_add_32, _add_16 = _add_group(32, 0), _add_group(16, 0)
-# where there are no pairs, nobody asks for these
-_add_u5, _add_u4, _add_u6_16, _add_u4_16 = (_add_group(*kind) for kind in ((32, 5), (32, 4), (16, 6), (16, 4)))
+def _ways(columns: int, bits: int) -> list[Any]:
+    """How a group is added for _MOST tokens, and for fewer."""
+    return [_add_group(columns, bits, *some) for some in ((_MOST, _MOST), (1, _MOST - 1))]
+
+
+_MANY_32, _FEWER_32 = _ways(32, 0)
+_MANY_16, _FEWER_16 = _ways(16, 0)
+_MANY_U5, _FEWER_U5 = _ways(32, 5)  # where there are no pairs, nobody asks for these
+_MANY_U4, _FEWER_U4 = _ways(32, 4)
+_MANY_U6_16, _FEWER_U6_16 = _ways(16, 6)
+_MANY_U4_16, _FEWER_U4_16 = _ways(16, 4)
 
 
 @_multiply
 def step_q8(matrix, w, rows, entries, count, added, accumulate, scratch):
     """Quantized weights with a scale per 32 columns."""
-    _multiply_tiles(_add_32, 32, matrix, w, rows, entries, count, added, accumulate, scratch)
+    _multiply_tiles(_MANY_32, _FEWER_32, 32, matrix, w, rows, entries, count, added, accumulate, scratch)
 
 
 @_multiply
 def step_q8_by_16(matrix, w, rows, entries, count, added, accumulate, scratch):
     """Quantized weights with a scale per 16 columns."""
-    _multiply_tiles(_add_16, 16, matrix, w, rows, entries, count, added, accumulate, scratch)
+    _multiply_tiles(_MANY_16, _FEWER_16, 16, matrix, w, rows, entries, count, added, accumulate, scratch)
 
 
 @_multiply
 def step_u5(matrix, w, rows, entries, count, added, accumulate, scratch):
     """As `step_q8`, of 5 bits, on units that leave pairs."""
-    _multiply_tiles(_add_u5, 32, matrix, w, rows, entries, count, added, accumulate, scratch)
+    _multiply_tiles(_MANY_U5, _FEWER_U5, 32, matrix, w, rows, entries, count, added, accumulate, scratch)
 
 
 @_multiply
 def step_u4(matrix, w, rows, entries, count, added, accumulate, scratch):
     """The same, of at most 4 bits."""
-    _multiply_tiles(_add_u4, 32, matrix, w, rows, entries, count, added, accumulate, scratch)
+    _multiply_tiles(_MANY_U4, _FEWER_U4, 32, matrix, w, rows, entries, count, added, accumulate, scratch)
 
 
 @_multiply
 def step_u6_by_16(matrix, w, rows, entries, count, added, accumulate, scratch):
     """As `step_q8_by_16`, of 6 bits, on units that leave pairs."""
-    _multiply_tiles(_add_u6_16, 16, matrix, w, rows, entries, count, added, accumulate, scratch)
+    _multiply_tiles(_MANY_U6_16, _FEWER_U6_16, 16, matrix, w, rows, entries, count, added, accumulate, scratch)
 
 
 @_multiply
 def step_u4_by_16(matrix, w, rows, entries, count, added, accumulate, scratch):
     """The same, of at most 4 bits."""
-    _multiply_tiles(_add_u4_16, 16, matrix, w, rows, entries, count, added, accumulate, scratch)
+    _multiply_tiles(_MANY_U4_16, _FEWER_U4_16, 16, matrix, w, rows, entries, count, added, accumulate, scratch)
 
 
 _KERNELS = {  # by columns that share a scale, and bits of a weight
