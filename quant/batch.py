@@ -42,6 +42,10 @@ class Batch:
         """How many there are."""
         return int(self.table[0])
 
+    def tokens_of_text(self, tokens: int) -> int:
+        """The most tokens of one text, where a replay takes at most so many in all."""
+        return 1 if self.texts else tokens
+
     def set(self, tokens: int, position: int, deferred: int = 0) -> None:
         """Before a replay: say what it takes of one text."""
         self.table[:3] = tokens, position, deferred  # in the order of BATCH
@@ -93,3 +97,15 @@ def slot_of(batch, t):
 def of_one_text(batch):
     """Whether all tokens are of one text, one after the other."""
     return load_i64(batch + BATCH.slots) == 0
+
+
+@inline
+def texts_of(batch):
+    """How many texts the tokens are of."""
+    return 1 if of_one_text(batch) else load_i64(batch + BATCH.tokens)
+
+
+@inline
+def tokens_of(batch, text):
+    """The first token of a text, counted from 0, and the one behind its last."""
+    return (0, load_i64(batch + BATCH.tokens)) if of_one_text(batch) else (text, text + 1)

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from quant.activation import quantize_row, row_addresses
-from quant.batch import BATCH, of_one_text
+from quant.batch import BATCH, of_one_text, texts_of, tokens_of
 from quant.jit import inline, kernel
 from quant.kernels.convolution import convolve
 from quant.kernels.deferred import STATES, catch_up_part, check_tokens, defer, deferred_of, states_of, update_state
@@ -80,59 +80,70 @@ def prepare_head(net, rows, t, head, batch, q, k, v):
 
 
 @inline
-def heads_of_share(rank, size, heads, width):
-    """The first of a share's heads, and the last plus one: two together where these fill one block of 32 columns."""
-    together = 2 if width % 32 else 1
-    pairs = (heads + together - 1) // together
-    return together * start_of(rank, size, pairs), min(heads, together * start_of(rank + 1, size, pairs))
+def decay_and_strength(net, rows, t, head, to):
+    """exp(g) and the sigmoid of beta of token t for a value head -> to, float32 [2]."""
+    a, dt_bias = load_i64(net + DELTA_NET.a) + 4 * head, load_i64(net + DELTA_NET.dt_bias) + 4 * head
+    g = load_f32(a) * softplus(load_f32(step_row(rows, STEP_ROWS.alpha, t) + 4 * head) + load_f32(dt_bias))
+    store_f32(to, np.float32(math.exp(g)))
+    store_f32(to + 4, sigmoid1(load_f32(step_row(rows, STEP_ROWS.beta, t) + 4 * head)))
+
+
+@inline
+def _step_head(net, rows, out, batch, head, first, end, local):
+    """Tokens first to end, of one text, one after the other for a value head; local: scratch memory, see `delta_step`."""
+    key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
+    states, in_turn, place = load_i64(net + DELTA_NET.states), of_one_text(batch), head * value_dim
+    columns, norm = load_i64(net + DELTA_NET.value_heads) * value_dim, load_i64(net + DELTA_NET.norm)
+    eps, sigmoid_gate = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.sigmoid_gate)
+    first_q, row = local + 64 * key_dim, 8 * (key_dim + value_dim) + 64
+    for t in range(first, end):
+        q = first_q + (t - first) * row
+        prepare_head(net, rows, t, head, batch, q, q + 4 * key_dim, q + 8 * key_dim)
+        decay_and_strength(net, rows, t, head, q + row - 64)
+    for part in range(0, value_dim, 16):
+        s = load_i64(states + STATES.state) + 4 * key_dim * (place + part)
+        catch_up_part(states, head, part, load_i64(batch + BATCH.deferred))
+        for t in range(first, end):
+            q = first_q + (t - first) * row
+            k, v = q + 4 * key_dim, q + 8 * key_dim + 4 * part
+            before, after = states_of(states, s, batch, t, local)
+            decay, strength = broadcast_f32(q + row - 64), broadcast_f32(q + row - 60)
+            delta = mul(strength, sub(load_f32x16(v), mul(decay, predict(before, k, key_dim))))
+            store_f32x16(v + 4 * value_dim, update_state(before, after, k, q, key_dim, decay, delta))
+            if in_turn and t > 0:
+                store_f32x16(deferred_of(states, t - 1, head) + 4 * (key_dim + part), delta)
+    for t in range(first, end):
+        q = first_q + (t - first) * row
+        y, q8, residual = row_addresses(out, t)
+        z = step_row(rows, STEP_ROWS.z, t) + 4 * place
+        gated_norm(q + 8 * key_dim + 4 * value_dim, z, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
+        if q8:
+            quantize_row(y, columns, q8, residual, place // 32, (place + value_dim) // 32)
+        if in_turn and t > 0:
+            defer(states, t - 1, head, q + 4 * key_dim, q + row - 64)
+
+
+@inline
+def together(width):
+    """How many heads one thread does: two where these fill one block of 32 columns."""
+    return 2 if width % 32 else 1
 
 
 @kernel
 def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
-    """Tokens one after the other, from convolution to gated norm -> out (an OUTPUT table); threads share the value heads.
+    """Each text's tokens one after the other, from convolution to gated norm -> out (an OUTPUT table).
 
-    Scratch memory: 16 columns of a state, then for each token q, k, v, o, its decay and its beta.
+    Threads share the value heads of all texts; those of a text are neighbours, since so are their states in memory.
+    Scratch memory: 16 columns of a state, then for each token of a text q, k, v, o, its decay and its beta.
     """
-    tokens, in_turn = load_i64(batch + BATCH.tokens), of_one_text(batch)
-    deferred, value_heads = load_i64(batch + BATCH.deferred), load_i64(net + DELTA_NET.value_heads)
-    key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
-    a, dt_bias, norm = load_i64(net + DELTA_NET.a), load_i64(net + DELTA_NET.dt_bias), load_i64(net + DELTA_NET.norm)
-    eps, sigmoid_gate = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.sigmoid_gate)
-    states, local = load_i64(net + DELTA_NET.states), scratch + rank * scratch_stride
-    state = load_i64(states + STATES.state)
-    first_q, row = local + 64 * key_dim, 8 * (key_dim + value_dim) + 64
-    first_head, last_head = heads_of_share(rank, size, value_heads, value_dim)
-    for head in range(first_head, last_head):
-        place = head * value_dim
-        for t in range(tokens):
-            q = first_q + t * row
-            prepare_head(net, rows, t, head, batch, q, q + 4 * key_dim, q + 8 * key_dim)
-            alpha = load_f32(step_row(rows, STEP_ROWS.alpha, t) + 4 * head)
-            beta = load_f32(step_row(rows, STEP_ROWS.beta, t) + 4 * head)
-            g = load_f32(a + 4 * head) * softplus(alpha + load_f32(dt_bias + 4 * head))
-            store_f32(q + row - 64, np.float32(math.exp(g)))
-            store_f32(q + row - 60, sigmoid1(beta))
-        for part in range(0, value_dim, 16):
-            s = state + 4 * key_dim * (place + part)
-            catch_up_part(states, head, part, deferred)
-            for t in range(tokens):
-                q = first_q + t * row
-                k, v = q + 4 * key_dim, q + 8 * key_dim + 4 * part
-                before, after = states_of(states, s, batch, t, local)
-                decay, strength = broadcast_f32(q + row - 64), broadcast_f32(q + row - 60)
-                delta = mul(strength, sub(load_f32x16(v), mul(decay, predict(before, k, key_dim))))
-                store_f32x16(v + 4 * value_dim, update_state(before, after, k, q, key_dim, decay, delta))
-                if in_turn and t > 0:
-                    store_f32x16(deferred_of(states, t - 1, head) + 4 * (key_dim + part), delta)
-        for t in range(tokens):
-            q = first_q + t * row
-            y, q8, residual = row_addresses(out, t)
-            z = step_row(rows, STEP_ROWS.z, t) + 4 * place
-            gated_norm(q + 8 * key_dim + 4 * value_dim, z, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
-            if q8:
-                quantize_row(y, value_heads * value_dim, q8, residual, place // 32, (place + value_dim) // 32)
-            if in_turn and t > 0:
-                defer(states, t - 1, head, q + 4 * key_dim, q + row - 64)
+    heads, some = load_i64(net + DELTA_NET.value_heads), together(load_i64(net + DELTA_NET.value_dim))
+    units = (heads + some - 1) // some
+    items = texts_of(batch) * units
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
+        first, end = tokens_of(batch, item // units)
+        head = item % units * some
+        for each in range(head, min(heads, head + some)):
+            _step_head(net, rows, out, batch, each, first, end, scratch + rank * scratch_stride)
 
 
 def delta_net_step(
@@ -147,7 +158,7 @@ def delta_net_step(
 ) -> None:
     """mixed [tokens, channels], z [tokens, value columns], beta, alpha [tokens, value heads] -> out [tokens, value columns]."""
     out.read("f32")  # the norm writes float32, from which the other layouts are made
-    floats = 16 * net.key_dim + plan.tokens * (2 * (net.key_dim + net.value_dim) + 16)
+    floats = 16 * net.key_dim + plan.batch.tokens_of_text(plan.tokens) * (2 * (net.key_dim + net.value_dim) + 16)
     rows = step_rows(plan, net, mixed, z, beta, alpha)
     plan.add(delta_step, net.table(plan, eps), rows, plan.output(out), plan.batch, *plan.scratch(4 * floats))
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 import numpy as np
 
 from quant.activation import quantize_row, row_addresses
-from quant.batch import BATCH, of_one_text
+from quant.batch import BATCH, of_one_text, texts_of, tokens_of
 from quant.jit import inline, kernel
 from quant.kernels.deferred import STATES, catch_up_part, defer, deferred_of, states_of, update_row
 from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm
-from quant.kernels.delta_net_step import STEP_ROWS, heads_of_share, predict, prepare_head, step_row, step_rows
+from quant.kernels.delta_net_step import STEP_ROWS, predict, prepare_head, step_row, step_rows, together
+from quant.kernels.partition import start_of
 from quant.kernels.scalar import sigmoid1
 from quant.plan import Activation, Plan
 from quant.simd import (
@@ -63,50 +64,59 @@ def _update(state, to, k, q, decays, key_dim, delta):
     return add(add(o0, o1), add(o2, o3))
 
 
+@inline
+def _step_head(net, rows, out, batch, head, first, end, local):
+    """Tokens first to end, of one text, one after the other for a head; local: scratch memory, see `kimi_step`."""
+    key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
+    states, in_turn, place = load_i64(net + DELTA_NET.states), of_one_text(batch), head * value_dim
+    columns, norm = load_i64(net + DELTA_NET.value_heads) * value_dim, load_i64(net + DELTA_NET.norm)
+    eps, sigmoid_gate = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.sigmoid_gate)
+    key = 4 * key_dim
+    first_q, row = local + 16 * key, 4 * key + 8 * value_dim + 64
+    for t in range(first, end):
+        q = first_q + (t - first) * row
+        prepare_head(net, rows, t, head, batch, q, q + key, q + 4 * key)
+        channel_decays(net, step_row(rows, STEP_ROWS.alpha, t), head, q + 2 * key)
+        store_f32(q + row - 64, sigmoid1(load_f32(step_row(rows, STEP_ROWS.beta, t) + 4 * head)))
+        for c in range(0, key, 64):
+            store_f32x16(q + 3 * key + c, mul(load_f32x16(q + key + c), load_f32x16(q + 2 * key + c)))
+    for part in range(0, value_dim, 16):
+        s = load_i64(states + STATES.state) + key * (place + part)
+        catch_up_part(states, head, part, load_i64(batch + BATCH.deferred))
+        for t in range(first, end):
+            q = first_q + (t - first) * row
+            v, strength = q + 4 * key + 4 * part, broadcast_f32(q + row - 64)
+            before, after = states_of(states, s, batch, t, local)
+            delta = mul(strength, sub(load_f32x16(v), predict(before, q + 3 * key, key_dim)))
+            store_f32x16(v + 4 * value_dim, _update(before, after, q + key, q, q + 2 * key, key_dim, delta))
+            if in_turn and t > 0:
+                store_f32x16(deferred_of(states, t - 1, head) + key + 4 * part, delta)
+    for t in range(first, end):
+        q = first_q + (t - first) * row
+        y, q8, residual = row_addresses(out, t)
+        z = step_row(rows, STEP_ROWS.z, t) + 4 * place
+        gated_norm(q + 4 * key + 4 * value_dim, z, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
+        if q8:
+            quantize_row(y, columns, q8, residual, place // 32, (place + value_dim) // 32)
+        if in_turn and t > 0:
+            defer(states, t - 1, head, q + key, q + 2 * key)
+
+
 @kernel
 def kimi_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
-    """Tokens one after the other, from convolution to gated norm -> out (an OUTPUT table); threads share the heads.
+    """Each text's tokens one after the other, from convolution to gated norm -> out (an OUTPUT table).
 
-    Scratch memory: 16 columns of a state, then for each token q, k, its decays, exp(g) o k, v, o and its beta.
+    Threads share the heads of all texts, as in `delta_net_step`. Scratch memory: 16 columns of a state, then for each token
+    of a text q, k, its decays, exp(g) o k, v, o and its beta.
     """
-    tokens, in_turn = load_i64(batch + BATCH.tokens), of_one_text(batch)
-    deferred, heads = load_i64(batch + BATCH.deferred), load_i64(net + DELTA_NET.value_heads)
-    key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
-    norm, eps = load_i64(net + DELTA_NET.norm), load_f32(net + DELTA_NET.eps)
-    states, sigmoid_gate = load_i64(net + DELTA_NET.states), load_i64(net + DELTA_NET.sigmoid_gate)
-    state = load_i64(states + STATES.state)
-    local, key = scratch + rank * scratch_stride, 4 * key_dim
-    first_q, row = local + 16 * key, 4 * key + 8 * value_dim + 64
-    first_head, last_head = heads_of_share(rank, size, heads, value_dim)
-    for head in range(first_head, last_head):
-        place = head * value_dim
-        for t in range(tokens):
-            q = first_q + t * row
-            prepare_head(net, rows, t, head, batch, q, q + key, q + 4 * key)
-            channel_decays(net, step_row(rows, STEP_ROWS.alpha, t), head, q + 2 * key)
-            store_f32(q + row - 64, sigmoid1(load_f32(step_row(rows, STEP_ROWS.beta, t) + 4 * head)))
-            for c in range(0, key, 64):
-                store_f32x16(q + 3 * key + c, mul(load_f32x16(q + key + c), load_f32x16(q + 2 * key + c)))
-        for part in range(0, value_dim, 16):
-            s = state + key * (place + part)
-            catch_up_part(states, head, part, deferred)
-            for t in range(tokens):
-                q = first_q + t * row
-                v, strength = q + 4 * key + 4 * part, broadcast_f32(q + row - 64)
-                before, after = states_of(states, s, batch, t, local)
-                delta = mul(strength, sub(load_f32x16(v), predict(before, q + 3 * key, key_dim)))
-                store_f32x16(v + 4 * value_dim, _update(before, after, q + key, q, q + 2 * key, key_dim, delta))
-                if in_turn and t > 0:
-                    store_f32x16(deferred_of(states, t - 1, head) + key + 4 * part, delta)
-        for t in range(tokens):
-            q = first_q + t * row
-            y, q8, residual = row_addresses(out, t)
-            z = step_row(rows, STEP_ROWS.z, t) + 4 * place
-            gated_norm(q + 4 * key + 4 * value_dim, z, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
-            if q8:
-                quantize_row(y, heads * value_dim, q8, residual, place // 32, (place + value_dim) // 32)
-            if in_turn and t > 0:
-                defer(states, t - 1, head, q + key, q + 2 * key)
+    heads, some = load_i64(net + DELTA_NET.value_heads), together(load_i64(net + DELTA_NET.value_dim))
+    units = (heads + some - 1) // some
+    items = texts_of(batch) * units
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
+        first, end = tokens_of(batch, item // units)
+        head = item % units * some
+        for each in range(head, min(heads, head + some)):
+            _step_head(net, rows, out, batch, each, first, end, scratch + rank * scratch_stride)
 
 
 def kimi_delta_step(
@@ -121,6 +131,6 @@ def kimi_delta_step(
 ) -> None:
     """mixed [tokens, channels], z [tokens, value columns], beta [tokens, heads], alpha [tokens, heads * key_dim] -> out."""
     out.read("f32")  # the norm writes float32, from which the other layouts are made
-    floats = 16 * net.key_dim + plan.tokens * (4 * net.key_dim + 2 * net.value_dim + 16)
+    floats = 16 * net.key_dim + plan.batch.tokens_of_text(plan.tokens) * (4 * net.key_dim + 2 * net.value_dim + 16)
     rows = step_rows(plan, net, mixed, z, beta, alpha)
     plan.add(kimi_step, net.table(plan, eps), rows, plan.output(out), plan.batch, *plan.scratch(4 * floats))

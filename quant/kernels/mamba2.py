@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.activation import store_output
-from quant.batch import BATCH, of_one_text
+from quant.batch import BATCH, of_one_text, texts_of, tokens_of
 from quant.jit import inline, kernel
 from quant.kernels.convolution import convolution, convolve
 from quant.kernels.deferred import (
@@ -176,40 +176,49 @@ def _prepare_head(net, rows, t, head, new_group, batch, b):
     store_f32(x + 4 * width + 4, np.float32(math.exp(load_f32(load_i64(net + MAMBA2.a) + 4 * head) * step)))
 
 
+@inline
+def _step_head(net, rows, batch, head, new_group, first, end, local):
+    """Tokens first to end, of one text, one after the other for a head; local: scratch memory, see `mamba2_heads`."""
+    width, state_width = load_i64(net + MAMBA2.width), load_i64(net + MAMBA2.state_width)
+    states, place, in_turn = load_i64(net + MAMBA2.states), head * width, of_one_text(batch)
+    skip = load_f32(load_i64(net + MAMBA2.d) + 4 * head)
+    first_b, row = local + 64 * state_width, 8 * state_width + 4 * width + 64
+    for t in range(first, end):
+        _prepare_head(net, rows, t, head, new_group, batch, first_b + (t - first) * row)
+    for part in range(0, width, 16):
+        s = load_i64(states + STATES.state) + 4 * state_width * (place + part)
+        catch_up_part(states, head, part, load_i64(batch + BATCH.deferred))
+        for t in range(first, end):
+            b = first_b + (t - first) * row
+            x = b + 8 * state_width
+            value, at = load_f32x16(x + 4 * part), 4 * (place + part)
+            before, after = states_of(states, s, batch, t, local)
+            added, decay = mul(broadcast_f32(x + 4 * width), value), broadcast_f32(x + 4 * width + 4)
+            o = update_state(before, after, b, b + 4 * state_width, state_width, decay, added)
+            gate = load_f32x16(_row(rows, _ROWS.z, t) + at)
+            store_f32x16(_row(rows, _ROWS.y, t) + at, gate_skip(o, skip, value, gate))
+            if in_turn and t > 0:
+                store_f32x16(deferred_of(states, t - 1, head) + 4 * (state_width + part), added)
+    for t in range(1, end if in_turn else 0):
+        b = first_b + t * row
+        defer(states, t - 1, head, b, b + 8 * state_width + 4 * width + 4)
+
+
 @kernel
 def mamba2_heads(rank, size, net, rows, batch, scratch, scratch_stride):
-    """Tokens one after the other, from convolution to gate -> y [tokens, columns]; threads share the heads.
+    """Each text's tokens one after the other, from convolution to gate -> y [tokens, columns].
 
-    Scratch memory: 16 columns of a state, then for each token b, c, x, its step dt and its decay.
+    Threads share the heads of all texts; those of a text are neighbours, since so are their states in memory.
+    Scratch memory: 16 columns of a state, then for each token of a text b, c, x, its step dt and its decay.
     """
-    tokens, in_turn = load_i64(batch + BATCH.tokens), of_one_text(batch)
-    heads, per_group = load_i64(net + MAMBA2.heads), load_i64(net + MAMBA2.heads) // load_i64(net + MAMBA2.groups)
-    width, state_width = load_i64(net + MAMBA2.width), load_i64(net + MAMBA2.state_width)
-    states, deferred = load_i64(net + MAMBA2.states), load_i64(batch + BATCH.deferred)
-    state, d, local = load_i64(states + STATES.state), load_i64(net + MAMBA2.d), scratch + rank * scratch_stride
-    first_b, row, last_group = local + 64 * state_width, 8 * state_width + 4 * width + 64, -1
-    for head in range(start_of(rank, size, heads), start_of(rank + 1, size, heads)):
-        group, place, skip = head // per_group, head * width, load_f32(d + 4 * head)
-        for t in range(tokens):
-            _prepare_head(net, rows, t, head, group != last_group, batch, first_b + t * row)
-        last_group = group
-        for part in range(0, width, 16):
-            s = state + 4 * state_width * (place + part)
-            catch_up_part(states, head, part, deferred)
-            for t in range(tokens):
-                b = first_b + t * row
-                x = b + 8 * state_width
-                value, at = load_f32x16(x + 4 * part), 4 * (place + part)
-                before, after = states_of(states, s, batch, t, local)
-                added, decay = mul(broadcast_f32(x + 4 * width), value), broadcast_f32(x + 4 * width + 4)
-                o = update_state(before, after, b, b + 4 * state_width, state_width, decay, added)
-                gate = load_f32x16(_row(rows, _ROWS.z, t) + at)
-                store_f32x16(_row(rows, _ROWS.y, t) + at, gate_skip(o, skip, value, gate))
-                if in_turn and t > 0:
-                    store_f32x16(deferred_of(states, t - 1, head) + 4 * (state_width + part), added)
-        for t in range(1, tokens if in_turn else 0):
-            b = first_b + t * row
-            defer(states, t - 1, head, b, b + 8 * state_width + 4 * width + 4)
+    heads = load_i64(net + MAMBA2.heads)
+    per_group, items, last = heads // load_i64(net + MAMBA2.groups), texts_of(batch) * heads, -1
+    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
+        first, end = tokens_of(batch, item // heads)
+        _step_head(
+            net, rows, batch, item % heads, item // per_group != last, first, end, scratch + rank * scratch_stride
+        )
+        last = item // per_group
 
 
 @kernel
@@ -251,6 +260,6 @@ def mamba2_step(
     given = {"mixed": mixed, "z": z, "dt": dt, "y": y}
     strides = {f"{name}_stride": x.stride("f32") for name, x in given.items()}
     rows = plan.table(_ROWS, **{name: x.read("f32") for name, x in given.items()}, **strides)
-    floats = 16 * net.state_width + plan.tokens * (2 * net.state_width + net.width + 16)
+    floats = 16 * net.state_width + plan.batch.tokens_of_text(plan.tokens) * (2 * net.state_width + net.width + 16)
     plan.add(mamba2_heads, net.table(plan), rows, plan.batch, *plan.scratch(4 * floats))
     add_norm_groups(plan, net, y, eps, out)
