@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.batch import BATCH, position_of, slot_of
+from quant.attention_tile import ROWS
+from quant.batch import BATCH, of_one_text, position_of
 from quant.jit import inline, kernel
 from quant.kernels.attend_block import attend_block, entry_bytes, padded, scratch_bytes, tokens_at_a_time
 from quant.kernels.block_mask import BLOCK_MASK, BlockMask, mask_table
@@ -65,12 +66,12 @@ def _blocks_of(heads, batch, t):
 
 
 @inline
-def _blocks_of_all(heads, batch):
-    """The first block that any token of a replay attends to, and how many there are from it to the last."""
-    _, _, first, blocks = _blocks_of(heads, batch, 0)
+def _blocks_of_all(heads, batch, t, end):
+    """The first block that any of the tokens t to end attends to, and how many there are from it to the last."""
+    _, _, first, blocks = _blocks_of(heads, batch, t)
     last = first + blocks
-    for t in range(1, load_i64(batch + BATCH.tokens)):
-        _, _, begin, blocks = _blocks_of(heads, batch, t)
+    for other in range(t + 1, end):
+        _, _, begin, blocks = _blocks_of(heads, batch, other)
         first, last = min(first, begin), max(last, begin + blocks)
     return first, last - first
 
@@ -83,38 +84,38 @@ def _seen(heads, batch, t, position):
 
 
 @inline
-def _alike(heads, batch, t, most, position):
-    """How many tokens from t on, at most `most`, attend to the same positions of the same text, and so can do it together."""
+def _alike(heads, batch, t, end, position):
+    """How many of one text's tokens t to end, from t on, attend to the same positions, and so can do it together."""
     first, last = _seen(heads, batch, t, position)
-    tokens, end = load_i64(batch + BATCH.tokens), t + 1
-    while end < min(tokens, t + most) and slot_of(batch, end) == slot_of(batch, t):
-        begin, until = _seen(heads, batch, end, position)
-        if begin != first or until != last:
+    until = t + 1
+    while until < end:
+        begin, behind = _seen(heads, batch, until, position)
+        if begin != first or behind != last:
             break
-        end += 1
-    return end - t
+        until += 1
+    return until - t
 
 
 @inline
-def _enter(q, q_stride, heads, batch, t, count, head, block, partial, entries):
-    """The queries of `count` tokens from t on that share a key-value head, and where their results go -> entries of a table.
+def _enter(q, q_stride, heads, batch, t, count, head, begin, end, block, partial, entries):
+    """Queries begin to end of a key-value head, of `count` tokens from t on, and where their results go -> entries of a table.
 
     The last is repeated to fill a tile; what copies give goes behind the table, and nobody reads it.
     """
     keys, group, width, values = shape_of(heads)
     size, step, r = entry_bytes(values), load_i64(heads + HEADS.blocks) * entry_bytes(values), 0
     for token in range(t, t + count):
-        _, _, begin, _ = _blocks_of(heads, batch, token)
+        _, _, first, _ = _blocks_of(heads, batch, token)
         query = q + token * q_stride + 4 * width * group * head
-        result = partial + (token * keys + head) * group * step + (block - begin) * size
-        for g in range(group):
+        result = partial + (token * keys + head) * group * step + (block - first) * size
+        for g in range(begin, end):
             store_i64(entries + r + ENTRY.activation, query + 4 * width * g)
             store_i64(entries + r + ENTRY.result, result + step * g)
             r += ENTRY.bytes
-    end = padded(count * group) * ENTRY.bytes
-    while r < end:
+    whole = padded(count * (end - begin)) * ENTRY.bytes
+    while r < whole:
         store_i64(entries + r + ENTRY.activation, load_i64(entries + r - ENTRY.bytes + ENTRY.activation))
-        store_i64(entries + r + ENTRY.result, entries + end)
+        store_i64(entries + r + ENTRY.result, entries + whole)
         r += ENTRY.bytes
 
 
@@ -123,34 +124,46 @@ def attend_blocks(rank, size, q, q_stride, heads, mask, partial, batch, scratch,
     """For each (key-value head, block of positions): largest score, sum and sum of values of its query heads -> partial.
 
     Tokens that attend to the same positions do it together. Positions that `mask` (a BLOCK_MASK table) leaves out are not
-    read; then, and where tokens are of several texts, each token is by itself.
+    read; then, and where tokens are of several texts, each token is by itself. Threads share all tokens' heads and blocks;
+    where these are fewer than threads, also the query heads of each.
     """
     keys, group, width, values = shape_of(heads)
     k_cache, v_cache, k_row, v_row, rows, _ = caches_of(heads)
     allowed, block_size = load_i64(mask + BLOCK_MASK.blocks), load_i64(mask + BLOCK_MASK.block_size)
-    first_block, blocks = _blocks_of_all(heads, batch)
     entries, tokens = scratch + rank * scratch_stride, load_i64(batch + BATCH.tokens)
-    most = 1 if allowed else tokens_at_a_time(group)
+    alone = allowed != 0 or not of_one_text(batch)
+    step, most = (1, 1) if alone else (tokens, tokens_at_a_time(group))
     near = entries + padded(most * group) * ENTRY.bytes + entry_bytes(values)
     gathered = entries + scratch_bytes(group, width, values)
-    for item in range(start_of(rank, size, keys * blocks), start_of(rank + 1, size, keys * blocks)):
-        head, block = item // blocks, first_block + item % blocks
-        position = block * BLOCK
-        row, t = head * rows + position % rows, 0
-        while t < tokens:
-            count = _alike(heads, batch, t, most, position)
-            first, last = _seen(heads, batch, t, position)
-            k_slot, v_slot = slots_of(heads, batch, t)
-            k, v = k_cache + k_slot + k_row * row, v_cache + v_slot + v_row * row
-            if first < last:
-                _enter(q, q_stride, heads, batch, t, count, head, block, partial, entries)
-                if allowed:
-                    seen = allowed + t * load_i64(mask + BLOCK_MASK.stride)
-                    there = _gather(k, k_row, first, last, seen, block_size, position, gathered)
-                    _gather(v, v_row, first, last, seen, block_size, position, gathered + BLOCK * k_row)
-                    k, v, first, last = gathered, gathered + BLOCK * k_row, 0, there
-                attend_block(entries, count * group, heads, k, v, first, last, near)
-            t += count
+    every, start = 0, 0
+    while start < tokens:
+        every += keys * _blocks_of_all(heads, batch, start, start + step)[1]
+        start += step
+    tiles = padded(group) // ROWS
+    parts = max(1, min(size // every, tiles))
+    item, last, start = start_of(rank, size, parts * every), start_of(rank + 1, size, parts * every), 0
+    while start < tokens:
+        first_block, blocks = _blocks_of_all(heads, batch, start, start + step)
+        for place in range(max(item, 0), min(last, parts * keys * blocks)):
+            part, head, block = place // (keys * blocks), place // blocks % keys, first_block + place % blocks
+            begin, end = ROWS * start_of(part, parts, tiles), min(group, ROWS * start_of(part + 1, parts, tiles))
+            position = block * BLOCK
+            row, t = head * rows + position % rows, start
+            while t < start + step:
+                count = _alike(heads, batch, t, min(start + step, t + most), position)
+                first, behind = _seen(heads, batch, t, position)
+                k_slot, v_slot = slots_of(heads, batch, t)
+                k, v = k_cache + k_slot + k_row * row, v_cache + v_slot + v_row * row
+                if first < behind:
+                    _enter(q, q_stride, heads, batch, t, count, head, begin, end, block, partial, entries)
+                    if allowed:
+                        seen = allowed + t * load_i64(mask + BLOCK_MASK.stride)
+                        there = _gather(k, k_row, first, behind, seen, block_size, position, gathered)
+                        _gather(v, v_row, first, behind, seen, block_size, position, gathered + BLOCK * k_row)
+                        k, v, first, behind = gathered, gathered + BLOCK * k_row, 0, there
+                    attend_block(entries, count * (end - begin), heads, k, v, first, behind, near)
+                t += count
+        item, last, start = item - parts * keys * blocks, last - parts * keys * blocks, start + step
 
 
 @kernel
