@@ -38,24 +38,35 @@ def _norm_part(x, weight, columns, scale, first, last, y, q):
             quantize_block(a, b, columns, c // 32, q, 0)
 
 
+@inline
+def _unit_of(columns):
+    """How many columns are not divided among threads."""
+    return 32 if columns % 32 == 0 else 16
+
+
 @kernel
 def rms_norm_step(rank, size, x, columns, weight, eps, y, q, batch, stride):
     """The last token's row of this replay: threads share its columns; each sums the squares for itself."""
     x += (load_i64(batch + BATCH.tokens) - 1) * stride
-    scale = inverse_rms(x, columns, bits_to_f32(eps))
-    unit = 32 if columns % 32 == 0 else 16
+    scale, unit = inverse_rms(x, columns, bits_to_f32(eps)), _unit_of(columns)
     first, last = start_of(rank, size, columns // unit), start_of(rank + 1, size, columns // unit)
     _norm_part(x, weight, columns, scale, unit * first, unit * last, y, q)
 
 
 @kernel
 def rms_norm_rows(rank, size, x, columns, weight, eps, y, q, batch, stride, q_stride):
-    """Every token's row; threads share the tokens."""
-    tokens = load_i64(batch + BATCH.tokens)
-    for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
-        row = x + t * stride
-        scale = inverse_rms(row, columns, bits_to_f32(eps))
-        _norm_part(row, weight, columns, scale, 0, columns, y + t * stride if y else 0, q + t * q_stride if q else 0)
+    """Every token's row: threads share all rows' columns; each sums the squares of the rows that it has a part of."""
+    unit = _unit_of(columns)
+    units = columns // unit
+    count = load_i64(batch + BATCH.tokens) * units
+    at, last = start_of(rank, size, count), start_of(rank + 1, size, count)
+    while at < last:
+        t = at // units
+        row, end = x + t * stride, min(last, (t + 1) * units)
+        scale, begin = inverse_rms(row, columns, bits_to_f32(eps)), t * units
+        to, to_q = y + t * stride if y else 0, q + t * q_stride if q else 0
+        _norm_part(row, weight, columns, scale, unit * (at - begin), unit * (end - begin), to, to_q)
+        at = end
 
 
 @kernel
