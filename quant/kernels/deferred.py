@@ -138,13 +138,13 @@ def catch_up_part(layer, head, part, count):
     """16 value columns of a head's state as they are after `count` deferred tokens."""
     key_dim, value_dim = load_i64(layer + STATES.key_dim), load_i64(layer + STATES.value_dim)
     s = load_i64(layer + STATES.state) + 4 * key_dim * (head * value_dim + part)
-    decays = load_i64(layer + STATES.decays)
+    step = 4 if load_i64(layer + STATES.decays) > 1 else 0  # bytes from the decay of one key to that of the next
     for i in range(count):
         k = deferred_of(layer, i, head)
         delta, decay = load_f32x16(k + 4 * (key_dim + part)), k + 4 * (key_dim + value_dim)
         for row in range(key_dim):
             p = s + 64 * row
-            store_f32x16(p, new_row(p, k + 4 * row, broadcast_f32(decay + 4 * (row % decays)), delta))
+            store_f32x16(p, new_row(p, k + 4 * row, broadcast_f32(decay + step * row), delta))
 
 
 @kernel
