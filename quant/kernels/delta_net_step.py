@@ -58,8 +58,11 @@ def predict(state, k, key_dim):
 
 
 @inline
-def prepare_head(net, rows, t, head, batch, q, k, v):
-    """The convolution of token t's q, k and v for a value head, float32 [key_dim, key_dim, value_dim]; q and k normalized."""
+def prepare_head(net, rows, t, head, new_key, batch, q, k, v):
+    """The convolution of token t's q, k and v for a value head, float32 [key_dim, key_dim, value_dim]; q and k normalized.
+
+    new_key: 0 if q and k are there already, from a head that shares them.
+    """
     key_heads, share = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.share)
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     keys, key_head = key_heads * key_dim, head // share % key_heads
@@ -69,14 +72,15 @@ def prepare_head(net, rows, t, head, batch, q, k, v):
         load_i64(rows + STEP_ROWS.mixed_stride),
     )
     own = head == key_head * share
-    for part in range(3):
+    for part in range(0 if new_key else 2, 3):
         first, width = (
             (part * keys + key_head * key_dim, key_dim) if part < 2 else (2 * keys + head * value_dim, value_dim)
         )
         y, keep = (q if part == 0 else k if part == 1 else v), own or part == 2
         convolve(conv, mixed, stride, t, first, width, batch, keep, y)
-    l2_normalize(q, key_dim, np.float32(1) / np.float32(math.sqrt(np.float32(key_dim))))
-    l2_normalize(k, key_dim, np.float32(1))
+    if new_key:
+        l2_normalize(q, key_dim, np.float32(1) / np.float32(math.sqrt(np.float32(key_dim))))
+        l2_normalize(k, key_dim, np.float32(1))
 
 
 @inline
@@ -89,7 +93,7 @@ def decay_and_strength(net, rows, t, head, to):
 
 
 @inline
-def _step_head(net, rows, out, batch, head, first, end, local):
+def _step_head(net, rows, out, batch, head, new_key, first, end, local):
     """Tokens first to end, of one text, one after the other for a value head; local: scratch memory, see `delta_step`."""
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     states, in_turn, place = load_i64(net + DELTA_NET.states), of_one_text(batch), head * value_dim
@@ -98,7 +102,7 @@ def _step_head(net, rows, out, batch, head, first, end, local):
     first_q, row = local + 64 * key_dim, 8 * (key_dim + value_dim) + 64
     for t in range(first, end):
         q = first_q + (t - first) * row
-        prepare_head(net, rows, t, head, batch, q, q + 4 * key_dim, q + 8 * key_dim)
+        prepare_head(net, rows, t, head, new_key, batch, q, q + 4 * key_dim, q + 8 * key_dim)
         decay_and_strength(net, rows, t, head, q + row - 64)
     for part in range(0, value_dim, 16):
         s = load_i64(states + STATES.state) + 4 * key_dim * (place + part)
@@ -138,12 +142,15 @@ def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
     """
     heads, some = load_i64(net + DELTA_NET.value_heads), together(load_i64(net + DELTA_NET.value_dim))
     units = (heads + some - 1) // some
-    items = texts_of(batch) * units
+    key_heads, share = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.share)
+    items, last = texts_of(batch) * units, -1
     for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
         first, end = tokens_of(batch, item // units)
         head = item % units * some
         for each in range(head, min(heads, head + some)):
-            _step_head(net, rows, out, batch, each, first, end, scratch + rank * scratch_stride)
+            key = item // units * key_heads + each // share % key_heads
+            _step_head(net, rows, out, batch, each, key != last, first, end, scratch + rank * scratch_stride)
+            last = key
 
 
 def delta_net_step(

@@ -75,7 +75,7 @@ def _step_head(net, rows, out, batch, head, first, end, local):
     first_q, row = local + 16 * key, 4 * key + 8 * value_dim + 64
     for t in range(first, end):
         q = first_q + (t - first) * row
-        prepare_head(net, rows, t, head, batch, q, q + key, q + 4 * key)
+        prepare_head(net, rows, t, head, 1, batch, q, q + key, q + 4 * key)
         channel_decays(net, step_row(rows, STEP_ROWS.alpha, t), head, q + 2 * key)
         store_f32(q + row - 64, sigmoid1(load_f32(step_row(rows, STEP_ROWS.beta, t) + 4 * head)))
         for c in range(0, key, 64):
