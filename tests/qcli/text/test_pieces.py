@@ -28,7 +28,7 @@ SIGNS = [
     " 's",
 ]
 WORDS = ["the", "fox", "said", "camelCase", "12345", "<tool>", "<tool one>", " of", "x = [1, 2]"]
-texts = st.lists(st.one_of(st.sampled_from(SIGNS), st.sampled_from(WORDS)), max_size=30).map("".join)
+texts = st.lists(st.sampled_from([*SIGNS, *WORDS * 4]), max_size=30).map("".join)  # as many signs as words
 spaced = st.lists(st.sampled_from([*WORDS, *SIGNS]), max_size=30).map(" ".join)
 EVERY = [pytest.param(pre, id=name) for name, pre in {p.patterns: (n, p) for n, p in PRE_TOKENIZERS.items()}.values()]
 
@@ -51,8 +51,9 @@ def test_no_word_is_cut_in_two(pre, text, size):
     split = splitter(pre)
     pieces = list(cutter(size, may_cut=pre.may_cut).pieces(text))
     assert "".join(pieces) == text
-    assert [word for piece in pieces for word, _ in split(piece)] == [word for word, _ in split(text)]
-    assert [word for piece in pre.borders.split(text) for word, _ in split(piece)] == [word for word, _ in split(text)]
+    words = [word for word, _ in split(text)]
+    assert [word for piece in pieces for word, _ in split(piece)] == words
+    assert [word for piece in pre.borders.split(text) for word, _ in split(piece)] == words
 
 
 def test_words_of_several_words_are_cut_between_lines():
@@ -118,7 +119,7 @@ SCORES = {"▁": -90, "a": -91, "b": -92, "c": -93, "ab": -1, "bc": -2, "▁a": 
 
 @pytest.fixture(scope="module")
 def scored(request, tmp_path_factory):
-    """Tokenizers by SentencePiece's scores, with a space before a text or without: one for the whole, one for pieces."""
+    """Tokenizers of SCORES and of texts that a user has defined, with a space before a text or none; see `published`."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *SCORES, "<tool>", "  ", "a b"]
     types = [2, 3, 3, *[6] * 256, *[1] * len(SCORES), 4, 4, 4]
     keys = {"model": "llama", "tokens": tokens, "token_type": types, "add_space_prefix": request.param}
