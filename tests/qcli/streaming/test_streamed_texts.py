@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
@@ -97,14 +98,14 @@ def between_layers(engine, sequences, slots, texts, rows):
     return told, taken
 
 
-@pytest.mark.parametrize("likely", [0, 3, 1e9])
-@pytest.mark.parametrize(
-    ("name", "slots", "staged"), [("qwen3next", 8, 1), ("qwen3next", 9, 1 << 18), ("gptoss", 8, 1 << 16)]
-)
-def test_steps_in_the_midst_of_a_prompt_change_nothing(name, slots, staged, likely, monkeypatch, tmp_path):
-    """Though they drive experts out of memory that a readahead had counted upon."""
-    monkeypatch.setattr("qcli.streaming.prefill_loads.READAHEAD_CHOICES", likely)
-    path = MODEL if name == "qwen3next" else every_architecture.write(name, tmp_path / "model.gguf")
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Of a model, by name: its file, a prompt, logits behind it; texts, and logits of each after its prompt and its tokens."""
+    return cache(lambda name: _alone(name, tmp_path_factory.mktemp(name)))
+
+
+def _alone(name, folder):
+    path = MODEL if name == "qwen3next" else every_architecture.write(name, folder / "model.gguf")
     resident = Engine.load(GGUFFile.open(path), threads=1, ctx=256, chunk=16)
     ids = [id % resident.vocab_size for id in IDS]
     texts, expected = [ids[first : first + PROMPT + STEPS] for first in (0, 30, 60)], []
@@ -115,6 +116,17 @@ def test_steps_in_the_midst_of_a_prompt_change_nothing(name, slots, staged, like
     resident.reset()
     prompt = resident.prefill(ids).copy()
     resident.close()
+    return path, ids, prompt, texts, expected
+
+
+@pytest.mark.parametrize("likely", [0, 3, 1e9])
+@pytest.mark.parametrize(
+    ("name", "slots", "staged"), [("qwen3next", 8, 1), ("qwen3next", 9, 1 << 18), ("gptoss", 8, 1 << 16)]
+)
+def test_steps_in_the_midst_of_a_prompt_change_nothing(name, slots, staged, likely, alone, monkeypatch):
+    """Though they drive experts out of memory that a readahead had counted upon."""
+    monkeypatch.setattr("qcli.streaming.prefill_loads.READAHEAD_CHOICES", likely)
+    path, ids, prompt, texts, expected = alone(name)
     engine = streamed(monkeypatch, slots, path, staged=staged, chunk=16)
     rows: list[list[np.ndarray]] = [[], [], []]
     sequences, begun = Sequences(engine, 3), []
