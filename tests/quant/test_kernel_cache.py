@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kernel_helpers import new_plan, replay
+from one_kernel import add_up
 from places import ROOT
 
 from quant import kernel_cache, sources
-from quant.jit import Kernel, function, kernel
+from quant.jit import Kernel, kernel
 from quant.prepare import prepare
 from quant.renaming import PART
 from quant.simd import store_i64
@@ -23,12 +24,6 @@ from quant.simd import store_i64
 def write_answer(rank, size, out):
     """out [1] = 42."""
     store_i64(out, 42)
-
-
-@function("ppf", returns=True)
-def add_up(a, b, c):
-    """Two integers and a float, from Python."""
-    return a + b + np.int64(c)
 
 
 def answer(declared: Kernel) -> int:
@@ -108,8 +103,8 @@ def test_several_kernels_are_prepared_with_progress():
 
 TWO = """
 import sys
-sys.path[:0] = ["tests/helpers", "tests/quant"]
-from test_kernel_cache import add_up
+sys.path.insert(0, "tests/helpers")
+from one_kernel import add_up
 from quant import kernel_cache
 assert add_up(40, 1, 1.5) == 42
 print(kernel_cache.folder())
@@ -126,7 +121,7 @@ def in_another_process(root: Path, code: str = TWO, **environment: str) -> Path:
 def test_a_folder_may_be_chosen_and_need_not_exist(tmp_path):
     folder = in_another_process(tmp_path / "new" / "cache")
     assert folder.is_relative_to(tmp_path)
-    assert [path for path in folder.iterdir() if path.name.startswith("test_kernel_cache.add_up")]
+    assert [path for path in folder.iterdir() if path.name.startswith("one_kernel.add_up")]
     assert not [path for path in folder.iterdir() if not path.name.endswith(".o")]
 
 

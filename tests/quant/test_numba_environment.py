@@ -14,8 +14,8 @@ from quant import cpu, numba_environment
 
 COMPILE = """
 import hashlib, sys
-sys.path[:0] = ["tests/helpers", "tests/quant"]
-from test_kernel_cache import add_up
+sys.path.insert(0, "tests/helpers")
+from one_kernel import add_up
 from quant import loader
 print(hashlib.sha256(b"".join(map(bytes, loader._compile(add_up)[1:]))).hexdigest())
 """
