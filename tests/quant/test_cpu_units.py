@@ -29,6 +29,9 @@ _KERNELS = f"(dot_and_tile_are_exact or extremes or unpacked) and ({_TYPES})"
 _SHARED = "(test_simd or test_lookup or test_grids or test_blocks256) and not other_processors"
 CHOSEN = f"{_SHARED} or {_KERNELS} or bytes_are_those_of_ggml and IQ4_NL"
 
+# Garbage is looked for rarely, as in quant/compile_worker.py: what Numba consists of stays.
+PYTEST = "import gc, sys, pytest; gc.set_threshold(100_000); sys.exit(pytest.main(sys.argv[1:]))"
+
 
 def here() -> dict[str, tuple[str, str, str]]:
     """The processors whose code this machine can run, but for its own kind: all other tests do that."""
@@ -69,7 +72,7 @@ def test_kernels_compiled_for_another_processor(processor):
     files = [str(TESTS / name) for name in names]
     plain = ["-q", "-n0", "--noconftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     plain += ["-p", "qcli.host.kernels"]  # which keeps what is compiled, as for all other tests
-    command = ["-m", "pytest", *plain, "--rootdir", str(ROOT), "-k", CHOSEN, *files]
+    command = ["-c", PYTEST, *plain, "--rootdir", str(ROOT), "-k", CHOSEN, *files]
     process = start(command, processor, here()[processor][0])
     said, complained = process.communicate(timeout=900)
     assert process.returncode == 0, said + complained
