@@ -100,7 +100,9 @@ class Terminal(Looked):
 
     def pause(self) -> None:
         """Read what has come, or comes in a moment."""
-        self._read(0.1)
+        if self._read(0.1):
+            while self._read(0.002):  # what belongs to it
+                pass
 
     def resize(self, columns: int) -> None:
         """Make the window as wide, or narrow."""

@@ -96,10 +96,18 @@ def test_what_goes_wrong_there_is_one_line_here(log, monkeypatch, does, said):
     assert said in raised.value.message
 
 
+READ_LITTLE = """
+from qcli.bench import bandwidth
+from qcli.__main__ import main
+bandwidth.MOST = 1 << 22
+main()
+"""
+
+
 @posix
 def test_an_interrupt_leaves_nobody_behind(log, monkeypatch):
     monkeypatch.setenv("FAKE_PEER_DOES", "hang")
-    command = [sys.executable, "-m", "qcli", "bench", *"-p 16 -n 0 -t 1 --peer".split()]
+    command = [sys.executable, "-c", READ_LITTLE, "bench", *"-p 16 -n 0 -t 1 --peer".split()]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         until = time.monotonic() + 60
         while not (log.exists() and "decode" in log.read_text("utf-8")) and time.monotonic() < until:

@@ -210,7 +210,7 @@ def test_help_loads_nothing_heavy():
 
 # --- the embedded model, in a process of its own -----------------------------------------------------------------
 
-STORY = [*QCLI, "run", "--raw", "Once upon a time", "--temperature", "0"]
+STORY = [*QCLI, "run", "--raw", "Once upon a time", "--temperature", "0", "-t", "1"]
 
 
 def test_the_embedded_model_tells_a_story():
@@ -223,7 +223,7 @@ def test_the_embedded_model_tells_a_story():
 
 
 def test_one_seed_one_story():
-    command = [*QCLI, "run", "Tell me a story.", "--json", "--seed", "11", "-n", "16"]
+    command = [*QCLI, "run", "Tell me a story.", "--json", "--seed", "11", "-n", "16", "-t", "1"]
     stories = [json.loads(subprocess.check_output(command, input=b"", timeout=300)) for _ in range(2)]
     assert stories[0]["text"] == stories[1]["text"]
     assert stories[0]["new_tokens"] == 16
