@@ -7,6 +7,7 @@ import mmap
 import struct
 
 import pytest
+from brief_forecast import be_brief
 from gguf_maker import File, tensor, write
 from places import DATA
 
@@ -64,7 +65,8 @@ def with_an_odd_tensor(path):
     return write(path, File(keys, rows, b"".join(data) + bytes(32)))
 
 
-def test_a_model_with_an_odd_tensor_runs_and_is_shown(type_line, tmp_path):
+def test_a_model_with_an_odd_tensor_runs_and_is_shown(type_line, tmp_path, monkeypatch):
+    be_brief(monkeypatch)
     path = str(with_an_odd_tensor(tmp_path / "m.gguf"))
     line = ["run", "a", "--raw", "--temperature", "0", "-n", "4", "-q", "-m"]
     code, out, err = type_line(*line, path)
