@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -63,9 +64,15 @@ def addresses() -> dict[str, int]:
     return dict.fromkeys(CALLS.names, 0) | found
 
 
+@cache
+def _in_order() -> tuple[int, ...]:
+    """Looked up once: each time makes classes of functions, which the collector must find again."""
+    return CALLS.in_order(addresses())
+
+
 def table() -> NDArray[np.int64]:
-    """A table of CALLS for this system."""
-    return np.array(CALLS.in_order(addresses()), np.int64)
+    """A new table of CALLS for this system."""
+    return np.array(_in_order(), np.int64)
 
 
 def make_lock(lock: int, condition: int) -> None:
