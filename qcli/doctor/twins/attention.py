@@ -43,12 +43,13 @@ def attend(
     """
     count, total, width = queries.shape
     group = total // len(k_cache)
+    k_cache, v_cache = (cache[:, : position + count].astype(np.float64) for cache in (k_cache, v_cache))
     out = np.empty((count, total, v_cache.shape[-1]))
     for t in range(count):
         end = position + t + 1
         for head in range(total):
             seen = slice(0 if window is None else max(0, end - window), end)
-            keys, values = (cache[head // group, seen].astype(np.float64) for cache in (k_cache, v_cache))
+            keys, values = k_cache[head // group, seen], v_cache[head // group, seen]
             scores = keys @ queries[t, head] * (1 / np.sqrt(width) if scale is None else scale)
             if softcap is not None:
                 scores = softcap * np.tanh(scores / softcap)
