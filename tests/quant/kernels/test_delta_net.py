@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -93,17 +94,20 @@ class Layer:
 
     def run(self, inputs, sizes):
         """Feed the next tokens in pieces of these sizes; [tokens, value columns]."""
-        return np.vstack([self._feed(inputs, size) for size in sizes])
+        with ExitStack() as teams:
+            return np.vstack([self._feed(inputs, size, run) for size, run in self._runs(teams, sizes)])
 
-    def _feed(self, inputs, size):
-        if size not in self.plans:
-            self.plans[size] = self._plan(size)
-        plan, given, out = self.plans[size]
-        first = self.position
+    def _runs(self, teams, sizes):
+        """Each size with what replays its plan."""
+        self.plans |= {size: self._plan(size) for size in set(sizes) - self.plans.keys()}
+        runs = {size: teams.enter_context(running(self.plans[size][0])) for size in set(sizes)}
+        return [(size, runs[size]) for size in sizes]
+
+    def _feed(self, inputs, size, run):
+        _, given, out = self.plans[size]
         for activation, values in zip(given, inputs.parts(), strict=True):
-            activation.values[:] = values[first : first + size]
-        with running(plan) as run:
-            run(size, first)
+            activation.values[:] = values[self.position : self.position + size]
+        run(size, self.position)
         self.position += size
         return out.values.copy()
 
@@ -268,19 +272,30 @@ def test_many_small_chunks(kind, stepped, size):
     assert error(layer.net.state, net.state) < 3e-6
 
 
+def decaying(kind, decay):
+    net = kind(new_net(1, 2, 32, 32, share=2))
+    net.a[:] = -decay if net.lower_bound else decay
+    return net
+
+
+@cache
+def long_text(kind, decay):
+    """Its inputs, and the twin's outputs and last state."""
+    net = decaying(kind, decay)
+    inputs = Inputs.random(net, 512)
+    expected, twin = twin_of(net, inputs)
+    return inputs, expected, twin.state
+
+
 @pytest.mark.parametrize("decay", [-0.001, -1.0, -30.0])
 @pytest.mark.parametrize("size", [1, 128])
 def test_512_tokens_do_not_drift(kind, decay, size):
     """A state that hardly forgets, one that does, and one whose running sum of decays leaves float32's exponents."""
-    net = kind(new_net(1, 2, 32, 32, share=2))
-    net.a[:] = -decay if net.lower_bound else decay
-    inputs = Inputs.random(net, 512)
-    expected, twin = twin_of(net, inputs)
-    layer = Layer(net)
-    found = layer.run(inputs, [size] * (512 // size))
+    (inputs, expected, state), net = long_text(kind, decay), decaying(kind, decay)
+    found = Layer(net).run(inputs, [size] * (512 // size))
     assert error(found, expected) < 2e-5
     assert error(found[-32:], expected[-32:]) < 2e-5
-    assert error(state_of(net), twin.state) < 2e-5
+    assert error(state_of(net), state) < 2e-5
 
 
 @pytest.mark.parametrize("sizes", [[1, 1, 1], [3], [70]])
