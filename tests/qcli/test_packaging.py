@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from places import ROOT
+from source_tree import imports, sources
 
 import qcli
 from qcli.catalog.entries import load_catalog
@@ -28,14 +27,9 @@ def project() -> dict[str, Any]:
         return tomllib.load(file)
 
 
-def imported() -> Iterator[str]:
+def imported() -> set[str]:
     """Top-level names that qcli and quant import, anywhere in their files."""
-    for path in [*ROOT.glob("qcli/**/*.py"), *ROOT.glob("quant/**/*.py")]:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Import):
-                yield from (alias.name.partition(".")[0] for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                yield node.module.partition(".")[0]
+    return {name.partition(".")[0] for path in (*sources("qcli"), *sources("quant")) for name in imports(path)}
 
 
 def test_every_import_is_declared(project: dict[str, Any]) -> None:
@@ -43,7 +37,7 @@ def test_every_import_is_declared(project: dict[str, Any]) -> None:
     needs = [*project["project"]["dependencies"], *extras["mcp"], *extras["ray"], *extras["serve"]]
     declared = {re.split(r"[\[<>=]", need)[0] for need in needs}
     known = {IMPORTED_AS.get(package, package) for package in declared}
-    assert set(imported()) - sys.stdlib_module_names - {"qcli", "quant"} <= known
+    assert imported() - sys.stdlib_module_names - {"qcli", "quant"} <= known
 
 
 def test_one_version(project: dict[str, Any]) -> None:
