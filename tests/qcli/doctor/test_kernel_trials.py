@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from suite_kernels import asked_for_here
 
 from qcli.doctor import kernel_twins
 from qcli.doctor.kernel_twins import UNJUDGED, _Failure, first_wrong, suspects
 from qcli.doctor.trials import rows
 from qcli.doctor.trials.trial import error, unlike
-from quant import formats, team
+from quant import team
 from quant.every_kernel import every_kernel
 from quant.jit import function
-from quant.kernels.few_rows import few_kernels
-from quant.kernels.multiply import multiply_kernel
 from quant.plan import Plan
 
 TRIALS = kernel_twins.all_trials()
@@ -28,14 +27,6 @@ def nothing(first, second):
 
 def title(trial):
     return "-".join(kernel.name.rpartition(".")[2] for kernel in trial.kernels)
-
-
-def asked_for_here():
-    """Kernels of tiles and of several rows are chosen by what the processor can do: some are no type's here."""
-    kinds = [formats.find(name) for name in formats.names()]
-    used = {kernel for kind in kinds for kernel in (multiply_kernel(kind), *few_kernels(kind))}
-    chosen = "quant.kernels.multiply.", "quant.kernels.step_tiles."
-    return [k for k in every_kernel() if k in used or not (k.name.startswith(chosen) or k.name.endswith("_step_rows"))]
 
 
 def test_every_kernel_is_judged_by_a_trial():
