@@ -21,6 +21,7 @@ from stand_in_hub import Servers
 from qcli.catalog.resolve import resolve
 from qcli.cli import invoke
 from qcli.forecast import forecast, survey
+from qcli.gguf.file import GGUFFile
 from qcli.host import folders
 from qcli.runtime import engine
 from qcli.runtime.engine import Engine
@@ -89,8 +90,15 @@ def storyteller_tokenizer(storyteller) -> Tokenizer:
 
 
 @pytest.fixture
-def telling(monkeypatch, storyteller_tokenizer) -> TellingEngine:
-    """In place of every engine, one that answers "A cat sat." and ends its turn."""
+def telling(monkeypatch, storyteller, storyteller_tokenizer) -> TellingEngine:
+    """In place of every engine, one that answers "A cat sat." and ends its turn; the embedded model's tokenizer is there."""
+    read = Tokenizer.from_gguf
+
+    def shared(source: str | Path | GGUFFile) -> Tokenizer:
+        path = source.path if isinstance(source, GGUFFile) else source
+        return storyteller_tokenizer if path == storyteller else read(source)
+
+    monkeypatch.setattr(Tokenizer, "from_gguf", shared)
     answer = [*storyteller_tokenizer.encode("A cat sat."), min(storyteller_tokenizer.end_ids)]
     engine = TellingEngine(storyteller_tokenizer.vocab_size, 256, answer)
     monkeypatch.setattr(Engine, "load", lambda *_, **__: engine.open())
