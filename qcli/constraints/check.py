@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import chain
 
 from llguidance import LLMatcher
 
@@ -55,7 +54,7 @@ def _try(matcher: Matcher) -> None:
     """Take the beginning of a text. Raises QcliError where it cannot go on, or takes too long."""
     for _ in range(_STEPS):
         mask, _ = matcher.mask()
-        id = next(chain(matcher.forced(), (id for id in range(256) if _simple().has(mask, id))), None)
-        if id is None:
+        ids = matcher.forced() or [id for id in range(256) if _simple().has(mask, id)][:1]
+        if not ids:
             return
-        matcher.accept(id)
+        matcher.accept_all(ids)  # all that is forced, which may be long, and would be made for each token again

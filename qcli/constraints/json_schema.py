@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llguidance import LLMatcher
 
 from qcli.constraints.check import reason, refusal
+from qcli.constraints.multiples import MOST, remainders
 from qcli.constraints.narrowing import closed, without_branches, without_remarks
 from qcli.constraints.reasons import TOO_LARGE
 from qcli.constraints.schema_parts import DEFINITIONS, parts_of
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _DEEPEST: Final = 50  # levels of a schema; llguidance reads 127 levels of JSON
 _MOST: Final = 10_000  # values in a schema
+_LONGEST: Final = 200_000  # characters of all its texts
 _SEARCHED: Final = 0.3  # seconds in which parts of a wrong schema are tried, to tell which it is
 _OPTIONS: Final[JsonCompileOptions] = {
     "whitespace_flexible": False,
@@ -69,6 +71,9 @@ def grammar_of(schema: Any, where: str) -> str:
             if isinstance(target, str) and not target.startswith("#") and target != schema.get("$id"):
                 message = f"{where}: {_place(pointer)}: {key} to {shortened(target)}, which is outside of the schema"
                 raise UsageError(message, "put what it names under $defs, and refer to it as #/$defs/NAME")
+    if remainders(schema) > MOST:
+        message = f"{where}: multipleOf cannot be followed: there are too many remainders"
+        raise UsageError(message, f"give {MOST:,} at most, or more with zeros at the end")
     schema = without_remarks(schema)
     try:
         grammar, why = _grammar_and_reason(schema)
@@ -110,15 +115,19 @@ def _grammar(schema: Any) -> str:
 
 def _check_size(schema: Any, where: str) -> None:
     """Raise UsageError for a schema that is too deep or too large, or holds something that is not JSON."""
-    waiting, seen = [(schema, 0)], 0
+    waiting, seen, characters = [(schema, 0)], 0, 0
     while waiting:
         value, depth = waiting.pop()
         seen += 1
+        characters += len(value) if isinstance(value, str) else 0
         if depth > _DEEPEST:
             raise _too_deep(where)
         if seen > _MOST:
             raise UsageError(f"{where} is too large: more than {_MOST:,} values", "give a smaller one")
+        if characters > _LONGEST:
+            raise UsageError(f"{where} is too large: more than {_LONGEST:,} characters", "give a smaller one")
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            characters += sum(map(len, value))
             waiting += [(part, depth + 1) for part in value.values()]
         elif isinstance(value, list | tuple):
             waiting += [(part, depth + 1) for part in value]

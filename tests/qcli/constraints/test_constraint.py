@@ -105,6 +105,11 @@ def test_a_schema_comes_as_a_mapping_as_json_or_in_a_file(tmp_path, monkeypatch)
         ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]}, "anyOf can"),
         ({"enum": [f"x{i}" for i in range(50_000)]}, "too large: more than 10,000 values"),
         ({"properties": {f"p{i}": {"type": "null"} for i in range(1500)}, "type": "object"}, "it is too large"),
+        ({"const": "x" * 200_001}, "too large: more than 200,000 characters"),
+        ({"properties": {"x" * 200_001: {}}}, "too large: more than 200,000 characters"),
+        ({"type": "integer", "multipleOf": 99_999_989}, "multipleOf cannot be followed"),
+        ({"allOf": [{"type": "integer", "multipleOf": 9973}, {"multipleOf": 9967}]}, "multipleOf cannot be followed"),
+        ({"items": [{"multipleOf": 99_991 - i} for i in range(2)]}, "multipleOf cannot be followed"),
         ({"maximum": float("nan")}, "not JSON"),
         ({"a": {1: 2}}, "not JSON"),
         (nested(60), "nested too deep"),
@@ -218,6 +223,7 @@ def test_names_that_look_like_keywords_are_none():
         {"type": "string", "pattern": "((a{1,100}){1,100}){1,100}"},
         {"type": "string", "pattern": "(.*a){30}"},
         {"type": "array", "minItems": 10**9},
+        {"const": "x" * 100_000},
         {"type": "object", "patternProperties": {f"^{'a' * i}.*": {} for i in range(300)}},
         {
             "anyOf": [
@@ -233,6 +239,18 @@ def test_hostile_schemas_take_no_time(schema):
         wanted = constraint(schema=schema)
         Matcher(BYTES, wanted.grammar).mask()
     assert process_time() - began < 5
+
+
+def test_multiples():
+    assert [fits(text, schema={"multipleOf": 0.01, "type": "number"}) for text in ("1.25", "1.255")] == [True, False]
+    assert [fits(text, schema={"multipleOf": 6_000_000, "type": "integer"}) for text in ("18000000", "7")] == [
+        True,
+        False,
+    ]
+    each = {"a": {"multipleOf": 7, "type": "integer"}, "b": {"$ref": "#/$defs/n", "title": "b"}}
+    schema = {"type": "object", "properties": each, "$defs": {"n": {"type": "integer", "multipleOf": 250}}}
+    assert fits('{"a":14,"b":750}', schema=schema)
+    assert not fits('{"a":14,"b":751}', schema=schema)
 
 
 def test_a_number_has_an_end():
