@@ -120,7 +120,9 @@ class Asked:
         """The request of a line. Raises UsageError."""
         fields = Fields(values)
         if self._plain:
-            if fields.has("prompt") == fields.has("messages"):
+            if fields.has("prompt") and fields.has("messages"):
+                raise RequestError("the line has both prompt and messages", "give one of them")
+            if not fields.has("prompt") and not fields.has("messages"):
                 raise RequestError("the line has no question", 'give "prompt" or "messages", or OpenAI\'s "body"')
             if fields.has("prompt"):
                 values = {**values, "messages": [{"role": "user", "content": fields.text("prompt")}]}

@@ -28,6 +28,10 @@ class Results:
         self.errors = 0  # rows among them that have no answer
         if not path.parent.is_dir():
             raise OutputError(f"{path}: there is no folder {path.parent}", f"`mkdir -p {path.parent}` makes it")
+        if path.exists() and not path.is_file():
+            is_folder = path.is_dir()
+            hint = "name a file in it" if is_folder else "name a file, such as answers.jsonl"
+            raise OutputError(f"{path}: is {'a folder' if is_folder else 'not a file'}", hint)
         if not path.exists():
             if not os.access(path.parent, os.W_OK):
                 raise OutputError(f"{path.parent}: this folder cannot be written to", "write to another folder")

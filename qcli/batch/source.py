@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, TextIO
 from qcli.errors import ModelNotFoundError, QcliError, UsageError
 from qcli.protocol.body import MOST_BYTES, parsed
 from qcli.protocol.errors import RequestError
-from qcli.wording import shortened
+from qcli.wording import counted, shortened
 
 _PLACES: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _LONGEST_ID: Final = 512  # characters
@@ -30,6 +30,7 @@ class Row:
     identity: str  # from which its seed follows: the custom_id, else what it says, and how often that was said before
     values: dict[str, Any] = field(default_factory=dict)
     problem: QcliError | None = None
+    place: str = ""  # the number of one that has a custom_id: "line-7"
 
 
 class Source:
@@ -56,15 +57,18 @@ class Source:
 
     def ids(self) -> set[str]:
         """The ids of all rows. Raises UsageError if there are none, or two of the same custom_id."""
-        seen: set[str] = set()
+        seen: dict[str, str] = {}
         for row in self:
+            place = (row.place or row.id).replace("-", " ")
             if row.id in seen:
                 hint = "give each line a custom_id of its own: by it a run that was stopped goes on"
-                raise UsageError(f"{self.path}: two lines have the custom_id {shortened(row.id)}", hint)
-            seen.add(row.id)
+                raise UsageError(f"{self.path}: {seen[row.id]} and {place} are both called {shortened(row.id)}", hint)
+            seen[row.id] = place
+        if not seen and self._delimiter is not None:
+            raise UsageError(f"{self.path}: has no rows", "write some below the line with the names of columns")
         if not seen:
             raise UsageError(f"{self.path}: is empty", 'write a line such as {"prompt": "Why is the sky blue?"}')
-        return seen
+        return {*seen}
 
     def __iter__(self) -> Iterator[Row]:
         try:
@@ -72,8 +76,11 @@ class Source:
                 with open(self.path, "rb") as file:
                     yield from self._of_lines(file)
             else:
-                with open(self.path, encoding="utf-8-sig", errors="replace", newline="") as table:
+                with open(self.path, encoding="utf-8-sig", newline="") as table:
                     yield from self._of_table(table, self._delimiter)
+        except UnicodeDecodeError:
+            hint = 'save it as UTF-8; spreadsheets call that "CSV UTF-8"'
+            raise UsageError(f"{self.path}: is not text in UTF-8", hint) from None
         except OSError as problem:
             raise QcliError(f"{self.path}: cannot be read: {problem.strerror}", "check its permissions") from None
 
@@ -101,7 +108,9 @@ class Source:
                     continue
                 id = f"row-{number}"
                 if len(cells) != len(columns):
-                    wrong = f"the row has {len(cells)} cells, and the table {len(columns)} columns"
+                    wrong = (
+                        f"the row has {counted(len(cells), 'cell')}, and the table {counted(len(columns), 'column')}"
+                    )
                     yield Row(id, "", problem=RequestError(wrong, "put it right"))
                     continue
                 values = dict(zip(columns, cells, strict=True))
@@ -131,21 +140,36 @@ def row_of(values: dict[str, Any], id: str, said: Counter[str]) -> Row:
     if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_ID:
         wrong = f"custom_id cannot be {shortened(repr(given))}"
         return Row(id, "", problem=RequestError(wrong, f"give a text of at most {_LONGEST_ID} characters"))
-    return Row(given, given, values)
+    return Row(given, given, values, place=id)
 
 
 def _filler(template: str, columns: list[str], where: str) -> Callable[[Mapping[str, str]], str]:
-    """Fills a template with the cells of a row. Raises UsageError for a column that there is not."""
+    """Fills a template with the cells of a row. Raises UsageError for a column that there is not, or that is there twice."""
+    there = f"there are {', '.join(f'{{{column}}}' for column in columns[:12])}"
+    names = []
     for place in _PLACES.finditer(template):
         if place[0] in ("{{", "}}"):
             continue
         if place[1] is None:
             raise UsageError(f"--template: a {place[0]} stands alone", f"write {2 * place[0]} for the character itself")
         if place[1] not in columns:
-            hint = f"there are {', '.join(columns[:12])}" if columns else "its first line has to name them"
-            raise UsageError(f"{where}: has no column {shortened(place[1])!r}", hint)
+            raise UsageError(f"{where}: has no column {shortened(place[1])!r}", _hint(columns, there))
+        names.append(place[1])
+    if not names:
+        raise UsageError("--template names no column: each row would be asked the same", _hint(columns, there))
+    for name in (*names, "custom_id"):
+        if columns.count(name) > 1:
+            raise UsageError(f"{where}: two columns are called {shortened(name)!r}", "rename one of them")
 
     def filled(values: Mapping[str, str]) -> str:
         return _PLACES.sub(lambda place: place[0][0] if place[1] is None else values[place[1]], template)
 
     return filled
+
+
+def _hint(columns: list[str], there: str) -> str:
+    """What to do where a column is not found; there: the columns that there are."""
+    if not columns:
+        return "its first line has to name them"
+    other = next((character for character in ";\t|" if len(columns) == 1 and character in columns[0]), None)
+    return f"put commas between columns in place of {other!r}; with tabs, call it .tsv" if other else there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterable
@@ -37,6 +38,8 @@ def reason(problem: OSError, hint: str, path: Path | None = None, said: str = ""
     if is_open_elsewhere(problem):
         return Reason("another program has it open", _END_IT)
     said = said or problem.strerror or str(problem)
+    if problem.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return Reason(said, "free some space, and type the same again")
     if may_be_open_elsewhere(problem):
         return Reason(f"{said}, or another program has it open", hint)
     return Reason(said, hint)

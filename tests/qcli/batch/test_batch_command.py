@@ -105,7 +105,7 @@ def test_every_line_has_a_result(ran):
         assert why in found[id]["error"]["message"]
         assert found[id]["response"]["body"]["error"]["message"] == found[id]["error"]["message"]
     for id, why in [
-        ("both", "has no question"),
+        ("both", "has both prompt and messages"),
         ("long", "the context holds 2,048"),
         ("empty", "nothing to answer"),
         ("line-17", "is not JSON"),

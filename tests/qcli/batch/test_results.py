@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from qcli.batch.results import Results
@@ -72,3 +75,10 @@ def test_a_link_to_nothing_is_not_written_through(tmp_path):
         pytest.skip("links cannot be made here")
     with Results(tmp_path / "out.jsonl") as results, pytest.raises(OutputError, match="a link to a file that is not"):
         results.add(FIRST)
+
+
+def test_what_is_no_file_is_left_as_it_is(tmp_path):
+    for path, why in [(tmp_path, "is a folder"), (Path(os.devnull), "is not a file")]:
+        with pytest.raises(OutputError, match=why) as caught:
+            Results(path)
+        assert caught.value.hint.startswith("name a file")

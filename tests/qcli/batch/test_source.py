@@ -94,10 +94,36 @@ def test_files_that_cannot_be_meant(source, tmp_path):
         ("a\n1\n", "t.csv", "{a} {", "a { stands alone"),
         ('a\n"1\n', "t.csv", "{a}", "unexpected end of data"),
         ("\n\n", "in.jsonl", None, "is empty"),
-        ('{"custom_id": "x"}\n{"custom_id": "x"}', "in.jsonl", None, "two lines have the custom_id x"),
+        ("a\n", "t.csv", "{a}", "has no rows"),
+        ("a;b\n1;2\n", "t.csv", "{a}", "has no column 'a'"),
+        ("a,b\n1,2\n", "t.csv", "{{a}}", "--template names no column"),
+        ("", "t.csv", "a", "--template names no column"),
+        ("a,b,a\n1,2,3\n", "t.csv", "{a}", "two columns are called 'a'"),
+        ("custom_id,b,custom_id\n1,2,3\n", "t.csv", "{b}", "two columns are called 'custom_id'"),
+        ("a\ncafé\n".encode("latin-1"), "t.csv", "{a}", "is not text in UTF-8"),
+        ("a\n1\n".encode("utf-16"), "t.csv", "{a}", "is not text in UTF-8"),
+        ('{"custom_id": "x"}\n\n{"custom_id": "x"}', "in.jsonl", None, "line 1 and line 3 are both called x"),
+        ('{}\n{"custom_id": "line-1"}', "in.jsonl", None, "line 1 and line 2 are both called line-1"),
+        ("custom_id,b\nx,1\nx,2\n", "t.csv", "{b}", "row 1 and row 2 are both called x"),
     ]:
         with pytest.raises(UsageError, match=why):
             source(text, name, template).ids()
+
+
+def test_hints_of_tables_say_what_to_type(source):
+    for text, hint in [
+        ("a; b\n1;2\n", "put commas between columns in place of ';'; with tabs, call it .tsv"),
+        ("a, b\n1, 2\n", "there are {a}, { b}"),
+        ("", "its first line has to name them"),
+    ]:
+        with pytest.raises(UsageError) as caught:
+            source(text, "t.csv", "{b}").ids()
+        assert caught.value.hint == hint
+
+
+def test_columns_that_are_not_asked_about_may_have_one_name(source):
+    assert said(source("b,b,a,\n1,2,3,\n", "t.csv", "{a}")) == [("row-1", {"prompt": "3"})]
+    assert said(source("a,b\n1\n", "t.csv", "{a}")) == [("row-1", "the row has 1 cell, and the table 2 columns")]
 
 
 def test_what_is_no_file_says_what_it_is(tmp_path):

@@ -160,6 +160,11 @@ def test_other_systems_say_it_themselves():
     assert named_files.reason(OSError("odd"), "look") == ("odd", "look")
 
 
+def test_a_full_disk_is_not_a_matter_of_permissions():
+    said, hint = named_files.reason(OSError(errno.ENOSPC, "No space left on device"), "check the permissions")
+    assert (said, hint) == ("No space left on device", "free some space, and type the same again")
+
+
 def test_a_model_by_a_path_that_is_too_long_is_not_said_to_be_missing(monkeypatch):
     def refuse(path, **_):
         raise answer(NO_PATH, "The system cannot find the path specified", str(path))
