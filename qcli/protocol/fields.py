@@ -80,4 +80,6 @@ class Fields:
 
 def shown(value: Any) -> str:
     """A value in an error, on a line and not too long of it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"  # as JSON has it
     return shortened(repr(value) if isinstance(value, str | bool | int | float) else f"{value!r:.200}")

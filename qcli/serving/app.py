@@ -107,7 +107,8 @@ class Server:
                 self._metrics.request(path, reply.status)
                 stats = reply.stats
                 prompt = f"prompt of {counted(stats.prompt_tokens, 'token')}, {stats.cached_tokens:,} of them cached"
-                self._tell(f"{path} · {reply.status} · {prompt} · {stats.new_tokens:,} written · {duration(seconds)}")
+                answered = f"{prompt} · {stats.new_tokens:,} written · {duration(seconds)}"
+                self._tell(f"{path} · {reply.status} · {reply.problem or answered}")
 
         return logged
 

@@ -29,7 +29,7 @@ _STREAM: Final = {"content-type": "text/event-stream; charset=utf-8", "cache-con
 
 
 class Reply:
-    """An answer that is sent, as an application of ASGI; `status` and `stats` are for who logs it."""
+    """An answer that is sent, as an application of ASGI; `status`, `stats` and `problem` are for who logs it."""
 
     def __init__(self, path: str, exchange: Exchange, answers: Answers, metrics: Metrics) -> None:
         """Submits its questions, from within the event loop. Raises QueueFullError, ClosedError."""
@@ -44,6 +44,7 @@ class Reply:
         self._stage = ""
         self.status = CLIENT_GONE  # until there is another
         self.stats = Stats()
+        self.problem: QcliError | None = None  # why nothing was answered
         self._tickets: list[Ticket] = []
         try:
             for number, part in enumerate(exchange.parts):
@@ -182,6 +183,7 @@ class Reply:
         self._told.put_nowait(None)
 
     async def _refuse(self, send: Send, problem: QcliError) -> None:
+        self.problem = problem
         await self._send_json(send, status_of(problem), error_of(self._path, problem))
 
     async def _send_json(self, send: Send, status: int, body: dict[str, Any]) -> None:

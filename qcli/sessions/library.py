@@ -135,7 +135,7 @@ class Library:
         return named
 
     def _marks(self) -> Iterator[tuple[Path, Mark, int]]:
-        """Every file with something in it: what it says of itself, and its size."""
+        """Every file with something in it: what it says of itself, and its size. Warns of those that say nothing."""
         for path in self._paths():
             try:
                 if (found := path.stat()).st_size and stat.S_ISREG(found.st_mode):
@@ -143,6 +143,8 @@ class Library:
                         mark = reader.last_mark(file, found.st_size) or _read_mark(file)
                     if mark is not None:
                         yield path, mark, found.st_size
+                    else:
+                        warnings.warn(f"{path}: is damaged: no conversation in it can be read", stacklevel=2)
             except OSError as problem:
                 warnings.warn(f"{path}: cannot be read: {problem.strerror or problem}", stacklevel=2)
 

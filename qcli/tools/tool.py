@@ -112,6 +112,8 @@ def _tool(entry: Any, called: str) -> Tool:
     if not isinstance(entry, Mapping):
         raise UsageError(f"{called} is {shortened(repr(entry))}", _FORM)
     name = entry.get("name")
+    if name is None:
+        raise UsageError(f"{called} has no name", _FORM)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         hint = "a name has at most 64 letters, digits and _ . -, the first of them a letter or _"
         raise UsageError(f"{called} cannot be called {shortened(repr(name))}", hint)

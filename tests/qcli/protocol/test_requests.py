@@ -182,7 +182,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (chat, {"n": 33}, "n cannot be 33"),
     (text, {"n": 0}, "n cannot be 0"),
     (chat, {"n": 10**30}, "n cannot be 1000"),
-    (chat, {"n": True}, "n cannot be True"),
+    (chat, {"n": True}, "n cannot be true"),
     (chat, {"temperature": "hot"}, "temperature cannot be hot"),
     (chat, {"temperature": -1}, "temperature cannot be -1"),
     (chat, {"temperature": True}, "temperature cannot be True"),

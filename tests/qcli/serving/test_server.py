@@ -185,6 +185,7 @@ def test_refusals_have_the_shape_of_the_protocol(client, path):
         assert "the context holds" in refused.json["error"]["message"]
         assert (refused.json.get("type") == "error") == (path == MESSAGES)
     other = client.ask(path, method="GET")
+    assert client.log[-2:] == 2 * [f"{path} · 400 · {refused.json['error']['message']}"]
     assert (other.status, other.json.get("type") == "error") == (405, path == MESSAGES)
     assert client.ask("/nothing").status == 404
 

@@ -141,7 +141,6 @@ def test_only_one_has_it_open(three):
 def test_what_else_is_in_the_folder(three):
     (three.folder / "folder.jsonl").mkdir()
     (three.folder / "empty.jsonl").touch()
-    (three.folder / "noise.jsonl").write_bytes(bytes(range(256)) * 99)
     (three.folder / "text.txt").write_text("Hi")
     if os.name != "nt":
         os.mkfifo(three.folder / "pipe.jsonl")
@@ -150,6 +149,15 @@ def test_what_else_is_in_the_folder(three):
             three.list()
         (three.folder / "dangling.jsonl").unlink()
     assert len(three.list()) == 3
+
+
+@pytest.mark.parametrize("data", [bytes(range(256)) * 99, b'{"version":1,"created":1', b"{}\n"])
+def test_a_file_of_which_nothing_can_be_read_is_told_and_left(three, data):
+    path = three.folder / "noise.jsonl"
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match="noise.jsonl: is damaged: no conversation in it can be read"):
+        assert len(three.list()) == 3
+    assert path.read_bytes() == data
 
 
 def test_damage_is_told_once_and_does_not_hide_a_conversation(three):
