@@ -48,6 +48,9 @@ def tune(
     `qcli run` and `qcli chat` choose well by themselves; this tells whether they do. Close other programs before.
     """
     n_bytes = parse_size(ram) if ram is not None else None
+    if n_bytes is not None and model is None:
+        console.info("random weights stay in memory, whatever --ram says: `qcli tune MODEL` reads a file")
+        n_bytes = None  # there is nothing to read experts from
     bar = console.status("loading", still=True)
     with bar, interrupt.ends_all(bar):
         from qcli.doctor.tuning import best, try_chunks, try_threads

@@ -7,6 +7,8 @@ import json
 import pytest
 from places import DATA
 
+from qcli.bench.subject import of_file
+from qcli.commands import tune
 from qcli.doctor import disk, tuning
 from qcli.doctor.tuning import Tried, best
 from qcli.gguf.file import GGUFFile
@@ -86,3 +88,11 @@ def test_what_cannot_be_tuned(refused):
     refused(["tune", "nowhere.gguf"], 1, "no such file")
     refused(["tune", str(DATA / "README.md")], 1, "is not a GGUF model file")
     refused(["tune", "--ram", "lots"], 2, "not an amount")
+
+
+def test_random_weights_are_not_held_to_ram(type_line, monkeypatch):
+    monkeypatch.setattr(tune, "_subject", lambda *_: of_file(str(MODEL)))
+    code, out, err = type_line("tune", "--ram", "1kB")
+    assert (code, "answers tok/s" in out) == (0, True)
+    assert "random weights stay in memory" in err
+    assert "is not enough" in type_line("tune", str(MODEL), "--ram", "1kB")[2]
