@@ -34,6 +34,8 @@ def resolve(model: str | Path | None) -> tuple[Path, Entry | None]:
     """
     if model is None:
         return _file_of(load_catalog()[EMBEDDED])
+    if model == "":
+        raise UsageError("the name of the model is empty", "give one, or none; a variable of your shell may not be set")
     path = folders.expanded(model)
     if not isinstance(model, str) or path.is_file():
         return path, None

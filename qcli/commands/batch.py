@@ -180,7 +180,7 @@ class _Progress:
 
 def _paths(source: str | None, to: str | None) -> tuple[Path, Path]:
     """The file that is read, and the one that is written. Raises UsageError, OutputError if they cannot be."""
-    if source is None:
+    if not source:
         raise UsageError("there is no file of questions", "name one, as in: qcli batch IN.jsonl -o answers.jsonl")
     if to in (None, "-", ""):
         raise UsageError("there is no file for the answers", f"name one, as in: qcli batch {source} -o answers.jsonl")

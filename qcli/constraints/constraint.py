@@ -56,6 +56,8 @@ def constraint(
 
 def _read_schema(given: Any) -> tuple[Any, str]:
     """A schema, and what it is called."""
+    if given == "":
+        raise UsageError("the schema is empty", "give a JSON Schema, or the path of a file")
     if isinstance(given, str) and not given.lstrip().startswith(("{", "[")) and given.strip() not in ("true", "false"):
         given = Path(given)
     if isinstance(given, Path):
@@ -94,6 +96,8 @@ def _choices(given: Sequence[str]) -> str:
 def _grammar(given: str | Path) -> str:
     if not isinstance(given, str | Path):
         raise UsageError(f"{given!r:.60} is not a grammar", "give its text, or the path of a file")
+    if given == "":
+        raise UsageError("the grammar is empty", "give its text, or the path of a file")
     is_text = isinstance(given, str) and any(sign in given for sign in ("\n", "::=", "start:"))
     text = _limited(str(given), "the grammar") if is_text else _read(Path(given), "the grammar")
     where = "the grammar" if is_text else str(given)

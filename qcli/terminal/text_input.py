@@ -38,6 +38,8 @@ def read_file(name: str) -> str:
     """The text of a file, or for "-" of standard input. Raises ModelNotFoundError, UsageError, QcliError."""
     if name == STDIN:
         return read_stdin("the text")
+    if not name:
+        raise UsageError("the name of a file is empty", "give the path of a text file")
     path = expanded(name)
     try:
         if not path.is_file():

@@ -364,3 +364,8 @@ def test_a_name_with_a_dot_needs_quotes(own: Path) -> None:
         load_catalog()
     own.write_text("['mine.1']\npath = 'x'")
     assert "mine.1" in load_catalog()
+
+
+def test_a_name_that_is_empty_is_not_the_folder_one_is_in():
+    with pytest.raises(UsageError, match="the name of the model is empty"):
+        resolve("")

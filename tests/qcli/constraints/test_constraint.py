@@ -157,6 +157,8 @@ def test_schemas_that_are_refused(schema, said):
         ({"grammar": 'root ::= "\\uD800"\n'}, "no character"),
         ({"grammar": "root ::= " + "(" * 5000 + '"a"' + ")" * 5000}, "nested too deep"),
         ({"grammar": "nowhere.lark"}, "no such file"),
+        ({"grammar": ""}, "the grammar is empty"),
+        ({"schema": ""}, "the schema is empty"),
         ({"grammar": '{"grammars":\n[]}'}, "is JSON, not a grammar"),
         ({"grammar": 3}, "not a grammar"),
         ({"schema": {}, "regex": "a"}, "a schema and a regular expression cannot be used together"),

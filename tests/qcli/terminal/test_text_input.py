@@ -49,6 +49,7 @@ def test_files_and_standard_input_are_read_alike(tmp_path, piped, encoding):
     [
         ("none", ModelNotFoundError, "none: no such file"),
         (".", ModelNotFoundError, "not a file"),
+        ("", UsageError, "the name of a file is empty"),
         ("https://a.b/wiki.txt", ModelNotFoundError, "https://a.b/wiki.txt: is an address"),
         ("~nobody-of-this-name/x", ModelNotFoundError, "no such file"),
         ("a\0b", QcliError, ""),
