@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 from llguidance import LLMatcher
@@ -43,9 +44,13 @@ def reason(grammar: str) -> str | None:
     return None
 
 
-def check(grammar: str, where: str, text: str = "") -> None:
-    """Raise UsageError for a grammar that cannot be followed; where: what it is called; text: a short one, to show."""
+def check(grammar: str, where: str, text: str = "", is_as_typed: bool = True) -> None:
+    """Raise UsageError for a grammar that cannot be followed; where: what it is called; text: a short one, to show.
+
+    is_as_typed: whether its lines are those of the text that was given, so that a place means something to a person.
+    """
     if why := reason(grammar):
+        why = why if is_as_typed else re.sub(r"^line \d+, column \d+: ", "", why)
         shown = f"{where} {shortened(text)}" if text else where
         raise UsageError(f"{shown}: {why}", "see `qcli run --help` for what can be given")
 

@@ -101,8 +101,9 @@ def _grammar(given: str | Path) -> str:
     is_text = isinstance(given, str) and any(sign in given for sign in ("\n", "::=", "start:"))
     text = _limited(str(given), "the grammar") if is_text else _read(Path(given), "the grammar")
     where = "the grammar" if is_text else str(given)
-    grammar: str = LLMatcher.grammar_from_lark(lark_of(text, where))
-    check(grammar, where)
+    lark = lark_of(text, where)
+    grammar: str = LLMatcher.grammar_from_lark(lark)
+    check(grammar, where, is_as_typed=lark == text)
     return grammar
 
 

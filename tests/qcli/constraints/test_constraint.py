@@ -153,6 +153,8 @@ def test_schemas_that_are_refused(schema, said):
         ({"grammar": "start: <|im_end|>\n"}, "names tokens of a model"),
         ({"grammar": "start: <[12]>\n"}, "names tokens of a model"),
         ({"grammar": 'root ::= "a\n'}, "line"),
+        ({"grammar": "\nroot ::= [z-a]\n"}, "the grammar: invalid character class range"),
+        ({"grammar": "start: X\nX: /[z-a]/\n"}, "the grammar: line 2, column 4: invalid character class range"),
         ({"grammar": 'root ::= "a" other\n'}, "other"),
         ({"grammar": 'root ::= "\\uD800"\n'}, "no character"),
         ({"grammar": "root ::= " + "(" * 5000 + '"a"' + ")" * 5000}, "nested too deep"),
