@@ -233,15 +233,19 @@ def test_a_model_cannot_drive_the_terminal():
     assert in_terminal(r'console.out("a\x1b[2Jb\x9b1mc\r\td\n")') == "a\ufffd[2Jb\ufffd1mc\ufffd\td\r\n"
 
 
-def test_a_reader_who_leaves_ends_the_program_quietly():
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["-c", "from qcli import console\nfor _ in range(9): console.out('x' * 100_000)\nraise SystemExit(7)"],
+        ["-m", "qcli", "--help"],
+        ["-m", "qcli", "batch", "--help"],
+    ],
+)
+def test_a_reader_who_leaves_ends_the_program_quietly(typed):
     read, write = os.pipe()
     os.close(read)
-    code = "for _ in range(9): console.out('x' * 100_000)\nraise SystemExit(7)"
     with os.fdopen(write, "wb") as nobody:
-        done = subprocess.run(
-            [sys.executable, "-c", f"from qcli import console\n{code}"],
-            stdout=nobody, stderr=subprocess.PIPE, timeout=60,
-        )  # fmt: skip
+        done = subprocess.run([sys.executable, *typed], stdout=nobody, stderr=subprocess.PIPE, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
