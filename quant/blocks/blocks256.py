@@ -20,9 +20,10 @@ from quant.blocks.rows import emit
 from quant.blocks.totals import add_groups, of_groups_of_16, of_groups_of_32
 from quant.declarations import Intrinsic
 from quant.jit import inline, intrinsic
-from quant.simd import I32, i32x8, load_i8x64, prefetch, splat_llvm, sum_lanes, zero_f32x8, zero_f32x16
+from quant.simd import I32, i32x8, load_i8x64, prefetch_l2, splat_llvm, sum_lanes, zero_f32x8, zero_f32x16
 
-_AHEAD = 4096  # bytes from what is read to what is asked for
+# Bytes from what is read to what is asked for, of many rows and of few, behind which other rows would be asked for in vain.
+_AHEAD, _AHEAD_OF_FEW, _FEW_BYTES = 16384, 4096, 65536
 
 
 @inline
@@ -33,11 +34,12 @@ def parts_in_order(x):
 
 @inline
 def _dot_each(of_groups, zero, w, rows, columns, x, y, alpha, accumulate, block, parts_of, sums_of, scales_of):
+    ahead = _AHEAD if rows * (columns // 256) * block.bytes >= _FEW_BYTES else _AHEAD_OF_FEW
     for r in range(rows):
         total = zero()
         for b in range(columns // 256):
             for line in range(0, block.bytes, 64):
-                prefetch(w + _AHEAD + line)
+                prefetch_l2(w + ahead + line)
             d, s = of_groups(x, columns, b)
             total = _add_block(total, w, parts_of(x + 256 * b), d, s, sums_of, scales_of)
             w += block.bytes
@@ -63,13 +65,14 @@ def dot_each_by_16(w, rows, columns, x, y, alpha, accumulate, block, parts_of, s
 @inline
 def _dot_fours(of_groups, zero, w, rows, columns, x, y, alpha, accumulate, block, parts_of, sums_of, scales_of):
     row_bytes = columns // 256 * block.bytes
+    distance = _AHEAD if rows * row_bytes >= _FEW_BYTES else _AHEAD_OF_FEW
     for r in range(0, rows, 4):
-        left, ahead = min(rows - r, 4) - 1, w + 3 * row_bytes + _AHEAD
+        left, ahead = min(rows - r, 4) - 1, w + 3 * row_bytes + distance
         at1, at2, at3 = min(left, 1) * row_bytes, min(left, 2) * row_bytes, left * row_bytes
         t0, t1, t2, t3 = zero(), zero(), zero(), zero()
         for b in range(columns // 256):
             for line in range(0, 4 * block.bytes, 64):
-                prefetch(ahead + line)
+                prefetch_l2(ahead + line)
             parts, (d, s) = parts_of(x + 256 * b), of_groups(x, columns, b)
             t0 = _add_block(t0, w, parts, d, s, sums_of, scales_of)
             t1 = _add_block(t1, w + at1, parts, d, s, sums_of, scales_of)
