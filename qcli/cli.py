@@ -110,10 +110,6 @@ def invoke(arguments: list[str]) -> int:
         return shown.exit_code
     except KeyboardInterrupt:
         return interrupt.EXIT_CODE
-    except SystemExit as ended:
-        if isinstance(ended.__context__, OSError):  # Typer's own words for a reader of a help text that has left
-            return 0
-        raise
 
 
 def main() -> NoReturn:

@@ -58,7 +58,7 @@ class _PlainHelp:
         """The option --help."""
         option = super().get_help_option(ctx)  # type: ignore[misc]
         if option is not None:
-            option.metavar = ""
+            option.metavar, option.callback = "", _show_help
         return option
 
     def get_params(self, ctx: Any) -> Any:
@@ -72,6 +72,13 @@ class _PlainHelp:
             if isinstance(parameter, TyperArgument):
                 parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
         return parameters
+
+
+def _show_help(ctx: Any, _option: Any, wanted: bool) -> None:
+    """Write the help by way of the console, which knows what to say of an output that fails."""
+    if wanted and not ctx.resilient_parsing:
+        console.out(ctx.get_help() + "\n")
+        ctx.exit()
 
 
 class Command(_PlainHelp, TyperCommand):

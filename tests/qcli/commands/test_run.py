@@ -251,10 +251,12 @@ def test_streams_that_are_closed(closed):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("line", ["--help", "run --help", "show", "models --json"])
-def test_an_output_that_is_full_is_told_alike_by_all(line):
+def test_an_output_that_is_full_is_told_alike_by_all(line, unbuffered):
+    environ = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*QCLI, *line.split()], stdout=full, stderr=subprocess.PIPE, timeout=60)
+        done = subprocess.run([*QCLI, *line.split()], stdout=full, stderr=subprocess.PIPE, timeout=60, env=environ)
     assert done.returncode == 1
     assert done.stderr.decode().startswith("error: cannot write to the standard output: No space left on device\nhint:")
 
