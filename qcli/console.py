@@ -1,7 +1,7 @@
 """The only module that prints: results to stdout, all else to stderr.
 
 A stream that is not a terminal gets plain text: no colour, no progress bars, no control codes.
-Control codes in the output of a model or in the text of a file never reach a terminal.
+Control codes in the output of a model or in the text of a file never reach a terminal, nor does what would turn lines around.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from qcli.host.systems import encoding_of_pipes, reader_has_left
 from qcli.progress import Progress
 from qcli.terminal import modes
 from qcli.terminal.bar import Bar, Surface
-from qcli.terminal.text import Filter, columns, destination, is_any_terminal, is_terminal, plainer, wrapped
+from qcli.terminal.text import (
+    Filter,
+    clean_json,
+    clean_lines,
+    columns,
+    destination,
+    is_any_terminal,
+    is_terminal,
+    plainer,
+    wrapped,
+)
 from qcli.terminal.text import clean as clean
 
 if TYPE_CHECKING:
@@ -79,7 +89,7 @@ def screen(text: str) -> None:
 def json(value: Any) -> None:
     """Write one JSON value and a newline to stdout."""
     ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
-    _write(json_text.dumps(value, ensure_ascii=ascii_only, indent=2) + "\n")
+    _write(clean_json(json_text.dumps(value, ensure_ascii=ascii_only, indent=2)) + "\n")
 
 
 def table(content: RenderableType) -> None:
@@ -103,7 +113,7 @@ def table(content: RenderableType) -> None:
 
 def info(text: str) -> None:
     """Write a remark to stderr, dim, on lines of its own, which a terminal has broken at words."""
-    _dim(wrapped(Filter()(text), stderr_columns()))
+    _dim(wrapped(clean_lines(text), stderr_columns()))
 
 
 def _dim(lines: str) -> None:
@@ -123,7 +133,7 @@ def figures(parts: Iterable[str]) -> None:
     for part in parts:
         joined = f"{lines[-1]} · {part}" if lines else part
         lines[-1:] = [joined] if len(joined) <= stderr_columns() else [*lines[-1:], part]
-    _dim(Filter()("\n".join(lines)))
+    _dim(clean_lines("\n".join(lines)))
 
 
 def aside(text: str) -> None:

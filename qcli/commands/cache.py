@@ -133,8 +133,8 @@ def _drawn(found: list[Kept]) -> RenderableType:
     for heading in ("", "size", "", "where"):
         table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
     for one in found:
-        where = sorted({str(folder.parent if one.name != "usage" else folder) for folder in one.folders})
-        table.add_row(one.name, size(one.n_bytes), _about(one), console.clean("\n".join(where)))
+        where = sorted({console.clean(str(folder.parent if one.name != "usage" else folder)) for folder in one.folders})
+        table.add_row(one.name, size(one.n_bytes), _about(one), Text("\n".join(where)))
     return Group(table, Text(""), Text(_HINT, style="dim"))
 
 

@@ -104,7 +104,7 @@ def _drawn(source: str, layers: list[LayerCounts]) -> RenderableType:
     columns = -(-widest // a_column)
     heading = f"layer  {f'experts 0 to {widest - 1}':<{columns}}  used      top tenth"
     rows = [_row(layer, a_column, columns) for layer in layers]
-    title = Text(f"how often experts were chosen: {source}", style="bold")
+    title = Text(console.clean(f"how often experts were chosen: {source}"), style="bold")
     return Group(title, Text(""), Text(heading, style="dim"), *rows, Text(""), _legend(a_column))
 
 

@@ -214,7 +214,7 @@ class ToolRunner:
             if reply.lower().startswith("a"):
                 self._approve = "all"
         try:
-            with meanwhile(), console.status(f"running {call.name}"):
+            with meanwhile(), console.status(f"running {console.clean(call.name)}"):
                 result = self._tools.run(call, self._limits)
         except KeyboardInterrupt:
             console.info(f"{call.name} was stopped; what it did until then is done")

@@ -1,16 +1,33 @@
-"""Text of models and files made fit for a terminal: no control code of it gets there."""
+"""Text of models and files made fit for a terminal: no control code of it gets there, and nothing that turns a line around."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 from collections.abc import Iterator
 from typing import Final, TextIO
 
-_CONTROL = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
+_REPLACEMENT: Final = "\ufffd"
+_CONTROL = {c: _REPLACEMENT for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
+# What has no shape of its own but changes, or hides, what is beside it: soft hyphen, directions (Unicode's TR9), borders of
+# lines, zero-width spaces, tags. Not the joiners U+200C and U+200D, which emoji and Persian words consist of.
+_FORMAT = dict.fromkeys(
+    (
+        *(0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF),
+        *(*range(0xFFF9, 0xFFFC), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE0080)),
+    ),
+    _REPLACEMENT,
+)
+_OVERRIDES = dict.fromkeys(
+    (0x202D, 0x202E), _REPLACEMENT
+)  # that no language is written with; an answer may need the others
 _SPACE_AND_WORD: Final = re.compile(r"(\s*)((?:`[^`]*`|[^\s`])+|`\S*)")
-_CONTROL_IN_LINE = {**_CONTROL, ord("\t"): " ", ord("\n"): " "}
+_IN_LINES = {**_CONTROL, **_FORMAT}
+_IN_LINE = {**_IN_LINES, ord("\t"): " ", ord("\n"): " "}
+_IN_TEXT = {**_CONTROL, **_OVERRIDES}
+_IN_JSON = {c: json.dumps(chr(c))[1:-1] for c in (*range(127, 160), *_FORMAT)}
 
 
 # Signs of our own -> as wide ones that every encoding has.
@@ -26,13 +43,23 @@ def plainer(problem: UnicodeError) -> tuple[str, int]:
 
 
 def clean(text: str) -> str:
-    """Text from a file or a model as one line, control codes replaced by U+FFFD."""
-    return text.translate(_CONTROL_IN_LINE)
+    """A name, a title or a value from a file or a model as one line, control and format characters replaced by U+FFFD."""
+    return text.translate(_IN_LINE)
+
+
+def clean_lines(text: str) -> str:
+    """As `clean`, but with its tabs and line ends; `\\r\\n` becomes `\\n`."""
+    return text.replace("\r\n", "\n").translate(_IN_LINES)
+
+
+def clean_json(text: str) -> str:
+    """JSON of the same value, in which control and format characters are escapes."""
+    return text.translate(_IN_JSON)
 
 
 def control_codes_shown(text: str) -> str:
-    """A text with its line ends and tabs, control codes replaced by U+FFFD."""
-    return text.translate(_CONTROL)
+    """What a model or a person wrote, with its line ends and tabs; control codes and overrides of direction become U+FFFD."""
+    return text.translate(_IN_TEXT)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -89,7 +116,7 @@ def _cells(text: str) -> int:
 
 
 class Filter:
-    """Replaces control codes in a text that comes in pieces by U+FFFD; a line that ends in \\r\\n ends in \\n."""
+    """`control_codes_shown` for a text that comes in pieces; a line that ends in \\r\\n ends in \\n."""
 
     def __init__(self) -> None:
         self._held = ""  # a carriage return, until it is known what follows
@@ -98,4 +125,4 @@ class Filter:
         """What to show of a piece."""
         text = (self._held + piece).replace("\r\n", "\n")
         self._held = "\r" if text.endswith("\r") else ""
-        return text.removesuffix("\r").translate(_CONTROL)
+        return control_codes_shown(text.removesuffix("\r"))
