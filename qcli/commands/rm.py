@@ -9,8 +9,9 @@ import typer
 
 from qcli import console
 from qcli.commands import completion, options
+from qcli.commands.consent import is_agreed
 from qcli.commands.examples import examples
-from qcli.errors import ModelNotFoundError, QcliError, UsageError
+from qcli.errors import ModelNotFoundError, UsageError
 from qcli.wording import shortened, size
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _forgotten(name: str, yes: bool) -> bool:
     file, key = table
     values = file.values[key]
     meant = values.get("path") or values.get("alias_of")
-    if _wanted(f"forget the name {key}? {meant} stays", yes, name):
+    if is_agreed(f"forget the name {key}? {meant} stays", yes, f"qcli rm {name}"):
         file.remove_table(key)
         console.info(f"the name {key} is deleted; {meant} stays")
     return True
@@ -106,7 +107,7 @@ def _delete(name: str, yes: bool, other_tools: bool) -> None:
         )
     called = entry.name if entry else found.name if found else name
     where = f", which {found.tool} downloaded" if found and found.tool != TOOL else ""
-    if _wanted(f"delete {called} ({path.name}){where}? it frees {size(removal.n_bytes)}", yes, name):
+    if is_agreed(f"delete {called} ({path.name}){where}? it frees {size(removal.n_bytes)}", yes, f"qcli rm {name}"):
         target = resolved(path)
         removal.run()
         last_used.forget(target)
@@ -122,7 +123,7 @@ def _begun_deleted(name: str, yes: bool) -> bool:
     removal = of_begun(address) if address else None
     if removal is None:
         return False
-    if _wanted(f"delete what has arrived of {name}? it frees {size(removal.n_bytes)}", yes, name):
+    if is_agreed(f"delete what has arrived of {name}? it frees {size(removal.n_bytes)}", yes, f"qcli rm {name}"):
         removal.run()
         console.info(f"what had arrived of {name} is deleted: {size(removal.n_bytes)} freed")
     return True
@@ -145,14 +146,3 @@ def _parts(path: Path) -> list[Path]:
     from qcli.gguf.names import count_parts, part_paths
 
     return part_paths(path, count_parts(path.name))
-
-
-def _wanted(question: str, yes: bool, name: str) -> bool:
-    """Whether a person agrees, or did before. Raises QcliError where nobody can be asked."""
-    from qcli.line_input import agreed, is_interactive
-
-    if yes:
-        return True
-    if not is_interactive():
-        raise QcliError(f"there is nobody to ask: {question}", f"`qcli rm {name} --yes` deletes it without asking")
-    return agreed(question)

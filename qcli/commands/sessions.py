@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from qcli import console
 from qcli.commands import completion, options
 from qcli.commands.actions import unknown
+from qcli.commands.consent import is_agreed
 from qcli.commands.examples import examples
 from qcli.commands.tables import facts, new_table
 from qcli.errors import UsageError
@@ -24,10 +26,11 @@ _ACTIONS = {  # how many names it may have, and how it is typed
     "list": (0, 0, "list"),
     "show": (0, 1, "show [NAME]"),
     "rename": (2, 2, "rename NAME NEW"),
-    "rm": (1, 1000, "rm NAME"),
+    "rm": (1, 1000, "rm NAME..."),
     "export": (0, 1, "export [NAME] [-o FILE]"),
 }
 _WITH_JSON = ("list", "show", "export")
+_NAMED = 8  # conversations that a question names
 
 
 @examples(
@@ -54,6 +57,7 @@ def sessions(
         typer.Option("--output", "-o", metavar="FILE", help="With export: write to FILE (default: show it)."),
     ] = None,
     force: Annotated[bool, options.flag("--force", "-f", help="Replace FILE if it exists.")] = False,
+    yes: Annotated[bool, options.flag("--yes", "-y", help="With rm: delete without asking (default: ask).")] = False,
     as_json: options.Json = False,
 ) -> None:
     """List, show, rename, delete or export your conversations.
@@ -62,6 +66,7 @@ def sessions(
     """
     given = names or []
     _check(action, given, output, as_json)
+    _check_flags(action, output, force, yes)
     from qcli.sessions.library import Library
 
     library = Library()
@@ -72,9 +77,7 @@ def sessions(
         library.rename(summary, given[1])
         console.info(f"{summary.called} is now called {given[1].strip()}")
     elif action == "rm":
-        for summary in dict.fromkeys([library.find(name) for name in given]):
-            library.remove(summary)
-            console.info(f"deleted: {summary.called}")
+        _remove(library, [*dict.fromkeys(library.find(name) for name in given)], yes, given)
     else:
         summary = library.find(given[0]) if given else library.last()
         _read(library.read(summary), summary, action, output, force, as_json)
@@ -93,6 +96,27 @@ def _check(action: str, names: list[str], output: str | None, as_json: bool) -> 
         raise UsageError(
             f"--output is not for {action}", f"leave it out, or type `qcli sessions {_ACTIONS['export'][2]}`"
         )
+
+
+def _check_flags(action: str, output: str | None, force: bool, yes: bool) -> None:
+    if force and output is None:
+        raise UsageError("--force is only for use with export and -o FILE", "leave it out")
+    if yes and action != "rm":
+        raise UsageError(f"--yes is not for {action}", "leave it out")
+
+
+def _remove(library: Library, summaries: list[Summary], yes: bool, typed: list[str]) -> None:
+    """Delete conversations, if that is wanted. Raises what `Library.remove` does, and QcliError where nobody can be asked."""
+    named = [f"{summary.called} ({counted(summary.messages, 'message')})" for summary in summaries[:_NAMED]]
+    named += [f"{len(summaries) - _NAMED} more"] if len(summaries) > _NAMED else []
+    which = named[0] if len(summaries) == 1 else f"{len(summaries)} conversations: {', '.join(named)}"
+    line = f"qcli sessions rm {' '.join(map(shlex.quote, typed))}"
+    if is_agreed(f"delete {which}? it cannot be undone", yes, line):
+        for summary in summaries:
+            library.remove(summary)
+            console.info(f"deleted: {summary.called}")
+    else:
+        console.info("nothing was deleted")
 
 
 def _list(library: Library, as_json: bool) -> None:

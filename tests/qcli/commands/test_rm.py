@@ -159,7 +159,7 @@ def test_nobody_can_be_asked(type_line, cache):
     before = tree(cache)
     code, out, err = type_line("rm", "own/Other")
     assert (code, out) == (1, "")
-    assert "`qcli rm own/Other --yes` deletes it without asking" in err
+    assert "`qcli rm own/Other --yes` deletes without asking" in err
     assert tree(cache) == before
 
 

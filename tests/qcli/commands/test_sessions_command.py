@@ -7,6 +7,7 @@ import json
 import pytest
 from terminal import in_terminal
 
+from qcli import line_input
 from qcli.host import folders
 from qcli.sessions.library import Library
 from qcli.sessions.log import Message
@@ -78,7 +79,7 @@ from pathlib import Path
 from qcli.cli import invoke
 from qcli.host import folders
 folders.data = lambda: Path({folder!r})
-for line in (["sessions"], ["sessions", "show", "2"], ["sessions", "export", "2"], ["sessions", "rm", "2"]):
+for line in (["sessions"], ["sessions", "show", "2"], ["sessions", "export", "2"], ["sessions", "rm", "2", "-y"]):
     invoke(line)"""
     shown = in_terminal(code, NO_COLOR="1")
     assert shown.count("Rain\ufffd[31m") >= 3
@@ -143,16 +144,46 @@ def test_renamed(type_line, library):
 
 
 def test_deleted(type_line, library):
-    assert type_line("sessions", "rm", "2", "weather") == (0, "", "deleted: weather\n")
+    assert type_line("sessions", "rm", "2", "weather", "--yes") == (0, "", "deleted: weather\n")
     assert [summary.title for summary in library.list()] == ["Hi"]
-    code, _, err = type_line("sessions", "rm", "1", "weather")
+    code, _, err = type_line("sessions", "rm", "1", "weather", "-y")
     assert (code, "no conversation is called 'weather'" in err) == (2, True)
     assert len(library.list()) == 1  # nothing is deleted if one of the names is wrong
 
 
+@pytest.mark.parametrize("yes", [True, False])
+def test_a_person_is_asked_before_anything_is_deleted(type_line, library, monkeypatch, yes):
+    questions = []
+    monkeypatch.setattr(line_input, "is_interactive", lambda: True)
+    monkeypatch.setattr(line_input, "agreed", lambda question: questions.append(question) or yes)
+    code, out, err = type_line("sessions", "rm", "1", "weather", "2")
+    assert questions == ["delete 2 conversations: Hi (3 messages), weather (2 messages)? it cannot be undone"]
+    assert (code, out) == (0, "")
+    assert err == ("deleted: Hi\ndeleted: weather\n" if yes else "nothing was deleted\n")
+    assert len(library.list()) == (0 if yes else 2)
+
+
+def test_where_nobody_can_be_asked_nothing_is_deleted(type_line, library):
+    code, out, err = type_line("sessions", "rm", "weather")
+    assert (code, out) == (1, "")
+    assert "there is nobody to ask: delete weather (2 messages)? it cannot be undone" in err
+    assert "`qcli sessions rm weather --yes` deletes without asking" in err
+    assert len(library.list()) == 2
+
+
+def test_a_question_names_the_first_of_many(type_line, library):
+    for i in range(9):
+        with library.create({"model": "storyteller"}, f"n{i}") as log:
+            log.append(Message(1, None, "user", "Hi"))
+    err = type_line("sessions", "rm", *map(str, range(1, 11)))[2]
+    assert "delete 10 conversations: " in err
+    assert err.count("message") == 8
+    assert ", 2 more? it cannot be undone" in err
+
+
 def test_one_that_is_open_elsewhere(type_line, library):
     with library.open(library.last()):
-        for line in (["rm", "1"], ["rename", "1", "new"]):
+        for line in (["rm", "1", "--yes"], ["rename", "1", "new"]):
             code, out, err = type_line("sessions", *line)
             assert (code, out) == (2, "")
             assert err == "error: Hi: another qcli has it open\nhint: leave that one first\n"
@@ -169,6 +200,8 @@ def test_one_that_is_open_elsewhere(type_line, library):
         (["show", "1", "2"], "show cannot have 2 names"),
         (["list", "1"], "list cannot have 1 name"),
         (["rm", "1", "--json"], "--json is not for rm"),
+        (["rm", "1", "--force"], "--force is only for use with export and -o FILE"),
+        (["show", "--yes"], "--yes is not for show"),
         (["show", "-o", "x"], "--output is not for show"),
         (["show", "3"], "there is no conversation 3, there are 2"),
         (["show", "wether"], "did you mean weather?"),
