@@ -17,6 +17,7 @@ from qcli.terminal.text_input import STDIN, read_file
 Texts = list[tuple[str, str]]  # names as they were typed, and texts
 
 _MENTIONED = re.compile(r'(?<!\S)@(?:"([^"\n]+)"|([^\s"]+))')
+_NUMBERED = ("/dev/fd/", "/proc/self/fd/")
 _AFTER_A_NAME = ".,;:!?)'"
 
 
@@ -27,7 +28,12 @@ def read_texts(names: Sequence[str]) -> Texts:
 
 def joined(texts: Texts) -> str:
     """Texts as they stand before what is asked about them; the next question may begin with the same."""
-    return "".join(f"{fenced(Path(name).name, text)}\n\n" for name, text in texts)
+    return "".join(f"{fenced(_called(name), text)}\n\n" for name, text in texts)
+
+
+def _called(name: str) -> str:
+    """What a file is called in a message: its name, or "-" if it is a number that a shell gave to a pipe."""
+    return STDIN if name.startswith(_NUMBERED) else Path(name).name
 
 
 def fenced(name: str, text: str) -> str:

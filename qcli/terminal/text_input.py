@@ -35,13 +35,18 @@ def decoded(data: bytes) -> str:
 
 
 def read_file(name: str) -> str:
-    """The text of a file, or for "-" of standard input. Raises ModelNotFoundError, UsageError, QcliError."""
+    """The text of a file, of a pipe that has a name, as in `-f <(command)`, or for "-" of standard input.
+
+    Raises ModelNotFoundError, UsageError, QcliError.
+    """
     if name == STDIN:
         return read_stdin("the text")
     if not name:
         raise UsageError("the name of a file is empty", "give the path of a text file")
     path = expanded(name)
     try:
+        if path.is_fifo():
+            return _read_pipe(path)
         if not path.is_file():
             raise ModelNotFoundError(f"{name}: {_why_not(name, path)}", "give the path of a text file")
         if path.stat().st_size > MAX_FILE:
@@ -61,6 +66,15 @@ def read_stdin(what: str, quiet: bool = False) -> str:
         data = sys.stdin.buffer.read(MAX_STDIN + 1)
     if len(data) > MAX_STDIN:
         raise UsageError(f"more than {MAX_STDIN >> 20} MiB on standard input", "pipe in a part of it")
+    return decoded(data)
+
+
+def _read_pipe(path: Path) -> str:
+    waiting = f"waiting for the end of {path}: Ctrl-C stops that"
+    with _told_after_a_while(waiting, quiet=False), open(path, "rb") as pipe:
+        data = pipe.read(MAX_STDIN + 1)
+    if len(data) > MAX_STDIN:
+        raise UsageError(f"{path}: more than {MAX_STDIN >> 20} MiB come from this pipe", "give a part of it")
     return decoded(data)
 
 

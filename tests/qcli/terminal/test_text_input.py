@@ -11,6 +11,7 @@ import threading
 
 import pytest
 
+from qcli.commands import file_texts
 from qcli.errors import ModelNotFoundError, QcliError, UsageError
 from qcli.terminal import text_input
 
@@ -61,6 +62,38 @@ def test_files_that_are_none(tmp_path, monkeypatch, name, error, said):
     with pytest.raises(error) as caught:
         text_input.read_file(name)
     assert said in caught.value.message
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_pipe_with_a_name_is_read_as_a_file(tmp_path, encoding):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[TEXT.encode(encoding)])
+    writer.start()
+    assert text_input.read_file(str(tmp_path / "pipe")) == TEXT
+    writer.join()
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="its shells give pipes no names")
+def test_a_pipe_that_a_shell_has_numbered(monkeypatch):
+    mine, theirs = os.pipe()
+    os.write(theirs, b"text")
+    os.close(theirs)
+    assert file_texts.joined(file_texts.read_texts([f"/dev/fd/{mine}"])) == "-:\n```\ntext\n```\n\n"
+    os.close(mine)
+    mine, theirs = os.pipe()
+    os.write(theirs, b"text")
+    monkeypatch.setattr(text_input, "MAX_STDIN", 3)  # more is refused before the pipe ends
+    with pytest.raises(UsageError, match="MiB come from this pipe"):
+        text_input.read_file(f"/dev/fd/{mine}")
+    os.close(mine)
+    os.close(theirs)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="there are no devices in folders")
+def test_a_device_is_no_text():
+    with pytest.raises(ModelNotFoundError, match="is not a file"):
+        text_input.read_file("/dev/zero")
 
 
 def test_too_much(tmp_path, monkeypatch, piped):
