@@ -180,11 +180,11 @@ class _Progress:
 
 def _paths(source: str | None, to: str | None) -> tuple[Path, Path]:
     """The file that is read, and the one that is written. Raises UsageError, OutputError if they cannot be."""
-    if not source:
+    if source is None:
         raise UsageError("there is no file of questions", "name one, as in: qcli batch IN.jsonl -o answers.jsonl")
-    if to in (None, "-", ""):
+    if to is None or to == "-":
         raise UsageError("there is no file for the answers", f"name one, as in: qcli batch {source} -o answers.jsonl")
-    path, out = expanded(source), expanded(to or "")
+    path, out = expanded(source), expanded(to)
     if path.exists() and out.exists() and path.samefile(out):
         raise OutputError(f"{out}: is read by this command", "give another name to write to")
     return path, out

@@ -16,6 +16,7 @@ from qcli.commands import completion, options
 from qcli.commands.examples import examples
 from qcli.commands.pull_choice import chosen
 from qcli.errors import ModelNotFoundError, QcliError, UsageError
+from qcli.host.folders import expanded
 from qcli.wording import shortened, size
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def pull(
         ),
     ],
     to: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--to",
             metavar="FOLDER",
@@ -70,7 +71,7 @@ def pull(
         return
     told = _Progress(quiet)
     try:
-        pulled, means = _pulled(model, entry, address, to, told)
+        pulled, means = _pulled(model, entry, address, None if to is None else expanded(to), told)
     except KeyboardInterrupt:
         if told.came:
             console.info(_GOES_ON + ("" if to else _OR_RM.format(shlex.quote(model))))

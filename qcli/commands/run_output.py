@@ -58,7 +58,7 @@ class Output:
             )
         if self.force and self.to is None:
             raise UsageError("--force is only for use with -o FILE", "add -o FILE, or leave out --force")
-        if self.to in ("-", ""):
+        if self.to == "-":
             raise UsageError("-o takes the name of a file", "leave out -o: without it, the answer is printed")
         if self.to is not None:
             AtomicFiles([expanded(self.to)], self.force, reads=[expanded(path) for path in reads])

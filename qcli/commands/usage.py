@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
@@ -24,6 +25,9 @@ _PLAIN = (
     (r"No such command '([^']*)'.*", r"there is no command \1"),
     (r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", r"one word too many: \1"),
 )
+
+
+_NAMES: Final = ("FILE", "FILE.py", "FOLDER", "CONFIG", "IN", "OUT")  # as helps call what has the name of a file
 
 
 class _PlainHelp:
@@ -87,12 +91,26 @@ class Command(_PlainHelp, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Read the words of its line; a number below zero is a word, no option."""
         ctx.ignore_unknown_options |= any(re.fullmatch(r"-\d+(\.\d*)?", word) for word in args)
-        return super().parse_args(ctx, args)
+        left = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            _refuse_nameless(self.params, ctx.params)
+        return left
 
     def invoke(self, ctx: Any) -> Any:
         """Run it, with the user's settings in place of options that were not typed."""
         with configured.filled(ctx):
             return super().invoke(ctx)
+
+
+def _refuse_nameless(parameters: Iterable[Any], given: Mapping[str, Any]) -> None:
+    """Raise UsageError for a file or folder whose name is empty, which a path would take for the folder one is in."""
+    for parameter in parameters:
+        value = given.get(parameter.name)
+        if parameter.metavar in _NAMES and "" in (value if isinstance(value, list | tuple) else [value]):
+            name = parameter.opts[-1] if parameter.opts[0].startswith("-") else parameter.metavar
+            what = "a folder" if parameter.metavar == "FOLDER" else "a file"
+            hint = "give one, or leave it out; a variable of your shell may be empty"
+            raise UsageError(f"{name} takes the name of {what}, and it is empty", hint)
 
 
 class Group(_PlainHelp, TyperGroup):

@@ -248,7 +248,7 @@ def test_lines_that_cannot_be_meant(refused):
     refused(["batch", "nowhere.jsonl", "-o", "out.jsonl"], 1, "nowhere.jsonl: no such file")
     refused(["batch", "nowhere.jsonl", "-o", "-"], 2, "there is no file for the answers")
     refused(["batch"], 2, "there is no file of questions")
-    refused(["batch", "", "-o", "out.jsonl"], 2, "there is no file of questions")
+    refused(["batch", "", "-o", "out.jsonl"], 2, "IN takes the name of a file, and it is empty")
     refused(["batch", "nowhere.jsonl"], 2, "there is no file for the answers")
 
 

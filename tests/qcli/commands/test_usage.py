@@ -106,3 +106,27 @@ def test_warnings_are_remarks_whatever_the_environment_says(capsys):
         warnings.warn("memory is short", RuntimeWarning, stacklevel=1)
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     assert capsys.readouterr().err == "memory is short\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("quantize storyteller OUT= Q4_0", "OUT takes the name of a file"),
+        ("quantize IN= x.gguf Q4_0", "IN takes the name of a file"),
+        ("quantize storyteller x.gguf Q4_0 --imatrix=", "--imatrix takes the name of a file"),
+        ("imatrix storyteller text.txt --output=", "-o takes the name of a file"),
+        ("perplexity storyteller text.txt --save-logits=", "--save-logits takes the name of a file"),
+        ("perplexity storyteller --against=", "--against takes the name of a file"),
+        ("run Hi --file=", "-f takes the name of a file"),
+        ("run Hi --grammar=", "--grammar takes the name of a file"),
+        ("run Hi --draft-model=", "--draft-model takes the name of a file"),
+        ("run Hi --tools=", "--tools takes the name of a file"),
+        ("chat --tools=", "--tools takes the name of a file"),
+        ("chat --mcp=", "--mcp takes the name of a file"),
+        ("experts --file=", "--file takes the name of a file"),
+        ("sessions export --output=", "-o takes the name of a file"),
+        ("pull owner/name --to=", "--to takes the name of a folder"),
+    ],
+)
+def test_a_name_that_is_empty_is_not_the_folder_one_is_in(refused, line, said):
+    refused([re.sub(r"^(IN|OUT)=$", "", word) for word in line.split()], 2, f"{said}, and it is empty")
