@@ -90,11 +90,16 @@ def _unread(described: str | None) -> Callable[[], None]:
 
 
 def _program_for(arguments: list[str]) -> Any:
-    """The program for one line."""
+    """The program for one line, whose options are those that hints may name."""
     if "_QCLI_COMPLETE" in os.environ:  # a shell asks what could be typed
         return program()
     typed = next((word for word in arguments if word in COMMANDS or word in _OTHER_NAMES), "")
-    return program(typed, typed not in arguments[:1])
+    found = program(typed, typed not in arguments[:1])
+    command = found.commands.get(typed)
+    console.hint_at(
+        {name for option in command.params for name in (*option.opts, *option.secondary_opts)} if command else None
+    )
+    return found
 
 
 def invoke(arguments: list[str]) -> int:
@@ -138,7 +143,7 @@ def _as_error(problem: Exception) -> QcliError:
         return usage_error(problem)
     if isinstance(problem, MemoryError):
         return QcliError(
-            "there is not enough memory", "close other programs, or try a smaller --ctx or a smaller model"
+            "there is not enough memory", ("close other programs", "try a smaller --ctx", "try a smaller model")
         )
     if isinstance(problem, OSError):
         return system_error(problem)

@@ -41,6 +41,7 @@ STATUS_DELAY = 0.25  # seconds; shorter work shows no progress bar
 _LONG = 2.0  # seconds; shorter work in Python shows none
 _NOTEBOOK_COLUMNS = 80
 _shown_on_stdout, _shown_on_stderr = Filter(), Filter()
+_options: set[str] | None = None  # of the command that was typed; None: of any
 _unfinished: dict[object, bool] = {}  # whether the last line is, by where a stream goes: a terminal, a pipe, a file
 
 
@@ -154,9 +155,16 @@ def leave_line() -> None:
         _to_stderr("\x1b[?2004l\x1b[?25h\x1b[0m\r\n")
 
 
+def hint_at(options: set[str] | None) -> None:
+    """Let hints name no options but these, those of the command that was typed; None: all."""
+    global _options
+    _options = options
+
+
 def error(problem: QcliError) -> None:
     """Write what went wrong, and the hint what to type next, to stderr, on lines of their own."""
-    said = [("error:", "1;31", problem.message), ("hint:", "1", problem.hint)]
+    hint = problem.hint if _options is None else problem.hint_with(_options)
+    said = [("error:", "1;31", problem.message), ("hint:", "1", hint)]
     texts = [(word, code, wrapped(f"{word} {clean(text)}", stderr_columns())) for word, code, text in said if text]
     lines = "".join(f"{_styled(word, code)}{text.removeprefix(word)}\n" for word, code, text in texts)
     _to_stderr(_begin_line() + lines)

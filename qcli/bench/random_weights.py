@@ -58,7 +58,7 @@ def quants() -> list[str]:
 def find_mix(name: str) -> Mix:
     """The mix of this name. Raises UsageError, which lists the names."""
     if name.lower() not in quants():
-        raise UsageError(f"no quantization is called {name!r}", f"--quant takes {', '.join(quants())}")
+        raise UsageError(f"no quantization is called {name!r}", f"give one of: {', '.join(quants())}")
     return MIXES.get(name.lower()) or _mix(name.upper())
 
 
@@ -68,7 +68,7 @@ def layers_that_fit(shape: ModelShape, mix: Mix, wanted: int | None) -> int:
     fitting = max((n for n in range(shape.layers + 1) if size_of(shape, mix, n) <= free_bytes), default=0)
     if (wanted or 1) > fitting:
         needed, free = size(size_of(shape, mix, wanted or 1)), size(available_memory())
-        hint = f"give --layers {fitting} or less" if fitting else "free some memory, or try a smaller --quant"
+        hint = (f"give --layers {fitting} or less" if fitting else "try a smaller --quant", "free some memory")
         raise QcliError(
             f"{counted(wanted or 1, 'layer')} of {shape.name} would take {needed}, and {free} of memory are free", hint
         )

@@ -156,4 +156,4 @@ def find_shape(name: str) -> ModelShape:
     try:
         return SHAPES[name.lower()]
     except KeyError:
-        raise UsageError(f"no shape is called {name!r}", f"--shape takes {', '.join(SHAPES)}") from None
+        raise UsageError(f"no shape is called {name!r}", f"give one of: {', '.join(SHAPES)}") from None

@@ -40,7 +40,7 @@ def filled(context: Any) -> Iterator[None]:
         model = found.get("model")
         if model is None or model.value not in problem.message:
             raise
-        raise ModelNotFoundError(f"{model.where}: model: {problem.message}", problem.hint) from None
+        raise ModelNotFoundError(f"{model.where}: model: {problem.message}", problem.hints) from None
     except ThinkError as problem:
         if "think" not in found:
             raise

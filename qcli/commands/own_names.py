@@ -54,7 +54,7 @@ def _write(name: str, key: str, value: str) -> None:
     from qcli.catalog.entries import load_catalog
 
     if not _NAME.fullmatch(name) or name.lower().endswith(".gguf"):
-        hint = "give one of letters, digits and -_.:@+, as in: --name my-model"
+        hint = "give one of letters, digits and -_.:@+, as in: my-model"
         raise UsageError(f"{shortened(name)!r} cannot be the name of a model", hint)
     if name.lower() in (known.lower() for known in load_catalog()):
         hint = "give another name, or `qcli rm` that one first if it is yours"

@@ -61,7 +61,7 @@ def _looked(check: Check, progress: Progress) -> Iterator[Finding]:
     try:
         yield from check.look(progress)
     except QcliError as problem:
-        yield Finding(check.name, FAIL, problem.message, problem.hint)
+        yield Finding(check.name, FAIL, problem.message, problem.hint_with(()))
     except MemoryError:
         yield Finding(check.name, FAIL, "there is not enough memory to look at this", "close other programs")
     except Exception as problem:

@@ -48,7 +48,7 @@ def checks(path: Path, name: str, entry: Entry | None) -> list[Check]:
 
 
 def _broken(problem: QcliError, _progress: Progress) -> Iterator[Finding]:
-    yield Finding("file", FAIL, problem.message, problem.hint)
+    yield Finding("file", FAIL, problem.message, problem.hint_with(()))
 
 
 def _file(file: GGUFFile, name: str, _progress: Progress) -> Iterator[Finding]:

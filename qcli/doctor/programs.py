@@ -47,7 +47,7 @@ def _places() -> list[_Folder]:
         _Folder("cache", folders.some_cache, *_without_cache(),
                 f"give it to yourself with chmod or chown, or choose another: {folders.CHOOSES_CACHE}=/full/path"),
         _Folder("conversations", folders.data, "no conversation can be saved", FAIL,
-                "give it to yourself with chmod or chown, or use --no-save"),
+                "give it to yourself with chmod or chown, or type `qcli chat --no-save`"),
         _Folder("settings", folders.config, "`qcli config set` cannot work", WARN,
                 "give it to yourself with chmod or chown"),
         _Folder("downloads", hub_cache, "`qcli pull` cannot work", WARN,

@@ -54,4 +54,7 @@ def require_head(draft: Draft, has_head: bool, path: Path) -> None:
     """Raise UsageError where guesses are to come from a model's own head, and it has none."""
     if draft.by == "mtp" and not has_head:
         message = f"{path}: has no block for multi-token prediction, by which it could guess"
-        raise UsageError(message, "give --draft auto, or with --draft-model a file of such a block")
+        raise UsageError(
+            message,
+            ("give --draft auto", "give a file of such a block with --draft-model", "take a model that has one"),
+        )

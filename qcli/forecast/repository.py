@@ -44,7 +44,7 @@ def survey_repository(
             try:
                 return survey(file, offers, options, disk, progress), _not_supported(file)
             except ContextOverflowError as problem:
-                raise type(problem)(problem.message.replace(str(path), listing.repo), problem.hint) from None
+                raise type(problem)(problem.message.replace(str(path), listing.repo), problem.hints) from None
     except (UsageError, ContextOverflowError):
         raise
     except QcliError as problem:

@@ -88,7 +88,7 @@ class AtomicFiles:
                     f"{path}: is not an ordinary file, so it is not replaced", "give the path of a file to write"
                 )
             if path.exists() and not self._overwrite:
-                raise OutputError(f"{path}: already exists", "--force replaces it, or give another path")
+                raise OutputError(f"{path}: already exists", ("--force replaces it", "give another path"))
             require_unused([path])
             if not path.parent.is_dir():
                 raise OutputError(f"{path}: there is no folder {path.parent}", f"`mkdir -p {path.parent}` makes it")

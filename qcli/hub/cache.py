@@ -27,7 +27,7 @@ class CachedRepo:
     def __init__(self, repo: str, commit: str) -> None:
         """Raises QcliError if there is no folder for the cache."""
         if (hub := hub_cache()) is None:
-            raise QcliError("there is no home folder to download to", "HF_HOME names one, or give --to FOLDER")
+            raise QcliError("there is no home folder to download to", ("set HF_HOME to one", "give --to FOLDER"))
         self._name = f"models--{repo.replace('/', '--')}"
         self._commit = commit
         self.hub = hub

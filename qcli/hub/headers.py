@@ -122,7 +122,7 @@ def _header_complete(path: Path, done: int, url: str, last: bool) -> bool:
             header = read_header(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
     except ModelFileError as error:
         if last:
-            raise type(error)(error.message.replace(str(path), url), error.hint) from None
+            raise type(error)(error.message.replace(str(path), url), error.hints) from None
         return False
     return last or min((row.offset for row in header.tensors), default=done + 1) <= done
 

@@ -107,7 +107,7 @@ class InFolder:
     def __init__(self, folder: Path) -> None:
         """Raises OutputError if it is not there, or nothing can be written to it."""
         if folder.is_file():
-            raise OutputError(f"{folder}: is a file, not a folder", f"give its folder: --to {folder.parent}")
+            raise OutputError(f"{folder}: is a file, not a folder", f"give its folder: {folder.parent}")
         if not folder.is_dir():
             raise OutputError(f"{folder}: there is no such folder", f"`mkdir -p {folder}` makes it")
         if not os.access(folder, os.W_OK):

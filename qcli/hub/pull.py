@@ -119,7 +119,7 @@ class Pull:
         etag = source.etag or sha256 or ""
         if not etag and isinstance(self._place, InCache):
             said = f"{file.name}: the server tells nothing by which it could be known again"
-            raise QcliError(said, "give --to FOLDER, or try again later")
+            raise QcliError(said, ("give --to FOLDER", "try again later"))
         wanted = Wanted(file.name, source.bytes, etag, sha256)
         return _Item(wanted, None if self._is_here(wanted) else source)
 
@@ -151,7 +151,7 @@ class Pull:
             free = shutil.disk_usage(folder).free
         if needed + _SPARE > free:
             said = f"{folder}: has {size(free)} free, and {size(needed)} are to be fetched"
-            raise OutputError(said, "free some space, or give a folder on another disk with --to")
+            raise OutputError(said, ("free some space", "give a folder on another disk with --to"))
 
     def _have(self, file: Wanted, source: api.Source) -> None:
         """Fetch a file, check it, and take it in, unless another process just did."""

@@ -102,7 +102,8 @@ class State:
             row, dtype = kv_cache.row_shape("i16" if fine and self.kv_type == "f16" else self.kv_type, width, first)
         except ValueError as error:
             raise UsageError(
-                f"the conversation cannot be remembered as {self.kv_type}: {error}", "give --kv-type f16"
+                f"the conversation cannot be remembered as {self.kv_type}: {error}",
+                ("give --kv-type f16", "take another model"),
             ) from None
         ring = ring_rows(window, max(self.chunk or self.ctx, self.most_tokens))
         if window and ring < self.ctx and not self._guesses:

@@ -39,7 +39,7 @@ def state_for(
         raise ModelFileError(f"{file.path}: was made for {longest:,} tokens of context", "download the model again")
     if ctx is not None and ctx > longest:
         message = f"{file.path}: was made for {longest:,} tokens of context, not {ctx:,}"
-        raise ContextOverflowError(message, f"give --ctx {longest} or less")
+        raise ContextOverflowError(message, (f"give --ctx {longest} or less", "ask for fewer tokens"))
     return State(ctx or min(longest, DEFAULT_CTX), kv_type, longest, most_tokens, mtp, chunk)
 
 
@@ -55,7 +55,7 @@ def model_of(
         raise UnsupportedModelError(message, ANOTHER_MODEL) from error
     except MemoryError:
         message = f"{file.path}: there is no memory for a context of {state.ctx:,} tokens"
-        raise ContextOverflowError(message, "give a smaller --ctx") from None
+        raise ContextOverflowError(message, ("give a smaller --ctx", "close other programs")) from None
 
 
 def as_loaded(file: GGUFFile, model: Model) -> GGUFFile:

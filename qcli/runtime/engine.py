@@ -297,4 +297,4 @@ class Engine:
         self._lifetime.check()
         if self.position + tokens > self.ctx:
             told = f"{self.position:,} + {tokens:,} tokens do not fit into a context of {self.ctx:,}"
-            raise ContextOverflowError(told, f"give --ctx {self.position + tokens} or more")
+            raise ContextOverflowError(told, (f"give --ctx {self.position + tokens} or more", "take a shorter text"))

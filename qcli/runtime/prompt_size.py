@@ -27,7 +27,7 @@ def sized(prompt: Prompt, tokenizer: Tokenizer, engine: Engine) -> Prompt:
     if size > _SHORT * engine.ctx and size > tokenizer.longest_token * engine.ctx:
         message = f"the prompt has {size:,} characters, and the context holds {engine.ctx:,} tokens"
         fits = size <= tokenizer.longest_token * engine.longest
-        larger = "give a larger --ctx (ctx= in Python) if memory allows, or a shorter prompt"
+        larger = ("give a larger --ctx (ctx= in Python) if memory allows", "give a shorter prompt")
         raise ContextOverflowError(message, larger if fits else _shorter(engine.longest))
     return prompt
 
@@ -40,7 +40,7 @@ def check_tokens(tokens: int, ctx: int, longest: int) -> None:
     if tokens > longest:
         raise ContextOverflowError(message, _shorter(longest))
     wanted = min(tokens + 512, longest)
-    hint = f"give --ctx {wanted} or more (ctx= in Python) if memory allows, or a shorter prompt"
+    hint = (f"give --ctx {wanted} or more (ctx= in Python) if memory allows", "give a shorter prompt")
     raise ContextOverflowError(message, hint)
 
 

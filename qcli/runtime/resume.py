@@ -34,7 +34,9 @@ def resume(
     ids = prompts.settled(messages)
     if len(ids) > cache.engine.ctx:
         message = f"the conversation has {len(ids)} tokens, and the context holds {cache.engine.ctx}"
-        raise ContextOverflowError(message, f"give --ctx {len(ids) + 512} (ctx= in Python) if memory allows")
+        raise ContextOverflowError(
+            message, (f"give --ctx {len(ids) + 512} (ctx= in Python) if memory allows", "begin another conversation")
+        )
     missing = len(ids) - cache.rewind(ids)
     if missing > _SOON_READ:
         end = frozenset({len(ids)})

@@ -16,7 +16,7 @@ from qcli.runtime.checkpoint import Checkpoint
 from qcli.runtime.fingerprint import fingerprint
 
 _LINE = 1 << 16  # bytes; more than the first line of any such file
-_AGAIN = "save it again with this model, in this version of qcli and with this --kv-type"
+_AGAIN = "save it again with this model, in this version of qcli and with this kv_type"
 
 
 def save(path: Path, checkpoint: Checkpoint, state: State, file: GGUFFile, overwrite: bool) -> None:

@@ -69,7 +69,7 @@ class Sequences:
         """Allocate the slots, and compile the step. Raises QcliError if there is no room for the experts of two tokens."""
         if engine.most_tokens == 1:
             message = "there is no room for the experts of several texts at a time"
-            raise QcliError(message, "read one answer after the other, or give a larger --ram")
+            raise QcliError(message, ("read one answer after the other", "give a larger --ram"))
         self._engine, self.most = engine, most
         if loader := engine.expert_loader:
             loader.give_up(most * text_bytes(engine.state, engine.vocab_size) - engine.spare_bytes)

@@ -194,4 +194,4 @@ def begun_by(llm: LLM, question: Question) -> Answer:
             raise
         return llm.chat(question.prompt, begun=begun, **{**options, "think": None})
     except ModelFileError as problem:
-        raise UsageError(problem.message, problem.hint) from None
+        raise UsageError(problem.message, problem.hints) from None

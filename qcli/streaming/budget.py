@@ -131,7 +131,7 @@ def allocate_slots(
         enough = ram_option(ram, min(found.missing_bytes, resident_bytes() - ram))
         raise QcliError(
             f"{size(ram)} of memory is not enough for this model with a context of {state.ctx:,} tokens",
-            f"give --ram {enough} if you have that much, a smaller --ctx, or a smaller file of this model",
+            (f"give --ram {enough} if you have that much", "give a smaller --ctx", "take a smaller file of this model"),
         )
     loader.allocate(found.slots)
     return found.spare_bytes

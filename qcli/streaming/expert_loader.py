@@ -76,7 +76,7 @@ class ExpertLoader(ExpertProvider):
         def replays() -> Iterator[None]:
             if batch.tokens > max(1, self.most_tokens):
                 message = f"there is no room for the experts of {batch.tokens} tokens at a time"
-                raise QcliError(message, "take fewer, or give a larger --ram")
+                raise QcliError(message, ("take fewer", "give a larger --ram"))
             self._used = True
             if self._before_token:
                 self._before_token()

@@ -57,6 +57,6 @@ class MemoryPressure:
         if free < _CRITICAL and fewer >= used:
             raise QcliError(
                 f"memory is short: {free / 1e6:,.0f} MB are free, and qcli cannot use less",
-                "close other programs, or start again with a smaller --ram or --ctx",
+                ("close other programs", "start again with a smaller --ram", "start again with a smaller --ctx"),
             )
         return min(slots, fewer)

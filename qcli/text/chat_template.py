@@ -20,7 +20,7 @@ from qcli.text.thoughts import without_thoughts
 from qcli.text.tokenizer import Tokenizer
 from qcli.text.user_text import ControlTexts, free_mark, sealed_message, sealed_value
 
-_ITSELF: Final = "use --raw to prompt without the template"
+_ITSELF: Final = "`qcli run --raw` prompts without the template"
 _PROBE: Final = "Zq7wordX"  # a word that no template writes itself
 
 Form = Literal["text", "parts", "left out"]  # how a template reads the content of a message

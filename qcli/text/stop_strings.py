@@ -15,7 +15,7 @@ class StopStrings:
         if not isinstance(strings, list | tuple) or not all(isinstance(string, str) for string in strings):
             raise UsageError(f"{strings!r:.60} are no stop strings", "give a text, or a list of texts")
         if not all(strings):
-            raise UsageError("a stop string cannot be empty", "leave out --stop, or give it a text")
+            raise UsageError("a stop string cannot be empty", "leave it out, or give it a text")
         self._strings = tuple(strings)
         self._pending = ""
         self.which: str | None = None  # was found

@@ -39,7 +39,7 @@ def read_tools(path: str | Path) -> ToolsFile:
     try:
         return ToolsFile(checked_tools(listed), None)
     except UsageError as problem:
-        raise UsageError(f"{path}: {problem.message}", problem.hint) from None
+        raise UsageError(f"{path}: {problem.message}", problem.hints) from None
 
 
 def text_of(path: Path) -> str:
