@@ -79,12 +79,11 @@ class Engine:
         """Build the model of a file and compile its plans; kernels that are not in the cache yet are compiled.
 
         threads: physical cores by default, in decoding as many as pay, of many fewer if experts are read meanwhile;
-        ctx: capacity in tokens; chunk: tokens of a prompt that go through the layers together; kv_type: of keys and values,
-        "f16", "q8_0" or "f32"; observer: told what weights are multiplied with, in prompts; ram: bytes that the process may
-        use, by default what is free; if the model needs more, its experts are streamed; mtp: also load the head of
-        multi-token prediction, if the file has one (see draft); beside: compile what a prompt's first token does not need
-        while that is computed, unless experts are streamed. Raises ModelFileError, UnsupportedModelError,
-        ContextOverflowError; QcliError if even that needs more memory.
+        ctx: capacity in tokens; chunk: tokens of a prompt that go through the layers together; kv_type: of keys and
+        values, "f16", "q8_0" or "f32"; observer: told what weights are multiplied with, in prompts; ram: bytes that the
+        process may use, by default what is free; if the model needs more, its experts are streamed; mtp: also load the
+        head of multi-token prediction, if there is one; beside: compile what a prompt's first token does not need while
+        that is computed, unless experts are streamed. Raises ModelFileError, ContextOverflowError, QcliError.
         """
         kernels.check_processor()
         given, threads, kv_type = threads, threads or default_threads(), kv_type or "f16"
@@ -95,16 +94,17 @@ class Engine:
             engine = cls(model, state, threads, chunk or DEFAULT_CHUNK, progress, observer, None, some, beside)
             engine.spare_bytes = budget.spare_bytes(file, state, engine.programs.plans, limit, used)
             return engine
-        resident_bytes = partial(budget.resident_bytes, file, model, state, threads, used)
+        needed = partial(budget.resident_bytes, file, model, state, threads, used)
         threads = given or streaming_threads()
         chunk = chunk or budget.chunk_size(model, state, threads, limit)
         model, state, loader = streamed_model_of(file, ctx, kv_type, progress, mtp, chunk)
+        loader.require_room = partial(budget.require_slots, loader, state, limit, needed)
         with ExitStack() as undone:
             undone.callback(loader.close)
             engine = cls(model, state, threads, chunk, progress, observer, loader)
             undone.pop_all()  # as the engine closes it
             undone.callback(engine.close)
-            engine.spare_bytes = budget.allocate_slots(loader, state, engine.programs.plans, limit, resident_bytes)
+            engine.spare_bytes = budget.allocate_slots(loader, state, limit, needed, engine.programs.plans)
             undone.pop_all()
         return engine
 

@@ -81,7 +81,7 @@ class Programs:
     ) -> None:
         """beside: whether kernels that a prompt's first token does not need may be compiled while that is computed.
 
-        Raises ValueError if the state is made for smaller chunks.
+        Raises ValueError if the state is made for smaller chunks, QcliError if experts have too little memory beside the plans.
         """
         if state.chunk and chunk > state.chunk:
             raise ValueError(f"chunks of {chunk} tokens, and a state for {state.chunk}")
@@ -98,6 +98,8 @@ class Programs:
         head = Plan(1, threads, state.batch)
         self.prompt_logits: Logits = model.head(head, self.hidden).values[0]
         self.plans = [step, prompt, head]
+        if expert_loader:
+            expert_loader.require_room(self.plans)  # before anything is compiled
         self.weight_bytes, self.head_bytes = step.weight_bytes, head.weight_bytes
         several = state.most_tokens > 1
         self._of_several = [*_of_several(step.kernels), *(_OF_HEAD if mtp_of(model) else ())] if several else []

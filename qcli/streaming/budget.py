@@ -1,7 +1,7 @@
 """Decides how memory is used: whether a model stays in it as a whole, and if not, how large chunks and the cache may be.
 
-`Engine.load` asks in this order, as does a forecast: `limit`, `fits`; for a model that does not fit `chunk_size` and
-`allocate_slots`. Amounts are bytes.
+`Engine.load` asks in this order, as does a forecast: `limit`, `fits`; for a model that does not fit `chunk_size`, then
+`require_slots` before anything is compiled, and `allocate_slots`. Amounts are bytes.
 """
 
 from __future__ import annotations
@@ -117,12 +117,10 @@ def slot_budget(loader: ExpertLoader, state: State, plans: list[Plan], ram: int,
     return SlotBudget(slots, loader.bytes_for(loader.experts_per_token) - left, spare)
 
 
-def allocate_slots(
-    loader: ExpertLoader, state: State, plans: list[Plan], ram: int, resident_bytes: Callable[[], int]
-) -> int:
-    """Give the expert cache what is left of the memory, and return what it has no use for.
-
-    Raises QcliError if there is not enough for one token.
+def require_slots(
+    loader: ExpertLoader, state: State, ram: int, resident_bytes: Callable[[], int], plans: list[Plan]
+) -> SlotBudget:
+    """What is left for the expert cache, before or after the plans are compiled. Raises QcliError if one token needs more.
 
     resident_bytes: see the function of this name; a small model may need less to be resident than to be streamed.
     """
@@ -133,6 +131,14 @@ def allocate_slots(
             f"{size(ram)} of memory is not enough for this model with a context of {state.ctx:,} tokens",
             (f"give --ram {enough} if you have that much", "give a smaller --ctx", "take a smaller file of this model"),
         )
+    return found
+
+
+def allocate_slots(
+    loader: ExpertLoader, state: State, ram: int, resident_bytes: Callable[[], int], plans: list[Plan]
+) -> int:
+    """Give the expert cache what is left of the memory, and return what it has no use for; as `require_slots`."""
+    found = require_slots(loader, state, ram, resident_bytes, plans)
     loader.allocate(found.slots)
     return found.spare_bytes
 

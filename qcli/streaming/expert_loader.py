@@ -29,7 +29,7 @@ from qcli.streaming.source import ExpertSource, ModelFiles
 from quant.batch import Batch
 from quant.kernels.experts import GatedExperts
 from quant.kernels.experts_streamed import ExpertProvider
-from quant.plan import Ids, StageCallback
+from quant.plan import Ids, Plan, StageCallback
 
 
 class ExpertLoader(ExpertProvider):
@@ -59,6 +59,9 @@ class ExpertLoader(ExpertProvider):
         self._usage_path, self._before_token = usage_path, before_token
         self._used = False  # whether any token was routed
         self._pressure: MemoryPressure | None = None  # None before `allocate`
+        self.require_room: Callable[[list[Plan]], object] = (
+            list  # raises QcliError if these plans leave too little memory
+        )
         self.give_up_first: Callable[[], int] = int  # gives up what is missed less than slots; bytes
         self._warned = False  # that memory is short
 
