@@ -19,7 +19,7 @@ from quant.jit import Kernel
 class Compilers:
     """Some processes at a time, each with a thread that hands it one kernel after the other; they end when none is left.
 
-    What they leave out, as there is no interpreter to start or a compiler has ended, is for whoever needs it.
+    What they leave out, as there is no interpreter or thread to start or a compiler has ended, is for whoever needs it.
     """
 
     def __init__(self) -> None:
@@ -38,8 +38,13 @@ class Compilers:
                 self._groups.append(new)
             wanted = max(0, min(most, sum(map(len, self._groups))) - self._running)
             self._running += wanted
-        for _ in range(wanted):
-            threading.Thread(target=self._work, daemon=True).start()
+        for started in range(wanted):
+            try:
+                threading.Thread(target=self._work, daemon=True).start()
+            except RuntimeError:  # the system has no more threads for this user
+                for _ in range(wanted - started):
+                    self._end()
+                return
 
     def hurry(self, kernels: Sequence[Kernel]) -> None:
         """Put kernels in front of all that wait."""
@@ -86,7 +91,11 @@ class Compilers:
                         break
                 with self._lock:
                     self._processes.discard(process)
-        except OSError:  # no such interpreter, as in a frozen program
+        except (
+            OSError,
+            RuntimeError,
+            MemoryError,
+        ):  # no such interpreter, as in a frozen program; no process or memory left
             self._end()
 
     def _next(self, modules: set[str]) -> Kernel | None:

@@ -119,6 +119,35 @@ def test_nor_where_none_can_be_started(monkeypatch):
     assert until(lambda: not some.pending([short, longer]))
 
 
+@pytest.mark.parametrize("there_are", [0, 1])
+def test_nor_where_the_system_has_too_few_threads(process, monkeypatch, there_are):
+    """As RLIMIT_NPROC leaves: what is begun is finished by those that there are, or else left out."""
+    start, starts = threading.Thread.start, []
+
+    def begin(thread):
+        starts.append(thread)
+        if len(starts) > there_are:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    some = Compilers()
+    some.add([[short, longer, last]], 3)
+    process.let.release(3)
+    assert until(lambda: not some.pending([short, longer, last]))
+    assert sorted(process.names) == ["last", "longer", "short"][: 3 * there_are]
+
+
+def test_nor_by_one_that_has_no_memory(monkeypatch):
+    def refuse():
+        raise MemoryError
+
+    monkeypatch.setattr(compilers, "_started", refuse)
+    some = Compilers()
+    some.add([[short]], 1)
+    assert until(lambda: not some.pending([short]))
+
+
 def test_a_stop_ends_the_processes(process):
     some = Compilers()
     some.add([[short, longer]], 1)
