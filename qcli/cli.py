@@ -19,7 +19,7 @@ from qcli.commands.examples import examples
 from qcli.commands.system_errors import system_error
 from qcli.commands.usage import Command, Group, usage_error
 from qcli.errors import QcliError
-from qcli.host import bus_error
+from qcli.host import address_space, bus_error
 
 # In the order that --help lists them: each is a function of its own name, in a module of that name in qcli/commands/.
 COMMANDS = (
@@ -141,12 +141,16 @@ def _as_error(problem: Exception) -> QcliError:
         return problem
     if hasattr(problem, "format_message"):  # Typer's own errors; their base class has no stable name
         return usage_error(problem)
+    if isinstance(problem, MemoryError | OSError | ImportError) and (told := address_space.shortage()):
+        return told
     if isinstance(problem, MemoryError):
         return QcliError(
             "there is not enough memory", ("close other programs", "try a smaller --ctx", "try a smaller model")
         )
     if isinstance(problem, OSError):
         return system_error(problem)
+    if isinstance(problem, RuntimeError) and "start new thread" in str(problem):
+        return QcliError("the system has no more threads for this user", "end other programs, or raise `ulimit -u`")
     return QcliError(
         f"something went wrong inside qcli: {type(problem).__name__}: {problem}",
         "please report this as a bug; QCLI_DEBUG=1 before the command shows where it happened",

@@ -72,7 +72,12 @@ def _wait(missing: Sequence[Kernel], progress: Callable[[float], None] | None) -
 
 
 def _missing(kernels: Sequence[Kernel]) -> list[Kernel]:
-    return [kernel for kernel in kernels if not (kernel.is_loaded or kernel_cache.has(kernel))]
+    return [kernel for kernel in kernels if is_missing(kernel)]
+
+
+def is_missing(kernel: Kernel) -> bool:
+    """Whether a kernel is neither loaded nor in the cache, so that it has to be compiled."""
+    return not (kernel.is_loaded or kernel_cache.has(kernel))
 
 
 def _processors() -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from qcli.errors import QcliError, UsageError
-from qcli.host import folders, threads
+from qcli.host import address_space, folders, threads
 from quant import cpu, kernel_cache
 from quant.every_kernel import every_kernel
 from quant.jit import Kernel
-from quant.prepare import compile_missing
+from quant.prepare import compile_missing, is_missing
 from quant.prepare import prepare as compile_and_load
 
 kernel_cache.configure(folders.cache, folders.spare_cache, hint=f"{folders.CHOOSES_CACHE} chooses another folder")
@@ -25,6 +25,8 @@ def prepare(
     later: groups of kernels that are compiled beside what comes next, see `quant.prepare`.
     """
     check_processor()
+    if any(is_missing(kernel) for group in (kernels, *later) for kernel in group):
+        address_space.check_before_compiling()
     told = (lambda fraction: progress("compiling kernels (once)", fraction)) if progress else None
     compile_and_load(kernels, told, threads.processors, later)
 
@@ -40,6 +42,7 @@ def check_processor() -> None:
 def compile_all(progress: Callable[[str, float], None]) -> tuple[int, int]:
     """Compile every kernel that there is, for models of any type; how many were missing, and how many there are."""
     check_processor()
+    address_space.check_before_compiling()
     every = every_kernel()
     missing = compile_missing(every, lambda fraction: progress("", fraction), threads.processors)
     return len([kernel for kernel in missing if kernel_cache.has(kernel)]), len(every)
