@@ -23,7 +23,8 @@ from qcli.host import address_space, bus_error
 
 # In the order that --help lists them: each is a function of its own name, in a module of that name in qcli/commands/.
 COMMANDS = (
-    "chat run batch serve sessions models pull rm plan show config cache doctor tune bench experts quantize imatrix perplexity"
+    "chat run batch serve sessions models pull rm plan show config cache"
+    " doctor tune bench experts quantize imatrix perplexity"
 ).split()
 _OTHER_NAMES = {"list": "models"}  # as some would type it
 _BOXES: Final = "rich" if console.answers_a_person() else None  # which are for people
