@@ -31,9 +31,8 @@ def prepare(
     for done, kernel in enumerate(missing):
         if progress and not kernel_cache.has(kernel):
             progress(done / len(missing))
-        _ = (
-            kernel.address
-        )  # loaded, or compiled here; the kernel keeps it, so a cache that cannot be written costs once
+        # loaded, or compiled here; the kernel keeps it, so a cache that cannot be written costs once
+        _ = kernel.address
 
 
 def compile_missing(

@@ -29,7 +29,7 @@ def random_blocks(random: np.random.Generator, kind: str, count: int, spread: fl
 
 
 def write_scales(random: np.random.Generator, kind: str, blocks: Blocks, spread: float) -> None:
-    """Give blocks that hold anything scales that suit weights of such a spread."""
+    """Overwrite the scales of blocks with random ones, by which the standard deviation of their weights is about `spread`."""
     block = declared()[kind]
     for field, holds in block.fields.items():
         if isinstance(holds, Scale):

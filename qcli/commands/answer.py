@@ -29,7 +29,7 @@ class Screen:
         self._opening = ""
 
     def goes_on(self, text: str) -> None:
-        """What comes goes on with an answer that was shown: code with the block of code in whose midst that ends."""
+        """The next pieces continue a text that was shown before; where that ends within a block of code, they are code, too."""
         self._opening = opened(text) if self._markdown else ""
 
     def __call__(self, piece: str) -> None:

@@ -91,7 +91,7 @@ def _model(examined: str | None) -> tuple[Sections, list[Path]]:
 
     path, entry = resolve(examined)
     if not path.is_file():
-        GGUFFile.open(path)  # says what it is instead
+        GGUFFile.open(path)  # raises what says what it is instead: a folder, a pipe, or nothing
     return {"model": model.checks(path, name_of(path, entry), entry)}, [path.parent]
 
 

@@ -30,9 +30,8 @@ class Row:
     bytes: int = 0
     architecture: str = ""
     quant: str = ""
-    fit: str = (
-        ""  # "in memory", "streamed", "too large", "cannot run"; by its size alone "larger than memory"; "": not known
-    )
+    # "in memory", "streamed", "too large", "cannot run"; by its size alone "larger than memory"; "": not known
+    fit: str = ""
     last_used: float | None = None  # seconds since 1970
     entry: Entry | None = None  # of models.toml
     is_model: bool = True

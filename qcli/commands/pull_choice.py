@@ -1,4 +1,4 @@
-"""Which of a repository's quantizations to take, where the words leave that open: asked at a terminal, refused in a script."""
+"""Which version of a model to download, where a repository has several: asked at a terminal, refused in a script."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LEAVES = ("q", "quit", "exit")
 
 
 def chosen(listing: Listing) -> Variant:
-    """The only model of a repository, or the one that a person at the terminal takes.
+    """The only version of a model in a repository, or the one that a person at the terminal chooses.
 
-    Raises ModelNotFoundError if there is none; UsageError, after a list of them, where nobody can be asked, or none is taken.
+    Raises ModelNotFoundError if there is none; UsageError, after a list of them, where nobody can be asked, or none is chosen.
     """
     from qcli.hub.address import Address
     from qcli.hub.repo_files import choose, default, variants
@@ -34,9 +34,9 @@ def chosen(listing: Listing) -> Variant:
         return taken
     hint = f"name one, as in `qcli pull {listing.repo}:{(first or (default(found) or found)[0]).label}`"
     if is_interactive():
-        raise UsageError(f"{listing.repo}: none was taken", hint)
+        raise UsageError(f"{listing.repo}: no version was chosen", hint)
     raise UsageError(
-        f"{listing.repo}: has {len(found)} of them", f"{hint}; `qcli plan {listing.repo}` tells speeds, too"
+        f"{listing.repo}: has {len(found)} versions", f"{hint}; `qcli plan {listing.repo}` tells speeds, too"
     )
 
 

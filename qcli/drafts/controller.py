@@ -24,9 +24,8 @@ _AT_FIRST, _MOST = 2.0, 6.0  # of the balance
 _RESERVE = 1.0  # of the balance, kept for guesses that promise a gain
 _AGAIN = 48  # steps of several from one trial of another number to the next
 _FORGOTTEN = 0.005  # of what was measured, at each chance that was not taken: so that it is tried again
-_SELDOM = (
-    8  # such chances, after which costs are forgotten by as much at once: to look at them takes longer than to choose
-)
+# such chances, after which costs are forgotten by as much at once: to look at them takes longer than to choose
+_SELDOM = 8
 _REST = 8  # steps at most that pass before the model's own guesses are thought of again: each so many chances not taken add one
 _KEEN, _LEAST = 0.25, 0.1  # how soon trials are fewer that cost more than they bring; the least share of them
 

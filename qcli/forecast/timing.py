@@ -82,7 +82,10 @@ def _measured(team: Team, records: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _extrapolated(records: NDArray[np.int64], parts: list[str], measured: NDArray[np.float64]) -> float:
-    """Seconds of all records: one that was not measured takes the mean of others with its kernel and part of the model."""
+    """Seconds of all records: one that was not measured takes the mean of others with its kernel and part of the model.
+
+    Where none of these was measured it counts as nothing.
+    """
     known: dict[tuple[str, int], list[float]] = defaultdict(list)
     keys = [(part, int(kernel)) for part, kernel in zip(parts, records[:, 0], strict=True)]
     for key, seconds in zip(keys, measured, strict=False):

@@ -28,7 +28,7 @@ class Exclusive:
         """end: what closes the model, once nobody uses it any more; after: called after each use, by its user."""
         self.lifetime = Lifetime()
         self._end, self._after = end, after
-        self._free = threading.Condition()  # its lock is held for moments only, and by a signal's handler once more
+        self._free = threading.Condition()  # its lock is held for moments; a signal's handler may come in between
         self._user: object = None  # whoever uses the model right now
         self._thread = 0  # that of the user
         self._answer: weakref.ref[Answer] | None = None  # an answer that nobody has any more is over

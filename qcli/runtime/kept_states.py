@@ -39,9 +39,8 @@ class KeptStates:
         self.checkpoints: list[Checkpoint] = []  # the most recently used last
         self._branches: list[_Branch] = []
         self._there: Sequence[int] = ()  # the history of rows that are in the state; there may be more
-        self.elsewhere: Callable[[], Iterable[tuple[Sequence[int], Rows]]] = (
-            tuple  # what others have: histories and rows
-        )
+        # histories and rows of texts that others keep, as `Sequences` does; by default there are none
+        self.elsewhere: Callable[[], Iterable[tuple[Sequence[int], Rows]]] = tuple
 
     @property
     def n_bytes(self) -> int:

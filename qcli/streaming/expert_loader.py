@@ -59,9 +59,8 @@ class ExpertLoader(ExpertProvider):
         self._usage_path, self._before_token = usage_path, before_token
         self._used = False  # whether any token was routed
         self._pressure: MemoryPressure | None = None  # None before `allocate`
-        self.require_room: Callable[[list[Plan]], object] = (
-            list  # raises QcliError if these plans leave too little memory
-        )
+        # raises QcliError if these plans leave too little memory; by default they never do
+        self.require_room: Callable[[list[Plan]], object] = list
         self.give_up_first: Callable[[], int] = int  # gives up what is missed less than slots; bytes
         self._warned = False  # that memory is short
 

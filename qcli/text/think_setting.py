@@ -20,9 +20,10 @@ HELP: Final = (
 
 
 def think_setting(named: str, value: Any) -> str | int:
-    """A word of WORDS, as which True, False and no tokens count, too, or a number of tokens; `named` as it was typed.
+    """What was typed, or given in Python, as a word of WORDS or a number of tokens: True is "on", False and 0 are "off".
 
-    Raises UsageError for anything else. A model may not have all of these: see qcli.text.thinking.
+    named: the option, as errors call it. Raises UsageError for anything else. A model may not have all of these: see
+    qcli.text.thinking.
     """
     if isinstance(value, bool):
         return "on" if value else "off"

@@ -78,7 +78,7 @@ def test_a_person_takes_one_or_leaves(three, told, person, type_line, answers, t
         assert f"-m {REPO}:{taken}`" in err
     else:
         assert (code, out, three.sent) == (2, "", 0)
-        assert "none was taken" in err
+        assert "no version was chosen" in err
 
 
 def test_a_script_gets_the_list_at_once(three, told, type_line):
@@ -91,7 +91,7 @@ def test_a_script_gets_the_list_at_once(three, told, type_line):
         "   3  Q8_0        2 MB   8.5  too large",
         "",
         "* Q4_K_M: the best that stays in memory",
-        f"error: {REPO}: has 3 of them",
+        f"error: {REPO}: has 3 versions",
         f"hint: name one, as in `qcli pull {REPO}:Q4_K_M`; `qcli plan {REPO}` tells speeds, too",
     ]
 
