@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from inspect import signature
 from math import inf
@@ -128,17 +129,12 @@ def run(
     if second is None and is_interactive() and _has_no_prompt(first):
         return chat(**_as_chat(typed))
     model, prompt = options.first_names_model(model, first, second)
-    if quiet and stats:
-        raise UsageError("--quiet and --stats cannot be used together", "leave out one of them")
+    _check_printed(quiet, stats, as_json, logprobs)
     wanted = Wanted(go_on, resume, save, name, no_save, ctx_full)
     _check_raw(raw, system, wanted, think)
-    if logprobs is not None and not as_json:
-        raise UsageError("--logprobs needs --json", "add --json, or leave out --logprobs")
     form = Form.typed(schema, regex, choices, grammar, stream, partial)
     may_call = tool_calls.typed_tools(tools, tool_choice)
-    if may_call and (raw or form.constraint):
-        other = "--raw" if raw else "--schema, --regex, --choice or --grammar"
-        raise UsageError(f"--tools and {other} cannot be used together", "leave out one of them")
+    _check_tools(may_call, raw, form)
     calls = tool_calls.Calls() if may_call else None
     output = Output(as_json, code, to, force, raw, plain, quiet, think, form, max_tokens, calls)
     read = [name for name in files or [] if name != STDIN]
@@ -238,6 +234,19 @@ def _as_chat(typed: dict[str, Any]) -> dict[str, Any]:
     if not (given["save"] or given["name"] or given["go_on"] or given["resume"]):
         given["no_save"] = given["no_save"] or settings.value("save").value is False
     return given
+
+
+def _check_printed(quiet: bool, stats: bool, as_json: bool, logprobs: int | None) -> None:
+    if quiet and stats:
+        raise UsageError("--quiet and --stats cannot be used together", "leave out one of them")
+    if logprobs is not None and not as_json:
+        raise UsageError("--logprobs needs --json", "add --json, or leave out --logprobs")
+
+
+def _check_tools(may_call: Mapping[str, Any], raw: bool, form: Form) -> None:
+    if may_call and (raw or form.constraint):
+        other = "--raw" if raw else "--schema, --regex, --choice or --grammar"
+        raise UsageError(f"--tools and {other} cannot be used together", "leave out one of them")
 
 
 def _check_raw(raw: bool, system: str | None, wanted: Wanted, think: str | int | None) -> None:
