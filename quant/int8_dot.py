@@ -54,11 +54,18 @@ def _vpmaddubsw(builder: Any, acc: Any, w: Any, x: Any) -> Any:
     return builder.add(acc, call_llvm(builder, name, acc.type, [pairs, ones]))
 
 
+def _with_sign_of(builder: Any, x: Any, w: Any) -> Any:
+    """AVX2: x, -x where w is negative, and 0 where it is 0, i8x32: one instruction, which LLVM does not find by itself."""
+    return call_llvm(builder, "llvm.x86.avx2.psign.b", x.type, [x, w])
+
+
 def _signed_by_sign(builder: Any, acc: Any, w: Any, x: Any) -> Any:
     """Signed w by signed x on a unit that wants unsigned w: |w| and x with w's sign (w is never -128 beside x -128)."""
     zero = ir.Constant(w.type, [0] * w.type.count)
     negative = builder.icmp_signed("<", w, zero)
     magnitude = builder.select(negative, builder.sub(zero, w), w)
+    if w.type.count == 32:
+        return _vpmaddubsw(builder, acc, magnitude, _with_sign_of(builder, x, w))
     return _vpmaddubsw(builder, acc, magnitude, builder.select(negative, builder.sub(zero, x), x))
 
 

@@ -61,6 +61,19 @@ class Ahead(NamedTuple):
 
 
 @inline
+def _fetch_rows(ahead, row, due, groups):
+    """Fetch the weights ahead of as many rows as are due, in parts of `groups` a row; the next row, and what is due of it.
+
+    So 16 rows come evenly over all groups of columns, without a division for each.
+    """
+    while due > 0:
+        for line in range(0, ahead.count, 64):
+            prefetch_l2(row + line)
+        row, due = row + ahead.row_bytes, due - groups
+    return row, due
+
+
+@inline
 def _multiply_panel(totals, zeros, tile, panel, columns, results, ahead):
     """Write the products of a tile and one panel of rows of `columns`; zeros: the integer sums of each token at first.
 
@@ -70,10 +83,9 @@ def _multiply_panel(totals, zeros, tile, panel, columns, results, ahead):
     sums = sums32_of(0, columns) if group == 32 else sums16_of(0, columns)
     x, d = panel + MANY * tile.first, panel + MANY * (columns + tile.first // 8)
     s = panel + MANY * (sums + tile.first // group * 4)
+    row, due = ahead.address, 0
     for g in range(groups):
-        row = ahead.address + g * TILE_ROWS // groups * ahead.row_bytes
-        for line in range(0, ahead.count, 64):
-            prefetch_l2(row + line)
+        row, due = _fetch_rows(ahead, row, due + TILE_ROWS, groups)
         products = zeros
         for c in range(g * group, (g + 1) * group, 16):
             products = dot_columns(products, tile.weights + TILE_ROWS * c, x + MANY * c)
@@ -103,10 +115,9 @@ def _panel_by_groups(totals, add, tile, panel, columns, results, ahead):
     sums = sums32_of(0, columns) if group == 32 else sums16_of(0, columns)
     x, d = panel + MANY * tile.first, panel + MANY * (columns + tile.first // 8)
     s = panel + MANY * (sums + tile.first // group * 4)
+    row, due = ahead.address, 0
     for g in range(groups):
-        row = ahead.address + g * TILE_ROWS // groups * ahead.row_bytes
-        for line in range(0, ahead.count, 64):
-            prefetch_l2(row + line)
+        row, due = _fetch_rows(ahead, row, due + TILE_ROWS, groups)
         w, c = tile.weights + TILE_ROWS * g * group, g * group
         a, b = load_f32x16(tile.scales + 64 * g), load_f32x16(tile.minima + 64 * g)
         totals = add(totals, w, x + MANY * c, a, b, d + 4 * MANY * (c // 32), s + 4 * MANY * g)
