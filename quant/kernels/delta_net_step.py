@@ -40,7 +40,7 @@ STEP_ROWS = Layout(  # of a few tokens: float32 rows, each with the bytes from o
 
 @inline
 def step_row(rows, field, t):
-    """Where the row of token t begins of a field of STEP_ROWS, given by its offset; its stride is the next field."""
+    """Where the row of token t begins of a field of a table like STEP_ROWS, given by its offset; the next field is its stride."""
     return load_i64(rows + field) + t * load_i64(rows + field + 8)
 
 
@@ -93,12 +93,22 @@ def decay_and_strength(net, rows, t, head, to):
 
 
 @inline
+def finish_head(net, rows, out, t, head, o):
+    """The gated norm of what token t reads from a value head's state, o float32 [value_dim] -> its columns of out."""
+    value_dim, norm = load_i64(net + DELTA_NET.value_dim), load_i64(net + DELTA_NET.norm)
+    place, columns = head * value_dim, load_i64(net + DELTA_NET.value_heads) * value_dim
+    eps, sigmoid_gate = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.sigmoid_gate)
+    y, q8, residual = row_addresses(out, t)
+    gated_norm(o, step_row(rows, STEP_ROWS.z, t) + 4 * place, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
+    if q8:
+        quantize_row(y, columns, q8, residual, place // 32, (place + value_dim) // 32)
+
+
+@inline
 def _step_head(net, rows, out, batch, head, new_key, first, end, local):
     """Tokens first to end, of one text, one after the other for a value head; local: scratch memory, see `delta_step`."""
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     states, in_turn, place = load_i64(net + DELTA_NET.states), of_one_text(batch), head * value_dim
-    columns, norm = load_i64(net + DELTA_NET.value_heads) * value_dim, load_i64(net + DELTA_NET.norm)
-    eps, sigmoid_gate = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.sigmoid_gate)
     first_q, row = local + 64 * key_dim, 8 * (key_dim + value_dim) + 64
     for t in range(first, end):
         q = first_q + (t - first) * row
@@ -118,37 +128,48 @@ def _step_head(net, rows, out, batch, head, new_key, first, end, local):
                 store_f32x16(deferred_of(states, t - 1, head) + 4 * (key_dim + part), delta)
     for t in range(first, end):
         q = first_q + (t - first) * row
-        y, q8, residual = row_addresses(out, t)
-        z = step_row(rows, STEP_ROWS.z, t) + 4 * place
-        gated_norm(q + 8 * key_dim + 4 * value_dim, z, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
-        if q8:
-            quantize_row(y, columns, q8, residual, place // 32, (place + value_dim) // 32)
+        finish_head(net, rows, out, t, head, q + 8 * key_dim + 4 * value_dim)
         if in_turn and t > 0:
             defer(states, t - 1, head, q + 4 * key_dim, q + row - 64)
 
 
 @inline
-def together(width):
-    """How many heads one thread does: two where these fill one block of 32 columns."""
-    return 2 if width % 32 else 1
+def _units(net):
+    """Into how many parts a text's value heads are cut, and how many are in one: two where these fill one block of 32 columns."""
+    heads, some = load_i64(net + DELTA_NET.value_heads), 2 if load_i64(net + DELTA_NET.value_dim) % 32 else 1
+    return (heads + some - 1) // some, some
+
+
+@inline
+def items_of(rank, size, net, batch):
+    """A thread's share of the heads of all texts, from one item to before another; see `heads_of`."""
+    items = texts_of(batch) * _units(net)[0]
+    return start_of(rank, size, items), start_of(rank + 1, size, items)
+
+
+@inline
+def heads_of(item, net):
+    """The text of an item, and its value heads, from one to before another; a text's are neighbours, as in memory."""
+    units, some = _units(net)
+    head = item % units * some
+    return item // units, head, min(load_i64(net + DELTA_NET.value_heads), head + some)
 
 
 @kernel
 def delta_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
     """Each text's tokens one after the other, from convolution to gated norm -> out (an OUTPUT table).
 
-    Threads share the value heads of all texts; those of a text are neighbours, since so are their states in memory.
-    Scratch memory: 16 columns of a state, then for each token of a text q, k, v, o, its decay and its beta.
+    Threads share the value heads of all texts. Scratch memory: 16 columns of a state, then for each token of a text q, k, v, o,
+    its decay and its beta.
     """
-    heads, some = load_i64(net + DELTA_NET.value_heads), together(load_i64(net + DELTA_NET.value_dim))
-    units = (heads + some - 1) // some
     key_heads, share = load_i64(net + DELTA_NET.key_heads), load_i64(net + DELTA_NET.share)
-    items, last = texts_of(batch) * units, -1
-    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
-        first, end = tokens_of(batch, item // units)
-        head = item % units * some
-        for each in range(head, min(heads, head + some)):
-            key = item // units * key_heads + each // share % key_heads
+    begin, stop = items_of(rank, size, net, batch)
+    last = -1
+    for item in range(begin, stop):
+        text, head, behind = heads_of(item, net)
+        first, end = tokens_of(batch, text)
+        for each in range(head, behind):
+            key = text * key_heads + each // share % key_heads
             _step_head(net, rows, out, batch, each, key != last, first, end, scratch + rank * scratch_stride)
             last = key
 

@@ -11,13 +11,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.activation import quantize_row, row_addresses
-from quant.batch import BATCH, of_one_text, texts_of, tokens_of
+from quant.batch import BATCH, of_one_text, tokens_of
 from quant.jit import inline, kernel
 from quant.kernels.deferred import STATES, catch_up_part, defer, deferred_of, states_of, update_row
-from quant.kernels.delta_net import DELTA_NET, DeltaNet, gated_norm
-from quant.kernels.delta_net_step import STEP_ROWS, predict, prepare_head, step_row, step_rows, together
-from quant.kernels.partition import start_of
+from quant.kernels.delta_net import DELTA_NET, DeltaNet
+from quant.kernels.delta_net_step import (
+    STEP_ROWS,
+    finish_head,
+    heads_of,
+    items_of,
+    predict,
+    prepare_head,
+    step_row,
+    step_rows,
+)
 from quant.kernels.scalar import sigmoid1
 from quant.plan import Activation, Plan
 from quant.simd import (
@@ -69,8 +76,6 @@ def _step_head(net, rows, out, batch, head, first, end, local):
     """Tokens first to end, of one text, one after the other for a head; local: scratch memory, see `kimi_step`."""
     key_dim, value_dim = load_i64(net + DELTA_NET.key_dim), load_i64(net + DELTA_NET.value_dim)
     states, in_turn, place = load_i64(net + DELTA_NET.states), of_one_text(batch), head * value_dim
-    columns, norm = load_i64(net + DELTA_NET.value_heads) * value_dim, load_i64(net + DELTA_NET.norm)
-    eps, sigmoid_gate = load_f32(net + DELTA_NET.eps), load_i64(net + DELTA_NET.sigmoid_gate)
     key = 4 * key_dim
     first_q, row = local + 16 * key, 4 * key + 8 * value_dim + 64
     for t in range(first, end):
@@ -93,11 +98,7 @@ def _step_head(net, rows, out, batch, head, first, end, local):
                 store_f32x16(deferred_of(states, t - 1, head) + key + 4 * part, delta)
     for t in range(first, end):
         q = first_q + (t - first) * row
-        y, q8, residual = row_addresses(out, t)
-        z = step_row(rows, STEP_ROWS.z, t) + 4 * place
-        gated_norm(q + 4 * key + 4 * value_dim, z, norm, value_dim, eps, sigmoid_gate, y + 4 * place)
-        if q8:
-            quantize_row(y, columns, q8, residual, place // 32, (place + value_dim) // 32)
+        finish_head(net, rows, out, t, head, q + 4 * key + 4 * value_dim)
         if in_turn and t > 0:
             defer(states, t - 1, head, q + key, q + 2 * key)
 
@@ -109,13 +110,11 @@ def kimi_step(rank, size, net, rows, out, batch, scratch, scratch_stride):
     Threads share the heads of all texts, as in `delta_net_step`. Scratch memory: 16 columns of a state, then for each token
     of a text q, k, its decays, exp(g) o k, v, o and its beta.
     """
-    heads, some = load_i64(net + DELTA_NET.value_heads), together(load_i64(net + DELTA_NET.value_dim))
-    units = (heads + some - 1) // some
-    items = texts_of(batch) * units
-    for item in range(start_of(rank, size, items), start_of(rank + 1, size, items)):
-        first, end = tokens_of(batch, item // units)
-        head = item % units * some
-        for each in range(head, min(heads, head + some)):
+    begin, stop = items_of(rank, size, net, batch)
+    for item in range(begin, stop):
+        text, head, behind = heads_of(item, net)
+        first, end = tokens_of(batch, text)
+        for each in range(head, behind):
             _step_head(net, rows, out, batch, each, first, end, scratch + rank * scratch_stride)
 
 

@@ -32,6 +32,7 @@ from quant.kernels.deferred import (
     update_state,
 )
 from quant.kernels.delta_net import softplus
+from quant.kernels.delta_net_step import step_row
 from quant.kernels.norm import inverse_rms
 from quant.kernels.partition import start_of
 from quant.layout import Layout
@@ -151,12 +152,6 @@ def gate_skip(o, d, x, z):
 
 
 @inline
-def _row(rows, field, t):
-    """Where the row of token t begins of a field of _ROWS, given by its offset; its stride is the next field."""
-    return load_i64(rows + field) + t * load_i64(rows + field + 8)
-
-
-@inline
 def _prepare_head(net, rows, t, head, new_group, batch, b):
     """The convolution of token t's x for a head, and of b and c for a new group, and its step dt and decay -> from b on.
 
@@ -170,7 +165,7 @@ def _prepare_head(net, rows, t, head, new_group, batch, b):
         first = head * width if part == 2 else heads * width + (part * groups + head // per_group) * state_width
         count, to = (width, x) if part == 2 else (state_width, b + 4 * part * state_width)
         convolve(conv, mixed, stride, t, first, count, batch, part == 2 or head % per_group == 0, to)
-    dt = load_f32(_row(rows, _ROWS.dt, t) + 4 * head)
+    dt = load_f32(step_row(rows, _ROWS.dt, t) + 4 * head)
     step = softplus(dt + load_f32(load_i64(net + MAMBA2.dt_bias) + 4 * head))
     store_f32(x + 4 * width, step)
     store_f32(x + 4 * width + 4, np.float32(math.exp(load_f32(load_i64(net + MAMBA2.a) + 4 * head) * step)))
@@ -195,8 +190,8 @@ def _step_head(net, rows, batch, head, new_group, first, end, local):
             before, after = states_of(states, s, batch, t, local)
             added, decay = mul(broadcast_f32(x + 4 * width), value), broadcast_f32(x + 4 * width + 4)
             o = update_state(before, after, b, b + 4 * state_width, state_width, decay, added)
-            gate = load_f32x16(_row(rows, _ROWS.z, t) + at)
-            store_f32x16(_row(rows, _ROWS.y, t) + at, gate_skip(o, skip, value, gate))
+            gate = load_f32x16(step_row(rows, _ROWS.z, t) + at)
+            store_f32x16(step_row(rows, _ROWS.y, t) + at, gate_skip(o, skip, value, gate))
             if in_turn and t > 0:
                 store_f32x16(deferred_of(states, t - 1, head) + 4 * (state_width + part), added)
     for t in range(1, end if in_turn else 0):
