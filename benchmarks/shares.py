@@ -21,9 +21,9 @@ from sequences import file_of
 
 from qcli.runtime.engine import Engine
 from qcli.runtime.program import Program
-from qcli.runtime.sequences import Sequences
+from quant.batch import Batch
 from quant.jit import kernel
-from quant.plan import OPERANDS
+from quant.plan import OPERANDS, aligned
 
 CALL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * (2 + OPERANDS))
 
@@ -78,18 +78,20 @@ def main() -> None:
     texts, drafts = ([int(count) for count in counts.split(",") if count] for counts in (given.texts, given.drafts))
     chance = np.random.default_rng(1)
     engine = Engine.load(file_of(given.model), threads=given.size, ctx=given.depth + 16)
-    sequences = Sequences(engine, max(texts))
-    for _ in range(max(texts)):
+    most = max(texts, default=0)
+    ids, batch, slots = aligned(most, np.int64), Batch(texts=most), engine.state.slots(most)
+    for slot in range(most):
         engine.reset()
         engine.prefill(chance.integers(0, engine.vocab_size, given.depth).tolist())
-        sequences.join()
+        engine.state.copy_to(slots, slot, 0)
+    step = engine.programs.stepping(ids, most, batch, slots)[0] if texts else None
     for count in texts:
 
         def prepare_texts(count: int = count) -> None:
-            sequences._ids[:count] = chance.integers(0, engine.vocab_size, count)
-            sequences._batch.set_texts(range(count), [given.depth] * count)
+            ids[:count] = chance.integers(0, engine.vocab_size, count)
+            batch.set_texts(range(count), [given.depth] * count)
 
-        tell(f"{count} texts", sequences._step, given.size, given.rounds, prepare_texts)
+        tell(f"{count} texts", step, given.size, given.rounds, prepare_texts)
     for count in drafts:
 
         def prepare_drafts(count: int = count) -> None:
