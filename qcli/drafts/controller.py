@@ -26,7 +26,7 @@ _AGAIN = 48  # steps of several from one trial of another number to the next
 _FORGOTTEN = 0.005  # of what was measured, at each chance that was not taken: so that it is tried again
 # such chances, after which costs are forgotten by as much at once: to look at them takes longer than to choose
 _SELDOM = 8
-_REST = 8  # steps at most that pass before the model's own guesses are thought of again: each so many chances not taken add one
+_REST, _TIRED = 32, 8  # steps at most that the model's own guesses rest; chances in a row not taken, that each add one
 _KEEN, _LEAST = 0.25, 0.1  # how soon trials are fewer that cost more than they bring; the least share of them
 
 
@@ -51,9 +51,12 @@ class Controller:
         self._balance = _RESERVE if streamed else _AT_FIRST  # steps of one token that trials may cost
         self._due = _FIRST  # steps of one token that come before others, so that there is something to compare with
         self._since_plain = self._since_trial = self._trials = self._passed = 0
-        self._not_taken = self._rest = self._rested = 0  # chances in a row; steps to rest, and those of this rest
+        self._not_taken = self._rest = 0  # chances of the model's own guesses, in a row; steps for which these rest
+        self._rested = self._idle = 0  # steps, not accounted for yet: of such a rest; without any guesses to be had
         self._keen = 1.0  # share of the pay, and of what is forgotten, while trials bring less than they cost
-        self._costs: tuple[list[float], list[float]] | None = None  # see `_costs_of`, as long as no time was noted
+        self._costs: tuple[list[float], list[float]] | None = (
+            None  # see `_costs_by_count`, as long as no time was noted
+        )
         self._ready = self._head_ready = False  # whether the first has been, with all that had to be made ready
 
     def chances(self, kind: Hashable, expected: float) -> Chances:
@@ -64,6 +67,7 @@ class Controller:
         """Which offer to take, and how many guesses of it; None for none. To be asked before each step, and obeyed."""
         if self._due:
             return None
+        self._account(offers)
         best, chosen = _GAIN, None
         for offer in offers:
             gains = self._gains(offer, self._affordable(offer))
@@ -71,19 +75,27 @@ class Controller:
             if gain > best:
                 best, chosen = gain, (offer, gains.index(gain))
         if chosen:
-            self._not_taken = self._rested = 0
+            self._not_taken = 0 if chosen[0].by_head else self._not_taken
             return chosen[0], self._other(*chosen)
         if offers and self._balance > _RESERVE:
             likely = max(offers, key=lambda offer: self.gain(offer, 1))
             if self._cost(likely, 1) - 1 < self._balance - _RESERVE:
-                self._rested = 0
                 return likely, 1
-        self._pass_by(offers)
+        self._pass_by(offers, 1)
         return None
 
-    def rests(self) -> bool:
-        """Whether the model's own guesses need not be thought of before this step, as they have not paid for long."""
-        if self._due or not self._rest:
+    def rests(self, by_head: bool) -> bool:
+        """Whether nothing needs to be chosen before this step, for which the text gives no guess.
+
+        by_head: whether the model could guess; then it rests if that has not paid for long. A step with guesses ends a rest:
+        it tells what they cost and bring. Where they pay no more than before, the next rest is as long.
+        """
+        if self._due:
+            return True
+        if not by_head:
+            self._idle += 1
+            return True
+        if not self._rest:
             return False
         self._rest, self._rested = self._rest - 1, self._rested + 1
         return True
@@ -100,7 +112,7 @@ class Controller:
             if self._plain.note(seconds) is None:  # another will tell
                 self._due = max(1, self._due)
             return
-        self._since_plain += 1
+        self._since_plain, self._rest = self._since_plain + 1, 0
         if self._since_plain == _COMPARED:
             self._due = 1
         if not self._plain.known:
@@ -122,22 +134,27 @@ class Controller:
 
     def step_cost(self, count: int) -> float:
         """Of a step with so many guesses; between numbers that were measured, a mean."""
-        return 1 + _between(self._steps, count, 1.0, self._slope)
+        return self._costs_by_count[0][count]
 
     def guess_cost(self, count: int) -> float:
         """Of so many guesses that the model makes itself."""
-        return _between(self._guesses, count, 0.0, _GUESS)
+        steps, with_guesses = self._costs_by_count
+        return with_guesses[count] - steps[count]
 
     def _cost(self, offer: Offer, count: int) -> float:
         return self._costs_of(offer)[count]
 
     def _costs_of(self, offer: Offer) -> list[float]:
         """By the number of guesses, none at first: what a step costs, with guesses that the model makes or without."""
+        return self._costs_by_count[offer.by_head]
+
+    @property
+    def _costs_by_count(self) -> tuple[list[float], list[float]]:
         if self._costs is None:
-            counts = range(self._most + 1)
-            steps = [self.step_cost(count) for count in counts]
-            self._costs = steps, [step + self.guess_cost(count) for step, count in zip(steps, counts, strict=True)]
-        return self._costs[offer.by_head]
+            steps = [1 + more for more in _by_count(self._steps, 1.0, self._slope, self._most)]
+            guesses = _by_count(self._guesses, 0.0, _GUESS, self._most)
+            self._costs = steps, [step + guess for step, guess in zip(steps, guesses, strict=True)]
+        return self._costs
 
     def _gains(self, offer: Offer, most: int) -> list[float]:
         """By the number of guesses, none at first and at most so many: what they promise, as a ratio of speeds."""
@@ -169,14 +186,20 @@ class Controller:
             self._due = max(1, self._due)
         return min(cost, 2 * time.value)
 
-    def _pass_by(self, offers: Sequence[Offer]) -> None:
-        """Nothing is guessed: what says that it would not pay is forgotten, slowly."""
-        chances, self._rested = 1 + self._rested, 0
+    def _account(self, offers: Sequence[Offer]) -> None:
+        """For the steps since the last choice, before which nothing was chosen."""
+        self._pass_by((), self._idle)
+        self._pass_by([offer for offer in offers if offer.by_head], self._rested)
+        self._idle = self._rested = 0
+
+    def _pass_by(self, offers: Sequence[Offer], chances: int) -> None:
+        """Nothing is guessed, so many times: what says that it would not pay is forgotten, slowly."""
         self._balance = min(_MOST, self._balance + _PAY * self._keen * chances)
         for offer in offers:
             offer.chances.fade(_FORGOTTEN * self._keen * chances)
-        self._not_taken += chances
-        self._rest = min(_REST, self._not_taken // _REST)
+            if offer.by_head:
+                self._not_taken += chances
+                self._rest = min(_REST, self._not_taken // _TIRED)
         self._passed += chances if offers else 0
         if self._passed >= _SELDOM:
             forgotten, self._passed, self._costs = self._passed * _FORGOTTEN * self._keen, 0, None
@@ -186,15 +209,13 @@ class Controller:
                 time.fade(_GUESS * count, forgotten)
 
 
-def _between(times: dict[int, Time], count: int, none: float, slope: float) -> float:
-    """What `count` takes beyond `none` that 0 takes, from what others take; slope: of each, as long as none is known."""
-    known = {0: 0.0, **{other: time.value - none for other, time in times.items()}}
-    if count in known:
-        return known[count]
-    below = max(other for other in known if other < count)
-    above = min((other for other in known if other > count), default=0)
-    if above:
-        slope = (known[above] - known[below]) / (above - below)
-    elif below:
-        slope = known[below] / below
-    return known[below] + slope * (count - below)
+def _by_count(times: dict[int, Time], none: float, slope: float, most: int) -> list[float]:
+    """What 0 to `most` take beyond `none` that 0 takes: between those that are known a mean; slope: of each, if none is."""
+    found = [0.0]
+    for count, time in sorted(times.items()):
+        slope, below, last = (time.value - none - found[-1]) / (count - len(found) + 1), len(found) - 1, found[-1]
+        found += [last + slope * (n - below) for n in range(below + 1, count)]
+        found.append(time.value - none)
+    below, last = len(found) - 1, found[-1]
+    slope = last / below if below else slope
+    return found + [last + slope * (n - below) for n in range(below + 1, most + 1)]

@@ -58,6 +58,7 @@ class DraftedSteps:
 
     def __init__(self, steps: Steps, prompt: Sequence[int], draft: Draft, controller: Controller) -> None:
         self._steps, self._draft, self._controller = steps, draft, controller
+        self._by_text, self._by_head = draft.on and draft.by != "mtp", draft.asks_head and steps.has_head
         self._prompt: Sequence[int] | None = prompt
         self._lookup = PromptLookup()
         self._guesses: list[int] = []  # of the last step, those that have not come true yet
@@ -68,7 +69,7 @@ class DraftedSteps:
 
     def step(self, token: int) -> np.ndarray | None:
         """Add a token; the logits after it, float32 [vocab], or None if others come first."""
-        if self._draft.on and self._draft.by != "mtp":
+        if self._by_text:
             self._hear_of(token)
         if self._guesses:
             right = self._guesses.pop(0) == token
@@ -81,9 +82,11 @@ class DraftedSteps:
                 self._steps.keep(token)
                 row: np.ndarray = self._rows[self._row]
                 return row
-        guesses = self._guess(token)
-        self._guesses = guesses[: self._steps.room - 1]  # of which guessing itself may have left less
-        self.guessed += len(self._guesses)
+        self._chances, self._guess_s = None, 0.0
+        self._guesses = self._guess(token) if self._draft.on else []
+        if self._guesses:
+            self._guesses = self._guesses[: self._steps.room - 1]  # of which guessing itself may have left less
+            self.guessed += len(self._guesses)
         began = perf_counter()
         if self._guesses:
             self._row, self._rows = 0, self._steps.steps([token, *self._guesses])
@@ -101,30 +104,29 @@ class DraftedSteps:
 
     def _guess(self, token: int) -> list[int]:
         """What may follow a token, as far as it pays to guess: from the text itself, else by the model's own head."""
-        self._chances, self._guess_s, most = None, 0.0, self._steps.room - 1
-        if not self._draft.on or most < 1:
+        found = self._lookup.guess(MOST) if self._by_text else None
+        if self._draft.at_a_time is None and not found and self._controller.rests(self._by_head):
             return []
-        found = self._lookup.guess(most) if self._draft.by != "mtp" else None
+        most = self._steps.room - 1
+        if most < 1:
+            return []
         if self._draft.at_a_time is not None:
             count = min(self._draft.at_a_time, most)
             return found.ids[:count] if found else self._steps.draft(token, count)
         offers = []
         if found:
             kind = min(found.alike.bit_length() - 2, len(_EXPECTED) - 1)
-            offers.append(Offer(self._controller.chances(kind, _EXPECTED[kind]), len(found.ids)))
-        asks_head = self._draft.asks_head and self._steps.has_head
-        if asks_head and not found and self._controller.rests():
-            return []
-        if asks_head:
+            offers.append(Offer(self._controller.chances(kind, _EXPECTED[kind]), min(most, len(found.ids))))
+        if self._by_head:
             offers.append(Offer(self._controller.chances("head", _BY_HEAD), most, by_head=True))
         chosen = self._controller.choose(offers)
         if not chosen:
             return []
         offer, count = chosen
         self._chances = offer.chances
-        return self._by_head(token, count) if offer.by_head or not found else found.ids[:count]
+        return found.ids[:count] if found and not offer.by_head else self._ask_head(token, count)
 
-    def _by_head(self, token: int, count: int) -> list[int]:
+    def _ask_head(self, token: int, count: int) -> list[int]:
         began = perf_counter()
         ids = self._steps.draft(token, count)
         self._guess_s = perf_counter() - began

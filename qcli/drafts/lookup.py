@@ -23,24 +23,27 @@ class PromptLookup:
 
     def __init__(self) -> None:
         self._ids: list[int] = []
-        # Behind which tokens which places are.
-        self._places: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+        self._places: defaultdict[tuple[int, ...], list[int]] = defaultdict(
+            list
+        )  # behind which tokens which places are
+        self._here: list[
+            int
+        ] = []  # of those behind the last tokens; the end of the text comes to them with the next one
 
     def extend(self, ids: Sequence[int]) -> None:
         """The text goes on with these."""
-        own, places, first = self._ids, self._places, len(self._ids)
-        own += ids
-        for end in range(max(first, _SHORTEST), len(own)):
-            places[own[end - 3], own[end - 2], own[end - 1]].append(end)
+        own = self._ids
+        for token in ids:
+            self._here.append(len(own))
+            own.append(token)
+            self._here = self._places[tuple(own[-_SHORTEST:])] if len(own) >= _SHORTEST else []
 
     def guess(self, count: int) -> Guess | None:
         """Up to `count` tokens that followed the longest end of the text that it had before; None where there is none."""
-        own = self._ids
-        found = self._places.get(tuple(own[-_SHORTEST:]))
-        if not found or count < 1:
+        if not self._here or count < 1:
             return None
-        alike, place = max((self._alike(place), place) for place in found[-_PLACES:])
-        return Guess(own[place : place + count], alike)
+        alike, place = max((self._alike(place), place) for place in self._here[-_PLACES:])
+        return Guess(self._ids[place : place + count], alike)
 
     def _alike(self, place: int) -> int:
         """How many tokens before a place are those at the end of the text."""

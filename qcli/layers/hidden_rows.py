@@ -18,16 +18,12 @@ class HiddenRows:
     """
 
     def __init__(self, most: int, columns: int) -> None:
+        self.most = most  # rows that there is room for
         self.activation = Activation(most, columns)
         self.array: NDArray[np.float32] = self.activation.values
         self.ids: NDArray[np.int64] = aligned(most, np.int64)  # ids[i] came after row i; that of the last is not known
         self.position = self.count = 0  # of the first row; rows
         self.seen_with: int | None = None  # the id that the head has seen the last row with
-
-    @property
-    def most(self) -> int:
-        """Rows that there is room for."""
-        return len(self.array)
 
     @property
     def n_bytes(self) -> int:
@@ -38,17 +34,23 @@ class HiddenRows:
         """Tokens were appended to the text; their rows [tokens, columns]."""
         if len(ids) == 0:
             return
-        first = int(ids[0])
-        if self.count and self.seen_with == first:
+        self._follow(int(ids[0]))
+        end = self.count + len(ids)
+        self.array[self.count : end], self.ids[self.count : end - 1] = rows, ids[1:]
+        self.count, self.seen_with = end, None
+
+    def append_one(self, id: int, row: NDArray[np.float32]) -> None:
+        """One token was appended, as most are: its row [columns]. A fraction of the time of `append`."""
+        self._follow(id)
+        self.array[self.count] = row
+        self.count, self.seen_with = self.count + 1, None
+
+    def _follow(self, id: int) -> None:
+        """This id came after the last row: the head has seen the row with it, or will."""
+        if self.count and self.seen_with == id:
             self.position, self.count = self.position + self.count, 0
         elif self.count:
-            self.ids[self.count - 1] = first
-        end = self.count + len(ids)
-        if len(ids) == 1:  # as after most steps: without views, which take longer than the row
-            self.array[self.count] = rows[0]
-        else:
-            self.array[self.count : end], self.ids[self.count : end - 1] = rows, ids[1:]
-        self.count, self.seen_with = end, None
+            self.ids[self.count - 1] = id
 
     def keep_last(self) -> None:
         """The head has seen all rows with the ids after them; the last one waits for its id."""

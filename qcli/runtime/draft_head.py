@@ -73,8 +73,11 @@ class DraftHead:
 
     def append(self, program: Program, first: int, count: int, replay: Replay) -> None:
         """Of the tokens that a program of the model took last, `count` from `first` on were appended to the text."""
-        taken = slice(first, first + count)
-        self._rows.append(self._programs.ids[taken], self._programs.before_head[program][taken])
+        ids, rows = self._programs.ids, self._programs.before_head[program]
+        if count == 1:
+            self._rows.append_one(ids.item(first), rows[first])
+        else:
+            self._rows.append(ids[first : first + count], rows[first : first + count])
         if self._observer:
             self.catch_up(replay)
 

@@ -179,7 +179,7 @@ def test_trials_that_bring_less_than_they_cost_are_fewer_and_fewer():
     def tried(controller, steps, comes_true):
         found, head = 0, Offer(controller.chances("head", 0.6), 1, by_head=True)
         for _ in range(steps):
-            guesses = 0 if controller.rests() else count(controller, head)
+            guesses = 0 if controller.rests(by_head=True) else count(controller, head)
             controller.took(guesses, 1.0 + 0.4 * guesses, 0.5 * guesses)
             if guesses:
                 head.chances.note(comes_true)
@@ -199,8 +199,60 @@ def test_a_head_that_does_not_pay_is_not_asked_about_before_every_step():
     controller, asked = learned(1.0, 2.5, guess_s=0.5), 0
     head = Offer(Chances(0.3), 1, by_head=True)
     for _ in range(400):
-        if not controller.rests():
+        if not controller.rests(by_head=True):
             asked += 1
             controller.choose([head])
         controller.took(0, 1.0)
-    assert 40 < asked < 150
+    assert 20 < asked < 80
+
+
+def resting():
+    """A controller whose head has not paid for long, so that it rests; and what could be guessed."""
+    controller = learned(1.0, 1.2, guess_s=0.9)
+    head, text = Offer(Chances(0.3), 1, by_head=True), offer(0.95, most=1)
+    for _ in range(200):
+        if not controller.rests(by_head=True):
+            controller._balance = 0.0
+            assert controller.choose([head]) is None
+        controller.took(0, 1.0)
+    while not controller.rests(by_head=True):
+        controller.choose([head])
+    return controller, head, text
+
+
+def test_guesses_of_the_text_end_the_rest_of_the_head():
+    """They tell what steps of several cost now: it may pay."""
+    controller, head, text = resting()
+    assert controller.rests(by_head=True)
+    controller._balance = 3.0
+    chosen = controller.choose([text, head])
+    assert chosen
+    assert chosen[0] is text
+    controller.took(1, 1.2)
+    assert not controller.rests(by_head=True)
+
+
+def test_a_head_that_pays_no_more_than_before_rests_as_long_as_before():
+    """Guesses of the text in between did not make it be asked about before each of the next 64 steps."""
+    controller, head, text = resting()
+    controller._balance, asked = 3.0, 0
+    assert count(controller, text, head) == 1
+    controller.took(1, 1.2)
+    for _ in range(64):
+        if not controller.rests(by_head=True):
+            controller._balance, asked = 0.0, asked + 1
+            assert controller.choose([head]) is None
+        controller.took(0, 1.0)
+    assert asked <= 4
+
+
+def test_steps_of_a_rest_pay_for_trials_whatever_ends_it():
+    controller, head, text = resting()
+    controller._balance, controller._keen = 0.5, 1.0
+    before, rested = controller._balance, 0
+    while controller.rests(by_head=True):
+        controller.took(0, 1.0)
+        rested += 1
+    assert rested > 8
+    assert count(controller, text, head) == 1
+    assert controller._balance > before + 0.0149 * rested
