@@ -1,7 +1,7 @@
 """Decoding beside other programs: ours by default and with each fixed number of threads, and llama.cpp, in turns.
 
-    python benchmarks/busy.py -m MODEL [--loops 0,1,2] [--kinds busy,nice,stop] [-t 1,2] [--rounds 5] [--peer llama-bench
-                              [--peer-threads 2] [--peer-tokens 64]]
+    python benchmarks/busy.py -m MODEL [-m MODEL ...] [--loops 0,1,2] [--kinds busy,nice,stop] [-t 1,2] [--rounds 5]
+                              [--seconds 1.5] [--peer llama-bench [--peer-threads 2] [--peer-tokens 64]]
 
 Busy loops are processes that compute without end: as they are, niced to 19, or computing and sleeping for 0.3 s each in turn.
 A figure is the median of the rounds, in tok/s, with the least and the most.
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -73,8 +74,9 @@ def peer_speed(said: str) -> float:
 
 
 def main() -> None:
+    """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-m", "--model")
+    parser.add_argument("-m", "--model", action="append", help="again and again for several, one after the other")
     parser.add_argument("--loops", default="0,1,2")
     parser.add_argument("--kinds", default="busy,nice,stop")
     parser.add_argument("-t", "--threads")
@@ -84,28 +86,39 @@ def main() -> None:
     parser.add_argument("--peer-threads", help="those of -t, unless given")
     parser.add_argument("--peer-tokens", type=int, default=64, help="beside busy programs one may take a second")
     given = parser.parse_args()
-    path = resolve(given.model)[0]
-    most = default_threads()
-    counts = [int(text) for text in given.threads.split(",")] if given.threads else sorted({1, most})
-    runs: dict[str, Callable[[], float]] = {}
+    for model in given.model or [None]:
+        measure(given, resolve(model)[0])
+
+
+def measure(given: argparse.Namespace, path: Path) -> None:
+    """Tell a line of figures of a model for each number of loops of each kind."""
+    counts = numbers(given.threads) if given.threads else sorted({1, default_threads()})
+    peers = numbers(given.peer_threads) if given.peer_threads else counts
+    kinds, loops = given.kinds.split(","), numbers(given.loops)
+    beside_what = [(count, kind) for kind in kinds for count in loops if count or kind == kinds[0]]
+    print(path.stem, flush=True)
     with GGUFFile.open(path) as file:
-        for name, threads in [("default", None), *((f"-t {count}", count) for count in counts)]:
-            runs[name] = partial(decoded, Engine.load(file, threads=threads, ctx=_TEXT), given.seconds)
-        peers = [int(text) for text in given.peer_threads.split(",")] if given.peer_threads else counts
+        threads_of = {"default": None, **{f"-t {count}": count for count in counts}}
+        engines = {name: Engine.load(file, threads=threads, ctx=_TEXT) for name, threads in threads_of.items()}
+        runs: dict[str, Callable[[], float]]
+        runs = {name: partial(decoded, engine, given.seconds) for name, engine in engines.items()}
         for count in peers if given.peer else []:
             runs[f"llama.cpp -t {count}"] = partial(peer_decoded, given.peer, str(path), count, given.peer_tokens)
-        for kind in given.kinds.split(","):
-            for loops in [int(text) for text in given.loops.split(",")]:
-                if loops == 0 and kind != given.kinds.split(",")[0]:
-                    continue
-                found: dict[str, list[float]] = {name: [] for name in runs}
-                with beside(loops, kind):
-                    for turn in range(given.rounds):
-                        for name in list(runs)[:: 1 if turn % 2 else -1]:
-                            found[name].append(runs[name]())
-                print(
-                    f"{loops} {kind}", *(figure(name, values) for name, values in found.items()), sep=" | ", flush=True
-                )
+        for count, kind in beside_what:
+            found: dict[str, list[float]] = {name: [] for name in runs}
+            with beside(count, kind):
+                for turn in range(given.rounds):
+                    for name in list(runs)[:: 1 if turn % 2 else -1]:
+                        found[name].append(runs[name]())
+            told = (figure(name, values) for name, values in found.items())
+            print(f"{count} {kind}" if count else "quiet", *told, sep=" | ", flush=True)
+        for engine in engines.values():
+            engine.close()
+
+
+def numbers(text: str) -> list[int]:
+    """Those of an option, between commas."""
+    return [int(number) for number in text.split(",")]
 
 
 def figure(name: str, values: list[float]) -> str:
