@@ -43,9 +43,7 @@ class Rig:
         sampling = Sampling(temperature=0.8, min_p=0.0, seed=0)  # top-k 40: random ids leave much to choose from
         self._sampler = Sampler(sampling, engine.vocab_size)
         self._expert_bytes = mean_expert_bytes(file)
-        self._states: dict[
-            int, tuple[int, RecurrentCopies]
-        ] = {}  # by depth; keys and values up to there may be of any ids
+        self._states: dict[int, tuple[int, RecurrentCopies]] = {}  # by depth; keys and values may be of any ids
         self._sampling_s = 0.0
         self._begun = 0  # repetitions so far
         if engine.expert_loader:

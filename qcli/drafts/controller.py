@@ -54,9 +54,7 @@ class Controller:
         self._not_taken = self._rest = 0  # chances of the model's own guesses, in a row; steps for which these rest
         self._rested = self._idle = 0  # steps, not accounted for yet: of such a rest; without any guesses to be had
         self._keen = 1.0  # share of the pay, and of what is forgotten, while trials bring less than they cost
-        self._costs: tuple[list[float], list[float]] | None = (
-            None  # see `_costs_by_count`, as long as no time was noted
-        )
+        self._costs: tuple[list[float], list[float]] | None = None  # see `_costs_by_count`; None when a time was noted
         self._ready = self._head_ready = False  # whether the first has been, with all that had to be made ready
 
     def chances(self, kind: Hashable, expected: float) -> Chances:

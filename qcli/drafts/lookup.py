@@ -23,12 +23,8 @@ class PromptLookup:
 
     def __init__(self) -> None:
         self._ids: list[int] = []
-        self._places: defaultdict[tuple[int, ...], list[int]] = defaultdict(
-            list
-        )  # behind which tokens which places are
-        self._here: list[
-            int
-        ] = []  # of those behind the last tokens; the end of the text comes to them with the next one
+        self._places: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)  # by the tokens before them
+        self._here: list[int] = []  # those behind the last tokens, without the end of the text: that comes with more
 
     def extend(self, ids: Sequence[int]) -> None:
         """The text goes on with these."""
