@@ -28,9 +28,7 @@ class Options(SamplingOptions, total=False):
     max_tokens: int | None  # None: until the model ends or the context is full
     stop: str | Sequence[str] | None  # the text ends before the first of these
     stop_loops: bool | None  # True: an answer that goes round in circles ends, with finish_reason "loop"
-    think: (
-        Think  # "on", "off", "low", "medium", "high", or most tokens of a thought; "hide" is "on" to whoever shows it
-    )
+    think: Think  # "on", "off", "low", "medium", "high", or most tokens of a thought; "hide" is "on" to who shows it
     schema: Any  # of JSON: see qcli.constraints.constraint for it and the three that follow, of which one may be given
     regex: str | None
     choices: Sequence[str] | None
