@@ -39,11 +39,11 @@ from qcli.runtime.stats import Stats
 from qcli.runtime.text_states import TextStates
 from qcli.runtime.thought_closer import ThoughtCloser
 from qcli.runtime.together import Together
-from qcli.runtime.token_ids import check_ids, token_ids
 from qcli.sessions.conversation import Conversation
 from qcli.text.content import checked_text
 from qcli.text.think_tags import ThinkTags, find_think_tags
 from qcli.text.thoughts import speaks_harmony
+from qcli.text.token_ids import check_ids, token_ids
 from qcli.text.tokenizer import Tokenizer
 from qcli.wording import parse_size
 

@@ -15,6 +15,7 @@ from qcli.commands import options
 from qcli.commands.examples import examples
 from qcli.commands.tables import new_table
 from qcli.errors import OutputError, UsageError
+from qcli.host.file_sizes import total_size
 from qcli.host.named_files import reason
 from qcli.wording import counted, shortened, size
 
@@ -42,7 +43,7 @@ class Kept:
     @property
     def n_bytes(self) -> int:
         """Bytes of the files that are there."""
-        return sum(_size(path) for path in self.files)
+        return total_size(*self.files)
 
     @property
     def counted(self) -> int:
@@ -112,12 +113,6 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _size(path: Path) -> int:
-    with suppress(OSError):
-        return path.stat().st_size
-    return 0
-
-
 def _as_dict(one: Kept) -> dict[str, Any]:
     from qcli.runtime import state_room
 
@@ -163,6 +158,6 @@ def _clear(found: list[Kept], quiet: bool) -> None:
             with suppress(OSError):
                 folder.rmdir()
         if not quiet:
-            console.info(f"{one.name}: {size(n_bytes - sum(map(_size, one.files)))} deleted")
+            console.info(f"{one.name}: {size(n_bytes - total_size(*one.files))} deleted")
     if problems:
         raise OutputError(problems[0], f"{counted(len(problems), 'file')} left; check the permissions of the folder")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcli.errors import QcliError
+from qcli.host.file_sizes import total_size
 from qcli.host.named_files import resolved
 
 if TYPE_CHECKING:
@@ -72,20 +70,14 @@ def _of_entry(entry: Entry) -> Row:
     from qcli.catalog.resolve import path_of, place_of
 
     path = path_of(entry)
-    return Row(entry.name, place_of(entry), path, entry.bytes or _size([path] if path else []), entry=entry)
+    return Row(entry.name, place_of(entry), path, entry.bytes or total_size(*([path] if path else [])), entry=entry)
 
 
 def _of_found(found: Found) -> Row:
     from qcli.local_models import hub
 
     where = "cached" if found.tool == hub.TOOL else found.tool
-    return Row(found.name, where, found.path, _size(found.parts))
-
-
-def _size(paths: Iterable[Path]) -> int:
-    with suppress(OSError):
-        return sum(os.stat(path).st_size for path in paths)
-    return 0
+    return Row(found.name, where, found.path, total_size(*found.parts))
 
 
 def _read(row: Row, free: int) -> None:
@@ -103,7 +95,7 @@ def _read(row: Row, free: int) -> None:
             row.is_model = row.entry is not None or other_kind(file) is None
             row.architecture = _architecture(file)
             row.quant = _quant(row.path, file)
-            row.bytes = row.bytes if row.entry and row.entry.bytes else _size(file.paths)
+            row.bytes = row.bytes if row.entry and row.entry.bytes else total_size(*file.paths)
             row.fit = fit(file, free) if is_supported(row.architecture) else "cannot run"
     except (QcliError, OSError):
         row.fit = "cannot run"

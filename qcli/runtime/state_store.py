@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from qcli.gguf.file import GGUFFile
 from qcli.host import folders
+from qcli.host.file_sizes import total_size
 from qcli.host.systems import step_back
 from qcli.layers.state import RecurrentCopies, State
 from qcli.runtime import state_file, state_room, state_tree
@@ -133,7 +134,7 @@ class StateStore:
         logits = None if self._vocab is None else np.empty(self._vocab, np.float32)
         path = state_tree.state_path(self.folder, key)
         given = [*recurrent, *([] if logits is None else [logits])]
-        if logits is not None and _size(path) == state_file.size(state_file.header(key, recurrent), recurrent):
+        if logits is not None and total_size(path) == state_file.size(state_file.header(key, recurrent), recurrent):
             given, logits = recurrent, None  # a checkpoint without
         return (tuple(recurrent), logits) if self._read(path, state_file.header(key, given), given) else None
 
@@ -250,13 +251,6 @@ def _history(chain: Sequence[str], first: int) -> Iterator[int]:
             last = history_of(node)
             yield from ((last ^ i * 0x9E3779B1) & 0xFFFFFFFF for i in range(end_of(node) - before - 1, 0, -1))
             yield last
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file; 0 if there is none."""
-    with suppress(OSError):
-        return path.stat().st_size
-    return 0
 
 
 def _n_bytes(checkpoint: Checkpoint) -> int:

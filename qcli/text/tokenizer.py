@@ -18,12 +18,13 @@ from typing import Final
 
 import numpy as np
 
-from qcli.errors import ModelFileError, UnsupportedModelError, UsageError
+from qcli.errors import ModelFileError, UnsupportedModelError
 from qcli.gguf.file import GGUFFile
 from qcli.text.byte_level import ByteLevel
 from qcli.text.listed_merges import ListedMerges
 from qcli.text.pieces import Cutter
 from qcli.text.sentencepiece import SentencePiece
+from qcli.text.token_ids import check_id
 from qcli.text.turn_ends import USER_DEFINED_ENDS, turn_ends
 from qcli.text.vocabulary import KEY, SpecialTokens, TokenType, Vocabulary, token_id
 
@@ -169,8 +170,7 @@ class Tokenizer:
 
     def token(self, id: int) -> str:
         """A token as the vocabulary spells it. Raises UsageError for an id that it lacks."""
-        if not 0 <= id < self.vocab_size:
-            raise UsageError(f"no token has the id {id}", f"ids go from 0 to {self.vocab_size - 1}")
+        check_id(id, self.vocab_size)
         return self._vocabulary.tokens[id]
 
     def special_id(self, text: str) -> int | None:

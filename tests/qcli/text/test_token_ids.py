@@ -7,7 +7,7 @@ import pytest
 
 from qcli.errors import UsageError
 from qcli.llm import LLM
-from qcli.runtime.token_ids import token_ids
+from qcli.text.token_ids import token_ids
 
 
 @pytest.mark.parametrize("given", [[1, 2], (1, 2), np.array([1, 2], np.uint8), [np.int64(1), 2], iter([1, 2])])

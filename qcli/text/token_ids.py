@@ -11,7 +11,6 @@ from qcli.wording import shortened
 
 def token_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
     """The ids as ints of Python; UsageError for one that is no whole number, as 1.5 or True, or that no token has."""
-    hint = f"ids go from 0 to {vocab_size - 1}"
     found = []
     for id in ids:
         try:
@@ -19,9 +18,8 @@ def token_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
         except TypeError:
             number = None
         if number is None:
-            raise UsageError(f"{shortened(repr(id))} is no id of a token", hint)
-        if not 0 <= number < vocab_size:
-            raise UsageError(f"no token has the id {shortened(str(id))}", hint)
+            raise UsageError(f"{shortened(repr(id))} is no id of a token", _range(vocab_size))
+        check_id(number, vocab_size)
         found.append(number)
     return found
 
@@ -31,5 +29,14 @@ def check_ids(ids: Sequence[int], vocab_size: int) -> None:
     if not len(ids):
         raise PromptError("the prompt is empty", "give it some text")
     for id in (min(ids), max(ids)):
-        if not 0 <= id < vocab_size:
-            raise UsageError(f"no token has the id {id}", f"ids go from 0 to {vocab_size - 1}")
+        check_id(id, vocab_size)
+
+
+def check_id(id: int, vocab_size: int) -> None:
+    """Raise UsageError for an id that no token has."""
+    if not 0 <= id < vocab_size:
+        raise UsageError(f"no token has the id {shortened(str(id))}", _range(vocab_size))
+
+
+def _range(vocab_size: int) -> str:
+    return f"ids go from 0 to {vocab_size - 1}"
