@@ -12,7 +12,7 @@ from quant.jit import inline, kernel
 from quant.kernels.block_mask import BLOCK_MASK, BlockMask, mask_scores, mask_table
 from quant.kernels.heads import HEADS, Heads, caches_of, shape_of
 from quant.kernels.kv_cache import load_row, number_of_values
-from quant.kernels.partition import start_of
+from quant.kernels.partition import take_next
 from quant.kernels.sgemm import sgemm, sgemm_kernel
 from quant.kernels.softmax import BLOCK, LOWEST, exp1, softmax_block
 from quant.plan import Activation, Operand, Plan
@@ -83,12 +83,6 @@ def _softmax_rows(scores, rows, group, width, reach, window, count, softcap, top
 
 
 @inline
-def _tile_of(i, tiles):
-    """Tiles from both ends alternately: later ones attend to more positions, so that two in a row always cost the same."""
-    return i // 2 if i % 2 == 0 else tiles - 1 - i // 2
-
-
-@inline
 def _store_tile(result, sums, rows, group, width, out, out_stride):
     """`rows` rows of result [tokens, group, width], each over its sum of weights -> the same heads of out."""
     for r in range(rows):
@@ -100,7 +94,10 @@ def _store_tile(result, sums, rows, group, width, out, out_stride):
 
 @kernel
 def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, product, batch, scratch, scratch_stride):
-    """For each (key-value head, tile of tokens): attention to one block of positions after another; product: `sgemm_kernel`."""
+    """For each (key-value head, tile of tokens): attention to one block of positions after another; product: `sgemm_kernel`.
+
+    Threads take what is next, late tiles first, which attend to the most positions.
+    """
     keys, group, width, values = shape_of(heads)
     k_cache, v_cache, k_row, v_row, cached, kind = caches_of(heads)
     scale, softcap = load_f32(heads + HEADS.scale), load_f32(heads + HEADS.softcap)
@@ -117,8 +114,9 @@ def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, pro
     scores = transposed + 4 * BLOCK * width
     tops = scores + 4 * most * BLOCK
     sums = tops + 4 * most
-    for item in range(start_of(rank, size, keys * tiles), start_of(rank + 1, size, keys * tiles)):
-        head, first = item // tiles, _tile_of(item % tiles, tiles) * tile
+    item = take_next(load_i64(heads + HEADS.taken), 1)
+    while item < keys * tiles:
+        head, first = item % keys, (tiles - 1 - item // keys) * tile
         count = min(tile, tokens - first)
         rows, length = count * group, position + first + count
         _load_queries(q + first * q_stride + 4 * head * group * width, q_stride, count, group, width, scale, query)
@@ -140,6 +138,7 @@ def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, pro
             _load_block(v_cache + v_row * row, v_row, number_of_values(kind), begin, there, values, block)
             sgemm(product, scores, 4 * BLOCK, block, 4 * values, result, 4 * values, rows, values, BLOCK, True)
         _store_tile(result, sums, rows, group, values, out + first * out_stride + 4 * head * group * values, out_stride)
+        item = take_next(load_i64(heads + HEADS.taken), 1)
 
 
 def attend_tiles(

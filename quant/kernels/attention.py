@@ -18,7 +18,7 @@ from quant.kernels.partition import start_of
 from quant.kernels.rope import Rope, cos_sin, rotate
 from quant.layout import Layout
 from quant.plan import Activation, Operand, Plan
-from quant.simd import load_f32, load_f32x16, load_i64, mul, splat, store_f32x16
+from quant.simd import load_f32, load_f32x16, load_i64, mul, splat, store_f32x16, store_i64
 from quant.vector_math import sigmoid
 
 __all__ = ["Heads", "attention"]
@@ -69,6 +69,8 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
     queries = keys * group
     pairs, interleaved = load_i64(inputs + _INPUTS.pairs), load_i64(inputs + _INPUTS.interleaved)
     tokens = load_i64(batch + BATCH.tokens)
+    if rank == 0:
+        store_i64(load_i64(heads + HEADS.taken), 0)  # for what comes next
     every, local = queries + (keys if load_i64(inputs + _INPUTS.k) else 0), scratch + rank * scratch_stride
     for item in range(start_of(rank, size, tokens * every), start_of(rank + 1, size, tokens * every)):
         t, head = item // every, item % every

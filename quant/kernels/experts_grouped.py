@@ -32,16 +32,16 @@ from quant.kernels.multiply import entries_bytes, pad_entries, scratch_bytes, se
 from quant.kernels.observer import observe
 from quant.kernels.panel_products import TILE_ROWS
 from quant.kernels.panels import INPUT, first_panel, input_table, panel_bytes
-from quant.kernels.partition import COUNTER_WORDS, start_of, take_next
+from quant.kernels.partition import COUNTER_WORDS, start_of, take_next, take_piece
 from quant.kernels.router import mark_touched, route_rows, routing_scratch_bytes
 from quant.kernels.scalar import sigmoid1
-from quant.plan import Activation, Ids, Plan
+from quant.plan import Activation, Ids, Operand, Plan
 from quant.simd import bits_to_f32, load_f32, load_i64, store_f32, store_i64
 from quant.tile import ENTRY
 from quant.weights import MATRIX, ExpertMatrices, row_address
 
 MICRO_BATCH = 1024  # tokens of a prompt that are grouped by expert together; 512: 15 % slower, 2048: no quicker
-_PIECES = 2  # of down that each thread takes on average: each piece goes through all experts
+_LEAST = 4  # tiles of down that a thread takes at once, as each piece goes through all experts
 
 
 @kernel
@@ -72,13 +72,14 @@ def group_pairs(rank, size, experts, assignments, touched, counters, batch):
 
 
 @kernel
-def shared_pairs(rank, size, assignments, scale, gate, gate_stride, batch):
+def shared_pairs(rank, size, assignments, scale, gate, gate_stride, counter, batch):
     """The shared expert as an expert that every token chose, weighted by scale and, if it has a gate, its sigmoid."""
     tokens, starts = load_i64(batch + BATCH.tokens), load_i64(assignments + ASSIGNMENTS.starts)
     pairs, weights = load_i64(assignments + ASSIGNMENTS.pairs), load_i64(assignments + ASSIGNMENTS.weights)
     if rank == 0:
         store_i64(starts, 0)
         store_i64(starts + 8, tokens)
+        store_i64(counter, 0)
     for t in range(start_of(rank, size, tokens), start_of(rank + 1, size, tokens)):
         store_i64(pairs + 8 * t, t)
         share = sigmoid1(load_f32(gate + t * gate_stride)) if gate else np.float32(1)
@@ -175,10 +176,11 @@ def down_grouped(rank, size, down, assignments, middle, x, x_stride, adds, count
     unused = entries + entries_bytes(load_i64(assignments + ASSIGNMENTS.most))
     tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
     memory = unused + 4 * TILE_ROWS * tiles
-    grain = tiles // (size * _PIECES) + 1 if counter else (tiles + size - 1) // size
-    begin = take_next(counter, grain) if counter else rank * grain
-    while begin < tiles:
-        first, last = begin * TILE_ROWS, min(rows, (begin + grain) * TILE_ROWS)
+    begin, end = start_of(rank, size, tiles), start_of(rank + 1, size, tiles)
+    if counter:
+        begin, end = take_piece(counter, size, tiles, _LEAST)
+    while begin < end:
+        first, last = begin * TILE_ROWS, min(rows, end * TILE_ROWS)
         for expert in range(count):
             start, tokens = start_and_count(assignments, expert)
             for i in range(tokens):
@@ -189,7 +191,9 @@ def down_grouped(rank, size, down, assignments, middle, x, x_stride, adds, count
             if tokens:
                 _multiply(down, expert, first, last, entries, panel, tokens, 4 * first, adds, memory)
             _add_bias(down, expert, first, last, entries, tokens)
-        begin = take_next(counter, grain) if counter else tiles
+        begin = end
+        if counter:
+            begin, end = take_piece(counter, size, tiles, _LEAST)
 
 
 def grouped_experts(
@@ -198,16 +202,17 @@ def grouped_experts(
     assignments: Assignments,
     h: Activation,
     x: Activation,
-    counters: NDArray[np.int64] | None,
+    counters: tuple[Operand, Operand],
 ) -> None:
     """Gate and up of a set of experts, then down: h [tokens, n]; x [tokens, n] += the weighted sum of each token's pairs.
 
-    With counters, for gate and up and for down, threads take what is next; else each has its share.
+    Counters, of gate and up and of down: threads take what is next, all rows of an expert or some of all of them. Where one
+    is 0, each has its share of the rows.
     """
     up, down, most = layer.up, layer.down, plan.tokens
     pairs = most * assignments.k
     middle, by_pair = plan.activation("middle", up.rows, pairs), replace(assignments, k=1)
-    table, counter = assignments.table(plan), (0, 0) if counters is None else counters
+    table = assignments.table(plan)
     gate_scratch = entries_bytes(most) + (most + 1) * PRODUCTS_BYTES + scratch_bytes(up.columns)
     scratch = plan.scratch(max(gate_scratch, down_scratch(most, down)))
     plan.keep(layer)
@@ -215,12 +220,12 @@ def grouped_experts(
     source = input_table(plan, h, up.format.activation, f"grouped {up.count}", assignments, pairs)
     observe(plan, [part.name for part in layer.matrices[:-1]], h, assignments)
     operands = gate_up_table(plan, layer, tile_operands), table, source, plan.output(middle)
-    plan.add(gate_up_grouped, *operands, counter[0], *scratch)
+    plan.add(gate_up_grouped, *operands, counters[0], *scratch)
     middle.read(down.format.activation)
     source = input_table(plan, middle, down.format.activation, f"middle {up.count}", by_pair, pairs)
     observe(plan, [down.name], middle, by_pair)
     matrix = plan.table(MATRIX, **tile_operands(down))
-    plan.add(down_grouped, matrix, table, source, x.read("f32"), x.stride("f32"), 1, counter[1], *scratch)
+    plan.add(down_grouped, matrix, table, source, x.read("f32"), x.stride("f32"), 1, counters[1], *scratch)
 
 
 def down_scratch(tokens: int, down: ExpertMatrices) -> int:
@@ -240,7 +245,7 @@ def experts_grouped(
     plan.add(route_rows, *route, *plan.scratch(routing_scratch_bytes(count)))
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
     plan.add(group_pairs, choice.experts, choice.assignments.table(plan), layer.touched, counters, plan.batch)
-    grouped_experts(plan, layer.routed, choice.assignments, h, x, counters)
+    grouped_experts(plan, layer.routed, choice.assignments, h, x, (counters[0], counters[1]))
     if layer.shared:
         shared_grouped(plan, layer.shared, h, shared_gate, x, layer.scale)
 
@@ -282,5 +287,6 @@ def shared_grouped(
     assignments = Assignments(1, 1, starts, pairs, weights, plan.tokens)
     gate_rows, stride = (gate.read("f32"), gate.stride("f32")) if gate else (0, 0)
     factor = float(scale) * layer.down_scale
-    plan.add(shared_pairs, assignments.table(plan), factor, gate_rows, stride, plan.batch)
-    grouped_experts(plan, layer, assignments, h, x, None)
+    counter = plan.buffer("shared counter", COUNTER_WORDS, np.int64)
+    plan.add(shared_pairs, assignments.table(plan), factor, gate_rows, stride, counter, plan.batch)
+    grouped_experts(plan, layer, assignments, h, x, (0, counter))

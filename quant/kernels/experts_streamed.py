@@ -243,7 +243,7 @@ def experts_grouped(
     counters = plan.buffer("expert counters", (2, COUNTER_WORDS), np.int64)
     sorted_by = choice.pairs, choice.starts, counters
     plan.begin_stage(provider.of_tokens(layer.routed, plan.batch, choice.experts, *sorted_by))
-    grouped_experts(plan, layer.routed, choice.assignments, h, x, counters)
+    grouped_experts(plan, layer.routed, choice.assignments, h, x, (counters[0], counters[1]))
     plan.begin_stage(None)
     if layer.shared:
         shared_grouped(plan, layer.shared, h, shared_gate, x, layer.scale)

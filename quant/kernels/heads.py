@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from quant.batch import slot_of
 from quant.jit import inline
 from quant.kernels.kv_cache import kind_of, number_of, row_shape
+from quant.kernels.partition import COUNTER_WORDS
 from quant.kernels.softmax import BLOCK
 from quant.layout import Layout
 from quant.plan import Operand, Plan
@@ -45,6 +46,7 @@ HEADS = Layout(
     "k_slot",  # bytes from the cache of one text to that of the next, see quant.batch
     "v_slot",
     "kind",  # number of the kind of the rows of keys, see quant.kernels.kv_cache
+    "taken",  # counter of tiles of queries that threads have taken, see quant.kernels.attend_tiles
 )
 _EVERY = 1 << 62  # as a window: all positions
 
@@ -187,4 +189,5 @@ class Heads:
             k_row=self.k_cache.strides[1],
             v_row=self.v_cache.strides[1],
             kind=number_of(self.k_cache, self.first),
+            taken=plan.buffer("tiles of queries", COUNTER_WORDS, np.int64),
         )

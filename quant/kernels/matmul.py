@@ -15,7 +15,7 @@ from quant.kernels.multiply import entries_bytes, pad_entries, scratch_bytes, se
 from quant.kernels.observer import observe
 from quant.kernels.panel_products import TILE_ROWS
 from quant.kernels.panels import pack
-from quant.kernels.partition import COUNTER_WORDS, shares_of, start_of, take_next
+from quant.kernels.partition import COUNTER_WORDS, shares_of, start_of, take_piece
 from quant.layout import Layout
 from quant.plan import Activation, Operand, Plan
 from quant.simd import add, load_f32, load_f32x16, load_i64, mul, splat, store_f32, store_f32x16
@@ -36,7 +36,6 @@ PRODUCT = Layout(  # of one matrix and its input; a record has one or more, one 
     "scale",  # float32, of every result
 )
 _TWICE_ROWS = 16  # that are multiplied with x and then its residual: they must still be in the first-level cache
-_PIECES = 6  # that each thread takes on average: enough for even ends, few enough to stream long
 
 
 @inline
@@ -165,21 +164,22 @@ def matmul_rows(rank, size, products, count, batch, counter, scratch, scratch_st
         total += _tiles_of(_product(products, i)[1])
     entries = scratch + rank * scratch_stride
     unused = entries + entries_size
-    grain = total // (size * _PIECES) + 1
-    if counter == 0:
-        grain = (total + size - 1) // size
-    begin = take_next(counter, grain) if counter else rank * grain
-    while begin < total:
+    begin, end = start_of(rank, size, total), start_of(rank + 1, size, total)
+    if counter:
+        begin, end = take_piece(counter, size, total, 1)
+    while begin < end:
         before = 0
         for i in range(count):
             product, matrix = _product(products, i)
             tiles = _tiles_of(matrix)
-            first, last = max(begin - before, 0), min(begin + grain - before, tiles)
+            first, last = max(begin - before, 0), min(end - before, tiles)
             if first < last:
                 _fill_entries(entries, product, tokens, unused)
                 _multiply_tiles(product, matrix, first, last, entries, tokens, unused + unused_size)
             before += tiles
-        begin = take_next(counter, grain) if counter else total
+        begin = end
+        if counter:
+            begin, end = take_piece(counter, size, total, 1)
 
 
 def matmul(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]], scale: float = 1.0) -> None:

@@ -5,11 +5,12 @@ Which thread does an item never changes its result: every number of a result is 
 
 from __future__ import annotations
 
-from quant.atomics import atomic_add
+from quant.atomics import atomic_add, atomic_load, compare_exchange
 from quant.jit import inline
 
 _SHARE_BYTES = 1 << 16  # of weights: some microseconds' reading, beside which taking another share is nothing
 _MOST_SHARES = 4  # of a thread: enough for even ends where one core is at half the speed of another
+_PIECES = 4  # for each thread, of what is left
 COUNTER_WORDS = 16  # int64 from one counter to the next: two cache lines, since they are fetched in pairs
 
 
@@ -23,6 +24,22 @@ def start_of(rank, size, count):
 def take_next(counter, grain):
     """Take `grain` items that no thread has taken yet: the first of them. The counter is zero when a record begins."""
     return atomic_add(counter, grain)
+
+
+@inline
+def take_piece(counter, size, total, least):
+    """Take items, of `total`, that no thread has taken yet: the first of them, and where they end; both `total` if none are left.
+
+    A part of what is left, at least so many: long pieces at first, short ones when all are about to be done, so that threads
+    end together (guided self-scheduling: Polychronopoulos and Kuck, 1987). The counter is zero when a record begins.
+    """
+    while True:
+        begin = atomic_load(counter)
+        if begin >= total:
+            return total, total
+        end = min(total, begin + max(least, (total - begin) // (_PIECES * size)))
+        if compare_exchange(counter, begin, end):
+            return begin, end
 
 
 def shares_of(n_bytes: int, threads: int) -> int:
