@@ -41,7 +41,9 @@ from quant.tile import ENTRY
 from quant.weights import MATRIX, ExpertMatrices, row_address
 
 MICRO_BATCH = 1024  # tokens of a prompt that are grouped by expert together; 512: 15 % slower, 2048: no quicker
-_LEAST = 4  # tiles of down that a thread takes at once, as each piece goes through all experts
+# Of down, each piece of which goes through the tokens of all experts: for each thread, of the tiles that are left; for each
+# thread, of all tiles, at most; tiles of a piece, at least.
+_PARTS, _MOST_PARTS, _LEAST = 2, 8, 4
 
 
 @kernel
@@ -176,9 +178,10 @@ def down_grouped(rank, size, down, assignments, middle, x, x_stride, adds, count
     unused = entries + entries_bytes(load_i64(assignments + ASSIGNMENTS.most))
     tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
     memory = unused + 4 * TILE_ROWS * tiles
+    least = max(_LEAST, tiles // (_MOST_PARTS * size))
     begin, end = start_of(rank, size, tiles), start_of(rank + 1, size, tiles)
     if counter:
-        begin, end = take_piece(counter, size, tiles, _LEAST)
+        begin, end = take_piece(counter, tiles, _PARTS * size, least)
     while begin < end:
         first, last = begin * TILE_ROWS, min(rows, end * TILE_ROWS)
         for expert in range(count):
@@ -193,7 +196,7 @@ def down_grouped(rank, size, down, assignments, middle, x, x_stride, adds, count
             _add_bias(down, expert, first, last, entries, tokens)
         begin = end
         if counter:
-            begin, end = take_piece(counter, size, tiles, _LEAST)
+            begin, end = take_piece(counter, tiles, _PARTS * size, least)
 
 
 def grouped_experts(

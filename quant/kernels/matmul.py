@@ -35,6 +35,7 @@ PRODUCT = Layout(  # of one matrix and its input; a record has one or more, one 
     "accumulate",  # 1 if they are added to what is there
     "scale",  # float32, of every result
 )
+_PARTS = 4  # for each thread, of the tiles that are left
 _TWICE_ROWS = 16  # that are multiplied with x and then its residual: they must still be in the first-level cache
 
 
@@ -166,7 +167,7 @@ def matmul_rows(rank, size, products, count, batch, counter, scratch, scratch_st
     unused = entries + entries_size
     begin, end = start_of(rank, size, total), start_of(rank + 1, size, total)
     if counter:
-        begin, end = take_piece(counter, size, total, 1)
+        begin, end = take_piece(counter, total, _PARTS * size, 1)
     while begin < end:
         before = 0
         for i in range(count):
@@ -179,7 +180,7 @@ def matmul_rows(rank, size, products, count, batch, counter, scratch, scratch_st
             before += tiles
         begin = end
         if counter:
-            begin, end = take_piece(counter, size, total, 1)
+            begin, end = take_piece(counter, total, _PARTS * size, 1)
 
 
 def matmul(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]], scale: float = 1.0) -> None:

@@ -10,7 +10,6 @@ from quant.jit import inline
 
 _SHARE_BYTES = 1 << 16  # of weights: some microseconds' reading, beside which taking another share is nothing
 _MOST_SHARES = 4  # of a thread: enough for even ends where one core is at half the speed of another
-_PIECES = 4  # for each thread, of what is left
 COUNTER_WORDS = 16  # int64 from one counter to the next: two cache lines, since they are fetched in pairs
 
 
@@ -27,17 +26,18 @@ def take_next(counter, grain):
 
 
 @inline
-def take_piece(counter, size, total, least):
+def take_piece(counter, total, parts, least):
     """Take items, of `total`, that no thread has taken yet: the first of them, and where they end; both `total` if none are left.
 
-    A part of what is left, at least so many: long pieces at first, short ones when all are about to be done, so that threads
-    end together (guided self-scheduling: Polychronopoulos and Kuck, 1987). The counter is zero when a record begins.
+    parts: into how many what is left is cut, of which one is taken; least: items that it has. So pieces are long at first and
+    short in the end, and threads end together (guided self-scheduling: Polychronopoulos and Kuck, 1987). The counter is zero
+    when a record begins.
     """
     while True:
         begin = atomic_load(counter)
         if begin >= total:
             return total, total
-        end = min(total, begin + max(least, (total - begin) // (_PIECES * size)))
+        end = min(total, begin + max(least, (total - begin) // parts))
         if compare_exchange(counter, begin, end):
             return begin, end
 
