@@ -22,7 +22,7 @@ _PATIENCE: Final = 0.5  # seconds; Windows hears no Ctrl-C while it waits withou
 class Kept(Protocol):
     """Where results go."""
 
-    done: set[str]  # ids of rows whose results are there already
+    done: dict[str, str]  # by the ids of rows whose results are there already
 
     def add(self, result: Mapping[str, Any]) -> None:
         """Add one."""

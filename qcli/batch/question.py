@@ -47,7 +47,7 @@ class Asked:
         self._left = 0  # of them, that are not answered
         self._plain = "body" not in row.values and not row.values.get("url")
         self._url = _CHAT  # of the protocol
-        self._digest = hashlib.sha256(row.id.encode()).hexdigest()[:24]
+        self._digest = row.digest
         self._exchange: Exchange | None = None
         if self.problem is None:
             try:
@@ -96,18 +96,23 @@ class Asked:
         if said.logprobs:
             result["logprobs"] = said.logprobs
         counts = {"prompt_tokens": said.prompt_tokens, "new_tokens": said.new_tokens}
-        return {**result, "finish_reason": said.finish_reason, **counts, "error": None}
+        ended = {"finish_reason": said.finish_reason, **counts}
+        return {**result, **ended, "request_id": self._request_id, "error": None}
 
     def error(self, problem: QcliError) -> dict[str, Any]:
         """The row's result, if there is no answer."""
         if self._plain:
-            return {"custom_id": self.id, "error": str(problem)}
+            return {"custom_id": self.id, "request_id": self._request_id, "error": str(problem)}
         told = openai_error(problem)["error"]
         error = {"code": told["code"] or told["type"], "message": told["message"]}
         return self._openai(status_of(problem), error_of(self._url, problem), error)
 
+    @property
+    def _request_id(self) -> str:
+        return f"req_{self._digest}"
+
     def _openai(self, status: int, body: dict[str, Any], error: dict[str, Any] | None) -> dict[str, Any]:
-        response = {"status_code": status, "request_id": f"req_{self._digest}", "body": body}
+        response = {"status_code": status, "request_id": self._request_id, "body": body}
         return {"id": f"batch_req_{self._digest}", "custom_id": self.id, "response": response, "error": error}
 
     def _value(self, text: str, fits: bool) -> dict[str, Any]:

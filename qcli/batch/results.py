@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from qcli.errors import OutputError
 from qcli.host.append_file import AppendFile
+from qcli.wording import shortened
 
 _BEGINNING: Final = (b'{"id":"batch_req_', b'{"custom_id":')
 
@@ -18,13 +19,14 @@ class Results:
     """A file that results are added to, each as soon as it is known; one process at a time does so. A context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Open a file, or have one made by the first result. `done` has the ids of the rows whose results are there.
+        """Open a file, or have one made by the first result. `done` has the ids of the rows whose results are there, and the
+        digests of what was asked, "" of results that do not tell.
 
         A line that was cut off in the writing is taken out by the next addition. Raises OutputError for a file of other
         contents, or one that cannot be written, UsageError if another process has it open.
         """
         self.path = path
-        self.done: set[str] = set()
+        self.done: dict[str, str] = {}
         self.errors = 0  # rows among them that have no answer
         if not path.parent.is_dir():
             raise OutputError(f"{path}: there is no folder {path.parent}", f"`mkdir -p {path.parent}` makes it")
@@ -43,6 +45,17 @@ class Results:
         except BaseException:
             self._file.close()
             raise
+
+    def check(self, digests: Mapping[str, str]) -> None:
+        """Raise OutputError if results of these ids were given to other questions than those of these digests."""
+        others = [id for id, digest in digests.items() if self.done.get(id, digest) != digest]
+        if not others:
+            return
+        more = f", and {len(others) - 1:,} more" if len(others) > 1 else ""
+        told = f"its result of {shortened(others[0])}{more} is not known to answer what is asked now"
+        raise OutputError(
+            f"{self.path}: {told}", "give -o another name, or take out of the file what is to be asked again"
+        )
 
     def add(self, result: Mapping[str, Any]) -> None:
         """Add a result and wait until it is on the disk. Raises OutputError."""
@@ -74,7 +87,9 @@ class Results:
         self._file.cut(end)
 
     def _count(self, result: Mapping[str, Any]) -> None:
-        self.done.add(str(result["custom_id"]))
+        response = result.get("response")
+        said = (response if isinstance(response, dict) else result).get("request_id")
+        self.done[str(result["custom_id"])] = said.removeprefix("req_") if isinstance(said, str) else ""
         self.errors += result.get("error") is not None
 
 

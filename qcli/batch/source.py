@@ -32,6 +32,12 @@ class Row:
     problem: QcliError | None = None
     place: str = ""  # the number of one that has a custom_id: "line-7"
 
+    @property
+    def digest(self) -> str:
+        """24 digits by which its result shows whose it is: they follow from its id and from all that it says."""
+        said = json.dumps([self.id, self.values], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()[:24]
+
 
 class Source:
     """A file of questions; it is read anew by each iteration, a line at a time."""
@@ -55,20 +61,22 @@ class Source:
             hint = 'give one, as in: --template "Is this review good or bad? {review}"'
             raise UsageError(f"{path}: a table needs a --template to make questions of its rows", hint)
 
-    def ids(self) -> set[str]:
-        """The ids of all rows. Raises UsageError if there are none, or two of the same custom_id."""
+    def digests(self) -> dict[str, str]:
+        """The digests of all rows, by their ids. Raises UsageError if there are none, or two of the same custom_id."""
         seen: dict[str, str] = {}
+        found: dict[str, str] = {}
         for row in self:
             place = (row.place or row.id).replace("-", " ")
             if row.id in seen:
                 hint = "give each line a custom_id of its own: by it a run that was stopped goes on"
                 raise UsageError(f"{self.path}: {seen[row.id]} and {place} are both called {shortened(row.id)}", hint)
             seen[row.id] = place
+            found[row.id] = row.digest
         if not seen and self._delimiter is not None:
             raise UsageError(f"{self.path}: has no rows", "write some below the line with the names of columns")
         if not seen:
             raise UsageError(f"{self.path}: is empty", 'write a line such as {"prompt": "Why is the sky blue?"}')
-        return {*seen}
+        return found
 
     def __iter__(self) -> Iterator[Row]:
         try:

@@ -38,7 +38,7 @@ class Setup:
 class _Collected:
     """Results in memory, in place of a file."""
 
-    done: set[str] = field(default_factory=set)
+    done: dict[str, str] = field(default_factory=dict)
     found: list[Mapping[str, Any]] = field(default_factory=list)
 
     def add(self, result: Mapping[str, Any]) -> None:

@@ -88,9 +88,10 @@ def batch(
             path, out = _paths(source, to)
             _check_ray(ray, pull)
             rows = Source(path, template)
-            ids = rows.ids()
+            asked = rows.digests()
             results = stack.enter_context(Results(out))
-            total, before = len(ids), len(ids & results.done)
+            results.check(asked)
+            total, before = len(asked), len(asked.keys() & results.done.keys())
             if before == total:
                 if not quiet:
                     console.info(f"{out} has a result of each of {counted(total, 'line')} already")

@@ -214,6 +214,39 @@ def test_the_command(type_line, telling, tmp_path):
     assert out.read_bytes().startswith(before)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"prompt": "Hi"},
+        {"custom_id": "a", "prompt": "Hi"},
+        {"body": {"prompt": "Hi", "max_tokens": 3}},
+        {"custom_id": "a", "body": {"n": 99}},
+        {"prompt": 3},
+    ],
+)
+def test_a_file_of_answers_to_other_questions_is_left_alone(type_line, telling, tmp_path, line):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps(line))
+    type_line("batch", str(source), "-o", str(out))
+    before = out.read_bytes()
+    source.write_text(json.dumps(dict(reversed(line.items())), indent=None, separators=(" ,", " :")))
+    assert "has a result of each of 1 line already" in type_line("batch", str(source), "-o", str(out))[2]
+    source.write_text(json.dumps({**line, "max_tokens": 5}) + '\n{"prompt": "more"}\n')
+    code, _, told = type_line("batch", str(source), "-o", str(out))
+    assert code == 1
+    assert f"{out}: its result of {line.get('custom_id', 'line-1')} is not known to answer what is asked now" in told
+    assert out.read_bytes() == before
+
+
+def test_another_template_is_another_question(type_line, telling, tmp_path):
+    (tmp_path / "in.csv").write_text("text\ngood\n")
+    command = ["batch", str(tmp_path / "in.csv"), "-o", str(tmp_path / "out.jsonl"), "--template"]
+    assert type_line(*command, "{text}?")[0] == 0
+    code, _, told = type_line(*command, "{text}!")
+    assert code == 1
+    assert "its result of row-1 is not known" in told
+
+
 def test_a_pipe_is_told_how_far_it_is(type_line, telling, tmp_path, monkeypatch):
     monkeypatch.setattr("qcli.commands.batch._OFTEN", 0.0)
     (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')

@@ -10,8 +10,8 @@ import pytest
 from qcli.batch.results import Results
 from qcli.errors import OutputError, UsageError
 
-FIRST = {"custom_id": "a", "text": "é", "error": None}
-SECOND = {"custom_id": "b", "error": "no"}
+FIRST = {"custom_id": "a", "text": "é", "request_id": "req_1f", "error": None}
+SECOND = {"custom_id": "b", "response": {"request_id": "req_2e"}, "error": "no"}
 
 
 def test_results_are_there_again(tmp_path):
@@ -20,12 +20,12 @@ def test_results_are_there_again(tmp_path):
         assert not path.exists()
         results.add(FIRST)
         results.add(SECOND)
-        assert (results.done, results.errors) == ({"a", "b"}, 1)
+        assert (results.done, results.errors) == ({"a": "1f", "b": "2e"}, 1)
         with pytest.raises(UsageError, match="another qcli has it open"):
             Results(path)
-    assert path.read_text("utf-8").splitlines()[0] == '{"custom_id":"a","text":"é","error":null}'
+    assert path.read_text("utf-8").splitlines()[0] == '{"custom_id":"a","text":"é","request_id":"req_1f","error":null}'
     with Results(path) as results:
-        assert (results.done, results.errors) == ({"a", "b"}, 1)
+        assert (results.done, results.errors) == ({"a": "1f", "b": "2e"}, 1)
 
 
 def test_a_line_that_was_cut_anywhere_is_written_anew(tmp_path):
@@ -38,7 +38,7 @@ def test_a_line_that_was_cut_anywhere_is_written_anew(tmp_path):
     for end in range(whole, len(data)):
         path.write_bytes(data[:end])
         with Results(path) as results:
-            assert results.done == {"a"}
+            assert results.done == {"a": "1f"}
             assert path.read_bytes() == data[:end]  # until something is added
             results.add(SECOND)
         assert path.read_bytes() == data
@@ -65,7 +65,7 @@ def test_two_that_begin_at_once_do_not_mix(tmp_path):
             second.add({"custom_id": "a", "error": None})
         first.add({"custom_id": "b", "error": None})
     with Results(tmp_path / "out.jsonl") as results:
-        assert results.done == {"a", "b"}
+        assert results.done.keys() == {"a", "b"}
 
 
 def test_a_link_to_nothing_is_not_written_through(tmp_path):
@@ -82,3 +82,16 @@ def test_what_is_no_file_is_left_as_it_is(tmp_path):
         with pytest.raises(OutputError, match=why) as caught:
             Results(path)
         assert caught.value.hint.startswith("name a file")
+
+
+def test_results_of_other_questions_are_not_taken_for_those_of_these(tmp_path):
+    with Results(tmp_path / "out.jsonl") as results:
+        results.add(FIRST)
+        results.add(SECOND)
+        results.add({"custom_id": "of another program", "response": None, "error": {}})
+        results.check({"a": "1f", "b": "2e", "c": "3d"})
+        with pytest.raises(OutputError, match="its result of b is not known to answer what is asked now"):
+            results.check({"a": "1f", "b": "1f"})
+        with pytest.raises(OutputError, match="its result of of another program, and 1 more") as caught:
+            results.check({"of another program": "4c", "c": "3d", "a": "2e"})
+        assert "give -o another name" in caught.value.hint

@@ -29,7 +29,7 @@ def said(source):
 def test_a_line_is_an_object_and_named_by_its_custom_id_or_its_number(source):
     read = source('\ufeff{"prompt": "a"}\r\n\n  \n{"custom_id": "x", "messages": []}')
     assert said(read) == [("line-1", {"prompt": "a"}), ("x", {"custom_id": "x", "messages": []})]
-    assert read.ids() == {"line-1", "x"}
+    assert list(read.digests()) == ["line-1", "x"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_files_that_cannot_be_meant(source, tmp_path):
         ("custom_id,b\nx,1\nx,2\n", "t.csv", "{b}", "row 1 and row 2 are both called x"),
     ]:
         with pytest.raises(UsageError, match=why):
-            source(text, name, template).ids()
+            source(text, name, template).digests()
 
 
 def test_hints_of_tables_say_what_to_type(source):
@@ -117,7 +117,7 @@ def test_hints_of_tables_say_what_to_type(source):
         ("", "its first line has to name them"),
     ]:
         with pytest.raises(UsageError) as caught:
-            source(text, "t.csv", "{b}").ids()
+            source(text, "t.csv", "{b}").digests()
         assert caught.value.hint == hint
 
 
