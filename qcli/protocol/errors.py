@@ -39,20 +39,27 @@ def status_of(problem: QcliError) -> int:
     return 400 if isinstance(problem, UsageError | ContextOverflowError) else 500
 
 
+def message_of(problem: QcliError) -> str:
+    """What a client is told: of a fault that is not its own no more than that, as it may name files of this machine."""
+    if status_of(problem) < 500 or isinstance(problem, RequestError):
+        return str(problem)
+    return "the server cannot answer that; its log says why"
+
+
 def openai_error(problem: QcliError) -> dict[str, Any]:
     """The body of an error as OpenAI's clients read it."""
     status = status_of(problem)
     kind = _OPENAI.get(status, "server_error" if status >= 500 else "invalid_request_error")
     code = {ContextOverflowError: "context_length_exceeded", ModelNotFoundError: "model_not_found"}.get(type(problem))
     param = problem.param if isinstance(problem, RequestError) else None
-    return {"error": {"message": str(problem), "type": kind, "param": param, "code": code}}
+    return {"error": {"message": message_of(problem), "type": kind, "param": param, "code": code}}
 
 
 def anthropic_error(problem: QcliError) -> dict[str, Any]:
     """The body of an error as Anthropic's clients read it."""
     status = status_of(problem)
     kind = _ANTHROPIC.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": str(problem)}}
+    return {"type": "error", "error": {"type": kind, "message": message_of(problem)}}
 
 
 def error_of(path: str, problem: QcliError) -> dict[str, Any]:

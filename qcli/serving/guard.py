@@ -43,12 +43,14 @@ class Guard:
             self._check(scope["path"], Headers(scope=scope))
             await self._app(scope, receive, sent)
         except QcliError as problem:
+            if status_of(problem) >= 500:
+                self._tell(f"{scope['path']} · {status_of(problem)} · {problem}")
             if not started:
                 await refusal(scope["path"], problem)(scope, receive, send)
         except Exception as problem:  # a bug: the next request is answered all the same
             self._tell(f"something went wrong inside qcli: {type(problem).__name__}: {problem}")
             if not started:
-                await refusal(scope["path"], QcliError("something went wrong inside the server"))(scope, receive, send)
+                await refusal(scope["path"], QcliError("a bug"))(scope, receive, send)
 
     def _check(self, path: str, headers: Headers) -> None:
         """Raise RequestError for who may not ask."""

@@ -163,8 +163,14 @@ class OneAtATime:
         name = self._model if question.model is None else question.model
         if self._llm is None or name != self._model:
             self._leave()
-            self._model, self._llm = name, self._load(name, self._heard)
+            self._model, self._llm = name, self._loaded(name)
         return self._llm
+
+    def _loaded(self, name: str | None) -> LLM:
+        try:
+            return self._load(name, self._heard)
+        except QcliError as problem:  # whatever it is, it is no fault of the question
+            raise QcliError(f"{name} cannot be loaded: {problem.message}", problem.hint) from problem
 
     def _leave(self) -> None:
         llm, self._llm = self._llm, None

@@ -44,7 +44,7 @@ class Reply:
         self._stage = ""
         self.status = CLIENT_GONE  # until there is another
         self.stats = Stats()
-        self.problem: QcliError | None = None  # why nothing was answered
+        self.problem: QcliError | None = None  # why nothing was answered, or not all
         self._tickets: list[Ticket] = []
         try:
             for number, part in enumerate(exchange.parts):
@@ -99,7 +99,7 @@ class Reply:
             for number, one in told:
                 data += b"".join(map(encoded, [] if problem else self._events(number, one)))
                 left -= isinstance(one, Done)
-                problem = problem or (one.problem if isinstance(one, Failed) else None)
+                problem = self.problem = problem or (one.problem if isinstance(one, Failed) else None)
             is_over = not left or problem is not None
             if is_over:
                 data += b"".join(map(encoded, [] if problem else self._exchange.closing()))

@@ -65,7 +65,7 @@ class ChatTemplate:
         """The file's own template, or when it has none what its vocabulary suggests."""
         bos, eos = ("" if id is None else tokenizer.token(id) for id in (tokenizer.bos_id, tokenizer.eos_id))
         source = file.get_str("tokenizer.chat_template", "") or default_template(tokenizer)
-        return cls(source, bos_token=bos, eos_token=eos, origin=str(file.path))
+        return cls(source, bos_token=bos, eos_token=eos, origin=file.path.name)
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any

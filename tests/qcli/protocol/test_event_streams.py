@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from places import DATA
 
-from qcli.errors import QcliError
+from qcli.errors import UsageError
 from qcli.protocol.chat_completions import ChatCompletion
 from qcli.protocol.completions import Completion
 from qcli.protocol.events import comment, encoded
@@ -120,7 +120,7 @@ def test_each_answer_has_the_next_seed():
 @pytest.mark.parametrize("name", ["chat_text", "completion", "message_text", "response_text"])
 def test_an_error_in_the_midst(name):
     exchange, _ = exchanged(name)
-    told = encoded(exchange.failed(QcliError("the disk is gone", "find it"))).decode()
+    told = encoded(exchange.failed(UsageError("the disk is gone", "find it"))).decode()
     assert "the disk is gone (find it)" in told
     assert told.startswith({"m": "event: error\n", "r": "event: response.failed\n"}.get(name[0], "data: {"))
 

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pytest
 from served import serving
 
-from qcli.errors import ModelNotFoundError, QcliError
+from qcli.errors import ModelFileError, ModelNotFoundError, QcliError
+from qcli.protocol.exchange import EXCHANGES
 from qcli.runtime.stats import Stats
 from qcli.serving import listener
-from qcli.serving.answers import Begun, ClosedError, Done, QueueFullError, Said
+from qcli.serving.answers import Begun, ClosedError, Done, Failed, QueueFullError, Said
 from qcli.serving.guard import is_local
 from qcli.serving.known_models import KnownModels
 
@@ -105,6 +106,40 @@ def test_a_bug_is_told_in_a_line_and_shown_to_nobody():
         assert answer.status == 500
         assert "secret" not in answer.data.decode()
         assert any("ZeroDivisionError: secret" in line for line in client.log)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", EXCHANGES)
+def test_a_fault_of_this_machine_is_told_to_its_log_alone(path, stream, begun):
+    fault = ModelFileError("/home/me/secret.gguf: is cut off", "download it again")
+
+    class Broken(Scripted):
+        def submit(self, question, tell):
+            if begun:
+                tell(Begun(3, 0))
+                tell(Said("Hello"))
+            tell(Failed(fault))
+            return SimpleNamespace(cancel=self._cancel)
+
+    with serving(Broken()) as client:
+        question = {"/v1/completions": {"prompt": "Hi"}, "/v1/responses": {"input": "Hi"}}.get(path, CHAT)
+        body = {**question, "max_tokens": 5, "stream": stream}
+        answer = client.ask(path, body)
+        assert answer.status == (200 if begun and stream else 500)
+        told = answer.data.decode()
+        assert "its log says why" in told
+        assert "secret" not in told
+    assert any(str(fault) in line for line in client.log)
+
+
+def test_a_fault_before_there_is_an_answer_is_logged():
+    with serving(Scripted(QcliError("/home/me/secret: cannot be read"))) as client:
+        for path in (PATH, "/v1/messages"):
+            answer = client.ask(path, {**CHAT, "max_tokens": 5})
+            assert answer.status == 500
+            assert "secret" not in answer.data.decode()
+            assert "/home/me/secret: cannot be read" in client.log[-1]
 
 
 def test_an_end_waits_for_what_runs():
