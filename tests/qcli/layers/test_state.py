@@ -136,6 +136,6 @@ def test_what_is_undone_and_what_is_finished():
 def test_heads_that_do_not_divide_into_blocks():
     with pytest.raises(UsageError, match="multiple of 32, not 80") as caught:
         State(8, "q8_0").cache(1, 80)
-    assert caught.value.hint == "give --kv-type f16"
+    assert caught.value.hint == "give --kv-type f16, or take another model"
     assert State(8, "f16").cache(1, 80).nbytes == 2 * 8 * 80
     assert State(8, "f32").cache(1, 80).nbytes == 4 * 8 * 80
