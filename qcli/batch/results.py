@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from qcli.errors import OutputError
 from qcli.host.append_file import AppendFile
-from qcli.wording import shortened
+from qcli.wording import counted, shortened
 
 _BEGINNING: Final = (b'{"id":"batch_req_', b'{"custom_id":')
 
@@ -51,8 +51,9 @@ class Results:
         others = [id for id, digest in digests.items() if self.done.get(id, digest) != digest]
         if not others:
             return
-        more = f", and {len(others) - 1:,} more" if len(others) > 1 else ""
-        told = f"its result of {shortened(others[0])}{more} is not known to answer what is asked now"
+        told = f"its result of {shortened(others[0])} is not known to answer what is asked now"
+        if len(others) > 1:
+            told += f", nor {counted(len(others) - 1, 'other')}"
         raise OutputError(
             f"{self.path}: {told}", "give -o another name, or take out of the file what is to be asked again"
         )

@@ -9,6 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TextIO
 
@@ -35,8 +37,7 @@ class Row:
     @property
     def digest(self) -> str:
         """24 digits by which its result shows whose it is: they follow from its id and from all that it says."""
-        said = json.dumps([self.id, self.values], sort_keys=True)
-        return hashlib.sha256(said.encode()).hexdigest()[:24]
+        return _hashed([self.id, self.values])[:24]
 
 
 class Source:
@@ -141,14 +142,23 @@ def row_of(values: dict[str, Any], id: str, said: Counter[str]) -> Row:
     """What a row says; id: in place of a custom_id; said: how often each text has come before."""
     given = values.get("custom_id")
     if given is None:
-        text = json.dumps(values, sort_keys=True)
-        key = hashlib.sha256(text.encode()).hexdigest()
+        key = _hashed(values)
         said[key] += 1
         return Row(id, f"{key} {said[key]}", values)
     if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_ID:
         wrong = f"custom_id cannot be {shortened(repr(given))}"
         return Row(id, "", problem=RequestError(wrong, f"give a text of at most {_LONGEST_ID} characters"))
     return Row(given, given, values, place=id)
+
+
+def _hashed(values: Any) -> str:
+    """The SHA-256 of values, the same in every run; columns of a table may have some that JSON has not."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=_shown).encode()).hexdigest()
+
+
+def _shown(value: Any) -> str:
+    """A value that JSON has not; of one whose text may have an address in it, its type."""
+    return repr(value) if isinstance(value, bytes | date | time | timedelta | Decimal) else type(value).__qualname__
 
 
 def _filler(template: str, columns: list[str], where: str) -> Callable[[Mapping[str, str]], str]:

@@ -242,9 +242,12 @@ def test_another_template_is_another_question(type_line, telling, tmp_path):
     (tmp_path / "in.csv").write_text("text\ngood\n")
     command = ["batch", str(tmp_path / "in.csv"), "-o", str(tmp_path / "out.jsonl"), "--template"]
     assert type_line(*command, "{text}?")[0] == 0
+    (tmp_path / "in.csv").write_text("text\ngood\nbad\n")
+    assert "1 answered" in type_line(*command, "{text}?")[2]
+    assert "has a result of each of 2 lines already" in type_line(*command, "{text}?")[2]
     code, _, told = type_line(*command, "{text}!")
     assert code == 1
-    assert "its result of row-1 is not known" in told
+    assert "its result of row-1 is not known to answer what is asked now, nor 1 other" in told
 
 
 def test_a_pipe_is_told_how_far_it_is(type_line, telling, tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+from datetime import datetime, timedelta
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +26,7 @@ LINES = [
     {"custom_id": "chat", "body": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}},
     {"custom_id": "wrong", "prompt": " "},
     {"custom_id": "odd", "prompt": 3},
+    {"custom_id": 3, "prompt": "Hi"},
 ]
 
 
@@ -137,7 +140,7 @@ def test_a_cluster_gives_what_this_process_gives(type_line, cluster, files):
     assert (code, code_there) == (1, 1)
     assert found == expected
     assert found["fox"]["text"] in ("red", "blue")
-    assert "3 answered · 2 errors" in told
+    assert "3 answered · 3 errors" in told
     assert cluster.at == ["local", "ended"]
     (how,) = cluster.told
     assert (how["num_cpus"], how["compute"], how["memory"]) == (2, {"min_size": 1, "max_size": 3}, None)
@@ -203,6 +206,20 @@ def test_a_predictor_takes_columns_and_adds_to_them(cluster):
     assert [bool(error) for error in found["error"]] == [False, False, True, False]
     assert json.loads(found["result"][0])["text"] == found["text"][0]
     assert asked({"prompt": np.array([], object)})["result"].size == 0
+
+
+def test_columns_may_have_what_json_has_not(cluster):
+    odd = [b"\xff", datetime(2026, 1, 2), timedelta(3), Decimal("1.5"), object()]
+    batch = {"prompt": np.array(["Hi"] * 5, object), "other": np.array(odd, object)}
+    asked = Predictor(ctx=512, parallel=2, max_tokens=6)
+    try:
+        found = asked(batch)
+        assert list(found["error"]) == [None] * 5
+        assert asked({**batch, "other": np.array([*odd[:4], object()], object)})["result"][4] == found["result"][4]
+        assert list(asked({**batch, "custom_id": np.array([*"abcde"], object)})["error"]) == [None] * 5
+        assert "prompt cannot be b" in asked({"prompt": np.array([b"Hi"], object)})["error"][0]
+    finally:
+        asked._worker.close()
 
 
 def test_a_worker_has_the_threads_and_the_memory_that_were_assigned(cluster):
