@@ -6,6 +6,7 @@
     │   └── ThinkError            exit code 2: the model cannot be told to think like that
     ├── ModelNotFoundError        no such file, no such name
     ├── ModelFileError            the file breaks the GGUF format, or the promises of its own header
+    │   ├── TemplateError         its chat template fails over a conversation
     │   └── UnsupportedModelError the file is sound; qcli cannot run it
     ├── ContextOverflowError      more tokens than the context holds
     └── OutputError               a file cannot be written, or may not be overwritten
@@ -80,6 +81,10 @@ class ModelNotFoundError(QcliError):
 
 class ModelFileError(QcliError):
     """A file that is not GGUF, is damaged, or contradicts itself."""
+
+
+class TemplateError(ModelFileError):
+    """A chat template that fails over a conversation."""
 
 
 class UnsupportedModelError(ModelFileError):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from qcli.errors import ModelFileError, QcliError, ThinkError, UsageError
+from qcli.errors import QcliError, TemplateError, ThinkError, UsageError
 from qcli.progress import Progress
 from qcli.protocol.question import Question
 from qcli.runtime.side_by_side import CancelledError
@@ -170,7 +170,7 @@ class OneAtATime:
         try:
             return self._load(name, self._heard)
         except QcliError as problem:  # whatever it is, it is no fault of the question
-            raise QcliError(f"{name} cannot be loaded: {problem.message}", problem.hint) from problem
+            raise QcliError(f"{name} cannot be loaded: {problem.message}", problem.hints) from problem
 
     def _leave(self) -> None:
         llm, self._llm = self._llm, None
@@ -188,7 +188,8 @@ def went_wrong(problem: Exception) -> QcliError:
 
 
 def begun_by(llm: LLM, question: Question) -> Answer:
-    """The answer to a question; what its messages have a chat template stumble over is the question's fault."""
+    """The answer to a question; what its messages have a chat template stumble over is the question's fault, and
+    nothing else that is wrong with the model's file."""
     options: Any = {**question.options}
     if isinstance(question.prompt, str):
         return llm.generate(question.prompt, **options)
@@ -199,5 +200,5 @@ def begun_by(llm: LLM, question: Question) -> Answer:
         if not question.wish:
             raise
         return llm.chat(question.prompt, begun=begun, **{**options, "think": None})
-    except ModelFileError as problem:
+    except TemplateError as problem:
         raise UsageError(problem.message, problem.hints) from None

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from jinja2.exceptions import TemplateSyntaxError
 
-from qcli.errors import ModelFileError, QcliError, UsageError
+from qcli.errors import ModelFileError, QcliError, TemplateError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.text import template_sandbox
 from qcli.text.call_messages import OTHER_TOOL, PROBE, PROBE_TALK, PROBE_TOOL, with_answered_calls, with_calls
@@ -72,7 +72,7 @@ class ChatTemplate:
     ) -> str:
         """The prompt for a conversation of {"role": …, "content": …}, as plain text; `variables` are the template's own.
 
-        Raises UsageError when the template refuses the conversation, ModelFileError when it fails.
+        Raises UsageError when the template refuses the conversation, TemplateError when it fails.
         """
         return self._written([self._formed(m) for m in self._known(messages)], add_generation_prompt, variables)
 
@@ -165,7 +165,7 @@ class ChatTemplate:
         except RefusalError as refusal:
             raise UsageError(f"the model's chat template says: {refusal}", _ITSELF) from refusal
         except Exception as error:  # whatever the program of a stranger may raise
-            raise self._broken(str(error) or type(error).__name__) from error
+            raise self._broken(str(error) or type(error).__name__, TemplateError) from error
 
-    def _broken(self, reason: str) -> ModelFileError:
-        return ModelFileError(f"{self._origin}: the chat template is broken: {reason}", _ITSELF)
+    def _broken(self, reason: str, kind: type[ModelFileError] = ModelFileError) -> ModelFileError:
+        return kind(f"{self._origin}: the chat template is broken: {reason}", _ITSELF)

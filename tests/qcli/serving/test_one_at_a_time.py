@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qcli.errors import ModelFileError, QcliError, ThinkError, UsageError
+from qcli.errors import ModelFileError, QcliError, TemplateError, ThinkError, UnsupportedModelError, UsageError
 from qcli.protocol.question import Question
 from qcli.runtime.stats import Stats
 from qcli.serving.answers import Begun, ClosedError, Done, Failed, QueueFullError, Said, Working
@@ -193,7 +193,8 @@ def test_models_are_swapped_by_name(made):
     ("problem", "kind", "why"),
     [
         (UsageError("no", "yes"), UsageError, "no"),
-        (ModelFileError("the chat template is broken: a"), UsageError, "the chat template is broken"),
+        (TemplateError("the chat template is broken: a"), UsageError, "the chat template is broken"),
+        (UnsupportedModelError("/home/me/a.gguf: no support"), UnsupportedModelError, "no support"),
         (ThinkError("think cannot be on"), ThinkError, "think cannot be on"),
         (ZeroDivisionError("a"), QcliError, "something went wrong inside qcli: ZeroDivisionError: a"),
     ],

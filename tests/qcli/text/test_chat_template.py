@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from places import DATA, ROOT
 
-from qcli.errors import ModelFileError, UsageError
+from qcli.errors import ModelFileError, TemplateError, UsageError
 from qcli.gguf.file import GGUFFile
 from qcli.text import template_functions, template_sandbox
 from qcli.text.chat_template import ChatTemplate
@@ -172,7 +172,7 @@ def test_harmony_leaves_thoughts_out_of_the_history() -> None:
 
 
 def _file(**metadata: Any) -> GGUFFile:
-    return SimpleNamespace(path=Path("some.gguf"), get_str=lambda key, default: metadata.get(key, default))  # type: ignore[return-value]
+    return SimpleNamespace(path=Path("/home/me/some.gguf"), get_str=lambda key, default: metadata.get(key, default))  # type: ignore[return-value]
 
 
 def test_the_embedded_model_speaks_chatml() -> None:
@@ -208,6 +208,13 @@ def test_a_refusal_is_the_users_business() -> None:
 NESTED = f"{{{{ {'(' * 3000}{')' * 3000} }}}}"
 
 
+def test_the_folder_of_a_file_is_told_to_nobody() -> None:
+    tokenizer = SimpleNamespace(bos_id=None, eos_id=None)
+    template = ChatTemplate.from_gguf(_file(**{"tokenizer.chat_template": "{{ 1 / 0 }}"}), tokenizer)
+    with pytest.raises(TemplateError, match=r"^some\.gguf: the chat template is broken"):
+        template.render(HELLO)
+
+
 @pytest.mark.parametrize("source", ["{% for", "{{ 1 +", "{% nonsense %}", NESTED])
 def test_what_does_not_parse_is_refused_at_once(source: str) -> None:
     with pytest.raises(ModelFileError, match=r"some\.gguf: the chat template is broken"):
@@ -230,7 +237,7 @@ def test_what_does_not_parse_is_refused_at_once(source: str) -> None:
     ],
 )
 def test_harm_ends_in_one_clear_error(source: str) -> None:
-    with pytest.raises(ModelFileError, match="the chat template is broken"):
+    with pytest.raises(TemplateError, match="the chat template is broken"):
         render(source)
 
 
