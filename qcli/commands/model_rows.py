@@ -70,7 +70,7 @@ def _of_entry(entry: Entry) -> Row:
     from qcli.catalog.resolve import path_of, place_of
 
     path = path_of(entry)
-    return Row(entry.name, place_of(entry), path, entry.bytes or total_size(*([path] if path else [])), entry=entry)
+    return Row(entry.name, place_of(entry), path, entry.bytes or (total_size(path) if path else 0), entry=entry)
 
 
 def _of_found(found: Found) -> Row:

@@ -134,11 +134,6 @@ class Controller:
         """Of a step with so many guesses; between numbers that were measured, a mean."""
         return self._costs_by_count[0][count]
 
-    def guess_cost(self, count: int) -> float:
-        """Of so many guesses that the model makes itself."""
-        steps, with_guesses = self._costs_by_count
-        return with_guesses[count] - steps[count]
-
     def _cost(self, offer: Offer, count: int) -> float:
         return self._costs_of(offer)[count]
 

@@ -114,7 +114,7 @@ def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, pro
     scores = transposed + 4 * BLOCK * width
     tops = scores + 4 * most * BLOCK
     sums = tops + 4 * most
-    item = take_next(load_i64(heads + HEADS.taken), 1)
+    item = take_next(load_i64(heads + HEADS.taken))
     while item < keys * tiles:
         head, first = item % keys, (tiles - 1 - item // keys) * tile
         count = min(tile, tokens - first)
@@ -138,7 +138,7 @@ def attend_tiles_rows(rank, size, q, q_stride, heads, mask, out, out_stride, pro
             _load_block(v_cache + v_row * row, v_row, number_of_values(kind), begin, there, values, block)
             sgemm(product, scores, 4 * BLOCK, block, 4 * values, result, 4 * values, rows, values, BLOCK, True)
         _store_tile(result, sums, rows, group, values, out + first * out_stride + 4 * head * group * values, out_stride)
-        item = take_next(load_i64(heads + HEADS.taken), 1)
+        item = take_next(load_i64(heads + HEADS.taken))
 
 
 def attend_tiles(

@@ -70,7 +70,7 @@ def norm_rope_store(rank, size, heads, inputs, batch, scratch, scratch_stride):
     pairs, interleaved = load_i64(inputs + _INPUTS.pairs), load_i64(inputs + _INPUTS.interleaved)
     tokens = load_i64(batch + BATCH.tokens)
     if rank == 0:
-        store_i64(load_i64(heads + HEADS.taken), 0)  # for what comes next
+        store_i64(load_i64(heads + HEADS.taken), 0)  # none, as `attend_tiles_rows` begins
     every, local = queries + (keys if load_i64(inputs + _INPUTS.k) else 0), scratch + rank * scratch_stride
     for item in range(start_of(rank, size, tokens * every), start_of(rank + 1, size, tokens * every)):
         t, head = item // every, item % every

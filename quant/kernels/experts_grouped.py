@@ -138,7 +138,7 @@ def gate_up_grouped(rank, size, layer, assignments, x, out, counter, scratch, sc
     first_block, last_block = start_of(rank, size, blocks), start_of(rank + 1, size, blocks)
     if counter:
         first_block, last_block = 0, blocks
-    expert = take_next(counter, 1) if counter else 0
+    expert = take_next(counter) if counter else 0
     while expert < count and first_block < last_block:
         start, tokens = start_and_count(assignments, expert)
         for i in range(tokens):
@@ -155,7 +155,7 @@ def gate_up_grouped(rank, size, layer, assignments, x, out, counter, scratch, sc
                 product = products + PRODUCTS_BYTES * i
                 y, q, _ = row_addresses(out, pair_at(assignments, start + i))
                 finish_block(layer, expert, product, product + 4 * BLOCK, first, last - first, y, q)
-        expert = take_next(counter, 1) if counter else expert + 1
+        expert = take_next(counter) if counter else expert + 1
 
 
 @inline
@@ -183,9 +183,8 @@ def down_grouped(rank, size, down, assignments, middle, x, x_stride, adds, count
     tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
     memory = unused + 4 * TILE_ROWS * tiles
     least = max(_LEAST, tiles // (_MOST_PARTS * size))
-    begin, end = start_of(rank, size, tiles), start_of(rank + 1, size, tiles)
-    if counter:
-        begin, end = take_piece(counter, tiles, _PARTS * size, least)
+    share = start_of(rank, size, tiles), start_of(rank + 1, size, tiles)
+    begin, end = take_piece(counter, tiles, _PARTS * size, least) if counter else share
     while begin < end:
         first, last = begin * TILE_ROWS, min(rows, end * TILE_ROWS)
         for expert in range(count):
@@ -198,9 +197,7 @@ def down_grouped(rank, size, down, assignments, middle, x, x_stride, adds, count
             if tokens:
                 _multiply(down, expert, first, last, entries, panel, tokens, 4 * first, adds, memory)
             _add_bias(down, expert, first, last, entries, tokens)
-        begin = end
-        if counter:
-            begin, end = take_piece(counter, tiles, _PARTS * size, least)
+        begin, end = take_piece(counter, tiles, _PARTS * size, least) if counter else (end, end)
 
 
 def grouped_experts(

@@ -158,7 +158,7 @@ def gate_up_arriving(rank, size, cached, arrivals, experts, k, work, scratch, sc
     pieces, shared = pieces_to_guess(following, arrivals), _shared_blocks(work)
     others = pieces + shared
     count = others + k * count_blocks(load_i64(work + WORK.layer))
-    item = take_next(arrivals + ARRIVALS.taken, 1)
+    item = take_next(arrivals + ARRIVALS.taken)
     while item < count:
         if item < pieces:
             guess(following, arrivals, item, memory)
@@ -167,7 +167,7 @@ def gate_up_arriving(rank, size, cached, arrivals, experts, k, work, scratch, sc
             _gate_up(load_i64(work + WORK.shared), 0, item - pieces, x, out, 0, memory)
         else:
             _gate_up_arrived(cached, arrivals, experts, work, item - others, memory)
-        item = take_next(arrivals + ARRIVALS.taken, 1)
+        item = take_next(arrivals + ARRIVALS.taken)
 
 
 def experts_step(

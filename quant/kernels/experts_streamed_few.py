@@ -123,7 +123,7 @@ def gate_up_arriving_few(rank, size, cached, arrivals, union, work, batch, scrat
     pieces = pieces_to_guess(following, arrivals)
     others = pieces + (count_blocks(load_i64(shared + PARTS.layer)) if shared else 0)
     count = others + _count_experts(union, tokens * k) * count_blocks(load_i64(routed + PARTS.layer))
-    item = take_next(arrivals + ARRIVALS.taken, 1)
+    item = take_next(arrivals + ARRIVALS.taken)
     while item < count:
         if item < pieces:
             guess(following, arrivals, item, memory)
@@ -131,7 +131,7 @@ def gate_up_arriving_few(rank, size, cached, arrivals, union, work, batch, scrat
             gate_up_pairs(shared, 0, 0, tokens, 1, item - pieces, item - pieces + 1, memory)
         else:
             _gate_up_arrived(cached, arrivals, union, routed, item - others, k, memory)
-        item = take_next(arrivals + ARRIVALS.taken, 1)
+        item = take_next(arrivals + ARRIVALS.taken)
 
 
 def experts_few(

@@ -165,9 +165,8 @@ def matmul_rows(rank, size, products, count, batch, counter, scratch, scratch_st
         total += _tiles_of(_product(products, i)[1])
     entries = scratch + rank * scratch_stride
     unused = entries + entries_size
-    begin, end = start_of(rank, size, total), start_of(rank + 1, size, total)
-    if counter:
-        begin, end = take_piece(counter, total, _PARTS * size, 1)
+    share = start_of(rank, size, total), start_of(rank + 1, size, total)
+    begin, end = take_piece(counter, total, _PARTS * size, 1) if counter else share
     while begin < end:
         before = 0
         for i in range(count):
@@ -178,9 +177,7 @@ def matmul_rows(rank, size, products, count, batch, counter, scratch, scratch_st
                 _fill_entries(entries, product, tokens, unused)
                 _multiply_tiles(product, matrix, first, last, entries, tokens, unused + unused_size)
             before += tiles
-        begin = end
-        if counter:
-            begin, end = take_piece(counter, total, _PARTS * size, 1)
+        begin, end = take_piece(counter, total, _PARTS * size, 1) if counter else (end, end)
 
 
 def matmul(plan: Plan, x: Activation, matrices: Sequence[tuple[Matrix, Activation]], scale: float = 1.0) -> None:

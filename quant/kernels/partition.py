@@ -20,9 +20,9 @@ def start_of(rank, size, count):
 
 
 @inline
-def take_next(counter, grain):
-    """Take `grain` items that no thread has taken yet: the first of them. The counter is zero when a record begins."""
-    return atomic_add(counter, grain)
+def take_next(counter):
+    """Take the next item that no thread has taken yet. The counter is zero when a record begins."""
+    return atomic_add(counter, 1)
 
 
 @inline
